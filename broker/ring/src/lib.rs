@@ -1,0 +1,26 @@
+//! The broker's only way to the kernel, and the only crate of the workspace with `unsafe` code.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`driver`](crate::Driver) | the contract: operations in, completions out |
+//! | [`gather`](crate::Gather) | bytes to send, shared by reference and pinned while a send names them |
+//! | [`uring`] | the real driver: one io_uring per shard |
+//! | [`sim`] | a simulated network with a seeded clock, for deterministic tests |
+//! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
+//! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
+//!
+//! The rule that makes the crate sound: **an operation may name only memory that this crate owns, and
+//! that memory stays pinned until the operation's last completion.** Nothing outside can break it,
+//! because nothing outside hands in pointers: sends take a [`Gather`] by value, receives lend out buffers
+//! that the driver owns.
+
+mod driver;
+mod gather;
+pub mod listen;
+pub mod sim;
+pub mod uring;
+mod waker;
+
+pub use driver::{AcceptEnd, ConnId, Counters, Driver, Event, Nanos, ReceiveEnd};
+pub use gather::Gather;
+pub use waker::Waker;

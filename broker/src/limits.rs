@@ -1,0 +1,66 @@
+//! Every limit of the broker, with its default. Not responsible for parsing options (`main`'s `config`).
+//!
+//! Units: names end in what they count; bytes unless said otherwise, durations as [`Duration`].
+
+use std::time::Duration;
+
+/// What one broker allows. Shared, read-only, by all shards and the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request head. Beyond: 431.
+    pub head_bytes_max: usize,
+    /// Most header fields of one request. Beyond: 431.
+    pub headers_max: usize,
+    /// Longest payload of one frame. Beyond: close 1009.
+    pub frame_bytes_max: u64,
+    /// Longest message, all its frames together, and longest body of a POST. Beyond: close 1009, or 413.
+    pub message_bytes_max: u64,
+    /// Longest topic or filter, in bytes of UTF-8.
+    pub topic_bytes_max: usize,
+    /// Most subscriptions of one `/ws` connection.
+    pub subscriptions_max: usize,
+    /// Most bytes of unswept or unread messages a shard keeps per topic. A subscriber that is further
+    /// behind meets the slow-consumer policy (close 1013); a publisher that is further ahead waits.
+    pub lag_bytes_max: u64,
+    /// Most bytes of such messages over all topics of one shard. Beyond, whoever lags is closed (1013).
+    pub log_bytes_max: u64,
+    /// Most bytes of answers (acknowledgements, pongs) that wait for one connection that does not read.
+    pub outbox_bytes_max: usize,
+    /// From accept to a complete request head. Beyond: 408.
+    pub handshake_timeout: Duration,
+    /// An idle connection is pinged this often.
+    pub ping_interval: Duration,
+    /// Silence after a ping, or a send that makes no progress, for this long ends the connection.
+    pub ping_timeout: Duration,
+    /// How long a closing connection may take to answer the close.
+    pub close_timeout: Duration,
+    /// How long a topic nobody subscribes to remembers its offset after its last publish.
+    pub topic_idle_timeout: Duration,
+    /// How long a shutdown may take.
+    pub shutdown_grace: Duration,
+    /// Origins allowed besides the page's own host; `*` alone allows all.
+    pub origins: Vec<String>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 8 << 10,
+            headers_max: 64,
+            frame_bytes_max: 1 << 20,
+            message_bytes_max: 1 << 20,
+            topic_bytes_max: protocol::topic::TOPIC_LEN_MAX_DEFAULT,
+            subscriptions_max: 1024,
+            lag_bytes_max: 4 << 20,
+            log_bytes_max: 256 << 20,
+            outbox_bytes_max: 256 << 10,
+            handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(5),
+            topic_idle_timeout: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(10),
+            origins: Vec::new(),
+        }
+    }
+}

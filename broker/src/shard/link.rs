@@ -1,0 +1,300 @@
+//! How shards and the control plane reach each other: bounded queues and one wake-up per batch.
+//!
+//! Three queues lead into a shard, because they wait for different things:
+//!
+//! | queue | carries | when it is full |
+//! | --- | --- | --- |
+//! | `requests` | publishes, joins and leaves for topics whose home this shard is | the sender keeps its batch and pauses its publishers |
+//! | `deliveries` | sequenced messages and answers from homes | the home keeps its batch and takes no further requests |
+//! | `orders` | adopted sockets, HTTP publishes, shutdown | the control plane waits |
+//!
+//! A shard takes deliveries without waiting for anybody but its own sweep, which never waits for a
+//! socket. So deliveries always drain, therefore requests always drain: no cycle of waiting shards.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::queue::ArrayQueue;
+use ring::{ConnId, Waker};
+use tokio::sync::{Notify, oneshot};
+
+use super::stats::Stats;
+use crate::topics::message::{Epoch, Message, Offset, Payload};
+use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
+
+/// Batches that one queue between two shards holds.
+const BATCHES_MAX: usize = 256;
+/// Orders and handed-over sockets that wait at most.
+const ORDERS_MAX: usize = 4096;
+
+/// Where a published message was sequenced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The life of the topic's log.
+    pub epoch: Epoch,
+    /// The message's offset in it.
+    pub offset: Offset,
+}
+
+/// Who wants to know where a message was sequenced.
+#[derive(Debug)]
+pub enum Origin {
+    /// Nobody.
+    Silent,
+    /// A `/ws` connection that asked for an acknowledgement.
+    Connection {
+        /// Its shard.
+        shard: ShardId,
+        /// The connection; may be gone by the time of the answer.
+        conn: ConnId,
+        /// The shard's own number for the command.
+        ticket: u64,
+    },
+    /// An HTTP request.
+    Http(oneshot::Sender<Published>),
+}
+
+/// What a topic's home is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// Sequence this payload and deliver it.
+    Publish {
+        /// Which topic.
+        topic: TopicRef,
+        /// What.
+        payload: Payload,
+        /// Whom to answer.
+        origin: Origin,
+    },
+    /// `shard` has subscribers of `topic` from now on. Answered by [`Delivery::Joined`]. A filter with
+    /// wildcards is joined at every shard.
+    Join {
+        /// Topic or filter.
+        topic: TopicRef,
+        /// Who joins.
+        shard: ShardId,
+    },
+    /// `shard` has no more subscribers of `topic`.
+    Leave {
+        /// Topic or filter.
+        topic: TopicRef,
+        /// Who leaves.
+        shard: ShardId,
+    },
+}
+
+/// What a topic's home sends to a shard, in an order that subscribers rely on.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Append to the logs of the message's topic and of the filters that match it.
+    Message(Arc<Message>),
+    /// A join took effect: every message from `next` on is delivered.
+    Joined {
+        /// Topic or filter.
+        topic: TopicId,
+        /// The topic's epoch; 0 for a filter.
+        epoch: Epoch,
+        /// The offset the topic's next message gets; 0 for a filter.
+        next: Offset,
+    },
+    /// A publish was sequenced.
+    Published {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
+        /// Where.
+        published: Published,
+    },
+}
+
+/// What the control plane tells a shard.
+#[derive(Debug)]
+pub enum Order {
+    /// A client upgraded on a connection that the control plane had: it is a WebSocket of this shard now.
+    Adopt(Adopt),
+    /// Sequence a message that came by HTTP; this shard is its topic's home.
+    Publish {
+        /// Which topic.
+        topic: TopicRef,
+        /// What.
+        payload: Payload,
+        /// The answer's way.
+        answer: oneshot::Sender<Published>,
+    },
+    /// Stop accepting, deliver what was accepted, close every connection with 1001, then end.
+    Shutdown,
+}
+
+/// What an established WebSocket is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// `/sub/{filter}`.
+    Subscribe(String),
+    /// `/pub/{topic}`.
+    Publish(String),
+    /// `/bus/{topic}`.
+    Bus(String),
+    /// `/ws`.
+    Multi,
+}
+
+/// A socket whose upgrade was already answered with 101.
+#[derive(Debug)]
+pub struct Adopt {
+    /// A connected stream socket.
+    pub socket: OwnedFd,
+    /// What it asked for, checked.
+    pub purpose: Purpose,
+    /// Bytes that arrived behind the request head.
+    pub read: Vec<u8>,
+}
+
+/// A connection that sent an HTTP request, not a WebSocket handshake.
+#[derive(Debug)]
+pub struct Handover {
+    /// A connected, non-blocking stream socket.
+    pub socket: OwnedFd,
+    /// Bytes already read from it, from the request's first byte on.
+    pub read: Vec<u8>,
+}
+
+/// The way into one shard, for other threads.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(crate) requests: ArrayQueue<Vec<Request>>,
+    pub(crate) deliveries: ArrayQueue<Vec<Delivery>>,
+    orders: ArrayQueue<Order>,
+    /// True while the shard sleeps, or is about to: whoever makes it false wakes it.
+    asleep: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        Self {
+            requests: ArrayQueue::new(BATCHES_MAX),
+            deliveries: ArrayQueue::new(BATCHES_MAX),
+            orders: ArrayQueue::new(ORDERS_MAX),
+            asleep: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// Tells how to wake the shard; its thread calls this once, before it first sleeps.
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        self.waker.set(waker).expect("a shard sets its waker once");
+    }
+
+    /// Wakes the shard if it sleeps. Call after a push: once per batch.
+    pub(crate) fn wake(&self) {
+        // Pairs with the fence in `may_sleep`: either the sleeper sees the push, or we see it asleep.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed)
+            && self.asleep.swap(false, Ordering::AcqRel)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// The shard's side: announces sleep, and says whether nothing arrived meanwhile.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let empty = self.requests.is_empty() && self.deliveries.is_empty() && self.orders.is_empty();
+        if !empty {
+            self.awake();
+        }
+        empty
+    }
+
+    /// The shard's side: back from sleep, or never slept.
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn next_order(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+}
+
+/// Everything that threads of one broker share.
+#[derive(Debug)]
+pub struct Links {
+    /// Names of topics.
+    pub registry: Registry,
+    /// One per shard.
+    pub inboxes: Box<[Inbox]>,
+    /// One per shard.
+    pub stats: Box<[Stats]>,
+    /// Sockets on their way to the control plane.
+    pub handovers: Handovers,
+    /// Where epochs begin; every home adds its own count. Different after each start.
+    pub epoch_base: Epoch,
+}
+
+impl Links {
+    /// Links for `shards` shards. `seed` places homes; `epoch_base` should be the start time.
+    #[must_use]
+    pub fn new(shards: ShardId, seed: u64, epoch_base: Epoch) -> Self {
+        Self {
+            registry: Registry::new(shards, seed),
+            inboxes: (0..shards).map(|_| Inbox::new()).collect(),
+            stats: (0..shards).map(|_| Stats::default()).collect(),
+            handovers: Handovers::new(),
+            epoch_base,
+        }
+    }
+
+    /// Gives an order to a shard.
+    ///
+    /// # Errors
+    /// The order itself, when the shard's queue is full: wait, then try again.
+    pub fn order(&self, shard: ShardId, order: Order) -> Result<(), Order> {
+        let inbox = &self.inboxes[usize::from(shard)];
+        inbox.orders.push(order)?;
+        inbox.wake();
+        Ok(())
+    }
+}
+
+/// Sockets on their way from shards to the control plane.
+#[derive(Debug)]
+pub struct Handovers {
+    queue: ArrayQueue<Handover>,
+    arrived: Notify,
+}
+
+impl Handovers {
+    fn new() -> Self {
+        Self { queue: ArrayQueue::new(ORDERS_MAX), arrived: Notify::new() }
+    }
+
+    /// A shard's side.
+    ///
+    /// # Errors
+    /// The socket itself, when too many wait: the shard closes it and counts that.
+    pub(crate) fn push(&self, handover: Handover) -> Result<(), Handover> {
+        self.queue.push(handover)?;
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The control plane's side: the next socket. Cancel safe.
+    pub async fn next(&self) -> Handover {
+        loop {
+            if let Some(handover) = self.queue.pop() {
+                return handover;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// The next socket if one waits.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Handover> {
+        self.queue.pop()
+    }
+}

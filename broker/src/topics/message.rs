@@ -1,0 +1,122 @@
+//! A published message: framed once, shared by reference by every shard, subscriber and send.
+//!
+//! The raw WebSocket frame is built where the message comes in ([`Payload`]): one allocation, one copy
+//! out of the receive buffer. The JSON envelope needs the offset, so the first shard with a
+//! `ringyard.v1` subscriber builds it, and the others share it. After that nothing is copied per
+//! subscriber.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
+use protocol::v1::{PayloadKind, write_message};
+
+/// Position of a message in its topic: dense, from 1, within an epoch.
+pub type Offset = u64;
+/// Identifies one life of a topic's log; another epoch means that offsets began anew.
+pub type Epoch = u64;
+
+/// Which bytes a subscriber wants of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    /// The payload in one WebSocket frame (`/sub`, `/bus`).
+    Raw,
+    /// The `ringyard.v1` envelope in one WebSocket text frame (`/ws`).
+    Json,
+}
+
+impl Encoding {
+    /// How many there are.
+    pub const COUNT: usize = 2;
+}
+
+/// A payload on its way to its topic's home, already framed for raw subscribers.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    kind: PayloadKind,
+    header_len: u8,
+    frame: Bytes,
+}
+
+impl Payload {
+    /// Frames a copy of `bytes`.
+    #[must_use]
+    pub fn copy_of(kind: PayloadKind, bytes: &[u8]) -> Self {
+        let mut frame = BytesMut::with_capacity(HEADER_MAX + bytes.len());
+        put_frame(&mut frame, opcode(kind), bytes);
+        let header_len = frame.len() - bytes.len();
+        Self { kind, header_len: header_len as u8, frame: frame.freeze() }
+    }
+
+    /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header.
+    /// Copies nothing.
+    #[must_use]
+    pub fn in_place(kind: PayloadKind, mut room: Vec<u8>) -> Self {
+        let mut header = [0; HEADER_MAX];
+        let len = server_header(opcode(kind), (room.len() - HEADER_MAX) as u64, &mut header);
+        room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
+        let frame = Bytes::from(room).slice(HEADER_MAX - len..);
+        Self { kind, header_len: len as u8, frame }
+    }
+
+    /// The payload's length in bytes.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.frame.len() - usize::from(self.header_len)
+    }
+}
+
+fn opcode(kind: PayloadKind) -> Opcode {
+    match kind {
+        PayloadKind::Text | PayloadKind::Json => Opcode::Text,
+        PayloadKind::Binary => Opcode::Binary,
+    }
+}
+
+/// A message with its place in its topic.
+#[derive(Debug)]
+pub struct Message {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// Which topic.
+    pub topic_id: crate::topics::registry::TopicId,
+    /// Dense from 1.
+    pub offset: Offset,
+    payload: Payload,
+    json: OnceLock<Bytes>,
+}
+
+impl Message {
+    /// Gives `payload` its place.
+    #[must_use]
+    pub fn new(topic: &crate::topics::registry::Topic, offset: Offset, payload: Payload) -> Self {
+        Self { topic: Arc::clone(&topic.name), topic_id: topic.id, offset, payload, json: OnceLock::new() }
+    }
+
+    /// The frame to send, by reference. The JSON one is built on first use, by whoever comes first.
+    #[must_use]
+    pub fn frame(&self, encoding: Encoding) -> &Bytes {
+        match encoding {
+            Encoding::Raw => &self.payload.frame,
+            Encoding::Json => self.json.get_or_init(|| self.envelope()),
+        }
+    }
+
+    /// What the message weighs in a log: bytes of its raw frame.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.payload.frame.len() as u64
+    }
+
+    fn envelope(&self) -> Bytes {
+        let payload = &self.payload.frame[usize::from(self.payload.header_len)..];
+        // The header's length is known only once the envelope is: room for the longest is left in front.
+        let mut room = BytesMut::with_capacity(HEADER_MAX + self.topic.len() + payload.len() + payload.len() / 2 + 96);
+        room.resize(HEADER_MAX, 0);
+        write_message(&mut room, &self.topic, self.offset, self.payload.kind, payload);
+        let mut header = [0; HEADER_MAX];
+        let len = server_header(Opcode::Text, (room.len() - HEADER_MAX) as u64, &mut header);
+        room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
+        room.freeze().slice(HEADER_MAX - len..)
+    }
+}
