@@ -1,0 +1,566 @@
+//! A topic's log on one shard, and the circle in which its subscribers are visited.
+//!
+//! The log keeps messages, by reference, that some subscriber of this shard has not been sent yet. A
+//! subscription is a cursor into it. Not responsible for connections: whoever visits asks for the next
+//! subscriber ([`Log::visit`]), sends it [`Log::gather`], and reports those that could not take it
+//! ([`Log::lags`], [`Log::caught_up`]).
+//!
+//! Invariants:
+//!
+//! - `tail <= cursor <= head` for every subscriber's cursor: nothing is trimmed that somebody still needs.
+//!   Who is too far behind is *closed*, and only then stops holding the tail.
+//! - A subscriber that does not lag was visited since the head was `swept`: its cursor is at least that.
+//! - `left` visits remain until everybody has been visited since the last append; 0 means no news.
+//!
+//! The circle never restarts: an append while a sweep is under way makes it go on for one more round from
+//! where it is, and every visit carries all that waits. So under load the sends get fuller, not more.
+//!
+//! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
+//! topics. Sizes are bytes of raw frames.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ring::{ConnId, Gather};
+
+use super::message::{Encoding, Epoch, Message, Offset};
+use super::registry::TopicRef;
+
+/// A position in one log.
+pub type Seq = u64;
+
+/// The most bytes one send carries, unless a single message is longer.
+pub const GATHER_BYTES_MAX: usize = 256 << 10;
+/// Up to this many bytes, several frames are copied together once, so that thousands of sends are
+/// contiguous; above, they go out by reference as one vectored send.
+const COALESCE_BYTES_MAX: usize = 64 << 10;
+
+/// One subscription, as its log knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subscriber {
+    /// Whose.
+    pub conn: ConnId,
+    /// Which of the connection's subscriptions; 0 on a raw connection.
+    pub sub: u32,
+}
+
+/// Messages of one topic or filter that wait for subscribers of one shard.
+#[derive(Debug)]
+pub struct Log {
+    /// The topic or filter.
+    pub topic: TopicRef,
+    /// Homes that have not answered the join yet; 0: live.
+    pub joining: u16,
+    /// The topic's epoch, once live; 0 for a filter.
+    pub epoch: Epoch,
+    /// The offset that follows the newest message here, once live; 0 for a filter.
+    pub next_offset: Offset,
+    /// Who waits for the join.
+    pub waiting: Vec<Subscriber>,
+    /// Whether the shard's sweep queue has it.
+    pub queued: bool,
+    /// Whether it counts as congested in its shard.
+    pub congested: bool,
+
+    subscribers: Vec<Subscriber>,
+    entries: VecDeque<Entry>,
+    tail: Seq,
+    /// Cumulative bytes before `tail`.
+    tail_bytes: u64,
+
+    next_visit: usize,
+    left: usize,
+    lap: Lap,
+    /// Nobody that does not lag is behind this, and its position in bytes.
+    swept: Mark,
+    /// Subscriptions marked as lagging.
+    lagging: u32,
+    /// The lowest cursor among those, as of the last whole lap.
+    lagging_min: Option<Seq>,
+    gathers: [Option<Built>; Encoding::COUNT],
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Arc<Message>,
+    /// Cumulative bytes up to and with this message.
+    end: u64,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Mark {
+    seq: Seq,
+    bytes: u64,
+}
+
+/// One round of the circle.
+#[derive(Default, Debug)]
+struct Lap {
+    /// Visits until it is complete.
+    left: usize,
+    /// The head when it began.
+    head: Mark,
+    /// The lowest cursor of a lagging subscriber seen in it.
+    lagging_min: Option<Seq>,
+}
+
+#[derive(Debug)]
+struct Built {
+    from: Seq,
+    head: Seq,
+    to: Seq,
+    gather: Gather,
+}
+
+impl Log {
+    /// An empty log that waits for `joining` homes.
+    #[must_use]
+    pub fn new(topic: TopicRef, joining: u16) -> Self {
+        Self {
+            topic,
+            joining,
+            epoch: 0,
+            next_offset: 0,
+            waiting: Vec::new(),
+            queued: false,
+            congested: false,
+            subscribers: Vec::new(),
+            entries: VecDeque::new(),
+            tail: 0,
+            tail_bytes: 0,
+            next_visit: 0,
+            left: 0,
+            lap: Lap::default(),
+            swept: Mark::default(),
+            lagging: 0,
+            lagging_min: None,
+            gathers: [None, None],
+        }
+    }
+
+    // ---- input
+
+    /// Adds a message at the head. Returns the bytes the log grew by: 0 when nobody is there to read it.
+    pub fn append(&mut self, message: Arc<Message>) -> u64 {
+        debug_assert_eq!(self.joining, 0, "a message before the join");
+        if !self.topic.wildcard {
+            debug_assert_eq!(message.offset, self.next_offset, "a gap in a topic's order");
+            self.next_offset = message.offset + 1;
+        }
+        if self.subscribers.is_empty() {
+            return 0;
+        }
+        let weight = message.weight();
+        let end = self.head_bytes() + weight;
+        self.entries.push_back(Entry { message, end });
+        if self.left == 0 {
+            self.begin_lap();
+        }
+        self.left = self.subscribers.len();
+        weight
+    }
+
+    /// Adds a subscriber; its cursor is the head. Returns its index.
+    pub fn add(&mut self, subscriber: Subscriber) -> usize {
+        self.subscribers.push(subscriber);
+        if self.left > 0 {
+            // The circle is one longer: without this the last one before it closes would be missed.
+            self.left += 1;
+            self.lap.left += 1;
+        }
+        self.subscribers.len() - 1
+    }
+
+    /// Removes the subscriber at `index`, which lagged or not. Returns the one that has that index now:
+    /// its owner must learn that, and visit it at once, since the circle may have passed the index already.
+    pub fn remove(&mut self, index: usize, lagged: bool) -> Option<Subscriber> {
+        self.subscribers.swap_remove(index);
+        if lagged {
+            self.lagging -= 1;
+        }
+        let len = self.subscribers.len();
+        self.left = self.left.min(len);
+        self.lap.left = self.lap.left.min(len);
+        if len == 0 {
+            self.clear();
+        }
+        self.subscribers.get(index).copied()
+    }
+
+    /// The next subscriber of the circle, if anybody is left to visit.
+    pub fn visit(&mut self) -> Option<Subscriber> {
+        if self.left == 0 {
+            return None;
+        }
+        if self.lap.left == 0 {
+            self.complete_lap();
+        }
+        if self.next_visit >= self.subscribers.len() {
+            self.next_visit = 0;
+        }
+        let subscriber = self.subscribers[self.next_visit];
+        self.next_visit += 1;
+        self.left -= 1;
+        self.lap.left -= 1;
+        Some(subscriber)
+    }
+
+    /// The subscriber with `cursor` could not take everything when visited. `newly`: it did not lag before.
+    pub fn lags(&mut self, cursor: Seq, newly: bool) {
+        self.lagging += u32::from(newly);
+        self.lap.lagging_min = Some(self.lap.lagging_min.map_or(cursor, |min| min.min(cursor)));
+    }
+
+    /// A subscriber that lagged has been sent everything up to the head.
+    pub fn caught_up(&mut self) {
+        self.lagging -= 1;
+    }
+
+    /// After visits, once everybody visited was either sent to or reported lagging: frees what nobody
+    /// needs. Returns the bytes freed.
+    pub fn trim(&mut self) -> u64 {
+        let before = self.tail_bytes;
+        if self.left == 0 {
+            self.swept = self.head_mark();
+            if self.lagging == 0 {
+                self.clear();
+                return self.tail_bytes - before;
+            }
+        }
+        if self.lap.left == 0 {
+            self.complete_lap();
+        }
+        let mut keep = self.swept.seq;
+        if self.lagging > 0 {
+            // Before the first whole lap since somebody lags, nothing is known: keep all.
+            let lap_min = self.lap.lagging_min.unwrap_or(Seq::MAX);
+            keep = keep.min(self.lagging_min.unwrap_or(self.tail)).min(lap_min);
+        }
+        while self.tail < keep {
+            let entry = self.entries.pop_front().expect("the tail is below the head");
+            self.tail += 1;
+            self.tail_bytes = entry.end;
+        }
+        self.tail_bytes - before
+    }
+
+    // ---- output
+
+    /// Everything from `from` to the head in one send, or as much as one send takes, and the position
+    /// after it. Built once for all subscribers that are at the same place.
+    ///
+    /// # Panics
+    /// If `from` is not within the log, or at its head.
+    pub fn gather(&mut self, from: Seq, encoding: Encoding) -> (Gather, Seq) {
+        let head = self.head();
+        assert!(self.tail <= from && from < head, "a cursor outside its log");
+        if let Some(built) = &self.gathers[encoding as usize]
+            && built.from == from
+            && built.head == head
+        {
+            return (built.gather.clone(), built.to);
+        }
+        let (gather, to) = self.build(from, encoding);
+        self.gathers[encoding as usize] = Some(Built { from, head, to, gather: gather.clone() });
+        (gather, to)
+    }
+
+    /// The messages from `from` to the head, oldest first.
+    pub fn pending(&self, from: Seq) -> impl Iterator<Item = &Arc<Message>> {
+        let skip = usize::try_from(from - self.tail).expect("a log fits in memory");
+        self.entries.range(skip..).map(|entry| &entry.message)
+    }
+
+    // ---- getters
+
+    /// The position that the next message gets.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.tail + self.entries.len() as u64
+    }
+
+    /// How many bytes a subscriber at `cursor` is behind.
+    #[must_use]
+    pub fn lag_bytes(&self, cursor: Seq) -> u64 {
+        self.head_bytes() - self.bytes_before(cursor)
+    }
+
+    /// How many bytes the sweep is behind, at most: what publishers must not let grow without end.
+    #[must_use]
+    pub fn unswept_bytes(&self) -> u64 {
+        self.head_bytes() - self.swept.bytes.max(self.tail_bytes)
+    }
+
+    /// Whether somebody has not been visited since the last append.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Number of subscriptions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// Whether nobody subscribes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    /// Bytes of messages kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.head_bytes() - self.tail_bytes
+    }
+
+    // ---- helpers
+
+    fn complete_lap(&mut self) {
+        if self.swept.seq < self.lap.head.seq {
+            self.swept = self.lap.head;
+        }
+        self.lagging_min = self.lap.lagging_min;
+        self.begin_lap();
+    }
+
+    fn begin_lap(&mut self) {
+        self.lap = Lap { left: self.subscribers.len(), head: self.head_mark(), lagging_min: None };
+    }
+
+    /// Forgets every message; all cursors are at the head.
+    fn clear(&mut self) {
+        self.tail_bytes = self.head_bytes();
+        self.tail = self.head();
+        self.entries.clear();
+        if self.entries.capacity() > 64 {
+            self.entries.shrink_to(16);
+        }
+        self.swept = self.head_mark();
+        self.lagging_min = None;
+        self.gathers = [None, None];
+    }
+
+    fn head_bytes(&self) -> u64 {
+        self.entries.back().map_or(self.tail_bytes, |entry| entry.end)
+    }
+
+    fn head_mark(&self) -> Mark {
+        Mark { seq: self.head(), bytes: self.head_bytes() }
+    }
+
+    fn bytes_before(&self, cursor: Seq) -> u64 {
+        match usize::try_from(cursor - self.tail).expect("a log fits in memory") {
+            0 => self.tail_bytes,
+            behind => self.entries[behind - 1].end,
+        }
+    }
+
+    fn build(&self, from: Seq, encoding: Encoding) -> (Gather, Seq) {
+        let mut parts: Vec<Bytes> = Vec::new();
+        let mut bytes = 0;
+        for message in self.pending(from) {
+            let frame = message.frame(encoding);
+            if !parts.is_empty() && (bytes + frame.len() > GATHER_BYTES_MAX || parts.len() == Gather::PARTS_MAX) {
+                break;
+            }
+            bytes += frame.len();
+            parts.push(frame.clone());
+        }
+        let to = from + parts.len() as u64;
+        (coalesce(parts, bytes, COALESCE_BYTES_MAX), to)
+    }
+}
+
+/// One send for `parts`, `bytes` long together: copied into one range up to `copy_max` bytes, else by
+/// reference.
+#[must_use]
+pub fn coalesce(mut parts: Vec<Bytes>, bytes: usize, copy_max: usize) -> Gather {
+    if parts.len() == 1 {
+        return Gather::one(parts.remove(0));
+    }
+    if bytes > copy_max {
+        return Gather::many(parts);
+    }
+    let mut whole = BytesMut::with_capacity(bytes);
+    for part in &parts {
+        whole.extend_from_slice(part);
+    }
+    Gather::one(whole.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use protocol::v1::PayloadKind;
+
+    use super::*;
+    use crate::topics::message::Payload;
+    use crate::topics::registry::Registry;
+
+    /// One subscriber as the model knows it: what it was sent, and whether its socket takes anything.
+    struct Reader {
+        slot: u32,
+        cursor: Seq,
+        start: Seq,
+        got: Vec<Offset>,
+        blocked: bool,
+        lagging: bool,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append,
+        Add,
+        Remove(usize),
+        Visit(usize),
+        Block(usize),
+        Unblock(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Append),
+            2 => Just(Step::Add),
+            1 => any::<usize>().prop_map(Step::Remove),
+            4 => (0..5_usize).prop_map(Step::Visit),
+            1 => any::<usize>().prop_map(Step::Block),
+            1 => any::<usize>().prop_map(Step::Unblock),
+        ]
+    }
+
+    /// What a shard does with a log, without sockets.
+    struct Rig {
+        log: Log,
+        readers: Vec<Reader>,
+        next_slot: u32,
+    }
+
+    impl Rig {
+        fn take(&mut self, slot: u32, visited: bool) {
+            let reader = self.readers.iter_mut().find(|reader| reader.slot == slot).expect("a live reader");
+            if reader.cursor == self.log.head() {
+                return;
+            }
+            if reader.blocked {
+                if visited {
+                    self.log.lags(reader.cursor, !reader.lagging);
+                    reader.lagging = true;
+                }
+                return;
+            }
+            reader.got.extend(self.log.pending(reader.cursor).map(|message| message.offset));
+            reader.cursor = self.log.head();
+            if std::mem::take(&mut reader.lagging) {
+                self.log.caught_up();
+            }
+        }
+
+        fn visit(&mut self) {
+            if let Some(subscriber) = self.log.visit() {
+                self.take(subscriber.conn.slot, true);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn everybody_gets_everything_in_order_and_nothing_needed_is_trimmed(
+            steps in prop::collection::vec(step(), 1..200)
+        ) {
+            let registry = Registry::new(1, 1);
+            let topic = registry.resolve("t");
+            let mut log = Log::new(topic.clone(), 0);
+            log.next_offset = 1;
+            let mut rig = Rig { log, readers: Vec::new(), next_slot: 0 };
+            let mut published = 0;
+            for step in steps {
+                match step {
+                    Step::Append => {
+                        published += 1;
+                        let payload = Payload::copy_of(PayloadKind::Text, b"0123456789");
+                        rig.log.append(Arc::new(Message::new(&topic, published, payload)));
+                    }
+                    Step::Add => {
+                        let slot = rig.next_slot;
+                        rig.next_slot += 1;
+                        rig.log.add(Subscriber { conn: ConnId { slot, generation: 0 }, sub: 0 });
+                        let head = rig.log.head();
+                        rig.readers.push(Reader {
+                            slot, cursor: head, start: published, got: Vec::new(), blocked: false, lagging: false,
+                        });
+                    }
+                    Step::Remove(at) if !rig.readers.is_empty() => {
+                        let at = at % rig.readers.len();
+                        let gone = rig.readers.swap_remove(at);
+                        if let Some(moved) = rig.log.remove(at, gone.lagging) {
+                            rig.take(moved.conn.slot, true);
+                        }
+                    }
+                    Step::Visit(times) => (0..times).for_each(|_| rig.visit()),
+                    Step::Block(at) if !rig.readers.is_empty() => {
+                        let at = at % rig.readers.len();
+                        rig.readers[at].blocked = true;
+                    }
+                    Step::Unblock(at) if !rig.readers.is_empty() => {
+                        let at = at % rig.readers.len();
+                        rig.readers[at].blocked = false;
+                        if rig.readers[at].lagging {
+                            let slot = rig.readers[at].slot;
+                            rig.take(slot, false);
+                        }
+                    }
+                    _ => {}
+                }
+                rig.log.trim();
+                let lagging = rig.readers.iter().filter(|reader| reader.lagging).count();
+                prop_assert_eq!(rig.log.lagging as usize, lagging);
+                for reader in &rig.readers {
+                    prop_assert!(rig.log.tail <= reader.cursor && reader.cursor <= rig.log.head());
+                }
+            }
+            while rig.log.has_news() {
+                rig.visit();
+            }
+            for at in 0..rig.readers.len() {
+                rig.readers[at].blocked = false;
+                let slot = rig.readers[at].slot;
+                if rig.readers[at].lagging {
+                    rig.take(slot, false);
+                }
+            }
+            rig.log.trim();
+            prop_assert_eq!(rig.log.kept_bytes(), 0, "all were sent, all is freed");
+            for reader in &rig.readers {
+                let expected: Vec<Offset> = (reader.start + 1..=published).collect();
+                prop_assert_eq!(&reader.got, &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gather_joins_small_frames_and_is_built_once_per_place() {
+        let registry = Registry::new(1, 1);
+        let topic = registry.resolve("t");
+        let mut log = Log::new(topic.clone(), 0);
+        log.next_offset = 1;
+        log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
+        for offset in 1..=3 {
+            log.append(Arc::new(Message::new(&topic, offset, Payload::copy_of(PayloadKind::Text, b"hello"))));
+        }
+        let (first, to) = log.gather(0, Encoding::Raw);
+        assert_eq!((first.parts().len(), first.len(), to), (1, 21, 3));
+        let (again, _) = log.gather(0, Encoding::Raw);
+        assert_eq!(again.parts()[0].as_ptr(), first.parts()[0].as_ptr());
+        let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX]);
+        log.append(Arc::new(Message::new(&topic, 4, big)));
+        let (vectored, to) = log.gather(2, Encoding::Raw);
+        assert_eq!((vectored.parts().len(), to), (2, 4));
+        let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX]);
+        log.append(Arc::new(Message::new(&topic, 5, huge)));
+        assert_eq!(log.gather(3, Encoding::Raw).1, 4, "the huge one goes alone");
+        assert_eq!(log.gather(4, Encoding::Raw).1, 5);
+    }
+}
