@@ -4,6 +4,7 @@
 //! one non-atomic increment. It is immutable, so the `iovec`s it holds stay valid as long as any clone
 //! lives; the driver keeps a clone from submission to the last completion.
 
+use std::ptr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -20,7 +21,11 @@ struct Inner {
 
 enum Parts {
     One(Bytes),
-    Many(Box<[Bytes]>),
+    Many {
+        parts: Box<[Bytes]>,
+        /// Names the bytes of `parts`; built once, shared by every send of every clone.
+        message: Message,
+    },
 }
 
 impl Gather {
@@ -32,7 +37,10 @@ impl Gather {
     pub fn one(bytes: Bytes) -> Self {
         assert!(!bytes.is_empty(), "an empty gather");
         let len = bytes.len();
-        Self(Rc::new(Inner { parts: Parts::One(bytes), len }))
+        Self(Rc::new(Inner {
+            parts: Parts::One(bytes),
+            len,
+        }))
     }
 
     /// A gather of several ranges, in order; empty ones are dropped.
@@ -43,13 +51,23 @@ impl Gather {
     pub fn many(parts: Vec<Bytes>) -> Self {
         let mut parts = parts;
         parts.retain(|part| !part.is_empty());
-        assert!(parts.len() <= Self::PARTS_MAX, "more ranges than one sendmsg takes");
+        assert!(
+            parts.len() <= Self::PARTS_MAX,
+            "more ranges than one sendmsg takes"
+        );
         if parts.len() == 1 {
             return Self::one(parts.remove(0));
         }
         assert!(!parts.is_empty(), "an empty gather");
         let len = parts.iter().map(Bytes::len).sum();
-        Self(Rc::new(Inner { parts: Parts::Many(parts.into_boxed_slice()), len }))
+        let message = Message::new(parts.iter().map(iovec).collect());
+        Self(Rc::new(Inner {
+            parts: Parts::Many {
+                parts: parts.into_boxed_slice(),
+                message,
+            },
+            len,
+        }))
     }
 
     /// The most ranges one send takes (`UIO_MAXIOV`, sendmsg(2)).
@@ -67,13 +85,145 @@ impl Gather {
     pub fn parts(&self) -> &[Bytes] {
         match &self.0.parts {
             Parts::One(bytes) => std::slice::from_ref(bytes),
-            Parts::Many(parts) => parts,
+            Parts::Many { parts, .. } => parts,
         }
+    }
+
+    /// How one operation sends `self[from..]`.
+    ///
+    /// # Panics
+    /// If `from >= self.len()`.
+    pub(crate) fn tail(&self, from: usize) -> Tail<'_> {
+        assert!(
+            from < self.len(),
+            "a send from {from} of {} bytes",
+            self.len()
+        );
+        match &self.0.parts {
+            Parts::One(bytes) => Tail::Contiguous(&bytes[from..]),
+            Parts::Many { message, .. } if from == 0 => Tail::Whole(message),
+            Parts::Many { parts, .. } => trimmed_tail(parts, from),
+        }
+    }
+}
+
+/// What of a gather is to be sent. Everything named lives as long as the gather, but for
+/// [`Tail::Trimmed`], whose box has to be kept beside it.
+pub(crate) enum Tail<'a> {
+    /// One range: an ordinary send.
+    Contiguous(&'a [u8]),
+    /// All ranges, by the gather's own message head.
+    Whole(&'a Message),
+    /// The ranges from somewhere in the middle.
+    Trimmed(Box<Message>),
+}
+
+fn trimmed_tail(parts: &[Bytes], from: usize) -> Tail<'_> {
+    let mut skip = from;
+    let first = parts.iter().position(|part| {
+        let found = skip < part.len();
+        if !found {
+            skip -= part.len();
+        }
+        found
+    });
+    let rest = &parts[first.expect("from is below the sum of the lengths")..];
+    if let [last] = rest {
+        return Tail::Contiguous(&last[skip..]);
+    }
+    let mut iovecs: Box<[libc::iovec]> = rest.iter().map(iovec).collect();
+    iovecs[0] = iovec(&rest[0][skip..]);
+    Tail::Trimmed(Box::new(Message::new(iovecs)))
+}
+
+fn iovec(bytes: &(impl AsRef<[u8]> + ?Sized)) -> libc::iovec {
+    let bytes = bytes.as_ref();
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
+}
+
+/// A `msghdr` and the `iovec`s it names. Moving it is harmless to the `iovec`s (they are on the heap), not
+/// to the head: the owner keeps it in place while an operation names it.
+pub(crate) struct Message {
+    head: libc::msghdr,
+    /// Only read by the kernel, through `head`.
+    _iovecs: Box<[libc::iovec]>,
+}
+
+impl Message {
+    fn new(mut iovecs: Box<[libc::iovec]>) -> Self {
+        let head = libc::msghdr {
+            msg_name: ptr::null_mut(),
+            msg_namelen: 0,
+            msg_iov: iovecs.as_mut_ptr(),
+            msg_iovlen: iovecs.len() as _,
+            msg_control: ptr::null_mut(),
+            msg_controllen: 0,
+            msg_flags: 0,
+        };
+        Self {
+            head,
+            _iovecs: iovecs,
+        }
+    }
+
+    /// What `sendmsg` takes. The kernel only reads it.
+    pub(crate) fn as_ptr(&self) -> *const libc::msghdr {
+        &raw const self.head
     }
 }
 
 impl std::fmt::Debug for Gather {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gather({} bytes in {})", self.len(), self.parts().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(tail: &Tail<'_>) -> Vec<u8> {
+        let iovecs = match tail {
+            Tail::Contiguous(bytes) => return bytes.to_vec(),
+            Tail::Whole(message) => &message._iovecs,
+            Tail::Trimmed(message) => &message._iovecs,
+        };
+        let slice = |v: &libc::iovec| {
+            // SAFETY: the iovec names a range of a part that the gather under test keeps alive.
+            unsafe { std::slice::from_raw_parts(v.iov_base.cast::<u8>(), v.iov_len) }.to_vec()
+        };
+        iovecs.iter().flat_map(slice).collect()
+    }
+
+    #[test]
+    fn a_tail_names_every_byte_from_anywhere() {
+        let parts = ["alpha", "", "b", "gamma", "delta"].map(Bytes::from);
+        let whole = b"alphabgammadelta";
+        for gather in [
+            Gather::many(parts.to_vec()),
+            Gather::one(Bytes::from_static(whole)),
+        ] {
+            assert_eq!(gather.len(), whole.len());
+            for from in 0..whole.len() {
+                assert_eq!(bytes_of(&gather.tail(from)), &whole[from..]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_part_is_contiguous() {
+        let gather = Gather::many(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd")]);
+        assert!(matches!(gather.tail(0), Tail::Whole(_)));
+        assert!(matches!(gather.tail(1), Tail::Trimmed(_)));
+        assert!(matches!(gather.tail(2), Tail::Contiguous(b"cd")));
+    }
+
+    #[test]
+    #[should_panic(expected = "an empty gather")]
+    fn nothing_is_not_a_gather() {
+        let _ = Gather::many(vec![Bytes::new()]);
     }
 }

@@ -8,16 +8,18 @@
 //! | [`sim`] | a simulated network with a seeded clock, for deterministic tests |
 //! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
 //! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
+//! | [`limits`] | how many descriptors the process may open |
 //!
 //! The rule that makes the crate sound: **an operation may name only memory that this crate owns, and
 //! that memory stays pinned until the operation's last completion.** Nothing outside can break it,
 //! because nothing outside hands in pointers: sends take a [`Gather`] by value, receives lend out buffers
 //! that the driver owns.
 
+mod clock;
 mod driver;
 mod gather;
+pub mod limits;
 pub mod listen;
-pub mod sim;
 pub mod uring;
 mod waker;
 

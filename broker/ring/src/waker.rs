@@ -1,7 +1,11 @@
 //! Wakes a driver that sleeps in `turn`, from any thread.
+//!
+//! A wake-up of a driver that does not sleep is one atomic exchange and no system call: the driver looks
+//! at the flag before it waits and after it came back. Only a sleeping driver costs a write to its eventfd.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A handle that ends another thread's wait. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -12,7 +16,65 @@ pub struct Waker {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     /// An eventfd (eventfd(2)) that the ring reads.
-    EventFd(Arc<std::os::fd::OwnedFd>),
+    EventFd(Arc<Bell>),
     /// The simulated driver's flag.
     Flag(Arc<AtomicBool>),
+}
+
+impl Waker {
+    /// Makes the driver's current or next waiting `turn` return with `Event::Woken`. Several wake-ups
+    /// before that turn are one. What was written before this call is visible to the woken thread.
+    pub fn wake(&self) {
+        match &self.kind {
+            Kind::EventFd(bell) => bell.ring(),
+            Kind::Flag(flag) => flag.store(true, Ordering::Release),
+        }
+    }
+}
+
+/// The flag and the descriptor behind a wake-up.
+///
+/// The sleeper stores `sleeping` and then loads `rung`; the waker stores `rung` and then loads `sleeping`.
+/// All four are `SeqCst`, so at least one of the two sees the other's store: no wake-up is lost.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    sleeping: AtomicBool,
+    eventfd: OwnedFd,
+}
+
+impl Bell {
+    pub(crate) fn new(eventfd: OwnedFd) -> Self {
+        Self {
+            rung: AtomicBool::new(false),
+            sleeping: AtomicBool::new(false),
+            eventfd,
+        }
+    }
+
+    pub(crate) fn eventfd(&self) -> &OwnedFd {
+        &self.eventfd
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) && self.sleeping.load(Ordering::SeqCst) {
+            let one = 1u64;
+            // SAFETY: the pointer names eight readable bytes that live through the call, and the
+            // descriptor is open as long as `self` lives. A failed write (the counter is full) means that
+            // earlier writes are unread, so the sleeper wakes all the same.
+            unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
+        }
+    }
+
+    /// Announces a wait. False if it must not happen, because the bell was rung already.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.sleeping.store(true, Ordering::SeqCst);
+        !self.rung.load(Ordering::SeqCst)
+    }
+
+    /// Ends what [`Bell::fall_asleep`] announced. Says whether the bell was rung since the last call.
+    pub(crate) fn awake(&self) -> bool {
+        self.sleeping.store(false, Ordering::Relaxed);
+        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::SeqCst)
+    }
 }

@@ -1,0 +1,267 @@
+//! Listening sockets: one per shard on the same port, so that the kernel spreads connections over shards.
+//!
+//! `SO_REUSEPORT` has a trap: a second broker of the same user would silently join the group and take half
+//! of the connections. [`group`] therefore binds the port once without it, which fails if anyone listens
+//! there, before the group is made.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Connections that wait to be accepted, per listener; the kernel caps it at `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+
+/// Why there is no listener. `Display` is one sentence that says what to change.
+#[derive(Debug)]
+pub enum ListenError {
+    /// `EADDRINUSE`.
+    PortInUse(SocketAddr),
+    /// `EACCES`: a port below 1024 (`net.ipv4.ip_unprivileged_port_start`) without the right to it.
+    NotPermitted(SocketAddr),
+    /// `EADDRNOTAVAIL`: no interface has this address.
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    Other {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortInUse(addr) => write!(
+                f,
+                "{addr} is in use by another program (perhaps another ringyard): stop it or choose another port"
+            ),
+            Self::NotPermitted(addr) => write!(
+                f,
+                "port {} needs a privilege this process lacks: choose a port from 1024 up, or grant \
+                 CAP_NET_BIND_SERVICE",
+                addr.port()
+            ),
+            Self::NoSuchAddress(addr) => write!(
+                f,
+                "no interface of this machine has the address {}: choose one of its own, or 0.0.0.0 for all",
+                addr.ip()
+            ),
+            Self::Other { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// `shards` listeners on one port, with [`BACKLOG`]. With port 0 the kernel picks the port of the first and
+/// the others join it; ask [`local_addr`] which it is.
+///
+/// # Errors
+/// [`ListenError::PortInUse`] also if whoever listens there would let us share the port.
+pub fn group(addr: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, ListenError> {
+    if addr.port() != 0 {
+        // Bound and gone again: `SO_REUSEADDR` lets the group follow at once, past old connections.
+        bound(addr, false)?;
+    }
+    let mut listeners = Vec::with_capacity(shards);
+    let mut addr = addr;
+    for _ in 0..shards {
+        let listener = tcp(addr, BACKLOG, true)?;
+        addr = local_addr(&listener).map_err(|error| ListenError::Other { addr, error })?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// One non-blocking listener. Connections inherit its `TCP_NODELAY`. With `share_port`, others of the same
+/// user may listen on the same port; see the module's head for why [`group`] is the way in.
+///
+/// # Errors
+/// [`ListenError`], each with a sentence that says what to change.
+pub fn tcp(addr: SocketAddr, backlog: i32, share_port: bool) -> Result<OwnedFd, ListenError> {
+    let socket = bound(addr, share_port)?;
+    // SAFETY: the call takes no pointers, and the descriptor is open.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })
+        .map_err(|error| told(addr, error))?;
+    Ok(socket)
+}
+
+/// The address a socket is bound to.
+///
+/// # Errors
+/// If `socket` is no IP socket.
+pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    // SAFETY: `sockaddr_storage` is plain bytes, for which zero is a valid value.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `storage`; both live through the call.
+    check(unsafe {
+        libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut len)
+    })?;
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage, large and aligned enough for any, holds a `sockaddr_in`.
+            let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Ok(SocketAddr::V4(SocketAddrV4::new(
+                ip,
+                u16::from_be(v4.sin_port),
+            )))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for a `sockaddr_in6`.
+            let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            let port = u16::from_be(v6.sin6_port);
+            Ok(SocketAddr::V6(SocketAddrV6::new(
+                ip,
+                port,
+                v6.sin6_flowinfo,
+                v6.sin6_scope_id,
+            )))
+        }
+        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+    }
+}
+
+fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
+    let told = |error| told(addr, error);
+    let family = if addr.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call takes no pointers.
+    let fd = check(unsafe { libc::socket(family, kind, 0) }).map_err(told)?;
+    // SAFETY: the descriptor is new and ours.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(told)?;
+    switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(told)?;
+    if share_port {
+        switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT).map_err(told)?;
+    }
+    match addr {
+        SocketAddr::V4(addr) => bind(&socket, &sockaddr_v4(addr)),
+        SocketAddr::V6(addr) => bind(&socket, &sockaddr_v6(addr)),
+    }
+    .map_err(told)?;
+    Ok(socket)
+}
+
+fn sockaddr_v4(addr: SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: addr.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*addr.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
+    }
+}
+
+fn sockaddr_v6(addr: SocketAddrV6) -> libc::sockaddr_in6 {
+    libc::sockaddr_in6 {
+        sin6_family: libc::AF_INET6 as libc::sa_family_t,
+        sin6_port: addr.port().to_be(),
+        sin6_flowinfo: addr.flowinfo(),
+        sin6_addr: libc::in6_addr {
+            s6_addr: addr.ip().octets(),
+        },
+        sin6_scope_id: addr.scope_id(),
+    }
+}
+
+/// `A` is the `sockaddr` of the socket's family.
+fn bind<A>(socket: &OwnedFd, addr: &A) -> io::Result<()> {
+    let len = size_of::<A>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `addr`, which is exactly that large and lives through the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(addr).cast(), len) }).map(drop)
+}
+
+fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+    let one = 1i32;
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads the four bytes of `one`, which lives through the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const one).cast(),
+            len,
+        )
+    };
+    check(done).map(drop)
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn told(addr: SocketAddr, error: io::Error) -> ListenError {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => ListenError::PortInUse(addr),
+        Some(libc::EACCES | libc::EPERM) => ListenError::NotPermitted(addr),
+        Some(libc::EADDRNOTAVAIL) => ListenError::NoSuchAddress(addr),
+        _ => ListenError::Other { addr, error },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    fn any_port(host: &str) -> SocketAddr {
+        SocketAddr::new(host.parse().unwrap(), 0)
+    }
+
+    #[test]
+    fn a_group_shares_one_port() {
+        for host in ["127.0.0.1", "::1"] {
+            let listeners = group(any_port(host), 3).unwrap();
+            let addrs: Vec<_> = listeners.iter().map(|fd| local_addr(fd).unwrap()).collect();
+            assert_ne!(addrs[0].port(), 0);
+            assert!(addrs.iter().all(|addr| *addr == addrs[0]));
+            TcpStream::connect(addrs[0]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_second_broker_does_not_join_the_first() {
+        let first = group(any_port("127.0.0.1"), 2).unwrap();
+        let addr = local_addr(&first[0]).unwrap();
+        let error = group(addr, 2).unwrap_err();
+        assert!(
+            matches!(error, ListenError::PortInUse(at) if at == addr),
+            "{error}"
+        );
+        drop(first);
+        group(addr, 2).expect("the port is free again");
+    }
+
+    #[test]
+    fn a_port_with_old_connections_is_free() {
+        let first = group(any_port("127.0.0.1"), 1).unwrap();
+        let addr = local_addr(&first[0]).unwrap();
+        let client = TcpStream::connect(addr).unwrap();
+        let listener = std::net::TcpListener::from(first.into_iter().next().unwrap());
+        let (served, _) = listener.accept().unwrap();
+        drop((served, listener));
+        group(addr, 1).expect("connections in FIN_WAIT do not hold the port");
+        drop(client);
+    }
+
+    #[test]
+    fn an_address_of_nobody_is_named() {
+        let error = group("192.0.2.1:8080".parse().unwrap(), 1).unwrap_err();
+        assert!(matches!(error, ListenError::NoSuchAddress(_)), "{error}");
+    }
+}
