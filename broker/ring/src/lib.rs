@@ -20,6 +20,7 @@ mod driver;
 mod gather;
 pub mod limits;
 pub mod listen;
+pub mod sim;
 pub mod uring;
 mod waker;
 

@@ -1,0 +1,614 @@
+//! The network's side of a simulated driver. A turn has three steps: queued operations reach the network,
+//! connections get on as far as they can (each filling a lane of events), and the lanes are emptied into the
+//! caller's list, as far and in the order that the faults say. Within a lane the order is kept.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::faults::Random;
+use super::link::Link;
+use super::{ClientId, Faults, Network};
+use crate::{AcceptEnd, ConnId, Counters, Event, Gather, ReceiveEnd};
+
+/// Received bytes. Counts against the driver's buffers until dropped.
+pub struct Buf {
+    bytes: Vec<u8>,
+    lent: Rc<Cell<u32>>,
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        self.lent.set(self.lent.get() - 1);
+    }
+}
+
+impl std::fmt::Debug for Buf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buf({} bytes)", self.bytes.len())
+    }
+}
+
+/// The buffers that a host lends out.
+struct Buffers {
+    count_max: u32,
+    bytes_max: usize,
+    lent: Rc<Cell<u32>>,
+}
+
+impl Buffers {
+    fn is_empty(&self) -> bool {
+        self.lent.get() == self.count_max
+    }
+
+    fn lend(&self, bytes: Vec<u8>) -> Buf {
+        self.lent.set(self.lent.get() + 1);
+        Buf {
+            bytes,
+            lent: Rc::clone(&self.lent),
+        }
+    }
+}
+
+pub(super) struct Host {
+    pub(super) capacity: u32,
+    pub(super) accept: Accept,
+    pub(super) operations: VecDeque<Operation>,
+    pub(super) counters: Counters,
+    pub(super) waker: Arc<AtomicBool>,
+    buffers: Buffers,
+    /// Who connected and was not accepted yet.
+    backlog: VecDeque<ClientId>,
+    slots: Vec<Slot>,
+    used: u32,
+    /// `Accepted` and `AcceptEnded`.
+    accept_lane: Lane,
+    /// `Adopted`.
+    adopt_lane: Lane,
+    listening: bool,
+}
+
+/// Events that keep their order among themselves.
+type Lane = VecDeque<Event<Buf>>;
+
+/// Something the caller asked for since the last turn.
+pub(super) enum Operation {
+    Accept,
+    AcceptStop,
+    Adopt(OwnedFd, u64),
+    Receive(ConnId),
+    ReceiveStop(ConnId),
+    Send(ConnId, Gather, usize),
+    Shutdown(ConnId),
+    /// The flag: a receive or send was under way.
+    Install(ConnId, bool),
+    Close(ConnId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accept {
+    Idle,
+    Called,
+    Running,
+    /// Over, but the caller was not told yet.
+    Ended,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receive {
+    Idle,
+    Called,
+    Running,
+    /// Over, but the caller was not told yet.
+    Ended,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    conn: Option<Conn>,
+}
+
+pub(super) struct Conn {
+    pub(super) receive: Receive,
+    /// From the call to the event.
+    pub(super) sending: bool,
+    pub(super) shutdown_wanted: bool,
+    pub(super) closing: bool,
+    pub(super) lane: Lane,
+    client: ClientId,
+    /// What the network works on.
+    send: Option<Sending>,
+}
+
+struct Sending {
+    gather: Gather,
+    from: usize,
+    done: usize,
+}
+
+impl Host {
+    pub(super) fn new(capacity: u32, buffers: u32, buffer_bytes: usize) -> Self {
+        assert!(
+            capacity > 0 && buffers > 0 && buffer_bytes > 0,
+            "a driver without room"
+        );
+        Self {
+            capacity,
+            accept: Accept::Idle,
+            operations: VecDeque::new(),
+            counters: Counters::default(),
+            waker: Arc::default(),
+            buffers: Buffers {
+                count_max: buffers,
+                bytes_max: buffer_bytes,
+                lent: Rc::default(),
+            },
+            backlog: VecDeque::new(),
+            slots: Vec::new(),
+            used: 0,
+            accept_lane: Lane::new(),
+            adopt_lane: Lane::new(),
+            listening: true,
+        }
+    }
+
+    /// A client arrives at the listener.
+    pub(super) fn connect(&mut self, client: ClientId, net: &mut Network) {
+        if self.listening {
+            self.backlog.push_back(client);
+        } else {
+            net.link(client).reset = true;
+        }
+    }
+
+    /// The connection, if it lives and is not being closed. Counts it as stale otherwise.
+    pub(super) fn live(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        let slot = self.slots.get_mut(conn.slot as usize);
+        let live = slot
+            .filter(|slot| slot.generation == conn.generation)
+            .and_then(|slot| slot.conn.as_mut())
+            .filter(|live| !live.closing);
+        if live.is_none() {
+            self.counters.stale += 1;
+        }
+        live
+    }
+
+    /// Whether a driver's slot holds the server's end of `client`.
+    pub(super) fn holds(&self, client: ClientId) -> bool {
+        self.slots
+            .iter()
+            .any(|slot| slot.conn.as_ref().is_some_and(|conn| conn.client == client))
+    }
+
+    pub(super) fn turn(&mut self, net: &mut Network, events: &mut Vec<Event<Buf>>) {
+        self.counters.enters += 1;
+        if self.waker.swap(false, Ordering::AcqRel) {
+            events.push(Event::Woken);
+        }
+        for operation in mem::take(&mut self.operations) {
+            self.apply(operation, net);
+        }
+        self.get_on(net);
+        self.deliver(net, events);
+    }
+
+    /// Whether a turn would report nothing.
+    pub(super) fn is_idle(&self, net: &Network) -> bool {
+        let acceptable = self.accept == Accept::Running && !self.backlog.is_empty();
+        let told_all = self.accept_lane.is_empty() && self.adopt_lane.is_empty();
+        let conns = || self.slots.iter().filter_map(|slot| slot.conn.as_ref());
+        self.operations.is_empty()
+            && told_all
+            && !acceptable
+            && !self.waker.load(Ordering::Acquire)
+            && conns().all(|conn| conn.is_idle(&net.links[conn.client.0]))
+    }
+
+    /// The driver is gone, and with it the server's end of all its connections.
+    pub(super) fn end(&mut self, net: &mut Network) {
+        self.listening = false;
+        for client in self.backlog.drain(..) {
+            net.link(client).reset = true;
+        }
+        for conn in self.slots.drain(..).filter_map(|slot| slot.conn) {
+            net.link(conn.client).server_close();
+        }
+        self.operations.clear();
+        self.accept_lane.clear();
+        self.adopt_lane.clear();
+        self.waker.store(false, Ordering::Release);
+        self.accept = Accept::Idle;
+    }
+
+    // ---- operations
+
+    fn apply(&mut self, operation: Operation, net: &mut Network) {
+        match operation {
+            Operation::Accept if self.is_full() => self.end_accept(AcceptEnd::TableFull),
+            Operation::Accept => self.accept = Accept::Running,
+            Operation::AcceptStop if self.accept == Accept::Running => {
+                self.end_accept(AcceptEnd::Stopped);
+            }
+            Operation::AcceptStop => {}
+            Operation::Adopt(socket, token) => self.adopt(&socket, token, net),
+            Operation::Receive(conn) => {
+                if let Some(live) = self.unclosed(conn) {
+                    live.receive = Receive::Running;
+                }
+            }
+            Operation::ReceiveStop(conn) => {
+                if let Some(live) = self.unclosed(conn)
+                    && live.receive == Receive::Running
+                {
+                    live.end_receive(conn, ReceiveEnd::Stopped);
+                }
+            }
+            Operation::Send(conn, gather, from) => {
+                // Even when a close is already queued behind it: the kernel would take what there is room for.
+                let live = self.slots[conn.slot as usize]
+                    .conn
+                    .as_mut()
+                    .expect("closed later than this");
+                live.send = Some(Sending {
+                    gather,
+                    from,
+                    done: 0,
+                });
+                let link = net.link(live.client);
+                if live.closing && !link.reset {
+                    live.push_some(link, usize::MAX);
+                }
+            }
+            Operation::Shutdown(conn) => {
+                if let Some(live) = self.unclosed(conn) {
+                    net.link(live.client).server_fin = true;
+                }
+            }
+            Operation::Install(conn, busy) => {
+                if let Some(live) = self.unclosed(conn) {
+                    let result = if busy {
+                        Err(io::Error::from_raw_os_error(libc::EBUSY))
+                    } else {
+                        Ok(net.stand_in(live.client))
+                    };
+                    live.lane.push_back(Event::Installed { conn, result });
+                }
+            }
+            Operation::Close(conn) => {
+                let live = self.slots[conn.slot as usize]
+                    .conn
+                    .as_mut()
+                    .expect("a slot is closed once");
+                live.send = None;
+                live.receive = Receive::Idle;
+                net.link(live.client).server_close();
+                live.lane.push_back(Event::Closed { conn });
+            }
+        }
+    }
+
+    /// Like [`Host::live`], for an operation that was not stale when it was queued.
+    fn unclosed(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        self.slots[conn.slot as usize]
+            .conn
+            .as_mut()
+            .filter(|live| !live.closing)
+    }
+
+    fn adopt(&mut self, socket: &OwnedFd, token: u64, net: &mut Network) {
+        let result = match net.sockets.remove(&socket.as_raw_fd()) {
+            None => Err(libc::ENOTSOCK),
+            Some(client) => {
+                net.link(client).installed = false;
+                if self.is_full() {
+                    net.link(client).server_close();
+                    Err(libc::ENFILE)
+                } else {
+                    Ok(self.open(client))
+                }
+            }
+        };
+        self.adopt_lane.push_back(Event::Adopted { token, result });
+    }
+
+    fn is_full(&self) -> bool {
+        self.used == self.capacity
+    }
+
+    /// The lowest vacant slot becomes `client`'s.
+    fn open(&mut self, client: ClientId) -> ConnId {
+        let vacant = self.slots.iter().position(|slot| slot.conn.is_none());
+        let index = vacant.unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        self.used += 1;
+        let slot = &mut self.slots[index];
+        slot.conn = Some(Conn {
+            receive: Receive::Idle,
+            sending: false,
+            shutdown_wanted: false,
+            closing: false,
+            lane: Lane::new(),
+            client,
+            send: None,
+        });
+        ConnId {
+            slot: index as u32,
+            generation: slot.generation,
+        }
+    }
+
+    fn end_accept(&mut self, end: AcceptEnd) {
+        self.accept = Accept::Ended;
+        self.accept_lane.push_back(Event::AcceptEnded { end });
+    }
+
+    // ---- progress
+
+    fn get_on(&mut self, net: &mut Network) {
+        while self.accept == Accept::Running && !self.backlog.is_empty() {
+            self.accept_one(net);
+        }
+        let Network {
+            random,
+            faults,
+            links,
+            ..
+        } = net;
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(live) = slot.conn.as_mut().filter(|live| !live.closing) else {
+                continue;
+            };
+            let conn = ConnId {
+                slot: index as u32,
+                generation: slot.generation,
+            };
+            let link = &mut links[live.client.0];
+            live.send_on(conn, link, faults, random);
+            while live.receive == Receive::Running && link.is_readable() {
+                live.receive_one(
+                    conn,
+                    link,
+                    faults,
+                    random,
+                    &self.buffers,
+                    &mut self.counters,
+                );
+            }
+        }
+    }
+
+    fn accept_one(&mut self, net: &mut Network) {
+        if net.random.strikes(net.faults.accept_ended) {
+            self.counters.multishots_ended += 1;
+            return self.end_accept(AcceptEnd::Stopped);
+        }
+        if self.used > 0 && net.random.strikes(net.faults.table_full) {
+            return self.end_accept(AcceptEnd::TableFull);
+        }
+        let Some(client) = self.backlog.pop_front() else {
+            return;
+        };
+        let conn = self.open(client);
+        self.accept_lane.push_back(Event::Accepted { conn });
+        if self.is_full() {
+            self.end_accept(AcceptEnd::TableFull);
+        }
+    }
+
+    // ---- delivery
+
+    fn deliver(&mut self, net: &mut Network, events: &mut Vec<Event<Buf>>) {
+        let mut order = Vec::new();
+        let lanes = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let conn = slot.conn.as_ref()?;
+            Some((LaneId::Conn(index), conn.lane.len()))
+        });
+        let shared = [
+            (LaneId::Accept, self.accept_lane.len()),
+            (LaneId::Adopt, self.adopt_lane.len()),
+        ];
+        for (lane, len) in shared.into_iter().chain(lanes) {
+            let told = (0..len)
+                .take_while(|_| !net.random.strikes(net.faults.delay))
+                .count();
+            order.extend(std::iter::repeat_n(lane, told));
+        }
+        if net.faults.shuffle {
+            net.random.shuffle(&mut order);
+        }
+        for lane in order {
+            let event = match lane {
+                LaneId::Accept => self.accept_lane.pop_front(),
+                LaneId::Adopt => self.adopt_lane.pop_front(),
+                LaneId::Conn(index) => self.slots[index]
+                    .conn
+                    .as_mut()
+                    .and_then(|conn| conn.lane.pop_front()),
+            };
+            let event = event.expect("counted above");
+            self.told(&event, net);
+            events.push(event);
+        }
+    }
+
+    /// The caller learns of `event`, and may do from now on what it allows.
+    fn told(&mut self, event: &Event<Buf>, net: &mut Network) {
+        match event {
+            Event::AcceptEnded { .. } => self.accept = Accept::Idle,
+            Event::ReceiveEnded { conn, .. } => self.told_conn(*conn).receive = Receive::Idle,
+            Event::Sent { conn, .. } => {
+                let live = self.told_conn(*conn);
+                live.sending = false;
+                if live.shutdown_wanted {
+                    net.link(live.client).server_fin = true;
+                }
+            }
+            Event::Closed { conn } => {
+                let slot = &mut self.slots[conn.slot as usize];
+                slot.conn = None;
+                slot.generation += 1;
+                self.used -= 1;
+            }
+            Event::Accepted { .. }
+            | Event::Adopted { .. }
+            | Event::Received { .. }
+            | Event::Installed { .. }
+            | Event::Woken => {}
+        }
+    }
+
+    fn told_conn(&mut self, conn: ConnId) -> &mut Conn {
+        self.slots[conn.slot as usize]
+            .conn
+            .as_mut()
+            .expect("the connection of an event lives")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum LaneId {
+    Accept,
+    Adopt,
+    Conn(usize),
+}
+
+impl Conn {
+    fn is_idle(&self, link: &Link) -> bool {
+        let receives = self.receive == Receive::Running && link.is_readable();
+        let sends = self.send.is_some() && link.is_writable();
+        self.lane.is_empty() && !receives && !sends
+    }
+
+    fn end_receive(&mut self, conn: ConnId, end: ReceiveEnd) {
+        self.receive = Receive::Ended;
+        self.lane.push_back(Event::ReceiveEnded { conn, end });
+    }
+
+    /// Moves up to `max` bytes of the send in flight into the socket.
+    fn push_some(&mut self, link: &mut Link, max: usize) {
+        let Some(send) = &mut self.send else { return };
+        let mut skip = send.from + send.done;
+        let mut left = max.min(link.to_client.room());
+        for part in send.gather.parts() {
+            let bytes = &part[skip.min(part.len())..];
+            skip -= part.len() - bytes.len();
+            let bytes = &bytes[..bytes.len().min(left)];
+            link.to_client.put(bytes);
+            left -= bytes.len();
+            send.done += bytes.len();
+        }
+    }
+
+    fn send_on(&mut self, conn: ConnId, link: &mut Link, faults: &Faults, random: &mut Random) {
+        if !link.is_writable() {
+            return;
+        }
+        let Some(send) = &self.send else { return };
+        let todo = send.gather.len() - send.from - send.done;
+        let broken = link.reset || link.client_gone || link.server_fin;
+        if broken || random.strikes(faults.send_error) {
+            if !link.server_fin {
+                link.break_now(random);
+            }
+            let errno = if random.below(2) == 0 {
+                libc::EPIPE
+            } else {
+                libc::ECONNRESET
+            };
+            return self.end_send(conn, Err(errno));
+        }
+        let mut max = todo.min(link.to_client.room());
+        let breaks = random.strikes(faults.reset);
+        let stops_short = max == todo && max > 1 && random.strikes(faults.short_send);
+        if breaks || stops_short {
+            max = random.one_to(max);
+        }
+        self.push_some(link, max);
+        if breaks {
+            link.break_now(random);
+        }
+        if stops_short || max == todo {
+            self.end_send(conn, Ok(()));
+        }
+    }
+
+    fn end_send(&mut self, conn: ConnId, result: Result<(), i32>) {
+        let Some(Sending { gather, from, done }) = self.send.take() else {
+            return;
+        };
+        // As the kernel does: bytes that went out count, the error comes with the next send.
+        let result = if done > 0 {
+            Ok(done)
+        } else {
+            result.map(|()| done)
+        };
+        self.lane.push_back(Event::Sent {
+            conn,
+            gather,
+            from,
+            result,
+        });
+    }
+
+    /// One completion of the receive that is running on a readable connection.
+    fn receive_one(
+        &mut self,
+        conn: ConnId,
+        link: &mut Link,
+        faults: &Faults,
+        random: &mut Random,
+        buffers: &Buffers,
+        counters: &mut Counters,
+    ) {
+        if link.to_server.is_empty() {
+            let end = if link.reset {
+                ReceiveEnd::Failed(libc::ECONNRESET)
+            } else {
+                ReceiveEnd::EndOfStream
+            };
+            return self.end_receive(conn, end);
+        }
+        if buffers.is_empty() || random.strikes(faults.no_buffers) {
+            counters.no_buffers += 1;
+            return self.end_receive(conn, ReceiveEnd::NoBuffers);
+        }
+        if random.strikes(faults.receive_ended) {
+            counters.multishots_ended += 1;
+            return self.end_receive(conn, ReceiveEnd::Stopped);
+        }
+        let mut len = link.to_server.len().min(buffers.bytes_max);
+        let breaks = random.strikes(faults.reset);
+        if breaks || random.strikes(faults.split_receive) {
+            len = random.one_to(len);
+        }
+        let buf = buffers.lend(link.to_server.take(len));
+        self.lane.push_back(Event::Received { conn, buf });
+        if breaks {
+            link.break_now(random);
+        }
+    }
+}
