@@ -1,0 +1,295 @@
+//! Request heads: is this plain HTTP, a WebSocket handshake, or neither (RFC 9110, 9112, 6455 §4)?
+//!
+//! The first thing a connection's bytes meet. [`parse`] is called with everything received so far until it
+//! answers. Plain HTTP is handed on untouched; a handshake comes out with all that the connection needs; what
+//! is wrong comes out as a [`Refusal`], as early as it is certain. Strict where leniency is how requests are
+//! smuggled past a proxy: bare line feeds, folded lines, spaces before a colon, a body beside an upgrade.
+//!
+//! Bytes behind the head are not looked at: they are frames only once the handshake has been accepted
+//! (RFC 9931 on optimistic data), so a refused connection must be closed, not read on.
+//!
+//! Not here: routing of plain HTTP, whether an origin is allowed ([`origin_is_host`] helps), deadlines.
+//! Everything borrows from the input; only a percent-encoded topic allocates. Lengths are bytes.
+
+mod fields;
+mod origin;
+mod response;
+mod target;
+
+use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use httparse::{EMPTY_HEADER, Error, Request, Status};
+use sha1::{Digest, Sha1};
+
+pub use origin::origin_is_host;
+pub use response::{Refusal, write_switching_protocols};
+pub use target::Endpoint;
+
+use crate::topic::TOPIC_LEN_MAX_DEFAULT;
+use crate::v1;
+use fields::Fields;
+
+/// The most header fields a limit may allow.
+const HEADERS_CEILING: usize = 100;
+
+/// How much of a head is read before giving up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeadLimits {
+    /// The longest head, request line to empty line, in bytes.
+    pub head_bytes_max: usize,
+    /// The most header fields; values above 100 count as 100.
+    pub headers_max: usize,
+    /// The longest topic, after percent-decoding, in bytes.
+    pub topic_len_max: usize,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 8192,
+            headers_max: 64,
+            topic_len_max: TOPIC_LEN_MAX_DEFAULT,
+        }
+    }
+}
+
+/// What the bytes received so far are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Head<'a> {
+    /// The head is not complete.
+    Partial,
+    /// Not a WebSocket handshake: for the HTTP server, with all bytes from the first.
+    Http,
+    /// A valid WebSocket handshake.
+    Upgrade(Upgrade<'a>),
+}
+
+/// A valid WebSocket handshake (RFC 6455 §4.2.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upgrade<'a> {
+    /// Where the head ends and, once the handshake is accepted, frames begin.
+    pub head_len: usize,
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept: [u8; 28],
+    /// What is asked for.
+    pub endpoint: Endpoint<'a>,
+    /// Where the page came from, if a page it is (RFC 6454 §7).
+    pub origin: Option<&'a str>,
+    /// The host the client called, with its port if one was given.
+    pub host: &'a str,
+    /// What was chosen of the sub-protocols on offer.
+    pub subprotocol: Option<&'static str>,
+}
+
+/// Looks at everything received so far.
+///
+/// # Errors
+/// The head cannot become one that is accepted, however it goes on.
+pub fn parse<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Head<'a>, Refusal> {
+    // A TLS record of type handshake (RFC 8446 §5.1); no method begins with a control character.
+    if bytes.first() == Some(&0x16) {
+        return Err(Refusal::new(
+            400,
+            "This port speaks plain HTTP, but the client began with TLS.",
+        ));
+    }
+    let window = &bytes[..bytes.len().min(limits.head_bytes_max)];
+    let mut headers = [EMPTY_HEADER; HEADERS_CEILING];
+    let headers = &mut headers[..limits.headers_max.min(HEADERS_CEILING)];
+    let mut request = Request::new(headers);
+    let status = request.parse(window).map_err(malformed)?;
+    let head = match status {
+        Status::Complete(head_len) => &window[..head_len],
+        Status::Partial => window,
+    };
+    check_line_ends(head)?;
+    match status {
+        Status::Partial if bytes.len() < limits.head_bytes_max => Ok(Head::Partial),
+        Status::Partial => Err(Refusal::new(
+            431,
+            format!(
+                "The request head is longer than {} bytes.",
+                limits.head_bytes_max
+            ),
+        )),
+        Status::Complete(head_len) => interpret(&request, head_len, limits),
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept` for a value of `Sec-WebSocket-Key` (RFC 6455 §4.2.2).
+#[must_use]
+pub fn accept_key(key: &[u8]) -> [u8; 28] {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let digest: [u8; 20] = Sha1::new()
+        .chain_update(key)
+        .chain_update(GUID)
+        .finalize()
+        .into();
+    let mut accept = [0; 28];
+    // 20 bytes always fill exactly 28 characters.
+    let written = BASE64.encode_slice(digest, &mut accept);
+    debug_assert_eq!(written, Ok(accept.len()));
+    accept
+}
+
+/// RFC 6455 asks only that the key decode to 16 bytes, so stray bits at its end are tolerated.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// Lines end in CR LF. RFC 9112 §2.2 lets a server take a lone LF; two servers that differ on that can be
+/// played against each other, so it is refused.
+fn check_line_ends(head: &[u8]) -> Result<(), Refusal> {
+    let mut before = 0;
+    for &byte in head {
+        if byte == b'\n' && before != b'\r' {
+            return Err(Refusal::new(
+                400,
+                "A line of the request head ends in LF without CR.",
+            ));
+        }
+        before = byte;
+    }
+    Ok(())
+}
+
+fn malformed(error: Error) -> Refusal {
+    match error {
+        Error::TooManyHeaders => Refusal::new(431, "The request has too many header fields."),
+        Error::HeaderName => Refusal::new(
+            400,
+            "The request has a malformed header name, a space before a colon, or a folded line.",
+        ),
+        Error::HeaderValue => Refusal::new(400, "The request has a malformed header value."),
+        Error::Version => Refusal::new(400, "The request is neither HTTP/1.1 nor HTTP/1.0."),
+        Error::Token | Error::NewLine | Error::Status => {
+            Refusal::new(400, "The request line or a line end is malformed.")
+        }
+    }
+}
+
+/// Judges a complete head.
+fn interpret<'a>(
+    request: &Request<'_, 'a>,
+    head_len: usize,
+    limits: &HeadLimits,
+) -> Result<Head<'a>, Refusal> {
+    let fields = Fields::new(request.headers);
+    // HTTP/1.0 knows no upgrade, and `Upgrade` counts only if `Connection` names it (RFC 9110 §7.8).
+    let asks_upgrade = request.version == Some(1)
+        && fields.list_has("connection", "upgrade")
+        && fields.list_has("upgrade", "websocket");
+    if !asks_upgrade {
+        return Ok(Head::Http);
+    }
+    if request.method != Some("GET") {
+        return Err(Refusal::new(
+            405,
+            "A WebSocket handshake must be a GET request.",
+        ));
+    }
+    check_no_body(&fields)?;
+    let target = target::split(request.path.unwrap_or_default())?;
+    // The authority of an absolute target goes before the Host field, which must be there still
+    // (RFC 9112 §3.2.2).
+    let host = target.authority.unwrap_or(host(&fields)?);
+    check_version(&fields)?;
+    let accept = accept_key(key(&fields)?);
+    let endpoint = target::endpoint(target.path, limits.topic_len_max)?;
+    let subprotocol = choose_subprotocol(&endpoint, &fields)?;
+    let origin = fields.at_most_one("origin").map_err(|_| {
+        Refusal::new(
+            400,
+            "The request has more than one Origin, or one that is not text.",
+        )
+    })?;
+    Ok(Head::Upgrade(Upgrade {
+        head_len,
+        accept,
+        endpoint,
+        origin,
+        host,
+        subprotocol,
+    }))
+}
+
+/// A body in front of the frames would let the two ends disagree on where frames begin (RFC 9112 §11.2).
+fn check_no_body(fields: &Fields<'_, '_>) -> Result<(), Refusal> {
+    let empty = matches!(fields.at_most_one("content-length"), Ok(None | Some("0")));
+    if fields.has("transfer-encoding") || !empty {
+        return Err(Refusal::new(
+            400,
+            "A WebSocket handshake cannot have a body.",
+        ));
+    }
+    Ok(())
+}
+
+/// Exactly one `Host` (RFC 9112 §3.2), and nothing in it that an authority cannot have.
+fn host<'a>(fields: &Fields<'_, 'a>) -> Result<&'a str, Refusal> {
+    match fields.at_most_one("host") {
+        Ok(Some(host)) if target::is_authority(host) => Ok(host),
+        Ok(None) => Err(Refusal::new(400, "The request has no Host.")),
+        _ => Err(Refusal::new(
+            400,
+            "The request has more than one Host, or a malformed one.",
+        )),
+    }
+}
+
+/// Version 13 and no other (RFC 6455 §4.2.1, §4.4).
+fn check_version(fields: &Fields<'_, '_>) -> Result<(), Refusal> {
+    let mut versions = fields.list("sec-websocket-version");
+    match (versions.next(), versions.next()) {
+        (Some(b"13"), None) => Ok(()),
+        (Some(_), Some(_)) => Err(Refusal::new(
+            400,
+            "The request has more than one Sec-WebSocket-Version.",
+        )),
+        _ => Err(Refusal::new(
+            426,
+            "This server speaks version 13 of WebSocket (RFC 6455) only.",
+        )),
+    }
+}
+
+/// One key: 16 bytes in base64 (RFC 6455 §4.2.1).
+fn key<'a>(fields: &Fields<'_, 'a>) -> Result<&'a [u8], Refusal> {
+    let key = fields
+        .at_most_one("sec-websocket-key")
+        .ok()
+        .flatten()
+        .map(str::as_bytes);
+    match key {
+        Some(key) if key.len() == 24 && BASE64.decode_slice(key, &mut [0; 18]) == Ok(16) => Ok(key),
+        _ => Err(Refusal::new(
+            400,
+            "The request needs exactly one Sec-WebSocket-Key, which is 16 bytes in base64.",
+        )),
+    }
+}
+
+/// The endpoint with many topics speaks only its sub-protocol; the raw ones speak none (RFC 6455 §4.2.2).
+fn choose_subprotocol(
+    endpoint: &Endpoint<'_>,
+    fields: &Fields<'_, '_>,
+) -> Result<Option<&'static str>, Refusal> {
+    if *endpoint != Endpoint::Multi {
+        return Ok(None);
+    }
+    // Names of sub-protocols are compared as they are, case and all (RFC 6455 §11.5).
+    if fields
+        .list("sec-websocket-protocol")
+        .any(|name| name == v1::SUBPROTOCOL.as_bytes())
+    {
+        return Ok(Some(v1::SUBPROTOCOL));
+    }
+    Err(Refusal::new(
+        400,
+        "/ws needs the sub-protocol ringyard.v1: new WebSocket(url, 'ringyard.v1'). \
+         For one topic without a sub-protocol there are /sub/{topic}, /pub/{topic} and /bus/{topic}.",
+    ))
+}

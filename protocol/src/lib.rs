@@ -1,0 +1,41 @@
+//! What Ringyard speaks, as pure functions and small state machines over bytes.
+//!
+//! **Sans-IO.** The crate knows no socket, thread, clock or source of randomness: received bytes and
+//! limits come in as arguments; items, refusals and bytes to send come out. Whoever calls it owns all
+//! buffers and decides when to read, write, wait or give up. `tests/sans_io.rs` holds it to that.
+//!
+//! **No allocation per frame.** Payloads are unmasked, validated and handed on where they were received;
+//! output is appended to a buffer of the caller. `tests/allocations.rs` counts.
+//!
+//! **Errors name the guilty one.** Everything refused here is the peer's doing and comes as what the peer
+//! is to be told: a [`head::Refusal`] (HTTP status), a [`frame::Violation`] (WebSocket close code) or a
+//! [`v1::CommandError`] (an `error` message; the connection goes on).
+//!
+//! The way of a connection's bytes through the files:
+//!
+//! | file | its job |
+//! | --- | --- |
+//! | [`head`] | the request head: plain HTTP, a valid WebSocket handshake, or a refusal (RFC 9110, 9112, 6455 §4) |
+//! | `head/fields.rs` | header fields as token lists and single values |
+//! | `head/target.rs` | the request target: which endpoint, which topic |
+//! | `head/origin.rs` | is a page's origin the host it calls |
+//! | `head/response.rs` | the responses: `101`, and refusals |
+//! | [`frame`] | WebSocket frames: shared types (RFC 6455 §5) |
+//! | `frame/decode.rs` | bytes to messages, pieces and control frames |
+//! | `frame/header.rs` | one frame's header and its rules |
+//! | `frame/utf8.rs` | text that arrives in pieces |
+//! | `frame/mask.rs` | masking, vectorised |
+//! | `frame/encode.rs` | frames to bytes, for servers and clients |
+//! | [`frame::close_code`] | the codes that end a connection |
+//! | [`topic`] | names, filters, and what matches what |
+//! | [`v1`] | the JSON sub-protocol `ringyard.v1`; its grammar is `RINGYARD-V1.md` |
+//! | `v1/command.rs` | commands and their rules |
+//! | `v1/json.rs` | walking a parsed value; writing strings and values |
+//! | `v1/message.rs` | what the server says |
+
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod head;
+pub mod topic;
+pub mod v1;

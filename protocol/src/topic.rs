@@ -1,0 +1,315 @@
+//! Topics: the grammar of names and filters, and which filter matches which name.
+//!
+//! A name is 1 to `len_max` bytes of UTF-8 without control characters, split by `/` into levels of which
+//! none is empty. A filter is a name in which a whole level may be `+` (any one level) and the last may
+//! be `#` (all that follows, also nothing: `a/#` matches `a`). These are MQTT's rules (MQTT 5.0 §4.7)
+//! except that MQTT lets levels be empty. Names that begin with `$` are the broker's own: nobody else
+//! publishes there, and a wildcard in first place does not match them (§4.7.2).
+//!
+//! Not here: which connection subscribes to what, and how long a topic lives. Nothing here allocates;
+//! every function is linear in its arguments. Lengths are bytes.
+
+use std::fmt;
+
+/// The longest topic when nothing else is configured, in bytes.
+pub const TOPIC_LEN_MAX_DEFAULT: usize = 255;
+
+/// Why a name or filter is refused. `Display` gives a sentence for the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TopicError {
+    /// No bytes at all.
+    Empty,
+    /// More bytes than allowed.
+    TooLong {
+        /// The limit, in bytes.
+        len_max: usize,
+    },
+    /// A `/` at either end, or two in a row.
+    EmptyLevel,
+    /// A control character, NUL included.
+    Control,
+    /// A wildcard where one topic must be named.
+    WildcardInName,
+    /// `+` or `#` beside other characters in a level.
+    WildcardNotAlone,
+    /// `#` before the last level.
+    HashNotLast,
+    /// A name that begins with `$`: only the broker publishes there.
+    Reserved,
+}
+
+impl fmt::Display for TopicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("The topic is empty."),
+            Self::TooLong { len_max } => write!(f, "The topic is longer than {len_max} bytes."),
+            Self::EmptyLevel => f.write_str(
+                "The topic has an empty level: it may not begin or end with '/', nor have two in a row.",
+            ),
+            Self::Control => f.write_str("The topic contains a control character."),
+            Self::WildcardInName => {
+                f.write_str("The topic contains '+' or '#', which only subscriptions may use.")
+            }
+            Self::WildcardNotAlone => {
+                f.write_str("The wildcards '+' and '#' must stand alone in their level.")
+            }
+            Self::HashNotLast => f.write_str("The wildcard '#' must be the last level."),
+            Self::Reserved => {
+                f.write_str("Topics that begin with '$' belong to the broker; nobody else may publish there.")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TopicError {}
+
+/// Checks a topic that a client publishes to: no wildcards, not the broker's own.
+///
+/// # Errors
+/// The first rule the name breaks.
+pub fn check_name(name: &str, len_max: usize) -> Result<(), TopicError> {
+    check_common(name, len_max)?;
+    if name.contains(['+', '#']) {
+        return Err(TopicError::WildcardInName);
+    }
+    if is_reserved(name) {
+        return Err(TopicError::Reserved);
+    }
+    Ok(())
+}
+
+/// Checks what a client subscribes to: a name, the broker's own included, or a pattern with wildcards.
+///
+/// # Errors
+/// The first rule the filter breaks.
+pub fn check_filter(filter: &str, len_max: usize) -> Result<(), TopicError> {
+    check_common(filter, len_max)?;
+    let mut after_hash = false;
+    for level in filter.split('/') {
+        if after_hash {
+            return Err(TopicError::HashNotLast);
+        }
+        if level.len() > 1 && level.contains(['+', '#']) {
+            return Err(TopicError::WildcardNotAlone);
+        }
+        after_hash = level == "#";
+    }
+    Ok(())
+}
+
+/// What names and filters have in common.
+fn check_common(topic: &str, len_max: usize) -> Result<(), TopicError> {
+    if topic.is_empty() {
+        return Err(TopicError::Empty);
+    }
+    if topic.len() > len_max {
+        return Err(TopicError::TooLong { len_max });
+    }
+    if topic.chars().any(char::is_control) {
+        return Err(TopicError::Control);
+    }
+    if topic.split('/').any(str::is_empty) {
+        return Err(TopicError::EmptyLevel);
+    }
+    Ok(())
+}
+
+/// Does the filter, already checked, match more than the one topic it spells?
+#[must_use]
+pub fn is_wildcard(filter: &str) -> bool {
+    filter.contains(['+', '#'])
+}
+
+/// Is this one of the broker's own topics?
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with('$')
+}
+
+/// Does `filter` match the topic `name`? Both are already checked.
+#[must_use]
+pub fn matches(filter: &str, name: &str) -> bool {
+    if is_reserved(name) && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let mut levels = name.split('/');
+    for pattern in filter.split('/') {
+        if pattern == "#" {
+            return true;
+        }
+        match levels.next() {
+            Some(level) if pattern == "+" || pattern == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
+}
+
+/// Is there a topic that both filters match? Both are already checked.
+#[must_use]
+pub fn overlap(a: &str, b: &str) -> bool {
+    // Only the other filter's text can demand a `$` at the start; wildcards never reach there.
+    if is_reserved(a) && b.starts_with(['+', '#']) || is_reserved(b) && a.starts_with(['+', '#']) {
+        return false;
+    }
+    let (mut a, mut b) = (a.split('/'), b.split('/'));
+    loop {
+        match (a.next(), b.next()) {
+            // `#` takes whatever the other asks for, also nothing.
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(x), Some(y)) if x == y || x == "+" || y == "+" => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LEN_MAX: usize = 20;
+
+    #[test]
+    fn names() {
+        let cases = [
+            ("a", Ok(())),
+            ("chat/räume/1", Ok(())),
+            ("a b/ c", Ok(())),
+            ("12345678901234567890", Ok(())),
+            ("a$", Ok(())),
+            ("a/$b", Ok(())),
+            ("", Err(TopicError::Empty)),
+            (
+                "123456789012345678901",
+                Err(TopicError::TooLong { len_max: LEN_MAX }),
+            ),
+            ("/a", Err(TopicError::EmptyLevel)),
+            ("a/", Err(TopicError::EmptyLevel)),
+            ("a//b", Err(TopicError::EmptyLevel)),
+            ("/", Err(TopicError::EmptyLevel)),
+            ("a\0", Err(TopicError::Control)),
+            ("a\u{7f}", Err(TopicError::Control)),
+            ("a\u{85}b", Err(TopicError::Control)),
+            ("a/+", Err(TopicError::WildcardInName)),
+            ("a#", Err(TopicError::WildcardInName)),
+            ("$sys/load", Err(TopicError::Reserved)),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(check_name(name, LEN_MAX), expected, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn filters() {
+        let cases = [
+            ("a/b", Ok(())),
+            ("+", Ok(())),
+            ("#", Ok(())),
+            ("+/a/+/#", Ok(())),
+            ("$sys/#", Ok(())),
+            ("a+", Err(TopicError::WildcardNotAlone)),
+            ("a/#b", Err(TopicError::WildcardNotAlone)),
+            ("++", Err(TopicError::WildcardNotAlone)),
+            ("#/a", Err(TopicError::HashNotLast)),
+            ("#/#", Err(TopicError::HashNotLast)),
+            ("+/", Err(TopicError::EmptyLevel)),
+            ("", Err(TopicError::Empty)),
+        ];
+        for (filter, expected) in cases {
+            assert_eq!(check_filter(filter, LEN_MAX), expected, "{filter:?}");
+        }
+    }
+
+    /// MQTT 5.0 §4.7.1 and §4.7.2: the standard's own examples, as far as no level is empty.
+    #[test]
+    fn matching() {
+        for name in [
+            "sport/tennis/player1",
+            "sport/tennis/player1/ranking",
+            "sport/tennis/player1/score/x",
+        ] {
+            assert!(matches("sport/tennis/player1/#", name));
+        }
+        let yes = [
+            ("sport/#", "sport"),
+            ("+", "a"),
+            ("+/+", "a/b"),
+            ("#", "a/b/c"),
+            ("a/+/c", "a/b/c"),
+        ];
+        let yes_reserved = [
+            ("$SYS/#", "$SYS"),
+            ("$SYS/#", "$SYS/x"),
+            ("$SYS/monitor/+", "$SYS/monitor/C"),
+        ];
+        let no = [
+            ("sport/+", "sport"),
+            ("+", "a/b"),
+            ("a/b", "a"),
+            ("a", "a/b"),
+            ("a/#", "ab"),
+        ];
+        let no_reserved = [
+            ("#", "$SYS/x"),
+            ("+/x", "$SYS/x"),
+            ("+", "$SYS"),
+            ("+/#", "$SYS"),
+        ];
+        for (filter, name) in yes.into_iter().chain(yes_reserved) {
+            assert!(matches(filter, name), "{filter} {name}");
+        }
+        for (filter, name) in no.into_iter().chain(no_reserved) {
+            assert!(!matches(filter, name), "{filter} {name}");
+        }
+    }
+
+    /// A filter over an alphabet small enough that every name it could tell apart can be listed.
+    fn filter() -> impl Strategy<Value = String> {
+        let level = prop_oneof![3 => Just("a"), 2 => Just("b"), 2 => Just("$a"), 3 => Just("+")];
+        (proptest::collection::vec(level, 0..4), any::<bool>()).prop_map(|(mut levels, hash)| {
+            if hash || levels.is_empty() {
+                levels.push("#");
+            }
+            levels.join("/")
+        })
+    }
+
+    /// Every name of up to five levels over that alphabet and one letter no filter spells.
+    fn names_all() -> Vec<String> {
+        let alphabet = ["a", "b", "$a", "z"];
+        let mut names: Vec<String> = alphabet.map(str::to_owned).to_vec();
+        let mut longest = names.clone();
+        for _ in 1..5 {
+            longest = longest
+                .iter()
+                .flat_map(|name| alphabet.map(|level| format!("{name}/{level}")))
+                .collect();
+            names.extend_from_slice(&longest);
+        }
+        names
+    }
+
+    proptest! {
+        #[test]
+        fn overlap_is_what_brute_force_finds(a in filter(), b in filter()) {
+            let found = names_all().iter().any(|name| matches(&a, name) && matches(&b, name));
+            prop_assert_eq!(overlap(&a, &b), found);
+            prop_assert_eq!(overlap(&b, &a), found);
+        }
+
+        #[test]
+        fn a_name_matches_itself_only(a in "[ab]{1,2}(/[ab]){0,2}", b in "[ab]{1,2}(/[ab]){0,2}") {
+            prop_assert_eq!(matches(&a, &b), a == b);
+            prop_assert_eq!(overlap(&a, &b), a == b);
+        }
+
+        #[test]
+        fn checks_never_panic_and_names_are_filters(text in any::<String>()) {
+            if check_name(&text, TOPIC_LEN_MAX_DEFAULT).is_ok() {
+                prop_assert_eq!(check_filter(&text, TOPIC_LEN_MAX_DEFAULT), Ok(()));
+                prop_assert!(!is_wildcard(&text) && !is_reserved(&text));
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `ringyard.v1`: many topics over one WebSocket, as JSON in text frames. The types its parts share.
+//!
+//! The grammar, for people who write clients, is `protocol/RINGYARD-V1.md`; `protocol/vectors/v1.json` holds
+//! examples that the tests here and the clients' tests run. Commands come in through [`Parser`], messages go
+//! out through the `write_` functions, which append JSON text only: framing is [`crate::frame`]'s. What a
+//! command does, and how many topics it may name, is the broker's business.
+
+mod command;
+mod json;
+mod message;
+
+pub use command::{Command, CommandError, Parser, Topics};
+pub use message::{
+    Position, Subscribed, write_error, write_message, write_ok, write_pong, write_published,
+    write_subscribed,
+};
+
+use crate::frame::MessageKind;
+
+/// The name under which the handshake offers and selects it (RFC 6455 §1.9).
+pub const SUBPROTOCOL: &str = "ringyard.v1";
+
+/// The greatest number that may be an id: JavaScript's numbers are exact up to here.
+pub const ID_NUMBER_MAX: u64 = (1 << 53) - 1;
+
+/// The longest string that may be an id, in bytes.
+pub const ID_TEXT_LEN_MAX: usize = 64;
+
+/// How deeply published JSON may nest.
+pub const DEPTH_MAX: usize = 64;
+
+/// What a published payload is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PayloadKind {
+    /// UTF-8 text.
+    Text,
+    /// Any bytes.
+    Binary,
+    /// The text of a JSON value: subscribers of this sub-protocol get the value, others its text.
+    Json,
+}
+
+impl From<MessageKind> for PayloadKind {
+    fn from(kind: MessageKind) -> Self {
+        match kind {
+            MessageKind::Text => Self::Text,
+            MessageKind::Binary => Self::Binary,
+        }
+    }
+}
+
+/// What a client calls a command, to know the answer by. Owned, so that it can wait for an answer that comes
+/// from elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Id {
+    /// At most [`ID_NUMBER_MAX`].
+    Number(u64),
+    /// At most [`ID_TEXT_LEN_MAX`] bytes.
+    Text(IdText),
+}
+
+impl Id {
+    /// A number as an id, if it is small enough.
+    #[must_use]
+    pub fn number(number: u64) -> Option<Self> {
+        (number <= ID_NUMBER_MAX).then_some(Self::Number(number))
+    }
+
+    /// A string as an id, if it is short enough.
+    #[must_use]
+    pub fn text(text: &str) -> Option<Self> {
+        let mut bytes = [0; ID_TEXT_LEN_MAX];
+        bytes
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        Some(Self::Text(IdText {
+            len: text.len() as u8,
+            bytes,
+        }))
+    }
+}
+
+/// A short string. Invariant: the bytes behind its end are zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct IdText {
+    len: u8,
+    bytes: [u8; ID_TEXT_LEN_MAX],
+}
+
+impl IdText {
+    /// The string's bytes, which are UTF-8.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// Why a command was not carried out; the strings are part of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ErrorCode {
+    /// The frame is not one JSON value.
+    BadJson,
+    /// It is JSON but no command.
+    BadCommand,
+    /// A topic or filter breaks a rule of [`crate::topic`].
+    BadTopic,
+    /// This client may not do this.
+    Forbidden,
+    /// The command asks for what this broker does not do.
+    Unsupported,
+    /// A limit of the broker is reached.
+    Limit,
+    /// There is no such subscription to end.
+    NotSubscribed,
+    /// There is such a subscription already.
+    AlreadySubscribed,
+    /// The payload is larger than allowed.
+    TooBig,
+    /// The broker is overloaded; try again.
+    Busy,
+}
+
+impl ErrorCode {
+    /// The code as it is sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad-json",
+            Self::BadCommand => "bad-command",
+            Self::BadTopic => "bad-topic",
+            Self::Forbidden => "forbidden",
+            Self::Unsupported => "unsupported",
+            Self::Limit => "limit",
+            Self::NotSubscribed => "not-subscribed",
+            Self::AlreadySubscribed => "already-subscribed",
+            Self::TooBig => "too-big",
+            Self::Busy => "busy",
+        }
+    }
+}
