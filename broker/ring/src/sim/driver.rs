@@ -18,8 +18,7 @@ pub struct SimDriver {
 }
 
 impl SimDriver {
-    pub(super) fn new(world: World, host: usize) -> Self {
-        let now = world.now();
+    pub(super) fn new(world: World, host: usize, now: Nanos) -> Self {
         Self { world, host, now }
     }
 

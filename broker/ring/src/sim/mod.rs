@@ -86,7 +86,7 @@ impl World {
     pub fn driver(&self, capacity: u32, buffers: u32, buffer_bytes: usize) -> SimDriver {
         let mut state = self.0.borrow_mut();
         state.hosts.push(Host::new(capacity, buffers, buffer_bytes));
-        SimDriver::new(self.clone(), state.hosts.len() - 1)
+        SimDriver::new(self.clone(), state.hosts.len() - 1, state.now)
     }
 
     /// What the world was made from.

@@ -1,0 +1,127 @@
+//! The io_uring driver over loopback TCP.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use ring::listen;
+use ring::uring::{Setup, UringDriver};
+
+use super::{End, Harness, Options};
+
+pub struct Real {
+    driver: Option<UringDriver>,
+    addr: SocketAddr,
+}
+
+pub struct Client {
+    stream: TcpStream,
+    end: Option<End>,
+}
+
+impl Client {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nonblocking(true).unwrap();
+        Self { stream, end: None }
+    }
+}
+
+impl Harness for Real {
+    type Driver = UringDriver;
+    type Client = Client;
+    const WAITS: bool = true;
+
+    fn new(options: Options) -> Self {
+        let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1)
+            .unwrap()
+            .pop()
+            .unwrap();
+        let addr = listen::local_addr(&listener).unwrap();
+        let setup = Setup {
+            listener: Some(listener),
+            capacity: options.capacity,
+            receive_buffers: options.buffers,
+            receive_buffer_bytes: options.buffer_bytes,
+            submission_entries: options.submission_entries,
+        };
+        Self {
+            driver: Some(UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))),
+            addr,
+        }
+    }
+
+    fn driver(&mut self) -> &mut UringDriver {
+        self.driver.as_mut().expect("not dropped yet")
+    }
+
+    fn drop_driver(&mut self) {
+        self.driver = None;
+    }
+
+    fn connect(&mut self) -> Client {
+        Client::new(TcpStream::connect(self.addr).unwrap())
+    }
+
+    fn write(&mut self, client: &mut Client, bytes: &[u8]) {
+        client
+            .stream
+            .write_all(bytes)
+            .expect("it fits the socket buffer");
+    }
+
+    fn read(&mut self, client: &mut Client) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut chunk = vec![0; 256 * 1024];
+        while client.end.is_none() {
+            match client.stream.read(&mut chunk) {
+                Ok(0) => client.end = Some(End::Stream),
+                Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    client.end = Some(End::Reset)
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        bytes
+    }
+
+    fn end(&mut self, client: &mut Client) -> Option<End> {
+        client.end
+    }
+
+    fn half_close(&mut self, client: &mut Client) {
+        client.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn reset(&mut self, client: &mut Client) {
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        let (at, len) = (
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        );
+        let fd = client.stream.as_raw_fd();
+        // SAFETY: the kernel reads the `linger`, which lives through the call.
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, at, len) };
+        // The last descriptor goes, with a reset instead of an orderly end.
+        let spare = TcpListener::bind("127.0.0.1:0").unwrap();
+        let unconnected = TcpStream::connect(spare.local_addr().unwrap()).unwrap();
+        client.stream = unconnected;
+        client.end = Some(End::Reset);
+    }
+
+    fn socket(&mut self) -> (Client, OwnedFd) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (served, _) = listener.accept().unwrap();
+        (Client::new(client), served.into())
+    }
+
+    fn socket_write(&mut self, socket: &OwnedFd, bytes: &[u8]) {
+        let mut stream = TcpStream::from(socket.try_clone().unwrap());
+        stream.write_all(bytes).unwrap();
+    }
+}
