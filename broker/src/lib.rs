@@ -13,5 +13,6 @@
 //! `ring` <- [`limits`], [`topics`] <- [`shard`] <- [`control`] <- `main`.
 
 pub mod limits;
+pub mod origin;
 pub mod shard;
 pub mod topics;

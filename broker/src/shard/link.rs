@@ -12,7 +12,7 @@
 //! socket. So deliveries always drain, therefore requests always drain: no cycle of waiting shards.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::queue::ArrayQueue;
@@ -74,6 +74,8 @@ pub enum Request {
         topic: TopicRef,
         /// Who joins.
         shard: ShardId,
+        /// The shard's own number for this join, so that an answer to an earlier one is not mistaken for it.
+        join: u64,
     },
     /// `shard` has no more subscribers of `topic`.
     Leave {
@@ -93,6 +95,8 @@ pub enum Delivery {
     Joined {
         /// Topic or filter.
         topic: TopicId,
+        /// What [`Request::Join`] said.
+        join: u64,
         /// The topic's epoch; 0 for a filter.
         epoch: Epoch,
         /// The offset the topic's next message gets; 0 for a filter.
@@ -215,6 +219,7 @@ impl Inbox {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
+    /// The next order of the control plane.
     pub(crate) fn next_order(&self) -> Option<Order> {
         self.orders.pop()
     }
@@ -233,6 +238,10 @@ pub struct Links {
     pub handovers: Handovers,
     /// Where epochs begin; every home adds its own count. Different after each start.
     pub epoch_base: Epoch,
+    /// Shards that have, on their way out, forwarded every publish they had accepted.
+    pub(crate) forwarded: AtomicUsize,
+    /// Shards that have, after that, sequenced and passed on everything.
+    pub(crate) sequenced: AtomicUsize,
 }
 
 impl Links {
@@ -245,6 +254,8 @@ impl Links {
             stats: (0..shards).map(|_| Stats::default()).collect(),
             handovers: Handovers::new(),
             epoch_base,
+            forwarded: AtomicUsize::new(0),
+            sequenced: AtomicUsize::new(0),
         }
     }
 

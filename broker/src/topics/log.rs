@@ -36,6 +36,9 @@ pub const GATHER_BYTES_MAX: usize = 256 << 10;
 /// contiguous; above, they go out by reference as one vectored send.
 const COALESCE_BYTES_MAX: usize = 64 << 10;
 
+/// Most messages in one vectored send; a connection's own frames go in front.
+pub const PARTS_MAX: usize = Gather::PARTS_MAX - 1;
+
 /// One subscription, as its log knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Subscriber {
@@ -52,6 +55,8 @@ pub struct Log {
     pub topic: TopicRef,
     /// Homes that have not answered the join yet; 0: live.
     pub joining: u16,
+    /// The shard's number for that join.
+    pub join: u64,
     /// The topic's epoch, once live; 0 for a filter.
     pub epoch: Epoch,
     /// The offset that follows the newest message here, once live; 0 for a filter.
@@ -114,12 +119,13 @@ struct Built {
 }
 
 impl Log {
-    /// An empty log that waits for `joining` homes.
+    /// An empty log that waits for `joining` homes to answer the join numbered `join`.
     #[must_use]
-    pub fn new(topic: TopicRef, joining: u16) -> Self {
+    pub fn new(topic: TopicRef, joining: u16, join: u64) -> Self {
         Self {
             topic,
             joining,
+            join,
             epoch: 0,
             next_offset: 0,
             waiting: Vec::new(),
@@ -212,9 +218,11 @@ impl Log {
         self.lap.lagging_min = Some(self.lap.lagging_min.map_or(cursor, |min| min.min(cursor)));
     }
 
-    /// A subscriber that lagged has been sent everything up to the head.
-    pub fn caught_up(&mut self) {
+    /// A subscriber that lagged has been sent everything up to the head. Returns whether it was the last
+    /// one: then [`Log::trim`] can free what it held.
+    pub fn caught_up(&mut self) -> bool {
         self.lagging -= 1;
+        self.lagging == 0
     }
 
     /// After visits, once everybody visited was either sent to or reported lagging: frees what nobody
@@ -363,7 +371,7 @@ impl Log {
         let mut bytes = 0;
         for message in self.pending(from) {
             let frame = message.frame(encoding);
-            if !parts.is_empty() && (bytes + frame.len() > GATHER_BYTES_MAX || parts.len() == Gather::PARTS_MAX) {
+            if !parts.is_empty() && (bytes + frame.len() > GATHER_BYTES_MAX || parts.len() == PARTS_MAX) {
                 break;
             }
             bytes += frame.len();
@@ -472,7 +480,7 @@ mod tests {
         ) {
             let registry = Registry::new(1, 1);
             let topic = registry.resolve("t");
-            let mut log = Log::new(topic.clone(), 0);
+            let mut log = Log::new(topic.clone(), 0, 0);
             log.next_offset = 1;
             let mut rig = Rig { log, readers: Vec::new(), next_slot: 0 };
             let mut published = 0;
@@ -544,7 +552,7 @@ mod tests {
     fn a_gather_joins_small_frames_and_is_built_once_per_place() {
         let registry = Registry::new(1, 1);
         let topic = registry.resolve("t");
-        let mut log = Log::new(topic.clone(), 0);
+        let mut log = Log::new(topic.clone(), 0, 0);
         log.next_offset = 1;
         log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
         for offset in 1..=3 {

@@ -41,7 +41,7 @@ pub struct Registry {
     names: DashMap<Arc<str>, TopicRef>,
     next_id: AtomicU64,
     shards: ShardId,
-    hash: FxSeededState,
+    seed: u64,
 }
 
 impl Registry {
@@ -53,7 +53,7 @@ impl Registry {
             names: DashMap::new(),
             next_id: AtomicU64::new(1),
             shards,
-            hash: FxSeededState::with_seed(usize::try_from(seed).unwrap_or(usize::MAX)),
+            seed,
         }
     }
 
@@ -99,7 +99,7 @@ impl Registry {
     }
 
     fn home_of(&self, name: &str) -> ShardId {
-        let mut hasher = self.hash.build_hasher();
+        let mut hasher = FxSeededState::with_seed(self.seed as usize).build_hasher();
         hasher.write(name.as_bytes());
         // The product's high half: the low bits of a multiplicative hash are weak.
         let spread = (u128::from(hasher.finish()) * u128::from(self.shards)) >> 64;

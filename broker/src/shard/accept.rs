@@ -1,0 +1,86 @@
+//! Connections come in: from the listener, or adopted from the control plane.
+//!
+//! A full descriptor table is no error: accepting stops, the backlog keeps the peers, and the next
+//! connection that closes makes room. Cost per connection: one receive to arm, no allocation.
+
+use ring::{AcceptEnd, ConnId, Driver, ReceiveEnd};
+
+use super::conn::{Flags, State};
+use super::link::Adopt;
+use super::{Accepting, RETRY_NANOS, Shard};
+
+impl<D: Driver> Shard<D> {
+    pub(super) fn on_accepted(&mut self, id: ConnId) {
+        self.stats().accepted.add(1);
+        let conn = self.conns.insert(id);
+        self.timers.set(id, conn, self.limits.handshake_timeout);
+        conn.flags.set(Flags::RECEIVING);
+        self.driver.receive(id);
+    }
+
+    pub(super) fn on_accept_ended(&mut self, end: AcceptEnd) {
+        if self.accepting == Accepting::Stopped {
+            return;
+        }
+        match end {
+            AcceptEnd::Stopped => self.driver.accept(),
+            // Somebody may have closed since; otherwise `on_closed` goes on.
+            AcceptEnd::TableFull if (self.conns.len() as u64) < u64::from(self.driver.capacity()) => {
+                self.accepting = Accepting::Retry(self.now + RETRY_NANOS);
+            }
+            AcceptEnd::TableFull => self.accepting = Accepting::Full,
+            // A peer that gave up while it waited, or passing want of memory: try again, without haste.
+            AcceptEnd::Failed(_) => self.accepting = Accepting::Retry(self.now + RETRY_NANOS),
+        }
+    }
+
+    pub(super) fn accept_again(&mut self) {
+        self.accepting = Accepting::Armed;
+        self.driver.accept();
+    }
+
+    pub(super) fn adopt(&mut self, adopt: Adopt) {
+        // The driver needs the socket; the rest waits for its answer.
+        let token = self.next_token;
+        self.next_token += 1;
+        let Adopt { socket, purpose, read } = adopt;
+        self.adopting.insert(token, super::Adopting { purpose, read });
+        self.driver.adopt(socket, token);
+    }
+
+    pub(super) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
+        let adopting = self.adopting.remove(&token).expect("a token of ours");
+        // With the table full the driver has closed the socket: the client sees that and comes back.
+        let Ok(id) = result else { return };
+        self.stats().adopted.add(1);
+        let conn = self.conns.insert(id);
+        conn.flags.set(Flags::RECEIVING);
+        self.driver.receive(id);
+        self.establish(id, adopting.purpose, None);
+        let mut read = adopting.read;
+        self.take_input(id, &mut read);
+    }
+
+    pub(super) fn on_receive_ended(&mut self, id: ConnId, end: ReceiveEnd) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.clear(Flags::RECEIVING);
+        match (end, conn.state) {
+            (_, State::Gone) => {}
+            (ReceiveEnd::Failed(_), State::Closing) => self.abort(id),
+            (ReceiveEnd::Failed(_), _) => {
+                self.stats().dropped_reset.add(1);
+                self.abort(id);
+            }
+            // A client may half-close behind its request; the control plane sees the same.
+            (_, State::HandingOver) => self.driver.install(id),
+            (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => conn.extra().ended = true,
+            (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),
+            (ReceiveEnd::NoBuffers | ReceiveEnd::Stopped, _) => {
+                if !conn.flags.has(Flags::PAUSED) {
+                    conn.flags.set(Flags::RECEIVING);
+                    self.driver.receive(id);
+                }
+            }
+        }
+    }
+}

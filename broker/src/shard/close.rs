@@ -1,0 +1,100 @@
+//! The ways a connection ends. Each is counted once, by its cause.
+//!
+//! In order: subscriptions end at once; the last bytes (a close frame, a refusal) go out behind the send
+//! in flight; the sending direction is shut down; what still comes in is discarded until the peer's end of
+//! stream, so that no reset overtakes our last bytes; then the driver's join. A deadline bounds all of it.
+//! RFC 6455 §7.1.
+
+use protocol::frame::put_close;
+use ring::{ConnId, Driver};
+
+use super::Shard;
+use super::conn::{Flags, State};
+use super::{Accepting, conn::Conn};
+
+impl<D: Driver> Shard<D> {
+    /// Ends a WebSocket with a close frame.
+    pub(super) fn close_with(&mut self, id: ConnId, code: u16, reason: &str) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.state != State::Open {
+            return;
+        }
+        put_close(&mut conn.extra().outbox, code, reason);
+        self.unsubscribe_all(id);
+        self.finish(id);
+    }
+
+    /// Sends what the outbox holds as the connection's last bytes.
+    pub(super) fn finish(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("an open connection");
+        conn.state = State::Closing;
+        conn.flags.clear(Flags::PAUSED);
+        self.forget_assembly(id);
+        let conn = self.conns.get(id).expect("an open connection");
+        self.timers.set(id, conn, self.limits.close_timeout);
+        if !conn.flags.has(Flags::RECEIVING) {
+            // The peer's end of stream is still to be seen.
+            conn.flags.set(Flags::RECEIVING);
+            self.driver.receive(id);
+        }
+        self.make_ready(id);
+    }
+
+    /// The last bytes were sent.
+    pub(super) fn shut(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a closing connection");
+        if conn.extra.as_ref().is_some_and(|extra| extra.ended) {
+            self.abort(id);
+        } else if !conn.flags.has(Flags::SHUT) {
+            conn.flags.set(Flags::SHUT);
+            self.driver.shutdown(id);
+        }
+    }
+
+    pub(super) fn on_end_of_stream(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection that received");
+        match conn.state {
+            State::Closing if !conn.flags.has(Flags::SHUT) => conn.extra().ended = true,
+            State::Open => {
+                self.stats().closed_by_client.add(1);
+                self.abort(id);
+            }
+            _ => self.abort(id),
+        }
+    }
+
+    /// Ends a connection without another word: hands it to the driver's join.
+    pub(super) fn abort(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.state == State::Gone {
+            return;
+        }
+        self.unsubscribe_all(id);
+        self.forget_assembly(id);
+        let conn = self.conns.get(id).expect("found above");
+        conn.state = State::Gone;
+        self.driver.close(id);
+    }
+
+    pub(super) fn on_closed(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        self.stats().closed.add(1);
+        let Conn { publish, multi, .. } = conn;
+        for topic in publish.into_iter().chain(multi.and_then(|multi| multi.last_publish)) {
+            self.links.registry.release(topic);
+        }
+        if self.accepting == Accepting::Full {
+            self.accept_again();
+        }
+    }
+
+    /// A message that was arriving in pieces will not be completed.
+    fn forget_assembly(&mut self, id: ConnId) {
+        let Some(extra) = self.conns.get(id).and_then(|conn| conn.extra.as_mut()) else { return };
+        extra.decoder = None;
+        extra.input = Vec::new();
+        if let Some(assembly) = extra.assembly.take() {
+            self.assembly_bytes -= (assembly.room.len() - protocol::frame::HEADER_MAX) as u64;
+        }
+    }
+}

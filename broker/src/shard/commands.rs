@@ -1,0 +1,225 @@
+//! `ringyard.v1`: commands of `/ws` connections, and their answers.
+//!
+//! Commands of one connection are carried out in their order. Answers carry the command's id; those that
+//! wait for another shard (subscribe, acknowledged publish) may come after later ones.
+
+use bytes::BytesMut;
+use protocol::frame::Opcode;
+use protocol::topic;
+use protocol::v1::{
+    Command, CommandError, ErrorCode, Id, PayloadKind, Position, Subscribed, Topics, write_error, write_ok, write_pong,
+    write_published, write_subscribed,
+};
+use ring::{ConnId, Driver};
+
+use super::Shard;
+use super::conn::Flags;
+use super::link::{Origin, Published};
+use super::multi::{Deferred, Multi, Ticket};
+use crate::topics::log::Subscriber;
+use crate::topics::message::Payload;
+
+impl<D: Driver> Shard<D> {
+    /// One command's text, which is overwritten.
+    pub(super) fn on_command(&mut self, id: ConnId, text: &mut [u8]) {
+        let mut parser = self.parser.take().expect("one command at a time");
+        let done = match parser.parse(text, self.limits.topic_bytes_max) {
+            Ok(command) => self.execute(id, command),
+            Err(error) => Err(error),
+        };
+        self.parser = Some(parser);
+        if let Err(error) = done {
+            self.answer(id, |out| write_error(out, error.id.as_ref(), error.code, &error.reason));
+        }
+    }
+
+    fn execute(&mut self, id: ConnId, command: Command<'_>) -> Result<(), CommandError> {
+        match command {
+            Command::Connect { id: name } => self.answer(id, |out| write_ok(out, name.as_ref())),
+            Command::Ping { id: name } => self.answer(id, |out| write_pong(out, name.as_ref())),
+            Command::Subscribe { id: name, topics } => return self.subscribe(id, name, topics),
+            Command::Unsubscribe { id: name, topics } => return self.unsubscribe(id, name, topics),
+            Command::Publish { id: name, topic, kind, data, ack } => {
+                return self.publish_command(id, name.filter(|_| ack), topic, kind, data).map_err(|error| with_id(error, name));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- subscribe: all of a command's topics, or none
+
+    fn subscribe(&mut self, id: ConnId, name: Option<Id>, topics: Topics<'_>) -> Result<(), CommandError> {
+        let limit = self.limits.subscriptions_max;
+        if self.multi(id).len() + topics.iter().len() > limit {
+            let reason = format!("a connection may have {limit} subscriptions; see --max-subscriptions");
+            return Err(error(name, ErrorCode::Limit, reason));
+        }
+        let mut keys = Vec::with_capacity(topics.iter().len());
+        let mut doubled = None;
+        for filter in topics.iter() {
+            if self.multi(id).find_filter(filter).is_some() {
+                doubled = Some(filter);
+                break;
+            }
+            let slot = self.enter_log(filter);
+            let filter = self.log(slot).topic.name.clone();
+            keys.push((slot, self.multi(id).add(slot, filter)));
+            self.stats().subscriptions.add(1);
+        }
+        if let Some(filter) = doubled {
+            for (_, key) in keys {
+                self.unsubscribe_one(id, key);
+            }
+            return Err(error(name, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let subs = keys.iter().map(|&(_, key)| key).collect();
+        self.multi(id).tickets.insert(ticket, Ticket { id: name, joining: keys.len(), subs });
+        for (slot, key) in keys {
+            self.multi(id).sub_mut(key).ticket = ticket;
+            self.attach(slot, Subscriber { conn: id, sub: key });
+        }
+        Ok(())
+    }
+
+    /// A subscription has come into force: answers its command, if it was the last of it.
+    pub(super) fn answer_subscribe(&mut self, subscriber: Subscriber) {
+        let multi = self.multi(subscriber.conn);
+        let number = multi.sub(subscriber.sub).ticket;
+        let ticket = multi.tickets.get_mut(&number).expect("a subscription comes into force once");
+        ticket.joining -= 1;
+        if ticket.joining > 0 {
+            return;
+        }
+        let ticket = multi.tickets.remove(&number).expect("found above");
+        let subs: Vec<_> = ticket.subs.iter().map(|&key| (multi.sub(key).filter.clone(), multi.sub(key).position)).collect();
+        let topics = subs.iter().map(|(topic, position)| Subscribed { topic, position: *position });
+        self.answer(subscriber.conn, |out| write_subscribed(out, ticket.id.as_ref(), topics));
+    }
+
+    // ---- unsubscribe: all of a command's topics, or none
+
+    fn unsubscribe(&mut self, id: ConnId, name: Option<Id>, topics: Topics<'_>) -> Result<(), CommandError> {
+        let multi = self.multi(id);
+        for filter in topics.iter() {
+            match multi.find_filter(filter) {
+                None => return Err(error(name, ErrorCode::NotSubscribed, format!("not subscribed to {filter:?}"))),
+                Some(key) if multi.sub(key).order.is_none() => {
+                    let reason = format!("the subscription to {filter:?} is not confirmed yet");
+                    return Err(error(name, ErrorCode::Busy, reason));
+                }
+                Some(_) => {}
+            }
+        }
+        let filters = topics.iter().map(str::to_owned).collect();
+        multi.deferred = Some(Deferred { id: name, filters });
+        if self.multi(id).overlapping {
+            // What the ending subscriptions hold for the others goes out first.
+            let conn = self.conns.get(id).expect("an open connection");
+            conn.flags.set(Flags::PAUSED);
+            self.flush(id);
+        } else {
+            self.finish_unsubscribe(id);
+        }
+        Ok(())
+    }
+
+    /// Marks every subscription that holds something, so that the next send takes it all.
+    pub(super) fn gather_all(&mut self, id: ConnId) {
+        let multi = self.conns.get(id).and_then(|conn| conn.multi.as_mut()).expect("a /ws connection");
+        for key in multi.keys() {
+            let sub = multi.sub_mut(key);
+            let log = self.logs[sub.log as usize].as_ref().expect("a log with a subscriber");
+            if sub.order.is_some() && !sub.dirty && sub.cursor < log.head() {
+                sub.dirty = true;
+                multi.dirty.push(key);
+            }
+        }
+    }
+
+    /// Carries out the unsubscribe that waited, and goes on with the input behind it.
+    pub(super) fn finish_unsubscribe(&mut self, id: ConnId) {
+        let Some(Deferred { id: name, filters }) = self.multi(id).deferred.take() else { return };
+        for filter in filters {
+            // A command may name a topic twice.
+            if let Some(key) = self.multi(id).find_filter(&filter) {
+                self.unsubscribe_one(id, key);
+            }
+        }
+        self.answer(id, |out| write_ok(out, name.as_ref()));
+        self.list_paused(id);
+    }
+
+    // ---- publish
+
+    fn publish_command(
+        &mut self,
+        id: ConnId,
+        ack: Option<Id>,
+        name: &str,
+        kind: PayloadKind,
+        data: &[u8],
+    ) -> Result<(), CommandError> {
+        if topic::is_reserved(name) {
+            let reason = "topics that begin with '$' are the broker's own";
+            return Err(error(None, ErrorCode::Forbidden, reason.to_owned()));
+        }
+        let topic = match self.multi(id).last_publish.clone() {
+            Some(last) if *last.name == *name => last,
+            _ => {
+                let topic = self.links.registry.resolve(name);
+                if let Some(last) = self.multi(id).last_publish.replace(topic.clone()) {
+                    self.links.registry.release(last);
+                }
+                topic
+            }
+        };
+        let origin = match ack {
+            None => Origin::Silent,
+            Some(name) => {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                self.multi(id).unacknowledged.insert(ticket, name);
+                Origin::Connection { shard: self.id, conn: id, ticket }
+            }
+        };
+        self.publish(topic, Payload::copy_of(kind, data), origin);
+        Ok(())
+    }
+
+    /// A home sequenced a publish that asked for an acknowledgement.
+    pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Published) {
+        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
+        if let Some(name) = multi.unacknowledged.remove(&ticket) {
+            self.answer(id, |out| write_published(out, Some(&name), published.epoch, published.offset));
+        }
+    }
+
+    // ---- helpers
+
+    fn answer(&mut self, id: ConnId, write: impl FnOnce(&mut BytesMut)) {
+        let mut text = std::mem::take(&mut self.scratch);
+        text.clear();
+        write(&mut text);
+        self.queue_frame(id, Opcode::Text, &text);
+        self.scratch = text;
+    }
+
+    fn multi(&mut self, id: ConnId) -> &mut Multi {
+        self.conns.get(id).and_then(|conn| conn.multi.as_deref_mut()).expect("a /ws connection")
+    }
+}
+
+fn error(id: Option<Id>, code: ErrorCode, reason: String) -> CommandError {
+    CommandError { id, code, reason: reason.into() }
+}
+
+fn with_id(error: CommandError, id: Option<Id>) -> CommandError {
+    CommandError { id, ..error }
+}
+
+/// Where a topic stands when a subscription to it begins; a filter stands nowhere.
+pub(super) fn position(log: &crate::topics::log::Log) -> Option<Position> {
+    (!log.topic.wildcard).then_some(Position { epoch: log.epoch, offset: log.next_offset })
+}

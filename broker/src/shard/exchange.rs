@@ -1,0 +1,274 @@
+//! Publishes on their way to a topic's home, and deliveries on their way from it.
+//!
+//! What goes to another shard is gathered for a turn and pushed as one batch with one wake-up. A full
+//! queue keeps the batch here and makes the shard congested: its publishers wait ([`Shard::is_congested`])
+//! and, as a home, it takes no requests. See [`super::link`] for why that cannot lock up.
+
+use std::sync::Arc;
+
+use ring::Driver;
+
+use super::conn::LogSlot;
+use super::link::{Delivery, Order, Origin, Published, Request};
+use super::{Outbound, Shard};
+use crate::topics::home::Sequenced;
+use crate::topics::message::{Message, Payload};
+use crate::topics::registry::{ShardId, TopicId, TopicRef};
+
+/// Batches taken from each queue in one turn.
+const BATCHES_PER_TURN: usize = 16;
+/// What may wait for other shards before publishers have to.
+const OUTBOUND_ITEMS_MAX: usize = 16 << 10;
+const OUTBOUND_BYTES_MAX: u64 = 32 << 20;
+/// Topics whose matching filters are remembered.
+const FILTERS_OF_MAX: usize = 64 << 10;
+
+impl<D: Driver> Shard<D> {
+    /// A message of one of this shard's connections goes to its topic's home.
+    pub(super) fn publish(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
+        self.stats().messages_in.add(1);
+        self.stats().bytes_in.add(payload.payload_len() as u64);
+        self.request(topic.home, Request::Publish { topic, payload, origin });
+    }
+
+    /// Asks a home; its own shard at once, another with the turn's batch.
+    pub(super) fn request(&mut self, home: ShardId, request: Request) {
+        if home == self.id {
+            self.on_request(request);
+        } else {
+            self.outbound.request(home, request);
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Publish { topic, payload, origin } => self.sequence(topic, payload, origin),
+            Request::Join { topic, shard, join } => {
+                let id = topic.id;
+                let (epoch, next) = self.home.join(topic, shard, self.now);
+                self.deliver(shard, Delivery::Joined { topic: id, join, epoch, next });
+            }
+            Request::Leave { topic, shard } => self.home.leave(topic, shard, self.now, &self.links.registry),
+        }
+    }
+
+    fn sequence(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
+        let Sequenced { message, epoch, wanted } = self.home.publish(topic, payload, self.now);
+        let published = Published { epoch, offset: message.offset };
+        let mut here = false;
+        for &shard in wanted {
+            if shard == self.id {
+                here = true;
+            } else {
+                self.outbound.delivery(shard, Delivery::Message(Arc::clone(&message)));
+            }
+        }
+        self.stats().sequenced.add(1);
+        if here {
+            self.append(&message);
+        }
+        match origin {
+            Origin::Silent => {}
+            Origin::Connection { shard, conn, ticket } => {
+                self.deliver(shard, Delivery::Published { conn, ticket, published });
+            }
+            // The request may have been given up meanwhile; its message counts all the same.
+            Origin::Http(answer) => drop(answer.send(published)),
+        }
+    }
+
+    fn deliver(&mut self, shard: ShardId, delivery: Delivery) {
+        if shard == self.id {
+            self.on_delivery(delivery);
+        } else {
+            self.outbound.delivery(shard, delivery);
+        }
+    }
+
+    fn on_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Message(message) => self.append(&message),
+            Delivery::Joined { topic, join, epoch, next } => self.on_joined(topic, join, epoch, next),
+            Delivery::Published { conn, ticket, published } => self.on_published(conn, ticket, published),
+        }
+    }
+
+    /// Appends a message to the logs of its topic and of the filters that match it.
+    fn append(&mut self, message: &Arc<Message>) {
+        let mut wanted = false;
+        if let Some(&slot) = self.log_of.get(&message.topic_id) {
+            wanted |= self.append_to(slot, message);
+        }
+        if !self.filters.is_empty() {
+            self.match_filters(message.topic_id, &message.topic);
+            for at in 0..self.filters_of[&message.topic_id].len() {
+                wanted |= self.append_to(self.filters_of[&message.topic_id][at], message);
+            }
+        }
+        if !wanted {
+            self.stats().unsubscribed_messages.add(1);
+        }
+    }
+
+    fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
+        let half = self.limits.lag_bytes_max / 2;
+        let log = self.logs[slot as usize].as_mut().expect("a log that is registered");
+        if log.joining > 0 {
+            // Sequenced before the join that is under way, or known to the homes that answered already:
+            // the subscription begins later.
+            return false;
+        }
+        let grown = log.append(Arc::clone(message));
+        self.log_bytes += grown;
+        if log.has_news() && !log.queued {
+            log.queued = true;
+            self.news.push_back(slot);
+        }
+        if !log.congested && log.unswept_bytes() > half {
+            log.congested = true;
+            self.congested_logs += 1;
+        }
+        grown > 0
+    }
+
+    fn match_filters(&mut self, id: TopicId, topic: &str) {
+        if self.filters_of.len() >= FILTERS_OF_MAX && !self.filters_of.contains_key(&id) {
+            self.filters_of.clear();
+        }
+        let (logs, filters) = (&self.logs, &self.filters);
+        self.filters_of.entry(id).or_insert_with(|| {
+            let matching = filters.iter().copied().filter(|&slot| {
+                let log = logs[slot as usize].as_ref().expect("a log that is registered");
+                protocol::topic::matches(&log.topic.name, topic)
+            });
+            matching.collect()
+        });
+    }
+
+    /// Whether publishers have to wait: the sweep, or another shard, is too far behind.
+    pub(super) fn is_congested(&self) -> bool {
+        self.congested_logs > 0 || self.outbound.is_full()
+    }
+
+    // ---- queues
+
+    pub(super) fn take_orders(&mut self) {
+        while let Some(order) = self.inbox().next_order() {
+            match order {
+                Order::Adopt(adopt) => self.adopt(adopt),
+                Order::Publish { topic, payload, answer } => self.publish(topic, payload, Origin::Http(answer)),
+                Order::Shutdown => self.begin_drain(),
+            }
+            if self.is_congested() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn take_deliveries(&mut self) {
+        for _ in 0..BATCHES_PER_TURN {
+            if self.congested_logs > 0 {
+                return;
+            }
+            let Some(batch) = self.inbox().deliveries.pop() else { return };
+            for delivery in batch {
+                self.on_delivery(delivery);
+            }
+        }
+    }
+
+    pub(super) fn take_requests(&mut self) {
+        for _ in 0..BATCHES_PER_TURN {
+            if self.is_congested() {
+                return;
+            }
+            let Some(batch) = self.inbox().requests.pop() else { return };
+            for request in batch {
+                self.on_request(request);
+            }
+        }
+    }
+
+    /// Pushes what was gathered for other shards: one batch and one wake-up each.
+    pub(super) fn flush_outbound(&mut self) {
+        let Self { outbound, links, .. } = self;
+        let mut waiting = std::mem::take(&mut outbound.waiting);
+        waiting.retain(|&shard| !outbound.flush(shard, &links.inboxes[usize::from(shard)]));
+        outbound.waiting = waiting;
+        if outbound.waiting.is_empty() {
+            (outbound.items, outbound.bytes) = (0, 0);
+        }
+    }
+}
+
+impl Outbound {
+    pub(super) fn new(shards: usize) -> Self {
+        Self {
+            requests: (0..shards).map(|_| Vec::new()).collect(),
+            deliveries: (0..shards).map(|_| Vec::new()).collect(),
+            waiting: Vec::new(),
+            items: 0,
+            bytes: 0,
+        }
+    }
+
+    fn request(&mut self, shard: ShardId, request: Request) {
+        if let Request::Publish { payload, .. } = &request {
+            self.bytes += payload.payload_len() as u64;
+        }
+        self.wait(shard);
+        self.requests[usize::from(shard)].push(request);
+    }
+
+    fn delivery(&mut self, shard: ShardId, delivery: Delivery) {
+        if let Delivery::Message(message) = &delivery {
+            self.bytes += message.weight();
+        }
+        self.wait(shard);
+        self.deliveries[usize::from(shard)].push(delivery);
+    }
+
+    fn wait(&mut self, shard: ShardId) {
+        self.items += 1;
+        let at = usize::from(shard);
+        if self.requests[at].is_empty() && self.deliveries[at].is_empty() {
+            self.waiting.push(shard);
+        }
+    }
+
+    /// Whether everything for `shard` is on its way.
+    fn flush(&mut self, shard: ShardId, inbox: &super::Inbox) -> bool {
+        let at = usize::from(shard);
+        let mut pushed = false;
+        if !self.requests[at].is_empty() {
+            match inbox.requests.push(std::mem::take(&mut self.requests[at])) {
+                Ok(()) => pushed = true,
+                Err(batch) => self.requests[at] = batch,
+            }
+        }
+        if !self.deliveries[at].is_empty() {
+            match inbox.deliveries.push(std::mem::take(&mut self.deliveries[at])) {
+                Ok(()) => pushed = true,
+                Err(batch) => self.deliveries[at] = batch,
+            }
+        }
+        if pushed {
+            inbox.wake();
+        }
+        self.requests[at].is_empty() && self.deliveries[at].is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.items > OUTBOUND_ITEMS_MAX || self.bytes > OUTBOUND_BYTES_MAX
+    }
+
+    /// Whether a request has not been pushed yet.
+    pub(super) fn holds_requests(&self) -> bool {
+        self.requests.iter().any(|batch| !batch.is_empty())
+    }
+
+    /// Whether a delivery has not been pushed yet.
+    pub(super) fn holds_deliveries(&self) -> bool {
+        self.deliveries.iter().any(|batch| !batch.is_empty())
+    }
+}

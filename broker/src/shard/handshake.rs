@@ -1,0 +1,146 @@
+//! A request head becomes a WebSocket, a refusal, or the control plane's.
+//!
+//! The head is parsed where it was received; it is copied only when it comes in pieces. Bytes behind it
+//! are frames only once the upgrade is granted (RFC 9931). RFC 6455 §4.2.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use protocol::head::{self, Endpoint, Head, Refusal, Upgrade};
+use protocol::topic;
+use ring::{ConnId, Driver};
+
+use super::Shard;
+use super::conn::{Flags, State};
+use super::link::{Handover, Purpose};
+use crate::origin;
+
+impl<D: Driver> Shard<D> {
+    /// Bytes of a connection that has not sent a whole head yet.
+    pub(super) fn on_head_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let waiting = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
+        if waiting.is_empty() {
+            self.on_head(id, bytes);
+        } else {
+            let mut whole = waiting;
+            whole.extend_from_slice(bytes);
+            self.on_head(id, &mut whole);
+        }
+    }
+
+    fn on_head(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let granted = match head::parse(bytes, &self.head_limits) {
+            Ok(Head::Partial) => {
+                self.keep_input(id, bytes);
+                return;
+            }
+            Ok(Head::Http) => {
+                self.keep_input(id, bytes);
+                self.hand_over(id);
+                return;
+            }
+            Ok(Head::Upgrade(upgrade)) => self.grant(&upgrade).map(|purpose| {
+                let mut response = Vec::with_capacity(192);
+                head::write_switching_protocols(&mut response, &upgrade.accept, upgrade.subprotocol);
+                (purpose, response, upgrade.head_len)
+            }),
+            Err(refusal) => Err(refusal),
+        };
+        match granted {
+            Ok((purpose, response, head_len)) => {
+                self.stats().upgraded.add(1);
+                self.establish(id, purpose, Some(response));
+                self.take_input(id, &mut bytes[head_len..]);
+            }
+            Err(refusal) => self.refuse(id, &refusal),
+        }
+    }
+
+    /// What the upgrade asks for, unless a door is locked.
+    fn grant(&self, upgrade: &Upgrade<'_>) -> Result<Purpose, Refusal> {
+        if self.drain.is_under_way() {
+            return Err(Refusal::new(503, "the broker is shutting down"));
+        }
+        if !origin::allowed(upgrade.origin, upgrade.host, &self.limits.origins) {
+            return Err(Refusal::new(403, "this Origin may not connect; see --allow-origin"));
+        }
+        let publishes = |name: &str| {
+            if topic::is_reserved(name) {
+                return Err(Refusal::new(403, "topics that begin with '$' are the broker's own"));
+            }
+            Ok(name.to_owned())
+        };
+        Ok(match &upgrade.endpoint {
+            Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.clone().into_owned()),
+            Endpoint::Publish(name) => Purpose::Publish(publishes(name)?),
+            Endpoint::Bus(name) => Purpose::Bus(publishes(name)?),
+            Endpoint::Multi => Purpose::Multi,
+        })
+    }
+
+    /// Makes a WebSocket of the connection. `response` is the 101, unless the peer has it already. It goes
+    /// out once the subscription is in force: whoever sees the WebSocket open misses nothing from then on.
+    pub(super) fn establish(&mut self, id: ConnId, purpose: Purpose, response: Option<Vec<u8>>) {
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.state = State::Open;
+        self.timers.set(id, conn, self.limits.ping_interval);
+        if let Some(response) = response {
+            conn.extra().outbox.extend_from_slice(&response);
+        }
+        match purpose {
+            Purpose::Multi => conn.multi = Some(Box::default()),
+            Purpose::Publish(name) => {
+                conn.flags.set(Flags::PUBLISHES);
+                conn.publish = Some(self.links.registry.resolve(&name));
+            }
+            Purpose::Bus(name) => {
+                conn.flags.set(Flags::PUBLISHES);
+                conn.publish = Some(self.links.registry.resolve(&name));
+                self.subscribe_raw(id, &name);
+            }
+            Purpose::Subscribe(filter) => self.subscribe_raw(id, &filter),
+        }
+        self.flush(id);
+    }
+
+    /// Answers with an HTTP error and closes.
+    pub(super) fn refuse(&mut self, id: ConnId, refusal: &Refusal) {
+        self.stats().refused.add(1);
+        let mut response = Vec::with_capacity(256);
+        refusal.write_to(&mut response);
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.extra().outbox.extend_from_slice(&response);
+        self.finish(id);
+    }
+
+    fn hand_over(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.state = State::HandingOver;
+        if conn.flags.has(Flags::RECEIVING) {
+            self.driver.receive_stop(id);
+        } else {
+            self.driver.install(id);
+        }
+    }
+
+    pub(super) fn on_installed(&mut self, id: ConnId, result: io::Result<OwnedFd>) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let read = conn.extra.take().map(|extra| extra.input).unwrap_or_default();
+        let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read }).is_ok());
+        let counter = if handed { &self.stats().handed_over } else { &self.stats().dropped_handover };
+        counter.add(1);
+        // Closes the shard's own descriptor only: the control plane's keeps the socket open.
+        self.abort(id);
+    }
+
+    /// Keeps bytes for later, after those that wait already.
+    pub(super) fn keep_input(&mut self, id: ConnId, bytes: &[u8]) {
+        if !bytes.is_empty()
+            && let Some(conn) = self.conns.get(id)
+        {
+            conn.extra().input.extend_from_slice(bytes);
+        }
+    }
+}
+

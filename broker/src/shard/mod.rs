@@ -1,0 +1,319 @@
+//! A shard: one thread, one driver, its own connections, topics and subscribers.
+//!
+//! | file | phase of the work |
+//! | --- | --- |
+//! | [`link`] | what shards and the control plane tell each other |
+//! | `accept` | connections come in |
+//! | `handshake` | a request head becomes a WebSocket, a refusal, or the control plane's |
+//! | `ingress` | frames become publishes and commands; back-pressure |
+//! | `commands` | `ringyard.v1` |
+//! | `subscribe` | subscriptions, joins and leaves |
+//! | `exchange` | publishes to homes, deliveries from homes |
+//! | `deliver` | the sweep: one send carries all that waits |
+//! | `close` | the ways a connection ends |
+//! | `upkeep` | deadlines and pings |
+//! | `drain` | shutdown |
+//! | `conn`, `multi`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
+//!
+//! A turn ([`Shard::step`]) takes what other threads sent, sweeps topics with news, submits everything to
+//! the driver in one system call, and handles what completed. Nothing in it waits but the driver, nothing
+//! is linear in the number of connections, and nothing reads a clock but the driver: the simulation runs
+//! this very code, and a seed replays a run.
+
+mod accept;
+mod close;
+mod commands;
+mod conn;
+mod deliver;
+mod drain;
+mod exchange;
+mod handshake;
+mod ingress;
+pub mod link;
+mod multi;
+pub mod stats;
+mod subscribe;
+mod timers;
+mod upkeep;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use protocol::frame::FrameLimits;
+use protocol::head::HeadLimits;
+use ring::{ConnId, Driver, Event, Gather, Nanos};
+use rustc_hash::FxHashMap;
+
+use self::conn::{Conns, LogSlot};
+use self::link::{Delivery, Inbox, Links, Purpose, Request};
+use self::stats::Stats;
+use self::timers::Timers;
+use crate::limits::Limits;
+use crate::topics::home::Home;
+use crate::topics::log::{Log, Subscriber};
+use crate::topics::registry::{ShardId, TopicId};
+
+/// How long a turn waits for another shard's full queue.
+const RETRY_NANOS: Nanos = 1_000_000;
+
+/// What a shard is given.
+#[derive(Clone, Debug)]
+pub struct ShardSetup {
+    /// Its number: index of its inbox and its stats.
+    pub id: ShardId,
+    /// What it shares with the others.
+    pub links: Arc<Links>,
+    /// What it allows.
+    pub limits: Arc<Limits>,
+}
+
+/// One shard over a driver. See the module's head.
+pub struct Shard<D: Driver> {
+    id: ShardId,
+    links: Arc<Links>,
+    limits: Arc<Limits>,
+    head_limits: HeadLimits,
+    frame_limits: FrameLimits,
+    driver: D,
+    events: Vec<Event<D::Buf>>,
+    /// The driver's clock at the beginning of the turn.
+    now: Nanos,
+
+    conns: Conns,
+    timers: Timers,
+    /// Sockets from the control plane that the driver is adopting, by token.
+    adopting: FxHashMap<u64, Adopting>,
+    next_token: u64,
+    accepting: Accepting,
+
+    logs: Vec<Option<Box<Log>>>,
+    free_logs: Vec<LogSlot>,
+    /// Topics and filters that have a log.
+    log_of: FxHashMap<TopicId, LogSlot>,
+    /// Logs of filters with wildcards.
+    filters: Vec<LogSlot>,
+    /// Which of those match a topic; forgotten whenever `filters` changes.
+    filters_of: FxHashMap<TopicId, Vec<LogSlot>>,
+    next_join: u64,
+    next_ticket: u64,
+
+    /// Logs with subscribers to visit, each once.
+    news: VecDeque<LogSlot>,
+    /// Logs swept in this turn.
+    swept: Vec<LogSlot>,
+    /// Subscribers that took another's index in a log, to be visited out of turn.
+    moved: Vec<(LogSlot, Subscriber)>,
+    /// Connections with something to send that no send in flight holds up, each once.
+    ready: Vec<ConnId>,
+    /// Connections whose input waits until the shard is no longer congested, each once.
+    paused: VecDeque<ConnId>,
+    /// Logs whose sweep is too far behind.
+    congested_logs: usize,
+    /// Bytes that all logs keep.
+    log_bytes: u64,
+    /// Bytes of messages that are arriving in pieces.
+    assembly_bytes: u64,
+
+    home: Home,
+    outbound: Outbound,
+    parser: Option<protocol::v1::Parser>,
+    /// Where an answer is written before it is framed.
+    scratch: BytesMut,
+    ping: Gather,
+    drain: drain::Drain,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Accepting {
+    /// The driver's multishot accept is armed.
+    Armed,
+    /// Wait for a free slot.
+    Full,
+    /// Wait for a deadline: the kernel refused.
+    Retry(Nanos),
+    /// Shutting down.
+    Stopped,
+}
+
+/// A socket that the driver is adopting.
+struct Adopting {
+    purpose: Purpose,
+    read: Vec<u8>,
+}
+
+/// Batches that are being filled for other shards, or that their full queues did not take yet.
+struct Outbound {
+    requests: Vec<Vec<Request>>,
+    deliveries: Vec<Vec<Delivery>>,
+    /// Shards for which either has something, each once.
+    waiting: Vec<ShardId>,
+    /// Items and payload bytes in all of them.
+    items: usize,
+    bytes: u64,
+}
+
+impl<D: Driver> Shard<D> {
+    /// A shard over `driver`, which must belong to the calling thread.
+    #[must_use]
+    pub fn new(driver: D, setup: ShardSetup) -> Self {
+        let ShardSetup { id, links, limits } = setup;
+        links.inboxes[usize::from(id)].set_waker(driver.waker());
+        let shards = links.inboxes.len();
+        let now = driver.now();
+        // Homes of one broker share a base; the shard's number keeps their epochs apart.
+        let epoch_base = links.epoch_base.wrapping_add(u64::from(id) << 40);
+        let mut shard = Self {
+            id,
+            head_limits: HeadLimits {
+                head_bytes_max: limits.head_bytes_max,
+                headers_max: limits.headers_max,
+                topic_len_max: limits.topic_bytes_max,
+            },
+            frame_limits: FrameLimits {
+                frame_bytes_max: limits.frame_bytes_max,
+                message_bytes_max: limits.message_bytes_max,
+            },
+            events: Vec::new(),
+            now,
+            conns: Conns::default(),
+            timers: Timers::new(now),
+            adopting: FxHashMap::default(),
+            next_token: 0,
+            accepting: Accepting::Armed,
+            logs: Vec::new(),
+            free_logs: Vec::new(),
+            log_of: FxHashMap::default(),
+            filters: Vec::new(),
+            filters_of: FxHashMap::default(),
+            next_join: 0,
+            next_ticket: 0,
+            news: VecDeque::new(),
+            swept: Vec::new(),
+            moved: Vec::new(),
+            ready: Vec::new(),
+            paused: VecDeque::new(),
+            congested_logs: 0,
+            log_bytes: 0,
+            assembly_bytes: 0,
+            home: Home::new(epoch_base, nanos(limits.topic_idle_timeout)),
+            outbound: Outbound::new(shards),
+            parser: Some(protocol::v1::Parser::default()),
+            scratch: BytesMut::new(),
+            ping: Gather::one(Bytes::from_static(&[0x89, 0])),
+            drain: drain::Drain::default(),
+            driver,
+            links,
+            limits,
+        };
+        shard.driver.accept();
+        shard
+    }
+
+    /// Runs until a shutdown is complete.
+    ///
+    /// # Errors
+    /// What [`Driver::turn`] cannot mend.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.step()? {}
+        Ok(())
+    }
+
+    /// One turn. Returns false once a shutdown is complete.
+    ///
+    /// # Errors
+    /// What [`Driver::turn`] cannot mend.
+    pub fn step(&mut self) -> io::Result<bool> {
+        self.now = self.driver.now();
+        self.keep_up();
+        self.take_orders();
+        self.take_deliveries();
+        self.take_requests();
+        self.resume_paused();
+        self.sweep();
+        self.flush_ready();
+        self.trim_swept();
+        if self.advance_drain() {
+            return Ok(false);
+        }
+        self.flush_outbound();
+        self.publish_gauges();
+
+        let deadline = self.wait_until();
+        let mut events = std::mem::take(&mut self.events);
+        let turned = self.driver.turn(deadline, &mut events);
+        self.inbox().awake();
+        turned?;
+        self.now = self.driver.now();
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.events = events;
+        Ok(true)
+    }
+
+    fn handle(&mut self, event: Event<D::Buf>) {
+        match event {
+            Event::Sent { conn, gather, from, result } => self.on_sent(conn, gather, from, result),
+            Event::Received { conn, mut buf } => self.on_received(conn, &mut buf),
+            Event::ReceiveEnded { conn, end } => self.on_receive_ended(conn, end),
+            Event::Accepted { conn } => self.on_accepted(conn),
+            Event::AcceptEnded { end } => self.on_accept_ended(end),
+            Event::Adopted { token, result } => self.on_adopted(token, result),
+            Event::Installed { conn, result } => self.on_installed(conn, result),
+            Event::Closed { conn } => self.on_closed(conn),
+            Event::Woken => {}
+        }
+    }
+
+    /// Until when the driver may sleep: not at all while there is work.
+    fn wait_until(&mut self) -> Option<Nanos> {
+        if !self.news.is_empty() || !self.ready.is_empty() || !self.moved.is_empty() || !self.swept.is_empty() || (!self.paused.is_empty() && !self.is_congested()) {
+            return None;
+        }
+        if !self.outbound.waiting.is_empty() {
+            return Some(self.now + RETRY_NANOS);
+        }
+        if !self.inbox().may_sleep() {
+            return None;
+        }
+        let accept = match self.accepting {
+            Accepting::Retry(at) => Some(at),
+            _ => None,
+        };
+        let deadlines = [self.timers.next(), self.home.next_expiry(), accept, self.drain_deadline()];
+        Some(deadlines.into_iter().flatten().min().unwrap_or(Nanos::MAX))
+    }
+
+    fn publish_gauges(&self) {
+        let stats = self.stats();
+        stats.connections.set(self.conns.len() as u64);
+        stats.logs.set((self.logs.len() - self.free_logs.len()) as u64);
+        stats.topics.set(self.home.len() as u64);
+        stats.log_bytes.set(self.log_bytes);
+        let counters = self.driver.counters();
+        stats.no_buffers.set(counters.no_buffers);
+        stats.multishots_ended.set(counters.multishots_ended);
+        stats.submission_full.set(counters.submission_full);
+        stats.completion_overflows.set(counters.completion_overflows);
+        stats.stale.set(counters.stale);
+        stats.enters.set(counters.enters);
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.links.stats[usize::from(self.id)]
+    }
+
+    fn inbox(&self) -> &Inbox {
+        &self.links.inboxes[usize::from(self.id)]
+    }
+
+    fn log(&mut self, slot: LogSlot) -> &mut Log {
+        self.logs[slot as usize].as_mut().expect("a log with subscribers")
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 4)
+}

@@ -1,0 +1,200 @@
+//! The many subscriptions of one `ringyard.v1` connection.
+//!
+//! A message is sent to a connection once, however many of its subscriptions match. Which one sends it
+//! follows from a rule that needs no memory of what was sent: the subscription that went live first among
+//! those that match. A later one never takes anything over, so nothing is lost or doubled when it comes;
+//! before one is removed, everything that waits is sent first ([`Multi::deferred`]), so that the others
+//! begin where it ended.
+
+use rustc_hash::FxHashMap;
+
+use super::conn::LogSlot;
+use crate::topics::log::Seq;
+use crate::topics::registry::TopicRef;
+use protocol::v1::{Id, Position};
+
+/// What a `/ws` connection subscribes to.
+#[derive(Default, Debug)]
+pub(crate) struct Multi {
+    subs: Vec<Option<Sub>>,
+    free: Vec<u32>,
+    by_log: FxHashMap<LogSlot, u32>,
+    /// Subscriptions that the sweep has visited and that wait to be sent; each once.
+    pub(crate) dirty: Vec<u32>,
+    /// Whether two of the subscriptions may match the same topic.
+    pub(crate) overlapping: bool,
+    /// Subscribe commands whose topics are not all joined yet.
+    pub(crate) tickets: FxHashMap<u64, Ticket>,
+    /// Publishes that wait for their acknowledgement.
+    pub(crate) unacknowledged: FxHashMap<u64, Id>,
+    /// The topic of the last publish, so that the next one need not ask the registry.
+    pub(crate) last_publish: Option<TopicRef>,
+    /// An unsubscribe that waits until what its subscriptions hold is sent.
+    pub(crate) deferred: Option<Deferred>,
+    next_order: u64,
+}
+
+/// An unsubscribe command, parsed.
+#[derive(Debug)]
+pub(crate) struct Deferred {
+    pub(crate) id: Option<Id>,
+    pub(crate) filters: Vec<String>,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) log: LogSlot,
+    /// Its filter, by reference.
+    pub(crate) filter: std::sync::Arc<str>,
+    /// Its index among the log's subscribers.
+    pub(crate) index: u32,
+    pub(crate) cursor: Seq,
+    /// In [`Multi::dirty`].
+    pub(crate) dirty: bool,
+    pub(crate) lagging: bool,
+    /// The subscribe command it came with.
+    pub(crate) ticket: u64,
+    /// Where its topic stood when it went live; `None` for a filter.
+    pub(crate) position: Option<Position>,
+    /// When it went live among the connection's subscriptions; `None` while it waits for the join.
+    pub(crate) order: Option<u64>,
+}
+
+/// A subscribe command under way.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) id: Option<Id>,
+    /// Topics that are not joined yet.
+    pub(crate) joining: usize,
+    /// The command's topics, in its order.
+    pub(crate) subs: Vec<u32>,
+}
+
+impl Multi {
+    /// Adds a subscription that waits for the join of its log.
+    pub(crate) fn add(&mut self, log: LogSlot, filter: std::sync::Arc<str>) -> u32 {
+        let sub = Sub {
+            log,
+            filter,
+            index: 0,
+            cursor: 0,
+            dirty: false,
+            lagging: false,
+            ticket: 0,
+            position: None,
+            order: None,
+        };
+        let key = match self.free.pop() {
+            Some(key) => {
+                self.subs[key as usize] = Some(sub);
+                key
+            }
+            None => {
+                self.subs.push(Some(sub));
+                (self.subs.len() - 1) as u32
+            }
+        };
+        self.by_log.insert(log, key);
+        key
+    }
+
+    /// A subscription's log is joined: from now on it counts in deciding who sends what.
+    pub(crate) fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>) {
+        let filter = self.sub(key).filter.clone();
+        self.overlapping = self.overlapping
+            || self.subs.iter().flatten().any(|other| {
+                other.order.is_some() && protocol::topic::overlap(&other.filter, &filter)
+            });
+        let order = self.next_order;
+        self.next_order += 1;
+        let sub = self.sub_mut(key);
+        (sub.index, sub.cursor, sub.position, sub.order) = (index, cursor, position, Some(order));
+    }
+
+    /// Removes a subscription. If `dirty`, its key stays in the list until that is next walked.
+    pub(crate) fn remove(&mut self, key: u32) -> Option<Sub> {
+        let sub = self.subs.get_mut(key as usize)?.take()?;
+        self.by_log.remove(&sub.log);
+        if sub.dirty {
+            self.dirty.retain(|&other| other != key);
+        }
+        self.free.push(key);
+        if self.by_log.is_empty() {
+            self.overlapping = false;
+        }
+        Some(sub)
+    }
+
+    /// The subscription to a log, if there is one.
+    pub(crate) fn find(&self, log: LogSlot) -> Option<u32> {
+        self.by_log.get(&log).copied()
+    }
+
+    /// The subscription with this very filter, if there is one.
+    pub(crate) fn find_filter(&self, filter: &str) -> Option<u32> {
+        let at = self.subs.iter().position(|sub| sub.as_ref().is_some_and(|sub| *sub.filter == *filter))?;
+        Some(at as u32)
+    }
+
+    pub(crate) fn sub(&self, key: u32) -> &Sub {
+        self.subs[key as usize].as_ref().expect("a live subscription")
+    }
+
+    pub(crate) fn sub_mut(&mut self, key: u32) -> &mut Sub {
+        self.subs[key as usize].as_mut().expect("a live subscription")
+    }
+
+    /// Number of subscriptions.
+    pub(crate) fn len(&self) -> usize {
+        self.by_log.len()
+    }
+
+    /// Keys of all subscriptions, by age of their slots.
+    pub(crate) fn keys(&self) -> Vec<u32> {
+        (0..self.subs.len() as u32).filter(|&key| self.subs[key as usize].is_some()).collect()
+    }
+
+    /// Whether another subscription than `key` sends messages of `topic`.
+    pub(crate) fn sent_by_another(&self, key: u32, topic: &str) -> bool {
+        let order = self.sub(key).order;
+        self.subs.iter().flatten().any(|other| {
+            other.order.is_some() && other.order < order && protocol::topic::matches(&other.filter, topic)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_live_subscription_that_matches_sends() {
+        let mut multi = Multi::default();
+        let wide = multi.add(0, "a/#".into());
+        let exact = multi.add(1, "a/b".into());
+        multi.go_live(exact, 0, 0, None);
+        assert!(!multi.overlapping);
+        multi.go_live(wide, 0, 0, None);
+        assert!(multi.overlapping);
+        assert!(multi.sent_by_another(wide, "a/b"), "the exact one went live first");
+        assert!(!multi.sent_by_another(exact, "a/b"));
+        assert!(!multi.sent_by_another(wide, "a/c"));
+        multi.remove(exact);
+        assert!(!multi.sent_by_another(wide, "a/b"));
+    }
+
+    #[test]
+    fn keys_are_reused_and_nothing_stays_behind() {
+        let mut multi = Multi::default();
+        for round in 0..1000 {
+            let key = multi.add(round, "t".into());
+            multi.go_live(key, 0, 0, None);
+            multi.sub_mut(key).dirty = true;
+            multi.dirty.push(key);
+            assert_eq!((key, multi.find(round)), (0, Some(0)));
+            multi.remove(key);
+        }
+        assert_eq!((multi.len(), multi.subs.len(), multi.dirty.len()), (0, 1, 0));
+    }
+}

@@ -1,0 +1,183 @@
+//! Subscriptions, and the joins and leaves they cause.
+//!
+//! The first subscriber of a topic on a shard makes the shard join at the topic's home (a filter with
+//! wildcards: at every home); the last one's end makes it leave. A subscription is in force, and only then
+//! confirmed, once the homes have answered: from there on it misses nothing.
+
+use std::sync::Arc;
+
+use ring::{ConnId, Driver};
+
+use super::Shard;
+use super::commands::position;
+use super::conn::{Flags, LogSlot, RawSubscription};
+use super::link::Request;
+use crate::topics::log::{Log, Subscriber};
+use crate::topics::message::{Epoch, Offset};
+use crate::topics::registry::{ShardId, TopicId};
+
+impl<D: Driver> Shard<D> {
+    /// Subscribes a raw connection.
+    pub(super) fn subscribe_raw(&mut self, id: ConnId, filter: &str) {
+        let slot = self.enter_log(filter);
+        let conn = self.conns.get(id).expect("a connection being established");
+        conn.raw = Some(RawSubscription { log: slot, index: u32::MAX, cursor: 0 });
+        conn.flags.set(Flags::HELD);
+        self.stats().subscriptions.add(1);
+        self.attach(slot, Subscriber { conn: id, sub: 0 });
+    }
+
+    /// The log of a topic or filter, made and joined if this is its first subscriber here.
+    pub(super) fn enter_log(&mut self, filter: &str) -> LogSlot {
+        let topic = self.links.registry.resolve(filter);
+        if let Some(&slot) = self.log_of.get(&topic.id) {
+            return slot; // which holds a reference of its own
+        }
+        let homes = if topic.wildcard { 0..self.shards() } else { topic.home..topic.home + 1 };
+        let join = self.next_join;
+        self.next_join += 1;
+        let log = Box::new(Log::new(Arc::clone(&topic), homes.len() as u16, join));
+        let slot = match self.free_logs.pop() {
+            Some(slot) => {
+                self.logs[slot as usize] = Some(log);
+                slot
+            }
+            None => {
+                self.logs.push(Some(log));
+                (self.logs.len() - 1) as LogSlot
+            }
+        };
+        self.log_of.insert(topic.id, slot);
+        if topic.wildcard {
+            self.filters.push(slot);
+            self.filters_of.clear();
+        }
+        for home in homes {
+            self.request(home, Request::Join { topic: Arc::clone(&topic), shard: self.id, join });
+        }
+        slot
+    }
+
+    /// Puts a subscription in force, at once or as soon as its log is joined.
+    pub(super) fn attach(&mut self, slot: LogSlot, subscriber: Subscriber) {
+        let log = self.log(slot);
+        if log.joining == 0 {
+            self.go_live(slot, subscriber);
+        } else {
+            log.waiting.push(subscriber);
+        }
+    }
+
+    /// A home answered a join.
+    pub(super) fn on_joined(&mut self, topic: TopicId, join: u64, epoch: Epoch, next: Offset) {
+        let Some(&slot) = self.log_of.get(&topic) else { return };
+        let log = self.log(slot);
+        if log.join != join {
+            return; // the answer to a join that was left again since
+        }
+        log.joining -= 1;
+        if log.joining > 0 {
+            return;
+        }
+        (log.epoch, log.next_offset) = (epoch, next);
+        for subscriber in std::mem::take(&mut log.waiting) {
+            self.go_live(slot, subscriber);
+        }
+    }
+
+    fn go_live(&mut self, slot: LogSlot, subscriber: Subscriber) {
+        let log = self.log(slot);
+        let index = log.add(subscriber) as u32;
+        let cursor = log.head();
+        let position = position(log);
+        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
+        if let Some(multi) = &mut conn.multi {
+            multi.go_live(subscriber.sub, index, cursor, position);
+            self.answer_subscribe(subscriber);
+        } else {
+            conn.raw = Some(RawSubscription { log: slot, index, cursor });
+            conn.flags.clear(Flags::HELD);
+            self.make_ready(subscriber.conn);
+        }
+    }
+
+    /// Ends every subscription of a connection.
+    pub(super) fn unsubscribe_all(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if let Some(raw) = conn.raw.take() {
+            let held = conn.flags.take(Flags::HELD);
+            let lagged = conn.flags.take(Flags::LAGGING);
+            self.detach(raw.log, Subscriber { conn: id, sub: 0 }, (!held).then_some(raw.index), lagged);
+            return;
+        }
+        let keys = conn.multi.as_ref().map(|multi| multi.keys()).unwrap_or_default();
+        for key in keys {
+            self.unsubscribe_one(id, key);
+        }
+    }
+
+    /// Ends one subscription of a `/ws` connection.
+    pub(super) fn unsubscribe_one(&mut self, id: ConnId, key: u32) {
+        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
+        if let Some(sub) = multi.remove(key) {
+            let index = sub.order.map(|_| sub.index);
+            self.detach(sub.log, Subscriber { conn: id, sub: key }, index, sub.lagging);
+        }
+    }
+
+    /// Takes a subscriber out of its log; `index` is `None` while it waits for the join.
+    fn detach(&mut self, slot: LogSlot, subscriber: Subscriber, index: Option<u32>, lagged: bool) {
+        self.stats().subscriptions.sub(1);
+        let log = self.log(slot);
+        match index {
+            None => log.waiting.retain(|&waiting| waiting != subscriber),
+            Some(index) => {
+                let kept = log.kept_bytes();
+                let moved = log.remove(index as usize, lagged);
+                let freed = kept - log.kept_bytes();
+                self.log_bytes -= freed;
+                if let Some(moved) = moved {
+                    self.moved.push((slot, moved));
+                    self.set_index(moved, index);
+                }
+            }
+        }
+        let log = self.log(slot);
+        if log.is_empty() && log.waiting.is_empty() {
+            self.drop_log(slot);
+        } else {
+            self.swept.push(slot);
+        }
+    }
+
+    fn set_index(&mut self, moved: Subscriber, index: u32) {
+        let conn = self.conns.get(moved.conn).expect("a subscriber is an open connection");
+        match (&mut conn.multi, &mut conn.raw) {
+            (Some(multi), _) => multi.sub_mut(moved.sub).index = index,
+            (None, Some(raw)) => raw.index = index,
+            (None, None) => unreachable!("a subscriber has a subscription"),
+        }
+    }
+
+    fn drop_log(&mut self, slot: LogSlot) {
+        let log = self.logs[slot as usize].take().expect("a log without subscribers");
+        self.free_logs.push(slot);
+        self.log_of.remove(&log.topic.id);
+        self.congested_logs -= usize::from(log.congested);
+        let homes = if log.topic.wildcard {
+            self.filters.retain(|&filter| filter != slot);
+            self.filters_of.clear();
+            0..self.shards()
+        } else {
+            log.topic.home..log.topic.home + 1
+        };
+        for home in homes {
+            self.request(home, Request::Leave { topic: Arc::clone(&log.topic), shard: self.id });
+        }
+        self.links.registry.release(log.topic);
+    }
+
+    fn shards(&self) -> ShardId {
+        self.links.inboxes.len() as ShardId
+    }
+}

@@ -1,0 +1,79 @@
+//! What is done when time has passed: deadlines, pings, forgotten topics, accepting again.
+//!
+//! One deadline per connection. In its handshake: the head must be complete. Open: after
+//! `ping_interval` without input a ping goes out, and after another `ping_timeout` without input the
+//! connection is gone. Closing: the close must be complete. RFC 6455 §5.5.2.
+
+use protocol::head::Refusal;
+use ring::{ConnId, Driver};
+
+use super::conn::{Flags, State};
+use super::{Accepting, Shard};
+
+impl<D: Driver> Shard<D> {
+    pub(super) fn keep_up(&mut self) {
+        let mut due = Vec::new();
+        self.timers.due(self.now, &mut due);
+        for (id, entry) in due {
+            if let Some(conn) = self.conns.get(id)
+                && self.timers.fire(id, conn, entry)
+            {
+                self.on_deadline(id);
+            }
+        }
+        self.home.expire(self.now, &self.links.registry);
+        if let Accepting::Retry(at) = self.accepting
+            && at <= self.now
+        {
+            self.accept_again();
+        }
+    }
+
+    fn on_deadline(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        match conn.state {
+            State::Handshake => {
+                self.stats().dropped_handshake_timeout.add(1);
+                self.refuse(id, &Refusal::new(408, "no complete request head in time; see --handshake-timeout"));
+            }
+            State::Open => self.on_ping_deadline(id),
+            State::HandingOver | State::Closing => self.abort(id),
+            State::Gone => {}
+        }
+    }
+
+    fn on_ping_deadline(&mut self, id: ConnId) {
+        let (interval, timeout) = (self.limits.ping_interval, self.limits.ping_timeout);
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        let stalled = conn.flags.has(Flags::SENDING) && conn.flags.has(Flags::STALLED);
+        let active = conn.flags.take(Flags::ACTIVE) || conn.flags.has(Flags::PAUSED);
+        let pinged = conn.flags.take(Flags::PINGED);
+        if stalled {
+            // Its socket took nothing for a whole interval: a close frame would not arrive either.
+            self.stats().dropped_slow.add(1);
+            self.abort(id);
+            return;
+        }
+        if pinged && !active {
+            self.stats().dropped_ping_timeout.add(1);
+            self.abort(id);
+            return;
+        }
+        if conn.flags.has(Flags::SENDING) {
+            conn.flags.set(Flags::STALLED);
+        }
+        if active {
+            let next = if pinged { interval.saturating_sub(timeout) } else { interval };
+            self.timers.set(id, conn, next);
+            return;
+        }
+        conn.flags.set(Flags::PINGED);
+        self.timers.set(id, conn, timeout);
+        if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) {
+            conn.flags.set(Flags::PING_DUE);
+        } else {
+            let ping = self.ping.clone();
+            self.send(id, ping);
+        }
+    }
+}
