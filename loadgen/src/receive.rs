@@ -48,7 +48,9 @@ pub(crate) struct Progress {
 
 impl Progress {
     fn received(&mut self, seq: u64) {
-        let Some(index) = seq.checked_sub(self.completed) else { return };
+        let Some(index) = seq.checked_sub(self.completed) else {
+            return;
+        };
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         // A number far beyond what was published is damage, and counted as such.
         if index >= self.receipts.len() {
@@ -85,8 +87,11 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(payload_len: usize, subscribers: usize) -> Self {
-        let progress =
-            Progress { subscribers: subscribers as u32, receipts: VecDeque::new(), completed: 0 };
+        let progress = Progress {
+            subscribers: subscribers as u32,
+            receipts: VecDeque::new(),
+            completed: 0,
+        };
         let tally = Tally {
             delivered: 0,
             reads: 0,
@@ -96,7 +101,11 @@ impl Receiver {
             measuring: false,
             progress,
         };
-        Self { tally, filler: Filler::new(payload_len), buffer: vec![0; READ_MAX].into() }
+        Self {
+            tally,
+            filler: Filler::new(payload_len),
+            buffer: vec![0; READ_MAX].into(),
+        }
     }
 
     /// Takes over an open WebSocket.
@@ -108,7 +117,12 @@ impl Receiver {
             open: true,
             unsent: Vec::new(),
         };
-        walk(&mut connection, &opened.early, &self.filler, &mut self.tally);
+        walk(
+            &mut connection,
+            &opened.early,
+            &self.filler,
+            &mut self.tally,
+        );
         connection
     }
 
@@ -126,7 +140,12 @@ impl Receiver {
                 }
                 Ok(len) => {
                     self.tally.reads += 1;
-                    walk(connection, &self.buffer[..len], &self.filler, &mut self.tally);
+                    walk(
+                        connection,
+                        &self.buffer[..len],
+                        &self.filler,
+                        &mut self.tally,
+                    );
                     // A read that leaves room emptied the socket; what comes later is a new edge.
                     if len < self.buffer.len() || !connection.open {
                         return;
@@ -145,15 +164,23 @@ impl Receiver {
 
     /// Counts what subscribers have not got of `published` messages.
     pub(crate) fn count_missing(&mut self, connections: &[Connection], published: u64) {
-        let missing: u64 = connections.iter().map(|connection| published.saturating_sub(connection.next)).sum();
+        let missing: u64 = connections
+            .iter()
+            .map(|connection| published.saturating_sub(connection.next))
+            .sum();
         self.tally.errors.lost += missing;
     }
 }
 
 fn walk(connection: &mut Connection, bytes: &[u8], filler: &Filler, tally: &mut Tally) {
     let mut replies = std::mem::take(&mut connection.unsent);
-    let mut visitor =
-        Visitor { tally, next: &mut connection.next, open: &mut connection.open, replies: &mut replies, now_ns: now_ns() };
+    let mut visitor = Visitor {
+        tally,
+        next: &mut connection.next,
+        open: &mut connection.open,
+        replies: &mut replies,
+        now_ns: now_ns(),
+    };
     connection.walker.feed(bytes, filler, &mut visitor);
     if !replies.is_empty() {
         let sent = connection.stream.write(&replies).unwrap_or(0);
@@ -183,7 +210,9 @@ impl Visit for Visitor<'_> {
             self.tally.delivered += 1;
             self.tally.progress.received(seq);
             if self.tally.measuring {
-                self.tally.latencies.saturating_record(self.now_ns.saturating_sub(sent_ns).max(1));
+                self.tally
+                    .latencies
+                    .saturating_record(self.now_ns.saturating_sub(sent_ns).max(1));
             }
         }
     }
@@ -191,7 +220,8 @@ impl Visit for Visitor<'_> {
     fn ping(&mut self, payload: &[u8]) {
         self.tally.pings += 1;
         // A pong, masked with zeros (RFC 6455, section 5.5.3).
-        self.replies.extend_from_slice(&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
+        self.replies
+            .extend_from_slice(&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
         self.replies.extend_from_slice(payload);
     }
 

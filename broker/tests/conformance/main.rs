@@ -1,0 +1,15 @@
+//! RFC 6455, rule by rule, against the real binary: a raw client sends exact bytes to `/bus/...`, which
+//! gives every message back, and asserts exact frames and close codes. Categories follow those of the
+//! Autobahn test suite; every case names its section of the RFC.
+
+mod client;
+mod closing;
+mod control;
+mod fragments;
+mod framing;
+mod limits;
+mod refusals;
+mod text;
+
+#[path = "../support/broker.rs"]
+mod broker;

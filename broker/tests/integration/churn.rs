@@ -1,0 +1,76 @@
+//! Coming and going: afterwards everything is as it was.
+
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::http::{await_stat, post, stat};
+use crate::ws::{open, open_v1};
+
+const GAUGES: [&str; 5] = [
+    "connections",
+    "subscriptions",
+    "logs",
+    "log_bytes",
+    "topics",
+];
+
+/// Thousands of clients of all kinds, some leaving politely, some not; gauges and memory return.
+#[tokio::test]
+async fn gauges_return_to_where_they_began() {
+    let broker = Broker::start(&["--topic-idle-timeout", "1s"]);
+    let server = broker.address;
+    let mut memory = 0;
+    for round in 0..6 {
+        for _ in 0..10 {
+            let mut clients = Vec::new();
+            for at in 0..50 {
+                let path = ["/sub/churn", "/bus/churn", "/pub/churn", "/sub/%23"][at % 4];
+                clients.push(open(server, path).await);
+            }
+            let mut multi = open_v1(server).await;
+            multi.subscribe(&["churn", "churn/+", "other"]).await;
+            post(server, "churn", &[b'x'; 1000]).await;
+            assert_eq!(multi.json().await["type"], "message");
+            for (at, client) in clients.into_iter().enumerate() {
+                if at % 2 == 0 {
+                    client.close().await;
+                } else {
+                    client.stream.get_ref().set_zero_linger().unwrap();
+                }
+            }
+        }
+        for gauge in GAUGES {
+            await_stat(server, gauge, |value| value == 0).await;
+        }
+        let now = resident(broker.child.id());
+        // The first rounds fill pools and caches.
+        if round == 2 {
+            memory = now;
+        }
+        assert!(
+            round < 3 || now < memory + (4 << 20),
+            "{memory} bytes grew to {now} in round {round}"
+        );
+    }
+    assert_eq!(stat(server, "accepted").await, stat(server, "closed").await);
+}
+
+/// Connections per second without any further purpose.
+#[tokio::test]
+async fn connects_and_disconnects() {
+    let broker = Broker::start(&[]);
+    let server = broker.address;
+    for _ in 0..3000 {
+        drop(tokio::net::TcpStream::connect(server).await.unwrap());
+    }
+    await_stat(server, "connections", |open| open == 0).await;
+    // Accepted later than the last connect returned, perhaps.
+    tokio::time::timeout(Duration::from_secs(10), open(server, "/sub/a"))
+        .await
+        .expect("still serving");
+}
+
+fn resident(pid: u32) -> usize {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}

@@ -1,0 +1,20 @@
+//! The real binary, driven from outside by clients that are not ours: tokio-tungstenite for WebSockets, bare
+//! TCP for HTTP. Nothing here sleeps and hopes: every wait is for an answer and has a limit.
+
+mod churn;
+mod endpoints;
+mod http;
+mod large;
+mod order;
+mod publish;
+mod refusals;
+mod shutdown;
+mod silence;
+mod slow;
+mod startup;
+mod upgrade;
+mod v1;
+mod ws;
+
+#[path = "../support/broker.rs"]
+mod broker;

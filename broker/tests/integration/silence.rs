@@ -1,0 +1,94 @@
+//! Peers that say nothing, or too slowly.
+
+use futures_util::StreamExt;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::broker::Broker;
+use crate::http::{Http, PATIENCE, await_stat, post};
+use crate::ws::open;
+
+/// Slowloris: a head that never ends is answered with 408, one byte now and then does not help.
+#[tokio::test]
+async fn a_handshake_takes_too_long() {
+    let broker = Broker::start(&["--handshake-timeout", "1s"]);
+    let mut silent = Http::open(broker.address).await;
+    let mut slow = Http::open(broker.address).await;
+    let mut half = Http::open(broker.address).await;
+    half.send("GET /sub/a HTTP/1.1\r\nHo").await;
+    let trickle = async {
+        for byte in b"GET /sub/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n".iter() {
+            if slow.stream.try_write(&[*byte]).is_err() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        slow
+    };
+    let answers = async { (half.answer().await, half.ended().await) };
+    let (slow, (answer, ended)) = tokio::join!(trickle, answers);
+    assert_eq!((answer.status, ended), (408, true));
+    let mut rest = Vec::new();
+    let (mut stream, _) = slow.into_parts();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .expect("closed in time");
+    let mut nothing = Vec::new();
+    let _ = timeout(PATIENCE, silent.stream.read_to_end(&mut nothing))
+        .await
+        .expect("closed in time");
+    await_stat(broker.address, "dropped_handshake_timeout", |dropped| {
+        dropped == 3
+    })
+    .await;
+}
+
+/// Whoever answers no ping is gone; whoever does, stays.
+#[tokio::test]
+async fn silent_peers_are_closed_and_others_stay() {
+    let broker = Broker::start(&["--ping-interval", "1s", "--ping-timeout", "1s"]);
+    let server = broker.address;
+    let silent = open(server, "/sub/a").await;
+    let mut good = open(server, "/sub/a").await;
+    // Reading answers pings; the silent one is never read.
+    let reading = tokio::spawn(async move {
+        loop {
+            match good.stream.next().await.expect("no end").unwrap() {
+                Message::Text(text) => return text.to_string(),
+                Message::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    await_stat(server, "dropped_ping_timeout", |dropped| dropped == 1).await;
+    post(server, "a", b"still there").await;
+    assert_eq!(
+        timeout(PATIENCE, reading).await.expect("in time").unwrap(),
+        "still there"
+    );
+    drop(silent);
+}
+
+/// A peer that vanishes without a word is noticed, and counted, whatever it was doing.
+#[tokio::test]
+async fn resets_leave_nothing_behind() {
+    let broker = Broker::start(&[]);
+    let server = broker.address;
+    for bytes in [
+        "",
+        "GET",
+        "GET /sub/a HTTP/1.1\r\n",
+        "POST /pub/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
+    ] {
+        for _ in 0..20 {
+            let stream = TcpStream::connect(server).await.unwrap();
+            stream.set_zero_linger().unwrap();
+            let _ = stream.try_write(bytes.as_bytes());
+            drop(stream);
+        }
+    }
+    await_stat(server, "connections", |open| open == 0).await;
+    assert_eq!(post(server, "a", b"alive").await, 1);
+}

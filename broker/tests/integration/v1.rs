@@ -1,0 +1,217 @@
+//! `/ws` with `ringyard.v1`.
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::broker::Broker;
+use crate::http::post;
+use crate::ws::{open, open_v1};
+
+#[tokio::test]
+async fn many_topics_over_one_socket() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    client.subscribe(&["a", "b/+"]).await;
+    let offset = post(broker.address, "a", b"one").await;
+    assert_eq!(
+        client.json().await,
+        json!({"type": "message", "topic": "a", "offset": offset, "data": "one"})
+    );
+    let offset = post(broker.address, "b/x", b"two").await;
+    assert_eq!(
+        client.json().await,
+        json!({"type": "message", "topic": "b/x", "offset": offset, "data": "two"})
+    );
+    post(broker.address, "b", b"not for us").await;
+    post(broker.address, "b/x/y", b"not for us").await;
+    let offset = post(broker.address, "b/x", b"three").await;
+    assert_eq!(client.json().await["offset"], offset);
+}
+
+#[tokio::test]
+async fn overlapping_subscriptions_deliver_once() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    client
+        .subscribe(&["a/b", "a/+", "a/#", "#", "+/b", "a/b"])
+        .await;
+    for round in 1..=100u64 {
+        let offset = post(broker.address, "a/b", format!("{round}").as_bytes()).await;
+        let message = client.json().await;
+        assert_eq!(
+            (&message["offset"], &message["data"]),
+            (&offset.into(), &round.to_string().into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn unsubscribing_one_of_overlapping_subscriptions_loses_nothing() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    client.subscribe(&["a/b", "a/+"]).await;
+    post(broker.address, "a/b", b"1").await;
+    assert_eq!(client.json().await["data"], "1");
+    let answer = client
+        .command(json!({"type": "unsubscribe", "id": 2, "topics": ["a/b"]}))
+        .await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    post(broker.address, "a/b", b"2").await;
+    assert_eq!(client.json().await["data"], "2");
+    let answer = client
+        .command(json!({"type": "unsubscribe", "id": 3, "topics": ["a/+"]}))
+        .await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    post(broker.address, "a/b", b"3").await;
+    client.subscribe(&["a/b"]).await;
+    post(broker.address, "a/b", b"4").await;
+    assert_eq!(client.json().await["data"], "4");
+}
+
+#[tokio::test]
+async fn publishing_with_and_without_acknowledgement() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    let mut subscriber = open(broker.address, "/sub/t").await;
+    let first = client
+        .command(json!({"type": "publish", "topic": "t", "data": "x", "id": 2}))
+        .await;
+    assert_eq!(
+        (&first["type"], &first["offset"]),
+        (&"ok".into(), &1.into()),
+        "{first}"
+    );
+    assert_eq!(first["epoch"].as_str().map(str::len), Some(16), "{first}");
+    client
+        .send(json!({"type": "publish", "topic": "t", "data": "y"}).to_string())
+        .await;
+    let third = client
+        .command(json!({"type": "publish", "topic": "t", "data": "z", "id": "three"}))
+        .await;
+    assert_eq!(
+        (&third["offset"], &third["epoch"]),
+        (&3.into(), &first["epoch"])
+    );
+    for data in ["x", "y", "z"] {
+        assert_eq!(subscriber.text().await, data);
+    }
+}
+
+#[tokio::test]
+async fn binary_reaches_json_clients_as_base64() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    let mut raw = open(broker.address, "/bus/bytes").await;
+    client.subscribe(&["bytes"]).await;
+    raw.send(Message::binary(&b"\xff\x00binary"[..])).await;
+    let message = client.json().await;
+    assert_eq!(
+        (&message["data"], &message["encoding"]),
+        (&"/wBiaW5hcnk=".into(), &"base64".into()),
+        "{message}"
+    );
+    raw.next().await;
+    let command =
+        json!({"type": "publish", "topic": "bytes", "data": "AP9hYmM=", "encoding": "base64"});
+    client.send(command.to_string()).await;
+    assert_eq!(raw.next().await, Message::binary(&b"\0\xffabc"[..]));
+}
+
+#[tokio::test]
+async fn text_of_all_kinds_survives_the_envelope() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    let mut raw = open(broker.address, "/bus/text").await;
+    client.subscribe(&["text"]).await;
+    for text in [
+        "",
+        "\"quoted\" \\ back",
+        "\u{0}\u{1f}\n\t",
+        "👩‍👩‍👧",
+        "{\"json\": [1, 2]}",
+        "</script>",
+    ] {
+        raw.send(text).await;
+        assert_eq!(client.json().await["data"], text);
+        assert_eq!(raw.text().await, text);
+    }
+}
+
+#[tokio::test]
+async fn pings_are_answered() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    let answer = client.command(json!({"type": "ping", "id": 9})).await;
+    assert_eq!(answer["type"], "pong");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_and_the_connection_lives_on() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    for command in [
+        json!({"type": "subscribe", "id": 1, "topics": ["a//b"]}),
+        json!({"type": "subscribe", "id": 2, "topics": ["a/#/b"]}),
+        json!({"type": "publish", "id": 3, "topic": "a/+", "data": "x"}),
+        json!({"type": "publish", "id": 4, "topic": "$sys/x", "data": "x"}),
+        json!({"type": "publish", "id": 5, "topic": "a", "data": "not base64!", "encoding": "base64"}),
+        json!({"type": "dance", "id": 6}),
+    ] {
+        let answer = client.command(command.clone()).await;
+        assert_eq!(answer["type"], "error", "{command}: {answer}");
+        assert!(
+            answer["code"].is_string() && answer["reason"].is_string(),
+            "{answer}"
+        );
+    }
+    client.subscribe(&["a"]).await;
+    post(broker.address, "a", b"fine").await;
+    assert_eq!(client.json().await["data"], "fine");
+}
+
+#[tokio::test]
+async fn too_many_subscriptions() {
+    let broker = Broker::start(&["--max-subscriptions", "3"]);
+    let mut client = open_v1(broker.address).await;
+    client.subscribe(&["a", "b", "c"]).await;
+    let answer = client
+        .command(json!({"type": "subscribe", "id": 4, "topics": ["d"]}))
+        .await;
+    assert_eq!(answer["type"], "error", "{answer}");
+    client
+        .command(json!({"type": "unsubscribe", "id": 5, "topics": ["a"]}))
+        .await;
+    client.subscribe(&["d"]).await;
+}
+
+#[tokio::test]
+async fn subscribed_and_dropped_again_and_again() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    for round in 0..20_000 {
+        client
+            .send(json!({"type": "subscribe", "topics": ["again"]}).to_string())
+            .await;
+        client
+            .send(json!({"type": "unsubscribe", "topics": ["again"]}).to_string())
+            .await;
+        // Acknowledged now and then, so that answers do not pile up.
+        if round % 500 == 0 {
+            assert_eq!(
+                client.command(json!({"type": "ping", "id": round})).await["type"],
+                "pong"
+            );
+        }
+    }
+    client.subscribe(&["again"]).await;
+    post(broker.address, "again", b"here").await;
+    assert_eq!(client.json().await["data"], "here");
+}
+
+#[tokio::test]
+async fn binary_commands_are_refused() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    client.send(Message::binary(&b"{}"[..])).await;
+    assert_eq!(client.close_code().await, 1003);
+}

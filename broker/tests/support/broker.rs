@@ -1,0 +1,60 @@
+//! The real binary, started for a test on a free port and killed when the test ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A running broker. Dropping it kills the process.
+pub struct Broker {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Broker {
+    /// Starts one with two shards and these further arguments, and waits for its address.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let address = read_address(&mut lines).unwrap_or_else(|| {
+            let status = child.wait();
+            panic!("the broker ended before it named its address: {status:?}")
+        });
+        // Nobody reads further lines; the pipe must not fill up.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Self { child, address }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command that starts a broker with two shards.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringyard"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--shards", "2"])
+        .args(arguments)
+        .stdin(Stdio::null());
+    command
+}
+
+/// The first `127.0.0.1:PORT` that the broker prints.
+fn read_address(lines: &mut BufReader<ChildStdout>) -> Option<SocketAddr> {
+    for line in lines.lines() {
+        let line = line.ok()?;
+        if let Some(at) = line.find("127.0.0.1:") {
+            let end = line[at..].find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
+            return line[at..end.map_or(line.len(), |end| at + end)]
+                .parse()
+                .ok();
+        }
+    }
+    None
+}
