@@ -29,7 +29,8 @@
 //! | [`frame::close_code`] | the codes that end a connection |
 //! | [`topic`] | names, filters, and what matches what |
 //! | [`v1`] | the JSON sub-protocol `ringyard.v1`; its grammar is `RINGYARD-V1.md` |
-//! | `v1/command.rs` | commands and their rules |
+//! | `v1/command.rs` | commands and their parser |
+//! | `v1/members.rs` | which members a command has, and their rules |
 //! | `v1/json.rs` | walking a parsed value; writing strings and values |
 //! | `v1/message.rs` | what the server says |
 

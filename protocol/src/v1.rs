@@ -7,6 +7,7 @@
 
 mod command;
 mod json;
+mod members;
 mod message;
 
 pub use command::{Command, CommandError, Parser, Topics};

@@ -202,11 +202,18 @@ mod tests {
         }
     }
 
+    type Case = (
+        &'static str,
+        Role,
+        Option<(MessageKind, u64)>,
+        &'static [u8],
+    );
+
     /// RFC 6455 §5.1, §5.2, §5.4, §5.5: one case per rule, each refused at its last byte and not before.
     #[test]
     fn broken_rules() {
         let text = Some((MessageKind::Text, 0));
-        let cases: [(&str, Role, Option<(MessageKind, u64)>, &[u8]); 14] = [
+        let cases: [Case; 14] = [
             ("RSV1", Role::Server, None, &[0xc1]),
             ("RSV2", Role::Server, None, &[0xa1]),
             ("RSV3", Role::Server, None, &[0x91]),
