@@ -1,0 +1,308 @@
+//! `ringyard.v1`: the test vectors that clients run too, and properties no list of examples covers.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+use protocol::v1::{
+    Command, CommandError, ErrorCode, Id, Parser, PayloadKind, Position, Subscribed, write_error,
+    write_message, write_ok, write_pong, write_published, write_subscribed,
+};
+use simd_json::OwnedValue;
+use simd_json::prelude::*;
+
+const TOPIC_LEN_MAX: usize = 255;
+
+fn vectors(section: &str) -> Vec<OwnedValue> {
+    let mut text = include_bytes!("../vectors/v1.json").to_vec();
+    let all = simd_json::to_owned_value(&mut text).expect("the vectors are JSON");
+    all.get_array(section).expect("a section").clone()
+}
+
+fn text<'a>(value: &'a OwnedValue, name: &str) -> &'a str {
+    value
+        .get_str(name)
+        .unwrap_or_else(|| panic!("no {name} in {value}"))
+}
+
+fn id(value: &OwnedValue) -> Option<Id> {
+    let id = value.get("id")?;
+    id.as_u64()
+        .and_then(Id::number)
+        .or_else(|| id.as_str().and_then(Id::text))
+}
+
+fn topics(value: &OwnedValue) -> Vec<&str> {
+    let topics = value.get_array("topics").expect("topics");
+    topics
+        .iter()
+        .map(|topic| topic.as_str().expect("a string"))
+        .collect()
+}
+
+fn kind(value: &OwnedValue) -> PayloadKind {
+    match text(value, "kind") {
+        "text" => PayloadKind::Text,
+        "binary" => PayloadKind::Binary,
+        "json" => PayloadKind::Json,
+        other => panic!("kind {other}"),
+    }
+}
+
+fn payload(value: &OwnedValue) -> Vec<u8> {
+    match value.get_str("payload_base64") {
+        Some(encoded) => STANDARD.decode(encoded).expect("base64"),
+        None => text(value, "payload").as_bytes().to_vec(),
+    }
+}
+
+fn number(value: &OwnedValue, name: &str) -> u64 {
+    value
+        .get_u64(name)
+        .unwrap_or_else(|| panic!("no {name} in {value}"))
+}
+
+fn epoch(value: &OwnedValue) -> u64 {
+    u64::from_str_radix(text(value, "epoch"), 16).expect("hexadecimal digits")
+}
+
+fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
+    let id = id(expected);
+    let matches = match (text(expected, "type"), command) {
+        ("connect", Command::Connect { id: got }) | ("ping", Command::Ping { id: got }) => {
+            *got == id
+        }
+        (
+            "subscribe",
+            Command::Subscribe {
+                id: got,
+                topics: got_topics,
+            },
+        )
+        | (
+            "unsubscribe",
+            Command::Unsubscribe {
+                id: got,
+                topics: got_topics,
+            },
+        ) => *got == id && got_topics.iter().eq(topics(expected)),
+        (
+            "publish",
+            &Command::Publish {
+                id: got,
+                topic,
+                kind: got_kind,
+                data,
+                ack,
+            },
+        ) => {
+            got == id
+                && topic == text(expected, "topic")
+                && got_kind == kind(expected)
+                && data == payload(expected)
+                && Some(ack) == expected.get_bool("ack")
+        }
+        _ => false,
+    };
+    assert!(matches, "{name}: {command:?} is not {expected}");
+}
+
+#[test]
+fn commands_of_the_vectors() {
+    // One parser for all: what a command leaves behind must not reach the next.
+    let mut parser = Parser::new();
+    for vector in vectors("commands") {
+        let name = text(&vector, "name");
+        let mut send = text(&vector, "send").as_bytes().to_vec();
+        match (
+            parser.parse(&mut send, TOPIC_LEN_MAX),
+            vector.get("is"),
+            vector.get("error"),
+        ) {
+            (Ok(command), Some(expected), None) => assert_command(&command, expected, name),
+            (Err(error), None, Some(expected)) => {
+                assert_eq!(
+                    error.code.as_str(),
+                    text(expected, "code"),
+                    "{name}: {error}"
+                );
+                assert_eq!(error.id, id(expected), "{name}: {error}");
+                assert!(error.reason.ends_with('.'), "{name}: {error}");
+            }
+            (got, _, _) => panic!("{name}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn messages_of_the_vectors() {
+    for vector in vectors("messages") {
+        let say = vector.get("say").expect("say");
+        let id = id(say);
+        let id = id.as_ref();
+        let mut out = Vec::new();
+        match text(say, "type") {
+            "ok" => write_ok(&mut out, id),
+            "pong" => write_pong(&mut out, id),
+            "error" => {
+                let code = *CODES
+                    .iter()
+                    .find(|code| code.as_str() == text(say, "code"))
+                    .expect("a code");
+                write_error(&mut out, id, code, text(say, "reason"));
+            }
+            "published" => write_published(&mut out, id, epoch(say), number(say, "offset")),
+            "subscribed" => {
+                let topics = say.get_array("topics").expect("topics");
+                let subscribed = topics.iter().map(|topic| Subscribed {
+                    topic: text(topic, "topic"),
+                    position: topic.contains_key("epoch").then(|| Position {
+                        epoch: epoch(topic),
+                        offset: number(topic, "offset"),
+                    }),
+                });
+                write_subscribed(&mut out, id, subscribed);
+            }
+            "message" => {
+                let (topic, offset) = (text(say, "topic"), number(say, "offset"));
+                write_message(&mut out, topic, offset, kind(say), &payload(say));
+            }
+            other => panic!("message {other}"),
+        }
+        assert_eq!(
+            String::from_utf8(out).as_deref(),
+            Ok(text(&vector, "bytes"))
+        );
+    }
+}
+
+const CODES: [ErrorCode; 10] = [
+    ErrorCode::BadJson,
+    ErrorCode::BadCommand,
+    ErrorCode::BadTopic,
+    ErrorCode::Forbidden,
+    ErrorCode::Unsupported,
+    ErrorCode::Limit,
+    ErrorCode::NotSubscribed,
+    ErrorCode::AlreadySubscribed,
+    ErrorCode::TooBig,
+    ErrorCode::Busy,
+];
+
+#[test]
+fn every_error_code_is_in_the_grammar() {
+    let grammar = include_str!("../RINGYARD-V1.md");
+    for code in CODES {
+        assert!(
+            grammar.contains(&format!("| `{}` |", code.as_str())),
+            "{}",
+            code.as_str()
+        );
+    }
+}
+
+#[test]
+fn topics_have_the_configured_length() {
+    let mut text = *br#"{"type":"subscribe","id":1,"topic":"abcdef"}"#;
+    let error = Parser::new().parse(&mut text, 5).map(|_| ());
+    let reason = "The topic is longer than 5 bytes.".into();
+    assert_eq!(
+        error,
+        Err(CommandError {
+            id: Id::number(1),
+            code: ErrorCode::BadTopic,
+            reason
+        })
+    );
+}
+
+/// Brackets without end, and a command too long for the parser to keep its buffers: both leave it usable.
+#[test]
+fn large_commands() {
+    let mut parser = Parser::new();
+    let mut brackets = vec![b'['; 1 << 20];
+    assert!(parser.parse(&mut brackets, TOPIC_LEN_MAX).is_err());
+    let data = "x\\n".repeat(100_000);
+    let command = format!(r#"{{"type":"publish","topic":"t","data":["{data}"]}}"#);
+    for _ in 0..2 {
+        let mut text = command.clone().into_bytes();
+        let parsed = parser.parse(&mut text, TOPIC_LEN_MAX);
+        let Ok(Command::Publish { data: got, .. }) = parsed else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(got, format!("[\"{data}\"]").as_bytes());
+    }
+    let mut ping = *br#"{"type":"ping"}"#;
+    assert_eq!(
+        parser.parse(&mut ping, TOPIC_LEN_MAX),
+        Ok(Command::Ping { id: None })
+    );
+}
+
+/// A vector's command with some bytes changed.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let sends: Vec<Vec<u8>> = vectors("commands")
+        .iter()
+        .map(|vector| text(vector, "send").as_bytes().to_vec())
+        .collect();
+    let bytes = prop_oneof![
+        any::<u8>(),
+        proptest::sample::select(br#"{}[]":,\0"#.to_vec())
+    ];
+    let changes = proptest::collection::vec((any::<proptest::sample::Index>(), bytes), 0..4);
+    (proptest::sample::select(sends), changes).prop_map(|(mut text, changes)| {
+        for (at, byte) in changes {
+            if !text.is_empty() {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Damaged commands are commands or errors, never a panic, and leave nothing in the parser.
+    #[test]
+    fn damage_never_panics(texts in proptest::collection::vec(damaged(), 1..4)) {
+        let mut used = Parser::new();
+        for text in texts {
+            let (mut a, mut b) = (text.clone(), text);
+            let mut fresh = Parser::new();
+            prop_assert_eq!(used.parse(&mut a, TOPIC_LEN_MAX), fresh.parse(&mut b, TOPIC_LEN_MAX));
+        }
+    }
+
+    /// What is published comes out of the envelope as it went in.
+    #[test]
+    fn text_and_bytes_come_back(text in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
+        let mut out = Vec::new();
+        write_message(&mut out, "t", 1, PayloadKind::Text, text.as_bytes());
+        let message = simd_json::to_owned_value(&mut out).expect("JSON");
+        prop_assert_eq!(message.get_str("data"), Some(text.as_str()));
+
+        let mut out = Vec::new();
+        write_message(&mut out, "t", 1, PayloadKind::Binary, &bytes);
+        let message = simd_json::to_owned_value(&mut out).expect("JSON");
+        prop_assert_eq!(message.get_str("encoding"), Some("base64"));
+        prop_assert_eq!(STANDARD.decode(message.get_str("data").unwrap_or_default()), Ok(bytes));
+    }
+
+    /// Published JSON keeps its meaning on the way through command and envelope.
+    #[test]
+    fn json_comes_back(numbers in proptest::collection::vec(any::<i64>(), 0..5), doubles in proptest::collection::vec(-1e300..1e300, 0..5), text in any::<String>()) {
+        let lists = [OwnedValue::from(numbers), OwnedValue::from(doubles), OwnedValue::from(text)];
+        let data = OwnedValue::from(lists.to_vec());
+        let mut command = format!(r#"{{"type":"publish","topic":"t","data":{}}}"#, data.encode()).into_bytes();
+        let mut parser = Parser::new();
+        let parsed = parser.parse(&mut command, TOPIC_LEN_MAX);
+        let Ok(Command::Publish { kind: PayloadKind::Json, data: payload, .. }) = parsed else {
+            panic!("{parsed:?}");
+        };
+        let mut out = Vec::new();
+        write_message(&mut out, "t", 1, PayloadKind::Json, payload);
+        let message = simd_json::to_owned_value(&mut out).expect("JSON");
+        prop_assert_eq!(message.get("data"), Some(&data));
+    }
+}
