@@ -7,31 +7,31 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub const CONTINUATION: u8 = 0x0;
-pub const TEXT: u8 = 0x1;
-pub const BINARY: u8 = 0x2;
-pub const CLOSE: u8 = 0x8;
-pub const PING: u8 = 0x9;
-pub const PONG: u8 = 0xa;
+pub(crate) const CONTINUATION: u8 = 0x0;
+pub(crate) const TEXT: u8 = 0x1;
+pub(crate) const BINARY: u8 = 0x2;
+pub(crate) const CLOSE: u8 = 0x8;
+pub(crate) const PING: u8 = 0x9;
+pub(crate) const PONG: u8 = 0xa;
 /// Added to an opcode: the last fragment.
-pub const FIN: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
 
 /// A frame from the server.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// First byte: FIN, reserved bits, opcode.
-    pub first: u8,
-    pub payload: Vec<u8>,
+    pub(crate) first: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A WebSocket to `/bus/{a topic of its own}`.
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Client {
-    pub fn open(server: SocketAddr) -> Self {
+    pub(crate) fn open(server: SocketAddr) -> Self {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
         let mut stream = TcpStream::connect(server).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -64,19 +64,19 @@ impl Client {
     }
 
     /// Sends bytes as they are.
-    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         // A server that already failed the connection may have reset it; what it said is still to be read.
         let _ = self.stream.write_all(bytes);
         self
     }
 
     /// Sends a masked frame. `first` is FIN, reserved bits and opcode.
-    pub fn frame(&mut self, first: u8, payload: &[u8]) -> &mut Self {
+    pub(crate) fn frame(&mut self, first: u8, payload: &[u8]) -> &mut Self {
         self.bytes(&masked(first, payload))
     }
 
     /// The next frame; nothing at the end of the stream.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub(crate) fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, len)) = parse(&self.read) {
                 self.read.drain(..len);
@@ -91,7 +91,7 @@ impl Client {
 
     /// Expects exactly this frame.
     #[track_caller]
-    pub fn expect(&mut self, first: u8, payload: &[u8]) -> &mut Self {
+    pub(crate) fn expect(&mut self, first: u8, payload: &[u8]) -> &mut Self {
         let frame = self.next().expect("a frame, not the end");
         assert_eq!(frame.first, first, "{}", shown(&frame));
         assert_eq!(frame.payload.len(), payload.len(), "{}", shown(&frame));
@@ -104,7 +104,7 @@ impl Client {
 
     /// Expects that the server closes with `code`, and then the stream's end, our own close being sent.
     #[track_caller]
-    pub fn expect_close(&mut self, code: u16) {
+    pub(crate) fn expect_close(&mut self, code: u16) {
         let frame = self.next().expect("a close frame, not the end");
         assert_eq!(frame.first, FIN | CLOSE, "{}", shown(&frame));
         let said = frame
@@ -119,14 +119,14 @@ impl Client {
 
     /// Expects that nothing but the end follows.
     #[track_caller]
-    pub fn expect_end(&mut self) {
+    pub(crate) fn expect_end(&mut self) {
         let next = self.next();
         assert!(next.is_none(), "after the close: {}", shown(&next.unwrap()));
     }
 
     /// Proves that the connection still works.
     #[track_caller]
-    pub fn expect_alive(&mut self) {
+    pub(crate) fn expect_alive(&mut self) {
         self.frame(FIN | TEXT, b"still here")
             .expect(FIN | TEXT, b"still here");
     }
@@ -145,7 +145,7 @@ impl Client {
 }
 
 /// A masked frame (RFC 6455, sections 5.2 and 5.3).
-pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = vec![first];
     match payload.len() {

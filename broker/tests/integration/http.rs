@@ -8,39 +8,39 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// In lower case.
-    pub head: String,
-    pub body: Vec<u8>,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 /// A connection that may carry several requests.
-pub struct Http {
-    pub stream: TcpStream,
+pub(crate) struct Http {
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Http {
-    pub async fn open(server: SocketAddr) -> Self {
+    pub(crate) async fn open(server: SocketAddr) -> Self {
         Self {
             stream: TcpStream::connect(server).await.unwrap(),
             read: Vec::new(),
         }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         timeout(PATIENCE, self.stream.write_all(bytes.as_ref()))
             .await
             .expect("in time")
@@ -49,7 +49,7 @@ impl Http {
     }
 
     /// The next answer, which says how long its body is, or has none.
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at + 4;
@@ -83,7 +83,7 @@ impl Http {
     }
 
     /// Whether the server closed the connection, everything before being read.
-    pub async fn ended(&mut self) -> bool {
+    pub(crate) async fn ended(&mut self) -> bool {
         self.read.is_empty() && !self.fill().await
     }
 
@@ -95,13 +95,13 @@ impl Http {
     }
 
     /// What was read beyond the answers, and the stream.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.read)
     }
 }
 
 /// One request on a connection of its own.
-pub async fn request(server: SocketAddr, head: &str, body: &[u8]) -> Answer {
+pub(crate) async fn request(server: SocketAddr, head: &str, body: &[u8]) -> Answer {
     let head = format!(
         "{head}\r\nHost: {server}\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -114,14 +114,14 @@ pub async fn request(server: SocketAddr, head: &str, body: &[u8]) -> Answer {
 }
 
 /// Publishes by HTTP; the offset.
-pub async fn post(server: SocketAddr, topic: &str, body: &[u8]) -> u64 {
+pub(crate) async fn post(server: SocketAddr, topic: &str, body: &[u8]) -> u64 {
     let answer = request(server, &format!("POST /pub/{topic} HTTP/1.1"), body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()["offset"].as_u64().expect("an offset")
 }
 
 /// The sum over all shards of a counter in `/api/stats`.
-pub async fn stat(server: SocketAddr, name: &str) -> u64 {
+pub(crate) async fn stat(server: SocketAddr, name: &str) -> u64 {
     let stats = request(server, "GET /api/stats HTTP/1.1", b"").await.json();
     stats["total"][name]
         .as_u64()
@@ -129,7 +129,7 @@ pub async fn stat(server: SocketAddr, name: &str) -> u64 {
 }
 
 /// Waits until a counter has this value.
-pub async fn await_stat(server: SocketAddr, name: &str, wanted: impl Fn(u64) -> bool) {
+pub(crate) async fn await_stat(server: SocketAddr, name: &str, wanted: impl Fn(u64) -> bool) {
     let mut last = 0;
     let reached = async {
         loop {

@@ -14,26 +14,26 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::http::PATIENCE;
 
 /// One client.
-pub struct Ws {
-    pub stream: WebSocketStream<TcpStream>,
+pub(crate) struct Ws {
+    pub(crate) stream: WebSocketStream<TcpStream>,
 }
 
 /// Opens `path`.
-pub async fn open(server: SocketAddr, path: &str) -> Ws {
+pub(crate) async fn open(server: SocketAddr, path: &str) -> Ws {
     try_open(server, path, &[])
         .await
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Opens `/ws`.
-pub async fn open_v1(server: SocketAddr) -> Ws {
+pub(crate) async fn open_v1(server: SocketAddr) -> Ws {
     try_open(server, "/ws", &[("sec-websocket-protocol", "ringyard.v1")])
         .await
         .expect("an upgrade")
 }
 
 /// Opens `path` with further header fields.
-pub async fn try_open(
+pub(crate) async fn try_open(
     server: SocketAddr,
     path: &str,
     fields: &[(&'static str, &str)],
@@ -57,7 +57,7 @@ pub async fn try_open(
 }
 
 impl Ws {
-    pub async fn send(&mut self, message: impl Into<Message>) {
+    pub(crate) async fn send(&mut self, message: impl Into<Message>) {
         timeout(PATIENCE, self.stream.send(message.into()))
             .await
             .expect("in time")
@@ -65,7 +65,7 @@ impl Ws {
     }
 
     /// The next message; pings and pongs are passed over.
-    pub async fn next(&mut self) -> Message {
+    pub(crate) async fn next(&mut self) -> Message {
         loop {
             let message = timeout(PATIENCE, self.stream.next())
                 .await
@@ -78,7 +78,7 @@ impl Ws {
     }
 
     /// The next message, which is text.
-    pub async fn text(&mut self) -> String {
+    pub(crate) async fn text(&mut self) -> String {
         match self.next().await {
             Message::Text(text) => text.to_string(),
             other => panic!("not text: {other:?}"),
@@ -86,12 +86,12 @@ impl Ws {
     }
 
     /// The next message, which is JSON.
-    pub async fn json(&mut self) -> Value {
+    pub(crate) async fn json(&mut self) -> Value {
         serde_json::from_str(&self.text().await).expect("JSON")
     }
 
     /// Sends a command; the answer that carries its `id`. Messages before it are an error.
-    pub async fn command(&mut self, command: Value) -> Value {
+    pub(crate) async fn command(&mut self, command: Value) -> Value {
         self.send(command.to_string()).await;
         let answer = self.json().await;
         assert_eq!(
@@ -102,7 +102,7 @@ impl Ws {
     }
 
     /// Subscribes and is acknowledged.
-    pub async fn subscribe(&mut self, topics: &[&str]) {
+    pub(crate) async fn subscribe(&mut self, topics: &[&str]) {
         let answer = self
             .command(serde_json::json!({"type": "subscribe", "id": 1, "topics": topics}))
             .await;
@@ -110,7 +110,7 @@ impl Ws {
     }
 
     /// Reads on until the server closes; the code, 1006 without a close frame.
-    pub async fn close_code(&mut self) -> u16 {
+    pub(crate) async fn close_code(&mut self) -> u16 {
         loop {
             match timeout(PATIENCE, self.stream.next())
                 .await
@@ -126,7 +126,7 @@ impl Ws {
     }
 
     /// Closes from this side and reads to the end.
-    pub async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         let _ = self.stream.close(None).await;
         while let Some(Ok(_)) = timeout(PATIENCE, self.stream.next())
             .await

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A running broker. Dropping it kills the process.
-pub struct Broker {
-    pub child: Child,
-    pub address: SocketAddr,
+pub(crate) struct Broker {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
 }
 
 impl Broker {
     /// Starts one with two shards and these further arguments, and waits for its address.
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = command(arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -36,7 +36,7 @@ impl Drop for Broker {
 }
 
 /// The command that starts a broker with two shards.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringyard"));
     command
         .args(["--listen", "127.0.0.1:0", "--shards", "2"])

@@ -1,0 +1,224 @@
+// Ringyard's page, and plain `new WebSocket`, in Debian's Chromium against the real broker.
+//
+// RINGYARD_BIN names the broker (default: the release build). RINGYARD_SCREENSHOTS names a directory to keep
+// pictures in. Every wait is for something visible and has a limit.
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir } from 'node:fs/promises'
+import http from 'node:http'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+import { after, afterEach, before, test } from 'node:test'
+import { chromium } from 'playwright-core'
+
+const root = path.resolve(import.meta.dirname, '../..')
+const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target')
+const binary = process.env.RINGYARD_BIN ?? path.join(target, 'release/ringyard')
+const pictures = process.env.RINGYARD_SCREENSHOTS
+const patience = 10_000
+
+/** Starts a broker; resolves once it named its address. */
+async function startBroker(listen = '127.0.0.1:0') {
+  const child = spawn(binary, ['--listen', listen, '--shards', '2'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const lines = createInterface({ input: child.stdout })
+  for await (const line of lines) {
+    const host = /127\.0\.0\.1:\d+/.exec(line)?.[0]
+    if (host) {
+      child.stdout.resume()
+      return { child, host, url: `http://${host}` }
+    }
+  }
+  throw new Error('the broker ended before it named its address')
+}
+
+async function stop(broker) {
+  if (broker && broker.child.exitCode === null && broker.child.signalCode === null) {
+    broker.child.kill('SIGTERM')
+    await once(broker.child, 'exit')
+  }
+}
+
+let browser
+let broker
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath: '/usr/bin/chromium',
+    args: [
+      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    ],
+  })
+  if (pictures) await mkdir(pictures, { recursive: true })
+  broker = await startBroker()
+})
+
+after(async () => {
+  await browser?.close()
+  await stop(broker)
+})
+
+const contexts = []
+
+afterEach(async () => {
+  while (contexts.length) await contexts.pop().close()
+})
+
+/** A tab with a fresh profile, whose errors fail the test. */
+async function openTab(url) {
+  const context = await browser.newContext()
+  contexts.push(context)
+  const page = await context.newPage()
+  page.setDefaultTimeout(patience)
+  page.errors = []
+  page.on('pageerror', (error) => page.errors.push(error))
+  await page.goto(url)
+  return page
+}
+
+async function isOpen(page) {
+  await page.waitForFunction(() => document.querySelector('#state').textContent.trim() === 'open')
+}
+
+async function chooseTopic(page, topic) {
+  await page.fill('#topic', topic)
+  await page.press('#topic', 'Enter')
+  await page.press('#topic', 'Tab')
+  await isOpen(page)
+}
+
+async function say(page, text) {
+  await page.fill('#message', text)
+  await page.click('#send')
+}
+
+/** Waits until the page shows a message; how long it took, as shown. */
+async function shows(page, text) {
+  const item = page.locator('#messages li', { has: page.locator('.text', { hasText: text }) }).first()
+  await item.waitFor()
+  return (await item.locator('.took').textContent()).trim()
+}
+
+async function count(page) {
+  return Number(/\d+/.exec(await page.textContent('#count'))[0])
+}
+
+async function post(topic, body) {
+  const answer = await fetch(`${broker.url}/pub/${topic}`, { method: 'POST', body })
+  assert.equal(answer.status, 200)
+  return answer.json()
+}
+
+async function picture(page, name) {
+  if (pictures) await page.screenshot({ path: path.join(pictures, `${name}.png`), fullPage: true })
+}
+
+test('two tabs show what one of them says, and what curl posts', async () => {
+  const tabs = [await openTab(broker.url), await openTab(broker.url)]
+  for (const tab of tabs) await chooseTopic(tab, 'demo')
+  const before = await count(tabs[1])
+  await say(tabs[0], 'hello from the first tab')
+  for (const tab of tabs) assert.match(await shows(tab, 'hello from the first tab'), /\d/, 'the time it took')
+  await say(tabs[1], 'grüße 👋 <b>not markup</b>')
+  for (const tab of tabs) await shows(tab, 'grüße 👋 <b>not markup</b>')
+  const place = await post('demo', 'hello from curl')
+  assert.ok(place.offset >= 3 && /^[0-9a-f]{16}$/.test(place.epoch), JSON.stringify(place))
+  for (const tab of tabs) await shows(tab, 'hello from curl')
+  assert.equal(await count(tabs[1]), before + 3)
+  await picture(tabs[1], 'two-tabs')
+  for (const tab of tabs) assert.deepEqual(tab.errors, [])
+})
+
+test('what a bare WebSocket says shows up in the page, and the other way round', async () => {
+  const page = await openTab(broker.url)
+  await chooseTopic(page, 'console')
+  const heard = page.evaluate(() => new Promise((resolve, reject) => {
+    const socket = new WebSocket(`ws://${location.host}/bus/console`)
+    const heard = []
+    socket.onopen = () => socket.send('from the console')
+    socket.onerror = () => reject(new Error('refused'))
+    socket.onmessage = ({ data }) => {
+      heard.push(data)
+      if (heard.length === 2) {
+        socket.close()
+        resolve(heard)
+      }
+    }
+  }))
+  await shows(page, 'from the console')
+  await say(page, 'from the page')
+  assert.equal((await heard)[0], 'from the console')
+})
+
+test('sub, pub and bus with text and binary', async () => {
+  const page = await openTab(broker.url)
+  const heard = await page.evaluate(async () => {
+    const open = (path) => new Promise((resolve, reject) => {
+      const socket = new WebSocket(`ws://${location.host}${path}`)
+      socket.binaryType = 'arraybuffer'
+      socket.heard = []
+      socket.onmessage = ({ data }) => socket.heard.push(typeof data === 'string' ? data : [...new Uint8Array(data)])
+      socket.onopen = () => resolve(socket)
+      socket.onerror = () => reject(new Error(path))
+    })
+    const sub = await open('/sub/kinds')
+    const bus = await open('/bus/kinds')
+    const pub = await open('/pub/kinds')
+    pub.send('text')
+    pub.send(new Uint8Array([0, 255, 128]))
+    while (bus.heard.length < 2) await new Promise((resolve) => { bus.addEventListener('message', resolve, { once: true }) })
+    bus.send(new Uint8Array(70000).fill(7))
+    bus.send('end')
+    for (const socket of [sub, bus]) {
+      while (!socket.heard.includes('end')) {
+        await new Promise((resolve) => { socket.addEventListener('message', resolve, { once: true }) })
+      }
+    }
+    const closed = new Promise((resolve) => { sub.onclose = ({ code, wasClean }) => resolve({ code, wasClean }) })
+    sub.close(1000, 'done')
+    return { sub: sub.heard, bus: bus.heard, closed: await closed }
+  })
+  assert.deepEqual(heard.sub, ['text', [0, 255, 128], new Array(70000).fill(7), 'end'])
+  assert.deepEqual(heard.bus, heard.sub)
+  assert.deepEqual(heard.closed, { code: 1000, wasClean: true })
+})
+
+test('a page of another origin is refused', async () => {
+  const stranger = http.createServer((_, answer) => {
+    answer.setHeader('content-type', 'text/html')
+    answer.end('<!doctype html><title>elsewhere</title>')
+  })
+  stranger.listen(0, '127.0.0.1')
+  await once(stranger, 'listening')
+  try {
+    const page = await openTab(`http://127.0.0.1:${stranger.address().port}/`)
+    const code = await page.evaluate((host) => new Promise((resolve) => {
+      const socket = new WebSocket(`ws://${host}/bus/demo`)
+      socket.onopen = () => resolve('open')
+      socket.onclose = ({ code }) => resolve(code)
+    }), broker.host)
+    assert.equal(code, 1006)
+  } finally {
+    stranger.closeAllConnections()
+    stranger.close()
+  }
+})
+
+test('the page comes back after the broker did', async () => {
+  const page = await openTab(broker.url)
+  await chooseTopic(page, 'comeback')
+  await say(page, 'before')
+  await shows(page, 'before')
+  const { host } = broker
+  await stop(broker)
+  assert.equal(broker.child.exitCode, 0)
+  await page.waitForFunction(() => document.querySelector('#state').textContent.trim() !== 'open')
+  await picture(page, 'broker-gone')
+  broker = await startBroker(host)
+  await page.waitForFunction(
+    () => document.querySelector('#state').textContent.trim() === 'open', null, { timeout: 30_000 },
+  )
+  await post('comeback', 'after')
+  await shows(page, 'after')
+})

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Every check of the project, on a bare Debian machine with Rust, node and npm: installs what is missing,
+# runs one step after the other, and says at the end how many passed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=1 DEBIAN_FRONTEND=noninteractive
+
+passed=0
+failed=()
+
+# All steps together, in seconds.
+budget=2640
+
+# step SECONDS NAME COMMAND...: runs the command for at most that long. timeout(1) ends what it started.
+step() {
+    local limit=$1 name=$2 begun=$SECONDS
+    shift 2
+    ((limit <= budget - SECONDS)) || limit=$((budget - SECONDS))
+    ((limit > 0)) || limit=1
+    printf '\n=== %s\n' "$name"
+    if timeout --kill-after=10 "$limit" "$@"; then
+        passed=$((passed + 1))
+        printf -- '--- %s: passed in %d s\n' "$name" $((SECONDS - begun))
+    else
+        local status=$?
+        failed+=("$name")
+        printf -- '--- %s: FAILED (status %d) after %d s\n' "$name" "$status" $((SECONDS - begun))
+    fi
+}
+
+install_packages() {
+    local missing=()
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v cc >/dev/null || missing+=(build-essential)
+    if ((${#missing[@]})); then
+        local sudo=()
+        [[ $EUID -eq 0 ]] || sudo=(sudo)
+        "${sudo[@]}" apt-get update -q
+        "${sudo[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
+    fi
+    cargo fmt --version && cargo clippy --version || rustup component add rustfmt clippy
+    (cd deploy/browser && npm ci --no-audit --no-fund)
+}
+
+# Kernel-facing code lives in one crate; everywhere else the compiler forbids it, and here is the proof that
+# nobody lifted the ban.
+unsafe_only_in_ring() {
+    local found
+    found=$(git ls-files --cached --others --exclude-standard '*.rs' ':!broker/ring' |
+        xargs grep -nE '\bunsafe\b *(\{|fn|impl|trait|extern)|(allow|expect|warn)\(.*unsafe_code' || true)
+    [[ -z $found ]] || { printf 'unsafe outside broker/ring:\n%s\n' "$found"; return 1; }
+    local manifest
+    for manifest in */Cargo.toml broker/sim/Cargo.toml; do
+        grep -A1 '^\[lints\]' "$manifest" | grep -q '^workspace = true' || {
+            printf '%s does not take the lints of the workspace\n' "$manifest"
+            return 1
+        }
+    done
+    grep -q '^unsafe_code = "forbid"' Cargo.toml
+}
+
+documentation() {
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
+}
+
+export -f install_packages unsafe_only_in_ring documentation
+
+step 900 'What the tests need' bash -euo pipefail -c install_packages
+step 60 'Format' cargo fmt --all --check
+step 60 'No unsafe code outside broker/ring' bash -euo pipefail -c unsafe_only_in_ring
+step 900 'Lints' cargo clippy --workspace --all-targets -- -D warnings
+step 600 'Documentation' bash -euo pipefail -c documentation
+step 1200 'Tests: units, integration, conformance' cargo test --workspace
+step 900 'Release build' cargo build --workspace --release
+step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
+step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
+step 300 'Browser' npm --prefix deploy/browser test
+
+printf '\nIn all %d s.\n' "$SECONDS"
+for name in "${failed[@]}"; do
+    printf 'Failed: %s\n' "$name"
+done
+printf '%d passed, %d failed\n' "$passed" "${#failed[@]}"
+((${#failed[@]} == 0))
