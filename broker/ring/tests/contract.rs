@@ -7,14 +7,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use harness::{Calm, End, Harness, Options, Real, Rough, Run, in_parts, pattern};
+use harness::{Calm, End, Harness, Options, Real, Rough, Run, in_parts, pattern, with_seeds};
 use ring::{AcceptEnd, ConnId, Driver, Event, Gather, ReceiveEnd};
 
 macro_rules! on_every_driver {
     ($($case:ident)*) => {
         mod uring { $(#[test] fn $case() { super::$case::<super::Real>() })* }
         mod simulated { $(#[test] fn $case() { super::$case::<super::Calm>() })* }
-        mod simulated_rough { $(#[test] fn $case() { super::$case::<super::Rough>() })* }
+        mod simulated_rough {
+            $(#[test] fn $case() { super::with_seeds(super::$case::<super::Rough>) })*
+        }
     };
 }
 
@@ -58,9 +60,6 @@ on_every_driver! {
 fn run<H: Harness>() -> Run<H> {
     Run::new(Options::default())
 }
-
-/// More than any socket buffers take.
-const HUGE_BYTES: usize = 24 << 20;
 
 fn bytes_are_received_in_order<H: Harness>() {
     let mut run = run::<H>();
@@ -144,7 +143,7 @@ fn a_gather_is_shared_by_many_sends<H: Harness>() {
 fn a_blocked_send_completes_when_the_peer_reads<H: Harness>() {
     let mut run = run::<H>();
     let (conn, mut client) = run.pair();
-    let bytes = pattern(HUGE_BYTES);
+    let bytes = pattern(H::HUGE_BYTES);
     let gather = in_parts(&bytes, 3);
     let (mut from, mut read) = (0, Vec::new());
     run.driver().send(conn, gather.clone(), 0);
@@ -305,13 +304,13 @@ fn a_close_with_a_send_in_flight_reports_closed_only<H: Harness>() {
         let mut run = run::<H>();
         let (conn, mut client) = run.pair();
         run.driver()
-            .send(conn, in_parts(&pattern(HUGE_BYTES), parts), 0);
+            .send(conn, in_parts(&pattern(H::HUGE_BYTES), parts), 0);
         run.turn();
         run.events.clear();
         run.close(conn);
         run.settle();
         assert_eq!(run.events_of(conn), 0);
-        assert!(run.world.read(&mut client).len() < HUGE_BYTES);
+        assert!(run.world.read(&mut client).len() < H::HUGE_BYTES);
         run.client_end(&mut client);
     }
 }
@@ -337,7 +336,7 @@ fn a_close_of_everything_at_once_reports_closed_only<H: Harness>() {
     run.events.clear();
     let driver = run.driver();
     driver.receive(conn);
-    driver.send(conn, Gather::one(pattern(HUGE_BYTES).into()), 1);
+    driver.send(conn, Gather::one(pattern(H::HUGE_BYTES).into()), 1);
     driver.receive_stop(conn);
     driver.shutdown(conn);
     driver.close(conn);
@@ -521,7 +520,7 @@ fn an_install_beside_a_receive_is_refused<H: Harness>() {
 fn a_shutdown_follows_what_was_sent<H: Harness>() {
     let mut run = run::<H>();
     let (conn, mut client) = run.pair();
-    let bytes = pattern(1 << 20);
+    let bytes = pattern(H::HUGE_BYTES);
     run.driver()
         .send(conn, Gather::one(bytes.clone().into()), 0);
     run.driver().shutdown(conn);
@@ -666,7 +665,7 @@ fn accepting_stops_and_starts_again<H: Harness>() {
 fn a_second_send_panics<H: Harness>() {
     let mut run = run::<H>();
     let (conn, _client) = run.pair();
-    let gather = Gather::one(pattern(HUGE_BYTES).into());
+    let gather = Gather::one(pattern(H::HUGE_BYTES).into());
     run.driver().send(conn, gather.clone(), 0);
     let second = catch_unwind(AssertUnwindSafe(|| {
         run.driver().send(conn, gather.clone(), 0)
@@ -722,7 +721,7 @@ fn a_dropped_driver_ends_its_connections<H: Harness>() {
         run.driver().receive(*conn);
         if at % 2 == 0 {
             run.driver()
-                .send(*conn, in_parts(&pattern(HUGE_BYTES), 1 + at), at);
+                .send(*conn, in_parts(&pattern(H::HUGE_BYTES), 1 + at), at);
         }
     }
     run.turn();

@@ -529,11 +529,11 @@ impl Conn {
         }
         let Some(send) = &self.send else { return };
         let todo = send.gather.len() - send.from - send.done;
-        let broken = link.reset || link.client_gone || link.server_fin;
-        if broken || random.strikes(faults.send_error) {
-            if !link.server_fin {
-                link.break_now(random);
-            }
+        if link.server_fin {
+            return self.end_send(conn, Err(libc::EPIPE));
+        }
+        if link.reset || link.client_gone || random.strikes(faults.send_error) {
+            link.break_now(random);
             let errno = if random.below(2) == 0 {
                 libc::EPIPE
             } else {

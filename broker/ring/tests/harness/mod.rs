@@ -9,16 +9,16 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use ring::{ConnId, Driver, Event, Gather, ReceiveEnd};
 
-pub use real::Real;
-pub use simulated::{Calm, Rough};
+pub(crate) use real::Real;
+pub(crate) use simulated::{Calm, Rough, with_seeds};
 
 /// What a case wants of its driver.
 #[derive(Clone, Copy)]
-pub struct Options {
-    pub capacity: u32,
-    pub buffers: u16,
-    pub buffer_bytes: u32,
-    pub submission_entries: u32,
+pub(crate) struct Options {
+    pub(crate) capacity: u32,
+    pub(crate) buffers: u16,
+    pub(crate) buffer_bytes: u32,
+    pub(crate) submission_entries: u32,
 }
 
 impl Default for Options {
@@ -34,17 +34,19 @@ impl Default for Options {
 
 /// How a client's connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub(crate) enum End {
     Stream,
     Reset,
 }
 
 /// A kind of world.
-pub trait Harness {
+pub(crate) trait Harness {
     type Driver: Driver;
     type Client;
     /// A turn with a deadline waits for it in real time.
     const WAITS: bool;
+    /// More than the socket buffers take.
+    const HUGE_BYTES: usize;
 
     fn new(options: Options) -> Self;
     fn driver(&mut self) -> &mut Self::Driver;
@@ -64,12 +66,12 @@ pub trait Harness {
     fn socket_write(&mut self, socket: &OwnedFd, bytes: &[u8]);
 }
 
-pub type Events<H> = Vec<Event<<<H as Harness>::Driver as Driver>::Buf>>;
+pub(crate) type Events<H> = Vec<Event<<<H as Harness>::Driver as Driver>::Buf>>;
 
 /// A case under way: the world, and what the driver reported and nobody asked for yet.
-pub struct Run<H: Harness> {
-    pub world: H,
-    pub events: Events<H>,
+pub(crate) struct Run<H: Harness> {
+    pub(crate) world: H,
+    pub(crate) events: Events<H>,
 }
 
 /// Turns until a case gives up: about ten seconds of the real driver.
@@ -77,18 +79,18 @@ const TURNS_MAX: u32 = 1_000;
 const TURN_NS: u64 = 10_000_000;
 
 impl<H: Harness> Run<H> {
-    pub fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         Self {
             world: H::new(options),
             events: Vec::new(),
         }
     }
 
-    pub fn driver(&mut self) -> &mut H::Driver {
+    pub(crate) fn driver(&mut self) -> &mut H::Driver {
         self.world.driver()
     }
 
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         let driver = self.world.driver();
         let deadline = driver.now() + TURN_NS;
         driver
@@ -97,14 +99,14 @@ impl<H: Harness> Run<H> {
     }
 
     /// Turns until nothing has happened for a while.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..if H::WAITS { 5 } else { 100 } {
             self.turn();
         }
     }
 
     /// The first event that `pick` likes; turns until there is one.
-    pub fn next<T>(
+    pub(crate) fn next<T>(
         &mut self,
         what: &str,
         mut pick: impl FnMut(&mut Event<<H::Driver as Driver>::Buf>) -> Option<T>,
@@ -122,7 +124,7 @@ impl<H: Harness> Run<H> {
     }
 
     /// Turns until `done` says so.
-    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         for _ in 0..TURNS_MAX {
             if done(self) {
                 return;
@@ -135,21 +137,27 @@ impl<H: Harness> Run<H> {
     // ---- shorthands
 
     /// A connection and its client. Accepting goes on afterwards, or not, as before.
-    pub fn pair(&mut self) -> (ConnId, H::Client) {
+    pub(crate) fn pair(&mut self) -> (ConnId, H::Client) {
         let client = self.world.connect();
         (self.accepted(), client)
     }
 
-    pub fn accepted(&mut self) -> ConnId {
-        self.driver().accept();
-        self.next("Accepted", |event| match event {
-            Event::Accepted { conn } => Some(*conn),
-            _ => None,
-        })
+    pub(crate) fn accepted(&mut self) -> ConnId {
+        loop {
+            self.driver().accept();
+            let accepted = self.next("Accepted", |event| match event {
+                Event::Accepted { conn } => Some(Some(*conn)),
+                Event::AcceptEnded { .. } => Some(None),
+                _ => None,
+            });
+            if let Some(conn) = accepted {
+                return conn;
+            }
+        }
     }
 
     /// Sends all of it, however many sends that takes.
-    pub fn send_all(&mut self, conn: ConnId, gather: Gather, from: usize) {
+    pub(crate) fn send_all(&mut self, conn: ConnId, gather: Gather, from: usize) {
         let mut from = from;
         while from < gather.len() {
             self.driver().send(conn, gather.clone(), from);
@@ -157,7 +165,7 @@ impl<H: Harness> Run<H> {
         }
     }
 
-    pub fn sent(&mut self, of: ConnId) -> Result<usize, i32> {
+    pub(crate) fn sent(&mut self, of: ConnId) -> Result<usize, i32> {
         self.next("Sent", |event| match event {
             Event::Sent { conn, result, .. } if *conn == of => Some(*result),
             _ => None,
@@ -165,7 +173,7 @@ impl<H: Harness> Run<H> {
     }
 
     /// Receives until `len` bytes are there; starts again whenever the receive ended but may go on.
-    pub fn receive_exactly(&mut self, of: ConnId, len: usize) -> Vec<u8> {
+    pub(crate) fn receive_exactly(&mut self, of: ConnId, len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.driver().receive(of);
         while bytes.len() < len {
@@ -188,7 +196,7 @@ impl<H: Harness> Run<H> {
     }
 
     /// How the receive of `of` ends for good; what arrives before is dropped.
-    pub fn receive_end(&mut self, of: ConnId) -> ReceiveEnd {
+    pub(crate) fn receive_end(&mut self, of: ConnId) -> ReceiveEnd {
         self.driver().receive(of);
         loop {
             let end = self.next("ReceiveEnded", |event| match event {
@@ -206,7 +214,7 @@ impl<H: Harness> Run<H> {
         }
     }
 
-    pub fn client_reads(&mut self, client: &mut H::Client, len: usize) -> Vec<u8> {
+    pub(crate) fn client_reads(&mut self, client: &mut H::Client, len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.until("the client's reading", |run| {
             bytes.extend(run.world.read(client));
@@ -216,7 +224,7 @@ impl<H: Harness> Run<H> {
         bytes
     }
 
-    pub fn client_end(&mut self, client: &mut H::Client) -> End {
+    pub(crate) fn client_end(&mut self, client: &mut H::Client) -> End {
         let mut end = None;
         self.until("the client's end", |run| {
             drop(run.world.read(client));
@@ -226,12 +234,12 @@ impl<H: Harness> Run<H> {
         end.expect("just seen")
     }
 
-    pub fn close(&mut self, conn: ConnId) {
+    pub(crate) fn close(&mut self, conn: ConnId) {
         self.driver().close(conn);
         self.closed(conn);
     }
 
-    pub fn closed(&mut self, of: ConnId) {
+    pub(crate) fn closed(&mut self, of: ConnId) {
         self.next("Closed", |event| match event {
             Event::Closed { conn } if *conn == of => Some(()),
             _ => None,
@@ -239,7 +247,7 @@ impl<H: Harness> Run<H> {
     }
 
     /// Everything reported about a connection so far, but for what was picked.
-    pub fn events_of(&self, of: ConnId) -> usize {
+    pub(crate) fn events_of(&self, of: ConnId) -> usize {
         let is_of = |event: &&Event<<H::Driver as Driver>::Buf>| match event {
             Event::Accepted { conn }
             | Event::Received { conn, .. }
@@ -254,14 +262,14 @@ impl<H: Harness> Run<H> {
 }
 
 /// `len` bytes that differ from place to place.
-pub fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8)
         .collect()
 }
 
 /// `bytes` in `parts` ranges.
-pub fn in_parts(bytes: &[u8], parts: usize) -> Gather {
+pub(crate) fn in_parts(bytes: &[u8], parts: usize) -> Gather {
     let size = bytes.len().div_ceil(parts);
     Gather::many(bytes.chunks(size).map(Bytes::copy_from_slice).collect())
 }

@@ -9,12 +9,12 @@ use ring::uring::{Setup, UringDriver};
 
 use super::{End, Harness, Options};
 
-pub struct Real {
+pub(crate) struct Real {
     driver: Option<UringDriver>,
     addr: SocketAddr,
 }
 
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     end: Option<End>,
 }
@@ -30,6 +30,7 @@ impl Harness for Real {
     type Driver = UringDriver;
     type Client = Client;
     const WAITS: bool = true;
+    const HUGE_BYTES: usize = 24 << 20;
 
     fn new(options: Options) -> Self {
         let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1)

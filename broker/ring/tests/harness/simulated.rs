@@ -1,24 +1,39 @@
 //! The simulated driver: once in a network without faults, once in one that loses no connection but does
 //! everything else that it may.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
 use ring::sim::{Chance, ClientEnd, ClientId, Faults, SimDriver, World};
 
 use super::{End, Harness, Options};
 
-pub struct Simulated<const ROUGH: bool> {
+pub(crate) struct Simulated<const ROUGH: bool> {
     world: World,
     driver: Option<SimDriver>,
 }
 
-pub type Calm = Simulated<false>;
-pub type Rough = Simulated<true>;
+pub(crate) type Calm = Simulated<false>;
+pub(crate) type Rough = Simulated<true>;
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs a case once per seed; the last one printed is the one that failed.
+pub(crate) fn with_seeds(case: impl Fn()) {
+    for seed in 0..25 {
+        println!("seed {seed}");
+        SEED.set(seed);
+        case();
+    }
+}
 
 impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
     type Driver = SimDriver;
     type Client = ClientId;
     const WAITS: bool = false;
+    const HUGE_BYTES: usize = 256 << 10;
 
     fn new(options: Options) -> Self {
         // Cases that fill the table say themselves when it is full.
@@ -26,7 +41,7 @@ impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
             table_full: Chance(0),
             ..Faults::ROUGH
         };
-        let world = World::new(0x5eed, if ROUGH { rough } else { Faults::NONE });
+        let world = World::new(SEED.get(), if ROUGH { rough } else { Faults::NONE });
         let driver = world.driver(
             options.capacity,
             options.buffers.into(),
