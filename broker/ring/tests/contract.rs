@@ -614,6 +614,7 @@ fn more_operations_than_the_queue_holds_all_happen<H: Harness>() {
     const CONNS: usize = 60;
     let mut run = Run::<H>::new(Options {
         submission_entries: 8,
+        buffers: 64,
         ..Options::default()
     });
     let mut pairs: Vec<_> = (0..CONNS).map(|_| run.pair()).collect();
