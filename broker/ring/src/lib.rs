@@ -8,6 +8,7 @@
 //! | [`sim`] | a simulated network with a seeded clock, for deterministic tests |
 //! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
 //! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
+//! | [`floor`] | the measuring stick: bare sends and nothing else |
 //! | [`limits`] | how many descriptors the process may open |
 //!
 //! The rule that makes the crate sound: **an operation may name only memory that this crate owns, and
@@ -17,6 +18,7 @@
 
 mod clock;
 mod driver;
+pub mod floor;
 mod gather;
 pub mod limits;
 pub mod listen;

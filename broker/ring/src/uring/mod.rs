@@ -11,7 +11,7 @@
 //! | `enter` | the system call |
 //!
 //! Invariants:
-//! - the kernel's table of direct descriptors and [`Slots`] agree: the index the kernel chose at accept is
+//! - the kernel's table of direct descriptors and `Slots` agree: the index the kernel chose at accept is
 //!   the connection's slot, and it is vacated only after the close operation, which is queued only when
 //!   nothing else of that connection is in flight;
 //! - `outstanding` is the number of operations whose final completion has not been seen;
