@@ -12,6 +12,8 @@
 //! What is no WebSocket goes, with its socket, to [`control`]. Imports go one way:
 //! `ring` <- [`limits`], [`topics`] <- [`shard`] <- [`control`] <- `main`.
 
+pub mod config;
+pub mod control;
 pub mod limits;
 pub mod origin;
 pub mod shard;

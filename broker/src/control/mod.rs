@@ -1,0 +1,121 @@
+//! The control plane: everything that is not a WebSocket frame, on one thread with the tokio-uring runtime.
+//!
+//! | step | file |
+//! | --- | --- |
+//! | a shard hands over a socket whose request is no WebSocket handshake | [`serve`] |
+//! | its first bytes, already read, come first again; a peer that reads nothing is given up | [`rewind`], [`patience`] |
+//! | the request finds its handler | [`routes`] |
+//! | a browser's request may come from the broker's own pages and allowed origins only | [`origins`] |
+//! | `POST /pub/{topic}` is sequenced by the topic's home | [`publish`] |
+//! | a WebSocket handshake goes back to a shard | [`upgrade`] |
+//! | the counters, the page, refusals as one JSON sentence | [`stats`], [`page`], [`refusal`] |
+//!
+//! [`shards`] starts the data plane and tells when a shard has ended; [`crash`] ends the process when a
+//! thread panics. This file is the life of the broker: start, signals, shutdown.
+//!
+//! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads,
+//! bodies, waits. After the first signal nothing new is published; what was accepted is delivered.
+
+pub mod crash;
+mod origins;
+mod page;
+mod patience;
+mod publish;
+mod refusal;
+mod rewind;
+mod routes;
+mod serve;
+pub mod shards;
+mod stats;
+mod upgrade;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+use self::routes::App;
+use self::serve::Server;
+use self::shards::Shards;
+use crate::limits::Limits;
+use crate::shard::link::{Links, Order};
+use crate::topics::registry::ShardId;
+
+/// Between two looks at a shard's full queue of orders.
+const QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// Runs the control plane on this thread until a signal has ended the broker. `ready` is called once, when
+/// requests are answered and signals are heard.
+///
+/// # Errors
+/// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
+pub fn run(links: Arc<Links>, limits: Arc<Limits>, mut shards: Shards, ready: impl FnOnce()) -> Result<(), String> {
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
+        .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let app = App::new(links, limits);
+        let server = Server::start(&app);
+        ready();
+        tokio::select! {
+            () = signals.next() => shut_down(&app, server, shards, signals).await,
+            failure = shards.failure() => Err(failure),
+        }
+    })
+}
+
+/// Stops accepting, lets requests and shards finish, within the grace period.
+async fn shut_down(app: &App, server: Server, mut shards: Shards, mut signals: Signals) -> Result<(), String> {
+    let grace = app.limits().shutdown_grace;
+    app.stop();
+    let finish = async {
+        for shard in 0..app.shards() {
+            order(app.links(), shard, Order::Shutdown).await;
+        }
+        shards.all_ended().await?;
+        server.idle().await;
+        Ok(())
+    };
+    tokio::select! {
+        finished = timeout(grace, finish) => match finished {
+            Ok(result) => result,
+            Err(_) => Err(format!(
+                "the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut"
+            )),
+        },
+        () = signals.next() => Err("ended at once by a second signal: connections were cut".to_owned()),
+    }
+}
+
+/// Gives an order however long the shard's queue is full.
+async fn order(links: &Links, shard: ShardId, mut order: Order) {
+    while let Err(full) = links.order(shard, order) {
+        order = full;
+        sleep(QUEUE_PAUSE).await;
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Cancel safe.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Which request goes to which handler, and what the handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router, middleware};
+use serde_json::json;
+use tokio::sync::{Semaphore, watch};
+
+use super::refusal::Refusal;
+use super::serve::CONNECTIONS_MAX;
+use super::{origins, page, publish, stats, upgrade};
+use crate::limits::Limits;
+use crate::shard::link::Links;
+use crate::topics::registry::ShardId;
+
+/// The broker's version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What the shards run on.
+pub(super) const DRIVER: &str = "io_uring";
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct App(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    links: Arc<Links>,
+    limits: Arc<Limits>,
+    started: Instant,
+    stopping: watch::Sender<bool>,
+    /// A permit per HTTP connection.
+    room: Arc<Semaphore>,
+    /// The shard that gets the next adopted WebSocket.
+    next_shard: AtomicU16,
+}
+
+impl App {
+    pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>) -> Self {
+        Self(Arc::new(Shared {
+            links,
+            limits,
+            started: Instant::now(),
+            stopping: watch::Sender::new(false),
+            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            next_shard: AtomicU16::new(0),
+        }))
+    }
+
+    /// From now on nothing new is published and connections end after the request under way.
+    pub(super) fn stop(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Waits for [`App::stop`].
+    pub(super) async fn stopping(&self) {
+        // The sender lives in here, so the channel stays open.
+        let _ = self.0.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.0.stopping.borrow()
+    }
+
+    pub(super) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(super) fn room(&self) -> &Arc<Semaphore> {
+        &self.0.room
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(super) fn shards(&self) -> ShardId {
+        ShardId::try_from(self.0.links.inboxes.len()).expect("links were made for that many")
+    }
+
+    /// Each shard in turn.
+    pub(super) fn next_shard(&self) -> ShardId {
+        self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards()
+    }
+}
+
+/// All that answers HTTP.
+pub(super) fn router(app: App) -> Router {
+    let socket = || any(websocket_only);
+    let topic = || post(publish::publish).get(websocket_only);
+    Router::new()
+        .route("/pub", topic())
+        .route("/pub/", topic())
+        .route("/pub/{*topic}", topic())
+        .route("/sub/{*filter}", socket())
+        .route("/bus/{*topic}", socket())
+        .route("/ws", socket())
+        .route("/healthz", get(health))
+        .route("/api/stats", get(stats::show))
+        .merge(page::routes())
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer))
+        .layer(middleware::from_fn_with_state(app.clone(), origins::check))
+        .with_state(app)
+}
+
+/// Whether the broker takes connections, for load balancers.
+async fn health(State(app): State<App>) -> Response {
+    let (code, status) = match app.is_stopping() {
+        false => (StatusCode::OK, "ok"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    let body = json!({ "status": status, "version": VERSION, "driver": DRIVER, "shards": app.shards() });
+    (code, Json(body)).into_response()
+}
+
+/// RFC 9110 §15.5.22: says which protocol would be right.
+async fn websocket_only() -> Response {
+    let refusal = Refusal::new(
+        StatusCode::UPGRADE_REQUIRED,
+        "A WebSocket lives here: connect with new WebSocket(...); publish over HTTP with POST /pub/{topic}.",
+    );
+    ([(header::UPGRADE, "websocket"), (header::CONNECTION, "Upgrade")], refusal).into_response()
+}
+
+async fn nothing_here(request: Request) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("There is nothing at {}.", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> Refusal {
+    let sentence = format!("{} does not answer {}.", request.uri().path(), request.method());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+}

@@ -1,0 +1,112 @@
+//! From a handed-over socket to served requests: hyper on tokio's sockets, one task per connection.
+//!
+//! Not responsible for what requests mean ([`routes`]). Each connection's requests are answered one after
+//! the other, in the order they came, so pipelined publishes keep their order.
+//!
+//! Bounds: [`CONNECTIONS_MAX`] connections; heads by size, fields and time (hyper); bodies by size and time
+//! ([`publish`]); answers by the peer's patience ([`Patience`]).
+//!
+//! [`routes`]: super::routes
+//! [`publish`]: super::publish
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::patience::Patience;
+use super::rewind::Rewind;
+use super::routes::{App, router};
+use crate::limits::Limits;
+use crate::shard::link::Handover;
+
+/// HTTP connections at the same time. Beyond: 503, and the connection is closed.
+pub(super) const CONNECTIONS_MAX: usize = 4096;
+
+/// What hyper reads and writes; comes back when a connection is upgraded.
+pub(super) type Stream = TokioIo<Rewind<Patience<TcpStream>>>;
+
+/// The running server.
+#[derive(Debug)]
+pub(super) struct Server {
+    room: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Serves what shards hand over, on this runtime, for as long as it runs.
+    pub(super) fn start(app: &App) -> Self {
+        let room = Arc::clone(app.room());
+        tokio::task::spawn_local(accept(app.clone()));
+        Self { room }
+    }
+
+    /// Waits until no connection is open.
+    pub(super) async fn idle(&self) {
+        // One permit per connection; the semaphore is never closed.
+        let _ = self.room.acquire_many(CONNECTIONS_MAX as u32).await;
+    }
+}
+
+async fn accept(app: App) {
+    let router = router(app.clone());
+    loop {
+        let handover = app.links().handovers.next().await;
+        match Arc::clone(app.room()).try_acquire_owned() {
+            Ok(permit) => drop(tokio::task::spawn_local(serve(app.clone(), router.clone(), handover, permit))),
+            Err(_) => drop(tokio::task::spawn_local(refuse(handover))),
+        }
+    }
+}
+
+async fn serve(app: App, router: Router, handover: Handover, _permit: OwnedSemaphorePermit) {
+    let Ok(socket) = stream(handover.socket) else {
+        return; // Only a socket that is already broken cannot be registered.
+    };
+    let patient = Patience::new(socket, app.limits().ping_timeout);
+    let io: Stream = TokioIo::new(Rewind::new(patient, Bytes::from(handover.read)));
+    let mut http = http(app.limits());
+    // While the broker stops, a connection gets its one answer.
+    http.keep_alive(!app.is_stopping());
+    let mut connection = pin!(http.serve_connection(io, TowerToHyperService::new(router)).with_upgrades());
+    tokio::select! {
+        biased;
+        // Errors are the peer's: a reset, a malformed or late head; hyper has answered what it could.
+        _ = connection.as_mut() => return,
+        () = app.stopping() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+fn http(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake_timeout)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .pipeline_flush(true);
+    http
+}
+
+fn stream(socket: std::os::fd::OwnedFd) -> io::Result<TcpStream> {
+    let socket = std::net::TcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    socket.set_nodelay(true)?;
+    TcpStream::from_std(socket)
+}
+
+async fn refuse(handover: Handover) {
+    const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
+        Connection: close\r\n\r\n";
+    if let Ok(mut socket) = stream(handover.socket) {
+        // A new connection's send buffer is empty: this does not wait.
+        let _ = socket.write_all(TOO_MANY).await;
+    }
+}

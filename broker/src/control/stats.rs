@@ -1,0 +1,76 @@
+//! `GET /api/stats`: the shards' counters, summed and one by one.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::routes::{App, DRIVER, VERSION};
+use super::serve::CONNECTIONS_MAX;
+use crate::shard::link::Links;
+use crate::shard::stats::{Snapshot, Stats};
+
+/// The answer. Fields of [`Snapshot`] are explained at [`Stats`].
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    version: &'static str,
+    driver: &'static str,
+    uptime_ms: u64,
+    /// Gauge: topics and filters that somebody publishes, subscribes to or remembers.
+    topics_registered: usize,
+    /// Gauge: HTTP connections that the control plane holds.
+    http_connections: usize,
+    totals: Snapshot,
+    /// By number.
+    shards: Vec<Snapshot>,
+}
+
+/// The handler.
+pub(super) async fn show(State(app): State<App>) -> Json<Report> {
+    let http_connections = CONNECTIONS_MAX - app.room().available_permits();
+    Json(report(app.links(), app.started().elapsed(), http_connections))
+}
+
+fn report(links: &Links, uptime: Duration, http_connections: usize) -> Report {
+    let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
+    let mut totals = Snapshot::default();
+    shards.iter().for_each(|shard| totals += *shard);
+    Report {
+        version: VERSION,
+        driver: DRIVER,
+        uptime_ms: uptime.as_millis() as u64,
+        topics_registered: links.registry.len(),
+        http_connections,
+        totals,
+        shards,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_sums_and_every_counter_has_its_name() {
+        let links = Links::new(2, 0, 1);
+        links.stats[0].messages_out.add(3);
+        links.stats[1].messages_out.add(4);
+        links.stats[1].dropped_slow.add(1);
+        let topic = links.registry.resolve("demo");
+        let json = serde_json::to_value(report(&links, Duration::from_millis(1500), 5)).unwrap();
+        links.registry.release(topic);
+        assert_eq!(json["version"], VERSION);
+        assert_eq!(json["driver"], "io_uring");
+        assert_eq!(json["uptime_ms"], 1500);
+        assert_eq!(json["topics_registered"], 1);
+        assert_eq!(json["http_connections"], 5);
+        assert_eq!(json["totals"]["messages_out"], 7);
+        assert_eq!(json["totals"]["dropped_slow"], 1);
+        assert_eq!(json["shards"].as_array().unwrap().len(), 2);
+        assert_eq!(json["shards"][0]["messages_out"], 3);
+        for name in ["connections", "subscriptions", "topics", "messages_in", "sends", "bytes_out", "accepted"] {
+            assert_eq!(json["totals"][name], 0, "{name}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A WebSocket handshake on a connection that the control plane already has: proxies and browsers reuse
+//! connections. Same rules, refusals and origins as a handshake that a shard reads, because the same
+//! parser judges it; then the socket goes to a shard for good.
+//!
+//! RFC 6455 §4.2; RFC 9110 §7.8. Bytes that follow the head belong to the WebSocket and go with it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use protocol::head::{self, Endpoint, Head, HeadLimits, Upgrade};
+use tokio::time::timeout;
+
+use super::routes::App;
+use super::serve::Stream;
+use super::{order, origins};
+use crate::limits::Limits;
+use crate::origin;
+use crate::shard::link::{Adopt, Order, Purpose};
+
+/// How long an upgraded socket waits for room in a shard's queue before it is closed.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Answers handshakes; lets everything else through to the routes.
+pub(super) async fn answer(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return next.run(request).await;
+    }
+    let raw = raw_head(&request);
+    match head::parse(&raw, &head_limits(app.limits(), raw.len())) {
+        Ok(Head::Upgrade(upgrade)) => {
+            if !origin::allowed(upgrade.origin, upgrade.host, &app.limits().origins) {
+                return origins::refused().into_response();
+            }
+            if app.is_stopping() {
+                return refuse(&head::Refusal::new(503, "The broker is shutting down."));
+            }
+            let purpose = purpose(&upgrade.endpoint);
+            let on_upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(hand_to_shard(app, purpose, on_upgrade));
+            switch(&upgrade)
+        }
+        Ok(Head::Http) => next.run(request).await,
+        Ok(Head::Partial) => refuse(&head::Refusal::new(400, "The request head is malformed.")),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// The head as the client sent it, up to white space and the case of names.
+fn raw_head(request: &Request) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(1024);
+    raw.extend_from_slice(format!("{} {} {:?}\r\n", request.method(), request.uri(), request.version()).as_bytes());
+    for (name, value) in request.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            raw.extend_from_slice(part);
+        }
+    }
+    raw.extend_from_slice(b"\r\n");
+    raw
+}
+
+/// The size was checked when the head was read; as written here it may differ by a few bytes.
+fn head_limits(limits: &Limits, raw_len: usize) -> HeadLimits {
+    HeadLimits {
+        head_bytes_max: limits.head_bytes_max.max(raw_len),
+        headers_max: limits.headers_max,
+        topic_len_max: limits.topic_bytes_max,
+    }
+}
+
+fn purpose(endpoint: &Endpoint<'_>) -> Purpose {
+    match endpoint {
+        Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.to_string()),
+        Endpoint::Publish(topic) => Purpose::Publish(topic.to_string()),
+        Endpoint::Bus(topic) => Purpose::Bus(topic.to_string()),
+        Endpoint::Multi => Purpose::Multi,
+    }
+}
+
+fn switch(upgrade: &Upgrade<'_>) -> Response {
+    let accept = HeaderValue::from_bytes(&upgrade.accept).expect("base64 is a field's value");
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(subprotocol) = upgrade.subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    }
+    response
+}
+
+/// Like `protocol::head::Refusal::write_to`, in hyper's terms.
+fn refuse(refusal: &head::Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = (status, format!("{}\n", refusal.reason)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    match status {
+        StatusCode::UPGRADE_REQUIRED => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade, close"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// Waits until the 101 is sent, then gives the socket away. A client that breaks off meanwhile is gone.
+async fn hand_to_shard(app: App, purpose: Purpose, on_upgrade: OnUpgrade) {
+    let Ok(upgraded) = on_upgrade.await else { return };
+    let Ok((socket, read)) = parts(upgraded) else { return };
+    let adopt = Order::Adopt(Adopt { socket, purpose, read });
+    let shard = app.next_shard();
+    // A shard that takes no orders for that long is overloaded: dropping the socket closes it.
+    let _ = timeout(QUEUE_PATIENCE, order(app.links(), shard, adopt)).await;
+}
+
+/// The socket, and what was read of it beyond the head.
+fn parts(upgraded: Upgraded) -> io::Result<(OwnedFd, Vec<u8>)> {
+    let parts = upgraded.downcast::<Stream>().map_err(|_| io::ErrorKind::Unsupported)?;
+    let (patience, early) = parts.io.into_inner().into_parts();
+    let mut read = Vec::from(parts.read_buf);
+    read.extend_from_slice(&early);
+    Ok((patience.into_inner().into_std()?.into(), read))
+}

@@ -1,0 +1,306 @@
+// The page at `/`: one topic over one WebSocket at /bus/{topic}. What it shows comes from the network, so
+// everything goes into the document as text, never as markup.
+'use strict';
+
+const SHOWN_MAX = 300; // list items
+const TEXT_MAX = 4000; // characters of one message that are shown
+const HEX_MAX = 256; // bytes of one binary message that are shown
+const AWAITED_MAX = 1000; // own messages that may be on their way
+const BACKOFF_MIN_MS = 250;
+const BACKOFF_MAX_MS = 10_000;
+const STABLE_MS = 5000; // a connection that lived this long was a good one
+const STATS_EVERY_MS = 2000;
+
+const by = (id) => document.getElementById(id);
+const ui = {
+  state: by('state'), detail: by('detail'), compose: by('compose'), topic: by('topic'), problem: by('topic-problem'),
+  message: by('message'), send: by('send'), count: by('count'), noun: by('count-noun'), current: by('current'),
+  messages: by('messages'), clear: by('clear'),
+};
+
+// ---- topics and addresses
+
+/** Why the broker would refuse this topic, or ''. Its own rules are in protocol/src/topic.rs. */
+function topicProblem(topic) {
+  if (topic === '') return 'Give the topic a name.';
+  if (new TextEncoder().encode(topic).length > 255) return 'A topic has at most 255 bytes.';
+  if (/[+#]/.test(topic)) return 'Only subscriptions may use + and #; name one topic here.';
+  if (topic.startsWith('$')) return 'Topics that begin with $ belong to the broker.';
+  if (/\p{Cc}/u.test(topic)) return 'A topic has no control characters.';
+  if (topic.split('/').includes('')) return 'A topic has no empty level: no / at either end, nor two in a row.';
+  return '';
+}
+
+function pathOf(topic) {
+  const level = (text) => encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16)}`);
+  return topic.split('/').map(level).join('/');
+}
+
+const socketBase = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}`;
+
+function showTopic(topic) {
+  const path = pathOf(topic);
+  ui.current.textContent = topic;
+  by('curl').textContent = `curl -d 'hello' ${location.origin}/pub/${path}`;
+  by('wscat').textContent = `wscat -c ${socketBase}/bus/${path}`;
+  by('console').textContent =
+    `const ws = new WebSocket('${socketBase}/bus/${path}'); ws.onmessage = (m) => console.log(m.data);\n` +
+    `ws.onopen = () => ws.send('hello');`;
+  history.replaceState(null, '', topic === 'demo' ? location.pathname : `#${encodeURIComponent(topic)}`);
+  document.title = `${topic} · Ringyard`;
+}
+
+// ---- the connection
+
+let topic = '';
+let socket = null;
+let retries = 0;
+let retryTimer = 0;
+let openedAt = 0;
+
+function show(state, detail = '') {
+  ui.state.textContent = state;
+  ui.state.dataset.state = state;
+  ui.detail.textContent = detail;
+  ui.send.disabled = state !== 'open';
+}
+
+function join(next) {
+  topic = next;
+  retries = 0;
+  showTopic(topic);
+  clearList();
+  connect('connecting');
+}
+
+function connect(state) {
+  clearTimeout(retryTimer);
+  awaited.clear();
+  if (socket) socket.close(1000);
+  show(state);
+  const mine = new WebSocket(`${socketBase}/bus/${pathOf(topic)}`);
+  socket = mine;
+  mine.binaryType = 'arraybuffer';
+  // A socket that was replaced has nothing to say any more.
+  mine.onopen = () => {
+    if (mine !== socket) return;
+    openedAt = performance.now();
+    show('open');
+  };
+  mine.onmessage = (event) => {
+    if (mine === socket) received(event.data);
+  };
+  mine.onclose = (event) => {
+    if (mine === socket) lost(event);
+  };
+}
+
+/** Comes back after a pause that grows and differs from page to page, so that a broker that restarts is not
+ *  met by all its pages at once. */
+function lost(event) {
+  if (openedAt !== 0 && performance.now() - openedAt > STABLE_MS) retries = 0;
+  openedAt = 0;
+  const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** retries);
+  const pause = ceiling * (0.5 + Math.random() / 2);
+  retries += 1;
+  const why = event.reason || (event.code === 1006 ? 'no connection' : `code ${event.code}`);
+  show('reconnecting', `${why}, again in ${(pause / 1000).toFixed(1)} s`);
+  retryTimer = setTimeout(() => connect('reconnecting'), pause);
+}
+
+function hurry() {
+  if (socket && socket.readyState === WebSocket.CLOSED) {
+    retries = 0;
+    connect('reconnecting');
+  }
+}
+addEventListener('online', hurry);
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) hurry();
+});
+
+// ---- messages
+
+/** Text of own messages on their way -> when each was sent. */
+const awaited = new Map();
+let count = 0;
+let fresh = [];
+let flushing = 0;
+
+function send(text) {
+  const times = awaited.get(text) ?? [];
+  if (times.length + awaited.size < AWAITED_MAX) {
+    times.push(performance.now());
+    awaited.set(text, times);
+  }
+  socket.send(text);
+}
+
+/** When this own message was sent, the first of its kind if there are several; undefined if it is not ours. */
+function sentAt(text) {
+  const times = awaited.get(text);
+  const at = times?.shift();
+  if (times?.length === 0) awaited.delete(text);
+  return at;
+}
+
+function received(data) {
+  const now = performance.now();
+  const sent = typeof data === 'string' ? sentAt(data) : undefined;
+  count += 1;
+  fresh.push({ data, took: sent === undefined ? undefined : now - sent, at: new Date() });
+  if (fresh.length > SHOWN_MAX) fresh.shift();
+  if (!flushing) flushing = setTimeout(flush, 0); // one change of the document per burst
+}
+
+function flush() {
+  flushing = 0;
+  ui.count.textContent = count.toLocaleString('en');
+  ui.noun.textContent = count === 1 ? 'message' : 'messages';
+  ui.messages.prepend(...fresh.reverse().map(item));
+  fresh = [];
+  while (ui.messages.childElementCount > SHOWN_MAX) ui.messages.lastElementChild.remove();
+}
+
+function item({ data, took, at }) {
+  const li = document.createElement('li');
+  li.dataset.testid = 'item';
+  const text = document.createElement('span');
+  text.className = 'text';
+  if (typeof data === 'string') {
+    text.textContent = data.length > TEXT_MAX ? `${data.slice(0, TEXT_MAX)}… (${data.length} characters)` : data;
+  } else {
+    li.classList.add('binary');
+    text.textContent = hexDump(new Uint8Array(data));
+  }
+  if (text.textContent === '') {
+    li.classList.add('empty-payload');
+    text.textContent = '(empty)';
+  }
+  const when = document.createElement('span');
+  when.className = 'took';
+  when.title = at.toLocaleString();
+  if (took === undefined) {
+    when.textContent = clock(at);
+  } else {
+    li.classList.add('own');
+    when.textContent = `${took < 100 ? took.toFixed(1) : Math.round(took)} ms`;
+    when.title = `There and back; arrived ${when.title}`;
+  }
+  li.append(text, when);
+  return li;
+}
+
+function clock(at) {
+  const two = (n) => String(n).padStart(2, '0');
+  const ms = String(at.getMilliseconds()).padStart(3, '0');
+  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${ms}`;
+}
+
+/** Offset, bytes, and what of them is ASCII, eight to a line. */
+function hexDump(bytes) {
+  const lines = [`${bytes.length} byte${bytes.length === 1 ? '' : 's'}, binary`];
+  const shown = bytes.subarray(0, HEX_MAX);
+  for (let at = 0; at < shown.length; at += 8) {
+    const row = [...shown.subarray(at, at + 8)];
+    const hex = row.map((b) => b.toString(16).padStart(2, '0')).join(' ');
+    const ascii = row.map((b) => (b >= 0x20 && b < 0x7f ? String.fromCharCode(b) : '·')).join('');
+    lines.push(`${at.toString(16).padStart(4, '0')}  ${hex.padEnd(23)}  ${ascii}`);
+  }
+  if (bytes.length > HEX_MAX) lines.push('…');
+  return lines.join('\n');
+}
+
+function clearList() {
+  count = 0;
+  fresh = [];
+  ui.messages.replaceChildren();
+  flush();
+}
+
+// ---- controls
+
+/** Joins the topic in the field if it is another one; says whether the field holds a valid one. */
+function takeTopic() {
+  const wanted = ui.topic.value.trim();
+  const problem = topicProblem(wanted);
+  ui.problem.textContent = problem;
+  ui.topic.setAttribute('aria-invalid', String(problem !== ''));
+  if (problem === '' && wanted !== topic) join(wanted);
+  return problem === '';
+}
+
+ui.topic.addEventListener('change', takeTopic);
+ui.topic.addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter') return;
+  event.preventDefault();
+  if (takeTopic()) ui.message.focus();
+});
+ui.message.addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  ui.compose.requestSubmit();
+});
+ui.compose.addEventListener('submit', (event) => {
+  event.preventDefault();
+  if (!takeTopic() || socket.readyState !== WebSocket.OPEN) return;
+  send(ui.message.value);
+  ui.message.select();
+  ui.message.focus();
+});
+ui.clear.addEventListener('click', clearList);
+
+for (const button of document.querySelectorAll('.copy')) {
+  const label = button.firstElementChild;
+  button.addEventListener('click', async () => {
+    const code = by(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      label.textContent = 'Copied';
+    } catch {
+      // Browsers lend the clipboard to secure pages only.
+      getSelection().selectAllChildren(code);
+      label.textContent = 'Selected';
+    }
+    setTimeout(() => { label.textContent = 'Copy'; }, 1500);
+  });
+}
+
+// ---- the broker's counters
+
+async function showStats() {
+  if (document.hidden) return;
+  try {
+    const answer = await fetch('/api/stats');
+    const { version, driver, shards, totals } = await answer.json();
+    const figures = {
+      connections: totals.connections, subscriptions: totals.subscriptions, in: totals.messages_in, out: totals.messages_out,
+    };
+    for (const [name, value] of Object.entries(figures)) by(`stat-${name}`).textContent = value.toLocaleString('en');
+    const plural = shards.length === 1 ? '' : 's';
+    by('stat-about').textContent = `Ringyard ${version}, ${shards.length} shard${plural} on ${driver}.`;
+  } catch {
+    by('stat-about').textContent = 'The broker does not answer.';
+  }
+}
+
+setInterval(showStats, STATS_EVERY_MS);
+showStats();
+
+// ---- start
+
+function topicOfAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return '';
+  }
+}
+
+const start = topicOfAddress();
+ui.topic.value = topicProblem(start) === '' ? start : 'demo';
+takeTopic();
+addEventListener('hashchange', () => {
+  ui.topic.value = topicOfAddress() || 'demo';
+  takeTopic();
+});
