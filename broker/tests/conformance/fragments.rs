@@ -37,7 +37,9 @@ fn fragments_byte_by_byte() {
         masked(FIN, b"message"),
     ]
     .concat();
-    stream.iter().for_each(|byte| drop(client.bytes(&[*byte])));
+    for byte in stream {
+        client.bytes(&[byte]);
+    }
     client.expect(FIN | TEXT, b"one message");
 }
 

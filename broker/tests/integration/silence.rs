@@ -15,7 +15,7 @@ use crate::ws::open;
 async fn a_handshake_takes_too_long() {
     let broker = Broker::start(&["--handshake-timeout", "1s"]);
     let mut silent = Http::open(broker.address).await;
-    let mut slow = Http::open(broker.address).await;
+    let slow = Http::open(broker.address).await;
     let mut half = Http::open(broker.address).await;
     half.send("GET /sub/a HTTP/1.1\r\nHo").await;
     let trickle = async {

@@ -1,0 +1,91 @@
+//! Throughput: bursts, saturation, and more than one sweep can carry.
+
+use anyhow::{Context, Result};
+
+use super::message::message_ns;
+use super::{Bench, client_remark};
+use crate::results::Figure;
+
+/// Ten messages published together, the next ten when all have the last.
+pub(crate) fn bursts(bench: &Bench) -> Result<Figure> {
+    const PER_SECOND_MIN: f64 = 1_561_000.0;
+    const P99_MAX_MS: f64 = 33.0;
+    let clients = bench.pick(5000, 50);
+    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
+    let report = bench.run(&format!(
+        "--clients {clients} --payload 128 --burst 10 --outstanding 1 {timing}"
+    ))?;
+    let (per_second, p99_ms) = (report.delivered_per_second, report.latency.p99_us / 1000.0);
+    let us = message_ns(&report)? / 1000.0;
+    let runs = vec![("bursts of ten".to_owned(), report)];
+    Ok(Figure {
+        key: "b-bursts".to_owned(),
+        what: format!("published in bursts of ten, {clients} subscribers, 128 bytes"),
+        measured: format!("{per_second:.0}/s, {us:.2} us each, p99 {p99_ms:.1} ms"),
+        bound: format!("{PER_SECOND_MIN:.0}/s, 0.63 us each, p99 {P99_MAX_MS:.0} ms"),
+        reached: per_second >= PER_SECOND_MIN && p99_ms <= P99_MAX_MS && us <= 0.63,
+        remarks: client_remark(&runs),
+        runs,
+    })
+}
+
+/// Four messages on their way at any time.
+pub(crate) fn saturation(bench: &Bench) -> Result<Figure> {
+    const PER_SECOND_MIN: f64 = 453_000.0;
+    const P99_MAX_MS: f64 = 41.0;
+    let clients = bench.pick(5000, 50);
+    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
+    let report = bench.run(&format!(
+        "--clients {clients} --payload 128 --outstanding 4 {timing}"
+    ))?;
+    let (per_second, p99_ms) = (report.delivered_per_second, report.latency.p99_us / 1000.0);
+    let us = message_ns(&report)? / 1000.0;
+    let runs = vec![("four outstanding".to_owned(), report)];
+    Ok(Figure {
+        key: "e-saturation".to_owned(),
+        what: format!("four publishes outstanding, {clients} subscribers, 128 bytes"),
+        measured: format!("{per_second:.0}/s, {us:.2} us each, p99 {p99_ms:.1} ms"),
+        bound: format!("{PER_SECOND_MIN:.0}/s, p99 {P99_MAX_MS:.0} ms"),
+        reached: per_second >= PER_SECOND_MIN && p99_ms <= P99_MAX_MS,
+        remarks: client_remark(&runs),
+        runs,
+    })
+}
+
+/// Published faster than a sweep: the sends carry more each, and nothing is lost.
+pub(crate) fn overload(bench: &Bench) -> Result<Figure> {
+    const SENDS_MAX: f64 = 0.2;
+    let clients = bench.pick(5000, 50);
+    let timing = bench.pick("--warmup 2 --duration 5", "--warmup 0.1 --duration 0.3");
+    let mut runs = Vec::new();
+    let mut sends = Vec::new();
+    for rate in bench.pick(&[25, 50, 100, 200, 400][..], &[100, 1000][..]) {
+        let report = bench.run(&format!(
+            "--clients {clients} --payload 128 --rate {rate} {timing}"
+        ))?;
+        sends.push(
+            report
+                .sends_per_message
+                .context("the broker shows no sends")?,
+        );
+        runs.push((format!("{rate}/s"), report));
+    }
+    let falls = sends.windows(2).all(|pair| pair[1] <= pair[0] + 0.01);
+    let shown: Vec<_> = runs
+        .iter()
+        .zip(&sends)
+        .map(|((rate, _), sends)| format!("{sends:.3} at {rate}"))
+        .collect();
+    let least = sends.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok(Figure {
+        key: "c-overload".to_owned(),
+        what: format!(
+            "sends per delivered message, published faster than the sweep, {clients} subscribers"
+        ),
+        measured: shown.join(", "),
+        bound: format!("falling, below {SENDS_MAX}, nothing lost"),
+        reached: falls && least < SENDS_MAX,
+        remarks: client_remark(&runs),
+        runs,
+    })
+}

@@ -1,0 +1,173 @@
+//! The figures the broker must reach. Each is measured on a broker started for it, and judged.
+
+mod admission;
+mod idle;
+mod load;
+mod message;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use loadgen::Report;
+
+use crate::machine::Machine;
+use crate::process::{Cores, Server, run_client};
+use crate::results::{Figure, keep, write_table};
+
+/// `bench figures`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Only these: letters separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<char>,
+    /// Seconds and tens of clients instead of thousands: shows that nothing is lost, judges no figure, keeps nothing.
+    #[arg(long)]
+    quick: bool,
+    /// The broker [default: `ringyard` beside this program].
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// Where results are kept.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
+    results: PathBuf,
+    /// The server's core.
+    #[arg(long, default_value_t = 0)]
+    server_core: u32,
+    /// The client's core.
+    #[arg(long, default_value_t = 1)]
+    client_core: u32,
+}
+
+type Measure = fn(&Bench) -> Result<Figure>;
+
+/// Letter and measurement, in the order of the table.
+const FIGURES: [(char, Measure); 8] = [
+    ('a', message::processor_time),
+    ('b', load::bursts),
+    ('c', load::overload),
+    ('d', admission::processor_time),
+    ('e', load::saturation),
+    ('f', idle::memory_of_fifteen_thousand),
+    ('f', idle::memory_of_a_hundred_thousand),
+    ('g', idle::processor_time),
+];
+
+/// What all measurements share.
+pub(crate) struct Bench {
+    pub(crate) broker: PathBuf,
+    pub(crate) cores: Cores,
+    pub(crate) quick: bool,
+}
+
+impl Bench {
+    /// A broker with these arguments, on the server's core if it has one shard.
+    pub(crate) fn start(&self, shards: u32, arguments: &[&str]) -> Result<Server> {
+        let core = if shards == 1 { self.cores.server } else { None };
+        let shards = shards.to_string();
+        let arguments = [&["--listen", "127.0.0.1:0", "--shards", &shards], arguments].concat();
+        Server::start(&self.broker, core, &arguments)
+    }
+
+    /// One run on a broker of its own, with one shard.
+    pub(crate) fn run(&self, arguments: &str) -> Result<Report> {
+        self.run_on(&self.start(1, &[])?, arguments)
+    }
+
+    /// One run on this broker.
+    pub(crate) fn run_on(&self, server: &Server, arguments: &str) -> Result<Report> {
+        println!("\n> {arguments}");
+        run_client(
+            server,
+            self.cores.client,
+            &arguments.split_whitespace().collect::<Vec<_>>(),
+        )
+    }
+
+    /// A number of clients, or of seconds: the real one, or the one of a quick run.
+    pub(crate) fn pick<T>(&self, real: T, quick: T) -> T {
+        if self.quick { quick } else { real }
+    }
+}
+
+/// True when every figure is reached; in a quick run, when nothing went wrong.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    for letter in &options.only {
+        ensure!(
+            FIGURES.iter().any(|(known, _)| known == letter),
+            "there is no figure {letter}"
+        );
+    }
+    let beside = std::env::current_exe()?.with_file_name("ringyard");
+    let broker = options.broker.clone().unwrap_or(beside);
+    ensure!(
+        broker.exists(),
+        "no broker at {}: build it with cargo build --release",
+        broker.display()
+    );
+    let bench = Bench {
+        broker,
+        cores: Cores {
+            server: Some(options.server_core),
+            client: Some(options.client_core),
+        },
+        quick: options.quick,
+    };
+    let machine = Machine::this();
+    let mut figures = Vec::new();
+    for (letter, measure) in FIGURES {
+        if options.only.is_empty() || options.only.contains(&letter) {
+            let figure = measure(&bench).with_context(|| format!("figure {letter}"))?;
+            if !options.quick {
+                keep(&options.results, &machine, &figure)?;
+                write_table(&options.results)?;
+            }
+            figures.push(figure);
+        }
+    }
+    println!();
+    for Figure {
+        key,
+        measured,
+        bound,
+        reached,
+        ..
+    } in &figures
+    {
+        let verdict = match (options.quick, reached) {
+            (true, _) => "not judged",
+            (false, true) => "reached",
+            (false, false) => "FALLS SHORT",
+        };
+        println!("{key:28} {measured:60} asked for: {bound:40} {verdict}");
+    }
+    Ok(options.quick || figures.iter().all(|figure| figure.reached))
+}
+
+/// The value in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A remark when the client, not the server, was the limit of some run.
+pub(crate) fn client_remark(runs: &[(String, Report)]) -> Vec<String> {
+    let saturated: Vec<_> = runs
+        .iter()
+        .filter(|(_, report)| report.client_was_the_bottleneck)
+        .map(|(name, _)| &name[..])
+        .collect();
+    if saturated.is_empty() {
+        let busiest = runs
+            .iter()
+            .map(|(_, report)| report.client_cpu_share)
+            .fold(0.0, f64::max);
+        return vec![format!(
+            "the client used {:.0} % of its core at most",
+            busiest * 100.0
+        )];
+    }
+    vec![format!(
+        "client was the bottleneck in: {}",
+        saturated.join(", ")
+    )]
+}

@@ -1,0 +1,198 @@
+//! The kernel's floor: a broadcaster that does nothing but send, measured by the same client, in the same
+//! loop and with the same messages as the broker.
+//!
+//! It answers every upgrade with the same head, takes frames from its one publisher, and sends each, unmasked,
+//! to all sockets through a bare io_uring ([`ring::floor`]). No topics, no order, no limits, no other event.
+//! Only the sends count: reading the publisher and making the ring do not.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use loadgen::Report;
+use ring::floor::{self, FloorSetup};
+
+use crate::process::{Cores, Server, run_client};
+
+/// `bench floor`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Sockets to send to.
+    #[arg(long, default_value_t = 5000)]
+    sockets: usize,
+    /// Bytes per message, frame header excluded.
+    #[arg(long, default_value_t = 128)]
+    bytes: usize,
+    /// Seconds of measurement.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// The sender's core.
+    #[arg(long, default_value_t = 0)]
+    server_core: u32,
+    /// The receiver's core.
+    #[arg(long, default_value_t = 1)]
+    client_core: u32,
+}
+
+/// `bench floor-server`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerOptions {
+    /// Subscribers to wait for, before the publisher.
+    #[arg(long)]
+    clients: usize,
+    /// Seconds of publishing that do not count.
+    #[arg(long)]
+    warmup: f64,
+}
+
+/// Measures the floor alone.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let cores = Cores {
+        server: Some(options.server_core),
+        client: Some(options.client_core),
+    };
+    let timing = Timing {
+        warmup: 1.0,
+        duration: f64::from(options.seconds),
+    };
+    let (_, nanos) = measure(cores, options.sockets, options.bytes, timing)?;
+    println!(
+        "\nfloor: {nanos:.0} ns per send of {} bytes to {} sockets",
+        options.bytes, options.sockets
+    );
+    Ok(true)
+}
+
+/// Seconds of one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) warmup: f64,
+    pub(crate) duration: f64,
+}
+
+impl Timing {
+    /// As the load generator takes it.
+    pub(crate) fn arguments(self) -> String {
+        format!("--warmup {} --duration {}", self.warmup, self.duration)
+    }
+}
+
+/// One run of the load generator against the bare sender, the next message being published when all have the
+/// last: its report, and the sender's nanoseconds of processor time per send.
+pub(crate) fn measure(
+    cores: Cores,
+    sockets: usize,
+    bytes: usize,
+    timing: Timing,
+) -> Result<(Report, f64)> {
+    let (clients, warmup) = (sockets.to_string(), timing.warmup.to_string());
+    let program = std::env::current_exe()?;
+    let server = Server::start(
+        &program,
+        cores.server,
+        &["floor-server", "--clients", &clients, "--warmup", &warmup],
+    )?;
+    let arguments = format!(
+        "--clients {clients} --payload {bytes} --outstanding 1 {}",
+        timing.arguments()
+    );
+    println!("\n> floor: {arguments}");
+    let report = run_client(
+        &server,
+        cores.client,
+        &arguments.split_whitespace().collect::<Vec<_>>(),
+    )?;
+    let last = server.last_line()?;
+    let nanos = last
+        .parse()
+        .with_context(|| format!("the bare sender said {last:?}"))?;
+    Ok((report, nanos))
+}
+
+/// The bare sender: one publisher, `clients` subscribers, until the publisher leaves. Its last line is the
+/// processor time per send, in nanoseconds.
+pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("{}", listener.local_addr()?);
+    let mut subscribers = Vec::with_capacity(options.clients);
+    for _ in 0..options.clients {
+        subscribers.push(accept(&listener)?.into());
+    }
+    let mut publisher = accept(&listener)?;
+    // Whoever asks for anything else is refused by the kernel.
+    drop(listener);
+    let mut setup = FloorSetup {
+        rounds: 1,
+        ..FloorSetup::new(subscribers, Vec::new())
+    };
+    let counts_from = Instant::now() + Duration::try_from_secs_f64(options.warmup)?;
+    let (mut cpu_ns, mut sends) = (0, 0);
+    while read_frame(&mut publisher, &mut setup.payload)? {
+        let report = floor::run(&setup)?;
+        ensure!(
+            report.short_sends == 0,
+            "a socket was full: the receiver does not keep up"
+        );
+        if Instant::now() >= counts_from {
+            cpu_ns += report.cpu_ns;
+            sends += report.sends;
+        }
+    }
+    ensure!(sends > 0, "nothing was sent after the warm-up");
+    println!("{}", cpu_ns as f64 / sends as f64);
+    Ok(())
+}
+
+fn accept(listener: &TcpListener) -> Result<TcpStream> {
+    let (mut stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut chunk = [0; 1024];
+        let len = stream.read(&mut chunk)?;
+        ensure!(len > 0, "a client left before its upgrade");
+        head.extend_from_slice(&chunk[..len]);
+    }
+    // The load generator's key never changes, so neither does the answer.
+    stream.write_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+    )?;
+    Ok(stream)
+}
+
+/// Reads a client's frame and makes a server's frame of it: the same without mask (RFC 6455, section 5.2).
+/// False at the end of the stream.
+fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> Result<bool> {
+    let mut start = [0; 2];
+    if stream.read_exact(&mut start).is_err() {
+        return Ok(false);
+    }
+    let extended_len = match start[1] & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    let mut rest = [0; 12];
+    stream.read_exact(&mut rest[..extended_len + 4])?;
+    let (extended, mask) = rest[..extended_len + 4].split_at(extended_len);
+    let len = match extended_len {
+        0 => u64::from(start[1] & 0x7f),
+        _ => extended
+            .iter()
+            .fold(0, |len, byte| len << 8 | u64::from(*byte)),
+    };
+    frame.clear();
+    frame.extend([start[0], start[1] & 0x7f]);
+    frame.extend_from_slice(extended);
+    let header = frame.len();
+    frame.resize(header + usize::try_from(len)?, 0);
+    stream.read_exact(&mut frame[header..])?;
+    frame[header..]
+        .iter_mut()
+        .zip(mask.iter().cycle())
+        .for_each(|(byte, mask)| *byte ^= mask);
+    Ok(true)
+}

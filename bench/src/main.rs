@@ -1,0 +1,68 @@
+//! `bench`: where the broker stands, and where the kernel's floor is.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `figures` | the figures the broker must reach, one file each kind, measured and judged |
+//! | `floor` | a broadcaster that does nothing but send: the least that any broker pays the kernel |
+//! | `process` | servers and clients as child processes, each on its own core |
+//! | `machine` | what a figure was measured on |
+//! | `results` | raw data as JSON, and the table made of it |
+//!
+//! The server under test and the client are always other processes than this one; the client is the load
+//! generator, started through the hidden command `client`, so that one binary is enough.
+
+mod figures;
+mod floor;
+mod machine;
+mod process;
+mod results;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures the broker against the kernel and against its goals.
+#[derive(Parser)]
+#[command(name = "bench", version)]
+struct Command {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The kernel alone: processor time per send of a bare io_uring sender.
+    Floor(floor::Options),
+    /// The figures the broker must reach, each with its bound.
+    Figures(figures::Options),
+    /// The load generator.
+    #[command(hide = true)]
+    Client(Client),
+    /// The bare sender, as a server for the load generator.
+    #[command(hide = true)]
+    FloorServer(floor::ServerOptions),
+}
+
+#[derive(Args)]
+#[command(args_override_self = true)]
+struct Client {
+    #[command(flatten)]
+    options: loadgen::Options,
+}
+
+fn main() -> ExitCode {
+    let good = match Command::parse().what {
+        What::Floor(options) => floor::run(&options),
+        What::Figures(options) => figures::run(&options),
+        What::Client(client) => loadgen::run(&client.options).map(|report| report.errors.none()),
+        What::FloorServer(options) => floor::serve(&options).map(|()| true),
+    };
+    match good {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Servers and clients as child processes, each on its own core. Whatever was started ends with its owner.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, bail, ensure};
+use loadgen::Report;
+
+/// Which core runs what; nothing: wherever the kernel likes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cores {
+    pub(crate) server: Option<u32>,
+    pub(crate) client: Option<u32>,
+}
+
+/// A server that named its address on its standard output.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// Reads on, so that the pipe does not fill up; ends with the last line.
+    reader: Option<JoinHandle<Option<String>>>,
+}
+
+impl Server {
+    /// Starts `program` and waits for the first line with an address of this machine.
+    pub(crate) fn start(program: &Path, core: Option<u32>, arguments: &[&str]) -> Result<Self> {
+        let mut child = pinned(program, core)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let Some(address) = read_address(&mut lines) else {
+            drop(child.kill());
+            bail!(
+                "{} ended without an address: {}",
+                program.display(),
+                child.wait()?
+            );
+        };
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).last());
+        Ok(Self {
+            child,
+            address,
+            reader: Some(reader),
+        })
+    }
+
+    /// What the server said last, before it ended by itself.
+    pub(crate) fn last_line(mut self) -> Result<String> {
+        let reader = self.reader.take().expect("taken once");
+        let line = reader.join().expect("a reader does not panic");
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the server failed: {status}");
+        line.context("the server ended without a word")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs the load generator against `server` and returns its report. A run with errors is an error: its
+/// figures mean nothing.
+pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Report> {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
+    let json =
+        std::env::temp_dir().join(format!("ringyard-bench-{}-{run}.json", std::process::id()));
+    let status = pinned(&std::env::current_exe()?, core)
+        .arg("client")
+        .args(["--url", &format!("ws://{}/sub/bench", server.address)])
+        .args(["--server-pid", &server.pid().to_string(), "--json"])
+        .arg(&json)
+        .args(arguments)
+        .status()
+        .context("starting the load generator")?;
+    ensure!(
+        status.code().is_some_and(|code| code < 2),
+        "the load generator failed: {status}"
+    );
+    let report: Report = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    std::fs::remove_file(&json)?;
+    ensure!(
+        report.errors.none(),
+        "messages went wrong: {:?}",
+        report.errors
+    );
+    Ok(report)
+}
+
+fn pinned(program: &Path, core: Option<u32>) -> Command {
+    let Some(core) = core else {
+        return Command::new(program);
+    };
+    // taskset replaces itself by the program, so the child's id is the program's.
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
+fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
+    lines.map_while(Result::ok).find_map(|line| {
+        let from = &line[line.find("127.0.0.1:")?..];
+        let end = from
+            .find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
+            .unwrap_or(from.len());
+        from[..end].parse().ok()
+    })
+}
