@@ -32,6 +32,7 @@
 //! | `v1/command.rs` | commands and their parser |
 //! | `v1/members.rs` | which members a command has, and their rules |
 //! | `v1/json.rs` | walking a parsed value; writing strings and values |
+//! | `v1/precheck.rs` | refuses the little that simd-json takes for JSON though it is not |
 //! | `v1/message.rs` | what the server says |
 
 #![forbid(unsafe_code)]

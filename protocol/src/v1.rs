@@ -9,6 +9,7 @@ mod command;
 mod json;
 mod members;
 mod message;
+mod precheck;
 
 pub use command::{Command, CommandError, Parser, Topics};
 pub use message::{
@@ -99,7 +100,7 @@ impl IdText {
 /// Why a command was not carried out; the strings are part of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ErrorCode {
-    /// The frame is not one JSON value.
+    /// The frame is not one JSON value of whole characters.
     BadJson,
     /// It is JSON but no command.
     BadCommand,

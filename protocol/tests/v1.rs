@@ -260,6 +260,63 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// A command whose data is put together from tokens, more often well than not.
+fn json_text() -> impl Strategy<Value = Vec<u8>> {
+    const TOKENS: [&str; 29] = [
+        "0",
+        "-0",
+        "1e5",
+        "1.50",
+        "-12",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "1e400",
+        "0.1e-400",
+        "01",
+        "1.",
+        ".5",
+        "-",
+        "true",
+        "nul",
+        "null",
+        "\"\"",
+        "\"\\u00e4\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\\ud83dx\"",
+        "\"\\udc00\"",
+        "\"\\uzzzz\"",
+        "\"\\/\\b\\f\"",
+        "1\0",
+        "true\0",
+        "1234567890123456789x",
+        "123456789012345678-5",
+        "0.12345678901234567890123",
+    ];
+    let token = proptest::sample::select(TOKENS.to_vec()).prop_map(str::to_owned);
+    let value = token.prop_recursive(3, 12, 4, |inner| {
+        let list = proptest::collection::vec(inner, 0..4);
+        (list, any::<bool>()).prop_map(|(list, object)| {
+            if object {
+                let member = |(i, value): (usize, String)| format!(" \"{i}\" :{value}");
+                format!(
+                    "{{{}}}",
+                    list.into_iter()
+                        .enumerate()
+                        .map(member)
+                        .collect::<Vec<_>>()
+                        .join(",")
+                )
+            } else {
+                format!("[{}]", list.join(", "))
+            }
+        })
+    });
+    value.prop_map(|value| {
+        format!(r#"{{"type":"publish","topic":"t","data":{value}}}"#).into_bytes()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -304,5 +361,27 @@ proptest! {
         write_message(&mut out, "t", 1, PayloadKind::Json, payload);
         let message = simd_json::to_owned_value(&mut out).expect("JSON");
         prop_assert_eq!(message.get("data"), Some(&data));
+    }
+
+    /// Another parser, slow and well-proven, takes the same texts for JSON and reads the same values.
+    #[test]
+    fn agrees_with_serde_json(text in prop_oneof![damaged(), json_text()]) {
+        let expected = serde_json::from_slice::<serde_json::Value>(&text);
+        let mut parser = Parser::new();
+        let mut read = text.clone();
+        match parser.parse(&mut read, TOPIC_LEN_MAX) {
+            Err(CommandError { code: ErrorCode::BadJson, .. }) => prop_assert!(expected.is_err(), "{}", text.escape_ascii()),
+            Ok(Command::Publish { kind: PayloadKind::Json, data, .. }) => {
+                let data = serde_json::from_slice::<serde_json::Value>(data).expect("JSON");
+                // simd-json reads -0 as the integer 0.
+                let plain = |value: &serde_json::Value| value.to_string().replace("-0.0", "0");
+                prop_assert_eq!(plain(&data), plain(&expected.expect("JSON")["data"]));
+            }
+            Ok(Command::Publish { kind: PayloadKind::Text, data, .. }) => {
+                let data = std::str::from_utf8(data).expect("text");
+                prop_assert_eq!(data, &expected.expect("JSON")["data"]);
+            }
+            _ => prop_assert!(expected.is_ok(), "{}: {expected:?}", text.escape_ascii()),
+        }
     }
 }

@@ -12,10 +12,13 @@ use std::{fmt, mem};
 use simd_json::{Buffers, Tape};
 
 use super::members::interpret;
+use super::precheck::{self, Flaw};
 use super::{ErrorCode, Id, PayloadKind};
 
 /// Commands up to this length, in bytes, leave the parser's buffers as they are.
 const KEPT_LEN_MAX: usize = 64 * 1024;
+
+const NOT_JSON: &str = "The frame is not one JSON value.";
 
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -148,14 +151,14 @@ impl Parser {
     ) -> Result<Command<'a>, CommandError> {
         let text_len = text.len();
         self.scratch.clear();
+        precheck::check(text).map_err(|flaw| match flaw {
+            Flaw::HalfPair => bad_json("A string of the frame escapes half a surrogate pair."),
+            Flaw::NotJson => bad_json(NOT_JSON),
+        })?;
         let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let command = match simd_json::fill_tape(text, &mut self.buffers, &mut tape) {
             Ok(()) => interpret(&tape.0, topic_len_max, &mut self.scratch),
-            Err(_) => Err(CommandError {
-                id: None,
-                code: ErrorCode::BadJson,
-                reason: Cow::Borrowed("The frame is not one JSON value."),
-            }),
+            Err(_) => Err(bad_json(NOT_JSON)),
         };
         if text_len > KEPT_LEN_MAX {
             self.buffers = Buffers::default();
@@ -187,5 +190,13 @@ impl Scratch {
             text: &self.topics,
             ends: &self.topic_ends,
         }
+    }
+}
+
+fn bad_json(reason: &'static str) -> CommandError {
+    CommandError {
+        id: None,
+        code: ErrorCode::BadJson,
+        reason: Cow::Borrowed(reason),
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn put_string(out: &mut impl BufMut, text: &[u8]) {
     out.put_u8(b'"');
     let mut rest = text;
     loop {
-        let (plain, after) = rest.split_at(plain_len(rest));
+        let (plain, after) = rest.split_at(run_len(rest, |byte| !needs_escape(byte)));
         out.put_slice(plain);
         let Some((&byte, after)) = after.split_first() else {
             break;
@@ -151,21 +151,17 @@ const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// How many bytes at the front need no escape.
-fn plain_len(bytes: &[u8]) -> usize {
+/// How many bytes at the front are all as wanted, 32 at a time.
+pub(super) fn run_len(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
     let (steps, _) = bytes.as_chunks::<32>();
     // No early exit inside a step: that lets the compiler vectorise it.
-    let dirty = |step: &&[u8; 32]| {
-        step.iter()
-            .fold(false, |any, &byte| any | needs_escape(byte))
-    };
-    let clean = 32 * steps.iter().take_while(|step| !dirty(step)).count();
-    let rest = &bytes[clean..];
-    clean
-        + rest
-            .iter()
-            .position(|&byte| needs_escape(byte))
-            .unwrap_or(rest.len())
+    let clean = |step: &&[u8; 32]| step.iter().fold(true, |all, &byte| all & wanted(byte));
+    let from = 32 * steps.iter().take_while(clean).count();
+    let rest = &bytes[from..];
+    from + rest
+        .iter()
+        .position(|&byte| !wanted(byte))
+        .unwrap_or(rest.len())
 }
 
 fn put_escape(out: &mut impl BufMut, byte: u8) {
