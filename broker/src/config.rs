@@ -14,8 +14,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::limits::Limits;
 use crate::topics::registry::ShardId;
@@ -326,7 +326,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         return Ok(address);
     }
     let sentence = || {
-        format!("'{text}' is no address for --listen: give host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080")
+        format!(
+            "'{text}' is no address for --listen: give host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080"
+        )
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(sentence)?;
     if host.is_empty() || host.contains([':', '/', ' ']) || port.parse::<u16>().is_err() {
@@ -387,16 +389,18 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("77", 77), ("64k", 64 << 10), ("16M", 16 << 20), ("1g", 1 << 30), ("2 KiB", 2048)]
+        for (text, bytes) in
+            [("0", 0), ("77", 77), ("64k", 64 << 10), ("16M", 16 << 20), ("1g", 1 << 30), ("2 KiB", 2048)]
         {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for text in ["", "k", "-1", "1.5m", "1t", "0x10", "99999999999999999999", "18446744073709551615k"] {
             assert!(size(text).is_err(), "{text}");
         }
-        assert_eq!([Size(0), Size(1000), Size(8 << 10), Size(3 << 20), Size(1 << 30)].map(|s| s.to_string()), [
-            "0", "1000", "8k", "3m", "1g"
-        ]);
+        assert_eq!(
+            [Size(0), Size(1000), Size(8 << 10), Size(3 << 20), Size(1 << 30)].map(|s| s.to_string()),
+            ["0", "1000", "8k", "3m", "1g"]
+        );
     }
 
     #[test]
@@ -425,8 +429,21 @@ mod tests {
             assert_eq!(origin(text).as_deref(), Ok(expected), "{text}");
         }
         for text in [
-            "", "example.org", "https://", "https://example.org/", "https://example.org/a", "https://a b", "null",
-            "://a", "https://u@a", "https://a:b", "https://a:99999", "https://a:", "https://*.a", "1x://a", "https://a?b",
+            "",
+            "example.org",
+            "https://",
+            "https://example.org/",
+            "https://example.org/a",
+            "https://a b",
+            "null",
+            "://a",
+            "https://u@a",
+            "https://a:b",
+            "https://a:99999",
+            "https://a:",
+            "https://*.a",
+            "1x://a",
+            "https://a?b",
         ] {
             assert!(origin(text).is_err(), "{text}");
         }
@@ -434,10 +451,13 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for (text, expected) in [("[::1]:81", "[::1]:81"), ("0.0.0.0:0", "0.0.0.0:0"), ("localhost:8080", "127.0.0.1:8080")] {
+        for (text, expected) in
+            [("[::1]:81", "[::1]:81"), ("0.0.0.0:0", "0.0.0.0:0"), ("localhost:8080", "127.0.0.1:8080")]
+        {
             assert_eq!(address(text), Ok(expected.parse().unwrap()), "{text}");
         }
-        for text in ["", "8080", ":8080", "localhost", "::1:8080", "127.0.0.1:99999", "http://localhost:8080", "a b:1"] {
+        for text in ["", "8080", ":8080", "localhost", "::1:8080", "127.0.0.1:99999", "http://localhost:8080", "a b:1"]
+        {
             assert!(address(text).unwrap_err().contains("--listen"), "{text}");
         }
     }
@@ -462,10 +482,23 @@ mod tests {
     #[test]
     fn every_option_reaches_its_limit() {
         let limits = limits(&[
-            "--max-head=16k", "--max-headers=32", "--max-frame=2k", "--max-message=3k", "--max-topic=100",
-            "--max-subscriptions=5", "--max-lag=1m", "--max-log=2m", "--max-outbox=8k", "--handshake-timeout=1s",
-            "--ping-interval=2s", "--ping-timeout=3s", "--close-timeout=4s", "--topic-idle-timeout=5s",
-            "--shutdown-grace=6s", "--allow-origin=http://a.b", "--allow-origin=https://c",
+            "--max-head=16k",
+            "--max-headers=32",
+            "--max-frame=2k",
+            "--max-message=3k",
+            "--max-topic=100",
+            "--max-subscriptions=5",
+            "--max-lag=1m",
+            "--max-log=2m",
+            "--max-outbox=8k",
+            "--handshake-timeout=1s",
+            "--ping-interval=2s",
+            "--ping-timeout=3s",
+            "--close-timeout=4s",
+            "--topic-idle-timeout=5s",
+            "--shutdown-grace=6s",
+            "--allow-origin=http://a.b",
+            "--allow-origin=https://c",
         ]);
         let expected = Limits {
             head_bytes_max: 16 << 10,
@@ -524,7 +557,8 @@ mod tests {
             let name = argument.get_long().unwrap();
             let at = help.find(&format!("--{name} ")).or_else(|| help.find(&format!("--{name}\n")));
             let text = &help[at.unwrap_or_else(|| panic!("{name} is not explained"))..];
-            let text = &text[..text[2..].find("--").map_or(text.len(), |end| end + 2).max(text.find("[env").unwrap_or(0))];
+            let text =
+                &text[..text[2..].find("--").map_or(text.len(), |end| end + 2).max(text.find("[env").unwrap_or(0))];
             assert!(name == "help" || name == "version" || text.contains("[default: "), "{name}: {text}");
         }
     }

@@ -144,7 +144,8 @@ async fn a_publish_is_sequenced_and_answered() {
 async fn bad_topics_are_refused_with_a_sentence() {
     let router = router(app(Limits::default()).0);
     let long = format!("/pub/{}", "x".repeat(256));
-    let bad = ["/pub", "/pub/", "/pub/a//b", "/pub/a/", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
+    let bad =
+        ["/pub", "/pub/", "/pub/a//b", "/pub/a/", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
     for target in bad {
         let answer = ask(&router, "POST", target, &[], "x").await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");

@@ -40,7 +40,9 @@ impl<D: Driver> Shard<D> {
             Command::Subscribe { id: name, topics } => return self.subscribe(id, name, topics),
             Command::Unsubscribe { id: name, topics } => return self.unsubscribe(id, name, topics),
             Command::Publish { id: name, topic, kind, data, ack } => {
-                return self.publish_command(id, name.filter(|_| ack), topic, kind, data).map_err(|error| with_id(error, name));
+                return self
+                    .publish_command(id, name.filter(|_| ack), topic, kind, data)
+                    .map_err(|error| with_id(error, name));
             }
         }
         Ok(())
@@ -93,7 +95,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let ticket = multi.tickets.remove(&number).expect("found above");
-        let subs: Vec<_> = ticket.subs.iter().map(|&key| (multi.sub(key).filter.clone(), multi.sub(key).position)).collect();
+        let subs: Vec<_> =
+            ticket.subs.iter().map(|&key| (multi.sub(key).filter.clone(), multi.sub(key).position)).collect();
         let topics = subs.iter().map(|(topic, position)| Subscribed { topic, position: *position });
         self.answer(subscriber.conn, |out| write_subscribed(out, ticket.id.as_ref(), topics));
     }

@@ -223,7 +223,9 @@ impl Conns {
     /// Every connection's id, by slot.
     pub(crate) fn ids(&self) -> Vec<ConnId> {
         let slots = self.chunks.iter().enumerate().flat_map(|(chunk, conns)| {
-            conns.iter().flat_map(move |conns| conns.iter().enumerate().map(move |(at, conn)| (chunk * CHUNK + at, conn)))
+            conns
+                .iter()
+                .flat_map(move |conns| conns.iter().enumerate().map(move |(at, conn)| (chunk * CHUNK + at, conn)))
         });
         slots
             .filter_map(|(slot, conn)| Some(ConnId { slot: slot as u32, generation: conn.as_ref()?.generation }))

@@ -143,4 +143,3 @@ impl<D: Driver> Shard<D> {
         }
     }
 }
-

@@ -131,7 +131,11 @@ impl<D: Driver> Shard<D> {
             MessageKind::Text => self.on_command(id, payload),
             MessageKind::Binary => {
                 self.stats().dropped_violation.add(1);
-                self.close_with(id, close_code::UNSUPPORTED.into(), "ringyard.v1 is text frames; send binary data as base64");
+                self.close_with(
+                    id,
+                    close_code::UNSUPPORTED.into(),
+                    "ringyard.v1 is text frames; send binary data as base64",
+                );
             }
         }
     }

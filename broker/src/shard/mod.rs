@@ -269,7 +269,12 @@ impl<D: Driver> Shard<D> {
 
     /// Until when the driver may sleep: not at all while there is work.
     fn wait_until(&mut self) -> Option<Nanos> {
-        if !self.news.is_empty() || !self.ready.is_empty() || !self.moved.is_empty() || !self.swept.is_empty() || (!self.paused.is_empty() && !self.is_congested()) {
+        if !self.news.is_empty()
+            || !self.ready.is_empty()
+            || !self.moved.is_empty()
+            || !self.swept.is_empty()
+            || (!self.paused.is_empty() && !self.is_congested())
+        {
             return None;
         }
         if !self.outbound.waiting.is_empty() {

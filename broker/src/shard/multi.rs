@@ -103,9 +103,11 @@ impl Multi {
     pub(crate) fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>) {
         let filter = self.sub(key).filter.clone();
         self.overlapping = self.overlapping
-            || self.subs.iter().flatten().any(|other| {
-                other.order.is_some() && protocol::topic::overlap(&other.filter, &filter)
-            });
+            || self
+                .subs
+                .iter()
+                .flatten()
+                .any(|other| other.order.is_some() && protocol::topic::overlap(&other.filter, &filter));
         let order = self.next_order;
         self.next_order += 1;
         let sub = self.sub_mut(key);
@@ -158,9 +160,10 @@ impl Multi {
     /// Whether another subscription than `key` sends messages of `topic`.
     pub(crate) fn sent_by_another(&self, key: u32, topic: &str) -> bool {
         let order = self.sub(key).order;
-        self.subs.iter().flatten().any(|other| {
-            other.order.is_some() && other.order < order && protocol::topic::matches(&other.filter, topic)
-        })
+        self.subs
+            .iter()
+            .flatten()
+            .any(|other| other.order.is_some() && other.order < order && protocol::topic::matches(&other.filter, topic))
     }
 }
 

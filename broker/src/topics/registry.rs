@@ -49,12 +49,7 @@ impl Registry {
     #[must_use]
     pub fn new(shards: ShardId, seed: u64) -> Self {
         assert!(shards > 0, "a broker has at least one shard");
-        Self {
-            names: DashMap::new(),
-            next_id: AtomicU64::new(1),
-            shards,
-            seed,
-        }
+        Self { names: DashMap::new(), next_id: AtomicU64::new(1), shards, seed }
     }
 
     /// The reference for `name`, which must have been checked; registers it when it is new.
