@@ -184,11 +184,7 @@ pub trait Driver {
     ///
     /// # Errors
     /// Only what no handler could mend (`EBADF`, `EFAULT`, ...). `EINTR`, `EBUSY`, `EAGAIN`, `ETIME` are not errors.
-    fn turn(
-        &mut self,
-        deadline: Option<Nanos>,
-        events: &mut Vec<Event<Self::Buf>>,
-    ) -> io::Result<()>;
+    fn turn(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Self::Buf>>) -> io::Result<()>;
 
     // ---- getters
 

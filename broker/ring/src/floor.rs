@@ -105,10 +105,7 @@ pub fn process_cpu_ns() -> u64 {
 /// # Panics
 /// If there is no socket or nothing to send.
 pub fn run(setup: &FloorSetup) -> io::Result<FloorReport> {
-    assert!(
-        !setup.sockets.is_empty() && !setup.payload.is_empty(),
-        "nothing to measure"
-    );
+    assert!(!setup.sockets.is_empty() && !setup.payload.is_empty(), "nothing to measure");
     match setup.method {
         Method::Send2 => rounds(setup, |report| send2_round(setup, report)),
         Method::Uring | Method::UringDirect => {
@@ -118,15 +115,10 @@ pub fn run(setup: &FloorSetup) -> io::Result<FloorReport> {
     }
 }
 
-fn rounds(
-    setup: &FloorSetup,
-    mut round: impl FnMut(&mut FloorReport) -> io::Result<()>,
-) -> io::Result<FloorReport> {
+fn rounds(setup: &FloorSetup, mut round: impl FnMut(&mut FloorReport) -> io::Result<()>) -> io::Result<FloorReport> {
     let mut report = FloorReport::default();
     let (wall, cpu) = (clock::monotonic(), thread_cpu_ns());
-    while report.rounds < u64::from(setup.rounds)
-        && clock::monotonic() - wall < setup.duration_ns_max
-    {
+    while report.rounds < u64::from(setup.rounds) && clock::monotonic() - wall < setup.duration_ns_max {
         if report.rounds > 0 && setup.pause_ns > 0 {
             thread::sleep(Duration::from_nanos(setup.pause_ns));
         }
@@ -155,11 +147,7 @@ fn send2_round(setup: &FloorSetup, report: &mut FloorReport) -> io::Result<()> {
         // SAFETY: the kernel reads the payload, which lives through the call.
         let sent = unsafe { libc::send(socket.as_raw_fd(), bytes, len, FLAGS) };
         let result = if sent < 0 {
-            -i64::from(
-                io::Error::last_os_error()
-                    .raw_os_error()
-                    .unwrap_or(libc::EIO),
-            )
+            -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
         } else {
             sent as i64
         };
@@ -190,11 +178,7 @@ impl UringSender {
             let fds: Vec<_> = setup.sockets.iter().map(AsRawFd::as_raw_fd).collect();
             ring.submitter().register_files(&fds)?;
         }
-        Ok(Self {
-            ring,
-            payload: setup.payload.as_slice().into(),
-            in_flight: 0,
-        })
+        Ok(Self { ring, payload: setup.payload.as_slice().into(), in_flight: 0 })
     }
 
     fn round(&mut self, setup: &FloorSetup, report: &mut FloorReport) -> io::Result<()> {
@@ -203,8 +187,7 @@ impl UringSender {
             for (at, socket) in sockets.iter().enumerate() {
                 let entry = self.entry(setup.method, socket, (chunk * batch + at) as u32);
                 // SAFETY: the entry names the payload, which is released only when nothing is in flight.
-                unsafe { self.ring.submission().push(&entry) }
-                    .expect("the last chunk was submitted");
+                unsafe { self.ring.submission().push(&entry) }.expect("the last chunk was submitted");
                 self.in_flight += 1;
             }
             while !self.ring.submission().is_empty() {
@@ -220,17 +203,10 @@ impl UringSender {
     }
 
     fn entry(&self, method: Method, socket: &OwnedFd, index: u32) -> squeue::Entry {
-        let (bytes, len) = (
-            self.payload.as_ptr(),
-            self.payload.len().min(i32::MAX as usize) as u32,
-        );
+        let (bytes, len) = (self.payload.as_ptr(), self.payload.len().min(i32::MAX as usize) as u32);
         match method {
-            Method::UringDirect => opcode::Send::new(Fixed(index), bytes, len)
-                .flags(FLAGS)
-                .build(),
-            _ => opcode::Send::new(Fd(socket.as_raw_fd()), bytes, len)
-                .flags(FLAGS)
-                .build(),
+            Method::UringDirect => opcode::Send::new(Fixed(index), bytes, len).flags(FLAGS).build(),
+            _ => opcode::Send::new(Fd(socket.as_raw_fd()), bytes, len).flags(FLAGS).build(),
         }
     }
 
@@ -275,21 +251,10 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let addr = listener.local_addr().unwrap();
             let mut clients: Vec<_> = (0..10).map(|_| TcpStream::connect(addr).unwrap()).collect();
-            let sockets = clients
-                .iter()
-                .map(|_| listener.accept().unwrap().0.into())
-                .collect();
-            let setup = FloorSetup {
-                rounds: 7,
-                method,
-                batch: 4,
-                ..FloorSetup::new(sockets, b"tick".to_vec())
-            };
+            let sockets = clients.iter().map(|_| listener.accept().unwrap().0.into()).collect();
+            let setup = FloorSetup { rounds: 7, method, batch: 4, ..FloorSetup::new(sockets, b"tick".to_vec()) };
             let report = run(&setup).unwrap();
-            assert_eq!(
-                (report.rounds, report.sends, report.short_sends),
-                (7, 70, 0)
-            );
+            assert_eq!((report.rounds, report.sends, report.short_sends), (7, 70, 0));
             assert!(report.cpu_ns > 0 && report.cpu_ns <= process_cpu_ns());
             drop(setup);
             for client in &mut clients {

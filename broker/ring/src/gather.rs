@@ -37,10 +37,7 @@ impl Gather {
     pub fn one(bytes: Bytes) -> Self {
         assert!(!bytes.is_empty(), "an empty gather");
         let len = bytes.len();
-        Self(Rc::new(Inner {
-            parts: Parts::One(bytes),
-            len,
-        }))
+        Self(Rc::new(Inner { parts: Parts::One(bytes), len }))
     }
 
     /// A gather of several ranges, in order; empty ones are dropped.
@@ -51,23 +48,14 @@ impl Gather {
     pub fn many(parts: Vec<Bytes>) -> Self {
         let mut parts = parts;
         parts.retain(|part| !part.is_empty());
-        assert!(
-            parts.len() <= Self::PARTS_MAX,
-            "more ranges than one sendmsg takes"
-        );
+        assert!(parts.len() <= Self::PARTS_MAX, "more ranges than one sendmsg takes");
         if parts.len() == 1 {
             return Self::one(parts.remove(0));
         }
         assert!(!parts.is_empty(), "an empty gather");
         let len = parts.iter().map(Bytes::len).sum();
         let message = Message::new(parts.iter().map(iovec).collect());
-        Self(Rc::new(Inner {
-            parts: Parts::Many {
-                parts: parts.into_boxed_slice(),
-                message,
-            },
-            len,
-        }))
+        Self(Rc::new(Inner { parts: Parts::Many { parts: parts.into_boxed_slice(), message }, len }))
     }
 
     /// The most ranges one send takes (`UIO_MAXIOV`, sendmsg(2)).
@@ -94,11 +82,7 @@ impl Gather {
     /// # Panics
     /// If `from >= self.len()`.
     pub(crate) fn tail(&self, from: usize) -> Tail<'_> {
-        assert!(
-            from < self.len(),
-            "a send from {from} of {} bytes",
-            self.len()
-        );
+        assert!(from < self.len(), "a send from {from} of {} bytes", self.len());
         match &self.0.parts {
             Parts::One(bytes) => Tail::Contiguous(&bytes[from..]),
             Parts::Many { message, .. } if from == 0 => Tail::Whole(message),
@@ -138,10 +122,7 @@ fn trimmed_tail(parts: &[Bytes], from: usize) -> Tail<'_> {
 
 fn iovec(bytes: &(impl AsRef<[u8]> + ?Sized)) -> libc::iovec {
     let bytes = bytes.as_ref();
-    libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    }
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
 }
 
 /// A `msghdr` and the `iovec`s it names. Moving it is harmless to the `iovec`s (they are on the heap), not
@@ -163,10 +144,7 @@ impl Message {
             msg_controllen: 0,
             msg_flags: 0,
         };
-        Self {
-            head,
-            _iovecs: iovecs,
-        }
+        Self { head, _iovecs: iovecs }
     }
 
     /// What `sendmsg` takes. The kernel only reads it.
@@ -202,10 +180,7 @@ mod tests {
     fn a_tail_names_every_byte_from_anywhere() {
         let parts = ["alpha", "", "b", "gamma", "delta"].map(Bytes::from);
         let whole = b"alphabgammadelta";
-        for gather in [
-            Gather::many(parts.to_vec()),
-            Gather::one(Bytes::from_static(whole)),
-        ] {
+        for gather in [Gather::many(parts.to_vec()), Gather::one(Bytes::from_static(whole))] {
             assert_eq!(gather.len(), whole.len());
             for from in 0..whole.len() {
                 assert_eq!(bytes_of(&gather.tail(from)), &whole[from..]);

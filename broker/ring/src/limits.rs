@@ -26,10 +26,7 @@ pub(crate) fn locked_memory() -> u64 {
 }
 
 fn get(resource: libc::__rlimit_resource_t) -> libc::rlimit {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one `rlimit`, which lives through the call.
     unsafe { libc::getrlimit(resource, &raw mut limit) };
     limit

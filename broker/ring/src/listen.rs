@@ -83,8 +83,7 @@ pub fn group(addr: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, ListenErro
 pub fn tcp(addr: SocketAddr, backlog: i32, share_port: bool) -> Result<OwnedFd, ListenError> {
     let socket = bound(addr, share_port)?;
     // SAFETY: the call takes no pointers, and the descriptor is open.
-    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })
-        .map_err(|error| told(addr, error))?;
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map_err(|error| told(addr, error))?;
     Ok(socket)
 }
 
@@ -97,30 +96,20 @@ pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes to `storage`; both live through the call.
-    check(unsafe {
-        libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut len)
-    })?;
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut len) })?;
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the family says that the storage, large and aligned enough for any, holds a `sockaddr_in`.
             let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Ok(SocketAddr::V4(SocketAddrV4::new(
-                ip,
-                u16::from_be(v4.sin_port),
-            )))
+            Ok(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
         }
         libc::AF_INET6 => {
             // SAFETY: as above, for a `sockaddr_in6`.
             let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
             let port = u16::from_be(v6.sin6_port);
-            Ok(SocketAddr::V6(SocketAddrV6::new(
-                ip,
-                port,
-                v6.sin6_flowinfo,
-                v6.sin6_scope_id,
-            )))
+            Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id)))
         }
         _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
     }
@@ -128,11 +117,7 @@ pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
 
 fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
     let told = |error| told(addr, error);
-    let family = if addr.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes no pointers.
     let fd = check(unsafe { libc::socket(family, kind, 0) }).map_err(told)?;
@@ -155,9 +140,7 @@ fn sockaddr_v4(addr: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: addr.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from(*addr.ip()).to_be(),
-        },
+        sin_addr: libc::in_addr { s_addr: u32::from(*addr.ip()).to_be() },
         sin_zero: [0; 8],
     }
 }
@@ -167,9 +150,7 @@ fn sockaddr_v6(addr: SocketAddrV6) -> libc::sockaddr_in6 {
         sin6_family: libc::AF_INET6 as libc::sa_family_t,
         sin6_port: addr.port().to_be(),
         sin6_flowinfo: addr.flowinfo(),
-        sin6_addr: libc::in6_addr {
-            s6_addr: addr.ip().octets(),
-        },
+        sin6_addr: libc::in6_addr { s6_addr: addr.ip().octets() },
         sin6_scope_id: addr.scope_id(),
     }
 }
@@ -185,24 +166,12 @@ fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
     let one = 1i32;
     let len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel reads the four bytes of `one`, which lives through the call.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const one).cast(),
-            len,
-        )
-    };
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const one).cast(), len) };
     check(done).map(drop)
 }
 
 fn check(result: i32) -> io::Result<i32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn told(addr: SocketAddr, error: io::Error) -> ListenError {
@@ -239,10 +208,7 @@ mod tests {
         let first = group(any_port("127.0.0.1"), 2).unwrap();
         let addr = local_addr(&first[0]).unwrap();
         let error = group(addr, 2).unwrap_err();
-        assert!(
-            matches!(error, ListenError::PortInUse(at) if at == addr),
-            "{error}"
-        );
+        assert!(matches!(error, ListenError::PortInUse(at) if at == addr), "{error}");
         drop(first);
         group(addr, 2).expect("the port is free again");
     }

@@ -45,11 +45,7 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(crate) fn new(eventfd: OwnedFd) -> Self {
-        Self {
-            rung: AtomicBool::new(false),
-            sleeping: AtomicBool::new(false),
-            eventfd,
-        }
+        Self { rung: AtomicBool::new(false), sleeping: AtomicBool::new(false), eventfd }
     }
 
     pub(crate) fn eventfd(&self) -> &OwnedFd {

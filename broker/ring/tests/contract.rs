@@ -81,9 +81,7 @@ fn received_bytes_are_writable_in_place<H: Harness>() {
     let mut buf = loop {
         let got = run.next("Received", |event| match event {
             Event::Received { .. } => {
-                let Event::Received { buf, .. } = std::mem::replace(event, Event::Woken) else {
-                    unreachable!()
-                };
+                let Event::Received { buf, .. } = std::mem::replace(event, Event::Woken) else { unreachable!() };
                 Some(Some(buf))
             }
             Event::ReceiveEnded { .. } => Some(None),
@@ -115,10 +113,7 @@ fn a_send_starts_anywhere_in_its_gather<H: Harness>() {
     for from in 0..bytes.len() {
         for parts in [1, 3] {
             run.send_all(conn, in_parts(&bytes, parts), from);
-            assert_eq!(
-                run.client_reads(&mut client, bytes.len() - from),
-                &bytes[from..]
-            );
+            assert_eq!(run.client_reads(&mut client, bytes.len() - from), &bytes[from..]);
         }
     }
 }
@@ -149,10 +144,7 @@ fn a_blocked_send_completes_when_the_peer_reads<H: Harness>() {
     run.driver().send(conn, gather.clone(), 0);
     run.settle();
     let sent = |run: &mut Run<H>| {
-        let at = run
-            .events
-            .iter()
-            .position(|event| matches!(event, Event::Sent { .. }))?;
+        let at = run.events.iter().position(|event| matches!(event, Event::Sent { .. }))?;
         match run.events.remove(at) {
             Event::Sent { result, .. } => Some(result.unwrap()),
             _ => unreachable!(),
@@ -191,10 +183,7 @@ fn a_send_to_a_peer_that_reset_fails<H: Harness>() {
         run.driver().send(conn, gather.clone(), 0);
         run.sent(conn).err()
     });
-    assert!(
-        matches!(error, Some(libc::EPIPE | libc::ECONNRESET)),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(libc::EPIPE | libc::ECONNRESET)), "{error:?}");
 }
 
 fn a_receive_stops_and_starts_again<H: Harness>() {
@@ -211,11 +200,7 @@ fn a_receive_stops_and_starts_again<H: Harness>() {
     run.driver().receive_stop(conn);
     run.world.write(&mut client, b"later");
     run.settle();
-    assert_eq!(
-        run.events_of(conn),
-        0,
-        "nothing is received once the receive has ended"
-    );
+    assert_eq!(run.events_of(conn), 0, "nothing is received once the receive has ended");
     assert_eq!(run.receive_exactly(conn, 5), b"later");
 }
 
@@ -254,11 +239,7 @@ fn a_reset_is_told<H: Harness>() {
 }
 
 fn without_buffers_the_receive_ends_and_goes_on_later<H: Harness>() {
-    let mut run = Run::<H>::new(Options {
-        buffers: 4,
-        buffer_bytes: 256,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { buffers: 4, buffer_bytes: 256, ..Options::default() });
     let (conn, mut client) = run.pair();
     let sent = pattern(10_000);
     run.world.write(&mut client, &sent);
@@ -266,19 +247,14 @@ fn without_buffers_the_receive_ends_and_goes_on_later<H: Harness>() {
     let mut received = Vec::new();
     while received.len() < sent.len() {
         run.until("the receive's end", |run| {
-            run.events
-                .iter()
-                .any(|event| matches!(event, Event::ReceiveEnded { .. }))
+            run.events.iter().any(|event| matches!(event, Event::ReceiveEnded { .. }))
                 || received.len() + run.events_of_bytes() == sent.len()
         });
         for event in std::mem::take(&mut run.events) {
             match event {
                 Event::Received { buf, .. } => received.extend_from_slice(&buf),
                 Event::ReceiveEnded { end, .. } => {
-                    assert!(
-                        matches!(end, ReceiveEnd::NoBuffers | ReceiveEnd::Stopped),
-                        "{end:?}"
-                    );
+                    assert!(matches!(end, ReceiveEnd::NoBuffers | ReceiveEnd::Stopped), "{end:?}");
                 }
                 _ => {}
             }
@@ -303,8 +279,7 @@ fn a_close_with_a_send_in_flight_reports_closed_only<H: Harness>() {
     for parts in [1, 4] {
         let mut run = run::<H>();
         let (conn, mut client) = run.pair();
-        run.driver()
-            .send(conn, in_parts(&pattern(H::HUGE_BYTES), parts), 0);
+        run.driver().send(conn, in_parts(&pattern(H::HUGE_BYTES), parts), 0);
         run.turn();
         run.events.clear();
         run.close(conn);
@@ -349,10 +324,7 @@ fn a_close_of_everything_at_once_reports_closed_only<H: Harness>() {
 }
 
 fn a_slot_is_reused_with_another_generation<H: Harness>() {
-    let mut run = Run::<H>::new(Options {
-        capacity: 1,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { capacity: 1, ..Options::default() });
     let mut generations = Vec::new();
     for round in 0..5 {
         let (conn, mut client) = run.pair();
@@ -367,18 +339,12 @@ fn a_slot_is_reused_with_another_generation<H: Harness>() {
 }
 
 fn a_stale_id_is_ignored_and_counted<H: Harness>() {
-    let mut run = Run::<H>::new(Options {
-        capacity: 1,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { capacity: 1, ..Options::default() });
     let (old, _) = run.pair();
     run.close(old);
     let (new, mut client) = run.pair();
     assert_eq!(old.slot, new.slot);
-    let elsewhere = ConnId {
-        slot: 7_000_000,
-        generation: 0,
-    };
+    let elsewhere = ConnId { slot: 7_000_000, generation: 0 };
     for conn in [old, elsewhere] {
         let driver = run.driver();
         driver.receive(conn);
@@ -403,21 +369,14 @@ fn accept_end<H: Harness>(run: &mut Run<H>) -> AcceptEnd {
 }
 
 fn a_full_table_ends_accepting_until_a_close<H: Harness>() {
-    let mut run = Run::<H>::new(Options {
-        capacity: 2,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { capacity: 2, ..Options::default() });
     let (first, _one) = run.pair();
     let (_, _two) = run.pair();
     while accept_end(&mut run) != AcceptEnd::TableFull {
         run.driver().accept();
     }
     run.driver().accept();
-    assert_eq!(
-        accept_end(&mut run),
-        AcceptEnd::TableFull,
-        "nothing was closed"
-    );
+    assert_eq!(accept_end(&mut run), AcceptEnd::TableFull, "nothing was closed");
     let mut waiting = run.world.connect();
     run.close(first);
     let conn = run.accepted();
@@ -425,11 +384,7 @@ fn a_full_table_ends_accepting_until_a_close<H: Harness>() {
     assert_eq!(run.client_reads(&mut waiting, 7), b"welcome");
 }
 
-fn adopted<H: Harness>(
-    run: &mut Run<H>,
-    socket: std::os::fd::OwnedFd,
-    asked: u64,
-) -> Result<ConnId, i32> {
+fn adopted<H: Harness>(run: &mut Run<H>, socket: std::os::fd::OwnedFd, asked: u64) -> Result<ConnId, i32> {
     run.driver().adopt(socket, asked);
     run.next("Adopted", |event| match event {
         Event::Adopted { token, result } if *token == asked => Some(*result),
@@ -448,18 +403,11 @@ fn an_adopted_socket_is_a_connection<H: Harness>() {
     run.send_all(conn, Gather::one(Bytes::from_static(b"world")), 0);
     assert_eq!(run.client_reads(&mut client, 5), b"world");
     run.close(conn);
-    assert_eq!(
-        run.client_end(&mut client),
-        End::Stream,
-        "no descriptor is left"
-    );
+    assert_eq!(run.client_end(&mut client), End::Stream, "no descriptor is left");
 }
 
 fn a_full_table_adopts_nothing<H: Harness>() {
-    let mut run = Run::<H>::new(Options {
-        capacity: 1,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { capacity: 1, ..Options::default() });
     let (conn, _other) = run.pair();
     let (mut client, socket) = run.world.socket();
     assert_eq!(adopted(&mut run, socket, 1), Err(libc::ENFILE));
@@ -469,17 +417,11 @@ fn a_full_table_adopts_nothing<H: Harness>() {
     assert!(adopted(&mut run, socket, 2).is_ok());
 }
 
-fn installed<H: Harness>(
-    run: &mut Run<H>,
-    conn: ConnId,
-) -> Result<std::os::fd::OwnedFd, Option<i32>> {
+fn installed<H: Harness>(run: &mut Run<H>, conn: ConnId) -> Result<std::os::fd::OwnedFd, Option<i32>> {
     run.driver().install(conn);
     run.next("Installed", |event| match event {
         Event::Installed { .. } => {
-            let Event::Installed { conn: of, result } = std::mem::replace(event, Event::Woken)
-            else {
-                unreachable!()
-            };
+            let Event::Installed { conn: of, result } = std::mem::replace(event, Event::Woken) else { unreachable!() };
             assert_eq!(of, conn);
             Some(result.map_err(|error| error.raw_os_error()))
         }
@@ -493,16 +435,11 @@ fn an_installed_socket_outlives_the_connection<H: Harness>() {
     run.world.write(&mut client, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(run.receive_exactly(conn, 18), b"GET / HTTP/1.1\r\n\r\n");
     run.driver().receive_stop(conn);
-    run.next("ReceiveEnded", |event| {
-        matches!(event, Event::ReceiveEnded { .. }).then_some(())
-    });
+    run.next("ReceiveEnded", |event| matches!(event, Event::ReceiveEnded { .. }).then_some(()));
     let socket = installed(&mut run, conn).expect("this kernel installs");
     run.close(conn);
     run.world.socket_write(&socket, b"HTTP/1.1 200 OK\r\n\r\n");
-    assert_eq!(
-        run.client_reads(&mut client, 19),
-        b"HTTP/1.1 200 OK\r\n\r\n"
-    );
+    assert_eq!(run.client_reads(&mut client, 19), b"HTTP/1.1 200 OK\r\n\r\n");
     assert_eq!(run.world.end(&mut client), None);
     // And back again.
     let conn = adopted(&mut run, socket, 3).unwrap();
@@ -521,8 +458,7 @@ fn a_shutdown_follows_what_was_sent<H: Harness>() {
     let mut run = run::<H>();
     let (conn, mut client) = run.pair();
     let bytes = pattern(H::HUGE_BYTES);
-    run.driver()
-        .send(conn, Gather::one(bytes.clone().into()), 0);
+    run.driver().send(conn, Gather::one(bytes.clone().into()), 0);
     run.driver().shutdown(conn);
     let mut read = Vec::new();
     run.until("the client's end", |run| {
@@ -541,16 +477,12 @@ fn a_shutdown_leaves_the_other_direction_open<H: Harness>() {
     assert_eq!(run.client_end(&mut client), End::Stream);
     run.world.write(&mut client, b"noted");
     assert_eq!(run.receive_exactly(conn, 5), b"noted");
-    run.driver()
-        .send(conn, Gather::one(Bytes::from_static(b"no")), 0);
+    run.driver().send(conn, Gather::one(Bytes::from_static(b"no")), 0);
     assert_eq!(run.sent(conn), Err(libc::EPIPE));
 }
 
 fn woken<H: Harness>(run: &Run<H>) -> usize {
-    run.events
-        .iter()
-        .filter(|event| matches!(event, Event::Woken))
-        .count()
+    run.events.iter().filter(|event| matches!(event, Event::Woken)).count()
 }
 
 fn a_wake_up_is_reported_once<H: Harness>() {
@@ -572,14 +504,8 @@ fn a_wake_up_from_another_thread_ends_the_turn<H: Harness>() {
         let begun = Instant::now();
         while woken(&run) < round {
             let deadline = run.driver().now() + 5_000_000_000;
-            run.world
-                .driver()
-                .turn(Some(deadline), &mut run.events)
-                .unwrap();
-            assert!(
-                begun.elapsed() < Duration::from_secs(4),
-                "the turn was not woken"
-            );
+            run.world.driver().turn(Some(deadline), &mut run.events).unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(4), "the turn was not woken");
         }
         other.join().unwrap();
     }
@@ -594,15 +520,9 @@ fn a_turn_ends_at_its_deadline<H: Harness>() {
     run.world.driver().turn(None, &mut run.events).unwrap();
     let now = run.driver().now();
     run.world.driver().turn(Some(now), &mut run.events).unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_millis(20),
-        "a deadline in the past waits for nothing"
-    );
+    assert!(begun.elapsed() < Duration::from_millis(20), "a deadline in the past waits for nothing");
     let deadline = run.driver().now() + 50_000_000;
-    run.world
-        .driver()
-        .turn(Some(deadline), &mut run.events)
-        .unwrap();
+    run.world.driver().turn(Some(deadline), &mut run.events).unwrap();
     assert!(run.events.is_empty());
     if H::WAITS {
         assert!(run.driver().now() >= deadline);
@@ -612,11 +532,7 @@ fn a_turn_ends_at_its_deadline<H: Harness>() {
 
 fn more_operations_than_the_queue_holds_all_happen<H: Harness>() {
     const CONNS: usize = 60;
-    let mut run = Run::<H>::new(Options {
-        submission_entries: 8,
-        buffers: 64,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { submission_entries: 8, buffers: 64, ..Options::default() });
     let mut pairs: Vec<_> = (0..CONNS).map(|_| run.pair()).collect();
     let bytes = pattern(100);
     let gather = Gather::one(bytes.clone().into());
@@ -631,10 +547,7 @@ fn more_operations_than_the_queue_holds_all_happen<H: Harness>() {
             if sent < bytes.len() {
                 run.send_all(*conn, gather.clone(), sent);
             }
-            assert!(
-                run.client_reads(client, bytes.len()) == bytes,
-                "round {round}"
-            );
+            assert!(run.client_reads(client, bytes.len()) == bytes, "round {round}");
             assert_eq!(run.receive_exactly(*conn, 1), b"?", "round {round}");
         }
     }
@@ -668,9 +581,7 @@ fn a_second_send_panics<H: Harness>() {
     let (conn, _client) = run.pair();
     let gather = Gather::one(pattern(H::HUGE_BYTES).into());
     run.driver().send(conn, gather.clone(), 0);
-    let second = catch_unwind(AssertUnwindSafe(|| {
-        run.driver().send(conn, gather.clone(), 0)
-    }));
+    let second = catch_unwind(AssertUnwindSafe(|| run.driver().send(conn, gather.clone(), 0)));
     assert!(second.is_err());
     run.close(conn);
 }
@@ -679,9 +590,7 @@ fn a_send_of_nothing_panics<H: Harness>() {
     let mut run = run::<H>();
     let (conn, _client) = run.pair();
     let gather = Gather::one(Bytes::from_static(b"abc"));
-    let past_the_end = catch_unwind(AssertUnwindSafe(|| {
-        run.driver().send(conn, gather.clone(), 3)
-    }));
+    let past_the_end = catch_unwind(AssertUnwindSafe(|| run.driver().send(conn, gather.clone(), 3)));
     assert!(past_the_end.is_err());
 }
 
@@ -692,13 +601,8 @@ fn buffers_outlive_the_driver<H: Harness>() {
     run.world.write(&mut client, &sent);
     run.driver().receive(conn);
     run.until("all bytes", |run| {
-        if run
-            .events
-            .iter()
-            .any(|event| matches!(event, Event::ReceiveEnded { .. }))
-        {
-            run.events
-                .retain(|event| !matches!(event, Event::ReceiveEnded { .. }));
+        if run.events.iter().any(|event| matches!(event, Event::ReceiveEnded { .. })) {
+            run.events.retain(|event| !matches!(event, Event::ReceiveEnded { .. }));
             run.driver().receive(conn);
         }
         run.events_of_bytes() == sent.len()
@@ -721,8 +625,7 @@ fn a_dropped_driver_ends_its_connections<H: Harness>() {
     for (at, (conn, _)) in pairs.iter().enumerate() {
         run.driver().receive(*conn);
         if at % 2 == 0 {
-            run.driver()
-                .send(*conn, in_parts(&pattern(H::HUGE_BYTES), 1 + at), at);
+            run.driver().send(*conn, in_parts(&pattern(H::HUGE_BYTES), 1 + at), at);
         }
     }
     run.turn();
@@ -735,26 +638,19 @@ fn a_dropped_driver_ends_its_connections<H: Harness>() {
         let begun = Instant::now();
         while run.world.end(client).is_none() {
             drop(run.world.read(client));
-            assert!(
-                begun.elapsed() < Duration::from_secs(5),
-                "the connection is still open"
-            );
+            assert!(begun.elapsed() < Duration::from_secs(5), "the connection is still open");
         }
     }
 }
 
 fn a_thousand_connections_leave_nothing_behind<H: Harness>() {
-    let mut run = Run::<H>::new(Options {
-        capacity: 8,
-        ..Options::default()
-    });
+    let mut run = Run::<H>::new(Options { capacity: 8, ..Options::default() });
     for round in 0..125 {
         let mut pairs: Vec<_> = (0..8).map(|_| run.pair()).collect();
         for (at, (conn, client)) in pairs.iter_mut().enumerate() {
             assert!(conn.slot < 8);
             run.driver().receive(*conn);
-            run.driver()
-                .send(*conn, Gather::one(Bytes::from_static(b"hi")), 0);
+            run.driver().send(*conn, Gather::one(Bytes::from_static(b"hi")), 0);
             match (at + round) % 4 {
                 0 => run.world.write(client, b"ho"),
                 1 => run.world.half_close(client),

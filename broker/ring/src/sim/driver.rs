@@ -69,14 +69,9 @@ impl Driver for SimDriver {
         self.with(|host| {
             let Some(live) = host.live(conn) else { return };
             assert!(!live.sending, "a second send of {conn:?}");
-            assert!(
-                from < gather.len(),
-                "a send from {from} of {} bytes",
-                gather.len()
-            );
+            assert!(from < gather.len(), "a send from {from} of {} bytes", gather.len());
             live.sending = true;
-            host.operations
-                .push_back(Operation::Send(conn, gather, from));
+            host.operations.push_back(Operation::Send(conn, gather, from));
         });
     }
 
@@ -125,9 +120,7 @@ impl Driver for SimDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker {
-            kind: Kind::Flag(self.with(|host| host.waker.clone())),
-        }
+        Waker { kind: Kind::Flag(self.with(|host| host.waker.clone())) }
     }
 
     fn counters(&self) -> Counters {

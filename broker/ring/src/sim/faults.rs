@@ -60,11 +60,7 @@ impl Faults {
     };
 
     /// [`Faults::ROUGH`], and connections break.
-    pub const HARSH: Self = Self {
-        reset: Chance(50),
-        send_error: Chance(50),
-        ..Self::ROUGH
-    };
+    pub const HARSH: Self = Self { reset: Chance(50), send_error: Chance(50), ..Self::ROUGH };
 }
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
@@ -124,9 +120,7 @@ mod tests {
     #[test]
     fn a_chance_strikes_about_that_often() {
         let mut random = Random::new(1);
-        let strikes = (0..10_000)
-            .filter(|_| random.strikes(Chance(2_500)))
-            .count();
+        let strikes = (0..10_000).filter(|_| random.strikes(Chance(2_500))).count();
         assert!((2_300..2_700).contains(&strikes), "{strikes}");
         assert!(!random.strikes(Chance(0)));
         assert!(random.strikes(Chance(10_000)));

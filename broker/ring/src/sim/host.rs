@@ -63,10 +63,7 @@ impl Buffers {
 
     fn lend(&self, bytes: Vec<u8>) -> Buf {
         self.lent.set(self.lent.get() + 1);
-        Buf {
-            bytes,
-            lent: Rc::clone(&self.lent),
-        }
+        Buf { bytes, lent: Rc::clone(&self.lent) }
     }
 }
 
@@ -149,21 +146,14 @@ struct Sending {
 
 impl Host {
     pub(super) fn new(capacity: u32, buffers: u32, buffer_bytes: usize) -> Self {
-        assert!(
-            capacity > 0 && buffers > 0 && buffer_bytes > 0,
-            "a driver without room"
-        );
+        assert!(capacity > 0 && buffers > 0 && buffer_bytes > 0, "a driver without room");
         Self {
             capacity,
             accept: Accept::Idle,
             operations: VecDeque::new(),
             counters: Counters::default(),
             waker: Arc::default(),
-            buffers: Buffers {
-                count_max: buffers,
-                bytes_max: buffer_bytes,
-                lent: Rc::default(),
-            },
+            buffers: Buffers { count_max: buffers, bytes_max: buffer_bytes, lent: Rc::default() },
             backlog: VecDeque::new(),
             slots: Vec::new(),
             used: 0,
@@ -197,9 +187,7 @@ impl Host {
 
     /// Whether a driver's slot holds the server's end of `client`.
     pub(super) fn holds(&self, client: ClientId) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| slot.conn.as_ref().is_some_and(|conn| conn.client == client))
+        self.slots.iter().any(|slot| slot.conn.as_ref().is_some_and(|conn| conn.client == client))
     }
 
     pub(super) fn turn(&mut self, net: &mut Network, events: &mut Vec<Event<Buf>>) {
@@ -267,15 +255,8 @@ impl Host {
             }
             Operation::Send(conn, gather, from) => {
                 // Even when a close is already queued behind it: the kernel would take what there is room for.
-                let live = self.slots[conn.slot as usize]
-                    .conn
-                    .as_mut()
-                    .expect("closed later than this");
-                live.send = Some(Sending {
-                    gather,
-                    from,
-                    done: 0,
-                });
+                let live = self.slots[conn.slot as usize].conn.as_mut().expect("closed later than this");
+                live.send = Some(Sending { gather, from, done: 0 });
                 let link = net.link(live.client);
                 if live.closing && !link.reset {
                     live.push_some(link, usize::MAX);
@@ -297,10 +278,7 @@ impl Host {
                 }
             }
             Operation::Close(conn) => {
-                let live = self.slots[conn.slot as usize]
-                    .conn
-                    .as_mut()
-                    .expect("a slot is closed once");
+                let live = self.slots[conn.slot as usize].conn.as_mut().expect("a slot is closed once");
                 live.send = None;
                 live.receive = Receive::Idle;
                 net.link(live.client).server_close();
@@ -311,10 +289,7 @@ impl Host {
 
     /// Like [`Host::live`], for an operation that was not stale when it was queued.
     fn unclosed(&mut self, conn: ConnId) -> Option<&mut Conn> {
-        self.slots[conn.slot as usize]
-            .conn
-            .as_mut()
-            .filter(|live| !live.closing)
+        self.slots[conn.slot as usize].conn.as_mut().filter(|live| !live.closing)
     }
 
     fn adopt(&mut self, socket: &OwnedFd, token: u64, net: &mut Network) {
@@ -355,10 +330,7 @@ impl Host {
             client,
             send: None,
         });
-        ConnId {
-            slot: index as u32,
-            generation: slot.generation,
-        }
+        ConnId { slot: index as u32, generation: slot.generation }
     }
 
     fn end_accept(&mut self, end: AcceptEnd) {
@@ -372,31 +344,16 @@ impl Host {
         while self.accept == Accept::Running && !self.backlog.is_empty() {
             self.accept_one(net);
         }
-        let Network {
-            random,
-            faults,
-            links,
-            ..
-        } = net;
+        let Network { random, faults, links, .. } = net;
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(live) = slot.conn.as_mut().filter(|live| !live.closing) else {
                 continue;
             };
-            let conn = ConnId {
-                slot: index as u32,
-                generation: slot.generation,
-            };
+            let conn = ConnId { slot: index as u32, generation: slot.generation };
             let link = &mut links[live.client.0];
             live.send_on(conn, link, faults, random);
             while live.receive == Receive::Running && link.is_readable() {
-                live.receive_one(
-                    conn,
-                    link,
-                    faults,
-                    random,
-                    &self.buffers,
-                    &mut self.counters,
-                );
+                live.receive_one(conn, link, faults, random, &self.buffers, &mut self.counters);
             }
         }
     }
@@ -427,14 +384,9 @@ impl Host {
             let conn = slot.conn.as_ref()?;
             Some((LaneId::Conn(index), conn.lane.len()))
         });
-        let shared = [
-            (LaneId::Accept, self.accept_lane.len()),
-            (LaneId::Adopt, self.adopt_lane.len()),
-        ];
+        let shared = [(LaneId::Accept, self.accept_lane.len()), (LaneId::Adopt, self.adopt_lane.len())];
         for (lane, len) in shared.into_iter().chain(lanes) {
-            let told = (0..len)
-                .take_while(|_| !net.random.strikes(net.faults.delay))
-                .count();
+            let told = (0..len).take_while(|_| !net.random.strikes(net.faults.delay)).count();
             order.extend(std::iter::repeat_n(lane, told));
         }
         if net.faults.shuffle {
@@ -444,10 +396,7 @@ impl Host {
             let event = match lane {
                 LaneId::Accept => self.accept_lane.pop_front(),
                 LaneId::Adopt => self.adopt_lane.pop_front(),
-                LaneId::Conn(index) => self.slots[index]
-                    .conn
-                    .as_mut()
-                    .and_then(|conn| conn.lane.pop_front()),
+                LaneId::Conn(index) => self.slots[index].conn.as_mut().and_then(|conn| conn.lane.pop_front()),
             };
             let event = event.expect("counted above");
             self.told(&event, net);
@@ -482,10 +431,7 @@ impl Host {
     }
 
     fn told_conn(&mut self, conn: ConnId) -> &mut Conn {
-        self.slots[conn.slot as usize]
-            .conn
-            .as_mut()
-            .expect("the connection of an event lives")
+        self.slots[conn.slot as usize].conn.as_mut().expect("the connection of an event lives")
     }
 }
 
@@ -534,11 +480,7 @@ impl Conn {
         }
         if link.reset || link.client_gone || random.strikes(faults.send_error) {
             link.break_now(random);
-            let errno = if random.below(2) == 0 {
-                libc::EPIPE
-            } else {
-                libc::ECONNRESET
-            };
+            let errno = if random.below(2) == 0 { libc::EPIPE } else { libc::ECONNRESET };
             return self.end_send(conn, Err(errno));
         }
         let mut max = todo.min(link.to_client.room());
@@ -561,17 +503,8 @@ impl Conn {
             return;
         };
         // As the kernel does: bytes that went out count, the error comes with the next send.
-        let result = if done > 0 {
-            Ok(done)
-        } else {
-            result.map(|()| done)
-        };
-        self.lane.push_back(Event::Sent {
-            conn,
-            gather,
-            from,
-            result,
-        });
+        let result = if done > 0 { Ok(done) } else { result.map(|()| done) };
+        self.lane.push_back(Event::Sent { conn, gather, from, result });
     }
 
     /// One completion of the receive that is running on a readable connection.
@@ -585,11 +518,7 @@ impl Conn {
         counters: &mut Counters,
     ) {
         if link.to_server.is_empty() {
-            let end = if link.reset {
-                ReceiveEnd::Failed(libc::ECONNRESET)
-            } else {
-                ReceiveEnd::EndOfStream
-            };
+            let end = if link.reset { ReceiveEnd::Failed(libc::ECONNRESET) } else { ReceiveEnd::EndOfStream };
             return self.end_receive(conn, end);
         }
         if buffers.is_empty() || random.strikes(faults.no_buffers) {

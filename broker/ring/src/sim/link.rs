@@ -52,11 +52,7 @@ impl Queue {
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) {
-        assert!(
-            bytes.len() <= self.room(),
-            "a queue holds at most {} bytes",
-            self.bytes_max
-        );
+        assert!(bytes.len() <= self.room(), "a queue holds at most {} bytes", self.bytes_max);
         self.bytes.extend(bytes);
     }
 
@@ -71,15 +67,8 @@ impl Queue {
 
 impl Link {
     pub(super) fn new(queue_bytes_max: usize) -> Self {
-        let queue = || Queue {
-            bytes: VecDeque::new(),
-            bytes_max: queue_bytes_max,
-        };
-        Self {
-            to_server: queue(),
-            to_client: queue(),
-            ..Self::default()
-        }
+        let queue = || Queue { bytes: VecDeque::new(), bytes_max: queue_bytes_max };
+        Self { to_server: queue(), to_client: queue(), ..Self::default() }
     }
 
     /// Breaks the connection for both ends.

@@ -226,12 +226,7 @@ impl World {
     /// Whose connection a stand-in from [`World::socket`] or `Event::Installed` means.
     #[must_use]
     pub fn client_of(&self, socket: &OwnedFd) -> Option<ClientId> {
-        self.0
-            .borrow()
-            .net
-            .sockets
-            .get(&socket.as_raw_fd())
-            .copied()
+        self.0.borrow().net.sockets.get(&socket.as_raw_fd()).copied()
     }
 
     /// Writes through a stand-in; says how many bytes were taken.

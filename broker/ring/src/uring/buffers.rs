@@ -35,9 +35,7 @@ impl Deref for Buf {
 impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `self` is borrowed exclusively.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.pool.buffer(self.id).as_ptr(), self.len as usize)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.pool.buffer(self.id).as_ptr(), self.len as usize) }
     }
 }
 
@@ -70,8 +68,7 @@ const PAGE_BYTES: usize = 4096;
 impl Pool {
     /// `count` is a power of two up to 32,768. Every page is touched here, none later.
     pub(super) fn new(count: u16, buffer_bytes: u32) -> io::Result<Rc<Self>> {
-        let buffers_at =
-            (usize::from(count) * size_of::<BufRingEntry>()).next_multiple_of(PAGE_BYTES);
+        let buffers_at = (usize::from(count) * size_of::<BufRingEntry>()).next_multiple_of(PAGE_BYTES);
         let region_bytes = buffers_at + usize::from(count) * buffer_bytes as usize;
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no other memory.
         let region = unsafe {
@@ -89,14 +86,7 @@ impl Pool {
         }
         let region = NonNull::new(region.cast()).expect("a mapping is never at address 0");
         let free = RefCell::new((0..count).collect());
-        Ok(Rc::new(Self {
-            region,
-            region_bytes,
-            buffers_at,
-            count,
-            buffer_bytes,
-            free,
-        }))
+        Ok(Rc::new(Self { region, region_bytes, buffers_at, count, buffer_bytes, free }))
     }
 
     /// Where the kernel finds the ring of entries. Page-aligned.
@@ -106,15 +96,8 @@ impl Pool {
 
     /// Makes the kernel's choice of buffer `id` the caller's.
     pub(super) fn lend(self: &Rc<Self>, id: u16, len: u32) -> Buf {
-        assert!(
-            id < self.count && len <= self.buffer_bytes,
-            "the kernel named a buffer that is not ours"
-        );
-        Buf {
-            pool: Rc::clone(self),
-            id,
-            len,
-        }
+        assert!(id < self.count && len <= self.buffer_bytes, "the kernel named a buffer that is not ours");
+        Buf { pool: Rc::clone(self), id, len }
     }
 
     /// Gives every dropped buffer back to the kernel.
@@ -144,10 +127,7 @@ impl Pool {
 
     fn buffer(&self, id: u16) -> NonNull<u8> {
         // SAFETY: `id < count`, so the offset is inside the region.
-        unsafe {
-            self.region
-                .add(self.buffers_at + usize::from(id) * self.buffer_bytes as usize)
-        }
+        unsafe { self.region.add(self.buffers_at + usize::from(id) * self.buffer_bytes as usize) }
     }
 }
 

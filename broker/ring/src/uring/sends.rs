@@ -29,10 +29,7 @@ pub(super) struct Sends {
 
 impl Sends {
     pub(super) fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            free: NONE,
-        }
+        Self { entries: Vec::new(), free: NONE }
     }
 
     pub(super) fn put(&mut self, send: InFlight) -> u32 {
@@ -49,10 +46,7 @@ impl Sends {
     }
 
     pub(super) fn take(&mut self, index: u32) -> InFlight {
-        match std::mem::replace(
-            &mut self.entries[index as usize],
-            Entry::Free { next: self.free },
-        ) {
+        match std::mem::replace(&mut self.entries[index as usize], Entry::Free { next: self.free }) {
             Entry::Used(send) => {
                 self.free = index;
                 send

@@ -150,6 +150,27 @@ pub fn probe() -> Result<Features, SetupError> {
     features(&build_ring(8)?)
 }
 
+/// Refuses figures that make no sense before the kernel does.
+pub(super) fn validate(setup: &Setup) -> Result<(), SetupError> {
+    if setup.capacity == 0 {
+        return Err(SetupError::Invalid("a driver needs room for at least one connection"));
+    }
+    if !setup.receive_buffers.is_power_of_two() || setup.receive_buffers > 1 << 15 {
+        return Err(SetupError::Invalid("the number of receive buffers must be a power of two up to 32768"));
+    }
+    if setup.receive_buffer_bytes == 0 || setup.receive_buffer_bytes > 1 << 24 {
+        return Err(SetupError::Invalid("a receive buffer must have between 1 byte and 16 MiB"));
+    }
+    if setup.submission_entries == 0 || setup.submission_entries > 1 << 15 {
+        return Err(SetupError::Invalid("the number of submission entries must be between 1 and 32768"));
+    }
+    let limit = limits::descriptors();
+    if u64::from(setup.capacity) > limit {
+        return Err(SetupError::TableTooLarge { capacity: setup.capacity, limit });
+    }
+    Ok(())
+}
+
 /// A ring as the driver wants it.
 pub(super) fn build_ring(entries: u32) -> Result<IoUring, SetupError> {
     let mut builder = IoUring::builder();
@@ -160,25 +181,16 @@ pub(super) fn build_ring(entries: u32) -> Result<IoUring, SetupError> {
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_cqsize(entries.saturating_mul(8));
-    builder
-        .build(entries)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOSYS) => SetupError::Missing {
-                release: kernel_release(),
-            },
-            Some(libc::EPERM | libc::EACCES) => match disabled_by_sysctl() {
-                0 => SetupError::Forbidden,
-                value => SetupError::Disabled { value },
-            },
-            Some(libc::ENOMEM) => SetupError::Memory {
-                memlock: limits::locked_memory(),
-            },
-            Some(libc::EINVAL) => too_old("IORING_SETUP_DEFER_TASKRUN"),
-            _ => SetupError::Other {
-                doing: "io_uring_setup",
-                error,
-            },
-        })
+    builder.build(entries).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOSYS) => SetupError::Missing { release: kernel_release() },
+        Some(libc::EPERM | libc::EACCES) => match disabled_by_sysctl() {
+            0 => SetupError::Forbidden,
+            value => SetupError::Disabled { value },
+        },
+        Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
+        Some(libc::EINVAL) => too_old("IORING_SETUP_DEFER_TASKRUN"),
+        _ => SetupError::Other { doing: "io_uring_setup", error },
+    })
 }
 
 /// What `ring`'s kernel offers.
@@ -186,10 +198,7 @@ pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
-        .map_err(|error| SetupError::Other {
-            doing: "asking io_uring for its operations",
-            error,
-        })?;
+        .map_err(|error| SetupError::Other { doing: "asking io_uring for its operations", error })?;
     for (code, name) in NEEDED {
         if !probe.is_supported(code) {
             return Err(too_old(name));
@@ -219,10 +228,7 @@ const NEEDED: [(u8, &str); 9] = [
 ];
 
 fn too_old(missing: &'static str) -> SetupError {
-    SetupError::KernelTooOld {
-        release: kernel_release(),
-        missing,
-    }
+    SetupError::KernelTooOld { release: kernel_release(), missing }
 }
 
 fn disabled_by_sysctl() -> u8 {
@@ -242,9 +248,7 @@ fn kernel_release() -> String {
 
 /// Whether a release like `6.18.44-rc1` is `major.minor` or newer. One that cannot be read is not.
 fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(a)), Some(Ok(b))) => (a, b) >= (major, minor),
         _ => false,
@@ -268,34 +272,19 @@ mod tests {
     #[test]
     fn every_error_is_one_sentence_that_says_what_to_change() {
         let errors = [
-            SetupError::Missing {
-                release: "6.18.1".into(),
-            },
-            SetupError::Missing {
-                release: "4.19".into(),
-            },
+            SetupError::Missing { release: "6.18.1".into() },
+            SetupError::Missing { release: "4.19".into() },
             SetupError::Disabled { value: 1 },
             SetupError::Disabled { value: 2 },
             SetupError::Forbidden,
-            SetupError::KernelTooOld {
-                release: "5.15".into(),
-                missing: "IORING_OP_SEND",
-            },
+            SetupError::KernelTooOld { release: "5.15".into(), missing: "IORING_OP_SEND" },
             SetupError::Memory { memlock: 65_536 },
-            SetupError::TableTooLarge {
-                capacity: 30_000,
-                limit: 20_000,
-            },
+            SetupError::TableTooLarge { capacity: 30_000, limit: 20_000 },
         ];
         for error in errors {
             let sentence = error.to_string();
-            assert!(
-                !sentence.contains('\n') && !sentence.contains("  "),
-                "{sentence}"
-            );
-            let advises = ["run", "allow", "set", "allows", "raise"]
-                .iter()
-                .any(|verb| sentence.contains(verb));
+            assert!(!sentence.contains('\n') && !sentence.contains("  "), "{sentence}");
+            let advises = ["run", "allow", "set", "allows", "raise"].iter().any(|verb| sentence.contains(verb));
             assert!(advises, "{sentence}");
         }
     }

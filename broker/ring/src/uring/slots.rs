@@ -89,29 +89,15 @@ impl Slots {
         assert_eq!(place.flags, 0, "the kernel chose a slot in use");
         place.flags = OPEN;
         self.used += 1;
-        ConnId {
-            slot,
-            generation: place.generation,
-        }
+        ConnId { slot, generation: place.generation }
     }
 
     /// The connection is gone, and so is everything that named it.
     pub(super) fn vacate(&mut self, slot: u32) -> ConnId {
         let place = &mut self.slots[slot as usize];
-        assert_eq!(
-            place.flags & (OPEN | IN_FLIGHT),
-            OPEN,
-            "a slot is vacated once, with nothing in flight"
-        );
-        let conn = ConnId {
-            slot,
-            generation: place.generation,
-        };
-        *place = Slot {
-            generation: place.generation.wrapping_add(1),
-            send: 0,
-            flags: 0,
-        };
+        assert_eq!(place.flags & (OPEN | IN_FLIGHT), OPEN, "a slot is vacated once, with nothing in flight");
+        let conn = ConnId { slot, generation: place.generation };
+        *place = Slot { generation: place.generation.wrapping_add(1), send: 0, flags: 0 };
         self.used -= 1;
         conn
     }

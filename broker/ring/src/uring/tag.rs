@@ -73,10 +73,7 @@ mod tests {
     fn a_tag_comes_back_in_parts() {
         for (place, kind_in) in KINDS.into_iter().enumerate() {
             assert_eq!(kind_in as usize, place);
-            let conn = ConnId {
-                slot: 19_899,
-                generation: 0x0512_3456,
-            };
+            let conn = ConnId { slot: 19_899, generation: 0x0512_3456 };
             let tag = of_conn(kind_in, conn);
             assert_eq!((kind(tag), index(tag)), (kind_in, conn.slot));
             assert!(is_of_generation(tag, conn.generation));

@@ -23,12 +23,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            capacity: 64,
-            buffers: 32,
-            buffer_bytes: 2048,
-            submission_entries: 64,
-        }
+        Self { capacity: 64, buffers: 32, buffer_bytes: 2048, submission_entries: 64 }
     }
 }
 
@@ -80,10 +75,7 @@ const TURN_NS: u64 = 10_000_000;
 
 impl<H: Harness> Run<H> {
     pub(crate) fn new(options: Options) -> Self {
-        Self {
-            world: H::new(options),
-            events: Vec::new(),
-        }
+        Self { world: H::new(options), events: Vec::new() }
     }
 
     pub(crate) fn driver(&mut self) -> &mut H::Driver {
@@ -93,9 +85,7 @@ impl<H: Harness> Run<H> {
     pub(crate) fn turn(&mut self) {
         let driver = self.world.driver();
         let deadline = driver.now() + TURN_NS;
-        driver
-            .turn(Some(deadline), &mut self.events)
-            .expect("a turn succeeds");
+        driver.turn(Some(deadline), &mut self.events).expect("a turn succeeds");
     }
 
     /// Turns until nothing has happened for a while.
@@ -205,8 +195,7 @@ impl<H: Harness> Run<H> {
             });
             match end {
                 ReceiveEnd::Stopped | ReceiveEnd::NoBuffers => {
-                    self.events
-                        .retain(|event| !matches!(event, Event::Received { .. }));
+                    self.events.retain(|event| !matches!(event, Event::Received { .. }));
                     self.driver().receive(of);
                 }
                 end => return end,
@@ -263,9 +252,7 @@ impl<H: Harness> Run<H> {
 
 /// `len` bytes that differ from place to place.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8)
-        .collect()
+    (0..len).map(|i| (i.wrapping_mul(31) ^ (i >> 8)) as u8).collect()
 }
 
 /// `bytes` in `parts` ranges.

@@ -33,10 +33,7 @@ impl Harness for Real {
     const HUGE_BYTES: usize = 24 << 20;
 
     fn new(options: Options) -> Self {
-        let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1)
-            .unwrap()
-            .pop()
-            .unwrap();
+        let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1).unwrap().pop().unwrap();
         let addr = listen::local_addr(&listener).unwrap();
         let setup = Setup {
             listener: Some(listener),
@@ -45,10 +42,7 @@ impl Harness for Real {
             receive_buffer_bytes: options.buffer_bytes,
             submission_entries: options.submission_entries,
         };
-        Self {
-            driver: Some(UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))),
-            addr,
-        }
+        Self { driver: Some(UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))), addr }
     }
 
     fn driver(&mut self) -> &mut UringDriver {
@@ -64,10 +58,7 @@ impl Harness for Real {
     }
 
     fn write(&mut self, client: &mut Client, bytes: &[u8]) {
-        client
-            .stream
-            .write_all(bytes)
-            .expect("it fits the socket buffer");
+        client.stream.write_all(bytes).expect("it fits the socket buffer");
     }
 
     fn read(&mut self, client: &mut Client) -> Vec<u8> {
@@ -78,9 +69,7 @@ impl Harness for Real {
                 Ok(0) => client.end = Some(End::Stream),
                 Ok(n) => bytes.extend_from_slice(&chunk[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
-                    client.end = Some(End::Reset)
-                }
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => client.end = Some(End::Reset),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -96,14 +85,8 @@ impl Harness for Real {
     }
 
     fn reset(&mut self, client: &mut Client) {
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        let (at, len) = (
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        );
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let (at, len) = ((&raw const linger).cast(), size_of::<libc::linger>() as libc::socklen_t);
         let fd = client.stream.as_raw_fd();
         // SAFETY: the kernel reads the `linger`, which lives through the call.
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, at, len) };

@@ -37,20 +37,10 @@ impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
 
     fn new(options: Options) -> Self {
         // Cases that fill the table say themselves when it is full.
-        let rough = Faults {
-            table_full: Chance(0),
-            ..Faults::ROUGH
-        };
+        let rough = Faults { table_full: Chance(0), ..Faults::ROUGH };
         let world = World::new(SEED.get(), if ROUGH { rough } else { Faults::NONE });
-        let driver = world.driver(
-            options.capacity,
-            options.buffers.into(),
-            options.buffer_bytes as usize,
-        );
-        Self {
-            world,
-            driver: Some(driver),
-        }
+        let driver = world.driver(options.capacity, options.buffers.into(), options.buffer_bytes as usize);
+        Self { world, driver: Some(driver) }
     }
 
     fn driver(&mut self) -> &mut SimDriver {
@@ -66,11 +56,7 @@ impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
     }
 
     fn write(&mut self, client: &mut ClientId, bytes: &[u8]) {
-        assert_eq!(
-            self.world.client_write(*client, bytes),
-            bytes.len(),
-            "it fits the socket buffer"
-        );
+        assert_eq!(self.world.client_write(*client, bytes), bytes.len(), "it fits the socket buffer");
     }
 
     fn read(&mut self, client: &mut ClientId) -> Vec<u8> {

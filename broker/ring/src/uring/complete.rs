@@ -1,0 +1,190 @@
+//! Completions turned into events. What belongs to a connection that is being closed is swallowed here, until
+//! its last operation is over and the close itself can be queued.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use super::slots::{
+    CLOSE_QUEUED, CLOSING, INSTALLING, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, SHUTTING,
+};
+use super::tag::{self, Kind};
+use super::{Accept, Buf, UringDriver};
+use crate::{AcceptEnd, ConnId, Event, ReceiveEnd};
+
+impl UringDriver {
+    pub(super) fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event<Buf>>) {
+        let user_data = entry.user_data();
+        let kind = tag::kind(user_data);
+        let index = tag::index(user_data);
+        let more = cqueue::more(entry.flags());
+        match kind {
+            Kind::CancelAccept | Kind::CancelReceive | Kind::CancelSend => {
+                return self.complete_cancel(kind, user_data);
+            }
+            _ if !more => self.outstanding -= 1,
+            _ => {}
+        }
+        match kind {
+            Kind::Accept => self.complete_accept(entry.result(), more, events),
+            Kind::Adopt => self.complete_adopt(index, entry.result(), events),
+            Kind::Bell => self.bell_posted = false,
+            Kind::Receive => self.complete_receive(entry, events),
+            Kind::Send => self.complete_send(index, entry.result(), events),
+            Kind::Shutdown => {
+                let slot = self.slots.at(index);
+                slot.clear(SHUTTING);
+                let conn = ConnId { slot: index, generation: slot.generation };
+                self.close_if_idle(conn);
+            }
+            Kind::Install => self.complete_install(index, entry.result(), events),
+            Kind::Close => {
+                // A kernel may hand the place to a new connection before it tells that the old one is
+                // gone; `open` has settled that then.
+                let slot = self.slots.at(index);
+                if slot.has(CLOSE_QUEUED) && tag::is_of_generation(user_data, slot.generation) {
+                    let conn = self.slots.vacate(index);
+                    events.push(Event::Closed { conn });
+                }
+            }
+            Kind::Ignored | Kind::CancelAccept | Kind::CancelReceive | Kind::CancelSend => {}
+        }
+    }
+
+    /// A cancellation that found nothing or came too early: what it was meant for is over, or is running
+    /// right now and has to be asked again.
+    pub(super) fn complete_cancel(&mut self, kind: Kind, user_data: u64) {
+        if kind == Kind::CancelAccept {
+            if matches!(self.accept, Accept::Ending(_)) {
+                self.cancel_accept();
+            }
+            return;
+        }
+        let slot = self.slots.at(tag::index(user_data));
+        if !tag::is_of_generation(user_data, slot.generation) {
+            return;
+        }
+        let conn = ConnId { slot: tag::index(user_data), generation: slot.generation };
+        if kind == Kind::CancelReceive && slot.has(RECEIVING) && slot.has(RECEIVE_STOPPING | CLOSING) {
+            self.cancel_receive(conn);
+        } else if kind == Kind::CancelSend && slot.has(SENDING) && slot.has(CLOSING) {
+            self.cancel_send(conn);
+        }
+    }
+
+    pub(super) fn complete_accept(&mut self, result: i32, more: bool, events: &mut Vec<Event<Buf>>) {
+        if result >= 0 {
+            let conn = self.open(result as u32, events);
+            events.push(Event::Accepted { conn });
+            if self.slots.is_full() && more && self.accept == Accept::Running {
+                self.accept = Accept::Ending(AcceptEnd::TableFull);
+                self.cancel_accept();
+            }
+        }
+        if more {
+            return;
+        }
+        let end = match (self.accept, -result) {
+            (Accept::Ending(end), _) => end,
+            (_, libc::ENFILE | libc::EMFILE | libc::ENOMEM | libc::ENOBUFS) => AcceptEnd::TableFull,
+            _ if result >= 0 && self.slots.is_full() => AcceptEnd::TableFull,
+            (_, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO) => {
+                self.counters.multishots_ended += 1;
+                AcceptEnd::Stopped
+            }
+            _ if result >= 0 => {
+                self.counters.multishots_ended += 1;
+                AcceptEnd::Stopped
+            }
+            (_, errno) => AcceptEnd::Failed(errno),
+        };
+        self.accept = Accept::Idle;
+        events.push(Event::AcceptEnded { end });
+    }
+
+    /// A new connection in a place of the kernel's choice.
+    pub(super) fn open(&mut self, slot: u32, events: &mut Vec<Event<Buf>>) -> ConnId {
+        if self.slots.at(slot).has(CLOSE_QUEUED) {
+            let conn = self.slots.vacate(slot);
+            events.push(Event::Closed { conn });
+        }
+        self.slots.open(slot)
+    }
+
+    pub(super) fn complete_adopt(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
+        let adoption = self.adoptions[index as usize].take().expect("an adoption completes once");
+        let result = match result {
+            1 => Ok(self.open(*adoption.place as u32, events)),
+            0 => Err(libc::ENFILE),
+            errno => Err(-errno),
+        };
+        events.push(Event::Adopted { token: adoption.token, result });
+    }
+
+    pub(super) fn complete_receive(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event<Buf>>) {
+        let index = tag::index(entry.user_data());
+        let result = entry.result();
+        let more = cqueue::more(entry.flags());
+        let buf = cqueue::buffer_select(entry.flags()).map(|id| self.pool.lend(id, result.max(0) as u32));
+        let slot = self.slots.at(index);
+        let conn = ConnId { slot: index, generation: slot.generation };
+        let closing = slot.has(CLOSING);
+        let stopping = slot.has(RECEIVE_STOPPING);
+        if let Some(buf) = buf.filter(|buf| !buf.is_empty() && !closing) {
+            events.push(Event::Received { conn, buf });
+        }
+        if more {
+            return;
+        }
+        slot.clear(RECEIVING | RECEIVE_STOPPING);
+        if closing {
+            return self.close_if_idle(conn);
+        }
+        let end = match -result {
+            0 => ReceiveEnd::EndOfStream,
+            libc::ENOBUFS => {
+                self.counters.no_buffers += 1;
+                ReceiveEnd::NoBuffers
+            }
+            errno if errno < 0 || matches!(errno, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+                self.counters.multishots_ended += u64::from(!stopping);
+                ReceiveEnd::Stopped
+            }
+            errno => ReceiveEnd::Failed(errno),
+        };
+        events.push(Event::ReceiveEnded { conn, end });
+    }
+
+    pub(super) fn complete_send(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(index);
+        slot.clear(SENDING);
+        let conn = ConnId { slot: index, generation: slot.generation };
+        let (closing, shutdown) = (slot.has(CLOSING), slot.has(SHUTDOWN_WANTED));
+        let send = self.sends.take(slot.send);
+        if closing {
+            return self.close_if_idle(conn);
+        }
+        if shutdown {
+            self.queue_shutdown(conn);
+        }
+        let result = if result > 0 { Ok(result as usize) } else { Err(-result) };
+        events.push(Event::Sent { conn, gather: send.gather, from: send.from, result });
+    }
+
+    pub(super) fn complete_install(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
+        let result = if result >= 0 {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+            Ok(unsafe { OwnedFd::from_raw_fd(result) })
+        } else {
+            Err(io::Error::from_raw_os_error(-result))
+        };
+        let slot = self.slots.at(index);
+        slot.clear(INSTALLING);
+        let conn = ConnId { slot: index, generation: slot.generation };
+        if slot.has(CLOSING) {
+            return self.close_if_idle(conn);
+        }
+        events.push(Event::Installed { conn, result });
+    }
+}

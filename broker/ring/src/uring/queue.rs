@@ -1,0 +1,125 @@
+//! Queueing operations: each becomes one entry of the submission queue, and a full queue is handled here and
+//! nowhere else.
+
+use io_uring::types::{CancelBuilder, Fd, Fixed};
+use io_uring::{opcode, squeue};
+use std::os::fd::AsRawFd;
+
+use super::UringDriver;
+use super::slots::{CLOSE_QUEUED, CLOSING, IN_FLIGHT, SHUTDOWN_WANTED, SHUTTING};
+use super::tag::{self, Kind};
+use crate::ConnId;
+
+impl UringDriver {
+    /// Queues an operation of which exactly one final completion will come.
+    pub(super) fn push(&mut self, entry: &squeue::Entry) {
+        self.outstanding += 1;
+        self.push_uncounted(entry);
+    }
+
+    /// The one place where a full submission queue is handled.
+    pub(super) fn push_uncounted(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: every entry of this driver names only memory that stays in place until its final
+            // completion (see the module's invariants).
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.counters.submission_full += 1;
+            if !self.flush() {
+                return;
+            }
+        }
+    }
+
+    /// Hands the queued operations over in the middle of a turn, and takes completions out of the kernel's
+    /// way before they overflow. False if the ring is beyond use; the operation is lost then, and the next
+    /// turn says so.
+    pub(super) fn flush(&mut self) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
+        let queued = self.ring.submission().len() as u32;
+        self.counters.enters += 1;
+        let result = self.name.submit(queued);
+        let completions = self.ring.completion();
+        if result.is_err() || completions.len() > completions.capacity() / 2 {
+            self.taken.extend(completions);
+        }
+        match result {
+            Ok(_) => true,
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => true,
+                Some(libc::EAGAIN | libc::EBUSY) => {
+                    self.counters.enters += 1;
+                    self.name.submit_and_reap(0).is_ok()
+                }
+                code => {
+                    self.broken = code;
+                    false
+                }
+            },
+        }
+    }
+
+    pub(super) fn cancel(&mut self, user_data: u64, tag: u64) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(tag);
+        self.push_uncounted(&entry);
+    }
+
+    pub(super) fn cancel_receive(&mut self, conn: ConnId) {
+        self.cancel(tag::of_conn(Kind::Receive, conn), tag::of_conn(Kind::CancelReceive, conn));
+    }
+
+    pub(super) fn cancel_send(&mut self, conn: ConnId) {
+        self.cancel(tag::of_conn(Kind::Send, conn), tag::of_conn(Kind::CancelSend, conn));
+    }
+
+    pub(super) fn cancel_accept(&mut self) {
+        self.cancel(tag::of_index(Kind::Accept, 0), tag::of_index(Kind::CancelAccept, 0));
+    }
+
+    pub(super) fn queue_shutdown(&mut self, conn: ConnId) {
+        let slot = self.slots.at(conn.slot);
+        slot.clear(SHUTDOWN_WANTED);
+        slot.set(SHUTTING);
+        let entry = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_WR)
+            .build()
+            .user_data(tag::of_conn(Kind::Shutdown, conn));
+        self.push(&entry);
+    }
+
+    /// The last step of a close: once nothing of `conn` is in flight, its place is given up.
+    pub(super) fn close_if_idle(&mut self, conn: ConnId) {
+        let slot = self.slots.at(conn.slot);
+        if !slot.has(CLOSING) || slot.has(IN_FLIGHT | CLOSE_QUEUED) {
+            return;
+        }
+        slot.set(CLOSE_QUEUED);
+        if !self.features.prompt_close {
+            // See `Features::prompt_close`. The close runs whatever becomes of the shutdown.
+            let shutdown = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_RDWR)
+                .build()
+                .flags(squeue::Flags::IO_HARDLINK)
+                .user_data(tag::of_index(Kind::Ignored, 0));
+            self.push(&shutdown);
+        }
+        let close = opcode::Close::new(Fixed(conn.slot)).build().user_data(tag::of_conn(Kind::Close, conn));
+        self.push(&close);
+    }
+
+    pub(super) fn post_bell(&mut self) {
+        if self.bell_posted {
+            return;
+        }
+        self.bell_posted = true;
+        let counter: *mut u64 = &raw mut *self.bell_count;
+        let entry = opcode::Read::new(Fd(self.bell.eventfd().as_raw_fd()), counter.cast(), 8)
+            .build()
+            .user_data(tag::of_index(Kind::Bell, 0));
+        self.push(&entry);
+    }
+}
