@@ -57,7 +57,7 @@ impl Config {
     /// # Errors
     /// [`Stop`]: help was asked for, or an option is wrong.
     pub fn from_args<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, Stop> {
-        let command = Options::command().mut_args(|arg| arg.hide_env_values(true));
+        let command = Options::command().mut_args(|arg| arg.hide_env_values(true).allow_negative_numbers(true));
         let matches = command.try_get_matches_from(args).map_err(stop)?;
         Options::from_arg_matches(&matches).map_err(stop)?.check().map_err(Stop::Refused)
     }
@@ -74,10 +74,10 @@ struct Options {
     listen: String,
 
     /// Number of shards, each a thread with its own io_uring [default: the number of cores]
-    #[arg(long, value_name = "N", env = "RINGYARD_SHARDS", value_parser = clap::value_parser!(u64).range(1..=SHARDS_TOP))]
+    #[arg(long, value_name = "N", env = "RINGYARD_SHARDS", value_parser = number)]
     shards: Option<u64>,
 
-    /// Web origin whose pages may connect and publish, as scheme://host[:port], besides the pages of the
+    /// Web origin whose pages may connect and publish, as `scheme://host[:port]`, besides the pages of the
     /// host they call; repeatable; * allows every origin [default: none]
     #[arg(long, value_name = "ORIGIN", env = "RINGYARD_ALLOW_ORIGIN", value_delimiter = ',', value_parser = origin)]
     allow_origin: Vec<String>,
@@ -91,9 +91,9 @@ struct Options {
 
 #[derive(Args, Debug)]
 struct Sizes {
-    /// Connections per shard [default: as many as the limit on open files allows]
-    #[arg(long, value_name = "N", env = "RINGYARD_MAX_CONNECTIONS")]
-    max_connections: Option<NonZeroU32>,
+    /// Connections per shard [default: as many as the limit of open descriptors allows]
+    #[arg(long, value_name = "N", env = "RINGYARD_MAX_CONNECTIONS", value_parser = number)]
+    max_connections: Option<u64>,
 
     /// Bytes of one message, all its frames together, and of the body of one POST
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_MESSAGE", default_value = "1m", value_parser = size)]
@@ -108,16 +108,26 @@ struct Sizes {
     max_head: u64,
 
     /// Header fields of one request
-    #[arg(long, value_name = "N", env = "RINGYARD_MAX_HEADERS", default_value = "64")]
-    max_headers: NonZeroUsize,
+    #[arg(
+        long,
+        value_name = "N",
+        env = "RINGYARD_MAX_HEADERS",
+        default_value = "64", value_parser = number
+    )]
+    max_headers: u64,
 
     /// Bytes of one topic or filter, as UTF-8
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_TOPIC", default_value = "255", value_parser = size)]
     max_topic: u64,
 
     /// Subscriptions of one /ws connection
-    #[arg(long, value_name = "N", env = "RINGYARD_MAX_SUBSCRIPTIONS", default_value = "1024")]
-    max_subscriptions: NonZeroUsize,
+    #[arg(
+        long,
+        value_name = "N",
+        env = "RINGYARD_MAX_SUBSCRIPTIONS",
+        default_value = "1024", value_parser = number
+    )]
+    max_subscriptions: u64,
 
     /// Bytes of messages that each shard keeps per topic for subscribers that are behind; one that is
     /// further behind is closed with code 1013 [default: 4m, or four messages if that is more]
@@ -177,25 +187,29 @@ impl Options {
         let head = within("--max-head", sizes.max_head, 256, 1 << 20)?;
         let topic = within("--max-topic", sizes.max_topic, 1, 1 << 16)?;
         at_most(("--max-topic", topic), ("--max-head", head))?;
-        let headers = within("--max-headers", sizes.max_headers.get() as u64, 4, HEADERS_TOP)?;
+        let headers = count("--max-headers", sizes.max_headers, 4, HEADERS_TOP)?;
         let lag = sizes.max_lag.unwrap_or((4 << 20).max(4 * message));
         at_most(("--max-message", message), ("--max-lag", lag))?;
         let log = sizes.max_log.unwrap_or((256 << 20).max(lag));
         at_most(("--max-lag", lag), ("--max-log", log))?;
         let outbox = within("--max-outbox", sizes.max_outbox, 1 << 10, MESSAGE_BYTES_TOP)?;
+        if let Some(connections) = sizes.max_connections {
+            count("--max-connections", connections, 1, u64::from(u32::MAX))?;
+        }
+        let subscriptions = count("--max-subscriptions", sizes.max_subscriptions, 1, u64::from(u32::MAX))?;
         let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;
-        let shards = self.shards.unwrap_or(cores).min(SHARDS_TOP);
+        let shards = count("--shards", self.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP)?;
         Ok(Config {
             listen: address(&self.listen)?,
             shards: ShardId::try_from(shards).expect("at most SHARDS_TOP"),
-            connections_max: sizes.max_connections,
+            connections_max: sizes.max_connections.map(|n| NonZeroU32::new(n as u32).expect("checked above")),
             limits: Limits {
                 head_bytes_max: head as usize,
                 headers_max: headers as usize,
                 frame_bytes_max: frame,
                 message_bytes_max: message,
                 topic_bytes_max: topic as usize,
-                subscriptions_max: sizes.max_subscriptions.get(),
+                subscriptions_max: subscriptions as usize,
                 lag_bytes_max: lag,
                 log_bytes_max: log,
                 outbox_bytes_max: outbox as usize,
@@ -209,6 +223,13 @@ impl Options {
             },
         })
     }
+}
+
+fn count(option: &str, value: u64, least: u64, most: u64) -> Result<u64, String> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("{option} is {value}, but must be from {least} to {most}"))
 }
 
 fn within(option: &str, value: u64, least: u64, most: u64) -> Result<u64, String> {
@@ -245,6 +266,11 @@ impl std::fmt::Display for Size {
     }
 }
 
+/// `64`, `1024`.
+fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| "it must be a whole number, such as 4".into())
+}
+
 /// `64k`, `16m`, `1g`, `1000`.
 fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
@@ -253,7 +279,9 @@ fn size(text: &str) -> Result<u64, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
-        _ => return Err("a size is a number of bytes with an optional k, m or g, such as 64k or 16m".into()),
+        _ => {
+            return Err("a size is a number of bytes with an optional k, m or g, such as 64k or 16m".into());
+        }
     };
     let number: u64 = number.parse().map_err(|_| "a size is a whole number, such as 4096, 64k or 16m")?;
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than any machine can hold".into())
@@ -531,6 +559,7 @@ mod tests {
             (&["--shards", "99999"], "1024"),
             (&["--max-connections", "0"], "--max-connections"),
             (&["--max-message", "0"], "--max-message"),
+            (&["--max-message", "-1"], "--max-message"),
             (&["--max-message", "2g"], "1g"),
             (&["--max-message", "1q"], "64k"),
             (&["--max-frame", "2m"], "--max-message (1m)"),

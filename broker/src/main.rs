@@ -33,8 +33,8 @@ fn run(config: Config) -> Result<(), String> {
     ring::uring::probe().map_err(|error| error.to_string())?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let capacity = capacity(config.connections_max, config.shards, descriptors)?;
-    let listeners =
-        ring::listen::group(config.listen, usize::from(config.shards)).map_err(|error| error.to_string())?;
+    let listeners = ring::listen::group(config.listen, usize::from(config.shards))
+        .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
     let address = ring::listen::local_addr(&listeners[0])
         .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);

@@ -2,13 +2,13 @@
 //!
 //! | step | file |
 //! | --- | --- |
-//! | a shard hands over a socket whose request is no WebSocket handshake | [`serve`] |
-//! | its first bytes, already read, come first again; a peer that reads nothing is given up | [`rewind`], [`patience`] |
-//! | the request finds its handler | [`routes`] |
-//! | a browser's request may come from the broker's own pages and allowed origins only | [`origins`] |
-//! | `POST /pub/{topic}` is sequenced by the topic's home | [`publish`] |
-//! | a WebSocket handshake goes back to a shard | [`upgrade`] |
-//! | the counters, the page, refusals as one JSON sentence | [`stats`], [`page`], [`refusal`] |
+//! | a shard hands over a socket whose request is no WebSocket handshake | `serve` |
+//! | its first bytes, already read, come first again; a peer that reads nothing is given up | `rewind`, `patience` |
+//! | the request finds its handler | `routes` |
+//! | a browser's request may come from the broker's own pages and allowed origins only | `origins` |
+//! | `POST /pub/{topic}` is sequenced by the topic's home | `publish` |
+//! | a WebSocket handshake goes back to a shard | `upgrade` |
+//! | the counters, the page, refusals as one JSON sentence | `stats`, `page`, `refusal` |
 //!
 //! [`shards`] starts the data plane and tells when a shard has ended; [`crash`] ends the process when a
 //! thread panics. This file is the life of the broker: start, signals, shutdown.

@@ -54,7 +54,9 @@ pub(super) fn is_allowed(app: &App, headers: &HeaderMap) -> bool {
             _ => Err(()),
         }
     };
-    let (Ok(from), Ok(host)) = (one(header::ORIGIN), one(header::HOST)) else { return false };
+    let (Ok(from), Ok(host)) = (one(header::ORIGIN), one(header::HOST)) else {
+        return false;
+    };
     origin::allowed(from, host.unwrap_or_default(), &app.limits().origins)
 }
 

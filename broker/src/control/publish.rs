@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
@@ -45,7 +46,7 @@ pub(super) struct Answer {
 /// The handler.
 pub(super) async fn publish(
     State(app): State<App>,
-    topic: Option<Path<String>>,
+    topic: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Json<Answer>, Refusal> {
     let topic = checked(topic, request.uri().path(), app.limits())?;
@@ -57,14 +58,14 @@ pub(super) async fn publish(
 }
 
 /// The topic that the path names, under the rules for WebSockets (`protocol::head`).
-fn checked(topic: Option<Path<String>>, path: &str, limits: &Limits) -> Result<String, Refusal> {
+fn checked(topic: Result<Path<String>, PathRejection>, path: &str, limits: &Limits) -> Result<String, Refusal> {
     let encoded = path.split('%').skip(1).all(|rest| {
         let digits = rest.as_bytes();
         digits.len() >= 2 && digits[..2].iter().all(u8::is_ascii_hexdigit)
     });
     let topic = match topic {
-        Some(Path(topic)) if encoded => topic,
-        None if path.trim_end_matches('/') == "/pub" => String::new(),
+        Ok(Path(topic)) if encoded => topic,
+        Err(_) if path.trim_end_matches('/') == "/pub" => String::new(),
         _ => return Err(bad("The topic is not percent-encoded UTF-8.")),
     };
     match check_name(&topic, limits.topic_bytes_max) {
@@ -89,7 +90,9 @@ async fn collect(headers: &HeaderMap, mut body: Body, limits: &Limits) -> Result
     room.resize(HEADER_MAX, 0);
     while let Some(frame) = timeout(limits.handshake_timeout, body.frame()).await.map_err(|_| too_slow(limits))? {
         let frame = frame.map_err(|_| bad("The request body ended early or is malformed."))?;
-        let Ok(data) = frame.into_data() else { continue }; // trailers
+        let Ok(data) = frame.into_data() else {
+            continue;
+        }; // trailers
         if data.len() > max - (room.len() - HEADER_MAX) {
             discard(body).await;
             return Err(too_long(limits));
@@ -110,7 +113,9 @@ fn kind_of(headers: &HeaderMap, body: &[u8]) -> Result<PayloadKind, Refusal> {
     let field = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
     let media = field.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     let is_text = || std::str::from_utf8(body).is_ok();
-    let text_or_binary = || if is_text() { PayloadKind::Text } else { PayloadKind::Binary };
+    let text_or_binary = || {
+        if is_text() { PayloadKind::Text } else { PayloadKind::Binary }
+    };
     match media.as_deref() {
         None => Ok(text_or_binary()),
         Some(media) if media == "application/json" || media.ends_with("+json") => {
@@ -186,7 +191,8 @@ mod tests {
     #[test]
     fn content_types() {
         const FORM: &str = "application/x-www-form-urlencoded";
-        let cases: [(Option<&str>, &[u8], Result<PayloadKind, StatusCode>); 17] = [
+        type Case<'a> = (Option<&'a str>, &'a [u8], Result<PayloadKind, StatusCode>);
+        let cases: [Case<'_>; 17] = [
             (None, b"hello", Ok(Text)),
             (None, b"", Ok(Text)),
             (None, b"\xff", Ok(Binary)),

@@ -91,7 +91,7 @@ fn http(limits: &Limits) -> http1::Builder {
         .header_read_timeout(limits.handshake_timeout)
         .max_headers(limits.headers_max)
         .max_header_size(limits.head_bytes_max)
-        .pipeline_flush(true);
+        .half_close(true); // a client that has sent all still wants its answer
     http
 }
 

@@ -19,8 +19,10 @@ use crate::shard::link::Links;
 use crate::shard::{Shard, ShardSetup};
 use crate::topics::registry::ShardId;
 
-/// Descriptors that stay free for the process itself: rings, listeners, HTTP connections.
-const DESCRIPTORS_RESERVED: u64 = 100;
+/// Descriptors that stay free for the process itself.
+const DESCRIPTORS_RESERVED: u64 = 92;
+/// And for each shard: listener, ring, eventfd, and one to hand a connection over.
+const DESCRIPTORS_PER_SHARD: u64 = 4;
 /// The longest table of direct descriptors that a ring takes.
 const TABLE_TOP: u32 = 1 << 20;
 /// Places that all shards share out when nobody says how many: the kernel sets memory aside for each.
@@ -108,11 +110,12 @@ impl Shards {
 /// # Errors
 /// A sentence that says what to change, when that many cannot be had.
 pub fn capacity(asked: Option<NonZeroU32>, shards: ShardId, descriptors: u64) -> Result<u32, String> {
-    let room = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards);
+    let room = descriptors.saturating_sub(reserved);
     let room = u32::try_from(room).unwrap_or(TABLE_TOP).min(TABLE_TOP);
     if room == 0 {
         return Err(format!(
-            "the limit of {descriptors} open files leaves no room for connections: raise it (ulimit -n 20000)"
+            "the limit of {descriptors} open descriptors leaves no room for connections of {shards} shards: raise it (ulimit -n 20000)"
         ));
     }
     let Some(asked) = asked else {
@@ -127,9 +130,9 @@ pub fn capacity(asked: Option<NonZeroU32>, shards: ShardId, descriptors: u64) ->
         ));
     }
     Err(format!(
-        "--max-connections is {asked}, but the limit of {descriptors} open files allows {room} per shard: \
+        "--max-connections is {asked}, but the limit of {descriptors} open descriptors allows {room} per shard: \
          raise that limit (ulimit -n {}), or lower --max-connections and raise --shards",
-        u64::from(asked.get()) + DESCRIPTORS_RESERVED
+        u64::from(asked.get()) + reserved
     ))
 }
 

@@ -23,11 +23,14 @@ use crate::topics::message::{Encoding, Message};
 
 const EPOCH: u64 = 0xabc;
 
+/// What was published, and which sockets came back.
+type Done = (Vec<Arc<Message>>, Vec<Adopt>);
+
 /// Two shards' orders, carried out by one thread.
 struct FakeShards {
     links: Arc<Links>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<(Vec<Arc<Message>>, Vec<Adopt>)>>,
+    thread: Option<JoinHandle<Done>>,
 }
 
 impl FakeShards {
@@ -61,7 +64,7 @@ impl FakeShards {
     }
 
     /// What was published, and which sockets came back. Checks that no topic's name was kept.
-    fn finish(mut self) -> (Vec<Arc<Message>>, Vec<Adopt>) {
+    fn finish(mut self) -> Done {
         self.stop.store(true, Ordering::Relaxed);
         let done = self.thread.take().unwrap().join().unwrap();
         assert!(self.links.registry.is_empty(), "a request kept a topic's name");

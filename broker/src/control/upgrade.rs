@@ -119,8 +119,12 @@ fn refuse(refusal: &head::Refusal) -> Response {
 
 /// Waits until the 101 is sent, then gives the socket away. A client that breaks off meanwhile is gone.
 async fn hand_to_shard(app: App, purpose: Purpose, on_upgrade: OnUpgrade) {
-    let Ok(upgraded) = on_upgrade.await else { return };
-    let Ok((socket, read)) = parts(upgraded) else { return };
+    let Ok(upgraded) = on_upgrade.await else {
+        return;
+    };
+    let Ok((socket, read)) = parts(upgraded) else {
+        return;
+    };
     let adopt = Order::Adopt(Adopt { socket, purpose, read });
     let shard = app.next_shard();
     // A shard that takes no orders for that long is overloaded: dropping the socket closes it.
