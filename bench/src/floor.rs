@@ -49,19 +49,10 @@ pub(crate) struct ServerOptions {
 
 /// Measures the floor alone.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let cores = Cores {
-        server: Some(options.server_core),
-        client: Some(options.client_core),
-    };
-    let timing = Timing {
-        warmup: 1.0,
-        duration: f64::from(options.seconds),
-    };
+    let cores = Cores { server: Some(options.server_core), client: Some(options.client_core) };
+    let timing = Timing { warmup: 1.0, duration: f64::from(options.seconds) };
     let (_, nanos) = measure(cores, options.sockets, options.bytes, timing)?;
-    println!(
-        "\nfloor: {nanos:.0} ns per send of {} bytes to {} sockets",
-        options.bytes, options.sockets
-    );
+    println!("\nfloor: {nanos:.0} ns per send of {} bytes to {} sockets", options.bytes, options.sockets);
     Ok(true)
 }
 
@@ -81,33 +72,15 @@ impl Timing {
 
 /// One run of the load generator against the bare sender, the next message being published when all have the
 /// last: its report, and the sender's nanoseconds of processor time per send.
-pub(crate) fn measure(
-    cores: Cores,
-    sockets: usize,
-    bytes: usize,
-    timing: Timing,
-) -> Result<(Report, f64)> {
+pub(crate) fn measure(cores: Cores, sockets: usize, bytes: usize, timing: Timing) -> Result<(Report, f64)> {
     let (clients, warmup) = (sockets.to_string(), timing.warmup.to_string());
     let program = std::env::current_exe()?;
-    let server = Server::start(
-        &program,
-        cores.server,
-        &["floor-server", "--clients", &clients, "--warmup", &warmup],
-    )?;
-    let arguments = format!(
-        "--clients {clients} --payload {bytes} --outstanding 1 {}",
-        timing.arguments()
-    );
+    let server = Server::start(&program, cores.server, &["floor-server", "--clients", &clients, "--warmup", &warmup])?;
+    let arguments = format!("--clients {clients} --payload {bytes} --outstanding 1 {}", timing.arguments());
     println!("\n> floor: {arguments}");
-    let report = run_client(
-        &server,
-        cores.client,
-        &arguments.split_whitespace().collect::<Vec<_>>(),
-    )?;
+    let report = run_client(&server, cores.client, &arguments.split_whitespace().collect::<Vec<_>>())?;
     let last = server.last_line()?;
-    let nanos = last
-        .parse()
-        .with_context(|| format!("the bare sender said {last:?}"))?;
+    let nanos = last.parse().with_context(|| format!("the bare sender said {last:?}"))?;
     Ok((report, nanos))
 }
 
@@ -123,18 +96,12 @@ pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
     let mut publisher = accept(&listener)?;
     // Whoever asks for anything else is refused by the kernel.
     drop(listener);
-    let mut setup = FloorSetup {
-        rounds: 1,
-        ..FloorSetup::new(subscribers, Vec::new())
-    };
+    let mut setup = FloorSetup { rounds: 1, ..FloorSetup::new(subscribers, Vec::new()) };
     let counts_from = Instant::now() + Duration::try_from_secs_f64(options.warmup)?;
     let (mut cpu_ns, mut sends) = (0, 0);
     while read_frame(&mut publisher, &mut setup.payload)? {
         let report = floor::run(&setup)?;
-        ensure!(
-            report.short_sends == 0,
-            "a socket was full: the receiver does not keep up"
-        );
+        ensure!(report.short_sends == 0, "a socket was full: the receiver does not keep up");
         if Instant::now() >= counts_from {
             cpu_ns += report.cpu_ns;
             sends += report.sends;
@@ -180,9 +147,7 @@ fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> Result<bool> {
     let (extended, mask) = rest[..extended_len + 4].split_at(extended_len);
     let len = match extended_len {
         0 => u64::from(start[1] & 0x7f),
-        _ => extended
-            .iter()
-            .fold(0, |len, byte| len << 8 | u64::from(*byte)),
+        _ => extended.iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
     };
     frame.clear();
     frame.extend([start[0], start[1] & 0x7f]);
@@ -190,9 +155,6 @@ fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> Result<bool> {
     let header = frame.len();
     frame.resize(header + usize::try_from(len)?, 0);
     stream.read_exact(&mut frame[header..])?;
-    frame[header..]
-        .iter_mut()
-        .zip(mask.iter().cycle())
-        .for_each(|(byte, mask)| *byte ^= mask);
+    frame[header..].iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
     Ok(true)
 }

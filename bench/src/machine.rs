@@ -18,16 +18,9 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn this() -> Self {
-        let read = |path: &str| {
-            fs::read_to_string(path)
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        };
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let field = |text: &str, name: &str| {
-            let value = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().strip_prefix(':'));
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_prefix(':'));
             value.unwrap_or("unknown").trim().to_owned()
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal");

@@ -37,18 +37,10 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let Some(address) = read_address(&mut lines) else {
             drop(child.kill());
-            bail!(
-                "{} ended without an address: {}",
-                program.display(),
-                child.wait()?
-            );
+            bail!("{} ended without an address: {}", program.display(), child.wait()?);
         };
         let reader = std::thread::spawn(move || lines.map_while(Result::ok).last());
-        Ok(Self {
-            child,
-            address,
-            reader: Some(reader),
-        })
+        Ok(Self { child, address, reader: Some(reader) })
     }
 
     /// What the server said last, before it ended by itself.
@@ -77,8 +69,7 @@ impl Drop for Server {
 pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Report> {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let json =
-        std::env::temp_dir().join(format!("ringyard-bench-{}-{run}.json", std::process::id()));
+    let json = std::env::temp_dir().join(format!("ringyard-bench-{}-{run}.json", std::process::id()));
     let status = pinned(&std::env::current_exe()?, core)
         .arg("client")
         .args(["--url", &format!("ws://{}/sub/bench", server.address)])
@@ -87,17 +78,10 @@ pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str])
         .args(arguments)
         .status()
         .context("starting the load generator")?;
-    ensure!(
-        status.code().is_some_and(|code| code < 2),
-        "the load generator failed: {status}"
-    );
+    ensure!(status.code().is_some_and(|code| code < 2), "the load generator failed: {status}");
     let report: Report = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
-    ensure!(
-        report.errors.none(),
-        "messages went wrong: {:?}",
-        report.errors
-    );
+    ensure!(report.errors.none(), "messages went wrong: {:?}", report.errors);
     Ok(report)
 }
 
@@ -114,9 +98,7 @@ fn pinned(program: &Path, core: Option<u32>) -> Command {
 fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
     lines.map_while(Result::ok).find_map(|line| {
         let from = &line[line.find("127.0.0.1:")?..];
-        let end = from
-            .find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':')
-            .unwrap_or(from.len());
+        let end = from.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(from.len());
         from[..end].parse().ok()
     })
 }

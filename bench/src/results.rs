@@ -41,29 +41,18 @@ pub(crate) fn keep(directory: &Path, machine: &Machine, figure: &Figure) -> Resu
     fs::create_dir_all(directory)?;
     let path = directory.join(format!("{}-{}.json", machine.date, figure.key));
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let file = File {
-        machine: machine.clone(),
-        command: format!("bench {command}"),
-        figure: figure.clone(),
-    };
-    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")
-        .with_context(|| format!("writing {}", path.display()))
+    let file = File { machine: machine.clone(), command: format!("bench {command}"), figure: figure.clone() };
+    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n").with_context(|| format!("writing {}", path.display()))
 }
 
 /// Makes `FIGURES.md` of the newest file of each figure.
 pub(crate) fn write_table(directory: &Path) -> Result<()> {
     let mut newest: BTreeMap<String, File> = BTreeMap::new();
-    let mut paths: Vec<_> = fs::read_dir(directory)?
-        .map(|entry| anyhow::Ok(entry?.path()))
-        .collect::<Result<_>>()?;
+    let mut paths: Vec<_> = fs::read_dir(directory)?.map(|entry| anyhow::Ok(entry?.path())).collect::<Result<_>>()?;
     paths.sort();
-    for path in paths.iter().filter(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "json")
-    }) {
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
         let text = fs::read_to_string(path)?;
-        let file: File = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no result", path.display()))?;
+        let file: File = serde_json::from_str(&text).with_context(|| format!("{} is no result", path.display()))?;
         newest.insert(file.figure.key.clone(), file);
     }
     let mut table = String::from(
@@ -71,26 +60,10 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
          one core, unless the row says otherwise.\nRaw data: the JSON files beside this page.\n\n\
          | figure | measured | asked for | | date |\n| --- | --- | --- | --- | --- |\n",
     );
-    for File {
-        machine, figure, ..
-    } in newest.values()
-    {
-        let verdict = if figure.reached {
-            "reached"
-        } else {
-            "**falls short**"
-        };
-        let Figure {
-            what,
-            measured,
-            bound,
-            ..
-        } = figure;
-        writeln!(
-            table,
-            "| {what} | {measured} | {bound} | {verdict} | {} |",
-            machine.date
-        )?;
+    for File { machine, figure, .. } in newest.values() {
+        let verdict = if figure.reached { "reached" } else { "**falls short**" };
+        let Figure { what, measured, bound, .. } = figure;
+        writeln!(table, "| {what} | {measured} | {bound} | {verdict} | {} |", machine.date)?;
     }
     table += "\n## Remarks\n\n";
     for File { figure, .. } in newest.values() {
@@ -99,10 +72,7 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
         }
     }
     table += "\n## Machine\n\n";
-    let mut machines: Vec<_> = newest
-        .values()
-        .map(|file| describe(&file.machine))
-        .collect();
+    let mut machines: Vec<_> = newest.values().map(|file| describe(&file.machine)).collect();
     machines.dedup();
     for machine in machines {
         writeln!(table, "- {machine}")?;
@@ -112,14 +82,7 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
 }
 
 fn describe(machine: &Machine) -> String {
-    let Machine {
-        date,
-        cores,
-        processor,
-        memory_gib,
-        kernel,
-        congestion_control,
-    } = machine;
+    let Machine { date, cores, processor, memory_gib, kernel, congestion_control } = machine;
     format!(
         "{date}: {cores} cores ({processor}), {memory_gib} GiB, Linux {kernel}, loopback TCP with congestion control {congestion_control}"
     )

@@ -68,8 +68,7 @@ impl Children {
 
     pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
         for (child, _) in &mut self.0 {
-            writeln!(child.stdin.as_mut().expect("piped"), "{line}")
-                .context("a further process is gone")?;
+            writeln!(child.stdin.as_mut().expect("piped"), "{line}").context("a further process is gone")?;
         }
         Ok(())
     }
@@ -79,8 +78,7 @@ impl Children {
         for (child, answers) in &mut self.0 {
             let mut line = String::new();
             answers.read_line(&mut line)?;
-            let part: WirePart =
-                serde_json::from_str(&line).context("a further process ended without a result")?;
+            let part: WirePart = serde_json::from_str(&line).context("a further process ended without a result")?;
             child.wait()?;
             parts.push(part.into());
         }
@@ -119,10 +117,7 @@ pub(crate) fn serve(options: &Options, index: usize) -> Result<()> {
             Ok("begin") => session.begin(),
             Ok("end") => session.end(),
             Ok(finish) => {
-                let published = finish
-                    .strip_prefix("finish ")
-                    .context("an unknown command")?
-                    .parse()?;
+                let published = finish.strip_prefix("finish ").context("an unknown command")?.parse()?;
                 let part = session.finish(published, options.drain_timeout)?;
                 println!("{}", serde_json::to_string(&WirePart::from(part))?);
                 return Ok(());
@@ -135,54 +130,18 @@ pub(crate) fn serve(options: &Options, index: usize) -> Result<()> {
 
 impl From<Part> for WirePart {
     fn from(part: Part) -> Self {
-        let Part {
-            seconds,
-            delivered,
-            reads,
-            pings,
-            cpu_share,
-            errors,
-            latencies,
-        } = part;
-        let latencies = latencies
-            .iter_recorded()
-            .map(|step| (step.value_iterated_to(), step.count_at_value()))
-            .collect();
-        Self {
-            seconds,
-            delivered,
-            reads,
-            pings,
-            cpu_share,
-            errors,
-            latencies,
-        }
+        let Part { seconds, delivered, reads, pings, cpu_share, errors, latencies } = part;
+        let latencies =
+            latencies.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect();
+        Self { seconds, delivered, reads, pings, cpu_share, errors, latencies }
     }
 }
 
 impl From<WirePart> for Part {
     fn from(part: WirePart) -> Self {
         let mut histogram = latencies();
-        part.latencies
-            .iter()
-            .for_each(|(value, count)| histogram.saturating_record_n(*value, *count));
-        let WirePart {
-            seconds,
-            delivered,
-            reads,
-            pings,
-            cpu_share,
-            errors,
-            ..
-        } = part;
-        Self {
-            seconds,
-            delivered,
-            reads,
-            pings,
-            cpu_share,
-            errors,
-            latencies: histogram,
-        }
+        part.latencies.iter().for_each(|(value, count)| histogram.saturating_record_n(*value, *count));
+        let WirePart { seconds, delivered, reads, pings, cpu_share, errors, .. } = part;
+        Self { seconds, delivered, reads, pings, cpu_share, errors, latencies: histogram }
     }
 }

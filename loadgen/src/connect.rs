@@ -46,23 +46,11 @@ pub(crate) fn open(poll: &mut Poll, wanted: &Wanted<'_>) -> Result<Vec<Opened>> 
     while done < wanted.count {
         while begun < wanted.count && begun - done < wanted.concurrency {
             let source = wanted.target.source(wanted.process, begun);
-            let mut stream = connect(wanted.target.address, source).with_context(|| {
-                format!(
-                    "connecting to {} failed at connection {begun}",
-                    wanted.target.address
-                )
-            })?;
+            let mut stream = connect(wanted.target.address, source)
+                .with_context(|| format!("connecting to {} failed at connection {begun}", wanted.target.address))?;
             let token = Token(wanted.first_token + begun);
-            poll.registry().register(
-                &mut stream,
-                token,
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
-            opening.push(Some(Opening {
-                stream,
-                asked: false,
-                head: Vec::new(),
-            }));
+            poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            opening.push(Some(Opening { stream, asked: false, head: Vec::new() }));
             begun += 1;
         }
         match poll.poll(&mut events, Some(PATIENCE)) {
@@ -83,22 +71,17 @@ pub(crate) fn open(poll: &mut Poll, wanted: &Wanted<'_>) -> Result<Vec<Opened>> 
                 continue;
             };
             let Some(connection) = slot else { continue };
-            let early = connection
-                .advance(&request)
-                .with_context(|| format!("connection {index} of {}", wanted.count))?;
+            let early =
+                connection.advance(&request).with_context(|| format!("connection {index} of {}", wanted.count))?;
             if let Some(early) = early {
                 let mut stream = slot.take().expect("just looked at").stream;
-                poll.registry()
-                    .reregister(&mut stream, event.token(), Interest::READABLE)?;
+                poll.registry().reregister(&mut stream, event.token(), Interest::READABLE)?;
                 opened[index] = Some(Opened { stream, early });
                 done += 1;
             }
         }
     }
-    Ok(opened
-        .into_iter()
-        .map(|slot| slot.expect("all are open"))
-        .collect())
+    Ok(opened.into_iter().map(|slot| slot.expect("all are open")).collect())
 }
 
 struct Opening {
@@ -115,10 +98,7 @@ impl Opening {
                 return Err(error).context("connecting failed");
             }
             match self.stream.write(request) {
-                Ok(sent) => ensure!(
-                    sent == request.len(),
-                    "a new socket took only part of a request"
-                ),
+                Ok(sent) => ensure!(sent == request.len(), "a new socket took only part of a request"),
                 Err(error) if not_yet(&error) => return Ok(None),
                 Err(error) => return Err(error).context("sending the request failed"),
             }
@@ -127,10 +107,7 @@ impl Opening {
         let mut chunk = [0; 2048];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => bail!(
-                    "closed before the upgrade: {}",
-                    String::from_utf8_lossy(&self.head)
-                ),
+                Ok(0) => bail!("closed before the upgrade: {}", String::from_utf8_lossy(&self.head)),
                 Ok(len) => self.head.extend_from_slice(&chunk[..len]),
                 Err(error) if not_yet(&error) => break,
                 Err(error) => return Err(error).context("reading the answer failed"),
@@ -141,20 +118,13 @@ impl Opening {
             return Ok(None);
         };
         let early = self.head.split_off(end + 4);
-        ensure!(
-            Target::accepted(&self.head),
-            "no upgrade: {}",
-            String::from_utf8_lossy(&self.head)
-        );
+        ensure!(Target::accepted(&self.head), "no upgrade: {}", String::from_utf8_lossy(&self.head));
         Ok(Some(early))
     }
 }
 
 fn not_yet(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::NotConnected | ErrorKind::Interrupted
-    )
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected | ErrorKind::Interrupted)
 }
 
 fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Result<TcpStream> {
@@ -166,9 +136,7 @@ fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Result<TcpStrea
     }
     match socket.connect(&to.into()) {
         // EINPROGRESS has no kind of its own.
-        Err(error)
-            if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
-        {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
             return Err(error);
         }
         _ => {}

@@ -110,18 +110,14 @@ impl Options {
         match self.rate {
             Some(Rate::PerSecond(per_second)) => Pace::Open { per_second },
             Some(Rate::Max) => Pace::Max,
-            None => Pace::Closed {
-                bursts: self.outstanding.unwrap_or(1),
-            },
+            None => Pace::Closed { bursts: self.outstanding.unwrap_or(1) },
         }
     }
 
     /// The publisher's address.
     #[must_use]
     pub fn publish_url(&self) -> String {
-        self.publish_url
-            .clone()
-            .unwrap_or_else(|| self.url.replacen("/sub/", "/pub/", 1))
+        self.publish_url.clone().unwrap_or_else(|| self.url.replacen("/sub/", "/pub/", 1))
     }
 
     /// Subscribers of process `index` of [`Options::processes`].
@@ -140,14 +136,8 @@ impl Options {
             self.payload >= STAMP_LEN,
             "--payload must be at least {STAMP_LEN} bytes: number and time of the message"
         );
-        ensure!(
-            self.burst > 0 && self.outstanding != Some(0),
-            "--burst and --outstanding must be at least 1"
-        );
-        ensure!(
-            self.processes > 0 && self.concurrency > 0,
-            "--processes and --concurrency must be at least 1"
-        );
+        ensure!(self.burst > 0 && self.outstanding != Some(0), "--burst and --outstanding must be at least 1");
+        ensure!(self.processes > 0 && self.concurrency > 0, "--processes and --concurrency must be at least 1");
         ensure!(
             self.clients_of(0) <= CLIENTS_PER_PROCESS_MAX,
             "--clients {} need --processes {} or more: one process opens at most {CLIENTS_PER_PROCESS_MAX}",

@@ -25,10 +25,7 @@ impl Stamp {
     #[must_use]
     pub fn read(payload: &[u8]) -> Self {
         let word = |at: usize| u64::from_be_bytes(payload[at..at + 8].try_into().expect("8 bytes"));
-        Self {
-            seq: word(0),
-            sent_ns: word(8),
-        }
+        Self { seq: word(0), sent_ns: word(8) }
     }
 }
 
@@ -43,9 +40,7 @@ impl Filler {
     /// For messages of `payload_len` bytes.
     #[must_use]
     pub fn new(payload_len: usize) -> Self {
-        let table = (0..payload_len + PERIOD)
-            .map(|i| (i % PERIOD) as u8)
-            .collect();
+        let table = (0..payload_len + PERIOD).map(|i| (i % PERIOD) as u8).collect();
         Self { table, payload_len }
     }
 

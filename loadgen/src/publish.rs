@@ -10,8 +10,7 @@ use anyhow::{Result, bail};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
 use crate::clock::now_ns;
@@ -46,21 +45,9 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        connection: Connection,
-        options: &Options,
-        poll: &Poll,
-        timer_token: Token,
-    ) -> Result<Self> {
-        let timer = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
-        poll.registry().register(
-            &mut SourceFd(&timer.as_raw_fd()),
-            timer_token,
-            Interest::READABLE,
-        )?;
+    pub(crate) fn new(connection: Connection, options: &Options, poll: &Poll, timer_token: Token) -> Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), timer_token, Interest::READABLE)?;
         let interval_ns = match options.pace() {
             Pace::Open { per_second } => 1e9 * f64::from(options.burst) / per_second,
             _ => 0.0,
@@ -116,17 +103,9 @@ impl Publisher {
 
     /// Asks for an event when the next burst is due.
     fn set_timer(&self) -> Result<()> {
-        let time = Timespec {
-            tv_sec: (self.due_ns / 1_000_000_000) as i64,
-            tv_nsec: (self.due_ns % 1_000_000_000) as i64,
-        };
-        let once = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-            it_value: time,
-        };
+        let time =
+            Timespec { tv_sec: (self.due_ns / 1_000_000_000) as i64, tv_nsec: (self.due_ns % 1_000_000_000) as i64 };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time };
         timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
         Ok(())
     }
@@ -134,13 +113,7 @@ impl Publisher {
     fn put_burst(&mut self, messages: u64, sent_ns: u64) {
         for _ in 0..messages {
             self.payload.clear();
-            self.filler.write(
-                Stamp {
-                    seq: self.published,
-                    sent_ns,
-                },
-                &mut self.payload,
-            );
+            self.filler.write(Stamp { seq: self.published, sent_ns }, &mut self.payload);
             put_masked_frame(&self.payload, &mut self.unsent);
             self.published += 1;
         }
@@ -181,10 +154,5 @@ fn put_masked_frame(payload: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&MASK);
-    out.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }

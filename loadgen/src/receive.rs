@@ -87,11 +87,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(payload_len: usize, subscribers: usize) -> Self {
-        let progress = Progress {
-            subscribers: subscribers as u32,
-            receipts: VecDeque::new(),
-            completed: 0,
-        };
+        let progress = Progress { subscribers: subscribers as u32, receipts: VecDeque::new(), completed: 0 };
         let tally = Tally {
             delivered: 0,
             reads: 0,
@@ -101,28 +97,14 @@ impl Receiver {
             measuring: false,
             progress,
         };
-        Self {
-            tally,
-            filler: Filler::new(payload_len),
-            buffer: vec![0; READ_MAX].into(),
-        }
+        Self { tally, filler: Filler::new(payload_len), buffer: vec![0; READ_MAX].into() }
     }
 
     /// Takes over an open WebSocket.
     pub(crate) fn adopt(&mut self, opened: Opened) -> Connection {
-        let mut connection = Connection {
-            stream: opened.stream,
-            walker: Walker::default(),
-            next: 0,
-            open: true,
-            unsent: Vec::new(),
-        };
-        walk(
-            &mut connection,
-            &opened.early,
-            &self.filler,
-            &mut self.tally,
-        );
+        let mut connection =
+            Connection { stream: opened.stream, walker: Walker::default(), next: 0, open: true, unsent: Vec::new() };
+        walk(&mut connection, &opened.early, &self.filler, &mut self.tally);
         connection
     }
 
@@ -140,12 +122,7 @@ impl Receiver {
                 }
                 Ok(len) => {
                     self.tally.reads += 1;
-                    walk(
-                        connection,
-                        &self.buffer[..len],
-                        &self.filler,
-                        &mut self.tally,
-                    );
+                    walk(connection, &self.buffer[..len], &self.filler, &mut self.tally);
                     // A read that leaves room emptied the socket; what comes later is a new edge.
                     if len < self.buffer.len() || !connection.open {
                         return;
@@ -164,10 +141,7 @@ impl Receiver {
 
     /// Counts what subscribers have not got of `published` messages.
     pub(crate) fn count_missing(&mut self, connections: &[Connection], published: u64) {
-        let missing: u64 = connections
-            .iter()
-            .map(|connection| published.saturating_sub(connection.next))
-            .sum();
+        let missing: u64 = connections.iter().map(|connection| published.saturating_sub(connection.next)).sum();
         self.tally.errors.lost += missing;
     }
 }
@@ -210,9 +184,7 @@ impl Visit for Visitor<'_> {
             self.tally.delivered += 1;
             self.tally.progress.received(seq);
             if self.tally.measuring {
-                self.tally
-                    .latencies
-                    .saturating_record(self.now_ns.saturating_sub(sent_ns).max(1));
+                self.tally.latencies.saturating_record(self.now_ns.saturating_sub(sent_ns).max(1));
             }
         }
     }
@@ -220,8 +192,7 @@ impl Visit for Visitor<'_> {
     fn ping(&mut self, payload: &[u8]) {
         self.tally.pings += 1;
         // A pong, masked with zeros (RFC 6455, section 5.5.3).
-        self.replies
-            .extend_from_slice(&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
+        self.replies.extend_from_slice(&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
         self.replies.extend_from_slice(payload);
     }
 

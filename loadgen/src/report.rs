@@ -41,10 +41,7 @@ impl Errors {
         self.lost += other.lost;
         self.doubled_or_reordered += other.doubled_or_reordered;
         self.corrupt += other.corrupt;
-        other
-            .closed
-            .iter()
-            .for_each(|(code, count)| *self.closed.entry(*code).or_default() += count);
+        other.closed.iter().for_each(|(code, count)| *self.closed.entry(*code).or_default() += count);
         self.broken.extend(other.broken.iter().cloned());
     }
 }
@@ -141,28 +138,15 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{} subscribers, {} bytes, {} x{}; opened in {:.2} s, measured for {:.2} s",
-            self.clients,
-            self.payload_bytes,
-            self.pacing,
-            self.burst,
-            self.connect_seconds,
-            self.seconds
+            self.clients, self.payload_bytes, self.pacing, self.burst, self.connect_seconds, self.seconds
         )?;
-        let Latency {
-            p50_us,
-            p99_us,
-            p999_us,
-            max_us,
-        } = self.latency;
+        let Latency { p50_us, p99_us, p999_us, max_us } = self.latency;
         writeln!(
             f,
             "delivered   {:.0}/s of {:.1}/s published; {:.2} messages per read",
             self.delivered_per_second, self.published_per_second, self.messages_per_read
         )?;
-        writeln!(
-            f,
-            "latency     p50 {p50_us:.0} us, p99 {p99_us:.0} us, p99.9 {p999_us:.0} us, max {max_us:.0} us"
-        )?;
+        writeln!(f, "latency     p50 {p50_us:.0} us, p99 {p99_us:.0} us, p99.9 {p999_us:.0} us, max {max_us:.0} us")?;
         if let Some(server) = &self.server {
             if let Some(message_ns) = server.message_ns {
                 writeln!(f, "server      {message_ns:.0} ns per delivered message")?;
@@ -173,32 +157,20 @@ impl fmt::Display for Report {
                 server.cpu_share * 100.0,
                 server.admission_ns / 1000.0,
                 server.memory_after.anonymous_bytes as f64 / 1048576.0,
-                (server.memory_after.anonymous_bytes as f64
-                    - server.memory_before.anonymous_bytes as f64)
-                    / 1048576.0,
+                (server.memory_after.anonymous_bytes as f64 - server.memory_before.anonymous_bytes as f64) / 1048576.0,
             )?;
         }
         if let Some(sends) = self.sends_per_message {
             writeln!(f, "sends       {sends:.3} per delivered message")?;
         }
-        let verdict = if self.client_was_the_bottleneck {
-            ": client was the bottleneck"
-        } else {
-            ""
-        };
+        let verdict = if self.client_was_the_bottleneck { ": client was the bottleneck" } else { "" };
         writeln!(
             f,
             "client      {:.1} % of a core{verdict}; {} pings answered",
             self.client_cpu_share * 100.0,
             self.pings
         )?;
-        let Errors {
-            lost,
-            doubled_or_reordered,
-            corrupt,
-            closed,
-            broken,
-        } = &self.errors;
+        let Errors { lost, doubled_or_reordered, corrupt, closed, broken } = &self.errors;
         write!(
             f,
             "errors      {lost} lost, {doubled_or_reordered} doubled or out of order, {corrupt} damaged, closed {closed:?}"

@@ -37,18 +37,11 @@ pub fn run(options: &Options) -> Result<Report> {
 
 fn measure(options: &Options) -> Result<Report> {
     let target = Target::parse(&options.url)?;
-    let before = options
-        .server_pid
-        .map(|pid| anyhow::Ok((Memory::of(pid)?, cpu_ns(pid)?)))
-        .transpose()?;
+    let before = options.server_pid.map(|pid| anyhow::Ok((Memory::of(pid)?, cpu_ns(pid)?))).transpose()?;
 
     let opening = now_ns();
     let mut children = Children::start(options)?;
-    let subscribers = if options.processes == 1 {
-        options.clients
-    } else {
-        0
-    };
+    let subscribers = if options.processes == 1 { options.clients } else { 0 };
     let mut session = Session::open(options, &target, subscribers, 0)?;
     children.await_connected()?;
     let connect_seconds = seconds_since(opening);
@@ -84,20 +77,13 @@ fn measure(options: &Options) -> Result<Report> {
     report.connect_seconds = connect_seconds;
     report.published = published;
     report.published_per_second = published_in_window as f64 / part.seconds;
-    report.counters = counters_before
-        .zip(counters_after)
-        .map(|(before, after)| after - before);
+    report.counters = counters_before.zip(counters_after).map(|(before, after)| after - before);
     report.sends_per_message = report
         .counters
         .filter(|counters| counters.messages_out > 0)
         .map(|counters| counters.sends as f64 / counters.messages_out as f64);
-    if let (
-        Some((memory_before, cpu_start)),
-        Some(admitted),
-        Some(before),
-        Some(after),
-        Some(memory_after),
-    ) = (before, admitted_cpu, cpu_before, cpu_after, memory_after)
+    if let (Some((memory_before, cpu_start)), Some(admitted), Some(before), Some(after), Some(memory_after)) =
+        (before, admitted_cpu, cpu_before, cpu_after, memory_after)
     {
         let used = after.saturating_sub(before) as f64;
         report.server = Some(ServerUse {

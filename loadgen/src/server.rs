@@ -22,11 +22,8 @@ pub fn cpu_ns(pid: u32) -> Result<u64> {
         let Ok(line) = fs::read_to_string(task?.path().join("schedstat")) else {
             continue;
         };
-        sum += line
-            .split(' ')
-            .next()
-            .and_then(|field| field.parse::<u64>().ok())
-            .context("schedstat without a number")?;
+        sum +=
+            line.split(' ').next().and_then(|field| field.parse::<u64>().ok()).context("schedstat without a number")?;
     }
     Ok(sum)
 }
@@ -48,25 +45,15 @@ impl Memory {
     /// # Errors
     /// When there is no such process.
     pub fn of(pid: u32) -> Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-            .with_context(|| format!("no process {pid}"))?;
+        let text =
+            fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("no process {pid}"))?;
         let bytes = |name: &str| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .with_context(|| format!("no {name}"))?;
-            let kilobytes: u64 = line
-                .trim()
-                .trim_end_matches(" kB")
-                .parse()
-                .with_context(|| format!("{name}{line}"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+            let kilobytes: u64 =
+                line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name}{line}"))?;
             anyhow::Ok(kilobytes * 1024)
         };
-        Ok(Self {
-            rss_bytes: bytes("Rss:")?,
-            pss_bytes: bytes("Pss:")?,
-            anonymous_bytes: bytes("Anonymous:")?,
-        })
+        Ok(Self { rss_bytes: bytes("Rss:")?, pss_bytes: bytes("Pss:")?, anonymous_bytes: bytes("Anonymous:")? })
     }
 }
 
@@ -83,10 +70,7 @@ impl Sub for Counters {
     type Output = Self;
 
     fn sub(self, earlier: Self) -> Self {
-        Self {
-            sends: self.sends - earlier.sends,
-            messages_out: self.messages_out - earlier.messages_out,
-        }
+        Self { sends: self.sends - earlier.sends, messages_out: self.messages_out - earlier.messages_out }
     }
 }
 
@@ -94,12 +78,9 @@ impl Counters {
     /// Asks the server; nothing when it has no such page.
     pub(crate) fn ask(server: SocketAddr) -> Option<Self> {
         let stats = get_json(server, "/api/stats").ok()?;
-        let sums = stats.get("total").unwrap_or(&stats);
+        let sums = stats.get("totals").unwrap_or(&stats);
         let number = |name: &str| sums.get(name)?.as_u64();
-        Some(Self {
-            sends: number("sends")?,
-            messages_out: number("messages_out")?,
-        })
+        Some(Self { sends: number("sends")?, messages_out: number("messages_out")? })
     }
 }
 
@@ -107,15 +88,10 @@ fn get_json(server: SocketAddr, path: &str) -> Result<Value> {
     let patience = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&server, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer without end of head")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without end of head")?;
     anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
     Ok(serde_json::from_str(body)?)
 }

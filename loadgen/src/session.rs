@@ -60,38 +60,20 @@ impl Part {
         self.pings += other.pings;
         self.cpu_share = self.cpu_share.max(other.cpu_share);
         self.errors.add(&other.errors);
-        self.latencies
-            .add(&other.latencies)
-            .expect("the same bounds");
+        self.latencies.add(&other.latencies).expect("the same bounds");
     }
 }
 
 impl Session {
     /// Opens `subscribers` connections as process number `process`.
-    pub(crate) fn open(
-        options: &Options,
-        target: &Target,
-        subscribers: usize,
-        process: usize,
-    ) -> Result<Self> {
+    pub(crate) fn open(options: &Options, target: &Target, subscribers: usize, process: usize) -> Result<Self> {
         let mut poll = Poll::new()?;
         let mut receiver = Receiver::new(options.payload, subscribers);
-        let wanted = Wanted {
-            target,
-            count: subscribers,
-            concurrency: options.concurrency,
-            process,
-            first_token: 0,
-        };
+        let wanted = Wanted { target, count: subscribers, concurrency: options.concurrency, process, first_token: 0 };
         let opened = open(&mut poll, &wanted)?;
-        let mut connections: Vec<_> = opened
-            .into_iter()
-            .map(|opened| receiver.adopt(opened))
-            .collect();
+        let mut connections: Vec<_> = opened.into_iter().map(|opened| receiver.adopt(opened)).collect();
         // What came while others were still being opened raised its edge then.
-        connections
-            .iter_mut()
-            .for_each(|connection| receiver.read(connection));
+        connections.iter_mut().for_each(|connection| receiver.read(connection));
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS_MAX),
@@ -107,25 +89,13 @@ impl Session {
     pub(crate) fn open_publisher(&mut self, options: &Options) -> Result<()> {
         let target = Target::parse(&options.publish_url())?;
         let token = self.connections.len();
-        let wanted = Wanted {
-            target: &target,
-            count: 1,
-            concurrency: 1,
-            process: options.processes,
-            first_token: token,
-        };
+        let wanted =
+            Wanted { target: &target, count: 1, concurrency: 1, process: options.processes, first_token: token };
         let opened = open(&mut self.poll, &wanted)?.pop().expect("one");
         let connection = self.receiver.adopt(opened);
-        self.publisher = Some(Publisher::new(
-            connection,
-            options,
-            &self.poll,
-            Token(token + 1),
-        )?);
+        self.publisher = Some(Publisher::new(connection, options, &self.poll, Token(token + 1))?);
         self.publishing = true;
-        self.connections
-            .iter_mut()
-            .for_each(|connection| self.receiver.read(connection));
+        self.connections.iter_mut().for_each(|connection| self.receiver.read(connection));
         Ok(())
     }
 
@@ -135,9 +105,7 @@ impl Session {
     }
 
     pub(crate) fn published(&self) -> u64 {
-        self.publisher
-            .as_ref()
-            .map_or(0, |publisher| publisher.published)
+        self.publisher.as_ref().map_or(0, |publisher| publisher.published)
     }
 
     /// Serves all connections for this long.
@@ -155,11 +123,7 @@ impl Session {
     /// Waits for events, `patience` at most, and handles them.
     pub(crate) fn turn(&mut self, patience: Duration) -> Result<()> {
         let hungry = self.pump()?;
-        let patience = if hungry {
-            Duration::ZERO
-        } else {
-            patience.min(TURN_MAX)
-        };
+        let patience = if hungry { Duration::ZERO } else { patience.min(TURN_MAX) };
         match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             result => result?,
@@ -175,9 +139,7 @@ impl Session {
                         publisher.pump(completed)?;
                     }
                 }
-            } else if let (true, Some(publisher)) =
-                (index == self.connections.len(), &mut self.publisher)
-            {
+            } else if let (true, Some(publisher)) = (index == self.connections.len(), &mut self.publisher) {
                 self.receiver.read(&mut publisher.connection);
             }
         }
@@ -186,9 +148,7 @@ impl Session {
 
     fn pump(&mut self) -> Result<bool> {
         match &mut self.publisher {
-            Some(publisher) if self.publishing => {
-                publisher.pump(self.receiver.tally.progress.completed)
-            }
+            Some(publisher) if self.publishing => publisher.pump(self.receiver.tally.progress.completed),
             Some(publisher) => publisher.flush().map(|_| false),
             None => Ok(false),
         }
@@ -198,12 +158,7 @@ impl Session {
     pub(crate) fn begin(&mut self) {
         let tally = &mut self.receiver.tally;
         tally.measuring = true;
-        self.window = Window {
-            at_ns: now_ns(),
-            cpu_ns: own_cpu_ns(),
-            delivered: tally.delivered,
-            reads: tally.reads,
-        };
+        self.window = Window { at_ns: now_ns(), cpu_ns: own_cpu_ns(), delivered: tally.delivered, reads: tally.reads };
     }
 
     /// The measurement ends, and so does publishing.

@@ -21,25 +21,15 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self> {
-        let rest = url
-            .strip_prefix("ws://")
-            .with_context(|| format!("{url}: an address begins with ws://"))?;
+        let rest = url.strip_prefix("ws://").with_context(|| format!("{url}: an address begins with ws://"))?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let address = if host.contains(':') {
-            host.to_owned()
-        } else {
-            format!("{host}:80")
-        };
+        let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
         let address = address
             .to_socket_addrs()
             .with_context(|| format!("{url}: {host} is no host and port"))?
             .next()
             .with_context(|| format!("{url}: {host} has no address"))?;
-        Ok(Self {
-            address,
-            host: host.to_owned(),
-            path: format!("/{path}"),
-        })
+        Ok(Self { address, host: host.to_owned(), path: format!("/{path}") })
     }
 
     /// The upgrade request (RFC 6455, section 4.1).
@@ -59,9 +49,7 @@ impl Target {
             && head
                 .lines()
                 .filter_map(|line| line.split_once(':'))
-                .any(|(name, value)| {
-                    name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == ACCEPT
-                })
+                .any(|(name, value)| name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == ACCEPT)
     }
 
     /// The address that connection `index` of process `process` comes from: `127.x.y.z`, so that ports do not
@@ -71,12 +59,7 @@ impl Target {
             return None;
         };
         let group = index / PER_SOURCE;
-        let source = Ipv4Addr::new(
-            127,
-            1 + process as u8,
-            (group / 250) as u8,
-            1 + (group % 250) as u8,
-        );
+        let source = Ipv4Addr::new(127, 1 + process as u8, (group / 250) as u8, 1 + (group % 250) as u8);
         ip.is_loopback().then(|| SocketAddr::from((source, 0)))
     }
 }
@@ -88,10 +71,7 @@ mod tests {
     #[test]
     fn addresses() {
         let target = Target::parse("ws://127.0.0.1:8080/sub/a/b").unwrap();
-        assert_eq!(
-            (target.address.port(), &target.path[..]),
-            (8080, "/sub/a/b")
-        );
+        assert_eq!((target.address.port(), &target.path[..]), (8080, "/sub/a/b"));
         assert_eq!(target.source(0, 1500).unwrap().to_string(), "127.1.0.2:0");
         assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
         assert!(Target::parse("http://127.0.0.1/").is_err());
@@ -99,12 +79,9 @@ mod tests {
 
     #[test]
     fn answers() {
-        let head =
-            format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-ACCEPT:  {ACCEPT}\r\n\r\n");
+        let head = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-ACCEPT:  {ACCEPT}\r\n\r\n");
         assert!(Target::accepted(head.as_bytes()));
-        assert!(!Target::accepted(
-            b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
-        ));
+        assert!(!Target::accepted(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
         assert!(!Target::accepted(head.replace("101", "200").as_bytes()));
     }
 }

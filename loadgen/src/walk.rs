@@ -37,9 +37,7 @@ impl Walker {
     pub fn feed(&mut self, mut bytes: &[u8], filler: &Filler, visit: &mut impl Visit) {
         while !self.broken {
             if self.rest > 0 {
-                let len = bytes
-                    .len()
-                    .min(usize::try_from(self.rest).unwrap_or(usize::MAX));
+                let len = bytes.len().min(usize::try_from(self.rest).unwrap_or(usize::MAX));
                 let (part, after) = bytes.split_at(len);
                 self.intact &= part == filler.window(self.stamp.seq, self.filler_at, len);
                 self.filler_at += len;
@@ -97,11 +95,7 @@ impl Walker {
                 }
             }
             0x81 | 0x82 => visit.message(Stamp::default(), false),
-            0x88 => visit.close(
-                payload
-                    .first_chunk()
-                    .map_or(1005, |code| u16::from_be_bytes(*code)),
-            ),
+            0x88 => visit.close(payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))),
             0x89 => visit.ping(payload),
             0x8a => {}
             _ => self.fail("a fragment, a reserved bit or an unknown opcode", visit),
@@ -131,10 +125,7 @@ fn prefix_len(bytes: &[u8]) -> usize {
 /// Length of the header and of the payload, or nothing when the header is not whole.
 fn header(bytes: &[u8]) -> Option<(usize, u64)> {
     match *bytes.get(1)? {
-        126 => Some((
-            4,
-            u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
-        )),
+        126 => Some((4, u64::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)))),
         len @ 0..126 => Some((2, u64::from(len))),
         _ => Some((10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
     }
@@ -169,13 +160,7 @@ mod tests {
 
     fn frame(filler: &Filler, seq: u64) -> Vec<u8> {
         let mut payload = Vec::new();
-        filler.write(
-            Stamp {
-                seq,
-                sent_ns: seq * 7,
-            },
-            &mut payload,
-        );
+        filler.write(Stamp { seq, sent_ns: seq * 7 }, &mut payload);
         let mut frame = vec![0x82];
         match payload.len() {
             len @ 0..126 => frame.push(len as u8),
@@ -205,16 +190,8 @@ mod tests {
             let mut whole = Seen::default();
             Walker::default().feed(&stream, &filler, &mut whole);
             assert_eq!(whole.messages.len(), 3);
-            assert!(
-                whole
-                    .messages
-                    .iter()
-                    .all(|(stamp, intact)| *intact && stamp.sent_ns == stamp.seq * 7)
-            );
-            assert_eq!(
-                (whole.pings.len(), &whole.closes[..], whole.broken),
-                (3, &[1001][..], 0)
-            );
+            assert!(whole.messages.iter().all(|(stamp, intact)| *intact && stamp.sent_ns == stamp.seq * 7));
+            assert_eq!((whole.pings.len(), &whole.closes[..], whole.broken), (3, &[1001][..], 0));
 
             let step = (stream.len() / 300).max(1);
             for cut in (0..stream.len()).step_by(step) {
@@ -224,9 +201,7 @@ mod tests {
                 assert_eq!(seen, whole, "payload of {len}, cut at {cut}");
             }
             let (mut walker, mut seen) = (Walker::default(), Seen::default());
-            stream
-                .iter()
-                .for_each(|byte| walker.feed(&[*byte], &filler, &mut seen));
+            stream.iter().for_each(|byte| walker.feed(&[*byte], &filler, &mut seen));
             assert_eq!(seen, whole, "payload of {len}, byte by byte");
         }
     }
@@ -248,11 +223,7 @@ mod tests {
             bad[0] = head;
             let mut seen = Seen::default();
             Walker::default().feed(&bad, &filler, &mut seen);
-            assert_eq!(
-                (seen.messages.len(), seen.broken),
-                (0, 1),
-                "first byte {head:#x}"
-            );
+            assert_eq!((seen.messages.len(), seen.broken), (0, 1), "first byte {head:#x}");
         }
         let mut seen = Seen::default();
         Walker::default().feed(&frame(&Filler::new(64), 0), &filler, &mut seen);

@@ -17,33 +17,21 @@ pub(crate) fn memory_of_fifteen_thousand(bench: &Bench) -> Result<Figure> {
 
 /// The same with 100,000, seven shards of at most 20,000 descriptors each, all on whatever core is free.
 pub(crate) fn memory_of_a_hundred_thousand(bench: &Bench) -> Result<Figure> {
-    memory(
-        bench,
-        "f-memory-100000",
-        bench.pick(100_000, 200),
-        7,
-        bench.pick(6, 2),
-    )
+    memory(bench, "f-memory-100000", bench.pick(100_000, 200), 7, bench.pick(6, 2))
 }
 
 fn memory(bench: &Bench, key: &str, clients: u32, shards: u32, processes: u32) -> Result<Figure> {
     let server = bench.start(shards, &[])?;
     warm(bench, &server)?;
-    let arguments =
-        format!("--clients {clients} --processes {processes} --idle-only --warmup 1 --duration 2");
+    let arguments = format!("--clients {clients} --processes {processes} --idle-only --warmup 1 --duration 2");
     let report = bench.run_on(&server, &arguments)?;
     let used = report.server.context("no memory was measured")?;
     let per_client = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(clients);
     let pss = per_client(used.memory_after.pss_bytes, used.memory_before.pss_bytes);
-    let anonymous = per_client(
-        used.memory_after.anonymous_bytes,
-        used.memory_before.anonymous_bytes,
-    );
+    let anonymous = per_client(used.memory_after.anonymous_bytes, used.memory_before.anonymous_bytes);
     Ok(Figure {
         key: key.to_owned(),
-        what: format!(
-            "user memory per idle connection with one subscription, {clients} connections, {shards} shards"
-        ),
+        what: format!("user memory per idle connection with one subscription, {clients} connections, {shards} shards"),
         measured: format!("{pss:.0} bytes"),
         bound: format!("at most {MEMORY_MAX_BYTES:.0} bytes"),
         reached: pss <= MEMORY_MAX_BYTES,
@@ -61,20 +49,13 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let server = bench.start(1, &[])?;
     warm(bench, &server)?;
     // Two seconds of warm-up: the connections' first minute has no special cost, but the last admissions do.
-    let report = bench.run_on(
-        &server,
-        &format!("--clients {clients} --idle-only --warmup 2 --duration {seconds}"),
-    )?;
+    let report = bench.run_on(&server, &format!("--clients {clients} --idle-only --warmup 2 --duration {seconds}"))?;
     judge_idle(clients, seconds, report)
 }
 
 fn judge_idle(clients: u64, seconds: u64, report: Report) -> Result<Figure> {
     let pinged = report.pings as f64 / clients as f64;
-    ensure!(
-        report.pings >= clients * (seconds / 25),
-        "only {} pings came to {clients} clients",
-        report.pings
-    );
+    ensure!(report.pings >= clients * (seconds / 25), "only {} pings came to {clients} clients", report.pings);
     let share = report.server.context("no processor time")?.cpu_share;
     Ok(Figure {
         key: "g-idle".to_owned(),
@@ -82,9 +63,7 @@ fn judge_idle(clients: u64, seconds: u64, report: Report) -> Result<Figure> {
         measured: format!("{:.2} % of a core", share * 100.0),
         bound: format!("below {:.0} %", CPU_SHARE_MAX * 100.0),
         reached: share < CPU_SHARE_MAX,
-        remarks: vec![format!(
-            "measured for {seconds} s, each connection was pinged {pinged:.1} times"
-        )],
+        remarks: vec![format!("measured for {seconds} s, each connection was pinged {pinged:.1} times")],
         runs: vec![("idle".to_owned(), report)],
     })
 }
@@ -92,9 +71,6 @@ fn judge_idle(clients: u64, seconds: u64, report: Report) -> Result<Figure> {
 /// What is there once, whoever connects, is no cost of a connection: code pages, pools, first allocations.
 fn warm(bench: &Bench, server: &Server) -> Result<()> {
     let clients = bench.pick(100, 20);
-    bench.run_on(
-        server,
-        &format!("--clients {clients} --idle-only --warmup 0 --duration 0.2"),
-    )?;
+    bench.run_on(server, &format!("--clients {clients} --idle-only --warmup 0 --duration 0.2"))?;
     Ok(())
 }

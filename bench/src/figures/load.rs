@@ -12,9 +12,7 @@ pub(crate) fn bursts(bench: &Bench) -> Result<Figure> {
     const P99_MAX_MS: f64 = 33.0;
     let clients = bench.pick(5000, 50);
     let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
-    let report = bench.run(&format!(
-        "--clients {clients} --payload 128 --burst 10 --outstanding 1 {timing}"
-    ))?;
+    let report = bench.run(&format!("--clients {clients} --payload 128 --burst 10 --outstanding 1 {timing}"))?;
     let (per_second, p99_ms) = (report.delivered_per_second, report.latency.p99_us / 1000.0);
     let us = message_ns(&report)? / 1000.0;
     let runs = vec![("bursts of ten".to_owned(), report)];
@@ -35,9 +33,7 @@ pub(crate) fn saturation(bench: &Bench) -> Result<Figure> {
     const P99_MAX_MS: f64 = 41.0;
     let clients = bench.pick(5000, 50);
     let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
-    let report = bench.run(&format!(
-        "--clients {clients} --payload 128 --outstanding 4 {timing}"
-    ))?;
+    let report = bench.run(&format!("--clients {clients} --payload 128 --outstanding 4 {timing}"))?;
     let (per_second, p99_ms) = (report.delivered_per_second, report.latency.p99_us / 1000.0);
     let us = message_ns(&report)? / 1000.0;
     let runs = vec![("four outstanding".to_owned(), report)];
@@ -60,28 +56,16 @@ pub(crate) fn overload(bench: &Bench) -> Result<Figure> {
     let mut runs = Vec::new();
     let mut sends = Vec::new();
     for rate in bench.pick(&[25, 50, 100, 200, 400][..], &[100, 1000][..]) {
-        let report = bench.run(&format!(
-            "--clients {clients} --payload 128 --rate {rate} {timing}"
-        ))?;
-        sends.push(
-            report
-                .sends_per_message
-                .context("the broker shows no sends")?,
-        );
+        let report = bench.run(&format!("--clients {clients} --payload 128 --rate {rate} {timing}"))?;
+        sends.push(report.sends_per_message.context("the broker shows no sends")?);
         runs.push((format!("{rate}/s"), report));
     }
     let falls = sends.windows(2).all(|pair| pair[1] <= pair[0] + 0.01);
-    let shown: Vec<_> = runs
-        .iter()
-        .zip(&sends)
-        .map(|((rate, _), sends)| format!("{sends:.3} at {rate}"))
-        .collect();
+    let shown: Vec<_> = runs.iter().zip(&sends).map(|((rate, _), sends)| format!("{sends:.3} at {rate}")).collect();
     let least = sends.iter().copied().fold(f64::INFINITY, f64::min);
     Ok(Figure {
         key: "c-overload".to_owned(),
-        what: format!(
-            "sends per delivered message, published faster than the sweep, {clients} subscribers"
-        ),
+        what: format!("sends per delivered message, published faster than the sweep, {clients} subscribers"),
         measured: shown.join(", "),
         bound: format!("falling, below {SENDS_MAX}, nothing lost"),
         reached: falls && least < SENDS_MAX,

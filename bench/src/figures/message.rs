@@ -13,51 +13,31 @@ const PAYLOAD: usize = 128;
 /// 5,000 subscribers, 128 bytes, one message per send: the next message is published when all have the last.
 pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick(
-        Timing {
-            warmup: 2.0,
-            duration: 6.0,
-        },
-        Timing {
-            warmup: 0.1,
-            duration: 0.3,
-        },
-    );
+    let timing = bench.pick(Timing { warmup: 2.0, duration: 6.0 }, Timing { warmup: 0.1, duration: 0.3 });
     let mut runs = Vec::new();
     let (mut floors, mut brokers) = (Vec::new(), Vec::new());
     for round in 1..=bench.pick(5, 1) {
         let (report, nanos) = floor::measure(bench.cores, clients, PAYLOAD, timing)?;
         runs.push((format!("floor {round}"), report));
         floors.push(nanos);
-        let arguments = format!(
-            "--clients {clients} --payload {PAYLOAD} --outstanding 1 {}",
-            timing.arguments()
-        );
+        let arguments = format!("--clients {clients} --payload {PAYLOAD} --outstanding 1 {}", timing.arguments());
         let report = bench.run(&arguments)?;
         brokers.push(message_ns(&report)?);
         runs.push((format!("broker {round}"), report));
     }
-    let each = format!(
-        "floor {}; broker {} ns",
-        rounded(&floors),
-        rounded(&brokers)
-    );
+    let each = format!("floor {}; broker {} ns", rounded(&floors), rounded(&brokers));
     let (floor, broker) = (median(floors), median(brokers));
     let ratio = broker / floor;
-    let sends = runs
-        .iter()
-        .filter_map(|(_, report)| report.sends_per_message)
-        .fold(1.0, f64::min);
+    let sends = runs.iter().filter_map(|(_, report)| report.sends_per_message).fold(1.0, f64::min);
     let mut remarks = client_remark(&runs);
-    remarks.push(format!(
-        "at least {sends:.3} sends per message; medians of alternating runs: {each}"
-    ));
-    remarks.push("the broker's time is that of all its threads, everything included; the floor's that of its sends alone".to_owned());
+    remarks.push(format!("at least {sends:.3} sends per message; medians of alternating runs: {each}"));
+    remarks.push(
+        "the broker's time is that of all its threads, everything included; the floor's that of its sends alone"
+            .to_owned(),
+    );
     Ok(Figure {
         key: "a-message".to_owned(),
-        what: format!(
-            "processor time per delivered message, {clients} subscribers, 128 bytes, one message per send"
-        ),
+        what: format!("processor time per delivered message, {clients} subscribers, 128 bytes, one message per send"),
         measured: format!("{ratio:.3} x the floor ({broker:.0} ns against {floor:.0} ns)"),
         bound: format!("at most {RATIO_MAX:.2} x the kernel's floor"),
         reached: ratio <= RATIO_MAX && sends > 0.99,
@@ -67,17 +47,10 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
 }
 
 fn rounded(nanos: &[f64]) -> String {
-    nanos
-        .iter()
-        .map(|nanos| format!("{nanos:.0}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    nanos.iter().map(|nanos| format!("{nanos:.0}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Processor time per delivered message, in nanoseconds.
 pub(crate) fn message_ns(report: &Report) -> Result<f64> {
-    report
-        .server
-        .and_then(|server| server.message_ns)
-        .context("nothing was delivered")
+    report.server.and_then(|server| server.message_ns).context("nothing was delivered")
 }

@@ -76,11 +76,7 @@ impl Bench {
     /// One run on this broker.
     pub(crate) fn run_on(&self, server: &Server, arguments: &str) -> Result<Report> {
         println!("\n> {arguments}");
-        run_client(
-            server,
-            self.cores.client,
-            &arguments.split_whitespace().collect::<Vec<_>>(),
-        )
+        run_client(server, self.cores.client, &arguments.split_whitespace().collect::<Vec<_>>())
     }
 
     /// A number of clients, or of seconds: the real one, or the one of a quick run.
@@ -92,24 +88,14 @@ impl Bench {
 /// True when every figure is reached; in a quick run, when nothing went wrong.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     for letter in &options.only {
-        ensure!(
-            FIGURES.iter().any(|(known, _)| known == letter),
-            "there is no figure {letter}"
-        );
+        ensure!(FIGURES.iter().any(|(known, _)| known == letter), "there is no figure {letter}");
     }
     let beside = std::env::current_exe()?.with_file_name("ringyard");
     let broker = options.broker.clone().unwrap_or(beside);
-    ensure!(
-        broker.exists(),
-        "no broker at {}: build it with cargo build --release",
-        broker.display()
-    );
+    ensure!(broker.exists(), "no broker at {}: build it with cargo build --release", broker.display());
     let bench = Bench {
         broker,
-        cores: Cores {
-            server: Some(options.server_core),
-            client: Some(options.client_core),
-        },
+        cores: Cores { server: Some(options.server_core), client: Some(options.client_core) },
         quick: options.quick,
     };
     let machine = Machine::this();
@@ -125,14 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
     }
     println!();
-    for Figure {
-        key,
-        measured,
-        bound,
-        reached,
-        ..
-    } in &figures
-    {
+    for Figure { key, measured, bound, reached, .. } in &figures {
         let verdict = match (options.quick, reached) {
             (true, _) => "not judged",
             (false, true) => "reached",
@@ -151,23 +130,11 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 
 /// A remark when the client, not the server, was the limit of some run.
 pub(crate) fn client_remark(runs: &[(String, Report)]) -> Vec<String> {
-    let saturated: Vec<_> = runs
-        .iter()
-        .filter(|(_, report)| report.client_was_the_bottleneck)
-        .map(|(name, _)| &name[..])
-        .collect();
+    let saturated: Vec<_> =
+        runs.iter().filter(|(_, report)| report.client_was_the_bottleneck).map(|(name, _)| &name[..]).collect();
     if saturated.is_empty() {
-        let busiest = runs
-            .iter()
-            .map(|(_, report)| report.client_cpu_share)
-            .fold(0.0, f64::max);
-        return vec![format!(
-            "the client used {:.0} % of its core at most",
-            busiest * 100.0
-        )];
+        let busiest = runs.iter().map(|(_, report)| report.client_cpu_share).fold(0.0, f64::max);
+        return vec![format!("the client used {:.0} % of its core at most", busiest * 100.0)];
     }
-    vec![format!(
-        "client was the bottleneck in: {}",
-        saturated.join(", ")
-    )]
+    vec![format!("client was the bottleneck in: {}", saturated.join(", "))]
 }

@@ -44,16 +44,9 @@ impl Client {
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         .unwrap();
-        let mut client = Self {
-            stream,
-            read: Vec::new(),
-        };
+        let mut client = Self { stream, read: Vec::new() };
         let end = loop {
-            if let Some(at) = client
-                .read
-                .windows(4)
-                .position(|bytes| bytes == b"\r\n\r\n")
-            {
+            if let Some(at) = client.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at + 4;
             }
             assert!(client.fill(), "closed instead of an upgrade");
@@ -95,10 +88,7 @@ impl Client {
         let frame = self.next().expect("a frame, not the end");
         assert_eq!(frame.first, first, "{}", shown(&frame));
         assert_eq!(frame.payload.len(), payload.len(), "{}", shown(&frame));
-        assert!(
-            frame.payload == payload,
-            "another payload of the same length"
-        );
+        assert!(frame.payload == payload, "another payload of the same length");
         self
     }
 
@@ -107,10 +97,7 @@ impl Client {
     pub(crate) fn expect_close(&mut self, code: u16) {
         let frame = self.next().expect("a close frame, not the end");
         assert_eq!(frame.first, FIN | CLOSE, "{}", shown(&frame));
-        let said = frame
-            .payload
-            .first_chunk()
-            .map(|code| u16::from_be_bytes(*code));
+        let said = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
         assert_eq!(said, Some(code), "{}", shown(&frame));
         assert!(frame.payload.len() <= 125 && std::str::from_utf8(&frame.payload[2..]).is_ok());
         self.frame(FIN | CLOSE, &code.to_be_bytes());
@@ -127,8 +114,7 @@ impl Client {
     /// Proves that the connection still works.
     #[track_caller]
     pub(crate) fn expect_alive(&mut self) {
-        self.frame(FIN | TEXT, b"still here")
-            .expect(FIN | TEXT, b"still here");
+        self.frame(FIN | TEXT, b"still here").expect(FIN | TEXT, b"still here");
     }
 
     fn fill(&mut self) -> bool {
@@ -160,57 +146,26 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend_from_slice(&MASK);
-    frame.extend(
-        payload
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| byte ^ MASK[at % 4]),
-    );
+    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at % 4]));
     frame
 }
 
 /// A whole unmasked frame at the beginning of `bytes`, and its length there.
 fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     let second = *bytes.get(1)?;
-    assert!(
-        second & 0x80 == 0,
-        "RFC 6455, section 5.1: a server never masks"
-    );
+    assert!(second & 0x80 == 0, "RFC 6455, section 5.1: a server never masks");
     let (header, len) = match second {
-        126 => (
-            4,
-            usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)),
-        ),
-        127 => (
-            10,
-            u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize,
-        ),
+        126 => (4, usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?))),
+        127 => (10, u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?) as usize),
         len => (2, usize::from(len)),
     };
-    assert!(
-        header == 2 || len >= 126,
-        "RFC 6455, section 5.2: the shortest form of a length"
-    );
-    assert!(
-        header != 10 || len >= 65536,
-        "RFC 6455, section 5.2: the shortest form of a length"
-    );
+    assert!(header == 2 || len >= 126, "RFC 6455, section 5.2: the shortest form of a length");
+    assert!(header != 10 || len >= 65536, "RFC 6455, section 5.2: the shortest form of a length");
     let payload = bytes.get(header..header + len)?.to_vec();
-    Some((
-        Frame {
-            first: bytes[0],
-            payload,
-        },
-        header + len,
-    ))
+    Some((Frame { first: bytes[0], payload }, header + len))
 }
 
 fn shown(frame: &Frame) -> String {
     let shown = &frame.payload[..frame.payload.len().min(100)];
-    format!(
-        "first byte {:#04x}, {} bytes: {}",
-        frame.first,
-        frame.payload.len(),
-        shown.escape_ascii()
-    )
+    format!("first byte {:#04x}, {} bytes: {}", frame.first, frame.payload.len(), shown.escape_ascii())
 }

@@ -9,9 +9,7 @@ fn pings_are_answered_with_their_payload() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
     for payload in [&b""[..], b"hello", &[0, 0xff, 0xfe, 0x80], &[0xab; 125]] {
-        client
-            .frame(FIN | PING, payload)
-            .expect(FIN | PONG, payload);
+        client.frame(FIN | PING, payload).expect(FIN | PONG, payload);
     }
     client.expect_alive();
 }
@@ -20,33 +18,23 @@ fn pings_are_answered_with_their_payload() {
 #[test]
 fn a_ping_of_126_bytes_is_an_error() {
     let broker = Broker::start(&[]);
-    Client::open(broker.address)
-        .frame(FIN | PING, &[0; 126])
-        .expect_close(1002);
+    Client::open(broker.address).frame(FIN | PING, &[0; 126]).expect_close(1002);
 }
 
 /// Section 5.5: the same for a pong, of a length of 16 and of 64 bits.
 #[test]
 fn a_long_pong_is_an_error() {
     let broker = Broker::start(&[]);
-    Client::open(broker.address)
-        .frame(FIN | PONG, &[0; 126])
-        .expect_close(1002);
-    Client::open(broker.address)
-        .frame(FIN | PONG, &[0; 65536])
-        .expect_close(1002);
+    Client::open(broker.address).frame(FIN | PONG, &[0; 126]).expect_close(1002);
+    Client::open(broker.address).frame(FIN | PONG, &[0; 65536]).expect_close(1002);
 }
 
 /// Section 5.5: control frames are not fragmented.
 #[test]
 fn a_fragmented_ping_is_an_error() {
     let broker = Broker::start(&[]);
-    Client::open(broker.address)
-        .frame(PING, b"part")
-        .expect_close(1002);
-    Client::open(broker.address)
-        .frame(PONG, b"part")
-        .expect_close(1002);
+    Client::open(broker.address).frame(PING, b"part").expect_close(1002);
+    Client::open(broker.address).frame(PONG, b"part").expect_close(1002);
 }
 
 /// Section 5.5.3: an unasked pong is no question.
@@ -54,13 +42,8 @@ fn a_fragmented_ping_is_an_error() {
 fn unasked_pongs_are_ignored() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    client
-        .frame(FIN | PONG, b"")
-        .frame(FIN | PONG, b"unasked")
-        .expect_alive();
-    client
-        .frame(FIN | PING, b"asked")
-        .expect(FIN | PONG, b"asked");
+    client.frame(FIN | PONG, b"").frame(FIN | PONG, b"unasked").expect_alive();
+    client.frame(FIN | PING, b"asked").expect(FIN | PONG, b"asked");
 }
 
 /// Section 5.5.2: pings byte by byte, and many at once, are all answered, in order.
@@ -72,9 +55,7 @@ fn many_pings() {
         client.bytes(&[byte]);
     }
     client.expect(FIN | PONG, b"slowly");
-    let stream: Vec<u8> = (0..100u8)
-        .flat_map(|at| masked(FIN | PING, &[at; 20]))
-        .collect();
+    let stream: Vec<u8> = (0..100u8).flat_map(|at| masked(FIN | PING, &[at; 20])).collect();
     client.bytes(&stream);
     for at in 0..100 {
         client.expect(FIN | PONG, &[at; 20]);

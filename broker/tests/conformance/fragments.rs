@@ -8,13 +8,7 @@ use crate::client::{BINARY, CLOSE, CONTINUATION, Client, FIN, PING, PONG, TEXT, 
 fn fragments_become_one_message() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    for parts in [
-        &["ab", "cd"][..],
-        &["", "", ""],
-        &["a", "", "b"],
-        &["", "text"],
-        &["a", "b", "c", "d", "e", "f"],
-    ] {
+    for parts in [&["ab", "cd"][..], &["", "", ""], &["a", "", "b"], &["", "text"], &["a", "b", "c", "d", "e", "f"]] {
         for kind in [TEXT, BINARY] {
             for (at, part) in parts.iter().enumerate() {
                 let opcode = if at == 0 { kind } else { CONTINUATION };
@@ -31,12 +25,7 @@ fn fragments_become_one_message() {
 fn fragments_byte_by_byte() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    let stream = [
-        masked(TEXT, b"one "),
-        masked(CONTINUATION, b""),
-        masked(FIN, b"message"),
-    ]
-    .concat();
+    let stream = [masked(TEXT, b"one "), masked(CONTINUATION, b""), masked(FIN, b"message")].concat();
     for byte in stream {
         client.bytes(&[byte]);
     }
@@ -64,18 +53,10 @@ fn very_many_fragments() {
 fn a_ping_between_fragments() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    client
-        .frame(TEXT, b"first ")
-        .frame(FIN | PING, b"between")
-        .expect(FIN | PONG, b"between");
-    client
-        .frame(CONTINUATION, b"second ")
-        .frame(FIN | PONG, b"unasked")
-        .frame(FIN | PING, b"");
+    client.frame(TEXT, b"first ").frame(FIN | PING, b"between").expect(FIN | PONG, b"between");
+    client.frame(CONTINUATION, b"second ").frame(FIN | PONG, b"unasked").frame(FIN | PING, b"");
     client.expect(FIN | PONG, b"");
-    client
-        .frame(FIN | CONTINUATION, b"third")
-        .expect(FIN | TEXT, b"first second third");
+    client.frame(FIN | CONTINUATION, b"third").expect(FIN | TEXT, b"first second third");
 }
 
 /// A close between fragments ends the connection; the message never was.
@@ -83,27 +64,17 @@ fn a_ping_between_fragments() {
 fn a_close_between_fragments() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    client
-        .frame(TEXT, b"first")
-        .frame(FIN | CLOSE, b"\x03\xe8")
-        .expect_close(1000);
+    client.frame(TEXT, b"first").frame(FIN | CLOSE, b"\x03\xe8").expect_close(1000);
 }
 
 /// A continuation continues something.
 #[test]
 fn a_continuation_of_nothing() {
     let broker = Broker::start(&[]);
-    Client::open(broker.address)
-        .frame(CONTINUATION, b"what?")
-        .expect_close(1002);
-    Client::open(broker.address)
-        .frame(FIN | CONTINUATION, b"what?")
-        .expect_close(1002);
+    Client::open(broker.address).frame(CONTINUATION, b"what?").expect_close(1002);
+    Client::open(broker.address).frame(FIN | CONTINUATION, b"what?").expect_close(1002);
     let mut client = Client::open(broker.address);
-    client
-        .frame(TEXT, b"a")
-        .frame(FIN | CONTINUATION, b"b")
-        .expect(FIN | TEXT, b"ab");
+    client.frame(TEXT, b"a").frame(FIN | CONTINUATION, b"b").expect(FIN | TEXT, b"ab");
     client.frame(FIN | CONTINUATION, b"c").expect_close(1002);
 }
 
@@ -113,10 +84,7 @@ fn a_message_within_a_message() {
     let broker = Broker::start(&[]);
     for opcode in [TEXT, BINARY] {
         for fin in [0, FIN] {
-            Client::open(broker.address)
-                .frame(TEXT, b"first")
-                .frame(fin | opcode, b"second")
-                .expect_close(1002);
+            Client::open(broker.address).frame(TEXT, b"first").frame(fin | opcode, b"second").expect_close(1002);
         }
     }
 }

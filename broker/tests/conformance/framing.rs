@@ -28,9 +28,7 @@ fn binary_of_every_size() {
     let mut client = Client::open(broker.address);
     for size in SIZES {
         let data = pattern(size);
-        client
-            .frame(FIN | BINARY, &data)
-            .expect(FIN | BINARY, &data);
+        client.frame(FIN | BINARY, &data).expect(FIN | BINARY, &data);
     }
 }
 
@@ -52,9 +50,7 @@ fn frames_byte_by_byte() {
 fn many_frames_at_once() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    let stream: Vec<u8> = (0..1000)
-        .flat_map(|at| masked(FIN | BINARY, &pattern(at % 200)))
-        .collect();
+    let stream: Vec<u8> = (0..1000).flat_map(|at| masked(FIN | BINARY, &pattern(at % 200))).collect();
     client.bytes(&stream);
     for at in 0..1000 {
         client.expect(FIN | BINARY, &pattern(at % 200));
@@ -71,12 +67,7 @@ fn every_masking_key() {
             let payload = pattern(len);
             let mut frame = vec![FIN | BINARY, 0x80 | len as u8];
             frame.extend(key);
-            frame.extend(
-                payload
-                    .iter()
-                    .zip(key.iter().cycle())
-                    .map(|(byte, key)| byte ^ key),
-            );
+            frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
             client.bytes(&frame).expect(FIN | BINARY, &payload);
         }
     }

@@ -10,16 +10,10 @@ const SMALL: [&str; 4] = ["--max-message", "1000", "--max-frame", "600"];
 fn frames() {
     let broker = Broker::start(&SMALL);
     let mut client = Client::open(broker.address);
-    client
-        .frame(FIN | BINARY, &[7; 600])
-        .expect(FIN | BINARY, &[7; 600]);
+    client.frame(FIN | BINARY, &[7; 600]).expect(FIN | BINARY, &[7; 600]);
     client.frame(FIN | BINARY, &[7; 601]).expect_close(1009);
-    Client::open(broker.address)
-        .bytes(b"\x82\xfe\x02\x59\0\0\0\0")
-        .expect_close(1009);
-    Client::open(broker.address)
-        .bytes(b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0")
-        .expect_close(1009);
+    Client::open(broker.address).bytes(b"\x82\xfe\x02\x59\0\0\0\0").expect_close(1009);
+    Client::open(broker.address).bytes(b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0").expect_close(1009);
 }
 
 /// A message at the limit passes over any number of fragments, one byte more does not.
@@ -28,17 +22,11 @@ fn messages() {
     let broker = Broker::start(&SMALL);
     let mut client = Client::open(broker.address);
     for _ in 0..2 {
-        client
-            .frame(TEXT, &[b'a'; 500])
-            .frame(CONTINUATION, &[b'b'; 499])
-            .frame(FIN | CONTINUATION, b"c");
+        client.frame(TEXT, &[b'a'; 500]).frame(CONTINUATION, &[b'b'; 499]).frame(FIN | CONTINUATION, b"c");
         let whole = [&[b'a'; 500][..], &[b'b'; 499], b"c"].concat();
         client.expect(FIN | TEXT, &whole);
     }
-    client
-        .frame(TEXT, &[b'a'; 500])
-        .frame(CONTINUATION, &[b'b'; 500])
-        .frame(FIN | CONTINUATION, b"c");
+    client.frame(TEXT, &[b'a'; 500]).frame(CONTINUATION, &[b'b'; 500]).frame(FIN | CONTINUATION, b"c");
     client.expect_close(1009);
 }
 
@@ -47,10 +35,6 @@ fn messages() {
 fn defaults() {
     let broker = Broker::start(&[]);
     let data = vec![1; 1 << 20];
-    Client::open(broker.address)
-        .frame(FIN | BINARY, &data)
-        .expect(FIN | BINARY, &data);
-    Client::open(broker.address)
-        .bytes(b"\x82\xff\0\0\0\0\0\x10\0\x01\0\0\0\0")
-        .expect_close(1009);
+    Client::open(broker.address).frame(FIN | BINARY, &data).expect(FIN | BINARY, &data);
+    Client::open(broker.address).bytes(b"\x82\xff\0\0\0\0\0\x10\0\x01\0\0\0\0").expect_close(1009);
 }

@@ -9,12 +9,8 @@ fn reserved_bits() {
     let broker = Broker::start(&[]);
     for bits in 1..8 {
         for opcode in [TEXT, BINARY, PING, CLOSE] {
-            Client::open(broker.address)
-                .frame(FIN | bits << 4 | opcode, b"")
-                .expect_close(1002);
-            Client::open(broker.address)
-                .frame(FIN | bits << 4 | opcode, b"\x03\xe8payload")
-                .expect_close(1002);
+            Client::open(broker.address).frame(FIN | bits << 4 | opcode, b"").expect_close(1002);
+            Client::open(broker.address).frame(FIN | bits << 4 | opcode, b"\x03\xe8payload").expect_close(1002);
         }
     }
 }
@@ -24,9 +20,7 @@ fn reserved_bits() {
 fn messages_before_a_bad_frame_count() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
-    client
-        .frame(FIN | TEXT, b"good")
-        .expect(FIN | TEXT, b"good");
+    client.frame(FIN | TEXT, b"good").expect(FIN | TEXT, b"good");
     client.frame(FIN | 0x40 | TEXT, b"bad").expect_close(1002);
 }
 
@@ -35,12 +29,8 @@ fn messages_before_a_bad_frame_count() {
 fn reserved_opcodes() {
     let broker = Broker::start(&[]);
     for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
-        Client::open(broker.address)
-            .frame(FIN | opcode, b"")
-            .expect_close(1002);
-        Client::open(broker.address)
-            .frame(FIN | opcode, b"payload")
-            .expect_close(1002);
+        Client::open(broker.address).frame(FIN | opcode, b"").expect_close(1002);
+        Client::open(broker.address).frame(FIN | opcode, b"payload").expect_close(1002);
     }
 }
 
@@ -48,12 +38,7 @@ fn reserved_opcodes() {
 #[test]
 fn unmasked_frames() {
     let broker = Broker::start(&[]);
-    for bytes in [
-        &b"\x81\x05hello"[..],
-        b"\x82\x00",
-        b"\x89\x00",
-        b"\x88\x02\x03\xe8",
-    ] {
+    for bytes in [&b"\x81\x05hello"[..], b"\x82\x00", b"\x89\x00", b"\x88\x02\x03\xe8"] {
         Client::open(broker.address).bytes(bytes).expect_close(1002);
     }
 }
@@ -62,9 +47,7 @@ fn unmasked_frames() {
 #[test]
 fn a_length_with_its_highest_bit_set() {
     let broker = Broker::start(&[]);
-    Client::open(broker.address)
-        .bytes(b"\x82\xff\x80\0\0\0\0\0\0\x01\0\0\0\0")
-        .expect_close(1002);
+    Client::open(broker.address).bytes(b"\x82\xff\x80\0\0\0\0\0\0\x01\0\0\0\0").expect_close(1002);
 }
 
 /// Section 5.2: the shortest form of a length is the only one.

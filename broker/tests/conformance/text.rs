@@ -45,9 +45,7 @@ fn valid_text() {
     let broker = Broker::start(&[]);
     let mut client = Client::open(broker.address);
     for text in VALID {
-        client
-            .frame(FIN | TEXT, text.as_bytes())
-            .expect(FIN | TEXT, text.as_bytes());
+        client.frame(FIN | TEXT, text.as_bytes()).expect(FIN | TEXT, text.as_bytes());
     }
 }
 
@@ -59,20 +57,13 @@ fn valid_text_cut_at_every_byte() {
     for text in VALID {
         let text = text.as_bytes();
         for cut in 0..=text.len() {
-            client
-                .frame(TEXT, &text[..cut])
-                .frame(FIN | PING, b"")
-                .expect(FIN | PONG, b"");
-            client
-                .frame(FIN | CONTINUATION, &text[cut..])
-                .expect(FIN | TEXT, text);
+            client.frame(TEXT, &text[..cut]).frame(FIN | PING, b"").expect(FIN | PONG, b"");
+            client.frame(FIN | CONTINUATION, &text[cut..]).expect(FIN | TEXT, text);
         }
         text.iter().enumerate().for_each(|(at, byte)| {
             client.frame(if at == 0 { TEXT } else { CONTINUATION }, &[*byte]);
         });
-        client
-            .frame(FIN | CONTINUATION, b"")
-            .expect(FIN | TEXT, text);
+        client.frame(FIN | CONTINUATION, b"").expect(FIN | TEXT, text);
     }
 }
 
@@ -81,17 +72,11 @@ fn valid_text_cut_at_every_byte() {
 fn invalid_text() {
     let broker = Broker::start(&[]);
     for bytes in INVALID {
-        Client::open(broker.address)
-            .frame(FIN | TEXT, bytes)
-            .expect_close(1007);
+        Client::open(broker.address).frame(FIN | TEXT, bytes).expect_close(1007);
         let within = [b"before ", bytes, b" after"].concat();
-        Client::open(broker.address)
-            .frame(FIN | TEXT, &within)
-            .expect_close(1007);
+        Client::open(broker.address).frame(FIN | TEXT, &within).expect_close(1007);
         let late = [&[b'x'; 5000], bytes].concat();
-        Client::open(broker.address)
-            .frame(FIN | TEXT, &late)
-            .expect_close(1007);
+        Client::open(broker.address).frame(FIN | TEXT, &late).expect_close(1007);
     }
 }
 
@@ -102,10 +87,7 @@ fn invalid_text_cut_at_every_byte() {
     for bytes in INVALID {
         for cut in 0..bytes.len() {
             let mut client = Client::open(broker.address);
-            client
-                .frame(TEXT, &bytes[..cut])
-                .frame(FIN | CONTINUATION, &bytes[cut..])
-                .expect_close(1007);
+            client.frame(TEXT, &bytes[..cut]).frame(FIN | CONTINUATION, &bytes[cut..]).expect_close(1007);
         }
     }
 }
@@ -115,14 +97,10 @@ fn invalid_text_cut_at_every_byte() {
 fn invalid_text_fails_at_once() {
     let broker = Broker::start(&[]);
     // The message's first fragment holds the fault; no second one is sent.
-    Client::open(broker.address)
-        .frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xed\xa0\x80")
-        .expect_close(1007);
+    Client::open(broker.address).frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xed\xa0\x80").expect_close(1007);
     // The frame announces 100 bytes and sends those up to the fault.
     let mut client = Client::open(broker.address);
-    client
-        .bytes(b"\x81\xe4\0\0\0\0fine so far \xf4\x90")
-        .expect_close(1007);
+    client.bytes(b"\x81\xe4\0\0\0\0fine so far \xf4\x90").expect_close(1007);
     // One byte at a time.
     let mut client = Client::open(broker.address);
     for byte in b"\x81\xe4\0\0\0\0\xf4\x90" {

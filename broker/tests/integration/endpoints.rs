@@ -34,12 +34,7 @@ async fn text_stays_text_and_binary_stays_binary() {
     let mut bus = open(broker.address, "/bus/kinds").await;
     let mut publisher = open(broker.address, "/pub/kinds").await;
     let binary = vec![0u8, 0xff, 0x80, 7];
-    let messages = [
-        Message::text("grüße"),
-        Message::binary(binary),
-        Message::text(""),
-        Message::binary(Vec::new()),
-    ];
+    let messages = [Message::text("grüße"), Message::binary(binary), Message::text(""), Message::binary(Vec::new())];
     for message in &messages {
         publisher.send(message.clone()).await;
         assert_eq!(&subscriber.next().await, message);
@@ -67,10 +62,7 @@ async fn a_bus_gives_everybody_everything_in_one_order() {
         }
         seen.push(heard);
     }
-    assert!(
-        seen.iter().all(|heard| heard == &seen[0]),
-        "one order for all, one's own messages included"
-    );
+    assert!(seen.iter().all(|heard| heard == &seen[0]), "one order for all, one's own messages included");
 }
 
 #[tokio::test]
@@ -78,12 +70,7 @@ async fn a_subscription_may_be_a_filter() {
     let broker = Broker::start(&[]);
     let mut one_level = open(broker.address, "/sub/rooms/+/chat").await;
     let mut all = open(broker.address, "/sub/rooms/%23").await;
-    for (topic, body) in [
-        ("rooms/1/chat", "a"),
-        ("rooms/1/mood", "b"),
-        ("rooms", "c"),
-        ("rooms/2/chat", "d"),
-    ] {
+    for (topic, body) in [("rooms/1/chat", "a"), ("rooms/1/mood", "b"), ("rooms", "c"), ("rooms/2/chat", "d")] {
         post(broker.address, topic, body.as_bytes()).await;
     }
     for body in ["a", "d"] {
@@ -126,8 +113,7 @@ async fn a_hundred_thousand_topics() {
     let count = 100_000u32;
     let publishing = async {
         for topic in 0..count {
-            let command =
-                format!(r#"{{"type":"publish","topic":"many/{topic}","data":"{topic}"}}"#);
+            let command = format!(r#"{{"type":"publish","topic":"many/{topic}","data":"{topic}"}}"#);
             publisher.send(command).await;
         }
     };
@@ -135,15 +121,9 @@ async fn a_hundred_thousand_topics() {
         let mut seen = vec![false; count as usize];
         for _ in 0..count {
             let topic: usize = all.text().await.parse().unwrap();
-            assert!(
-                !std::mem::replace(&mut seen[topic], true),
-                "{topic} came twice"
-            );
+            assert!(!std::mem::replace(&mut seen[topic], true), "{topic} came twice");
         }
     };
     tokio::join!(publishing, receiving);
-    await_stat(broker.address, "messages_out", |out| {
-        out >= u64::from(count)
-    })
-    .await;
+    await_stat(broker.address, "messages_out", |out| out >= u64::from(count)).await;
 }

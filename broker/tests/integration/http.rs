@@ -34,17 +34,11 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn open(server: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(server).await.unwrap(),
-            read: Vec::new(),
-        }
+        Self { stream: TcpStream::connect(server).await.unwrap(), read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        timeout(PATIENCE, self.stream.write_all(bytes.as_ref()))
-            .await
-            .expect("in time")
-            .unwrap();
+        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.expect("in time").unwrap();
         self
     }
 
@@ -54,20 +48,10 @@ impl Http {
             if let Some(at) = self.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(
-                self.fill().await,
-                "closed without an answer: {}",
-                self.read.escape_ascii()
-            );
+            assert!(self.fill().await, "closed without an answer: {}", self.read.escape_ascii());
         };
-        let head = String::from_utf8(self.read.drain(..end).collect())
-            .unwrap()
-            .to_ascii_lowercase();
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status");
+        let head = String::from_utf8(self.read.drain(..end).collect()).unwrap().to_ascii_lowercase();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         let len = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length:"))
@@ -75,11 +59,7 @@ impl Http {
         while self.read.len() < len {
             assert!(self.fill().await, "the body ended early");
         }
-        Answer {
-            status,
-            head,
-            body: self.read.drain(..len).collect(),
-        }
+        Answer { status, head, body: self.read.drain(..len).collect() }
     }
 
     /// Whether the server closed the connection, everything before being read.
@@ -88,9 +68,7 @@ impl Http {
     }
 
     async fn fill(&mut self) -> bool {
-        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read))
-            .await
-            .expect("an answer in time");
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.read)).await.expect("an answer in time");
         read.unwrap_or(0) > 0
     }
 
@@ -102,15 +80,9 @@ impl Http {
 
 /// One request on a connection of its own.
 pub(crate) async fn request(server: SocketAddr, head: &str, body: &[u8]) -> Answer {
-    let head = format!(
-        "{head}\r\nHost: {server}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let head = format!("{head}\r\nHost: {server}\r\nContent-Length: {}\r\n\r\n", body.len());
     let mut http = Http::open(server).await;
-    http.send([head.as_bytes(), body].concat())
-        .await
-        .answer()
-        .await
+    http.send([head.as_bytes(), body].concat()).await.answer().await
 }
 
 /// Publishes by HTTP; the offset.
@@ -120,12 +92,15 @@ pub(crate) async fn post(server: SocketAddr, topic: &str, body: &[u8]) -> u64 {
     answer.json()["offset"].as_u64().expect("an offset")
 }
 
-/// The sum over all shards of a counter in `/api/stats`.
+/// The counters of `/api/stats`, summed over all shards.
+pub(crate) async fn stats(server: SocketAddr) -> Value {
+    request(server, "GET /api/stats HTTP/1.1", b"").await.json()["totals"].clone()
+}
+
+/// One of them.
 pub(crate) async fn stat(server: SocketAddr, name: &str) -> u64 {
-    let stats = request(server, "GET /api/stats HTTP/1.1", b"").await.json();
-    stats["total"][name]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no {name} in {stats}"))
+    let stats = stats(server).await;
+    stats[name].as_u64().unwrap_or_else(|| panic!("no {name} in {stats}"))
 }
 
 /// Waits until a counter has this value.

@@ -9,14 +9,7 @@ use crate::http::post;
 use crate::ws::open;
 
 const LARGE: usize = 20 << 20;
-const ROOM: [&str; 6] = [
-    "--max-message",
-    "32m",
-    "--max-frame",
-    "32m",
-    "--max-lag",
-    "128m",
-];
+const ROOM: [&str; 6] = ["--max-message", "32m", "--max-frame", "32m", "--max-lag", "128m"];
 
 fn data() -> Vec<u8> {
     (0..LARGE).map(|at| (at % 251) as u8).collect()
@@ -52,19 +45,9 @@ async fn twenty_mebibytes_in_fragments() {
         let data = data();
         let chunks: Vec<_> = data.chunks(100_000).collect();
         for (at, chunk) in chunks.iter().enumerate() {
-            let opcode = if at == 0 {
-                Data::Binary
-            } else {
-                Data::Continue
-            };
+            let opcode = if at == 0 { Data::Binary } else { Data::Continue };
             let last = at + 1 == chunks.len();
-            publisher
-                .send(Message::Frame(Frame::message(
-                    chunk.to_vec(),
-                    OpCode::Data(opcode),
-                    last,
-                )))
-                .await;
+            publisher.send(Message::Frame(Frame::message(chunk.to_vec(), OpCode::Data(opcode), last))).await;
         }
         publisher
     });

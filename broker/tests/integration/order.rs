@@ -40,12 +40,7 @@ async fn one_order_for_everybody() {
                     let mut client = open_v1(server).await;
                     for at in 0..MESSAGES {
                         let data = format!("{publisher} {at}");
-                        client
-                            .send(
-                                json!({"type": "publish", "topic": "order", "data": data})
-                                    .to_string(),
-                            )
-                            .await;
+                        client.send(json!({"type": "publish", "topic": "order", "data": data}).to_string()).await;
                     }
                     client.close().await;
                 }
@@ -53,10 +48,8 @@ async fn one_order_for_everybody() {
                     let mut http = Http::open(server).await;
                     for at in 0..MESSAGES {
                         let body = format!("{publisher} {at}");
-                        let head = format!(
-                            "POST /pub/order HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
-                            body.len()
-                        );
+                        let head =
+                            format!("POST /pub/order HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
                         http.send(head + &body).await;
                         assert_eq!(http.answer().await.status, 200);
                     }
@@ -80,22 +73,14 @@ async fn one_order_for_everybody() {
     for subscriber in &mut enveloped {
         for (at, data) in reference.iter().enumerate() {
             let message = subscriber.json().await;
-            assert_eq!(
-                (&message["data"], &message["offset"]),
-                (&data[..].into(), &(at + 1).into())
-            );
+            assert_eq!((&message["data"], &message["offset"]), (&data[..].into(), &(at + 1).into()));
         }
     }
     for publisher in 0..PUBLISHERS {
-        let own: Vec<_> = reference
-            .iter()
-            .filter(|text| text.starts_with(&format!("{publisher} ")))
-            .collect();
+        let own: Vec<_> = reference.iter().filter(|text| text.starts_with(&format!("{publisher} "))).collect();
         assert_eq!(own.len(), MESSAGES);
         assert!(
-            own.iter()
-                .enumerate()
-                .all(|(at, text)| **text == format!("{publisher} {at}")),
+            own.iter().enumerate().all(|(at, text)| **text == format!("{publisher} {at}")),
             "its own order is kept"
         );
     }
@@ -138,10 +123,7 @@ async fn a_late_subscriber_gets_an_unbroken_tail() {
                 continue;
             }
             let number: u32 = text.parse().unwrap();
-            assert!(
-                expected.is_none_or(|next| next == number),
-                "{expected:?}, not {number}"
-            );
+            assert!(expected.is_none_or(|next| next == number), "{expected:?}, not {number}");
             expected = Some(number + 1);
         }
     }

@@ -12,32 +12,13 @@ async fn a_post_is_published_and_answered_with_its_place() {
     let mut subscriber = open(broker.address, "/sub/demo").await;
     let first = request(broker.address, "POST /pub/demo HTTP/1.1", b"hello").await;
     assert_eq!(first.status, 200, "{first:?}");
-    assert!(
-        first.head.contains("content-type: application/json"),
-        "{}",
-        first.head
-    );
+    assert!(first.head.contains("content-type: application/json"), "{}", first.head);
     let place = first.json();
-    assert_eq!(
-        (&place["topic"], &place["offset"]),
-        (&"demo".into(), &1.into())
-    );
+    assert_eq!((&place["topic"], &place["offset"]), (&"demo".into(), &1.into()));
     let epoch = place["epoch"].as_str().expect("an epoch");
-    assert!(
-        epoch.len() == 16 && epoch.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        "{epoch}"
-    );
-    let second = request(
-        broker.address,
-        "POST /pub/demo HTTP/1.1",
-        "wörld".as_bytes(),
-    )
-    .await
-    .json();
-    assert_eq!(
-        (&second["epoch"], &second["offset"]),
-        (&epoch.into(), &2.into())
-    );
+    assert!(epoch.len() == 16 && epoch.bytes().all(|byte| byte.is_ascii_hexdigit()), "{epoch}");
+    let second = request(broker.address, "POST /pub/demo HTTP/1.1", "wörld".as_bytes()).await.json();
+    assert_eq!((&second["epoch"], &second["offset"]), (&epoch.into(), &2.into()));
     assert_eq!(subscriber.text().await, "hello");
     assert_eq!(subscriber.text().await, "wörld");
 }
@@ -55,13 +36,9 @@ async fn one_connection_carries_many_requests() {
     let broker = Broker::start(&[]);
     let mut http = Http::open(broker.address).await;
     for offset in 1..=50 {
-        http.send("POST /pub/alive HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
-            .await;
+        http.send("POST /pub/alive HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
         let answer = http.answer().await;
-        assert_eq!(
-            (answer.status, &answer.json()["offset"]),
-            (200, &offset.into())
-        );
+        assert_eq!((answer.status, &answer.json()["offset"]), (200, &offset.into()));
     }
 }
 
@@ -73,10 +50,7 @@ async fn requests_sent_ahead_are_answered_in_order() {
     let mut ahead = String::new();
     for at in 0..100 {
         let body = format!("message {at}");
-        ahead += &format!(
-            "POST /pub/pipe HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        ahead += &format!("POST /pub/pipe HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         if at % 10 == 0 {
             ahead += "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
         }
@@ -84,10 +58,7 @@ async fn requests_sent_ahead_are_answered_in_order() {
     http.send(ahead).await;
     for at in 0..100 {
         let answer = http.answer().await;
-        assert_eq!(
-            (answer.status, &answer.json()["offset"]),
-            (200, &(at + 1).into())
-        );
+        assert_eq!((answer.status, &answer.json()["offset"]), (200, &(at + 1).into()));
         if at % 10 == 0 {
             assert_eq!(http.answer().await.status, 200);
         }
@@ -100,14 +71,8 @@ async fn a_chunked_body_is_one_message() {
     let broker = Broker::start(&[]);
     let mut subscriber = open(broker.address, "/sub/chunks").await;
     let mut http = Http::open(broker.address).await;
-    http.send("POST /pub/chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-        .await;
-    http.send("4\r\none \r\n")
-        .await
-        .send("7\r\nmessage\r\n")
-        .await
-        .send("0\r\n\r\n")
-        .await;
+    http.send("POST /pub/chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    http.send("4\r\none \r\n").await.send("7\r\nmessage\r\n").await.send("0\r\n\r\n").await;
     assert_eq!(http.answer().await.status, 200);
     assert_eq!(subscriber.text().await, "one message");
 }
@@ -137,23 +102,13 @@ async fn pages_for_operators_and_people() {
     let health = request(broker.address, "GET /healthz HTTP/1.1", b"").await;
     assert_eq!(health.status, 200);
     let page = request(broker.address, "GET / HTTP/1.1", b"").await;
-    assert!(
-        page.status == 200 && page.head.contains("content-type: text/html"),
-        "{}",
-        page.head
-    );
+    assert!(page.status == 200 && page.head.contains("content-type: text/html"), "{}", page.head);
     let subscriber = open(broker.address, "/sub/counted").await;
     post(broker.address, "counted", b"12345").await;
-    let stats = request(broker.address, "GET /api/stats HTTP/1.1", b"")
-        .await
-        .json();
-    assert_eq!(stats["total"]["subscriptions"], 1, "{stats}");
-    assert_eq!(stats["total"]["messages_in"], 1, "{stats}");
-    assert_eq!(stats["total"]["bytes_in"], 5, "{stats}");
-    assert_eq!(
-        stats["shards"].as_array().expect("a list").len(),
-        2,
-        "{stats}"
-    );
+    let stats = request(broker.address, "GET /api/stats HTTP/1.1", b"").await.json();
+    assert_eq!(stats["totals"]["subscriptions"], 1, "{stats}");
+    assert_eq!(stats["totals"]["messages_in"], 1, "{stats}");
+    assert_eq!(stats["totals"]["bytes_in"], 5, "{stats}");
+    assert_eq!(stats["shards"].as_array().expect("a list").len(), 2, "{stats}");
     drop(subscriber);
 }

@@ -6,121 +6,42 @@ use crate::broker::Broker;
 use crate::http::Http;
 use crate::ws::try_open;
 
-const UPGRADE: &str =
-    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// Every one of these ends with that status and a closed connection.
 #[tokio::test]
 async fn handshakes_that_break_a_rule() {
-    let broker = Broker::start(&[
-        "--max-head",
-        "2048",
-        "--max-headers",
-        "20",
-        "--max-topic",
-        "50",
-    ]);
+    let broker = Broker::start(&["--max-head", "2048", "--max-headers", "20", "--max-topic", "50"]);
     let version = "Sec-WebSocket-Version: 13\r\n";
     let cases = [
-        (
-            400,
-            "no host",
-            format!("GET /sub/a HTTP/1.1\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            400,
-            "two hosts",
-            format!("GET /sub/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            400,
-            "bare line feeds",
-            format!("GET /sub/a HTTP/1.1\nHost: a\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            400,
-            "no request at all",
-            "\u{1}\u{2}\u{3}\r\n\r\n".to_owned(),
-        ),
+        (400, "no host", format!("GET /sub/a HTTP/1.1\r\n{UPGRADE}{version}\r\n")),
+        (400, "two hosts", format!("GET /sub/a HTTP/1.1\r\nHost: a\r\nHost: b\r\n{UPGRADE}{version}\r\n")),
+        (400, "bare line feeds", format!("GET /sub/a HTTP/1.1\nHost: a\n{UPGRADE}{version}\r\n")),
+        (400, "no request at all", "\u{1}\u{2}\u{3}\r\n\r\n".to_owned()),
         (400, "a key of 15 bytes", {
             let upgrade = UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j");
             format!("GET /sub/a HTTP/1.1\r\nHost: a\r\n{upgrade}{version}\r\n")
         }),
-        (
-            400,
-            "a body",
-            format!(
-                "GET /sub/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n{UPGRADE}{version}\r\nabc"
-            ),
-        ),
-        (
-            400,
-            "/ws without sub-protocol",
-            format!("GET /ws HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            400,
-            "a topic with an empty level",
-            format!("GET /sub/a//b HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            400,
-            "a wildcard to publish to",
-            format!("GET /pub/a/+ HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            400,
-            "a long topic",
-            format!(
-                "GET /sub/{} HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n",
-                "t".repeat(51)
-            ),
-        ),
-        (
-            403,
-            "a topic of the broker",
-            format!("GET /pub/$sys/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            404,
-            "no such endpoint",
-            format!("GET /nowhere HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            405,
-            "another method",
-            format!("POST /sub/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n"),
-        ),
-        (
-            426,
-            "no version",
-            format!("GET /sub/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\n"),
-        ),
-        (
-            426,
-            "an old version",
-            format!("GET /sub/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}Sec-WebSocket-Version: 8\r\n\r\n"),
-        ),
+        (400, "a body", format!("GET /sub/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n{UPGRADE}{version}\r\nabc")),
+        (400, "/ws without sub-protocol", format!("GET /ws HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n")),
+        (400, "a topic with an empty level", format!("GET /sub/a//b HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n")),
+        (400, "a wildcard to publish to", format!("GET /pub/a/+ HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n")),
+        (400, "a long topic", format!("GET /sub/{} HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n", "t".repeat(51))),
+        (403, "a topic of the broker", format!("GET /pub/$sys/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n")),
+        (404, "no such endpoint", format!("GET /nowhere HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n")),
+        (405, "another method", format!("POST /sub/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}{version}\r\n")),
+        (426, "no version", format!("GET /sub/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\n")),
+        (426, "an old version", format!("GET /sub/a HTTP/1.1\r\nHost: a\r\n{UPGRADE}Sec-WebSocket-Version: 8\r\n\r\n")),
         (
             431,
             "a long head",
-            format!(
-                "GET /sub/a HTTP/1.1\r\nHost: a\r\nX: {}\r\n{UPGRADE}{version}\r\n",
-                "x".repeat(2048)
-            ),
+            format!("GET /sub/a HTTP/1.1\r\nHost: a\r\nX: {}\r\n{UPGRADE}{version}\r\n", "x".repeat(2048)),
         ),
-        (
-            431,
-            "a head without end",
-            format!("GET /sub/a HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(2048)),
-        ),
+        (431, "a head without end", format!("GET /sub/a HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(2048))),
         (
             431,
             "many fields",
-            format!(
-                "GET /sub/a HTTP/1.1\r\nHost: a\r\n{}{UPGRADE}{version}\r\n",
-                "X: x\r\n".repeat(20)
-            ),
+            format!("GET /sub/a HTTP/1.1\r\nHost: a\r\n{}{UPGRADE}{version}\r\n", "X: x\r\n".repeat(20)),
         ),
     ];
     for (status, what, head) in cases {
@@ -129,11 +50,7 @@ async fn handshakes_that_break_a_rule() {
         let answer = http.answer().await;
         assert_eq!(answer.status, status, "{what}: {answer:?}");
         assert!(!answer.body.is_empty(), "{what}: a sentence says why");
-        assert!(
-            status != 426 || answer.head.contains("sec-websocket-version: 13"),
-            "{}",
-            answer.head
-        );
+        assert!(status != 426 || answer.head.contains("sec-websocket-version: 13"), "{}", answer.head);
         assert!(http.ended().await, "{what}: the connection ends");
     }
 }
@@ -143,8 +60,7 @@ async fn handshakes_that_break_a_rule() {
 async fn a_plain_get_of_a_websocket() {
     let broker = Broker::start(&[]);
     for path in ["/sub/a", "/bus/a", "/ws"] {
-        let answer =
-            crate::http::request(broker.address, &format!("GET {path} HTTP/1.1"), b"").await;
+        let answer = crate::http::request(broker.address, &format!("GET {path} HTTP/1.1"), b"").await;
         assert_eq!(answer.status, 426, "{path}: {answer:?}");
     }
 }
@@ -163,12 +79,7 @@ async fn foreign_origins() {
     let broker = Broker::start(&[]);
     let server = broker.address;
     assert_eq!(status(server, &format!("http://{server}")).await, 101);
-    for origin in [
-        "http://evil.example",
-        "null",
-        "http://127.0.0.1",
-        &format!("http://{server}.evil.example"),
-    ] {
+    for origin in ["http://evil.example", "null", "http://127.0.0.1", &format!("http://{server}.evil.example")] {
         assert_eq!(status(server, origin).await, 403, "{origin}");
     }
     let broker = Broker::start(&["--allow-origin", "https://app.example"]);

@@ -9,10 +9,7 @@ use crate::broker::Broker;
 use crate::ws::{open, open_v1};
 
 fn signal(broker: &Broker, name: &str) {
-    let status = Command::new("kill")
-        .args(["-s", name, &broker.child.id().to_string()])
-        .status()
-        .unwrap();
+    let status = Command::new("kill").args(["-s", name, &broker.child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 
@@ -60,8 +57,7 @@ async fn what_was_accepted_is_delivered() {
     let mut acknowledged = 0;
     for at in 0..100 {
         let data = format!("{at} {large}");
-        let command =
-            serde_json::json!({"type": "publish", "id": at, "topic": "last", "data": data});
+        let command = serde_json::json!({"type": "publish", "id": at, "topic": "last", "data": data});
         assert_eq!(publisher.command(command).await["type"], "ok");
         acknowledged += 1;
     }
@@ -70,9 +66,7 @@ async fn what_was_accepted_is_delivered() {
         for at in 0..acknowledged {
             assert!(subscriber.text().await.starts_with(&format!("{at} ")));
         }
-        assert!(
-            matches!(subscriber.next().await, Message::Close(Some(frame)) if u16::from(frame.code) == 1001)
-        );
+        assert!(matches!(subscriber.next().await, Message::Close(Some(frame)) if u16::from(frame.code) == 1001));
     }
     drop((subscribers, publisher));
     assert_eq!(exit(&mut broker).await.code(), Some(0));

@@ -32,17 +32,10 @@ async fn a_handshake_takes_too_long() {
     assert_eq!((answer.status, ended), (408, true));
     let mut rest = Vec::new();
     let (mut stream, _) = slow.into_parts();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
-        .await
-        .expect("closed in time");
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("closed in time");
     let mut nothing = Vec::new();
-    let _ = timeout(PATIENCE, silent.stream.read_to_end(&mut nothing))
-        .await
-        .expect("closed in time");
-    await_stat(broker.address, "dropped_handshake_timeout", |dropped| {
-        dropped == 3
-    })
-    .await;
+    let _ = timeout(PATIENCE, silent.stream.read_to_end(&mut nothing)).await.expect("closed in time");
+    await_stat(broker.address, "dropped_handshake_timeout", |dropped| dropped == 3).await;
 }
 
 /// Whoever answers no ping is gone; whoever does, stays.
@@ -64,10 +57,7 @@ async fn silent_peers_are_closed_and_others_stay() {
     });
     await_stat(server, "dropped_ping_timeout", |dropped| dropped == 1).await;
     post(server, "a", b"still there").await;
-    assert_eq!(
-        timeout(PATIENCE, reading).await.expect("in time").unwrap(),
-        "still there"
-    );
+    assert_eq!(timeout(PATIENCE, reading).await.expect("in time").unwrap(), "still there");
     drop(silent);
 }
 
@@ -76,12 +66,9 @@ async fn silent_peers_are_closed_and_others_stay() {
 async fn resets_leave_nothing_behind() {
     let broker = Broker::start(&[]);
     let server = broker.address;
-    for bytes in [
-        "",
-        "GET",
-        "GET /sub/a HTTP/1.1\r\n",
-        "POST /pub/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
-    ] {
+    for bytes in
+        ["", "GET", "GET /sub/a HTTP/1.1\r\n", "POST /pub/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"]
+    {
         for _ in 0..20 {
             let stream = TcpStream::connect(server).await.unwrap();
             stream.set_zero_linger().unwrap();

@@ -24,17 +24,12 @@ async fn a_subscriber_that_never_reads_is_closed_and_harms_nobody() {
             let mut message = payload.clone();
             message[..4].copy_from_slice(&published.to_be_bytes());
             publisher.send(Message::binary(message)).await;
-            let Message::Binary(got) = good.next().await else {
-                panic!("binary")
-            };
+            let Message::Binary(got) = good.next().await else { panic!("binary") };
             assert_eq!(got[..4], published.to_be_bytes());
             assert_eq!(got.len(), payload.len());
             published += 1;
         }
-        assert!(
-            begun.elapsed().as_secs() < 60,
-            "{published} messages and nobody was dropped"
-        );
+        assert!(begun.elapsed().as_secs() < 60, "{published} messages and nobody was dropped");
     }
     assert_eq!(slow.close_code().await, 1013);
     publisher.send("after").await;

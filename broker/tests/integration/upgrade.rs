@@ -22,17 +22,9 @@ fn head(server: SocketAddr, path: &str) -> String {
 async fn upgraded(mut http: Http) -> Ws {
     let answer = http.answer().await;
     assert_eq!(answer.status, 101, "{answer:?}");
-    assert!(
-        answer
-            .head
-            .contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
-        "{}",
-        answer.head
-    );
+    assert!(answer.head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{}", answer.head);
     let (stream, early) = http.into_parts();
-    Ws {
-        stream: WebSocketStream::from_partially_read(stream, early, Role::Client, None).await,
-    }
+    Ws { stream: WebSocketStream::from_partially_read(stream, early, Role::Client, None).await }
 }
 
 #[tokio::test]
@@ -55,8 +47,7 @@ async fn together_with_the_first_frames() {
     let broker = Broker::start(&[]);
     let frames = b"\x81\x83\0\0\0\0one\x81\x83\0\0\0\0two\x81\x85\0\0\0\0th";
     let mut http = Http::open(broker.address).await;
-    http.send([head(broker.address, "/bus/eager").as_bytes(), frames].concat())
-        .await;
+    http.send([head(broker.address, "/bus/eager").as_bytes(), frames].concat()).await;
     let mut client = upgraded(http).await;
     assert_eq!(client.text().await, "one");
     assert_eq!(client.text().await, "two");
@@ -71,13 +62,9 @@ async fn on_a_connection_that_was_used_for_requests() {
     let server = broker.address;
     for path in ["/bus/reused", "/bus/reused/again"] {
         let mut http = Http::open(server).await;
-        http.send(format!("GET /healthz HTTP/1.1\r\nHost: {server}\r\n\r\n"))
-            .await;
+        http.send(format!("GET /healthz HTTP/1.1\r\nHost: {server}\r\n\r\n")).await;
         assert_eq!(http.answer().await.status, 200);
-        http.send(format!(
-            "POST /pub/x HTTP/1.1\r\nHost: {server}\r\nContent-Length: 1\r\n\r\nx"
-        ))
-        .await;
+        http.send(format!("POST /pub/x HTTP/1.1\r\nHost: {server}\r\nContent-Length: 1\r\n\r\nx")).await;
         assert_eq!(http.answer().await.status, 200);
         http.send(head(server, path)).await;
         let mut client = upgraded(http).await;
@@ -97,15 +84,7 @@ async fn behind_a_request_in_one_segment() {
     let server = broker.address;
     let mut http = Http::open(server).await;
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {server}\r\n\r\n");
-    http.send(
-        [
-            request.as_bytes(),
-            head(server, "/bus/all").as_bytes(),
-            b"\x81\x82\0\0\0\0hi",
-        ]
-        .concat(),
-    )
-    .await;
+    http.send([request.as_bytes(), head(server, "/bus/all").as_bytes(), b"\x81\x82\0\0\0\0hi"].concat()).await;
     assert_eq!(http.answer().await.status, 200);
     assert_eq!(upgraded(http).await.text().await, "hi");
 }
@@ -131,16 +110,11 @@ async fn any_way_to_write_it() {
 async fn a_refused_upgrade_ends_the_connection() {
     let broker = Broker::start(&[]);
     let mut http = Http::open(broker.address).await;
-    let request = format!(
-        "POST /pub/smuggled HTTP/1.1\r\nHost: {}\r\nContent-Length: 1\r\n\r\nx",
-        broker.address
-    );
+    let request = format!("POST /pub/smuggled HTTP/1.1\r\nHost: {}\r\nContent-Length: 1\r\n\r\nx", broker.address);
     http.send(head(broker.address, "/nowhere") + &request).await;
     assert_eq!(http.answer().await.status, 404);
     let mut rest = Vec::new();
-    let _ = timeout(PATIENCE, http.stream.read_to_end(&mut rest))
-        .await
-        .expect("an end in time");
+    let _ = timeout(PATIENCE, http.stream.read_to_end(&mut rest)).await.expect("an end in time");
     assert!(rest.is_empty(), "no second answer: {}", rest.escape_ascii());
     assert_eq!(post(broker.address, "smuggled", b"first").await, 1);
 }

@@ -13,15 +13,9 @@ async fn many_topics_over_one_socket() {
     let mut client = open_v1(broker.address).await;
     client.subscribe(&["a", "b/+"]).await;
     let offset = post(broker.address, "a", b"one").await;
-    assert_eq!(
-        client.json().await,
-        json!({"type": "message", "topic": "a", "offset": offset, "data": "one"})
-    );
+    assert_eq!(client.json().await, json!({"type": "message", "topic": "a", "offset": offset, "data": "one"}));
     let offset = post(broker.address, "b/x", b"two").await;
-    assert_eq!(
-        client.json().await,
-        json!({"type": "message", "topic": "b/x", "offset": offset, "data": "two"})
-    );
+    assert_eq!(client.json().await, json!({"type": "message", "topic": "b/x", "offset": offset, "data": "two"}));
     post(broker.address, "b", b"not for us").await;
     post(broker.address, "b/x/y", b"not for us").await;
     let offset = post(broker.address, "b/x", b"three").await;
@@ -36,10 +30,7 @@ async fn overlapping_subscriptions_deliver_once() {
     for round in 1..=100u64 {
         let offset = post(broker.address, "a/b", format!("{round}").as_bytes()).await;
         let message = client.json().await;
-        assert_eq!(
-            (&message["offset"], &message["data"]),
-            (&offset.into(), &round.to_string().into())
-        );
+        assert_eq!((&message["offset"], &message["data"]), (&offset.into(), &round.to_string().into()));
     }
 }
 
@@ -50,15 +41,11 @@ async fn unsubscribing_one_of_overlapping_subscriptions_loses_nothing() {
     client.subscribe(&["a/b", "a/+"]).await;
     post(broker.address, "a/b", b"1").await;
     assert_eq!(client.json().await["data"], "1");
-    let answer = client
-        .command(json!({"type": "unsubscribe", "id": 2, "topics": ["a/b"]}))
-        .await;
+    let answer = client.command(json!({"type": "unsubscribe", "id": 2, "topics": ["a/b"]})).await;
     assert_eq!(answer["type"], "ok", "{answer}");
     post(broker.address, "a/b", b"2").await;
     assert_eq!(client.json().await["data"], "2");
-    let answer = client
-        .command(json!({"type": "unsubscribe", "id": 3, "topics": ["a/+"]}))
-        .await;
+    let answer = client.command(json!({"type": "unsubscribe", "id": 3, "topics": ["a/+"]})).await;
     assert_eq!(answer["type"], "ok", "{answer}");
     post(broker.address, "a/b", b"3").await;
     client.subscribe(&["a/b"]).await;
@@ -71,25 +58,12 @@ async fn publishing_with_and_without_acknowledgement() {
     let broker = Broker::start(&[]);
     let mut client = open_v1(broker.address).await;
     let mut subscriber = open(broker.address, "/sub/t").await;
-    let first = client
-        .command(json!({"type": "publish", "topic": "t", "data": "x", "id": 2}))
-        .await;
-    assert_eq!(
-        (&first["type"], &first["offset"]),
-        (&"ok".into(), &1.into()),
-        "{first}"
-    );
+    let first = client.command(json!({"type": "publish", "topic": "t", "data": "x", "id": 2})).await;
+    assert_eq!((&first["type"], &first["offset"]), (&"ok".into(), &1.into()), "{first}");
     assert_eq!(first["epoch"].as_str().map(str::len), Some(16), "{first}");
-    client
-        .send(json!({"type": "publish", "topic": "t", "data": "y"}).to_string())
-        .await;
-    let third = client
-        .command(json!({"type": "publish", "topic": "t", "data": "z", "id": "three"}))
-        .await;
-    assert_eq!(
-        (&third["offset"], &third["epoch"]),
-        (&3.into(), &first["epoch"])
-    );
+    client.send(json!({"type": "publish", "topic": "t", "data": "y"}).to_string()).await;
+    let third = client.command(json!({"type": "publish", "topic": "t", "data": "z", "id": "three"})).await;
+    assert_eq!((&third["offset"], &third["epoch"]), (&3.into(), &first["epoch"]));
     for data in ["x", "y", "z"] {
         assert_eq!(subscriber.text().await, data);
     }
@@ -103,14 +77,9 @@ async fn binary_reaches_json_clients_as_base64() {
     client.subscribe(&["bytes"]).await;
     raw.send(Message::binary(&b"\xff\x00binary"[..])).await;
     let message = client.json().await;
-    assert_eq!(
-        (&message["data"], &message["encoding"]),
-        (&"/wBiaW5hcnk=".into(), &"base64".into()),
-        "{message}"
-    );
+    assert_eq!((&message["data"], &message["encoding"]), (&"/wBiaW5hcnk=".into(), &"base64".into()), "{message}");
     raw.next().await;
-    let command =
-        json!({"type": "publish", "topic": "bytes", "data": "AP9hYmM=", "encoding": "base64"});
+    let command = json!({"type": "publish", "topic": "bytes", "data": "AP9hYmM=", "encoding": "base64"});
     client.send(command.to_string()).await;
     assert_eq!(raw.next().await, Message::binary(&b"\0\xffabc"[..]));
 }
@@ -121,14 +90,7 @@ async fn text_of_all_kinds_survives_the_envelope() {
     let mut client = open_v1(broker.address).await;
     let mut raw = open(broker.address, "/bus/text").await;
     client.subscribe(&["text"]).await;
-    for text in [
-        "",
-        "\"quoted\" \\ back",
-        "\u{0}\u{1f}\n\t",
-        "👩‍👩‍👧",
-        "{\"json\": [1, 2]}",
-        "</script>",
-    ] {
+    for text in ["", "\"quoted\" \\ back", "\u{0}\u{1f}\n\t", "👩‍👩‍👧", "{\"json\": [1, 2]}", "</script>"] {
         raw.send(text).await;
         assert_eq!(client.json().await["data"], text);
         assert_eq!(raw.text().await, text);
@@ -157,10 +119,7 @@ async fn what_is_wrong_is_said_and_the_connection_lives_on() {
     ] {
         let answer = client.command(command.clone()).await;
         assert_eq!(answer["type"], "error", "{command}: {answer}");
-        assert!(
-            answer["code"].is_string() && answer["reason"].is_string(),
-            "{answer}"
-        );
+        assert!(answer["code"].is_string() && answer["reason"].is_string(), "{answer}");
     }
     client.subscribe(&["a"]).await;
     post(broker.address, "a", b"fine").await;
@@ -172,13 +131,9 @@ async fn too_many_subscriptions() {
     let broker = Broker::start(&["--max-subscriptions", "3"]);
     let mut client = open_v1(broker.address).await;
     client.subscribe(&["a", "b", "c"]).await;
-    let answer = client
-        .command(json!({"type": "subscribe", "id": 4, "topics": ["d"]}))
-        .await;
+    let answer = client.command(json!({"type": "subscribe", "id": 4, "topics": ["d"]})).await;
     assert_eq!(answer["type"], "error", "{answer}");
-    client
-        .command(json!({"type": "unsubscribe", "id": 5, "topics": ["a"]}))
-        .await;
+    client.command(json!({"type": "unsubscribe", "id": 5, "topics": ["a"]})).await;
     client.subscribe(&["d"]).await;
 }
 
@@ -188,9 +143,7 @@ async fn subscribed_and_dropped_again_and_again() {
     let mut client = open_v1(broker.address).await;
     for _ in 0..5000 {
         client.subscribe(&["again"]).await;
-        let answer = client
-            .command(json!({"type": "unsubscribe", "id": 2, "topics": ["again"]}))
-            .await;
+        let answer = client.command(json!({"type": "unsubscribe", "id": 2, "topics": ["again"]})).await;
         assert_eq!(answer["type"], "ok", "{answer}");
     }
     client.subscribe(&["again"]).await;
@@ -203,17 +156,10 @@ async fn subscriptions_that_are_or_are_not_there_already() {
     let broker = Broker::start(&[]);
     let mut client = open_v1(broker.address).await;
     client.subscribe(&["a"]).await;
-    let answer = client
-        .command(json!({"type": "subscribe", "id": 2, "topics": ["b", "a"]}))
-        .await;
+    let answer = client.command(json!({"type": "subscribe", "id": 2, "topics": ["b", "a"]})).await;
     assert_eq!(answer["code"], "already-subscribed", "{answer}");
-    let answer = client
-        .command(json!({"type": "unsubscribe", "id": 3, "topics": ["b"]}))
-        .await;
-    assert_eq!(
-        answer["code"], "not-subscribed",
-        "all of a command or none: {answer}"
-    );
+    let answer = client.command(json!({"type": "unsubscribe", "id": 3, "topics": ["b"]})).await;
+    assert_eq!(answer["code"], "not-subscribed", "all of a command or none: {answer}");
     post(broker.address, "b", b"not for us").await;
     post(broker.address, "a", b"for us").await;
     assert_eq!(client.json().await["data"], "for us");
@@ -225,22 +171,11 @@ async fn json_is_a_value_for_json_clients_and_text_for_others() {
     let mut client = open_v1(broker.address).await;
     let mut raw = open(broker.address, "/sub/values").await;
     client.subscribe(&["values"]).await;
-    for value in [
-        json!({"x": [1, 2.5, null, "\u{1f600}"]}),
-        json!([]),
-        json!(7),
-        json!(true),
-    ] {
-        client
-            .send(json!({"type": "publish", "topic": "values", "data": value}).to_string())
-            .await;
+    for value in [json!({"x": [1, 2.5, null, "\u{1f600}"]}), json!([]), json!(7), json!(true)] {
+        client.send(json!({"type": "publish", "topic": "values", "data": value}).to_string()).await;
         assert_eq!(client.json().await["data"], value);
         let text = raw.text().await;
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
-            value,
-            "{text}"
-        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value, "{text}");
     }
 }
 

@@ -20,56 +20,37 @@ pub(crate) struct Ws {
 
 /// Opens `path`.
 pub(crate) async fn open(server: SocketAddr, path: &str) -> Ws {
-    try_open(server, path, &[])
-        .await
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
+    try_open(server, path, &[]).await.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Opens `/ws`.
 pub(crate) async fn open_v1(server: SocketAddr) -> Ws {
-    try_open(server, "/ws", &[("sec-websocket-protocol", "ringyard.v1")])
-        .await
-        .expect("an upgrade")
+    try_open(server, "/ws", &[("sec-websocket-protocol", "ringyard.v1")]).await.expect("an upgrade")
 }
 
 /// Opens `path` with further header fields.
-pub(crate) async fn try_open(
-    server: SocketAddr,
-    path: &str,
-    fields: &[(&'static str, &str)],
-) -> Result<Ws, Error> {
+pub(crate) async fn try_open(server: SocketAddr, path: &str, fields: &[(&'static str, &str)]) -> Result<Ws, Error> {
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let mut request = format!("ws://{server}{path}").into_client_request()?;
     for (name, value) in fields {
-        request
-            .headers_mut()
-            .insert(*name, value.parse().expect("a header value"));
+        request.headers_mut().insert(*name, value.parse().expect("a header value"));
     }
-    let config = WebSocketConfig::default()
-        .max_frame_size(None)
-        .max_message_size(None);
+    let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
     let opening = client_async_with_config(request, stream, Some(config));
-    let (stream, _) = timeout(PATIENCE, opening)
-        .await
-        .expect("an answer in time")?;
+    let (stream, _) = timeout(PATIENCE, opening).await.expect("an answer in time")?;
     Ok(Ws { stream })
 }
 
 impl Ws {
     pub(crate) async fn send(&mut self, message: impl Into<Message>) {
-        timeout(PATIENCE, self.stream.send(message.into()))
-            .await
-            .expect("in time")
-            .unwrap();
+        timeout(PATIENCE, self.stream.send(message.into())).await.expect("in time").unwrap();
     }
 
     /// The next message; pings and pongs are passed over.
     pub(crate) async fn next(&mut self) -> Message {
         loop {
-            let message = timeout(PATIENCE, self.stream.next())
-                .await
-                .expect("a message in time");
+            let message = timeout(PATIENCE, self.stream.next()).await.expect("a message in time");
             match message.expect("a message, not the end").unwrap() {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,
@@ -94,28 +75,20 @@ impl Ws {
     pub(crate) async fn command(&mut self, command: Value) -> Value {
         self.send(command.to_string()).await;
         let answer = self.json().await;
-        assert_eq!(
-            answer["id"], command["id"],
-            "{command} was answered by {answer}"
-        );
+        assert_eq!(answer["id"], command["id"], "{command} was answered by {answer}");
         answer
     }
 
     /// Subscribes and is acknowledged.
     pub(crate) async fn subscribe(&mut self, topics: &[&str]) {
-        let answer = self
-            .command(serde_json::json!({"type": "subscribe", "id": 1, "topics": topics}))
-            .await;
+        let answer = self.command(serde_json::json!({"type": "subscribe", "id": 1, "topics": topics})).await;
         assert_eq!(answer["type"], "ok", "{answer}");
     }
 
     /// Reads on until the server closes; the code, 1006 without a close frame.
     pub(crate) async fn close_code(&mut self) -> u16 {
         loop {
-            match timeout(PATIENCE, self.stream.next())
-                .await
-                .expect("a close in time")
-            {
+            match timeout(PATIENCE, self.stream.next()).await.expect("a close in time") {
                 Some(Ok(Message::Close(frame))) => {
                     return frame.map_or(1005, |frame| frame.code.into());
                 }
@@ -128,9 +101,6 @@ impl Ws {
     /// Closes from this side and reads to the end.
     pub(crate) async fn close(mut self) {
         let _ = self.stream.close(None).await;
-        while let Some(Ok(_)) = timeout(PATIENCE, self.stream.next())
-            .await
-            .expect("an end in time")
-        {}
+        while let Some(Ok(_)) = timeout(PATIENCE, self.stream.next()).await.expect("an end in time") {}
     }
 }

@@ -11,12 +11,9 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Starts one with two shards and these further arguments, and waits for its address.
+    /// Starts one with these arguments, and waits for its address.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+        let mut child = command(arguments).stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
         let address = read_address(&mut lines).unwrap_or_else(|| {
             let status = child.wait();
@@ -35,13 +32,15 @@ impl Drop for Broker {
     }
 }
 
-/// The command that starts a broker with two shards.
+/// The command that starts a broker, with two shards on a free port unless the arguments say otherwise.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringyard"));
-    command
-        .args(["--listen", "127.0.0.1:0", "--shards", "2"])
-        .args(arguments)
-        .stdin(Stdio::null());
+    for (option, value) in [("--listen", "127.0.0.1:0"), ("--shards", "2")] {
+        if !arguments.contains(&option) {
+            command.args([option, value]);
+        }
+    }
+    command.args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -51,9 +50,7 @@ fn read_address(lines: &mut BufReader<ChildStdout>) -> Option<SocketAddr> {
         let line = line.ok()?;
         if let Some(at) = line.find("127.0.0.1:") {
             let end = line[at..].find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
-            return line[at..end.map_or(line.len(), |end| at + end)]
-                .parse()
-                .ok();
+            return line[at..end.map_or(line.len(), |end| at + end)].parse().ok();
         }
     }
     None
