@@ -47,6 +47,7 @@ fn broadcaster(fault: Fault) -> SocketAddr {
 
 async fn serve(stream: TcpStream, messages: Sender<Bytes>, fault: Fault) {
     let mut publishes = false;
+    #[expect(clippy::result_large_err, reason = "the library's signature")]
     let look = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         publishes = request.uri().path().starts_with("/pub/");
         Ok(response)

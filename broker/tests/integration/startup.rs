@@ -51,7 +51,7 @@ fn too_few_descriptors() {
     let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
     let error = text(&output.stderr);
     assert!(!output.status.success() && output.status.code().is_some(), "{error}");
-    assert!(error.contains("open files") && !error.contains("panicked"), "{error}");
+    assert!(error.contains("descriptors") && !error.contains("panicked"), "{error}");
 }
 
 #[test]
