@@ -498,7 +498,9 @@ fn a_wake_up_is_reported_once<H: Harness>() {
 
 fn a_wake_up_from_another_thread_ends_the_turn<H: Harness>() {
     let mut run = run::<H>();
-    for round in 1..200 {
+    // The simulated driver spins here, so it does so only for a moment.
+    let rounds = if H::WAITS { 200 } else { 5 };
+    for round in 1..rounds {
         let waker = run.driver().waker();
         let other = std::thread::spawn(move || waker.wake());
         let begun = Instant::now();
@@ -510,7 +512,7 @@ fn a_wake_up_from_another_thread_ends_the_turn<H: Harness>() {
         other.join().unwrap();
     }
     run.settle();
-    assert_eq!(woken(&run), 199);
+    assert_eq!(woken(&run), rounds - 1);
 }
 
 fn a_turn_ends_at_its_deadline<H: Harness>() {

@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::World;
-use super::host::{Accept, Buf, Host, Operation, Receive};
+use super::buffers::Buf;
+use super::conn::Receive;
+use super::host::{Accept, Host, Operation};
 use crate::waker::Kind;
 use crate::{ConnId, Counters, Driver, Event, Gather, Nanos, Waker};
 

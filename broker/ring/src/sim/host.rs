@@ -2,70 +2,18 @@
 //! connections get on as far as they can (each filling a lane of events), and the lanes are emptied into the
 //! caller's list, as far and in the order that the faults say. Within a lane the order is kept.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::faults::Random;
-use super::link::Link;
-use super::{ClientId, Faults, Network};
+use super::buffers::{Buf, Buffers};
+use super::conn::{Conn, Lane, Receive, Sending};
+use super::{ClientId, Network};
 use crate::{AcceptEnd, ConnId, Counters, Event, Gather, ReceiveEnd};
-
-/// Received bytes. Counts against the driver's buffers until dropped.
-pub struct Buf {
-    bytes: Vec<u8>,
-    lent: Rc<Cell<u32>>,
-}
-
-impl Deref for Buf {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl DerefMut for Buf {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-}
-
-impl Drop for Buf {
-    fn drop(&mut self) {
-        self.lent.set(self.lent.get() - 1);
-    }
-}
-
-impl std::fmt::Debug for Buf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buf({} bytes)", self.bytes.len())
-    }
-}
-
-/// The buffers that a host lends out.
-struct Buffers {
-    count_max: u32,
-    bytes_max: usize,
-    lent: Rc<Cell<u32>>,
-}
-
-impl Buffers {
-    fn is_empty(&self) -> bool {
-        self.lent.get() == self.count_max
-    }
-
-    fn lend(&self, bytes: Vec<u8>) -> Buf {
-        self.lent.set(self.lent.get() + 1);
-        Buf { bytes, lent: Rc::clone(&self.lent) }
-    }
-}
 
 pub(super) struct Host {
     pub(super) capacity: u32,
@@ -84,9 +32,6 @@ pub(super) struct Host {
     adopt_lane: Lane,
     listening: bool,
 }
-
-/// Events that keep their order among themselves.
-type Lane = VecDeque<Event<Buf>>;
 
 /// Something the caller asked for since the last turn.
 pub(super) enum Operation {
@@ -111,37 +56,10 @@ pub(super) enum Accept {
     Ended,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Receive {
-    Idle,
-    Called,
-    Running,
-    /// Over, but the caller was not told yet.
-    Ended,
-}
-
 #[derive(Default)]
 struct Slot {
     generation: u32,
     conn: Option<Conn>,
-}
-
-pub(super) struct Conn {
-    pub(super) receive: Receive,
-    /// From the call to the event.
-    pub(super) sending: bool,
-    pub(super) shutdown_wanted: bool,
-    pub(super) closing: bool,
-    pub(super) lane: Lane,
-    client: ClientId,
-    /// What the network works on.
-    send: Option<Sending>,
-}
-
-struct Sending {
-    gather: Gather,
-    from: usize,
-    done: usize,
 }
 
 impl Host {
@@ -440,104 +358,4 @@ enum LaneId {
     Accept,
     Adopt,
     Conn(usize),
-}
-
-impl Conn {
-    fn is_idle(&self, link: &Link) -> bool {
-        let receives = self.receive == Receive::Running && link.is_readable();
-        let sends = self.send.is_some() && link.is_writable();
-        self.lane.is_empty() && !receives && !sends
-    }
-
-    fn end_receive(&mut self, conn: ConnId, end: ReceiveEnd) {
-        self.receive = Receive::Ended;
-        self.lane.push_back(Event::ReceiveEnded { conn, end });
-    }
-
-    /// Moves up to `max` bytes of the send in flight into the socket.
-    fn push_some(&mut self, link: &mut Link, max: usize) {
-        let Some(send) = &mut self.send else { return };
-        let mut skip = send.from + send.done;
-        let mut left = max.min(link.to_client.room());
-        for part in send.gather.parts() {
-            let bytes = &part[skip.min(part.len())..];
-            skip -= part.len() - bytes.len();
-            let bytes = &bytes[..bytes.len().min(left)];
-            link.to_client.put(bytes);
-            left -= bytes.len();
-            send.done += bytes.len();
-        }
-    }
-
-    fn send_on(&mut self, conn: ConnId, link: &mut Link, faults: &Faults, random: &mut Random) {
-        if !link.is_writable() {
-            return;
-        }
-        let Some(send) = &self.send else { return };
-        let todo = send.gather.len() - send.from - send.done;
-        if link.server_fin {
-            return self.end_send(conn, Err(libc::EPIPE));
-        }
-        if link.reset || link.client_gone || random.strikes(faults.send_error) {
-            link.break_now(random);
-            let errno = if random.below(2) == 0 { libc::EPIPE } else { libc::ECONNRESET };
-            return self.end_send(conn, Err(errno));
-        }
-        let mut max = todo.min(link.to_client.room());
-        let breaks = random.strikes(faults.reset);
-        let stops_short = max == todo && max > 1 && random.strikes(faults.short_send);
-        if breaks || stops_short {
-            max = random.one_to(max);
-        }
-        self.push_some(link, max);
-        if breaks {
-            link.break_now(random);
-        }
-        if stops_short || max == todo {
-            self.end_send(conn, Ok(()));
-        }
-    }
-
-    fn end_send(&mut self, conn: ConnId, result: Result<(), i32>) {
-        let Some(Sending { gather, from, done }) = self.send.take() else {
-            return;
-        };
-        // As the kernel does: bytes that went out count, the error comes with the next send.
-        let result = if done > 0 { Ok(done) } else { result.map(|()| done) };
-        self.lane.push_back(Event::Sent { conn, gather, from, result });
-    }
-
-    /// One completion of the receive that is running on a readable connection.
-    fn receive_one(
-        &mut self,
-        conn: ConnId,
-        link: &mut Link,
-        faults: &Faults,
-        random: &mut Random,
-        buffers: &Buffers,
-        counters: &mut Counters,
-    ) {
-        if link.to_server.is_empty() {
-            let end = if link.reset { ReceiveEnd::Failed(libc::ECONNRESET) } else { ReceiveEnd::EndOfStream };
-            return self.end_receive(conn, end);
-        }
-        if buffers.is_empty() || random.strikes(faults.no_buffers) {
-            counters.no_buffers += 1;
-            return self.end_receive(conn, ReceiveEnd::NoBuffers);
-        }
-        if random.strikes(faults.receive_ended) {
-            counters.multishots_ended += 1;
-            return self.end_receive(conn, ReceiveEnd::Stopped);
-        }
-        let mut len = link.to_server.len().min(buffers.bytes_max);
-        let breaks = random.strikes(faults.reset);
-        if breaks || random.strikes(faults.split_receive) {
-            len = random.one_to(len);
-        }
-        let buf = buffers.lend(link.to_server.take(len));
-        self.lane.push_back(Event::Received { conn, buf });
-        if breaks {
-            link.break_now(random);
-        }
-    }
 }

@@ -6,6 +6,8 @@
 //! | `mod` | the world: clock, clients |
 //! | `driver` | [`SimDriver`], held to the same contract as the real one: what the caller sees |
 //! | `host` | its other side: operations meet the network, events come out |
+//! | `conn` | one connection of a driver: its send, its receive, the faults they meet |
+//! | `buffers` | receive buffers that run out |
 //! | `link` | one connection: two bounded byte queues |
 //! | `faults` | what goes wrong and how often |
 //!
@@ -13,6 +15,8 @@
 //! (see [`World::socket`]). A turn never waits: it reports what is there, and a test that has nothing left
 //! to do ([`World::idle`]) advances the clock. The same seed, faults and calls give the same run.
 
+mod buffers;
+mod conn;
 mod driver;
 mod faults;
 mod host;
@@ -26,10 +30,10 @@ use std::rc::Rc;
 
 use crate::Nanos;
 
+pub use buffers::Buf;
 pub use driver::SimDriver;
 use faults::Random;
 pub use faults::{Chance, Faults};
-pub use host::Buf;
 use host::Host;
 pub use link::ClientEnd;
 use link::Link;
