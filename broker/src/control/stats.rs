@@ -22,7 +22,7 @@ pub(super) struct Report {
     /// Gauge: HTTP connections that the control plane holds.
     http_connections: usize,
     /// The sums.
-    total: Snapshot,
+    totals: Snapshot,
     /// By number.
     shards: Vec<Snapshot>,
 }
@@ -35,15 +35,15 @@ pub(super) async fn show(State(app): State<App>) -> Json<Report> {
 
 fn report(links: &Links, uptime: Duration, http_connections: usize) -> Report {
     let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
-    let mut total = Snapshot::default();
-    shards.iter().for_each(|shard| total += *shard);
+    let mut totals = Snapshot::default();
+    shards.iter().for_each(|shard| totals += *shard);
     Report {
         version: VERSION,
         driver: DRIVER,
         uptime_ms: uptime.as_millis() as u64,
         topics_registered: links.registry.len(),
         http_connections,
-        total,
+        totals,
         shards,
     }
 }
@@ -66,12 +66,12 @@ mod tests {
         assert_eq!(json["uptime_ms"], 1500);
         assert_eq!(json["topics_registered"], 1);
         assert_eq!(json["http_connections"], 5);
-        assert_eq!(json["total"]["messages_out"], 7);
-        assert_eq!(json["total"]["dropped_slow"], 1);
+        assert_eq!(json["totals"]["messages_out"], 7);
+        assert_eq!(json["totals"]["dropped_slow"], 1);
         assert_eq!(json["shards"].as_array().unwrap().len(), 2);
         assert_eq!(json["shards"][0]["messages_out"], 3);
         for name in ["connections", "subscriptions", "topics", "messages_in", "sends", "bytes_out", "accepted"] {
-            assert_eq!(json["total"][name], 0, "{name}");
+            assert_eq!(json["totals"][name], 0, "{name}");
         }
     }
 }

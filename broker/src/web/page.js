@@ -272,9 +272,9 @@ async function showStats() {
   if (document.hidden) return;
   try {
     const answer = await fetch('/api/stats');
-    const { version, driver, shards, total } = await answer.json();
+    const { version, driver, shards, totals } = await answer.json();
     const figures = {
-      connections: total.connections, subscriptions: total.subscriptions, in: total.messages_in, out: total.messages_out,
+      connections: totals.connections, subscriptions: totals.subscriptions, in: totals.messages_in, out: totals.messages_out,
     };
     for (const [name, value] of Object.entries(figures)) by(`stat-${name}`).textContent = value.toLocaleString('en');
     const plural = shards.length === 1 ? '' : 's';
