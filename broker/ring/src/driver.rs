@@ -51,7 +51,9 @@ pub enum ReceiveEnd {
 /// Why no further connection is accepted until [`Driver::accept`] is called again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AcceptEnd {
-    /// The descriptor table is full (`ENFILE`, `EMFILE`, `ENOMEM`): call again when a connection closed.
+    /// The descriptor table is full: reported as soon as the last place is taken, or at once if `accept` is
+    /// called then. Call again when a connection closed. (A peer that the kernel accepts in the instant
+    /// before that takes effect is closed by it, unseen.)
     TableFull,
     /// [`Driver::accept_stop`] took effect, or the kernel ended the multishot for its own reasons.
     Stopped,
@@ -171,7 +173,7 @@ pub trait Driver {
     fn shutdown(&mut self, conn: ConnId);
 
     /// Makes an ordinary descriptor of the connection's socket; [`Event::Installed`] follows. Neither a
-    /// receive nor a send may be under way.
+    /// receive nor a send may be under way (`EBUSY`). A kernel before 6.8 cannot do it (`EOPNOTSUPP`).
     fn install(&mut self, conn: ConnId);
 
     /// Cancels whatever is in flight, closes, and reports [`Event::Closed`] when that is complete.
