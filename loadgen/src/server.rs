@@ -78,7 +78,7 @@ impl Counters {
     /// Asks the server; nothing when it has no such page.
     pub(crate) fn ask(server: SocketAddr) -> Option<Self> {
         let stats = get_json(server, "/api/stats").ok()?;
-        let sums = stats.get("total").unwrap_or(&stats);
+        let sums = stats.get("totals").unwrap_or(&stats);
         let number = |name: &str| sums.get(name)?.as_u64();
         Some(Self { sends: number("sends")?, messages_out: number("messages_out")? })
     }

@@ -29,10 +29,7 @@ fn broadcaster(fault: Fault) -> SocketAddr {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).unwrap();
             let (messages, _) = broadcast::channel(100_000);
@@ -66,10 +63,7 @@ async fn serve(stream: TcpStream, messages: Sender<Bytes>, fault: Fault) {
     }
     let mut inbox = messages.subscribe();
     let mut count = 0;
-    socket
-        .send(Message::Ping(Bytes::from_static(b"are you there?")))
-        .await
-        .unwrap();
+    socket.send(Message::Ping(Bytes::from_static(b"are you there?"))).await.unwrap();
     loop {
         tokio::select! {
             message = inbox.recv() => {
@@ -108,26 +102,11 @@ async fn serve(stream: TcpStream, messages: Sender<Bytes>, fault: Fault) {
 fn loadgen(address: SocketAddr, arguments: &str) -> (Output, Report) {
     static RUNS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let run = RUNS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let json = std::env::temp_dir().join(format!(
-        "ringyard-loadgen-{}-{run}.json",
-        std::process::id()
-    ));
+    let json = std::env::temp_dir().join(format!("ringyard-loadgen-{}-{run}.json", std::process::id()));
     let output = Command::new(env!("CARGO_BIN_EXE_ringyard-loadgen"))
-        .args([
-            "--url",
-            &format!("ws://{address}/sub/bench"),
-            "--clients",
-            "20",
-            "--warmup",
-            "0.1",
-        ])
+        .args(["--url", &format!("ws://{address}/sub/bench"), "--clients", "20", "--warmup", "0.1"])
         .args(["--duration", "0.3", "--drain-timeout", "1"])
-        .args([
-            "--json",
-            json.to_str().unwrap(),
-            "--server-pid",
-            &std::process::id().to_string(),
-        ])
+        .args(["--json", json.to_str().unwrap(), "--server-pid", &std::process::id().to_string()])
         .args(arguments.split_whitespace())
         .output()
         .unwrap();
@@ -149,19 +128,10 @@ fn every_pacing_delivers_everything() {
         "--payload 100000 --rate 50",
     ] {
         let (output, report) = loadgen(broadcaster(Fault::None), arguments);
-        assert!(
-            report.errors.none() && output.status.success(),
-            "{arguments}: {report}"
-        );
+        assert!(report.errors.none() && output.status.success(), "{arguments}: {report}");
         assert!(report.published > 20, "{arguments}: {report}");
-        assert!(
-            report.delivered > 0 && report.latency.p50_us > 0.0,
-            "{arguments}: {report}"
-        );
-        assert!(
-            report.server.unwrap().message_ns.unwrap() > 0.0,
-            "{arguments}: {report}"
-        );
+        assert!(report.delivered > 0 && report.latency.p50_us > 0.0, "{arguments}: {report}");
+        assert!(report.server.unwrap().message_ns.unwrap() > 0.0, "{arguments}: {report}");
         assert!(report.counters.is_none(), "this server has no counters");
         assert_eq!(report.pings, 20, "{arguments}");
     }
@@ -170,20 +140,14 @@ fn every_pacing_delivers_everything() {
 #[test]
 fn an_open_loop_keeps_its_rate() {
     let (_, report) = loadgen(broadcaster(Fault::None), "--rate 200 --duration 1");
-    assert!(
-        (180.0..=220.0).contains(&report.published_per_second),
-        "{report}"
-    );
+    assert!((180.0..=220.0).contains(&report.published_per_second), "{report}");
 }
 
 #[test]
 fn an_idle_run_publishes_nothing() {
     let (output, report) = loadgen(broadcaster(Fault::None), "--idle-only --processes 2");
     assert!(output.status.success());
-    assert_eq!(
-        (report.published, report.delivered, report.pings),
-        (0, 0, 20)
-    );
+    assert_eq!((report.published, report.delivered, report.pings), (0, 0, 20));
 }
 
 #[test]
@@ -206,10 +170,7 @@ fn every_kind_of_error_is_noticed() {
 
 #[test]
 fn wrong_options_end_in_a_sentence() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (arguments, sentence) in [
         ("--payload 8", "--payload must be at least 16"),
         ("--clients 20000", "need --processes 2"),
@@ -218,18 +179,11 @@ fn wrong_options_end_in_a_sentence() {
         ("--url http://x", "begins with ws://"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_ringyard-loadgen"))
-            .args(
-                ["--url", &format!("ws://{nobody}/sub/bench")]
-                    .iter()
-                    .filter(|_| !arguments.contains("--url")),
-            )
+            .args(["--url", &format!("ws://{nobody}/sub/bench")].iter().filter(|_| !arguments.contains("--url")))
             .args(arguments.split_whitespace())
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            text.contains(sentence) && output.status.code() == Some(2),
-            "{arguments}: {text}"
-        );
+        assert!(text.contains(sentence) && output.status.code() == Some(2), "{arguments}: {text}");
     }
 }

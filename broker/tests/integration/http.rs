@@ -94,7 +94,7 @@ pub(crate) async fn post(server: SocketAddr, topic: &str, body: &[u8]) -> u64 {
 
 /// The counters of `/api/stats`, summed over all shards.
 pub(crate) async fn stats(server: SocketAddr) -> Value {
-    request(server, "GET /api/stats HTTP/1.1", b"").await.json()["total"].clone()
+    request(server, "GET /api/stats HTTP/1.1", b"").await.json()["totals"].clone()
 }
 
 /// One of them.

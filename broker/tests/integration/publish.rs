@@ -106,9 +106,9 @@ async fn pages_for_operators_and_people() {
     let subscriber = open(broker.address, "/sub/counted").await;
     post(broker.address, "counted", b"12345").await;
     let stats = request(broker.address, "GET /api/stats HTTP/1.1", b"").await.json();
-    assert_eq!(stats["total"]["subscriptions"], 1, "{stats}");
-    assert_eq!(stats["total"]["messages_in"], 1, "{stats}");
-    assert_eq!(stats["total"]["bytes_in"], 5, "{stats}");
+    assert_eq!(stats["totals"]["subscriptions"], 1, "{stats}");
+    assert_eq!(stats["totals"]["messages_in"], 1, "{stats}");
+    assert_eq!(stats["totals"]["bytes_in"], 5, "{stats}");
     assert_eq!(stats["shards"].as_array().expect("a list").len(), 2, "{stats}");
     drop(subscriber);
 }
