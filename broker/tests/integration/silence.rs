@@ -1,5 +1,7 @@
 //! Peers that say nothing, or too slowly.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -23,7 +25,7 @@ async fn a_handshake_takes_too_long() {
             if slow.stream.try_write(&[*byte]).is_err() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         slow
     };
@@ -36,6 +38,19 @@ async fn a_handshake_takes_too_long() {
     let mut nothing = Vec::new();
     let _ = timeout(PATIENCE, silent.stream.read_to_end(&mut nothing)).await.expect("closed in time");
     await_stat(broker.address, "dropped_handshake_timeout", |dropped| dropped == 3).await;
+}
+
+/// The time a client has for its head begins with its connection, however long nothing happened before.
+#[tokio::test]
+async fn a_client_after_a_long_quiet_has_its_whole_time() {
+    let broker = Broker::start(&["--handshake-timeout", "1s", "--shards", "1"]);
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let mut http = Http::open(broker.address).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let answer = http.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.answer().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
 }
 
 /// Whoever answers no ping is gone; whoever does, stays.
