@@ -1,1 +1,28 @@
-//! Placeholder until the crate's first file.
+//! A deterministic simulation of the broker: several shards, their network and their clients in one
+//! thread, from one seed, checked against a model that knows nothing of how the broker works.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`params`] | what a seed stands for |
+//! | [`mod@run`] | rounds: shards, clients and time take turns |
+//! | `client/` | simulated clients, good and bad |
+//! | `plane` | the control plane's part |
+//! | `finish` | how a run ends, and what must be true then |
+//! | [`model`] | what must be true of every history |
+//! | [`payload`] | what messages say |
+//! | [`report`] | outcomes, failures, and which events were met |
+
+mod client;
+mod finish;
+pub mod model;
+pub mod params;
+pub mod payload;
+mod plane;
+pub mod report;
+pub mod rng;
+mod run;
+mod trace;
+
+pub use params::Params;
+pub use report::{Coverage, Failure, Outcome};
+pub use run::run;

@@ -1,0 +1,124 @@
+//! Request heads and their answers.
+
+use super::{Client, Parting, Phase, Role, Stage};
+use crate::model::{Confirmed, Violation};
+
+const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+
+impl Client {
+    pub(super) fn greet(&mut self, stage: &mut Stage<'_>) {
+        let topics = &stage.params.topics;
+        let head = match &self.role {
+            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), ""),
+            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), ""),
+            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), ""),
+            Role::Multi => upgrade("/ws", "Sec-WebSocket-Protocol: other, ringyard.v1\r\n"),
+            Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
+            Role::Slowloris => format!("GET /ws HTTP/1.1\r\nHost: h\r\nX-Slow: {}", "x".repeat(self.index % 50)),
+            Role::Refused(_) => {
+                let (statuses, head) = bad_head(stage);
+                self.role = Role::Refused(statuses);
+                head
+            }
+        };
+        self.wire.put(head.as_bytes());
+        self.open_stream(stage);
+        if self.eager {
+            // Frames on the heels of the head, in one write where the pace allows.
+            self.speak(stage);
+        }
+    }
+
+    /// Tells the model of a client with subscriptions.
+    pub(super) fn open_stream(&mut self, stage: &mut Stage<'_>) {
+        let filter = match &self.role {
+            Role::Subscriber(filter) => Some(filter.clone()),
+            Role::Bus(topic) => Some(stage.params.topics[*topic].clone()),
+            Role::Multi => None,
+            _ => return,
+        };
+        let stream = stage.model.open(self.name());
+        self.stream = Some(stream);
+        if let Some(filter) = filter {
+            stage.model.subscribing(stream, &[filter]);
+        }
+    }
+
+    /// The answer to the head, once it is whole. Returns whether frames may follow.
+    pub(super) fn hear_head(&mut self, stage: &mut Stage<'_>) -> Result<bool, Violation> {
+        let Some(end) = self.wire.input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
+        let head = String::from_utf8_lossy(&self.wire.input[..end + 4]).into_owned();
+        let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+        stage.trace.say(|| format!("{} heard {status}", self.name()));
+        let name = self.name();
+        let wrong = |what: &str| Violation::new("a head gets the answer it earns", format!("{name}: {what}: {head:?}"));
+        if status == 101 {
+            self.wire.input.drain(..end + 4);
+            let granted = matches!(self.role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi);
+            if !granted || !head.contains(ACCEPT) {
+                return Err(wrong("upgraded"));
+            }
+            if head.contains("ringyard.v1") != (self.role == Role::Multi) {
+                return Err(wrong("the subprotocol"));
+            }
+            self.phase = Phase::Open;
+            let filter = match &self.role {
+                Role::Subscriber(filter) => filter.clone(),
+                Role::Bus(topic) => stage.params.topics[*topic].clone(),
+                _ => return Ok(true),
+            };
+            let stream = self.stream.expect("opened with the head");
+            stage.model.confirmed(stream, &[Confirmed { filter, position: None }])?;
+            return Ok(true);
+        }
+        let late = matches!(status, 408 | 503);
+        let fits = match &self.role {
+            Role::Refused(statuses) => late || statuses.contains(&status),
+            Role::Http => late || status == 200,
+            _ => late || status == 503,
+        };
+        if !fits {
+            return Err(wrong("refused"));
+        }
+        if status == 408 {
+            stage.coverage.handshake_timeouts += 1;
+        } else if matches!(self.role, Role::Refused(_)) {
+            stage.coverage.refused += 1;
+        }
+        self.phase = Phase::Ending;
+        if self.parting == Parting::None {
+            self.parting = Parting::Violation(0);
+        }
+        self.wire.discard();
+        Ok(false)
+    }
+}
+
+fn upgrade(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: broker.example\r\n{more}Connection: keep-alive, Upgrade\r\nUPGRADE: WebSocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+fn bad_head(stage: &mut Stage<'_>) -> (Vec<u16>, String) {
+    match stage.rng.below(6) {
+        0 => (vec![404], upgrade("/nowhere", "")),
+        1 => (vec![400], upgrade("/pub/a/%23", "")),
+        2 => (vec![403], upgrade("/pub/$sys/load", "")),
+        3 => (vec![431], upgrade("/ws", &format!("X: {}\r\n", "y".repeat(9000)))),
+        4 => (vec![403], upgrade("/sub/a", "Origin: http://elsewhere.example\r\n")),
+        _ => (vec![400], "\u{1}\u{2} what is this\r\n\r\n".to_owned()),
+    }
+}
+
+fn escape(topic: &str) -> String {
+    let mut path = String::new();
+    for byte in topic.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'/' | b'+' => path.push(char::from(byte)),
+            _ => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
+}

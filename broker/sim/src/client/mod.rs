@@ -1,0 +1,248 @@
+//! One simulated client: what it is, and what it does in a round.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `wire` | bytes in and out, at the client's pace |
+//! | `greet` | request heads, good and bad, and their answers |
+//! | `talk` | publishes, commands, and what comes back |
+//! | `part` | the ways a client leaves, fair and foul |
+
+mod greet;
+mod part;
+mod talk;
+mod wire;
+
+use std::collections::BTreeMap;
+
+use ring::sim::{ClientEnd, ClientId, World};
+
+use crate::model::{MessageId, Model, StreamId, Violation};
+use crate::params::Params;
+use crate::report::Coverage;
+use crate::rng::Rng;
+use crate::trace::Trace;
+
+pub(crate) use talk::length;
+use wire::{Pace, Wire};
+
+/// What clients act upon.
+pub(crate) struct Stage<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) params: &'a Params,
+    pub(crate) model: &'a mut Model,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) coverage: &'a mut Coverage,
+    pub(crate) trace: &'a mut Trace,
+    /// Whether clients begin anything new, or only finish, read and answer.
+    pub(crate) busy: bool,
+}
+
+/// What a client connected for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// `/sub/{filter}`.
+    Subscriber(String),
+    /// `/pub/{topic}`.
+    Publisher(usize),
+    /// `/bus/{topic}`.
+    Bus(usize),
+    /// `/ws`.
+    Multi,
+    /// A request that is no upgrade.
+    Http,
+    /// Something that earns this status, or one of these.
+    Refused(Vec<u16>),
+    /// A head that never ends.
+    Slowloris,
+}
+
+/// Where its connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Waits for the answer to its head.
+    Head,
+    /// A WebSocket.
+    Open,
+    /// The broker's close frame came, or a refusal; its end of stream is to come.
+    Ending,
+    /// Gone.
+    Over,
+}
+
+/// What a client has done that ends its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Parting {
+    /// Nothing.
+    None,
+    /// Broke a rule that is answered with this code.
+    Violation(u16),
+    /// Sent a close frame with this code.
+    Close(u16),
+    /// Ended its direction.
+    HalfClose,
+    /// Went away.
+    Gone,
+}
+
+/// A `ringyard.v1` command that waits for its answer.
+#[derive(Clone, Debug)]
+enum Command {
+    Subscribe(Vec<String>),
+    Unsubscribe(Vec<String>),
+    Publish(MessageId),
+    Ping,
+    Connect,
+    /// Must fail with this code.
+    Bad(&'static str),
+}
+
+/// How a connection ended that the client did not end itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unexplained {
+    /// End of stream without a close frame.
+    EndOfStream,
+    /// A reset.
+    Reset,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) index: usize,
+    pub(crate) wire: Wire,
+    pub(crate) role: Role,
+    pub(crate) phase: Phase,
+    pub(crate) parting: Parting,
+    /// The close code that the broker sent.
+    pub(crate) closed_with: Option<u16>,
+    pub(crate) unexplained: Option<Unexplained>,
+    stream: Option<StreamId>,
+    answers_pings: bool,
+    /// Answers a close frame, and then waits for the end of the stream.
+    polite: bool,
+    /// Writes frames before its head was answered.
+    eager: bool,
+    commands: BTreeMap<u64, Command>,
+    next_command: u64,
+    /// Filters asked for and not given back.
+    filters: Vec<String>,
+}
+
+impl Client {
+    /// A client on a fresh connection; its head is on the way.
+    pub(crate) fn connect(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
+        let mut client = Self::new(index, conn, role, stage);
+        client.greet(stage);
+        client
+    }
+
+    /// A client whose upgrade was answered elsewhere, and whose socket a shard adopts.
+    pub(crate) fn adopted(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
+        let mut client = Self::new(index, conn, role, stage);
+        client.phase = Phase::Open;
+        client.open_stream(stage);
+        client
+    }
+
+    fn new(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
+        let rng = &mut *stage.rng;
+        let sluggish = rng.percent(stage.params.sluggish_percent);
+        let reads = match rng.below(4) {
+            _ if !sluggish => Pace::Fast,
+            0 => Pace::Pieces(3),
+            1 => Pace::Pieces(400),
+            2 => Pace::Seldom(4000),
+            _ => Pace::Never,
+        };
+        let writes = match rng.below(6) {
+            0 => Pace::Pieces(1),
+            1 => Pace::Pieces(60),
+            2 => Pace::Seldom(2000),
+            _ => Pace::Fast,
+        };
+        Self {
+            index,
+            wire: Wire::new(conn, reads, writes),
+            role,
+            phase: Phase::Head,
+            parting: Parting::None,
+            closed_with: None,
+            unexplained: None,
+            stream: None,
+            answers_pings: !rng.one_in(6),
+            polite: !rng.one_in(8),
+            eager: rng.one_in(3),
+            commands: BTreeMap::new(),
+            next_command: 1,
+            filters: Vec::new(),
+        }
+    }
+
+    /// One round of this client. Returns whether anything happened.
+    pub(crate) fn act(&mut self, stage: &mut Stage<'_>) -> Result<bool, Violation> {
+        if self.phase == Phase::Over {
+            return Ok(false);
+        }
+        let came = self.wire.read(stage.world, stage.rng);
+        if came > 0 {
+            stage.trace.bytes(self.index, &self.wire.input[self.wire.input.len() - came..]);
+            self.hear(stage)?;
+        }
+        if let Some(end) = self.wire.end(stage.world) {
+            stage.trace.event(self.index as u64, 1 + u64::from(end == ClientEnd::Reset));
+            self.on_end(end, stage)?;
+            return Ok(true);
+        }
+        if stage.busy {
+            self.change_pace(stage);
+            self.speak(stage);
+            self.part(stage);
+        }
+        if self.phase == Phase::Over {
+            return Ok(true);
+        }
+        let went = self.wire.write(stage.world, stage.model, stage.rng);
+        if self.parting == Parting::HalfClose && self.wire.waiting() == 0 && !self.wire.shut {
+            self.wire.shut = true;
+            stage.world.client_half_close(self.wire.id);
+        }
+        stage.trace.event(self.index as u64, 16 + went as u64);
+        Ok(came > 0 || went > 0 || self.wire.waiting() > 0)
+    }
+
+    /// From now on it reads and writes at once, and answers.
+    pub(crate) fn calm_down(&mut self) {
+        self.wire.reads = Pace::Fast;
+        self.wire.writes = Pace::Fast;
+        self.answers_pings = true;
+        self.polite = true;
+    }
+
+    /// Whether its subscriptions, or what it publishes, must get through.
+    pub(crate) fn is_well(&self) -> bool {
+        self.phase == Phase::Open && self.parting == Parting::None
+    }
+
+    /// Its commands that wait for an answer.
+    pub(crate) fn unanswered(&self) -> Option<String> {
+        self.commands.iter().next().map(|(id, command)| format!("client {}: command {id}, {command:?}", self.index))
+    }
+
+    /// All that it has written is certain to count.
+    pub(crate) fn accept_written(&self, model: &mut Model) {
+        for &id in &self.wire.written {
+            model.accepted(id);
+        }
+    }
+
+    fn change_pace(&mut self, stage: &mut Stage<'_>) {
+        if stage.rng.below(100) < 1 && self.wire.reads != Pace::Fast {
+            self.wire.reads = stage.rng.pick(&[Pace::Fast, Pace::Never, Pace::Pieces(2000)]);
+        }
+    }
+
+    /// Its role for people.
+    pub(crate) fn name(&self) -> String {
+        format!("client {} ({:?})", self.index, self.role)
+    }
+}

@@ -1,0 +1,192 @@
+//! The ways a client leaves, and how its connection ends.
+
+use protocol::frame::Opcode;
+use ring::sim::ClientEnd;
+
+use super::{Client, Parting, Phase, Role, Stage, Unexplained};
+use crate::model::Violation;
+
+impl Client {
+    /// Leaves, now and then: fair or foul, at any byte.
+    pub(super) fn part(&mut self, stage: &mut Stage<'_>) {
+        if self.parting != Parting::None {
+            return;
+        }
+        if stage.rng.below(10_000) < stage.params.churn {
+            match stage.rng.below(4) {
+                0 => self.reset(stage),
+                1 => self.go(stage),
+                2 if self.phase == Phase::Open => self.say_goodbye(stage),
+                _ if self.phase == Phase::Open => self.parting = Parting::HalfClose,
+                _ => {}
+            }
+        } else if self.phase == Phase::Open && stage.rng.below(10_000) < stage.params.hostile_percent * 3 {
+            self.violate(stage);
+        }
+    }
+
+    /// Breaks the connection.
+    pub(crate) fn reset(&mut self, stage: &mut Stage<'_>) {
+        stage.coverage.resets += 1;
+        stage.world.client_reset(self.wire.id);
+        self.over(stage);
+    }
+
+    /// Closes its socket without a word.
+    pub(crate) fn go(&mut self, stage: &mut Stage<'_>) {
+        stage.world.client_close(self.wire.id);
+        self.over(stage);
+    }
+
+    /// Sends a close frame and waits for the answer.
+    pub(crate) fn say_goodbye(&mut self, stage: &mut Stage<'_>) {
+        let code = 4000 + (self.index % 900) as u16;
+        self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
+        self.wire.shut = true;
+        self.parting = Parting::Close(code);
+        self.end_stream(stage);
+    }
+
+    fn over(&mut self, stage: &mut Stage<'_>) {
+        self.phase = Phase::Over;
+        if self.parting == Parting::None {
+            self.parting = Parting::Gone;
+        }
+        self.wire.discard();
+        self.end_stream(stage);
+    }
+
+    fn end_stream(&self, stage: &mut Stage<'_>) {
+        if let Some(stream) = self.stream {
+            stage.model.ended(stream);
+        }
+    }
+
+    fn violate(&mut self, stage: &mut Stage<'_>) {
+        let rng = &mut *stage.rng;
+        let code = match rng.below(9) {
+            0 => {
+                self.wire.put(&[0x81, 2, b'h', b'i']);
+                1002
+            }
+            1 => {
+                self.wire.put(&[0xc1, 0x80, 1, 2, 3, 4]);
+                1002
+            }
+            2 => {
+                self.wire.put(&[0x83, 0x80, 1, 2, 3, 4]);
+                1002
+            }
+            3 => {
+                self.wire.put(&[0x80, 0x80, 1, 2, 3, 4]);
+                1002
+            }
+            4 => {
+                self.wire.put_frame(Opcode::Text, b"ab\xff\xfe", rng);
+                1007
+            }
+            5 => {
+                self.wire.put(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 1, 2, 3, 4]);
+                1009
+            }
+            6 => {
+                self.wire.put_frame(Opcode::Close, &[3], rng);
+                1002
+            }
+            7 => {
+                self.wire.put_frame(Opcode::Close, &1005_u16.to_be_bytes(), rng);
+                1002
+            }
+            _ => match self.role {
+                Role::Multi => {
+                    self.wire.put_frame(Opcode::Binary, b"binary", rng);
+                    1003
+                }
+                Role::Subscriber(_) => {
+                    self.wire.put_frame(Opcode::Text, b"data", rng);
+                    1008
+                }
+                _ => return,
+            },
+        };
+        // Whatever comes behind is not to be read.
+        if rng.one_in(2) {
+            self.wire.put(&[0x82, 0x81, 1, 2, 3, 4, 5]);
+        }
+        self.parting = Parting::Violation(code);
+        self.wire.shut = true;
+        self.end_stream(stage);
+    }
+
+    /// The broker's close frame.
+    pub(super) fn hear_close(&mut self, payload: &[u8], stage: &mut Stage<'_>) -> Result<(), Violation> {
+        let code = payload.first_chunk().map_or(1005, |&code| u16::from_be_bytes(code));
+        stage.trace.say(|| format!("{} was closed with {code}: {}", self.name(), String::from_utf8_lossy(&payload[2..])));
+        let due = match self.parting {
+            Parting::Violation(due) | Parting::Close(due) => Some(due),
+            _ => None,
+        };
+        match code {
+            1001 => stage.coverage.close_1001 += 1,
+            1013 => stage.coverage.close_1013 += 1,
+            _ if Some(code) == due => {
+                if matches!(self.parting, Parting::Close(_)) {
+                    stage.coverage.close_handshakes += 1;
+                    self.accept_written(stage.model);
+                } else {
+                    stage.coverage.violations += 1;
+                }
+            }
+            _ => {
+                let evidence = format!("{} was closed with {code}, due was {due:?}", self.name());
+                return Err(Violation::new("a close names its cause", evidence));
+            }
+        }
+        self.closed_with = Some(code);
+        self.phase = Phase::Ending;
+        if code != 1001 {
+            self.end_stream(stage);
+        }
+        let whole = self.wire.waiting() == 0;
+        if self.parting == Parting::None && self.polite && whole {
+            self.wire.put_frame(Opcode::Close, &payload[..2], stage.rng);
+        }
+        if self.parting == Parting::None {
+            self.parting = Parting::Gone;
+        }
+        self.wire.shut = true;
+        if !self.polite && stage.rng.one_in(2) {
+            self.go(stage);
+        }
+        Ok(())
+    }
+
+    /// Nothing more will come.
+    pub(super) fn on_end(&mut self, end: ClientEnd, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        stage.trace.say(|| format!("{} met its end: {end:?} in {:?}, {:?}", self.name(), self.phase, self.parting));
+        let torn = self.wire.input.len();
+        if end == ClientEnd::Reset {
+            stage.coverage.resets += 1;
+        } else if self.phase == Phase::Open && torn > 0 {
+            // An orderly end in the middle of a frame: only an abort does that.
+            self.unexplained = Some(Unexplained::EndOfStream);
+        }
+        match (self.parting, end) {
+            (Parting::None, ClientEnd::EndOfStream) => self.unexplained = Some(Unexplained::EndOfStream),
+            (Parting::None, ClientEnd::Reset) => self.unexplained = Some(Unexplained::Reset),
+            _ => {}
+        }
+        // Closed without a word after a violation or a close frame: something else came first.
+        if self.phase == Phase::Open && matches!(self.parting, Parting::Violation(_) | Parting::Close(_)) {
+            self.unexplained = Some(if end == ClientEnd::Reset { Unexplained::Reset } else { Unexplained::EndOfStream });
+        }
+        if self.closed_with == Some(1001) {
+            self.phase = Phase::Over;
+            stage.world.client_close(self.wire.id);
+            self.wire.discard();
+            return Ok(());
+        }
+        self.go(stage);
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! How a run ends, and what must be true then.
+//!
+//! Faults stop and everybody reads. Then whatever is owed has to arrive, and either the clients leave and
+//! nothing may stay behind, or the broker shuts down with traffic under way.
+
+use broker::shard::link::Order;
+use ring::sim::Faults;
+
+use crate::client::{Parting, Phase, Role, Unexplained};
+use crate::model::Violation;
+use crate::payload::Kind;
+use crate::run::Run;
+
+const MILLIS: u64 = 1_000_000;
+/// Rounds without any news after which everything has come to rest.
+const REST: usize = 12;
+/// Rounds in which everything must come to rest.
+const ROUNDS_MAX: usize = 20_000;
+
+impl Run<'_> {
+    pub(crate) fn finish(&mut self) -> Result<(), Violation> {
+        self.stalled.fill(0);
+        if self.params.shutdown {
+            self.calm_down(self.params.faults.reset.0 > 0 || self.params.faults.send_error.0 > 0);
+            self.shut_down()
+        } else {
+            self.calm_down(true);
+            self.busy = false;
+            self.come_to_rest(2 * MILLIS)?;
+            self.mark_the_end();
+            self.come_to_rest(2 * MILLIS)?;
+            self.check_rest()?;
+            self.leave()
+        }
+    }
+
+    fn calm_down(&mut self, network_too: bool) {
+        if network_too {
+            self.world.set_faults(Faults::NONE);
+        }
+        for client in &mut self.clients {
+            client.calm_down();
+        }
+    }
+
+    /// Rounds until nothing happens any more.
+    fn come_to_rest(&mut self, nanos_per_round: u64) -> Result<(), Violation> {
+        let mut quiet = 0;
+        for _ in 0..ROUNDS_MAX {
+            let active = self.round()?;
+            self.world.advance(nanos_per_round);
+            quiet = if active || !self.world.idle() || self.plane.unanswered() > 0 { 0 } else { quiet + 1 };
+            if quiet > REST {
+                return Ok(());
+            }
+        }
+        Err(Violation::new("without faults everything comes to rest", format!("not within {ROUNDS_MAX} rounds")))
+    }
+
+    /// One last message on every topic: what was lost before it shows.
+    fn mark_the_end(&mut self) {
+        for topic in 0..self.params.topics.len() {
+            self.plane.publish(topic, Kind::Text, 30, &self.links, &self.params.topics, &mut self.model);
+        }
+    }
+
+    fn check_rest(&mut self) -> Result<(), Violation> {
+        for client in self.clients.iter().filter(|client| client.is_well()) {
+            client.accept_written(&mut self.model);
+            if let Some(unanswered) = client.unanswered() {
+                return Err(Violation::new("every command is answered", unanswered));
+            }
+        }
+        for client in &self.clients {
+            let broke = matches!(client.parting, Parting::Violation(_) | Parting::Close(_));
+            if client.phase == Phase::Open && broke {
+                let evidence = format!("{} is still open after {:?}", client.name(), client.parting);
+                return Err(Violation::new("who breaks a rule or says goodbye is closed", evidence));
+            }
+            let waits = !matches!(client.role, Role::Slowloris);
+            if client.phase == Phase::Head && waits && usize::from(self.params.shards) * self.params.capacity as usize > self.clients.len() {
+                return Err(Violation::new("every head is answered", client.name()));
+            }
+        }
+        self.accept_half_closed();
+        let settled = self.model.settle()?;
+        self.counted.settled_streams += settled.streams as u64;
+        self.counted.owed += settled.owed as u64;
+        self.check_unexplained()
+    }
+
+    /// A publisher that ended its direction in order has said all it wanted, unless the broker dropped it.
+    fn accept_half_closed(&mut self) {
+        let dropped = |run: &Self| {
+            run.links.stats.iter().map(|stats| stats.snapshot()).any(|stats| {
+                stats.dropped_slow + stats.dropped_ping_timeout + stats.dropped_reset + stats.dropped_violation > 0
+            })
+        };
+        if dropped(self) {
+            return;
+        }
+        for client in &self.clients {
+            if client.parting == Parting::HalfClose && client.unexplained.is_none() && client.wire.shut && client.wire.waiting() == 0 {
+                self.counted.half_closes += u64::from(!client.wire.written.is_empty());
+                client.accept_written(&mut self.model);
+            }
+        }
+    }
+
+    /// Connections that ended without a word, against the causes that the shards counted.
+    fn check_unexplained(&self) -> Result<(), Violation> {
+        let unexplained: Vec<_> = self.clients.iter().filter(|client| client.unexplained.is_some()).collect();
+        let torn = unexplained.iter().filter(|client| client.unexplained == Some(Unexplained::Reset)).count();
+        let _ = torn;
+        let causes: u64 = self.links.stats.iter().map(|stats| stats.snapshot()).map(|stats| {
+            stats.dropped_slow + stats.dropped_ping_timeout + stats.dropped_reset + stats.dropped_handover + stats.refused
+        }).sum();
+        let breaks = self.params.faults.reset.0 > 0 || self.params.faults.send_error.0 > 0;
+        if unexplained.len() as u64 > causes && !breaks {
+            let names: Vec<_> = unexplained.iter().map(|client| client.name()).collect();
+            let evidence = format!("{} of {names:?} for {causes} causes", unexplained.len());
+            return Err(Violation::new("nobody is dropped in silence", evidence));
+        }
+        Ok(())
+    }
+
+    /// All clients leave, each in its way; then nothing may stay behind.
+    fn leave(&mut self) -> Result<(), Violation> {
+        let (mut stage, clients) = self.stage();
+        for client in clients {
+            match stage.rng.below(4) {
+                _ if client.phase == Phase::Over => {}
+                0 => client.reset(&mut stage),
+                1 if client.is_well() => client.say_goodbye(&mut stage),
+                _ => client.go(&mut stage),
+            }
+        }
+        let limits = &self.params.limits;
+        let longest = [limits.topic_idle_timeout, limits.close_timeout, limits.handshake_timeout, limits.ping_interval + limits.ping_timeout];
+        let seconds: u64 = longest.iter().map(std::time::Duration::as_secs).max().unwrap_or(0);
+        for _ in 0..seconds * 2 + 20 {
+            self.round()?;
+            self.world.advance(1000 * MILLIS);
+        }
+        self.come_to_rest(2 * MILLIS)?;
+        self.check_empty()
+    }
+
+    fn check_empty(&self) -> Result<(), Violation> {
+        let property = "nothing stays behind";
+        for (shard, stats) in self.links.stats.iter().enumerate() {
+            let stats = stats.snapshot();
+            let gauges = [
+                ("connections", stats.connections),
+                ("subscriptions", stats.subscriptions),
+                ("logs", stats.logs),
+                ("topics", stats.topics),
+                ("log_bytes", stats.log_bytes),
+            ];
+            if let Some((gauge, value)) = gauges.iter().find(|(_, value)| *value != 0) {
+                return Err(Violation::new(property, format!("shard {shard}: {gauge} is {value}")));
+            }
+            if stats.accepted + stats.adopted != stats.closed {
+                let evidence = format!("shard {shard}: {} accepted, {} adopted, {} closed", stats.accepted, stats.adopted, stats.closed);
+                return Err(Violation::new(property, evidence));
+            }
+        }
+        if !self.links.registry.is_empty() {
+            return Err(Violation::new(property, format!("{} names in the registry", self.links.registry.len())));
+        }
+        Ok(())
+    }
+
+    /// The broker goes down while clients publish and receive.
+    fn shut_down(&mut self) -> Result<(), Violation> {
+        self.counted.shutdowns += 1;
+        for _ in 0..20 {
+            self.round()?;
+            self.world.advance(MILLIS);
+        }
+        let began = self.world.now();
+        for shard in 0..self.shards.len() {
+            assert!(self.links.order(shard as u16, Order::Shutdown).is_ok(), "thousands of orders wait");
+            if self.rng.one_in(3) {
+                self.round()?;
+            }
+        }
+        let open: Vec<_> = self.clients.iter().filter(|client| client.is_well()).map(|client| client.index).collect();
+        while self.shards.iter().any(Option::is_some) {
+            self.round()?;
+            self.world.advance(2 * MILLIS);
+            if self.world.now() - began > self.params.limits.shutdown_grace.as_nanos() as u64 + 100 * MILLIS {
+                let left: Vec<_> = self.links.stats.iter().map(|stats| stats.connections.get()).collect();
+                return Err(Violation::new("a shutdown keeps within its grace", format!("connections left: {left:?}")));
+            }
+        }
+        let took = self.world.now() - began;
+        let (mut stage, clients) = self.stage();
+        for _ in 0..10 {
+            for client in clients.iter_mut() {
+                client.act(&mut stage)?;
+            }
+        }
+        if took > self.params.limits.shutdown_grace.as_nanos() as u64 / 2 {
+            let evidence = format!("{} ms with everybody reading", took / MILLIS);
+            return Err(Violation::new("a shutdown does not wait for nothing", evidence));
+        }
+        for &index in &open {
+            let client = &self.clients[index];
+            let own = matches!(client.parting, Parting::HalfClose | Parting::Close(_) | Parting::Violation(_));
+            let told = matches!(client.closed_with, Some(1001 | 1013)) || own || client.unexplained.is_some();
+            if client.closed_with.is_none() && !told && client.phase != Phase::Over {
+                return Err(Violation::new("a shutdown closes every WebSocket with 1001", client.name()));
+            }
+        }
+        let settled = self.model.settle()?;
+        self.counted.settled_streams += settled.streams as u64;
+        self.counted.owed += settled.owed as u64;
+        self.check_unexplained()
+    }
+}

@@ -1,0 +1,351 @@
+//! What must be true of every history of publishes, subscriptions and deliveries.
+//!
+//! The model knows nothing of shards, logs or cursors. It is told what clients did and saw, in the order
+//! in which that happened, and says so when something cannot be:
+//!
+//! - a topic has one order, the same for all: whoever sees `a` and next `b` agrees with everybody else who
+//!   sees either ([`order`]);
+//! - each publisher's messages come in its own order, each once, none left out ([`stream`]);
+//! - offsets are dense within an epoch, begin where the subscription was confirmed, and belong to the same
+//!   message for every subscriber and in the publisher's acknowledgement ([`order`]);
+//! - whatever was accepted after a subscription was confirmed is owed to it while it lasts
+//!   ([`Model::settle`]);
+//! - payloads arrive as they were sent, text as text, binary as binary.
+//!
+//! Time is the count of things told; only "before" and "after" matter.
+
+mod order;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use order::Position;
+pub use stream::{Arrival, Confirmed};
+
+use crate::payload::{self, Kind};
+use order::Orders;
+use stream::Stream;
+
+/// When something happened, counted in things told to the model.
+pub type Tick = u64;
+/// A message, by the order of its making.
+pub type MessageId = u32;
+/// A client with subscriptions.
+pub type StreamId = usize;
+
+/// A property that does not hold, with the evidence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// What must hold.
+    pub property: &'static str,
+    /// What was seen instead.
+    pub evidence: String,
+}
+
+impl Violation {
+    pub(crate) fn new(property: &'static str, evidence: impl Into<String>) -> Self {
+        Self { property, evidence: evidence.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.property, self.evidence)
+    }
+}
+
+/// A message as its publisher knows it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Index of its topic.
+    pub topic: usize,
+    /// Who published it; each has its own order per topic.
+    pub publisher: usize,
+    /// Its place in that order, from 0.
+    pub seq: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// Asked-for length; 0 for an empty payload.
+    pub len: usize,
+    /// Its first byte left the publisher.
+    written: Option<Tick>,
+    /// The publisher was told its place.
+    acked: Option<Tick>,
+    /// It is certain that the broker took it.
+    accepted: bool,
+}
+
+impl Message {
+    /// Whether its payload says which message it is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0 && self.kind != Kind::Json
+    }
+}
+
+/// The history so far.
+#[derive(Debug)]
+pub struct Model {
+    topics: Vec<String>,
+    messages: Vec<Message>,
+    next_seq: BTreeMap<(usize, usize), u32>,
+    /// Messages of each publisher and topic, in its order.
+    published: BTreeMap<(usize, usize), Vec<MessageId>>,
+    orders: Orders,
+    streams: Vec<Stream>,
+    now: Tick,
+}
+
+impl Model {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(topics: Vec<String>) -> Self {
+        Self {
+            topics,
+            messages: Vec::new(),
+            next_seq: BTreeMap::new(),
+            published: BTreeMap::new(),
+            orders: Orders::default(),
+            streams: Vec::new(),
+            now: 0,
+        }
+    }
+
+    fn tick(&mut self) -> Tick {
+        self.now += 1;
+        self.now
+    }
+
+    // ---- publishers
+
+    /// `publisher` is about to publish its next message on a topic.
+    pub fn publish(&mut self, publisher: usize, topic: usize, kind: Kind, len: usize) -> MessageId {
+        let id = self.messages.len() as MessageId;
+        let seq = self.next_seq.entry((publisher, topic)).or_default();
+        self.messages.push(Message {
+            topic,
+            publisher,
+            seq: *seq,
+            kind,
+            len,
+            written: None,
+            acked: None,
+            accepted: false,
+        });
+        *seq += 1;
+        self.published.entry((publisher, topic)).or_default().push(id);
+        id
+    }
+
+    /// Its first byte is on the way.
+    pub fn written(&mut self, id: MessageId) {
+        let now = self.tick();
+        self.messages[id as usize].written = Some(now);
+    }
+
+    /// The broker must have taken it: its publisher lived on, or was told goodbye after it.
+    pub fn accepted(&mut self, id: MessageId) {
+        self.messages[id as usize].accepted = true;
+    }
+
+    /// The publisher was told its place.
+    ///
+    /// # Errors
+    /// A place that something else has, or another than was seen before.
+    pub fn acknowledged(&mut self, id: MessageId, place: Position) -> Result<(), Violation> {
+        let now = self.tick();
+        let message = &mut self.messages[id as usize];
+        if message.acked.replace(now).is_some() {
+            return Err(Violation::new("a publish is acknowledged once", self.describe(id)));
+        }
+        message.accepted = true;
+        let topic = message.topic;
+        self.orders.place(topic, place, id, || format!("message ~{id}~"))
+    }
+
+    // ---- subscribers
+
+    /// A client begins; it has no subscriptions yet.
+    pub fn open(&mut self, name: String) -> StreamId {
+        let now = self.tick();
+        self.streams.push(Stream::new(name, now));
+        self.streams.len() - 1
+    }
+
+    /// A client is about to ask for subscriptions.
+    pub fn subscribing(&mut self, stream: StreamId, filters: &[String]) {
+        let now = self.tick();
+        self.streams[stream].subscribing(filters, now);
+    }
+
+    /// They are in force, as the client was told.
+    ///
+    /// # Errors
+    /// A beginning that contradicts what came already.
+    pub fn confirmed(&mut self, stream: StreamId, filters: &[Confirmed]) -> Result<(), Violation> {
+        let now = self.tick();
+        self.streams[stream].confirmed(filters, &self.topics, now)
+    }
+
+    /// They are not: the command failed.
+    pub fn refused(&mut self, stream: StreamId, filters: &[String]) {
+        self.streams[stream].refused(filters);
+    }
+
+    /// The client was told that these ended.
+    pub fn unsubscribed(&mut self, stream: StreamId, filters: &[String]) {
+        self.streams[stream].unsubscribed(filters, &self.topics);
+    }
+
+    /// Whether a client asked for a subscription and still has it, or waits for it.
+    #[must_use]
+    pub fn asked_for(&self, stream: StreamId, filter: &str) -> bool {
+        self.streams[stream].asked_for(filter)
+    }
+
+    /// How many of a client's confirmed subscriptions match a topic.
+    #[must_use]
+    pub fn covering(&self, stream: StreamId, topic: &str) -> usize {
+        self.streams[stream].covering(topic)
+    }
+
+    /// A message came. Returns its number, unless it was empty.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    pub fn received(&mut self, stream: StreamId, arrival: &Arrival<'_>) -> Result<Option<MessageId>, Violation> {
+        self.tick();
+        let id = self.identify(arrival)?;
+        let topic = match (id, arrival.topic) {
+            (Some(id), named) => {
+                let topic = self.messages[id as usize].topic;
+                if named.is_some_and(|named| named != self.topics[topic]) {
+                    let evidence = format!("{} came as one of {named:?}", self.describe(id));
+                    return Err(Violation::new("a message keeps its topic", evidence));
+                }
+                topic
+            }
+            (None, Some(named)) => match self.topics.iter().position(|topic| topic == named) {
+                Some(topic) => topic,
+                None => return Err(Violation::new("a message keeps its topic", format!("{named:?} is none"))),
+            },
+            // Nobody can tell where an empty message among several topics belongs.
+            (None, None) => return Ok(None),
+        };
+        let Self { streams, topics, messages, published, orders, .. } = self;
+        let known = stream::Known { topics, messages, published };
+        streams[stream].received(topic, id, arrival, &known, orders)?;
+        if let Some(id) = id {
+            self.messages[id as usize].accepted = true;
+        }
+        Ok(id)
+    }
+
+    /// The client's subscriptions end with its connection: nothing is owed to it any more.
+    pub fn ended(&mut self, stream: StreamId) {
+        self.streams[stream].live = false;
+    }
+
+    // ---- the end
+
+    /// Everything has come to rest: whatever is still owed is lost.
+    ///
+    /// # Errors
+    /// The first thing that is missing, or orders that contradict each other in a circle.
+    pub fn settle(&self) -> Result<Settled, Violation> {
+        let mut settled = Settled::default();
+        for stream in self.streams.iter().filter(|stream| stream.live) {
+            settled.streams += 1;
+            for (id, message) in (0..).zip(&self.messages) {
+                if !message.accepted || message.is_empty() {
+                    continue;
+                }
+                let since = stream.covered_since(message.topic);
+                let (Some(since), Some(written)) = (since, message.written) else { continue };
+                if since < written {
+                    settled.owed += 1;
+                    if !stream.has_seen(id) {
+                        let evidence = format!("{} did not get {}", stream.name, self.describe(id));
+                        return Err(Violation::new("nothing is lost", evidence));
+                    }
+                }
+            }
+        }
+        self.orders.check_circles()?;
+        Ok(settled)
+    }
+
+    /// A message's name for people.
+    #[must_use]
+    pub fn describe(&self, id: MessageId) -> String {
+        let message = &self.messages[id as usize];
+        format!(
+            "message ~{id}~ (number {} of publisher {} on {:?}, {:?} of {} bytes)",
+            message.seq, message.publisher, self.topics[message.topic], message.kind, message.len
+        )
+    }
+
+    /// A message's asked-for length.
+    #[must_use]
+    pub fn length(&self, id: MessageId) -> usize {
+        self.messages[id as usize].len
+    }
+
+    /// How many messages were made.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn identify(&self, arrival: &Arrival<'_>) -> Result<Option<MessageId>, Violation> {
+        let property = "a payload arrives as it was sent";
+        if arrival.payload.is_empty() {
+            return Ok(None);
+        }
+        let start = || arrival.payload[..arrival.payload.len().min(40)].escape_ascii().to_string();
+        let Some(id) = payload::number(arrival.payload) else {
+            return Err(Violation::new(property, format!("{} bytes, {}", arrival.payload.len(), start())));
+        };
+        let Some(message) = self.messages.get(id as usize) else {
+            return Err(Violation::new(property, format!("message ~{id}~ was never made: {}", start())));
+        };
+        let kept_kind = message.kind == arrival.kind
+            || (message.kind == Kind::Json && arrival.kind == Kind::Text && arrival.offset.is_none());
+        if !kept_kind {
+            let evidence = format!("{} came as {:?}", self.describe(id), arrival.kind);
+            return Err(Violation::new("text stays text, binary stays binary", evidence));
+        }
+        if payload::build(id, message.kind, message.len) != arrival.payload {
+            let evidence = format!("{} came as {} bytes, {}", self.describe(id), arrival.payload.len(), start());
+            return Err(Violation::new(property, evidence));
+        }
+        Ok(Some(id))
+    }
+}
+
+/// How much [`Model::settle`] had to look at.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// Subscribers that lasted to the end.
+    pub streams: usize,
+    /// Messages that were owed to them, and came.
+    pub owed: usize,
+}
+
+/// Whether `filter` matches `topic`: level by level, written down a second time on purpose.
+#[must_use]
+pub fn matches(filter: &str, topic: &str) -> bool {
+    fn levels(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            (["#"], _) | ([], []) => true,
+            ([level, filter @ ..], [name, topic @ ..]) if *level == "+" || level == name => levels(filter, topic),
+            _ => false,
+        }
+    }
+    let split = |text: &'_ str| -> Vec<String> { text.split('/').map(str::to_owned).collect() };
+    let (filter, topic) = (split(filter), split(topic));
+    let filter: Vec<_> = filter.iter().map(String::as_str).collect();
+    let topic: Vec<_> = topic.iter().map(String::as_str).collect();
+    levels(&filter, &topic)
+}

@@ -1,0 +1,282 @@
+//! What one client with subscriptions was told and saw.
+//!
+//! A topic is *covered* while at least one confirmed subscription matches it. From the first confirmation to
+//! the last end its messages must come without a gap, however many subscriptions come and go meanwhile.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::order::Orders;
+use super::{Message, MessageId, Position, Tick, Violation, matches};
+use crate::payload::Kind;
+
+/// A message as a client got it.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// Its topic, where the client can tell.
+    pub topic: Option<&'a str>,
+    /// Its offset, where it comes with one.
+    pub offset: Option<u64>,
+    /// What it came as.
+    pub kind: Kind,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// One subscription that is in force, as the client was told.
+#[derive(Clone, Debug)]
+pub struct Confirmed {
+    /// Its topic or filter.
+    pub filter: String,
+    /// Where a single topic stands, where the client is told.
+    pub position: Option<Position>,
+}
+
+/// What of the model a stream may look at.
+pub(super) struct Known<'a> {
+    pub(super) topics: &'a [String],
+    pub(super) messages: &'a [Message],
+    pub(super) published: &'a BTreeMap<(usize, usize), Vec<MessageId>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) name: String,
+    /// Something may still be owed to it.
+    pub(super) live: bool,
+    opened: Tick,
+    subs: BTreeMap<String, Sub>,
+    segments: FxHashMap<usize, Segment>,
+    seen: FxHashSet<MessageId>,
+    /// The last message of each publisher and topic.
+    last_of: FxHashMap<(usize, usize), u32>,
+}
+
+#[derive(Debug)]
+enum Sub {
+    /// Asked for at this time.
+    Pending(Tick),
+    Confirmed { epoch: Option<u64> },
+}
+
+/// A topic's messages without a gap.
+#[derive(Default, Debug)]
+struct Segment {
+    covered_since: Option<Tick>,
+    /// It followed on one that ended while another subscription was being asked for: where that began is not
+    /// known.
+    blurred: bool,
+    first_offset: Option<u64>,
+    /// The offset that must come next.
+    next_offset: Option<u64>,
+    last: Option<MessageId>,
+    /// Empty messages after `last`.
+    empties: Vec<Kind>,
+    /// Publishers seen in this segment, with their last number.
+    seq_of: FxHashMap<usize, u32>,
+}
+
+impl Stream {
+    pub(super) fn new(name: String, now: Tick) -> Self {
+        Self {
+            name,
+            live: true,
+            opened: now,
+            subs: BTreeMap::new(),
+            segments: FxHashMap::default(),
+            seen: FxHashSet::default(),
+            last_of: FxHashMap::default(),
+        }
+    }
+
+    // ---- subscriptions
+
+    pub(super) fn subscribing(&mut self, filters: &[String], now: Tick) {
+        for filter in filters {
+            self.subs.insert(filter.clone(), Sub::Pending(now));
+        }
+    }
+
+    pub(super) fn refused(&mut self, filters: &[String]) {
+        for filter in filters {
+            if matches!(self.subs.get(filter), Some(Sub::Pending(_))) {
+                self.subs.remove(filter);
+            }
+        }
+    }
+
+    pub(super) fn confirmed(
+        &mut self,
+        filters: &[Confirmed],
+        topics: &[String],
+        now: Tick,
+    ) -> Result<(), Violation> {
+        for (index, topic) in topics.iter().enumerate() {
+            let mut by = filters.iter().filter(|confirmed| matches(&confirmed.filter, topic)).peekable();
+            if by.peek().is_none() {
+                continue;
+            }
+            let alone = self.subs.keys().filter(|filter| matches(filter, topic)).count() == 1;
+            let segment = self.segments.entry(index).or_default();
+            let position = by.find_map(|confirmed| confirmed.position);
+            if segment.covered_since.is_none()
+                && !segment.blurred
+                && let Some(position) = position
+            {
+                match segment.first_offset {
+                    Some(first) if first > position.offset || (alone && first != position.offset) => {
+                        let evidence = format!(
+                            "{} subscribed to {topic:?} at {}, but got {first} first",
+                            self.name, position.offset
+                        );
+                        return Err(Violation::new("a subscription begins where it was confirmed", evidence));
+                    }
+                    None if alone => segment.next_offset = Some(position.offset),
+                    _ => {}
+                }
+            }
+            segment.covered_since.get_or_insert(now);
+        }
+        for confirmed in filters {
+            let sub = Sub::Confirmed { epoch: confirmed.position.map(|position| position.epoch) };
+            if !matches!(self.subs.insert(confirmed.filter.clone(), sub), Some(Sub::Pending(_))) {
+                let evidence = format!("{} was told of {:?} unasked", self.name, confirmed.filter);
+                return Err(Violation::new("a subscription is confirmed once", evidence));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn unsubscribed(&mut self, filters: &[String], topics: &[String]) {
+        for filter in filters {
+            self.subs.remove(filter);
+        }
+        let Self { segments, subs, .. } = self;
+        segments.retain(|&topic, segment| {
+            let mut here = subs.iter().filter(|(filter, _)| matches(filter, &topics[topic])).map(|(_, sub)| sub).peekable();
+            let pending = here.peek().is_some();
+            let covered = here.any(|sub| matches!(sub, Sub::Confirmed { .. }));
+            if !covered {
+                *segment = Segment { blurred: true, ..Segment::default() };
+            }
+            covered || pending
+        });
+    }
+
+    pub(super) fn asked_for(&self, filter: &str) -> bool {
+        self.subs.contains_key(filter)
+    }
+
+    pub(super) fn covering(&self, topic: &str) -> usize {
+        let covers = |(filter, sub): &(&String, &Sub)| matches!(sub, Sub::Confirmed { .. }) && matches(filter, topic);
+        self.subs.iter().filter(covers).count()
+    }
+
+    pub(super) fn covered_since(&self, topic: usize) -> Option<Tick> {
+        self.segments.get(&topic)?.covered_since
+    }
+
+    pub(super) fn has_seen(&self, id: MessageId) -> bool {
+        self.seen.contains(&id)
+    }
+
+    // ---- messages
+
+    pub(super) fn received(
+        &mut self,
+        topic: usize,
+        id: Option<MessageId>,
+        arrival: &Arrival<'_>,
+        known: &Known<'_>,
+        orders: &mut Orders,
+    ) -> Result<(), Violation> {
+        let name = &known.topics[topic];
+        let here: Vec<_> = self.subs.iter().filter(|(filter, _)| matches(filter, name)).map(|(_, sub)| sub).collect();
+        if here.is_empty() {
+            let evidence = format!("{} got a message of {name:?}", self.name);
+            return Err(Violation::new("only subscribers of a topic get its messages", evidence));
+        }
+        let epoch = here.iter().find_map(|sub| match sub {
+            Sub::Confirmed { epoch } => *epoch,
+            Sub::Pending(_) => None,
+        });
+        let asked = here.iter().map(|sub| match sub {
+            Sub::Pending(since) => *since,
+            Sub::Confirmed { .. } => 0,
+        });
+        let since = asked.min().unwrap_or(0).max(self.opened);
+        if let Some(offset) = arrival.offset {
+            self.check_offset(topic, name, offset, epoch)?;
+        }
+        let Some(id) = id else {
+            self.segments.entry(topic).or_default().empties.push(arrival.kind);
+            return Ok(());
+        };
+        let message = &known.messages[id as usize];
+        let describe = || format!("~{id}~ (number {} of publisher {})", message.seq, message.publisher);
+        if !self.seen.insert(id) {
+            let evidence = format!("{} got {} of {name:?} again", self.name, describe());
+            return Err(Violation::new("nothing is doubled", evidence));
+        }
+        if message.acked.is_some_and(|acked| acked < since) {
+            let evidence = format!("{} got {}, which was old when it subscribed", self.name, describe());
+            return Err(Violation::new("a subscription begins where it was confirmed", evidence));
+        }
+        self.check_publisher(id, topic, message, known)?;
+        if let Some(offset) = arrival.offset {
+            orders.offset(id, offset, describe)?;
+            if let Some(epoch) = epoch {
+                orders.place(topic, Position { epoch, offset }, id, describe)?;
+            }
+        }
+        let segment = self.segments.entry(topic).or_default();
+        let empties = std::mem::take(&mut segment.empties);
+        if let Some(previous) = segment.last.replace(id) {
+            orders.follows(previous, arrival.topic.map(|_| &empties[..]), id, &self.name)?;
+        }
+        Ok(())
+    }
+
+    fn check_offset(&mut self, topic: usize, name: &str, offset: u64, epoch: Option<u64>) -> Result<(), Violation> {
+        let segment = self.segments.entry(topic).or_default();
+        segment.first_offset.get_or_insert(offset);
+        if let Some(due) = segment.next_offset {
+            // A filter does not keep a topic alive: forgotten, it begins anew.
+            let anew = epoch.is_none() && offset == 1;
+            if offset != due && !anew {
+                let evidence = format!("{} got offset {offset} of {name:?}, {due} was next", self.name);
+                return Err(Violation::new("offsets are dense", evidence));
+            }
+        }
+        segment.next_offset = Some(offset + 1);
+        Ok(())
+    }
+
+    /// A publisher's messages come in its order, and without a gap within a segment.
+    fn check_publisher(
+        &mut self,
+        id: MessageId,
+        topic: usize,
+        message: &Message,
+        known: &Known<'_>,
+    ) -> Result<(), Violation> {
+        let publisher = message.publisher;
+        let before = self.last_of.insert((publisher, topic), message.seq);
+        if before.is_some_and(|before| before > message.seq) {
+            let evidence = format!("{} got ~{id}~, number {} of publisher {publisher}, after its number {before:?}", self.name, message.seq);
+            return Err(Violation::new("a publisher's order is kept", evidence));
+        }
+        let segment = self.segments.entry(topic).or_default();
+        let Some(last) = segment.seq_of.insert(publisher, message.seq) else { return Ok(()) };
+        let skipped = &known.published[&(publisher, topic)][last as usize + 1..message.seq as usize];
+        if let Some(lost) = skipped.iter().find(|&&id| !known.messages[id as usize].is_empty()) {
+            let evidence = format!(
+                "{} got number {last} of publisher {publisher} on {:?}, then {}: ~{lost}~ is missing",
+                self.name, known.topics[topic], message.seq
+            );
+            return Err(Violation::new("nothing is lost", evidence));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! What one seed stands for: how many of whom, how small the limits are, and what goes wrong how often.
+
+use std::time::Duration;
+
+use broker::limits::Limits;
+use ring::sim::{Chance, Faults};
+
+use crate::rng::Rng;
+
+/// A run, as its seed decides it.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Where everything comes from.
+    pub seed: u64,
+    /// Shards, each with a driver of its own.
+    pub shards: u16,
+    /// Clients at a time.
+    pub clients: usize,
+    /// Clients over the whole run, those that replace others included.
+    pub clients_total: usize,
+    /// Topics that are published to.
+    pub topics: Vec<String>,
+    /// Rounds before everything comes to rest: in each, every shard and every client may act once.
+    pub rounds: usize,
+    /// The broker's limits.
+    pub limits: Limits,
+    /// What the network does.
+    pub faults: Faults,
+    /// What one direction of a connection holds.
+    pub socket_buffer_bytes: usize,
+    /// Connections that fit in one driver.
+    pub capacity: u32,
+    /// Receive buffers of one driver, and their size.
+    pub buffers: u32,
+    /// In bytes.
+    pub buffer_bytes: usize,
+    /// One in how many messages is longer than 64 KiB; 0: none.
+    pub huge_one_in: usize,
+    /// Usual longest payload.
+    pub payload_bytes_max: usize,
+    /// In percent per round: a publisher has something to say.
+    pub publish_percent: usize,
+    /// The most messages it says at once.
+    pub burst_max: usize,
+    /// In percent: a client breaks rules.
+    pub hostile_percent: usize,
+    /// In percent: a client reads slowly, in pieces, or not at all.
+    pub sluggish_percent: usize,
+    /// In ten-thousandths per round: a client is torn down.
+    pub churn: usize,
+    /// In ten-thousandths per round and shard: its turns are withheld for a while.
+    pub stall: usize,
+    /// The longest while, in rounds.
+    pub stall_max: usize,
+    /// In ten-thousandths per round: the clock leaps.
+    pub leap: usize,
+    /// Whether the run ends in a shutdown with traffic under way.
+    pub shutdown: bool,
+}
+
+impl Params {
+    /// The parameters of a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5249_4e47_5941_5244);
+        let rng = &mut rng;
+        let nasty = rng.below(4);
+        let shards = rng.range(1, 4) as u16;
+        let clients = if rng.one_in(4) { rng.range(20, 40) } else { rng.range(2, 20) };
+        let many = rng.one_in(3);
+        let topics = topics(if many { rng.range(8, 40) } else { rng.range(1, 4) });
+        let lag_bytes_max = rng.pick(&[4 << 10, 16 << 10, 64 << 10, 1 << 20]);
+        let huge_one_in = if lag_bytes_max > 64 << 10 && rng.one_in(2) { 60 } else { 0 };
+        let payload_bytes_max = rng.pick(&[20, 120, 200, 1000, 3000]);
+        let seconds = |rng: &mut Rng, low, high| Duration::from_secs(rng.range(low, high) as u64);
+        let limits = Limits {
+            frame_bytes_max: 160 << 10,
+            message_bytes_max: 200 << 10,
+            subscriptions_max: rng.pick(&[4, 12, 1024]),
+            lag_bytes_max,
+            log_bytes_max: lag_bytes_max * rng.range(2, 8) as u64 + (1 << 18),
+            outbox_bytes_max: rng.pick(&[1 << 10, 8 << 10, 256 << 10]),
+            handshake_timeout: seconds(rng, 2, 10),
+            ping_interval: seconds(rng, 5, 25),
+            ping_timeout: seconds(rng, 3, 20),
+            close_timeout: seconds(rng, 1, 5),
+            topic_idle_timeout: seconds(rng, 2, 60),
+            shutdown_grace: Duration::from_secs(30),
+            ..Limits::default()
+        };
+        let faults = match nasty {
+            0 => Faults::NONE,
+            1 => mild(rng),
+            2 => Faults::ROUGH,
+            _ => Faults { reset: Chance(rng.range(1, 60) as u16), ..Faults::HARSH },
+        };
+        let queues = rng.one_in(12);
+        Self {
+            seed,
+            shards,
+            clients,
+            clients_total: clients + rng.range(0, clients * 2),
+            topics,
+            rounds: if queues { 900 } else { rng.range(60, 300) },
+            limits,
+            faults,
+            socket_buffer_bytes: rng.pick(&[300, 2_000, 16 << 10, 64 << 10]),
+            capacity: if rng.one_in(4) { rng.range(2, 8) as u32 } else { 256 },
+            buffers: rng.pick(&[2, 8, 64]),
+            buffer_bytes: rng.pick(&[16, 256, 4096]),
+            huge_one_in,
+            payload_bytes_max,
+            publish_percent: rng.pick(&[2, 10, 40]),
+            burst_max: rng.pick(&[1, 5, 30]),
+            hostile_percent: rng.pick(&[0, 0, 10, 30]),
+            sluggish_percent: rng.pick(&[0, 20, 50]),
+            churn: rng.pick(&[0, 20, 100]),
+            stall: rng.pick(&[0, 50, 300]),
+            stall_max: if queues { 500 } else { rng.range(2, 40) },
+            leap: rng.pick(&[0, 0, 30, 100]),
+            shutdown: rng.one_in(3),
+        }
+    }
+}
+
+/// Faults of which each strikes at a rate of its own.
+fn mild(rng: &mut Rng) -> Faults {
+    let mut chance = |max: usize| if rng.one_in(2) { Chance(rng.range(1, max) as u16) } else { Chance(0) };
+    Faults {
+        short_send: chance(2_000),
+        split_receive: chance(2_000),
+        delay: chance(2_000),
+        no_buffers: chance(500),
+        receive_ended: chance(500),
+        accept_ended: chance(500),
+        table_full: chance(200),
+        shuffle: true,
+        ..Faults::NONE
+    }
+}
+
+fn topics(count: usize) -> Vec<String> {
+    let name = |i: usize| match i % 4 {
+        0 => format!("t{i}"),
+        1 => format!("a/t{i}"),
+        2 => format!("a/b/t{i}"),
+        _ => format!("b/räum {i}"),
+    };
+    (0..count).map(name).collect()
+}
+
+/// A topic of the run, or a filter that may match several.
+pub(crate) fn filter(topics: &[String], rng: &mut Rng) -> String {
+    if rng.percent(60) {
+        return rng.pick(topics);
+    }
+    rng.pick(&["#", "+", "a/#", "a/+", "+/+", "a/b/#", "+/b/+", "b/+", "x/#", "a/+/+"]).to_owned()
+}

@@ -1,0 +1,99 @@
+//! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
+
+use broker::shard::link::{Adopt, Links, Order, Published, Purpose};
+use broker::topics::message::Payload;
+use protocol::v1::PayloadKind;
+use ring::sim::{ClientId, World};
+use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};
+
+use crate::client::Role;
+use crate::model::{MessageId, Model, Position, Violation};
+use crate::payload::{self, Kind};
+use crate::report::Coverage;
+
+/// The publisher that HTTP requests count as: orders of one topic are carried out in their order.
+const HTTP: usize = usize::MAX;
+
+/// HTTP publishes that wait for their answers.
+#[derive(Default, Debug)]
+pub(crate) struct Plane {
+    waiting: Vec<(MessageId, Receiver<Published>)>,
+}
+
+impl Plane {
+    /// Publishes by HTTP. False if the shard's queue is full.
+    pub(crate) fn publish(
+        &mut self,
+        topic: usize,
+        kind: Kind,
+        len: usize,
+        links: &Links,
+        topics: &[String],
+        model: &mut Model,
+    ) {
+        let id = model.publish(HTTP, topic, kind, len);
+        let bytes = payload::build(id, kind, len);
+        let kind = if kind == Kind::Binary { PayloadKind::Binary } else { PayloadKind::Text };
+        let (answer, receiver) = channel();
+        let topic = links.registry.resolve(&topics[topic]);
+        let home = topic.home;
+        model.written(id);
+        let order = Order::Publish { topic, payload: Payload::copy_of(kind, &bytes), answer };
+        assert!(links.order(home, order).is_ok(), "thousands of orders wait");
+        self.waiting.push((id, receiver));
+    }
+
+    /// Takes the answers that are there.
+    pub(crate) fn answers(&mut self, model: &mut Model, coverage: &mut Coverage) -> Result<(), Violation> {
+        for (id, mut receiver) in std::mem::take(&mut self.waiting) {
+            match receiver.try_recv() {
+                Ok(Published { epoch, offset }) => {
+                    coverage.http_published += 1;
+                    model.acknowledged(id, Position { epoch, offset })?;
+                }
+                Err(TryRecvError::Empty) => self.waiting.push((id, receiver)),
+                Err(TryRecvError::Closed) => {
+                    return Err(Violation::new("an HTTP publish is answered", model.describe(id)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many publishes wait for their answers.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+/// Answers requests that were handed over, and hangs up.
+pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage) -> Result<(), Violation> {
+    while let Some(mut handover) = links.handovers.try_next() {
+        handover.read.extend(world.socket_read(&handover.socket, usize::MAX));
+        let text = String::from_utf8_lossy(&handover.read);
+        if !text.starts_with("GET /api/stats?") || !text.ends_with("\r\n\r\n") {
+            let broken = world.client_of(&handover.socket).is_none_or(|client| world.client_end(client).is_some());
+            if !broken {
+                return Err(Violation::new("a request is handed over whole", text.into_owned()));
+            }
+        }
+        coverage.handed_over += 1;
+        world.socket_write(&handover.socket, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        world.socket_close(handover.socket);
+    }
+    Ok(())
+}
+
+/// A socket whose upgrade is answered, for a shard to adopt.
+pub(crate) fn adopt(role: &Role, shard: u16, links: &Links, world: &World, topics: &[String]) -> ClientId {
+    let purpose = match role {
+        Role::Subscriber(filter) => Purpose::Subscribe(filter.clone()),
+        Role::Publisher(topic) => Purpose::Publish(topics[*topic].clone()),
+        Role::Bus(topic) => Purpose::Bus(topics[*topic].clone()),
+        _ => Purpose::Multi,
+    };
+    let (client, socket) = world.socket();
+    let order = Order::Adopt(Adopt { socket, purpose, read: Vec::new() });
+    assert!(links.order(shard, order).is_ok(), "thousands of orders wait");
+    client
+}

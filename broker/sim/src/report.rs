@@ -1,0 +1,152 @@
+//! What a run leaves behind: its outcome or its failure, and which events it met.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+use crate::model::Violation;
+use crate::params::Params;
+
+macro_rules! coverage {
+    ($($(#[$doc:meta])* $name:ident: $rare:expr,)+) => {
+        /// How often each thing happened that a simulation must have met to mean anything.
+        #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+        pub struct Coverage { $($(#[$doc])* pub $name: u64,)+ }
+
+        impl AddAssign for Coverage {
+            fn add_assign(&mut self, other: Self) { $(self.$name += other.$name;)+ }
+        }
+
+        impl Coverage {
+            /// Every count with its name, and whether a long series must have met it.
+            #[must_use]
+            pub fn rows(&self) -> Vec<(&'static str, u64, bool)> {
+                vec![$((stringify!($name), self.$name, $rare),)+]
+            }
+        }
+    };
+}
+
+coverage! {
+    /// Rounds.
+    rounds: true,
+    /// Messages published.
+    published: true,
+    /// Acknowledgements seen.
+    acknowledged: true,
+    /// HTTP publishes answered.
+    http_published: true,
+    /// Messages received.
+    delivered: true,
+    /// Empty ones among them.
+    delivered_empty: true,
+    /// Messages longer than 64 KiB.
+    delivered_huge: true,
+    /// Messages that matched several confirmed subscriptions of their receiver.
+    overlapping: true,
+    /// Subscribers that lasted until everything had come to rest.
+    settled_streams: true,
+    /// Messages owed to those, which came.
+    owed: true,
+    /// Unsubscribes answered.
+    unsubscribed: true,
+    /// Those of a subscription that overlapped another.
+    unsubscribed_overlapping: true,
+    /// Subscribe commands refused for a limit.
+    subscriptions_limit: true,
+    /// Topics that began a new epoch while filters matched them.
+    epochs: true,
+    /// Sends taken in part.
+    short_sends: true,
+    /// Receives without a buffer.
+    no_buffers: true,
+    /// Multishots ended.
+    ended_multishots: true,
+    /// Connections broken by the network or a client.
+    resets: true,
+    /// Subscribers dropped for being slow.
+    slow_drops: true,
+    /// Close frames with 1013 seen.
+    close_1013: true,
+    /// Violations answered with their code.
+    violations: true,
+    /// Heads refused.
+    refused: true,
+    /// Heads that came too slowly.
+    handshake_timeouts: true,
+    /// Clients dropped for silence.
+    ping_timeouts: true,
+    /// Pings answered.
+    pings: true,
+    /// Times publishers had to wait.
+    pauses: true,
+    /// Times another shard's queue was full.
+    full_queues: true,
+    /// Times a shard's turns were withheld.
+    stalls: true,
+    /// Leaps of the clock.
+    leaps: true,
+    /// Connections adopted.
+    adopted: true,
+    /// Connections handed over.
+    handed_over: true,
+    /// Half-closed publishers whose messages all had to come.
+    half_closes: true,
+    /// Close handshakes begun by a client and answered in kind.
+    close_handshakes: true,
+    /// Runs that ended in a shutdown.
+    shutdowns: true,
+    /// WebSockets closed with 1001 there.
+    close_1001: true,
+}
+
+impl Coverage {
+    /// What a long series must have met and did not.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.rows().into_iter().filter(|&(_, count, must)| must && count == 0).map(|(name, ..)| name).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count, _) in self.rows() {
+            writeln!(f, "  {name:<26}{count:>12}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A run in which everything held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// A hash over everything that happened, in order.
+    pub trace: u64,
+    /// What it met.
+    pub coverage: Coverage,
+}
+
+/// A run in which something did not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The run's parameters, its seed among them.
+    pub params: Box<Params>,
+    /// The round in which it was noticed.
+    pub round: u64,
+    /// What did not hold.
+    pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} failed in round {}", self.params.seed, self.round)?;
+        writeln!(f, "  {}", self.violation)?;
+        writeln!(f, "  {}", replay(self.params.seed))?;
+        write!(f, "{:#?}", self.params)
+    }
+}
+
+/// The command that runs a seed again.
+#[must_use]
+pub fn replay(seed: u64) -> String {
+    format!("replay: cargo run --release -p sim --bin sim -- --seed {seed} -v")
+}

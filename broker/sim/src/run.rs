@@ -1,0 +1,226 @@
+//! A run: shards, network and clients take turns in seeded order, in one thread.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `run` | rounds: who acts when, how time passes |
+//! | `finish` | how a run ends, and what must be true then |
+
+use std::sync::Arc;
+
+use broker::shard::link::Links;
+use broker::shard::{Shard, ShardSetup};
+use ring::sim::{SimDriver, World};
+
+use crate::client::{Client, Role, Stage};
+use crate::model::{Model, Violation};
+use crate::params::{self, Params};
+use crate::payload::Kind;
+use crate::plane::{self, Plane};
+use crate::report::{Coverage, Failure, Outcome};
+use crate::rng::Rng;
+use crate::trace::Trace;
+
+const MILLIS: u64 = 1_000_000;
+
+/// Runs one seed's parameters.
+///
+/// # Errors
+/// The first property that did not hold.
+pub fn run(params: &Params, verbose: bool) -> Result<Outcome, Failure> {
+    let mut run = Run::new(params, verbose);
+    let result = run.whole();
+    let coverage = run.coverage();
+    match result {
+        Ok(()) => Ok(Outcome { trace: run.trace.value(), coverage }),
+        Err(violation) => Err(Failure { params: Box::new(params.clone()), round: run.round, violation }),
+    }
+}
+
+/// Everything of one run.
+pub(crate) struct Run<'a> {
+    pub(crate) params: &'a Params,
+    pub(crate) world: World,
+    pub(crate) links: Arc<Links>,
+    /// `None`: ended.
+    pub(crate) shards: Vec<Option<Shard<SimDriver>>>,
+    /// Rounds for which a shard is withheld.
+    pub(crate) stalled: Vec<usize>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) model: Model,
+    pub(crate) plane: Plane,
+    pub(crate) rng: Rng,
+    pub(crate) counted: Coverage,
+    pub(crate) trace: Trace,
+    pub(crate) round: u64,
+    /// Whether clients and the control plane begin anything new.
+    pub(crate) busy: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(params: &'a Params, verbose: bool) -> Self {
+        let world = World::new(params.seed, params.faults);
+        world.set_socket_buffer(params.socket_buffer_bytes);
+        let links = Arc::new(Links::new(params.shards, params.seed, params.seed << 20));
+        let limits = Arc::new(params.limits.clone());
+        let shard = |id| {
+            let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
+            Some(Shard::new(driver, ShardSetup { id, links: Arc::clone(&links), limits: Arc::clone(&limits) }))
+        };
+        let shards = (0..params.shards).map(shard).collect();
+        Self {
+            params,
+            shards,
+            stalled: vec![0; usize::from(params.shards)],
+            clients: Vec::new(),
+            model: Model::new(params.topics.clone()),
+            plane: Plane::default(),
+            rng: Rng::new(params.seed),
+            counted: Coverage::default(),
+            trace: Trace::new(verbose),
+            round: 0,
+            busy: true,
+            world,
+            links,
+        }
+    }
+
+    fn whole(&mut self) -> Result<(), Violation> {
+        for _ in 0..self.params.rounds {
+            self.turn_over()?;
+            self.stall();
+            self.round()?;
+            self.pass_time();
+        }
+        self.finish()
+    }
+
+    /// New clients come as others go.
+    fn turn_over(&mut self) -> Result<(), Violation> {
+        let here = self.clients.iter().filter(|client| client.phase != crate::client::Phase::Over).count();
+        if here >= self.params.clients || self.clients.len() >= self.params.clients_total || self.rng.one_in(3) {
+            return Ok(());
+        }
+        let role = self.role();
+        let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi) && self.rng.one_in(12);
+        let shard = self.rng.below(self.shards.len());
+        let index = self.clients.len();
+        let conn = if adopt {
+            plane::adopt(&role, shard as u16, &self.links, &self.world, &self.params.topics)
+        } else {
+            self.world.connect(shard)
+        };
+        let (mut stage, _) = self.stage();
+        let client = if adopt {
+            Client::adopted(index, conn, role, &mut stage)
+        } else {
+            Client::connect(index, conn, role, &mut stage)
+        };
+        self.trace.say(|| format!("{} comes to shard {shard}, adopted: {adopt}", client.name()));
+        self.clients.push(client);
+        Ok(())
+    }
+
+    fn role(&mut self) -> Role {
+        let topics = &self.params.topics;
+        let rng = &mut self.rng;
+        if rng.percent(self.params.hostile_percent) {
+            return match rng.below(3) {
+                0 => Role::Slowloris,
+                1 => Role::Http,
+                _ => Role::Refused(Vec::new()),
+            };
+        }
+        match rng.below(20) {
+            0..=5 => Role::Subscriber(params::filter(topics, rng)),
+            6..=9 => Role::Publisher(rng.below(topics.len())),
+            10..=12 => Role::Bus(rng.below(topics.len())),
+            13 if rng.one_in(3) => Role::Http,
+            _ => Role::Multi,
+        }
+    }
+
+    fn stall(&mut self) {
+        for shard in 0..self.stalled.len() {
+            if self.stalled[shard] == 0 && self.rng.below(10_000) < self.params.stall {
+                self.stalled[shard] = self.rng.range(1, self.params.stall_max);
+                self.counted.stalls += 1;
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let millis = self.rng.range(0, 12) as u64;
+        self.world.advance(millis * MILLIS);
+        if self.rng.below(10_000) < self.params.leap {
+            let seconds = self.rng.range(1, 70) as u64;
+            self.world.advance(seconds * 1000 * MILLIS);
+            self.counted.leaps += 1;
+        }
+    }
+
+    /// Every shard and every client may act once. Returns whether any client did anything.
+    pub(crate) fn round(&mut self) -> Result<bool, Violation> {
+        self.round += 1;
+        self.counted.rounds += 1;
+        let mut order: Vec<_> = (0..self.shards.len()).collect();
+        self.rng.shuffle(&mut order);
+        for shard in order {
+            if self.stalled[shard] > 0 {
+                self.stalled[shard] -= 1;
+                continue;
+            }
+            self.step(shard)?;
+        }
+        plane::serve(&self.links, &self.world, &mut self.counted)?;
+        self.plane.answers(&mut self.model, &mut self.counted)?;
+        if self.busy && self.rng.percent(self.params.publish_percent / 2) {
+            self.publish_http();
+        }
+        let (mut stage, clients) = self.stage();
+        let mut active = false;
+        for client in clients {
+            active |= client.act(&mut stage)?;
+        }
+        Ok(active)
+    }
+
+    fn step(&mut self, shard: usize) -> Result<(), Violation> {
+        let Some(running) = &mut self.shards[shard] else { return Ok(()) };
+        let goes_on = running.step().map_err(|error| Violation::new("a turn succeeds", error.to_string()))?;
+        if !goes_on {
+            self.trace.say(|| format!("shard {shard} ended"));
+            self.shards[shard] = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn publish_http(&mut self) {
+        let topic = self.rng.below(self.params.topics.len());
+        let kind = self.rng.pick(&[Kind::Text, Kind::Binary]);
+        let len = crate::client::length(&mut self.stage().0);
+        self.counted.published += 1;
+        self.plane.publish(topic, kind, len, &self.links, &self.params.topics, &mut self.model);
+    }
+
+    pub(crate) fn stage(&mut self) -> (Stage<'_>, &mut Vec<Client>) {
+        let Self { params, world, model, rng, counted, trace, busy, clients, .. } = self;
+        (Stage { world, params, model, rng, coverage: counted, trace, busy: *busy }, clients)
+    }
+
+    /// What the run met, with what the shards counted.
+    fn coverage(&self) -> Coverage {
+        let mut coverage = self.counted;
+        for stats in &self.links.stats {
+            let stats = stats.snapshot();
+            coverage.short_sends += stats.sends_short;
+            coverage.no_buffers += stats.no_buffers;
+            coverage.ended_multishots += stats.multishots_ended;
+            coverage.slow_drops += stats.dropped_slow;
+            coverage.ping_timeouts += stats.dropped_ping_timeout;
+            coverage.pauses += stats.pauses;
+            coverage.full_queues += stats.queues_full;
+            coverage.adopted += stats.adopted;
+        }
+        coverage
+    }
+}
