@@ -194,6 +194,7 @@ impl<D: Driver> Shard<D> {
         let Self { outbound, links, .. } = self;
         let mut waiting = std::mem::take(&mut outbound.waiting);
         waiting.retain(|&shard| !outbound.flush(shard, &links.inboxes[usize::from(shard)]));
+        links.stats[usize::from(self.id)].queues_full.add(waiting.len() as u64);
         outbound.waiting = waiting;
         if outbound.waiting.is_empty() {
             (outbound.items, outbound.bytes) = (0, 0);

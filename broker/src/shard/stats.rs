@@ -126,4 +126,6 @@ stats! {
     enters,
     /// Times a full queue made this shard pause its publishers.
     pauses,
+    /// Times another shard's queue was full, so that a batch had to wait.
+    queues_full,
 }
