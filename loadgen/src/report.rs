@@ -140,13 +140,18 @@ impl fmt::Display for Report {
             "{} subscribers, {} bytes, {} x{}; opened in {:.2} s, measured for {:.2} s",
             self.clients, self.payload_bytes, self.pacing, self.burst, self.connect_seconds, self.seconds
         )?;
-        let Latency { p50_us, p99_us, p999_us, max_us } = self.latency;
-        writeln!(
-            f,
-            "delivered   {:.0}/s of {:.1}/s published; {:.2} messages per read",
-            self.delivered_per_second, self.published_per_second, self.messages_per_read
-        )?;
-        writeln!(f, "latency     p50 {p50_us:.0} us, p99 {p99_us:.0} us, p99.9 {p999_us:.0} us, max {max_us:.0} us")?;
+        if self.delivered > 0 {
+            let Latency { p50_us, p99_us, p999_us, max_us } = self.latency;
+            writeln!(
+                f,
+                "delivered   {:.0}/s of {:.1}/s published; {:.2} messages per read",
+                self.delivered_per_second, self.published_per_second, self.messages_per_read
+            )?;
+            writeln!(
+                f,
+                "latency     p50 {p50_us:.0} us, p99 {p99_us:.0} us, p99.9 {p999_us:.0} us, max {max_us:.0} us"
+            )?;
+        }
         if let Some(server) = &self.server {
             if let Some(message_ns) = server.message_ns {
                 writeln!(f, "server      {message_ns:.0} ns per delivered message")?;
