@@ -108,7 +108,8 @@ impl<D: Driver> Shard<D> {
         for filter in topics.iter() {
             match multi.find_filter(filter) {
                 None => return Err(error(name, ErrorCode::NotSubscribed, format!("not subscribed to {filter:?}"))),
-                Some(key) if multi.sub(key).order.is_none() => {
+                // In force or not: its command's answer names it.
+                Some(key) if multi.tickets.contains_key(&multi.sub(key).ticket) => {
                     let reason = format!("the subscription to {filter:?} is not confirmed yet");
                     return Err(error(name, ErrorCode::Busy, reason));
                 }
