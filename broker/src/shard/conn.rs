@@ -6,7 +6,7 @@
 //! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
 //! send ([`Extra::is_idle`]).
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use protocol::frame::{Decoder, MessageKind};
 use ring::ConnId;
 
@@ -175,6 +175,13 @@ impl Conn {
         if self.extra.as_ref().is_some_and(|extra| extra.is_idle()) {
             self.extra = None;
         }
+    }
+
+    /// Its own bytes that wait to be sent: they go before any data.
+    pub(crate) fn take_outbox(&mut self) -> Option<Bytes> {
+        let outbox = std::mem::take(&mut self.extra.as_mut()?.outbox).freeze();
+        self.settle();
+        (!outbox.is_empty()).then_some(outbox)
     }
 
     /// Whether bytes of its own wait to be sent.

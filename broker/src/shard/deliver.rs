@@ -93,7 +93,11 @@ impl<D: Driver> Shard<D> {
             self.judge(id, lag_bytes);
             return false;
         }
-        let gather = take_raw(conn, log, &self.links.stats[usize::from(self.id)], &mut self.swept);
+        let data = take_raw(conn, log, &self.links.stats[usize::from(self.id)], &mut self.swept);
+        let gather = match conn.take_outbox() {
+            Some(outbox) => behind(outbox, &data),
+            None => data,
+        };
         self.send(id, gather);
         true
     }
@@ -169,11 +173,9 @@ impl<D: Driver> Shard<D> {
             let ping = self.ping.parts()[0].clone();
             conn.extra().outbox.extend_from_slice(&ping);
         }
-        let outbox = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.outbox).freeze());
-        let outbox = outbox.filter(|outbox| !outbox.is_empty());
+        let outbox = conn.take_outbox();
         let data = if conn.state == State::Open { self.take_data(id) } else { None };
         let conn = self.conns.get(id).expect("found above");
-        conn.settle();
         match (outbox, data) {
             (Some(outbox), Some(data)) => self.send(id, behind(outbox, &data)),
             (Some(outbox), None) => self.send(id, Gather::one(outbox)),
