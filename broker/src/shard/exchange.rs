@@ -156,6 +156,8 @@ impl<D: Driver> Shard<D> {
         while let Some(order) = self.inbox().next_order() {
             match order {
                 Order::Adopt(adopt) => self.adopt(adopt),
+                // Subscribers may be gone already: the answer's end says that it was not published.
+                Order::Publish { topic, .. } if self.drain.is_under_way() => self.links.registry.release(topic),
                 Order::Publish { topic, payload, answer } => self.publish(topic, payload, Origin::Http(answer)),
                 Order::Shutdown => self.begin_drain(),
             }
