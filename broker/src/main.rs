@@ -17,6 +17,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     crash::abort_on_panic();
+    // Refused, it costs memory and nothing else.
+    ring::limits::forgo_huge_pages();
     let config = match Config::from_args(env::args_os()) {
         Ok(config) => config,
         Err(Stop::Shown(text)) => return say(&text),
@@ -30,7 +32,12 @@ fn main() -> ExitCode {
 
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config) -> Result<(), String> {
-    ring::uring::probe().map_err(|error| error.to_string())?;
+    let features = ring::uring::probe().map_err(|error| error.to_string())?;
+    if !features.install {
+        return Err("this kernel cannot hand a ring's socket over to the HTTP server (IORING_OP_FIXED_FD_INSTALL): \
+                    run Linux 6.8 or newer"
+            .to_owned());
+    }
     let (descriptors, _) = ring::limits::raise_descriptors();
     let capacity = capacity(config.connections_max, config.shards, descriptors)?;
     let listeners = ring::listen::group(config.listen, usize::from(config.shards))

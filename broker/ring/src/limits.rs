@@ -1,4 +1,4 @@
-//! The process's resource limits that bound how many connections fit.
+//! What bounds how many connections fit in a process: its resource limits, and the grain of its memory.
 
 /// Raises the soft limit of open descriptors (`RLIMIT_NOFILE`) to the hard one; says both afterwards. The
 /// hard limit stays: only the operator raises that.
@@ -18,6 +18,14 @@ pub fn raise_descriptors() -> (u64, u64) {
 #[must_use]
 pub fn descriptors() -> u64 {
     get(libc::RLIMIT_NOFILE).rlim_cur
+}
+
+/// Has the process use ordinary pages only (prctl(2), `PR_SET_THP_DISABLE`). A connection is some hundred
+/// bytes in many small allocations; with transparent huge pages each first touch would cost 2 MiB. Call
+/// it before anything much is allocated. Returns whether the kernel agreed.
+pub fn forgo_huge_pages() -> bool {
+    // SAFETY: this prctl takes plain numbers and touches no memory of ours.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0 }
 }
 
 /// The soft limit of locked memory, in bytes.

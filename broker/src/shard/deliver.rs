@@ -277,7 +277,7 @@ impl<D: Driver> Shard<D> {
             || conn.flags.has(Flags::PING_DUE)
             || conn.state == State::Closing
             || conn.has_outbox()
-            || conn.multi.as_ref().is_some_and(|multi| !multi.dirty.is_empty());
+            || conn.multi.as_ref().is_some_and(|multi| !multi.dirty.is_empty() || multi.deferred.is_some());
         if waits {
             self.make_ready(id);
         }

@@ -226,6 +226,7 @@ impl<D: Driver> Shard<D> {
     /// What [`Driver::turn`] cannot mend.
     pub fn step(&mut self) -> io::Result<bool> {
         self.now = self.driver.now();
+        self.timers.advance(self.now);
         self.keep_up();
         self.take_orders();
         self.take_deliveries();
@@ -246,6 +247,7 @@ impl<D: Driver> Shard<D> {
         self.inbox().awake();
         turned?;
         self.now = self.driver.now();
+        self.timers.advance(self.now);
         for event in events.drain(..) {
             self.handle(event);
         }

@@ -27,34 +27,40 @@ const SLOTS: u32 = 256;
 pub(crate) struct Timers {
     slots: Vec<Vec<(ConnId, u32)>>,
     /// The tick up to which everything was fired.
-    now: u32,
+    fired: u32,
+    /// The tick that deadlines count from. Ahead of `fired` after a sleep, until what is due was fired.
+    clock: u32,
     origin: Nanos,
 }
 
 impl Timers {
     pub(crate) fn new(now: Nanos) -> Self {
-        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), now: 0, origin: now }
+        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), fired: 0, clock: 0, origin: now }
+    }
+
+    /// Tells the time. Fires nothing: what came in during a sleep is looked at before what was due in it.
+    pub(crate) fn advance(&mut self, now: Nanos) {
+        self.clock = self.tick_at(now);
     }
 
     /// Sets the deadline of `conn` to `after` from now.
     pub(crate) fn set(&mut self, id: ConnId, conn: &mut Conn, after: Duration) {
-        conn.deadline = self.now + ticks(after);
+        conn.deadline = self.clock + ticks(after);
         if conn.deadline < conn.timer {
             self.enter(id, conn);
         }
     }
 
-    /// Takes what is due at `now`: connections whose deadline may have passed. Each must be given to
-    /// [`Timers::fire`].
-    pub(crate) fn due(&mut self, now: Nanos, due: &mut Vec<(ConnId, u32)>) {
-        let target = self.tick_at(now);
+    /// Takes what is due by the time told last: connections whose deadline may have passed. Each must be
+    /// given to [`Timers::fire`].
+    pub(crate) fn due(&mut self, due: &mut Vec<(ConnId, u32)>) {
         // A clock that jumped far ahead needs one round only: every slot has been by then.
-        let rounds = (target - self.now).min(SLOTS);
-        let first = target - rounds;
-        for tick in first + 1..=target {
+        let rounds = (self.clock - self.fired).min(SLOTS);
+        let first = self.clock - rounds;
+        for tick in first + 1..=self.clock {
             due.append(&mut self.slots[(tick % SLOTS) as usize]);
         }
-        self.now = target;
+        self.fired = self.clock;
     }
 
     /// Whether the entry that came due is the connection's valid one and its deadline has passed. If only
@@ -64,7 +70,7 @@ impl Timers {
             return false;
         }
         conn.timer = u32::MAX;
-        if conn.deadline > self.now {
+        if conn.deadline > self.fired {
             self.enter(id, conn);
             return false;
         }
@@ -74,20 +80,20 @@ impl Timers {
     /// When the next entry comes due.
     pub(crate) fn next(&self) -> Option<Nanos> {
         (1..=SLOTS)
-            .map(|ahead| self.now + ahead)
+            .map(|ahead| self.fired + ahead)
             .find(|tick| !self.slots[(tick % SLOTS) as usize].is_empty())
             .map(|tick| self.origin + Nanos::from(tick) * TICK_NANOS)
     }
 
     fn enter(&mut self, id: ConnId, conn: &mut Conn) {
-        let tick = conn.deadline.clamp(self.now + 1, self.now + SLOTS - 1);
+        let tick = conn.deadline.clamp(self.fired + 1, self.fired + SLOTS - 1);
         conn.timer = tick;
         self.slots[(tick % SLOTS) as usize].push((id, tick));
     }
 
     fn tick_at(&self, now: Nanos) -> u32 {
         let tick = now.saturating_sub(self.origin) / TICK_NANOS;
-        u32::try_from(tick).unwrap_or(u32::MAX - SLOTS).max(self.now)
+        u32::try_from(tick).unwrap_or(u32::MAX - SLOTS).max(self.clock)
     }
 }
 
@@ -104,7 +110,8 @@ mod tests {
 
     fn fired(timers: &mut Timers, conn: &mut Conn, now: Duration) -> usize {
         let mut due = Vec::new();
-        timers.due(now.as_nanos() as Nanos, &mut due);
+        timers.advance(now.as_nanos() as Nanos);
+        timers.due(&mut due);
         due.into_iter().filter(|&(id, entry)| timers.fire(id, conn, entry)).count()
     }
 
@@ -129,6 +136,16 @@ mod tests {
         timers.set(ID, &mut conn, Duration::from_secs(1));
         assert_eq!(fired(&mut timers, &mut conn, Duration::from_secs(12)), 1, "moved earlier");
         assert_eq!(fired(&mut timers, &mut conn, Duration::from_secs(30)), 0, "the old entry is stale");
+    }
+
+    #[test]
+    fn a_deadline_set_after_a_long_sleep_counts_from_its_end() {
+        let mut timers = Timers::new(0);
+        let mut conn = Conn::new(0);
+        timers.advance(Duration::from_secs(3600).as_nanos() as Nanos);
+        timers.set(ID, &mut conn, Duration::from_secs(10));
+        assert_eq!(fired(&mut timers, &mut conn, Duration::from_secs(3609)), 0);
+        assert_eq!(fired(&mut timers, &mut conn, Duration::from_secs(3610)), 1);
     }
 
     #[test]

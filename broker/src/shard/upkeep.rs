@@ -13,7 +13,7 @@ use super::{Accepting, Shard};
 impl<D: Driver> Shard<D> {
     pub(super) fn keep_up(&mut self) {
         let mut due = Vec::new();
-        self.timers.due(self.now, &mut due);
+        self.timers.due(&mut due);
         for (id, entry) in due {
             if let Some(conn) = self.conns.get(id)
                 && self.timers.fire(id, conn, entry)
