@@ -44,7 +44,7 @@ impl Plane {
     }
 
     /// Takes the answers that are there.
-    pub(crate) fn answers(&mut self, model: &mut Model, coverage: &mut Coverage) -> Result<(), Violation> {
+    pub(crate) fn answers(&mut self, going_down: bool, model: &mut Model, coverage: &mut Coverage) -> Result<(), Violation> {
         for (id, mut receiver) in std::mem::take(&mut self.waiting) {
             match receiver.try_recv() {
                 Ok(Published { epoch, offset }) => {
@@ -52,6 +52,8 @@ impl Plane {
                     model.acknowledged(id, Position { epoch, offset })?;
                 }
                 Err(TryRecvError::Empty) => self.waiting.push((id, receiver)),
+                // Refused, and said so.
+                Err(TryRecvError::Closed) if going_down => {}
                 Err(TryRecvError::Closed) => {
                     return Err(Violation::new("an HTTP publish is answered", model.describe(id)));
                 }

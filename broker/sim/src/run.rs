@@ -54,6 +54,8 @@ pub(crate) struct Run<'a> {
     pub(crate) round: u64,
     /// Whether clients and the control plane begin anything new.
     pub(crate) busy: bool,
+    /// Whether the shards were told to shut down.
+    pub(crate) going_down: bool,
 }
 
 impl<'a> Run<'a> {
@@ -79,6 +81,7 @@ impl<'a> Run<'a> {
             trace: Trace::new(verbose),
             round: 0,
             busy: true,
+            going_down: false,
             world,
             links,
         }
@@ -172,7 +175,7 @@ impl<'a> Run<'a> {
             self.step(shard)?;
         }
         plane::serve(&self.links, &self.world, &mut self.counted)?;
-        self.plane.answers(&mut self.model, &mut self.counted)?;
+        self.plane.answers(self.going_down, &mut self.model, &mut self.counted)?;
         if self.busy && self.rng.percent(self.params.publish_percent / 2) {
             self.publish_http();
         }

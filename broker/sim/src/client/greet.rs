@@ -54,8 +54,7 @@ impl Client {
         let wrong = |what: &str| Violation::new("a head gets the answer it earns", format!("{name}: {what}: {head:?}"));
         if status == 101 {
             self.wire.input.drain(..end + 4);
-            let granted = matches!(self.role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi);
-            if !granted || !head.contains(ACCEPT) {
+            if !self.wants_upgrade() || !head.contains(ACCEPT) {
                 return Err(wrong("upgraded"));
             }
             if head.contains("ringyard.v1") != (self.role == Role::Multi) {

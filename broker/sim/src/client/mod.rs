@@ -96,13 +96,11 @@ enum Command {
     Bad(&'static str),
 }
 
-/// How a connection ended that the client did not end itself.
+/// A connection ended, and not by the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unexplained {
-    /// End of stream without a close frame.
-    EndOfStream,
-    /// A reset.
-    Reset,
+pub(crate) struct Unexplained {
+    /// Before its head was answered.
+    pub(crate) greeting: bool,
 }
 
 /// See the file's head.
@@ -239,6 +237,11 @@ impl Client {
         if stage.rng.below(100) < 1 && self.wire.reads != Pace::Fast {
             self.wire.reads = stage.rng.pick(&[Pace::Fast, Pace::Never, Pace::Pieces(2000)]);
         }
+    }
+
+    /// Whether its head asks for a WebSocket, in order.
+    fn wants_upgrade(&self) -> bool {
+        matches!(self.role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi)
     }
 
     /// Its role for people.

@@ -81,7 +81,8 @@ impl Client {
                 self.wire.put(&[0x80, 0x80, 1, 2, 3, 4]);
                 1002
             }
-            4 => {
+            // A subscription refuses data of any kind, as soon as it comes.
+            4 if !matches!(self.role, Role::Subscriber(_)) => {
                 self.wire.put_frame(Opcode::Text, b"ab\xff\xfe", rng);
                 1007
             }
@@ -164,21 +165,10 @@ impl Client {
     /// Nothing more will come.
     pub(super) fn on_end(&mut self, end: ClientEnd, stage: &mut Stage<'_>) -> Result<(), Violation> {
         stage.trace.say(|| format!("{} met its end: {end:?} in {:?}, {:?}", self.name(), self.phase, self.parting));
-        let torn = self.wire.input.len();
-        if end == ClientEnd::Reset {
-            stage.coverage.resets += 1;
-        } else if self.phase == Phase::Open && torn > 0 {
-            // An orderly end in the middle of a frame: only an abort does that.
-            self.unexplained = Some(Unexplained::EndOfStream);
-        }
-        match (self.parting, end) {
-            (Parting::None, ClientEnd::EndOfStream) => self.unexplained = Some(Unexplained::EndOfStream),
-            (Parting::None, ClientEnd::Reset) => self.unexplained = Some(Unexplained::Reset),
-            _ => {}
-        }
-        // Closed without a word after a violation or a close frame: something else came first.
-        if self.phase == Phase::Open && matches!(self.parting, Parting::Violation(_) | Parting::Close(_)) {
-            self.unexplained = Some(if end == ClientEnd::Reset { Unexplained::Reset } else { Unexplained::EndOfStream });
+        stage.coverage.resets += u64::from(end == ClientEnd::Reset);
+        // Without a close frame, or the answer to its head or its parting: something else came first.
+        if self.phase == Phase::Head || (self.phase == Phase::Open && self.parting != Parting::HalfClose) {
+            self.unexplained = Some(Unexplained { greeting: self.phase == Phase::Head });
         }
         if self.closed_with == Some(1001) {
             self.phase = Phase::Over;

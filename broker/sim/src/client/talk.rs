@@ -23,7 +23,7 @@ impl Client {
         if !may || self.parting != Parting::None || self.wire.waiting() > WAITING_MAX {
             return;
         }
-        if stage.rng.one_in(200) {
+        if self.wants_upgrade() && stage.rng.one_in(200) {
             let payload = [b'p'; 125];
             let len = stage.rng.below(126);
             self.wire.put_frame(Opcode::Ping, &payload[..len], stage.rng);

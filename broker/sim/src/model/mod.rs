@@ -168,15 +168,13 @@ impl Model {
 
     /// A client begins; it has no subscriptions yet.
     pub fn open(&mut self, name: String) -> StreamId {
-        let now = self.tick();
-        self.streams.push(Stream::new(name, now));
+        self.streams.push(Stream::new(name));
         self.streams.len() - 1
     }
 
     /// A client is about to ask for subscriptions.
     pub fn subscribing(&mut self, stream: StreamId, filters: &[String]) {
-        let now = self.tick();
-        self.streams[stream].subscribing(filters, now);
+        self.streams[stream].subscribing(filters);
     }
 
     /// They are in force, as the client was told.

@@ -45,7 +45,6 @@ pub(super) struct Stream {
     pub(super) name: String,
     /// Something may still be owed to it.
     pub(super) live: bool,
-    opened: Tick,
     subs: BTreeMap<String, Sub>,
     segments: FxHashMap<usize, Segment>,
     seen: FxHashSet<MessageId>,
@@ -55,8 +54,7 @@ pub(super) struct Stream {
 
 #[derive(Debug)]
 enum Sub {
-    /// Asked for at this time.
-    Pending(Tick),
+    Pending,
     Confirmed { epoch: Option<u64> },
 }
 
@@ -68,6 +66,8 @@ struct Segment {
     /// known.
     blurred: bool,
     first_offset: Option<u64>,
+    /// The epoch of the last message, where it is known.
+    epoch: Option<u64>,
     /// The offset that must come next.
     next_offset: Option<u64>,
     last: Option<MessageId>,
@@ -78,11 +78,10 @@ struct Segment {
 }
 
 impl Stream {
-    pub(super) fn new(name: String, now: Tick) -> Self {
+    pub(super) fn new(name: String) -> Self {
         Self {
             name,
             live: true,
-            opened: now,
             subs: BTreeMap::new(),
             segments: FxHashMap::default(),
             seen: FxHashSet::default(),
@@ -92,15 +91,15 @@ impl Stream {
 
     // ---- subscriptions
 
-    pub(super) fn subscribing(&mut self, filters: &[String], now: Tick) {
+    pub(super) fn subscribing(&mut self, filters: &[String]) {
         for filter in filters {
-            self.subs.insert(filter.clone(), Sub::Pending(now));
+            self.subs.insert(filter.clone(), Sub::Pending);
         }
     }
 
     pub(super) fn refused(&mut self, filters: &[String]) {
         for filter in filters {
-            if matches!(self.subs.get(filter), Some(Sub::Pending(_))) {
+            if matches!(self.subs.get(filter), Some(Sub::Pending)) {
                 self.subs.remove(filter);
             }
         }
@@ -140,7 +139,7 @@ impl Stream {
         }
         for confirmed in filters {
             let sub = Sub::Confirmed { epoch: confirmed.position.map(|position| position.epoch) };
-            if !matches!(self.subs.insert(confirmed.filter.clone(), sub), Some(Sub::Pending(_))) {
+            if !matches!(self.subs.insert(confirmed.filter.clone(), sub), Some(Sub::Pending)) {
                 let evidence = format!("{} was told of {:?} unasked", self.name, confirmed.filter);
                 return Err(Violation::new("a subscription is confirmed once", evidence));
             }
@@ -199,13 +198,8 @@ impl Stream {
         }
         let epoch = here.iter().find_map(|sub| match sub {
             Sub::Confirmed { epoch } => *epoch,
-            Sub::Pending(_) => None,
+            Sub::Pending => None,
         });
-        let asked = here.iter().map(|sub| match sub {
-            Sub::Pending(since) => *since,
-            Sub::Confirmed { .. } => 0,
-        });
-        let since = asked.min().unwrap_or(0).max(self.opened);
         if let Some(offset) = arrival.offset {
             self.check_offset(topic, name, offset, epoch)?;
         }
@@ -218,10 +212,6 @@ impl Stream {
         if !self.seen.insert(id) {
             let evidence = format!("{} got {} of {name:?} again", self.name, describe());
             return Err(Violation::new("nothing is doubled", evidence));
-        }
-        if message.acked.is_some_and(|acked| acked < since) {
-            let evidence = format!("{} got {}, which was old when it subscribed", self.name, describe());
-            return Err(Violation::new("a subscription begins where it was confirmed", evidence));
         }
         self.check_publisher(id, topic, message, known)?;
         if let Some(offset) = arrival.offset {
@@ -243,13 +233,13 @@ impl Stream {
         segment.first_offset.get_or_insert(offset);
         if let Some(due) = segment.next_offset {
             // A filter does not keep a topic alive: forgotten, it begins anew.
-            let anew = epoch.is_none() && offset == 1;
+            let anew = offset == 1 && (epoch.is_none() || epoch != segment.epoch);
             if offset != due && !anew {
                 let evidence = format!("{} got offset {offset} of {name:?}, {due} was next", self.name);
                 return Err(Violation::new("offsets are dense", evidence));
             }
         }
-        segment.next_offset = Some(offset + 1);
+        (segment.next_offset, segment.epoch) = (Some(offset + 1), epoch);
         Ok(())
     }
 
