@@ -153,7 +153,8 @@ impl<D: Driver> Shard<D> {
 
     /// Queues a control frame, or an answer, of the connection's own. It goes out before data that waits.
     pub(super) fn queue_frame(&mut self, id: ConnId, opcode: Opcode, payload: &[u8]) {
-        let Some(conn) = self.conns.get(id) else { return };
+        // Behind a close frame nothing follows (§5.5.1).
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
         let outbox = &mut conn.extra().outbox;
         if outbox.len() + payload.len() > self.limits.outbox_bytes_max {
             self.drop_slow(id);

@@ -80,7 +80,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         (log.epoch, log.next_offset) = (epoch, next);
-        for subscriber in std::mem::take(&mut log.waiting) {
+        // One at a time: an answer that finds its outbox full ends the connection, and with the last one the log.
+        while let Some(subscriber) = self.logs[slot as usize].as_mut().and_then(|log| log.waiting.pop()) {
             self.go_live(slot, subscriber);
         }
     }
