@@ -51,7 +51,10 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
         let adopting = self.adopting.remove(&token).expect("a token of ours");
         // With the table full the driver has closed the socket: the client sees that and comes back.
-        let Ok(id) = result else { return };
+        let Ok(id) = result else {
+            self.stats().dropped_adoption.add(1);
+            return;
+        };
         self.stats().adopted.add(1);
         let conn = self.conns.insert(id);
         conn.flags.set(Flags::RECEIVING);

@@ -108,6 +108,8 @@ stats! {
     dropped_reset,
     /// Connections dropped: the control plane's queue was full.
     dropped_handover,
+    /// Connections dropped: no descriptor was free to take them back from the control plane.
+    dropped_adoption,
     /// Connections closed by the client with a close frame or end of stream.
     closed_by_client,
     /// Connections closed because the broker went away (1001).
