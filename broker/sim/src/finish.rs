@@ -125,7 +125,7 @@ impl Run<'_> {
             client.unexplained.is_some_and(|end| !(self.going_down && end.greeting))
         }).collect();
         let causes: u64 = self.links.stats.iter().map(|stats| stats.snapshot()).map(|stats| {
-            stats.dropped_slow + stats.dropped_ping_timeout + stats.dropped_reset + stats.dropped_handover + stats.refused
+            stats.dropped_slow + stats.dropped_ping_timeout + stats.dropped_reset + stats.dropped_handover + stats.dropped_adoption + stats.refused
         }).sum();
         let breaks = self.params.faults.reset.0 > 0 || self.params.faults.send_error.0 > 0;
         if unexplained.len() as u64 > causes && !breaks {
@@ -150,9 +150,12 @@ impl Run<'_> {
         let limits = &self.params.limits;
         let longest = [limits.topic_idle_timeout, limits.close_timeout, limits.handshake_timeout, limits.ping_interval + limits.ping_timeout];
         let seconds: u64 = longest.iter().map(std::time::Duration::as_secs).max().unwrap_or(0);
-        for _ in 0..seconds * 2 + 20 {
-            self.round()?;
-            self.world.advance(1000 * MILLIS);
+        // Those that had found no room come in only now, and may still have something to say.
+        for _ in 0..2 {
+            for _ in 0..seconds * 2 + 20 {
+                self.round()?;
+                self.world.advance(1000 * MILLIS);
+            }
         }
         self.come_to_rest(2 * MILLIS)?;
         self.check_empty()

@@ -94,14 +94,14 @@ impl Params {
             2 => Faults::ROUGH,
             _ => Faults { reset: Chance(rng.range(1, 60) as u16), ..Faults::HARSH },
         };
-        let queues = rng.one_in(12);
-        Self {
+        let queues = rng.one_in(16);
+        let params = Self {
             seed,
             shards,
             clients,
             clients_total: clients + rng.range(0, clients * 2),
             topics,
-            rounds: if queues { 900 } else { rng.range(60, 300) },
+            rounds: rng.range(60, 300),
             limits,
             faults,
             socket_buffer_bytes: rng.pick(&[300, 2_000, 16 << 10, 64 << 10]),
@@ -116,9 +116,33 @@ impl Params {
             sluggish_percent: rng.pick(&[0, 20, 50]),
             churn: rng.pick(&[0, 20, 100]),
             stall: rng.pick(&[0, 50, 300]),
-            stall_max: if queues { 500 } else { rng.range(2, 40) },
+            stall_max: rng.range(2, 40),
             leap: rng.pick(&[0, 0, 30, 100]),
             shutdown: rng.one_in(3),
+        };
+        if queues { params.with_full_queues() } else { params }
+    }
+
+    /// One shard stands still for so long, while all others talk to it, that its queues fill.
+    fn with_full_queues(self) -> Self {
+        Self {
+            shards: self.shards.max(2),
+            clients: self.clients.max(12),
+            clients_total: self.clients_total.max(16),
+            rounds: 700,
+            limits: Limits { lag_bytes_max: 4 << 20, log_bytes_max: 64 << 20, ..self.limits },
+            capacity: 256,
+            payload_bytes_max: 60,
+            huge_one_in: 0,
+            publish_percent: 80,
+            burst_max: 2,
+            hostile_percent: 0,
+            sluggish_percent: 0,
+            churn: 0,
+            stall: 60,
+            stall_max: 600,
+            leap: 0,
+            ..self
         }
     }
 }

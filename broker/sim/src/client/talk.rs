@@ -172,6 +172,10 @@ impl Client {
             let Some(frame) = frame else { return Ok(()) };
             self.hear_frame(&frame, stage)?;
         }
+        if self.closed_with.is_some() && !self.wire.input.is_empty() {
+            let evidence = format!("{}: {}", self.name(), self.wire.input.escape_ascii());
+            return Err(Violation::new("nothing comes behind a close frame", evidence));
+        }
         Ok(())
     }
 

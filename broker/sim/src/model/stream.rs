@@ -111,6 +111,15 @@ impl Stream {
         topics: &[String],
         now: Tick,
     ) -> Result<(), Violation> {
+        // A message does not name its epoch. Where several subscriptions match, it may be one that a filter
+        // still holds from before the topic was forgotten, so that only a subscription alone can tell.
+        let alone = |confirmed: &Confirmed| {
+            self.subs.keys().filter(|filter| matches(filter, &confirmed.filter)).count() == 1
+        };
+        let epochs: Vec<_> = filters
+            .iter()
+            .map(|confirmed| confirmed.position.filter(|_| alone(confirmed)).map(|position| position.epoch))
+            .collect();
         for (index, topic) in topics.iter().enumerate() {
             let mut by = filters.iter().filter(|confirmed| matches(&confirmed.filter, topic)).peekable();
             if by.peek().is_none() {
@@ -137,8 +146,8 @@ impl Stream {
             }
             segment.covered_since.get_or_insert(now);
         }
-        for confirmed in filters {
-            let sub = Sub::Confirmed { epoch: confirmed.position.map(|position| position.epoch) };
+        for (confirmed, epoch) in filters.iter().zip(epochs) {
+            let sub = Sub::Confirmed { epoch };
             if !matches!(self.subs.insert(confirmed.filter.clone(), sub), Some(Sub::Pending)) {
                 let evidence = format!("{} was told of {:?} unasked", self.name, confirmed.filter);
                 return Err(Violation::new("a subscription is confirmed once", evidence));
