@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use loadgen::Report;
-use ring::floor::{self, FloorSetup};
+use ring::floor::{Method, Sender};
 
 use crate::process::{Cores, Server, run_client};
+
+/// Sends in one system call, as many as a turn of the broker has.
+const SENDS_PER_CALL: u32 = 256;
 
 /// `bench floor`.
 #[derive(Args, Clone, Debug)]
@@ -96,19 +99,20 @@ pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
     let mut publisher = accept(&listener)?;
     // Whoever asks for anything else is refused by the kernel.
     drop(listener);
-    let mut setup = FloorSetup { rounds: 1, ..FloorSetup::new(subscribers, Vec::new()) };
+    let mut sender = Sender::new(subscribers, Method::UringDirect, SENDS_PER_CALL)?;
     let counts_from = Instant::now() + Duration::try_from_secs_f64(options.warmup)?;
-    let (mut cpu_ns, mut sends) = (0, 0);
-    while read_frame(&mut publisher, &mut setup.payload)? {
-        let report = floor::run(&setup)?;
-        ensure!(report.short_sends == 0, "a socket was full: the receiver does not keep up");
-        if Instant::now() >= counts_from {
-            cpu_ns += report.cpu_ns;
-            sends += report.sends;
+    let (mut frame, mut warm) = (Vec::new(), false);
+    while read_frame(&mut publisher, &mut frame)? {
+        if !warm && Instant::now() >= counts_from {
+            warm = true;
+            sender.take_report();
         }
+        sender.round(&frame)?;
     }
-    ensure!(sends > 0, "nothing was sent after the warm-up");
-    println!("{}", cpu_ns as f64 / sends as f64);
+    let report = sender.take_report();
+    ensure!(report.short_sends == 0, "a socket was full: the receiver does not keep up");
+    ensure!(warm && report.sends > 0, "nothing was sent after the warm-up");
+    println!("{}", report.cpu_ns_per_send());
     Ok(())
 }
 

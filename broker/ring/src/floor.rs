@@ -8,8 +8,6 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread;
-use std::time::Duration;
 
 use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, opcode, squeue};
@@ -27,42 +25,7 @@ pub enum Method {
     UringDirect,
 }
 
-/// What is measured.
-#[derive(Debug)]
-pub struct FloorSetup {
-    /// Connected stream sockets, whose peers read. Closed at the end.
-    pub sockets: Vec<OwnedFd>,
-    /// What each send carries; at least one byte.
-    pub payload: Vec<u8>,
-    /// Rounds at most.
-    pub rounds: u32,
-    /// No round begins after this.
-    pub duration_ns_max: u64,
-    /// Sleep between the end of a round and the next one.
-    pub pause_ns: u64,
-    /// How the bytes go out.
-    pub method: Method,
-    /// Sends per system call, for io_uring.
-    pub batch: u32,
-}
-
-impl FloorSetup {
-    /// One second of rounds without pauses, with direct descriptors, 256 sends per system call.
-    #[must_use]
-    pub fn new(sockets: Vec<OwnedFd>, payload: Vec<u8>) -> Self {
-        Self {
-            sockets,
-            payload,
-            rounds: u32::MAX,
-            duration_ns_max: 1_000_000_000,
-            pause_ns: 0,
-            method: Method::UringDirect,
-            batch: 256,
-        }
-    }
-}
-
-/// What was measured. Times cover the rounds and their pauses, not the making of the ring.
+/// What was measured. Times cover the rounds, neither what lies between them nor the making of the ring.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct FloorReport {
     /// Rounds done.
@@ -97,53 +60,74 @@ pub fn process_cpu_ns() -> u64 {
     clock::read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-/// Measures on the calling thread.
-///
-/// # Errors
-/// If the ring cannot be made or a send fails.
-///
-/// # Panics
-/// If there is no socket or nothing to send.
-pub fn run(setup: &FloorSetup) -> io::Result<FloorReport> {
-    assert!(!setup.sockets.is_empty() && !setup.payload.is_empty(), "nothing to measure");
-    match setup.method {
-        Method::Send2 => rounds(setup, |report| send2_round(setup, report)),
-        Method::Uring | Method::UringDirect => {
-            let mut sender = UringSender::new(setup)?;
-            rounds(setup, |report| sender.round(setup, report))
-        }
-    }
+/// A bare sender: sockets, a ring, nothing else. Stays on the thread that made it.
+#[derive(Debug)]
+pub struct Sender {
+    sockets: Vec<OwnedFd>,
+    method: Method,
+    ring: Option<Ring>,
+    report: FloorReport,
 }
 
-fn rounds(setup: &FloorSetup, mut round: impl FnMut(&mut FloorReport) -> io::Result<()>) -> io::Result<FloorReport> {
-    let mut report = FloorReport::default();
-    let (wall, cpu) = (clock::monotonic(), thread_cpu_ns());
-    while report.rounds < u64::from(setup.rounds) && clock::monotonic() - wall < setup.duration_ns_max {
-        if report.rounds > 0 && setup.pause_ns > 0 {
-            thread::sleep(Duration::from_nanos(setup.pause_ns));
-        }
-        round(&mut report)?;
-        report.rounds += 1;
+impl Sender {
+    /// A sender to connected stream sockets, whose peers read; `batch` sends go into one system call of
+    /// io_uring.
+    ///
+    /// # Errors
+    /// If the ring cannot be made.
+    ///
+    /// # Panics
+    /// If there is no socket.
+    pub fn new(sockets: Vec<OwnedFd>, method: Method, batch: u32) -> io::Result<Self> {
+        assert!(!sockets.is_empty(), "nobody to send to");
+        let ring = match method {
+            Method::Send2 => None,
+            Method::Uring => Some(Ring::new(&[], batch)?),
+            Method::UringDirect => Some(Ring::new(&sockets, batch)?),
+        };
+        Ok(Self { sockets, method, ring, report: FloorReport::default() })
     }
-    report.cpu_ns = thread_cpu_ns() - cpu;
-    report.wall_ns = clock::monotonic() - wall;
-    Ok(report)
+
+    /// Sends `payload` to every socket, once, and waits until every send is over.
+    ///
+    /// # Errors
+    /// If a send fails.
+    ///
+    /// # Panics
+    /// If there is nothing to send.
+    pub fn round(&mut self, payload: &[u8]) -> io::Result<()> {
+        assert!(!payload.is_empty(), "nothing to send");
+        let (wall, cpu) = (clock::monotonic(), thread_cpu_ns());
+        match &mut self.ring {
+            Some(ring) => ring.round(&self.sockets, self.method, payload, &mut self.report)?,
+            None => send2_round(&self.sockets, payload, &mut self.report)?,
+        }
+        self.report.rounds += 1;
+        self.report.cpu_ns += thread_cpu_ns() - cpu;
+        self.report.wall_ns += clock::monotonic() - wall;
+        Ok(())
+    }
+
+    /// What was measured since it was last asked for.
+    pub fn take_report(&mut self) -> FloorReport {
+        mem::take(&mut self.report)
+    }
 }
 
 const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 
-fn count(setup: &FloorSetup, report: &mut FloorReport, result: i64) -> io::Result<()> {
+fn count(report: &mut FloorReport, len: usize, result: i64) -> io::Result<()> {
     if result <= 0 {
         return Err(io::Error::from_raw_os_error(-result as i32));
     }
     report.sends += 1;
-    report.short_sends += u64::from((result as usize) < setup.payload.len());
+    report.short_sends += u64::from((result as usize) < len);
     Ok(())
 }
 
-fn send2_round(setup: &FloorSetup, report: &mut FloorReport) -> io::Result<()> {
-    for socket in &setup.sockets {
-        let (bytes, len) = (setup.payload.as_ptr().cast(), setup.payload.len());
+fn send2_round(sockets: &[OwnedFd], payload: &[u8], report: &mut FloorReport) -> io::Result<()> {
+    for socket in sockets {
+        let (bytes, len) = (payload.as_ptr().cast(), payload.len());
         // SAFETY: the kernel reads the payload, which lives through the call.
         let sent = unsafe { libc::send(socket.as_raw_fd(), bytes, len, FLAGS) };
         let result = if sent < 0 {
@@ -151,21 +135,27 @@ fn send2_round(setup: &FloorSetup, report: &mut FloorReport) -> io::Result<()> {
         } else {
             sent as i64
         };
-        count(setup, report, result)?;
+        count(report, payload.len(), result)?;
     }
     Ok(())
 }
 
-struct UringSender {
+struct Ring {
     ring: IoUring,
-    /// Named by every send in flight.
+    /// Named by every send in flight; replaced only when there is none.
     payload: Box<[u8]>,
     in_flight: usize,
 }
 
-impl UringSender {
-    fn new(setup: &FloorSetup) -> io::Result<Self> {
-        let batch = setup.batch.clamp(1, 1 << 15).next_power_of_two();
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    fn new(direct: &[OwnedFd], batch: u32) -> io::Result<Self> {
+        let batch = batch.clamp(1, 1 << 15).next_power_of_two();
         let ring = IoUring::builder()
             .setup_clamp()
             .setup_submit_all()
@@ -174,30 +164,38 @@ impl UringSender {
             .setup_defer_taskrun()
             .setup_cqsize(batch.saturating_mul(8))
             .build(batch)?;
-        if setup.method == Method::UringDirect {
-            let fds: Vec<_> = setup.sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        if !direct.is_empty() {
+            let fds: Vec<_> = direct.iter().map(AsRawFd::as_raw_fd).collect();
             ring.submitter().register_files(&fds)?;
         }
-        Ok(Self { ring, payload: setup.payload.as_slice().into(), in_flight: 0 })
+        Ok(Self { ring, payload: Box::default(), in_flight: 0 })
     }
 
-    fn round(&mut self, setup: &FloorSetup, report: &mut FloorReport) -> io::Result<()> {
+    fn round(
+        &mut self,
+        sockets: &[OwnedFd],
+        method: Method,
+        payload: &[u8],
+        report: &mut FloorReport,
+    ) -> io::Result<()> {
+        assert_eq!(self.in_flight, 0, "an earlier round failed half-way");
+        self.payload = payload.into();
         let batch = self.ring.submission().capacity();
-        for (chunk, sockets) in setup.sockets.chunks(batch).enumerate() {
-            for (at, socket) in sockets.iter().enumerate() {
-                let entry = self.entry(setup.method, socket, (chunk * batch + at) as u32);
+        for (chunk, part) in sockets.chunks(batch).enumerate() {
+            for (at, socket) in part.iter().enumerate() {
+                let entry = self.entry(method, socket, (chunk * batch + at) as u32);
                 // SAFETY: the entry names the payload, which is released only when nothing is in flight.
                 unsafe { self.ring.submission().push(&entry) }.expect("the last chunk was submitted");
                 self.in_flight += 1;
             }
             while !self.ring.submission().is_empty() {
                 self.enter(0)?;
-                self.reap(setup, report)?;
+                self.reap(report)?;
             }
         }
         while self.in_flight > 0 {
             self.enter(1)?;
-            self.reap(setup, report)?;
+            self.reap(report)?;
         }
         Ok(())
     }
@@ -220,17 +218,17 @@ impl UringSender {
         }
     }
 
-    fn reap(&mut self, setup: &FloorSetup, report: &mut FloorReport) -> io::Result<()> {
+    fn reap(&mut self, report: &mut FloorReport) -> io::Result<()> {
         let mut outcome = Ok(());
         for entry in self.ring.completion() {
             self.in_flight -= 1;
-            outcome = outcome.and(count(setup, report, i64::from(entry.result())));
+            outcome = outcome.and(count(report, self.payload.len(), i64::from(entry.result())));
         }
         outcome
     }
 }
 
-impl Drop for UringSender {
+impl Drop for Ring {
     fn drop(&mut self) {
         if self.in_flight > 0 {
             // A failed measurement: the kernel may still read the payload until it has torn the ring down.
@@ -252,11 +250,15 @@ mod tests {
             let addr = listener.local_addr().unwrap();
             let mut clients: Vec<_> = (0..10).map(|_| TcpStream::connect(addr).unwrap()).collect();
             let sockets = clients.iter().map(|_| listener.accept().unwrap().0.into()).collect();
-            let setup = FloorSetup { rounds: 7, method, batch: 4, ..FloorSetup::new(sockets, b"tick".to_vec()) };
-            let report = run(&setup).unwrap();
+            let mut sender = Sender::new(sockets, method, 4).unwrap();
+            for _ in 0..7 {
+                sender.round(b"tick").unwrap();
+            }
+            let report = sender.take_report();
             assert_eq!((report.rounds, report.sends, report.short_sends), (7, 70, 0));
             assert!(report.cpu_ns > 0 && report.cpu_ns <= process_cpu_ns());
-            drop(setup);
+            assert_eq!(sender.take_report(), FloorReport::default());
+            drop(sender);
             for client in &mut clients {
                 let mut bytes = Vec::new();
                 client.read_to_end(&mut bytes).unwrap();

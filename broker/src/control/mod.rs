@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::routes::App;
 use self::serve::Server;
@@ -46,6 +46,8 @@ use crate::limits::Limits;
 use crate::shard::link::{Links, Order};
 use crate::topics::registry::ShardId;
 
+/// What shards get beyond the grace period, after which they cut connections themselves.
+const GRACE_MARGIN: Duration = Duration::from_secs(2);
 /// Between two looks at a shard's full queue of orders.
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -72,17 +74,20 @@ pub fn run(links: Arc<Links>, limits: Arc<Limits>, mut shards: Shards, ready: im
 /// Stops accepting, lets requests and shards finish, within the grace period.
 async fn shut_down(app: &App, server: Server, mut shards: Shards, mut signals: Signals) -> Result<(), String> {
     let grace = app.limits().shutdown_grace;
+    let end = Instant::now() + grace;
     app.stop();
     let finish = async {
         for shard in 0..app.shards() {
             order(app.links(), shard, Order::Shutdown).await;
         }
         shards.all_ended().await?;
-        server.idle().await;
+        // Requests that are under way even then are cut, as connections are.
+        let _ = timeout_at(end, server.idle()).await;
         Ok(())
     };
     tokio::select! {
-        finished = timeout(grace, finish) => match finished {
+        // Shards end by themselves when the grace period is over, and cut whoever is left.
+        finished = timeout(grace + GRACE_MARGIN, finish) => match finished {
             Ok(result) => result,
             Err(_) => Err(format!(
                 "the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut"

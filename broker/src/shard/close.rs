@@ -43,7 +43,8 @@ impl<D: Driver> Shard<D> {
     /// The last bytes were sent.
     pub(super) fn shut(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a closing connection");
-        if conn.extra.as_ref().is_some_and(|extra| extra.ended) {
+        // Who has closed as well sends nothing more that a reset could overtake.
+        if conn.flags.has(Flags::PEER_CLOSED) || conn.extra.as_ref().is_some_and(|extra| extra.ended) {
             self.abort(id);
         } else if !conn.flags.has(Flags::SHUT) {
             conn.flags.set(Flags::SHUT);

@@ -69,6 +69,8 @@ flags! {
     STALLED = 11,
     /// In the shard's paused list.
     PAUSE_LISTED = 12,
+    /// The peer's close frame has come: ours is the answer.
+    PEER_CLOSED = 13,
 }
 
 impl Flags {

@@ -74,6 +74,9 @@ impl<D: Driver> Shard<D> {
             Item::Pong(_) => {}
             Item::Close(code, _) => {
                 self.stats().closed_by_client.add(1);
+                if let Some(conn) = self.conns.get(id) {
+                    conn.flags.set(Flags::PEER_CLOSED);
+                }
                 // RFC 6455 §5.5.1: echo the status code.
                 self.close_with(id, code.map_or(close_code::NORMAL.into(), Into::into), "");
             }
