@@ -100,7 +100,6 @@ impl Driver for SimDriver {
         self.with(|host| {
             let Some(live) = host.live(conn) else { return };
             live.closing = true;
-            live.lane.clear();
             host.operations.push_back(Operation::Close(conn));
         });
     }

@@ -199,6 +199,13 @@ impl Host {
                 let live = self.slots[conn.slot as usize].conn.as_mut().expect("a slot is closed once");
                 live.send = None;
                 live.receive = Receive::Idle;
+                for event in live.lane.drain(..) {
+                    // An installed descriptor that nobody is told of is closed.
+                    if let Event::Installed { result: Ok(socket), .. } = event {
+                        net.sockets.remove(&socket.as_raw_fd());
+                        net.link(live.client).installed = false;
+                    }
+                }
                 net.link(live.client).server_close();
                 live.lane.push_back(Event::Closed { conn });
             }
