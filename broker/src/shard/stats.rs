@@ -106,7 +106,7 @@ stats! {
     dropped_violation,
     /// Connections dropped: reset or broken by the peer or the network.
     dropped_reset,
-    /// Connections dropped: the control plane's queue was full.
+    /// Connections dropped: the control plane's queue was full, or the hand-over took too long.
     dropped_handover,
     /// Connections dropped: no descriptor was free to take them back from the control plane.
     dropped_adoption,

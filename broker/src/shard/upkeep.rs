@@ -37,7 +37,11 @@ impl<D: Driver> Shard<D> {
                 self.refuse(id, &Refusal::new(408, "no complete request head in time; see --handshake-timeout"));
             }
             State::Open => self.on_ping_deadline(id),
-            State::HandingOver | State::Closing => self.abort(id),
+            State::HandingOver => {
+                self.stats().dropped_handover.add(1);
+                self.abort(id);
+            }
+            State::Closing => self.abort(id),
             State::Gone => {}
         }
     }
