@@ -90,7 +90,8 @@ impl Run<'_> {
             }
             let waits = !matches!(client.role, Role::Slowloris);
             if client.phase == Phase::Head && waits && self.clients.len() <= self.params.capacity as usize {
-                return Err(Violation::new("every head is answered", client.name()));
+                let evidence = format!("{}: {} bytes to write, {} unread", client.name(), client.wire.waiting(), self.world.client_unread(client.wire.id));
+                return Err(Violation::new("every head is answered", evidence));
             }
         }
         self.accept_half_closed();

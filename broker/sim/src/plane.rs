@@ -10,6 +10,7 @@ use crate::client::Role;
 use crate::model::{MessageId, Model, Position, Violation};
 use crate::payload::{self, Kind};
 use crate::report::Coverage;
+use crate::trace::Trace;
 
 /// The publisher that HTTP requests count as: orders of one topic are carried out in their order.
 const HTTP: usize = usize::MAX;
@@ -69,7 +70,7 @@ impl Plane {
 }
 
 /// Answers requests that were handed over, and hangs up.
-pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage) -> Result<(), Violation> {
+pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage, trace: &Trace) -> Result<(), Violation> {
     while let Some(mut handover) = links.handovers.try_next() {
         handover.read.extend(world.socket_read(&handover.socket, usize::MAX));
         let text = String::from_utf8_lossy(&handover.read);
@@ -80,6 +81,7 @@ pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage) -> Re
             }
         }
         coverage.handed_over += 1;
+        trace.say(|| format!("handed over: {text:?}"));
         world.socket_write(&handover.socket, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         world.socket_close(handover.socket);
     }

@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
             }
             self.step(shard)?;
         }
-        plane::serve(&self.links, &self.world, &mut self.counted)?;
+        plane::serve(&self.links, &self.world, &mut self.counted, &self.trace)?;
         self.plane.answers(self.going_down, &mut self.model, &mut self.counted)?;
         if self.busy && self.rng.percent(self.params.publish_percent / 2) {
             self.publish_http();
