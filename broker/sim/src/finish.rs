@@ -59,7 +59,12 @@ impl Run<'_> {
                 return Ok(());
             }
         }
-        let writing: Vec<_> = self.clients.iter().filter(|client| client.wire.waiting() > 0).map(|client| (client.name(), client.wire.waiting(), client.phase, client.parting)).collect();
+        let writing: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|client| client.wire.waiting() > 0)
+            .map(|client| (client.name(), client.wire.waiting(), client.phase, client.parting))
+            .collect();
         let evidence = format!(
             "not within {ROUNDS_MAX} rounds: network idle {}, HTTP unanswered {}, writing {writing:?}",
             self.world.idle(),
@@ -90,7 +95,12 @@ impl Run<'_> {
             }
             let waits = !matches!(client.role, Role::Slowloris);
             if client.phase == Phase::Head && waits && self.clients.len() <= self.params.capacity as usize {
-                let evidence = format!("{}: {} bytes to write, {} unread", client.name(), client.wire.waiting(), self.world.client_unread(client.wire.id));
+                let evidence = format!(
+                    "{}: {} bytes to write, {} unread",
+                    client.name(),
+                    client.wire.waiting(),
+                    self.world.client_unread(client.wire.id)
+                );
                 return Err(Violation::new("every head is answered", evidence));
             }
         }
@@ -112,7 +122,11 @@ impl Run<'_> {
             return;
         }
         for client in &self.clients {
-            if client.parting == Parting::HalfClose && client.unexplained.is_none() && client.wire.shut && client.wire.waiting() == 0 {
+            if client.parting == Parting::HalfClose
+                && client.unexplained.is_none()
+                && client.wire.shut
+                && client.wire.waiting() == 0
+            {
                 self.counted.half_closes += u64::from(!client.wire.written.is_empty());
                 client.accept_written(&mut self.model);
             }
@@ -121,13 +135,28 @@ impl Run<'_> {
 
     /// Connections that ended without a word, against the causes that the shards counted.
     fn check_unexplained(&self) -> Result<(), Violation> {
-        let unexplained: Vec<_> = self.clients.iter().filter(|client| {
-            // Whom the broker had not greeted before it went down needs no further cause.
-            client.unexplained.is_some_and(|end| !(self.going_down && end.greeting))
-        }).collect();
-        let causes: u64 = self.links.stats.iter().map(|stats| stats.snapshot()).map(|stats| {
-            stats.dropped_slow + stats.dropped_ping_timeout + stats.dropped_reset + stats.dropped_handover + stats.dropped_adoption + stats.refused
-        }).sum();
+        let unexplained: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|client| {
+                // Whom the broker had not greeted before it went down needs no further cause.
+                client.unexplained.is_some_and(|end| !(self.going_down && end.greeting))
+            })
+            .collect();
+        let causes: u64 = self
+            .links
+            .stats
+            .iter()
+            .map(|stats| stats.snapshot())
+            .map(|stats| {
+                stats.dropped_slow
+                    + stats.dropped_ping_timeout
+                    + stats.dropped_reset
+                    + stats.dropped_handover
+                    + stats.dropped_adoption
+                    + stats.refused
+            })
+            .sum();
         let breaks = self.params.faults.reset.0 > 0 || self.params.faults.send_error.0 > 0;
         if unexplained.len() as u64 > causes && !breaks {
             let names: Vec<_> = unexplained.iter().map(|client| client.name()).collect();
@@ -149,7 +178,12 @@ impl Run<'_> {
             }
         }
         let limits = &self.params.limits;
-        let longest = [limits.topic_idle_timeout, limits.close_timeout, limits.handshake_timeout, limits.ping_interval + limits.ping_timeout];
+        let longest = [
+            limits.topic_idle_timeout,
+            limits.close_timeout,
+            limits.handshake_timeout,
+            limits.ping_interval + limits.ping_timeout,
+        ];
         let seconds: u64 = longest.iter().map(std::time::Duration::as_secs).max().unwrap_or(0);
         // Those that had found no room come in only now, and may still have something to say.
         for _ in 0..2 {
@@ -177,7 +211,10 @@ impl Run<'_> {
                 return Err(Violation::new(property, format!("shard {shard}: {gauge} is {value}")));
             }
             if stats.accepted + stats.adopted != stats.closed {
-                let evidence = format!("shard {shard}: {} accepted, {} adopted, {} closed", stats.accepted, stats.adopted, stats.closed);
+                let evidence = format!(
+                    "shard {shard}: {} accepted, {} adopted, {} closed",
+                    stats.accepted, stats.adopted, stats.closed
+                );
                 return Err(Violation::new(property, evidence));
             }
         }

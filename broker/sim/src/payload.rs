@@ -29,14 +29,25 @@ pub fn build(number: u32, kind: Kind, len: usize) -> Vec<u8> {
         Kind::Binary => {
             let mut bytes = format!("~{number}~").into_bytes();
             while bytes.len() < len {
-                bytes.extend_from_slice(&rng.next().to_le_bytes());
+                bytes.extend_from_slice(&rng.draw().to_le_bytes());
             }
             bytes
         }
         Kind::Text => {
             let mut text = format!("~{number}~");
             while text.len() < len {
-                text.push_str(rng.pick(&["plain words ", "\"", "\\", "ü", "\n", "\u{1}", "😀", "/", "</script>", "\u{7f}"]));
+                text.push_str(rng.pick(&[
+                    "plain words ",
+                    "\"",
+                    "\\",
+                    "ü",
+                    "\n",
+                    "\u{1}",
+                    "😀",
+                    "/",
+                    "</script>",
+                    "\u{7f}",
+                ]));
             }
             text.into_bytes()
         }
@@ -45,7 +56,7 @@ pub fn build(number: u32, kind: Kind, len: usize) -> Vec<u8> {
             if len > text.len() {
                 text.push_str(",\"z\":\"");
                 while text.len() < len {
-                    let _ = write!(text, "{:x}\\n", rng.next());
+                    let _ = write!(text, "{:x}\\n", rng.draw());
                 }
                 text.push('"');
             }

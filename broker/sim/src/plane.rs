@@ -45,7 +45,12 @@ impl Plane {
     }
 
     /// Takes the answers that are there.
-    pub(crate) fn answers(&mut self, going_down: bool, model: &mut Model, coverage: &mut Coverage) -> Result<(), Violation> {
+    pub(crate) fn answers(
+        &mut self,
+        going_down: bool,
+        model: &mut Model,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
         for (id, mut receiver) in std::mem::take(&mut self.waiting) {
             match receiver.try_recv() {
                 Ok(Published { epoch, offset }) => {

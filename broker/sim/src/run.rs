@@ -104,7 +104,8 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let role = self.role();
-        let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi) && self.rng.one_in(12);
+        let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi)
+            && self.rng.one_in(12);
         let shard = self.rng.below(self.shards.len());
         let index = self.clients.len();
         let conn = if adopt {

@@ -122,7 +122,13 @@ impl Client {
     /// The broker's close frame.
     pub(super) fn hear_close(&mut self, payload: &[u8], stage: &mut Stage<'_>) -> Result<(), Violation> {
         let code = payload.first_chunk().map_or(1005, |&code| u16::from_be_bytes(code));
-        stage.trace.say(|| format!("{} was closed with {code}: {}", self.name(), String::from_utf8_lossy(&payload[2..])));
+        stage.trace.say(|| {
+            format!(
+                "{} was closed with {code}: {}",
+                self.name(),
+                String::from_utf8_lossy(payload.get(2..).unwrap_or_default())
+            )
+        });
         let due = match self.parting {
             Parting::Violation(due) | Parting::Close(due) => Some(due),
             _ => None,
@@ -150,7 +156,7 @@ impl Client {
         }
         let whole = self.wire.waiting() == 0;
         if self.parting == Parting::None && self.polite && whole {
-            self.wire.put_frame(Opcode::Close, &payload[..2], stage.rng);
+            self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
         }
         if self.parting == Parting::None {
             self.parting = Parting::Gone;

@@ -144,7 +144,9 @@ impl Client {
 
     /// Whether an unsubscribe of `filter` waits for its answer.
     fn is_ending(&self, filter: &String) -> bool {
-        self.commands.values().any(|command| matches!(command, Command::Unsubscribe(filters) if filters.contains(filter)))
+        self.commands
+            .values()
+            .any(|command| matches!(command, Command::Unsubscribe(filters) if filters.contains(filter)))
     }
 
     fn remember(&mut self, command: Command) -> u64 {
@@ -281,7 +283,8 @@ impl Client {
                 stage.coverage.unsubscribed += 1;
                 let topics = &stage.params.topics;
                 let overlaps = |topic: &&String| {
-                    filters.iter().any(|filter| crate::model::matches(filter, topic)) && stage.model.covering(stream, topic) > 1
+                    filters.iter().any(|filter| crate::model::matches(filter, topic))
+                        && stage.model.covering(stream, topic) > 1
                 };
                 stage.coverage.unsubscribed_overlapping += u64::from(topics.iter().find(overlaps).is_some());
                 stage.model.unsubscribed(stream, &filters);

@@ -24,7 +24,13 @@ impl Pace {
         match self {
             Self::Fast => usize::MAX,
             Self::Pieces(max) => rng.range(1, max),
-            Self::Seldom(max) => if rng.one_in(8) { max } else { 0 },
+            Self::Seldom(max) => {
+                if rng.one_in(8) {
+                    max
+                } else {
+                    0
+                }
+            }
             Self::Never => 0,
         }
     }
@@ -82,7 +88,7 @@ impl Wire {
     }
 
     pub(crate) fn put_frame(&mut self, opcode: Opcode, payload: &[u8], rng: &mut Rng) {
-        let mask = (rng.next() as u32).to_le_bytes();
+        let mask = (rng.draw() as u32).to_le_bytes();
         if !self.shut {
             put_client_frame(&mut self.out, opcode, payload, mask);
         }
@@ -100,14 +106,14 @@ impl Wire {
             let mut opcode = opcode;
             while rng.one_in(2) || rest.len() > 100 << 10 {
                 let (part, behind) = rest.split_at(rng.below(rest.len() + 1));
-                let mask = (rng.next() as u32).to_le_bytes();
+                let mask = (rng.draw() as u32).to_le_bytes();
                 put_client_fragment(&mut self.out, false, opcode, part, mask);
                 (rest, opcode) = (behind, Opcode::Continuation);
                 if rng.one_in(3) {
                     self.put_frame(Opcode::Ping, b"between", rng);
                 }
             }
-            put_client_fragment(&mut self.out, true, opcode, rest, (rng.next() as u32).to_le_bytes());
+            put_client_fragment(&mut self.out, true, opcode, rest, (rng.draw() as u32).to_le_bytes());
         } else {
             self.put_frame(opcode, payload, rng);
         }

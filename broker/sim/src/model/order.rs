@@ -46,8 +46,7 @@ impl Orders {
         let step = Step { empties: empties.map(<[Kind]>::to_vec), next };
         let known = self.after.entry(previous).or_insert_with(|| step.clone());
         if known.next != next {
-            let evidence =
-                format!("after ~{previous}~ {who} saw ~{next}~, another subscriber ~{}~", known.next);
+            let evidence = format!("after ~{previous}~ {who} saw ~{next}~, another subscriber ~{}~", known.next);
             return Err(Violation::new(ONE_ORDER, evidence));
         }
         match (&known.empties, step.empties) {

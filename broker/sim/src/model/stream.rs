@@ -105,17 +105,11 @@ impl Stream {
         }
     }
 
-    pub(super) fn confirmed(
-        &mut self,
-        filters: &[Confirmed],
-        topics: &[String],
-        now: Tick,
-    ) -> Result<(), Violation> {
+    pub(super) fn confirmed(&mut self, filters: &[Confirmed], topics: &[String], now: Tick) -> Result<(), Violation> {
         // A message does not name its epoch. Where several subscriptions match, it may be one that a filter
         // still holds from before the topic was forgotten, so that only a subscription alone can tell.
-        let alone = |confirmed: &Confirmed| {
-            self.subs.keys().filter(|filter| matches(filter, &confirmed.filter)).count() == 1
-        };
+        let alone =
+            |confirmed: &Confirmed| self.subs.keys().filter(|filter| matches(filter, &confirmed.filter)).count() == 1;
         let epochs: Vec<_> = filters
             .iter()
             .map(|confirmed| confirmed.position.filter(|_| alone(confirmed)).map(|position| position.epoch))
@@ -162,7 +156,8 @@ impl Stream {
         }
         let Self { segments, subs, .. } = self;
         segments.retain(|&topic, segment| {
-            let mut here = subs.iter().filter(|(filter, _)| matches(filter, &topics[topic])).map(|(_, sub)| sub).peekable();
+            let mut here =
+                subs.iter().filter(|(filter, _)| matches(filter, &topics[topic])).map(|(_, sub)| sub).peekable();
             let pending = here.peek().is_some();
             let covered = here.any(|sub| matches!(sub, Sub::Confirmed { .. }));
             if !covered {
@@ -263,7 +258,10 @@ impl Stream {
         let publisher = message.publisher;
         let before = self.last_of.insert((publisher, topic), message.seq);
         if before.is_some_and(|before| before > message.seq) {
-            let evidence = format!("{} got ~{id}~, number {} of publisher {publisher}, after its number {before:?}", self.name, message.seq);
+            let evidence = format!(
+                "{} got ~{id}~, number {} of publisher {publisher}, after its number {before:?}",
+                self.name, message.seq
+            );
             return Err(Violation::new("a publisher's order is kept", evidence));
         }
         let segment = self.segments.entry(topic).or_default();
