@@ -84,6 +84,8 @@ impl<D: Driver> Shard<D> {
     pub(super) fn establish(&mut self, id: ConnId, purpose: Purpose, response: Option<Vec<u8>>) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.state = State::Open;
+        // The handshake is no sign of life for the WebSocket: its first ping comes after one interval.
+        conn.flags.clear(Flags::ACTIVE);
         self.timers.set(id, conn, self.limits.ping_interval);
         if let Some(response) = response {
             conn.extra().outbox.extend_from_slice(&response);
