@@ -20,9 +20,12 @@ const ROUNDS_MAX: usize = 20_000;
 impl Run<'_> {
     pub(crate) fn finish(&mut self) -> Result<(), Violation> {
         self.stalled.fill(0);
-        if self.params.shutdown {
+        if self.params.shutdown && self.params.seed.is_multiple_of(4) {
+            // Clients that do not read, in a network that goes on failing: it ends in time all the same.
+            self.shut_down(false)
+        } else if self.params.shutdown {
             self.calm_down(self.params.faults.reset.0 > 0 || self.params.faults.send_error.0 > 0);
-            self.shut_down()
+            self.shut_down(true)
         } else {
             self.calm_down(true);
             self.busy = false;
@@ -225,7 +228,7 @@ impl Run<'_> {
     }
 
     /// The broker goes down while clients publish and receive.
-    fn shut_down(&mut self) -> Result<(), Violation> {
+    fn shut_down(&mut self, calm: bool) -> Result<(), Violation> {
         self.counted.shutdowns += 1;
         for _ in 0..20 {
             self.round()?;
@@ -249,6 +252,9 @@ impl Run<'_> {
             }
         }
         let took = self.world.now() - began;
+        if !calm {
+            return Ok(());
+        }
         let (mut stage, clients) = self.stage();
         for _ in 0..10 {
             for client in clients.iter_mut() {

@@ -1,9 +1,9 @@
 //! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
 
-use broker::shard::link::{Adopt, Links, Order, Published, Purpose};
+use broker::shard::link::{Links, Order, Published, Purpose};
 use broker::topics::message::Payload;
 use protocol::v1::PayloadKind;
-use ring::sim::{ClientId, World};
+use ring::sim::World;
 use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};
 
 use crate::client::Role;
@@ -93,16 +93,12 @@ pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage, trace
     Ok(())
 }
 
-/// A socket whose upgrade is answered, for a shard to adopt.
-pub(crate) fn adopt(role: &Role, shard: u16, links: &Links, world: &World, topics: &[String]) -> ClientId {
-    let purpose = match role {
+/// What a client whose upgrade is answered is for.
+pub(crate) fn purpose(role: &Role, topics: &[String]) -> Purpose {
+    match role {
         Role::Subscriber(filter) => Purpose::Subscribe(filter.clone()),
         Role::Publisher(topic) => Purpose::Publish(topics[*topic].clone()),
         Role::Bus(topic) => Purpose::Bus(topics[*topic].clone()),
         _ => Purpose::Multi,
-    };
-    let (client, socket) = world.socket();
-    let order = Order::Adopt(Adopt { socket, purpose, read: Vec::new() });
-    assert!(links.order(shard, order).is_ok(), "thousands of orders wait");
-    client
+    }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use broker::shard::link::Links;
+use broker::shard::link::{Adopt, Links, Order};
 use broker::shard::{Shard, ShardSetup};
 use ring::sim::{SimDriver, World};
 
@@ -108,16 +108,18 @@ impl<'a> Run<'a> {
             && self.rng.one_in(12);
         let shard = self.rng.below(self.shards.len());
         let index = self.clients.len();
-        let conn = if adopt {
-            plane::adopt(&role, shard as u16, &self.links, &self.world, &self.params.topics)
-        } else {
-            self.world.connect(shard)
-        };
-        let (mut stage, _) = self.stage();
         let client = if adopt {
-            Client::adopted(index, conn, role, &mut stage)
+            let (conn, socket) = self.world.socket();
+            let purpose = plane::purpose(&role, &self.params.topics);
+            let mut stage = self.stage().0;
+            let mut client = Client::adopted(index, conn, role, &mut stage);
+            let read = client.first_words(&mut stage);
+            let order = Order::Adopt(Adopt { socket, purpose, read });
+            assert!(self.links.order(shard as u16, order).is_ok(), "thousands of orders wait");
+            client
         } else {
-            Client::connect(index, conn, role, &mut stage)
+            let conn = self.world.connect(shard);
+            Client::connect(index, conn, role, &mut self.stage().0)
         };
         self.trace.say(|| format!("{} comes to shard {shard}, adopted: {adopt}", client.name()));
         self.clients.push(client);

@@ -41,3 +41,48 @@ fn a_seed_replays_to_the_last_byte() {
     let [one, other] = [3, 4].map(|seed| run(&Params::from_seed(seed), false).expect("a seed that passes").trace);
     assert_ne!(one, other, "the trace says something");
 }
+
+/// Seeds that failed before something was put right, each named after what.
+mod regressions {
+    use super::pass;
+
+    #[test]
+    fn a_subscription_is_not_ended_before_its_command_is_answered() {
+        pass(11..12);
+        pass(32..33);
+    }
+
+    #[test]
+    fn the_101_comes_before_any_frame() {
+        pass(6..7);
+        pass(8..9);
+    }
+
+    #[test]
+    fn no_http_publish_is_acknowledged_when_subscribers_are_gone() {
+        pass(3..4);
+        pass(7..8);
+    }
+
+    #[test]
+    fn an_unsubscribe_waits_for_the_send_in_flight_and_no_longer() {
+        pass(93..94);
+        pass(235..236);
+    }
+
+    #[test]
+    fn nothing_follows_a_close_frame() {
+        pass(4..6);
+    }
+
+    #[test]
+    fn an_adoption_that_finds_no_room_is_counted() {
+        pass(36..37);
+        pass(105..106);
+    }
+
+    #[test]
+    fn a_hand_over_cut_short_leaves_no_descriptor() {
+        pass(831..832);
+    }
+}

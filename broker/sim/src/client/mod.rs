@@ -142,6 +142,14 @@ impl Client {
         client
     }
 
+    /// Frames that came with the head, and were read with it by whoever answered that.
+    pub(crate) fn first_words(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
+        if self.eager {
+            self.speak(stage);
+        }
+        self.wire.take_some(stage.model, stage.rng)
+    }
+
     fn new(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
         let rng = &mut *stage.rng;
         let sluggish = rng.percent(stage.params.sluggish_percent);

@@ -133,6 +133,19 @@ impl Wire {
             return 0;
         }
         let taken = world.client_write(self.id, &self.out[..max]);
+        self.went(taken, model);
+        taken
+    }
+
+    /// Takes some of what waits, as if it had been written.
+    pub(crate) fn take_some(&mut self, model: &mut Model, rng: &mut Rng) -> Vec<u8> {
+        let some = self.out[..rng.below(self.out.len() + 1)].to_vec();
+        self.went(some.len(), model);
+        some
+    }
+
+    /// The first `taken` bytes are on their way.
+    fn went(&mut self, taken: usize, model: &mut Model) {
         self.out.drain(..taken);
         self.out_from += taken as u64;
         while let Some(&(from, _, id)) = self.marks.get(self.begun) {
@@ -148,7 +161,6 @@ impl Wire {
             }
             self.written.push(id);
         }
-        taken
     }
 
     /// Gives up what was not written.
