@@ -26,6 +26,8 @@ pub struct Home {
     topics: FxHashMap<TopicId, Topic>,
     /// Filters with wildcards that some shard has joined, with those shards.
     filters: Vec<(TopicRef, Vec<ShardId>)>,
+    /// Counts the changes of `filters`.
+    filters_version: u64,
     /// Topics that nobody has joined, in the order in which they may be forgotten.
     unused: VecDeque<(Nanos, TopicId)>,
     next_epoch: Epoch,
@@ -39,8 +41,11 @@ struct Topic {
     next: Offset,
     /// Shards that joined this very topic.
     joined: Vec<ShardId>,
-    /// `joined` and the shards of matching filters, ascending, each once.
+    /// `joined` and the shards of matching filters, ascending, each once, as of `wanted_version`.
     wanted: Vec<ShardId>,
+    /// The version of the home's filters that `wanted` knows. Brought up to date by the next message, so
+    /// that a filter that comes or goes costs nothing per topic.
+    wanted_version: u64,
     used_at: Nanos,
     /// Whether `unused` has an entry for it.
     may_be_forgotten: bool,
@@ -64,6 +69,7 @@ impl Home {
         Self {
             topics: FxHashMap::default(),
             filters: Vec::new(),
+            filters_version: 0,
             unused: VecDeque::new(),
             next_epoch: epoch_base,
             idle_timeout,
@@ -75,6 +81,10 @@ impl Home {
         let id = topic.id;
         self.enter(topic, now);
         let held = self.topics.get_mut(&id).expect("entered above");
+        if held.wanted_version != self.filters_version {
+            held.wanted = wanted(&held.topic, &held.joined, &self.filters);
+            held.wanted_version = self.filters_version;
+        }
         let offset = held.next;
         held.next += 1;
         let message = Arc::new(Message::new(&held.topic, offset, payload));
@@ -105,6 +115,7 @@ impl Home {
             if let Some(held) = self.topics.get_mut(&id) {
                 remove(&mut held.joined, shard);
                 held.wanted = wanted(&held.topic, &held.joined, &self.filters);
+                held.wanted_version = self.filters_version;
                 self.may_forget(id, now);
             }
         }
@@ -163,7 +174,16 @@ impl Home {
         let epoch = self.next_epoch;
         self.next_epoch += 1;
         let wanted = wanted(&topic, &[], &self.filters);
-        let held = Topic { topic, epoch, next: 1, joined: Vec::new(), wanted, used_at: now, may_be_forgotten: false };
+        let held = Topic {
+            topic,
+            epoch,
+            next: 1,
+            joined: Vec::new(),
+            wanted,
+            wanted_version: self.filters_version,
+            used_at: now,
+            may_be_forgotten: false,
+        };
         self.topics.insert(id, held);
         self.may_forget(id, now);
     }
@@ -179,11 +199,7 @@ impl Home {
     }
 
     fn join_filter(&mut self, filter: TopicRef, shard: ShardId) {
-        for held in self.topics.values_mut() {
-            if protocol::topic::matches(&filter.name, &held.topic.name) {
-                insert(&mut held.wanted, shard);
-            }
-        }
+        self.filters_version += 1;
         match self.filters.iter_mut().find(|(held, _)| held.id == filter.id) {
             Some((_, shards)) => insert(shards, shard),
             None => self.filters.push((filter, vec![shard])),
@@ -197,11 +213,7 @@ impl Home {
             let (gone, _) = self.filters.swap_remove(at);
             registry.release(gone);
         }
-        for held in self.topics.values_mut() {
-            if protocol::topic::matches(&filter.name, &held.topic.name) {
-                held.wanted = wanted(&held.topic, &held.joined, &self.filters);
-            }
-        }
+        self.filters_version += 1;
     }
 }
 
