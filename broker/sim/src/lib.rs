@@ -4,7 +4,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`params`] | what a seed stands for |
-//! | [`mod@run`] | rounds: shards, clients and time take turns |
+//! | `run`   | rounds: shards, clients and time take turns |
 //! | `client/` | simulated clients, good and bad |
 //! | `plane` | the control plane's part |
 //! | `finish` | how a run ends, and what must be true then |

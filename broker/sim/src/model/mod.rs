@@ -4,10 +4,10 @@
 //! in which that happened, and says so when something cannot be:
 //!
 //! - a topic has one order, the same for all: whoever sees `a` and next `b` agrees with everybody else who
-//!   sees either ([`order`]);
-//! - each publisher's messages come in its own order, each once, none left out ([`stream`]);
+//!   sees either (`order`);
+//! - each publisher's messages come in its own order, each once, none left out (`stream`);
 //! - offsets are dense within an epoch, begin where the subscription was confirmed, and belong to the same
-//!   message for every subscriber and in the publisher's acknowledgement ([`order`]);
+//!   message for every subscriber and in the publisher's acknowledgement (`order`);
 //! - whatever was accepted after a subscription was confirmed is owed to it while it lasts
 //!   ([`Model::settle`]);
 //! - payloads arrive as they were sent, text as text, binary as binary.
