@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use super::slots::{
-    CLOSE_QUEUED, CLOSING, INSTALLING, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, SHUTTING,
+    CLOSE_QUEUED, CLOSING, INSTALLED, INSTALLING, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, SHUTTING,
 };
 use super::tag::{self, Kind};
 use super::{Accept, Buf, UringDriver};
@@ -181,6 +181,9 @@ impl UringDriver {
         };
         let slot = self.slots.at(index);
         slot.clear(INSTALLING);
+        if result.is_ok() {
+            slot.set(INSTALLED);
+        }
         let conn = ConnId { slot: index, generation: slot.generation };
         if slot.has(CLOSING) {
             return self.close_if_idle(conn);

@@ -6,7 +6,7 @@ use io_uring::{opcode, squeue};
 use std::os::fd::AsRawFd;
 
 use super::UringDriver;
-use super::slots::{CLOSE_QUEUED, CLOSING, IN_FLIGHT, SHUTDOWN_WANTED, SHUTTING};
+use super::slots::{CLOSE_QUEUED, CLOSING, IN_FLIGHT, INSTALLED, SHUTDOWN_WANTED, SHUTTING};
 use super::tag::{self, Kind};
 use crate::ConnId;
 
@@ -99,7 +99,8 @@ impl UringDriver {
             return;
         }
         slot.set(CLOSE_QUEUED);
-        if !self.features.prompt_close {
+        let installed = slot.has(INSTALLED);
+        if !self.features.prompt_close && !installed {
             // See `Features::prompt_close`. The close runs whatever becomes of the shutdown.
             let shutdown = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_RDWR)
                 .build()

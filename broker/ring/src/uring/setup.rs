@@ -45,7 +45,8 @@ pub struct Features {
     /// `IORING_OP_FIXED_FD_INSTALL` (Linux 6.8). Without it `Driver::install` reports `EOPNOTSUPP`.
     pub install: bool,
     /// A closed direct descriptor is released at once (Linux 6.13). Before, the socket lingers until older
-    /// operations of the ring are over, so the driver shuts it down first: the peer sees the end at once.
+    /// operations of the ring are over, so the driver shuts it down first: the peer sees the end at once. An
+    /// installed socket is left alone; whoever has its descriptor ends it.
     pub prompt_close: bool,
 }
 

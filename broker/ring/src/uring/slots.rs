@@ -31,6 +31,8 @@ pub(super) const INSTALLING: u32 = 1 << 6;
 pub(super) const CLOSING: u32 = 1 << 7;
 /// The close operation is in flight, and it is the only one.
 pub(super) const CLOSE_QUEUED: u32 = 1 << 8;
+/// The socket has an ordinary descriptor as well, and lives on with that.
+pub(super) const INSTALLED: u32 = 1 << 9;
 /// Any of the operations that a close has to wait for.
 pub(super) const IN_FLIGHT: u32 = RECEIVING | SENDING | SHUTTING | INSTALLING;
 

@@ -54,6 +54,30 @@ fn a_close_on_an_older_kernel_shuts_down_first() {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
+/// Before Linux 6.13 a close shuts down first; the descriptor that was made of the socket must not notice.
+#[test]
+fn a_close_on_an_older_kernel_leaves_an_installed_socket_alone() {
+    let (mut driver, addr) = driver(Setup { capacity: 4, ..Setup::default() });
+    driver.features.prompt_close = false;
+    let mut client = TcpStream::connect(addr).unwrap();
+    let conn = accepted(&mut driver, 1)[0];
+    driver.install(conn);
+    let socket = collect(&mut driver, 1, |_, event| match event {
+        Event::Installed { result, .. } => Some(result.unwrap()),
+        _ => None,
+    });
+    driver.close(conn);
+    collect(&mut driver, 1, |_, event| matches!(event, Event::Closed { .. }).then_some(()));
+    let mut socket = TcpStream::from(socket.into_iter().next().unwrap());
+    client.write_all(b"GET").unwrap();
+    socket.set_nonblocking(false).unwrap();
+    let mut bytes = [0; 3];
+    socket.read_exact(&mut bytes).unwrap();
+    socket.write_all(b"200").unwrap();
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"200");
+}
+
 #[test]
 fn without_the_operation_install_says_so() {
     let (mut driver, addr) = driver(Setup::default());
