@@ -2,7 +2,7 @@
 //!
 //! What goes to another shard is gathered for a turn and pushed as one batch with one wake-up. A full
 //! queue keeps the batch here and makes the shard congested: its publishers wait ([`Shard::is_congested`])
-//! and, as a home, it takes no requests. See [`super::link`] for why that cannot lock up.
+//! and, if it is deliveries that wait, it takes no requests. See [`super::link`] for why that cannot lock up.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ring::Driver;
 
 use super::conn::LogSlot;
 use super::link::{Delivery, Order, Origin, Published, Request};
-use super::{Outbound, Shard};
+use super::{Backlog, Outbound, Shard};
 use crate::topics::home::Sequenced;
 use crate::topics::message::{Message, Payload};
 use crate::topics::registry::{ShardId, TopicId, TopicRef};
@@ -181,7 +181,8 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn take_requests(&mut self) {
         for _ in 0..BATCHES_PER_TURN {
-            if self.is_congested() {
+            // Requests of its own that wait for other homes do not count: those homes may wait for this one.
+            if self.congested_logs > 0 || self.outbound.delivery_backlog.is_full() {
                 return;
             }
             let Some(batch) = self.inbox().requests.pop() else { return };
@@ -198,8 +199,11 @@ impl<D: Driver> Shard<D> {
         waiting.retain(|&shard| !outbound.flush(shard, &links.inboxes[usize::from(shard)]));
         links.stats[usize::from(self.id)].queues_full.add(waiting.len() as u64);
         outbound.waiting = waiting;
-        if outbound.waiting.is_empty() {
-            (outbound.items, outbound.bytes) = (0, 0);
+        if outbound.waiting.is_empty() || !outbound.holds_requests() {
+            outbound.request_backlog = Backlog::default();
+        }
+        if outbound.waiting.is_empty() || !outbound.holds_deliveries() {
+            outbound.delivery_backlog = Backlog::default();
         }
     }
 }
@@ -210,29 +214,30 @@ impl Outbound {
             requests: (0..shards).map(|_| Vec::new()).collect(),
             deliveries: (0..shards).map(|_| Vec::new()).collect(),
             waiting: Vec::new(),
-            items: 0,
-            bytes: 0,
+            request_backlog: Backlog::default(),
+            delivery_backlog: Backlog::default(),
         }
     }
 
     fn request(&mut self, shard: ShardId, request: Request) {
+        self.request_backlog.items += 1;
         if let Request::Publish { payload, .. } = &request {
-            self.bytes += payload.payload_len() as u64;
+            self.request_backlog.bytes += payload.payload_len() as u64;
         }
         self.wait(shard);
         self.requests[usize::from(shard)].push(request);
     }
 
     fn delivery(&mut self, shard: ShardId, delivery: Delivery) {
+        self.delivery_backlog.items += 1;
         if let Delivery::Message(message) = &delivery {
-            self.bytes += message.weight();
+            self.delivery_backlog.bytes += message.weight();
         }
         self.wait(shard);
         self.deliveries[usize::from(shard)].push(delivery);
     }
 
     fn wait(&mut self, shard: ShardId) {
-        self.items += 1;
         let at = usize::from(shard);
         if self.requests[at].is_empty() && self.deliveries[at].is_empty() {
             self.waiting.push(shard);
@@ -262,7 +267,7 @@ impl Outbound {
     }
 
     fn is_full(&self) -> bool {
-        self.items > OUTBOUND_ITEMS_MAX || self.bytes > OUTBOUND_BYTES_MAX
+        self.request_backlog.is_full() || self.delivery_backlog.is_full()
     }
 
     /// Whether a request has not been pushed yet.
@@ -273,5 +278,62 @@ impl Outbound {
     /// Whether a delivery has not been pushed yet.
     pub(super) fn holds_deliveries(&self) -> bool {
         self.deliveries.iter().any(|batch| !batch.is_empty())
+    }
+}
+
+impl Backlog {
+    fn is_full(&self) -> bool {
+        self.items > OUTBOUND_ITEMS_MAX || self.bytes > OUTBOUND_BYTES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::v1::PayloadKind;
+    use ring::sim::{Faults, SimDriver, World};
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::shard::ShardSetup;
+    use crate::shard::link::Links;
+
+    fn publish(topic: &TopicRef) -> Request {
+        let payload = Payload::copy_of(PayloadKind::Text, b"x");
+        Request::Publish { topic: Arc::clone(topic), payload, origin: Origin::Silent }
+    }
+
+    /// Two shards whose queues of requests are full, and that have more for each other than publishers may
+    /// add to: each goes on as a home, or neither would ever.
+    #[test]
+    fn full_queues_of_requests_both_ways_do_not_lock_up() {
+        let world = World::new(1, Faults::default());
+        let links = Arc::new(Links::new(2, 1, 1));
+        let limits = Arc::new(Limits::default());
+        let shard = |id| {
+            let setup = ShardSetup { id, links: Arc::clone(&links), limits: Arc::clone(&limits) };
+            Shard::new(world.driver(4, 4, 64), setup)
+        };
+        let mut shards: Vec<Shard<SimDriver>> = vec![shard(0), shard(1)];
+        let homed_at = |home| {
+            let mut topics = (0..).map(|n: u32| links.registry.resolve(&format!("t{n}")));
+            topics.find(|topic| topic.home == home).expect("names are many")
+        };
+        let topics = [homed_at(0), homed_at(1)];
+        for (shard, topic) in shards.iter_mut().zip(topics.iter().rev()) {
+            let inbox = &links.inboxes[usize::from(topic.home)];
+            while inbox.requests.push(vec![publish(topic)]).is_ok() {}
+            while !shard.outbound.is_full() {
+                shard.request(topic.home, publish(topic));
+            }
+        }
+        for _ in 0..100 {
+            for shard in &mut shards {
+                shard.step().unwrap();
+            }
+        }
+        for shard in &shards {
+            assert!(!shard.outbound.holds_requests() && shard.inbox().requests.is_empty());
+            assert!(!shard.is_congested());
+        }
     }
 }

@@ -4,12 +4,13 @@
 //!
 //! | queue | carries | when it is full |
 //! | --- | --- | --- |
-//! | `requests` | publishes, joins and leaves for topics whose home this shard is | the sender keeps its batch and pauses its publishers |
+//! | `requests` | publishes, joins and leaves for topics whose home this shard is | the sender keeps its batch and pauses its publishers, nothing else |
 //! | `deliveries` | sequenced messages and answers from homes | the home keeps its batch and takes no further requests |
 //! | `orders` | adopted sockets, HTTP publishes, shutdown | the control plane waits |
 //!
 //! A shard takes deliveries without waiting for anybody but its own sweep, which never waits for a
-//! socket. So deliveries always drain, therefore requests always drain: no cycle of waiting shards.
+//! socket. So deliveries always drain. It takes requests while its own deliveries do not back up, whatever
+//! requests of its own wait elsewhere. Therefore requests always drain: no cycle of waiting shards.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};

@@ -149,7 +149,15 @@ struct Outbound {
     deliveries: Vec<Vec<Delivery>>,
     /// Shards for which either has something, each once.
     waiting: Vec<ShardId>,
-    /// Items and payload bytes in all of them.
+    /// What waits in `requests`. Beyond a limit publishers wait, but nobody else does: see `link`.
+    request_backlog: Backlog,
+    /// What waits in `deliveries`. Beyond a limit no requests are taken either.
+    delivery_backlog: Backlog,
+}
+
+/// Items and payload bytes that wait for other shards.
+#[derive(Default)]
+struct Backlog {
     items: usize,
     bytes: u64,
 }
