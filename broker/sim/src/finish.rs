@@ -53,9 +53,8 @@ impl Run<'_> {
         let room = self.clients.len() <= self.params.capacity as usize;
         for _ in 0..ROUNDS_MAX {
             let mut active = self.round()?;
-            if !room {
-                active &= self.clients.iter().any(|client| client.phase != Phase::Head && client.wire.waiting() > 0);
-            }
+            active |=
+                self.clients.iter().any(|client| client.wire.waiting() > 0 && (room || client.phase != Phase::Head));
             self.world.advance(nanos_per_round);
             quiet = if active || !self.world.idle() || self.plane.unanswered() > 0 { 0 } else { quiet + 1 };
             if quiet > REST {
@@ -93,7 +92,13 @@ impl Run<'_> {
         for client in &self.clients {
             let broke = matches!(client.parting, Parting::Violation(_) | Parting::Close(_));
             if client.phase == Phase::Open && broke {
-                let evidence = format!("{} is still open after {:?}", client.name(), client.parting);
+                let evidence = format!(
+                    "{} is still open after {:?}, {} bytes to write, {} unread",
+                    client.name(),
+                    client.parting,
+                    client.wire.waiting(),
+                    self.world.client_unread(client.wire.id)
+                );
                 return Err(Violation::new("who breaks a rule or says goodbye is closed", evidence));
             }
             let waits = !matches!(client.role, Role::Slowloris);

@@ -29,6 +29,9 @@ const MILLIS: u64 = 1_000_000;
 pub fn run(params: &Params, verbose: bool) -> Result<Outcome, Failure> {
     let mut run = Run::new(params, verbose);
     let result = run.whole();
+    for (shard, stats) in run.links.stats.iter().enumerate() {
+        run.trace.say(|| format!("shard {shard} counted {:?}", stats.snapshot()));
+    }
     let coverage = run.coverage();
     match result {
         Ok(()) => Ok(Outcome { trace: run.trace.value(), coverage }),

@@ -213,7 +213,7 @@ impl Client {
             stage.world.client_half_close(self.wire.id);
         }
         stage.trace.event(self.index as u64, 16 + went as u64);
-        Ok(came > 0 || went > 0 || self.wire.waiting() > 0)
+        Ok(came > 0 || went > 0)
     }
 
     /// From now on it reads and writes at once, and answers.

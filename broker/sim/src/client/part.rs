@@ -172,8 +172,11 @@ impl Client {
     pub(super) fn on_end(&mut self, end: ClientEnd, stage: &mut Stage<'_>) -> Result<(), Violation> {
         stage.trace.say(|| format!("{} met its end: {end:?} in {:?}, {:?}", self.name(), self.phase, self.parting));
         stage.coverage.resets += u64::from(end == ClientEnd::Reset);
-        // Without a close frame, or the answer to its head or its parting: something else came first.
-        if self.phase == Phase::Head || (self.phase == Phase::Open && self.parting != Parting::HalfClose) {
+        // Without a close frame, or the answer to its head or its parting: something else came first. A close
+        // frame that finds no way out in time, because the clock leapt, is one of those, and not counted again.
+        let parted = matches!(self.parting, Parting::Violation(_) | Parting::Close(_)) && stage.params.leap > 0;
+        let open = self.phase == Phase::Open && self.parting != Parting::HalfClose && !parted;
+        if self.phase == Phase::Head || open {
             self.unexplained = Some(Unexplained { greeting: self.phase == Phase::Head });
         }
         if self.closed_with == Some(1001) {
