@@ -194,10 +194,15 @@ impl Run<'_> {
         ];
         let seconds: u64 = longest.iter().map(std::time::Duration::as_secs).max().unwrap_or(0);
         // Those that had found no room come in only now, and may still have something to say.
-        for _ in 0..2 {
+        let accepted = |run: &Self| run.links.stats.iter().map(|stats| stats.accepted.get()).sum::<u64>();
+        loop {
+            let before = accepted(self);
             for _ in 0..seconds * 2 + 20 {
                 self.round()?;
                 self.world.advance(1000 * MILLIS);
+            }
+            if accepted(self) == before {
+                break;
             }
         }
         self.come_to_rest(2 * MILLIS)?;
