@@ -159,7 +159,8 @@ impl<D: Driver> Shard<D> {
         // Behind a close frame nothing follows (§5.5.1).
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
         let outbox = &mut conn.extra().outbox;
-        if outbox.len() + payload.len() > self.limits.outbox_bytes_max {
+        // One answer alone is never too long: the confirmation of many topics must get through.
+        if !outbox.is_empty() && outbox.len() + payload.len() > self.limits.outbox_bytes_max {
             self.drop_slow(id);
             return;
         }

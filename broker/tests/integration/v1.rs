@@ -186,3 +186,15 @@ async fn binary_commands_are_refused() {
     client.send(Message::binary(&b"{}"[..])).await;
     assert_eq!(client.close_code().await, 1003);
 }
+
+/// The confirmation is longer than answers to a client that does not read may be.
+#[tokio::test]
+async fn a_command_with_the_most_and_longest_topics_is_confirmed() {
+    let broker = Broker::start(&[]);
+    let mut client = open_v1(broker.address).await;
+    let topics: Vec<String> = (0..1024).map(|at| format!("{at:0>255}")).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    client.subscribe(&topics).await;
+    let offset = post(broker.address, topics[1023], b"one").await;
+    assert_eq!(client.json().await["offset"], offset);
+}
