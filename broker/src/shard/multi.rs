@@ -102,12 +102,14 @@ impl Multi {
     /// A subscription's log is joined: from now on it counts in deciding who sends what.
     pub(crate) fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>) {
         let filter = self.sub(key).filter.clone();
+        // Two topics without wildcards, which have a position, cannot overlap: they differ.
+        let wildcard = position.is_none();
         self.overlapping = self.overlapping
-            || self
-                .subs
-                .iter()
-                .flatten()
-                .any(|other| other.order.is_some() && protocol::topic::overlap(&other.filter, &filter));
+            || self.subs.iter().flatten().any(|other| {
+                other.order.is_some()
+                    && (wildcard || other.position.is_none())
+                    && protocol::topic::overlap(&other.filter, &filter)
+            });
         let order = self.next_order;
         self.next_order += 1;
         let sub = self.sub_mut(key);
@@ -157,13 +159,11 @@ impl Multi {
         (0..self.subs.len() as u32).filter(|&key| self.subs[key as usize].is_some()).collect()
     }
 
-    /// Whether another subscription than `key` sends messages of `topic`.
-    pub(crate) fn sent_by_another(&self, key: u32, topic: &str) -> bool {
-        let order = self.sub(key).order;
-        self.subs
-            .iter()
-            .flatten()
-            .any(|other| other.order.is_some() && other.order < order && protocol::topic::matches(&other.filter, topic))
+    /// The subscription that sends messages of `topic`.
+    pub(crate) fn sender_of(&self, topic: &str) -> Option<u32> {
+        let live = (0..).zip(&self.subs).filter_map(|(key, sub)| Some((sub.as_ref()?.order?, key, sub.as_ref()?)));
+        let matching = live.filter(|(_, _, sub)| protocol::topic::matches(&sub.filter, topic));
+        matching.min_by_key(|&(order, ..)| order).map(|(_, key, _)| key)
     }
 }
 
@@ -180,11 +180,11 @@ mod tests {
         assert!(!multi.overlapping);
         multi.go_live(wide, 0, 0, None);
         assert!(multi.overlapping);
-        assert!(multi.sent_by_another(wide, "a/b"), "the exact one went live first");
-        assert!(!multi.sent_by_another(exact, "a/b"));
-        assert!(!multi.sent_by_another(wide, "a/c"));
+        assert_eq!(multi.sender_of("a/b"), Some(exact), "the exact one went live first");
+        assert_eq!(multi.sender_of("a/c"), Some(wide));
+        assert_eq!(multi.sender_of("b"), None);
         multi.remove(exact);
-        assert!(!multi.sent_by_another(wide, "a/b"));
+        assert_eq!(multi.sender_of("a/b"), Some(wide));
     }
 
     #[test]
