@@ -62,6 +62,9 @@ impl<D: Driver> Shard<D> {
         self.establish(id, adopting.purpose, None);
         let mut read = adopting.read;
         self.take_input(id, &mut read);
+        if self.drain.is_closing() {
+            self.close_for_shutdown(id);
+        }
     }
 
     pub(super) fn on_receive_ended(&mut self, id: ConnId, end: ReceiveEnd) {

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use protocol::frame::close_code;
-use ring::{Driver, Nanos};
+use ring::{ConnId, Driver, Nanos};
 
 use super::conn::State;
 use super::{Accepting, Shard, nanos};
@@ -40,6 +40,11 @@ enum Phase {
 impl Drain {
     pub(super) fn is_under_way(&self) -> bool {
         self.phase != Phase::Running
+    }
+
+    /// Whether every connection was told already.
+    pub(super) fn is_closing(&self) -> bool {
+        self.phase == Phase::Close
     }
 }
 
@@ -113,10 +118,7 @@ impl<D: Driver> Shard<D> {
         for id in self.conns.ids() {
             let state = self.conns.get(id).map(|conn| conn.state);
             match state {
-                Some(State::Open) => {
-                    self.stats().closed_shutdown.add(1);
-                    self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down");
-                }
+                Some(State::Open) => self.close_for_shutdown(id),
                 Some(State::Handshake) => {
                     self.refuse(id, &protocol::head::Refusal::new(503, "the broker is shutting down"));
                 }
@@ -124,5 +126,59 @@ impl<D: Driver> Shard<D> {
             }
         }
         self.flush_ready();
+    }
+
+    pub(super) fn close_for_shutdown(&mut self, id: ConnId) {
+        if self.conns.get(id).is_some_and(|conn| conn.state == State::Open) {
+            self.stats().closed_shutdown.add(1);
+            self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ring::sim::{Faults, SimDriver, World};
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::shard::ShardSetup;
+    use crate::shard::link::{Adopt, Links, Order, Purpose};
+
+    fn shard(world: &World) -> (Shard<SimDriver>, Arc<Links>) {
+        let links = Arc::new(Links::new(1, 1, 1));
+        let setup = ShardSetup { id: 0, links: Arc::clone(&links), limits: Arc::new(Limits::default()) };
+        (Shard::new(world.driver(4, 4, 64), setup), links)
+    }
+
+    #[test]
+    fn paused_publishers_do_not_keep_a_shutdown_awake() {
+        let (mut shard, _) = shard(&World::new(1, Faults::default()));
+        shard.paused.push_back(ConnId { slot: 0, generation: 0 });
+        assert_eq!(shard.wait_until(), None, "there is somebody to resume");
+        shard.begin_drain();
+        assert!(shard.wait_until().is_some(), "nobody is resumed any more");
+    }
+
+    #[test]
+    fn a_socket_adopted_when_all_were_told_is_told_as_well() {
+        let world = World::new(1, Faults::default());
+        let (mut shard, links) = shard(&world);
+        let _silent = world.connect(0);
+        shard.step().unwrap();
+        links.order(0, Order::Shutdown).unwrap();
+        while !shard.drain.is_closing() {
+            assert!(shard.step().unwrap());
+        }
+        let (late, socket) = world.socket();
+        let adopt = Adopt { socket, purpose: Purpose::Subscribe("t".to_owned()), read: Vec::new() };
+        links.order(0, Order::Adopt(adopt)).unwrap();
+        for _ in 0..5 {
+            assert!(shard.step().unwrap());
+        }
+        let told = world.client_read(late, 64);
+        assert_eq!(told.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{told:?}");
     }
 }

@@ -283,7 +283,7 @@ impl<D: Driver> Shard<D> {
             || !self.ready.is_empty()
             || !self.moved.is_empty()
             || !self.swept.is_empty()
-            || (!self.paused.is_empty() && !self.is_congested())
+            || (!self.paused.is_empty() && !self.is_congested() && !self.drain.is_under_way())
         {
             return None;
         }
