@@ -14,9 +14,7 @@ mod utf8;
 
 pub use close_code::CloseCode;
 pub use decode::{Decoder, Item};
-pub use encode::{
-    HEADER_MAX, put_client_fragment, put_client_frame, put_close, put_frame, server_header,
-};
+pub use encode::{HEADER_MAX, put_client_fragment, put_client_frame, put_close, put_frame, server_header};
 pub use mask::unmask;
 
 /// The longest payload of a control frame, in bytes (RFC 6455 §5.5).
@@ -97,10 +95,7 @@ pub struct ControlPayload {
 }
 
 impl ControlPayload {
-    const EMPTY: Self = Self {
-        len: 0,
-        bytes: [0; CONTROL_LEN_MAX],
-    };
+    const EMPTY: Self = Self { len: 0, bytes: [0; CONTROL_LEN_MAX] };
 
     /// The payload.
     #[must_use]
@@ -150,28 +145,16 @@ pub struct Violation {
 
 impl Violation {
     const fn protocol(reason: &'static str) -> Self {
-        Self {
-            code: close_code::PROTOCOL_ERROR,
-            reason,
-        }
+        Self { code: close_code::PROTOCOL_ERROR, reason }
     }
 
     const fn too_big(reason: &'static str) -> Self {
-        Self {
-            code: close_code::TOO_BIG,
-            reason,
-        }
+        Self { code: close_code::TOO_BIG, reason }
     }
 
-    const BAD_TEXT: Self = Self {
-        code: close_code::INVALID_PAYLOAD,
-        reason: "a text message is not valid UTF-8",
-    };
+    const BAD_TEXT: Self = Self { code: close_code::INVALID_PAYLOAD, reason: "a text message is not valid UTF-8" };
 
-    const BAD_REASON: Self = Self {
-        code: close_code::INVALID_PAYLOAD,
-        reason: "a close reason is not valid UTF-8",
-    };
+    const BAD_REASON: Self = Self { code: close_code::INVALID_PAYLOAD, reason: "a close reason is not valid UTF-8" };
 }
 
 impl std::fmt::Display for Violation {

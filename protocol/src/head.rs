@@ -45,11 +45,7 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self {
-            head_bytes_max: 8192,
-            headers_max: 64,
-            topic_len_max: TOPIC_LEN_MAX_DEFAULT,
-        }
+        Self { head_bytes_max: 8192, headers_max: 64, topic_len_max: TOPIC_LEN_MAX_DEFAULT }
     }
 }
 
@@ -88,10 +84,7 @@ pub struct Upgrade<'a> {
 pub fn parse<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Head<'a>, Refusal> {
     // A TLS record of type handshake (RFC 8446 §5.1); no method begins with a control character.
     if bytes.first() == Some(&0x16) {
-        return Err(Refusal::new(
-            400,
-            "This port speaks plain HTTP, but the client began with TLS.",
-        ));
+        return Err(Refusal::new(400, "This port speaks plain HTTP, but the client began with TLS."));
     }
     let window = &bytes[..bytes.len().min(limits.head_bytes_max)];
     let mut headers = [EMPTY_HEADER; HEADERS_CEILING];
@@ -105,13 +98,9 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Head<'a>, Refus
     check_line_ends(head)?;
     match status {
         Status::Partial if bytes.len() < limits.head_bytes_max => Ok(Head::Partial),
-        Status::Partial => Err(Refusal::new(
-            431,
-            format!(
-                "The request head is longer than {} bytes.",
-                limits.head_bytes_max
-            ),
-        )),
+        Status::Partial => {
+            Err(Refusal::new(431, format!("The request head is longer than {} bytes.", limits.head_bytes_max)))
+        }
         Status::Complete(head_len) => interpret(&request, head_len, limits),
     }
 }
@@ -120,11 +109,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Head<'a>, Refus
 #[must_use]
 pub fn accept_key(key: &[u8]) -> [u8; 28] {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let digest: [u8; 20] = Sha1::new()
-        .chain_update(key)
-        .chain_update(GUID)
-        .finalize()
-        .into();
+    let digest: [u8; 20] = Sha1::new().chain_update(key).chain_update(GUID).finalize().into();
     let mut accept = [0; 28];
     // 20 bytes always fill exactly 28 characters.
     let written = BASE64.encode_slice(digest, &mut accept);
@@ -146,10 +131,7 @@ fn check_line_ends(head: &[u8]) -> Result<(), Refusal> {
     let mut before = 0;
     for &byte in head {
         if byte == b'\n' && before != b'\r' {
-            return Err(Refusal::new(
-                400,
-                "A line of the request head ends in LF without CR.",
-            ));
+            return Err(Refusal::new(400, "A line of the request head ends in LF without CR."));
         }
         before = byte;
     }
@@ -159,10 +141,9 @@ fn check_line_ends(head: &[u8]) -> Result<(), Refusal> {
 fn malformed(error: Error) -> Refusal {
     match error {
         Error::TooManyHeaders => Refusal::new(431, "The request has too many header fields."),
-        Error::HeaderName => Refusal::new(
-            400,
-            "The request has a malformed header name, a space before a colon, or a folded line.",
-        ),
+        Error::HeaderName => {
+            Refusal::new(400, "The request has a malformed header name, a space before a colon, or a folded line.")
+        }
         Error::HeaderValue => Refusal::new(400, "The request has a malformed header value."),
         Error::Version => Refusal::new(400, "The request is neither HTTP/1.1 nor HTTP/1.0."),
         Error::Token | Error::NewLine | Error::Status => {
@@ -172,11 +153,7 @@ fn malformed(error: Error) -> Refusal {
 }
 
 /// Judges a complete head.
-fn interpret<'a>(
-    request: &Request<'_, 'a>,
-    head_len: usize,
-    limits: &HeadLimits,
-) -> Result<Head<'a>, Refusal> {
+fn interpret<'a>(request: &Request<'_, 'a>, head_len: usize, limits: &HeadLimits) -> Result<Head<'a>, Refusal> {
     let fields = Fields::new(request.headers);
     // HTTP/1.0 knows no upgrade, and `Upgrade` counts only if `Connection` names it (RFC 9110 §7.8).
     let asks_upgrade = request.version == Some(1)
@@ -186,10 +163,7 @@ fn interpret<'a>(
         return Ok(Head::Http);
     }
     if request.method != Some("GET") {
-        return Err(Refusal::new(
-            405,
-            "A WebSocket handshake must be a GET request.",
-        ));
+        return Err(Refusal::new(405, "A WebSocket handshake must be a GET request."));
     }
     check_no_body(&fields)?;
     let target = target::split(request.path.unwrap_or_default())?;
@@ -200,30 +174,17 @@ fn interpret<'a>(
     let accept = accept_key(key(&fields)?);
     let endpoint = target::endpoint(target.path, limits.topic_len_max)?;
     let subprotocol = choose_subprotocol(&endpoint, &fields)?;
-    let origin = fields.at_most_one("origin").map_err(|_| {
-        Refusal::new(
-            400,
-            "The request has more than one Origin, or one that is not text.",
-        )
-    })?;
-    Ok(Head::Upgrade(Upgrade {
-        head_len,
-        accept,
-        endpoint,
-        origin,
-        host,
-        subprotocol,
-    }))
+    let origin = fields
+        .at_most_one("origin")
+        .map_err(|_| Refusal::new(400, "The request has more than one Origin, or one that is not text."))?;
+    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, origin, host, subprotocol }))
 }
 
 /// A body in front of the frames would let the two ends disagree on where frames begin (RFC 9112 §11.2).
 fn check_no_body(fields: &Fields<'_, '_>) -> Result<(), Refusal> {
     let empty = matches!(fields.at_most_one("content-length"), Ok(None | Some("0")));
     if fields.has("transfer-encoding") || !empty {
-        return Err(Refusal::new(
-            400,
-            "A WebSocket handshake cannot have a body.",
-        ));
+        return Err(Refusal::new(400, "A WebSocket handshake cannot have a body."));
     }
     Ok(())
 }
@@ -233,10 +194,7 @@ fn host<'a>(fields: &Fields<'_, 'a>) -> Result<&'a str, Refusal> {
     match fields.at_most_one("host") {
         Ok(Some(host)) if target::is_authority(host) => Ok(host),
         Ok(None) => Err(Refusal::new(400, "The request has no Host.")),
-        _ => Err(Refusal::new(
-            400,
-            "The request has more than one Host, or a malformed one.",
-        )),
+        _ => Err(Refusal::new(400, "The request has more than one Host, or a malformed one.")),
     }
 }
 
@@ -245,46 +203,27 @@ fn check_version(fields: &Fields<'_, '_>) -> Result<(), Refusal> {
     let mut versions = fields.list("sec-websocket-version");
     match (versions.next(), versions.next()) {
         (Some(b"13"), None) => Ok(()),
-        (Some(_), Some(_)) => Err(Refusal::new(
-            400,
-            "The request has more than one Sec-WebSocket-Version.",
-        )),
-        _ => Err(Refusal::new(
-            426,
-            "This server speaks version 13 of WebSocket (RFC 6455) only.",
-        )),
+        (Some(_), Some(_)) => Err(Refusal::new(400, "The request has more than one Sec-WebSocket-Version.")),
+        _ => Err(Refusal::new(426, "This server speaks version 13 of WebSocket (RFC 6455) only.")),
     }
 }
 
 /// One key: 16 bytes in base64 (RFC 6455 §4.2.1).
 fn key<'a>(fields: &Fields<'_, 'a>) -> Result<&'a [u8], Refusal> {
-    let key = fields
-        .at_most_one("sec-websocket-key")
-        .ok()
-        .flatten()
-        .map(str::as_bytes);
+    let key = fields.at_most_one("sec-websocket-key").ok().flatten().map(str::as_bytes);
     match key {
         Some(key) if key.len() == 24 && BASE64.decode_slice(key, &mut [0; 18]) == Ok(16) => Ok(key),
-        _ => Err(Refusal::new(
-            400,
-            "The request needs exactly one Sec-WebSocket-Key, which is 16 bytes in base64.",
-        )),
+        _ => Err(Refusal::new(400, "The request needs exactly one Sec-WebSocket-Key, which is 16 bytes in base64.")),
     }
 }
 
 /// The endpoint with many topics speaks only its sub-protocol; the raw ones speak none (RFC 6455 §4.2.2).
-fn choose_subprotocol(
-    endpoint: &Endpoint<'_>,
-    fields: &Fields<'_, '_>,
-) -> Result<Option<&'static str>, Refusal> {
+fn choose_subprotocol(endpoint: &Endpoint<'_>, fields: &Fields<'_, '_>) -> Result<Option<&'static str>, Refusal> {
     if *endpoint != Endpoint::Multi {
         return Ok(None);
     }
     // Names of sub-protocols are compared as they are, case and all (RFC 6455 §11.5).
-    if fields
-        .list("sec-websocket-protocol")
-        .any(|name| name == v1::SUBPROTOCOL.as_bytes())
-    {
+    if fields.list("sec-websocket-protocol").any(|name| name == v1::SUBPROTOCOL.as_bytes()) {
         return Ok(Some(v1::SUBPROTOCOL));
     }
     Err(Refusal::new(

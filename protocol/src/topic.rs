@@ -43,16 +43,12 @@ impl fmt::Display for TopicError {
         match self {
             Self::Empty => f.write_str("The topic is empty."),
             Self::TooLong { len_max } => write!(f, "The topic is longer than {len_max} bytes."),
-            Self::EmptyLevel => f.write_str(
-                "The topic has an empty level: it may not begin or end with '/', nor have two in a row.",
-            ),
+            Self::EmptyLevel => {
+                f.write_str("The topic has an empty level: it may not begin or end with '/', nor have two in a row.")
+            }
             Self::Control => f.write_str("The topic contains a control character."),
-            Self::WildcardInName => {
-                f.write_str("The topic contains '+' or '#', which only subscriptions may use.")
-            }
-            Self::WildcardNotAlone => {
-                f.write_str("The wildcards '+' and '#' must stand alone in their level.")
-            }
+            Self::WildcardInName => f.write_str("The topic contains '+' or '#', which only subscriptions may use."),
+            Self::WildcardNotAlone => f.write_str("The wildcards '+' and '#' must stand alone in their level."),
             Self::HashNotLast => f.write_str("The wildcard '#' must be the last level."),
             Self::Reserved => {
                 f.write_str("Topics that begin with '$' belong to the broker; nobody else may publish there.")
@@ -180,10 +176,7 @@ mod tests {
             ("a$", Ok(())),
             ("a/$b", Ok(())),
             ("", Err(TopicError::Empty)),
-            (
-                "123456789012345678901",
-                Err(TopicError::TooLong { len_max: LEN_MAX }),
-            ),
+            ("123456789012345678901", Err(TopicError::TooLong { len_max: LEN_MAX })),
             ("/a", Err(TopicError::EmptyLevel)),
             ("a/", Err(TopicError::EmptyLevel)),
             ("a//b", Err(TopicError::EmptyLevel)),
@@ -224,38 +217,13 @@ mod tests {
     /// MQTT 5.0 §4.7.1 and §4.7.2: the standard's own examples, as far as no level is empty.
     #[test]
     fn matching() {
-        for name in [
-            "sport/tennis/player1",
-            "sport/tennis/player1/ranking",
-            "sport/tennis/player1/score/x",
-        ] {
+        for name in ["sport/tennis/player1", "sport/tennis/player1/ranking", "sport/tennis/player1/score/x"] {
             assert!(matches("sport/tennis/player1/#", name));
         }
-        let yes = [
-            ("sport/#", "sport"),
-            ("+", "a"),
-            ("+/+", "a/b"),
-            ("#", "a/b/c"),
-            ("a/+/c", "a/b/c"),
-        ];
-        let yes_reserved = [
-            ("$SYS/#", "$SYS"),
-            ("$SYS/#", "$SYS/x"),
-            ("$SYS/monitor/+", "$SYS/monitor/C"),
-        ];
-        let no = [
-            ("sport/+", "sport"),
-            ("+", "a/b"),
-            ("a/b", "a"),
-            ("a", "a/b"),
-            ("a/#", "ab"),
-        ];
-        let no_reserved = [
-            ("#", "$SYS/x"),
-            ("+/x", "$SYS/x"),
-            ("+", "$SYS"),
-            ("+/#", "$SYS"),
-        ];
+        let yes = [("sport/#", "sport"), ("+", "a"), ("+/+", "a/b"), ("#", "a/b/c"), ("a/+/c", "a/b/c")];
+        let yes_reserved = [("$SYS/#", "$SYS"), ("$SYS/#", "$SYS/x"), ("$SYS/monitor/+", "$SYS/monitor/C")];
+        let no = [("sport/+", "sport"), ("+", "a/b"), ("a/b", "a"), ("a", "a/b"), ("a/#", "ab")];
+        let no_reserved = [("#", "$SYS/x"), ("+/x", "$SYS/x"), ("+", "$SYS"), ("+/#", "$SYS")];
         for (filter, name) in yes.into_iter().chain(yes_reserved) {
             assert!(matches(filter, name), "{filter} {name}");
         }
@@ -281,10 +249,7 @@ mod tests {
         let mut names: Vec<String> = alphabet.map(str::to_owned).to_vec();
         let mut longest = names.clone();
         for _ in 1..5 {
-            longest = longest
-                .iter()
-                .flat_map(|name| alphabet.map(|level| format!("{name}/{level}")))
-                .collect();
+            longest = longest.iter().flat_map(|name| alphabet.map(|level| format!("{name}/{level}"))).collect();
             names.extend_from_slice(&longest);
         }
         names

@@ -13,8 +13,7 @@ mod precheck;
 
 pub use command::{Command, CommandError, Parser, Topics};
 pub use message::{
-    Position, Subscribed, write_error, write_message, write_ok, write_pong, write_published,
-    write_subscribed,
+    Position, Subscribed, write_error, write_message, write_ok, write_pong, write_published, write_subscribed,
 };
 
 use crate::frame::MessageKind;
@@ -72,13 +71,8 @@ impl Id {
     #[must_use]
     pub fn text(text: &str) -> Option<Self> {
         let mut bytes = [0; ID_TEXT_LEN_MAX];
-        bytes
-            .get_mut(..text.len())?
-            .copy_from_slice(text.as_bytes());
-        Some(Self::Text(IdText {
-            len: text.len() as u8,
-            bytes,
-        }))
+        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        Some(Self::Text(IdText { len: text.len() as u8, bytes }))
     }
 }
 

@@ -6,10 +6,7 @@ use protocol::frame::{Decoder, FrameLimits, Opcode, Role, put_client_frame, put_
 use protocol::head::{Head, HeadLimits, parse};
 use protocol::v1::{Parser, PayloadKind, write_message};
 
-const LIMITS: FrameLimits = FrameLimits {
-    frame_bytes_max: 1 << 20,
-    message_bytes_max: 1 << 20,
-};
+const LIMITS: FrameLimits = FrameLimits { frame_bytes_max: 1 << 20, message_bytes_max: 1 << 20 };
 
 fn assert_none(what: &str, work: impl FnOnce()) {
     assert_eq!(measure(work).count_total, 0, "{what}");
@@ -19,12 +16,7 @@ fn assert_none(what: &str, work: impl FnOnce()) {
 fn decoding_frames() {
     let mut bytes = Vec::new();
     for round in 0..100 {
-        put_client_frame(
-            &mut bytes,
-            Opcode::Text,
-            "größe".repeat(round).as_bytes(),
-            [1, 2, 3, 4],
-        );
+        put_client_frame(&mut bytes, Opcode::Text, "größe".repeat(round).as_bytes(), [1, 2, 3, 4]);
         put_client_frame(&mut bytes, Opcode::Ping, b"are you there", [5, 6, 7, 8]);
     }
     let mut decoder = Decoder::new(Role::Server);
@@ -55,9 +47,7 @@ fn parsing_heads() {
     let head = b"GET /sub/chat/1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let limits = HeadLimits::default();
-    assert_none("a head", || {
-        assert!(matches!(parse(head, &limits), Ok(Head::Upgrade(_))))
-    });
+    assert_none("a head", || assert!(matches!(parse(head, &limits), Ok(Head::Upgrade(_)))));
 }
 
 #[test]

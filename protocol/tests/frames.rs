@@ -4,17 +4,14 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use protocol::frame::{
-    ControlPayload, Decoder, FrameLimits, Item, MessageKind, Opcode, Role, put_client_fragment,
-    put_client_frame, put_close, put_frame,
+    ControlPayload, Decoder, FrameLimits, Item, MessageKind, Opcode, Role, put_client_fragment, put_client_frame,
+    put_close, put_frame,
 };
 
 mod naive;
 use naive::{Outcome, Seen};
 
-const LIMITS: FrameLimits = FrameLimits {
-    frame_bytes_max: 600,
-    message_bytes_max: 1000,
-};
+const LIMITS: FrameLimits = FrameLimits { frame_bytes_max: 600, message_bytes_max: 1000 };
 
 /// Feeds `bytes` in pieces that end at `cuts` and at the end, and joins the pieces of messages.
 fn decode(role: Role, bytes: &[u8], cuts: &[usize]) -> Outcome {
@@ -51,13 +48,7 @@ impl Outcome {
                 assert!(self.partial.is_none());
                 self.seen.push(Seen::Message(kind, payload.to_vec()));
             }
-            Item::Piece {
-                kind,
-                payload,
-                first,
-                last,
-                ..
-            } => {
+            Item::Piece { kind, payload, first, last, .. } => {
                 assert!(last || !payload.is_empty(), "an empty piece in the middle");
                 assert_eq!(first, self.partial.is_none());
                 let (whole_kind, whole) = self.partial.get_or_insert((kind, Vec::new()));
@@ -70,8 +61,7 @@ impl Outcome {
             Item::Ping(payload) => self.seen.push(Seen::Ping(bytes(payload))),
             Item::Pong(payload) => self.seen.push(Seen::Pong(bytes(payload))),
             Item::Close(code, reason) => {
-                self.seen
-                    .push(Seen::Close(code.map(|code| code.0), bytes(reason)));
+                self.seen.push(Seen::Close(code.map(|code| code.0), bytes(reason)));
             }
         }
     }
@@ -89,13 +79,7 @@ struct Frame {
 fn encode(frames: &[Frame]) -> Vec<u8> {
     let mut out = Vec::new();
     for frame in frames {
-        put_client_fragment(
-            &mut out,
-            frame.fin,
-            frame.opcode,
-            &frame.payload,
-            frame.mask,
-        );
+        put_client_fragment(&mut out, frame.fin, frame.opcode, &frame.payload, frame.mask);
     }
     out
 }
@@ -115,41 +99,30 @@ fn control() -> impl Strategy<Value = (Opcode, Vec<u8>)> {
 
 /// A message in fragments cut anywhere, with control frames between them.
 fn message() -> impl Strategy<Value = Vec<Frame>> {
-    let text = prop_oneof!["\\PC{0,40}", "[aä€😀]{0,60}"]
-        .prop_map(|text| (Opcode::Text, text.into_bytes()));
+    let text = prop_oneof!["\\PC{0,40}", "[aä€😀]{0,60}"].prop_map(|text| (Opcode::Text, text.into_bytes()));
     let binary = vec(any::<u8>(), 0..300).prop_map(|bytes| (Opcode::Binary, bytes));
     let cuts = vec(any::<proptest::sample::Index>(), 0..4);
     let between = vec(proptest::option::weighted(0.3, control()), 5);
-    (prop_oneof![text, binary], cuts, between, any::<[u8; 4]>()).prop_map(
-        |((opcode, payload), cuts, between, mask)| {
-            let mut ends: Vec<usize> = cuts
-                .iter()
-                .map(|cut| cut.index(payload.len() + 1))
-                .collect();
-            ends.push(payload.len());
-            ends.sort_unstable();
-            let mut frames = Vec::new();
-            let mut from = 0;
-            for (i, &end) in ends.iter().enumerate() {
-                frames.push(Frame {
-                    fin: i + 1 == ends.len(),
-                    opcode: if i == 0 { opcode } else { Opcode::Continuation },
-                    payload: payload[from..end].to_vec(),
-                    mask,
-                });
-                from = end;
-                if let Some((opcode, payload)) = between[i].clone() {
-                    frames.push(Frame {
-                        fin: true,
-                        opcode,
-                        payload,
-                        mask: [9, 0, 200, mask[0]],
-                    });
-                }
+    (prop_oneof![text, binary], cuts, between, any::<[u8; 4]>()).prop_map(|((opcode, payload), cuts, between, mask)| {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
+        ends.push(payload.len());
+        ends.sort_unstable();
+        let mut frames = Vec::new();
+        let mut from = 0;
+        for (i, &end) in ends.iter().enumerate() {
+            frames.push(Frame {
+                fin: i + 1 == ends.len(),
+                opcode: if i == 0 { opcode } else { Opcode::Continuation },
+                payload: payload[from..end].to_vec(),
+                mask,
+            });
+            from = end;
+            if let Some((opcode, payload)) = between[i].clone() {
+                frames.push(Frame { fin: true, opcode, payload, mask: [9, 0, 200, mask[0]] });
             }
-            frames
-        },
-    )
+        }
+        frames
+    })
 }
 
 fn stream() -> impl Strategy<Value = Vec<Frame>> {
@@ -167,10 +140,7 @@ fn expected(frames: &[Frame]) -> Vec<Seen> {
             Opcode::Pong => seen.push(Seen::Pong(payload)),
             Opcode::Close => {
                 let code = payload.first_chunk().map(|&code| u16::from_be_bytes(code));
-                seen.push(Seen::Close(
-                    code,
-                    payload.get(2..).unwrap_or_default().to_vec(),
-                ));
+                seen.push(Seen::Close(code, payload.get(2..).unwrap_or_default().to_vec()));
             }
             Opcode::Text => whole = (MessageKind::Text, payload),
             Opcode::Binary => whole = (MessageKind::Binary, payload),
@@ -185,33 +155,21 @@ fn expected(frames: &[Frame]) -> Vec<Seen> {
 
 /// A stream with some bytes changed, its end perhaps cut off.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
-    let changes = vec(
-        (any::<proptest::sample::Index>(), any::<u8>(), any::<bool>()),
-        0..4,
-    );
-    (
-        stream(),
-        changes,
-        proptest::option::of(any::<proptest::sample::Index>()),
-    )
-        .prop_map(|(frames, changes, end)| {
-            let mut bytes = encode(&frames);
-            if !bytes.is_empty() {
-                for (at, with, flip) in changes {
-                    let at = at.index(bytes.len());
-                    let byte = &mut bytes[at];
-                    *byte = if flip {
-                        *byte ^ (1 << (with % 8))
-                    } else {
-                        with
-                    };
-                }
-                if let Some(end) = end {
-                    bytes.truncate(end.index(bytes.len()));
-                }
+    let changes = vec((any::<proptest::sample::Index>(), any::<u8>(), any::<bool>()), 0..4);
+    (stream(), changes, proptest::option::of(any::<proptest::sample::Index>())).prop_map(|(frames, changes, end)| {
+        let mut bytes = encode(&frames);
+        if !bytes.is_empty() {
+            for (at, with, flip) in changes {
+                let at = at.index(bytes.len());
+                let byte = &mut bytes[at];
+                *byte = if flip { *byte ^ (1 << (with % 8)) } else { with };
             }
-            bytes
-        })
+            if let Some(end) = end {
+                bytes.truncate(end.index(bytes.len()));
+            }
+        }
+        bytes
+    })
 }
 
 fn every_byte(bytes: &[u8]) -> Vec<usize> {
@@ -286,10 +244,7 @@ fn close_payloads() {
     assert_eq!(violation(&[(true, Opcode::Close, b"")]), None);
     assert_eq!(violation(&[(true, Opcode::Close, b"\x03")]), Some(1002));
     assert_eq!(violation(&[(true, Opcode::Close, b"\x03\xed")]), Some(1002));
-    assert_eq!(
-        violation(&[(true, Opcode::Close, b"\x03\xe8\xff")]),
-        Some(1007)
-    );
+    assert_eq!(violation(&[(true, Opcode::Close, b"\x03\xe8\xff")]), Some(1007));
     assert_eq!(violation(&[(true, Opcode::Close, b"\x03\xe8ok")]), None);
 }
 
@@ -299,27 +254,9 @@ fn bad_text() {
     let euro = "€".as_bytes();
     assert_eq!(violation(&[(true, Opcode::Text, b"\xff")]), Some(1007));
     assert_eq!(violation(&[(true, Opcode::Text, &euro[..2])]), Some(1007));
-    assert_eq!(
-        violation(&[
-            (false, Opcode::Text, &euro[..1]),
-            (true, Opcode::Continuation, &euro[1..])
-        ]),
-        None
-    );
-    assert_eq!(
-        violation(&[
-            (false, Opcode::Text, &euro[..1]),
-            (true, Opcode::Continuation, b"")
-        ]),
-        Some(1007)
-    );
-    assert_eq!(
-        violation(&[
-            (false, Opcode::Text, &euro[..1]),
-            (false, Opcode::Continuation, b"a")
-        ]),
-        Some(1007)
-    );
+    assert_eq!(violation(&[(false, Opcode::Text, &euro[..1]), (true, Opcode::Continuation, &euro[1..])]), None);
+    assert_eq!(violation(&[(false, Opcode::Text, &euro[..1]), (true, Opcode::Continuation, b"")]), Some(1007));
+    assert_eq!(violation(&[(false, Opcode::Text, &euro[..1]), (false, Opcode::Continuation, b"a")]), Some(1007));
 }
 
 /// RFC 6455 §10.4: refused at the header, before the payload comes.
@@ -329,20 +266,8 @@ fn too_big() {
     put_client_frame(&mut bytes, Opcode::Binary, &[0; 601], [0; 4]);
     assert_eq!(decode(Role::Server, &bytes[..4], &[]).violation, Some(1009));
     let half = [0; 500];
-    assert_eq!(
-        violation(&[
-            (false, Opcode::Binary, &half),
-            (true, Opcode::Continuation, &half)
-        ]),
-        None
-    );
-    assert_eq!(
-        violation(&[
-            (false, Opcode::Binary, &half),
-            (true, Opcode::Continuation, &[0; 501])
-        ]),
-        Some(1009)
-    );
+    assert_eq!(violation(&[(false, Opcode::Binary, &half), (true, Opcode::Continuation, &half)]), None);
+    assert_eq!(violation(&[(false, Opcode::Binary, &half), (true, Opcode::Continuation, &[0; 501])]), Some(1009));
 }
 
 /// The receiver is told how much of the frame is still to come.
@@ -357,28 +282,10 @@ fn pieces_announce_what_is_left() {
     let piece = decoder.next(&mut front, &LIMITS).expect("no violation");
     let kind = MessageKind::Binary;
     let payload = &mut b"abc".to_owned()[..];
-    assert_eq!(
-        piece,
-        Some(Item::Piece {
-            kind,
-            payload,
-            first: true,
-            last: false,
-            frame_left: 5
-        })
-    );
+    assert_eq!(piece, Some(Item::Piece { kind, payload, first: true, last: false, frame_left: 5 }));
     assert!(!decoder.is_idle());
     let piece = decoder.next(&mut back, &LIMITS).expect("no violation");
     let payload = &mut b"defgh".to_owned()[..];
-    assert_eq!(
-        piece,
-        Some(Item::Piece {
-            kind,
-            payload,
-            first: false,
-            last: true,
-            frame_left: 0
-        })
-    );
+    assert_eq!(piece, Some(Item::Piece { kind, payload, first: false, last: true, frame_left: 0 }));
     assert!(decoder.is_idle());
 }

@@ -79,11 +79,7 @@ fn token_lists() {
         ("Sec-WebSocket-Version", &["  13\t"]),
     ];
     for (name, values) in cases {
-        assert_eq!(
-            upgrade(&with(name, values)).accept,
-            *ACCEPT,
-            "{name}: {values:?}"
-        );
+        assert_eq!(upgrade(&with(name, values)).accept, *ACCEPT, "{name}: {values:?}");
     }
 }
 
@@ -92,10 +88,7 @@ fn token_lists() {
 fn plain_http() {
     let cases = [
         head("GET / HTTP/1.1", &[("Host", "a")]),
-        head(
-            "POST /pub/a HTTP/1.1",
-            &[("Host", "a"), ("Content-Length", "5")],
-        ),
+        head("POST /pub/a HTTP/1.1", &[("Host", "a"), ("Content-Length", "5")]),
         head("GET /sub/a HTTP/1.0", &FIELDS),
         with("Connection", &["keep-alive"]),
         with("Connection", &[]),
@@ -149,38 +142,22 @@ fn refused_handshakes() {
 fn subprotocols() {
     let ws = |offers: &[&str]| {
         let mut fields = FIELDS.to_vec();
-        fields.extend(
-            offers
-                .iter()
-                .map(|offer| ("Sec-WebSocket-Protocol", *offer)),
-        );
+        fields.extend(offers.iter().map(|offer| ("Sec-WebSocket-Protocol", *offer)));
         head("GET /ws?x=1 HTTP/1.1", &fields)
     };
-    for offers in [
-        &["ringyard.v1"][..],
-        &["mqtt, ringyard.v1"],
-        &["a", "ringyard.v1,b"],
-    ] {
+    for offers in [&["ringyard.v1"][..], &["mqtt, ringyard.v1"], &["a", "ringyard.v1,b"]] {
         let bytes = ws(offers);
         let upgrade = upgrade(&bytes);
         assert_eq!(upgrade.endpoint, Endpoint::Multi);
         assert_eq!(upgrade.subprotocol, Some("ringyard.v1"));
     }
-    for offers in [
-        &[][..],
-        &["Ringyard.v1"],
-        &["ringyard.v2"],
-        &["ringyard.v1.x"],
-    ] {
+    for offers in [&[][..], &["Ringyard.v1"], &["ringyard.v2"], &["ringyard.v1.x"]] {
         let bytes = ws(offers);
         let refusal = verdict(&bytes).expect_err("no sub-protocol");
         assert_eq!(refusal.status, 400);
         assert!(refusal.reason.contains("ringyard.v1"), "{refusal}");
     }
-    assert_eq!(
-        upgrade(&with("Sec-WebSocket-Protocol", &["ringyard.v1"])).subprotocol,
-        None
-    );
+    assert_eq!(upgrade(&with("Sec-WebSocket-Protocol", &["ringyard.v1"])).subprotocol, None);
 }
 
 /// RFC 9112 §3.2.2: an absolute target's authority is the host.
@@ -211,12 +188,7 @@ fn malformed_heads_are_refused_early() {
     for bytes in cases {
         assert_eq!(status(bytes), 400, "{}", bytes.escape_ascii());
         let before = &bytes[..bytes.len() - 1];
-        assert_eq!(
-            verdict(before),
-            Ok(Head::Partial),
-            "{}",
-            before.escape_ascii()
-        );
+        assert_eq!(verdict(before), Ok(Head::Partial), "{}", before.escape_ascii());
     }
     let tls = verdict(b"\x16\x03\x01\x02\x00").expect_err("TLS");
     assert!(tls.reason.contains("TLS"));
@@ -225,11 +197,7 @@ fn malformed_heads_are_refused_early() {
 /// RFC 6585 §5.
 #[test]
 fn large_heads() {
-    let limits = HeadLimits {
-        head_bytes_max: 200,
-        headers_max: 5,
-        ..HeadLimits::default()
-    };
+    let limits = HeadLimits { head_bytes_max: 200, headers_max: 5, ..HeadLimits::default() };
     let status = |bytes: &[u8]| match parse(bytes, &limits) {
         Ok(_) => 0,
         Err(refusal) => refusal.status,
@@ -252,16 +220,9 @@ fn large_heads() {
 /// The same field names and list tokens in another case.
 fn recased(text: &str, upper: &[bool]) -> String {
     let flipped = |(c, &up): (char, &bool)| {
-        if up {
-            c.to_ascii_uppercase()
-        } else {
-            c.to_ascii_lowercase()
-        }
+        if up { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }
     };
-    text.chars()
-        .zip(upper.iter().cycle())
-        .map(flipped)
-        .collect()
+    text.chars().zip(upper.iter().cycle()).map(flipped).collect()
 }
 
 proptest! {

@@ -17,44 +17,19 @@ fn sources(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn no_source_reaches_outside() {
-    let forbidden = [
-        "net",
-        "os",
-        "fs",
-        "env",
-        "process",
-        "thread",
-        "time",
-        "sync::mpsc",
-        "random",
-        "hash::RandomState",
-    ]
-    .map(|module| format!("std::{module}"));
-    let words = [
-        "Instant",
-        "SystemTime",
-        "HashMap",
-        "HashSet",
-        "async ",
-        "unsafe ",
-        "extern ",
-        "static mut",
-    ];
+    let forbidden =
+        ["net", "os", "fs", "env", "process", "thread", "time", "sync::mpsc", "random", "hash::RandomState"]
+            .map(|module| format!("std::{module}"));
+    let words = ["Instant", "SystemTime", "HashMap", "HashSet", "async ", "unsafe ", "extern ", "static mut"];
     let files = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     assert!(files.len() > 15, "only {} files found", files.len());
     for file in files {
         let text = std::fs::read_to_string(&file).expect("a source file");
         // Comments may speak of what the code does not do.
-        let code = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for (number, line) in code.enumerate() {
             for word in forbidden.iter().map(String::as_str).chain(words) {
-                assert!(
-                    !line.contains(word),
-                    "{} uses {word}: {line} ({number})",
-                    file.display()
-                );
+                assert!(!line.contains(word), "{} uses {word}: {line} ({number})", file.display());
             }
         }
     }
@@ -76,15 +51,5 @@ fn dependencies_are_the_known_ones() {
         .filter(|line| line.starts_with(char::is_alphabetic))
         .filter_map(|line| line.split([' ', '.', '=']).next())
         .collect();
-    assert_eq!(
-        names,
-        [
-            "base64",
-            "bytes",
-            "httparse",
-            "sha1",
-            "simd-json",
-            "simdutf8"
-        ]
-    );
+    assert_eq!(names, ["base64", "bytes", "httparse", "sha1", "simd-json", "simdutf8"]);
 }

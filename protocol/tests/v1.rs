@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Parser, PayloadKind, Position, Subscribed, write_error,
-    write_message, write_ok, write_pong, write_published, write_subscribed,
+    Command, CommandError, ErrorCode, Id, Parser, PayloadKind, Position, Subscribed, write_error, write_message,
+    write_ok, write_pong, write_published, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -19,24 +19,17 @@ fn vectors(section: &str) -> Vec<OwnedValue> {
 }
 
 fn text<'a>(value: &'a OwnedValue, name: &str) -> &'a str {
-    value
-        .get_str(name)
-        .unwrap_or_else(|| panic!("no {name} in {value}"))
+    value.get_str(name).unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 
 fn id(value: &OwnedValue) -> Option<Id> {
     let id = value.get("id")?;
-    id.as_u64()
-        .and_then(Id::number)
-        .or_else(|| id.as_str().and_then(Id::text))
+    id.as_u64().and_then(Id::number).or_else(|| id.as_str().and_then(Id::text))
 }
 
 fn topics(value: &OwnedValue) -> Vec<&str> {
     let topics = value.get_array("topics").expect("topics");
-    topics
-        .iter()
-        .map(|topic| topic.as_str().expect("a string"))
-        .collect()
+    topics.iter().map(|topic| topic.as_str().expect("a string")).collect()
 }
 
 fn kind(value: &OwnedValue) -> PayloadKind {
@@ -56,9 +49,7 @@ fn payload(value: &OwnedValue) -> Vec<u8> {
 }
 
 fn number(value: &OwnedValue, name: &str) -> u64 {
-    value
-        .get_u64(name)
-        .unwrap_or_else(|| panic!("no {name} in {value}"))
+    value.get_u64(name).unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 
 fn epoch(value: &OwnedValue) -> u64 {
@@ -68,33 +59,12 @@ fn epoch(value: &OwnedValue) -> u64 {
 fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
     let id = id(expected);
     let matches = match (text(expected, "type"), command) {
-        ("connect", Command::Connect { id: got }) | ("ping", Command::Ping { id: got }) => {
-            *got == id
+        ("connect", Command::Connect { id: got }) | ("ping", Command::Ping { id: got }) => *got == id,
+        ("subscribe", Command::Subscribe { id: got, topics: got_topics })
+        | ("unsubscribe", Command::Unsubscribe { id: got, topics: got_topics }) => {
+            *got == id && got_topics.iter().eq(topics(expected))
         }
-        (
-            "subscribe",
-            Command::Subscribe {
-                id: got,
-                topics: got_topics,
-            },
-        )
-        | (
-            "unsubscribe",
-            Command::Unsubscribe {
-                id: got,
-                topics: got_topics,
-            },
-        ) => *got == id && got_topics.iter().eq(topics(expected)),
-        (
-            "publish",
-            &Command::Publish {
-                id: got,
-                topic,
-                kind: got_kind,
-                data,
-                ack,
-            },
-        ) => {
+        ("publish", &Command::Publish { id: got, topic, kind: got_kind, data, ack }) => {
             got == id
                 && topic == text(expected, "topic")
                 && got_kind == kind(expected)
@@ -113,18 +83,10 @@ fn commands_of_the_vectors() {
     for vector in vectors("commands") {
         let name = text(&vector, "name");
         let mut send = text(&vector, "send").as_bytes().to_vec();
-        match (
-            parser.parse(&mut send, TOPIC_LEN_MAX),
-            vector.get("is"),
-            vector.get("error"),
-        ) {
+        match (parser.parse(&mut send, TOPIC_LEN_MAX), vector.get("is"), vector.get("error")) {
             (Ok(command), Some(expected), None) => assert_command(&command, expected, name),
             (Err(error), None, Some(expected)) => {
-                assert_eq!(
-                    error.code.as_str(),
-                    text(expected, "code"),
-                    "{name}: {error}"
-                );
+                assert_eq!(error.code.as_str(), text(expected, "code"), "{name}: {error}");
                 assert_eq!(error.id, id(expected), "{name}: {error}");
                 assert!(error.reason.ends_with('.'), "{name}: {error}");
             }
@@ -144,10 +106,7 @@ fn messages_of_the_vectors() {
             "ok" => write_ok(&mut out, id),
             "pong" => write_pong(&mut out, id),
             "error" => {
-                let code = *CODES
-                    .iter()
-                    .find(|code| code.as_str() == text(say, "code"))
-                    .expect("a code");
+                let code = *CODES.iter().find(|code| code.as_str() == text(say, "code")).expect("a code");
                 write_error(&mut out, id, code, text(say, "reason"));
             }
             "published" => write_published(&mut out, id, epoch(say), number(say, "offset")),
@@ -155,10 +114,9 @@ fn messages_of_the_vectors() {
                 let topics = say.get_array("topics").expect("topics");
                 let subscribed = topics.iter().map(|topic| Subscribed {
                     topic: text(topic, "topic"),
-                    position: topic.contains_key("epoch").then(|| Position {
-                        epoch: epoch(topic),
-                        offset: number(topic, "offset"),
-                    }),
+                    position: topic
+                        .contains_key("epoch")
+                        .then(|| Position { epoch: epoch(topic), offset: number(topic, "offset") }),
                 });
                 write_subscribed(&mut out, id, subscribed);
             }
@@ -168,10 +126,7 @@ fn messages_of_the_vectors() {
             }
             other => panic!("message {other}"),
         }
-        assert_eq!(
-            String::from_utf8(out).as_deref(),
-            Ok(text(&vector, "bytes"))
-        );
+        assert_eq!(String::from_utf8(out).as_deref(), Ok(text(&vector, "bytes")));
     }
 }
 
@@ -192,11 +147,7 @@ const CODES: [ErrorCode; 10] = [
 fn every_error_code_is_in_the_grammar() {
     let grammar = include_str!("../RINGYARD-V1.md");
     for code in CODES {
-        assert!(
-            grammar.contains(&format!("| `{}` |", code.as_str())),
-            "{}",
-            code.as_str()
-        );
+        assert!(grammar.contains(&format!("| `{}` |", code.as_str())), "{}", code.as_str());
     }
 }
 
@@ -205,14 +156,7 @@ fn topics_have_the_configured_length() {
     let mut text = *br#"{"type":"subscribe","id":1,"topic":"abcdef"}"#;
     let error = Parser::new().parse(&mut text, 5).map(|_| ());
     let reason = "The topic is longer than 5 bytes.".into();
-    assert_eq!(
-        error,
-        Err(CommandError {
-            id: Id::number(1),
-            code: ErrorCode::BadTopic,
-            reason
-        })
-    );
+    assert_eq!(error, Err(CommandError { id: Id::number(1), code: ErrorCode::BadTopic, reason }));
 }
 
 /// Brackets without end, and a command too long for the parser to keep its buffers: both leave it usable.
@@ -226,28 +170,18 @@ fn large_commands() {
     for _ in 0..2 {
         let mut text = command.clone().into_bytes();
         let parsed = parser.parse(&mut text, TOPIC_LEN_MAX);
-        let Ok(Command::Publish { data: got, .. }) = parsed else {
-            panic!("{parsed:?}")
-        };
+        let Ok(Command::Publish { data: got, .. }) = parsed else { panic!("{parsed:?}") };
         assert_eq!(got, format!("[\"{data}\"]").as_bytes());
     }
     let mut ping = *br#"{"type":"ping"}"#;
-    assert_eq!(
-        parser.parse(&mut ping, TOPIC_LEN_MAX),
-        Ok(Command::Ping { id: None })
-    );
+    assert_eq!(parser.parse(&mut ping, TOPIC_LEN_MAX), Ok(Command::Ping { id: None }));
 }
 
 /// A vector's command with some bytes changed.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
-    let sends: Vec<Vec<u8>> = vectors("commands")
-        .iter()
-        .map(|vector| text(vector, "send").as_bytes().to_vec())
-        .collect();
-    let bytes = prop_oneof![
-        any::<u8>(),
-        proptest::sample::select(br#"{}[]":,\0"#.to_vec())
-    ];
+    let sends: Vec<Vec<u8>> =
+        vectors("commands").iter().map(|vector| text(vector, "send").as_bytes().to_vec()).collect();
+    let bytes = prop_oneof![any::<u8>(), proptest::sample::select(br#"{}[]":,\0"#.to_vec())];
     let changes = proptest::collection::vec((any::<proptest::sample::Index>(), bytes), 0..4);
     (proptest::sample::select(sends), changes).prop_map(|(mut text, changes)| {
         for (at, byte) in changes {
@@ -299,22 +233,13 @@ fn json_text() -> impl Strategy<Value = Vec<u8>> {
         (list, any::<bool>()).prop_map(|(list, object)| {
             if object {
                 let member = |(i, value): (usize, String)| format!(" \"{i}\" :{value}");
-                format!(
-                    "{{{}}}",
-                    list.into_iter()
-                        .enumerate()
-                        .map(member)
-                        .collect::<Vec<_>>()
-                        .join(",")
-                )
+                format!("{{{}}}", list.into_iter().enumerate().map(member).collect::<Vec<_>>().join(","))
             } else {
                 format!("[{}]", list.join(", "))
             }
         })
     });
-    value.prop_map(|value| {
-        format!(r#"{{"type":"publish","topic":"t","data":{value}}}"#).into_bytes()
-    })
+    value.prop_map(|value| format!(r#"{{"type":"publish","topic":"t","data":{value}}}"#).into_bytes())
 }
 
 proptest! {

@@ -63,20 +63,7 @@ mod tests {
         for good in [1000, 1003, 1007, 1011, 1012, 1014, 3000, 4999] {
             assert!(CloseCode(good).is_valid_on_wire(), "{good}");
         }
-        for bad in [
-            0,
-            999,
-            1004,
-            1005,
-            1006,
-            1015,
-            1016,
-            1100,
-            2000,
-            2999,
-            5000,
-            u16::MAX,
-        ] {
+        for bad in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, u16::MAX] {
             assert!(!CloseCode(bad).is_valid_on_wire(), "{bad}");
         }
     }

@@ -106,11 +106,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The peer broke a rule. The connection cannot go on, and the decoder is not to be used again.
-    pub fn next<'b>(
-        &mut self,
-        input: &mut &'b mut [u8],
-        limits: &FrameLimits,
-    ) -> Result<Option<Item<'b>>, Violation> {
+    pub fn next<'b>(&mut self, input: &mut &'b mut [u8], limits: &FrameLimits) -> Result<Option<Item<'b>>, Violation> {
         loop {
             let frame = match self.frame {
                 Some(frame) => frame,
@@ -132,57 +128,24 @@ impl Decoder {
     }
 
     /// Reads the next frame's header; `None` when it is not all there.
-    fn begin_frame(
-        &mut self,
-        input: &mut &mut [u8],
-        limits: &FrameLimits,
-    ) -> Result<Option<OpenFrame>, Violation> {
+    fn begin_frame(&mut self, input: &mut &mut [u8], limits: &FrameLimits) -> Result<Option<OpenFrame>, Violation> {
         let message = self.message.map(|message| (message.kind, message.len));
-        let context = Context {
-            role: self.role,
-            limits,
-            message,
-        };
+        let context = Context { role: self.role, limits, message };
         let Some(header) = self.read_header(input, context)? else {
             return Ok(None);
         };
         if header.opcode.is_control() {
             self.control = ControlPayload::EMPTY;
         } else {
-            let kind = if header.opcode == Opcode::Text {
-                MessageKind::Text
-            } else {
-                MessageKind::Binary
-            };
-            let new = OpenMessage {
-                kind,
-                len: 0,
-                begun: false,
-                utf8: Utf8Carry::default(),
-            };
+            let kind = if header.opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
+            let new = OpenMessage { kind, len: 0, begun: false, utf8: Utf8Carry::default() };
             self.message.get_or_insert(new).len += header.len;
         }
-        let FrameHeader {
-            fin,
-            opcode,
-            mask,
-            len,
-            ..
-        } = header;
-        Ok(Some(OpenFrame {
-            fin,
-            opcode,
-            mask,
-            taken: 0,
-            left: len,
-        }))
+        let FrameHeader { fin, opcode, mask, len, .. } = header;
+        Ok(Some(OpenFrame { fin, opcode, mask, taken: 0, left: len }))
     }
 
-    fn read_header(
-        &mut self,
-        input: &mut &mut [u8],
-        context: Context<'_>,
-    ) -> Result<Option<FrameHeader>, Violation> {
+    fn read_header(&mut self, input: &mut &mut [u8], context: Context<'_>) -> Result<Option<FrameHeader>, Violation> {
         if self.header_len == 0
             && let Some(header) = FrameHeader::parse(input, context)?
         {
@@ -202,11 +165,7 @@ impl Decoder {
         Ok(None)
     }
 
-    fn take_data<'b>(
-        &mut self,
-        frame: OpenFrame,
-        input: &mut &'b mut [u8],
-    ) -> Result<Option<Item<'b>>, Violation> {
+    fn take_data<'b>(&mut self, frame: OpenFrame, input: &mut &'b mut [u8]) -> Result<Option<Item<'b>>, Violation> {
         let Some(mut message) = self.message else {
             unreachable!("a data frame belongs to a message");
         };
@@ -228,23 +187,13 @@ impl Decoder {
         Ok(if first && last {
             Some(Item::Message { kind, payload })
         } else if last || !payload.is_empty() {
-            Some(Item::Piece {
-                kind,
-                payload,
-                first,
-                last,
-                frame_left: left,
-            })
+            Some(Item::Piece { kind, payload, first, last, frame_left: left })
         } else {
             None
         })
     }
 
-    fn take_control<'b>(
-        &mut self,
-        frame: OpenFrame,
-        input: &mut &'b mut [u8],
-    ) -> Result<Option<Item<'b>>, Violation> {
+    fn take_control<'b>(&mut self, frame: OpenFrame, input: &mut &'b mut [u8]) -> Result<Option<Item<'b>>, Violation> {
         let payload = take_payload(frame, input);
         self.control.fill(payload);
         if payload.len() as u64 != frame.left {
@@ -264,11 +213,7 @@ impl OpenFrame {
     /// The frame once `count` more bytes have been taken.
     fn after(self, count: usize) -> Self {
         let count = count as u64;
-        Self {
-            taken: self.taken + count,
-            left: self.left - count,
-            ..self
-        }
+        Self { taken: self.taken + count, left: self.left - count, ..self }
     }
 }
 

@@ -41,13 +41,7 @@ pub fn put_client_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask:
 }
 
 /// Appends a masked frame from a client that is (`fin`) or is not the last of its message (§5.4).
-pub fn put_client_fragment(
-    out: &mut Vec<u8>,
-    fin: bool,
-    opcode: Opcode,
-    payload: &[u8],
-    mask: [u8; 4],
-) {
+pub fn put_client_fragment(out: &mut Vec<u8>, fin: bool, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
     let mut bytes = [0; HEADER_MAX];
     let header_len = header(fin, opcode, payload.len() as u64, true, &mut bytes);
     out.reserve(header_len + mask.len() + payload.len());
@@ -95,12 +89,7 @@ mod tests {
         let mask = [0x37, 0xfa, 0x21, 0x3d];
         let mut out = Vec::new();
         put_client_frame(&mut out, Opcode::Text, b"Hello", mask);
-        assert_eq!(
-            out,
-            [
-                0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58
-            ]
-        );
+        assert_eq!(out, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
 
         let mut header = [0; HEADER_MAX];
         assert_eq!(server_header(Opcode::Binary, 256, &mut header), 4);

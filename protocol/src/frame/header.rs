@@ -50,22 +50,10 @@ impl FrameHeader {
         }
 
         if !masked {
-            return Ok(Some(Self {
-                fin,
-                opcode,
-                len,
-                mask: [0; 4],
-                header_len: len_end,
-            }));
+            return Ok(Some(Self { fin, opcode, len, mask: [0; 4], header_len: len_end }));
         }
         let mask = bytes[len_end..].first_chunk();
-        Ok(mask.map(|&mask| Self {
-            fin,
-            opcode,
-            len,
-            mask,
-            header_len: len_end + 4,
-        }))
+        Ok(mask.map(|&mask| Self { fin, opcode, len, mask, header_len: len_end + 4 }))
     }
 }
 
@@ -82,12 +70,10 @@ fn check_first(first: u8, context: Context<'_>) -> Result<(bool, Opcode), Violat
         (Opcode::Close | Opcode::Ping | Opcode::Pong, _) if !fin => {
             Err(Violation::protocol("a fragmented control frame"))
         }
-        (Opcode::Continuation, None) => Err(Violation::protocol(
-            "a continuation frame without a message to continue",
-        )),
-        (Opcode::Text | Opcode::Binary, Some(_)) => Err(Violation::protocol(
-            "a new message before the last fragment of the one before",
-        )),
+        (Opcode::Continuation, None) => Err(Violation::protocol("a continuation frame without a message to continue")),
+        (Opcode::Text | Opcode::Binary, Some(_)) => {
+            Err(Violation::protocol("a new message before the last fragment of the one before"))
+        }
         _ => Ok((fin, opcode)),
     }
 }
@@ -118,11 +104,7 @@ fn payload_len(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Violatio
                 return Ok(None);
             };
             let len = u64::from(u16::from_be_bytes(len));
-            if len < 126 {
-                Err(NOT_MINIMAL)
-            } else {
-                Ok(Some((len, 4)))
-            }
+            if len < 126 { Err(NOT_MINIMAL) } else { Ok(Some((len, 4))) }
         }
         127 => {
             let Some(&len) = extended.first_chunk::<8>() else {
@@ -158,17 +140,10 @@ mod tests {
     use super::*;
     use crate::frame::close_code::{PROTOCOL_ERROR, TOO_BIG};
 
-    const LIMITS: FrameLimits = FrameLimits {
-        frame_bytes_max: 70_000,
-        message_bytes_max: 100_000,
-    };
+    const LIMITS: FrameLimits = FrameLimits { frame_bytes_max: 70_000, message_bytes_max: 100_000 };
 
     fn context(role: Role, message: Option<(MessageKind, u64)>) -> Context<'static> {
-        Context {
-            role,
-            limits: &LIMITS,
-            message,
-        }
+        Context { role, limits: &LIMITS, message }
     }
 
     fn served(bytes: &[u8]) -> Result<Option<FrameHeader>, Violation> {
@@ -191,23 +166,12 @@ mod tests {
                 assert_eq!(served(&bytes[..end]), Ok(None), "{len} up to {end}");
             }
             let header_len = bytes.len();
-            let expected = FrameHeader {
-                fin: true,
-                opcode: Opcode::Binary,
-                len,
-                mask,
-                header_len,
-            };
+            let expected = FrameHeader { fin: true, opcode: Opcode::Binary, len, mask, header_len };
             assert_eq!(served(&bytes), Ok(Some(expected)));
         }
     }
 
-    type Case = (
-        &'static str,
-        Role,
-        Option<(MessageKind, u64)>,
-        &'static [u8],
-    );
+    type Case = (&'static str, Role, Option<(MessageKind, u64)>, &'static [u8]);
 
     /// RFC 6455 §5.1, §5.2, §5.4, §5.5: one case per rule, each refused at its last byte and not before.
     #[test]
@@ -226,28 +190,14 @@ mod tests {
             ("masked", Role::Client, None, &[0x81, 0x85]),
             ("long ping", Role::Server, None, &[0x89, 0xfe]),
             ("125 in 16 bits", Role::Server, None, &[0x81, 0xfe, 0, 125]),
-            (
-                "65535 in 64 bits",
-                Role::Server,
-                None,
-                &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff],
-            ),
-            (
-                "high bit",
-                Role::Server,
-                None,
-                &[0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0],
-            ),
+            ("65535 in 64 bits", Role::Server, None, &[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
+            ("high bit", Role::Server, None, &[0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]),
         ];
         for (name, role, message, bytes) in cases {
             let context = context(role, message);
             let error = FrameHeader::parse(bytes, context).expect_err(name);
             assert_eq!(error.code, PROTOCOL_ERROR, "{name}");
-            assert_eq!(
-                FrameHeader::parse(&bytes[..bytes.len() - 1], context),
-                Ok(None),
-                "{name}"
-            );
+            assert_eq!(FrameHeader::parse(&bytes[..bytes.len() - 1], context), Ok(None), "{name}");
         }
     }
 
@@ -255,15 +205,9 @@ mod tests {
     #[test]
     fn sizes() {
         let frame = served(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x71]).expect_err("a large frame");
-        assert_eq!(
-            frame,
-            Violation::too_big("the frame is larger than allowed")
-        );
+        assert_eq!(frame, Violation::too_big("the frame is larger than allowed"));
         let under_way = context(Role::Server, Some((MessageKind::Binary, 99_999)));
-        assert_eq!(
-            FrameHeader::parse(&[0x80, 0x82], under_way).map_err(|e| e.code),
-            Err(TOO_BIG)
-        );
+        assert_eq!(FrameHeader::parse(&[0x80, 0x82], under_way).map_err(|e| e.code), Err(TOO_BIG));
         assert_eq!(FrameHeader::parse(&[0x80, 0x81], under_way), Ok(None));
         // A ping between the fragments does not count.
         assert_eq!(FrameHeader::parse(&[0x89, 0x82], under_way), Ok(None));

@@ -116,21 +116,11 @@ mod tests {
     /// RFC 3629 §3: overlong forms, surrogates, beyond U+10FFFF, at every split.
     #[test]
     fn forbidden_sequences() {
-        let bad: [&[u8]; 6] = [
-            b"\xc0\xaf",
-            b"\xe0\x80\xaf",
-            b"\xed\xa0\x80",
-            b"\xf4\x90\x80\x80",
-            b"\xf5\x80\x80\x80",
-            b"\x80",
-        ];
+        let bad: [&[u8]; 6] =
+            [b"\xc0\xaf", b"\xe0\x80\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\x80"];
         for text in bad {
             for cut in 0..=text.len() {
-                assert_eq!(
-                    in_pieces(text, &[cut]),
-                    Err(BadUtf8),
-                    "{text:x?} cut at {cut}"
-                );
+                assert_eq!(in_pieces(text, &[cut]), Err(BadUtf8), "{text:x?} cut at {cut}");
             }
         }
     }

@@ -41,8 +41,7 @@ impl<'h, 'a> Fields<'h, 'a> {
 
     /// Does the list have this token, in any case?
     pub(super) fn list_has(self, name: &str, token: &str) -> bool {
-        self.list(name)
-            .any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+        self.list(name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
     }
 
     /// A field that may be there once.
@@ -61,21 +60,13 @@ mod tests {
     use super::*;
 
     fn header<'a>(name: &'a str, value: &'a str) -> Header<'a> {
-        Header {
-            name,
-            value: value.as_bytes(),
-        }
+        Header { name, value: value.as_bytes() }
     }
 
     /// RFC 9110 §5.3 and §5.6.1: several lines are one list, and members may be empty.
     #[test]
     fn lists_span_lines_and_have_holes() {
-        let headers = [
-            header("A", " ,x ,, Y,"),
-            header("b", "no"),
-            header("a", ""),
-            header("a", "\tz\t"),
-        ];
+        let headers = [header("A", " ,x ,, Y,"), header("b", "no"), header("a", ""), header("a", "\tz\t")];
         let fields = Fields::new(&headers);
         let members: Vec<&[u8]> = fields.list("a").collect();
         assert_eq!(members, [b"x", b"Y", b"z"]);

@@ -15,8 +15,7 @@ pub fn origin_is_host(origin: &str, host: &str) -> bool {
     };
     match (split(authority), split(host)) {
         (Some((name, port)), Some((host_name, host_port))) => {
-            name.eq_ignore_ascii_case(host_name)
-                && port.unwrap_or(default_port) == host_port.unwrap_or(default_port)
+            name.eq_ignore_ascii_case(host_name) && port.unwrap_or(default_port) == host_port.unwrap_or(default_port)
         }
         _ => false,
     }
@@ -34,9 +33,7 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
         None if rest.is_empty() => None,
         // An empty port is none (RFC 3986 §3.2.3).
         Some("") => None,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(digits.parse().ok()?)
-        }
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
         _ => return None,
     };
     let plain = !name.is_empty() && !name.contains(['/', '?', '#', '@', '\\', ' ']);

@@ -15,17 +15,13 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with this status and sentence.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            status,
-            reason: reason.into(),
-        }
+        Self { status, reason: reason.into() }
     }
 
     /// Appends the complete response. It announces the end of the connection, which the caller closes.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let body_len = self.reason.len() + 1;
-        let (status, phrase, fields) =
-            (self.status, phrase(self.status), extra_fields(self.status));
+        let (status, phrase, fields) = (self.status, phrase(self.status), extra_fields(self.status));
         let head = format!(
             "HTTP/1.1 {status} {phrase}\r\n{fields}\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n\r\n"
@@ -38,13 +34,7 @@ impl Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} {}: {}",
-            self.status,
-            phrase(self.status),
-            self.reason
-        )
+        write!(f, "{} {}: {}", self.status, phrase(self.status), self.reason)
     }
 }
 
@@ -121,11 +111,7 @@ mod tests {
             let parsed = response.parse(text.as_bytes()).expect("a response");
             assert_eq!(response.code, Some(status));
             let field = |name: &str| {
-                let found = response
-                    .headers
-                    .iter()
-                    .find(|h| h.name == name)
-                    .map(|h| h.value);
+                let found = response.headers.iter().find(|h| h.name == name).map(|h| h.value);
                 found.map(|value| std::str::from_utf8(value).expect("text"))
             };
             let body = &text[parsed.unwrap()..];

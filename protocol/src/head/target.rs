@@ -32,28 +32,18 @@ pub(super) struct Target<'a> {
 pub(super) fn split(target: &str) -> Result<Target<'_>, Refusal> {
     // No fragment is ever sent (RFC 9110 §4.1), but whoever forgets to encode a wildcard sends one.
     if target.contains('#') {
-        return Err(Refusal::new(
-            400,
-            "The request target contains '#'; in a topic, write it as %23.",
-        ));
+        return Err(Refusal::new(400, "The request target contains '#'; in a topic, write it as %23."));
     }
     let (authority, path) = if target.starts_with('/') {
         (None, target)
     } else {
         let (_, rest) = target
             .split_once("://")
-            .filter(|(scheme, _)| {
-                ["http", "https", "ws", "wss"]
-                    .iter()
-                    .any(|s| scheme.eq_ignore_ascii_case(s))
-            })
+            .filter(|(scheme, _)| ["http", "https", "ws", "wss"].iter().any(|s| scheme.eq_ignore_ascii_case(s)))
             .ok_or_else(|| Refusal::new(400, "The request target is not a path."))?;
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if !is_authority(authority) {
-            return Err(Refusal::new(
-                400,
-                "The request target has a malformed host.",
-            ));
+            return Err(Refusal::new(400, "The request target has a malformed host."));
         }
         (Some(authority), path)
     };
@@ -63,10 +53,7 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, Refusal> {
 
 /// Could this be a host with an optional port (RFC 9110 §7.2)? Enough to be sure of its borders.
 pub(super) fn is_authority(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"/?#@\\,".contains(&byte))
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\,".contains(&byte))
 }
 
 /// The endpoint that a path names.
@@ -90,12 +77,8 @@ pub(super) fn endpoint(path: &str, topic_len_max: usize) -> Result<Endpoint<'_>,
     }
 }
 
-fn topic(
-    encoded: &str,
-    check: impl Fn(&str) -> Result<(), TopicError>,
-) -> Result<Cow<'_, str>, Refusal> {
-    let topic = percent_decode(encoded)
-        .ok_or_else(|| Refusal::new(400, "The topic is not percent-encoded UTF-8."))?;
+fn topic(encoded: &str, check: impl Fn(&str) -> Result<(), TopicError>) -> Result<Cow<'_, str>, Refusal> {
+    let topic = percent_decode(encoded).ok_or_else(|| Refusal::new(400, "The topic is not percent-encoded UTF-8."))?;
     match check(&topic) {
         Ok(()) => Ok(topic),
         Err(error @ TopicError::Reserved) => Err(Refusal::new(403, error.to_string())),
@@ -142,24 +125,12 @@ mod tests {
     fn endpoints() {
         assert_eq!(status("/ws"), Ok(Endpoint::Multi));
         assert_eq!(status("/sub/a/b"), Ok(Endpoint::Subscribe("a/b".into())));
-        assert_eq!(
-            status("/sub/a/+/%23"),
-            Ok(Endpoint::Subscribe("a/+/#".into()))
-        );
-        assert_eq!(
-            status("/sub/$sys/load"),
-            Ok(Endpoint::Subscribe("$sys/load".into()))
-        );
+        assert_eq!(status("/sub/a/+/%23"), Ok(Endpoint::Subscribe("a/+/#".into())));
+        assert_eq!(status("/sub/$sys/load"), Ok(Endpoint::Subscribe("$sys/load".into())));
         assert_eq!(status("/pub/a%2Fb%20c+"), Err(400));
-        assert_eq!(
-            status("/pub/a%2Fb%20c"),
-            Ok(Endpoint::Publish("a/b c".into()))
-        );
+        assert_eq!(status("/pub/a%2Fb%20c"), Ok(Endpoint::Publish("a/b c".into())));
         assert_eq!(status("/bus/r%C3%A4um"), Ok(Endpoint::Bus("räum".into())));
-        assert!(matches!(
-            status("/bus/plain"),
-            Ok(Endpoint::Bus(Cow::Borrowed("plain")))
-        ));
+        assert!(matches!(status("/bus/plain"), Ok(Endpoint::Bus(Cow::Borrowed("plain")))));
     }
 
     #[test]
@@ -193,24 +164,12 @@ mod tests {
     /// RFC 9112 §3.2: the four forms, of which two can be a handshake.
     #[test]
     fn forms() {
-        let parts = |target| {
-            split(target)
-                .map(|t| (t.authority, t.path))
-                .map_err(|r| r.status)
-        };
+        let parts = |target| split(target).map(|t| (t.authority, t.path)).map_err(|r| r.status);
         assert_eq!(parts("/sub/a?b/c"), Ok((None, "/sub/a")));
         assert_eq!(parts("http://h:80/sub/a?b"), Ok((Some("h:80"), "/sub/a")));
         assert_eq!(parts("WS://[::1]/ws"), Ok((Some("[::1]"), "/ws")));
         assert_eq!(parts("http://h?q"), Ok((Some("h"), "")));
-        for bad in [
-            "*",
-            "h:80",
-            "ftp://h/ws",
-            "http:///ws",
-            "http://u@h/ws",
-            "/sub/#",
-            "",
-        ] {
+        for bad in ["*", "h:80", "ftp://h/ws", "http:///ws", "http://u@h/ws", "/sub/#", ""] {
             assert_eq!(parts(bad), Err(400), "{bad}");
         }
     }

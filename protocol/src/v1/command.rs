@@ -75,9 +75,7 @@ impl<'a> Topics<'a> {
     /// The topics in the order of the command, which may name one twice.
     pub fn iter(self) -> impl ExactSizeIterator<Item = &'a str> {
         let mut from = 0;
-        self.ends
-            .iter()
-            .map(move |&end| &self.text[mem::replace(&mut from, end)..end])
+        self.ends.iter().map(move |&end| &self.text[mem::replace(&mut from, end)..end])
     }
 }
 
@@ -133,22 +131,14 @@ impl Parser {
     /// A parser with buffers still small.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            buffers: Buffers::default(),
-            tape: Tape(Vec::new()),
-            scratch: Scratch::default(),
-        }
+        Self { buffers: Buffers::default(), tape: Tape(Vec::new()), scratch: Scratch::default() }
     }
 
     /// Parses the text of one frame, which it overwrites. Topics may have `topic_len_max` bytes.
     ///
     /// # Errors
     /// The text is not a command, with the reason to give the client.
-    pub fn parse<'a>(
-        &'a mut self,
-        text: &'a mut [u8],
-        topic_len_max: usize,
-    ) -> Result<Command<'a>, CommandError> {
+    pub fn parse<'a>(&'a mut self, text: &'a mut [u8], topic_len_max: usize) -> Result<Command<'a>, CommandError> {
         let text_len = text.len();
         self.scratch.clear();
         precheck::check(text).map_err(|flaw| match flaw {
@@ -186,17 +176,10 @@ impl Scratch {
     }
 
     pub(super) fn topics(&self) -> Topics<'_> {
-        Topics {
-            text: &self.topics,
-            ends: &self.topic_ends,
-        }
+        Topics { text: &self.topics, ends: &self.topic_ends }
     }
 }
 
 fn bad_json(reason: &'static str) -> CommandError {
-    CommandError {
-        id: None,
-        code: ErrorCode::BadJson,
-        reason: Cow::Borrowed(reason),
-    }
+    CommandError { id: None, code: ErrorCode::BadJson, reason: Cow::Borrowed(reason) }
 }

@@ -48,8 +48,7 @@ pub(super) fn put_u64(out: &mut impl BufMut, mut number: u64) {
 
 /// Appends a number as a string of 16 hexadecimal digits.
 pub(super) fn put_hex_string(out: &mut impl BufMut, number: u64) {
-    let digits: [u8; 16] =
-        std::array::from_fn(|i| b"0123456789abcdef"[(number >> (60 - 4 * i) & 0xf) as usize]);
+    let digits: [u8; 16] = std::array::from_fn(|i| b"0123456789abcdef"[(number >> (60 - 4 * i) & 0xf) as usize]);
     out.put_u8(b'"');
     out.put_slice(&digits);
     out.put_u8(b'"');
@@ -63,9 +62,7 @@ pub(super) fn put_base64_string(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u8(b'"');
     for piece in bytes.chunks(PIECE) {
         // The buffer fits the longest piece, so this is never the default.
-        let len = STANDARD
-            .encode_slice(piece, &mut encoded)
-            .unwrap_or_default();
+        let len = STANDARD.encode_slice(piece, &mut encoded).unwrap_or_default();
         out.put_slice(&encoded[..len]);
     }
     out.put_u8(b'"');
@@ -96,11 +93,7 @@ struct Open {
 
 /// Appends a value without white space.
 pub(super) fn put_value(out: &mut Vec<u8>, value: &[Node<'_>]) -> Result<(), TooDeep> {
-    let mut open = [Open {
-        object: false,
-        len: 0,
-        written: 0,
-    }; DEPTH_MAX];
+    let mut open = [Open { object: false, len: 0, written: 0 }; DEPTH_MAX];
     let mut depth = 0;
     for node in value {
         if let Some(parent) = open[..depth].last_mut() {
@@ -118,11 +111,7 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: &[Node<'_>]) -> Result<(), Too
                 let object = matches!(node, Node::Object { .. });
                 out.push(if object { b'{' } else { b'[' });
                 let place = open.get_mut(depth).ok_or(TooDeep)?;
-                *place = Open {
-                    object,
-                    len: if object { 2 * len } else { len },
-                    written: 0,
-                };
+                *place = Open { object, len: if object { 2 * len } else { len }, written: 0 };
                 depth += 1;
             }
         }
@@ -158,10 +147,7 @@ pub(super) fn run_len(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
     let clean = |step: &&[u8; 32]| step.iter().fold(true, |all, &byte| all & wanted(byte));
     let from = 32 * steps.iter().take_while(clean).count();
     let rest = &bytes[from..];
-    from + rest
-        .iter()
-        .position(|&byte| !wanted(byte))
-        .unwrap_or(rest.len())
+    from + rest.iter().position(|&byte| !wanted(byte)).unwrap_or(rest.len())
 }
 
 fn put_escape(out: &mut impl BufMut, byte: u8) {
@@ -225,14 +211,8 @@ mod tests {
     fn values_lose_only_white_space() {
         let text = r#"[1,-2,"a",{"a":{},"b":[],"c":[[1],{"d":null}]},true,false,1.5,1e300]"#;
         assert_eq!(compact(text).as_deref(), Ok(text));
-        assert_eq!(
-            compact(" { \"a\" : [ 1 , 2 ] } ").as_deref(),
-            Ok(r#"{"a":[1,2]}"#)
-        );
-        assert_eq!(
-            compact("18446744073709551616").as_deref(),
-            Ok("1.8446744073709552e19")
-        );
+        assert_eq!(compact(" { \"a\" : [ 1 , 2 ] } ").as_deref(), Ok(r#"{"a":[1,2]}"#));
+        assert_eq!(compact("18446744073709551616").as_deref(), Ok("1.8446744073709552e19"));
     }
 
     #[test]

@@ -20,10 +20,7 @@ struct Fault {
 
 impl Fault {
     fn new(code: ErrorCode, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            reason: reason.into(),
-        }
+        Self { code, reason: reason.into() }
     }
 
     fn command(reason: impl Into<Cow<'static, str>>) -> Self {
@@ -31,11 +28,7 @@ impl Fault {
     }
 
     fn of(self, id: Option<Id>) -> CommandError {
-        CommandError {
-            id,
-            code: self.code,
-            reason: self.reason,
-        }
+        CommandError { id, code: self.code, reason: self.reason }
     }
 }
 
@@ -62,9 +55,7 @@ enum Member {
     Token,
 }
 
-const MEMBER_NAMES: [&str; 8] = [
-    "type", "id", "topic", "topics", "data", "encoding", "ack", "token",
-];
+const MEMBER_NAMES: [&str; 8] = ["type", "id", "topic", "topics", "data", "encoding", "ack", "token"];
 
 /// The members of one command; a value is the nodes it takes up on the tape.
 #[derive(Default)]
@@ -83,9 +74,7 @@ pub(super) fn interpret<'a>(
     // Read before anything is complained about, so that the complaint can carry it.
     let id = members.id();
     let known = id.as_ref().ok().copied().flatten();
-    read.and(id)
-        .and_then(|id| members.command(id, topic_len_max, scratch))
-        .map_err(|fault| fault.of(known))
+    read.and(id).and_then(|id| members.command(id, topic_len_max, scratch)).map_err(|fault| fault.of(known))
 }
 
 impl<'t, 'a> Members<'t, 'a> {
@@ -105,13 +94,9 @@ impl<'t, 'a> Members<'t, 'a> {
             match known.map(|i| &mut self.values[i]) {
                 Some(place @ None) => *place = Some(value),
                 Some(Some(_)) => {
-                    result = result.and(Err(Fault::command(format!(
-                        "The member \"{name}\" comes twice."
-                    ))));
+                    result = result.and(Err(Fault::command(format!("The member \"{name}\" comes twice."))));
                 }
-                None => {
-                    result = result.and(Err(Fault::command("The command has an unknown member.")))
-                }
+                None => result = result.and(Err(Fault::command("The command has an unknown member."))),
             }
         }
         result
@@ -134,66 +119,37 @@ impl<'t, 'a> Members<'t, 'a> {
             None => return Ok(None),
             Some([Node::String(text)]) => Id::text(text),
             Some([Node::Static(StaticNode::U64(number))]) => Id::number(*number),
-            Some([Node::Static(StaticNode::I64(number))]) => {
-                u64::try_from(*number).ok().and_then(Id::number)
-            }
+            Some([Node::Static(StaticNode::I64(number))]) => u64::try_from(*number).ok().and_then(Id::number),
             Some(_) => None,
         };
-        id.map(Some).ok_or_else(|| {
-            wrong_type(
-                Member::Id,
-                "an integer from 0 to 2^53-1 or a string of up to 64 bytes",
-            )
-        })
+        id.map(Some).ok_or_else(|| wrong_type(Member::Id, "an integer from 0 to 2^53-1 or a string of up to 64 bytes"))
     }
 
     /// Is there nothing but `type`, `id` and these?
     fn only(&self, allowed: &[Member]) -> Result<(), Fault> {
-        let expected = |i: usize| {
-            [Member::Type, Member::Id]
-                .iter()
-                .chain(allowed)
-                .any(|&member| member as usize == i)
-        };
+        let expected = |i: usize| [Member::Type, Member::Id].iter().chain(allowed).any(|&member| member as usize == i);
         match (0..MEMBER_NAMES.len()).find(|&i| self.values[i].is_some() && !expected(i)) {
             None => Ok(()),
-            Some(i) => Err(Fault::command(format!(
-                "This command has no member \"{}\".",
-                MEMBER_NAMES[i]
-            ))),
+            Some(i) => Err(Fault::command(format!("This command has no member \"{}\".", MEMBER_NAMES[i]))),
         }
     }
 
-    fn command(
-        &self,
-        id: Option<Id>,
-        topic_len_max: usize,
-        scratch: &'a mut Scratch,
-    ) -> Result<Command<'a>, Fault> {
+    fn command(&self, id: Option<Id>, topic_len_max: usize, scratch: &'a mut Scratch) -> Result<Command<'a>, Fault> {
         match self.string(Member::Type)? {
             Some("connect") => {
                 self.only(&[Member::Token])?;
                 if self.string(Member::Token)?.is_some() {
-                    return Err(Fault::new(
-                        ErrorCode::Unsupported,
-                        "This broker takes no tokens.",
-                    ));
+                    return Err(Fault::new(ErrorCode::Unsupported, "This broker takes no tokens."));
                 }
                 Ok(Command::Connect { id })
             }
             Some("subscribe") => {
                 self.filters(topic_len_max, scratch)?;
-                Ok(Command::Subscribe {
-                    id,
-                    topics: scratch.topics(),
-                })
+                Ok(Command::Subscribe { id, topics: scratch.topics() })
             }
             Some("unsubscribe") => {
                 self.filters(topic_len_max, scratch)?;
-                Ok(Command::Unsubscribe {
-                    id,
-                    topics: scratch.topics(),
-                })
+                Ok(Command::Unsubscribe { id, topics: scratch.topics() })
             }
             Some("publish") => self.publish(id, topic_len_max, scratch),
             Some("ping") => {
@@ -210,27 +166,19 @@ impl<'t, 'a> Members<'t, 'a> {
         self.only(&[Member::Topic, Member::Topics])?;
         let mut rest = match (self.get(Member::Topic), self.get(Member::Topics)) {
             (Some(_), Some(_)) => {
-                return Err(Fault::command(
-                    "The command has both \"topic\" and \"topics\".",
-                ));
+                return Err(Fault::command("The command has both \"topic\" and \"topics\"."));
             }
             (None, None) => return Err(missing("topic")),
             (Some(topic @ [Node::String(_)]), None) => topic,
             (Some(_), None) => return Err(wrong_type(Member::Topic, "a string")),
             (None, Some([Node::Array { len: 1.., .. }, topics @ ..])) => topics,
             (None, Some(_)) => {
-                return Err(wrong_type(
-                    Member::Topics,
-                    "an array of strings, at least one",
-                ));
+                return Err(wrong_type(Member::Topics, "an array of strings, at least one"));
             }
         };
         while let Some((node, after)) = rest.split_first() {
             let Node::String(filter) = node else {
-                return Err(wrong_type(
-                    Member::Topics,
-                    "an array of strings, at least one",
-                ));
+                return Err(wrong_type(Member::Topics, "an array of strings, at least one"));
             };
             check_filter(filter, topic_len_max)?;
             scratch.push_topic(filter);
@@ -239,16 +187,9 @@ impl<'t, 'a> Members<'t, 'a> {
         Ok(())
     }
 
-    fn publish(
-        &self,
-        id: Option<Id>,
-        topic_len_max: usize,
-        scratch: &'a mut Scratch,
-    ) -> Result<Command<'a>, Fault> {
+    fn publish(&self, id: Option<Id>, topic_len_max: usize, scratch: &'a mut Scratch) -> Result<Command<'a>, Fault> {
         self.only(&[Member::Topic, Member::Data, Member::Encoding, Member::Ack])?;
-        let topic = self
-            .string(Member::Topic)?
-            .ok_or_else(|| missing("topic"))?;
+        let topic = self.string(Member::Topic)?.ok_or_else(|| missing("topic"))?;
         let ack = match self.get(Member::Ack) {
             None => id.is_some(),
             Some([Node::Static(StaticNode::Bool(true))]) if id.is_none() => {
@@ -259,13 +200,7 @@ impl<'t, 'a> Members<'t, 'a> {
         };
         check_name(topic, topic_len_max)?;
         let (kind, data) = self.payload(&mut scratch.data)?;
-        Ok(Command::Publish {
-            id,
-            topic,
-            kind,
-            data,
-            ack,
-        })
+        Ok(Command::Publish { id, topic, kind, data, ack })
     }
 
     /// What `data` and `encoding` say is to be published; written to `scratch` unless it is a plain string.
@@ -284,20 +219,14 @@ impl<'t, 'a> Members<'t, 'a> {
                     Err(Fault::command("\"data\" is not base64 with its padding."))
                 }
             }
-            (Some("base64"), _) => Err(wrong_type(
-                Member::Data,
-                "a string when \"encoding\" is given",
-            )),
+            (Some("base64"), _) => Err(wrong_type(Member::Data, "a string when \"encoding\" is given")),
             (Some(_), _) => Err(Fault::command("\"encoding\" can only be \"base64\".")),
         }
     }
 }
 
 fn wrong_type(member: Member, expected: &str) -> Fault {
-    Fault::command(format!(
-        "\"{}\" must be {expected}.",
-        MEMBER_NAMES[member as usize]
-    ))
+    Fault::command(format!("\"{}\" must be {expected}.", MEMBER_NAMES[member as usize]))
 }
 
 fn missing(name: &str) -> Fault {

@@ -31,19 +31,11 @@ pub fn write_ok(out: &mut impl BufMut, id: Option<&Id>) {
 }
 
 /// The subscriptions have begun, in the order in which they were asked for.
-pub fn write_subscribed<'a>(
-    out: &mut impl BufMut,
-    id: Option<&Id>,
-    topics: impl IntoIterator<Item = Subscribed<'a>>,
-) {
+pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl IntoIterator<Item = Subscribed<'a>>) {
     begin(out, "ok", id);
     out.put_slice(b",\"topics\":[");
     for (i, Subscribed { topic, position }) in topics.into_iter().enumerate() {
-        out.put_slice(if i == 0 {
-            b"{\"topic\":"
-        } else {
-            b",{\"topic\":"
-        });
+        out.put_slice(if i == 0 { b"{\"topic\":" } else { b",{\"topic\":" });
         put_string(out, topic.as_bytes());
         if let Some(Position { epoch, offset }) = position {
             put_position(out, epoch, offset);
@@ -78,13 +70,7 @@ pub fn write_pong(out: &mut impl BufMut, id: Option<&Id>) {
 
 /// A message of a topic. The same bytes for every subscriber. `payload` is what `kind` says: UTF-8 for
 /// [`PayloadKind::Text`], the text of one JSON value for [`PayloadKind::Json`].
-pub fn write_message(
-    out: &mut impl BufMut,
-    topic: &str,
-    offset: u64,
-    kind: PayloadKind,
-    payload: &[u8],
-) {
+pub fn write_message(out: &mut impl BufMut, topic: &str, offset: u64, kind: PayloadKind, payload: &[u8]) {
     begin(out, "message", None);
     out.put_slice(b",\"topic\":");
     put_string(out, topic.as_bytes());

@@ -109,41 +109,18 @@ mod tests {
         let far = " ".repeat(100);
         for (texts, expected) in [(&paired[..], Ok(())), (&halves[..], Err(Flaw::HalfPair))] {
             for text in texts {
-                assert_eq!(
-                    check(format!("[1,\"{text}\"]").as_bytes()),
-                    expected,
-                    "{text}"
-                );
-                assert_eq!(
-                    check(format!("\"{far}{text}\"").as_bytes()),
-                    expected,
-                    "{text} far off"
-                );
+                assert_eq!(check(format!("[1,\"{text}\"]").as_bytes()), expected, "{text}");
+                assert_eq!(check(format!("\"{far}{text}\"").as_bytes()), expected, "{text} far off");
             }
         }
     }
 
     #[test]
     fn ends_of_values() {
-        for text in [
-            "0",
-            "[-1.5e+3,2E9]",
-            "{\"a\":1 ,\"b\":12345678901234567890}",
-            "1\r",
-            "\"1x\"",
-            "\"\\",
-        ] {
+        for text in ["0", "[-1.5e+3,2E9]", "{\"a\":1 ,\"b\":12345678901234567890}", "1\r", "\"1x\"", "\"\\"] {
             assert_eq!(check(text.as_bytes()), Ok(()), "{text}");
         }
-        for text in [
-            "1x",
-            "[1234567890123456789x]",
-            "123456789012345678-5",
-            "1.5.5",
-            "1e5e5",
-            "1\0",
-            "true\0",
-        ] {
+        for text in ["1x", "[1234567890123456789x]", "123456789012345678-5", "1.5.5", "1e5e5", "1\0", "true\0"] {
             assert_eq!(check(text.as_bytes()), Err(Flaw::NotJson), "{text}");
         }
     }

@@ -39,9 +39,7 @@ pub(crate) fn decode(bytes: &[u8], limits: &FrameLimits) -> Outcome {
         match frame(&mut rest, &mut open, limits, &mut outcome.seen) {
             Ok(()) => {}
             Err(Stop::End) => {
-                outcome.partial = open
-                    .filter(|o| !o.1.is_empty())
-                    .map(|(kind, bytes, _)| (kind, bytes));
+                outcome.partial = open.filter(|o| !o.1.is_empty()).map(|(kind, bytes, _)| (kind, bytes));
                 return outcome;
             }
             Err(Stop::Violation(code)) => {
@@ -51,26 +49,18 @@ pub(crate) fn decode(bytes: &[u8], limits: &FrameLimits) -> Outcome {
         }
     }
     outcome.idle = open.is_none();
-    outcome.partial = open
-        .filter(|o| !o.1.is_empty())
-        .map(|(kind, bytes, _)| (kind, bytes));
+    outcome.partial = open.filter(|o| !o.1.is_empty()).map(|(kind, bytes, _)| (kind, bytes));
     outcome
 }
 
 fn ensure(ok: bool, code: u16) -> Result<(), Stop> {
-    if ok {
-        Ok(())
-    } else {
-        Err(Stop::Violation(code))
-    }
+    if ok { Ok(()) } else { Err(Stop::Violation(code)) }
 }
 
 fn take(rest: &mut &[u8], count: usize) -> Result<u64, Stop> {
     let (bytes, after) = rest.split_at_checked(count).ok_or(Stop::End)?;
     *rest = after;
-    Ok(bytes
-        .iter()
-        .fold(0, |number, &byte| number << 8 | u64::from(byte)))
+    Ok(bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }
 
 fn frame(
@@ -113,10 +103,7 @@ fn frame(
     let complete = there as u64 == len;
     let mut payload = rest[..there].to_vec();
     *rest = &rest[there..];
-    payload
-        .iter_mut()
-        .zip(mask.iter().cycle())
-        .for_each(|(byte, key)| *byte ^= key);
+    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
 
     if control {
         if !complete {
@@ -129,11 +116,7 @@ fn frame(
         });
         return Ok(());
     }
-    let kind = if opcode == 1 {
-        MessageKind::Text
-    } else {
-        MessageKind::Binary
-    };
+    let kind = if opcode == 1 { MessageKind::Text } else { MessageKind::Binary };
     let message = open.get_or_insert((kind, Vec::new(), 0));
     message.1.extend(payload);
     message.2 += len;

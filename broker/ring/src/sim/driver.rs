@@ -1,5 +1,5 @@
 //! The simulated driver as its caller sees it. Calls check what they may and queue an operation; the next
-//! turn hands it to the [`Host`](super::host::Host). What a caller may do is decided by the events it was
+//! turn hands it to the [`Host`]. What a caller may do is decided by the events it was
 //! given, not by what happened meanwhile.
 
 use std::io;
