@@ -173,6 +173,8 @@ impl<D: Driver> Shard<D> {
         if conn.flags.take(Flags::PING_DUE) && conn.state == State::Open {
             let ping = self.ping.parts()[0].clone();
             conn.extra().outbox.extend_from_slice(&ping);
+            // The time for its answer begins now.
+            self.timers.set(id, conn, self.limits.ping_timeout);
         }
         let outbox = conn.take_outbox();
         let data = if conn.state == State::Open { self.take_data(id) } else { None };

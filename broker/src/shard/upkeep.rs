@@ -58,7 +58,8 @@ impl<D: Driver> Shard<D> {
             self.abort(id);
             return;
         }
-        if pinged && !active {
+        // A ping that waits behind the send in flight was not asked yet: there, only progress counts.
+        if pinged && !active && !conn.flags.has(Flags::PING_DUE) {
             self.stats().dropped_ping_timeout.add(1);
             self.abort(id);
             return;

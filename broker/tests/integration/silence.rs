@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -93,4 +93,29 @@ async fn resets_leave_nothing_behind() {
     }
     await_stat(server, "connections", |open| open == 0).await;
     assert_eq!(post(server, "a", b"alive").await, 1);
+}
+
+/// A message may take longer than any ping's answer: a ping could not even overtake it.
+#[tokio::test]
+async fn a_large_message_read_slowly_but_steadily_arrives() {
+    const LEN: usize = 24 << 20;
+    let times = ["--ping-interval", "1s", "--ping-timeout", "1s"];
+    let broker = Broker::start(&[&["--max-message", "32m"], &times[..]].concat());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let mut subscriber = socket.connect(broker.address).await.unwrap();
+    let head = "GET /sub/large HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    subscriber.write_all(head.as_bytes()).await.unwrap();
+    let mut bytes = vec![0; 64 << 10];
+    assert!(subscriber.read(&mut bytes).await.unwrap() > 0, "the 101");
+    assert_eq!(post(broker.address, "large", &vec![b'x'; LEN]).await, 1);
+    let mut left = LEN + 10;
+    while left > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let some = left.min(bytes.len());
+        let read = timeout(PATIENCE, subscriber.read(&mut bytes[..some])).await.expect("in time").unwrap();
+        assert!(read > 0, "closed with {left} bytes to come");
+        left -= read;
+    }
 }

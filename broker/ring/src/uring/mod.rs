@@ -65,6 +65,8 @@ use tag::Kind;
 
 /// The only group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
+/// Sends up to this long complete in one piece unless the peer is gone; longer ones may be short.
+const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
 
 /// The io_uring driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).
 pub struct UringDriver {
@@ -283,24 +285,26 @@ impl Driver for UringDriver {
     }
 
     fn send(&mut self, conn: ConnId, gather: Gather, from: usize) {
-        const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
         assert!(!slot.has(SENDING), "a second send of {conn:?}");
         slot.set(SENDING);
+        // What takes a slow peer long is reported as it gets on; all else completes once, when it is done.
+        let wait_all = if gather.len().saturating_sub(from) > WAIT_ALL_BYTES_MAX { 0 } else { libc::MSG_WAITALL };
+        let flags = libc::MSG_NOSIGNAL | wait_all;
         let mut trimmed = None;
         let entry = match gather.tail(from) {
             Tail::Contiguous(bytes) => {
                 let len = bytes.len().min(i32::MAX as usize) as u32;
-                opcode::Send::new(Fixed(conn.slot), bytes.as_ptr(), len).flags(FLAGS).build()
+                opcode::Send::new(Fixed(conn.slot), bytes.as_ptr(), len).flags(flags).build()
             }
             Tail::Whole(message) => {
-                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(FLAGS as u32).build()
+                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
             }
             Tail::Trimmed(message) => {
                 let message = trimmed.insert(message);
-                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(FLAGS as u32).build()
+                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
             }
         };
         slot.send = self.sends.put(InFlight { gather, from, _trimmed: trimmed });
