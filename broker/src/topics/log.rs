@@ -81,7 +81,7 @@ pub struct Log {
     swept: Mark,
     /// Subscriptions marked as lagging.
     lagging: u32,
-    /// The lowest cursor among those, as of the last whole lap.
+    /// The lowest cursor among those, as of the last whole lap and of what was seen since.
     lagging_min: Option<Seq>,
     gathers: [Option<Built>; Encoding::COUNT],
 }
@@ -161,6 +161,10 @@ impl Log {
         let end = self.head_bytes() + weight;
         self.entries.push_back(Entry { message, end });
         if self.left == 0 {
+            // A lap that ends here before it is whole still saw who lags.
+            if let (Some(known), Some(seen)) = (self.lagging_min, self.lap.lagging_min) {
+                self.lagging_min = Some(known.min(seen));
+            }
             self.begin_lap();
         }
         self.left = self.subscribers.len();
@@ -546,6 +550,42 @@ mod tests {
                 prop_assert_eq!(&reader.got, &expected);
             }
         }
+    }
+
+    /// Two that lag by turns, and a sweep that ends in the middle of a lap: what the second one still needs
+    /// was freed, because only the first one's place was remembered.
+    #[test]
+    fn who_lags_in_a_lap_that_is_cut_short_keeps_its_messages() {
+        let registry = Registry::new(1, 1);
+        let topic = registry.resolve("t");
+        let mut log = Log::new(topic.clone(), 0, 0);
+        log.next_offset = 1;
+        let append = |log: &mut Log| {
+            let payload = Payload::copy_of(PayloadKind::Text, b"hello");
+            log.append(Arc::new(Message::new(&topic, log.next_offset, payload)));
+        };
+        let visit = |log: &mut Log, slot| assert_eq!(log.visit().map(|visited| visited.conn.slot), Some(slot));
+        for slot in [0, 1] {
+            log.add(Subscriber { conn: ConnId { slot, generation: 0 }, sub: 0 });
+        }
+        append(&mut log);
+        visit(&mut log, 0); // is sent 0
+        visit(&mut log, 1); // has been sent nothing
+        log.lags(0, true);
+        log.trim();
+        append(&mut log);
+        visit(&mut log, 0); // is sent 1
+        append(&mut log);
+        log.caught_up(); // 1 is sent all three
+        append(&mut log);
+        visit(&mut log, 1); // has been sent 0 to 2
+        log.lags(3, true);
+        visit(&mut log, 0); // has been sent 0 and 1
+        log.lags(2, true);
+        log.trim();
+        append(&mut log);
+        log.trim();
+        assert_eq!(log.gather(2, Encoding::Raw).1, 5);
     }
 
     #[test]
