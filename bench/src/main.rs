@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `figures` | the figures the broker must reach, one file each kind, measured and judged |
+//! | `withstand` | abusive clients beside well-behaved ones, and proof that nobody else was harmed |
 //! | `floor` | a broadcaster that does nothing but send: the least that any broker pays the kernel |
 //! | `process` | servers and clients as child processes, each on its own core |
 //! | `machine` | what a figure was measured on |
@@ -16,6 +17,7 @@ mod floor;
 mod machine;
 mod process;
 mod results;
+mod withstand;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,8 @@ enum What {
     Floor(floor::Options),
     /// The figures the broker must reach, each with its bound.
     Figures(figures::Options),
+    /// Abusive clients beside well-behaved ones: nobody else is harmed, and everything goes back to the start.
+    Withstand(withstand::Options),
     /// The load generator.
     #[command(hide = true)]
     Client(Client),
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
     let good = match Command::parse().what {
         What::Floor(options) => floor::run(&options),
         What::Figures(options) => figures::run(&options),
+        What::Withstand(options) => withstand::run(&options),
         What::Client(client) => loadgen::run(&client.options).map(|report| report.errors.none()),
         What::FloorServer(options) => floor::serve(&options).map(|()| true),
     };

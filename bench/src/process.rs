@@ -2,13 +2,21 @@
 
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail, ensure};
 use loadgen::Report;
+
+/// The broker: the one given, or `ringyard` beside this program.
+pub(crate) fn broker(given: Option<&Path>) -> Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("ringyard");
+    let broker = given.map_or(beside, Path::to_owned);
+    ensure!(broker.exists(), "no broker at {}: build it with cargo build --release", broker.display());
+    Ok(broker)
+}
 
 /// Which core runs what; nothing: wherever the kernel likes.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +103,8 @@ fn pinned(program: &Path, core: Option<u32>) -> Command {
     command
 }
 
-fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
+/// The first address of this machine that a server names.
+pub(crate) fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
     lines.map_while(Result::ok).find_map(|line| {
         let from = &line[line.find("127.0.0.1:")?..];
         let end = from.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(from.len());

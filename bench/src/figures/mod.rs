@@ -12,7 +12,7 @@ use clap::Args;
 use loadgen::Report;
 
 use crate::machine::Machine;
-use crate::process::{Cores, Server, run_client};
+use crate::process::{self, Cores, Server, run_client};
 use crate::results::{Figure, keep, write_table};
 
 /// `bench figures`.
@@ -90,11 +90,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     for letter in &options.only {
         ensure!(FIGURES.iter().any(|(known, _)| known == letter), "there is no figure {letter}");
     }
-    let beside = std::env::current_exe()?.with_file_name("ringyard");
-    let broker = options.broker.clone().unwrap_or(beside);
-    ensure!(broker.exists(), "no broker at {}: build it with cargo build --release", broker.display());
     let bench = Bench {
-        broker,
+        broker: process::broker(options.broker.as_deref())?,
         cores: Cores { server: Some(options.server_core), client: Some(options.client_core) },
         quick: options.quick,
     };

@@ -1,0 +1,290 @@
+//! The control group: well-behaved subscribers, raw and over `ringyard.v1`, and their publisher, who must not
+//! notice what goes on around them.
+//!
+//! One thread, one epoll. A message's time is when it was due, so that a publisher who is held up hides no
+//! waiting. Every subscriber must get messages 0, 1, 2, ... as they were sent, `ringyard.v1` with
+//! offsets without gaps.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use serde::Deserialize;
+
+use super::peer::Peer;
+use super::wire::{self, CLOSE, PING, PONG, TEXT, put_frame};
+
+/// The control group's topic.
+pub(super) const TOPIC: &str = "control/news";
+/// Between two messages.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// How long the last message may take.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Characters of filler behind a message's number.
+const FILLER: usize = 400;
+const READ_LEN: usize = 64 << 10;
+
+/// The running group.
+pub(super) struct Control {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Outcome>>,
+}
+
+/// What the group saw.
+pub(super) struct Outcome {
+    pub(super) published: u64,
+    pub(super) delivered: u64,
+    pub(super) pings: u64,
+    /// Nanoseconds from when a message was due to its receipt.
+    pub(super) latencies: Histogram<u64>,
+    /// What must not happen, and how often it did.
+    pub(super) violations: BTreeMap<String, u64>,
+}
+
+impl Control {
+    /// Opens all connections, then publishes until [`Control::stop`].
+    pub(super) fn start(address: SocketAddr, raw: usize, multi: usize) -> Result<Self> {
+        let group = Group::open(address, raw, multi).context("the control group")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || group.run(&stop)
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Publishes no more, waits for what is on its way, and leaves.
+    pub(super) fn stop(self) -> Result<Outcome> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the control group does not panic")
+    }
+}
+
+struct Group {
+    poll: Poll,
+    /// Subscribers; the last is the publisher.
+    members: Vec<Member>,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+struct Member {
+    stream: TcpStream,
+    /// Whether messages come in the envelopes of `ringyard.v1`.
+    multi: bool,
+    input: Vec<u8>,
+    unsent: Vec<u8>,
+    next: u64,
+    /// The offset that must come next, once one came.
+    next_offset: Option<u64>,
+    gone: bool,
+}
+
+/// A message of `ringyard.v1`.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    r#type: &'a str,
+    topic: &'a str,
+    offset: u64,
+    data: &'a str,
+}
+
+impl Group {
+    fn open(address: SocketAddr, raw: usize, multi: usize) -> Result<Self> {
+        let mut peers = Vec::with_capacity(raw + multi + 1);
+        for _ in 0..raw {
+            peers.push((Peer::open(address, &format!("/sub/{TOPIC}"))?, false));
+        }
+        for _ in 0..multi {
+            let mut peer = Peer::open(address, "/ws")?;
+            let command = format!(r#"{{"type":"subscribe","id":1,"topic":"{TOPIC}"}}"#);
+            peer.send(&wire::frame(TEXT, command.as_bytes()))?;
+            let answer = peer.frame();
+            ensure!(
+                matches!(answer, Ok((TEXT, payload)) if payload.starts_with(br#"{"type":"ok""#)),
+                "not subscribed: {answer:?}"
+            );
+            peers.push((peer, true));
+        }
+        peers.push((Peer::open(address, &format!("/pub/{TOPIC}"))?, false));
+
+        let poll = Poll::new()?;
+        let mut members = Vec::with_capacity(peers.len());
+        for (token, (peer, multi)) in peers.into_iter().enumerate() {
+            let input = peer.rest().to_vec();
+            let stream = peer.into_stream();
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
+            let unsent = Vec::new();
+            members.push(Member { stream, multi, input, unsent, next: 0, next_offset: None, gone: false });
+        }
+        let outcome = Outcome {
+            published: 0,
+            delivered: 0,
+            pings: 0,
+            latencies: Histogram::new_with_bounds(1, 120_000_000_000, 3)?,
+            violations: BTreeMap::new(),
+        };
+        Ok(Self { poll, members, begun: Instant::now(), outcome })
+    }
+
+    fn run(mut self, stop: &AtomicBool) -> Result<Outcome> {
+        self.begun = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            self.publish();
+            self.turn()?;
+        }
+        let stopped = Instant::now();
+        while !self.all_have_all() && stopped.elapsed() < DRAIN_MAX {
+            self.turn()?;
+        }
+        let published = self.outcome.published;
+        let waiting = self.subscribers().filter(|member| !member.gone);
+        let missing: u64 = waiting.map(|member| published - member.next).sum();
+        if missing > 0 {
+            self.outcome.violations.insert("messages that never came".to_owned(), missing);
+        }
+        Ok(self.outcome)
+    }
+
+    fn subscribers(&self) -> impl Iterator<Item = &Member> {
+        self.members[..self.members.len() - 1].iter()
+    }
+
+    fn all_have_all(&self) -> bool {
+        self.subscribers().all(|member| member.gone || member.next == self.outcome.published)
+    }
+
+    /// Publishes what is due.
+    fn publish(&mut self) {
+        let publisher = self.members.last_mut().expect("there is always one");
+        while self.begun + INTERVAL * self.outcome.published as u32 <= Instant::now() {
+            put_frame(&mut publisher.unsent, TEXT, message(self.outcome.published).as_bytes());
+            self.outcome.published += 1;
+        }
+        publisher.flush(&mut self.outcome);
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(512);
+        match self.poll.poll(&mut events, Some(Duration::from_millis(2))) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in &events {
+            self.members[event.token().0].read(self.begun, &mut self.outcome);
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    fn read(&mut self, begun: Instant, outcome: &mut Outcome) {
+        while !self.gone {
+            let len = self.input.len();
+            self.input.resize(len + READ_LEN, 0);
+            let read = self.stream.read(&mut self.input[len..]);
+            self.input.truncate(len + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => self.lose("end of stream", outcome),
+                Ok(_) => self.take_frames(begun, outcome),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => self.lose(&error.to_string(), outcome),
+            }
+        }
+    }
+
+    fn take_frames(&mut self, begun: Instant, outcome: &mut Outcome) {
+        let input = std::mem::take(&mut self.input);
+        let mut rest = &input[..];
+        while !self.gone {
+            match wire::find(rest) {
+                Ok(Some(found)) => {
+                    let (frame, after) = rest.split_at(found.header_len + found.payload_len);
+                    self.take(found.first, &frame[found.header_len..], begun, outcome);
+                    rest = after;
+                }
+                Ok(None) => break,
+                Err(what) => self.lose(what, outcome),
+            }
+        }
+        self.input = rest.to_vec();
+        self.flush(outcome);
+    }
+
+    fn take(&mut self, first: u8, payload: &[u8], begun: Instant, outcome: &mut Outcome) {
+        match first {
+            TEXT => self.take_message(payload, begun, outcome),
+            PING => {
+                outcome.pings += 1;
+                put_frame(&mut self.unsent, PONG, payload);
+            }
+            CLOSE => self.lose(&format!("close code {}", wire::close_code(payload)), outcome),
+            _ => self.lose("a frame that nobody sent", outcome),
+        }
+    }
+
+    fn take_message(&mut self, payload: &[u8], begun: Instant, outcome: &mut Outcome) {
+        let data = if self.multi { self.open_envelope(payload) } else { std::str::from_utf8(payload).ok() };
+        let seq = data.and_then(|data| data.split(' ').next()?.parse().ok());
+        let due = |seq: u64| begun + INTERVAL * seq as u32;
+        let what = match seq {
+            Some(seq) if data != Some(&message(seq)) => "damaged messages",
+            Some(seq) if seq == self.next => {
+                self.next += 1;
+                outcome.delivered += 1;
+                let waited = Instant::now().saturating_duration_since(due(seq));
+                outcome.latencies.saturating_record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1));
+                return;
+            }
+            Some(seq) if seq > self.next => {
+                *outcome.violations.entry("lost messages".to_owned()).or_default() += seq - self.next;
+                self.next = seq + 1;
+                return;
+            }
+            Some(_) => "messages that came again or late",
+            None => "messages that nobody sent",
+        };
+        *outcome.violations.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// The data of a message with the right topic and the next offset.
+    fn open_envelope<'a>(&mut self, payload: &'a [u8]) -> Option<&'a str> {
+        let Envelope { r#type, topic, offset, data } = serde_json::from_slice(payload).ok()?;
+        let good = r#type == "message" && topic == TOPIC && self.next_offset.is_none_or(|next| next == offset);
+        self.next_offset = Some(offset + 1);
+        good.then_some(data)
+    }
+
+    fn flush(&mut self, outcome: &mut Outcome) {
+        while !self.unsent.is_empty() && !self.gone {
+            match self.stream.write(&self.unsent) {
+                Ok(len) => drop(self.unsent.drain(..len)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => self.lose(&error.to_string(), outcome),
+            }
+        }
+    }
+
+    fn lose(&mut self, how: &str, outcome: &mut Outcome) {
+        self.gone = true;
+        *outcome.violations.entry(format!("connections lost: {how}")).or_default() += 1;
+    }
+}
+
+/// The message with this number: the number and a filler that depends on it.
+fn message(seq: u64) -> String {
+    let letter = char::from(b'a' + (seq % 23) as u8);
+    format!("{seq} {}", letter.to_string().repeat(FILLER))
+}
