@@ -135,13 +135,11 @@ impl<D: Driver> Shard<D> {
         if self.filters_of.len() >= FILTERS_OF_MAX && !self.filters_of.contains_key(&id) {
             self.filters_of.clear();
         }
-        let (logs, filters) = (&self.logs, &self.filters);
+        let filters = &self.filters;
         self.filters_of.entry(id).or_insert_with(|| {
-            let matching = filters.iter().copied().filter(|&slot| {
-                let log = logs[slot as usize].as_ref().expect("a log that is registered");
-                protocol::topic::matches(&log.topic.name, topic)
-            });
-            matching.collect()
+            let mut matching = Vec::new();
+            filters.each_match(topic, |&slot| matching.push(slot));
+            matching
         });
     }
 

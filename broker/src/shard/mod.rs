@@ -51,6 +51,7 @@ use self::link::{Delivery, Inbox, Links, Purpose, Request};
 use self::stats::Stats;
 use self::timers::Timers;
 use crate::limits::Limits;
+use crate::topics::filters::Filters;
 use crate::topics::home::Home;
 use crate::topics::log::{Log, Subscriber};
 use crate::topics::registry::{ShardId, TopicId};
@@ -93,7 +94,7 @@ pub struct Shard<D: Driver> {
     /// Topics and filters that have a log.
     log_of: FxHashMap<TopicId, LogSlot>,
     /// Logs of filters with wildcards.
-    filters: Vec<LogSlot>,
+    filters: Filters<LogSlot>,
     /// Which of those match a topic; forgotten whenever `filters` changes.
     filters_of: FxHashMap<TopicId, Vec<LogSlot>>,
     next_join: u64,
@@ -193,7 +194,7 @@ impl<D: Driver> Shard<D> {
             logs: Vec::new(),
             free_logs: Vec::new(),
             log_of: FxHashMap::default(),
-            filters: Vec::new(),
+            filters: Filters::default(),
             filters_of: FxHashMap::default(),
             next_join: 0,
             next_ticket: 0,

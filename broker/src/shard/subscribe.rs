@@ -49,7 +49,7 @@ impl<D: Driver> Shard<D> {
         };
         self.log_of.insert(topic.id, slot);
         if topic.wildcard {
-            self.filters.push(slot);
+            self.filters.insert(Arc::clone(&topic.name), slot);
             self.filters_of.clear();
         }
         for home in homes {
@@ -166,7 +166,7 @@ impl<D: Driver> Shard<D> {
         self.log_of.remove(&log.topic.id);
         self.congested_logs -= usize::from(log.congested);
         let homes = if log.topic.wildcard {
-            self.filters.retain(|&filter| filter != slot);
+            self.filters.remove(&log.topic.name);
             self.filters_of.clear();
             0..self.shards()
         } else {

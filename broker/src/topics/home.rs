@@ -17,6 +17,7 @@ use std::sync::Arc;
 use ring::Nanos;
 use rustc_hash::FxHashMap;
 
+use super::filters::Filters;
 use super::message::{Epoch, Message, Offset, Payload};
 use super::registry::{Registry, ShardId, TopicId, TopicRef};
 
@@ -25,7 +26,7 @@ use super::registry::{Registry, ShardId, TopicId, TopicRef};
 pub struct Home {
     topics: FxHashMap<TopicId, Topic>,
     /// Filters with wildcards that some shard has joined, with those shards.
-    filters: Vec<(TopicRef, Vec<ShardId>)>,
+    filters: Filters<(TopicRef, Vec<ShardId>)>,
     /// Counts the changes of `filters`.
     filters_version: u64,
     /// Topics that nobody has joined, in the order in which they may be forgotten.
@@ -68,7 +69,7 @@ impl Home {
     pub fn new(epoch_base: Epoch, idle_timeout: Nanos) -> Self {
         Self {
             topics: FxHashMap::default(),
-            filters: Vec::new(),
+            filters: Filters::default(),
             filters_version: 0,
             unused: VecDeque::new(),
             next_epoch: epoch_base,
@@ -200,32 +201,27 @@ impl Home {
 
     fn join_filter(&mut self, filter: TopicRef, shard: ShardId) {
         self.filters_version += 1;
-        match self.filters.iter_mut().find(|(held, _)| held.id == filter.id) {
+        match self.filters.get_mut(&filter.name) {
             Some((_, shards)) => insert(shards, shard),
-            None => self.filters.push((filter, vec![shard])),
+            None => self.filters.insert(Arc::clone(&filter.name), (filter, vec![shard])),
         }
     }
 
     fn leave_filter(&mut self, filter: &TopicRef, shard: ShardId, registry: &Registry) {
-        let Some(at) = self.filters.iter().position(|(held, _)| held.id == filter.id) else { return };
-        remove(&mut self.filters[at].1, shard);
-        if self.filters[at].1.is_empty() {
-            let (gone, _) = self.filters.swap_remove(at);
+        let Some((_, shards)) = self.filters.get_mut(&filter.name) else { return };
+        remove(shards, shard);
+        if shards.is_empty()
+            && let Some((gone, _)) = self.filters.remove(&filter.name)
+        {
             registry.release(gone);
         }
         self.filters_version += 1;
     }
 }
 
-fn wanted(topic: &TopicRef, joined: &[ShardId], filters: &[(TopicRef, Vec<ShardId>)]) -> Vec<ShardId> {
+fn wanted(topic: &TopicRef, joined: &[ShardId], filters: &Filters<(TopicRef, Vec<ShardId>)>) -> Vec<ShardId> {
     let mut wanted = joined.to_vec();
-    for (filter, shards) in filters {
-        if protocol::topic::matches(&filter.name, &topic.name) {
-            for &shard in shards {
-                insert(&mut wanted, shard);
-            }
-        }
-    }
+    filters.each_match(&topic.name, |(_, shards)| shards.iter().for_each(|&shard| insert(&mut wanted, shard)));
     wanted
 }
 
