@@ -120,6 +120,10 @@ struct Sizes {
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_TOPIC", default_value = "255", value_parser = size)]
     max_topic: u64,
 
+    /// Topics and filters at a time, those that are only remembered included
+    #[arg(long, value_name = "N", env = "RINGYARD_MAX_TOPICS", default_value = "1000000", value_parser = number)]
+    max_topics: u64,
+
     /// Subscriptions of one /ws connection
     #[arg(
         long,
@@ -197,6 +201,7 @@ impl Options {
             count("--max-connections", connections, 1, u64::from(u32::MAX))?;
         }
         let subscriptions = count("--max-subscriptions", sizes.max_subscriptions, 1, u64::from(u32::MAX))?;
+        let topics = count("--max-topics", sizes.max_topics, 1, u64::from(u32::MAX))?;
         let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;
         let shards = count("--shards", self.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP)?;
         Ok(Config {
@@ -209,6 +214,7 @@ impl Options {
                 frame_bytes_max: frame,
                 message_bytes_max: message,
                 topic_bytes_max: topic as usize,
+                topics_max: topics as usize,
                 subscriptions_max: subscriptions as usize,
                 lag_bytes_max: lag,
                 log_bytes_max: log,
@@ -522,6 +528,7 @@ mod tests {
             "--handshake-timeout=1s",
             "--ping-interval=2s",
             "--ping-timeout=3s",
+            "--max-topics=7",
             "--close-timeout=4s",
             "--topic-idle-timeout=5s",
             "--shutdown-grace=6s",
@@ -534,6 +541,7 @@ mod tests {
             frame_bytes_max: 2 << 10,
             message_bytes_max: 3 << 10,
             topic_bytes_max: 100,
+            topics_max: 7,
             subscriptions_max: 5,
             lag_bytes_max: 1 << 20,
             log_bytes_max: 2 << 20,

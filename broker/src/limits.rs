@@ -17,6 +17,8 @@ pub struct Limits {
     pub message_bytes_max: u64,
     /// Longest topic or filter, in bytes of UTF-8.
     pub topic_bytes_max: usize,
+    /// Most topics and filters at a time. A new one beyond: 503, or the error `limit`.
+    pub topics_max: usize,
     /// Most subscriptions of one `/ws` connection.
     pub subscriptions_max: usize,
     /// Most bytes of unswept or unread messages a shard keeps per topic. A subscriber that is further
@@ -50,6 +52,7 @@ impl Default for Limits {
             frame_bytes_max: 1 << 20,
             message_bytes_max: 1 << 20,
             topic_bytes_max: protocol::topic::TOPIC_LEN_MAX_DEFAULT,
+            topics_max: 1_000_000,
             subscriptions_max: 1024,
             lag_bytes_max: 4 << 20,
             log_bytes_max: 256 << 20,

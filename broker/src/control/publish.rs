@@ -141,6 +141,9 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
         if app.is_stopping() {
             return Err(Refusal::unavailable("The broker is shutting down; the message was not published."));
         }
+        if !links.registry.admits(topic, app.limits().topics_max) {
+            return Err(Refusal::unavailable("The broker has as many topics as --max-topics allows."));
+        }
         let topic = links.registry.resolve(topic);
         let (answer, published) = oneshot::channel();
         match links.order(topic.home, Order::Publish { topic, payload, answer }) {

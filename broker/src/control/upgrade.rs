@@ -22,6 +22,7 @@ use super::serve::Stream;
 use super::{order, origins};
 use crate::limits::Limits;
 use crate::origin;
+use crate::shard::handshake;
 use crate::shard::link::{Adopt, Order, Purpose};
 
 /// How long an upgraded socket waits for room in a shard's queue before it is closed.
@@ -40,6 +41,9 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
             }
             if app.is_stopping() {
                 return refuse(&head::Refusal::new(503, "The broker is shutting down."));
+            }
+            if let Err(refusal) = handshake::admit(app.links(), app.limits(), &upgrade.endpoint) {
+                return refuse(&refusal);
             }
             let purpose = purpose(&upgrade.endpoint);
             let on_upgrade = hyper::upgrade::on(&mut request);

@@ -57,10 +57,14 @@ impl<D: Driver> Shard<D> {
             return Err(error(name, ErrorCode::Limit, reason));
         }
         let mut keys = Vec::with_capacity(topics.iter().len());
-        let mut doubled = None;
+        let mut refused = None;
         for filter in topics.iter() {
             if self.multi(id).find_filter(filter).is_some() {
-                doubled = Some(filter);
+                refused = Some(error(name, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
+                break;
+            }
+            if let Err(full) = self.admit(name, filter) {
+                refused = Some(full);
                 break;
             }
             let slot = self.enter_log(filter);
@@ -68,11 +72,11 @@ impl<D: Driver> Shard<D> {
             keys.push((slot, self.multi(id).add(slot, filter)));
             self.stats().subscriptions.add(1);
         }
-        if let Some(filter) = doubled {
+        if let Some(error) = refused {
             for (_, key) in keys {
                 self.unsubscribe_one(id, key);
             }
-            return Err(error(name, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
+            return Err(error);
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -172,6 +176,7 @@ impl<D: Driver> Shard<D> {
         let topic = match self.multi(id).last_publish.clone() {
             Some(last) if *last.name == *name => last,
             _ => {
+                self.admit(None, name)?;
                 let topic = self.links.registry.resolve(name);
                 if let Some(last) = self.multi(id).last_publish.replace(topic.clone()) {
                     self.links.registry.release(last);
@@ -201,6 +206,14 @@ impl<D: Driver> Shard<D> {
     }
 
     // ---- helpers
+
+    /// Whether there is room for a topic or filter.
+    fn admit(&self, id: Option<Id>, name: &str) -> Result<(), CommandError> {
+        if self.links.registry.admits(name, self.limits.topics_max) {
+            return Ok(());
+        }
+        Err(error(id, ErrorCode::Limit, "the broker has as many topics as --max-topics allows".to_owned()))
+    }
 
     fn answer(&mut self, id: ConnId, write: impl FnOnce(&mut BytesMut)) {
         let mut text = std::mem::take(&mut self.scratch);

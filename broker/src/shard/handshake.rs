@@ -12,7 +12,8 @@ use ring::{ConnId, Driver};
 
 use super::Shard;
 use super::conn::{Flags, State};
-use super::link::{Handover, Purpose};
+use super::link::{Handover, Links, Purpose};
+use crate::limits::Limits;
 use crate::origin;
 
 impl<D: Driver> Shard<D> {
@@ -71,6 +72,7 @@ impl<D: Driver> Shard<D> {
             }
             Ok(name.to_owned())
         };
+        admit(&self.links, &self.limits, &upgrade.endpoint)?;
         Ok(match &upgrade.endpoint {
             Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.clone().into_owned()),
             Endpoint::Publish(name) => Purpose::Publish(publishes(name)?),
@@ -143,5 +145,20 @@ impl<D: Driver> Shard<D> {
         {
             conn.extra().input.extend_from_slice(bytes);
         }
+    }
+}
+
+/// Whether there is room for the topic that an upgrade names.
+///
+/// # Errors
+/// The 503 for the client.
+pub(crate) fn admit(links: &Links, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), Refusal> {
+    match endpoint {
+        Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name)
+            if !links.registry.admits(name, limits.topics_max) =>
+        {
+            Err(Refusal::new(503, "the broker has as many topics as --max-topics allows"))
+        }
+        _ => Ok(()),
     }
 }

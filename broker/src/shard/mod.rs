@@ -27,7 +27,7 @@ mod conn;
 mod deliver;
 mod drain;
 mod exchange;
-mod handshake;
+pub(crate) mod handshake;
 mod ingress;
 pub mod link;
 mod multi;

@@ -68,6 +68,13 @@ impl Registry {
         Arc::clone(&entry)
     }
 
+    /// Whether `name` is registered, or there is room for one more among `topics_max`. Several threads that
+    /// ask at once may find the last place each: the bound is overrun by their number at most.
+    #[must_use]
+    pub fn admits(&self, name: &str, topics_max: usize) -> bool {
+        self.names.contains_key(name) || self.names.len() < topics_max
+    }
+
     /// Gives a reference back; forgets the name if it was the last one.
     ///
     /// A plain drop is right only where another holder is known to release later.
@@ -99,5 +106,21 @@ impl Registry {
         // The product's high half: the low bits of a multiplicative hash are weak.
         let spread = (u128::from(hasher.finish()) * u128::from(self.shards)) >> 64;
         ShardId::try_from(spread).expect("below the number of shards")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_table_admits_only_the_names_it_has() {
+        let registry = Registry::new(1, 1);
+        let first = registry.resolve("a");
+        assert!(registry.admits("b", 2));
+        let _second = registry.resolve("b");
+        assert!(registry.admits("a", 2) && !registry.admits("c", 2));
+        registry.release(first);
+        assert!(registry.admits("c", 2));
     }
 }

@@ -1,5 +1,6 @@
 //! Requests that are refused: with the right status, in a sentence, and the connection ends.
 
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Error;
 
 use crate::broker::Broker;
@@ -63,6 +64,33 @@ async fn a_plain_get_of_a_websocket() {
         let answer = crate::http::request(broker.address, &format!("GET {path} HTTP/1.1"), b"").await;
         assert_eq!(answer.status, 426, "{path}: {answer:?}");
     }
+}
+
+/// What is there stays usable; a new topic is refused by every door.
+#[tokio::test]
+async fn more_topics_than_allowed() {
+    let broker = Broker::start(&["--max-topics", "2"]);
+    let server = broker.address;
+    let _first = try_open(server, "/bus/a", &[]).await.expect("the first topic");
+    let _second = try_open(server, "/sub/b", &[]).await.expect("the second topic");
+    let _again = try_open(server, "/sub/a", &[]).await.expect("a topic that is there");
+    for path in ["/sub/c", "/pub/c", "/bus/c"] {
+        match try_open(server, path, &[]).await {
+            Err(Error::Http(response)) => assert_eq!(response.status().as_u16(), 503, "{path}"),
+            Err(other) => panic!("{path}: {other}"),
+            Ok(_) => panic!("{path} was granted"),
+        }
+    }
+    assert_eq!(crate::http::request(server, "POST /pub/c HTTP/1.1", b"x").await.status, 503);
+    assert_eq!(crate::http::request(server, "POST /pub/a HTTP/1.1", b"x").await.status, 200);
+    let mut client = crate::ws::open_v1(server).await;
+    for command in [
+        json!({"type": "subscribe", "id": 1, "topics": ["a", "c"]}),
+        json!({"type": "publish", "id": 1, "topic": "c", "data": 1}),
+    ] {
+        assert_eq!(client.command(command).await["code"], "limit");
+    }
+    client.subscribe(&["a"]).await;
 }
 
 async fn status(server: std::net::SocketAddr, origin: &str) -> u16 {
