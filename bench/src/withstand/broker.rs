@@ -31,9 +31,11 @@ pub(super) struct Held {
 }
 
 impl Broker {
+    /// Its allocator gives memory back at once: what is resident is what the broker holds.
     pub(super) fn start(program: &Path, arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
+            .env("MIMALLOC_PURGE_DELAY", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

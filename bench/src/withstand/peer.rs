@@ -3,6 +3,7 @@
 //! Every connection comes from its own address of `127.64.0.0/10`, so that hundreds of thousands of them may
 //! linger in TIME_WAIT and ports never run out.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,10 +35,15 @@ pub(super) enum Ending {
 }
 
 /// An answer over HTTP.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status, self.body.trim_ascii().escape_ascii())
+    }
 }
 
 /// A connection.
