@@ -74,6 +74,7 @@ step 1200 'Tests: units, integration, conformance' cargo test --workspace
 step 900 'Release build' cargo build --workspace --release
 step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
 step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
+step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
 step 300 'Browser' npm --prefix deploy/browser test
 
 printf '\nIn all %d s.\n' "$SECONDS"
