@@ -72,8 +72,8 @@ impl Broker {
         Ok(self.child.try_wait()?)
     }
 
-    /// Asks it to end; how it did, and all it said on standard error.
-    pub(super) fn end(mut self) -> Result<(ExitStatus, String)> {
+    /// Asks it to end; how it did, after which time, and all it said on standard error.
+    pub(super) fn end(mut self) -> Result<(ExitStatus, Duration, String)> {
         if self.ended()?.is_none() {
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
             kill_process(pid, Signal::TERM)?;
@@ -88,8 +88,9 @@ impl Broker {
             }
             thread::sleep(Duration::from_millis(20));
         };
+        let took = begun.elapsed();
         let said = self.stderr.take().expect("taken once").join().expect("a reader does not panic");
-        Ok((status, said))
+        Ok((status, took, said))
     }
 }
 

@@ -42,6 +42,9 @@ use stats::Poller;
 /// of some twenty bytes each is above it.
 const GROWTH_MAX_KIB: u64 = 16 << 10;
 
+/// How long a broker may take to end when nobody is connected: far below the grace period.
+const END_MAX: Duration = Duration::from_secs(3);
+
 /// `bench withstand`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -106,7 +109,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
     }
     drop(poller);
-    let (status, said) = broker.end()?;
+    let (status, took, said) = broker.end()?;
+    if took > END_MAX {
+        evidence.push(format!("with nobody connected, the broker took {took:.1?} to end"));
+    }
     if !status.success() {
         evidence.push(format!("the broker ended with {status}"));
     }
