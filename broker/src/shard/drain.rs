@@ -92,9 +92,11 @@ impl<D: Driver> Shard<D> {
                 if hurry || (sequenced && idle) {
                     self.close_all();
                     self.enter_phase(Phase::Close);
+                    // With nobody connected nothing would ever wake the shard to say so.
+                    return self.is_deserted();
                 }
             }
-            Phase::Close => return late || (self.conns.len() == 0 && self.adopting.is_empty()),
+            Phase::Close => return late || self.is_deserted(),
         }
         false
     }
@@ -105,6 +107,10 @@ impl<D: Driver> Shard<D> {
             Phase::Close => Some(self.drain.deadline),
             _ => Some(self.now + POLL_NANOS),
         }
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.conns.len() == 0 && self.adopting.is_empty()
     }
 
     fn enter_phase(&mut self, phase: Phase) {

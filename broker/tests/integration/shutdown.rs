@@ -43,6 +43,16 @@ async fn everybody_hears_1001_and_the_exit_status_is_0() {
     }
 }
 
+/// The grace period is for connections; without any there is nothing to wait for.
+#[tokio::test]
+async fn with_nobody_connected_it_ends_at_once() {
+    let mut broker = Broker::start(&["--shutdown-grace", "15s"]);
+    signal(&broker, "TERM");
+    let begun = Instant::now();
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+}
+
 /// Every acknowledged publish reaches every subscriber, though the broker is told to end right behind it.
 #[tokio::test]
 async fn what_was_accepted_is_delivered() {
