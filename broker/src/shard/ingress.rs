@@ -8,7 +8,6 @@
 //! waits where it is, first here, then in the kernel, then at the publisher.
 
 use protocol::frame::{Decoder, HEADER_MAX, Item, MessageKind, Opcode, Role, close_code, put_frame};
-use protocol::v1::PayloadKind;
 use ring::{ConnId, Driver};
 
 use super::Shard;
@@ -86,7 +85,7 @@ impl<D: Driver> Shard<D> {
     fn on_message(&mut self, id: ConnId, kind: MessageKind, payload: &mut [u8]) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.flags.has(Flags::PUBLISHES) {
-            let payload = Payload::copy_of(payload_kind(kind), payload);
+            let payload = Payload::copy_of(kind.into(), payload);
             self.publish_raw(id, payload);
         } else if conn.multi.is_some() {
             self.on_command_message(id, kind, payload);
@@ -123,7 +122,7 @@ impl<D: Driver> Shard<D> {
         self.assembly_bytes -= (room.len() - HEADER_MAX) as u64;
         if publishes {
             room.shrink_to_fit();
-            self.publish_raw(id, Payload::in_place(payload_kind(kind), room));
+            self.publish_raw(id, Payload::in_place(kind.into(), room));
         } else {
             self.on_command_message(id, kind, &mut room[HEADER_MAX..]);
         }
@@ -232,12 +231,5 @@ impl<D: Driver> Shard<D> {
             conn.flags.set(Flags::RECEIVING);
             self.driver.receive(id);
         }
-    }
-}
-
-fn payload_kind(kind: MessageKind) -> PayloadKind {
-    match kind {
-        MessageKind::Text => PayloadKind::Text,
-        MessageKind::Binary => PayloadKind::Binary,
     }
 }
