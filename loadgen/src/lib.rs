@@ -20,10 +20,12 @@
 //!
 //! It knows nothing of the broker's code: it speaks RFC 6455 on its own, so that it can judge.
 
+pub mod adapter;
 mod children;
 mod clock;
 mod connect;
 pub mod options;
+pub mod outcome;
 pub mod payload;
 mod publish;
 mod receive;
@@ -31,6 +33,7 @@ pub mod report;
 mod run;
 mod server;
 mod session;
+pub mod stamp;
 mod target;
 pub mod walk;
 
