@@ -24,6 +24,7 @@ pub mod adapter;
 mod children;
 mod clock;
 mod connect;
+pub mod figures;
 pub mod options;
 pub mod outcome;
 pub mod payload;
@@ -35,6 +36,8 @@ mod server;
 mod session;
 pub mod stamp;
 mod target;
+pub mod threshold;
+pub mod verdict;
 pub mod walk;
 
 pub use options::Options;

@@ -47,6 +47,8 @@ pub struct Outcome {
     pub server: Option<ServerUse>,
     /// Why this run says little about the server: this program was the limit. Nothing when it was not.
     pub invalid: Vec<String>,
+    /// Thresholds (`--fail-if`) that were crossed, each as a sentence.
+    pub crossed: Vec<String>,
     /// Ended by a signal before its time.
     pub interrupted: bool,
     /// Processes whose outcomes were merged into this one; 1 for a process's own.
@@ -87,6 +89,8 @@ pub struct Facts {
     pub started_unix_ms: u64,
     /// This process is the first of ... : `--share 1/4` is (1, 4).
     pub share: (u32, u32),
+    /// Which machine this ran on: `/proc/sys/kernel/random/boot_id`. Empty counts as one and the same.
+    pub machine: String,
     /// The version of this program.
     pub version: String,
 }
@@ -148,8 +152,11 @@ pub struct Errors {
     pub doubled: u64,
     /// Messages that came after a later one of their stream, without having been missed for good.
     pub reordered: u64,
-    /// Messages with the wrong length, filler or topic, or without a stamp.
+    /// Messages with the wrong length, filler or topic, or without a stamp; and those `beyond`.
     pub corrupt: u64,
+    /// Messages received that nobody published: numbers beyond the end of streams that this outcome knows the end of.
+    /// Part of `corrupt`. Set by `verdict`.
+    pub beyond: u64,
     /// Clients that count bytes and got another number than was sent to them.
     pub miscounted: u64,
     /// Clients that never became subscribed, by reason.
@@ -170,6 +177,41 @@ impl Errors {
     #[must_use]
     pub fn none(&self) -> bool {
         Self { shed: BTreeMap::new(), ..self.clone() } == Self::default()
+    }
+
+    /// How many, of all kinds.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let by_code = self.closed.values();
+        let by_reason = [&self.refused, &self.broken, &self.publishers].into_iter().flat_map(BTreeMap::values);
+        [self.lost, self.doubled, self.reordered, self.corrupt, self.miscounted]
+            .iter()
+            .chain(by_code)
+            .chain(by_reason)
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Adds what somebody else counted.
+    pub fn add(&mut self, other: &Self) {
+        self.lost = self.lost.saturating_add(other.lost);
+        self.doubled = self.doubled.saturating_add(other.doubled);
+        self.reordered = self.reordered.saturating_add(other.reordered);
+        self.corrupt = self.corrupt.saturating_add(other.corrupt);
+        self.beyond = self.beyond.saturating_add(other.beyond);
+        self.miscounted = self.miscounted.saturating_add(other.miscounted);
+        add_each(&mut self.refused, &other.refused);
+        add_each(&mut self.closed, &other.closed);
+        add_each(&mut self.broken, &other.broken);
+        add_each(&mut self.publishers, &other.publishers);
+        add_each(&mut self.shed, &other.shed);
+    }
+}
+
+/// Adds counts key by key.
+pub fn add_each<K: Ord + Clone>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+    for (key, count) in from {
+        let sum = to.entry(key.clone()).or_default();
+        *sum = sum.saturating_add(*count);
     }
 }
 
@@ -348,6 +390,12 @@ impl Outcome {
         per(self.traffic.delivered as f64, self.seconds)
     }
 
+    /// Published messages per second of the measured time.
+    #[must_use]
+    pub fn published_per_second(&self) -> f64 {
+        per(self.traffic.published_measured as f64, self.seconds)
+    }
+
     /// The server's processor time per delivered message, in nanoseconds.
     #[must_use]
     pub fn server_ns_per_message(&self) -> Option<f64> {
@@ -374,6 +422,34 @@ impl Outcome {
         let server = self.server.as_ref()?;
         let grown = server.memory_connected.pss as f64 - server.memory_before.pss as f64;
         (self.connect.opened > 0).then(|| grown / self.connect.opened as f64)
+    }
+
+    /// The server's share of one core in the measured time (2.0: two cores).
+    #[must_use]
+    pub fn server_cpu(&self) -> Option<f64> {
+        let server = self.server.as_ref()?;
+        (self.seconds > 0.0).then(|| server.cpu_ns as f64 / 1e9 / self.seconds)
+    }
+
+    /// This program's share of one core in the measured time (2.0: two cores).
+    #[must_use]
+    pub fn own_cpu(&self) -> f64 {
+        per(self.own.cpu_ns as f64 / 1e9, self.seconds)
+    }
+
+    /// Sends of a Ringyard broker per message that it delivered.
+    #[must_use]
+    pub fn sends_per_message(&self) -> Option<f64> {
+        let server = self.server.as_ref()?;
+        let (sends, messages) = (server.sends?, server.messages?);
+        (messages > 0).then(|| sends as f64 / messages as f64)
+    }
+
+    /// This program's user memory (proportional set size) per client, in bytes.
+    #[must_use]
+    pub fn own_bytes_per_client(&self) -> Option<f64> {
+        let grown = self.own.memory_after.pss as f64 - self.own.memory_before.pss as f64;
+        (self.connect.opened > 0 && self.own.memory_after.pss > 0).then(|| grown / self.connect.opened as f64)
     }
 
     /// Nothing lost, doubled, reordered or corrupt, nobody refused or closed.
