@@ -8,14 +8,32 @@
 //! | `mqtt` | MQTT 3.1.1 over WebSocket (mosquitto and others), QoS 0 |
 //! | `nchan` | Nchan's subscriber and publisher locations |
 //! | `plain` | any server that sends every message to everybody on the same URL |
-//! | `socket` | the WebSocket layer below all of them: upgrade, frames (RFC 6455) |
+//! | `unit` | where messages begin and end in all of these, and what is kept when one is cut |
+//! | `socket` | the WebSocket layer below all of them: frames (RFC 6455, section 5) |
+//! | `upgrade` | and its opening handshake (RFC 6455, section 4) |
+//! | `names`, `url` | what topics are called, and where the server is |
 //!
 //! What this does not know: sockets, time, order, counting (`worker`).
 
+mod names;
+mod nchan;
+mod plain;
+mod raw;
+mod socket;
+mod unit;
+mod upgrade;
+mod url;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
+use protocol::frame::Opcode;
 
+use self::nchan::Nchan;
+use self::plain::Plain;
+use self::raw::Raw;
+use self::url::Url;
 use crate::stamp::{Payloads, Stamp};
 
 /// A wire protocol.
@@ -111,41 +129,208 @@ pub struct Refused {
     pub text: String,
 }
 
-// The rest of this file is the adapters' common face:
-//
-// pub struct Adapter { .. }          // one per run, shared by all workers (Send + Sync + Clone)
-//
-// impl Adapter {
-//     /// `url`: ws://host:port[/path]. A path of `/` is the protocol's usual one. `publish_url` where it differs.
-//     pub fn new(protocol, url: &str, publish_url: Option<&str>, names: Names, payloads: Payloads) -> Result<Self>
-//     pub fn address(&self) -> SocketAddr;             // resolved
-//     pub fn publish_address(&self) -> SocketAddr;
-//     pub fn abilities(&self) -> Abilities;
-//     /// Appends the upgrade request of a connection with this duty (RFC 6455, section 4.1).
-//     pub fn request(&self, duty: &Duty, out: &mut Vec<u8>);
-//     /// `bytes` is what came so far: not yet a whole head (None), accepted (length of the head; what follows is for
-//     /// `feed`), or refused.
-//     pub fn accepted(&self, bytes: &[u8]) -> Result<Option<usize>, Refused>;
-//     /// Appends what goes out right behind the acceptance: connect, subscribe to all of the duty. May be nothing.
-//     pub fn greet(&self, duty: &Duty, out: &mut Vec<u8>);
-//     /// Whether `Visit::ready` comes from an answer to the greeting (true) or the upgrade itself is the
-//     /// confirmation (false: `feed` never calls `ready` for the greeting).
-//     pub fn answers_greeting(&self, duty: &Duty) -> bool;
-//     /// Appends one message, framed and masked (mask of zeros is allowed by RFC 6455 5.3 only by the letter:
-//     /// use a real mask that differs per message, cheaply).
-//     pub fn publish(&self, topic: u32, stamp: Stamp, out: &mut Vec<u8>);
-//     pub fn subscribe(&self, topic: u32, out: &mut Vec<u8>);     // churn
-//     pub fn unsubscribe(&self, topic: u32, out: &mut Vec<u8>);
-//     /// Appends a sign of life that the server did not ask for: an unmasked-by-nobody pong (RFC 6455 5.5.3), for NATS
-//     /// and MQTT what their protocol has as well (`PING`/`PONG`, PINGREQ).
-//     pub fn heartbeat(&self, out: &mut Vec<u8>);
-//     /// Appends a close frame with code 1000.
-//     pub fn goodbye(&self, out: &mut Vec<u8>);
-//     /// Walks the next bytes of a connection's stream.
-//     pub fn feed(&self, inbound: &mut Inbound, duty: &Duty, bytes: &[u8], visit: &mut impl Visit);
-//     /// Bytes that a subscriber's socket receives for this message, where that is exact.
-//     pub fn wire_len(&self, topic: u32, stamp: Stamp) -> Option<u64>;
-// }
-//
-// /// Where one connection's stream stands: at most 48 bytes, the rest on the heap only while a frame is cut.
-// #[derive(Default)] pub struct Inbound { .. }
+/// A protocol, a server's address and a run's topics and payloads: all that a connection must know to speak. One per
+/// run, shared by all workers; cheap to clone. A connection's own state is its [`Inbound`].
+///
+/// A connection's life: [`request`](Self::request) is sent and [`accepted`](Self::accepted) asked until it accepts,
+/// [`greet`](Self::greet) is sent, then [`feed`](Self::feed) walks what comes while [`publish`](Self::publish) and the
+/// others append what goes out. Nothing here allocates per message.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    payloads: Payloads,
+    wire: Wire,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Raw(Raw),
+    Nchan(Nchan),
+    Plain(Plain),
+}
+
+impl Adapter {
+    /// `url` is `ws://host:port[/path]`; without a path, or with `/`, the protocol's usual one. `publish_url` is where
+    /// clients go that only publish, if that is elsewhere. The host is resolved here, once.
+    ///
+    /// # Errors
+    /// A URL or a topic the protocol cannot take, with a sentence.
+    pub fn new(
+        protocol: Protocol,
+        url: &str,
+        publish_url: Option<&str>,
+        names: &Names,
+        payloads: Payloads,
+    ) -> Result<Self> {
+        ensure!(names.count > 0, "a run has at least one topic");
+        let url = Url::parse(url)?;
+        let publish = publish_url.map(Url::parse).transpose()?;
+        let wire = match protocol {
+            Protocol::Raw => Wire::Raw(Raw::new(&url, publish.as_ref(), names)?),
+            Protocol::Nchan => Wire::Nchan(Nchan::new(&url, publish.as_ref(), names)?),
+            Protocol::Plain => Wire::Plain(Plain::new(&url, publish.as_ref(), names)?),
+            Protocol::V1 | Protocol::Nats | Protocol::Mqtt => bail!("this protocol is not spoken yet"),
+        };
+        Ok(Self { inner: Arc::new(Inner { payloads, wire }) })
+    }
+
+    // ---- what it is
+
+    /// Where clients that subscribe connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let subscribes = Topics { count: 1, ..Topics::default() };
+        self.url(&Duty { subscribes, publishes: Topics::default() }).address
+    }
+
+    /// Where clients that only publish connect to.
+    #[must_use]
+    pub fn publish_address(&self) -> SocketAddr {
+        self.url(&Duty::default()).address
+    }
+
+    /// What the protocol can do.
+    #[must_use]
+    pub fn abilities(&self) -> Abilities {
+        match &self.inner.wire {
+            Wire::Raw(_) => Raw::ABILITIES,
+            Wire::Nchan(_) => Nchan::ABILITIES,
+            Wire::Plain(_) => Plain::ABILITIES,
+        }
+    }
+
+    /// Whether [`Visit::ready`] comes from an answer to the greeting. If not, the acceptance of the upgrade is the
+    /// confirmation, and [`Adapter::feed`] never calls it for the greeting.
+    #[must_use]
+    pub fn answers_greeting(&self, _duty: &Duty) -> bool {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => false,
+        }
+    }
+
+    /// Bytes that a subscriber's socket receives for this message, where that is exact ([`Abilities::discard`]).
+    #[must_use]
+    pub fn wire_len(&self, _topic: u32, stamp: Stamp) -> Option<u64> {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => Some(raw::wire_len(&self.inner.payloads, stamp)),
+        }
+    }
+
+    fn url(&self, duty: &Duty) -> &Url {
+        match &self.inner.wire {
+            Wire::Raw(raw) => raw.url(duty),
+            Wire::Nchan(nchan) => nchan.url(duty),
+            Wire::Plain(plain) => plain.url(duty),
+        }
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => None,
+        }
+    }
+
+    // ---- the upgrade
+
+    /// Appends the upgrade request of a connection with this duty (RFC 6455, section 4.1).
+    pub fn request(&self, duty: &Duty, out: &mut Vec<u8>) {
+        let url = self.url(duty);
+        let path = match &self.inner.wire {
+            Wire::Raw(raw) => raw.path(duty),
+            Wire::Nchan(nchan) => nchan.path(duty),
+            _ => url.path.clone(),
+        };
+        upgrade::request(url, &path, self.subprotocol(), out);
+    }
+
+    /// What a server answered so far: not yet a whole head (nothing), or an acceptance, with the length of its head.
+    /// Bytes behind it are for [`Adapter::feed`].
+    ///
+    /// # Errors
+    /// The answer is no acceptance.
+    pub fn accepted(&self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+        upgrade::accepted(bytes, self.subprotocol())
+    }
+
+    // ---- what goes out
+
+    /// Appends what goes out right behind the acceptance: connect, subscribe to all of the duty, whose topics must
+    /// differ from each other. May be nothing.
+    pub fn greet(&self, _duty: &Duty, _out: &mut Vec<u8>) {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
+        }
+    }
+
+    /// Appends one message, framed and masked.
+    pub fn publish(&self, _topic: u32, stamp: Stamp, out: &mut Vec<u8>) {
+        let payloads = &self.inner.payloads;
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => raw::publish(payloads, stamp, out),
+        }
+    }
+
+    /// Appends a further subscription, to a topic the connection does not have. Nothing where
+    /// [`Abilities::churn`] is missing.
+    pub fn subscribe(&self, _topic: u32, _out: &mut Vec<u8>) {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
+        }
+    }
+
+    /// Appends the end of a subscription. Nothing where [`Abilities::churn`] is missing.
+    pub fn unsubscribe(&self, _topic: u32, _out: &mut Vec<u8>) {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
+        }
+    }
+
+    /// Appends a sign of life that the server did not ask for: a pong (RFC 6455, section 5.5.3), or what the protocol
+    /// has for it.
+    pub fn heartbeat(&self, out: &mut Vec<u8>) {
+        match &self.inner.wire {
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => socket::put_control(out, Opcode::Pong, &[]),
+        }
+    }
+
+    /// Appends what ends the connection well: a close frame with code 1000, behind what the protocol has for it.
+    pub fn goodbye(&self, out: &mut Vec<u8>) {
+        socket::put_control(out, Opcode::Close, &1000_u16.to_be_bytes());
+    }
+
+    // ---- what comes in
+
+    /// Walks the next bytes of a connection's stream, wherever they were cut. `duty` is the greeting's.
+    pub fn feed(&self, inbound: &mut Inbound, duty: &Duty, bytes: &[u8], visit: &mut impl Visit) {
+        let payloads = &self.inner.payloads;
+        let mute = duty.subscribes.count == 0;
+        match &self.inner.wire {
+            Wire::Raw(raw) => socket::walk(inbound, &raw.content(duty, payloads), bytes, visit),
+            Wire::Nchan(_) | Wire::Plain(_) if mute => socket::walk(inbound, &raw::Ignored, bytes, visit),
+            Wire::Nchan(nchan) => socket::walk(inbound, &nchan.content(duty, payloads), bytes, visit),
+            Wire::Plain(plain) => socket::walk(inbound, &plain.content(duty, payloads), bytes, visit),
+        }
+    }
+}
+
+/// Where one connection's stream stands. On the heap only while something is cut.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    frames: socket::Frames,
+    state: socket::State,
+}
+
+impl Inbound {
+    /// Whether the stream stands at the border of two frames and two messages, where bytes may be counted instead of
+    /// looked at.
+    #[must_use]
+    pub fn is_between_messages(&self) -> bool {
+        self.frames.is_between_messages() && self.state.cut.is_none()
+    }
+}
+
+const _: () = assert!(size_of::<Inbound>() <= 48, "a million clients have one each");

@@ -1,0 +1,346 @@
+//! The WebSocket layer below all protocols (RFC 6455, section 5): a server's frames taken apart wherever a read ended,
+//! a client's frames written.
+//!
+//! A data frame's payload goes to a [`Content`] where it lies: a message that is whole in one frame and one buffer in
+//! one piece, anything else in pieces. Control frames are dealt with here, also between the fragments of a message
+//! (section 5.4); of them and of headers, what was cut is kept, at most 133 bytes.
+//!
+//! Judged here: reserved bits and opcodes, masks, lengths in their shortest form, the order of fragments. Not judged:
+//! UTF-8, since what is no payload of ours is reported anyway.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use protocol::frame::{HEADER_MAX, Opcode, put_client_frame, server_header, unmask};
+
+use super::unit::Cut;
+use super::{Inbound, Visit};
+use crate::stamp::Stamp;
+
+/// What is wrong with a stream.
+pub(super) type Broken = Cow<'static, str>;
+
+/// What a protocol makes of data frames.
+pub(super) trait Content {
+    /// A message in one piece; nothing of it came before.
+    fn whole(&self, state: &mut State, kind: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken>;
+
+    /// The next piece of a message; `last` ends the message. May be empty.
+    fn piece(
+        &self,
+        state: &mut State,
+        kind: Kind,
+        piece: &[u8],
+        last: bool,
+        visit: &mut impl Visit,
+    ) -> Result<(), Broken>;
+}
+
+/// What a protocol remembers of a connection.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// What was cut, and where in it the stream stands. Nothing at the border of two messages.
+    pub(super) cut: Option<Box<Cut>>,
+    /// Answers to the greeting that came.
+    pub(super) answers: u32,
+}
+
+impl State {
+    /// The server answered a command. `expected` is the number of answers to the greeting.
+    pub(super) fn answered(&mut self, expected: u32, visit: &mut impl Visit) {
+        if self.answers < expected {
+            self.answers += 1;
+            if self.answers < expected {
+                return;
+            }
+        }
+        visit.ready();
+    }
+}
+
+/// Text or binary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Kind {
+    #[default]
+    Text,
+    Binary,
+}
+
+/// Where the stream of frames stands.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Bytes to come of the data frame that has begun. 0: between frames.
+    left: u64,
+    /// That frame ends its message.
+    fin: bool,
+    /// A message has begun and its last frame has not.
+    open: bool,
+    kind: Kind,
+    /// After a close frame or a broken rule: nothing more is looked at.
+    over: bool,
+}
+
+impl Frames {
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.left == 0 && !self.open
+    }
+}
+
+/// A frame's header (section 5.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Header {
+    fin: bool,
+    opcode: Opcode,
+    /// Bytes of the header.
+    len: usize,
+    /// Bytes of the payload.
+    payload: u64,
+}
+
+impl Header {
+    /// Nothing when more bytes are needed.
+    #[inline]
+    fn read(bytes: &[u8]) -> Result<Option<Self>, Broken> {
+        let [first, second, rest @ ..] = bytes else {
+            return Ok(None);
+        };
+        let (len, payload) = match second {
+            len @ 0..126 => (2, u64::from(*len)),
+            126 => match rest.first_chunk() {
+                Some(len) => (4, u64::from(u16::from_be_bytes(*len))),
+                None => return Ok(None),
+            },
+            127 => match rest.first_chunk() {
+                Some(len) => (10, u64::from_be_bytes(*len)),
+                None => return Ok(None),
+            },
+            _ => return Err("a masked frame from a server".into()),
+        };
+        let minimal = match len {
+            2 => true,
+            4 => payload > 125,
+            _ => payload > 0xffff && payload >> 63 == 0,
+        };
+        if !minimal {
+            return Err("a frame's length that is not in its shortest form".into());
+        }
+        let opcode = match Opcode::from_bits(*first) {
+            Some(opcode) if first & 0x70 == 0 => opcode,
+            _ => return Err(format!("a frame that begins with {first:#04x}").into()),
+        };
+        let fin = first & 0x80 != 0;
+        if opcode.is_control() && (!fin || payload > 125) {
+            return Err("a control frame that is fragmented or longer than 125 bytes".into());
+        }
+        Ok(Some(Self { fin, opcode, len, payload }))
+    }
+}
+
+/// Walks the next bytes of a connection.
+pub(super) fn walk(inbound: &mut Inbound, content: &impl Content, bytes: &[u8], visit: &mut impl Visit) {
+    if inbound.frames.over {
+        return;
+    }
+    if let Err(why) = frames(inbound, content, bytes, visit) {
+        inbound.frames.over = true;
+        inbound.state.cut = None;
+        visit.broken(&why);
+    }
+}
+
+fn frames(
+    inbound: &mut Inbound,
+    content: &impl Content,
+    mut bytes: &[u8],
+    visit: &mut impl Visit,
+) -> Result<(), Broken> {
+    let Inbound { frames, state } = inbound;
+    while !bytes.is_empty() {
+        if frames.left > 0 {
+            let (piece, rest) = bytes.split_at(fitting(frames.left, bytes));
+            frames.left -= piece.len() as u64;
+            frames.open = frames.left > 0 || !frames.fin;
+            content.piece(state, frames.kind, piece, !frames.open, visit)?;
+            bytes = rest;
+            continue;
+        }
+        let header = if state.cut.as_ref().is_some_and(|cut| !cut.frame.is_empty()) {
+            let Some((header, rest)) = resume(frames, state, bytes, visit)? else {
+                return Ok(());
+            };
+            bytes = rest;
+            header
+        } else {
+            let Some(header) = Header::read(bytes)? else {
+                state.cut.get_or_insert_default().frame.extend_from_slice(bytes);
+                return Ok(());
+            };
+            if header.opcode.is_control() {
+                let Some(rest) = bytes.get(header.len + header.payload as usize..) else {
+                    state.cut.get_or_insert_default().frame.extend_from_slice(bytes);
+                    return Ok(());
+                };
+                control(header.opcode, &bytes[header.len..bytes.len() - rest.len()], frames, visit)?;
+                bytes = rest;
+                if frames.over {
+                    return Ok(());
+                }
+                continue;
+            }
+            bytes = &bytes[header.len..];
+            Some(header)
+        };
+        let Some(header) = header else { continue };
+        let begins = header.opcode != Opcode::Continuation;
+        if begins == frames.open {
+            let why = if begins { "a message within a message" } else { "a continuation of nothing" };
+            return Err(why.into());
+        }
+        if begins {
+            frames.kind = if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+        }
+        if begins && header.fin && header.payload <= bytes.len() as u64 {
+            let (payload, rest) = bytes.split_at(header.payload as usize);
+            content.whole(state, frames.kind, payload, visit)?;
+            bytes = rest;
+            continue;
+        }
+        (frames.left, frames.fin, frames.open) = (header.payload, header.fin, true);
+        if frames.left == 0 {
+            frames.open = !frames.fin;
+            content.piece(state, frames.kind, &[], frames.fin, visit)?;
+        }
+    }
+    Ok(())
+}
+
+/// Completes the header or control frame that was cut: a data frame's header, nothing for a control frame that has
+/// been dealt with; and the bytes behind it. Nothing at all while it is still cut, or after a close.
+fn resume<'b>(
+    frames: &mut Frames,
+    state: &mut State,
+    mut bytes: &'b [u8],
+    visit: &mut impl Visit,
+) -> Result<Option<(Option<Header>, &'b [u8])>, Broken> {
+    let Some(cut) = &mut state.cut else {
+        return Ok(None);
+    };
+    let header = loop {
+        if let Some(header) = Header::read(&cut.frame)? {
+            break header;
+        }
+        let Some((byte, rest)) = bytes.split_first() else {
+            return Ok(None);
+        };
+        cut.frame.push(*byte);
+        bytes = rest;
+    };
+    let control_len = if header.opcode.is_control() { header.payload as usize } else { 0 };
+    let missing = (header.len + control_len).saturating_sub(cut.frame.len());
+    let (more, rest) = bytes.split_at(missing.min(bytes.len()));
+    cut.frame.extend_from_slice(more);
+    if more.len() < missing {
+        return Ok(None);
+    }
+    let frame = std::mem::take(&mut cut.frame);
+    if cut.is_border() {
+        state.cut = None;
+    }
+    if !header.opcode.is_control() {
+        return Ok(Some((Some(header), rest)));
+    }
+    control(header.opcode, &frame[header.len..], frames, visit)?;
+    Ok((!frames.over).then_some((None, rest)))
+}
+
+/// RFC 6455, section 5.5.
+fn control(opcode: Opcode, payload: &[u8], frames: &mut Frames, visit: &mut impl Visit) -> Result<(), Broken> {
+    match opcode {
+        Opcode::Ping => {
+            visit.ping();
+            reply(Opcode::Pong, payload, visit);
+        }
+        Opcode::Close => {
+            let code = match payload {
+                [] => 1005,
+                [high, low, ..] => u16::from_be_bytes([*high, *low]),
+                [_] => return Err("a close frame with half a code".into()),
+            };
+            reply(Opcode::Close, &payload[..payload.len().min(2)], visit);
+            visit.close(code);
+            frames.over = true;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Sends a frame back.
+pub(super) fn reply(opcode: Opcode, payload: &[u8], visit: &mut impl Visit) {
+    let mut frame = Vec::with_capacity(HEADER_MAX + 4 + payload.len());
+    put_control(&mut frame, opcode, payload);
+    visit.reply(&frame);
+}
+
+/// Appends a frame that is no message.
+pub(super) fn put_control(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    put_client_frame(out, opcode, payload, fresh_mask());
+}
+
+/// How many of `bytes` belong to what has `left` bytes to come.
+pub(super) fn fitting(left: u64, bytes: &[u8]) -> usize {
+    usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()))
+}
+
+/// Bytes of a server's frame with this payload.
+pub(super) fn frame_len(payload: u64) -> u64 {
+    let header = match payload {
+        0..126 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    header + payload
+}
+
+/// Appends a frame whose payload is `len` bytes, which `put` appends.
+///
+/// # Panics
+/// If `put` appends another number of bytes.
+pub(super) fn put(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u8; 4], put: impl FnOnce(&mut Vec<u8>)) {
+    let mut header = [0; HEADER_MAX];
+    let header_len = server_header(opcode, len as u64, &mut header);
+    header[1] |= 0x80;
+    out.reserve(header_len + mask.len() + len);
+    out.extend_from_slice(&header[..header_len]);
+    out.extend_from_slice(&mask);
+    let from = out.len();
+    put(out);
+    assert_eq!(out.len() - from, len, "a frame's payload is as long as announced");
+    unmask(&mut out[from..], mask, 0);
+}
+
+/// A message's mask. Section 5.3 wants masks that a page's scripts cannot foresee, since they could write requests into
+/// proxies with them; a load generator has no such scripts, so that differing is enough.
+pub(super) fn mask(stamp: Stamp) -> [u8; 4] {
+    let mixed =
+        (stamp.seq ^ u64::from(stamp.stream).rotate_left(48) ^ stamp.sent_ns).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // Never zero, which would mask nothing.
+    ((mixed >> 32) as u32 | 1).to_be_bytes()
+}
+
+/// A mask for what is no message.
+pub(super) fn fresh_mask() -> [u8; 4] {
+    (serial().wrapping_mul(0x9e37_79b9) | 1).to_be_bytes()
+}
+
+/// A number that this process did not give before, until it has given all.
+pub(super) fn serial() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A number that other processes hardly have.
+pub(super) fn nonce() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}

@@ -1,0 +1,104 @@
+//! A server's address as the user writes it: `ws://host[:port][/path][?query]` (RFC 6455, section 3).
+//!
+//! Resolved once, when a run is set up: the one look outside that an adapter takes.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use anyhow::{Context, Result, ensure};
+
+/// What stands in a path for a topic's name.
+pub(super) const TOPIC: &str = "{topic}";
+
+/// Where to connect and what to ask for.
+#[derive(Clone, Debug)]
+pub(super) struct Url {
+    pub(super) address: SocketAddr,
+    /// As it stands in the URL: the value of `Host` (RFC 9110, section 7.2).
+    pub(super) host: String,
+    /// Path and query; `/` when there is neither.
+    pub(super) path: String,
+}
+
+impl Url {
+    pub(super) fn parse(url: &str) -> Result<Self> {
+        ensure!(!url.starts_with("wss://"), "{url}: TLS is not spoken here; put the load on the port behind it");
+        let rest = url.strip_prefix("ws://").with_context(|| format!("{url}: an address begins with ws://"))?;
+        ensure!(
+            url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#'),
+            "{url}: an address has no spaces, no '#' and no bytes beyond ASCII (percent-encode them)"
+        );
+        let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        ensure!(!host.is_empty() && !host.contains('@'), "{url}: a host, and no user, comes behind ws://");
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let address = if has_port { host.to_owned() } else { format!("{host}:80") };
+        let address = address
+            .to_socket_addrs()
+            .with_context(|| format!("{url}: {host} is no host and port"))?
+            .next()
+            .with_context(|| format!("{url}: {host} has no address"))?;
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { address, host: host.to_owned(), path })
+    }
+
+    /// Whether the user left the path to the protocol.
+    pub(super) fn is_bare(&self) -> bool {
+        self.path == "/"
+    }
+
+    /// The same server, with another path.
+    pub(super) fn with_path(&self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self.clone() }
+    }
+
+    /// The same with the path's first segment `/sub` made another, if it has one.
+    pub(super) fn with_segment(&self, segment: &str) -> Self {
+        let end = self.path.find('?').unwrap_or(self.path.len());
+        let found = self.path[..end]
+            .match_indices("/sub")
+            .map(|(at, found)| (at, at + found.len()))
+            .find(|(_, after)| *after == end || self.path.as_bytes()[*after] == b'/');
+        match found {
+            Some((at, after)) => self.with_path(&format!("{}{segment}{}", &self.path[..at], &self.path[after..])),
+            None => self.clone(),
+        }
+    }
+
+    /// Whether the path names a topic.
+    pub(super) fn names_topic(&self) -> bool {
+        self.path.contains(TOPIC)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let parts = |url: &str| {
+            let url = Url::parse(url).unwrap();
+            (url.address.to_string(), url.host, url.path)
+        };
+        let expected = |address: &str, host: &str, path: &str| (address.to_owned(), host.to_owned(), path.to_owned());
+        assert_eq!(parts("ws://127.0.0.1"), expected("127.0.0.1:80", "127.0.0.1", "/"));
+        assert_eq!(parts("ws://127.0.0.1:8080/a/b?c/d"), expected("127.0.0.1:8080", "127.0.0.1:8080", "/a/b?c/d"));
+        assert_eq!(parts("ws://[::1]:81?x"), expected("[::1]:81", "[::1]:81", "/?x"));
+        assert_eq!(parts("ws://[::1]/"), expected("[::1]:80", "[::1]", "/"));
+        for bad in ["", "http://a/", "wss://127.0.0.1/", "ws://", "ws:///x", "ws://u@127.0.0.1/", "ws://127.0.0.1:x/"] {
+            assert!(Url::parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["ws://127.0.0.1/a b", "ws://127.0.0.1/\u{e4}", "ws://127.0.0.1/a#b", "ws://127.0.0.1/\r\nX: y"] {
+            assert!(Url::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn segments() {
+        let turned = |path: &str| Url::parse(&format!("ws://127.0.0.1{path}")).unwrap().with_segment("/pub").path;
+        assert_eq!(turned("/sub/a"), "/pub/a");
+        assert_eq!(turned("/x/sub?id=/sub"), "/x/pub?id=/sub");
+        assert_eq!(turned("/submarine/sub"), "/submarine/pub");
+        assert_eq!(turned("/sub/sub/a"), "/pub/sub/a");
+        assert_eq!(turned("/other?x=/sub/"), "/other?x=/sub/");
+    }
+}
