@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `figures` | the figures the broker must reach, one file each kind, measured and judged |
 //! | `withstand` | abusive clients beside well-behaved ones, and proof that nobody else was harmed |
+//! | `broadcaster` | a peer of ours for the race: what one writes oneself with tokio and tungstenite |
 //! | `floor` | a broadcaster that does nothing but send: the least that any broker pays the kernel |
 //! | `process` | servers and clients as child processes, each on its own core |
 //! | `machine` | what a figure was measured on |
@@ -12,6 +13,7 @@
 //! The server under test and the client are always other processes than this one; the client is the load
 //! generator, started through the hidden command `client`, so that one binary is enough.
 
+mod broadcaster;
 mod figures;
 mod floor;
 mod machine;
@@ -45,6 +47,9 @@ enum What {
     /// The bare sender, as a server for the load generator.
     #[command(hide = true)]
     FloorServer(floor::ServerOptions),
+    /// A broadcaster on tokio and tungstenite, as a peer in the race.
+    #[command(hide = true)]
+    Broadcaster(broadcaster::Options),
 }
 
 #[derive(Args)]
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         What::Withstand(options) => withstand::run(&options),
         What::Client(client) => loadgen::run(&client.options).map(|report| report.errors.none()),
         What::FloorServer(options) => floor::serve(&options).map(|()| true),
+        What::Broadcaster(options) => broadcaster::serve(&options).map(|()| true),
     };
     match good {
         Ok(true) => ExitCode::SUCCESS,
