@@ -66,6 +66,17 @@ pub fn of(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", count(number))
 }
 
+/// Text from outside, fit for a terminal: no control characters, not endless.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    const MOST: usize = 200;
+    let mut out: String = text.chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(MOST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
 fn in_units(value: f64, step: f64, units: &[&str]) -> String {
     let mut value = value;
     let mut unit = 0;
@@ -91,6 +102,13 @@ mod tests {
         assert_eq!(numbers, ["0", "4e-4", "0.250", "1.00", "9.99", "10.0", "12.3", "100", "1,235", "-3.00", "–"]);
         assert_eq!([of(1, "topic"), of(1200, "topic")], ["1 topic", "1,200 topics"]);
         assert_eq!([percent(0.8734), percent(1.5)], ["87.3 %", "150 %"]);
+    }
+
+    #[test]
+    fn a_terminal_is_not_driven_from_outside() {
+        assert_eq!(plain("503 busy"), "503 busy");
+        assert_eq!(plain("\x1b[2J\n"), "\u{fffd}[2J\u{fffd}");
+        assert_eq!(plain(&"é".repeat(201)).chars().count(), 201);
     }
 
     #[test]

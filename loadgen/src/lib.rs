@@ -25,6 +25,7 @@ mod children;
 mod clock;
 mod connect;
 pub mod figures;
+pub mod live;
 pub mod merge;
 pub mod options;
 pub mod outcome;
@@ -32,7 +33,10 @@ pub mod payload;
 mod publish;
 mod receive;
 pub mod report;
+pub mod results;
 mod run;
+#[cfg(test)]
+mod sample;
 pub mod series;
 mod server;
 mod session;

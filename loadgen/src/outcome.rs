@@ -327,6 +327,19 @@ pub enum Phase {
     Drain,
 }
 
+impl Phase {
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::WarmUp => "warm-up",
+            Self::Measure => "measure",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// What this program used.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

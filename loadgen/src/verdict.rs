@@ -44,7 +44,7 @@ impl Verdict {
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         let mut failures: Vec<_> = kinds(&outcome.errors).iter().map(Kind::in_words).collect();
-        failures.extend(outcome.crossed.iter().cloned());
+        failures.extend(outcome.crossed.iter().map(|sentence| figures::plain(sentence)));
         let mut notes = Vec::new();
         if outcome.interrupted {
             notes.push("interrupted before its time".into());
@@ -53,7 +53,8 @@ impl Verdict {
         if shares > outcome.parts.max(1) {
             notes.push(format!("{} of {shares} shares: loss is judged by `merge` of all", outcome.parts.max(1)));
         }
-        Self { failures, invalid: outcome.invalid.clone(), notes }
+        let invalid = outcome.invalid.iter().map(|why| figures::plain(why)).collect();
+        Self { failures, invalid, notes }
     }
 
     /// Exit status 1: something was lost, doubled, reordered, corrupt, refused or closed, or a threshold was crossed.
@@ -124,7 +125,7 @@ pub fn kinds(errors: &Errors) -> Vec<Kind> {
         Kind { name, meaning, count, details }
     };
     let reasons = |of: &std::collections::BTreeMap<String, u64>| {
-        of.iter().map(|(reason, count)| (reason.clone(), *count)).collect()
+        of.iter().map(|(reason, count)| (figures::plain(reason), *count)).collect()
     };
     let mut corrupt =
         plain("corrupt", "messages with the wrong length, filler or topic, or that nobody published", errors.corrupt);

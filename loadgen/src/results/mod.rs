@@ -1,0 +1,209 @@
+//! What a report says, whatever it looks like: lines of figures under a name.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `table` | the lines on a terminal |
+//!
+//! A figure that was not measured has no line. Text from outside is made fit for a terminal here.
+
+mod table;
+
+pub use table::table;
+
+use crate::figures::{bytes, count, number, of, percent, plain, seconds, time};
+use crate::outcome::{Latencies, Outcome};
+use crate::verdict::{by_code, kinds};
+
+/// Reasons shown for each kind of error; the rest is in `--json`.
+const REASONS_SHOWN: usize = 8;
+
+/// Some figures under a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Line {
+    name: &'static str,
+    /// One or more lines of text.
+    text: Vec<String>,
+}
+
+/// All that is to be said, but for the verdict and the errors.
+fn lines(outcome: &Outcome) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut line = |name, text: Vec<String>| {
+        let text: Vec<_> = text.iter().filter(|text| !text.is_empty()).map(|text| plain(text)).collect();
+        if !text.is_empty() {
+            lines.push(Line { name, text });
+        }
+    };
+    line("asked", asked(outcome));
+    line("connect", connect(outcome));
+    line("measured", vec![seconds(outcome.seconds)]);
+    line("delivered", delivered(outcome));
+    line("published", published(outcome));
+    line("latency", vec![percentiles(&outcome.latency, &PERCENTILES)]);
+    line("broadcast", broadcast(outcome));
+    line("server", server(outcome));
+    line("loadgen", own(outcome));
+    line("machine", machine(outcome));
+    lines
+}
+
+const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
+
+/// `p50 1.20 ms   p99 3.40 ms   max 12.0 ms`.
+fn percentiles(latencies: &Latencies, percents: &[f64]) -> String {
+    if latencies.count == 0 {
+        return String::new();
+    }
+    let histogram = latencies.histogram();
+    let mut text = String::new();
+    for percent in percents {
+        text += &format!("p{percent} {}   ", time(histogram.value_at_quantile(percent / 100.0) as f64));
+    }
+    text + &format!("max {}", time(latencies.max as f64))
+}
+
+fn asked(outcome: &Outcome) -> Vec<String> {
+    let run = &outcome.run;
+    let mut who = of(run.clients, "client");
+    if run.verifying < run.clients {
+        who += &format!(", {} of them verifying every message", count(run.verifying));
+    }
+    who += &format!(", {}", of(run.publishers, "publisher"));
+    let mut where_ = of(u64::from(run.topics), "topic");
+    if run.topics_per_client > 1 {
+        where_ += &format!(", {} per client", count(u64::from(run.topics_per_client)));
+    }
+    let mut what = format!("{} bytes, {}", run.payload, run.pacing);
+    if run.burst > 1 {
+        what += &format!(", bursts of {}", run.burst);
+    }
+    let mut how = of(u64::from(run.workers), "worker");
+    if outcome.parts > 1 {
+        how += &format!(" in {} processes", outcome.parts);
+    }
+    vec![who, format!("{where_}; {what}; {how}")]
+}
+
+fn connect(outcome: &Outcome) -> Vec<String> {
+    let connect = &outcome.connect;
+    let mut opened = format!("{} in {}", count(connect.opened), seconds(connect.seconds));
+    if connect.seconds > 0.0 {
+        opened += &format!(", {}/s", number(connect.opened as f64 / connect.seconds));
+    }
+    for (number, what) in [(connect.retries, "tried again"), (connect.reopened, "opened again on purpose")] {
+        if number > 0 {
+            opened += &format!(", {} {what}", count(number));
+        }
+    }
+    let mut admission = percentiles(&outcome.admission, &[50.0, 99.0]);
+    if !admission.is_empty() {
+        admission = format!("admission {admission}");
+    }
+    let cpu =
+        outcome.server_ns_per_admission().map_or(String::new(), |ns| format!("server CPU {} per client", time(ns)));
+    let mut storms = connect.storm_seconds.iter().map(|storm| seconds(*storm)).collect::<Vec<_>>().join(", ");
+    if !storms.is_empty() {
+        storms = format!("all back after each storm in {storms}");
+    }
+    vec![opened, admission, cpu, storms]
+}
+
+fn delivered(outcome: &Outcome) -> Vec<String> {
+    let traffic = &outcome.traffic;
+    let mut text = format!("{} messages, {}/s", count(traffic.delivered), number(outcome.delivered_per_second()));
+    if outcome.seconds > 0.0 && traffic.bytes > 0 {
+        text += &format!(", {}/s", bytes(traffic.bytes as f64 / outcome.seconds));
+    }
+    if traffic.receives > 0 {
+        text += &format!(", {} per receive", number(traffic.delivered as f64 / traffic.receives as f64));
+    }
+    vec![text]
+}
+
+fn published(outcome: &Outcome) -> Vec<String> {
+    let traffic = &outcome.traffic;
+    let mut text =
+        format!("{} messages, {}/s", count(traffic.published_measured), number(outcome.published_per_second()));
+    if traffic.lateness_p99_ns > 0 {
+        text += &format!(", at p99 {} late", time(traffic.lateness_p99_ns as f64));
+    }
+    vec![text]
+}
+
+fn broadcast(outcome: &Outcome) -> Vec<String> {
+    let traffic = &outcome.traffic;
+    if traffic.last_last_ns == 0 {
+        return Vec::new();
+    }
+    let (first, last) = (time(traffic.last_first_ns as f64), time(traffic.last_last_ns as f64));
+    vec![format!("the last one had reached its first client after {first}, all of them after {last}")]
+}
+
+fn server(outcome: &Outcome) -> Vec<String> {
+    let cpu = outcome.server_cpu().map_or(String::new(), |share| {
+        let each =
+            outcome.server_ns_per_message().map_or(String::new(), |ns| format!("CPU {} per message, ", time(ns)));
+        format!("{each}{} of a core", percent(share))
+    });
+    let sends =
+        outcome.sends_per_message().map_or(String::new(), |sends| format!("{} sends per message", number(sends)));
+    let memory = outcome
+        .server_bytes_per_connection()
+        .map_or(String::new(), |each| format!("memory {} per client", bytes(each)));
+    vec![cpu, sends, memory]
+}
+
+fn own(outcome: &Outcome) -> Vec<String> {
+    let own = &outcome.own;
+    let each = if outcome.traffic.delivered > 0 {
+        format!("CPU {} per message, ", time(outcome.own_ns_per_message()))
+    } else {
+        String::new()
+    };
+    let cpu = format!(
+        "{each}{} of a core ({} of those it may use; busiest worker {})",
+        percent(outcome.own_cpu()),
+        percent(own.cpu_share),
+        percent(own.busiest_worker)
+    );
+    let memory =
+        outcome.own_bytes_per_client().map_or(String::new(), |each| format!("memory {} per client", bytes(each)));
+    vec![cpu, memory]
+}
+
+/// What the kernel holds for the connections, both ends where server and loadgen share the machine.
+fn machine(outcome: &Outcome) -> Vec<String> {
+    let (before, after, opened) = (outcome.own.memory_before, outcome.own.memory_after, outcome.connect.opened as f64);
+    if opened == 0.0 || after.tcp == 0 && after.slab == 0 {
+        return Vec::new();
+    }
+    let each = |before: u64, after: u64| bytes(((after as f64 - before as f64) / opened).round());
+    let (tcp, slab) = (each(before.tcp, after.tcp), each(before.slab, after.slab));
+    vec![format!("kernel memory per client of what runs here: TCP buffers {tcp}, slab {slab}")]
+}
+
+/// The errors in words, a line each, and what looks like an error and is none.
+fn errors(outcome: &Outcome) -> Vec<String> {
+    let mut lines = Vec::new();
+    for kind in kinds(&outcome.errors) {
+        let mut line = format!("{}: {}", kind.in_words(), kind.meaning);
+        if !kind.details.is_empty() {
+            line += &format!(" ({})", reasons(&kind.details));
+        }
+        lines.push(line);
+    }
+    let shed = by_code(&outcome.errors.shed);
+    if !shed.is_empty() {
+        lines.push(format!("no error: slow consumers that the server closed ({})", reasons(&shed)));
+    }
+    lines
+}
+
+fn reasons(details: &[(String, u64)]) -> String {
+    let mut shown: Vec<_> =
+        details.iter().take(REASONS_SHOWN).map(|(reason, number)| format!("{} × {reason}", count(*number))).collect();
+    if details.len() > REASONS_SHOWN {
+        shown.push(format!("{} more reasons", details.len() - REASONS_SHOWN));
+    }
+    shown.join(", ")
+}
