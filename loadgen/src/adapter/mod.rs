@@ -15,7 +15,9 @@
 //!
 //! What this does not know: sockets, time, order, counting (`worker`).
 
+mod mqtt;
 mod names;
+mod nats;
 mod nchan;
 mod plain;
 mod raw;
@@ -23,17 +25,21 @@ mod socket;
 mod unit;
 mod upgrade;
 mod url;
+mod v1;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use protocol::frame::Opcode;
 
+use self::mqtt::Mqtt;
+use self::nats::Nats;
 use self::nchan::Nchan;
 use self::plain::Plain;
 use self::raw::Raw;
 use self::url::Url;
+use self::v1::V1;
 use crate::stamp::{Payloads, Stamp};
 
 /// A wire protocol.
@@ -149,6 +155,9 @@ struct Inner {
 #[derive(Debug)]
 enum Wire {
     Raw(Raw),
+    V1(V1),
+    Nats(Nats),
+    Mqtt(Mqtt),
     Nchan(Nchan),
     Plain(Plain),
 }
@@ -171,9 +180,11 @@ impl Adapter {
         let publish = publish_url.map(Url::parse).transpose()?;
         let wire = match protocol {
             Protocol::Raw => Wire::Raw(Raw::new(&url, publish.as_ref(), names)?),
+            Protocol::V1 => Wire::V1(V1::new(&url, publish.as_ref(), names)?),
+            Protocol::Nats => Wire::Nats(Nats::new(&url, publish.as_ref(), names)?),
+            Protocol::Mqtt => Wire::Mqtt(Mqtt::new(&url, publish.as_ref(), names, &payloads)?),
             Protocol::Nchan => Wire::Nchan(Nchan::new(&url, publish.as_ref(), names)?),
             Protocol::Plain => Wire::Plain(Plain::new(&url, publish.as_ref(), names)?),
-            Protocol::V1 | Protocol::Nats | Protocol::Mqtt => bail!("this protocol is not spoken yet"),
         };
         Ok(Self { inner: Arc::new(Inner { payloads, wire }) })
     }
@@ -198,6 +209,9 @@ impl Adapter {
     pub fn abilities(&self) -> Abilities {
         match &self.inner.wire {
             Wire::Raw(_) => Raw::ABILITIES,
+            Wire::V1(_) => V1::ABILITIES,
+            Wire::Nats(_) => Nats::ABILITIES,
+            Wire::Mqtt(_) => Mqtt::ABILITIES,
             Wire::Nchan(_) => Nchan::ABILITIES,
             Wire::Plain(_) => Plain::ABILITIES,
         }
@@ -206,9 +220,11 @@ impl Adapter {
     /// Whether [`Visit::ready`] comes from an answer to the greeting. If not, the acceptance of the upgrade is the
     /// confirmation, and [`Adapter::feed`] never calls it for the greeting.
     #[must_use]
-    pub fn answers_greeting(&self, _duty: &Duty) -> bool {
+    pub fn answers_greeting(&self, duty: &Duty) -> bool {
         match &self.inner.wire {
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => false,
+            Wire::V1(_) => V1::answers(duty) > 0,
+            Wire::Nats(_) | Wire::Mqtt(_) => true,
         }
     }
 
@@ -217,12 +233,16 @@ impl Adapter {
     pub fn wire_len(&self, _topic: u32, stamp: Stamp) -> Option<u64> {
         match &self.inner.wire {
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => Some(raw::wire_len(&self.inner.payloads, stamp)),
+            Wire::V1(_) | Wire::Nats(_) | Wire::Mqtt(_) => None,
         }
     }
 
     fn url(&self, duty: &Duty) -> &Url {
         match &self.inner.wire {
             Wire::Raw(raw) => raw.url(duty),
+            Wire::V1(v1) => v1.url(duty),
+            Wire::Nats(nats) => nats.url(duty),
+            Wire::Mqtt(mqtt) => mqtt.url(duty),
             Wire::Nchan(nchan) => nchan.url(duty),
             Wire::Plain(plain) => plain.url(duty),
         }
@@ -230,7 +250,9 @@ impl Adapter {
 
     fn subprotocol(&self) -> Option<&'static str> {
         match &self.inner.wire {
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => None,
+            Wire::V1(_) => Some(protocol::v1::SUBPROTOCOL),
+            Wire::Mqtt(_) => Some(Mqtt::SUBPROTOCOL),
+            Wire::Raw(_) | Wire::Nats(_) | Wire::Nchan(_) | Wire::Plain(_) => None,
         }
     }
 
@@ -260,31 +282,43 @@ impl Adapter {
 
     /// Appends what goes out right behind the acceptance: connect, subscribe to all of the duty, whose topics must
     /// differ from each other. May be nothing.
-    pub fn greet(&self, _duty: &Duty, _out: &mut Vec<u8>) {
+    pub fn greet(&self, duty: &Duty, out: &mut Vec<u8>) {
         match &self.inner.wire {
+            Wire::V1(v1) => v1.greet(duty, out),
+            Wire::Nats(nats) => nats.greet(duty, out),
+            Wire::Mqtt(mqtt) => mqtt.greet(duty, out),
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
         }
     }
 
     /// Appends one message, framed and masked.
-    pub fn publish(&self, _topic: u32, stamp: Stamp, out: &mut Vec<u8>) {
+    pub fn publish(&self, topic: u32, stamp: Stamp, out: &mut Vec<u8>) {
         let payloads = &self.inner.payloads;
         match &self.inner.wire {
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => raw::publish(payloads, stamp, out),
+            Wire::V1(v1) => v1.publish(topic, stamp, payloads, out),
+            Wire::Nats(nats) => nats.publish(topic, stamp, payloads, out),
+            Wire::Mqtt(mqtt) => mqtt.publish(topic, stamp, payloads, out),
         }
     }
 
     /// Appends a further subscription, to a topic the connection does not have. Nothing where
     /// [`Abilities::churn`] is missing.
-    pub fn subscribe(&self, _topic: u32, _out: &mut Vec<u8>) {
+    pub fn subscribe(&self, topic: u32, out: &mut Vec<u8>) {
         match &self.inner.wire {
+            Wire::V1(v1) => v1.subscribe(topic, out),
+            Wire::Nats(nats) => nats.subscribe(topic, out),
+            Wire::Mqtt(mqtt) => mqtt.subscribe(topic, out),
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
         }
     }
 
     /// Appends the end of a subscription. Nothing where [`Abilities::churn`] is missing.
-    pub fn unsubscribe(&self, _topic: u32, _out: &mut Vec<u8>) {
+    pub fn unsubscribe(&self, topic: u32, out: &mut Vec<u8>) {
         match &self.inner.wire {
+            Wire::V1(v1) => v1.unsubscribe(topic, out),
+            Wire::Nats(nats) => nats.unsubscribe(topic, out),
+            Wire::Mqtt(mqtt) => mqtt.unsubscribe(topic, out),
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
         }
     }
@@ -293,12 +327,17 @@ impl Adapter {
     /// has for it.
     pub fn heartbeat(&self, out: &mut Vec<u8>) {
         match &self.inner.wire {
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => socket::put_control(out, Opcode::Pong, &[]),
+            Wire::Nats(_) => Nats::heartbeat(out),
+            Wire::Mqtt(_) => Mqtt::heartbeat(out),
+            _ => socket::put_control(out, Opcode::Pong, &[]),
         }
     }
 
     /// Appends what ends the connection well: a close frame with code 1000, behind what the protocol has for it.
     pub fn goodbye(&self, out: &mut Vec<u8>) {
+        if let Wire::Mqtt(_) = &self.inner.wire {
+            Mqtt::goodbye(out);
+        }
         socket::put_control(out, Opcode::Close, &1000_u16.to_be_bytes());
     }
 
@@ -310,6 +349,9 @@ impl Adapter {
         let mute = duty.subscribes.count == 0;
         match &self.inner.wire {
             Wire::Raw(raw) => socket::walk(inbound, &raw.content(duty, payloads), bytes, visit),
+            Wire::V1(v1) => socket::walk(inbound, &v1.content(duty, payloads), bytes, visit),
+            Wire::Nats(nats) => socket::walk(inbound, &nats.content(payloads), bytes, visit),
+            Wire::Mqtt(mqtt) => socket::walk(inbound, &mqtt.content(duty, payloads), bytes, visit),
             Wire::Nchan(_) | Wire::Plain(_) if mute => socket::walk(inbound, &raw::Ignored, bytes, visit),
             Wire::Nchan(nchan) => socket::walk(inbound, &nchan.content(duty, payloads), bytes, visit),
             Wire::Plain(plain) => socket::walk(inbound, &plain.content(duty, payloads), bytes, visit),

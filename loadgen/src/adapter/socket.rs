@@ -99,6 +99,11 @@ struct Header {
 }
 
 impl Header {
+    /// Bytes of the payload, if that is part of what is taken at once.
+    fn control_len(&self) -> usize {
+        if self.opcode.is_control() { self.payload as usize } else { 0 }
+    }
+
     /// Nothing when more bytes are needed.
     #[inline]
     fn read(bytes: &[u8]) -> Result<Option<Self>, Broken> {
@@ -156,42 +161,18 @@ fn frames(
     visit: &mut impl Visit,
 ) -> Result<(), Broken> {
     let Inbound { frames, state } = inbound;
-    while !bytes.is_empty() {
+    while !bytes.is_empty() && !frames.over {
         if frames.left > 0 {
             let (piece, rest) = bytes.split_at(fitting(frames.left, bytes));
+            bytes = rest;
             frames.left -= piece.len() as u64;
             frames.open = frames.left > 0 || !frames.fin;
             content.piece(state, frames.kind, piece, !frames.open, visit)?;
-            bytes = rest;
             continue;
         }
-        let header = if state.cut.as_ref().is_some_and(|cut| !cut.frame.is_empty()) {
-            let Some((header, rest)) = resume(frames, state, bytes, visit)? else {
-                return Ok(());
-            };
-            bytes = rest;
-            header
-        } else {
-            let Some(header) = Header::read(bytes)? else {
-                state.cut.get_or_insert_default().frame.extend_from_slice(bytes);
-                return Ok(());
-            };
-            if header.opcode.is_control() {
-                let Some(rest) = bytes.get(header.len + header.payload as usize..) else {
-                    state.cut.get_or_insert_default().frame.extend_from_slice(bytes);
-                    return Ok(());
-                };
-                control(header.opcode, &bytes[header.len..bytes.len() - rest.len()], frames, visit)?;
-                bytes = rest;
-                if frames.over {
-                    return Ok(());
-                }
-                continue;
-            }
-            bytes = &bytes[header.len..];
-            Some(header)
+        let Some(header) = header(frames, state, &mut bytes, visit)? else {
+            continue;
         };
-        let Some(header) = header else { continue };
         let begins = header.opcode != Opcode::Continuation;
         if begins == frames.open {
             let why = if begins { "a message within a message" } else { "a continuation of nothing" };
@@ -202,8 +183,8 @@ fn frames(
         }
         if begins && header.fin && header.payload <= bytes.len() as u64 {
             let (payload, rest) = bytes.split_at(header.payload as usize);
-            content.whole(state, frames.kind, payload, visit)?;
             bytes = rest;
+            content.whole(state, frames.kind, payload, visit)?;
             continue;
         }
         (frames.left, frames.fin, frames.open) = (header.payload, header.fin, true);
@@ -215,43 +196,71 @@ fn frames(
     Ok(())
 }
 
-/// Completes the header or control frame that was cut: a data frame's header, nothing for a control frame that has
-/// been dealt with; and the bytes behind it. Nothing at all while it is still cut, or after a close.
-fn resume<'b>(
+/// Takes a data frame's header from the front; nothing when it is cut, or when it was a control frame's, which is
+/// dealt with.
+#[inline]
+fn header(
     frames: &mut Frames,
     state: &mut State,
-    mut bytes: &'b [u8],
+    bytes: &mut &[u8],
     visit: &mut impl Visit,
-) -> Result<Option<(Option<Header>, &'b [u8])>, Broken> {
+) -> Result<Option<Header>, Broken> {
+    if state.cut.as_ref().is_some_and(|cut| !cut.frame.is_empty()) {
+        return resume_header(frames, state, bytes, visit);
+    }
+    let header = Header::read(bytes)?;
+    let taken = header.map_or(usize::MAX, |header| header.len + header.control_len());
+    let Some((front, rest)) = bytes.split_at_checked(taken) else {
+        state.cut.get_or_insert_default().frame.extend_from_slice(bytes);
+        *bytes = &[];
+        return Ok(None);
+    };
+    *bytes = rest;
+    header.map_or(Ok(None), |header| data_or_control(header, &front[header.len..], frames, visit))
+}
+
+/// Goes on with a frame whose header, or, if it is a control frame, payload was cut.
+#[cold]
+fn resume_header(
+    frames: &mut Frames,
+    state: &mut State,
+    bytes: &mut &[u8],
+    visit: &mut impl Visit,
+) -> Result<Option<Header>, Broken> {
     let Some(cut) = &mut state.cut else {
         return Ok(None);
     };
     let header = loop {
-        if let Some(header) = Header::read(&cut.frame)? {
-            break header;
+        let header = Header::read(&cut.frame)?;
+        match header {
+            Some(header) if cut.frame.len() >= header.len + header.control_len() => break header,
+            _ => {}
         }
         let Some((byte, rest)) = bytes.split_first() else {
             return Ok(None);
         };
         cut.frame.push(*byte);
-        bytes = rest;
+        *bytes = rest;
     };
-    let control_len = if header.opcode.is_control() { header.payload as usize } else { 0 };
-    let missing = (header.len + control_len).saturating_sub(cut.frame.len());
-    let (more, rest) = bytes.split_at(missing.min(bytes.len()));
-    cut.frame.extend_from_slice(more);
-    if more.len() < missing {
-        return Ok(None);
-    }
     let frame = std::mem::take(&mut cut.frame);
     if cut.is_border() {
         state.cut = None;
     }
+    data_or_control(header, &frame[header.len..], frames, visit)
+}
+
+#[inline]
+fn data_or_control(
+    header: Header,
+    payload: &[u8],
+    frames: &mut Frames,
+    visit: &mut impl Visit,
+) -> Result<Option<Header>, Broken> {
     if !header.opcode.is_control() {
-        return Ok(Some((Some(header), rest)));
+        return Ok(Some(header));
     }
-    control(header.opcode, &frame[header.len..], frames, visit)?;
-    Ok((!frames.over).then_some((None, rest)))
+    control(header.opcode, payload, frames, visit)?;
+    Ok(None)
 }
 
 /// RFC 6455, section 5.5.

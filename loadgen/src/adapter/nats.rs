@@ -1,0 +1,198 @@
+//! NATS over WebSocket: the NATS client protocol (docs.nats.io, "Client Protocol") as a stream of bytes in binary
+//! messages whose borders mean nothing.
+//!
+//! `CONNECT` goes out without waiting for `INFO`, which a server takes; the subscriptions and a `PING` follow at once,
+//! and its `PONG` says that all of them are in force. Later subscriptions bring a `PING` of their own. Subjects are the
+//! topics with `.` for `/`. Sids are topic numbers from 1.
+
+use anyhow::{Result, ensure};
+use protocol::frame::{Opcode, put_client_frame};
+
+use super::names::{Called, decimals, number, put_number};
+use super::socket::{self, Broken, Content, Kind, State};
+use super::unit::{self, Unit, Units, stamp_len};
+use super::url::Url;
+use super::{Abilities, Duty, Names, Visit};
+use crate::stamp::{Payloads, Stamp};
+
+const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"echo\":true,\"headers\":false,\
+    \"lang\":\"rust\",\"name\":\"loadgen\",\"protocol\":1,\"version\":\"1\"}\r\n";
+const PING: &[u8] = b"PING\r\n";
+const PONG: &[u8] = b"PONG\r\n";
+const CRLF: &[u8] = b"\r\n";
+/// Subscriptions of one WebSocket message: some KiB.
+const SUBSCRIPTIONS_PER_MESSAGE: usize = 256;
+/// Bytes of a payload that a server could announce in earnest.
+const PAYLOAD_MAX: u64 = 1 << 31;
+
+/// nats-server's WebSocket listener.
+#[derive(Debug)]
+pub(super) struct Nats {
+    subscribe: Url,
+    publish: Url,
+    names: Called,
+}
+
+impl Nats {
+    pub(super) const ABILITIES: Abilities = Abilities {
+        subscriptions_max: u32::MAX,
+        publications_max: u32::MAX,
+        both: true,
+        churn: true,
+        discard: false,
+        echoes: true,
+    };
+
+    pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
+        let prefix = names.prefix.replace('/', ".");
+        ensure!(
+            prefix.split('.').all(|token| !token.is_empty())
+                && !prefix.starts_with('$')
+                && !prefix.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>'),
+            "the topic {:?} cannot be used: a NATS subject has no empty levels, white space or wildcards",
+            names.prefix
+        );
+        let names = Called::new(&Names { prefix, ..names.clone() }, '.');
+        Ok(Self { subscribe: url.clone(), publish: publish.unwrap_or(url).clone(), names })
+    }
+
+    pub(super) fn url(&self, duty: &Duty) -> &Url {
+        if duty.subscribes.count == 0 { &self.publish } else { &self.subscribe }
+    }
+
+    pub(super) fn greet(&self, duty: &Duty, out: &mut Vec<u8>) {
+        let mut lines = CONNECT.to_vec();
+        for (i, topic) in duty.subscribes.iter(self.names.count()).enumerate() {
+            if i > 0 && i % SUBSCRIPTIONS_PER_MESSAGE == 0 {
+                send(&lines, out);
+                lines.clear();
+            }
+            self.put_sub(topic, &mut lines);
+        }
+        lines.extend_from_slice(PING);
+        send(&lines, out);
+    }
+
+    pub(super) fn subscribe(&self, topic: u32, out: &mut Vec<u8>) {
+        let mut lines = Vec::new();
+        self.put_sub(topic, &mut lines);
+        lines.extend_from_slice(PING);
+        send(&lines, out);
+    }
+
+    pub(super) fn unsubscribe(&self, topic: u32, out: &mut Vec<u8>) {
+        send(format!("UNSUB {}\r\nPING\r\n", u64::from(topic) + 1).as_bytes(), out);
+    }
+
+    /// `SUB <subject> <sid>`
+    fn put_sub(&self, topic: u32, lines: &mut Vec<u8>) {
+        lines.extend_from_slice(b"SUB ");
+        self.names.put(topic, lines);
+        lines.push(b' ');
+        put_number(u64::from(topic) + 1, lines);
+        lines.extend_from_slice(CRLF);
+    }
+
+    /// `PUB <subject> <#bytes>`
+    pub(super) fn publish(&self, topic: u32, stamp: Stamp, payloads: &Payloads, out: &mut Vec<u8>) {
+        const PUB: &[u8] = b"PUB ";
+        let payload = u64::from(payloads.sizes().of(stamp.stream, stamp.seq));
+        let line = PUB.len() + self.names.len(topic) + 1 + decimals(payload) + CRLF.len();
+        let len = line + payload as usize + CRLF.len();
+        socket::put(out, Opcode::Binary, len, socket::mask(stamp), |out| {
+            out.extend_from_slice(PUB);
+            self.names.put(topic, out);
+            out.push(b' ');
+            put_number(payload, out);
+            out.extend_from_slice(CRLF);
+            payloads.write(stamp, out);
+            out.extend_from_slice(CRLF);
+        });
+    }
+
+    /// An answer to a `PING` that nobody sent: a server takes it for a sign of life.
+    pub(super) fn heartbeat(out: &mut Vec<u8>) {
+        send(PONG, out);
+    }
+
+    pub(super) fn content<'a>(&'a self, payloads: &'a Payloads) -> Lines<'a> {
+        Lines { nats: self, payloads }
+    }
+}
+
+fn send(lines: &[u8], out: &mut Vec<u8>) {
+    put_client_frame(out, Opcode::Binary, lines, socket::fresh_mask());
+}
+
+/// What the server says to one connection.
+pub(super) struct Lines<'a> {
+    nats: &'a Nats,
+    payloads: &'a Payloads,
+}
+
+impl Content for Lines<'_> {
+    #[inline]
+    fn whole(&self, state: &mut State, _: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
+        unit::stream(self, state, payload, visit)
+    }
+
+    fn piece(&self, state: &mut State, _: Kind, piece: &[u8], _: bool, visit: &mut impl Visit) -> Result<(), Broken> {
+        unit::stream(self, state, piece, visit)
+    }
+}
+
+impl Units for Lines<'_> {
+    const TAIL: &'static [u8] = CRLF;
+
+    fn payloads(&self) -> &Payloads {
+        self.payloads
+    }
+
+    fn topic(&self, stream: u32) -> u32 {
+        self.nats.names.of_stream(stream)
+    }
+
+    #[inline]
+    fn unit(&self, state: &mut State, bytes: &[u8], visit: &mut impl Visit) -> Result<Unit, Broken> {
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            return Ok(Unit::Cut);
+        };
+        let front = end + 1;
+        let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+        if let Some(arguments) = line.strip_prefix(b"MSG ") {
+            let Some((subject, len)) = message(arguments) else {
+                return Err(unexpected(line));
+            };
+            if bytes.len() - front < stamp_len(len) {
+                return Ok(Unit::Cut);
+            }
+            return Ok(Unit::Message { front, len, topic: self.nats.names.topic(subject) });
+        }
+        if line == b"PING" {
+            visit.ping();
+            socket::reply(Opcode::Binary, PONG, visit);
+        } else if line == b"PONG" {
+            state.answered(1, visit);
+        } else if let Some(why) = line.strip_prefix(b"-ERR") {
+            return Err(String::from_utf8_lossy(why).trim().trim_matches('\'').to_owned().into());
+        } else if !line.starts_with(b"INFO ") && !line.starts_with(b"+OK") {
+            return Err(unexpected(line));
+        }
+        Ok(Unit::Done(front))
+    }
+}
+
+/// `<subject> <sid> [reply-to] <#bytes>`: subject and length.
+#[inline]
+fn message(arguments: &[u8]) -> Option<(&[u8], u64)> {
+    let mut fields = arguments.split(|byte| *byte == b' ' || *byte == b'\t').filter(|field| !field.is_empty());
+    let subject = fields.next()?;
+    let _sid = fields.next()?;
+    let third = fields.next()?;
+    let len = number(fields.next().unwrap_or(third)).filter(|len| *len <= PAYLOAD_MAX)?;
+    fields.next().is_none().then_some((subject, len))
+}
+
+fn unexpected(line: &[u8]) -> Broken {
+    format!("a line that is no NATS: \"{}\"", line[..line.len().min(80)].escape_ascii()).into()
+}

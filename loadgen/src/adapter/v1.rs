@@ -1,0 +1,287 @@
+//! `ringyard.v1`: many topics over one WebSocket, JSON in text messages (protocol/RINGYARD-V1.md).
+//!
+//! What comes is nearly always a `message` (section 4) as the broker writes it: members in one order, no white space.
+//! That is recognised byte by byte, without a JSON tree, wherever it was cut; anything else is gathered and read with
+//! serde_json, other orders of a `message` and members of later brokers included. Payloads go out and come in as JSON
+//! strings that need no escapes. An `error` ends the stream: whatever loadgen asks for should be granted.
+
+use std::borrow::Cow;
+
+use anyhow::{Context, Result};
+use protocol::frame::Opcode;
+use protocol::topic::{TOPIC_LEN_MAX_DEFAULT, check_name};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::names::{Called, decimals, put_number};
+use super::socket::{self, Broken, Content, Kind, State};
+use super::unit::{self, Front, Messages, expect_kind};
+use super::url::Url;
+use super::{Abilities, Duty, Names, Visit};
+use crate::stamp::{Payloads, STAMP_LEN, Stamp};
+
+/// Topics of one `subscribe`: a few KiB.
+const TOPICS_PER_COMMAND: u32 = 64;
+
+const MESSAGE: &str = r#"{"type":"message","topic":""#;
+const OFFSET: &[u8] = br#"","offset":"#;
+const DATA: &[u8] = br#","data":""#;
+const END: &[u8] = br#""}"#;
+const PUBLISH: &str = r#"{"type":"publish","topic":""#;
+const PUBLISHED_DATA: &[u8] = br#"","data":""#;
+
+/// Ringyard's `/ws`.
+#[derive(Debug)]
+pub(super) struct V1 {
+    subscribe: Url,
+    publish: Url,
+    names: Called,
+    /// The names as they stand in JSON.
+    quoted: Called,
+    /// How messages begin, up to the topic's number.
+    message: Box<[u8]>,
+    /// How publications begin, up to the topic's number.
+    publication: Box<[u8]>,
+}
+
+impl V1 {
+    pub(super) const ABILITIES: Abilities = Abilities {
+        subscriptions_max: u32::MAX,
+        publications_max: u32::MAX,
+        both: true,
+        churn: true,
+        discard: false,
+        echoes: true,
+    };
+
+    pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
+        let called = Called::new(names, '/');
+        check_name(&called.name(names.count - 1), TOPIC_LEN_MAX_DEFAULT)
+            .with_context(|| format!("the topic {:?} cannot be used", names.prefix))?;
+        let usual = |url: &Url| if url.is_bare() { url.with_path("/ws") } else { url.clone() };
+        let quoted = called.quoted(|front| {
+            let json = serde_json::Value::from(front).to_string();
+            json[1..json.len() - 1].to_owned()
+        });
+        let begin = |front: &str| [front.as_bytes(), quoted.front().as_bytes()].concat().into();
+        Ok(Self {
+            subscribe: usual(url),
+            publish: usual(publish.unwrap_or(url)),
+            message: begin(MESSAGE),
+            publication: begin(PUBLISH),
+            names: called,
+            quoted,
+        })
+    }
+
+    pub(super) fn url(&self, duty: &Duty) -> &Url {
+        if duty.subscribes.count == 0 { &self.publish } else { &self.subscribe }
+    }
+
+    /// Answers to the greeting.
+    pub(super) fn answers(duty: &Duty) -> u32 {
+        duty.subscribes.count.div_ceil(TOPICS_PER_COMMAND)
+    }
+
+    pub(super) fn greet(&self, duty: &Duty, out: &mut Vec<u8>) {
+        let mut topics = duty.subscribes.iter(self.names.count());
+        for id in 0..Self::answers(duty) {
+            self.command("subscribe", id, topics.by_ref().take(TOPICS_PER_COMMAND as usize), out);
+        }
+    }
+
+    pub(super) fn subscribe(&self, topic: u32, out: &mut Vec<u8>) {
+        self.command("subscribe", topic, [topic], out);
+    }
+
+    pub(super) fn unsubscribe(&self, topic: u32, out: &mut Vec<u8>) {
+        self.command("unsubscribe", topic, [topic], out);
+    }
+
+    fn command(&self, what: &str, id: u32, topics: impl IntoIterator<Item = u32>, out: &mut Vec<u8>) {
+        let mut text = format!(r#"{{"type":"{what}","id":{id},"topics":["#).into_bytes();
+        for (i, topic) in topics.into_iter().enumerate() {
+            text.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });
+            self.quoted.put(topic, &mut text);
+            text.push(b'"');
+        }
+        text.extend_from_slice(b"]}");
+        protocol::frame::put_client_frame(out, Opcode::Text, &text, socket::fresh_mask());
+    }
+
+    pub(super) fn publish(&self, topic: u32, stamp: Stamp, payloads: &Payloads, out: &mut Vec<u8>) {
+        let numbered = self.names.numbered();
+        let payload = payloads.sizes().of(stamp.stream, stamp.seq) as usize;
+        let number = if numbered { decimals(u64::from(topic)) } else { 0 };
+        let len = self.publication.len() + number + PUBLISHED_DATA.len() + payload + END.len();
+        socket::put(out, Opcode::Text, len, socket::mask(stamp), |out| {
+            out.extend_from_slice(&self.publication);
+            if numbered {
+                put_number(u64::from(topic), out);
+            }
+            out.extend_from_slice(PUBLISHED_DATA);
+            payloads.write(stamp, out);
+            out.extend_from_slice(END);
+        });
+    }
+
+    pub(super) fn content<'a>(&'a self, duty: &'a Duty, payloads: &'a Payloads) -> Envelopes<'a> {
+        Envelopes { v1: self, duty, payloads }
+    }
+}
+
+/// What the broker says to one connection.
+pub(super) struct Envelopes<'a> {
+    v1: &'a V1,
+    duty: &'a Duty,
+    payloads: &'a Payloads,
+}
+
+impl Content for Envelopes<'_> {
+    #[inline]
+    fn whole(&self, state: &mut State, kind: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
+        expect_kind(kind, Kind::Text)?;
+        unit::whole(self, state, payload, visit)
+    }
+
+    fn piece(
+        &self,
+        state: &mut State,
+        kind: Kind,
+        piece: &[u8],
+        last: bool,
+        visit: &mut impl Visit,
+    ) -> Result<(), Broken> {
+        expect_kind(kind, Kind::Text)?;
+        unit::piece(self, state, piece, last, visit)
+    }
+}
+
+impl Messages for Envelopes<'_> {
+    const TAIL_MAX: usize = 4096;
+    const OTHER_MAX: usize = 4 << 20;
+
+    fn payloads(&self) -> &Payloads {
+        self.payloads
+    }
+
+    #[inline]
+    fn front(&self, bytes: &[u8]) -> Front {
+        match self.read_front(bytes) {
+            Ok(front) => front,
+            Err(Miss::Cut) => Front::Cut,
+            Err(Miss::Other) => Front::Other,
+        }
+    }
+
+    #[inline]
+    fn tail(&self, bytes: &[u8]) -> bool {
+        bytes == END || tail_of_a_later_broker(bytes)
+    }
+
+    /// Section 4.
+    fn other(&self, state: &mut State, message: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
+        let said: Said<'_> = serde_json::from_slice(message).map_err(|error| {
+            let shown = &message[..message.len().min(80)];
+            format!("no ringyard.v1 ({error}): \"{}\"", shown.escape_ascii())
+        })?;
+        match &said.kind[..] {
+            "ok" => state.answered(V1::answers(self.duty), visit),
+            "error" => {
+                let code = said.code.as_deref().unwrap_or("error");
+                return Err(format!("{code}: {}", said.reason.as_deref().unwrap_or("no reason given")).into());
+            }
+            "message" => self.unusual_message(&said, visit),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Why a front could not be read.
+enum Miss {
+    Cut,
+    Other,
+}
+
+impl Envelopes<'_> {
+    /// `{"type":"message","topic":"loadgen/17","offset":5,"data":"` and a stamp.
+    #[inline]
+    fn read_front(&self, bytes: &[u8]) -> Result<Front, Miss> {
+        let names = &self.v1.names;
+        let mut rest = after(&self.v1.message, bytes)?;
+        let mut topic = 0;
+        if names.numbered() {
+            let digits = digits(&mut rest)?;
+            topic = names.numbered_topic(digits).ok_or(Miss::Other)?;
+        }
+        rest = after(OFFSET, rest)?;
+        digits(&mut rest)?;
+        rest = after(DATA, rest)?;
+        if rest.len() < STAMP_LEN {
+            return Err(Miss::Cut);
+        }
+        let stamp = Stamp::read(rest).ok_or(Miss::Other)?;
+        let len = bytes.len() - rest.len() + STAMP_LEN;
+        Ok(Front::Stamped { len, stamp, intact: topic == names.of_stream(stamp.stream) })
+    }
+
+    /// A `message` that is not written as this broker does, or none of this run's.
+    fn unusual_message(&self, said: &Said<'_>, visit: &mut impl Visit) {
+        let data = said.data.as_ref().and_then(|data| data.as_str()).filter(|_| said.encoding.is_none());
+        match data.and_then(|data| self.payloads.check(data.as_bytes())) {
+            Some((stamp, intact)) => {
+                let names = &self.v1.names;
+                let topic = said.topic.as_ref().and_then(|topic| names.topic(topic.as_bytes()));
+                visit.message(stamp, intact && topic == Some(names.of_stream(stamp.stream)));
+            }
+            None => visit.foreign(),
+        }
+    }
+}
+
+/// What is behind a text that must come next.
+#[inline]
+fn after<'b>(text: &[u8], bytes: &'b [u8]) -> Result<&'b [u8], Miss> {
+    match bytes.strip_prefix(text) {
+        Some(rest) => Ok(rest),
+        None if text.starts_with(bytes) => Err(Miss::Cut),
+        None => Err(Miss::Other),
+    }
+}
+
+/// Takes the digits that must come next.
+#[inline]
+fn digits<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Miss> {
+    let len = bytes.iter().position(|byte| !byte.is_ascii_digit());
+    let len = len.ok_or(if bytes.len() > 20 { Miss::Other } else { Miss::Cut })?;
+    if !(1..=20).contains(&len) {
+        return Err(Miss::Other);
+    }
+    let (digits, rest) = bytes.split_at(len);
+    *bytes = rest;
+    Ok(digits)
+}
+
+/// Members behind `data` that this protocol does not know yet; a client must ignore them (section 4).
+#[cold]
+fn tail_of_a_later_broker(tail: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Rest {
+        encoding: Option<IgnoredAny>,
+    }
+    let object = [br#"{"data":""#, tail].concat();
+    tail.starts_with(b"\"") && serde_json::from_slice(&object).is_ok_and(|rest: Rest| rest.encoding.is_none())
+}
+
+/// The members of section 4 that matter here.
+#[derive(Deserialize)]
+struct Said<'m> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'m, str>,
+    topic: Option<Cow<'m, str>>,
+    data: Option<serde_json::Value>,
+    encoding: Option<Cow<'m, str>>,
+    code: Option<Cow<'m, str>>,
+    reason: Option<Cow<'m, str>>,
+}
