@@ -5,11 +5,14 @@
 //! | [`driver`](crate::Driver) | the contract: operations in, completions out |
 //! | [`gather`](crate::Gather) | bytes to send, shared by reference and pinned while a send names them |
 //! | [`uring`] | the real driver: one io_uring per shard |
+//! | [`epoll`] | the driver for hosts where io_uring is forbidden: one epoll per shard |
+//! | [`probe`](crate::probe()) | which of the two this host allows, and why not io_uring |
 //! | [`sim`] | a simulated network with a seeded clock, for deterministic tests |
 //! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
 //! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
 //! | [`floor`] | the measuring stick: bare sends and nothing else |
 //! | [`limits`] | how many descriptors the process may open |
+//! | [`sandbox`] | for tests: system calls forbidden as containers forbid them |
 //!
 //! The rule that makes the crate sound: **an operation may name only memory that this crate owns, and
 //! that memory stays pinned until the operation's last completion.** Nothing outside can break it,
@@ -18,14 +21,18 @@
 
 mod clock;
 mod driver;
+pub mod epoll;
 pub mod floor;
 mod gather;
 pub mod limits;
 pub mod listen;
+mod probe;
+pub mod sandbox;
 pub mod sim;
 pub mod uring;
 mod waker;
 
 pub use driver::{AcceptEnd, ConnId, Counters, Driver, Event, Nanos, ReceiveEnd};
 pub use gather::Gather;
+pub use probe::{Cause, Io, probe};
 pub use waker::Waker;

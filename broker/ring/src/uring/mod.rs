@@ -59,6 +59,7 @@ pub use buffers::Buf;
 use buffers::Pool;
 use enter::RingName;
 use sends::{InFlight, Sends};
+pub(crate) use setup::at_least;
 pub use setup::{Features, Setup, SetupError, probe};
 use slots::{CLOSING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, SHUTTING, Slots};
 use tag::Kind;
@@ -66,7 +67,7 @@ use tag::Kind;
 /// The only group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
 /// Sends up to this long complete in one piece unless the peer is gone; longer ones may be short.
-const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
+pub(crate) const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
 
 /// The io_uring driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).
 pub struct UringDriver {

@@ -248,7 +248,7 @@ fn kernel_release() -> String {
 }
 
 /// Whether a release like `6.18.44-rc1` is `major.minor` or newer. One that cannot be read is not.
-fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
+pub(crate) fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(a)), Some(Ok(b))) => (a, b) >= (major, minor),

@@ -1,0 +1,287 @@
+//! The driver for hosts where io_uring is forbidden: one epoll per shard, on the shard's own thread.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `mod` | the driver: calls in, one wait per turn |
+//! | `operations` | what was called for is carried out: sends, shutdowns, closes |
+//! | `readiness` | what the sockets are ready for: accepting, receiving, sending on |
+//! | `poll` | the epoll descriptor and the wait |
+//! | `calls` | the system calls on sockets |
+//! | `setup` | start-up, errors as sentences |
+//! | `slots` | what is known of each connection: 16 bytes |
+//! | `slab` | the sends in flight |
+//! | `buffers` | the receive buffers |
+//!
+//! The contract is that of the io_uring driver, and so are the habits: operations wait for the next turn, which
+//! carries them out together; a send takes all it can and stays in flight while the socket is full, a longer one
+//! than half a MiB is reported as it gets on; a receive goes on until told otherwise.
+//!
+//! Invariants:
+//! - a socket is registered once, edge-triggered. Edges are not repeated, so each is kept until `recv`, `accept4`
+//!   or `send` has proven that it is used up: `READABLE` outlives a receive that stopped or found no buffer,
+//!   `acceptable` an end of accepting;
+//! - whoever is `READABLE` and wants to receive is in `readable` or in `again`, once; while either has anybody, a
+//!   turn does not wait;
+//! - a turn receives so many buffers of one connection at most, and accepts so many at most. Those who had their
+//!   share come after everybody else in the next turn, so endless input starves nobody;
+//! - nothing that the kernel may touch outlives the call it was named in.
+//!
+//! Cost: a send is one system call, a receive one per buffer that arrives, a connection two (`accept4` and
+//! `epoll_ctl`), a turn one. Nothing is allocated per operation once the tables have grown.
+
+mod buffers;
+mod calls;
+mod operations;
+mod poll;
+mod readiness;
+mod setup;
+mod slab;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::waker::{Bell, Kind as WakerKind};
+use crate::{AcceptEnd, ConnId, Counters, Driver, Event, Gather, Nanos, Waker, clock};
+
+pub use buffers::Buf;
+use buffers::Pool;
+use operations::{InFlight, Operation};
+use poll::{Poll, Whom};
+pub use setup::{Setup, SetupError};
+use slab::Slab;
+use slots::{CLOSING, LISTED, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots};
+
+/// Receive buffers that one connection gets in one turn at most, however many there are.
+const SHARE_MAX: u16 = 16;
+
+/// The epoll driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).
+pub struct EpollDriver {
+    poll: Poll,
+    listener: Option<OwnedFd>,
+    accept: Accept,
+    /// Peers may be waiting at the listener.
+    acceptable: bool,
+    slots: Slots,
+    sends: Slab<InFlight>,
+    /// Called for since the last turn.
+    operations: Vec<Operation>,
+    /// Those to be read from.
+    readable: VecDeque<ConnId>,
+    /// Those who had their share in the last turn.
+    again: Vec<ConnId>,
+    pool: Rc<Pool>,
+    /// Buffers that one connection receives in one turn at most.
+    share: u16,
+    bell: Arc<Bell>,
+    now: Nanos,
+    counters: Counters,
+}
+
+/// Where accepting stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accept {
+    Idle,
+    Running,
+    Stopping,
+}
+
+impl EpollDriver {
+    /// Makes a driver for the calling thread, which has to be the one that uses it.
+    ///
+    /// # Errors
+    /// [`SetupError`], each with a sentence that says what to change.
+    pub fn new(setup: Setup) -> Result<Self, SetupError> {
+        setup::validate(&setup)?;
+        let poll = Poll::new().map_err(setup::failed("making the epoll descriptor"))?;
+        let register = |errno| setup::failed("registering with epoll")(io::Error::from_raw_os_error(errno));
+        let bell = eventfd().map_err(setup::failed("making the waker's eventfd"))?;
+        poll.add(bell.as_fd(), Whom::Bell).map_err(register)?;
+        let listener = setup.listener.map(TcpListener::from);
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(true).map_err(setup::failed("making the listener non-blocking"))?;
+            poll.add(listener.as_fd(), Whom::Listener).map_err(register)?;
+        }
+        Ok(Self {
+            poll,
+            listener: listener.map(OwnedFd::from),
+            accept: Accept::Idle,
+            acceptable: false,
+            slots: Slots::new(setup.capacity),
+            sends: Slab::new(),
+            operations: Vec::new(),
+            readable: VecDeque::new(),
+            again: Vec::new(),
+            // Never all buffers: who had the share of a turn comes last in the next, who found none does not.
+            share: (setup.receive_buffers / 4).clamp(1, SHARE_MAX),
+            pool: Pool::new(setup.receive_buffers, setup.receive_buffer_bytes),
+            bell: Arc::new(Bell::new(bell)),
+            now: clock::monotonic(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Waits until `deadline`, unless there is something to do already, and notes what became ready.
+    fn collect(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
+        let timeout = deadline.map_or(0, |deadline| deadline.saturating_sub(clock::monotonic()));
+        let waits = timeout > 0 && self.bell.fall_asleep();
+        let waited = self.poll.wait(if waits { timeout } else { 0 });
+        if self.bell.awake() {
+            events.push(Event::Woken);
+        }
+        self.now = clock::monotonic();
+        self.counters.enters += waited?;
+        let mut at = 0;
+        while let Some((whom, ready)) = self.poll.event(at) {
+            match whom {
+                Whom::Listener => self.acceptable = true,
+                // The bell's counter is never read: every further write is a further edge.
+                Whom::Bell => {}
+                Whom::Conn(conn) => self.note(conn, ready, events),
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        let accepts = self.accept == Accept::Running && (self.acceptable || self.slots.is_full());
+        accepts || self.accept == Accept::Stopping || !self.readable.is_empty() || !self.again.is_empty()
+    }
+
+    fn stale(&mut self) {
+        self.counters.stale += 1;
+    }
+}
+
+impl Driver for EpollDriver {
+    type Buf = Buf;
+
+    fn accept(&mut self) {
+        if self.listener.is_none() {
+            self.operations.push(Operation::TellAcceptEnd(AcceptEnd::Failed(libc::EBADF)));
+        } else if self.accept == Accept::Idle {
+            self.accept = Accept::Running;
+        }
+    }
+
+    fn accept_stop(&mut self) {
+        if self.accept == Accept::Running {
+            self.accept = Accept::Stopping;
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, token: u64) {
+        self.operations.push(Operation::Adopt { socket, token });
+    }
+
+    fn receive(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.has(RECEIVING) {
+            return;
+        }
+        slot.set(RECEIVING);
+        if slot.has(READABLE) && !slot.has(LISTED) {
+            slot.set(LISTED);
+            self.readable.push_back(conn);
+        }
+    }
+
+    fn receive_stop(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.flags & (RECEIVING | RECEIVE_STOPPING) == RECEIVING {
+            slot.set(RECEIVE_STOPPING);
+            self.operations.push(Operation::ReceiveStop(conn));
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, gather: Gather, from: usize) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        assert!(!slot.has(SENDING), "a second send of {conn:?}");
+        assert!(from < gather.len(), "a send from {from} of {} bytes", gather.len());
+        slot.set(SENDING);
+        slot.link = self.sends.put(InFlight { gather, from, done: 0 });
+        self.operations.push(Operation::Send(conn));
+    }
+
+    fn shutdown(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.has(SENDING) {
+            slot.set(SHUTDOWN_WANTED);
+        } else {
+            self.operations.push(Operation::Shutdown(conn));
+        }
+    }
+
+    fn install(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        let busy = slot.has(RECEIVING | SENDING);
+        self.operations.push(Operation::Install { conn, busy });
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        slot.set(CLOSING);
+        slot.clear(SHUTDOWN_WANTED);
+        self.operations.push(Operation::Close(conn));
+    }
+
+    fn turn(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
+        let before = events.len();
+        self.carry_out(events);
+        loop {
+            let idle = events.len() == before && !self.has_work();
+            self.collect(deadline.filter(|_| idle), events)?;
+            self.accept_some(events);
+            self.receive_some(events);
+            if events.len() > before || deadline.is_none_or(|deadline| deadline <= self.now) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        self.now
+    }
+
+    fn capacity(&self) -> u32 {
+        self.slots.capacity()
+    }
+
+    fn waker(&self) -> Waker {
+        Waker { kind: WakerKind::EventFd(Arc::clone(&self.bell)) }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+/// Non-blocking: a waker must not wait, however often it rings.
+fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,162 @@
+//! What was called for since the last turn is carried out here, in order. Each operation is over at once, but
+//! for a send that finds its socket full: that goes on in `readiness`.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+
+use super::poll::Whom;
+use super::slots::{BLOCKED, CLOSING, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED};
+use super::{Buf, EpollDriver, calls};
+use crate::uring::WAIT_ALL_BYTES_MAX;
+use crate::{AcceptEnd, ConnId, Event, Gather, ReceiveEnd};
+
+/// Something to be done in the next turn. Connections lived when it was called for.
+pub(super) enum Operation {
+    TellAcceptEnd(AcceptEnd),
+    Adopt {
+        socket: OwnedFd,
+        token: u64,
+    },
+    ReceiveStop(ConnId),
+    Send(ConnId),
+    Shutdown(ConnId),
+    Install {
+        conn: ConnId,
+        /// A receive or a send was under way.
+        busy: bool,
+    },
+    Close(ConnId),
+}
+
+/// A send that is not over.
+pub(super) struct InFlight {
+    pub(super) gather: Gather,
+    pub(super) from: usize,
+    /// Bytes that the kernel took so far.
+    pub(super) done: usize,
+}
+
+impl EpollDriver {
+    pub(super) fn carry_out(&mut self, events: &mut Vec<Event<Buf>>) {
+        let mut operations = std::mem::take(&mut self.operations);
+        for operation in operations.drain(..) {
+            match operation {
+                Operation::TellAcceptEnd(end) => events.push(Event::AcceptEnded { end }),
+                Operation::Adopt { socket, token } => {
+                    let result = self.take_over(socket);
+                    events.push(Event::Adopted { token, result });
+                }
+                Operation::ReceiveStop(conn) => self.stop_receive(conn, events),
+                // Even when a close is queued behind it: the kernel takes what there is room for.
+                Operation::Send(conn) => self.send_on(conn, events),
+                Operation::Shutdown(conn) => calls::shut_down(self.slots.at(conn.slot).socket()),
+                Operation::Install { conn, busy } => self.carry_out_install(conn, busy, events),
+                Operation::Close(conn) => self.carry_out_close(conn, events),
+            }
+        }
+        self.operations = operations;
+    }
+
+    fn take_over(&mut self, socket: OwnedFd) -> Result<ConnId, i32> {
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
+        let socket = TcpStream::from(socket);
+        socket.set_nonblocking(true).map_err(errno)?;
+        self.open(socket.into(), SHARED)
+    }
+
+    /// Gives a socket its place. On failure it is closed.
+    pub(super) fn open(&mut self, socket: OwnedFd, flags: u32) -> Result<ConnId, i32> {
+        if self.slots.is_full() {
+            return Err(libc::ENFILE);
+        }
+        let conn = self.slots.open(socket);
+        let slot = self.slots.at(conn.slot);
+        slot.set(flags);
+        self.counters.enters += 1;
+        if let Err(errno) = self.poll.add(slot.socket(), Whom::Conn(conn)) {
+            self.slots.vacate(conn);
+            return Err(errno);
+        }
+        Ok(conn)
+    }
+
+    fn stop_receive(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        if slot.has(RECEIVING) && !slot.has(CLOSING) {
+            self.end_receive(conn, ReceiveEnd::Stopped, events);
+        }
+    }
+
+    pub(super) fn end_receive(&mut self, conn: ConnId, end: ReceiveEnd, events: &mut Vec<Event<Buf>>) {
+        self.slots.at(conn.slot).clear(RECEIVING | RECEIVE_STOPPING);
+        events.push(Event::ReceiveEnded { conn, end });
+    }
+
+    /// Sends until the gather is over or the socket full. `conn` has a send in flight.
+    pub(super) fn send_on(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        let send = self.sends.at(slot.link);
+        let result = loop {
+            self.counters.enters += 1;
+            let rest = send.from + send.done;
+            match calls::send(slot.socket(), &send.gather.tail(rest)) {
+                Ok(sent) => {
+                    send.done += sent;
+                    let whole = send.gather.len() - send.from;
+                    if send.done == whole || whole > WAIT_ALL_BYTES_MAX {
+                        break Ok(send.done);
+                    }
+                }
+                Err(libc::EINTR) => {}
+                Err(libc::EAGAIN) => return slot.set(BLOCKED),
+                Err(_) if send.done > 0 => break Ok(send.done),
+                Err(errno) => break Err(errno),
+            }
+        };
+        slot.clear(SENDING);
+        let InFlight { gather, from, .. } = self.sends.take(slot.link);
+        if slot.has(SHUTDOWN_WANTED) {
+            slot.clear(SHUTDOWN_WANTED);
+            calls::shut_down(slot.socket());
+        }
+        if !slot.has(CLOSING) {
+            events.push(Event::Sent { conn, gather, from, result });
+        }
+    }
+
+    fn carry_out_install(&mut self, conn: ConnId, busy: bool, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        if slot.has(CLOSING) {
+            return;
+        }
+        let result = if busy {
+            Err(io::Error::from_raw_os_error(libc::EBUSY))
+        } else {
+            slot.set(SHARED);
+            self.counters.enters += 1;
+            slot.socket().try_clone_to_owned()
+        };
+        events.push(Event::Installed { conn, result });
+    }
+
+    /// Nothing is in flight in the kernel, so the join is complete at once.
+    fn carry_out_close(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        if slot.has(SENDING) {
+            slot.clear(SENDING);
+            drop(self.sends.take(slot.link));
+        }
+        if slot.has(SHARED) {
+            // The registration is the socket's, not the descriptor's, and would live on with it.
+            self.counters.enters += 1;
+            let removed = self.poll.remove(slot.socket());
+            debug_assert_eq!(removed, Ok(()), "it was registered");
+        }
+        self.counters.enters += 1;
+        self.slots.vacate(conn);
+        events.push(Event::Closed { conn });
+    }
+}
+
+const _: () = assert!(size_of::<Operation>() <= 16, "operations are queued by the thousand");

@@ -1,0 +1,133 @@
+//! What the sockets are ready for: edges are noted, peers accepted, bytes received, blocked sends taken up again.
+
+use std::os::fd::AsFd;
+
+use super::slots::{BLOCKED, CLOSING, DRAIN, LISTED, READABLE, RECEIVING};
+use super::{Accept, Buf, EpollDriver, calls};
+use crate::{AcceptEnd, ConnId, Event, ReceiveEnd};
+
+/// Peers accepted in one turn at most.
+const ACCEPTS_PER_TURN: u32 = 64;
+
+const TO_RECEIVE: i32 = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
+const TO_SEND: i32 = libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR;
+/// Behind bytes that fill no buffer there may be more, and no further edge tells of it: the end of the stream,
+/// an error, bytes behind an urgent mark.
+const TO_DRAIN: i32 = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
+
+impl EpollDriver {
+    /// An edge of a connection.
+    pub(super) fn note(&mut self, conn: ConnId, ready: i32, events: &mut Vec<Event<Buf>>) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if ready & TO_RECEIVE != 0 {
+            slot.set(READABLE);
+            if ready & TO_DRAIN != 0 {
+                slot.set(DRAIN);
+            }
+            if slot.has(RECEIVING) && !slot.has(LISTED) {
+                slot.set(LISTED);
+                self.readable.push_back(conn);
+            }
+        }
+        if ready & TO_SEND != 0 && slot.has(BLOCKED) {
+            slot.clear(BLOCKED);
+            self.send_on(conn, events);
+        }
+    }
+
+    pub(super) fn accept_some(&mut self, events: &mut Vec<Event<Buf>>) {
+        let end = match self.accept {
+            Accept::Idle => return,
+            Accept::Stopping => Some(AcceptEnd::Stopped),
+            Accept::Running => self.accept_up_to(ACCEPTS_PER_TURN, events),
+        };
+        if let Some(end) = end {
+            self.accept = Accept::Idle;
+            events.push(Event::AcceptEnded { end });
+        }
+    }
+
+    /// Says why accepting has ended, if it has.
+    fn accept_up_to(&mut self, most: u32, events: &mut Vec<Event<Buf>>) -> Option<AcceptEnd> {
+        for _ in 0..most {
+            if self.slots.is_full() {
+                return Some(AcceptEnd::TableFull);
+            }
+            if !self.acceptable {
+                return None;
+            }
+            let listener = self.listener.as_ref().expect("accepting begins only with a listener");
+            self.counters.enters += 1;
+            match calls::accept(listener.as_fd()).and_then(|socket| self.open(socket, 0)) {
+                Ok(conn) => events.push(Event::Accepted { conn }),
+                Err(libc::EAGAIN) => self.acceptable = false,
+                // A peer that gave up while it waited, and errors of its network (accept(2)): on to the next.
+                Err(
+                    libc::EINTR
+                    | libc::ECONNABORTED
+                    | libc::EPROTO
+                    | libc::ENETDOWN
+                    | libc::ENOPROTOOPT
+                    | libc::EHOSTDOWN
+                    | libc::ENONET
+                    | libc::EHOSTUNREACH
+                    | libc::EOPNOTSUPP
+                    | libc::ENETUNREACH,
+                ) => {}
+                // The last one: epoll's own limit (`fs.epoll.max_user_watches`).
+                Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::ENOSPC) => {
+                    return Some(AcceptEnd::TableFull);
+                }
+                Err(errno) => return Some(AcceptEnd::Failed(errno)),
+            }
+        }
+        self.slots.is_full().then_some(AcceptEnd::TableFull)
+    }
+
+    /// Receives from everybody who is listed, each up to its share.
+    pub(super) fn receive_some(&mut self, events: &mut Vec<Event<Buf>>) {
+        self.readable.extend(self.again.drain(..));
+        for _ in 0..self.readable.len() {
+            let conn = self.readable.pop_front().expect("counted above");
+            let Some(slot) = self.slots.held(conn) else {
+                continue;
+            };
+            slot.clear(LISTED);
+            if slot.has(RECEIVING) && !slot.has(CLOSING) {
+                self.receive_from(conn, events);
+            }
+        }
+    }
+
+    fn receive_from(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        for _ in 0..self.share {
+            let Some(mut buf) = self.pool.lend() else {
+                self.counters.no_buffers += 1;
+                return self.end_receive(conn, ReceiveEnd::NoBuffers, events);
+            };
+            self.counters.enters += 1;
+            let room = buf.room();
+            let most = room.len();
+            match calls::receive(slot.socket(), room) {
+                // The next receive is to find the same.
+                Ok(0) => return self.end_receive(conn, ReceiveEnd::EndOfStream, events),
+                Ok(len) => {
+                    buf.fill(len);
+                    events.push(Event::Received { conn, buf });
+                    // What arrives from now on is an edge of its own.
+                    if len < most && !slot.has(DRAIN) {
+                        return slot.clear(READABLE);
+                    }
+                }
+                Err(libc::EAGAIN) => return slot.clear(READABLE | DRAIN),
+                Err(libc::EINTR) => {}
+                Err(errno) => return self.end_receive(conn, ReceiveEnd::Failed(errno), events),
+            }
+        }
+        slot.set(LISTED);
+        self.again.push(conn);
+    }
+}
