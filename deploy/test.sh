@@ -71,11 +71,13 @@ step 60 'No unsafe code outside broker/ring' bash -euo pipefail -c unsafe_only_i
 step 900 'Lints' cargo clippy --workspace --all-targets -- -D warnings
 step 600 'Documentation' bash -euo pipefail -c documentation
 step 1200 'Tests: units, integration, conformance' cargo test --workspace
+step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test -p broker --test integration --test conformance
 step 900 'Release build' cargo build --workspace --release
 step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
 step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
 step 300 'Browser' npm --prefix deploy/browser test
+step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix deploy/browser test
 
 printf '\nIn all %d s.\n' "$SECONDS"
 for name in "${failed[@]}"; do

@@ -15,7 +15,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::limits::Limits;
 use crate::topics::registry::ShardId;
@@ -34,12 +34,25 @@ const SHARDS_TOP: u64 = 1024;
 pub struct Config {
     /// Where to listen. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
+    /// What moves the bytes.
+    pub io: IoChoice,
     /// How many shards, at least 1.
     pub shards: ShardId,
-    /// Most connections of each shard; `None`: as many as the descriptor limit allows.
+    /// Most connections of each shard; `None`: as many as the limit of descriptors allows.
     pub connections_max: Option<NonZeroU32>,
     /// All other limits.
     pub limits: Limits,
+}
+
+/// What moves the bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum IoChoice {
+    /// io_uring where it can be used, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
 }
 
 /// Why there is no [`Config`].
@@ -73,7 +86,18 @@ struct Options {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "RINGYARD_LISTEN")]
     listen: String,
 
-    /// Number of shards, each a thread with its own io_uring [default: the number of cores]
+    /// What moves the bytes: io_uring, or epoll, which does the same with more processor time; auto is
+    /// io_uring where it can be used, and else epoll with a warning that says why
+    #[arg(
+        long,
+        value_name = "auto|uring|epoll",
+        env = "RINGYARD_IO",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    io: IoChoice,
+
+    /// Number of shards, each a thread with its own io_uring or epoll [default: the number of cores]
     #[arg(long, value_name = "N", env = "RINGYARD_SHARDS", value_parser = number)]
     shards: Option<u64>,
 
@@ -206,6 +230,7 @@ impl Options {
         let shards = count("--shards", self.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP)?;
         Ok(Config {
             listen: address(&self.listen)?,
+            io: self.io,
             shards: ShardId::try_from(shards).expect("at most SHARDS_TOP"),
             connections_max: sizes.max_connections.map(|n| NonZeroU32::new(n as u32).expect("checked above")),
             limits: Limits {
@@ -497,6 +522,13 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_is_chosen() {
+        for (name, io) in [("auto", IoChoice::Auto), ("uring", IoChoice::Uring), ("epoll", IoChoice::Epoll)] {
+            assert_eq!(config(&["--io", name]).unwrap().io, io);
+        }
+    }
+
+    #[test]
     fn a_larger_message_takes_the_other_limits_along() {
         let limits = limits(&["--max-message", "64m"]);
         assert_eq!(limits.message_bytes_max, 64 << 20);
@@ -562,6 +594,7 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&["--lisen", "x"], "--listen"),
             (&["--listen"], "--listen"),
+            (&["--io", "aio"], "epoll"),
             (&["--shards", "0"], "--shards"),
             (&["--shards", "many"], "--shards"),
             (&["--shards", "99999"], "1024"),

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use broker::config::{Config, Stop};
-use broker::control::shards::{Shards, capacity};
+use broker::config::{Config, IoChoice, Stop};
+use broker::control::room::Room;
+use broker::control::shards::Shards;
 use broker::control::{self, crash};
 use broker::shard::link::Links;
+use ring::Io;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,14 +34,9 @@ fn main() -> ExitCode {
 
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config) -> Result<(), String> {
-    let features = ring::uring::probe().map_err(|error| error.to_string())?;
-    if !features.install {
-        return Err("this kernel cannot hand a ring's socket over to the HTTP server (IORING_OP_FIXED_FD_INSTALL): \
-                    run Linux 6.8 or newer"
-            .to_owned());
-    }
+    let io = choose(config.io)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
-    let capacity = capacity(config.connections_max, config.shards, descriptors)?;
+    let room = Room::new(io, config.connections_max, config.shards, descriptors)?;
     let listeners = ring::listen::group(config.listen, usize::from(config.shards))
         .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
     let address = ring::listen::local_addr(&listeners[0])
@@ -47,15 +44,30 @@ fn run(config: Config) -> Result<(), String> {
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let links = Arc::new(Links::new(config.shards, start_ns, start_ns));
     let limits = Arc::new(config.limits);
-    let shards = Shards::start(listeners, capacity, &links, &limits)?;
-    control::run(links, limits, shards, || announce(config.shards, address))
+    let shards = Shards::start(listeners, &room, &links, &limits)?;
+    control::run(links, limits, room, shards, || announce(io, config.shards, address))
 }
 
-fn announce(shards: u16, address: SocketAddr) {
+/// The driver that all shards and the control plane run on. Says why, where it is not the one that was hoped for.
+fn choose(choice: IoChoice) -> Result<Io, String> {
+    if choice == IoChoice::Epoll {
+        return Ok(Io::Epoll);
+    }
+    match (ring::probe(), choice) {
+        (Ok(()), _) => Ok(Io::Uring),
+        (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
+        (Err(cause), _) => {
+            eprintln!("ringyard: warning: running on epoll, which costs more processor time: {cause}");
+            Ok(Io::Epoll)
+        }
+    }
+}
+
+fn announce(io: Io, shards: u16, address: SocketAddr) {
     let plural = if shards == 1 { "" } else { "s" };
     let page = page_address(address);
     say(&format!(
-        "ringyard {}: {shards} shard{plural} on io_uring, http://{page}/\n\
+        "ringyard {}: {shards} shard{plural} on {io}, http://{page}/\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
         env!("CARGO_PKG_VERSION")
     ));

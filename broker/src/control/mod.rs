@@ -1,4 +1,5 @@
-//! The control plane: everything that is not a WebSocket frame, on one thread with the tokio-uring runtime.
+//! The control plane: everything that is not a WebSocket frame, on one thread: with the tokio-uring runtime, or
+//! with tokio's own where io_uring cannot be used.
 //!
 //! | step | file |
 //! | --- | --- |
@@ -10,7 +11,8 @@
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
 //! | the counters, the page, refusals as one JSON sentence | `stats`, `page`, `refusal` |
 //!
-//! [`shards`] starts the data plane and tells when a shard has ended; [`crash`] ends the process when a
+//! [`room`] says how many connections there may be; [`shards`] starts the data plane and tells when a shard has
+//! ended; [`crash`] ends the process when a
 //! thread panics. This file is the life of the broker: start, signals, shutdown.
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads,
@@ -23,6 +25,7 @@ mod patience;
 mod publish;
 mod refusal;
 mod rewind;
+pub mod room;
 mod routes;
 mod serve;
 pub mod shards;
@@ -36,9 +39,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::Io;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use self::room::Room;
 use self::routes::App;
 use self::serve::Server;
 use self::shards::Shards;
@@ -56,19 +63,35 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 ///
 /// # Errors
 /// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
-pub fn run(links: Arc<Links>, limits: Arc<Limits>, mut shards: Shards, ready: impl FnOnce()) -> Result<(), String> {
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())
-        .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?;
-    runtime.block_on(async {
-        let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
-        let app = App::new(links, limits);
-        let server = Server::start(&app);
-        ready();
-        tokio::select! {
-            () = signals.next() => shut_down(&app, server, shards, signals).await,
-            failure = shards.failure() => Err(failure),
+pub fn run(
+    links: Arc<Links>,
+    limits: Arc<Limits>,
+    room: Room,
+    shards: Shards,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
+    let life = live(App::new(links, limits, room), shards, ready);
+    match room.io {
+        Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
+            .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
+            .block_on(life),
+        Io::Epoll => {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| format!("the control plane cannot start: {error}"))?;
+            LocalSet::new().block_on(&runtime, life)
         }
-    })
+    }
+}
+
+/// The life of the broker, on a runtime with local tasks.
+async fn live(app: App, mut shards: Shards, ready: impl FnOnce()) -> Result<(), String> {
+    let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
+    let server = Server::start(&app);
+    ready();
+    tokio::select! {
+        () = signals.next() => shut_down(&app, server, shards, signals).await,
+        failure = shards.failure() => Err(failure),
+    }
 }
 
 /// Stops accepting, lets requests and shards finish, within the grace period.

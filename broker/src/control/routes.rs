@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
 use super::refusal::Refusal;
-use super::serve::CONNECTIONS_MAX;
+use super::room::Room;
 use super::{origins, page, publish, stats, upgrade};
 use crate::limits::Limits;
 use crate::shard::link::Links;
@@ -21,8 +21,6 @@ use crate::topics::registry::ShardId;
 
 /// The broker's version.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What the shards run on.
-pub(super) const DRIVER: &str = "io_uring";
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,20 +32,22 @@ struct Shared {
     limits: Arc<Limits>,
     started: Instant,
     stopping: watch::Sender<bool>,
+    room: Room,
     /// A permit per HTTP connection.
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// The shard that gets the next adopted WebSocket.
     next_shard: AtomicU16,
 }
 
 impl App {
-    pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>) -> Self {
+    pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room) -> Self {
         Self(Arc::new(Shared {
             links,
             limits,
             started: Instant::now(),
             stopping: watch::Sender::new(false),
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            room,
+            permits: Arc::new(Semaphore::new(room.http_connections_max as usize)),
             next_shard: AtomicU16::new(0),
         }))
     }
@@ -75,8 +75,12 @@ impl App {
         &self.0.limits
     }
 
-    pub(super) fn room(&self) -> &Arc<Semaphore> {
+    pub(super) fn room(&self) -> &Room {
         &self.0.room
+    }
+
+    pub(super) fn permits(&self) -> &Arc<Semaphore> {
+        &self.0.permits
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -120,7 +124,8 @@ async fn health(State(app): State<App>) -> Response {
         false => (StatusCode::OK, "ok"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     };
-    let body = json!({ "status": status, "version": VERSION, "driver": DRIVER, "shards": app.shards() });
+    let driver = app.room().io.name();
+    let body = json!({ "status": status, "version": VERSION, "driver": driver, "shards": app.shards() });
     (code, Json(body)).into_response()
 }
 

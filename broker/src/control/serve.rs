@@ -3,9 +3,10 @@
 //! Not responsible for what requests mean ([`routes`]). Each connection's requests are answered one after
 //! the other, in the order they came, so pipelined publishes keep their order.
 //!
-//! Bounds: [`CONNECTIONS_MAX`] connections; heads by size, fields and time (hyper); bodies by size and time
+//! Bounds: [`Room::http_connections_max`] connections, beyond which it is 503 and the end; heads by size, fields and time (hyper); bodies by size and time
 //! ([`publish`]); answers by the peer's patience ([`Patience`]).
 //!
+//! [`Room::http_connections_max`]: super::room::Room::http_connections_max
 //! [`routes`]: super::routes
 //! [`publish`]: super::publish
 
@@ -28,30 +29,27 @@ use super::routes::{App, router};
 use crate::limits::Limits;
 use crate::shard::link::Handover;
 
-/// HTTP connections at the same time. Beyond: 503, and the connection is closed.
-pub(super) const CONNECTIONS_MAX: usize = 4096;
-
 /// What hyper reads and writes; comes back when a connection is upgraded.
 pub(super) type Stream = TokioIo<Rewind<Patience<TcpStream>>>;
 
 /// The running server.
 #[derive(Debug)]
 pub(super) struct Server {
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
+    permits_max: u32,
 }
 
 impl Server {
     /// Serves what shards hand over, on this runtime, for as long as it runs.
     pub(super) fn start(app: &App) -> Self {
-        let room = Arc::clone(app.room());
         tokio::task::spawn_local(accept(app.clone()));
-        Self { room }
+        Self { permits: Arc::clone(app.permits()), permits_max: app.room().http_connections_max }
     }
 
     /// Waits until no connection is open.
     pub(super) async fn idle(&self) {
         // One permit per connection; the semaphore is never closed.
-        let _ = self.room.acquire_many(CONNECTIONS_MAX as u32).await;
+        let _ = self.permits.acquire_many(self.permits_max).await;
     }
 }
 
@@ -59,7 +57,7 @@ async fn accept(app: App) {
     let router = router(app.clone());
     loop {
         let handover = app.links().handovers.next().await;
-        match Arc::clone(app.room()).try_acquire_owned() {
+        match Arc::clone(app.permits()).try_acquire_owned() {
             Ok(permit) => drop(tokio::task::spawn_local(serve(app.clone(), router.clone(), handover, permit))),
             Err(_) => drop(tokio::task::spawn_local(refuse(handover))),
         }

@@ -1,32 +1,27 @@
-//! Starts the shards, one thread with one io_uring each, and tells when they end.
+//! Starts the shards, one thread with one driver each, and tells when they end.
 //!
-//! Not responsible for what a shard does. A shard ends by [`Order::Shutdown`] or because its ring broke;
+//! Not responsible for what a shard does. A shard ends by [`Order::Shutdown`] or because its driver broke;
 //! the latter ends the broker, because its connections are gone.
+//!
+//! Which driver it is, is known from here on at compile time: there is one kind of shard for each.
 //!
 //! [`Order::Shutdown`]: crate::shard::link::Order::Shutdown
 
 use std::io;
-use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use ring::uring::{Setup, SetupError, UringDriver};
+use ring::epoll::{self, EpollDriver};
+use ring::uring::{self, UringDriver};
+use ring::{Driver, Io};
 use tokio::sync::mpsc;
 
+use super::room::Room;
 use crate::limits::Limits;
 use crate::shard::link::Links;
 use crate::shard::{Shard, ShardSetup};
 use crate::topics::registry::ShardId;
-
-/// Descriptors that stay free for the process itself.
-const DESCRIPTORS_RESERVED: u64 = 92;
-/// And for each shard: listener, ring, eventfd, and one to hand a connection over.
-const DESCRIPTORS_PER_SHARD: u64 = 4;
-/// The longest table of direct descriptors that a ring takes.
-const TABLE_TOP: u32 = 1 << 20;
-/// Places that all shards share out when nobody says how many: the kernel sets memory aside for each.
-const TABLES_DEFAULT: u32 = 1 << 21;
 
 /// The running shards.
 #[derive(Debug)]
@@ -42,26 +37,44 @@ struct End {
 }
 
 impl Shards {
-    /// Starts a shard per listener, each with room for `capacity` connections, and waits until all have
-    /// their rings.
+    /// Starts a shard per listener, and waits until all have their drivers.
     ///
     /// # Errors
-    /// A sentence that says what to change, when a ring or a thread cannot be made. The caller ends the
+    /// A sentence that says what to change, when a driver or a thread cannot be made. The caller ends the
     /// process then: shards that did start are not stopped.
     pub fn start(
         listeners: Vec<OwnedFd>,
-        capacity: u32,
+        room: &Room,
         links: &Arc<Links>,
         limits: &Arc<Limits>,
     ) -> Result<Self, String> {
+        let capacity = room.shard_connections_max;
+        match room.io {
+            Io::Uring => Self::start_on(listeners, links, limits, move |listener| {
+                let setup = uring::Setup { listener: Some(listener), capacity, ..uring::Setup::default() };
+                UringDriver::new(setup).map_err(|error| error.to_string())
+            }),
+            Io::Epoll => Self::start_on(listeners, links, limits, move |listener| {
+                let setup = epoll::Setup { listener: Some(listener), capacity, ..epoll::Setup::default() };
+                EpollDriver::new(setup).map_err(|error| error.to_string())
+            }),
+        }
+    }
+
+    /// A driver belongs to its shard's thread, so it is made there.
+    fn start_on<D: Driver>(
+        listeners: Vec<OwnedFd>,
+        links: &Arc<Links>,
+        limits: &Arc<Limits>,
+        make: impl Fn(OwnedFd) -> Result<D, String> + Copy + Send + 'static,
+    ) -> Result<Self, String> {
         let running = listeners.len();
         let (ended, ends) = mpsc::channel(running);
-        let (started, starts) = std::sync::mpsc::sync_channel::<Result<(), SetupError>>(running);
+        let (started, starts) = std::sync::mpsc::sync_channel::<Result<(), String>>(running);
         for (id, listener) in (0..).zip(listeners) {
             let setup = ShardSetup { id, links: Arc::clone(links), limits: Arc::clone(limits) };
-            let ring = Setup { listener: Some(listener), capacity, ..Setup::default() };
             let (started, ended) = (started.clone(), ended.clone());
-            let run = move || match UringDriver::new(ring) {
+            let run = move || match make(listener) {
                 Ok(driver) => {
                     let _ = started.send(Ok(()));
                     let result = Shard::new(driver, setup).run();
@@ -77,7 +90,7 @@ impl Shards {
         }
         for _ in 0..running {
             // A shard that panics takes the process along, so every one answers.
-            starts.recv().expect("a shard reports its start").map_err(|error| error.to_string())?;
+            starts.recv().expect("a shard reports its start")?;
         }
         Ok(Self { ends, running })
     }
@@ -101,56 +114,5 @@ impl Shards {
             end.result.map_err(|error| format!("shard {} failed while shutting down: {error}", end.shard))?;
         }
         Ok(())
-    }
-}
-
-/// How many connections each of `shards` shards gets room for: what `asked` says, or what `descriptors`,
-/// the limit of open files, allows.
-///
-/// # Errors
-/// A sentence that says what to change, when that many cannot be had.
-pub fn capacity(asked: Option<NonZeroU32>, shards: ShardId, descriptors: u64) -> Result<u32, String> {
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards);
-    let room = descriptors.saturating_sub(reserved);
-    let room = u32::try_from(room).unwrap_or(TABLE_TOP).min(TABLE_TOP);
-    if room == 0 {
-        return Err(format!(
-            "the limit of {descriptors} open descriptors leaves no room for connections of {shards} shards: raise it (ulimit -n 20000)"
-        ));
-    }
-    let Some(asked) = asked else {
-        return Ok(room.min((TABLES_DEFAULT / u32::from(shards)).max(1 << 16)));
-    };
-    if asked.get() <= room {
-        return Ok(asked.get());
-    }
-    if room == TABLE_TOP {
-        return Err(format!(
-            "--max-connections is {asked}, but one shard holds {TABLE_TOP} at most: lower it and raise --shards"
-        ));
-    }
-    Err(format!(
-        "--max-connections is {asked}, but the limit of {descriptors} open descriptors allows {room} per shard: \
-         raise that limit (ulimit -n {}), or lower --max-connections and raise --shards",
-        u64::from(asked.get()) + reserved
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_for_connections() {
-        assert_eq!(capacity(None, 2, 20_000), Ok(19_900));
-        assert_eq!(capacity(NonZeroU32::new(7), 2, 20_000), Ok(7));
-        assert_eq!(capacity(NonZeroU32::new(19_900), 2, 20_000), Ok(19_900));
-        assert_eq!(capacity(None, 1, u64::MAX), Ok(1 << 20));
-        assert_eq!(capacity(None, 4, u64::MAX), Ok(1 << 19));
-        assert_eq!(capacity(None, 1024, u64::MAX), Ok(1 << 16));
-        let sentence = capacity(NonZeroU32::new(50_000), 2, 20_000).unwrap_err();
-        assert!(sentence.contains("19900 per shard") && sentence.contains("ulimit -n 50100"), "{sentence}");
-        assert!(capacity(NonZeroU32::new(2 << 20), 2, u64::MAX).unwrap_err().contains("raise --shards"));
-        assert!(capacity(None, 1, 64).unwrap_err().contains("ulimit -n"));
     }
 }

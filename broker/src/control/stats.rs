@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use ring::Io;
 use serde::Serialize;
 
-use super::routes::{App, DRIVER, VERSION};
-use super::serve::CONNECTIONS_MAX;
+use super::routes::{App, VERSION};
 use crate::shard::link::Links;
 use crate::shard::stats::{Snapshot, Stats};
 
@@ -29,17 +29,18 @@ pub(super) struct Report {
 
 /// The handler.
 pub(super) async fn show(State(app): State<App>) -> Json<Report> {
-    let http_connections = CONNECTIONS_MAX - app.room().available_permits();
-    Json(report(app.links(), app.started().elapsed(), http_connections))
+    let room = app.room();
+    let http_connections = room.http_connections_max as usize - app.permits().available_permits();
+    Json(report(app.links(), room.io, app.started().elapsed(), http_connections))
 }
 
-fn report(links: &Links, uptime: Duration, http_connections: usize) -> Report {
+fn report(links: &Links, io: Io, uptime: Duration, http_connections: usize) -> Report {
     let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
     let mut totals = Snapshot::default();
     shards.iter().for_each(|shard| totals += *shard);
     Report {
         version: VERSION,
-        driver: DRIVER,
+        driver: io.name(),
         uptime_ms: uptime.as_millis() as u64,
         topics_registered: links.registry.len(),
         http_connections,
@@ -59,10 +60,10 @@ mod tests {
         links.stats[1].messages_out.add(4);
         links.stats[1].dropped_slow.add(1);
         let topic = links.registry.resolve("demo");
-        let json = serde_json::to_value(report(&links, Duration::from_millis(1500), 5)).unwrap();
+        let json = serde_json::to_value(report(&links, Io::Epoll, Duration::from_millis(1500), 5)).unwrap();
         links.registry.release(topic);
         assert_eq!(json["version"], VERSION);
-        assert_eq!(json["driver"], "io_uring");
+        assert_eq!(json["driver"], "epoll");
         assert_eq!(json["uptime_ms"], 1500);
         assert_eq!(json["topics_registered"], 1);
         assert_eq!(json["http_connections"], 5);

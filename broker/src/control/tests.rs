@@ -10,11 +10,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use ring::Io;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
+use super::room::Room;
 use super::routes::{App, router};
 use super::serve::Server;
 use crate::limits::Limits;
@@ -74,7 +76,8 @@ impl FakeShards {
 
 fn app(limits: Limits) -> (App, Arc<Links>) {
     let links = Arc::new(Links::new(2, 1, EPOCH));
-    (App::new(Arc::clone(&links), Arc::new(limits)), links)
+    let room = Room::new(Io::Uring, None, 2, 20_000).expect("there is room");
+    (App::new(Arc::clone(&links), Arc::new(limits), room), links)
 }
 
 struct Answer {

@@ -124,7 +124,7 @@ stats! {
     completion_overflows,
     /// Completions and calls that named a connection already gone.
     stale,
-    /// `io_uring_enter` calls.
+    /// System calls of the driver: `io_uring_enter`, or everything that it does on epoll.
     enters,
     /// Times a full queue made this shard pause its publishers.
     pauses,

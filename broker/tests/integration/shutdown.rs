@@ -8,12 +8,12 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::broker::Broker;
 use crate::ws::{open, open_v1};
 
-fn signal(broker: &Broker, name: &str) {
+pub(crate) fn signal(broker: &Broker, name: &str) {
     let status = Command::new("kill").args(["-s", name, &broker.child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 
-async fn exit(broker: &mut Broker) -> ExitStatus {
+pub(crate) async fn exit(broker: &mut Broker) -> ExitStatus {
     let begun = Instant::now();
     loop {
         if let Some(status) = broker.child.try_wait().unwrap() {

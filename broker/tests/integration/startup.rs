@@ -32,6 +32,7 @@ fn a_port_in_use() {
 fn bad_options() {
     for arguments in [
         &["--listen", "nonsense"][..],
+        &["--io", "select"],
         &["--shards", "0"],
         &["--shards", "many"],
         &["--max-message", "lots"],
@@ -61,6 +62,7 @@ fn help_and_version() {
     assert!(output.status.success());
     for option in [
         "--listen",
+        "--io",
         "--shards",
         "--allow-origin",
         "--max-message",

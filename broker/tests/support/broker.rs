@@ -1,4 +1,5 @@
-//! The real binary, started for a test on a free port and killed when the test ends.
+//! The real binary, started for a test on a free port and killed when the test ends. It runs on the driver that
+//! RINGYARD_IO names, as every broker does; the checks run these tests once on each.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,7 +14,11 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts one with these arguments, and waits for its address.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdout(Stdio::piped()).spawn().expect("the binary runs");
+        Self::of(command(arguments).stdout(Stdio::piped()).spawn().expect("the binary runs"))
+    }
+
+    /// One that was started with its standard output piped; waits for its address.
+    pub(crate) fn of(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
         let address = read_address(&mut lines).unwrap_or_else(|| {
             let status = child.wait();
