@@ -1,17 +1,54 @@
 //! Time: the only place of this crate that reads a clock.
+//!
+//! Deadlines are on `CLOCK_MONOTONIC`, as the driver's are. Stamps are nanoseconds since 1970, so that several
+//! processes and machines agree on them; the distance between the two is taken once, so that a step of the wall
+//! clock changes nothing within a run.
 
+use ring::Nanos;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Nanoseconds of `CLOCK_MONOTONIC`: the same for all processes of a machine.
-pub(crate) fn now_ns() -> u64 {
-    nanos(clock_gettime(ClockId::Monotonic))
+/// A run's clock. Cheap to copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// Since 1970, minus monotonic.
+    distance: u64,
 }
 
-/// Processor time of this process, in nanoseconds.
-pub(crate) fn own_cpu_ns() -> u64 {
-    nanos(clock_gettime(ClockId::ProcessCPUTime))
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self { distance: nanos(clock_gettime(ClockId::Realtime)).wrapping_sub(monotonic()) }
+    }
+
+    /// A monotonic time as a stamp's.
+    pub(crate) fn unix(self, monotonic: Nanos) -> u64 {
+        monotonic.wrapping_add(self.distance)
+    }
+
+    /// A time since 1970 on the monotonic clock; 0 if that was before it began.
+    pub(crate) fn monotonic_of(self, unix_ns: u64) -> Nanos {
+        (i128::from(unix_ns) - i128::from(self.distance as i64)).try_into().unwrap_or(0)
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+pub(crate) fn monotonic() -> Nanos {
+    nanos(clock_gettime(ClockId::Monotonic))
 }
 
 fn nanos(time: Timespec) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways() {
+        let clock = Clock::new();
+        let now = monotonic();
+        assert_eq!(clock.monotonic_of(clock.unix(now)), now);
+        assert!(clock.unix(now) > 1_700_000_000_000_000_000);
+        assert_eq!(clock.monotonic_of(1), 0);
+    }
 }

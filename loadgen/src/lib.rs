@@ -1,52 +1,48 @@
-//! A load generator for WebSocket brokers: many subscribers, one publisher, one thread, every message checked.
+//! A load generator for WebSocket brokers: hundreds of thousands of clients, each of whom counts what it gets.
 //!
-//! It must cost less per message than the server it judges: one edge-triggered epoll, one shared read
-//! buffer, frames counted by walking their headers. Where its own core was the limit, the report says so.
+//! It must cost less per message than the server it judges: io_uring all through, connections in direct descriptors,
+//! several rings, bytes thrown away in the kernel where nobody needs to look at them. Where it was the limit itself, it
+//! says so.
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | [`options`] | the command line |
-//! | `target` | where to connect: addresses and request heads |
-//! | `connect` | opens the WebSockets, a bounded number at a time |
-//! | [`payload`] | what a message carries: sequence number, time, filler |
-//! | [`walk`] | finds messages in a stream of frames, however it was cut |
-//! | `receive` | reads sockets, checks order, counts |
-//! | `publish` | the publisher and its pacing |
-//! | `server` | what the server used: processor, memory, its own counters |
-//! | `children` | further processes, for more connections than one may open |
-//! | `session` | one process's connections and its loop |
-//! | `run` | one run from the first connection to the report |
-//! | [`report`] | the result |
+//! | [`command`] | the command: arguments, files, exit status |
+//! | [`options`] | the command line and the TOML file; scenarios |
+//! | `plan` | who does what: clients, publishers, streams, topics, workers |
+//! | `machine` | whether this machine can hold that, said before the run |
+//! | [`run()`] | one run, from the first connection to the outcome |
+//! | `worker` | one thread, one ring, its share of the connections |
+//! | [`adapter`] | wire protocols, without I/O |
+//! | [`stamp`] | what a message carries: stream, number, time, filler |
+//! | [`usage`] | what processes use of processor and memory |
+//! | [`outcome`] | everything a run saw |
+//! | [`merge`], [`verdict`], [`threshold`] | several outcomes as one; what was lost; what is a failure |
+//! | [`live`], [`results`], [`plot`] | the terminal while it runs, the table and the page at the end |
 //!
-//! It knows nothing of the broker's code: it speaks RFC 6455 on its own, so that it can judge.
+//! It knows nothing of the broker's code, only of its wire protocol and of the ring under both, so that it can judge.
 
 pub mod adapter;
-mod children;
 mod clock;
-mod connect;
+pub mod command;
 pub mod figures;
 pub mod live;
+mod machine;
 pub mod merge;
 pub mod options;
 pub mod outcome;
-pub mod payload;
-mod publish;
-mod receive;
-pub mod report;
+mod plan;
+pub mod plot;
 pub mod results;
 mod run;
 #[cfg(test)]
 mod sample;
 pub mod series;
-mod server;
-mod session;
 pub mod stamp;
-mod target;
 pub mod threshold;
+pub mod usage;
 pub mod verdict;
-pub mod walk;
+mod worker;
 
 pub use options::Options;
-pub use report::Report;
-pub use run::run;
-pub use server::{Counters, Memory, cpu_ns};
+pub use outcome::Outcome;
+pub use run::{Interrupt, run};

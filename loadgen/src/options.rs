@@ -1,76 +1,339 @@
-//! The command line. Not responsible for parsing addresses (`target`).
+//! The command line and the TOML file, which have the same names. What was not said, the scenario says
+//! ([`Scenario`]); what that leaves open has a default here. Not responsible for whether the machine can do it (`plan`).
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
 
-use crate::payload::STAMP_LEN;
+use crate::adapter::Protocol;
+use crate::stamp::{STAMP_LEN, STREAMS_MAX, Sizes};
+use crate::threshold::Threshold;
 
-/// Connections one process opens at most: below the common limit of 20,000 descriptors, with room for its own.
-pub const CLIENTS_PER_PROCESS_MAX: usize = 19_000;
-
-/// What one run does.
-#[derive(Args, Clone, Debug)]
+/// What one run does. Every option can stand in the file of `--config` too, without its dashes.
+#[derive(Args, Clone, Debug, Default)]
 pub struct Options {
-    /// Where subscribers connect.
-    #[arg(long, default_value = "ws://127.0.0.1:8080/sub/bench")]
+    /// TOML file with options by their long names; the command line wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What the clients do; sets the options below that are not given
+    #[arg(long, value_enum, default_value_t)]
+    pub scenario: Scenario,
+    /// The server's wire protocol
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
+    /// Where clients connect: ws://HOST:PORT, with a path where the protocol's usual one is not meant
+    #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub url: String,
-    /// Where the publisher connects [default: the same with /pub/ instead of /sub/].
+    /// Where publishers connect, if not there
     #[arg(long)]
     pub publish_url: Option<String>,
-    /// How many subscribers.
-    #[arg(long, default_value_t = 1000)]
-    pub clients: usize,
-    /// Bytes per message, at least 16.
-    #[arg(long, default_value_t = 128)]
-    pub payload: usize,
-    /// Closed loop: at most this many bursts that not all subscribers have received [default: 1].
-    #[arg(long, conflicts_with = "rate")]
-    pub outstanding: Option<u32>,
-    /// Open loop: messages per second, or `max`. Latency counts from the scheduled time.
-    #[arg(long)]
+
+    /// Subscribing clients [default: 1000]
+    #[arg(long, help_heading = "Clients")]
+    pub clients: Option<u64>,
+    /// Topics [default: 1]
+    #[arg(long, help_heading = "Clients")]
+    pub topics: Option<u32>,
+    /// Topics each client subscribes to [default: 1]
+    #[arg(long, help_heading = "Clients")]
+    pub topics_per_client: Option<u32>,
+    /// What topics are called: this, and with several a number behind it
+    #[arg(long, default_value = "loadgen", help_heading = "Clients")]
+    pub topic_prefix: String,
+    /// Clients that look at every frame, the others only count bytes: `all`, or a share such as 0.02
+    /// [default: all of up to 20,000, else 20,000]
+    #[arg(long, help_heading = "Clients")]
+    pub verify: Option<Share>,
+    /// A sign of life from clients that only count bytes, this often; 0: never
+    #[arg(long, default_value = "20", value_parser = seconds, value_name = "SECONDS", help_heading = "Clients")]
+    pub heartbeat: Duration,
+    /// Share of the clients that read late or never: 0.1 [default: 0]
+    #[arg(long, help_heading = "Clients")]
+    pub slow_share: Option<f64>,
+    /// What a slow client reads, in bytes per second; 0: nothing
+    #[arg(long, default_value_t = 0, help_heading = "Clients")]
+    pub slow_rate: u32,
+    /// Subscriptions left and taken again per second (protocols without: connections) [default: 0]
+    #[arg(long, help_heading = "Clients")]
+    pub churn: Option<f64>,
+
+    /// Connections that publish [default: 1; one per topic where the protocol needs it]
+    #[arg(long, help_heading = "Publishing")]
+    pub publishers: Option<u32>,
+    /// Every client publishes on its topic
+    #[arg(long, help_heading = "Publishing")]
+    pub everyone_publishes: bool,
+    /// Publish nothing
+    #[arg(long, help_heading = "Publishing")]
+    pub idle: bool,
+    /// Bytes per message, at least 24: `128`, a list `64,1024`, or a range `100..2000` [default: 128]
+    #[arg(long, help_heading = "Publishing")]
+    pub payload: Option<Payload>,
+    /// Open loop: messages per second of all publishers together, on fixed times; or `max`: a closed loop, see
+    /// `--outstanding` [default: max]
+    #[arg(long, help_heading = "Publishing")]
     pub rate: Option<Rate>,
-    /// Messages published together, in one write.
-    #[arg(long, default_value_t = 1)]
+    /// Closed loop: bursts of each stream that are not with all verifying subscribers yet [default: 1]
+    #[arg(long, help_heading = "Publishing")]
+    pub outstanding: Option<u32>,
+    /// Messages published together, in one write
+    #[arg(long, default_value_t = 1, help_heading = "Publishing")]
     pub burst: u32,
-    /// Seconds before the measurement.
-    #[arg(long, default_value = "1", value_parser = seconds)]
+
+    /// Connects per second, or `max` [default: max]
+    #[arg(long, help_heading = "Connecting")]
+    pub ramp: Option<Rate>,
+    /// Connections being opened at the same time
+    #[arg(long, default_value_t = 1024, help_heading = "Connecting")]
+    pub concurrency: u32,
+    /// Seconds after which a connection that is refused or not answered is given up
+    #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS", help_heading = "Connecting")]
+    pub connect_timeout: Duration,
+    /// How often all connections are dropped and opened again in the measured time [default: 0]
+    #[arg(long, help_heading = "Connecting")]
+    pub storms: Option<u32>,
+    /// Connections that the server ends are opened again, and are no errors
+    #[arg(long, help_heading = "Connecting")]
+    pub reconnect: bool,
+    /// Source addresses [default: 127.0.0.0/8 in turn when the target is there, else the kernel's choice]
+    #[arg(long, value_delimiter = ',', help_heading = "Connecting")]
+    pub source: Vec<IpAddr>,
+
+    /// Seconds before the measurement
+    #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS", help_heading = "Time")]
     pub warmup: Duration,
-    /// Seconds of measurement.
-    #[arg(long, default_value = "5", value_parser = seconds)]
+    /// Seconds of measurement
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS", help_heading = "Time")]
     pub duration: Duration,
-    /// Seconds without a message after which what is missing counts as lost.
-    #[arg(long, default_value = "10", value_parser = seconds)]
+    /// Seconds without a message after which what is missing counts as lost
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS", help_heading = "Time")]
     pub drain_timeout: Duration,
-    /// Publish nothing; only hold the connections and answer pings.
-    #[arg(long)]
-    pub idle_only: bool,
-    /// Further processes that hold the connections, for more than 19,000.
-    #[arg(long, default_value_t = 1)]
-    pub processes: usize,
-    /// Connections being opened at the same time.
-    #[arg(long, default_value_t = 128)]
-    pub concurrency: usize,
-    /// The server's process, to report its processor time and memory.
-    #[arg(long)]
-    pub server_pid: Option<u32>,
-    /// Write the report here as JSON.
-    #[arg(long)]
+    /// Publishing begins at this time (seconds since 1970), so that several processes or machines begin together
+    #[arg(long, value_name = "UNIX_TIME", help_heading = "Time")]
+    pub start_at: Option<f64>,
+
+    /// Threads, each with a ring of its own [default: one per core, more where descriptors demand it]
+    #[arg(long, help_heading = "This program")]
+    pub workers: Option<u32>,
+    /// This process does one of several equal shares: `2/4`. `merge` puts the results together
+    #[arg(long, default_value = "1/1", value_name = "I/N", help_heading = "This program")]
+    pub share: Portion,
+    /// Try even if ports, descriptors or memory seem too few
+    #[arg(long, help_heading = "This program")]
+    pub force: bool,
+
+    /// The server's processes, to report their processor time and memory
+    #[arg(long, help_heading = "Results")]
+    pub server_pid: Vec<u32>,
+    /// Write the outcome here as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
-    /// This process is a further one, with this number.
-    #[arg(long, hide = true)]
-    pub child: Option<usize>,
+    /// Write a page with plots here
+    #[arg(long, value_name = "FILE.html", help_heading = "Results")]
+    pub report: Option<PathBuf>,
+    /// Exit with 1 when this is so: `p99>50ms`, `delivered<100000`
+    #[arg(long, value_name = "CONDITION", help_heading = "Results")]
+    pub fail_if: Vec<Threshold>,
+    /// Show nothing while running
+    #[arg(long, short, help_heading = "Results")]
+    pub quiet: bool,
 }
 
-/// An open loop's rate.
+/// What the clients do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Scenario {
+    /// All subscribe to one topic, one publisher
+    #[default]
+    FanOut,
+    /// A tenth as many topics as clients, one publisher each where the protocol needs it; 1,000 messages per second
+    ManyTopics,
+    /// Rooms of ten; everyone publishes, once in ten seconds
+    Chat,
+    /// A thousand publishers on one topic, ten readers; 10,000 messages per second
+    Telemetry,
+    /// Nobody publishes
+    Idle,
+    /// All connect at once; nobody publishes
+    ConnectStorm,
+    /// Ten messages per second; thrice, all drop and come back
+    ReconnectStorm,
+    /// A tenth of the clients never reads; 100 messages per second
+    SlowConsumers,
+    /// A tenth of the subscriptions, each second, is left and taken again; 10 messages per second
+    Churn,
+    /// Payloads of 64 bytes to 64 KiB; 20 messages per second
+    MixedSizes,
+}
+
+impl Scenario {
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().expect("none is hidden").get_name().to_owned()
+    }
+}
+
+impl Options {
+    /// Sets what was not said to what the scenario, or else everybody, would want.
+    #[must_use]
+    pub fn completed(mut self) -> Self {
+        fn or<T>(place: &mut Option<T>, value: T) {
+            place.get_or_insert(value);
+        }
+        let clients = self.clients.unwrap_or(1000);
+        let per_second = |rate| Rate::PerSecond(rate);
+        let paced = self.outstanding.is_none();
+        let rate = |place: &mut Option<Rate>, rate| {
+            if paced {
+                or(place, per_second(rate));
+            }
+        };
+        match self.scenario {
+            Scenario::FanOut => {}
+            Scenario::ManyTopics => {
+                or(&mut self.topics, (clients / 10).clamp(1, 100_000) as u32);
+                rate(&mut self.rate, 1000.0);
+            }
+            Scenario::Chat => {
+                or(&mut self.topics, (clients / 10).clamp(1, u64::from(STREAMS_MAX)) as u32);
+                self.everyone_publishes = true;
+                rate(&mut self.rate, (clients as f64 / 10.0).max(1.0));
+            }
+            Scenario::Telemetry => {
+                or(&mut self.clients, 10);
+                or(&mut self.publishers, 1000);
+                rate(&mut self.rate, 10_000.0);
+            }
+            Scenario::Idle | Scenario::ConnectStorm => self.idle = true,
+            Scenario::ReconnectStorm => {
+                or(&mut self.storms, 3);
+                rate(&mut self.rate, 10.0);
+            }
+            Scenario::SlowConsumers => {
+                or(&mut self.slow_share, 0.1);
+                rate(&mut self.rate, 100.0);
+            }
+            Scenario::Churn => {
+                or(&mut self.churn, (clients as f64 / 10.0).max(1.0));
+                rate(&mut self.rate, 10.0);
+            }
+            Scenario::MixedSizes => {
+                or(&mut self.payload, Payload(Sizes::Mixed(vec![64, 256, 1024, 4096, 16_384, 65_536])));
+                rate(&mut self.rate, 20.0);
+            }
+        }
+        if self.scenario == Scenario::ConnectStorm {
+            or(&mut self.ramp, Rate::Max);
+            self.concurrency = self.concurrency.max(8192);
+        }
+        or(&mut self.clients, 1000);
+        or(&mut self.topics, 1);
+        or(&mut self.topics_per_client, 1);
+        or(&mut self.payload, Payload(Sizes::Fixed(128)));
+        or(&mut self.rate, Rate::Max);
+        or(&mut self.outstanding, 1);
+        or(&mut self.protocol, Protocol::Raw);
+        self
+    }
+
+    /// Options of a file, and then those of the command line: what the parser of the command line is to read.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no table of values; names the key.
+    pub fn arguments_of(file: &std::path::Path) -> Result<Vec<String>> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
+        let mut arguments = Vec::new();
+        for (key, value) in table {
+            let name = key.replace('_', "-");
+            ensure!(name != "config", "{}: config: a file cannot name another", file.display());
+            let mut put = |value: &toml::Value| {
+                match value {
+                    toml::Value::Boolean(false) => {}
+                    toml::Value::Boolean(true) => arguments.push(format!("--{name}")),
+                    toml::Value::String(text) => arguments.push(format!("--{name}={text}")),
+                    toml::Value::Integer(number) => arguments.push(format!("--{name}={number}")),
+                    toml::Value::Float(number) => arguments.push(format!("--{name}={number}")),
+                    _ => bail!("{}: {key}: a number, a text, true or false", file.display()),
+                }
+                Ok(())
+            };
+            match &value {
+                toml::Value::Array(values) => values.iter().try_for_each(&mut put)?,
+                value => put(value)?,
+            }
+        }
+        Ok(arguments)
+    }
+
+    /// Checks what one option alone cannot tell. Of completed options.
+    ///
+    /// # Errors
+    /// A sentence that says which option to change.
+    pub fn check(&self) -> Result<()> {
+        let topics = self.topics.unwrap_or(1);
+        ensure!(self.clients != Some(0), "--clients must be at least 1");
+        ensure!((1..STREAMS_MAX).contains(&topics), "--topics must be from 1 to {}", STREAMS_MAX - 1);
+        ensure!(
+            (1..=topics).contains(&self.topics_per_client.unwrap_or(1)),
+            "--topics-per-client must be from 1 to the number of topics, {topics}"
+        );
+        ensure!(self.burst > 0 && self.outstanding != Some(0), "--burst and --outstanding must be at least 1");
+        ensure!(self.concurrency > 0 && self.workers != Some(0), "--concurrency and --workers must be at least 1");
+        ensure!(self.publishers != Some(0), "--publishers must be at least 1; --idle publishes nothing");
+        ensure!(
+            self.slow_share.is_none_or(|share| (0.0..=1.0).contains(&share)),
+            "--slow-share is a share: from 0 to 1"
+        );
+        ensure!(
+            self.churn.is_none_or(|rate| rate >= 0.0 && rate.is_finite()),
+            "--churn is a number of subscriptions per second"
+        );
+        if let Some(Payload(sizes)) = &self.payload {
+            ensure!(
+                sizes.min() as usize >= STAMP_LEN,
+                "--payload must be at least {STAMP_LEN} bytes: stream, number and time of the message"
+            );
+            ensure!(sizes.max() <= 64 << 20, "--payload may be 64 MiB at most");
+        }
+        if self.everyone_publishes {
+            ensure!(
+                self.topics_per_client == Some(1) && self.publishers.is_none(),
+                "--everyone-publishes goes with one topic per client and no --publishers"
+            );
+        }
+        if self.rate == Some(Rate::Max) && !self.idle {
+            let moving = [
+                ("--storms", self.storms.is_some_and(|storms| storms > 0)),
+                ("--churn", self.churn.is_some_and(|churn| churn > 0.0)),
+                ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
+            ];
+            for (name, given) in moving {
+                ensure!(
+                    !given,
+                    "{name} needs --rate with a number: a closed loop would wait for clients that are not there"
+                );
+            }
+            ensure!(
+                self.share.of == 1,
+                "--share needs --rate with a number: a closed loop would wait for news from other processes"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An open loop's rate, or none.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Rate {
-    /// Messages per second.
+    /// Per second.
     PerSecond(f64),
-    /// As fast as the server takes them.
+    /// As fast as it goes.
     Max,
 }
 
@@ -78,81 +341,182 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<f64>() {
+        match text.trim_end_matches("/s").parse::<f64>() {
             _ if text == "max" => Ok(Self::Max),
             Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Self::PerSecond(rate)),
-            _ => Err("a number above 0, or `max`".to_owned()),
+            _ => Err("a number per second above 0, or `max`".to_owned()),
         }
     }
 }
 
-/// When the publisher publishes its next burst.
+/// A share of the clients.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Pace {
-    /// When fewer than this many bursts are on their way to some subscriber.
-    Closed {
-        /// Bursts on their way.
-        bursts: u32,
-    },
-    /// At fixed times.
-    Open {
-        /// Messages per second.
-        per_second: f64,
-    },
-    /// As soon as the socket takes it.
-    Max,
-}
+pub struct Share(pub f64);
 
-impl Options {
-    /// The pacing that the options ask for.
-    #[must_use]
-    pub fn pace(&self) -> Pace {
-        match self.rate {
-            Some(Rate::PerSecond(per_second)) => Pace::Open { per_second },
-            Some(Rate::Max) => Pace::Max,
-            None => Pace::Closed { bursts: self.outstanding.unwrap_or(1) },
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            _ if text == "all" => Ok(Self(1.0)),
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self(share)),
+            _ => Err("`all`, or a share from 0 to 1".to_owned()),
         }
     }
+}
 
-    /// The publisher's address.
-    #[must_use]
-    pub fn publish_url(&self) -> String {
-        self.publish_url.clone().unwrap_or_else(|| self.url.replacen("/sub/", "/pub/", 1))
+/// Which of several processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Portion {
+    /// From 1.
+    pub index: u32,
+    /// Processes in all.
+    pub of: u32,
+}
+
+impl Default for Portion {
+    fn default() -> Self {
+        Self { index: 1, of: 1 }
     }
+}
 
-    /// Subscribers of process `index` of [`Options::processes`].
+impl Portion {
+    /// How many of `all` are this process's, and how many lie before them.
     #[must_use]
-    pub fn clients_of(&self, index: usize) -> usize {
-        self.clients / self.processes + usize::from(index < self.clients % self.processes)
+    pub fn part(self, all: u64) -> (u64, u64) {
+        let (index, of) = (u64::from(self.index - 1), u64::from(self.of));
+        let first = all * index / of;
+        (first, all * (index + 1) / of - first)
     }
+}
 
-    /// Checks what one option alone cannot tell.
-    ///
-    /// # Errors
-    /// A sentence that says which option to change.
-    pub fn check(&self) -> Result<()> {
-        ensure!(self.clients > 0, "--clients must be at least 1");
-        ensure!(
-            self.payload >= STAMP_LEN,
-            "--payload must be at least {STAMP_LEN} bytes: number and time of the message"
-        );
-        ensure!(self.burst > 0 && self.outstanding != Some(0), "--burst and --outstanding must be at least 1");
-        ensure!(self.processes > 0 && self.concurrency > 0, "--processes and --concurrency must be at least 1");
-        ensure!(
-            self.clients_of(0) <= CLIENTS_PER_PROCESS_MAX,
-            "--clients {} need --processes {} or more: one process opens at most {CLIENTS_PER_PROCESS_MAX}",
-            self.clients,
-            self.clients.div_ceil(CLIENTS_PER_PROCESS_MAX),
-        );
-        ensure!(
-            self.processes == 1 || self.idle_only || !matches!(self.pace(), Pace::Closed { .. }),
-            "--processes needs --rate or --idle-only: a closed loop would wait for news from other processes"
-        );
-        Ok(())
+impl FromStr for Portion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "two numbers such as 2/4".to_owned();
+        let (index, of) = text.split_once('/').ok_or_else(wrong)?;
+        let (index, of) = (index.parse().map_err(|_| wrong())?, of.parse().map_err(|_| wrong())?);
+        // Each process has source addresses of its own: a block of 127.0.0.0/8.
+        if index < 1 || index > of || of > 250 {
+            return Err("the first number is from 1 to the second, the second at most 250".to_owned());
+        }
+        Ok(Self { index, of })
+    }
+}
+
+/// Lengths of messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Payload(pub Sizes);
+
+impl FromStr for Payload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| format!("{text:?} is no number of bytes"));
+        if let Some((least, most)) = text.split_once("..") {
+            let (least, most) = (number(least)?, number(most)?);
+            return if least <= most {
+                Ok(Self(Sizes::Range(least, most)))
+            } else {
+                Err("a range begins with the lesser".into())
+            };
+        }
+        let sizes: Vec<_> = text.split(',').map(number).collect::<Result<_, _>>()?;
+        Ok(Self(if let [one] = sizes[..] { Sizes::Fixed(one) } else { Sizes::Mixed(sizes) }))
+    }
+}
+
+impl std::fmt::Display for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Sizes::Fixed(bytes) => write!(f, "{bytes}"),
+            Sizes::Range(least, most) => write!(f, "{least}..{most}"),
+            Sizes::Mixed(sizes) => {
+                let sizes: Vec<_> = sizes.iter().map(u32::to_string).collect();
+                write!(f, "{}", sizes.join(","))
+            }
+        }
     }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(args_override_self = true)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(line: &str) -> Result<Options> {
+        let options = Line::try_parse_from(["loadgen"].into_iter().chain(line.split_whitespace()))?.options.completed();
+        options.check()?;
+        Ok(options)
+    }
+
+    #[test]
+    fn what_is_given_wins_over_the_scenario() {
+        let chat = parse("--scenario chat --clients 500").unwrap();
+        assert_eq!((chat.topics, chat.rate), (Some(50), Some(Rate::PerSecond(50.0))));
+        let chat = parse("--scenario chat --clients 500 --topics 5 --rate 7").unwrap();
+        assert_eq!((chat.topics, chat.rate), (Some(5), Some(Rate::PerSecond(7.0))));
+        assert_eq!(parse("").unwrap().rate, Some(Rate::Max));
+        assert_eq!(parse("--scenario many-topics --outstanding 2").unwrap().rate, Some(Rate::Max));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (line, name) in [
+            ("--payload 10", "--payload"),
+            ("--payload 200..100", "--payload"),
+            ("--clients 0", "--clients"),
+            ("--topics 3 --topics-per-client 4", "--topics-per-client"),
+            ("--storms 1", "--storms"),
+            ("--share 1/2", "--share"),
+            ("--share 3/2", "--share"),
+            ("--slow-share 2 --rate 1", "--slow-share"),
+            ("--rate 0", "--rate"),
+            ("--verify 1.5", "--verify"),
+            ("--publishers 0", "--publishers"),
+        ] {
+            let error = format!("{:#}", parse(line).expect_err(line));
+            assert!(error.contains(name), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn shares_add_up() {
+        for all in [0, 1, 7, 1_000_003] {
+            let mut next = 0;
+            for index in 1..=7 {
+                let (first, count) = Portion { index, of: 7 }.part(all);
+                assert_eq!(first, next);
+                next += count;
+            }
+            assert_eq!(next, all);
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_same_names() {
+        let file = std::env::temp_dir().join(format!("loadgen-options-{}.toml", std::process::id()));
+        let text = "scenario = 'churn'\nclients = 50\ntopics_per_client = 1\nserver-pid = [1, 2]\nidle = false\n";
+        std::fs::write(&file, text).unwrap();
+        let arguments = Options::arguments_of(&file).unwrap();
+        let options = parse(&arguments.join(" ")).unwrap();
+        assert_eq!((options.scenario, options.clients), (Scenario::Churn, Some(50)));
+        assert_eq!(options.server_pid, [1, 2]);
+        std::fs::write(&file, "clients = { a = 1 }").unwrap();
+        assert!(format!("{:#}", Options::arguments_of(&file).unwrap_err()).contains("clients"));
+        std::fs::remove_file(&file).unwrap();
+    }
 }

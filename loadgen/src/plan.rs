@@ -1,0 +1,367 @@
+//! Who does what: the whole run as pure functions of a client's or publisher's number, so that every process, worker
+//! and check agrees without asking.
+//!
+//! Client `i` subscribes to topics `i·k .. i·k + k` modulo the number of topics. Stream `s` goes to topic `s` modulo the
+//! same, and publisher `p` of `P` writes the streams `p, p + P, ...`. Numbers are global: of all processes of a
+//! run; a process does its [`Portion`] of them. Clients are dealt to workers in turn.
+//!
+//! Not responsible for whether the machine can do it (`machine`).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use anyhow::{Result, ensure};
+
+use crate::adapter::{Adapter, Duty, Names, Topics};
+use crate::clock::Clock;
+use crate::machine::Machine;
+use crate::options::{Options, Portion, Rate};
+use crate::stamp::{Payloads, STREAMS_MAX};
+
+/// Clients that look at every frame, when nobody said how many.
+const VERIFYING_MAX: u64 = 20_000;
+/// Connections per source address on loopback: far below the number of ports, so that the kernel finds a free one at
+/// once.
+const PER_SOURCE: u64 = 1000;
+
+/// The whole run. Shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) options: Options,
+    pub(crate) adapter: Adapter,
+    pub(crate) payloads: Payloads,
+    pub(crate) clock: Clock,
+    /// Clients of all processes.
+    pub(crate) clients: u64,
+    pub(crate) topics: u32,
+    pub(crate) topics_per_client: u32,
+    /// Of all processes.
+    pub(crate) streams: u32,
+    /// Connections that only publish, of all processes.
+    pub(crate) publishers: u32,
+    /// Share of the clients that look at every frame.
+    pub(crate) verifying: f64,
+    pub(crate) pacing: Pacing,
+    pub(crate) workers: u32,
+    /// First number and count of this process's clients.
+    pub(crate) own_clients: (u64, u64),
+    /// First number and count of this process's publishers.
+    pub(crate) own_publishers: (u64, u64),
+}
+
+/// When messages are published.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Pacing {
+    /// Never.
+    Idle,
+    /// At fixed times; messages per second of all streams together.
+    Open(f64),
+    /// When fewer than this many bursts of a stream are on their way.
+    Closed(u32),
+}
+
+/// What a worker's connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// A subscriber, by its number.
+    Client(u64),
+    /// A publisher, by its number.
+    Publisher(u32),
+}
+
+impl Plan {
+    /// Of completed and checked options.
+    pub(crate) fn new(options: Options, machine: &Machine) -> Result<Self> {
+        let topics = options.topics.expect("completed");
+        let clients = options.clients.expect("completed");
+        let per_client = options.topics_per_client.expect("completed");
+        let payloads = Payloads::new(options.payload.clone().expect("completed").0);
+        let names = Names { prefix: options.topic_prefix.clone(), count: topics };
+        let protocol = options.protocol.expect("completed");
+        let adapter =
+            Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
+        let can = adapter.abilities();
+        let protocol = format!("{protocol:?}").to_lowercase();
+        ensure!(
+            per_client <= can.subscriptions_max,
+            "--topics-per-client {per_client}: with {protocol}, a connection holds at most {}",
+            can.subscriptions_max
+        );
+        let publishers = if options.idle || options.everyone_publishes {
+            0
+        } else {
+            let least = topics.div_ceil(can.publications_max.max(1));
+            let publishers = options.publishers.unwrap_or(least);
+            ensure!(
+                publishers >= least,
+                "--publishers {publishers}: with {protocol}, {topics} topics need {least} publishing connections"
+            );
+            publishers
+        };
+        ensure!(
+            !options.everyone_publishes || can.both,
+            "--everyone-publishes (or --scenario chat): with {protocol}, a connection cannot do both"
+        );
+        let streams = match (options.idle, options.everyone_publishes) {
+            (true, _) => 0,
+            (_, true) => clients,
+            _ => u64::from(publishers.max(topics)),
+        };
+        ensure!(streams < u64::from(STREAMS_MAX), "{streams} streams: at most {} are told apart", STREAMS_MAX - 1);
+        let verifying = match options.verify {
+            Some(share) => share.0,
+            None if can.discard => (VERIFYING_MAX as f64 / clients as f64).min(1.0),
+            None => 1.0,
+        };
+        ensure!(
+            can.discard || verifying >= 1.0,
+            "--verify: with {protocol}, bytes alone do not tell what arrived, so every client has to look"
+        );
+        let pacing = match options.rate.expect("completed") {
+            _ if options.idle => Pacing::Idle,
+            Rate::PerSecond(rate) => Pacing::Open(rate),
+            Rate::Max => Pacing::Closed(options.outstanding.expect("completed")),
+        };
+        let share = options.share;
+        let own_clients = share.part(clients);
+        let own_publishers = share.part(u64::from(publishers));
+        let connections = own_clients.1 + own_publishers.1;
+        let least = machine.workers_for(connections);
+        let workers = match options.workers {
+            Some(workers) => {
+                ensure!(
+                    u64::from(workers) >= least || options.force,
+                    "--workers {workers}: {connections} connections need at least {least} rings of {} descriptors",
+                    machine.descriptors_per_ring()
+                );
+                workers
+            }
+            None => u64::from(machine.cores).max(least).min(connections.max(1)) as u32,
+        };
+        let plan = Self {
+            adapter,
+            payloads,
+            clock: Clock::new(),
+            clients,
+            topics,
+            topics_per_client: per_client,
+            streams: streams as u32,
+            publishers,
+            verifying,
+            pacing,
+            workers,
+            own_clients,
+            own_publishers,
+            options,
+        };
+        plan.check_closed_loop()?;
+        Ok(plan)
+    }
+
+    fn check_closed_loop(&self) -> Result<()> {
+        if !matches!(self.pacing, Pacing::Closed(_)) {
+            return Ok(());
+        }
+        let per_topic = self.clients * u64::from(self.topics_per_client) / u64::from(self.topics);
+        ensure!(per_topic > 0, "a closed loop needs a client on each of the {} topics", self.topics);
+        let share = 1.0 / per_topic as f64;
+        ensure!(
+            self.verifying >= share,
+            "a closed loop (--rate max) needs a verifying client on each topic: --verify {share:.4} or more"
+        );
+        Ok(())
+    }
+
+    /// Connections of this process.
+    pub(crate) fn connections(&self) -> u64 {
+        self.own_clients.1 + self.own_publishers.1
+    }
+
+    /// The connections of one worker, publishers first.
+    pub(crate) fn roles_of(&self, worker: u32) -> impl Iterator<Item = Role> + use<'_> {
+        let dealt = move |(first, count): (u64, u64)| {
+            (first..first + count).filter(move |number| number % u64::from(self.workers) == u64::from(worker))
+        };
+        let publishers = dealt(self.own_publishers).map(|number| Role::Publisher(number as u32));
+        publishers.chain(dealt(self.own_clients).map(Role::Client))
+    }
+
+    /// What a connection is for.
+    pub(crate) fn duty(&self, role: Role) -> Duty {
+        match role {
+            Role::Client(client) => {
+                let subscribes = self.topics_of(client);
+                let publishes = if self.options.everyone_publishes { subscribes } else { Topics::default() };
+                Duty { subscribes, publishes }
+            }
+            Role::Publisher(publisher) => {
+                let count = self.streams_of(role).count().min(self.topics as usize) as u32;
+                let step = self.publishers % self.topics;
+                let publishes = Topics { first: publisher % self.topics, step: if count == 1 { 1 } else { step }, count };
+                Duty { subscribes: Topics::default(), publishes }
+            }
+        }
+    }
+
+    fn topics_of(&self, client: u64) -> Topics {
+        let first = (client * u64::from(self.topics_per_client) % u64::from(self.topics)) as u32;
+        Topics { first, step: 1, count: self.topics_per_client }
+    }
+
+    /// The streams that a connection writes.
+    pub(crate) fn streams_of(&self, role: Role) -> impl Iterator<Item = u32> + use<> {
+        let (first, step) = match role {
+            Role::Client(client) if self.options.everyone_publishes => (client as u32, self.streams),
+            Role::Client(_) => (self.streams, 1),
+            Role::Publisher(publisher) => (publisher, self.publishers),
+        };
+        (first..self.streams).step_by(step.max(1) as usize)
+    }
+
+    /// The topic of a stream.
+    pub(crate) fn topic_of(&self, stream: u32) -> u32 {
+        stream % self.topics
+    }
+
+    /// Streams on each topic that a client hears, at most.
+    pub(crate) fn streams_per_topic(&self) -> u32 {
+        self.streams.div_ceil(self.topics)
+    }
+
+    /// Where a stream stands among those that a client with these topics hears; nothing when it hears it not.
+    pub(crate) fn place(&self, topics: &Topics, stream: u32) -> Option<usize> {
+        if stream >= self.streams {
+            return None;
+        }
+        let topic = self.topic_of(stream);
+        let at = (topic + self.topics - topics.first) % self.topics;
+        (at < topics.count).then(|| (stream / self.topics) as usize * topics.count as usize + at as usize)
+    }
+
+    /// The stream at a place.
+    pub(crate) fn stream_at(&self, topics: &Topics, place: usize) -> u32 {
+        let (round, at) = (place / topics.count as usize, place % topics.count as usize);
+        round as u32 * self.topics + (topics.first + at as u32) % self.topics
+    }
+
+    /// Places of a client.
+    pub(crate) fn places(&self, topics: &Topics) -> usize {
+        self.streams_per_topic() as usize * topics.count as usize
+    }
+
+    /// Whether a client looks at every frame: evenly spread over each topic's subscribers.
+    pub(crate) fn verifies(&self, client: u64) -> bool {
+        if self.verifying >= 1.0 {
+            return true;
+        }
+        let position = client * u64::from(self.topics_per_client);
+        let (rank, topic) = (position / u64::from(self.topics), position % u64::from(self.topics));
+        let offset = (topic as f64 * 0.618_033_988_749_895).fract();
+        let upto = |rank: u64| (rank as f64 * self.verifying + offset).floor();
+        upto(rank + 1) > upto(rank)
+    }
+
+    /// Whether a client reads late or never.
+    pub(crate) fn is_slow(&self, client: u64) -> bool {
+        let share = self.options.slow_share.unwrap_or(0.0);
+        ((client as f64 + 0.5) * 0.754_877_666_246_693).fract() < share
+    }
+
+    /// The source address of a connection; nothing: the kernel's choice.
+    pub(crate) fn source(&self, role: Role) -> Option<SocketAddr> {
+        let (number, target) = match role {
+            Role::Client(client) => (client - self.own_clients.0, self.adapter.address()),
+            Role::Publisher(number) => (self.own_clients.1 + u64::from(number), self.adapter.publish_address()),
+        };
+        let given = &self.options.source;
+        if !given.is_empty() {
+            return Some(SocketAddr::new(given[number as usize % given.len()], 0));
+        }
+        let IpAddr::V4(ip) = target.ip() else { return None };
+        ip.is_loopback().then(|| SocketAddr::from((loopback(self.options.share, number), 0)))
+    }
+
+    /// Whether both ends of the connections are on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.adapter.address().ip().is_loopback()
+    }
+}
+
+/// `127.x.y.z`: a block for each process, an address for each thousand connections. 127.0 is left to servers.
+fn loopback(share: Portion, number: u64) -> Ipv4Addr {
+    let group = number / PER_SOURCE;
+    Ipv4Addr::new(127, share.index as u8, (group / 250 % 250) as u8, 1 + (group % 250) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Share;
+    use std::collections::BTreeSet;
+
+    fn plan(change: impl FnOnce(&mut Options)) -> Plan {
+        let mut options = Options { url: "ws://127.0.0.1:1".into(), burst: 1, ..Options::default() };
+        options.topic_prefix = "t".into();
+        change(&mut options);
+        Plan::new(options.completed(), &Machine { cores: 2, descriptors: 20_000, ..Machine::this() }).unwrap()
+    }
+
+    #[test]
+    fn every_client_and_publisher_is_somebodys() {
+        let plan = plan(|options| {
+            options.clients = Some(1001);
+            options.topics = Some(7);
+            options.workers = Some(3);
+        });
+        let all: Vec<_> = (0..3).flat_map(|worker| plan.roles_of(worker)).collect();
+        assert_eq!(all.len(), 1008);
+        assert_eq!(all.iter().filter(|role| matches!(role, Role::Publisher(_))).count(), 7);
+        let streams: BTreeSet<_> = all.iter().flat_map(|role| plan.streams_of(*role)).collect();
+        assert_eq!(streams, (0..7).collect());
+    }
+
+    #[test]
+    fn places_and_streams_are_each_others_inverse() {
+        let plan = plan(|options| {
+            options.clients = Some(40);
+            options.topics = Some(10);
+            options.scenario = crate::options::Scenario::Chat;
+        });
+        assert_eq!((plan.streams, plan.streams_per_topic()), (40, 4));
+        for client in 0..40 {
+            let topics = plan.duty(Role::Client(client)).subscribes;
+            let heard: BTreeSet<_> = (0..plan.places(&topics)).map(|place| plan.stream_at(&topics, place)).collect();
+            assert_eq!(heard, (0..4).map(|round| round * 10 + (client % 10) as u32).collect());
+            for place in 0..plan.places(&topics) {
+                assert_eq!(plan.place(&topics, plan.stream_at(&topics, place)), Some(place));
+            }
+            assert_eq!(plan.place(&topics, (client as u32 + 1) % 10), None);
+        }
+    }
+
+    #[test]
+    fn a_sample_is_as_large_as_asked_and_on_every_topic() {
+        for (clients, topics, share) in [(100_000, 1, 0.02), (100_000, 1000, 0.02), (1000, 10, 0.5)] {
+            let plan = plan(|options| {
+                options.clients = Some(clients);
+                options.topics = Some(topics);
+                options.verify = Some(Share(share));
+                options.publishers = None;
+            });
+            let verifying: Vec<_> = (0..clients).filter(|client| plan.verifies(*client)).collect();
+            let wanted = clients as f64 * share;
+            assert!((verifying.len() as f64 - wanted).abs() <= wanted * 0.02 + 1.0, "{}", verifying.len());
+            let heard: BTreeSet<_> = verifying.iter().map(|client| client % u64::from(topics)).collect();
+            assert_eq!(heard.len(), topics as usize);
+        }
+    }
+
+    #[test]
+    fn sources_differ_between_processes_and_hold_a_thousand_each() {
+        let share = |index| Portion { index, of: 3 };
+        assert_eq!(loopback(share(1), 0), Ipv4Addr::new(127, 1, 0, 1));
+        assert_eq!(loopback(share(1), 999), Ipv4Addr::new(127, 1, 0, 1));
+        assert_eq!(loopback(share(3), 1000), Ipv4Addr::new(127, 3, 0, 2));
+        let sources: BTreeSet<_> = (0..2000).map(|group| loopback(share(1), group * 1000)).collect();
+        assert_eq!(sources.len(), 2000);
+    }
+}

@@ -1,0 +1,147 @@
+//! One connection: at most 150 bytes while nothing is under way on it.
+
+use ring::ConnId;
+
+use crate::adapter::Inbound;
+use crate::plan::Role;
+
+/// What a client expects next on a stream that it joined in the middle: anything.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Not there; in the queue of those to be opened, or waiting for its next try.
+    Waiting,
+    /// A dial is under way.
+    Dialling,
+    /// The upgrade request is out.
+    Upgrading,
+    /// The upgrade was accepted; the answer to the greeting is missing.
+    Greeting,
+    /// Subscribed, or ready to publish.
+    Open,
+    /// Being closed.
+    Closing,
+    /// Given up, or closed for good.
+    Gone,
+}
+
+/// A connection of a worker.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Valid from [`State::Upgrading`] to [`State::Closing`].
+    pub(super) conn: ConnId,
+    pub(super) role: Role,
+    pub(super) inbound: Inbound,
+    /// The number that must come next, by place ([`Plan::place`](crate::plan::Plan::place)).
+    pub(super) nexts: Nexts,
+    /// Bytes received since it was opened, while it only counts them.
+    pub(super) received: u64,
+    /// What waits for the send in flight.
+    pub(super) outbox: Option<Box<Vec<u8>>>,
+    pub(super) state: State,
+    /// Looks at every frame.
+    pub(super) verifies: bool,
+    /// Reads late or never.
+    pub(super) slow: bool,
+    /// A send is in flight.
+    pub(super) sending: bool,
+    /// A receive is in flight.
+    pub(super) receiving: bool,
+    /// To be opened again once it is closed.
+    pub(super) comes_back: bool,
+    /// Became open after publishing had begun, so what came before is nobody's loss.
+    pub(super) joined_late: bool,
+    /// What an acknowledgement will be for.
+    pub(super) awaits: Awaits,
+    /// Tries that failed, in a row.
+    pub(super) tries: u8,
+}
+
+/// What the next acknowledgement answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Awaits {
+    Nothing,
+    Unsubscribed,
+    Subscribed,
+}
+
+impl Client {
+    pub(super) fn new(role: Role, verifies: bool, slow: bool) -> Self {
+        Self {
+            conn: ConnId { slot: 0, generation: 0 },
+            role,
+            inbound: Inbound::default(),
+            nexts: Nexts::default(),
+            received: 0,
+            outbox: None,
+            state: State::Waiting,
+            verifies,
+            slow,
+            sending: false,
+            receiving: false,
+            comes_back: false,
+            joined_late: false,
+            awaits: Awaits::Nothing,
+            tries: 0,
+        }
+    }
+
+    pub(super) fn is_subscriber(&self) -> bool {
+        matches!(self.role, Role::Client(_))
+    }
+
+    /// Nothing is left of an earlier connection.
+    pub(super) fn reset(&mut self) {
+        self.inbound = Inbound::default();
+        self.nexts = Nexts::default();
+        self.received = 0;
+        self.outbox = None;
+        self.sending = false;
+        self.receiving = false;
+        self.awaits = Awaits::Nothing;
+    }
+}
+
+/// Expected numbers, by place; one of them needs no heap.
+#[derive(Debug)]
+pub(super) enum Nexts {
+    One(u64),
+    Many(Box<[u64]>),
+}
+
+impl Default for Nexts {
+    fn default() -> Self {
+        Self::One(0)
+    }
+}
+
+impl Nexts {
+    pub(super) fn new(places: usize, value: u64) -> Self {
+        if places <= 1 { Self::One(value) } else { Self::Many(vec![value; places].into()) }
+    }
+
+    pub(super) fn at(&mut self, place: usize) -> &mut u64 {
+        match self {
+            Self::One(next) => next,
+            Self::Many(nexts) => &mut nexts[place],
+        }
+    }
+
+    pub(super) fn all(&self) -> &[u64] {
+        match self {
+            Self::One(next) => std::slice::from_ref(next),
+            Self::Many(nexts) => nexts,
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        match self {
+            Self::One(next) => *next = UNKNOWN,
+            Self::Many(nexts) => nexts.fill(UNKNOWN),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Client>() <= 152, "the budget of a client");

@@ -1,0 +1,246 @@
+//! Opening connections: as many at a time as asked, as fast as the ramp allows, tried again where that may help.
+
+use std::cmp::Reverse;
+use std::io;
+
+use ring::{ConnId, Dial, Nanos};
+
+use super::Worker;
+use super::client::{Awaits, Nexts, State, UNKNOWN};
+use crate::adapter::Refused;
+use crate::options::Rate;
+
+/// A connection on its way.
+pub(super) struct Opening {
+    /// When this try began.
+    since: Nanos,
+    /// When the upgrade request was sent.
+    asked: Nanos,
+    /// When to give up: set by the first try.
+    patience: Nanos,
+    /// The answer so far, if it was cut.
+    head: Vec<u8>,
+}
+
+/// A try again waits this long, doubled each time.
+const RETRY_MIN_NS: u64 = 200_000_000;
+const RETRY_MAX_NS: u64 = 5_000_000_000;
+/// An answer's head is not longer.
+const HEAD_MAX: usize = 32 << 10;
+
+impl<D: Dial> Worker<D> {
+    /// Begins what may be begun; says when there is more to do.
+    pub(super) fn open_more(&mut self, now: Nanos) -> Nanos {
+        while let Some(Reverse((due, at))) = self.retries.peek().copied() {
+            // A connection that is still being closed comes back a moment later.
+            if due > now || self.clients[at as usize].state == State::Closing {
+                break;
+            }
+            self.retries.pop();
+            self.waiting.push_front(at);
+        }
+        let next_retry = self.retries.peek().map_or(Nanos::MAX, |Reverse((due, _))| (*due).max(now + 1_000_000));
+        if self.waiting.is_empty() {
+            self.ramped_at = now;
+            return next_retry;
+        }
+        let workers = f64::from(self.plan.workers);
+        let per_second = match self.plan.options.ramp {
+            Some(Rate::PerSecond(rate)) => rate / workers / f64::from(self.plan.options.share.of),
+            _ => f64::INFINITY,
+        };
+        let elapsed = now.saturating_sub(self.ramped_at) as f64 / 1e9;
+        self.ramped_at = now;
+        // What was not begun in time is not made up for all at once.
+        self.ramp_credit = (self.ramp_credit + elapsed * per_second).min((per_second / 20.0).max(1.0));
+        let concurrency = (self.plan.options.concurrency as usize).div_ceil(self.plan.workers as usize);
+        while self.opening.len() < concurrency && self.ramp_credit >= 1.0 {
+            let Some(at) = self.waiting.pop_front() else { break };
+            self.ramp_credit -= 1.0;
+            self.dial(at, now);
+        }
+        if self.waiting.is_empty() || self.opening.len() >= concurrency {
+            return next_retry;
+        }
+        next_retry.min(now + ((1.0 - self.ramp_credit) / per_second * 1e9).max(1.0) as Nanos)
+    }
+
+    fn dial(&mut self, at: u32, now: Nanos) {
+        let client = &mut self.clients[at as usize];
+        client.state = State::Dialling;
+        let to = if client.is_subscriber() {
+            self.plan.adapter.address()
+        } else {
+            self.plan.adapter.publish_address()
+        };
+        let patience = self.upkeep.patience_of(at).unwrap_or(now + self.plan.options.connect_timeout.as_nanos() as u64);
+        self.opening.insert(at, Opening { since: now, asked: now, patience, head: Vec::new() });
+        self.driver.dial(to, self.plan.source(client.role), u64::from(at));
+    }
+
+    pub(super) fn on_dialled(&mut self, at: u32, result: Result<ConnId, i32>) {
+        match result {
+            Err(errno) => {
+                let why = io::Error::from_raw_os_error(errno).to_string();
+                self.on_failed_try(at, &why, None, false);
+            }
+            Ok(conn) => {
+                let now = self.driver.now();
+                let client = &mut self.clients[at as usize];
+                client.conn = conn;
+                client.state = State::Upgrading;
+                self.slots[conn.slot as usize] = at;
+                let duty = self.plan.duty(client.role);
+                let mut request = Vec::new();
+                self.plan.adapter.request(&duty, &mut request);
+                self.opening.get_mut(&at).expect("being opened").asked = now;
+                self.receive_more(at);
+                self.send(at, request);
+            }
+        }
+    }
+
+    /// Bytes of an answer to the upgrade request.
+    pub(super) fn on_answer(&mut self, at: u32, bytes: &[u8]) {
+        let opening = self.opening.get_mut(&at).expect("being opened");
+        let whole;
+        let answer = if opening.head.is_empty() {
+            bytes
+        } else {
+            opening.head.extend_from_slice(bytes);
+            whole = std::mem::take(&mut opening.head);
+            &whole
+        };
+        match self.plan.adapter.accepted(answer) {
+            Ok(None) if answer.len() > HEAD_MAX => {
+                self.on_failed_try(at, "an answer without an end", None, true);
+            }
+            Ok(None) => {
+                let head = answer.to_vec();
+                self.opening.get_mut(&at).expect("being opened").head = head;
+            }
+            Ok(Some(len)) => self.on_accepted(at, &answer[len..]),
+            Err(Refused { status, retry_after_s, text }) => {
+                let retry = match status {
+                    429 | 503 => Some(retry_after_s.unwrap_or(1)),
+                    _ => None,
+                };
+                match retry {
+                    Some(_) => self.on_failed_try(at, &text, retry, true),
+                    // Asking again would change nothing.
+                    None => self.give_up(at, &text, true),
+                }
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, at: u32, rest: &[u8]) {
+        let late = self.times.is_some_and(|times| self.driver.now() >= times.begin);
+        let client = &mut self.clients[at as usize];
+        let duty = self.plan.duty(client.role);
+        client.joined_late = late;
+        client.nexts = if client.is_subscriber() {
+            Nexts::new(self.plan.places(&duty.subscribes), if late { UNKNOWN } else { 0 })
+        } else {
+            Nexts::default()
+        };
+        let mut greeting = Vec::new();
+        self.plan.adapter.greet(&duty, &mut greeting);
+        self.send(at, greeting);
+        if self.plan.adapter.answers_greeting(&duty) {
+            let client = &mut self.clients[at as usize];
+            client.state = State::Greeting;
+            client.awaits = Awaits::Nothing;
+        } else {
+            self.on_open(at);
+        }
+        if !rest.is_empty() {
+            self.on_received(at, rest);
+        }
+    }
+
+    /// Subscribed, or ready to publish.
+    pub(super) fn on_open(&mut self, at: u32) {
+        let now = crate::clock::monotonic();
+        let opening = self.opening.remove(&at).expect("being opened");
+        self.upkeep.forget_patience(at);
+        let client = &mut self.clients[at as usize];
+        client.state = State::Open;
+        client.tries = 0;
+        self.incomplete -= 1;
+        if client.is_subscriber() {
+            self.tally.counts.open += 1;
+            self.tally.counts.opened += 1;
+            self.tally.counts.reopened += u64::from(client.joined_late);
+            let took = now.saturating_sub(opening.asked).max(1);
+            self.tally.admission.saturating_record(took);
+            self.tally.admission_interval.saturating_record(took);
+            self.progress.joins(&self.plan, client);
+        }
+        self.publishing.opened(at);
+    }
+
+    /// A try that failed but may be repeated until patience is over. `there`: a connection exists.
+    pub(super) fn on_failed_try(&mut self, at: u32, why: &str, wait_s: Option<u32>, there: bool) {
+        let now = self.driver.now();
+        let Some(opening) = self.opening.remove(&at) else { return };
+        let tries = self.clients[at as usize].tries;
+        let least = wait_s.map_or(RETRY_MIN_NS << tries.min(5), |seconds| u64::from(seconds) * 1_000_000_000);
+        let wait = (least.min(RETRY_MAX_NS.max(least)) as f64 * (0.75 + 0.5 * self.jitter())) as u64;
+        if now + wait > opening.patience {
+            self.opening.insert(at, opening);
+            return self.give_up(at, why, there);
+        }
+        self.tally.counts.retries += 1;
+        self.upkeep.remember_patience(at, opening.patience);
+        self.retries.push(Reverse((now + wait, at)));
+        let client = &mut self.clients[at as usize];
+        client.tries = tries.saturating_add(1);
+        if there {
+            client.comes_back = true;
+            client.state = State::Closing;
+            self.driver.close(client.conn);
+        } else {
+            client.state = State::Waiting;
+        }
+    }
+
+    /// A client that will not be opened.
+    pub(super) fn give_up(&mut self, at: u32, why: &str, there: bool) {
+        self.opening.remove(&at);
+        self.upkeep.forget_patience(at);
+        self.incomplete -= 1;
+        let client = &mut self.clients[at as usize];
+        let publisher = !client.is_subscriber();
+        client.state = if there { State::Closing } else { State::Gone };
+        client.comes_back = false;
+        if there {
+            self.driver.close(client.conn);
+        }
+        if publisher {
+            *self.tally.errors.publishers.entry(why.to_owned()).or_default() += 1;
+            self.tally.counts.errors += 1;
+            self.publishing.lost(at);
+        } else {
+            self.tally.count_refused(why.to_owned());
+        }
+    }
+
+    /// Gives those up, or tries again, that were not answered in time.
+    pub(super) fn check_patience(&mut self, now: Nanos) {
+        let limit = self.plan.options.connect_timeout.as_nanos() as u64;
+        let late: Vec<u32> = self
+            .opening
+            .iter()
+            .filter(|(_, opening)| opening.since + limit < now || opening.patience < now)
+            .map(|(at, _)| *at)
+            .collect();
+        for at in late {
+            match self.clients[at as usize].state {
+                // The kernel ends a dial by itself, and tells.
+                State::Dialling => {}
+                _ => self.give_up(at, &format!("no answer within {} s", limit / 1_000_000_000), true),
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Bytes to messages: what arrived, whether it is what was published, and in which order.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ring::{Dial, Nanos};
+
+use super::client::{Awaits, Client, State, UNKNOWN};
+use super::tally::Tally;
+use super::{Command, Crew, Worker};
+use crate::adapter::{Duty, Topics, Visit};
+use crate::clock::{Clock, monotonic};
+use crate::plan::{Plan, Role};
+use crate::stamp::Stamp;
+
+/// Missing messages that are remembered, to tell a late one from a doubled one.
+const MISSED_MAX: usize = 100_000;
+
+/// Closed loop: how far all subscribers of this worker are, stream by stream.
+pub(super) struct Progress {
+    /// By stream; empty in an open loop.
+    streams: Vec<Receipts>,
+    /// Verifying subscribers here, by topic.
+    heard: Vec<u32>,
+    /// Messages that were missed, and have not come since: client, place, number.
+    missed: HashSet<(u32, u32, u64)>,
+}
+
+#[derive(Default)]
+struct Receipts {
+    /// Messages that all received.
+    completed: u64,
+    /// Receipts of messages `completed..`.
+    counts: VecDeque<u32>,
+}
+
+impl Progress {
+    pub(super) fn new(plan: &Plan, closed: bool) -> Self {
+        let (streams, topics) = if closed { (plan.streams, plan.topics) } else { (0, 0) };
+        Self {
+            streams: (0..streams).map(|_| Receipts::default()).collect(),
+            heard: vec![0; topics as usize],
+            missed: HashSet::new(),
+        }
+    }
+
+    pub(super) fn joins(&mut self, plan: &Plan, client: &Client) {
+        self.count(plan, client, 1);
+    }
+
+    pub(super) fn leaves(&mut self, plan: &Plan, client: &Client) {
+        self.count(plan, client, -1);
+    }
+
+    fn count(&mut self, plan: &Plan, client: &Client, by: i32) {
+        if self.streams.is_empty() || !client.verifies || client.slow {
+            return;
+        }
+        let topics = plan.duty(client.role).subscribes;
+        for at in 0..topics.count {
+            let heard = &mut self.heard[((topics.first + at * topics.step) % plan.topics) as usize];
+            *heard = heard.checked_add_signed(by).expect("who leaves has joined");
+        }
+    }
+
+    /// Streams that nobody here hears are complete, whatever is published on them.
+    pub(super) fn release(&self, plan: &Plan, worker: u32, crew: &Crew) {
+        for stream in 0..self.streams.len() as u32 {
+            if self.heard[plan.topic_of(stream) as usize] == 0 {
+                crew.completed[(worker * plan.streams + stream) as usize].store(u64::MAX, Ordering::Release);
+            }
+        }
+    }
+
+    /// A subscriber received a message. Says how many are complete, if that changed.
+    fn received(&mut self, plan: &Plan, stream: u32, seq: u64) -> Option<u64> {
+        let receipts = self.streams.get_mut(stream as usize)?;
+        let at = usize::try_from(seq.checked_sub(receipts.completed)?).ok()?;
+        // A number far beyond what was published is damage, and counted as such.
+        if at >= receipts.counts.len() {
+            if at > receipts.counts.len() + (1 << 22) {
+                return None;
+            }
+            receipts.counts.resize(at + 1, 0);
+        }
+        receipts.counts[at] += 1;
+        let all = self.heard[plan.topic_of(stream) as usize];
+        let before = receipts.completed;
+        while receipts.counts.front().is_some_and(|count| *count >= all) {
+            receipts.counts.pop_front();
+            receipts.completed += 1;
+        }
+        (receipts.completed > before).then_some(receipts.completed)
+    }
+}
+
+impl<D: Dial> Worker<D> {
+    pub(super) fn on_received(&mut self, at: u32, bytes: &[u8]) {
+        let now = monotonic();
+        self.heard_at = now;
+        let client = &mut self.clients[at as usize];
+        self.tally.counts.receives += 1;
+        if client.state == State::Upgrading {
+            return self.on_answer(at, bytes);
+        }
+        let subscriber = client.is_subscriber();
+        if subscriber {
+            self.tally.counts.bytes += bytes.len() as u64;
+        }
+        if client.state == State::Open && !client.verifies {
+            // Bytes that came before the client began to throw them away.
+            return self.count_bytes(at, bytes.len() as u64, now);
+        }
+        let duty = match client.role {
+            Role::Client(_) => self.plan.duty(client.role),
+            Role::Publisher(_) => Duty::default(),
+        };
+        let mut inbound = std::mem::take(&mut client.inbound);
+        let mut visitor = Visitor {
+            plan: &self.plan,
+            crew: &self.crew,
+            worker: self.index,
+            at,
+            topics: duty.subscribes,
+            client,
+            tally: &mut self.tally,
+            progress: &mut self.progress,
+            advanced: &mut self.publishing.advanced_here,
+            replies: &mut self.replies,
+            clock: self.plan.clock,
+            now,
+            window: self.times.map_or((u64::MAX, u64::MAX), |times| {
+                (self.plan.clock.unix(times.measure_from), self.plan.clock.unix(times.end))
+            }),
+            counted: self.times.is_some_and(|times| (times.measure_from..times.end).contains(&now)),
+            messages: 0,
+            acknowledged: 0,
+            end: None,
+        };
+        self.plan.adapter.feed(&mut inbound, &duty, bytes, &mut visitor);
+        let (messages, acknowledged, end) = (visitor.messages, visitor.acknowledged, visitor.end.take());
+        self.clients[at as usize].inbound = inbound;
+        if messages > 0 {
+            self.note_receipt(now);
+        }
+        if !self.replies.is_empty() {
+            let replies = std::mem::take(&mut self.replies);
+            self.send(at, replies.clone());
+            self.replies = replies;
+            self.replies.clear();
+        }
+        for _ in 0..acknowledged {
+            self.on_acknowledged(at);
+        }
+        if let Some((code, why)) = end {
+            self.on_lost(at, code, &why);
+        }
+    }
+
+    fn on_acknowledged(&mut self, at: u32) {
+        let client = &mut self.clients[at as usize];
+        match (client.state, client.awaits) {
+            (State::Greeting, _) => self.on_open(at),
+            (State::Open, Awaits::Unsubscribed) => self.subscribe_again(at),
+            (State::Open, Awaits::Subscribed) => {
+                client.awaits = Awaits::Nothing;
+                self.tally.counts.reopened += 1;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_discarded(&mut self, at: u32, bytes: u32) {
+        let now = self.driver.now();
+        self.heard_at = now;
+        self.tally.counts.receives += 1;
+        self.tally.counts.bytes += u64::from(bytes);
+        self.count_bytes(at, u64::from(bytes), now);
+    }
+
+    fn count_bytes(&mut self, at: u32, bytes: u64, now: Nanos) {
+        self.clients[at as usize].received += bytes;
+        self.tally.counts.discarded += bytes;
+        // Less is a ping, not a message.
+        if bytes > 16 {
+            self.note_receipt(now);
+        }
+    }
+
+    /// Something that was published has come: was it the first, is it the last so far?
+    fn note_receipt(&mut self, now: Nanos) {
+        let published = self.crew.last_published.load(Ordering::Relaxed);
+        let broadcast = &mut self.tally.broadcast;
+        if broadcast.published != published {
+            *broadcast = super::Broadcast { published, first: now, last: now };
+        }
+        broadcast.last = now;
+    }
+}
+
+/// Counts what one read contained.
+struct Visitor<'a> {
+    plan: &'a Arc<Plan>,
+    crew: &'a Crew,
+    worker: u32,
+    at: u32,
+    topics: Topics,
+    client: &'a mut Client,
+    tally: &'a mut Tally,
+    progress: &'a mut Progress,
+    /// Streams of this worker's own publishers that got on.
+    advanced: &'a mut Vec<u32>,
+    replies: &'a mut Vec<u8>,
+    clock: Clock,
+    now: Nanos,
+    /// Messages due from ... to ... count, in stamps' time.
+    window: (u64, u64),
+    /// Receipts count now.
+    counted: bool,
+    messages: u64,
+    acknowledged: u32,
+    end: Option<(u16, String)>,
+}
+
+impl Visitor<'_> {
+    fn corrupt(&mut self) {
+        self.tally.errors.corrupt += 1;
+        self.tally.counts.errors += 1;
+    }
+
+    /// Whether this message is one to be counted as received.
+    fn in_order(&mut self, place: usize, seq: u64) -> bool {
+        let next = self.client.nexts.at(place);
+        if *next == UNKNOWN || seq == *next {
+            *next = seq + 1;
+            return true;
+        }
+        let missed = |seq| (self.at, place as u32, seq);
+        if seq > *next {
+            let gap = seq - *next;
+            self.tally.gaps += gap;
+            self.tally.counts.errors += gap;
+            if self.progress.missed.len() as u64 + gap < MISSED_MAX as u64 {
+                self.progress.missed.extend((*next..seq).map(missed));
+            }
+            *next = seq + 1;
+            true
+        } else if self.progress.missed.remove(&missed(seq)) {
+            self.tally.gaps -= 1;
+            self.tally.errors.reordered += 1;
+            true
+        } else {
+            self.tally.errors.doubled += 1;
+            self.tally.counts.errors += 1;
+            false
+        }
+    }
+}
+
+impl Visit for Visitor<'_> {
+    fn ready(&mut self) {
+        self.acknowledged += 1;
+    }
+
+    fn message(&mut self, stamp: Stamp, intact: bool) {
+        let Stamp { stream, seq, sent_ns } = stamp;
+        let place = if self.plan.streams == 1 && stream == 0 && self.topics.count == 1 {
+            Some(0)
+        } else {
+            self.plan.place(&self.topics, stream)
+        };
+        let (Some(place), true) = (place, intact) else { return self.corrupt() };
+        if !self.in_order(place, seq) {
+            return;
+        }
+        self.messages += 1;
+        self.tally.counts.messages += 1;
+        let latency = self.clock.unix(self.now).saturating_sub(sent_ns).max(1);
+        self.tally.interval.saturating_record(latency);
+        // In an open loop by when it was due, so that what comes late is not left out; in a closed one by when it
+        // came: there, nothing is due after the end.
+        if (self.window.0..self.window.1).contains(&sent_ns) || (self.counted && sent_ns >= self.window.0) {
+            self.tally.latency.saturating_record(latency);
+        }
+        if let Some(completed) = self.progress.received(self.plan, stream, seq) {
+            self.crew.completed[(self.worker * self.plan.streams + stream) as usize].store(completed, Ordering::Release);
+            let publisher = if self.plan.publishers > 0 { stream % self.plan.publishers } else { stream };
+            let worker = publisher % self.plan.workers;
+            if worker == self.worker {
+                self.advanced.push(stream);
+            } else {
+                self.crew.tell(worker as usize, Command::Advanced(stream));
+            }
+        }
+    }
+
+    fn foreign(&mut self) {
+        self.corrupt();
+    }
+
+    fn ping(&mut self) {
+        self.tally.counts.pings += 1;
+    }
+
+    fn reply(&mut self, bytes: &[u8]) {
+        self.replies.extend_from_slice(bytes);
+    }
+
+    fn close(&mut self, code: u16) {
+        self.end.get_or_insert((code, format!("closed with {code}")));
+    }
+
+    fn broken(&mut self, why: &str) {
+        *self.tally.errors.broken.entry(why.to_owned()).or_default() += 1;
+        self.tally.counts.errors += 1;
+        self.end.get_or_insert((1002, why.to_owned()));
+    }
+}

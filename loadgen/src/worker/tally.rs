@@ -1,0 +1,125 @@
+//! What a worker counted: since the last snapshot, and in all.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+use crate::outcome::{Errors, Stream, histogram};
+
+/// Counts that only grow. The coordinator takes differences.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Counts {
+    /// Subscribers open now (a gauge).
+    pub(crate) open: u64,
+    /// Subscribers that became open.
+    pub(crate) opened: u64,
+    /// Of these, again.
+    pub(crate) reopened: u64,
+    /// Subscribers given up.
+    pub(crate) failed: u64,
+    pub(crate) retries: u64,
+    pub(crate) published: u64,
+    /// Messages that verifying clients received.
+    pub(crate) messages: u64,
+    /// Bytes that clients received which only count bytes.
+    pub(crate) discarded: u64,
+    /// Bytes that all received.
+    pub(crate) bytes: u64,
+    pub(crate) receives: u64,
+    pub(crate) pings: u64,
+    pub(crate) errors: u64,
+    /// Processor time of the thread.
+    pub(crate) cpu_ns: u64,
+    /// Time the thread wanted a core and had none.
+    pub(crate) waited_ns: u64,
+}
+
+/// A worker's answer to a request for its state.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) worker: u32,
+    pub(crate) counts: Counts,
+    /// Latencies since the last snapshot: nanoseconds and how often.
+    pub(crate) latency: Vec<(u64, u64)>,
+    /// Admissions since the last snapshot.
+    pub(crate) admission: Vec<(u64, u64)>,
+    pub(crate) errors: Errors,
+    /// The newest publication that came to some client here, and when the first and the last had it.
+    pub(crate) broadcast: Broadcast,
+}
+
+/// How a publication spread: monotonic nanoseconds.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Broadcast {
+    pub(crate) published: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+/// A worker's share of the outcome.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) errors: Errors,
+    pub(crate) gaps: u64,
+    /// Latencies of messages that were due in the measured time.
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) admission: Histogram<u64>,
+    pub(crate) lateness: Histogram<u64>,
+    pub(crate) streams: BTreeMap<u32, Stream>,
+}
+
+/// Everything a worker counts.
+pub(super) struct Tally {
+    pub(super) counts: Counts,
+    pub(super) errors: Errors,
+    pub(super) gaps: u64,
+    /// Since the last snapshot.
+    pub(super) interval: Histogram<u64>,
+    pub(super) latency: Histogram<u64>,
+    pub(super) admission: Histogram<u64>,
+    pub(super) admission_interval: Histogram<u64>,
+    pub(super) lateness: Histogram<u64>,
+    pub(super) broadcast: Broadcast,
+}
+
+impl Tally {
+    pub(super) fn new() -> Self {
+        Self {
+            counts: Counts::default(),
+            errors: Errors::default(),
+            gaps: 0,
+            interval: histogram(),
+            latency: histogram(),
+            admission: histogram(),
+            admission_interval: histogram(),
+            lateness: histogram(),
+            broadcast: Broadcast::default(),
+        }
+    }
+
+    pub(super) fn snapshot(&mut self, worker: u32) -> Snapshot {
+        let (cpu_ns, waited_ns) = crate::usage::thread();
+        self.counts.cpu_ns = cpu_ns;
+        self.counts.waited_ns = waited_ns;
+        Snapshot {
+            worker,
+            counts: self.counts,
+            latency: take(&mut self.interval),
+            admission: take(&mut self.admission_interval),
+            errors: self.errors.clone(),
+            broadcast: self.broadcast,
+        }
+    }
+
+    pub(super) fn count_refused(&mut self, why: String) {
+        *self.errors.refused.entry(why).or_default() += 1;
+        self.counts.errors += 1;
+        self.counts.failed += 1;
+    }
+}
+
+fn take(histogram: &mut Histogram<u64>) -> Vec<(u64, u64)> {
+    let values = histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect();
+    histogram.reset();
+    values
+}

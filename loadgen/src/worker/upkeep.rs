@@ -1,0 +1,176 @@
+//! What is done as time passes: signs of life, churn, slow reading, storms, giving up.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use ring::{Dial, Nanos};
+
+use super::Worker;
+use super::client::{Awaits, State};
+
+/// Ten times a second.
+const TICK_NS: Nanos = 100_000_000;
+/// What one slow read takes at most: the size of a receive buffer.
+pub(crate) const SLOW_READ_BYTES: u64 = 8192;
+
+/// What is due, and when.
+pub(super) struct Upkeep {
+    ticked_at: Nanos,
+    /// Clients that a heartbeat is due for, a fraction included.
+    heartbeats: f64,
+    /// The next client to send one.
+    heart: usize,
+    /// Subscriptions to be churned, a fraction included.
+    churns: f64,
+    /// The next client to churn.
+    churner: usize,
+    /// Slow clients: when they read next.
+    slow: BinaryHeap<Reverse<(Nanos, u32)>>,
+    /// When clients that failed before are given up.
+    patience: HashMap<u32, Nanos>,
+}
+
+impl Upkeep {
+    pub(super) fn new(now: Nanos) -> Self {
+        Self {
+            ticked_at: now,
+            heartbeats: 0.0,
+            heart: 0,
+            churns: 0.0,
+            churner: 0,
+            slow: BinaryHeap::new(),
+            patience: HashMap::new(),
+        }
+    }
+
+    pub(super) fn read_later(&mut self, now: Nanos, at: u32, bytes_per_second: u32) {
+        let wait = SLOW_READ_BYTES * 1_000_000_000 / u64::from(bytes_per_second);
+        self.slow.push(Reverse((now + wait, at)));
+    }
+
+    pub(super) fn patience_of(&self, at: u32) -> Option<Nanos> {
+        self.patience.get(&at).copied()
+    }
+
+    pub(super) fn remember_patience(&mut self, at: u32, until: Nanos) {
+        self.patience.insert(at, until);
+    }
+
+    pub(super) fn forget_patience(&mut self, at: u32) {
+        self.patience.remove(&at);
+    }
+}
+
+impl<D: Dial> Worker<D> {
+    /// Does what is due; says when there is more.
+    pub(super) fn upkeep_due(&mut self, now: Nanos) -> Nanos {
+        while let Some(Reverse((due, at))) = self.upkeep.slow.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.upkeep.slow.pop();
+            let client = &mut self.clients[at as usize];
+            if client.state == State::Open && !client.receiving {
+                client.receiving = true;
+                self.driver.receive_once(client.conn);
+            }
+        }
+        let slow = self.upkeep.slow.peek().map_or(Nanos::MAX, |Reverse((due, _))| *due);
+        let elapsed = now - self.upkeep.ticked_at;
+        if elapsed >= TICK_NS {
+            self.upkeep.ticked_at = now;
+            // A worker that was held up does not do it all at once afterwards.
+            let seconds = (elapsed as f64 / 1e9).min(1.0);
+            self.send_heartbeats(seconds);
+            self.churn(now, seconds);
+            self.check_patience(now);
+        }
+        let busy = !self.opening.is_empty() || self.heartbeat_period().is_some() || self.churns_per_second(now) > 0.0;
+        slow.min(if busy { self.upkeep.ticked_at + TICK_NS } else { Nanos::MAX })
+    }
+
+    /// Seconds between two signs of life of one client; nothing when none are needed.
+    fn heartbeat_period(&self) -> Option<f64> {
+        let period = self.plan.options.heartbeat.as_secs_f64();
+        (period > 0.0 && self.plan.verifying < 1.0).then_some(period)
+    }
+
+    fn send_heartbeats(&mut self, seconds: f64) {
+        let Some(period) = self.heartbeat_period() else { return };
+        self.upkeep.heartbeats += self.clients.len() as f64 * seconds / period;
+        while self.upkeep.heartbeats >= 1.0 {
+            self.upkeep.heartbeats -= 1.0;
+            let at = self.upkeep.heart % self.clients.len();
+            self.upkeep.heart = at + 1;
+            let client = &self.clients[at];
+            if client.state == State::Open && !client.verifies && !client.sending {
+                let mut heartbeat = Vec::new();
+                self.plan.adapter.heartbeat(&mut heartbeat);
+                self.send(at as u32, heartbeat);
+            }
+        }
+    }
+
+    // ---- churn
+
+    fn churns_per_second(&self, now: Nanos) -> f64 {
+        let within = self.times.is_some_and(|times| (times.begin..times.end).contains(&now));
+        let share = self.clients.len() as f64 / self.plan.clients as f64;
+        if within { self.plan.options.churn.unwrap_or(0.0) * share } else { 0.0 }
+    }
+
+    fn churn(&mut self, now: Nanos, seconds: f64) {
+        self.upkeep.churns += self.churns_per_second(now) * seconds;
+        let mut looked_at = 0;
+        while self.upkeep.churns >= 1.0 && looked_at < self.clients.len() {
+            looked_at += 1;
+            let at = self.upkeep.churner % self.clients.len();
+            self.upkeep.churner = at + 1;
+            let client = &mut self.clients[at];
+            if client.state != State::Open
+                || !client.is_subscriber()
+                || client.slow
+                || client.awaits != Awaits::Nothing
+            {
+                continue;
+            }
+            self.upkeep.churns -= 1.0;
+            let mut bytes = Vec::new();
+            if self.plan.adapter.abilities().churn {
+                let topics = self.plan.duty(client.role).subscribes;
+                client.awaits = Awaits::Unsubscribed;
+                client.joined_late = true;
+                // What is still under way may come or not.
+                client.nexts.forget();
+                self.plan.adapter.unsubscribe(topics.first, &mut bytes);
+                self.send(at as u32, bytes);
+            } else {
+                self.close(at as u32, true);
+            }
+        }
+        self.upkeep.churns = self.upkeep.churns.min(1000.0);
+    }
+
+    /// The topic was left: takes it again.
+    pub(super) fn subscribe_again(&mut self, at: u32) {
+        let client = &mut self.clients[at as usize];
+        let topics = self.plan.duty(client.role).subscribes;
+        client.awaits = Awaits::Subscribed;
+        client.nexts.forget();
+        let mut bytes = Vec::new();
+        self.plan.adapter.subscribe(topics.first, &mut bytes);
+        self.send(at, bytes);
+    }
+
+    // ---- storms
+
+    /// Every subscriber drops its connection, without a word, and comes back.
+    pub(super) fn storm(&mut self) {
+        for at in 0..self.clients.len() as u32 {
+            let client = &self.clients[at as usize];
+            if client.state == State::Open && client.is_subscriber() {
+                self.close(at, true);
+            }
+        }
+    }
+}
