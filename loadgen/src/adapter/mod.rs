@@ -22,6 +22,10 @@ mod nchan;
 mod plain;
 mod raw;
 mod socket;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod upgrade;
 mod url;

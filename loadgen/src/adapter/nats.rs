@@ -196,3 +196,97 @@ fn message(arguments: &[u8]) -> Option<(&[u8], u64)> {
 fn unexpected(line: &[u8]) -> Broken {
     format!("a line that is no NATS: \"{}\"", line[..line.len().min(80)].escape_ascii()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::testing::{ALL, Event, TOPICS, adapter, client_frames, frame, seen_everyhow};
+    use crate::adapter::{Adapter, Protocol, Topics};
+    use crate::stamp::Sizes;
+
+    fn lines(bytes: &[u8]) -> String {
+        let frames = client_frames(bytes);
+        assert!(frames.iter().all(|(opcode, _)| *opcode == Opcode::Binary));
+        String::from_utf8(frames.into_iter().flat_map(|(_, payload)| payload).collect()).unwrap()
+    }
+
+    #[test]
+    fn what_goes_out() {
+        let adapter = adapter(Protocol::Nats, Sizes::Fixed(30));
+        let mut out = Vec::new();
+        adapter.greet(&ALL, &mut out);
+        let said = lines(&out);
+        let mut said = said.split("\r\n");
+        let options = said.next().unwrap().strip_prefix("CONNECT ").unwrap();
+        let options: serde_json::Value = serde_json::from_str(options).unwrap();
+        assert_eq!((&options["verbose"], &options["headers"]), (&false.into(), &false.into()));
+        for topic in 0..TOPICS {
+            assert_eq!(said.next().unwrap(), format!("SUB load.gen.{topic} {}", topic + 1));
+        }
+        assert_eq!(said.collect::<Vec<_>>(), ["PING", ""]);
+
+        let (mut out, mut payload) = (Vec::new(), Vec::new());
+        let stamp = Stamp { stream: 10, seq: 1, sent_ns: 2 };
+        Payloads::new(Sizes::Fixed(30)).write(stamp, &mut payload);
+        adapter.publish(10, stamp, &mut out);
+        adapter.subscribe(0, &mut out);
+        adapter.unsubscribe(0, &mut out);
+        adapter.heartbeat(&mut out);
+        let payload = String::from_utf8(payload).unwrap();
+        let said = "SUB load.gen.0 1\r\nPING\r\nUNSUB 1\r\nPING\r\nPONG\r\n";
+        assert_eq!(lines(&out), format!("PUB load.gen.10 30\r\n{payload}\r\n{said}"));
+    }
+
+    #[test]
+    fn greetings_of_many_topics_come_in_messages_of_some_length() {
+        let new = |prefix: &str, count| {
+            let names = Names { prefix: prefix.to_owned(), count };
+            Adapter::new(Protocol::Nats, "ws://127.0.0.1:9", None, &names, Payloads::new(Sizes::Fixed(24)))
+        };
+        let duty = Duty { subscribes: Topics { first: 0, step: 1, count: 600 }, publishes: Topics::default() };
+        let mut out = Vec::new();
+        new("a", 5000).unwrap().greet(&duty, &mut out);
+        assert_eq!((client_frames(&out).len(), lines(&out).matches("SUB ").count()), (3, 600));
+        for prefix in ["", "a b", "a.*", "a.>", "/a", "a..b", "$SYS", "a\r\n"] {
+            assert!(new(prefix, 1).is_err(), "{prefix:?}");
+        }
+    }
+
+    fn said(text: &str) -> Vec<Event> {
+        seen_everyhow(&adapter(Protocol::Nats, Sizes::Fixed(30)), &ALL, &frame(Opcode::Binary, text.as_bytes()))
+    }
+
+    #[test]
+    fn what_comes_in() {
+        let pong = || Event::Reply(Opcode::Binary, b"PONG\r\n".to_vec());
+        let events = said("INFO {\"server_id\":\"x\"}\r\nPING\r\nPONG\r\n+OK\r\nINFO {}\r\nPONG\r\n");
+        assert_eq!(events, [Event::Ping, pong(), Event::Ready, Event::Ready]);
+        assert_eq!(
+            said("-ERR 'Maximum Payload Violation'\r\nPING\r\n"),
+            [Event::Broken("Maximum Payload Violation".to_owned())]
+        );
+        assert_eq!(said("MSG other 1 5\r\nhello\r\nMSG other 1 0\r\n\r\n"), [Event::Foreign, Event::Foreign]);
+        for text in [
+            "HELLO\r\n",
+            "\r\n",
+            "MSG a 1\r\n",
+            "MSG a 1 x\r\n",
+            "MSG a 1 r 5 6\r\n",
+            "MSG a 1 99999999999999999999\r\n",
+            "MSG a 1 9999999999\r\n",
+            "MSG a 1 -1\r\n",
+            "SUB a 1\r\n",
+        ] {
+            assert!(matches!(&said(text)[..], [Event::Broken(_)]), "{text}");
+        }
+        assert!(matches!(&said("MSG a 1 5\r\nhello!\r\n")[..], [Event::Broken(_)]), "longer than announced");
+        assert!(matches!(&said("MSG a 1 5\r\nhell\r\nPING\r\n")[..], [Event::Broken(_)]), "shorter than announced");
+        let endless = format!("INFO {}", " ".repeat(300_000));
+        let adapter = adapter(Protocol::Nats, Sizes::Fixed(30));
+        for cuts in [vec![], (0..300_000).step_by(1000).collect()] {
+            let events =
+                crate::adapter::testing::seen(&adapter, &ALL, &frame(Opcode::Binary, endless.as_bytes()), &cuts);
+            assert!(matches!(&events[..], [Event::Broken(_)]), "a line without end");
+        }
+    }
+}

@@ -96,3 +96,52 @@ impl Nchan {
         Bare { payloads, duty, topics: self.names.count() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::frame::Opcode;
+
+    use super::*;
+    use crate::adapter::testing::{Event, frame, seen_everyhow};
+    use crate::adapter::{Adapter, Protocol, Topics};
+    use crate::stamp::Sizes;
+
+    fn adapter(url: &str, prefix: &str, count: u32) -> Result<Adapter> {
+        let names = Names { prefix: prefix.to_owned(), count };
+        Adapter::new(Protocol::Nchan, url, None, &names, Payloads::new(Sizes::Fixed(24)))
+    }
+
+    fn path(adapter: &Adapter, subscribes: Topics, publishes: Topics) -> String {
+        let mut request = Vec::new();
+        adapter.request(&Duty { subscribes, publishes }, &mut request);
+        let request = String::from_utf8(request).unwrap();
+        request.strip_prefix("GET ").unwrap().split_once(" HTTP/1.1\r\n").unwrap().0.to_owned()
+    }
+
+    #[test]
+    fn paths() {
+        let none = Topics::default();
+        let three = Topics { first: 10, step: 1, count: 3 };
+        let one = Topics { first: 5, step: 0, count: 1 };
+        let bare = adapter("ws://127.0.0.1:9", "a b", 12).unwrap();
+        assert_eq!(path(&bare, three, none), "/sub?id=a%20b_10,a%20b_11,a%20b_0");
+        assert_eq!(path(&bare, none, one), "/pub?id=a%20b_5");
+        assert_eq!(path(&bare, one, one), "/bus?id=a%20b_5");
+        let named = adapter("ws://127.0.0.1:9/x/sub/{topic}", "a", 12).unwrap();
+        assert_eq!(path(&named, three, none), "/x/sub/a_10,a_11,a_0");
+        assert_eq!(path(&named, none, one), "/x/pub/a_5");
+        assert!(adapter("ws://127.0.0.1:9/sub", "a", 12).is_err());
+        assert!(adapter("ws://127.0.0.1:9", "a,b", 1).is_err());
+    }
+
+    #[test]
+    fn answers_to_publishers_are_passed_over() {
+        let adapter = adapter("ws://127.0.0.1:9", "a", 1).unwrap();
+        let answer = "queued messages: 1\r\nlast requested: 0 sec. ago\r\nactive subscribers: 1";
+        let stream = frame(Opcode::Text, answer.as_bytes()).repeat(3);
+        let publishes = Duty { publishes: Topics { count: 1, ..Topics::default() }, ..Duty::default() };
+        assert_eq!(seen_everyhow(&adapter, &publishes, &stream), []);
+        let subscribes = Duty { subscribes: Topics { count: 1, ..Topics::default() }, ..Duty::default() };
+        assert_eq!(seen_everyhow(&adapter, &subscribes, &stream), [Event::Foreign, Event::Foreign, Event::Foreign]);
+    }
+}

@@ -163,3 +163,90 @@ impl Content for Ignored {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::testing::{Event, adapter, client_frames, frame, seen_everyhow};
+    use crate::adapter::{Adapter, Protocol, Topics};
+    use crate::stamp::Sizes;
+
+    fn one(first: u32) -> Topics {
+        Topics { first, step: 0, count: 1 }
+    }
+
+    fn duty(subscribes: bool, publishes: bool) -> Duty {
+        let topics = |wanted| if wanted { one(7) } else { Topics::default() };
+        Duty { subscribes: topics(subscribes), publishes: topics(publishes) }
+    }
+
+    fn paths(url: &str, publish: Option<&str>, prefix: &str, count: u32) -> Result<[String; 3]> {
+        let names = Names { prefix: prefix.to_owned(), count };
+        let adapter = Adapter::new(Protocol::Raw, url, publish, &names, Payloads::new(Sizes::Fixed(24)))?;
+        Ok([(true, false), (false, true), (true, true)].map(|(subscribes, publishes)| {
+            let mut request = Vec::new();
+            adapter.request(&duty(subscribes, publishes), &mut request);
+            let request = String::from_utf8(request).unwrap();
+            request.strip_prefix("GET ").unwrap().split_once(" HTTP/1.1\r\n").unwrap().0.to_owned()
+        }))
+    }
+
+    #[test]
+    fn paths_of_all_duties() {
+        let bare = paths("ws://127.0.0.1:9", None, "a/räum", 12).unwrap();
+        assert_eq!(bare, ["/sub/a/r%C3%A4um/7", "/pub/a/r%C3%A4um/7", "/bus/a/r%C3%A4um/7"]);
+        assert_eq!(paths("ws://127.0.0.1:9/", None, "a", 1).unwrap(), ["/sub/a", "/pub/a", "/bus/a"]);
+        assert_eq!(paths("ws://127.0.0.1:9/sub/x", None, "a", 1).unwrap(), ["/sub/x", "/pub/x", "/bus/x"]);
+        let apart = paths("ws://127.0.0.1:9/sub/x", Some("ws://127.0.0.1:9/y"), "a", 1).unwrap();
+        assert_eq!(apart, ["/sub/x", "/y", "/bus/x"]);
+        let named = paths("ws://127.0.0.1:9/v/sub/{topic}?k=1", None, "a", 12).unwrap();
+        assert_eq!(named, ["/v/sub/a/7?k=1", "/v/pub/a/7?k=1", "/v/bus/a/7?k=1"]);
+        assert!(paths("ws://127.0.0.1:9/sub/x", None, "a", 12).unwrap_err().to_string().contains("{topic}"));
+        for prefix in ["", "a//b", "a+", "/a", "$sys", "#"] {
+            assert!(paths("ws://127.0.0.1:9", None, prefix, 1).is_err(), "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn payloads_go_out_as_text_under_masks_that_differ() {
+        let adapter = adapter(Protocol::Raw, Sizes::Mixed(vec![24, 125, 126, 70_000]));
+        let payloads = Payloads::new(Sizes::Mixed(vec![24, 125, 126, 70_000]));
+        let mut masks = std::collections::BTreeSet::new();
+        for seq in 0..40 {
+            let stamp = Stamp { stream: 3, seq, sent_ns: 77 };
+            let (mut out, mut payload) = (Vec::new(), Vec::new());
+            adapter.publish(3, stamp, &mut out);
+            payloads.write(stamp, &mut payload);
+            assert_eq!(adapter.wire_len(3, stamp), Some(out.len() as u64 - 4), "a server's frame has no mask");
+            masks.insert(out[out.len() - payload.len() - 4..][..4].to_vec());
+            assert_eq!(client_frames(&out), [(Opcode::Text, payload)]);
+        }
+        assert_eq!(masks.len(), 40);
+    }
+
+    /// A connection has the topic that its path names, and no other.
+    #[test]
+    fn other_topics_are_noticed() {
+        let adapter = adapter(Protocol::Raw, Sizes::Fixed(40));
+        for stream in [7, 19, 8] {
+            let stamp = Stamp { stream, seq: 1, sent_ns: 2 };
+            let mut payload = Vec::new();
+            Payloads::new(Sizes::Fixed(40)).write(stamp, &mut payload);
+            let events = seen_everyhow(&adapter, &duty(true, false), &frame(Opcode::Binary, &payload));
+            assert_eq!(events, [Event::Message(stamp, stream != 8)]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_but_payloads() {
+        let adapter = adapter(Protocol::Raw, Sizes::Fixed(40));
+        let mut out = Vec::new();
+        adapter.greet(&duty(true, true), &mut out);
+        adapter.subscribe(1, &mut out);
+        adapter.unsubscribe(1, &mut out);
+        assert!(out.is_empty() && !adapter.answers_greeting(&duty(true, true)));
+        adapter.heartbeat(&mut out);
+        adapter.goodbye(&mut out);
+        assert_eq!(client_frames(&out), [(Opcode::Pong, vec![]), (Opcode::Close, vec![3, 0xe8])]);
+    }
+}

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use protocol::frame::{HEADER_MAX, Opcode, put_client_frame, server_header, unmask};
+use protocol::frame::{CloseCode, HEADER_MAX, Opcode, close_code, put_client_frame, server_header, unmask};
 
 use super::unit::Cut;
 use super::{Inbound, Visit};
@@ -276,7 +276,10 @@ fn control(opcode: Opcode, payload: &[u8], frames: &mut Frames, visit: &mut impl
                 [high, low, ..] => u16::from_be_bytes([*high, *low]),
                 [_] => return Err("a close frame with half a code".into()),
             };
-            reply(Opcode::Close, &payload[..payload.len().min(2)], visit);
+            // Some servers close with codes that may not be sent, such as HTTP's.
+            let answer = if CloseCode(code).is_valid_on_wire() { code } else { close_code::PROTOCOL_ERROR.0 };
+            let answer = answer.to_be_bytes();
+            reply(Opcode::Close, &answer[..payload.len().min(2)], visit);
             visit.close(code);
             frames.over = true;
         }

@@ -285,3 +285,143 @@ struct Said<'m> {
     code: Option<Cow<'m, str>>,
     reason: Option<Cow<'m, str>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::v1::{Command, Parser, PayloadKind};
+
+    use super::*;
+    use crate::adapter::testing::{ALL, Event, TOPICS, adapter, client_frames, frame, seen_everyhow};
+    use crate::adapter::{Adapter, Protocol, Topics, Wire};
+    use crate::stamp::Sizes;
+
+    /// What a client said, as the broker reads it.
+    fn commands(bytes: &[u8]) -> Vec<String> {
+        let mut said = Vec::new();
+        for (opcode, mut text) in client_frames(bytes) {
+            assert_eq!(opcode, Opcode::Text);
+            let mut parser = Parser::new();
+            let names = |topics: protocol::v1::Topics<'_>| topics.iter().collect::<Vec<_>>().join(" ");
+            said.push(match parser.parse(&mut text, 255).unwrap() {
+                Command::Subscribe { topics, .. } => format!("subscribe {}", names(topics)),
+                Command::Unsubscribe { topics, .. } => format!("unsubscribe {}", names(topics)),
+                Command::Publish { topic, kind, data, ack: false, .. } => {
+                    format!("publish {topic} {kind:?} {}", String::from_utf8_lossy(data))
+                }
+                other => panic!("{other:?}"),
+            });
+        }
+        said
+    }
+
+    fn odd(count: u32) -> Adapter {
+        let names = Names { prefix: "a\"b\\c/ä".to_owned(), count };
+        Adapter::new(Protocol::V1, "ws://127.0.0.1:9", None, &names, Payloads::new(Sizes::Fixed(30))).unwrap()
+    }
+
+    #[test]
+    fn the_broker_understands() {
+        let adapter = odd(200);
+        let duty = Duty { subscribes: Topics { first: 150, step: 1, count: 130 }, publishes: Topics::default() };
+        let mut out = Vec::new();
+        adapter.greet(&duty, &mut out);
+        let greeting = commands(&out);
+        assert_eq!(greeting.len(), 3);
+        let topics: Vec<&str> = greeting.iter().flat_map(|said| said.split(' ').skip(1)).collect();
+        let expected: Vec<String> = (150..280).map(|topic| format!("a\"b\\c/ä/{}", topic % 200)).collect();
+        assert_eq!(topics, expected);
+
+        let stamp = Stamp { stream: 7, seq: 1, sent_ns: 2 };
+        let (mut out, mut payload) = (Vec::new(), Vec::new());
+        adapter.subscribe(3, &mut out);
+        adapter.unsubscribe(3, &mut out);
+        adapter.publish(7, stamp, &mut out);
+        Payloads::new(Sizes::Fixed(30)).write(stamp, &mut payload);
+        let payload = String::from_utf8(payload).unwrap();
+        let said = ["subscribe a\"b\\c/ä/3", "unsubscribe a\"b\\c/ä/3", &format!("publish a\"b\\c/ä/7 Text {payload}")];
+        assert_eq!(commands(&out), said);
+    }
+
+    /// Names that JSON must quote take the fast path too.
+    #[test]
+    fn messages_of_odd_topics() {
+        let stamp = Stamp { stream: 201, seq: 1, sent_ns: 2 };
+        let mut payload = Vec::new();
+        Payloads::new(Sizes::Fixed(30)).write(stamp, &mut payload);
+        for (count, name) in [(1, "a\"b\\c/ä"), (200, "a\"b\\c/ä/1")] {
+            let adapter = odd(count);
+            let mut text = Vec::new();
+            protocol::v1::write_message(&mut text, name, u64::MAX, PayloadKind::Text, &payload);
+            let Wire::V1(v1) = &adapter.inner.wire else { panic!("another protocol") };
+            let payloads = Payloads::new(Sizes::Fixed(30));
+            assert!(matches!(v1.content(&ALL, &payloads).front(&text), Front::Stamped { intact: true, .. }));
+            let events = seen_everyhow(&adapter, &ALL, &frame(Opcode::Text, &text));
+            assert_eq!(events, [Event::Message(stamp, true)]);
+        }
+    }
+
+    fn said(text: &str) -> Vec<Event> {
+        seen_everyhow(&adapter(Protocol::V1, Sizes::Fixed(30)), &ALL, &frame(Opcode::Text, text.as_bytes()))
+    }
+
+    #[test]
+    fn messages_as_other_brokers_might_write_them() {
+        let stamp = Stamp { stream: 5, seq: 6, sent_ns: 7 };
+        let mut payload = Vec::new();
+        Payloads::new(Sizes::Fixed(30)).write(stamp, &mut payload);
+        let data = String::from_utf8(payload).unwrap();
+        let good = [
+            format!(r#"{{ "type": "message", "topic": "load/gen/5", "offset": 1, "data": "{data}" }}"#),
+            format!(r#"{{"data":"{data}","offset":1,"topic":"load\/gen\/5","type":"message"}}"#),
+            format!(r#"{{"type":"message","topic":"load/gen/5","offset":1,"data":"{data}","new":{{"x":[1]}}}}"#),
+            format!(r#"{{"type":"message","topic":"load/gen/5","offset":1,"data":"{data}" }}"#),
+        ];
+        for text in good {
+            assert_eq!(said(&text), [Event::Message(stamp, true)], "{text}");
+        }
+        let bad = [
+            format!(r#"{{"type":"message","topic":"load/gen/05","offset":1,"data":"{data}"}}"#),
+            format!(r#"{{"type":"message","topic":"load/gen/6","offset":1,"data":"{data}"}}"#),
+            format!(r#"{{"type":"message","offset":1,"data":"{data}"}}"#),
+            format!(r#"{{"type":"message","topic":"load/gen/5","offset":1,"data":"{data}""#),
+            format!(r#"{{"type":"message","topic":"load/gen/5","offset":1,"data":"{data}"}}x"#),
+            format!(r#"{{"type":"message","topic":"load/gen/5","offset":1,"data":"{data}","encoding":"base64"}}"#),
+        ];
+        for text in bad {
+            assert_eq!(said(&text), [Event::Message(stamp, false)], "{text}");
+        }
+        for text in [r#"{"type":"message","topic":"load/gen/5","offset":1,"data":{"x":1}}"#, r#"{"type":"message"}"#] {
+            assert_eq!(said(text), [Event::Foreign], "{text}");
+        }
+    }
+
+    #[test]
+    fn answers() {
+        let adapter = adapter(Protocol::V1, Sizes::Fixed(30));
+        let ok = frame(Opcode::Text, br#"{"type":"ok","id":0,"topics":[{"topic":"a","epoch":"0","offset":1}]}"#);
+        let pong = frame(Opcode::Text, br#"{"type":"pong"}"#);
+        let later = frame(Opcode::Text, br#"{"type":"weather","wind":[1,2]}"#);
+        let stream = [&ok[..], &pong, &ok, &later, &ok].concat();
+        assert_eq!(seen_everyhow(&adapter, &ALL, &stream), [Event::Ready, Event::Ready, Event::Ready]);
+        let many = Duty { subscribes: Topics { first: 0, step: 1, count: 129 }, publishes: Topics::default() };
+        assert_eq!(seen_everyhow(&adapter, &many, &stream), [Event::Ready]);
+        assert!(adapter.answers_greeting(&ALL) && !adapter.answers_greeting(&Duty::default()));
+        assert!(TOPICS <= TOPICS_PER_COMMAND);
+    }
+
+    #[test]
+    fn what_breaks_a_stream() {
+        let broken = |why: &str| vec![Event::Broken(why.to_owned())];
+        assert_eq!(
+            said(r#"{"type":"error","id":3,"code":"limit","reason":"Too \"many\"."}"#),
+            broken("limit: Too \"many\".")
+        );
+        assert_eq!(said(r#"{"type":"error"}"#), broken("error: no reason given"));
+        for text in ["", "{", "[]", "hello", r#"{"type":1}"#, r#"{"type":"ok"}{"type":"ok"}"#] {
+            assert!(matches!(&said(text)[..], [Event::Broken(_)]), "{text}");
+        }
+        let binary = frame(Opcode::Binary, br#"{"type":"ok"}"#);
+        let events = seen_everyhow(&adapter(Protocol::V1, Sizes::Fixed(30)), &ALL, &binary);
+        assert!(matches!(&events[..], [Event::Broken(_)]));
+    }
+}
