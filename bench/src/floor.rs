@@ -9,9 +9,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use loadgen::Report;
+use loadgen::Outcome;
+use protocol::head::{Head, HeadLimits, write_switching_protocols};
 use ring::floor::{Method, Sender};
 
 use crate::process::{Cores, Server, run_client};
@@ -75,7 +76,7 @@ impl Timing {
 
 /// One run of the load generator against the bare sender, the next message being published when all have the
 /// last: its report, and the sender's nanoseconds of processor time per send.
-pub(crate) fn measure(cores: Cores, sockets: usize, bytes: usize, timing: Timing) -> Result<(Report, f64)> {
+pub(crate) fn measure(cores: Cores, sockets: usize, bytes: usize, timing: Timing) -> Result<(Outcome, f64)> {
     let (clients, warmup) = (sockets.to_string(), timing.warmup.to_string());
     let program = std::env::current_exe()?;
     let server = Server::start(&program, cores.server, &["floor-server", "--clients", &clients, "--warmup", &warmup])?;
@@ -93,10 +94,15 @@ pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
     let mut subscribers = Vec::with_capacity(options.clients);
-    for _ in 0..options.clients {
-        subscribers.push(accept(&listener)?.into());
+    let mut publisher = None;
+    while subscribers.len() < options.clients || publisher.is_none() {
+        match accept(&listener)? {
+            Some((stream, Peer::Subscriber)) => subscribers.push(stream.into()),
+            Some((stream, Peer::Publisher)) => publisher = Some(stream),
+            None => {}
+        }
     }
-    let mut publisher = accept(&listener)?;
+    let mut publisher = publisher.expect("it has come");
     // Whoever asks for anything else is refused by the kernel.
     drop(listener);
     let mut sender = Sender::new(subscribers, Method::UringDirect, SENDS_PER_CALL)?;
@@ -116,22 +122,34 @@ pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
     Ok(())
 }
 
-fn accept(listener: &TcpListener) -> Result<TcpStream> {
+/// Who connected.
+enum Peer {
+    Subscriber,
+    Publisher,
+}
+
+/// Whoever upgrades next; nothing of those who only looked whether somebody answers.
+fn accept(listener: &TcpListener) -> Result<Option<(TcpStream, Peer)>> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut chunk = [0; 1024];
         let len = stream.read(&mut chunk)?;
-        ensure!(len > 0, "a client left before its upgrade");
+        if len == 0 {
+            ensure!(head.is_empty(), "a client left before its upgrade");
+            return Ok(None);
+        }
         head.extend_from_slice(&chunk[..len]);
     }
-    // The load generator's key never changes, so neither does the answer.
-    stream.write_all(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-    )?;
-    Ok(stream)
+    let Ok(Head::Upgrade(upgrade)) = protocol::head::parse(&head, &HeadLimits::default()) else {
+        bail!("no upgrade: {}", String::from_utf8_lossy(&head));
+    };
+    let mut answer = Vec::new();
+    write_switching_protocols(&mut answer, &upgrade.accept, None);
+    stream.write_all(&answer)?;
+    let publishes = head.starts_with(b"GET /pub/");
+    Ok(Some((stream, if publishes { Peer::Publisher } else { Peer::Subscriber })))
 }
 
 /// Reads a client's frame and makes a server's frame of it: the same without mask (RFC 6455, section 5.2).

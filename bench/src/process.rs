@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail, ensure};
-use loadgen::Report;
+use loadgen::Outcome;
 
 /// The broker: the one given, or `ringyard` beside this program.
 pub(crate) fn broker(given: Option<&Path>) -> Result<PathBuf> {
@@ -36,7 +36,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `program` and waits for the first line with an address of this machine.
     pub(crate) fn start(program: &Path, core: Option<u32>, arguments: &[&str]) -> Result<Self> {
-        let mut child = pinned(program, core)
+        let mut child = bound(program, core)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -74,12 +74,12 @@ impl Drop for Server {
 
 /// Runs the load generator against `server` and returns its report. A run with errors is an error: its
 /// figures mean nothing.
-pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Report> {
+pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Outcome> {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
     let json = std::env::temp_dir().join(format!("ringyard-bench-{}-{run}.json", std::process::id()));
-    let status = pinned(&std::env::current_exe()?, core)
-        .arg("client")
+    let status = bound(&std::env::current_exe()?, core)
+        .args(["client", "--quiet"])
         .args(["--url", &format!("ws://{}/sub/bench", server.address)])
         .args(["--server-pid", &server.pid().to_string(), "--json"])
         .arg(&json)
@@ -87,19 +87,21 @@ pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str])
         .status()
         .context("starting the load generator")?;
     ensure!(status.code().is_some_and(|code| code < 2), "the load generator failed: {status}");
-    let report: Report = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let outcome: Outcome = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     std::fs::remove_file(&json)?;
-    ensure!(report.errors.none(), "messages went wrong: {:?}", report.errors);
-    Ok(report)
+    ensure!(outcome.good(), "messages went wrong: {:?}", outcome.errors);
+    Ok(outcome)
 }
 
-fn pinned(program: &Path, core: Option<u32>) -> Command {
-    let Some(core) = core else {
-        return Command::new(program);
-    };
-    // taskset replaces itself by the program, so the child's id is the program's.
-    let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(program);
+/// A command that runs on this core, and is asked to end when the thread that starts it ends, however that happens.
+pub(crate) fn bound(program: &Path, core: Option<u32>) -> Command {
+    // Both replace themselves by what they start, so the child's id is the program's.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]);
+    if let Some(core) = core {
+        command.args(["taskset", "-c", &core.to_string()]);
+    }
+    command.arg(program);
     command
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use loadgen::Report;
+use loadgen::Outcome;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -26,7 +26,7 @@ pub(crate) struct Figure {
     /// What else one needs to know to believe it.
     pub(crate) remarks: Vec<String>,
     /// Every run, as the load generator reported it, by name.
-    pub(crate) runs: Vec<(String, Report)>,
+    pub(crate) runs: Vec<(String, Outcome)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,8 +41,16 @@ pub(crate) fn keep(directory: &Path, machine: &Machine, figure: &Figure) -> Resu
     fs::create_dir_all(directory)?;
     let path = directory.join(format!("{}-{}.json", machine.date, figure.key));
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let file = File { machine: machine.clone(), command: format!("bench {command}"), figure: figure.clone() };
+    let file = File { machine: machine.clone(), command: format!("bench {command}"), figure: without_bulk(figure.clone()) };
     fs::write(&path, serde_json::to_string_pretty(&file)? + "\n").with_context(|| format!("writing {}", path.display()))
+}
+
+/// A figure needs percentiles, not every value that a run saw.
+fn without_bulk(mut figure: Figure) -> Figure {
+    for (_, outcome) in &mut figure.runs {
+        outcome.trim();
+    }
+    figure
 }
 
 /// Makes `FIGURES.md` of the newest file of each figure.
@@ -81,7 +89,7 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn describe(machine: &Machine) -> String {
+pub(crate) fn describe(machine: &Machine) -> String {
     let Machine { date, cores, processor, memory_gib, kernel, congestion_control } = machine;
     format!(
         "{date}: {cores} cores ({processor}), {memory_gib} GiB, Linux {kernel}, loopback TCP with congestion control {congestion_control}"

@@ -253,6 +253,13 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("valid bounds")
 }
 
+/// The value that so many in 100 do not exceed.
+#[must_use]
+pub fn percentile(histogram: &Histogram<u64>, percent: f64) -> u64 {
+    // 99.9 / 100 is a little more than 0.999, which is another message.
+    histogram.value_at_quantile((percent * 1e9).round() / 1e11)
+}
+
 impl Latencies {
     /// Of a histogram.
     #[must_use]
@@ -463,6 +470,14 @@ impl Outcome {
     pub fn own_bytes_per_client(&self) -> Option<f64> {
         let grown = self.own.memory_after.pss as f64 - self.own.memory_before.pss as f64;
         (self.connect.opened > 0 && self.own.memory_after.pss > 0).then(|| grown / self.connect.opened as f64)
+    }
+
+    /// Leaves what a table needs: percentiles instead of every value, no series, no streams. Cannot be merged any more.
+    pub fn trim(&mut self) {
+        self.latency.values.clear();
+        self.admission.values.clear();
+        self.series.clear();
+        self.streams.clear();
     }
 
     /// Nothing lost, doubled, reordered or corrupt, nobody refused or closed.

@@ -13,11 +13,11 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let mut runs = Vec::new();
     for round in 1..=bench.pick(5, 1) {
         let server = bench.start(1, &[])?;
-        bench.run_on(&server, "--clients 100 --idle-only --warmup 0 --duration 0.1")?;
-        let report = bench.run_on(&server, &format!("--clients {clients} --idle-only --warmup 0 --duration 0.1"))?;
+        bench.run_on(&server, "--clients 100 --scenario idle --warmup 0 --duration 0.1")?;
+        let report = bench.run_on(&server, &format!("--clients {clients} --scenario idle --warmup 0 --duration 0.1"))?;
         runs.push((format!("round {round}"), report));
     }
-    let values = runs.iter().map(|(_, report)| Some(report.server?.admission_ns / 1000.0));
+    let values = runs.iter().map(|(_, report)| Some(report.server_ns_per_admission()? / 1000.0));
     let us = median(values.collect::<Option<_>>().context("no processor time")?);
     Ok(Figure {
         key: "d-admission".to_owned(),

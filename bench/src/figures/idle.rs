@@ -1,7 +1,7 @@
 //! What connections cost that do nothing.
 
 use anyhow::{Context, Result, ensure};
-use loadgen::Report;
+use loadgen::Outcome;
 
 use super::Bench;
 use crate::process::Server;
@@ -12,23 +12,23 @@ const CPU_SHARE_MAX: f64 = 0.01;
 
 /// Memory per connection with one subscription, 15,000 of them, one shard.
 pub(crate) fn memory_of_fifteen_thousand(bench: &Bench) -> Result<Figure> {
-    memory(bench, "f-memory-15000", bench.pick(15_000, 50), 1, 1)
+    memory(bench, "f-memory-15000", bench.pick(15_000, 50), 1)
 }
 
 /// The same with 100,000, seven shards of at most 20,000 descriptors each, all on whatever core is free.
 pub(crate) fn memory_of_a_hundred_thousand(bench: &Bench) -> Result<Figure> {
-    memory(bench, "f-memory-100000", bench.pick(100_000, 200), 7, bench.pick(6, 2))
+    memory(bench, "f-memory-100000", bench.pick(100_000, 200), 7)
 }
 
-fn memory(bench: &Bench, key: &str, clients: u32, shards: u32, processes: u32) -> Result<Figure> {
+fn memory(bench: &Bench, key: &str, clients: u32, shards: u32) -> Result<Figure> {
     let server = bench.start(shards, &[])?;
     warm(bench, &server)?;
-    let arguments = format!("--clients {clients} --processes {processes} --idle-only --warmup 1 --duration 2");
+    let arguments = format!("--clients {clients} --scenario idle --warmup 1 --duration 2");
     let report = bench.run_on(&server, &arguments)?;
-    let used = report.server.context("no memory was measured")?;
+    let used = report.server.clone().context("no memory was measured")?;
     let per_client = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(clients);
-    let pss = per_client(used.memory_after.pss_bytes, used.memory_before.pss_bytes);
-    let anonymous = per_client(used.memory_after.anonymous_bytes, used.memory_before.anonymous_bytes);
+    let pss = per_client(used.memory_after.pss, used.memory_before.pss);
+    let anonymous = per_client(used.memory_after.anonymous, used.memory_before.anonymous);
     Ok(Figure {
         key: key.to_owned(),
         what: format!("user memory per idle connection with one subscription, {clients} connections, {shards} shards"),
@@ -49,16 +49,17 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let server = bench.start(1, &[])?;
     warm(bench, &server)?;
     // Two seconds of warm-up: the connections' first minute has no special cost, but the last admissions do.
-    let report = bench.run_on(&server, &format!("--clients {clients} --idle-only --warmup 2 --duration {seconds}"))?;
+    let report = bench.run_on(&server, &format!("--clients {clients} --scenario idle --warmup 2 --duration {seconds}"))?;
     judge_idle(clients, seconds, report)
 }
 
-fn judge_idle(clients: u64, seconds: u64, report: Report) -> Result<Figure> {
-    let pinged = report.pings as f64 / clients as f64;
+fn judge_idle(clients: u64, seconds: u64, report: Outcome) -> Result<Figure> {
+    let pinged = report.traffic.pings as f64 / clients as f64;
     // The first comes 25 s after the upgrade; the last may be due just when the measurement ends.
     let pings_min = clients * (seconds / 25).saturating_sub(1);
-    ensure!(report.pings >= pings_min, "only {} pings came to {clients} clients", report.pings);
-    let share = report.server.context("no processor time")?.cpu_share;
+    ensure!(report.traffic.pings >= pings_min, "only {} pings came to {clients} clients", report.traffic.pings);
+    let used = report.server.as_ref().context("no processor time")?;
+    let share = used.cpu_ns as f64 / 1e9 / report.seconds;
     Ok(Figure {
         key: "g-idle".to_owned(),
         what: format!("processor time of {clients} idle connections, pinged every 25 s"),
@@ -73,6 +74,6 @@ fn judge_idle(clients: u64, seconds: u64, report: Report) -> Result<Figure> {
 /// What is there once, whoever connects, is no cost of a connection: code pages, pools, first allocations.
 fn warm(bench: &Bench, server: &Server) -> Result<()> {
     let clients = bench.pick(100, 20);
-    bench.run_on(server, &format!("--clients {clients} --idle-only --warmup 0 --duration 0.2"))?;
+    bench.run_on(server, &format!("--clients {clients} --scenario idle --warmup 0 --duration 0.2"))?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::message::message_ns;
+use super::message::{message_ns, sends_per_message};
 use super::{Bench, client_remark};
 use crate::results::Figure;
 
@@ -13,7 +13,7 @@ pub(crate) fn bursts(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
     let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
     let report = bench.run(&format!("--clients {clients} --payload 128 --burst 10 --outstanding 1 {timing}"))?;
-    let (per_second, p99_ms) = (report.delivered_per_second, report.latency.p99_us / 1000.0);
+    let (per_second, p99_ms) = (report.delivered_per_second(), report.latency.p99 as f64 / 1e6);
     let us = message_ns(&report)? / 1000.0;
     let runs = vec![("bursts of ten".to_owned(), report)];
     Ok(Figure {
@@ -34,7 +34,7 @@ pub(crate) fn saturation(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
     let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
     let report = bench.run(&format!("--clients {clients} --payload 128 --outstanding 4 {timing}"))?;
-    let (per_second, p99_ms) = (report.delivered_per_second, report.latency.p99_us / 1000.0);
+    let (per_second, p99_ms) = (report.delivered_per_second(), report.latency.p99 as f64 / 1e6);
     let us = message_ns(&report)? / 1000.0;
     let runs = vec![("four outstanding".to_owned(), report)];
     Ok(Figure {
@@ -57,7 +57,7 @@ pub(crate) fn overload(bench: &Bench) -> Result<Figure> {
     let mut sends = Vec::new();
     for rate in bench.pick(&[25, 50, 100, 200, 400][..], &[100, 1000][..]) {
         let report = bench.run(&format!("--clients {clients} --payload 128 --rate {rate} {timing}"))?;
-        sends.push(report.sends_per_message.context("the broker shows no sends")?);
+        sends.push(sends_per_message(&report).context("the broker shows no sends")?);
         runs.push((format!("{rate}/s"), report));
     }
     let falls = sends.windows(2).all(|pair| pair[1] <= pair[0] + 0.01);

@@ -1,7 +1,7 @@
 //! Processor time per delivered message, against the kernel's floor in the same run.
 
 use anyhow::{Context, Result};
-use loadgen::Report;
+use loadgen::Outcome;
 
 use super::{Bench, client_remark, median};
 use crate::floor::{self, Timing};
@@ -28,7 +28,7 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let each = format!("floor {}; broker {} ns", rounded(&floors), rounded(&brokers));
     let (floor, broker) = (median(floors), median(brokers));
     let ratio = broker / floor;
-    let sends = runs.iter().filter_map(|(_, report)| report.sends_per_message).fold(1.0, f64::min);
+    let sends = runs.iter().filter_map(|(_, outcome)| sends_per_message(outcome)).fold(1.0, f64::min);
     let mut remarks = client_remark(&runs);
     remarks.push(format!("at least {sends:.3} sends per message; medians of alternating runs: {each}"));
     remarks.push(
@@ -51,6 +51,12 @@ fn rounded(nanos: &[f64]) -> String {
 }
 
 /// Processor time per delivered message, in nanoseconds.
-pub(crate) fn message_ns(report: &Report) -> Result<f64> {
-    report.server.and_then(|server| server.message_ns).context("nothing was delivered")
+pub(crate) fn message_ns(outcome: &Outcome) -> Result<f64> {
+    outcome.server_ns_per_message().context("nothing was delivered")
+}
+
+/// Sends per message that the broker sent to one subscriber.
+pub(crate) fn sends_per_message(outcome: &Outcome) -> Option<f64> {
+    let server = outcome.server.as_ref()?;
+    Some(server.sends? as f64 / server.messages.filter(|messages| *messages > 0)? as f64)
 }

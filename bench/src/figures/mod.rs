@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use loadgen::Report;
+use loadgen::Outcome;
 
 use crate::machine::Machine;
 use crate::process::{self, Cores, Server, run_client};
@@ -69,12 +69,12 @@ impl Bench {
     }
 
     /// One run on a broker of its own, with one shard.
-    pub(crate) fn run(&self, arguments: &str) -> Result<Report> {
+    pub(crate) fn run(&self, arguments: &str) -> Result<Outcome> {
         self.run_on(&self.start(1, &[])?, arguments)
     }
 
     /// One run on this broker.
-    pub(crate) fn run_on(&self, server: &Server, arguments: &str) -> Result<Report> {
+    pub(crate) fn run_on(&self, server: &Server, arguments: &str) -> Result<Outcome> {
         println!("\n> {arguments}");
         run_client(server, self.cores.client, &arguments.split_whitespace().collect::<Vec<_>>())
     }
@@ -126,11 +126,11 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// A remark when the client, not the server, was the limit of some run.
-pub(crate) fn client_remark(runs: &[(String, Report)]) -> Vec<String> {
+pub(crate) fn client_remark(runs: &[(String, Outcome)]) -> Vec<String> {
     let saturated: Vec<_> =
-        runs.iter().filter(|(_, report)| report.client_was_the_bottleneck).map(|(name, _)| &name[..]).collect();
+        runs.iter().filter(|(_, report)| !report.invalid.is_empty()).map(|(name, _)| &name[..]).collect();
     if saturated.is_empty() {
-        let busiest = runs.iter().map(|(_, report)| report.client_cpu_share).fold(0.0, f64::max);
+        let busiest = runs.iter().map(|(_, report)| report.own.cpu_share).fold(0.0, f64::max);
         return vec![format!("the client used {:.0} % of its core at most", busiest * 100.0)];
     }
     vec![format!("client was the bottleneck in: {}", saturated.join(", "))]
