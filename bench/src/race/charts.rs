@@ -1,0 +1,146 @@
+//! The plots of a race: bars and lines of the tables' figures, each an SVG file of its own.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use loadgen::plot::{Axis, Bar, BarChart, Line, LineChart, Unit};
+
+use super::plan::{CROWDS, Row};
+use super::record::Race;
+use super::summary::{Column, Figure, columns};
+
+/// A plot beside the race.
+#[derive(Clone, Debug)]
+pub(super) struct Chart {
+    pub(super) row: Row,
+    pub(super) title: &'static str,
+    pub(super) file: &'static str,
+    /// Belongs into a short presentation.
+    pub(super) main: bool,
+}
+
+type Draw = fn(&Race, &str) -> Option<String>;
+
+const CHARTS: [(Chart, Draw); 6] = [
+    (chart(Row::Saturation, "Delivered messages per second, 5,000 subscribers", "race-delivered.svg", true), delivered),
+    (chart(Row::Cpu, "Processor time per message over subscribers", "race-cpu.svg", true), cpu),
+    (chart(Row::Latency, "Latency at 70 % of the least capacity", "race-latency.svg", true), latency),
+    (chart(Row::Crowd, "User memory per idle connection", "race-memory.svg", true), memory),
+    (chart(Row::Crowd, "Processor time per admitted connection", "race-admission.svg", false), admission),
+    (chart(Row::Topics, "Processor time per message, 10,000 topics", "race-topics.svg", false), topics),
+];
+
+const fn chart(row: Row, title: &'static str, file: &'static str, main: bool) -> Chart {
+    Chart { row, title, file, main }
+}
+
+/// Draws what there are figures for.
+pub(super) fn write_all(race: &Race, folder: &Path) -> Result<Vec<Chart>> {
+    fs::create_dir_all(folder)?;
+    let mut drawn = Vec::new();
+    for (chart, draw) in CHARTS {
+        if let Some(svg) = draw(race, chart.title) {
+            let path = folder.join(chart.file);
+            fs::write(&path, svg).with_context(|| format!("writing {}", path.display()))?;
+            drawn.push(chart);
+        }
+    }
+    Ok(drawn)
+}
+
+fn delivered(race: &Race, title: &str) -> Option<String> {
+    let columns = columns(Row::Saturation);
+    let series = [("4 outstanding", &columns[0]), ("64 outstanding", &columns[3])];
+    bars(race, title, Axis::linear("messages per second"), &series)
+}
+
+fn latency(race: &Race, title: &str) -> Option<String> {
+    let columns = columns(Row::Latency);
+    let series = [("p50", &columns[4]), ("p99", &columns[5]), ("p99.9", &columns[6])];
+    bars(race, title, Axis::log("").unit(Unit::Time), &series)
+}
+
+fn memory(race: &Race, title: &str) -> Option<String> {
+    let columns = columns(Row::Crowd);
+    bars(race, title, Axis::log("").unit(Unit::Bytes), &[("memory", &columns[0])])
+}
+
+fn admission(race: &Race, title: &str) -> Option<String> {
+    let columns = columns(Row::Crowd);
+    bars(race, title, Axis::linear("").unit(Unit::Time), &[("processor time", &columns[2])])
+}
+
+fn topics(race: &Race, title: &str) -> Option<String> {
+    let columns = columns(Row::Topics);
+    bars(race, title, Axis::linear("").unit(Unit::Time), &[("processor time", &columns[1])])
+}
+
+/// A group of bars for every peer that has a figure, a bar for every series.
+fn bars(race: &Race, title: &str, axis: Axis, series: &[(&str, &Column)]) -> Option<String> {
+    let figures = |column: &Column| -> Vec<Option<Figure>> {
+        race.contestants.iter().map(|peer| column.figure(race, &peer.name)).collect()
+    };
+    let series: Vec<_> = series.iter().map(|(name, column)| (*name, figures(column))).collect();
+    let shown: Vec<_> =
+        (0..race.contestants.len()).filter(|at| series.iter().any(|(_, figures)| figures[*at].is_some())).collect();
+    if shown.is_empty() {
+        return None;
+    }
+    let chart = BarChart::new(title, axis).groups(shown.iter().map(|at| race.contestants[*at].title.as_str()));
+    let chart = chart.describe("Whiskers: the least and the most of several runs.");
+    let chart = series.iter().fold(chart, |chart, (name, figures)| {
+        let bar = |figure: &Figure| Bar::new(figure.median).spread(figure.least, figure.most);
+        chart.series(name, shown.iter().map(|at| figures[*at].as_ref().map(bar)).collect())
+    });
+    Some(chart.svg())
+}
+
+fn cpu(race: &Race, title: &str) -> Option<String> {
+    let columns = columns(Row::Cpu);
+    let (x, y) = (Axis::log("subscribers"), Axis::linear("").unit(Unit::Time));
+    let mut chart = LineChart::new(title, x, y).describe("Shaded: the least and the most of several runs.");
+    let mut any = false;
+    for peer in &race.contestants {
+        let figures = CROWDS.iter().zip(&columns);
+        let figures: Vec<_> = figures
+            .filter_map(|(clients, column)| Some((f64::from(*clients), column.figure(race, &peer.name)?)))
+            .collect();
+        if !figures.is_empty() {
+            any = true;
+            let line = Line::new(&peer.title, figures.iter().map(|(x, figure)| (*x, figure.median)).collect());
+            let spread = figures.iter().map(|(x, figure)| (*x, figure.least, figure.most)).collect();
+            chart = chart.line(line.marked().spread(spread));
+        }
+    }
+    any.then(|| chart.svg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::race::record::tests::{delivering, race, run};
+    use crate::race::summary::tests::contestant;
+
+    #[test]
+    fn what_was_measured_is_drawn() {
+        let folder = std::env::temp_dir().join(format!("ringyard-race-charts-{}", std::process::id()));
+        let mut race = race();
+        race.contestants.push(contestant("a"));
+        race.runs.push(run("a", Row::Saturation, "saturation-4", 1, delivering(1234)));
+        let drawn = write_all(&race, &folder).unwrap();
+        assert_eq!(drawn.len(), 1);
+        let svg = fs::read_to_string(folder.join(drawn[0].file)).unwrap();
+        assert!(svg.contains("<svg") && svg.contains("64 outstanding"));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn charts_are_of_their_rows_columns() {
+        let (saturation, latency) = (columns(Row::Saturation), columns(Row::Latency));
+        assert_eq!((&saturation[0].key[..], &saturation[3].key[..]), ("saturation-4", "saturation-64"));
+        assert!(saturation[3].title.contains("delivered") && latency[4].title == "p50 at 70 %");
+        assert_eq!(columns(Row::Crowd)[2].title, "CPU per admission");
+        assert_eq!(columns(Row::Cpu)[3].key, format!("cpu-{}", CROWDS[3]));
+    }
+}
