@@ -95,8 +95,9 @@ impl<W: Write> Live<W> {
 
     fn end_of_bar(&mut self) {
         if let Some(bar) = self.bar.take() {
+            let opened = bar.position();
             bar.finish_and_clear();
-            let (opened, asked) = (figures::count(bar.position()), figures::count(self.asked));
+            let (opened, asked) = (figures::count(opened), figures::count(self.asked));
             self.line(&format!(
                 "{opened} of {asked} clients subscribed after {}",
                 figures::time(bar.elapsed().as_nanos() as f64)

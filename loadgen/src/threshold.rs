@@ -191,7 +191,7 @@ impl Figure {
         match self {
             Self::Percentile(percent) => {
                 let known = &outcome.latency;
-                latency(known, known.histogram().value_at_quantile(percent / 100.0) as f64)
+                latency(known, crate::outcome::percentile(&known.histogram(), percent) as f64)
             }
             Self::Named(at) => FIGURES[at].3(outcome),
         }
@@ -306,7 +306,7 @@ mod tests {
     fn limits_are_compared_in_their_units() {
         assert_eq!(sentence("p99>50ms").unwrap(), "p99>50ms: p99 was 99.0 ms");
         assert_eq!(sentence("p50 > 60 ms"), None);
-        assert_eq!(sentence("p99.9 >= 99900us").unwrap(), "p99.9 >= 99900us: p99.9 was 100 ms");
+        assert_eq!(sentence("p99.9 >= 99900us").unwrap(), "p99.9 >= 99900us: p99.9 was 99.9 ms");
         assert_eq!(sentence("max>1s"), None);
         assert_eq!(sentence("delivered<100000"), None);
         assert_eq!(sentence("delivered<200k").unwrap(), "delivered<200k: delivered was 150,000");

@@ -3,15 +3,18 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
+//! | `html` | a page of its own, with plots |
 //!
-//! A figure that was not measured has no line. Text from outside is made fit for a terminal here.
+//! A figure that was not measured has no line. Text from outside is made fit for a terminal here; `html` escapes.
 
+mod html;
 mod table;
 
+pub use html::page;
 pub use table::table;
 
 use crate::figures::{bytes, count, number, of, percent, plain, seconds, time};
-use crate::outcome::{Latencies, Outcome};
+use crate::outcome::{Latencies, Outcome, percentile};
 use crate::verdict::{by_code, kinds};
 
 /// Reasons shown for each kind of error; the rest is in `--json`.
@@ -57,7 +60,7 @@ fn percentiles(latencies: &Latencies, percents: &[f64]) -> String {
     let histogram = latencies.histogram();
     let mut text = String::new();
     for percent in percents {
-        text += &format!("p{percent} {}   ", time(histogram.value_at_quantile(percent / 100.0) as f64));
+        text += &format!("p{percent} {}   ", time(percentile(&histogram, *percent) as f64));
     }
     text + &format!("max {}", time(latencies.max as f64))
 }

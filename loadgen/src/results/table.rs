@@ -50,7 +50,7 @@ mod tests {
                 "  measured   60.0 s",
                 "  delivered  90,000,000 messages, 1,499,500/s, 189 MiB/s, 1.48 per receive",
                 "  published  6,000 messages, 100/s, at p99 48.0 µs late",
-                "  latency    p50 1.46 ms   p90 2.62 ms   p99 8.44 ms   p99.9 137 ms   p99.99 265 ms   max 791 ms",
+                "  latency    p50 1.46 ms   p90 2.62 ms   p99 8.44 ms   p99.9 136 ms   p99.99 265 ms   max 791 ms",
                 "  server     CPU 488 ns per message, 73.1 % of a core",
                 "             0.933 sends per message",
                 "             memory 231 B per client",

@@ -1,0 +1,261 @@
+//! The result as one HTML page: no scripts, no network, plots inline, for phones and for dark rooms.
+//!
+//! Everything from outside (names, URLs, what a server said) goes through [`escape`]. The page forbids itself to load
+//! anything. Plots have their figures below them as tables, for who cannot see them.
+
+mod plots;
+
+use std::fmt::Write;
+
+use super::{errors, lines};
+use crate::figures::{bytes, count, number, plain, time};
+use crate::outcome::Outcome;
+use crate::plot::escape;
+use crate::verdict::{Verdict, kinds};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page. Judge the outcome first.
+#[must_use]
+pub fn page(outcome: &Outcome) -> String {
+    let run = &outcome.run;
+    let verdict = Verdict::of(outcome);
+    let title = plain(&format!("{}: {} clients", run.scenario, count(run.clients)));
+    let mut out = String::with_capacity(1 << 17);
+    out.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    out.push_str(
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
+    );
+    out.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
+    out.push_str("<meta name=\"color-scheme\" content=\"light dark\">\n");
+    put(&mut out, format_args!("<title>{} – {} – ringyard-loadgen</title>\n", escape(&title), verdict.word()));
+    put(
+        &mut out,
+        format_args!("<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>{}</h1>\n", escape(&title)),
+    );
+    put(&mut out, format_args!("<p class=\"sub\">{}</p>\n</header>\n", escape(&plain(&origin(outcome)))));
+    put_verdict(&mut out, &verdict);
+    put_tiles(&mut out, outcome);
+    put_errors(&mut out, outcome);
+    out.push_str(&plots::section(outcome));
+    put_lines(&mut out, outcome);
+    out.push_str("</main>\n</body>\n</html>\n");
+    out
+}
+
+fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = out.write_fmt(what);
+}
+
+/// `ws://... over raw, 2027-01-15 08:00 UTC, version 0.1.0`.
+fn origin(outcome: &Outcome) -> String {
+    let run = &outcome.run;
+    let protocol =
+        run.protocol.map_or(String::new(), |protocol| format!(" over {}", format!("{protocol:?}").to_lowercase()));
+    let mut text = format!("{}{protocol}", run.url);
+    if run.started_unix_ms > 0 {
+        text += &format!(" · {}", utc(run.started_unix_ms / 1000));
+    }
+    if !run.version.is_empty() {
+        text += &format!(" · ringyard-loadgen {}", run.version);
+    }
+    text
+}
+
+/// Seconds since 1970 as a date and a time.
+fn utc(seconds: u64) -> String {
+    // Days are counted in eras of 400 years that begin on the first of March, so that leap days come last.
+    let days = seconds / 86_400 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
+fn put_verdict(out: &mut String, verdict: &Verdict) {
+    let (class, sign, heading) = match verdict.word() {
+        "FAILED" => ("failed", "✕", "Failed"),
+        "INVALID" => ("invalid", "!", "Invalid: loadgen was the bottleneck"),
+        _ => ("valid", "✓", "Valid"),
+    };
+    put(
+        out,
+        format_args!(
+            "<section class=\"verdict {class}\" aria-label=\"Verdict\"><span class=\"sign\" aria-hidden=\"true\">{sign}</span>\
+         <div><h2>{heading}</h2>"
+        ),
+    );
+    let limit = verdict.invalid.iter().map(|why| {
+        if verdict.failed() { format!("Also invalid: loadgen was the bottleneck: {why}") } else { why.clone() }
+    });
+    let said: Vec<_> = verdict.failures.iter().cloned().chain(limit).chain(verdict.notes.iter().cloned()).collect();
+    match said.is_empty() {
+        true => out.push_str("<p>Nothing lost, doubled, reordered or corrupt; nobody refused or closed.</p>"),
+        false => {
+            out.push_str("<ul>");
+            said.iter().for_each(|said| put(out, format_args!("<li>{}</li>", escape(said))));
+            out.push_str("</ul>");
+        }
+    }
+    out.push_str("</div></section>\n");
+}
+
+fn put_tiles(out: &mut String, outcome: &Outcome) {
+    let latency = &outcome.latency;
+    let measured = |ns: u64| (latency.count > 0).then(|| time(ns as f64));
+    let tiles = [
+        ("delivered per second", (outcome.traffic.delivered > 0).then(|| number(outcome.delivered_per_second()))),
+        ("latency p50", measured(latency.p50)),
+        ("latency p99", measured(latency.p99)),
+        ("latency p99.9", measured(latency.p999)),
+        ("longest", measured(latency.max)),
+        ("server CPU per message", outcome.server_ns_per_message().map(time)),
+        ("server memory per client", outcome.server_bytes_per_connection().map(bytes)),
+        ("all connected after", (outcome.connect.opened > 0).then(|| crate::figures::seconds(outcome.connect.seconds))),
+    ];
+    out.push_str("<dl class=\"tiles\">\n");
+    for (name, value) in tiles {
+        if let Some(value) = value {
+            put(out, format_args!("<div><dt>{name}</dt><dd>{}</dd></div>\n", escape(&value)));
+        }
+    }
+    out.push_str("</dl>\n");
+}
+
+fn put_errors(out: &mut String, outcome: &Outcome) {
+    let said = errors(outcome);
+    if said.is_empty() {
+        return;
+    }
+    out.push_str("<section>\n<h2>Errors</h2>\n");
+    let kinds = kinds(&outcome.errors);
+    if !kinds.is_empty() {
+        out.push_str("<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Kind</th><th scope=\"col\" class=\"n\">Count</th><th scope=\"col\">What it is</th></tr></thead>\n<tbody>\n");
+        for kind in &kinds {
+            put(
+                out,
+                format_args!(
+                    "<tr><th scope=\"row\">{}</th><td class=\"n\">{}</td><td class=\"w\">{}",
+                    escape(kind.name),
+                    count(kind.count),
+                    escape(kind.meaning)
+                ),
+            );
+            if !kind.details.is_empty() {
+                put(out, format_args!("<br><small>{}</small>", escape(&super::reasons(&kind.details))));
+            }
+            out.push_str("</td></tr>\n");
+        }
+        out.push_str("</tbody>\n</table></div>\n");
+    }
+    // What is no error comes last.
+    said.iter().skip(kinds.len()).for_each(|line| put(out, format_args!("<p>{}</p>\n", escape(line))));
+    out.push_str("</section>\n");
+}
+
+fn put_lines(out: &mut String, outcome: &Outcome) {
+    out.push_str("<section>\n<h2>The run</h2>\n<dl class=\"facts\">\n");
+    for line in lines(outcome) {
+        put(out, format_args!("<dt>{}</dt>", escape(line.name)));
+        line.text.iter().for_each(|text| put(out, format_args!("<dd>{}</dd>", escape(text))));
+        out.push('\n');
+    }
+    out.push_str("</dl>\n</section>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    /// Elements are closed in order; void ones and the doctype aside.
+    fn assert_whole(html: &str) {
+        let mut open = Vec::new();
+        for tag in html.split('<').skip(1) {
+            let name: String = tag.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect();
+            let inside = tag.split('>').next().unwrap();
+            if tag.starts_with('!') || ["meta", "br"].contains(&name.as_str()) || inside.ends_with('/') {
+                continue;
+            }
+            match tag.starts_with('/') {
+                true => {
+                    assert_eq!(open.pop().as_deref(), Some(name.as_str()), "before {:?}", &html[html.len().min(9)..9])
+                }
+                false => open.push(name),
+            }
+        }
+        assert!(open.is_empty(), "{open:?}");
+    }
+
+    #[test]
+    fn a_page_is_whole_and_refers_to_nothing_outside() {
+        for outcome in [sample::good(), sample::bad(), Outcome::default()] {
+            let html = page(&outcome);
+            assert_whole(&html);
+            for outside in ["<script", "href", "src=", "url(", "@import", "<link", "<iframe", "<img", "onload"] {
+                assert!(!html.contains(outside), "{outside}");
+            }
+            let addresses = html.replace("http://www.w3.org/2000/svg", "").replace(&escape(&outcome.run.url), "");
+            assert!(!addresses.contains("://") || outcome.run.url.is_empty());
+            assert!(!html.contains("NaN") && !html.contains("inf\""), "a figure that is none");
+        }
+    }
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        const EVIL: &str = "<b>\"'&\x1b";
+        let mut outcome = sample::bad();
+        let run = &mut outcome.run;
+        for text in
+            [&mut run.scenario, &mut run.url, &mut run.payload, &mut run.pacing, &mut run.version, &mut run.machine]
+        {
+            *text = EVIL.into();
+        }
+        outcome.invalid = vec![EVIL.into()];
+        outcome.crossed = vec![EVIL.into()];
+        outcome.errors.refused.insert(EVIL.into(), 1);
+        outcome.errors.broken.insert(EVIL.into(), 1);
+        outcome.errors.publishers.insert(EVIL.into(), 1);
+        let html = page(&outcome);
+        assert_whole(&html);
+        assert!(!html.contains("<b>") && !html.contains("<script") && !html.contains('\x1b'));
+        assert!(html.contains("&lt;b&gt;&quot;&#39;&amp;"));
+    }
+
+    #[test]
+    fn the_verdict_is_said_in_words() {
+        assert!(page(&sample::good()).contains("<h2>Valid</h2>"));
+        let bad = page(&sample::bad());
+        assert!(bad.contains("<h2>Failed</h2>") && bad.contains("1,204 lost") && bad.contains("Also invalid"));
+        assert!(bad.contains("503 Service Unavailable"));
+        let mut busy = sample::good();
+        busy.invalid = vec!["worker 1 was busy".into()];
+        assert!(page(&busy).contains("<h2>Invalid: loadgen was the bottleneck</h2><ul><li>worker 1 was busy</li>"));
+    }
+
+    #[test]
+    fn dates_are_right() {
+        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
+        assert_eq!(utc(951_782_399), "2000-02-28 23:59 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(utc(1_800_000_000), "2027-01-15 08:00 UTC");
+    }
+
+    #[test]
+    #[ignore = "writes pages for people to look at"]
+    fn write_pages() {
+        let folder = std::env::temp_dir().join("ringyard-loadgen-pages");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut busy = sample::good();
+        busy.invalid = vec!["worker 1 used 99 % of its core".into()];
+        for (name, outcome) in [("good", sample::good()), ("bad", sample::bad()), ("invalid", busy)] {
+            std::fs::write(folder.join(format!("{name}.html")), page(&outcome)).unwrap();
+        }
+    }
+}
