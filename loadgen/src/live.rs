@@ -141,7 +141,7 @@ fn eta(seconds: u64) -> String {
 
 fn heading(server: bool) -> String {
     let mut text = format!(
-        "{:>6} {:<8}{:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>7}",
+        "{:>8} {:<8}{:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>7}",
         "time", "phase", "clients", "delivered/s", "published/s", "p50", "p99", "p99.9", "max", "own CPU"
     );
     if server {
@@ -156,7 +156,7 @@ fn row(second: &Second, errors: &Errors, server: bool, server_bytes_per_client: 
     let time = |ns: u64| if latency.count > 0 { figures::time(ns as f64) } else { "–".into() };
     let share = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.0} %", share * 100.0));
     let mut text = format!(
-        "{:>4.0} s {:<8}{:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>7}",
+        "{:>6.1} s {:<8}{:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>7}",
         second.at,
         second.phase.name(),
         figures::count(second.clients),
@@ -245,9 +245,9 @@ mod tests {
         assert_eq!(
             said(live),
             [
-                "  time phase      clients  delivered/s  published/s      p50      p99    p99.9      max own CPU  server per client",
-                "  12 s measure     10,000    1,000,000          100  1.20 ms  3.40 ms  7.00 ms  12.0 ms    44 %    91 %      231 B",
-                "  12 s measure     10,000    1,000,000          100        –        –        –        –    44 %    91 %          –  ! 12 lost, 3 refused",
+                "    time phase      clients  delivered/s  published/s      p50      p99    p99.9      max own CPU  server per client",
+                "  12.0 s measure     10,000    1,000,000          100  1.20 ms  3.40 ms  7.00 ms  12.0 ms    44 %    91 %      231 B",
+                "  12.0 s measure     10,000    1,000,000          100        –        –        –        –    44 %    91 %          –  ! 12 lost, 3 refused",
             ]
         );
     }
