@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `figures` | the figures the broker must reach, one file each kind, measured and judged |
 //! | `withstand` | abusive clients beside well-behaved ones, and proof that nobody else was harmed |
+//! | `race` | the broker against its peers: the same work, in turn |
+//! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
 //! | `broadcaster` | a peer of ours for the race: what one writes oneself with tokio and tungstenite |
 //! | `floor` | a broadcaster that does nothing but send: the least that any broker pays the kernel |
 //! | `process` | servers and clients as child processes, each on its own core |
@@ -18,7 +20,9 @@ mod figures;
 mod floor;
 mod machine;
 mod process;
+mod race;
 mod results;
+mod scale;
 mod withstand;
 
 use std::process::ExitCode;
@@ -41,6 +45,10 @@ enum What {
     Figures(figures::Options),
     /// Abusive clients beside well-behaved ones: nobody else is harmed, and everything goes back to the start.
     Withstand(withstand::Options),
+    /// The broker against every peer that is installed.
+    Race(race::Options),
+    /// As many subscribers as this machine holds, and one broadcast to all of them.
+    Scale(scale::Options),
     /// The load generator.
     #[command(hide = true)]
     Client(Client),
@@ -53,10 +61,10 @@ enum What {
 }
 
 #[derive(Args)]
-#[command(args_override_self = true)]
 struct Client {
-    #[command(flatten)]
-    options: loadgen::Options,
+    /// As `ringyard-loadgen` takes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +72,11 @@ fn main() -> ExitCode {
         What::Floor(options) => floor::run(&options),
         What::Figures(options) => figures::run(&options),
         What::Withstand(options) => withstand::run(&options),
-        What::Client(client) => loadgen::run(&client.options).map(|report| report.errors.none()),
+        What::Race(options) => race::run(&options),
+        What::Scale(options) => scale::run(&options),
+        What::Client(client) => {
+            return loadgen::command::execute(["loadgen".to_owned()].into_iter().chain(client.arguments).collect());
+        }
         What::FloorServer(options) => floor::serve(&options).map(|()| true),
         What::Broadcaster(options) => broadcaster::serve(&options).map(|()| true),
     };

@@ -1,0 +1,264 @@
+//! `bench scale`: how many live subscribers one broker process holds on this machine, which runs the clients too, and what
+//! a broadcast to all of them takes.
+//!
+//! One broker, as many shards as its descriptors demand (a ring's table holds as many as a process may open), and one
+//! load generator with as many rings. All subscribe to one topic; a few messages are published, so far apart that each
+//! is with everybody before the next. A sample of the clients looks at every frame, the others count every byte: a
+//! row without errors means that every client got every message.
+//!
+//! Both sides share the cores: that is the point. Where `net.ipv4.tcp_mem` is too small it is raised, if that is
+//! allowed, and put back.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use loadgen::Outcome;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use crate::process::{self, Server, run_client};
+use crate::results::describe;
+
+/// Clients of one shard: its table holds 19,900, and the kernel deals connections to listeners unevenly.
+const CLIENTS_PER_SHARD: u64 = 19_000;
+const PAYLOAD: u32 = 128;
+const TCP_MEM: &str = "/proc/sys/net/ipv4/tcp_mem";
+
+/// `bench scale`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Subscribers, one row each.
+    #[arg(long, value_delimiter = ',', default_value = "100000,250000,500000,1000000")]
+    clients: Vec<u64>,
+    /// Minutes of a message every ten seconds, after the broadcasts.
+    #[arg(long, default_value_t = 0)]
+    soak: u64,
+    /// Seconds between two broadcasts [default: five, more with more than 150,000 clients].
+    #[arg(long)]
+    apart: Option<f64>,
+    /// A few hundred clients: shows that it works, keeps nothing.
+    #[arg(long)]
+    quick: bool,
+    /// The broker [default: `ringyard` beside this program].
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// Where results are kept.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
+    results: PathBuf,
+}
+
+/// One number of clients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    machine: Machine,
+    clients: u64,
+    shards: u64,
+    /// Of the whole run, or of the soak.
+    soak_minutes: u64,
+    outcome: Outcome,
+}
+
+/// True when nobody missed anything.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let broker = process::broker(options.broker.as_deref())?;
+    let clients = if options.quick { vec![300] } else { options.clients.clone() };
+    ensure!(clients.iter().all(|clients| *clients > 0), "--clients must be at least 1");
+    let _raised = TcpMemory::raise(clients.iter().copied().max().unwrap_or(0));
+    let machine = Machine::this();
+    for clients in clients {
+        let row = measure(options, &broker, &machine, clients, 0)?;
+        println!("\n{}", line(&row));
+        keep(options, &row)?;
+        if options.soak > 0 {
+            let row = measure(options, &broker, &machine, clients, options.soak)?;
+            println!("\n{}", line(&row));
+            keep(options, &row)?;
+        }
+    }
+    Ok(true)
+}
+
+fn measure(options: &Options, broker: &Path, machine: &Machine, clients: u64, soak_minutes: u64) -> Result<Row> {
+    let shards = clients.div_ceil(CLIENTS_PER_SHARD);
+    let arguments = ["--listen", "127.0.0.1:0", "--shards", &shards.to_string(), "--ping-interval", "3600s"];
+    let server = Server::start(broker, None, &arguments)?;
+    // What is there once, whoever connects, is no cost of a connection.
+    let warm = "--clients 200 --scenario idle --warmup 0 --duration 0.2";
+    run_client(&server, None, &warm.split(' ').collect::<Vec<_>>())?;
+    let apart = options.apart.unwrap_or(if options.quick { 0.3 } else { (clients as f64 / 30_000.0).max(5.0) });
+    let (apart, duration) = if soak_minutes > 0 { (10.0, soak_minutes as f64 * 60.0) } else { (apart, 2.0 * apart) };
+    let arguments = format!(
+        "--clients {clients} --payload {PAYLOAD} --rate {} --warmup 0 --duration {duration} --heartbeat 0 \
+         --connect-timeout 300 --drain-timeout 60",
+        1.0 / apart
+    );
+    println!("\n> {shards} shards; {arguments}");
+    let outcome = run_client(&server, None, &arguments.split_whitespace().collect::<Vec<_>>())?;
+    Ok(Row { machine: machine.clone(), clients, shards, soak_minutes, outcome })
+}
+
+// ---- what was found
+
+/// Bytes per client, of a memory that grew.
+fn grown(after: u64, before: u64, clients: u64) -> f64 {
+    (after as f64 - before as f64) / clients as f64
+}
+
+struct Figures {
+    connect_s: f64,
+    broadcast_first_ms: f64,
+    broadcast_last_s: f64,
+    p99_s: f64,
+    broker_bytes: f64,
+    loadgen_bytes: f64,
+    kernel_bytes: f64,
+    admission_us: f64,
+    broker_us: f64,
+    loadgen_us: f64,
+}
+
+fn figures(row: &Row) -> Figures {
+    let outcome = &row.outcome;
+    let server = outcome.server.clone().unwrap_or_default();
+    let own = &outcome.own;
+    let kernel = |memory: loadgen::outcome::Memory| memory.slab + memory.tcp;
+    Figures {
+        connect_s: outcome.connect.seconds,
+        broadcast_first_ms: outcome.traffic.last_first_ns as f64 / 1e6,
+        broadcast_last_s: outcome.traffic.last_last_ns as f64 / 1e9,
+        p99_s: outcome.latency.p99 as f64 / 1e9,
+        broker_bytes: grown(server.memory_connected.pss, server.memory_before.pss, row.clients),
+        loadgen_bytes: grown(own.memory_after.anonymous, own.memory_before.anonymous, row.clients),
+        kernel_bytes: grown(kernel(server.memory_connected), kernel(server.memory_before), row.clients),
+        admission_us: outcome.server_ns_per_admission().unwrap_or(0.0) / 1000.0,
+        broker_us: outcome.server_ns_per_message().unwrap_or(0.0) / 1000.0,
+        loadgen_us: outcome.own_ns_per_message() / 1000.0,
+    }
+}
+
+fn line(row: &Row) -> String {
+    let found = figures(row);
+    format!(
+        "{} clients on {} shards: connected in {:.1} s ({:.1} us of the broker's time each); the last broadcast reached \
+         its first client after {:.1} ms, all of them after {:.2} s (p99 {:.2} s); per client {:.0} B of the broker's \
+         memory, {:.0} B of loadgen's, {:.0} B of the kernel's for both ends; per message {:.1} us of the broker's time, \
+         {:.1} us of loadgen's; {} delivered, {} lost",
+        row.clients,
+        row.shards,
+        found.connect_s,
+        found.admission_us,
+        found.broadcast_first_ms,
+        found.broadcast_last_s,
+        found.p99_s,
+        found.broker_bytes,
+        found.loadgen_bytes,
+        found.kernel_bytes,
+        found.broker_us,
+        found.loadgen_us,
+        row.outcome.traffic.delivered_total,
+        row.outcome.errors.lost,
+    )
+}
+
+fn keep(options: &Options, row: &Row) -> Result<()> {
+    if options.quick {
+        return Ok(());
+    }
+    fs::create_dir_all(options.results.join("scale"))?;
+    let soak = if row.soak_minutes > 0 { format!("-soak-{}m", row.soak_minutes) } else { String::new() };
+    let path = options.results.join("scale").join(format!("{:07}{soak}.json", row.clients));
+    let mut kept = row.clone();
+    kept.outcome.trim();
+    fs::write(&path, serde_json::to_string_pretty(&kept)? + "\n")
+        .with_context(|| format!("writing {}", path.display()))?;
+    write_page(&options.results)
+}
+
+/// Makes `SCALE.md` of the newest run of each number of clients.
+fn write_page(results: &Path) -> Result<()> {
+    let mut paths: Vec<_> =
+        fs::read_dir(results.join("scale"))?.map(|entry| anyhow::Ok(entry?.path())).collect::<Result<_>>()?;
+    paths.sort();
+    let mut rows: Vec<Row> = Vec::new();
+    for path in paths {
+        rows.push(serde_json::from_str(&fs::read_to_string(&path)?).with_context(|| path.display().to_string())?);
+    }
+    let mut page = String::from(
+        "# Scale\n\nMade by `cargo run --release -p bench --bin bench -- scale`: live WebSocket subscribers of one topic in one \
+         broker process, on a machine that runs the clients too; 128-byte messages, each with everybody before the next. \
+         Every client got every message: a sample looked at every frame, the others counted every byte. Raw data: the \
+         folder `scale` beside this page.\n\n\
+         | clients | connected in | broker's time per client | broadcast: first | all | p99 | broker's memory per client | \
+         loadgen's | kernel's, both ends | broker's time per message | loadgen's |\n\
+         | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for row in &rows {
+        let found = figures(row);
+        let soak = if row.soak_minutes > 0 { format!(" ({} minutes)", row.soak_minutes) } else { String::new() };
+        writeln!(
+            page,
+            "| {}{soak} | {:.1} s | {:.1} us | {:.1} ms | {:.2} s | {:.2} s | {:.0} B | {:.0} B | {:.0} B | {:.1} us | {:.1} us |",
+            row.clients,
+            found.connect_s,
+            found.admission_us,
+            found.broadcast_first_ms,
+            found.broadcast_last_s,
+            found.p99_s,
+            found.broker_bytes,
+            found.loadgen_bytes,
+            found.kernel_bytes,
+            found.broker_us,
+            found.loadgen_us,
+        )?;
+    }
+    page += "\n## Machine\n\n";
+    let mut machines: Vec<_> = rows.iter().map(|row| describe(&row.machine)).collect();
+    machines.dedup();
+    for machine in machines {
+        writeln!(page, "- {machine}")?;
+    }
+    fs::write(results.join("SCALE.md"), page)?;
+    Ok(())
+}
+
+// ---- the kernel's limit
+
+/// `net.ipv4.tcp_mem`, raised for the run's time.
+struct TcpMemory {
+    before: String,
+}
+
+impl TcpMemory {
+    /// Raises it if so many clients, both ends here, may want more.
+    fn raise(clients: u64) -> Option<Self> {
+        let before = fs::read_to_string(TCP_MEM).ok()?;
+        let most: u64 = before.split_whitespace().last()?.parse().ok()?;
+        let wanted = clients * 2;
+        if wanted <= most {
+            return None;
+        }
+        let raised = format!("{} {} {}", wanted, wanted * 3 / 2, wanted * 2);
+        match fs::write(TCP_MEM, &raised) {
+            Ok(()) => {
+                println!("net.ipv4.tcp_mem raised to {raised} pages, until this is over");
+                Some(Self { before })
+            }
+            Err(error) => {
+                println!("net.ipv4.tcp_mem may be too small ({}): {error}", before.trim());
+                std::thread::sleep(Duration::from_secs(1));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for TcpMemory {
+    fn drop(&mut self) {
+        // Should that fail, the larger limit stays until the next boot and harms nobody.
+        drop(fs::write(TCP_MEM, self.before.trim()));
+    }
+}
