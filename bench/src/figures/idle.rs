@@ -21,14 +21,7 @@ pub(crate) fn memory_of_a_hundred_thousand(bench: &Bench) -> Result<Figure> {
 }
 
 fn memory(bench: &Bench, key: &str, clients: u32, shards: u32) -> Result<Figure> {
-    let server = bench.start(shards, &[])?;
-    warm(bench, &server)?;
-    let arguments = format!("--clients {clients} --scenario idle --warmup 1 --duration 2");
-    let report = bench.run_on(&server, &arguments)?;
-    let used = report.server.clone().context("no memory was measured")?;
-    let per_client = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(clients);
-    let pss = per_client(used.memory_after.pss, used.memory_before.pss);
-    let anonymous = per_client(used.memory_after.anonymous, used.memory_before.anonymous);
+    let (report, pss, anonymous) = memory_per_client(bench, &bench.start(shards, &[])?, clients)?;
     Ok(Figure {
         key: key.to_owned(),
         what: format!("user memory per idle connection with one subscription, {clients} connections, {shards} shards"),
@@ -43,13 +36,25 @@ fn memory(bench: &Bench, key: &str, clients: u32, shards: u32) -> Result<Figure>
     })
 }
 
+/// What `clients` connections add to the proportional set size and to the anonymous memory, in bytes per connection.
+pub(crate) fn memory_per_client(bench: &Bench, server: &Server, clients: u32) -> Result<(Outcome, f64, f64)> {
+    warm(bench, server)?;
+    let report = bench.run_on(server, &format!("--clients {clients} --scenario idle --warmup 1 --duration 2"))?;
+    let used = report.server.clone().context("no memory was measured")?;
+    let per_client = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(clients);
+    let pss = per_client(used.memory_after.pss, used.memory_before.pss);
+    let anonymous = per_client(used.memory_after.anonymous, used.memory_before.anonymous);
+    Ok((report, pss, anonymous))
+}
+
 /// Processor time with 15,000 connections that are pinged every 25 seconds.
 pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let (clients, seconds) = bench.pick((15_000, 75), (50, 2));
     let server = bench.start(1, &[])?;
     warm(bench, &server)?;
     // Two seconds of warm-up: the connections' first minute has no special cost, but the last admissions do.
-    let report = bench.run_on(&server, &format!("--clients {clients} --scenario idle --warmup 2 --duration {seconds}"))?;
+    let report =
+        bench.run_on(&server, &format!("--clients {clients} --scenario idle --warmup 2 --duration {seconds}"))?;
     judge_idle(clients, seconds, report)
 }
 

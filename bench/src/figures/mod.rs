@@ -1,6 +1,7 @@
 //! The figures the broker must reach. Each is measured on a broker started for it, and judged.
 
 mod admission;
+mod drivers;
 mod idle;
 mod load;
 mod message;
@@ -41,7 +42,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 8] = [
+const FIGURES: [(char, Measure); 12] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -50,6 +51,10 @@ const FIGURES: [(char, Measure); 8] = [
     ('f', idle::memory_of_fifteen_thousand),
     ('f', idle::memory_of_a_hundred_thousand),
     ('g', idle::processor_time),
+    ('h', drivers::message),
+    ('h', drivers::bursts),
+    ('h', drivers::admission),
+    ('h', drivers::memory),
 ];
 
 /// What all measurements share.
