@@ -122,7 +122,7 @@ fn tell(mut outcome: Outcome, thresholds: &[Threshold], json: Option<&Path>, rep
             .with_context(|| format!("writing {}", path.display()))?;
     }
     if let Some(path) = report {
-        fs::write(path, String::new()).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(path, results::page(&outcome)).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(Verdict::of(&outcome).failures.is_empty())
 }
