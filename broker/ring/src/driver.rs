@@ -16,6 +16,7 @@
 //! 4. **A stale [`ConnId`]** (closed, or of an older generation) is ignored and counted, never acted on.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
 
@@ -87,6 +88,22 @@ pub enum Event<B> {
         conn: ConnId,
         /// At least one byte, writable in place (unmasking, JSON parsing).
         buf: B,
+    },
+    /// A connection that [`Dial::dial`] was asked for: it stands, or the `errno`. After a failure nothing of
+    /// it is left. Like an accepted one it has no Nagle delay, and receives nothing before it is asked to.
+    Dialled {
+        /// What `dial` was given.
+        token: u64,
+        /// The connection, or why there is none (`ECONNREFUSED`, `EADDRNOTAVAIL`, `ENFILE` when the table is
+        /// full, ...).
+        result: Result<ConnId, i32>,
+    },
+    /// Bytes arrived and are gone: what [`Dial::discard`] asks for.
+    Discarded {
+        /// Where from.
+        conn: ConnId,
+        /// How many, at least 1.
+        bytes: u32,
     },
     /// The receive ended; see [`ReceiveEnd`] for whether it may be started again.
     ReceiveEnded {
@@ -201,4 +218,22 @@ pub trait Driver {
 
     /// What was counted so far.
     fn counters(&self) -> Counters;
+}
+
+/// What a client needs of a driver besides: reaching out, and receiving without looking.
+///
+/// `receive_once`, `discard` and [`Driver::receive`] are one receive in three ways: while one of them is under
+/// way the others are no-ops, and [`Driver::receive_stop`] stops each.
+pub trait Dial: Driver {
+    /// Opens a TCP connection to `to`, from `source` if given (port 0: the kernel's choice);
+    /// [`Event::Dialled`] follows, with `token`. It cannot be called off, except with the whole driver.
+    fn dial(&mut self, to: SocketAddr, source: Option<SocketAddr>, token: u64);
+
+    /// One receive: [`Event::Received`] once, then [`Event::ReceiveEnded`] with [`ReceiveEnd::Stopped`]; or
+    /// only the latter, for the usual reasons.
+    fn receive_once(&mut self, conn: ConnId);
+
+    /// Like [`Driver::receive`], but the bytes are thrown away in the kernel: [`Event::Discarded`] tells how
+    /// many came.
+    fn discard(&mut self, conn: ConnId);
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | [`driver`](crate::Driver) | the contract: operations in, completions out |
+//! | [`driver`](crate::Driver) | the contract: operations in, completions out; [`Dial`], what a client needs besides |
 //! | [`gather`](crate::Gather) | bytes to send, shared by reference and pinned while a send names them |
 //! | [`uring`] | the real driver: one io_uring per shard |
 //! | [`epoll`] | the driver for hosts where io_uring is forbidden: one epoll per shard |
@@ -11,6 +11,7 @@
 //! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
 //! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
 //! | [`floor`] | the measuring stick: bare sends and nothing else |
+//! | `socket` | addresses as the kernel reads them, and making sockets of them |
 //! | [`limits`] | how many descriptors the process may open |
 //! | [`sandbox`] | for tests: system calls forbidden as containers forbid them |
 //!
@@ -29,10 +30,11 @@ pub mod listen;
 mod probe;
 pub mod sandbox;
 pub mod sim;
+mod socket;
 pub mod uring;
 mod waker;
 
-pub use driver::{AcceptEnd, ConnId, Counters, Driver, Event, Nanos, ReceiveEnd};
+pub use driver::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Nanos, ReceiveEnd};
 pub use gather::Gather;
 pub use probe::{Cause, Io, probe};
 pub use waker::Waker;

@@ -7,7 +7,9 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::socket::{self, Address, check};
 
 /// Connections that wait to be accepted, per listener; the kernel caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
@@ -117,61 +119,14 @@ pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
 
 fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
     let told = |error| told(addr, error);
-    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: the call takes no pointers.
-    let fd = check(unsafe { libc::socket(family, kind, 0) }).map_err(told)?;
-    // SAFETY: the descriptor is new and ours.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(told)?;
-    switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(told)?;
+    let socket = socket::tcp(addr).map_err(told)?;
+    socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(told)?;
+    socket::switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(told)?;
     if share_port {
-        switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT).map_err(told)?;
+        socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT).map_err(told)?;
     }
-    match addr {
-        SocketAddr::V4(addr) => bind(&socket, &sockaddr_v4(addr)),
-        SocketAddr::V6(addr) => bind(&socket, &sockaddr_v6(addr)),
-    }
-    .map_err(told)?;
+    socket::bind(&socket, &Address::from(addr)).map_err(told)?;
     Ok(socket)
-}
-
-fn sockaddr_v4(addr: SocketAddrV4) -> libc::sockaddr_in {
-    libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: addr.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from(*addr.ip()).to_be() },
-        sin_zero: [0; 8],
-    }
-}
-
-fn sockaddr_v6(addr: SocketAddrV6) -> libc::sockaddr_in6 {
-    libc::sockaddr_in6 {
-        sin6_family: libc::AF_INET6 as libc::sa_family_t,
-        sin6_port: addr.port().to_be(),
-        sin6_flowinfo: addr.flowinfo(),
-        sin6_addr: libc::in6_addr { s6_addr: addr.ip().octets() },
-        sin6_scope_id: addr.scope_id(),
-    }
-}
-
-/// `A` is the `sockaddr` of the socket's family.
-fn bind<A>(socket: &OwnedFd, addr: &A) -> io::Result<()> {
-    let len = size_of::<A>() as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes of `addr`, which is exactly that large and lives through the call.
-    check(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(addr).cast(), len) }).map(drop)
-}
-
-fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
-    let one = 1i32;
-    let len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the kernel reads the four bytes of `one`, which lives through the call.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const one).cast(), len) };
-    check(done).map(drop)
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn told(addr: SocketAddr, error: io::Error) -> ListenError {

@@ -1,13 +1,15 @@
 //! The contract of [`ring::Driver`], case by case, on every driver: io_uring over loopback TCP, the
-//! simulated network in calm, and the simulated network with faults.
+//! simulated network in calm, and the simulated network with faults. That of [`ring::Dial`] lies in `dialling`
+//! and runs on those that dial.
 
+mod dialling;
 mod harness;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use harness::{Calm, End, Harness, Options, Real, Rough, Run, in_parts, pattern, with_seeds};
+use harness::{Calm, Cramped, End, Harness, Options, Real, Rough, Run, in_parts, pattern, with_seeds};
 use ring::{AcceptEnd, ConnId, Driver, Event, Gather, ReceiveEnd};
 
 macro_rules! on_every_driver {
@@ -55,6 +57,33 @@ on_every_driver! {
     buffers_outlive_the_driver
     a_dropped_driver_ends_its_connections
     a_thousand_connections_leave_nothing_behind
+}
+
+macro_rules! on_every_driver_that_dials {
+    ($($case:ident)*) => {
+        mod uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Real>() })* }
+        mod cramped_uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Cramped>() })* }
+    };
+}
+
+on_every_driver_that_dials! {
+    a_dialled_connection_is_like_an_accepted_one
+    a_dial_goes_out_by_ipv6
+    a_dialled_socket_is_prompt_and_never_blocks
+    a_refused_dial_leaves_nothing
+    a_dial_goes_out_from_its_source
+    a_source_of_somebody_else_is_refused
+    a_full_table_dials_nothing
+    one_receive_is_one_receive
+    one_receive_without_buffers_says_so
+    discards_count_every_byte
+    discards_keep_up_with_a_flood
+    a_discard_sees_the_end_of_the_stream
+    a_discard_stops_and_a_receive_follows
+    a_close_with_a_discard_in_flight_reports_closed_only
+    a_stale_id_receives_nothing
+    a_dropped_driver_ends_its_dials
+    five_thousand_dials_all_stand
 }
 
 fn run<H: Harness>() -> Run<H> {

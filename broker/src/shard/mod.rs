@@ -275,6 +275,7 @@ impl<D: Driver> Shard<D> {
             Event::Installed { conn, result } => self.on_installed(conn, result),
             Event::Closed { conn } => self.on_closed(conn),
             Event::Woken => {}
+            Event::Dialled { .. } | Event::Discarded { .. } => unreachable!("a shard never dials"),
         }
     }
 

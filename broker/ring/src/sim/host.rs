@@ -352,6 +352,7 @@ impl Host {
             | Event::Received { .. }
             | Event::Installed { .. }
             | Event::Woken => {}
+            Event::Dialled { .. } | Event::Discarded { .. } => unreachable!("a simulated host never dials"),
         }
     }
 

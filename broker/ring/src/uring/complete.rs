@@ -7,7 +7,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use super::slots::{
-    CLOSE_QUEUED, CLOSING, INSTALLED, INSTALLING, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, SHUTTING,
+    CLOSE_QUEUED, CLOSING, DISCARDING, INSTALLED, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
+    SHUTDOWN_WANTED, SHUTTING,
 };
 use super::tag::{self, Kind};
 use super::{Accept, Buf, UringDriver};
@@ -29,6 +30,8 @@ impl UringDriver {
         match kind {
             Kind::Accept => self.complete_accept(entry.result(), more, events),
             Kind::Adopt => self.complete_adopt(index, entry.result(), events),
+            Kind::DialSocket => self.complete_dial_socket(index, entry.result(), events),
+            Kind::Connect => self.complete_connect(index, entry.result(), events),
             Kind::Bell => self.bell_posted = false,
             Kind::Receive => self.complete_receive(entry, events),
             Kind::Send => self.complete_send(index, entry.result(), events),
@@ -44,8 +47,7 @@ impl UringDriver {
                 // gone; `open` has settled that then.
                 let slot = self.slots.at(index);
                 if slot.has(CLOSE_QUEUED) && tag::is_of_generation(user_data, slot.generation) {
-                    let conn = self.slots.vacate(index);
-                    events.push(Event::Closed { conn });
+                    self.vacate(index, events);
                 }
             }
             Kind::Ignored | Kind::CancelAccept | Kind::CancelReceive | Kind::CancelSend => {}
@@ -106,14 +108,13 @@ impl UringDriver {
     /// A new connection in a place of the kernel's choice.
     pub(super) fn open(&mut self, slot: u32, events: &mut Vec<Event<Buf>>) -> ConnId {
         if self.slots.at(slot).has(CLOSE_QUEUED) {
-            let conn = self.slots.vacate(slot);
-            events.push(Event::Closed { conn });
+            self.vacate(slot, events);
         }
         self.slots.open(slot)
     }
 
     pub(super) fn complete_adopt(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
-        let adoption = self.adoptions[index as usize].take().expect("an adoption completes once");
+        let adoption = self.adoptions.take(index);
         let result = match result {
             1 => Ok(self.open(*adoption.place as u32, events)),
             0 => Err(libc::ENFILE),
@@ -126,18 +127,28 @@ impl UringDriver {
         let index = tag::index(entry.user_data());
         let result = entry.result();
         let more = cqueue::more(entry.flags());
-        let buf = cqueue::buffer_select(entry.flags()).map(|id| self.pool.lend(id, result.max(0) as u32));
         let slot = self.slots.at(index);
         let conn = ConnId { slot: index, generation: slot.generation };
         let closing = slot.has(CLOSING);
-        let stopping = slot.has(RECEIVE_STOPPING);
-        if let Some(buf) = buf.filter(|buf| !buf.is_empty() && !closing) {
-            events.push(Event::Received { conn, buf });
+        let expected = slot.has(RECEIVE_STOPPING | RECEIVING_ONCE);
+        let bytes = result.max(0) as u32;
+        if let Some(id) = cqueue::buffer_select(entry.flags()) {
+            if slot.has(DISCARDING) {
+                self.sink.as_mut().expect("made before the first discard").spend(id);
+                if bytes > 0 && !closing {
+                    events.push(Event::Discarded { conn, bytes });
+                }
+            } else {
+                let buf = self.pool.lend(id, bytes);
+                if bytes > 0 && !closing {
+                    events.push(Event::Received { conn, buf });
+                }
+            }
         }
         if more {
             return;
         }
-        slot.clear(RECEIVING | RECEIVE_STOPPING);
+        slot.clear(RECEIVING | RECEIVE_STOPPING | RECEIVING_ONCE | DISCARDING);
         if closing {
             return self.close_if_idle(conn);
         }
@@ -148,7 +159,7 @@ impl UringDriver {
                 ReceiveEnd::NoBuffers
             }
             errno if errno < 0 || matches!(errno, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
-                self.counters.multishots_ended += u64::from(!stopping);
+                self.counters.multishots_ended += u64::from(!expected);
                 ReceiveEnd::Stopped
             }
             errno => ReceiveEnd::Failed(errno),
@@ -161,7 +172,7 @@ impl UringDriver {
         slot.clear(SENDING);
         let conn = ConnId { slot: index, generation: slot.generation };
         let (closing, shutdown) = (slot.has(CLOSING), slot.has(SHUTDOWN_WANTED));
-        let send = self.sends.take(slot.send);
+        let send = self.sends.take(slot.operation);
         if closing {
             return self.close_if_idle(conn);
         }

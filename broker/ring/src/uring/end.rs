@@ -6,7 +6,7 @@ use std::rc::Rc;
 use io_uring::types::CancelBuilder;
 use io_uring::{opcode, squeue};
 
-use super::sends::Sends;
+use super::slab::Slab;
 use super::tag::{self, Kind};
 use super::{Accept, UringDriver};
 use crate::{Nanos, clock};
@@ -41,8 +41,10 @@ impl Drop for UringDriver {
             events.clear();
         }
         if self.outstanding > 0 {
-            mem::forget(mem::replace(&mut self.sends, Sends::new()));
-            mem::forget(mem::take(&mut self.adoptions));
+            mem::forget(mem::replace(&mut self.sends, Slab::new()));
+            mem::forget(mem::replace(&mut self.adoptions, Slab::new()));
+            mem::forget(mem::replace(&mut self.dials, Slab::new()));
+            mem::forget(self.sink.take());
             mem::forget(mem::take(&mut self.bell_count));
             mem::forget(Rc::clone(&self.pool));
         }

@@ -8,8 +8,11 @@
 //! | `end` | dropping a driver with operations in flight |
 //! | `setup` | start-up: the kernel's features, errors as sentences |
 //! | `slots` | what is known of each connection: 12 bytes |
-//! | `sends` | what the kernel may be reading |
-//! | `buffers` | what the kernel may be writing |
+//! | `slab` | what the kernel may be reading: one table each for sends, adoptions and dials |
+//! | `group` | provided buffers: where they are |
+//! | `buffers` | receive buffers: who holds them |
+//! | `sink` | receive buffers for bytes that nobody wants |
+//! | `dials` | connections on their way out |
 //! | `tag` | which operation a completion belongs to |
 //! | `enter` | the system call |
 //!
@@ -31,11 +34,14 @@
 
 mod buffers;
 mod complete;
+mod dials;
 mod end;
 mod enter;
+mod group;
 mod queue;
-mod sends;
 mod setup;
+mod sink;
+mod slab;
 mod slots;
 mod tag;
 #[cfg(test)]
@@ -44,28 +50,35 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use io_uring::types::{Fd, Fixed};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::gather::Tail;
+use crate::gather::{Message, Tail};
 use crate::waker::{Bell, Kind as WakerKind};
-use crate::{AcceptEnd, ConnId, Counters, Driver, Event, Gather, Nanos, Waker, clock, limits};
+use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker, clock, limits};
 
 pub use buffers::Buf;
 use buffers::Pool;
 use enter::RingName;
-use sends::{InFlight, Sends};
 pub(crate) use setup::at_least;
 pub use setup::{Features, Setup, SetupError, probe};
-use slots::{CLOSING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, SHUTTING, Slots};
+use sink::Sink;
+use slab::Slab;
+use slots::{
+    CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING, SHUTDOWN_WANTED,
+    SHUTTING, Slots,
+};
 use tag::Kind;
 
-/// The only group of provided buffers.
+/// The groups of provided buffers: those that are read, and those that nobody looks at.
 const BUFFER_GROUP: u16 = 0;
+const SINK_GROUP: u16 = 1;
 /// Sends up to this long complete in one piece unless the peer is gone; longer ones may be short.
 pub(crate) const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
 
@@ -78,10 +91,12 @@ pub struct UringDriver {
     listener: Option<OwnedFd>,
     accept: Accept,
     slots: Slots,
-    sends: Sends,
-    /// By index of the operation; `None` is vacant.
-    adoptions: Vec<Option<Adoption>>,
+    sends: Slab<InFlight>,
+    adoptions: Slab<Adoption>,
+    dials: Slab<Box<dials::Dial>>,
     pool: Rc<Pool>,
+    /// Made for the first discard.
+    sink: Option<Sink>,
     bell: Arc<Bell>,
     /// Where the kernel reads the bell's eventfd to.
     bell_count: Box<u64>,
@@ -109,6 +124,14 @@ enum Accept {
     Ending(AcceptEnd),
 }
 
+/// A send in flight.
+struct InFlight {
+    gather: Gather,
+    from: usize,
+    /// The ranges of a send that starts inside the gather; read by the kernel only.
+    _trimmed: Option<Box<Message>>,
+}
+
 /// A socket on its way into the table.
 struct Adoption {
     token: u64,
@@ -134,12 +157,7 @@ impl UringDriver {
         })?;
         let pool = Pool::new(setup.receive_buffers, setup.receive_buffer_bytes)
             .map_err(|_| SetupError::Memory { memlock: limits::locked_memory() })?;
-        // SAFETY: the pool's region starts with room for `receive_buffers` entries, is aligned to a page and
-        // outlives the ring: the driver keeps the pool until the ring is drained and closed.
-        let registered = unsafe {
-            ring.submitter().register_buf_ring_with_flags(pool.ring_address(), setup.receive_buffers, BUFFER_GROUP, 0)
-        };
-        registered.map_err(|error| match error.raw_os_error() {
+        pool.register(&ring, BUFFER_GROUP).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
             _ => SetupError::Other { doing: "registering the receive buffers", error },
         })?;
@@ -152,9 +170,11 @@ impl UringDriver {
             listener: setup.listener,
             accept: Accept::Idle,
             slots: Slots::new(setup.capacity),
-            sends: Sends::new(),
-            adoptions: Vec::new(),
+            sends: Slab::new(),
+            adoptions: Slab::new(),
+            dials: Slab::new(),
             pool,
+            sink: None,
             bell: Arc::new(Bell::new(bell)),
             bell_count: Box::new(0),
             bell_posted: false,
@@ -208,6 +228,18 @@ impl UringDriver {
         self.overflowing = overflowing;
     }
 
+    /// One receive at a time; `how` is what it is besides [`RECEIVING`].
+    fn start_receive(&mut self, conn: ConnId, how: u32, entry: squeue::Entry) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.has(RECEIVING) {
+            return;
+        }
+        slot.set(RECEIVING | how);
+        self.push(&entry.user_data(tag::of_conn(Kind::Receive, conn)));
+    }
+
     fn stale(&mut self) {
         self.counters.stale += 1;
     }
@@ -248,31 +280,20 @@ impl Driver for UringDriver {
             return self.ready.push_back(Event::Adopted { token, result: Err(errno) });
         }
         let place = Box::new(socket.as_raw_fd());
-        let index = self.adoptions.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.adoptions.push(None);
-            self.adoptions.len() - 1
-        });
-        let adoption = self.adoptions[index].insert(Adoption { token, _socket: socket, place });
+        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
+        let adoption = self.adoptions.at(index);
         // The kernel writes the chosen slot back to where it read the descriptor from.
         let place: *mut i32 = &raw mut *adoption.place;
         let entry = opcode::FilesUpdate::new(place, 1)
             .offset(-1) // IORING_FILE_INDEX_ALLOC
             .build()
-            .user_data(tag::of_index(Kind::Adopt, index as u32));
+            .user_data(tag::of_index(Kind::Adopt, index));
         self.push(&entry);
     }
 
     fn receive(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        if slot.has(RECEIVING) {
-            return;
-        }
-        slot.set(RECEIVING);
-        let entry =
-            opcode::RecvMulti::new(Fixed(conn.slot), BUFFER_GROUP).build().user_data(tag::of_conn(Kind::Receive, conn));
-        self.push(&entry);
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), BUFFER_GROUP).build();
+        self.start_receive(conn, 0, entry);
     }
 
     fn receive_stop(&mut self, conn: ConnId) {
@@ -308,7 +329,7 @@ impl Driver for UringDriver {
                 opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
             }
         };
-        slot.send = self.sends.put(InFlight { gather, from, _trimmed: trimmed });
+        slot.operation = self.sends.put(InFlight { gather, from, _trimmed: trimmed });
         self.push(&entry.user_data(tag::of_conn(Kind::Send, conn)));
     }
 
@@ -351,8 +372,10 @@ impl Driver for UringDriver {
         slot.set(CLOSING);
         slot.clear(SHUTDOWN_WANTED);
         let (receiving, sending) = (slot.has(RECEIVING), slot.has(SENDING));
-        // Refusals of `install` that were not told yet.
-        self.ready.retain(|event| !matches!(event, Event::Installed { conn: of, .. } if *of == conn));
+        // Refusals of `install` and `discard` that were not told yet.
+        self.ready.retain(|event| {
+            !matches!(event, Event::Installed { conn: of, .. } | Event::ReceiveEnded { conn: of, .. } if *of == conn)
+        });
         if receiving {
             self.cancel_receive(conn);
         }
@@ -367,6 +390,9 @@ impl Driver for UringDriver {
             return Err(io::Error::from_raw_os_error(errno));
         }
         self.pool.give_back();
+        if let Some(sink) = &mut self.sink {
+            sink.give_back();
+        }
         self.post_bell();
         let entered = self.enter(deadline);
         events.extend(self.ready.drain(..));
@@ -395,6 +421,37 @@ impl Driver for UringDriver {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+}
+
+impl Dial for UringDriver {
+    fn dial(&mut self, to: SocketAddr, source: Option<SocketAddr>, token: u64) {
+        self.start_dial(to, source, token);
+    }
+
+    fn receive_once(&mut self, conn: ConnId) {
+        let entry = opcode::Recv::new(Fixed(conn.slot), ptr::null_mut(), self.pool.buffer_bytes())
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.start_receive(conn, RECEIVING_ONCE, entry);
+    }
+
+    fn discard(&mut self, conn: ConnId) {
+        if self.sink.is_none() {
+            match Sink::new(&self.ring, SINK_GROUP) {
+                Ok(sink) => self.sink = Some(sink),
+                Err(error) => {
+                    let Some(_) = self.slots.live(conn) else {
+                        return self.stale();
+                    };
+                    let end = ReceiveEnd::Failed(error.raw_os_error().unwrap_or(libc::ENOMEM));
+                    return self.ready.push_back(Event::ReceiveEnded { conn, end });
+                }
+            }
+        }
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), SINK_GROUP).flags(libc::MSG_TRUNC).build();
+        self.start_receive(conn, DISCARDING, entry);
     }
 }
 

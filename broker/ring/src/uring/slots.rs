@@ -7,8 +7,8 @@ use crate::ConnId;
 pub(super) struct Slot {
     /// How often the place was used before.
     pub(super) generation: u32,
-    /// Index of the send in flight, valid while [`SENDING`] is set.
-    pub(super) send: u32,
+    /// Index of the send in flight while [`SENDING`] is set, of the dial while [`DIALLING`] is.
+    pub(super) operation: u32,
     /// The flags below.
     pub(super) flags: u32,
 }
@@ -33,6 +33,12 @@ pub(super) const CLOSING: u32 = 1 << 7;
 pub(super) const CLOSE_QUEUED: u32 = 1 << 8;
 /// The socket has an ordinary descriptor as well, and lives on with that.
 pub(super) const INSTALLED: u32 = 1 << 9;
+/// Taken by a dial that is not over: no [`ConnId`] names it yet.
+pub(super) const DIALLING: u32 = 1 << 10;
+/// The receive in flight throws away.
+pub(super) const DISCARDING: u32 = 1 << 11;
+/// The receive in flight is for one time only.
+pub(super) const RECEIVING_ONCE: u32 = 1 << 12;
 /// Any of the operations that a close has to wait for.
 pub(super) const IN_FLIGHT: u32 = RECEIVING | SENDING | SHUTTING | INSTALLING;
 
@@ -81,7 +87,7 @@ impl Slots {
     /// The slot of `conn`, if that connection lives and is not being closed.
     pub(super) fn live(&mut self, conn: ConnId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(conn.slot as usize)?;
-        let lives = slot.generation == conn.generation && slot.flags & (OPEN | CLOSING) == OPEN;
+        let lives = slot.generation == conn.generation && slot.flags & (OPEN | CLOSING | DIALLING) == OPEN;
         lives.then_some(slot)
     }
 
@@ -99,7 +105,7 @@ impl Slots {
         let place = &mut self.slots[slot as usize];
         assert_eq!(place.flags & (OPEN | IN_FLIGHT), OPEN, "a slot is vacated once, with nothing in flight");
         let conn = ConnId { slot, generation: place.generation };
-        *place = Slot { generation: place.generation.wrapping_add(1), send: 0, flags: 0 };
+        *place = Slot { generation: place.generation.wrapping_add(1), operation: 0, flags: 0 };
         self.used -= 1;
         conn
     }

@@ -14,6 +14,9 @@ pub(super) enum Kind {
     Bell,
     /// The slot is an index into the table of adoptions.
     Adopt,
+    /// The slot is an index into the table of dials.
+    DialSocket,
+    Connect,
     Receive,
     Send,
     Shutdown,
@@ -27,10 +30,12 @@ pub(super) enum Kind {
     Ignored,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind::Accept,
     Kind::Bell,
     Kind::Adopt,
+    Kind::DialSocket,
+    Kind::Connect,
     Kind::Receive,
     Kind::Send,
     Kind::Shutdown,

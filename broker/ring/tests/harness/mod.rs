@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use ring::{ConnId, Driver, Event, Gather, ReceiveEnd};
 
-pub(crate) use real::Real;
+pub(crate) use real::{Cramped, Real};
 pub(crate) use simulated::{Calm, Rough, with_seeds};
 
 /// What a case wants of its driver.
@@ -243,7 +243,9 @@ impl<H: Harness> Run<H> {
             | Event::ReceiveEnded { conn, .. }
             | Event::Sent { conn, .. }
             | Event::Installed { conn, .. }
+            | Event::Discarded { conn, .. }
             | Event::Closed { conn } => *conn == of,
+            Event::Dialled { result, .. } => *result == Ok(of),
             Event::AcceptEnded { .. } | Event::Adopted { .. } | Event::Woken => false,
         };
         self.events.iter().filter(is_of).count()

@@ -9,10 +9,14 @@ use ring::uring::{Setup, UringDriver};
 
 use super::{End, Harness, Options};
 
-pub(crate) struct Real {
+/// With a `SMALL` submission queue no chain of operations fits it, and dials take the way of older kernels.
+pub(crate) struct Uring<const SMALL: bool> {
     driver: Option<UringDriver>,
     addr: SocketAddr,
 }
+
+pub(crate) type Real = Uring<false>;
+pub(crate) type Cramped = Uring<true>;
 
 pub(crate) struct Client {
     stream: TcpStream,
@@ -26,7 +30,7 @@ impl Client {
     }
 }
 
-impl Harness for Real {
+impl<const SMALL: bool> Harness for Uring<SMALL> {
     type Driver = UringDriver;
     type Client = Client;
     const WAITS: bool = true;
@@ -40,7 +44,7 @@ impl Harness for Real {
             capacity: options.capacity,
             receive_buffers: options.buffers,
             receive_buffer_bytes: options.buffer_bytes,
-            submission_entries: options.submission_entries,
+            submission_entries: if SMALL { 2 } else { options.submission_entries },
         };
         Self { driver: Some(UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))), addr }
     }

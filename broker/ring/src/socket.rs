@@ -1,0 +1,82 @@
+//! Addresses as the kernel reads them, and the few system calls that make a socket of one. What is done with
+//! the socket is its owner's affair.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// A `sockaddr`. Whoever hands out [`Address::as_ptr`] keeps it in place until the kernel has read it.
+pub(crate) enum Address {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl From<SocketAddr> for Address {
+    fn from(addr: SocketAddr) -> Self {
+        match addr {
+            SocketAddr::V4(addr) => Self::V4(libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: addr.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from(*addr.ip()).to_be() },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(addr) => Self::V6(libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: addr.port().to_be(),
+                sin6_flowinfo: addr.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: addr.ip().octets() },
+                sin6_scope_id: addr.scope_id(),
+            }),
+        }
+    }
+}
+
+impl Address {
+    pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
+        match self {
+            Self::V4(addr) => (&raw const *addr).cast(),
+            Self::V6(addr) => (&raw const *addr).cast(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> libc::socklen_t {
+        match self {
+            Self::V4(addr) => size_of_val(addr) as libc::socklen_t,
+            Self::V6(addr) => size_of_val(addr) as libc::socklen_t,
+        }
+    }
+}
+
+/// `AF_INET` or `AF_INET6`.
+pub(crate) fn family(addr: SocketAddr) -> i32 {
+    if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// A new TCP socket for `addr`'s family, non-blocking.
+pub(crate) fn tcp(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the call takes no pointers.
+    let fd = check(unsafe { libc::socket(family(addr), kind, 0) })?;
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub(crate) fn bind(socket: &OwnedFd, addr: &Address) -> io::Result<()> {
+    // SAFETY: the kernel reads the address, of exactly that length, which lives through the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), addr.as_ptr(), addr.len()) }).map(drop)
+}
+
+/// Sets a switch among the options of a socket.
+pub(crate) fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+    let len = size_of_val(&ON) as libc::socklen_t;
+    // SAFETY: the kernel reads the four bytes of `ON`, which lives for ever.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const ON).cast(), len) };
+    check(done).map(drop)
+}
+
+/// What a switch is set to.
+pub(crate) static ON: i32 = 1;
+
+pub(crate) fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

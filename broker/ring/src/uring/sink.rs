@@ -1,0 +1,46 @@
+//! Where bytes go that nobody wants: a group of provided buffers that are all the same never-touched memory.
+//!
+//! With `MSG_TRUNC` TCP takes bytes off a socket without copying them anywhere (tcp(7)); the kernel wants a
+//! buffer all the same, for its length is the most that one receive takes. So every buffer of the group is the
+//! same megabyte of address space. Should something else than TCP write there after all, nobody looks.
+//!
+//! Costs nothing until the first [`Dial::discard`](crate::Dial::discard), then 16 KiB of memory per ring.
+
+use std::io;
+
+use io_uring::IoUring;
+
+use super::group::Group;
+
+/// Receives between two turns, before one finds no buffer and ends.
+const BUFFERS: u16 = 1024;
+/// The most that one receive takes.
+const BUFFER_BYTES: u32 = 1 << 20;
+
+pub(super) struct Sink {
+    group: Group,
+    /// Used by the kernel, and not yet given back.
+    spent: Vec<u16>,
+}
+
+impl Sink {
+    pub(super) fn new(ring: &IoUring, id: u16) -> io::Result<Self> {
+        let group = Group::new(BUFFERS, BUFFER_BYTES as usize, false)?;
+        group.register(ring, id)?;
+        let mut sink = Self { group, spent: (0..BUFFERS).collect() };
+        sink.give_back();
+        Ok(sink)
+    }
+
+    /// The kernel is done with a buffer.
+    pub(super) fn spend(&mut self, id: u16) {
+        assert!(id < self.group.count(), "the kernel named a buffer that is not ours");
+        self.spent.push(id);
+    }
+
+    pub(super) fn give_back(&mut self) {
+        if !self.spent.is_empty() {
+            self.group.give(self.spent.drain(..), |_| (0, BUFFER_BYTES));
+        }
+    }
+}
