@@ -158,8 +158,9 @@ fn program(name: &str, package: &str) -> Option<PathBuf> {
 /// Passed over, but not in silence.
 fn absent<T>(why: &str) -> Option<T> {
     assert_ne!(std::env::var("RINGYARD_PEERS").as_deref(), Ok("required"), "{why}");
-    // Not println: the harness would keep it to itself.
-    writeln!(std::io::stderr(), "PASSED OVER: {why}").unwrap();
+    // Not eprintln: the harness would keep it to itself.
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "PASSED OVER: {why}").unwrap();
     None
 }
 
