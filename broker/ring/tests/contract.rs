@@ -1,4 +1,4 @@
-//! The contract of [`ring::Driver`], case by case, on every driver: io_uring over loopback TCP, the
+//! The contract of [`ring::Driver`], case by case, on every driver: io_uring and epoll over loopback TCP, the
 //! simulated network in calm, and the simulated network with faults. That of [`ring::Dial`] lies in `dialling`
 //! and runs on those that dial.
 
@@ -9,12 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use harness::{Calm, Cramped, End, Harness, Options, Real, Rough, Run, in_parts, pattern, with_seeds};
+use harness::{Calm, Cramped, End, Epoll, Harness, Options, Rough, Run, Uring, in_parts, pattern, with_seeds};
 use ring::{AcceptEnd, ConnId, Driver, Event, Gather, ReceiveEnd};
 
 macro_rules! on_every_driver {
     ($($case:ident)*) => {
-        mod uring { $(#[test] fn $case() { super::$case::<super::Real>() })* }
+        mod uring { $(#[test] fn $case() { super::$case::<super::Uring>() })* }
+        mod epoll { $(#[test] fn $case() { super::$case::<super::Epoll>() })* }
         mod simulated { $(#[test] fn $case() { super::$case::<super::Calm>() })* }
         mod simulated_rough {
             $(#[test] fn $case() { super::with_seeds(super::$case::<super::Rough>) })*
@@ -30,9 +31,13 @@ on_every_driver! {
     a_gather_is_shared_by_many_sends
     a_blocked_send_completes_when_the_peer_reads
     a_send_to_a_peer_that_reset_fails
+    a_blocked_send_fails_when_the_peer_resets
     a_receive_stops_and_starts_again
+    a_receive_that_stops_over_and_over_loses_nothing
+    what_came_before_the_receive_is_received
     a_second_receive_is_no_second_receive
     the_end_of_the_stream_is_told
+    the_end_of_the_stream_is_told_to_every_receive
     a_reset_is_told
     without_buffers_the_receive_ends_and_goes_on_later
     a_close_with_a_send_in_flight_reports_closed_only
@@ -61,7 +66,8 @@ on_every_driver! {
 
 macro_rules! on_every_driver_that_dials {
     ($($case:ident)*) => {
-        mod uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Real>() })* }
+        mod uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Uring>() })* }
+        mod epoll_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Epoll>() })* }
         mod cramped_uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Cramped>() })* }
     };
 }
@@ -215,6 +221,21 @@ fn a_send_to_a_peer_that_reset_fails<H: Harness>() {
     assert!(matches!(error, Some(libc::EPIPE | libc::ECONNRESET)), "{error:?}");
 }
 
+fn a_blocked_send_fails_when_the_peer_resets<H: Harness>() {
+    let mut run = run::<H>();
+    let (conn, mut client) = run.pair();
+    let gather = Gather::one(pattern(H::HUGE_BYTES).into());
+    run.driver().send(conn, gather.clone(), 0);
+    run.settle();
+    run.world.reset(&mut client);
+    let error = (0..10).find_map(|_| {
+        let result = run.sent(conn);
+        run.driver().send(conn, gather.clone(), 0);
+        result.err()
+    });
+    assert!(matches!(error, Some(libc::EPIPE | libc::ECONNRESET)), "{error:?}");
+}
+
 fn a_receive_stops_and_starts_again<H: Harness>() {
     let mut run = run::<H>();
     let (conn, mut client) = run.pair();
@@ -231,6 +252,45 @@ fn a_receive_stops_and_starts_again<H: Harness>() {
     run.settle();
     assert_eq!(run.events_of(conn), 0, "nothing is received once the receive has ended");
     assert_eq!(run.receive_exactly(conn, 5), b"later");
+}
+
+fn a_receive_that_stops_over_and_over_loses_nothing<H: Harness>() {
+    let mut run = Run::<H>::new(Options { buffers: 4, buffer_bytes: 256, ..Options::default() });
+    let (conn, mut client) = run.pair();
+    let sent = pattern(20_000);
+    run.world.write(&mut client, &sent);
+    let mut received = Vec::new();
+    while received.len() < sent.len() {
+        run.driver().receive(conn);
+        run.turn();
+        run.driver().receive_stop(conn);
+        run.next("ReceiveEnded", |event| match event {
+            Event::Received { buf, .. } => {
+                received.extend_from_slice(buf);
+                *event = Event::Woken;
+                None
+            }
+            Event::ReceiveEnded { .. } => Some(()),
+            _ => None,
+        });
+    }
+    assert!(received == sent);
+}
+
+/// What makes a socket readable happens once, and long before anybody asks.
+fn what_came_before_the_receive_is_received<H: Harness>() {
+    let mut run = run::<H>();
+    let (conn, mut client) = run.pair();
+    run.world.write(&mut client, b"early bird");
+    run.settle();
+    assert_eq!(run.receive_exactly(conn, 10), b"early bird");
+    let (conn, mut client) = run.pair();
+    run.world.write(&mut client, b"hail and ");
+    run.world.write(&mut client, b"farewell");
+    run.world.half_close(&mut client);
+    run.settle();
+    assert_eq!(run.receive_exactly(conn, 17), b"hail and farewell");
+    assert_eq!(run.receive_end(conn), ReceiveEnd::EndOfStream);
 }
 
 fn a_second_receive_is_no_second_receive<H: Harness>() {
@@ -255,6 +315,16 @@ fn the_end_of_the_stream_is_told<H: Harness>() {
     assert_eq!(run.receive_end(conn), ReceiveEnd::EndOfStream);
     run.send_all(conn, Gather::one(Bytes::from_static(b"still here")), 0);
     assert_eq!(run.client_reads(&mut client, 10), b"still here");
+}
+
+fn the_end_of_the_stream_is_told_to_every_receive<H: Harness>() {
+    let mut run = run::<H>();
+    let (conn, mut client) = run.pair();
+    run.world.half_close(&mut client);
+    for _ in 0..3 {
+        assert_eq!(run.receive_end(conn), ReceiveEnd::EndOfStream);
+        run.settle();
+    }
 }
 
 fn a_reset_is_told<H: Harness>() {
@@ -588,7 +658,7 @@ fn more_operations_than_the_queue_holds_all_happen<H: Harness>() {
     for (conn, _) in &pairs {
         run.closed(*conn);
     }
-    if H::WAITS {
+    if H::QUEUES {
         assert!(run.driver().counters().submission_full > 0);
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use crate::gather::Tail;
+use crate::socket::Address;
 
 /// Sends what `tail` names, as far as the socket has room.
 pub(super) fn send(socket: BorrowedFd<'_>, tail: &Tail<'_>) -> Result<usize, i32> {
@@ -27,6 +28,28 @@ pub(super) fn send(socket: BorrowedFd<'_>, tail: &Tail<'_>) -> Result<usize, i32
 pub(super) fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, i32> {
     // SAFETY: the kernel writes at most `room.len()` bytes to `room`, which is borrowed through the call.
     told(unsafe { libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
+}
+
+/// Throws away what was received, up to so many bytes. 0 is the end of the stream.
+pub(super) fn discard(socket: BorrowedFd<'_>, most: usize) -> Result<usize, i32> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: with this flag TCP writes nothing (tcp(7)); any other socket finds that null is no place to write to.
+    told(unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), most, flags) })
+}
+
+/// Starts a handshake. Often it is over at once; else it goes on, and `EINPROGRESS` says so.
+pub(super) fn connect(socket: BorrowedFd<'_>, to: &Address) -> Result<(), i32> {
+    // SAFETY: the kernel reads the address, of exactly that length, which is borrowed through the call.
+    told(unsafe { libc::connect(socket.as_raw_fd(), to.as_ptr(), to.len()) } as isize).map(drop)
+}
+
+/// What went wrong with the socket since this was last asked: how a handshake ended, once it has.
+pub(super) fn error_of(socket: BorrowedFd<'_>) -> Result<(), i32> {
+    let (mut error, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    let (fd, error_at) = (socket.as_raw_fd(), (&raw mut error).cast());
+    // SAFETY: the kernel writes at most the four bytes of `error` and their number; both live through the call.
+    told(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, error_at, &raw mut len) } as isize)?;
+    if error == 0 { Ok(()) } else { Err(error) }
 }
 
 /// The next peer that waits at the listener, as a non-blocking socket.

@@ -7,9 +7,9 @@
 //! | `readiness` | what the sockets are ready for: accepting, receiving, sending on |
 //! | `poll` | the epoll descriptor and the wait |
 //! | `calls` | the system calls on sockets |
+//! | `dials` | connections on their way out |
 //! | `setup` | start-up, errors as sentences |
 //! | `slots` | what is known of each connection: 16 bytes |
-//! | `slab` | the sends in flight |
 //! | `buffers` | the receive buffers |
 //!
 //! The contract is that of the io_uring driver, and so are the habits: operations wait for the next turn, which
@@ -31,32 +31,35 @@
 
 mod buffers;
 mod calls;
+mod dials;
 mod operations;
 mod poll;
 mod readiness;
 mod setup;
-mod slab;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::uring::Slab;
 use crate::waker::{Bell, Kind as WakerKind};
-use crate::{AcceptEnd, ConnId, Counters, Driver, Event, Gather, Nanos, Waker, clock};
+use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, Waker, clock};
 
 pub use buffers::Buf;
 use buffers::Pool;
+use dials::Attempt;
 use operations::{InFlight, Operation};
 use poll::{Poll, Whom};
 pub use setup::{Setup, SetupError};
-use slab::Slab;
-use slots::{CLOSING, LISTED, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots};
+use slots::{
+    CLOSING, DISCARDING, LISTED, ONCE, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots,
+};
 
 /// Receive buffers that one connection gets in one turn at most, however many there are.
 const SHARE_MAX: u16 = 16;
@@ -70,6 +73,8 @@ pub struct EpollDriver {
     acceptable: bool,
     slots: Slots,
     sends: Slab<InFlight>,
+    /// The tokens of the handshakes under way.
+    dials: Slab<u64>,
     /// Called for since the last turn.
     operations: Vec<Operation>,
     /// Those to be read from.
@@ -115,6 +120,7 @@ impl EpollDriver {
             acceptable: false,
             slots: Slots::new(setup.capacity),
             sends: Slab::new(),
+            dials: Slab::new(),
             operations: Vec::new(),
             readable: VecDeque::new(),
             again: Vec::new(),
@@ -155,6 +161,21 @@ impl EpollDriver {
         accepts || self.accept == Accept::Stopping || !self.readable.is_empty() || !self.again.is_empty()
     }
 
+    /// One receive at a time; `how` is what it is besides [`RECEIVING`].
+    fn start_receive(&mut self, conn: ConnId, how: u32) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.has(RECEIVING) {
+            return;
+        }
+        slot.set(RECEIVING | how);
+        if slot.has(READABLE) && !slot.has(LISTED) {
+            slot.set(LISTED);
+            self.readable.push_back(conn);
+        }
+    }
+
     fn stale(&mut self) {
         self.counters.stale += 1;
     }
@@ -182,17 +203,7 @@ impl Driver for EpollDriver {
     }
 
     fn receive(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        if slot.has(RECEIVING) {
-            return;
-        }
-        slot.set(RECEIVING);
-        if slot.has(READABLE) && !slot.has(LISTED) {
-            slot.set(LISTED);
-            self.readable.push_back(conn);
-        }
+        self.start_receive(conn, 0);
     }
 
     fn receive_stop(&mut self, conn: ConnId) {
@@ -272,6 +283,20 @@ impl Driver for EpollDriver {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+}
+
+impl Dial for EpollDriver {
+    fn dial(&mut self, to: SocketAddr, source: Option<SocketAddr>, token: u64) {
+        self.operations.push(Operation::Dial(Box::new(Attempt { to, source, token })));
+    }
+
+    fn receive_once(&mut self, conn: ConnId) {
+        self.start_receive(conn, ONCE);
+    }
+
+    fn discard(&mut self, conn: ConnId) {
+        self.start_receive(conn, DISCARDING);
     }
 }
 

@@ -5,8 +5,9 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
+use super::dials::Attempt;
 use super::poll::Whom;
-use super::slots::{BLOCKED, CLOSING, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED};
+use super::slots::{BLOCKED, CLOSING, DISCARDING, ONCE, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED};
 use super::{Buf, EpollDriver, calls};
 use crate::uring::WAIT_ALL_BYTES_MAX;
 use crate::{AcceptEnd, ConnId, Event, Gather, ReceiveEnd};
@@ -18,6 +19,8 @@ pub(super) enum Operation {
         socket: OwnedFd,
         token: u64,
     },
+    /// Boxed: addresses are long, and dials are not many.
+    Dial(Box<Attempt>),
     ReceiveStop(ConnId),
     Send(ConnId),
     Shutdown(ConnId),
@@ -47,6 +50,7 @@ impl EpollDriver {
                     let result = self.take_over(socket);
                     events.push(Event::Adopted { token, result });
                 }
+                Operation::Dial(attempt) => self.carry_out_dial(&attempt, events),
                 Operation::ReceiveStop(conn) => self.stop_receive(conn, events),
                 // Even when a close is queued behind it: the kernel takes what there is room for.
                 Operation::Send(conn) => self.send_on(conn, events),
@@ -89,7 +93,7 @@ impl EpollDriver {
     }
 
     pub(super) fn end_receive(&mut self, conn: ConnId, end: ReceiveEnd, events: &mut Vec<Event<Buf>>) {
-        self.slots.at(conn.slot).clear(RECEIVING | RECEIVE_STOPPING);
+        self.slots.at(conn.slot).clear(RECEIVING | RECEIVE_STOPPING | ONCE | DISCARDING);
         events.push(Event::ReceiveEnded { conn, end });
     }
 

@@ -2,12 +2,14 @@
 
 use std::os::fd::AsFd;
 
-use super::slots::{BLOCKED, CLOSING, DRAIN, LISTED, READABLE, RECEIVING};
+use super::slots::{BLOCKED, CLOSING, DIALLING, DISCARDING, DRAIN, LISTED, ONCE, READABLE, RECEIVING};
 use super::{Accept, Buf, EpollDriver, calls};
 use crate::{AcceptEnd, ConnId, Event, ReceiveEnd};
 
 /// Peers accepted in one turn at most.
 const ACCEPTS_PER_TURN: u32 = 64;
+/// Bytes thrown away by one call at most.
+const DISCARD_BYTES: usize = 64 << 10;
 
 const TO_RECEIVE: i32 = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI;
 const TO_SEND: i32 = libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR;
@@ -21,6 +23,10 @@ impl EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
+        if slot.has(DIALLING) && (ready & TO_SEND == 0 || !self.end_dial(conn, events)) {
+            return;
+        }
+        let slot = self.slots.at(conn.slot);
         if ready & TO_RECEIVE != 0 {
             slot.set(READABLE);
             if ready & TO_DRAIN != 0 {
@@ -102,24 +108,39 @@ impl EpollDriver {
     }
 
     fn receive_from(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
-        let slot = self.slots.at(conn.slot);
         for _ in 0..self.share {
-            let Some(mut buf) = self.pool.lend() else {
-                self.counters.no_buffers += 1;
-                return self.end_receive(conn, ReceiveEnd::NoBuffers, events);
-            };
             self.counters.enters += 1;
-            let room = buf.room();
-            let most = room.len();
-            match calls::receive(slot.socket(), room) {
+            let slot = self.slots.at(conn.slot);
+            let (received, most, event) = if slot.has(DISCARDING) {
+                let discarded = calls::discard(slot.socket(), DISCARD_BYTES);
+                let bytes = discarded.unwrap_or(0) as u32;
+                (discarded, DISCARD_BYTES, Event::Discarded { conn, bytes })
+            } else {
+                let Some(mut buf) = self.pool.lend() else {
+                    self.counters.no_buffers += 1;
+                    return self.end_receive(conn, ReceiveEnd::NoBuffers, events);
+                };
+                let room = buf.room();
+                let most = room.len();
+                let received = calls::receive(slot.socket(), room);
+                buf.fill(received.unwrap_or(0));
+                (received, most, Event::Received { conn, buf })
+            };
+            match received {
                 // The next receive is to find the same.
                 Ok(0) => return self.end_receive(conn, ReceiveEnd::EndOfStream, events),
                 Ok(len) => {
-                    buf.fill(len);
-                    events.push(Event::Received { conn, buf });
+                    events.push(event);
                     // What arrives from now on is an edge of its own.
-                    if len < most && !slot.has(DRAIN) {
-                        return slot.clear(READABLE);
+                    let used_up = len < most && !slot.has(DRAIN);
+                    if used_up {
+                        slot.clear(READABLE);
+                    }
+                    if slot.has(ONCE) {
+                        return self.end_receive(conn, ReceiveEnd::Stopped, events);
+                    }
+                    if used_up {
+                        return;
                     }
                 }
                 Err(libc::EAGAIN) => return slot.clear(READABLE | DRAIN),
@@ -127,7 +148,7 @@ impl EpollDriver {
                 Err(errno) => return self.end_receive(conn, ReceiveEnd::Failed(errno), events),
             }
         }
-        slot.set(LISTED);
+        self.slots.at(conn.slot).set(LISTED);
         self.again.push(conn);
     }
 }

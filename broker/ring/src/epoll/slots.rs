@@ -10,7 +10,8 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     /// The connection's socket; `None` is a vacant place. Gone, it is closed.
     socket: Option<OwnedFd>,
-    /// Index of the send in flight while [`SENDING`] is set; in a vacant place, of the next vacant one.
+    /// Index of the send in flight while [`SENDING`] is set, of the attempt while [`DIALLING`] is; in a vacant
+    /// place, of the next vacant one.
     pub(super) link: u32,
     /// The flags below.
     pub(super) flags: u32,
@@ -36,6 +37,12 @@ pub(super) const DRAIN: u32 = 1 << 7;
 pub(super) const LISTED: u32 = 1 << 8;
 /// Others may have a descriptor of the same socket.
 pub(super) const SHARED: u32 = 1 << 9;
+/// The receive ends with the first bytes.
+pub(super) const ONCE: u32 = 1 << 10;
+/// The bytes are thrown away.
+pub(super) const DISCARDING: u32 = 1 << 11;
+/// The handshake is under way: nobody knows of this connection yet.
+pub(super) const DIALLING: u32 = 1 << 12;
 
 impl Slot {
     pub(super) fn has(&self, flag: u32) -> bool {

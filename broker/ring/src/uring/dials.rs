@@ -142,7 +142,7 @@ impl UringDriver {
 }
 
 /// With its options and its source, not yet connected.
-fn ordinary_socket(to: SocketAddr, source: Option<SocketAddr>) -> std::io::Result<OwnedFd> {
+pub(crate) fn ordinary_socket(to: SocketAddr, source: Option<SocketAddr>) -> std::io::Result<OwnedFd> {
     let socket = socket::tcp(to)?;
     socket::switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
     if let Some(source) = source {

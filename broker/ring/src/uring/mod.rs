@@ -65,11 +65,12 @@ use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, Rec
 
 pub use buffers::Buf;
 use buffers::Pool;
+pub(crate) use dials::ordinary_socket;
 use enter::RingName;
 pub(crate) use setup::at_least;
 pub use setup::{Features, Setup, SetupError, probe};
 use sink::Sink;
-use slab::Slab;
+pub(crate) use slab::Slab;
 use slots::{
     CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING, SHUTDOWN_WANTED,
     SHUTTING, Slots,

@@ -10,17 +10,17 @@ enum Entry<T> {
 
 const NONE: u32 = u32::MAX;
 
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     entries: Vec<Entry<T>>,
     free: u32,
 }
 
 impl<T> Slab<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { entries: Vec::new(), free: NONE }
     }
 
-    pub(super) fn put(&mut self, operation: T) -> u32 {
+    pub(crate) fn put(&mut self, operation: T) -> u32 {
         let index = self.free;
         if index == NONE {
             self.entries.push(Entry::Used(operation));
@@ -33,14 +33,14 @@ impl<T> Slab<T> {
         index
     }
 
-    pub(super) fn at(&mut self, index: u32) -> &mut T {
+    pub(crate) fn at(&mut self, index: u32) -> &mut T {
         match &mut self.entries[index as usize] {
             Entry::Used(operation) => operation,
             Entry::Free { .. } => unreachable!("an operation in flight was freed"),
         }
     }
 
-    pub(super) fn take(&mut self, index: u32) -> T {
+    pub(crate) fn take(&mut self, index: u32) -> T {
         match std::mem::replace(&mut self.entries[index as usize], Entry::Free { next: self.free }) {
             Entry::Used(operation) => {
                 self.free = index;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use ring::{ConnId, Driver, Event, Gather, ReceiveEnd};
 
-pub(crate) use real::{Cramped, Real};
+pub(crate) use real::{Cramped, Epoll, Uring};
 pub(crate) use simulated::{Calm, Rough, with_seeds};
 
 /// What a case wants of its driver.
@@ -40,6 +40,8 @@ pub(crate) trait Harness {
     type Client;
     /// A turn with a deadline waits for it in real time.
     const WAITS: bool;
+    /// Operations wait in a queue that can be full.
+    const QUEUES: bool;
     /// More than the socket buffers take.
     const HUGE_BYTES: usize;
 

@@ -1,22 +1,68 @@
-//! The io_uring driver over loopback TCP.
+//! The real drivers, io_uring and epoll, over loopback TCP.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use ring::listen;
-use ring::uring::{Setup, UringDriver};
+use ring::epoll::{self, EpollDriver};
+use ring::uring::{self, UringDriver};
+use ring::{Driver, listen};
 
 use super::{End, Harness, Options};
 
+/// A kind of real driver.
+pub(crate) trait Kind {
+    type Driver: Driver;
+    /// Operations wait in a queue that can be full.
+    const QUEUES: bool;
+
+    fn make(listener: OwnedFd, options: Options) -> Self::Driver;
+}
+
 /// With a `SMALL` submission queue no chain of operations fits it, and dials take the way of older kernels.
-pub(crate) struct Uring<const SMALL: bool> {
-    driver: Option<UringDriver>,
+pub(crate) struct OnUring<const SMALL: bool>;
+
+impl<const SMALL: bool> Kind for OnUring<SMALL> {
+    type Driver = UringDriver;
+    const QUEUES: bool = true;
+
+    fn make(listener: OwnedFd, options: Options) -> UringDriver {
+        let setup = uring::Setup {
+            listener: Some(listener),
+            capacity: options.capacity,
+            receive_buffers: options.buffers,
+            receive_buffer_bytes: options.buffer_bytes,
+            submission_entries: if SMALL { 2 } else { options.submission_entries },
+        };
+        UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+pub(crate) struct OnEpoll;
+
+impl Kind for OnEpoll {
+    type Driver = EpollDriver;
+    const QUEUES: bool = false;
+
+    fn make(listener: OwnedFd, options: Options) -> EpollDriver {
+        let setup = epoll::Setup {
+            listener: Some(listener),
+            capacity: options.capacity,
+            receive_buffers: options.buffers,
+            receive_buffer_bytes: options.buffer_bytes,
+        };
+        EpollDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+pub(crate) struct Loopback<K: Kind> {
+    driver: Option<K::Driver>,
     addr: SocketAddr,
 }
 
-pub(crate) type Real = Uring<false>;
-pub(crate) type Cramped = Uring<true>;
+pub(crate) type Uring = Loopback<OnUring<false>>;
+pub(crate) type Cramped = Loopback<OnUring<true>>;
+pub(crate) type Epoll = Loopback<OnEpoll>;
 
 pub(crate) struct Client {
     stream: TcpStream,
@@ -30,26 +76,20 @@ impl Client {
     }
 }
 
-impl<const SMALL: bool> Harness for Uring<SMALL> {
-    type Driver = UringDriver;
+impl<K: Kind> Harness for Loopback<K> {
+    type Driver = K::Driver;
     type Client = Client;
     const WAITS: bool = true;
+    const QUEUES: bool = K::QUEUES;
     const HUGE_BYTES: usize = 24 << 20;
 
     fn new(options: Options) -> Self {
         let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1).unwrap().pop().unwrap();
         let addr = listen::local_addr(&listener).unwrap();
-        let setup = Setup {
-            listener: Some(listener),
-            capacity: options.capacity,
-            receive_buffers: options.buffers,
-            receive_buffer_bytes: options.buffer_bytes,
-            submission_entries: if SMALL { 2 } else { options.submission_entries },
-        };
-        Self { driver: Some(UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))), addr }
+        Self { driver: Some(K::make(listener, options)), addr }
     }
 
-    fn driver(&mut self) -> &mut UringDriver {
+    fn driver(&mut self) -> &mut K::Driver {
         self.driver.as_mut().expect("not dropped yet")
     }
 

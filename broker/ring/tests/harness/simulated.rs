@@ -33,6 +33,7 @@ impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
     type Driver = SimDriver;
     type Client = ClientId;
     const WAITS: bool = false;
+    const QUEUES: bool = false;
     const HUGE_BYTES: usize = 256 << 10;
 
     fn new(options: Options) -> Self {

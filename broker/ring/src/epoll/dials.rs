@@ -1,0 +1,58 @@
+//! Connections on their way out: a socket with its options and its source, then the handshake, which an edge ends.
+//!
+//! A place taken for a dial is `DIALLING`: it counts as taken, but no `ConnId` names it yet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use super::slots::DIALLING;
+use super::{Buf, EpollDriver, calls};
+use crate::uring::ordinary_socket;
+use crate::{ConnId, Event};
+
+/// A dial that was called for.
+pub(super) struct Attempt {
+    pub(super) to: SocketAddr,
+    pub(super) source: Option<SocketAddr>,
+    pub(super) token: u64,
+}
+
+impl EpollDriver {
+    pub(super) fn carry_out_dial(&mut self, attempt: &Attempt, events: &mut Vec<Event<Buf>>) {
+        match self.start_dial(attempt) {
+            Ok(conn) => {
+                let index = self.dials.put(attempt.token);
+                let slot = self.slots.at(conn.slot);
+                slot.set(DIALLING);
+                slot.link = index;
+            }
+            Err(errno) => events.push(Event::Dialled { token: attempt.token, result: Err(errno) }),
+        }
+    }
+
+    /// Registered only when the handshake is under way: a socket before that counts as hung up.
+    fn start_dial(&mut self, attempt: &Attempt) -> Result<ConnId, i32> {
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
+        let socket = ordinary_socket(attempt.to, attempt.source).map_err(errno)?;
+        self.counters.enters += 1;
+        match calls::connect(socket.as_fd(), &attempt.to.into()) {
+            Ok(()) | Err(libc::EINPROGRESS | libc::EINTR) => self.open(socket, 0),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// An edge of a connection that nobody knows of: the handshake is over. Says whether the connection stands.
+    pub(super) fn end_dial(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) -> bool {
+        self.counters.enters += 1;
+        let slot = self.slots.at(conn.slot);
+        slot.clear(DIALLING);
+        let token = self.dials.take(slot.link);
+        let result = calls::error_of(slot.socket()).map(|()| conn);
+        if result.is_err() {
+            self.slots.vacate(conn);
+        }
+        events.push(Event::Dialled { token, result });
+        result.is_ok()
+    }
+}
