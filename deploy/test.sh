@@ -32,6 +32,10 @@ install_packages() {
     local missing=()
     command -v chromium >/dev/null || missing+=(chromium)
     command -v cc >/dev/null || missing+=(build-essential)
+    # What the load generator's adapters are tested against, and the broker raced with.
+    command -v nats-server >/dev/null || missing+=(nats-server)
+    command -v mosquitto >/dev/null || missing+=(mosquitto)
+    [[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || missing+=(nginx libnginx-mod-nchan)
     if ((${#missing[@]})); then
         local sudo=()
         [[ $EUID -eq 0 ]] || sudo=(sudo)
@@ -70,11 +74,15 @@ step 60 'Format' cargo fmt --all --check
 step 60 'No unsafe code outside broker/ring' bash -euo pipefail -c unsafe_only_in_ring
 step 900 'Lints' cargo clippy --workspace --all-targets -- -D warnings
 step 600 'Documentation' bash -euo pipefail -c documentation
+export RINGYARD_PEERS=required
 step 1200 'Tests: units, integration, conformance' cargo test --workspace
 step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test -p broker --test integration --test conformance
 step 900 'Release build' cargo build --workspace --release
 step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
 step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
+step 300 'Race, smoke run' cargo run --release -p bench --bin bench -- race --quick
+step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --quick
+step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
 step 300 'Browser' npm --prefix deploy/browser test
 step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix deploy/browser test
