@@ -47,18 +47,28 @@ impl Address {
     }
 }
 
-/// `AF_INET` or `AF_INET6`.
-pub(crate) fn family(addr: SocketAddr) -> i32 {
-    if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
-}
-
 /// A new TCP socket for `addr`'s family, non-blocking.
 pub(crate) fn tcp(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes no pointers.
-    let fd = check(unsafe { libc::socket(family(addr), kind, 0) })?;
+    let fd = check(unsafe { libc::socket(family, kind, 0) })?;
     // SAFETY: the descriptor is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A socket on its way to `to`, with its options and its source, not yet connected.
+pub(crate) fn dialling(to: SocketAddr, source: Option<SocketAddr>) -> io::Result<OwnedFd> {
+    let socket = tcp(to)?;
+    switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+    if let Some(source) = source {
+        if source.port() == 0 {
+            // The port is chosen when the other end is known, so that it may be in use towards others.
+            switch_on(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)?;
+        }
+        bind(&socket, &source.into())?;
+    }
+    Ok(socket)
 }
 
 pub(crate) fn bind(socket: &OwnedFd, addr: &Address) -> io::Result<()> {
@@ -68,14 +78,12 @@ pub(crate) fn bind(socket: &OwnedFd, addr: &Address) -> io::Result<()> {
 
 /// Sets a switch among the options of a socket.
 pub(crate) fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
-    let len = size_of_val(&ON) as libc::socklen_t;
-    // SAFETY: the kernel reads the four bytes of `ON`, which lives for ever.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const ON).cast(), len) };
+    let on = 1i32;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the kernel reads the four bytes of `on`, which lives through the call.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };
     check(done).map(drop)
 }
-
-/// What a switch is set to.
-pub(crate) static ON: i32 = 1;
 
 pub(crate) fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

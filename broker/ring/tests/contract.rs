@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use harness::{Calm, Cramped, End, Epoll, Harness, Options, Rough, Run, Uring, in_parts, pattern, with_seeds};
+use harness::{Calm, End, Epoll, Harness, Options, Rough, Run, Uring, in_parts, pattern, with_seeds};
 use ring::{AcceptEnd, ConnId, Driver, Event, Gather, ReceiveEnd};
 
 macro_rules! on_every_driver {
@@ -68,7 +68,6 @@ macro_rules! on_every_driver_that_dials {
     ($($case:ident)*) => {
         mod uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Uring>() })* }
         mod epoll_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Epoll>() })* }
-        mod cramped_uring_dials { $(#[test] fn $case() { crate::dialling::$case::<crate::Cramped>() })* }
     };
 }
 

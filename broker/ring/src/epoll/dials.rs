@@ -8,8 +8,7 @@ use std::os::fd::AsFd;
 
 use super::slots::DIALLING;
 use super::{Buf, EpollDriver, calls};
-use crate::uring::ordinary_socket;
-use crate::{ConnId, Event};
+use crate::{ConnId, Event, socket};
 
 /// A dial that was called for.
 pub(super) struct Attempt {
@@ -34,7 +33,7 @@ impl EpollDriver {
     /// Registered only when the handshake is under way: a socket before that counts as hung up.
     fn start_dial(&mut self, attempt: &Attempt) -> Result<ConnId, i32> {
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
-        let socket = ordinary_socket(attempt.to, attempt.source).map_err(errno)?;
+        let socket = socket::dialling(attempt.to, attempt.source).map_err(errno)?;
         self.counters.enters += 1;
         match calls::connect(socket.as_fd(), &attempt.to.into()) {
             Ok(()) | Err(libc::EINPROGRESS | libc::EINTR) => self.open(socket, 0),

@@ -65,7 +65,6 @@ use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, Rec
 
 pub use buffers::Buf;
 use buffers::Pool;
-pub(crate) use dials::ordinary_socket;
 use enter::RingName;
 pub(crate) use setup::at_least;
 pub use setup::{Features, Setup, SetupError, probe};

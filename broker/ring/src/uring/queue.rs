@@ -32,23 +32,6 @@ impl UringDriver {
         }
     }
 
-    /// Sees to it that the next `count` operations are handed over together, as a chain has to be. `count` is
-    /// at most what the submission queue holds.
-    pub(super) fn make_room(&mut self, count: usize) {
-        assert!(count <= self.ring.submission().capacity(), "a chain of {count} does not fit the submission queue");
-        loop {
-            let queue = self.ring.submission();
-            if queue.capacity() - queue.len() >= count {
-                return;
-            }
-            drop(queue);
-            self.counters.submission_full += 1;
-            if !self.flush() {
-                return;
-            }
-        }
-    }
-
     /// Hands the queued operations over in the middle of a turn, and takes completions out of the kernel's
     /// way before they overflow. False if the ring is beyond use; the operation is lost then, and the next
     /// turn says so.

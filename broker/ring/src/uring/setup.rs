@@ -48,8 +48,6 @@ pub struct Features {
     /// operations of the ring are over, so the driver shuts it down first: the peer sees the end at once. An
     /// installed socket is left alone; whoever has its descriptor ends it.
     pub prompt_close: bool,
-    /// `IORING_OP_BIND` (Linux 6.11). Without it a dialled socket is an ordinary descriptor for a moment.
-    pub bind: bool,
 }
 
 /// Why io_uring cannot be used. `Display` is one sentence that says what to change.
@@ -213,7 +211,6 @@ pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
     Ok(Features {
         install: probe.is_supported(opcode::FixedFdInstall::CODE),
         prompt_close: at_least(&kernel_release(), (6, 13)),
-        bind: probe.is_supported(opcode::Bind::CODE),
     })
 }
 

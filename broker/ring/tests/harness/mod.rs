@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use bytes::Bytes;
 use ring::{ConnId, Driver, Event, Gather, ReceiveEnd};
 
-pub(crate) use real::{Cramped, Epoll, Uring};
+pub(crate) use real::{Epoll, Uring};
 pub(crate) use simulated::{Calm, Rough, with_seeds};
 
 /// What a case wants of its driver.

@@ -19,10 +19,9 @@ pub(crate) trait Kind {
     fn make(listener: OwnedFd, options: Options) -> Self::Driver;
 }
 
-/// With a `SMALL` submission queue no chain of operations fits it, and dials take the way of older kernels.
-pub(crate) struct OnUring<const SMALL: bool>;
+pub(crate) struct OnUring;
 
-impl<const SMALL: bool> Kind for OnUring<SMALL> {
+impl Kind for OnUring {
     type Driver = UringDriver;
     const QUEUES: bool = true;
 
@@ -32,7 +31,7 @@ impl<const SMALL: bool> Kind for OnUring<SMALL> {
             capacity: options.capacity,
             receive_buffers: options.buffers,
             receive_buffer_bytes: options.buffer_bytes,
-            submission_entries: if SMALL { 2 } else { options.submission_entries },
+            submission_entries: options.submission_entries,
         };
         UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -60,8 +59,7 @@ pub(crate) struct Loopback<K: Kind> {
     addr: SocketAddr,
 }
 
-pub(crate) type Uring = Loopback<OnUring<false>>;
-pub(crate) type Cramped = Loopback<OnUring<true>>;
+pub(crate) type Uring = Loopback<OnUring>;
 pub(crate) type Epoll = Loopback<OnEpoll>;
 
 pub(crate) struct Client {
