@@ -67,6 +67,7 @@ type Topics = Arc<Mutex<HashMap<String, Sender<Message>>>>;
 
 async fn accept(address: SocketAddr) -> Result<()> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
     socket.bind(address).with_context(|| format!("listening on {address}"))?;
     let listener = socket.listen(KNOCKING)?;
     println!("listening on {}", listener.local_addr()?);

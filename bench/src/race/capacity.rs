@@ -11,8 +11,8 @@ const STEP: f64 = 1.26;
 const STRIDE: f64 = 1.6;
 /// The first try, as a share of what a closed loop reached.
 const FIRST: f64 = 0.8;
-/// Tries; what was found until then is the answer.
-const TRIES: usize = 7;
+/// Tries at most; what was found until then is the answer.
+pub(super) const TRIES: usize = 7;
 /// At least this share of what was due is delivered in the measured time.
 const DELIVERED: f64 = 0.97;
 /// A queue that grows by a fifth of the rate makes the last messages of a try later than this: nanoseconds.
@@ -30,9 +30,10 @@ pub(super) fn sustained(outcome: &Outcome, rate: f64, deliveries_per_message: f6
         && outcome.latency.p99 <= LATE_NS
 }
 
-/// What to try next, given what a closed loop published per second; nothing when the answer is known.
-pub(super) fn next(closed_loop: f64, tries: &[Try]) -> Option<f64> {
-    if tries.len() >= TRIES {
+/// What to try next, given what a closed loop published per second; nothing when the answer is known, or after `most`
+/// tries.
+pub(super) fn next(closed_loop: f64, tries: &[Try], most: usize) -> Option<f64> {
+    if tries.len() >= most {
         return None;
     }
     let first = rounded(closed_loop * FIRST).max(1.0);
@@ -75,7 +76,7 @@ mod tests {
 
     fn search(capacity: f64, closed_loop: f64) -> Vec<Try> {
         let mut tries = Vec::new();
-        while let Some(rate) = next(closed_loop, &tries) {
+        while let Some(rate) = next(closed_loop, &tries, TRIES) {
             tries.push((rate, rate <= capacity));
         }
         tries

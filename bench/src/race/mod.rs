@@ -177,6 +177,7 @@ struct Track {
     peers: Vec<Peer>,
     points: Vec<Point>,
     rounds: u32,
+    quick: bool,
     words: Words,
     scratch: Scratch,
     server_core: u32,
@@ -223,8 +224,8 @@ impl Track {
             (race.contestants, race.absent) = (contestants, absent);
             ((!options.quick).then_some(path), race)
         };
-        let (server_core, client_core) = (options.server_core, options.client_core);
-        Ok(Self { race, path, peers, points, rounds, words, scratch, server_core, client_core })
+        let Options { quick, server_core, client_core, .. } = *options;
+        Ok(Self { race, path, peers, points, rounds, quick, words, scratch, server_core, client_core })
     }
 
     /// Runs all that was not run yet.
@@ -291,7 +292,8 @@ impl Track {
         };
         // Who fails does not succeed at another rate.
         let closed_loop = first.outcome.as_ref()?.published_per_second();
-        capacity::next(closed_loop, &summary::tries(&self.race, &point.key, name)).map(Some)
+        let most = if self.quick { 1 } else { capacity::TRIES };
+        capacity::next(closed_loop, &summary::tries(&self.race, &point.key, name), most).map(Some)
     }
 
     /// The least capacity of all who can do this.
@@ -338,8 +340,8 @@ impl Track {
         let mut server = Server::start(peer, &self.words, self.server_core, &self.scratch.0.join("server"))?;
         let mut run =
             |point: &Point, rate| load::run(peer, &mut server, point, rate, self.client_core, &self.scratch.0);
-        if point.row == Row::Crowd {
-            let warming = Point { clients: WARMING.min(point.clients), duration: 0.2, ..point.clone() };
+        if point.row == Row::Crowd && !self.quick {
+            let warming = Point { clients: WARMING, duration: 0.2, ..point.clone() };
             run(&warming, None).outcome.context("the first clients")?;
         }
         Ok(run(point, rate))

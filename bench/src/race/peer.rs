@@ -166,13 +166,12 @@ mod tests {
         for peer in ours() {
             assert!(!peer.settings.is_empty() && !peer.versions.is_empty(), "{}", peer.name);
             let files = peer.files.iter().map(|file| fs::read_to_string(peer.here.join(file)).unwrap());
-            let texts = peer.command.iter().cloned().chain([peer.url.clone()]).chain(files.flat_map(|text| {
-                let text = text.lines().map(|line| line.split('#').next().unwrap().to_owned());
-                text.filter(|line| line.contains("{x") || line.contains("port")).collect::<Vec<_>>()
-            }));
-            for text in texts {
-                let replaced = words.put_into(&text);
-                assert!(!replaced.contains("{port}") && !replaced.contains("{dir}"), "{}: {text}", peer.name);
+            for text in peer.command.iter().cloned().chain([peer.url.clone()]).chain(files) {
+                let left = words.put_into(&text);
+                let inside = left.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+                let unknown: Vec<_> =
+                    inside.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())).collect();
+                assert!(unknown.is_empty(), "{}: {unknown:?}", peer.name);
             }
         }
     }

@@ -75,7 +75,7 @@ pub(super) const TOPICS_PERCENT: u32 = 50;
 /// Bursts on their way at saturation.
 pub(super) const WINDOWS: [u32; 2] = [4, 64];
 
-/// Every point, in order. Quick: tens of clients and tenths of seconds.
+/// Every point, in order. Quick: fewer of them, tens of clients and tenths of seconds.
 pub(super) fn points(quick: bool) -> Vec<Point> {
     let point = |row, key: &str, clients, pace, seconds: f64| Point {
         row,
@@ -88,22 +88,23 @@ pub(super) fn points(quick: bool) -> Vec<Point> {
         warmup: if quick { 0.05 } else { 0.7 },
         duration: if quick { 0.2 } else { seconds },
     };
+    let few = |all: &[u32]| if quick { all[..1].to_vec() } else { all.to_vec() };
     let mut points = Vec::new();
-    for window in WINDOWS {
+    for window in few(&WINDOWS) {
         let key = format!("saturation-{window}");
         points.push(point(Row::Saturation, &key, 5_000, Pace::Closed(window), 4.0));
     }
     points.push(Point { burst: 10, ..point(Row::Bursts, "bursts", 5_000, Pace::Closed(1), 4.0) });
-    for clients in CROWDS {
-        let rate = f64::from(if quick { 100 } else { MODERATE / clients });
+    for clients in few(&CROWDS) {
+        let rate = f64::from(MODERATE / clients);
         points.push(point(Row::Cpu, &format!("cpu-{clients}"), clients, Pace::Open(rate), 4.0));
     }
     points.push(point(Row::Latency, "latency-capacity", 1_000, Pace::Search, 2.5));
-    for percent in PERCENTS {
+    for percent in few(&PERCENTS) {
         points.push(point(Row::Latency, &format!("latency-{percent}"), 1_000, Pace::Percent(percent), 5.0));
     }
     points.push(point(Row::Crowd, "crowd", 15_000, Pace::Idle, 2.0));
-    let topics = |key, pace, seconds| Point {
+    let topics = |key: &str, pace, seconds| Point {
         topics: if quick { 20 } else { 10_000 },
         topics_per_client: if quick { 10 } else { 100 },
         ..point(Row::Topics, key, 1_000, pace, seconds)
