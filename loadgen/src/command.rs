@@ -1,11 +1,12 @@
 //! The command: what its arguments mean, what is written where, and its exit status.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::options::Options;
@@ -79,8 +80,12 @@ fn parse(arguments: Vec<String>) -> Result<Command> {
     let Some(file) = &command.options.config else { return Ok(command) };
     let mut all = vec![arguments[0].clone()];
     all.extend(Options::arguments_of(file)?);
-    // Named here, so that the error says where the mistake is.
-    Command::try_parse_from(&all).with_context(|| format!("{}", file.display()))?;
+    // On its own first, so that the error says where the mistake is.
+    if let Err(error) = Command::try_parse_from(&all) {
+        let text = error.to_string();
+        let sentence = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        bail!("{}: {sentence}", file.display());
+    }
     all.extend(arguments.into_iter().skip(1));
     let matches = Command::command().try_get_matches_from(all)?;
     Ok(Command::from_arg_matches(&matches)?)
@@ -97,11 +102,21 @@ fn measure(options: Options) -> Result<bool> {
     }));
     let (json, report) = (options.json.clone(), options.report.clone());
     // Found out before the run, not after it.
+    let mut new = Vec::new();
     for file in [&json, &report].into_iter().flatten() {
-        fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
+        let is_new = !file.exists();
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(file)
+            .with_context(|| format!("writing {}", file.display()))?;
+        new.extend(is_new.then_some(file));
     }
     let thresholds = options.fail_if.clone();
-    let outcome = run(options, &interrupt)?;
+    let outcome = run(options, &interrupt).inspect_err(|_| {
+        // Nothing comes into it.
+        new.iter().for_each(|file| drop(fs::remove_file(file)));
+    })?;
     tell(outcome, &thresholds, json.as_deref(), report.as_deref())
 }
 
@@ -116,7 +131,8 @@ fn merge_files(merge: &Merge) -> Result<bool> {
 
 fn tell(mut outcome: Outcome, thresholds: &[Threshold], json: Option<&Path>, report: Option<&Path>) -> Result<bool> {
     threshold::check_all(thresholds, &mut outcome);
-    print!("{}", results::table(&outcome));
+    // Whoever reads it may have seen enough.
+    drop(std::io::stdout().write_all(results::table(&outcome).as_bytes()));
     if let Some(path) = json {
         fs::write(path, serde_json::to_string_pretty(&outcome)?)
             .with_context(|| format!("writing {}", path.display()))?;

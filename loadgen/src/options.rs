@@ -440,8 +440,14 @@ impl std::fmt::Display for Payload {
     }
 }
 
+/// Longer times are mistakes.
+const SECONDS_MAX: f64 = 366.0 * 86400.0;
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "a number of seconds".to_owned())?;
+    if seconds > SECONDS_MAX {
+        return Err("a year at most".to_owned());
+    }
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 

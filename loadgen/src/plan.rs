@@ -77,8 +77,7 @@ impl Plan {
         let payloads = Payloads::new(options.payload.clone().expect("completed").0);
         let names = Names { prefix: options.topic_prefix.clone(), count: topics };
         let protocol = options.protocol.expect("completed");
-        let adapter =
-            Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
+        let adapter = Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
         let can = adapter.abilities();
         let protocol = format!("{protocol:?}").to_lowercase();
         ensure!(
@@ -100,6 +99,11 @@ impl Plan {
         ensure!(
             !options.everyone_publishes || can.both,
             "--everyone-publishes (or --scenario chat): with {protocol}, a connection cannot do both"
+        );
+        ensure!(
+            can.churn || !options.everyone_publishes || options.churn.is_none_or(|churn| churn == 0.0),
+            "--churn: with {protocol}, whole connections come and go, and would take along what they have just published: \
+             not together with --everyone-publishes (or --scenario chat)"
         );
         let streams = match (options.idle, options.everyone_publishes) {
             (true, _) => 0,
@@ -171,6 +175,11 @@ impl Plan {
         Ok(())
     }
 
+    /// When publishing begins, if that was said: monotonic nanoseconds.
+    pub(crate) fn start_at(&self) -> Option<ring::Nanos> {
+        self.options.start_at.map(|unix| self.clock.monotonic_of((unix * 1e9) as u64))
+    }
+
     /// Connections of this process.
     pub(crate) fn connections(&self) -> u64 {
         self.own_clients.1 + self.own_publishers.1
@@ -196,7 +205,8 @@ impl Plan {
             Role::Publisher(publisher) => {
                 let count = self.streams_of(role).count().min(self.topics as usize) as u32;
                 let step = self.publishers % self.topics;
-                let publishes = Topics { first: publisher % self.topics, step: if count == 1 { 1 } else { step }, count };
+                let publishes =
+                    Topics { first: publisher % self.topics, step: if count == 1 { 1 } else { step }, count };
                 Duty { subscribes: Topics::default(), publishes }
             }
         }

@@ -42,7 +42,8 @@ fn schedstat(line: &str) -> (u64, u64) {
 /// # Errors
 /// When there is no such process.
 pub fn memory(pid: u32) -> Result<Memory> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("no process {pid}"))?;
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let bytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name}{line}"))?;
@@ -77,8 +78,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(pids: Vec<u32>, address: SocketAddr) -> Option<Self> {
-        (!pids.is_empty()).then_some(Self { pids, address })
+    /// Nothing when no process was named.
+    ///
+    /// # Errors
+    /// When one is not there, or not to be looked at.
+    pub(crate) fn new(pids: Vec<u32>, address: SocketAddr) -> Result<Option<Self>> {
+        for pid in &pids {
+            cpu_ns(*pid).and_then(|_| memory(*pid)).with_context(|| format!("--server-pid {pid}"))?;
+        }
+        Ok((!pids.is_empty()).then_some(Self { pids, address }))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -94,13 +102,13 @@ impl Server {
         self.pids.iter().filter_map(|pid| anonymous(*pid)).sum()
     }
 
-    pub(crate) fn memory(&self) -> Result<Memory> {
-        let mut sum = Memory::default();
-        for pid in &self.pids {
-            let one = memory(*pid)?;
-            sum = Memory { anonymous: sum.anonymous + one.anonymous, pss: sum.pss + one.pss, ..one };
-        }
-        Ok(sum)
+    /// Of all its processes; of those that are gone, nothing.
+    pub(crate) fn memory(&self) -> Memory {
+        self.pids.iter().filter_map(|pid| memory(*pid).ok()).fold(Memory::default(), |sum, one| Memory {
+            anonymous: sum.anonymous + one.anonymous,
+            pss: sum.pss + one.pss,
+            ..one
+        })
     }
 
     /// Sends and messages that a Ringyard broker counted; nothing when it is none.
@@ -136,8 +144,11 @@ mod tests {
         assert!(memory.anonymous > 0 && memory.pss >= memory.anonymous / 2);
         assert!(anonymous(pid).unwrap() > 0);
         assert!(cpu_ns(u32::MAX).is_err());
-        let server = Server::new(vec![pid, pid], "127.0.0.1:1".parse().unwrap()).unwrap();
-        assert!(server.memory().unwrap().anonymous >= memory.anonymous);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let server = Server::new(vec![pid, pid], address).unwrap().unwrap();
+        assert!(server.memory().anonymous >= memory.anonymous);
+        assert!(Server::new(Vec::new(), address).unwrap().is_none());
+        assert!(format!("{:#}", Server::new(vec![u32::MAX], address).unwrap_err()).contains("--server-pid 4294967295"));
         assert!(server.counters().is_none());
     }
 }

@@ -92,6 +92,11 @@ impl Client {
         matches!(self.role, Role::Client(_))
     }
 
+    /// A closed loop waits for it: it has been there from the first message on, and looks at every one.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.is_subscriber() && self.verifies && !self.slow && !self.joined_late
+    }
+
     /// Nothing is left of an earlier connection.
     pub(super) fn reset(&mut self) {
         self.inbound = Inbound::default();
@@ -136,10 +141,11 @@ impl Nexts {
         }
     }
 
-    pub(super) fn forget(&mut self) {
+    /// Anything may come next at every so manieth place.
+    pub(super) fn forget(&mut self, every: usize) {
         match self {
             Self::One(next) => *next = UNKNOWN,
-            Self::Many(nexts) => nexts.fill(UNKNOWN),
+            Self::Many(nexts) => nexts.iter_mut().step_by(every.max(1)).for_each(|next| *next = UNKNOWN),
         }
     }
 }

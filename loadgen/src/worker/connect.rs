@@ -7,6 +7,7 @@ use ring::{ConnId, Dial, Nanos};
 
 use super::Worker;
 use super::client::{Awaits, Nexts, State, UNKNOWN};
+use super::tally::count_reason;
 use crate::adapter::Refused;
 use crate::options::Rate;
 
@@ -68,11 +69,7 @@ impl<D: Dial> Worker<D> {
     fn dial(&mut self, at: u32, now: Nanos) {
         let client = &mut self.clients[at as usize];
         client.state = State::Dialling;
-        let to = if client.is_subscriber() {
-            self.plan.adapter.address()
-        } else {
-            self.plan.adapter.publish_address()
-        };
+        let to = if client.is_subscriber() { self.plan.adapter.address() } else { self.plan.adapter.publish_address() };
         let patience = self.upkeep.patience_of(at).unwrap_or(now + self.plan.options.connect_timeout.as_nanos() as u64);
         self.opening.insert(at, Opening { since: now, asked: now, patience, head: Vec::new() });
         self.driver.dial(to, self.plan.source(client.role), u64::from(at));
@@ -83,6 +80,11 @@ impl<D: Dial> Worker<D> {
             Err(errno) => {
                 let why = io::Error::from_raw_os_error(errno).to_string();
                 self.on_failed_try(at, &why, None, false);
+            }
+            Ok(conn) if !self.opening.contains_key(&at) => {
+                // It was given up meanwhile.
+                self.slots[conn.slot as usize] = u32::MAX;
+                self.driver.close(conn);
             }
             Ok(conn) => {
                 let now = self.driver.now();
@@ -135,7 +137,9 @@ impl<D: Dial> Worker<D> {
     }
 
     fn on_accepted(&mut self, at: u32, rest: &[u8]) {
-        let late = self.times.is_some_and(|times| self.driver.now() >= times.begin);
+        // Other processes begin at the time that was agreed upon, even if this one cannot.
+        let began = [self.times.map(|times| times.begin), self.plan.start_at()].into_iter().flatten().min();
+        let late = began.is_some_and(|began| self.driver.now() >= began);
         let client = &mut self.clients[at as usize];
         let duty = self.plan.duty(client.role);
         client.joined_late = late;
@@ -176,6 +180,7 @@ impl<D: Dial> Worker<D> {
             self.tally.admission.saturating_record(took);
             self.tally.admission_interval.saturating_record(took);
             self.progress.joins(&self.plan, client);
+            self.opened_at = now;
         }
         self.publishing.opened(at);
     }
@@ -218,7 +223,7 @@ impl<D: Dial> Worker<D> {
             self.driver.close(client.conn);
         }
         if publisher {
-            *self.tally.errors.publishers.entry(why.to_owned()).or_default() += 1;
+            count_reason(&mut self.tally.errors.publishers, why.to_owned());
             self.tally.counts.errors += 1;
             self.publishing.lost(at);
         } else {
@@ -237,8 +242,8 @@ impl<D: Dial> Worker<D> {
             .collect();
         for at in late {
             match self.clients[at as usize].state {
-                // The kernel ends a dial by itself, and tells.
-                State::Dialling => {}
+                // The kernel ends a dial by itself, but later than anybody wants to wait.
+                State::Dialling => self.give_up(at, "no answer to a connect", false),
                 _ => self.give_up(at, &format!("no answer within {} s", limit / 1_000_000_000), true),
             }
         }

@@ -4,16 +4,30 @@ use std::sync::Arc;
 
 use ring::{Dial, Nanos};
 
-use super::client::{State, UNKNOWN};
+use super::client::{Client, State, UNKNOWN};
+use super::tally::count_reason;
 use super::{Final, Part, Report, Worker};
+use crate::adapter::Topics;
 
 /// How often it is looked whether all is there.
 const LOOK_NS: Nanos = 20_000_000;
 
+/// Why a client is missing that was opened before.
+const NOT_BACK: &str = "not connected again when the run ended";
+
+/// The drain under way.
+pub(super) struct Drain {
+    published: Arc<Final>,
+    began: Nanos,
+    /// Clients before this one have everything.
+    looked_at: usize,
+}
+
 impl<D: Dial> Worker<D> {
     pub(super) fn begin_drain(&mut self, published: Arc<Final>) {
-        self.drain = Some(published);
-        self.heard_at = self.driver.now();
+        let began = self.driver.now();
+        self.drain = Some(Drain { published, began, looked_at: 0 });
+        self.heard_at = began;
         // Those who never read do so now: whatever became of them, they learn it.
         for at in 0..self.clients.len() as u32 {
             let client = &self.clients[at as usize];
@@ -25,32 +39,48 @@ impl<D: Dial> Worker<D> {
 
     /// Looks whether the drain is over; says when to look again.
     pub(super) fn drain_due(&mut self, now: Nanos) -> Nanos {
-        let Some(published) = self.drain.clone().filter(|_| !self.drained) else { return Nanos::MAX };
-        let quiet = now.saturating_sub(self.heard_at) > self.plan.options.drain_timeout.as_nanos() as u64;
-        if quiet || self.has_all(&published) {
+        let Some(drain) = self.drain.as_ref().filter(|_| !self.drained) else { return Nanos::MAX };
+        let options = &self.plan.options;
+        // As long as some come back, the others are waited for, but not for those who come and go without end.
+        let coming_back = now < drain.began + options.connect_timeout.as_nanos() as u64;
+        let last = if coming_back { self.heard_at.max(self.opened_at) } else { self.heard_at };
+        let quiet = now.saturating_sub(last) > options.drain_timeout.as_nanos() as u64;
+        let looked_at = self.first_without_all(drain);
+        if quiet || looked_at.is_none() {
             self.drained = true;
             self.report(Report::Drained);
             return Nanos::MAX;
         }
+        if let (Some(drain), Some(looked_at)) = (&mut self.drain, looked_at) {
+            drain.looked_at = looked_at;
+        }
         now + LOOK_NS
     }
 
-    fn has_all(&self, published: &Final) -> bool {
-        let unknown = published.published.contains(&UNKNOWN);
-        let settled = |state| !matches!(state, State::Waiting | State::Dialling | State::Upgrading | State::Greeting);
-        !unknown
-            && self.clients.iter().all(|client| {
-                // A slow client that was not closed has everything, too, when all is read.
-                settled(client.state)
-                    && (client.state != State::Open || !client.is_subscriber() || self.missing(client, published) == 0)
-            })
+    /// The first client that something may still come for; nothing when there is none.
+    fn first_without_all(&self, drain: &Drain) -> Option<usize> {
+        let published = &drain.published;
+        if published.published.contains(&UNKNOWN) {
+            return Some(0);
+        }
+        let has_all = |client: &Client| match client.state {
+            // A slow client that was not closed has everything, too, when all is read.
+            State::Open => !client.is_subscriber() || self.missing(client, published) == 0,
+            State::Closing => !client.comes_back,
+            State::Gone => true,
+            State::Waiting | State::Dialling | State::Upgrading | State::Greeting => published.interrupted,
+        };
+        let lacks = |clients: &[Client]| clients.iter().position(|client| !has_all(client));
+        let behind = lacks(&self.clients[drain.looked_at..]).map(|at| drain.looked_at + at);
+        // Who had everything may have lost its connection since.
+        behind.or_else(|| lacks(&self.clients[..drain.looked_at]))
     }
 
     /// Messages (or, of a client that counts them, bytes) that an open client has not got; those of streams whose end
     /// is not known here are not missed.
-    fn missing(&self, client: &super::client::Client, published: &Final) -> u64 {
+    fn missing(&self, client: &Client, published: &Final) -> u64 {
         let topics = self.plan.duty(client.role).subscribes;
-        if !client.verifies && !client.slow {
+        if !client.verifies {
             let expected = expected_bytes(published, client, &topics, self.plan.topics);
             return expected.map_or(0, |expected| expected.saturating_sub(client.received));
         }
@@ -78,14 +108,24 @@ impl<D: Dial> Worker<D> {
         for (stream, published) in self.publishing.published() {
             part.streams.entry(stream).or_default().published = published;
         }
-        let nothing = Arc::new(Final { published: Vec::new(), wire: None });
-        let published = self.drain.clone().unwrap_or(nothing);
-        for (client, open) in self.clients.iter().zip(&self.settled) {
-            if !client.is_subscriber() || !open {
+        let Some(Drain { published, .. }) = self.drain.take() else { return part };
+        for (client, settled) in self.clients.iter().zip(&self.settled) {
+            if !client.is_subscriber() {
                 continue;
             }
+            match settled {
+                State::Open => {}
+                State::Gone => continue,
+                State::Closing if !client.comes_back => continue,
+                _ => {
+                    if !published.interrupted {
+                        count_reason(&mut part.errors.refused, NOT_BACK.to_owned());
+                    }
+                    continue;
+                }
+            }
             let topics = self.plan.duty(client.role).subscribes;
-            if client.verifies || client.slow {
+            if client.verifies {
                 for (place, next) in client.nexts.all().iter().enumerate().take(self.plan.places(&topics)) {
                     let stream = self.plan.stream_at(&topics, place);
                     if *next != UNKNOWN && stream < self.plan.streams {
@@ -106,12 +146,7 @@ impl<D: Dial> Worker<D> {
 }
 
 /// Bytes that a client which counts them must have got; nothing where that is not known.
-fn expected_bytes(
-    published: &Final,
-    client: &super::client::Client,
-    topics: &crate::adapter::Topics,
-    all: u32,
-) -> Option<u64> {
+fn expected_bytes(published: &Final, client: &Client, topics: &Topics, all: u32) -> Option<u64> {
     let wire = published.wire.as_ref().filter(|_| !client.joined_late)?;
-    (0..topics.count).map(|at| wire.get(((topics.first + at * topics.step) % all) as usize).copied()).sum()
+    topics.iter(all).map(|topic| wire.get(topic as usize).copied()).sum()
 }

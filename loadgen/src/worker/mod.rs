@@ -39,8 +39,8 @@ use crate::plan::{Pacing, Plan};
 use client::{Client, State};
 use connect::Opening;
 use publish::Publishing;
-use tally::Tally;
 pub(crate) use tally::{Broadcast, Counts, Part, Snapshot};
+use tally::{Tally, count_reason};
 pub(crate) use upkeep::SLOW_READ_BYTES;
 use upkeep::Upkeep;
 
@@ -78,6 +78,8 @@ pub(crate) struct Final {
     pub(crate) published: Vec<u64>,
     /// Bytes on the wire, by topic, where they are exact.
     pub(crate) wire: Option<Vec<u64>>,
+    /// The run ends before its time: who is not connected yet is nobody's fault.
+    pub(crate) interrupted: bool,
 }
 
 /// What a worker tells the coordinator.
@@ -87,6 +89,8 @@ pub(crate) enum Report {
     Complete(u32, Nanos),
     /// That is no longer so.
     Incomplete(u32, Nanos),
+    /// A storm was raised: this worker's clients are about to come back.
+    Stormed(u32),
     Snapshot(Box<Snapshot>),
     /// By stream.
     Published(Vec<(u32, u64)>),
@@ -140,18 +144,20 @@ pub(crate) struct Worker<D: Dial> {
     times: Option<Times>,
     publishing: Publishing,
     upkeep: Upkeep,
-    drain: Option<Arc<Final>>,
+    drain: Option<drain::Drain>,
     drained: bool,
-    /// When something last arrived.
+    /// When a message last arrived.
     heard_at: Nanos,
+    /// When a client was last opened.
+    opened_at: Nanos,
     tally: Tally,
     /// Of streams heard here, in a closed loop.
     progress: receive::Progress,
     /// Scratch: replies to what is being read.
     replies: Vec<u8>,
     finished: bool,
-    /// Who was open at the end, by client.
-    settled: Vec<bool>,
+    /// Where each client stood at the end.
+    settled: Vec<State>,
     /// A source of jitter.
     random: u64,
 }
@@ -173,7 +179,11 @@ impl<D: Dial> Worker<D> {
         let clients: Vec<_> = plan
             .roles_of(index)
             .map(|role| match role {
-                crate::plan::Role::Client(number) => Client::new(role, plan.verifies(number), plan.is_slow(number)),
+                crate::plan::Role::Client(number) => {
+                    let slow = plan.is_slow(number);
+                    // Of a slow client it must be known with which code it was closed.
+                    Client::new(role, slow || plan.verifies(number), slow)
+                }
                 crate::plan::Role::Publisher(_) => Client::new(role, true, false),
             })
             .collect();
@@ -195,6 +205,7 @@ impl<D: Dial> Worker<D> {
             drain: None,
             drained: false,
             heard_at: now,
+            opened_at: now,
             tally: Tally::new(),
             progress: receive::Progress::new(&plan, matches!(plan.pacing, Pacing::Closed(_))),
             replies: Vec::new(),
@@ -223,13 +234,12 @@ impl<D: Dial> Worker<D> {
     /// under way when it is dropped.
     fn hang_up(&mut self, events: &mut Vec<Event<D::Buf>>) -> io::Result<()> {
         let deadline = self.driver.now() + HANG_UP_MAX_NS;
-        self.settled = self.clients.iter().map(|client| client.state == State::Open).collect();
+        self.settled = self.clients.iter().map(|client| client.state).collect();
         let mut left = 0;
         for client in &mut self.clients {
             match client.state {
                 State::Upgrading | State::Greeting | State::Open => {
                     client.state = State::Closing;
-                    client.comes_back = false;
                     self.driver.close(client.conn);
                     left += 1;
                 }
@@ -284,8 +294,13 @@ impl<D: Dial> Worker<D> {
                 let snapshot = self.tally.snapshot(self.index);
                 self.report(Report::Snapshot(Box::new(snapshot)));
             }
-            Command::Storm => self.storm(),
+            Command::Storm => {
+                self.storm();
+                self.told_complete = false;
+                self.report(Report::Stormed(self.index));
+            }
             Command::Published => {
+                self.publishing.end();
                 let published = self.publishing.published();
                 self.report(Report::Published(published));
             }
@@ -320,7 +335,10 @@ impl<D: Dial> Worker<D> {
             }
             Event::Closed { conn } => {
                 let at = self.slots[conn.slot as usize];
-                self.on_closed(at);
+                // Nobody's: it was opened too late.
+                if at != u32::MAX {
+                    self.on_closed(at);
+                }
             }
             Event::Woken => {}
             Event::Accepted { .. } | Event::AcceptEnded { .. } | Event::Adopted { .. } | Event::Installed { .. } => {
@@ -418,31 +436,52 @@ impl<D: Dial> Worker<D> {
             State::Open => {}
             _ => return,
         }
-        self.publishing.lost(at);
-        if !client.is_subscriber() {
-            *self.tally.errors.publishers.entry(format!("{code}: {why}")).or_default() += 1;
-            self.tally.counts.errors += 1;
-            return self.close(at, reconnect);
-        }
-        if client.slow || reconnect {
-            *self.tally.errors.shed.entry(code).or_default() += 1;
+        let errors = &mut self.tally.errors;
+        let mut counted = true;
+        if reconnect {
+            *errors.shed.entry(code).or_default() += u64::from(client.is_subscriber());
+            counted = false;
+        } else if !client.is_subscriber() {
+            count_reason(&mut errors.publishers, format!("{code}: {why}"));
+        } else if client.slow {
+            *errors.shed.entry(code).or_default() += 1;
+            counted = false;
         } else {
-            *self.tally.errors.closed.entry(code).or_default() += 1;
-            self.tally.counts.errors += 1;
+            *errors.closed.entry(code).or_default() += 1;
         }
+        self.tally.counts.errors += u64::from(counted);
+        self.publishing.lost(at);
         self.close(at, reconnect);
+    }
+
+    /// The server's bytes are not what the protocol allows, or it refused something in words.
+    fn on_broken(&mut self, at: u32, why: String) {
+        let client = &self.clients[at as usize];
+        match client.state {
+            // Asking again would change nothing.
+            State::Upgrading | State::Greeting => return self.give_up(at, &why, true),
+            State::Open => {}
+            _ => return,
+        }
+        let errors = &mut self.tally.errors;
+        count_reason(if client.is_subscriber() { &mut errors.broken } else { &mut errors.publishers }, why);
+        self.tally.counts.errors += 1;
+        self.publishing.lost(at);
+        self.close(at, self.plan.options.reconnect);
     }
 
     /// Closes a connection from this side; `comes_back`: to open it again.
     fn close(&mut self, at: u32, comes_back: bool) {
-        let client = &mut self.clients[at as usize];
+        let client = &self.clients[at as usize];
         if client.state == State::Open {
             if client.is_subscriber() {
                 self.tally.counts.open -= 1;
-                self.progress.leaves(&self.plan, client);
+                self.stop_waiting_for(at);
             }
             self.incomplete += usize::from(comes_back);
         }
+        self.publishing.unblocked(at);
+        let client = &mut self.clients[at as usize];
         client.comes_back = comes_back;
         client.state = State::Closing;
         self.opening.remove(&at);
@@ -450,6 +489,7 @@ impl<D: Dial> Worker<D> {
     }
 
     fn on_closed(&mut self, at: u32) {
+        self.progress.forget(at);
         let client = &mut self.clients[at as usize];
         client.reset();
         if client.comes_back {

@@ -36,6 +36,8 @@ struct Stream {
 pub(super) struct Publishing {
     /// Ascending by number.
     streams: Vec<Stream>,
+    /// Indices into `streams`, by the client that writes them.
+    by_client: Vec<u32>,
     /// Open loop: the next burst's round and index into `streams`.
     next: (u64, usize),
     /// Closed loop: streams, by index, that may have something to publish.
@@ -45,8 +47,11 @@ pub(super) struct Publishing {
     dirty: Dirty,
     /// An outbox was full; until a send is over, nothing is published.
     blocked: Option<u32>,
+    /// When the last such time was over: what was due before is late because the server was.
+    unblocked_at: Nanos,
     /// Streams whose connection is gone.
     lost: usize,
+    over: bool,
 }
 
 impl Publishing {
@@ -58,7 +63,20 @@ impl Publishing {
             .map(|(at, id)| Stream { id, topic: plan.topic_of(id), at: at as u32, seq: 0, lost: false })
             .collect();
         streams.sort_by_key(|stream| stream.id);
-        Self { streams, next: (0, 0), ready: Vec::new(), advanced_here: Vec::new(), dirty: Dirty::new(), blocked: None, lost: 0 }
+        let mut by_client: Vec<_> = (0..streams.len() as u32).collect();
+        by_client.sort_by_key(|index| streams[*index as usize].at);
+        Self {
+            streams,
+            by_client,
+            next: (0, 0),
+            ready: Vec::new(),
+            advanced_here: Vec::new(),
+            dirty: Dirty::new(),
+            blocked: None,
+            unblocked_at: 0,
+            lost: 0,
+            over: false,
+        }
     }
 
     pub(super) fn begin(&mut self, plan: &Plan) {
@@ -81,21 +99,38 @@ impl Publishing {
     }
 
     fn set_lost(&mut self, at: u32, lost: bool) {
-        for stream in self.streams.iter_mut().filter(|stream| stream.at == at && stream.lost != lost) {
-            stream.lost = lost;
-            self.lost = if lost { self.lost + 1 } else { self.lost - 1 };
+        let first = self.by_client.partition_point(|index| self.streams[*index as usize].at < at);
+        for index in &self.by_client[first..] {
+            let stream = &mut self.streams[*index as usize];
+            if stream.at != at {
+                break;
+            }
+            if stream.lost != lost {
+                stream.lost = lost;
+                self.lost = if lost { self.lost + 1 } else { self.lost - 1 };
+                // A closed loop may have waited for it.
+                if !lost {
+                    self.advanced_here.push(stream.id);
+                }
+            }
         }
     }
 
     pub(super) fn unblocked(&mut self, at: u32) {
         if self.blocked == Some(at) {
             self.blocked = None;
+            self.unblocked_at = monotonic();
         }
     }
 
     /// Subscribers of another worker got on.
     pub(super) fn advanced(&mut self, stream: u32) {
         self.advanced_here.push(stream);
+    }
+
+    /// Nothing is published any more, also what was due: all are to know how much it was.
+    pub(super) fn end(&mut self) {
+        self.over = true;
     }
 
     /// By stream.
@@ -108,7 +143,7 @@ impl<D: Dial> Worker<D> {
     /// Publishes what is due; says when there is more.
     pub(super) fn publish_due(&mut self, now: Nanos) -> Nanos {
         let Some(times) = self.times else { return Nanos::MAX };
-        if self.publishing.streams.is_empty() {
+        if self.publishing.streams.is_empty() || self.publishing.over {
             return Nanos::MAX;
         }
         if now < times.begin {
@@ -142,8 +177,9 @@ impl<D: Dial> Worker<D> {
             }
             self.publishing.next =
                 if index + 1 < self.publishing.streams.len() { (round, index + 1) } else { (round + 1, 0) };
-            self.tally.lateness.saturating_record((now - due).max(1));
-            self.publish_burst(index, due);
+            if self.publish_burst(index, due) && due >= self.publishing.unblocked_at {
+                self.tally.lateness.saturating_record((now - due).max(1));
+            }
         }
         now
     }
@@ -173,25 +209,21 @@ impl<D: Dial> Worker<D> {
             // Nobody hears it: then nobody is waited for.
             let completed = completed.min(self.publishing.streams[index as usize].seq);
             while self.publishing.streams[index as usize].seq - completed + burst <= burst * u64::from(outstanding)
-                && !self.publishing.streams[index as usize].lost
-            {
-                self.publish_burst(index as usize, now);
-            }
+                && self.publish_burst(index as usize, now)
+            {}
         }
         self.publishing.ready = ready;
         Nanos::MAX
     }
 
-    /// Writes a burst into its publisher's outbox.
-    fn publish_burst(&mut self, index: usize, due: Nanos) {
+    /// Writes a burst into its publisher's outbox; not if that is gone, or on its way back after a storm, say: then it
+    /// has nothing to publish.
+    fn publish_burst(&mut self, index: usize, due: Nanos) -> bool {
         let stream = &mut self.publishing.streams[index];
         let client = &mut self.clients[stream.at as usize];
-        if stream.lost {
-            return;
-        }
-        if client.state != State::Open {
-            // On its way back after a storm, say: it has nothing to publish until then.
-            return;
+        if stream.lost || client.state != State::Open {
+            self.tally.counts.unpublished += u64::from(self.plan.options.burst);
+            return false;
         }
         let outbox = client.outbox.get_or_insert_default();
         let sent_ns = self.plan.clock.unix(due);
@@ -203,8 +235,10 @@ impl<D: Dial> Worker<D> {
         self.tally.counts.published += u64::from(self.plan.options.burst);
         if outbox.len() > OUTBOX_MAX {
             self.publishing.blocked = Some(stream.at);
+            self.tally.counts.blocked += 1;
         }
         self.publishing.dirty.insert(stream.at);
+        true
     }
 
     fn flush(&mut self) {

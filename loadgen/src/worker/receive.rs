@@ -1,6 +1,6 @@
 //! Bytes to messages: what arrived, whether it is what was published, and in which order.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,10 +21,10 @@ const MISSED_MAX: usize = 100_000;
 pub(super) struct Progress {
     /// By stream; empty in an open loop.
     streams: Vec<Receipts>,
-    /// Verifying subscribers here, by topic.
+    /// Subscribers here that are waited for, by topic.
     heard: Vec<u32>,
     /// Messages that were missed, and have not come since: client, place, number.
-    missed: HashSet<(u32, u32, u64)>,
+    missed: BTreeSet<(u32, u32, u64)>,
 }
 
 #[derive(Default)]
@@ -41,26 +41,47 @@ impl Progress {
         Self {
             streams: (0..streams).map(|_| Receipts::default()).collect(),
             heard: vec![0; topics as usize],
-            missed: HashSet::new(),
+            missed: BTreeSet::new(),
         }
     }
 
     pub(super) fn joins(&mut self, plan: &Plan, client: &Client) {
-        self.count(plan, client, 1);
-    }
-
-    pub(super) fn leaves(&mut self, plan: &Plan, client: &Client) {
-        self.count(plan, client, -1);
-    }
-
-    fn count(&mut self, plan: &Plan, client: &Client, by: i32) {
-        if self.streams.is_empty() || !client.verifies || client.slow {
+        if self.streams.is_empty() || !client.is_waited_for() {
             return;
         }
-        let topics = plan.duty(client.role).subscribes;
-        for at in 0..topics.count {
-            let heard = &mut self.heard[((topics.first + at * topics.step) % plan.topics) as usize];
-            *heard = heard.checked_add_signed(by).expect("who leaves has joined");
+        for topic in plan.duty(client.role).subscribes.iter(plan.topics) {
+            self.heard[topic as usize] += 1;
+        }
+    }
+
+    /// Streams that got on because this client is not waited for any more, and how far they are now.
+    fn leaves(&mut self, plan: &Plan, client: &Client) -> Vec<(u32, u64)> {
+        if self.streams.is_empty() || !client.is_waited_for() {
+            return Vec::new();
+        }
+        let mut advanced = Vec::new();
+        for topic in plan.duty(client.role).subscribes.iter(plan.topics) {
+            self.heard[topic as usize] -= 1;
+            let left = self.heard[topic as usize];
+            for stream in (topic..plan.streams).step_by(plan.topics as usize) {
+                let receipts = &mut self.streams[stream as usize];
+                if left == 0 {
+                    advanced.push((stream, u64::MAX));
+                } else if receipts.get_on(left) {
+                    advanced.push((stream, receipts.completed));
+                }
+            }
+        }
+        advanced
+    }
+
+    /// A connection is gone: what it missed will not come.
+    pub(super) fn forget(&mut self, at: u32) {
+        if !self.missed.is_empty() {
+            let gone: Vec<_> = self.missed.range((at, 0, 0)..=(at, u32::MAX, u64::MAX)).copied().collect();
+            for missed in gone {
+                self.missed.remove(&missed);
+            }
         }
     }
 
@@ -86,19 +107,31 @@ impl Progress {
         }
         receipts.counts[at] += 1;
         let all = self.heard[plan.topic_of(stream) as usize];
-        let before = receipts.completed;
-        while receipts.counts.front().is_some_and(|count| *count >= all) {
-            receipts.counts.pop_front();
-            receipts.completed += 1;
-        }
-        (receipts.completed > before).then_some(receipts.completed)
+        receipts.get_on(all).then_some(receipts.completed)
     }
+}
+
+impl Receipts {
+    /// Completes what `all` have received; says whether that is more than before.
+    fn get_on(&mut self, all: u32) -> bool {
+        let before = self.completed;
+        while self.counts.front().is_some_and(|count| *count >= all) {
+            self.counts.pop_front();
+            self.completed += 1;
+        }
+        self.completed > before
+    }
+}
+
+/// The worker that writes a stream.
+fn writer(plan: &Plan, stream: u32) -> u32 {
+    let role = if plan.publishers > 0 { stream % plan.publishers } else { stream };
+    role % plan.workers
 }
 
 impl<D: Dial> Worker<D> {
     pub(super) fn on_received(&mut self, at: u32, bytes: &[u8]) {
         let now = monotonic();
-        self.heard_at = now;
         let client = &mut self.clients[at as usize];
         self.tally.counts.receives += 1;
         if client.state == State::Upgrading {
@@ -153,8 +186,24 @@ impl<D: Dial> Worker<D> {
         for _ in 0..acknowledged {
             self.on_acknowledged(at);
         }
-        if let Some((code, why)) = end {
-            self.on_lost(at, code, &why);
+        match end {
+            Some(End::Closed(code)) => self.on_lost(at, code, &format!("closed with {code}")),
+            Some(End::Broken(why)) => self.on_broken(at, why),
+            None => {}
+        }
+    }
+
+    /// A closed loop goes on without this client.
+    pub(super) fn stop_waiting_for(&mut self, at: u32) {
+        for (stream, completed) in self.progress.leaves(&self.plan, &self.clients[at as usize]) {
+            let place = (self.index * self.plan.streams + stream) as usize;
+            self.crew.completed[place].store(completed, Ordering::Release);
+            let writer = writer(&self.plan, stream);
+            if writer == self.index {
+                self.publishing.advanced(stream);
+            } else {
+                self.crew.tell(writer as usize, Command::Advanced(stream));
+            }
         }
     }
 
@@ -173,7 +222,6 @@ impl<D: Dial> Worker<D> {
 
     pub(super) fn on_discarded(&mut self, at: u32, bytes: u32) {
         let now = self.driver.now();
-        self.heard_at = now;
         self.tally.counts.receives += 1;
         self.tally.counts.bytes += u64::from(bytes);
         self.count_bytes(at, u64::from(bytes), now);
@@ -190,6 +238,7 @@ impl<D: Dial> Worker<D> {
 
     /// Something that was published has come: was it the first, is it the last so far?
     fn note_receipt(&mut self, now: Nanos) {
+        self.heard_at = now;
         let published = self.crew.last_published.load(Ordering::Relaxed);
         let broadcast = &mut self.tally.broadcast;
         if broadcast.published != published {
@@ -220,10 +269,27 @@ struct Visitor<'a> {
     counted: bool,
     messages: u64,
     acknowledged: u32,
-    end: Option<(u16, String)>,
+    end: Option<End>,
+}
+
+/// How a stream of bytes ended.
+enum End {
+    /// With a close frame.
+    Closed(u16),
+    /// With something that cannot be.
+    Broken(String),
 }
 
 impl Visitor<'_> {
+    fn record(&mut self, latency: u64, sent_ns: u64) {
+        self.tally.interval.saturating_record(latency);
+        // In an open loop by when it was due, so that what comes late is not left out; in a closed one by when it
+        // came: there, nothing is due after the end.
+        if (self.window.0..self.window.1).contains(&sent_ns) || (self.counted && sent_ns >= self.window.0) {
+            self.tally.latency.saturating_record(latency);
+        }
+    }
+
     fn corrupt(&mut self) {
         self.tally.errors.corrupt += 1;
         self.tally.counts.errors += 1;
@@ -277,16 +343,17 @@ impl Visit for Visitor<'_> {
         self.messages += 1;
         self.tally.counts.messages += 1;
         let latency = self.clock.unix(self.now).saturating_sub(sent_ns).max(1);
-        self.tally.interval.saturating_record(latency);
-        // In an open loop by when it was due, so that what comes late is not left out; in a closed one by when it
-        // came: there, nothing is due after the end.
-        if (self.window.0..self.window.1).contains(&sent_ns) || (self.counted && sent_ns >= self.window.0) {
-            self.tally.latency.saturating_record(latency);
+        // Who reads late sees late: that says nothing about the server.
+        if !self.client.slow {
+            self.record(latency, sent_ns);
+        }
+        if !self.client.is_waited_for() {
+            return;
         }
         if let Some(completed) = self.progress.received(self.plan, stream, seq) {
-            self.crew.completed[(self.worker * self.plan.streams + stream) as usize].store(completed, Ordering::Release);
-            let publisher = if self.plan.publishers > 0 { stream % self.plan.publishers } else { stream };
-            let worker = publisher % self.plan.workers;
+            self.crew.completed[(self.worker * self.plan.streams + stream) as usize]
+                .store(completed, Ordering::Release);
+            let worker = writer(self.plan, stream);
             if worker == self.worker {
                 self.advanced.push(stream);
             } else {
@@ -308,12 +375,10 @@ impl Visit for Visitor<'_> {
     }
 
     fn close(&mut self, code: u16) {
-        self.end.get_or_insert((code, format!("closed with {code}")));
+        self.end.get_or_insert(End::Closed(code));
     }
 
     fn broken(&mut self, why: &str) {
-        *self.tally.errors.broken.entry(why.to_owned()).or_default() += 1;
-        self.tally.counts.errors += 1;
-        self.end.get_or_insert((1002, why.to_owned()));
+        self.end.get_or_insert_with(|| End::Broken(why.to_owned()));
     }
 }

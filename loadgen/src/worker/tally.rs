@@ -6,6 +6,9 @@ use hdrhistogram::Histogram;
 
 use crate::outcome::{Errors, Stream, histogram};
 
+/// Reasons that are told apart.
+const REASONS_MAX: usize = 100;
+
 /// Counts that only grow. The coordinator takes differences.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Counts {
@@ -19,6 +22,10 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     pub(crate) retries: u64,
     pub(crate) published: u64,
+    /// Messages that were due while their publisher was not connected.
+    pub(crate) unpublished: u64,
+    /// How often a publisher had to wait until the server took some.
+    pub(crate) blocked: u64,
     /// Messages that verifying clients received.
     pub(crate) messages: u64,
     /// Bytes that clients received which only count bytes.
@@ -112,10 +119,16 @@ impl Tally {
     }
 
     pub(super) fn count_refused(&mut self, why: String) {
-        *self.errors.refused.entry(why).or_default() += 1;
+        count_reason(&mut self.errors.refused, why);
         self.counts.errors += 1;
         self.counts.failed += 1;
     }
+}
+
+/// Counts a reason. A server that gives each client another one fills no memory with them.
+pub(super) fn count_reason(reasons: &mut BTreeMap<String, u64>, why: String) {
+    let known = reasons.len() < REASONS_MAX || reasons.contains_key(&why);
+    *reasons.entry(if known { why } else { "other reasons".to_owned() }).or_default() += 1;
 }
 
 fn take(histogram: &mut Histogram<u64>) -> Vec<(u64, u64)> {

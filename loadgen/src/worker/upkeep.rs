@@ -127,10 +127,7 @@ impl<D: Dial> Worker<D> {
             let at = self.upkeep.churner % self.clients.len();
             self.upkeep.churner = at + 1;
             let client = &mut self.clients[at];
-            if client.state != State::Open
-                || !client.is_subscriber()
-                || client.slow
-                || client.awaits != Awaits::Nothing
+            if client.state != State::Open || !client.is_subscriber() || client.slow || client.awaits != Awaits::Nothing
             {
                 continue;
             }
@@ -141,7 +138,7 @@ impl<D: Dial> Worker<D> {
                 client.awaits = Awaits::Unsubscribed;
                 client.joined_late = true;
                 // What is still under way may come or not.
-                client.nexts.forget();
+                client.nexts.forget(topics.count as usize);
                 self.plan.adapter.unsubscribe(topics.first, &mut bytes);
                 self.send(at as u32, bytes);
             } else {
@@ -156,7 +153,7 @@ impl<D: Dial> Worker<D> {
         let client = &mut self.clients[at as usize];
         let topics = self.plan.duty(client.role).subscribes;
         client.awaits = Awaits::Subscribed;
-        client.nexts.forget();
+        client.nexts.forget(topics.count as usize);
         let mut bytes = Vec::new();
         self.plan.adapter.subscribe(topics.first, &mut bytes);
         self.send(at, bytes);
