@@ -4,7 +4,16 @@
 //! buffer all the same, for its length is the most that one receive takes. So every buffer of the group is the
 //! same megabyte of address space. Should something else than TCP write there after all, nobody looks.
 //!
-//! Costs nothing until the first [`Dial::discard`](crate::Dial::discard), then 16 KiB of memory per ring.
+//! Taking one message off each of 15,000 sockets costs, in nanoseconds of processor time per socket (Linux 6.18,
+//! loopback):
+//!
+//! | bytes per message | 128 | 4,096 | 16,384 | 65,536 |
+//! | --- | --- | --- | --- | --- |
+//! | thrown away | 1,400 | 1,500 | 1,500 | 2,200 |
+//! | received | 1,900 | 2,400 | 4,400 | 11,800 |
+//!
+//! Costs nothing until the first [`Dial::discard`](crate::Dial::discard), then 16 KiB of locked memory per ring:
+//! within 8 MiB of it there is room for 68 rings with 512 submission entries each, or 113 with 256.
 
 use std::io;
 
