@@ -14,6 +14,9 @@ const KERNEL_BYTES_PER_END: u64 = 4200;
 const OWN_BYTES_PER_CLIENT: u64 = 512;
 /// Descriptors that are not connections: the ring, the waker, files, libraries.
 const DESCRIPTORS_SPARE: u64 = 100;
+/// Of a ring, and of the program without them.
+const DESCRIPTORS_PER_RING: u64 = 4;
+const DESCRIPTORS_OWN: u64 = 32;
 
 /// What this machine has.
 #[derive(Clone, Debug)]
@@ -23,13 +26,13 @@ pub(crate) struct Machine {
     /// Open files per process, which also bounds each ring's table.
     pub(crate) descriptors: u64,
     /// Ports that connections may come from, per source address.
-    ports: u64,
+    pub(crate) ports: u64,
     /// Bytes that could be allocated now.
-    memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
     /// `net.ipv4.tcp_mem`, in pages: above the last, sockets fail.
-    tcp_pages_max: Option<u64>,
+    pub(crate) tcp_pages_max: Option<u64>,
     /// `net.netfilter.nf_conntrack_max`, if connections are tracked.
-    tracked_max: Option<u64>,
+    pub(crate) tracked_max: Option<u64>,
 }
 
 impl Machine {
@@ -61,6 +64,15 @@ impl Machine {
     pub(crate) fn check(&self, plan: &Plan) -> Result<Vec<String>> {
         let connections = plan.connections();
         let mut warnings = Vec::new();
+        let rings = self.descriptors.saturating_sub(DESCRIPTORS_OWN) / DESCRIPTORS_PER_RING;
+        ensure!(
+            u64::from(plan.workers) <= rings,
+            "{} rings need {} descriptors, this process may have {}: enough for --clients {}. Raise it with ulimit -n",
+            plan.workers,
+            u64::from(plan.workers) * DESCRIPTORS_PER_RING + DESCRIPTORS_OWN,
+            self.descriptors,
+            (rings * (self.descriptors_per_ring() * 19 / 20)).saturating_sub(plan.own_publishers.1),
+        );
         if plan.source(crate::plan::Role::Client(plan.own_clients.0)).is_none() || !plan.options.source.is_empty() {
             let sources = plan.options.source.len().max(1) as u64;
             // A few are taken or still closing.
@@ -162,5 +174,9 @@ mod tests {
         });
         assert!(rings.unwrap_err().to_string().contains("need at least 6 rings"));
         assert_eq!(machine.workers_for(5000), 6);
+        let few = Machine { descriptors: 120, ..machine };
+        let rings = judge(&few, |options| options.clients = Some(450)).unwrap_err().to_string();
+        assert!(rings.contains("24 rings need 128 descriptors") && rings.contains("--clients 417"), "{rings}");
+        assert!(judge(&few, |options| options.clients = Some(417)).is_ok());
     }
 }

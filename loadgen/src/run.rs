@@ -206,6 +206,15 @@ impl Run {
     }
 }
 
+/// The measured time.
+struct Measured {
+    times: Times,
+    from: State,
+    to: State,
+    /// Sends and messages that the server counted.
+    counters: Option<(u64, u64)>,
+}
+
 /// What was used up to some point of the run.
 struct Usage {
     own_memory: Memory,
@@ -231,7 +240,7 @@ impl Run {
             self.complete_at = monotonic();
         }
         let connect = Connect { opened, seconds: (self.complete_at - self.started) as f64 / 1e9, ..Connect::default() };
-        let (times, from, to, counters) = self.measure()?;
+        let Measured { times, from, to, counters } = self.measure()?;
         let after = self.usage();
         self.drain()?;
         let part = self.finish();
@@ -309,9 +318,8 @@ impl Run {
         Ok(())
     }
 
-    /// Warm-up and measurement; the state at the borders of the latter, and the server's counters between them.
-    #[expect(clippy::type_complete, reason = "read once, right above")]
-    fn measure(&mut self) -> Result<(Times, State, State, Option<(u64, u64)>)> {
+    /// Warm-up and measurement.
+    fn measure(&mut self) -> Result<Measured> {
         let options = &self.plan.options;
         let soon = monotonic() + HEAD_START_NS;
         let begin = self.plan.start_at().map_or(soon, |at| at.max(soon));
@@ -350,7 +358,7 @@ impl Run {
         let counters_to = self.server.as_ref().and_then(Server::counters);
         let counters =
             counters_from.zip(counters_to).map(|(from, to)| (to.0.saturating_sub(from.0), to.1.saturating_sub(from.1)));
-        Ok((times, from, to, counters))
+        Ok(Measured { times, from, to, counters })
     }
 
     fn drain(&mut self) -> Result<()> {

@@ -17,6 +17,8 @@ use crate::stamp::Stamp;
 
 /// A publisher with more than this unsent publishes no further until the server takes some.
 const OUTBOX_MAX: usize = 16 << 20;
+/// Closed loop: how often something is published that nobody is known to hear.
+const CALL_NS: Nanos = 50_000_000;
 /// Bursts published in one go; then the ring gets its turn.
 const BATCH_MAX: usize = 1024;
 
@@ -42,6 +44,9 @@ pub(super) struct Publishing {
     next: (u64, usize),
     /// Closed loop: streams, by index, that may have something to publish.
     ready: Vec<u32>,
+    /// Closed loop: streams, by index, that nobody hears. They are published on nevertheless, at this time.
+    unheard: Vec<u32>,
+    call_at: Nanos,
     /// Closed loop: streams, by number, whose subscribers here got on.
     pub(super) advanced_here: Vec<u32>,
     dirty: Dirty,
@@ -70,6 +75,8 @@ impl Publishing {
             by_client,
             next: (0, 0),
             ready: Vec::new(),
+            unheard: Vec::new(),
+            call_at: 0,
             advanced_here: Vec::new(),
             dirty: Dirty::new(),
             blocked: None,
@@ -197,6 +204,11 @@ impl<D: Dial> Worker<D> {
             self.publishing.ready.clear();
             return Nanos::MAX;
         }
+        if now >= self.publishing.call_at {
+            self.publishing.call_at = now + CALL_NS;
+            let unheard = std::mem::take(&mut self.publishing.unheard);
+            self.publishing.ready.extend(unheard);
+        }
         let mut ready = std::mem::take(&mut self.publishing.ready);
         let burst = u64::from(self.plan.options.burst);
         for index in ready.drain(..) {
@@ -206,14 +218,17 @@ impl<D: Dial> Worker<D> {
                 .map(|completed| completed.load(Ordering::Acquire))
                 .min()
                 .expect("at least this worker");
-            // Nobody hears it: then nobody is waited for.
+            if completed == u64::MAX {
+                // Nobody hears it, but somebody may be about to.
+                self.publishing.unheard.push(index);
+            }
             let completed = completed.min(self.publishing.streams[index as usize].seq);
             while self.publishing.streams[index as usize].seq - completed + burst <= burst * u64::from(outstanding)
                 && self.publish_burst(index as usize, now)
             {}
         }
         self.publishing.ready = ready;
-        Nanos::MAX
+        if self.publishing.unheard.is_empty() { Nanos::MAX } else { self.publishing.call_at }
     }
 
     /// Writes a burst into its publisher's outbox; not if that is gone, or on its way back after a storm, say: then it

@@ -21,58 +21,52 @@ const MISSED_MAX: usize = 100_000;
 pub(super) struct Progress {
     /// By stream; empty in an open loop.
     streams: Vec<Receipts>,
-    /// Subscribers here that are waited for, by topic.
-    heard: Vec<u32>,
     /// Messages that were missed, and have not come since: client, place, number.
     missed: BTreeSet<(u32, u32, u64)>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Receipts {
     /// Messages that all received.
     completed: u64,
     /// Receipts of messages `completed..`.
     counts: VecDeque<u32>,
+    /// Subscribers that are waited for.
+    heard: u32,
 }
 
 impl Progress {
     pub(super) fn new(plan: &Plan, closed: bool) -> Self {
-        let (streams, topics) = if closed { (plan.streams, plan.topics) } else { (0, 0) };
-        Self {
-            streams: (0..streams).map(|_| Receipts::default()).collect(),
-            heard: vec![0; topics as usize],
-            missed: BTreeSet::new(),
+        let streams = if closed { plan.streams as usize } else { 0 };
+        Self { streams: vec![Receipts::default(); streams], missed: BTreeSet::new() }
+    }
+
+    /// A subscriber is there. One that came late is waited for when it has its first message.
+    pub(super) fn joins(&mut self, plan: &Plan, client: &Client) {
+        if self.waits_for(client) {
+            known(plan, client).for_each(|stream| self.streams[stream as usize].heard += 1);
         }
     }
 
-    pub(super) fn joins(&mut self, plan: &Plan, client: &Client) {
-        if self.streams.is_empty() || !client.is_waited_for() {
-            return;
-        }
-        for topic in plan.duty(client.role).subscribes.iter(plan.topics) {
-            self.heard[topic as usize] += 1;
-        }
+    /// In an open loop, nobody.
+    fn waits_for(&self, client: &Client) -> bool {
+        !self.streams.is_empty() && client.is_waited_for()
     }
 
     /// Streams that got on because this client is not waited for any more, and how far they are now.
     fn leaves(&mut self, plan: &Plan, client: &Client) -> Vec<(u32, u64)> {
-        if self.streams.is_empty() || !client.is_waited_for() {
+        if !self.waits_for(client) {
             return Vec::new();
         }
-        let mut advanced = Vec::new();
-        for topic in plan.duty(client.role).subscribes.iter(plan.topics) {
-            self.heard[topic as usize] -= 1;
-            let left = self.heard[topic as usize];
-            for stream in (topic..plan.streams).step_by(plan.topics as usize) {
-                let receipts = &mut self.streams[stream as usize];
-                if left == 0 {
-                    advanced.push((stream, u64::MAX));
-                } else if receipts.get_on(left) {
-                    advanced.push((stream, receipts.completed));
-                }
+        let leave = |stream: u32| {
+            let receipts = &mut self.streams[stream as usize];
+            receipts.heard -= 1;
+            match receipts.heard {
+                0 => Some((stream, u64::MAX)),
+                _ => receipts.get_on().then_some((stream, receipts.completed)),
             }
-        }
-        advanced
+        };
+        known(plan, client).filter_map(leave).collect()
     }
 
     /// A connection is gone: what it missed will not come.
@@ -87,35 +81,56 @@ impl Progress {
 
     /// Streams that nobody here hears are complete, whatever is published on them.
     pub(super) fn release(&self, plan: &Plan, worker: u32, crew: &Crew) {
-        for stream in 0..self.streams.len() as u32 {
-            if self.heard[plan.topic_of(stream) as usize] == 0 {
-                crew.completed[(worker * plan.streams + stream) as usize].store(u64::MAX, Ordering::Release);
+        for (stream, receipts) in self.streams.iter().enumerate() {
+            if receipts.heard == 0 {
+                crew.completed[worker as usize * plan.streams as usize + stream].store(u64::MAX, Ordering::Release);
             }
         }
     }
 
-    /// A subscriber received a message. Says how many are complete, if that changed.
-    fn received(&mut self, plan: &Plan, stream: u32, seq: u64) -> Option<u64> {
+    /// A subscriber received a message, or knows that it missed it: all from one to another. Says how many are
+    /// complete, if that changed.
+    fn received(&mut self, stream: u32, from: u64, to: u64) -> Option<u64> {
         let receipts = self.streams.get_mut(stream as usize)?;
-        let at = usize::try_from(seq.checked_sub(receipts.completed)?).ok()?;
+        let last = usize::try_from(to.checked_sub(receipts.completed)?).ok()?;
         // A number far beyond what was published is damage, and counted as such.
-        if at >= receipts.counts.len() {
-            if at > receipts.counts.len() + (1 << 22) {
-                return None;
-            }
-            receipts.counts.resize(at + 1, 0);
+        if last > receipts.counts.len() + (1 << 22) {
+            return None;
         }
-        receipts.counts[at] += 1;
-        let all = self.heard[plan.topic_of(stream) as usize];
-        receipts.get_on(all).then_some(receipts.completed)
+        if last >= receipts.counts.len() {
+            receipts.counts.resize(last + 1, 0);
+        }
+        let first = from.saturating_sub(receipts.completed) as usize;
+        receipts.counts.range_mut(first..=last).for_each(|count| *count += 1);
+        receipts.get_on().then_some(receipts.completed)
+    }
+
+    /// A subscriber that came late has its first message: from there on it is waited for. Says how many are complete.
+    fn joined(&mut self, stream: u32, seq: u64) -> Option<u64> {
+        let receipts = self.streams.get_mut(stream as usize)?;
+        receipts.heard += 1;
+        if receipts.heard == 1 {
+            // Nobody else: nothing before is anybody's.
+            *receipts = Receipts { completed: seq + 1, counts: VecDeque::new(), heard: 1 };
+            return Some(receipts.completed);
+        }
+        self.received(stream, 0, seq)
     }
 }
 
+/// Streams of a client of which it knows what comes next.
+fn known<'a>(plan: &'a Plan, client: &'a Client) -> impl Iterator<Item = u32> + use<'a> {
+    let topics = plan.duty(client.role).subscribes;
+    let places = client.nexts.all().iter().take(plan.places(&topics)).enumerate();
+    let known = places.filter(|(_, next)| **next != UNKNOWN).map(move |(place, _)| plan.stream_at(&topics, place));
+    known.filter(|stream| *stream < plan.streams)
+}
+
 impl Receipts {
-    /// Completes what `all` have received; says whether that is more than before.
-    fn get_on(&mut self, all: u32) -> bool {
+    /// Completes what all have received; says whether that is more than before.
+    fn get_on(&mut self) -> bool {
         let before = self.completed;
-        while self.counts.front().is_some_and(|count| *count >= all) {
+        while self.counts.front().is_some_and(|count| *count >= self.heard) {
             self.counts.pop_front();
             self.completed += 1;
         }
@@ -295,33 +310,50 @@ impl Visitor<'_> {
         self.tally.counts.errors += 1;
     }
 
-    /// Whether this message is one to be counted as received.
-    fn in_order(&mut self, place: usize, seq: u64) -> bool {
+    /// What a message is to its client.
+    fn order(&mut self, place: usize, seq: u64) -> Order {
         let next = self.client.nexts.at(place);
-        if *next == UNKNOWN || seq == *next {
+        if seq == *next {
             *next = seq + 1;
-            return true;
+            return Order::Next { from: seq };
+        }
+        if *next == UNKNOWN {
+            *next = seq + 1;
+            return Order::First;
         }
         let missed = |seq| (self.at, place as u32, seq);
         if seq > *next {
-            let gap = seq - *next;
+            let from = *next;
+            let gap = seq - from;
             self.tally.gaps += gap;
             self.tally.counts.errors += gap;
             if self.progress.missed.len() as u64 + gap < MISSED_MAX as u64 {
-                self.progress.missed.extend((*next..seq).map(missed));
+                self.progress.missed.extend((from..seq).map(missed));
             }
             *next = seq + 1;
-            true
+            Order::Next { from }
         } else if self.progress.missed.remove(&missed(seq)) {
             self.tally.gaps -= 1;
             self.tally.errors.reordered += 1;
-            true
+            Order::Late
         } else {
             self.tally.errors.doubled += 1;
             self.tally.counts.errors += 1;
-            false
+            Order::Doubled
         }
     }
+}
+
+/// What a message is to its client.
+enum Order {
+    /// The first on this stream that it gets.
+    First,
+    /// The next one, or one behind it: then those from `from` on are missing.
+    Next { from: u64 },
+    /// One that was missing.
+    Late,
+    /// One that it has already.
+    Doubled,
 }
 
 impl Visit for Visitor<'_> {
@@ -337,7 +369,8 @@ impl Visit for Visitor<'_> {
             self.plan.place(&self.topics, stream)
         };
         let (Some(place), true) = (place, intact) else { return self.corrupt() };
-        if !self.in_order(place, seq) {
+        let order = self.order(place, seq);
+        if matches!(order, Order::Doubled) {
             return;
         }
         self.messages += 1;
@@ -347,10 +380,15 @@ impl Visit for Visitor<'_> {
         if !self.client.slow {
             self.record(latency, sent_ns);
         }
-        if !self.client.is_waited_for() {
+        if !self.progress.waits_for(self.client) {
             return;
         }
-        if let Some(completed) = self.progress.received(self.plan, stream, seq) {
+        let completed = match order {
+            Order::First => self.progress.joined(stream, seq),
+            Order::Next { from } => self.progress.received(stream, from, seq),
+            Order::Late | Order::Doubled => None,
+        };
+        if let Some(completed) = completed {
             self.crew.completed[(self.worker * self.plan.streams + stream) as usize]
                 .store(completed, Ordering::Release);
             let worker = writer(self.plan, stream);
