@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Minutes of a message every ten seconds, after the broadcasts.
     #[arg(long, default_value_t = 0)]
     soak: u64,
-    /// Seconds between two broadcasts [default: five, more with more than 150,000 clients].
+    /// Seconds between two broadcasts [default: four, and a second more for every 50,000 clients beyond 200,000].
     #[arg(long)]
     apart: Option<f64>,
     /// A few hundred clients: shows that it works, keeps nothing.
@@ -89,7 +89,7 @@ fn measure(options: &Options, broker: &Path, machine: &Machine, clients: u64, so
     // What is there once, whoever connects, is no cost of a connection.
     let warm = "--clients 200 --scenario idle --warmup 0 --duration 0.2";
     run_client(&server, None, &warm.split(' ').collect::<Vec<_>>())?;
-    let apart = options.apart.unwrap_or(if options.quick { 0.3 } else { (clients as f64 / 30_000.0).max(5.0) });
+    let apart = options.apart.unwrap_or(if options.quick { 0.3 } else { (clients as f64 / 50_000.0).max(4.0) });
     let (apart, duration) = if soak_minutes > 0 { (10.0, soak_minutes as f64 * 60.0) } else { (apart, 2.0 * apart) };
     let arguments = format!(
         "--clients {clients} --payload {PAYLOAD} --rate {} --warmup 0 --duration {duration} --heartbeat 0 \

@@ -62,8 +62,10 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
         TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("nobody answers at {address}"))?;
     }
+    // Before the rings and the tables of clients are made: they are a cost of the clients.
+    let memory = usage::memory(std::process::id())?;
     let mut run = Run::start(plan, interrupt)?;
-    let outcome = run.go(machine.cores);
+    let outcome = run.go(machine.cores, memory);
     run.live.done();
     outcome
 }
@@ -224,7 +226,7 @@ struct Usage {
 }
 
 impl Run {
-    fn go(&mut self, cores: u32) -> Result<Outcome> {
+    fn go(&mut self, cores: u32, memory: Memory) -> Result<Outcome> {
         let before = self.usage();
         self.connect()?;
         let connected = self.usage();
@@ -283,7 +285,7 @@ impl Run {
                 connect_cpu_ns: connected.own_cpu_ns - before.own_cpu_ns,
                 cpu_share,
                 busiest_worker: busiest,
-                memory_before: before.own_memory,
+                memory_before: memory,
                 memory_after: after.own_memory,
             },
             server: self.server.as_ref().map(|server| ServerUse {
