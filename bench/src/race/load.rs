@@ -22,6 +22,10 @@ const DRAIN: u32 = 10;
 const DRAIN_IN_SEARCH: u32 = 2;
 /// More of one core than this used by processes that are not ours disturbs a run.
 pub(super) const DISTURBED: f64 = 0.10;
+/// How long a machine is looked at that should be quiet.
+const LOOK: Duration = Duration::from_millis(150);
+/// How long is waited for that.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// What became of a run.
 pub(super) struct Run {
@@ -46,6 +50,19 @@ pub(super) fn run(
     let outcome = drive(peer, server, point, &arguments, core, scratch);
     let others = Used::now(&server.pids).others_since(&before);
     Run { arguments: arguments.join(" "), outcome: outcome.map(trimmed), others }
+}
+
+/// Waits until the machine is quiet: what is left of the last run (thousands of sockets that the kernel closes) must not
+/// disturb the next. Goes on after a while if it does not become quiet; the run will show that.
+pub(super) fn await_quiet() {
+    let begun = Instant::now();
+    while begun.elapsed() < QUIET {
+        let before = machine_seconds();
+        sleep(LOOK);
+        if machine_seconds() - before <= DISTURBED * LOOK.as_secs_f64() {
+            return;
+        }
+    }
 }
 
 fn drive(

@@ -303,7 +303,12 @@ impl Track {
 
     fn run(&mut self, point: &Point, peer: usize, round: u32, rate: Option<f64>) -> Result<()> {
         let peer = &self.peers[peer];
-        let found = self.load(peer, point, rate);
+        let mut found = self.load(peer, point, rate);
+        // Again when others took part in it, whatever came of it; once, as they may stay.
+        if !self.quick && found.as_ref().is_ok_and(|run| run.others > load::DISTURBED) {
+            println!("      disturbed by other processes: again");
+            found = self.load(peer, point, rate);
+        }
         let (arguments, others, outcome) = match found {
             Ok(load::Run { arguments, outcome, others }) => (arguments, others, outcome),
             Err(error) => (String::new(), 0.0, Err(error)),
@@ -337,6 +342,9 @@ impl Track {
 
     /// One run on a server of its own.
     fn load(&self, peer: &Peer, point: &Point, rate: Option<f64>) -> Result<load::Run> {
+        if !self.quick {
+            load::await_quiet();
+        }
         let mut server = Server::start(peer, &self.words, self.server_core, &self.scratch.0.join("server"))?;
         let mut run =
             |point: &Point, rate| load::run(peer, &mut server, point, rate, self.client_core, &self.scratch.0);
