@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use loadgen::Outcome;
-use mini::{Done, Fault, File, Run, broker, command, run, start, start_without_json};
+use mini::{Done, Fault, File, Run, broker, command, run, start, start_without_json, with_each};
 
 /// Of so many messages, how many are the last of a hundred.
 fn hundredths(outcome: &Outcome) -> u64 {
@@ -21,73 +21,77 @@ fn hundredths(outcome: &Outcome) -> u64 {
 
 #[test]
 fn every_scenario_delivers_everything() {
-    let address = broker(Fault::None);
-    for (arguments, clients) in [
-        ("--scenario fan-out", 20),
-        ("--scenario many-topics", 20),
-        ("--scenario chat --rate 200", 20),
-        ("--scenario telemetry --clients 4 --publishers 30 --rate 500", 4),
-        ("--scenario idle", 20),
-        ("--scenario connect-storm", 20),
-        ("--scenario reconnect-storm --rate 100", 20),
-        ("--scenario slow-consumers", 20),
-        ("--scenario churn --churn 50 --rate 100", 20),
-        ("--scenario mixed-sizes --clients 5", 5),
-    ] {
-        let done = run(address, arguments);
-        let outcome = done.is_good();
-        assert_eq!(outcome.connect.opened, clients, "{arguments}");
-        assert!(outcome.connect.seconds > 0.0, "{arguments}");
-        let silent = arguments.contains("idle") || arguments.contains("connect-storm");
-        if arguments.contains("reconnect-storm") {
-            assert_eq!(outcome.connect.storm_seconds.len(), 3, "{done}");
-            assert!(outcome.connect.storm_seconds.iter().all(|seconds| *seconds > 0.0), "{done}");
-            assert_eq!(outcome.connect.reopened, 3 * clients, "{done}");
-        } else if silent {
-            assert_eq!((outcome.traffic.published, outcome.traffic.delivered_total), (0, 0), "{arguments}");
-        } else {
-            assert!(outcome.traffic.published > 0 && outcome.traffic.delivered_total > 0, "{arguments}: {done}");
-            assert!(outcome.connect.storm_seconds.is_empty(), "{arguments}: {done}");
-        }
-        if arguments.contains("churn") {
-            assert!(outcome.connect.reopened >= 5, "{done}");
-        }
-    }
+    with_each(
+        [
+            ("--scenario fan-out", 20),
+            ("--scenario many-topics", 20),
+            ("--scenario chat --rate 200", 20),
+            ("--scenario telemetry --clients 4 --publishers 30 --rate 500", 4),
+            ("--scenario idle", 20),
+            ("--scenario connect-storm", 20),
+            ("--scenario reconnect-storm --rate 100", 20),
+            ("--scenario slow-consumers", 20),
+            ("--scenario churn --churn 50 --rate 100", 20),
+            ("--scenario mixed-sizes --clients 5", 5),
+        ],
+        |(arguments, clients)| {
+            let done = run(broker(Fault::None), arguments);
+            let outcome = done.is_good();
+            assert_eq!(outcome.connect.opened, clients, "{arguments}");
+            assert!(outcome.connect.seconds > 0.0, "{arguments}");
+            let silent = arguments.contains("idle") || arguments.contains("connect-storm");
+            if arguments.contains("reconnect-storm") {
+                assert_eq!(outcome.connect.storm_seconds.len(), 3, "{done}");
+                assert!(outcome.connect.storm_seconds.iter().all(|seconds| *seconds > 0.0), "{done}");
+                assert_eq!(outcome.connect.reopened, 3 * clients, "{done}");
+            } else if silent {
+                assert_eq!((outcome.traffic.published, outcome.traffic.delivered_total), (0, 0), "{arguments}");
+            } else {
+                assert!(outcome.traffic.published > 0 && outcome.traffic.delivered_total > 0, "{arguments}: {done}");
+                assert!(outcome.connect.storm_seconds.is_empty(), "{arguments}: {done}");
+            }
+            if arguments.contains("churn") {
+                assert!(outcome.connect.reopened >= 5, "{done}");
+            }
+        },
+    );
 }
 
 #[test]
 fn every_pacing_delivers_everything() {
-    let address = broker(Fault::None);
-    for (arguments, each) in [
-        ("", 20),
-        ("--outstanding 4 --workers 3", 20),
-        ("--outstanding 2 --burst 10 --workers 3 --topics 4", 5),
-        ("--scenario chat --outstanding 1 --workers 3", 10),
-        ("--publishers 3 --outstanding 2", 20),
-        ("--rate 500", 20),
-        ("--rate 1000 --burst 10 --workers 3", 20),
-        ("--rate 300 --payload 24 --workers 30", 20),
-        ("--rate 50 --payload 100000", 20),
-        ("--rate 300 --payload 24..2000 --ramp 500 --concurrency 2", 20),
-        ("--rate 300 --topics 7 --publishers 10", 0),
-        ("--rate 300 --verify 0.25", 20),
-        ("--verify 0.25 --payload 24,126,70000 --rate 60", 20),
-        ("--verify 0.25 --heartbeat 0.1", 20),
-    ] {
-        let done = run(address, arguments);
-        let outcome = done.is_good();
-        let traffic = &outcome.traffic;
-        assert!(traffic.published >= 20, "{arguments}: {done}");
-        if each > 0 {
-            // What clients that only count bytes received includes pings.
-            let expected = traffic.published * each;
-            let slack = if arguments.contains("verify") { expected / 20 } else { 0 };
-            assert!(traffic.delivered_total.abs_diff(expected) <= slack, "{arguments}: {done}");
-        }
-        assert!(outcome.latency.count > 0 && outcome.latency.p50 > 0, "{arguments}: {done}");
-        let verifying = if arguments.contains("verify") { 5 } else { 20 };
-        assert_eq!((outcome.run.verifying, traffic.pings), (verifying, verifying), "{arguments}: {done}");
-    }
+    with_each(
+        [
+            ("", 20),
+            ("--outstanding 4 --workers 3", 20),
+            ("--outstanding 2 --burst 10 --workers 3 --topics 4", 5),
+            ("--scenario chat --outstanding 1 --workers 3", 10),
+            ("--publishers 3 --outstanding 2", 20),
+            ("--rate 500", 20),
+            ("--rate 1000 --burst 10 --workers 3", 20),
+            ("--rate 300 --payload 24 --workers 30", 20),
+            ("--rate 50 --payload 100000", 20),
+            ("--rate 300 --payload 24..2000 --ramp 500 --concurrency 2", 20),
+            ("--rate 300 --topics 7 --publishers 10", 0),
+            ("--rate 300 --verify 0.25", 20),
+            ("--verify 0.25 --payload 24,126,70000 --rate 60", 20),
+            ("--verify 0.25 --heartbeat 0.1", 20),
+        ],
+        |(arguments, each)| {
+            let done = run(broker(Fault::None), arguments);
+            let outcome = done.is_good();
+            let traffic = &outcome.traffic;
+            assert!(traffic.published >= 20, "{arguments}: {done}");
+            if each > 0 {
+                // What clients that only count bytes received includes pings.
+                let expected = traffic.published * each;
+                let slack = if arguments.contains("verify") { expected / 20 } else { 0 };
+                assert!(traffic.delivered_total.abs_diff(expected) <= slack, "{arguments}: {done}");
+            }
+            assert!(outcome.latency.count > 0 && outcome.latency.p50 > 0, "{arguments}: {done}");
+            let verifying = if arguments.contains("verify") { 5 } else { 20 };
+            assert_eq!((outcome.run.verifying, traffic.pings), (verifying, verifying), "{arguments}: {done}");
+        },
+    );
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn shares_are_one_run() {
 
 #[test]
 fn what_becomes_of_messages_is_noticed() {
-    for (fault, workers) in [(Fault::Drop, 2), (Fault::Double, 3), (Fault::Swap, 1), (Fault::Damage, 2)] {
+    with_each([(Fault::Drop, 2), (Fault::Double, 3), (Fault::Swap, 1), (Fault::Damage, 2)], |(fault, workers)| {
         let done = run(broker(fault), &format!("--rate 500 --drain-timeout 1 --workers {workers}"));
         let outcome = done.is_failed();
         let errors = &outcome.errors;
@@ -148,7 +152,7 @@ fn what_becomes_of_messages_is_noticed() {
         };
         assert_eq!(counts, expected, "{fault:?} {done}");
         assert_eq!(errors.total(), counts.0 + counts.1 + counts.2 + counts.3, "{fault:?} {done}");
-    }
+    });
 }
 
 #[test]
@@ -187,13 +191,13 @@ fn wrong_numbers_of_bytes_are_noticed() {
 #[test]
 fn a_client_that_is_closed_is_noticed_and_the_loop_goes_on() {
     let address = |fault| broker(fault);
-    for arguments in ["--rate 300", "--outstanding 1", "--outstanding 2 --workers 3"] {
+    with_each(["--rate 300", "--outstanding 1", "--outstanding 2 --workers 3"], |arguments| {
         let done = run(address(Fault::CloseOne), arguments);
         let outcome = done.is_failed();
         assert_eq!(outcome.errors.closed.get(&1011), Some(&1), "{arguments}: {done}");
         assert_eq!(outcome.errors.total(), 1, "{arguments}: {:?}", outcome.errors);
         assert!(outcome.traffic.published > 30, "{arguments}: the others are still served: {done}");
-    }
+    });
     let done = run(address(Fault::CloseOne), "--rate 300 --reconnect");
     let outcome = done.is_good();
     assert_eq!((outcome.errors.shed.get(&1011), outcome.connect.reopened), (Some(&1), 1), "{done}");
@@ -212,14 +216,14 @@ fn a_server_that_restarts_loses_its_clients_or_gets_them_back() {
     let errors = &done.is_failed().errors;
     assert_eq!(errors.closed.values().sum::<u64>(), 20, "{errors:?}");
     assert_eq!(errors.publishers.values().sum::<u64>(), 1, "{errors:?}");
-    for arguments in ["--rate 200", "--outstanding 1", "--scenario chat --topics 1 --rate 200"] {
+    with_each(["--rate 200", "--outstanding 1", "--scenario chat --topics 1 --rate 200"], |arguments| {
         let done = run(broker(Fault::Restart), &format!("{arguments} --reconnect --duration 1.2 --workers 2"));
         let outcome = done.is_good();
         assert_eq!((outcome.errors.shed.get(&1006), outcome.connect.reopened), (Some(&20), 20), "{arguments}: {done}");
         assert!(outcome.traffic.published > 40, "{arguments}: it goes on: {done}");
         assert!(outcome.traffic.delivered_total > 20 * 30, "{arguments}: and is heard: {done}");
         assert!(!outcome.connect.storm_seconds.is_empty(), "{arguments}: {done}");
-    }
+    });
 }
 
 #[test]
@@ -235,13 +239,13 @@ fn who_does_not_come_back_is_missed() {
 #[test]
 fn slow_consumers_that_are_shed_are_no_error() {
     let arguments = "--scenario slow-consumers --slow-share 0.2 --payload 16384 --rate 150 --duration 1";
-    for rest in ["", "--verify 0.3", "--slow-rate 1000"] {
+    with_each(["", "--verify 0.3", "--slow-rate 1000"], |rest| {
         let done = run(broker(Fault::Shed), &format!("{arguments} {rest}"));
         let outcome = done.is_good();
         assert_eq!(outcome.errors.shed.iter().collect::<Vec<_>>(), [(&1013, &4)], "{rest}: {done}");
         let published = outcome.traffic.published;
         assert!(outcome.latency.count <= 16 * published, "{rest}: who reads late says nothing of latency: {done}");
-    }
+    });
 }
 
 #[test]
@@ -280,11 +284,11 @@ fn an_interrupt_still_prints_the_results() {
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         run.wait()
     };
-    for arguments in ["--rate 100 --duration 600", "--outstanding 2 --duration 600", "--start-at 99999999999"] {
+    with_each(["--rate 100 --duration 600", "--outstanding 2 --duration 600", "--start-at 99999999999"], |arguments| {
         let done = interrupt(Fault::None, arguments);
         let outcome = done.is_good();
         assert!(outcome.interrupted && done.stdout.contains("interrupted"), "{arguments}: {done}");
-    }
+    });
     let done = interrupt(Fault::Drop, "--rate 500 --duration 600 --drain-timeout 0.5");
     assert!(done.is_failed().interrupted, "{done}");
     // The rest of the clients was not waited for.
@@ -323,24 +327,27 @@ fn what_cannot_be_is_said_before_the_run() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     run(nobody, "").is_refused(&format!("nobody answers at {nobody}"));
     let address = broker(Fault::None);
-    for (arguments, sentence) in [
-        ("--url http://127.0.0.1:1", "ws://"),
-        ("--payload 10", "--payload"),
-        ("--storms 1", "--storms needs --rate"),
-        ("--share 1/2", "--share needs --rate"),
-        ("--clients 40000 --source 127.0.0.1", "--source"),
-        ("--clients 4000000000", "enough for --clients"),
-        ("--server-pid 4294967295", "--server-pid 4294967295"),
-        ("--duration 1e12", "--duration"),
-        ("--scenario chat --churn 5", "--churn"),
-        ("--topics 5 --clients 2", "closed loop"),
-        ("--json /nowhere/at/all.json", "writing /nowhere/at/all.json"),
-        ("--protocol v1 --rate 1", "subprotocol"),
-    ] {
-        // The last of several is what counts.
-        let done = run_without_json(address, arguments);
-        assert!(done.status == Some(2) && done.stderr.contains(sentence), "{arguments}: {sentence}: {done}");
-    }
+    with_each(
+        [
+            ("--url http://127.0.0.1:1", "ws://"),
+            ("--payload 10", "--payload"),
+            ("--storms 1", "--storms needs --rate"),
+            ("--share 1/2", "--share needs --rate"),
+            ("--clients 40000 --source 127.0.0.1", "--source"),
+            ("--clients 4000000000", "enough for --clients"),
+            ("--server-pid 4294967295", "--server-pid 4294967295"),
+            ("--duration 1e12", "--duration"),
+            ("--scenario chat --churn 5", "--churn"),
+            ("--topics 5 --clients 2", "closed loop"),
+            ("--json /nowhere/at/all.json", "writing /nowhere/at/all.json"),
+            ("--protocol v1 --rate 1", "subprotocol"),
+        ],
+        |(arguments, sentence)| {
+            // The last of several is what counts.
+            let done = run_without_json(address, arguments);
+            assert!(done.status == Some(2) && done.stderr.contains(sentence), "{arguments}: {sentence}: {done}");
+        },
+    );
 }
 
 #[test]
@@ -383,19 +390,22 @@ fn a_file_of_options_is_read_and_its_mistakes_are_named() {
     let outcome = done.is_good();
     assert_eq!((&outcome.run.scenario[..], outcome.run.topics), ("chat", 5), "the command line wins: {done}");
     assert_eq!(outcome.run.payload, "64,128");
-    for (text, key) in [
-        ("clinets = 5", "--clinets"),
-        ("clients = \"many\"", "--clients"),
-        ("rate = -1", "--rate"),
-        ("clients = { a = 1 }", "clients"),
-        ("config = \"other\"", "config"),
-        ("scenario = \"chaos\"", "--scenario"),
-        ("clients = ", "no TOML"),
-    ] {
-        let (done, file) = with(text, "");
-        assert!(done.status == Some(2) && done.outcome.is_none(), "{text}: {done}");
-        assert!(done.stderr.contains(key) && done.stderr.contains(file.path()), "{text}: {done}");
-    }
+    with_each(
+        [
+            ("clinets = 5", "--clinets"),
+            ("clients = \"many\"", "--clients"),
+            ("rate = -1", "--rate"),
+            ("clients = { a = 1 }", "clients"),
+            ("config = \"other\"", "config"),
+            ("scenario = \"chaos\"", "--scenario"),
+            ("clients = ", "no TOML"),
+        ],
+        |(text, key)| {
+            let (done, file) = with(text, "");
+            assert!(done.status == Some(2) && done.outcome.is_none(), "{text}: {done}");
+            assert!(done.stderr.contains(key) && done.stderr.contains(file.path()), "{text}: {done}");
+        },
+    );
     let done = run(address, "--config /nowhere.toml");
     assert!(done.status == Some(2) && done.stderr.contains("/nowhere.toml"), "{done}");
 }

@@ -374,6 +374,15 @@ impl Run {
     }
 }
 
+/// Does it with each, some at a time: most of a run is waiting.
+pub(crate) fn with_each<T: Send>(items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
+    let mut items: Vec<_> = items.into_iter().collect();
+    while !items.is_empty() {
+        let some = items.split_off(items.len().saturating_sub(4));
+        std::thread::scope(|scope| some.into_iter().for_each(|item| drop(scope.spawn(|| work(item)))));
+    }
+}
+
 /// One run against a broker.
 pub(crate) fn run(address: SocketAddr, arguments: &str) -> Done {
     start(command(&format!("ws://{address}")), arguments).wait()
