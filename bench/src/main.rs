@@ -7,7 +7,7 @@
 //! | `race` | the broker against its peers: the same work, in turn |
 //! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
 //! | `broadcaster` | a peer of ours for the race: what one writes oneself with tokio and tungstenite |
-//! | `floor` | a broadcaster that does nothing but send: the least that any broker pays the kernel |
+//! | `floor` | what the kernel alone takes for sends: the least that any broker pays |
 //! | `process` | servers and clients as child processes, each on its own core |
 //! | `machine` | what a figure was measured on |
 //! | `results` | raw data as JSON, and the table made of it |
@@ -39,7 +39,7 @@ struct Command {
 
 #[derive(Subcommand)]
 enum What {
-    /// The kernel alone: processor time per send of a bare io_uring sender.
+    /// The kernel alone: processor time per send, by method, sockets and bytes.
     Floor(floor::Options),
     /// The figures the broker must reach, each with its bound.
     Figures(figures::Options),
@@ -55,6 +55,9 @@ enum What {
     /// The bare sender, as a server for the load generator.
     #[command(hide = true)]
     FloorServer(floor::ServerOptions),
+    /// Sockets that throw away what the floor sends.
+    #[command(hide = true)]
+    FloorReceivers(floor::ReceiverOptions),
     /// A broadcaster on tokio and tungstenite, as a peer in the race.
     #[command(hide = true)]
     Broadcaster(broadcaster::Options),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
             return loadgen::command::execute(["loadgen".to_owned()].into_iter().chain(client.arguments).collect());
         }
         What::FloorServer(options) => floor::serve(&options).map(|()| true),
+        What::FloorReceivers(options) => floor::receive(&options).map(|()| true),
         What::Broadcaster(options) => broadcaster::serve(&options).map(|()| true),
     };
     match good {

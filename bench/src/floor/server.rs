@@ -1,5 +1,5 @@
-//! The kernel's floor: a broadcaster that does nothing but send, measured by the same client, in the same
-//! loop and with the same messages as the broker.
+//! The floor beside the broker: a broadcaster that does nothing but send, measured by the same client, in the same
+//! loop and with the same messages.
 //!
 //! It answers every upgrade with the same head, takes frames from its one publisher, and sends each, unmasked,
 //! to all sockets through a bare io_uring ([`ring::floor`]). No topics, no order, no limits, no other event.
@@ -20,44 +20,15 @@ use crate::process::{Cores, Server, run_client};
 /// Sends in one system call, as many as a turn of the broker has.
 const SENDS_PER_CALL: u32 = 256;
 
-/// `bench floor`.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Options {
-    /// Sockets to send to.
-    #[arg(long, default_value_t = 5000)]
-    sockets: usize,
-    /// Bytes per message, frame header excluded.
-    #[arg(long, default_value_t = 128)]
-    bytes: usize,
-    /// Seconds of measurement.
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
-    /// The sender's core.
-    #[arg(long, default_value_t = 0)]
-    server_core: u32,
-    /// The receiver's core.
-    #[arg(long, default_value_t = 1)]
-    client_core: u32,
-}
-
 /// `bench floor-server`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ServerOptions {
+pub(crate) struct Options {
     /// Subscribers to wait for, before the publisher.
     #[arg(long)]
     clients: usize,
     /// Seconds of publishing that do not count.
     #[arg(long)]
     warmup: f64,
-}
-
-/// Measures the floor alone.
-pub(crate) fn run(options: &Options) -> Result<bool> {
-    let cores = Cores { server: Some(options.server_core), client: Some(options.client_core) };
-    let timing = Timing { warmup: 1.0, duration: f64::from(options.seconds) };
-    let (_, nanos) = measure(cores, options.sockets, options.bytes, timing)?;
-    println!("\nfloor: {nanos:.0} ns per send of {} bytes to {} sockets", options.bytes, options.sockets);
-    Ok(true)
 }
 
 /// Seconds of one run.
@@ -90,7 +61,7 @@ pub(crate) fn measure(cores: Cores, sockets: usize, bytes: usize, timing: Timing
 
 /// The bare sender: one publisher, `clients` subscribers, until the publisher leaves. Its last line is the
 /// processor time per send, in nanoseconds.
-pub(crate) fn serve(options: &ServerOptions) -> Result<()> {
+pub(crate) fn serve(options: &Options) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
     let mut subscribers = Vec::with_capacity(options.clients);

@@ -1,0 +1,240 @@
+//! `bench floor`: what the kernel alone takes for a fan-out, by method, number of sockets and bytes per send.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `mod` | the matrix: one sender, in this process, on its core |
+//! | `receivers` | the sockets' other ends, in another process on another core: they throw everything away |
+//! | `page` | the table, and what is kept of it |
+//! | `server` | the bare sender as a server for the load generator: the floor that the broker is held against |
+//!
+//! A round sends one message to every socket, and the next begins when every byte of it was received: nothing ever
+//! piles up, as in the broker's own figure. The methods take turns on the same sockets, lap by lap, so that all see
+//! the same machine; a cell is the median of its laps. What counts is the processor time of the sending thread, in
+//! which the kernel does the receiving side's protocol work too (loopback).
+
+mod page;
+mod receivers;
+mod server;
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use ring::floor::{Method, Sender};
+use ring::{limits, listen};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
+use receivers::Receivers;
+
+pub(crate) use receivers::{Options as ReceiverOptions, serve as receive};
+pub(crate) use server::{Options as ServerOptions, Timing, measure, serve};
+
+/// Sends in one system call, as many as a turn of the broker has.
+const SENDS_PER_CALL: u32 = 256;
+/// Sends of a lap, unless `--rounds` says otherwise.
+const SENDS_PER_LAP: usize = 10_000;
+/// Descriptors that are no sockets of the matrix.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// `bench floor`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Sockets to send to; as many as the process may open, at most.
+    #[arg(long, value_delimiter = ',', default_value = "50,500,5000,20000")]
+    sockets: Vec<usize>,
+    /// Bytes per send.
+    #[arg(long, value_delimiter = ',', default_value = "16,128,1024,4096,16384,65536")]
+    bytes: Vec<usize>,
+    /// Ways to send [default: all].
+    #[arg(long, value_delimiter = ',')]
+    methods: Vec<Way>,
+    /// Rounds of one lap [default: as many as make 10,000 sends].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Laps of each cell.
+    #[arg(long, default_value_t = 5)]
+    laps: usize,
+    /// Few sockets, few bytes, short laps: shows that it works, keeps nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Prints the raw data instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Where results are kept.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
+    results: PathBuf,
+    /// The sender's core.
+    #[arg(long, default_value_t = 0)]
+    server_core: u32,
+    /// The receivers' core.
+    #[arg(long, default_value_t = 1)]
+    client_core: u32,
+}
+
+/// A method, as the command line and the table call it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Way {
+    /// send(2), one system call each
+    Send,
+    /// io_uring with ordinary descriptors
+    Uring,
+    /// io_uring with direct descriptors
+    Direct,
+    /// io_uring, sendmsg of four ranges
+    Vectored,
+    /// io_uring, SEND_ZC
+    ZeroCopy,
+    /// io_uring, SEND_ZC of a registered buffer
+    ZeroCopyRegistered,
+}
+
+impl Way {
+    fn method(self) -> Method {
+        match self {
+            Self::Send => Method::Send2,
+            Self::Uring => Method::Uring,
+            Self::Direct => Method::UringDirect,
+            Self::Vectored => Method::UringVectored,
+            Self::ZeroCopy => Method::UringZeroCopy,
+            Self::ZeroCopyRegistered => Method::UringZeroCopyRegistered,
+        }
+    }
+}
+
+/// One method, one number of sockets, one length.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Cell {
+    way: Way,
+    sockets: usize,
+    bytes: usize,
+    /// Of every lap.
+    sends: u64,
+    /// Processor time per send, lap by lap, in nanoseconds.
+    cpu_ns: Vec<f64>,
+    /// Time on the clock per send, lap by lap, in nanoseconds.
+    wall_ns: Vec<f64>,
+}
+
+impl Cell {
+    /// Half of the laps took longer.
+    fn median_cpu_ns(&self) -> f64 {
+        let mut laps = self.cpu_ns.clone();
+        laps.sort_by(f64::total_cmp);
+        laps[laps.len() / 2]
+    }
+}
+
+/// A matrix, and what it was measured on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Matrix {
+    machine: Machine,
+    command: String,
+    cells: Vec<Cell>,
+}
+
+/// Measures, prints, keeps.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let (sockets, bytes, laps) = if options.quick {
+        (vec![50, 500], vec![128, 16_384], 1)
+    } else {
+        (options.sockets.clone(), options.bytes.clone(), options.laps)
+    };
+    ensure!(laps > 0 && options.rounds != Some(0), "nothing to measure");
+    ensure!(sockets.iter().chain(&bytes).all(|figure| *figure > 0), "--sockets and --bytes must be at least 1");
+    let ways = if options.methods.is_empty() { Way::value_variants() } else { &options.methods };
+    let (descriptors, _) = limits::raise_descriptors();
+    let sockets_max = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS))?;
+    pin(options.server_core)?;
+    let mut cells = Vec::new();
+    for sockets in sockets {
+        let mut field = Field::open(sockets.min(sockets_max), options.client_core)?;
+        for &bytes in &bytes {
+            let rounds = options.rounds.unwrap_or(SENDS_PER_LAP.div_ceil(field.sockets.len()));
+            let row = field.row(ways, bytes, laps, if options.quick { 1 } else { rounds })?;
+            if !options.json {
+                page::print_row(&row);
+            }
+            cells.extend(row);
+        }
+    }
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let matrix = Matrix { machine: Machine::this(), command: format!("bench {command}"), cells };
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&matrix)?);
+    } else {
+        println!("\n{}", page::tables(&matrix));
+    }
+    if !options.quick {
+        page::keep(&options.results, &matrix)?;
+    }
+    Ok(true)
+}
+
+/// This thread runs there from now on.
+fn pin(core: u32) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core as usize);
+    sched_setaffinity(None, &cores).with_context(|| format!("there is no core {core}"))
+}
+
+/// Connected sockets, and the process that holds their other ends.
+struct Field {
+    sockets: Vec<OwnedFd>,
+    receivers: Receivers,
+}
+
+impl Field {
+    fn open(count: usize, core: u32) -> Result<Self> {
+        let listener = listen::tcp("127.0.0.1:0".parse()?, listen::BACKLOG, false)?;
+        let addr = listen::local_addr(&listener)?;
+        let mut receivers = Receivers::start(core, addr, count)?;
+        let listener = TcpListener::from(listener);
+        listener.set_nonblocking(false)?;
+        let accepted = (0..count).map(|_| Ok(listener.accept()?.0.into()));
+        let sockets = accepted.collect::<Result<_>>()?;
+        receivers.wait_until_ready()?;
+        Ok(Self { sockets, receivers })
+    }
+
+    /// Every way in turn, lap by lap, after one that does not count.
+    fn row(&mut self, ways: &[Way], bytes: usize, laps: usize, rounds: usize) -> Result<Vec<Cell>> {
+        let sockets = self.sockets.len();
+        let cell = |way: &Way| Cell { way: *way, sockets, bytes, sends: 0, cpu_ns: Vec::new(), wall_ns: Vec::new() };
+        let mut row: Vec<_> = ways.iter().map(cell).collect();
+        for cell in &mut row {
+            self.lap(cell, 1)?;
+        }
+        for cell in &mut row {
+            (cell.cpu_ns, cell.wall_ns) = (Vec::new(), Vec::new());
+        }
+        for _ in 0..laps {
+            for cell in &mut row {
+                self.lap(cell, rounds)?;
+            }
+        }
+        Ok(row)
+    }
+
+    fn lap(&mut self, cell: &mut Cell, rounds: usize) -> Result<()> {
+        let payload: Vec<u8> = (0..cell.bytes).map(|at| at as u8).collect();
+        let sockets = std::mem::take(&mut self.sockets);
+        let mut sender = Sender::new(sockets, cell.way.method(), SENDS_PER_CALL)?;
+        for _ in 0..rounds {
+            self.receivers.expect(cell.sockets as u64 * cell.bytes as u64)?;
+            sender.round(&payload).with_context(|| format!("{:?}, {} bytes", cell.way, cell.bytes))?;
+            self.receivers.wait_until_ready()?;
+        }
+        let report = sender.take_report();
+        ensure!(report.short_sends == 0, "a blocking send was short");
+        self.sockets = sender.into_sockets();
+        cell.sends = report.sends;
+        cell.cpu_ns.push(report.cpu_ns_per_send());
+        cell.wall_ns.push(report.wall_ns as f64 / report.sends as f64);
+        Ok(())
+    }
+}
