@@ -149,6 +149,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let ways = if options.methods.is_empty() { Way::value_variants() } else { &options.methods };
     let (descriptors, _) = limits::raise_descriptors();
     let sockets_max = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS))?;
+    // Before this thread is bound to one of them.
+    let machine = Machine::this();
     pin(options.server_core)?;
     let mut cells = Vec::new();
     for sockets in sockets {
@@ -163,7 +165,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
     }
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let matrix = Matrix { machine: Machine::this(), command: format!("bench {command}"), cells };
+    let matrix = Matrix { machine, command: format!("bench {command}"), cells };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&matrix)?);
     } else {
