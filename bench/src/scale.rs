@@ -6,13 +6,12 @@
 //! is with everybody before the next. A sample of the clients looks at every frame, the others count every byte: a
 //! row without errors means that every client got every message.
 //!
-//! Both sides share the cores: that is the point. Where `net.ipv4.tcp_mem` is too small it is raised, if that is
-//! allowed, and put back.
+//! Both sides share the cores: that is the point. Where `net.ipv4.tcp_mem` or `fs.file-max` is too small it is
+//! raised, if that is allowed, and put back.
 
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -26,7 +25,10 @@ use crate::results::describe;
 /// Clients of one shard: its table holds 19,900, and the kernel deals connections to listeners unevenly.
 const CLIENTS_PER_SHARD: u64 = 19_000;
 const PAYLOAD: u32 = 128;
+/// Pages of all sockets' buffers (tcp(7)).
 const TCP_MEM: &str = "/proc/sys/net/ipv4/tcp_mem";
+/// Open files of all processes, direct descriptors included (proc_sys_fs(5)).
+const FILE_MAX: &str = "/proc/sys/fs/file-max";
 
 /// `bench scale`.
 #[derive(Args, Clone, Debug)]
@@ -67,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let broker = process::broker(options.broker.as_deref())?;
     let clients = if options.quick { vec![300] } else { options.clients.clone() };
     ensure!(clients.iter().all(|clients| *clients > 0), "--clients must be at least 1");
-    let _raised = TcpMemory::raise(clients.iter().copied().max().unwrap_or(0));
+    let _raised = Raised::all(clients.iter().copied().max().unwrap_or(0));
     let machine = Machine::this();
     for clients in clients {
         let row = measure(options, &broker, &machine, clients, 0)?;
@@ -225,40 +227,48 @@ fn write_page(results: &Path) -> Result<()> {
     Ok(())
 }
 
-// ---- the kernel's limit
+// ---- the kernel's limits
 
-/// `net.ipv4.tcp_mem`, raised for the run's time.
-struct TcpMemory {
+/// A limit of the kernel, raised for the run's time.
+struct Raised {
+    path: &'static str,
     before: String,
 }
 
-impl TcpMemory {
-    /// Raises it if so many clients, both ends here, may want more.
-    fn raise(clients: u64) -> Option<Self> {
-        let before = fs::read_to_string(TCP_MEM).ok()?;
+impl Raised {
+    /// Raises what so many clients, both ends here, do not fit in.
+    fn all(clients: u64) -> Vec<Self> {
+        let ends = clients * 2;
+        let spare = 100_000;
+        let limits = [
+            (TCP_MEM, format!("{ends} {} {}", ends * 3 / 2, ends * 2), ends),
+            (FILE_MAX, (ends + spare).to_string(), ends + spare),
+        ];
+        limits.into_iter().filter_map(|(path, raised, wanted)| Self::raise(path, raised, wanted)).collect()
+    }
+
+    fn raise(path: &'static str, raised: String, wanted: u64) -> Option<Self> {
+        let before = fs::read_to_string(path).ok()?;
         let most: u64 = before.split_whitespace().last()?.parse().ok()?;
-        let wanted = clients * 2;
         if wanted <= most {
             return None;
         }
-        let raised = format!("{} {} {}", wanted, wanted * 3 / 2, wanted * 2);
-        match fs::write(TCP_MEM, &raised) {
+        match fs::write(path, &raised) {
             Ok(()) => {
-                println!("net.ipv4.tcp_mem raised to {raised} pages, until this is over");
-                Some(Self { before })
+                println!("{path} raised to {raised}, until this is over");
+                Some(Self { path, before })
             }
             Err(error) => {
-                println!("net.ipv4.tcp_mem may be too small ({}): {error}", before.trim());
-                std::thread::sleep(Duration::from_secs(1));
+                println!("{path} may be too small ({}): {error}", before.trim());
                 None
             }
         }
     }
 }
 
-impl Drop for TcpMemory {
+impl Drop for Raised {
     fn drop(&mut self) {
         // Should that fail, the larger limit stays until the next boot and harms nobody.
-        drop(fs::write(TCP_MEM, self.before.trim()));
+        drop(fs::write(self.path, self.before.trim()));
     }
 }

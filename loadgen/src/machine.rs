@@ -31,6 +31,8 @@ pub(crate) struct Machine {
     pub(crate) memory: Option<u64>,
     /// `net.ipv4.tcp_mem`, in pages: above the last, sockets fail.
     pub(crate) tcp_pages_max: Option<u64>,
+    /// `fs.file-max` less what is open: files that all processes together may still open.
+    pub(crate) files: Option<u64>,
     /// `net.netfilter.nf_conntrack_max`, if connections are tracked.
     pub(crate) tracked_max: Option<u64>,
 }
@@ -45,6 +47,10 @@ impl Machine {
             ports: if let [first, last] = ports[..] { last.saturating_sub(first) + 1 } else { 28_232 },
             memory: meminfo("MemAvailable"),
             tcp_pages_max: numbers("/proc/sys/net/ipv4/tcp_mem").get(2).copied(),
+            files: match numbers("/proc/sys/fs/file-nr")[..] {
+                [open, _, most] => Some(most.saturating_sub(open)),
+                _ => None,
+            },
             tracked_max: numbers("/proc/sys/net/netfilter/nf_conntrack_max").first().copied(),
         }
     }
@@ -112,6 +118,17 @@ impl Machine {
                 ));
             }
         }
+        if let Some(files) = self.files {
+            ensure!(
+                connections * ends <= files,
+                "{connections} connections{} are {} open files, fs.file-max leaves {files}: enough for --clients {}. \
+                 sysctl -w fs.file-max={}",
+                if ends == 2 { ", both ends being on this machine," } else { "" },
+                connections * ends,
+                (files / ends).saturating_sub(plan.own_publishers.1),
+                connections * ends + 200_000,
+            );
+        }
         if let Some(tracked) = self.tracked_max {
             ensure!(
                 connections < tracked || plan.is_local(),
@@ -157,6 +174,7 @@ mod tests {
             ports: 1000,
             memory: Some(89_120_000),
             tcp_pages_max: Some(15_000),
+            files: None,
             tracked_max: None,
         };
         assert!(judge(&machine, |options| options.clients = Some(5000)).unwrap().is_empty());
