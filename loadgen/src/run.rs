@@ -352,12 +352,13 @@ impl Run {
         }
         self.wait_until(times.end)?;
         if self.interrupted {
-            times.end = monotonic();
+            times.end = times.end.min(monotonic());
             self.tell_all(&Command::Begin(times));
         }
         self.row()?;
         let to = self.last.clone();
-        let counters_to = self.server.as_ref().and_then(Server::counters);
+        // Who did not answer then is not waited for now.
+        let counters_to = counters_from.and(self.server.as_ref()).and_then(Server::counters);
         let counters =
             counters_from.zip(counters_to).map(|(from, to)| (to.0.saturating_sub(from.0), to.1.saturating_sub(from.1)));
         Ok(Measured { times, from, to, counters })

@@ -121,7 +121,7 @@ impl Server {
 }
 
 fn get_json(server: SocketAddr, path: &str) -> Result<Value> {
-    let patience = Duration::from_secs(5);
+    let patience = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(&server, patience)?;
     stream.set_read_timeout(Some(patience))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;

@@ -240,11 +240,18 @@ impl<D: Dial> Worker<D> {
             .filter(|(_, opening)| opening.since + limit < now || opening.patience < now)
             .map(|(at, _)| *at)
             .collect();
+        let first = late.iter().filter_map(|at| self.opening.get(at)).map(|opening| opening.since).min();
         for at in late {
             match self.clients[at as usize].state {
                 // The kernel ends a dial by itself, but later than anybody wants to wait.
                 State::Dialling => self.give_up(at, "no answer to a connect", false),
                 _ => self.give_up(at, &format!("no answer within {} s", limit / 1_000_000_000), true),
+            }
+        }
+        // A server that is full would take that long for each lot of those who wait.
+        if first.is_some_and(|first| self.opened_at < first) {
+            for at in std::mem::take(&mut self.waiting) {
+                self.give_up(at, "not tried: nobody was answered any more", false);
             }
         }
     }
