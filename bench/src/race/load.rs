@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use loadgen::adapter::Protocol;
 use loadgen::outcome::{Latencies, Outcome};
 
 use super::peer::Peer;
@@ -16,6 +17,9 @@ use super::server::Server;
 use crate::process::bound;
 
 const NAP: Duration = Duration::from_millis(20);
+/// Clients that look at every frame where a server is driven to its limit, so that it is not the load generator's; the
+/// others count bytes.
+pub(super) const VERIFY: f64 = 0.1;
 /// Seconds without a message after which what is missing counts as lost.
 const DRAIN: u32 = 10;
 /// In a search, whoever is overrun need not deliver everything.
@@ -119,6 +123,9 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
     if point.pace != Pace::Idle {
         arguments.push(format!("--payload {PAYLOAD}"));
     }
+    if point.goes_to_the_limit() && bytes_tell(peer.protocol) {
+        arguments.push(format!("--verify {VERIFY}"));
+    }
     if point.burst > 1 {
         arguments.push(format!("--burst {}", point.burst));
     }
@@ -126,6 +133,14 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
     arguments.push("--ramp max --workers 1".to_owned());
     arguments.push(format!("--warmup {} --duration {} --drain-timeout {drain}", point.warmup, point.duration));
     arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect()
+}
+
+/// Whether a client can tell what arrived by counting bytes, without looking at frames.
+fn bytes_tell(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Raw | Protocol::Nchan | Protocol::Plain => true,
+        Protocol::V1 | Protocol::Nats | Protocol::Mqtt => false,
+    }
 }
 
 /// The exit status; an error when it takes too long, or a signal ended it.
@@ -231,6 +246,7 @@ mod tests {
         for point in &points {
             let work = |name: &str| line(name, point, Some(5.0)).split_once("--clients").unwrap().1.to_owned();
             assert_eq!(work("nats"), work("mosquitto"));
+            assert_eq!(work("nats"), work("ringyard").replace("--verify 0.1 ", ""));
         }
     }
 

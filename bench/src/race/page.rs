@@ -52,10 +52,13 @@ fn whole(race: &Race, file: &str, drawn: &[charts::Chart]) -> Result<String> {
         page,
         "{}, {} runs each; a cell is their median, in brackets the least and the most. Bold: nobody is better.\n\\*: in \
          some of these runs the load generator was the limit, so the server may be better than that. Messages are {} \
-         bytes.\nCPU is processor time of all the server's processes, the kernel's work for them included.\n",
+         bytes.\nCPU is processor time of all the server's processes, the kernel's work for them included. Every client \
+         checks every message, but\nfor saturation, bursts and capacity where bytes alone tell what arrived (raw \
+         endpoints, Nchan): there {} of them do, the others count bytes.\n",
         race.begun,
         race.rounds,
-        super::plan::PAYLOAD
+        super::plan::PAYLOAD,
+        figures::percent(super::load::VERIFY),
     )?;
     if !race.finished {
         page += "**This race was interrupted; some runs are missing.**\n\n";

@@ -152,6 +152,11 @@ impl Point {
         self.estimate() * 2 + Duration::from_secs(45)
     }
 
+    /// The server is to do what it can.
+    pub(super) fn goes_to_the_limit(&self) -> bool {
+        matches!(self.pace, Pace::Closed(_) | Pace::Search)
+    }
+
     /// In words, for progress.
     pub(super) fn title(&self) -> String {
         let subscribers = format!("{} subscribers", loadgen::figures::count(self.clients.into()));
