@@ -228,7 +228,7 @@ fn a_server_that_restarts_loses_its_clients_or_gets_them_back() {
 
 #[test]
 fn who_does_not_come_back_is_missed() {
-    // The server refuses everybody after its restart.
+    // The run may be over before the server listens again.
     let done = run(broker(Fault::Restart), "--rate 200 --reconnect --duration 0.3 --drain-timeout 0.01");
     let outcome = done.outcome();
     // A fast machine has them all back, a slow one none.
@@ -255,6 +255,9 @@ fn refusals_are_tried_again_where_that_helps() {
     assert!(outcome.connect.retries >= 10 && outcome.connect.opened == 20, "{done}");
     run(broker(Fault::Forbidden), "").is_refused("403");
     run(broker(Fault::Silent), "--connect-timeout 1").is_refused("no answer within 1 s");
+    // Nobody was answered: the others are not tried a few at a time.
+    let refused = run(broker(Fault::Silent), "--connect-timeout 1 --concurrency 1 --clients 200");
+    refused.is_refused("nobody was answered any more");
 
     let done = run(broker(Fault::ForbiddenFifth), "--rate 100");
     let outcome = done.is_failed();
