@@ -58,12 +58,19 @@ fn delivered(race: &Race, title: &str) -> Option<String> {
 fn latency(race: &Race, title: &str) -> Option<String> {
     let columns = columns(Row::Latency);
     let series = [("p50", &columns[4]), ("p99", &columns[5]), ("p99.9", &columns[6])];
-    bars(race, title, Axis::log("").unit(Unit::Time), &series)
+    let all = series.iter().flat_map(|(_, column)| {
+        race.contestants.iter().filter_map(|peer| column.figure(race, &peer.name)).collect::<Vec<_>>()
+    });
+    let (least, most) =
+        all.fold((f64::INFINITY, 0.0_f64), |(least, most), figure| (least.min(figure.least), most.max(figure.most)));
+    // Bars stand on the axis' end: the shortest shows too.
+    let axis = Axis::log("").unit(Unit::Time).bounds(least / 3.0, most * 1.1);
+    bars(race, title, axis, &series)
 }
 
 fn memory(race: &Race, title: &str) -> Option<String> {
     let columns = columns(Row::Crowd);
-    bars(race, title, Axis::log("").unit(Unit::Bytes), &[("memory", &columns[0])])
+    bars(race, title, Axis::linear("").unit(Unit::Bytes), &[("memory", &columns[0])])
 }
 
 fn admission(race: &Race, title: &str) -> Option<String> {

@@ -209,12 +209,15 @@ fn how(race: &Race) -> Result<String> {
 
 /// The README's section.
 fn section(race: &Race, drawn: &[charts::Chart]) -> String {
-    let columns = summary::main_columns();
-    let mut text = table(race, &columns);
+    // Why somebody has no figure is on the whole page.
+    let mut brief = race.clone();
+    brief.contestants.iter_mut().for_each(|contestant| contestant.cannot.clear());
+    let mut text = table(&brief, &summary::main_columns());
     text += &format!(
-        "\nOne core for the server, one for the clients, {} bytes per message, medians of {} runs, least and most in \
-         brackets, bold what nobody\nbeats: `bench race` measured it, {}. What each column is, the peers' versions and \
-         settings, what went wrong in which run, and how to\nrepeat it: [bench/results/RACE.md](bench/results/RACE.md).\n",
+        "\n5,000 subscribers of one topic unless it says otherwise, {} bytes per message, one core for the server, one for \
+         the clients; medians of\n{} runs, least and most in brackets, bold what nobody beats. `bench race` measured it, \
+         {}. What each column is, the peers'\nversions and settings, what went wrong in which run and how to repeat it: \
+         [bench/results/RACE.md](bench/results/RACE.md).\n",
         super::plan::PAYLOAD,
         race.rounds,
         race.begun,
