@@ -157,7 +157,16 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("ringyard-race-{}", std::process::id()));
+        const NAME: &str = "ringyard-race-";
+        let folders = std::env::temp_dir();
+        // An interrupted race leaves its own behind.
+        for entry in fs::read_dir(&folders)?.filter_map(Result::ok) {
+            let of = entry.file_name().to_str().and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
+            if of.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                drop(fs::remove_dir_all(entry.path()));
+            }
+        }
+        let folder = folders.join(format!("{NAME}{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self(folder))
     }
