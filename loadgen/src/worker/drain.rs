@@ -12,6 +12,9 @@ use crate::adapter::Topics;
 /// How often it is looked whether all is there.
 const LOOK_NS: Nanos = 20_000_000;
 
+/// When all is there, what should not come is waited for this long: a last message that comes twice, say.
+const LINGER_NS: Nanos = 200_000_000;
+
 /// Why a client is missing that was opened before.
 const NOT_BACK: &str = "not connected again when the run ended";
 
@@ -46,7 +49,8 @@ impl<D: Dial> Worker<D> {
         let last = if coming_back { self.heard_at.max(self.opened_at) } else { self.heard_at };
         let quiet = now.saturating_sub(last) > options.drain_timeout.as_nanos() as u64;
         let looked_at = self.first_without_all(drain);
-        if quiet || looked_at.is_none() {
+        let lingered = now.saturating_sub(self.heard_at) > LINGER_NS;
+        if quiet || (looked_at.is_none() && lingered) {
             self.drained = true;
             self.report(Report::Drained);
             return Nanos::MAX;
