@@ -41,7 +41,8 @@ pub(crate) fn keep(directory: &Path, machine: &Machine, figure: &Figure) -> Resu
     fs::create_dir_all(directory)?;
     let path = directory.join(format!("{}-{}.json", machine.date, figure.key));
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    let file = File { machine: machine.clone(), command: format!("bench {command}"), figure: without_bulk(figure.clone()) };
+    let file =
+        File { machine: machine.clone(), command: format!("bench {command}"), figure: without_bulk(figure.clone()) };
     fs::write(&path, serde_json::to_string_pretty(&file)? + "\n").with_context(|| format!("writing {}", path.display()))
 }
 
