@@ -80,15 +80,18 @@ pub fn check_name(name: &str, len_max: usize) -> Result<(), TopicError> {
 /// The first rule the filter breaks.
 pub fn check_filter(filter: &str, len_max: usize) -> Result<(), TopicError> {
     check_common(filter, len_max)?;
-    let mut after_hash = false;
-    for level in filter.split('/') {
-        if after_hash {
-            return Err(TopicError::HashNotLast);
+    let mut rest = filter.as_bytes();
+    let mut before = b'/';
+    while let [byte, after @ ..] = rest {
+        if matches!(byte, b'+' | b'#') {
+            if before != b'/' || !matches!(after, [] | [b'/', ..]) {
+                return Err(TopicError::WildcardNotAlone);
+            }
+            if *byte == b'#' && !after.is_empty() {
+                return Err(TopicError::HashNotLast);
+            }
         }
-        if level.len() > 1 && level.contains(['+', '#']) {
-            return Err(TopicError::WildcardNotAlone);
-        }
-        after_hash = level == "#";
+        (before, rest) = (*byte, after);
     }
     Ok(())
 }
@@ -101,10 +104,16 @@ fn check_common(topic: &str, len_max: usize) -> Result<(), TopicError> {
     if topic.len() > len_max {
         return Err(TopicError::TooLong { len_max });
     }
-    if topic.chars().any(char::is_control) {
-        return Err(TopicError::Control);
+    let (mut before, mut empty_level) = (b'/', false);
+    for &byte in topic.as_bytes() {
+        // C0, DEL, and C1, which is U+0080 to U+009F.
+        if byte < 0x20 || byte == 0x7f || before == 0xc2 && byte < 0xa0 {
+            return Err(TopicError::Control);
+        }
+        empty_level |= byte == b'/' && before == b'/';
+        before = byte;
     }
-    if topic.split('/').any(str::is_empty) {
+    if empty_level || before == b'/' {
         return Err(TopicError::EmptyLevel);
     }
     Ok(())
@@ -128,17 +137,19 @@ pub fn matches(filter: &str, name: &str) -> bool {
     if is_reserved(name) && filter.starts_with(['+', '#']) {
         return false;
     }
-    let mut levels = name.split('/');
-    for pattern in filter.split('/') {
-        if pattern == "#" {
-            return true;
-        }
-        match levels.next() {
-            Some(level) if pattern == "+" || pattern == level => {}
+    let (mut filter, mut name) = (filter.as_bytes(), name.as_bytes());
+    loop {
+        (filter, name) = match (filter, name) {
+            // Wildcards are whole levels, and no name has one.
+            ([b'#'], _) | ([b'/', b'#'], []) | ([], []) => return true,
+            ([b'+', after @ ..], [_, ..]) => {
+                let level_len = name.iter().take_while(|byte| **byte != b'/').count();
+                (after, &name[level_len..])
+            }
+            ([a, filter @ ..], [b, name @ ..]) if a == b => (filter, name),
             _ => return false,
-        }
+        };
     }
-    levels.next().is_none()
 }
 
 /// Is there a topic that both filters match? Both are already checked.
@@ -255,7 +266,55 @@ mod tests {
         names
     }
 
+    /// The rules as the file's head has them, level by level.
+    fn check_filter_naive(filter: &str) -> Result<(), TopicError> {
+        if filter.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        if filter.len() > LEN_MAX {
+            return Err(TopicError::TooLong { len_max: LEN_MAX });
+        }
+        if filter.chars().any(char::is_control) {
+            return Err(TopicError::Control);
+        }
+        let levels: Vec<_> = filter.split('/').collect();
+        if levels.contains(&"") {
+            return Err(TopicError::EmptyLevel);
+        }
+        for (at, level) in levels.iter().enumerate() {
+            if level.contains(['+', '#']) && level.len() > 1 {
+                return Err(TopicError::WildcardNotAlone);
+            }
+            if *level == "#" && at + 1 < levels.len() {
+                return Err(TopicError::HashNotLast);
+            }
+        }
+        Ok(())
+    }
+
+    fn matches_naive(filter: &str, name: &str) -> bool {
+        let (filter, name): (Vec<_>, Vec<_>) = (filter.split('/').collect(), name.split('/').collect());
+        let hash = filter.last() == Some(&"#");
+        let levels = if hash { &filter[..filter.len() - 1] } else { &filter[..] };
+        (name.len() == levels.len() || hash && name.len() > levels.len())
+            && levels.iter().zip(&name).all(|(pattern, level)| *pattern == "+" || pattern == level)
+            && !(is_reserved(name[0]) && matches!(filter[0], "+" | "#"))
+    }
+
     proptest! {
+        #[test]
+        fn filters_are_checked_like_level_by_level(filter in "[a/+#\u{7f}\u{80}\u{9f}\u{a0}€à]{0,8}") {
+            prop_assert_eq!(check_filter(&filter, LEN_MAX), check_filter_naive(&filter));
+        }
+
+        #[test]
+        fn matches_is_like_level_by_level(
+            filter in filter(),
+            name in prop_oneof!["[ab]{1,2}(/[ab]{1,2}){0,3}", "[$]?a(/[$]?a){0,3}"],
+        ) {
+            prop_assert_eq!(matches(&filter, &name), matches_naive(&filter, &name));
+        }
+
         #[test]
         fn overlap_is_what_brute_force_finds(a in filter(), b in filter()) {
             let found = names_all().iter().any(|name| matches(&a, name) && matches(&b, name));

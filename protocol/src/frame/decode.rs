@@ -108,41 +108,51 @@ impl Decoder {
     /// The peer broke a rule. The connection cannot go on, and the decoder is not to be used again.
     pub fn next<'b>(&mut self, input: &mut &'b mut [u8], limits: &FrameLimits) -> Result<Option<Item<'b>>, Violation> {
         loop {
-            let frame = match self.frame {
-                Some(frame) => frame,
+            let (frame, message) = match self.frame {
+                Some(frame) => (frame, self.message),
                 None => match self.begin_frame(input, limits)? {
-                    Some(frame) => frame,
+                    Some(begun) => begun,
                     None => return Ok(None),
                 },
             };
             let item = if frame.opcode.is_control() {
-                self.take_control(frame, input)?
+                self.take_control(frame, input)
+            } else if let Some(message) = message {
+                self.take_data(frame, message, input)
             } else {
-                self.take_data(frame, input)?
+                unreachable!("a data frame belongs to a message")
             };
             // An empty fragment ends without an item; the next frame may be there already.
-            if item.is_some() || input.is_empty() {
-                return Ok(item);
+            if !matches!(item, Ok(None)) || input.is_empty() {
+                return item;
             }
         }
     }
 
-    /// Reads the next frame's header; `None` when it is not all there.
-    fn begin_frame(&mut self, input: &mut &mut [u8], limits: &FrameLimits) -> Result<Option<OpenFrame>, Violation> {
+    /// Reads the next frame's header; `None` when it is not all there. With it comes the message that it begins or
+    /// continues, which is handed on rather than kept: it would be read back at once, and in another width than it
+    /// was written, which makes a processor wait.
+    fn begin_frame(
+        &mut self,
+        input: &mut &mut [u8],
+        limits: &FrameLimits,
+    ) -> Result<Option<(OpenFrame, Option<OpenMessage>)>, Violation> {
         let message = self.message.map(|message| (message.kind, message.len));
         let context = Context { role: self.role, limits, message };
         let Some(header) = self.read_header(input, context)? else {
             return Ok(None);
         };
-        if header.opcode.is_control() {
-            self.control = ControlPayload::EMPTY;
-        } else {
-            let kind = if header.opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
-            let new = OpenMessage { kind, len: 0, begun: false, utf8: Utf8Carry::default() };
-            self.message.get_or_insert(new).len += header.len;
-        }
         let FrameHeader { fin, opcode, mask, len, .. } = header;
-        Ok(Some(OpenFrame { fin, opcode, mask, taken: 0, left: len }))
+        let frame = OpenFrame { fin, opcode, mask, taken: 0, left: len };
+        if opcode.is_control() {
+            self.control = ControlPayload::EMPTY;
+            return Ok(Some((frame, None)));
+        }
+        let kind = if opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
+        let new = OpenMessage { kind, len: 0, begun: false, utf8: Utf8Carry::default() };
+        let mut message = self.message.unwrap_or(new);
+        message.len += len;
+        Ok(Some((frame, Some(message))))
     }
 
     fn read_header(&mut self, input: &mut &mut [u8], context: Context<'_>) -> Result<Option<FrameHeader>, Violation> {
@@ -165,10 +175,12 @@ impl Decoder {
         Ok(None)
     }
 
-    fn take_data<'b>(&mut self, frame: OpenFrame, input: &mut &'b mut [u8]) -> Result<Option<Item<'b>>, Violation> {
-        let Some(mut message) = self.message else {
-            unreachable!("a data frame belongs to a message");
-        };
+    fn take_data<'b>(
+        &mut self,
+        frame: OpenFrame,
+        mut message: OpenMessage,
+        input: &mut &'b mut [u8],
+    ) -> Result<Option<Item<'b>>, Violation> {
         let payload = take_payload(frame, input);
         let left = frame.left - payload.len() as u64;
         let last = frame.fin && left == 0;

@@ -18,8 +18,11 @@ pub fn server_header(opcode: Opcode, payload_len: u64, out: &mut [u8; HEADER_MAX
 pub fn put_frame(out: &mut BytesMut, opcode: Opcode, payload: &[u8]) {
     let mut header = [0; HEADER_MAX];
     let header_len = server_header(opcode, payload.len() as u64, &mut header);
-    out.reserve(header_len + payload.len());
-    out.extend_from_slice(&header[..header_len]);
+    out.reserve(HEADER_MAX + payload.len());
+    // As long as it can be and cut: a copy of fixed length is two instructions.
+    let payload_from = out.len() + header_len;
+    out.extend_from_slice(&header);
+    out.truncate(payload_from);
     out.extend_from_slice(payload);
 }
 

@@ -1,6 +1,7 @@
 //! Text that arrives in pieces: UTF-8 validation (RFC 3629, RFC 6455 §8.1) that fails at the first bad
-//! byte, also where a code point is split between pieces. Whole text goes through `simdutf8`; only the
-//! at most three bytes of a code point cut off at a piece's end are kept.
+//! byte, also where a code point is split between pieces. What is whole of a piece goes through `simdutf8`, in the
+//! flavour that says only yes or no, which is up to twice as fast; only the at most three bytes of a code point cut
+//! off at a piece's end are kept.
 
 /// What of a code point has been seen. Invariant: `bytes[..len]` is empty or begins a code point that some
 /// further bytes complete.
@@ -18,13 +19,16 @@ impl Utf8Carry {
     /// Takes the next piece.
     pub(super) fn feed(&mut self, piece: &[u8]) -> Result<(), BadUtf8> {
         let rest = self.complete(piece)?;
-        match simdutf8::compat::from_utf8(rest) {
-            Ok(_) => Ok(()),
+        let (whole, cut) = rest.split_at(rest.len() - cut_len(rest));
+        simdutf8::basic::from_utf8(whole).map_err(|_| BadUtf8)?;
+        match std::str::from_utf8(cut) {
             Err(error) if error.error_len().is_some() => Err(BadUtf8),
-            Err(error) => {
-                let cut = &rest[error.valid_up_to()..];
-                self.bytes[..cut.len()].copy_from_slice(cut);
-                self.len = cut.len() as u8;
+            _ => {
+                // Something may be kept still if nothing came behind it; then nothing is cut off either.
+                if !cut.is_empty() {
+                    self.bytes[..cut.len()].copy_from_slice(cut);
+                    self.len = cut.len() as u8;
+                }
                 Ok(())
             }
         }
@@ -53,6 +57,21 @@ impl Utf8Carry {
         }
         Ok(rest)
     }
+}
+
+/// How many bytes at the end begin a code point that, by its first byte, goes on behind them.
+fn cut_len(text: &[u8]) -> usize {
+    let is_first = |byte: &u8| !matches!(byte, 0x80..=0xbf);
+    let Some(back) = text.iter().rev().take(3).position(is_first) else {
+        return 0;
+    };
+    let len = match text[text.len() - 1 - back] {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 1,
+    };
+    if back + 1 < len { back + 1 } else { 0 }
 }
 
 #[cfg(test)]

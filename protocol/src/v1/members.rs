@@ -55,6 +55,23 @@ enum Member {
     Token,
 }
 
+impl Member {
+    /// The inverse of [`MEMBER_NAMES`].
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "type" => Self::Type,
+            "id" => Self::Id,
+            "topic" => Self::Topic,
+            "topics" => Self::Topics,
+            "data" => Self::Data,
+            "encoding" => Self::Encoding,
+            "ack" => Self::Ack,
+            "token" => Self::Token,
+            _ => return None,
+        })
+    }
+}
+
 const MEMBER_NAMES: [&str; 8] = ["type", "id", "topic", "topics", "data", "encoding", "ack", "token"];
 
 /// The members of one command; a value is the nodes it takes up on the tape.
@@ -90,8 +107,7 @@ impl<'t, 'a> Members<'t, 'a> {
             };
             let value = json::value(after);
             rest = &after[value.len()..];
-            let known = MEMBER_NAMES.iter().position(|known| known == name);
-            match known.map(|i| &mut self.values[i]) {
+            match Member::named(name).map(|known| &mut self.values[known as usize]) {
                 Some(place @ None) => *place = Some(value),
                 Some(Some(_)) => {
                     result = result.and(Err(Fault::command(format!("The member \"{name}\" comes twice."))));
@@ -231,4 +247,17 @@ fn wrong_type(member: Member, expected: &str) -> Fault {
 
 fn missing(name: &str) -> Fault {
     Fault::command(format!("The command has no \"{name}\"."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_found_by_its_name() {
+        for (at, name) in MEMBER_NAMES.into_iter().enumerate() {
+            assert_eq!(Member::named(name).map(|member| member as usize), Some(at));
+        }
+        assert!(Member::named("Type").is_none());
+    }
 }
