@@ -177,7 +177,7 @@ fn unmask(criterion: &mut Criterion) {
 
 /// Ours within a frame, for that is where it happens; a client's decoder, which has nothing to unmask.
 fn utf8(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("text of a frame is UTF-8");
+    let mut group = criterion.benchmark_group("text is UTF-8");
     for (name, text) in [
         ("128 bytes, ASCII", ascii(128)),
         ("128 bytes, mixed", mixed(128)),

@@ -8,6 +8,7 @@
 //! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
 //! | `broadcaster` | a peer of ours for the race: what one writes oneself with tokio and tungstenite |
 //! | `floor` | what the kernel alone takes for sends: the least that any broker pays |
+//! | `micro` | the table of `cargo bench` |
 //! | `process` | servers and clients as child processes, each on its own core |
 //! | `machine` | what a figure was measured on |
 //! | `results` | raw data as JSON, and the table made of it |
@@ -19,6 +20,7 @@ mod broadcaster;
 mod figures;
 mod floor;
 mod machine;
+mod micro;
 mod process;
 mod race;
 mod results;
@@ -49,6 +51,8 @@ enum What {
     Race(race::Options),
     /// As many subscribers as this machine holds, and one broadcast to all of them.
     Scale(scale::Options),
+    /// The table of the last cargo bench.
+    Micro(micro::Options),
     /// The load generator.
     #[command(hide = true)]
     Client(Client),
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         What::Withstand(options) => withstand::run(&options),
         What::Race(options) => race::run(&options),
         What::Scale(options) => scale::run(&options),
+        What::Micro(options) => micro::run(&options),
         What::Client(client) => {
             return loadgen::command::execute(["loadgen".to_owned()].into_iter().chain(client.arguments).collect());
         }
