@@ -64,7 +64,7 @@ mod tests {
     /// Wherever it begins and ends.
     #[test]
     fn a_long_payload_is_like_byte_by_byte() {
-        let bytes: Vec<u8> = (0..LONG_BYTES + 100).map(|i| (i * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..LONG_BYTES + 100).map(|i| ((i * 7) >> 3) as u8).collect();
         for skip in 0..VECTOR_BYTES {
             for len in LONG_BYTES - 1..LONG_BYTES + 20 {
                 let (mut fast, mut slow) = (bytes.clone(), bytes.clone());
