@@ -63,7 +63,7 @@ pub(super) fn keep(results: &Path, matrix: &Matrix) -> Result<()> {
          another process on another core, and throw everything away. The next round begins when every byte of the last \
          was received. `send` is send(2); the others are io_uring, 256 sends per system call: `uring` by ordinary \
          descriptors, all others by direct ones; `vectored` a sendmsg of four ranges; `zero-copy` SEND_ZC, waited for \
-         until the kernel lets go of the bytes, which on loopback it copies all the same. Raw data: the folder `floor` \
+         until the kernel lets go of the bytes. Raw data: the folder `floor` \
          beside this page.\n\n",
     );
     write!(page, "{}\n## Machine\n\n- {}\n", tables(matrix), describe(&matrix.machine))?;
