@@ -3,9 +3,12 @@
 //! A wake-up of a driver that does not sleep is one atomic exchange and no system call: the driver looks
 //! at the flag before it waits and after it came back. Only a sleeping driver costs a write to its eventfd.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::socket::check;
 
 /// A handle that ends another thread's wait. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,8 +47,13 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    pub(crate) fn new(eventfd: OwnedFd) -> Self {
-        Self { rung: AtomicBool::new(false), sleeping: AtomicBool::new(false), eventfd }
+    /// With an eventfd of its own; `flags` beside `EFD_CLOEXEC`, which is always set (eventfd(2)).
+    pub(crate) fn new(flags: i32) -> io::Result<Self> {
+        // SAFETY: the call takes no pointers.
+        let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | flags) })?;
+        // SAFETY: the descriptor is new and ours.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { rung: AtomicBool::new(false), sleeping: AtomicBool::new(false), eventfd })
     }
 
     pub(crate) fn eventfd(&self) -> &OwnedFd {

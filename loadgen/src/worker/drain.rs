@@ -113,11 +113,11 @@ impl<D: Dial> Worker<D> {
             part.streams.entry(stream).or_default().published = published;
         }
         let Some(Drain { published, .. }) = self.drain.take() else { return part };
-        for (client, settled) in self.clients.iter().zip(&self.settled) {
+        for client in &self.clients {
             if !client.is_subscriber() {
                 continue;
             }
-            match settled {
+            match client.state {
                 State::Open => {}
                 State::Gone => continue,
                 State::Closing if !client.comes_back => continue,

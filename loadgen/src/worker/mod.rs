@@ -156,14 +156,10 @@ pub(crate) struct Worker<D: Dial> {
     /// Scratch: replies to what is being read.
     replies: Vec<u8>,
     finished: bool,
-    /// Where each client stood at the end.
-    settled: Vec<State>,
     /// A source of jitter.
     random: u64,
 }
 
-/// At the end, no connection is waited for longer.
-const HANG_UP_MAX_NS: Nanos = 20_000_000_000;
 /// No turn waits longer.
 const TURN_MAX_NS: Nanos = 500_000_000;
 
@@ -210,7 +206,6 @@ impl<D: Dial> Worker<D> {
             progress: receive::Progress::new(&plan, matches!(plan.pacing, Pacing::Closed(_))),
             replies: Vec::new(),
             finished: false,
-            settled: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(index) << 32,
             clients,
             plan,
@@ -224,34 +219,10 @@ impl<D: Dial> Worker<D> {
     /// Runs until it is told to finish.
     pub(crate) fn run(mut self) -> Part {
         let mut events = Vec::new();
-        if let Err(error) = self.work(&mut events).and_then(|()| self.hang_up(&mut events)) {
+        if let Err(error) = self.work(&mut events) {
             self.report(Report::Failed(self.index, error));
         }
         self.part()
-    }
-
-    /// Closes every connection: one by one, which a ring does in a fraction of the time that it needs to find all that is
-    /// under way when it is dropped.
-    fn hang_up(&mut self, events: &mut Vec<Event<D::Buf>>) -> io::Result<()> {
-        let deadline = self.driver.now() + HANG_UP_MAX_NS;
-        self.settled = self.clients.iter().map(|client| client.state).collect();
-        let mut left = 0;
-        for client in &mut self.clients {
-            match client.state {
-                State::Upgrading | State::Greeting | State::Open => {
-                    client.state = State::Closing;
-                    self.driver.close(client.conn);
-                    left += 1;
-                }
-                State::Closing => left += 1,
-                State::Waiting | State::Dialling | State::Gone => {}
-            }
-        }
-        while left > 0 && self.driver.now() < deadline {
-            self.driver.turn(Some(deadline), events)?;
-            left -= events.drain(..).filter(|event| matches!(event, Event::Closed { .. })).count();
-        }
-        Ok(())
     }
 
     fn work(&mut self, events: &mut Vec<Event<D::Buf>>) -> io::Result<()> {

@@ -74,7 +74,7 @@ impl Server {
             let mut server = Self { child, directory, url: format!("ws://127.0.0.1:{first}") };
             let begun = Instant::now();
             while begun.elapsed() < PATIENCE {
-                let answers = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], first))).is_ok();
+                let answers = speaks_http(SocketAddr::from(([127, 0, 0, 1], first)));
                 if server.child.try_wait().unwrap().is_some() {
                     break;
                 }
@@ -148,6 +148,24 @@ impl Server {
         };
         Some(Self::start(&program, arguments, configuration))
     }
+}
+
+/// Whether an upgrade is answered, with whatever status. An open port is not enough: mosquitto resets what comes to
+/// it before it has begun to serve.
+fn speaks_http(address: SocketAddr) -> bool {
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+    );
+    let mut begin = [0; 5];
+    TcpStream::connect(address)
+        .and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            stream.write_all(request.as_bytes())?;
+            stream.read_exact(&mut begin)
+        })
+        .is_ok_and(|()| begin == *b"HTTP/")
 }
 
 fn program(name: &str, package: &str) -> Option<PathBuf> {

@@ -43,7 +43,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -106,8 +106,9 @@ impl EpollDriver {
         setup::validate(&setup)?;
         let poll = Poll::new().map_err(setup::failed("making the epoll descriptor"))?;
         let register = |errno| setup::failed("registering with epoll")(io::Error::from_raw_os_error(errno));
-        let bell = eventfd().map_err(setup::failed("making the waker's eventfd"))?;
-        poll.add(bell.as_fd(), Whom::Bell).map_err(register)?;
+        // Non-blocking: a waker must not wait, however often it rings.
+        let bell = Bell::new(libc::EFD_NONBLOCK).map_err(setup::failed("making the waker's eventfd"))?;
+        poll.add(bell.eventfd().as_fd(), Whom::Bell).map_err(register)?;
         let listener = setup.listener.map(TcpListener::from);
         if let Some(listener) = &listener {
             listener.set_nonblocking(true).map_err(setup::failed("making the listener non-blocking"))?;
@@ -127,7 +128,7 @@ impl EpollDriver {
             // Never all buffers: who had the share of a turn comes last in the next, who found none does not.
             share: (setup.receive_buffers / 4).clamp(1, SHARE_MAX),
             pool: Pool::new(setup.receive_buffers, setup.receive_buffer_bytes),
-            bell: Arc::new(Bell::new(bell)),
+            bell: Arc::new(bell),
             now: clock::monotonic(),
             counters: Counters::default(),
         })
@@ -298,15 +299,4 @@ impl Dial for EpollDriver {
     fn discard(&mut self, conn: ConnId) {
         self.start_receive(conn, DISCARDING);
     }
-}
-
-/// Non-blocking: a waker must not wait, however often it rings.
-fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: the call takes no pointers.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -9,36 +9,54 @@ use io_uring::{opcode, squeue};
 use super::slab::Slab;
 use super::tag::{self, Kind};
 use super::{Accept, UringDriver};
-use crate::{Nanos, clock};
+use crate::{ConnId, Driver, Event, Nanos, clock};
 
 impl Drop for UringDriver {
-    /// Cancels everything and waits for the final completions: about two seconds at most, in practice one
-    /// system call. If the kernel still holds on after that, what it may touch is leaked.
+    /// Closes every connection, then cancels what else there is, and waits for the final completions as long as
+    /// any come: two hundred rounds without one, about two seconds, are the end. If the kernel still holds on after
+    /// that, what it may touch is leaked.
     fn drop(&mut self) {
-        const ROUNDS_MAX: u32 = 200;
+        const IDLE_ROUNDS_MAX: u32 = 200;
         const ROUND_NS: Nanos = 10_000_000;
-        let mut events = Vec::new();
-        for _ in 0..ROUNDS_MAX {
-            if self.outstanding == 0 || self.broken.is_some() {
-                break;
+        self.accept_stop();
+        // One by one: to cancel whatever there is, the kernel walks all that is armed for each one that it finds.
+        for slot in 0..self.slots.capacity() {
+            let conn = ConnId { slot, generation: self.slots.at(slot).generation };
+            if self.slots.live(conn).is_some() {
+                self.close(conn);
             }
-            let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(tag::of_index(Kind::CancelAccept, 0));
-            self.push_uncounted(&cancel);
-            self.accept = Accept::Idle;
+        }
+        let mut events = Vec::new();
+        let mut idle_rounds = 0;
+        while self.outstanding > 0 && self.broken.is_none() && idle_rounds < IDLE_ROUNDS_MAX {
             // The bell's read ends here for good, so it counts as posted.
             self.bell_posted = true;
+            if self.slots.is_empty() || idle_rounds > 0 {
+                let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
+                    .build()
+                    .flags(squeue::Flags::SKIP_SUCCESS)
+                    .user_data(tag::of_index(Kind::CancelAccept, 0));
+                self.push_uncounted(&cancel);
+                self.accept = Accept::Idle;
+            }
             if self.enter(Some(clock::monotonic() + ROUND_NS)).is_err() {
                 break;
             }
             let mut batch = mem::take(&mut self.taken);
             batch.extend(self.ring.completion());
+            let before = self.outstanding;
             for entry in &batch {
                 self.complete(entry, &mut events);
             }
-            events.clear();
+            for event in events.drain(..) {
+                if let Event::Accepted { conn }
+                | Event::Adopted { result: Ok(conn), .. }
+                | Event::Dialled { result: Ok(conn), .. } = event
+                {
+                    self.close(conn);
+                }
+            }
+            idle_rounds = if self.outstanding < before { 0 } else { idle_rounds + 1 };
         }
         if self.outstanding > 0 {
             mem::forget(mem::replace(&mut self.sends, Slab::new()));

@@ -51,7 +51,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -162,7 +162,8 @@ impl UringDriver {
             _ => SetupError::Other { doing: "registering the receive buffers", error },
         })?;
         pool.give_back();
-        let bell = eventfd().map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
+        // Blocking, so that the ring's read waits for the first ring instead of failing with `EAGAIN`.
+        let bell = Bell::new(0).map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
         Ok(Self {
             name: RingName::register(ring.as_raw_fd()),
             ring,
@@ -175,7 +176,7 @@ impl UringDriver {
             dials: Slab::new(),
             pool,
             sink: None,
-            bell: Arc::new(Bell::new(bell)),
+            bell: Arc::new(bell),
             bell_count: Box::new(0),
             bell_posted: false,
             taken: Vec::new(),
@@ -453,17 +454,6 @@ impl Dial for UringDriver {
         let entry = opcode::RecvMulti::new(Fixed(conn.slot), SINK_GROUP).flags(libc::MSG_TRUNC).build();
         self.start_receive(conn, DISCARDING, entry);
     }
-}
-
-/// Blocking, so that the ring's read waits for the first ring instead of failing with `EAGAIN`.
-fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: the call takes no pointers.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {

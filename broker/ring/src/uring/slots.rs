@@ -79,6 +79,10 @@ impl Slots {
         self.used == self.capacity()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
     /// The slot as it is, whatever lives there.
     pub(super) fn at(&mut self, slot: u32) -> &mut Slot {
         &mut self.slots[slot as usize]
