@@ -17,6 +17,8 @@ impl Drop for UringDriver {
     /// that, what it may touch is leaked.
     fn drop(&mut self) {
         const IDLE_ROUNDS_MAX: u32 = 200;
+        /// Connections that are not closed by then are cancelled with all the rest.
+        const PATIENT_ROUNDS: u32 = 20;
         const ROUND_NS: Nanos = 10_000_000;
         self.accept_stop();
         // One by one: to cancel whatever there is, the kernel walks all that is armed for each one that it finds.
@@ -31,7 +33,7 @@ impl Drop for UringDriver {
         while self.outstanding > 0 && self.broken.is_none() && idle_rounds < IDLE_ROUNDS_MAX {
             // The bell's read ends here for good, so it counts as posted.
             self.bell_posted = true;
-            if self.slots.is_empty() || idle_rounds > 0 {
+            if self.slots.used() == 0 || idle_rounds >= PATIENT_ROUNDS {
                 let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
                     .build()
                     .flags(squeue::Flags::SKIP_SUCCESS)
@@ -44,7 +46,7 @@ impl Drop for UringDriver {
             }
             let mut batch = mem::take(&mut self.taken);
             batch.extend(self.ring.completion());
-            let before = self.outstanding;
+            let before = (self.outstanding, self.slots.used());
             for entry in &batch {
                 self.complete(entry, &mut events);
             }
@@ -56,7 +58,7 @@ impl Drop for UringDriver {
                     self.close(conn);
                 }
             }
-            idle_rounds = if self.outstanding < before { 0 } else { idle_rounds + 1 };
+            idle_rounds = if (self.outstanding, self.slots.used()) == before { idle_rounds + 1 } else { 0 };
         }
         if self.outstanding > 0 {
             mem::forget(mem::replace(&mut self.sends, Slab::new()));

@@ -79,8 +79,8 @@ impl Slots {
         self.used == self.capacity()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.used == 0
+    pub(super) fn used(&self) -> u32 {
+        self.used
     }
 
     /// The slot as it is, whatever lives there.
