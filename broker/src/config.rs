@@ -9,13 +9,14 @@
 //! durations with `ms`, `s`, `m` or `h`.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use ipnet::IpNet;
 
 use crate::limits::Limits;
 use crate::topics::registry::ShardId;
@@ -38,10 +39,56 @@ pub struct Config {
     pub io: IoChoice,
     /// How many shards, at least 1.
     pub shards: ShardId,
-    /// Most connections of each shard; `None`: as many as the limit of descriptors allows.
+    /// Where operators ask.
+    pub admin: Admin,
+    /// Most connections of all shards together; `None`: as many as descriptors and memory allow.
     pub connections_max: Option<NonZeroU32>,
+    /// What is logged, and how.
+    pub log: Log,
     /// All other limits.
     pub limits: Limits,
+}
+
+/// Where `/metrics` and `/api` are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admin {
+    /// On a listener of their own.
+    At(SocketAddr),
+    /// On the public port, beside everything else.
+    Public,
+    /// Nowhere.
+    Off,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// What matters less is not logged.
+    pub level: LogLevel,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much a log line matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogLevel {
+    /// What has to be mended.
+    Error,
+    /// What may have to be.
+    Warn,
+    /// What happens to the broker.
+    Info,
+    /// What happens to single connections.
+    Debug,
 }
 
 /// What moves the bytes.
@@ -81,10 +128,15 @@ impl Config {
 #[derive(Parser, Debug)]
 #[command(name = "ringyard", version, next_line_help = true, after_help = AFTER_HELP)]
 struct Options {
-    /// Address to listen on, as host:port; port 0 picks a free one. There is no authentication yet:
-    /// whoever reaches the address may publish and subscribe.
+    /// Address to listen on, as host:port; port 0 picks a free one. One that other machines reach needs
+    /// --allow-anonymous
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "RINGYARD_LISTEN")]
     listen: String,
+
+    /// Where operators find /metrics and /api: an address of their own, public (beside everything else on
+    /// --listen), or off
+    #[arg(long, value_name = "ADDR|public|off", default_value = "127.0.0.1:8081", env = "RINGYARD_ADMIN_LISTEN")]
+    admin_listen: String,
 
     /// What moves the bytes: io_uring, or epoll, which does the same with more processor time; auto is
     /// io_uring where it can be used, and else epoll with a warning that says why
@@ -106,6 +158,12 @@ struct Options {
     #[arg(long, value_name = "ORIGIN", env = "RINGYARD_ALLOW_ORIGIN", value_delimiter = ',', value_parser = origin)]
     allow_origin: Vec<String>,
 
+    #[command(flatten, next_help_heading = "Doors")]
+    doors: Doors,
+
+    #[command(flatten, next_help_heading = "Log")]
+    log: LogOptions,
+
     #[command(flatten, next_help_heading = "Limits")]
     sizes: Sizes,
 
@@ -114,10 +172,72 @@ struct Options {
 }
 
 #[derive(Args, Debug)]
+struct Doors {
+    /// Host name, with or without a port, that requests may be addressed to, besides localhost and IP
+    /// addresses (against DNS rebinding); repeatable; * allows every name [default: none]
+    #[arg(long, value_name = "HOST", env = "RINGYARD_ALLOW_HOST", value_delimiter = ',', value_parser = host)]
+    allow_host: Vec<String>,
+
+    /// Listen beyond loopback without authentication: whoever reaches the address may publish and subscribe
+    #[arg(long, env = "RINGYARD_ALLOW_ANONYMOUS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::Set)]
+    allow_anonymous: bool,
+
+    /// Address or network (10.0.0.0/8) of a proxy that is believed what it says of its clients' addresses
+    /// (X-Forwarded-For, and the PROXY protocol with --proxy-protocol); repeatable [default: none]
+    #[arg(long, value_name = "NET", env = "RINGYARD_TRUSTED_PROXY", value_delimiter = ',', value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+
+    /// Connections from trusted proxies begin with a PROXY protocol header, version 2
+    #[arg(long, env = "RINGYARD_PROXY_PROTOCOL", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new(),
+        action = clap::ArgAction::Set)]
+    proxy_protocol: bool,
+}
+
+#[derive(Args, Debug)]
+struct LogOptions {
+    /// Shape of a log line, on standard error
+    #[arg(
+        long,
+        value_name = "text|json",
+        env = "RINGYARD_LOG_FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    log_format: LogFormat,
+
+    /// What matters less is not logged
+    #[arg(
+        long,
+        value_name = "error|warn|info|debug",
+        env = "RINGYARD_LOG_LEVEL",
+        default_value = "info",
+        hide_possible_values = true
+    )]
+    log_level: LogLevel,
+}
+
+#[derive(Args, Debug)]
 struct Sizes {
-    /// Connections per shard [default: as many as the limit of open descriptors allows]
+    /// Connections of all shards together; beyond, 503 [default: as many as descriptors and memory allow]
     #[arg(long, value_name = "N", env = "RINGYARD_MAX_CONNECTIONS", value_parser = number)]
     max_connections: Option<u64>,
+
+    /// Connections of one client address (of one /64 with IPv6); beyond, 429; loopback is exempt
+    /// [default: a quarter of --max-connections]
+    #[arg(long, value_name = "N", env = "RINGYARD_MAX_CONNECTIONS_PER_ADDRESS", value_parser = number)]
+    max_connections_per_address: Option<u64>,
+
+    /// WebSocket handshakes a second, of all shards together; beyond, 503 with Retry-After [default: no limit]
+    #[arg(long, value_name = "N", env = "RINGYARD_ACCEPT_RATE", value_parser = number)]
+    accept_rate: Option<u64>,
+
+    /// Messages a second that one WebSocket may publish, and twice as many at once; beyond, close 1008, or
+    /// the error `limit` on /ws [default: no limit]
+    #[arg(long, value_name = "N", env = "RINGYARD_MAX_PUBLISH_RATE", value_parser = number)]
+    max_publish_rate: Option<u64>,
 
     /// Bytes of one message, all its frames together, and of the body of one POST
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_MESSAGE", default_value = "1m", value_parser = size)]
@@ -193,8 +313,18 @@ struct Times {
     #[arg(long, value_name = "TIME", env = "RINGYARD_TOPIC_IDLE_TIMEOUT", default_value = "1m", value_parser = duration)]
     topic_idle_timeout: Duration,
 
-    /// How long a shutdown (SIGTERM, SIGINT) may take; a second signal ends the broker at once
-    #[arg(long, value_name = "TIME", env = "RINGYARD_SHUTDOWN_GRACE", default_value = "10s", value_parser = duration)]
+    /// After SIGTERM, how long everything goes on while /readyz already says 503, so that load balancers
+    /// look elsewhere
+    #[arg(long, value_name = "TIME", env = "RINGYARD_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
+    drain_delay: Duration,
+
+    /// After SIGTERM, the time over which clients are told to go (1001), a few at a time, so that they do not
+    /// come back all at once; SIGINT tells all of them at once
+    #[arg(long, value_name = "TIME", env = "RINGYARD_DRAIN_WINDOW", default_value = "25s", value_parser = duration)]
+    drain_window: Duration,
+
+    /// How long a shutdown may take besides; a second signal ends the broker at once
+    #[arg(long, value_name = "TIME", env = "RINGYARD_SHUTDOWN_GRACE", default_value = "4s", value_parser = duration)]
     shutdown_grace: Duration,
 }
 
@@ -208,7 +338,7 @@ Subscribe with: new WebSocket('ws://127.0.0.1:8080/sub/demo'), or open http://12
 impl Options {
     /// The rules that hold between options.
     fn check(self) -> Result<Config, String> {
-        let Self { sizes, times, .. } = self;
+        let Self { doors, log: logging, sizes, times, .. } = self;
         let message = within("--max-message", sizes.max_message, 1, MESSAGE_BYTES_TOP)?;
         let frame = within("--max-frame", sizes.max_frame.unwrap_or(message), 1, MESSAGE_BYTES_TOP)?;
         at_most(("--max-frame", frame), ("--max-message", message))?;
@@ -224,12 +354,39 @@ impl Options {
         if let Some(connections) = sizes.max_connections {
             count("--max-connections", connections, 1, u64::from(u32::MAX))?;
         }
+        let optional = |option, value: Option<u64>| {
+            value
+                .map(|n| {
+                    count(option, n, 1, u64::from(u32::MAX)).map(|n| NonZeroU32::new(n as u32).expect("at least 1"))
+                })
+                .transpose()
+        };
+        let per_address = optional("--max-connections-per-address", sizes.max_connections_per_address)?;
+        let accept_rate = optional("--accept-rate", sizes.accept_rate)?;
+        let publish_rate = optional("--max-publish-rate", sizes.max_publish_rate)?;
         let subscriptions = count("--max-subscriptions", sizes.max_subscriptions, 1, u64::from(u32::MAX))?;
         let topics = count("--max-topics", sizes.max_topics, 1, u64::from(u32::MAX))?;
         let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;
         let shards = count("--shards", self.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP)?;
+        let listen = address("--listen", &self.listen)?;
+        if !listen.ip().to_canonical().is_loopback() && !doors.allow_anonymous {
+            return Err(format!(
+                "--listen {listen} can be reached from other machines, and there is no authentication: whoever \
+                 reaches it may publish and subscribe; say --allow-anonymous if that is meant"
+            ));
+        }
+        if doors.proxy_protocol && doors.trusted_proxy.is_empty() {
+            return Err("--proxy-protocol needs --trusted-proxy: the addresses that such a header is taken from".into());
+        }
+        let admin = match self.admin_listen.trim() {
+            "public" => Admin::Public,
+            "off" => Admin::Off,
+            text => Admin::At(address("--admin-listen", text)?),
+        };
         Ok(Config {
-            listen: address(&self.listen)?,
+            listen,
+            admin,
+            log: Log { format: logging.log_format, level: logging.log_level },
             io: self.io,
             shards: ShardId::try_from(shards).expect("at most SHARDS_TOP"),
             connections_max: sizes.max_connections.map(|n| NonZeroU32::new(n as u32).expect("checked above")),
@@ -249,8 +406,16 @@ impl Options {
                 ping_timeout: above_zero("--ping-timeout", times.ping_timeout)?,
                 close_timeout: above_zero("--close-timeout", times.close_timeout)?,
                 topic_idle_timeout: times.topic_idle_timeout,
+                drain_delay: times.drain_delay,
+                drain_window: times.drain_window,
                 shutdown_grace: times.shutdown_grace,
+                connections_per_address_max: per_address,
+                accept_rate_max: accept_rate,
+                publish_rate_max: publish_rate,
                 origins: self.allow_origin,
+                hosts: doors.allow_host,
+                trusted_proxies: doors.trusted_proxy,
+                proxy_protocol: doors.proxy_protocol,
             },
         })
     }
@@ -379,14 +544,38 @@ fn origin(text: &str) -> Result<String, String> {
     })
 }
 
+/// `example.org`, `example.org:8080`, `*`.
+fn host(text: &str) -> Result<String, String> {
+    let wrong = || "a host is a name with or without a port, such as example.org or example.org:8080, or *".to_owned();
+    let host = text.trim().to_ascii_lowercase();
+    if host == "*" {
+        return Ok(host);
+    }
+    let authority = host.parse::<axum::http::uri::Authority>().map_err(|_| wrong())?;
+    let name = authority.host();
+    let port = authority.as_str().strip_prefix(name).ok_or_else(wrong)?;
+    if name.is_empty() || name.contains(['*', '@']) || !(port.is_empty() || authority.port_u16().is_some()) {
+        return Err(wrong());
+    }
+    Ok(host)
+}
+
+/// `10.0.0.0/8`, `::1`.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+        "a network is an address with or without a prefix length, such as 10.0.0.0/8 or 192.168.1.5".to_owned()
+    })
+}
+
 /// `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`.
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn address(option: &str, text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     let sentence = || {
         format!(
-            "'{text}' is no address for --listen: give host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080"
+            "'{text}' is no address for {option}: give host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080"
         )
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(sentence)?;
@@ -394,7 +583,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         return Err(sentence());
     }
     let resolved = text.to_socket_addrs().map_err(|_| {
-        format!("the host '{host}' of --listen is not known to this machine: give one of its names or addresses")
+        format!("the host '{host}' of {option} is not known to this machine: give one of its names or addresses")
     })?;
     let mut resolved: Vec<_> = resolved.collect();
     // Where a name means both, the printed address, 127.0.0.1 in scripts and `localhost` all work with IPv4.
@@ -513,11 +702,11 @@ mod tests {
         for (text, expected) in
             [("[::1]:81", "[::1]:81"), ("0.0.0.0:0", "0.0.0.0:0"), ("localhost:8080", "127.0.0.1:8080")]
         {
-            assert_eq!(address(text), Ok(expected.parse().unwrap()), "{text}");
+            assert_eq!(address("--listen", text), Ok(expected.parse().unwrap()), "{text}");
         }
         for text in ["", "8080", ":8080", "localhost", "::1:8080", "127.0.0.1:99999", "http://localhost:8080", "a b:1"]
         {
-            assert!(address(text).unwrap_err().contains("--listen"), "{text}");
+            assert!(address("--listen", text).unwrap_err().contains("--listen"), "{text}");
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! Units: names end in what they count; bytes unless said otherwise, durations as [`Duration`].
 
+use std::num::NonZeroU32;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 /// What one broker allows. Shared, read-only, by all shards and the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +41,27 @@ pub struct Limits {
     pub close_timeout: Duration,
     /// How long a topic nobody subscribes to remembers its offset after its last publish.
     pub topic_idle_timeout: Duration,
-    /// How long a shutdown may take.
+    /// After the signal, how long everything goes on while readiness says no.
+    pub drain_delay: Duration,
+    /// The time over which clients are told to go, a few at a time.
+    pub drain_window: Duration,
+    /// How long a shutdown may take besides.
     pub shutdown_grace: Duration,
+    /// Most connections of one client address that is not loopback; `None`: as many as it likes. Beyond: 429.
+    pub connections_per_address_max: Option<NonZeroU32>,
+    /// Most WebSocket handshakes a second, of all shards together. Beyond: 503 with Retry-After.
+    pub accept_rate_max: Option<NonZeroU32>,
+    /// Most messages a second that one WebSocket publishes. Beyond: close 1008, or the error `limit`.
+    pub publish_rate_max: Option<NonZeroU32>,
     /// Origins allowed besides the page's own host; `*` alone allows all.
     pub origins: Vec<String>,
+    /// Host names allowed besides localhost and IP addresses, in lower case, with a port or without (then with any);
+    /// `*` allows all. Another: 421.
+    pub hosts: Vec<String>,
+    /// Whom to believe what they say of their clients' addresses.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections from trusted proxies begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for Limits {
@@ -62,8 +82,16 @@ impl Default for Limits {
             ping_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(5),
             topic_idle_timeout: Duration::from_secs(60),
-            shutdown_grace: Duration::from_secs(10),
+            drain_delay: Duration::ZERO,
+            drain_window: Duration::from_secs(25),
+            shutdown_grace: Duration::from_secs(4),
+            connections_per_address_max: None,
+            accept_rate_max: None,
+            publish_rate_max: None,
             origins: Vec::new(),
+            hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }
