@@ -18,6 +18,17 @@ pub(crate) fn broker(given: Option<&Path>) -> Result<PathBuf> {
     Ok(broker)
 }
 
+/// Where a measurement runs: the two sides never share a core.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct CoreOptions {
+    /// The server's core, or the sender's
+    #[arg(long, default_value_t = 0)]
+    pub(crate) server_core: u32,
+    /// The client's core, or the receivers'
+    #[arg(long, default_value_t = 1)]
+    pub(crate) client_core: u32,
+}
+
 /// Which core runs what; nothing: wherever the kernel likes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores {

@@ -80,14 +80,16 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
             writeln!(table, "- {}: {remark}", figure.what)?;
         }
     }
-    table += "\n## Machine\n\n";
-    let mut machines: Vec<_> = newest.values().map(|file| describe(&file.machine)).collect();
-    machines.dedup();
-    for machine in machines {
-        writeln!(table, "- {machine}")?;
-    }
+    table += &machines(newest.values().map(|file| &file.machine));
     fs::write(directory.join("FIGURES.md"), table)?;
     Ok(())
+}
+
+/// A page's last section: on which machines it was measured.
+pub(crate) fn machines<'a>(all: impl Iterator<Item = &'a Machine>) -> String {
+    let mut lines: Vec<_> = all.map(|machine| format!("- {}\n", describe(machine))).collect();
+    lines.dedup();
+    format!("\n## Machine\n\n{}", lines.concat())
 }
 
 pub(crate) fn describe(machine: &Machine) -> String {

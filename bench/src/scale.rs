@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::process::{self, Server, run_client};
-use crate::results::describe;
+use crate::results::machines;
 
 /// Clients of one shard: its table holds 19,900, and the kernel deals connections to listeners unevenly.
 const CLIENTS_PER_SHARD: u64 = 19_000;
@@ -217,12 +217,7 @@ fn write_page(results: &Path) -> Result<()> {
             found.loadgen_us,
         )?;
     }
-    page += "\n## Machine\n\n";
-    let mut machines: Vec<_> = rows.iter().map(|row| describe(&row.machine)).collect();
-    machines.dedup();
-    for machine in machines {
-        writeln!(page, "- {machine}")?;
-    }
+    page += &machines(rows.iter().map(|row| &row.machine));
     fs::write(results.join("SCALE.md"), page)?;
     Ok(())
 }

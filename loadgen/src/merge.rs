@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::adapter::Protocol;
 use crate::outcome::{
-    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Stream, Traffic, add_each, histogram,
+    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Traffic, add_streams, histogram,
 };
 use crate::series::{Track, align};
 use crate::verdict::judge;
@@ -54,11 +55,7 @@ pub fn merge(mut parts: Vec<Outcome>) -> Result<Outcome> {
     };
     for part in &parts {
         whole.errors.add(&part.errors);
-        for (id, stream) in &part.streams {
-            let Stream { published, reached } = whole.streams.entry(*id).or_default();
-            *published = published.saturating_add(stream.published);
-            add_each(reached, &stream.reached);
-        }
+        add_streams(&mut whole.streams, &part.streams);
     }
     judge(&mut whole);
     Ok(whole)
@@ -76,7 +73,7 @@ fn same_run(first: &Outcome, other: &Outcome) -> Result<()> {
         Ok(())
     };
     differ("scenario", a.scenario.clone(), b.scenario.clone())?;
-    let protocol = |facts: &Facts| facts.protocol.map_or_else(|| "none".into(), |it| format!("{it:?}").to_lowercase());
+    let protocol = |facts: &Facts| facts.protocol.map_or("none", Protocol::name).to_owned();
     differ("protocol", protocol(a), protocol(b))?;
     differ("URL", a.url.clone(), b.url.clone())?;
     differ("payload", a.payload.clone(), b.payload.clone())?;
@@ -287,7 +284,6 @@ fn invalid(parts: &[Outcome]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::Protocol;
     use crate::outcome::Phase;
 
     const MESSAGES: u64 = 40;

@@ -208,10 +208,19 @@ impl Errors {
 }
 
 /// Adds counts key by key.
-pub fn add_each<K: Ord + Clone>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+fn add_each<K: Ord + Clone>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
     for (key, count) in from {
         let sum = to.entry(key.clone()).or_default();
         *sum = sum.saturating_add(*count);
+    }
+}
+
+/// Adds streams, number by number.
+pub fn add_streams(to: &mut BTreeMap<u32, Stream>, from: &BTreeMap<u32, Stream>) {
+    for (number, stream) in from {
+        let sum = to.entry(*number).or_default();
+        sum.published = sum.published.saturating_add(stream.published);
+        add_each(&mut sum.reached, &stream.reached);
     }
 }
 
@@ -489,4 +498,17 @@ impl Outcome {
 
 fn per(amount: f64, of: f64) -> f64 {
     if of > 0.0 { amount / of } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trimmed_outcome_keeps_its_percentiles() {
+        let latency = Latencies { count: 1, p50: 5, values: vec![(5, 1)], ..Latencies::default() };
+        let mut outcome = Outcome { latency, series: vec![Second::default()], ..Outcome::default() };
+        outcome.trim();
+        assert_eq!((outcome.latency.p50, outcome.latency.values.len(), outcome.series.len()), (5, 0, 0));
+    }
 }

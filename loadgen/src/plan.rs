@@ -79,7 +79,7 @@ impl Plan {
         let protocol = options.protocol.expect("completed");
         let adapter = Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
         let can = adapter.abilities();
-        let protocol = format!("{protocol:?}").to_lowercase();
+        let protocol = protocol.name();
         ensure!(
             per_client <= can.subscriptions_max,
             "--topics-per-client {per_client}: with {protocol}, a connection holds at most {}",
@@ -225,6 +225,17 @@ impl Plan {
             Role::Publisher(publisher) => (publisher, self.publishers),
         };
         (first..self.streams).step_by(step.max(1) as usize)
+    }
+
+    /// The worker that writes a stream.
+    pub(crate) fn writer(&self, stream: u32) -> u32 {
+        let role = if self.publishers > 0 { stream % self.publishers } else { stream };
+        role % self.workers
+    }
+
+    /// Closed loop: where it stands how far a worker's subscribers are on a stream.
+    pub(crate) fn progress_at(&self, worker: u32, stream: u32) -> usize {
+        worker as usize * self.streams as usize + stream as usize
     }
 
     /// The topic of a stream.

@@ -18,9 +18,9 @@ use ring::uring::{Setup, UringDriver};
 use crate::clock::monotonic;
 use crate::live::Live;
 use crate::machine::Machine;
-use crate::options::{Options, Rate};
+use crate::options::Options;
 use crate::outcome::{
-    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Phase, Second, ServerUse, Traffic, histogram,
+    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Phase, Second, ServerUse, Traffic, add_streams, histogram,
 };
 use crate::plan::{Pacing, Plan};
 use crate::stamp::{Sizes, Stamp};
@@ -79,6 +79,8 @@ struct Run {
     interrupt: Interrupt,
     live: Live,
     server: Option<Server>,
+    /// What the outcome says of the run.
+    facts: Facts,
     started: u64,
     phase: Phase,
     series: Vec<Second>,
@@ -91,7 +93,6 @@ struct Run {
     incomplete: BTreeSet<usize>,
     /// Workers that have not heard of the storm yet.
     unstormed: usize,
-    complete_workers: usize,
     /// When the last worker became complete, and since when somebody is missing again.
     complete_at: u64,
     missing_since: Option<u64>,
@@ -168,10 +169,12 @@ impl Run {
             last_published: AtomicU64::new(0),
         });
         let started = monotonic();
+        let facts = facts(&plan, started);
         let run = Self {
             threads,
-            live: Live::new(&facts(&plan), !plan.options.quiet),
+            live: Live::new(&facts, !plan.options.quiet),
             server,
+            facts,
             started,
             phase: Phase::Connect,
             series: Vec::new(),
@@ -181,7 +184,6 @@ impl Run {
             asked: false,
             incomplete: (0..plan.workers as usize).collect(),
             unstormed: 0,
-            complete_workers: 0,
             complete_at: started,
             missing_since: None,
             storm_seconds: Vec::new(),
@@ -219,7 +221,6 @@ struct Measured {
 
 /// What was used up to some point of the run.
 struct Usage {
-    own_memory: Memory,
     server_memory: Memory,
     own_cpu_ns: u64,
     server_cpu_ns: u64,
@@ -238,12 +239,13 @@ impl Run {
             let reason = reasons.first().map_or("interrupted", |(reason, _)| reason);
             bail!("none of {} clients could subscribe at {}: {reason}", self.plan.own_clients.1, self.plan.options.url);
         }
-        if self.complete_workers < self.crew.commands.len() {
+        if !self.incomplete.is_empty() {
             self.complete_at = monotonic();
         }
         let connect = Connect { opened, seconds: (self.complete_at - self.started) as f64 / 1e9, ..Connect::default() };
         let Measured { times, from, to, counters } = self.measure()?;
         let after = self.usage();
+        let memory_after = usage::memory(std::process::id()).unwrap_or_default();
         self.drain()?;
         let part = self.finish();
         let window = (to.at - from.at) as f64 / 1e9;
@@ -255,7 +257,7 @@ impl Run {
         let latency = Latencies::of(&part.latency);
         let mut outcome = Outcome {
             format: FORMAT,
-            run: facts(&self.plan),
+            run: self.facts.clone(),
             connect: Connect {
                 retries: total.retries,
                 reopened: total.reopened,
@@ -286,7 +288,7 @@ impl Run {
                 cpu_share,
                 busiest_worker: busiest,
                 memory_before: memory,
-                memory_after: after.own_memory,
+                memory_after,
             },
             server: self.server.as_ref().map(|server| ServerUse {
                 pid: server.pid(),
@@ -311,7 +313,7 @@ impl Run {
     // ---- phases
 
     fn connect(&mut self) -> Result<()> {
-        while self.complete_workers < self.crew.commands.len() && !self.stopped() {
+        while !self.incomplete.is_empty() && !self.stopped() {
             self.wait(self.next_row)?;
         }
         let settled = monotonic() + SETTLE.as_nanos() as u64;
@@ -429,13 +431,7 @@ impl Run {
             ] {
                 all.add(one).expect("the same bounds");
             }
-            for (number, stream) in part.streams {
-                let all = sum.streams.entry(number).or_default();
-                all.published += stream.published;
-                for (next, clients) in stream.reached {
-                    *all.reached.entry(next).or_default() += clients;
-                }
-            }
+            add_streams(&mut sum.streams, &part.streams);
         }
         sum
     }
@@ -449,10 +445,7 @@ impl Run {
 
     /// Asked again to stop while it drains: then it does not wait.
     fn stopped_twice(&mut self) -> bool {
-        if !self.interrupted {
-            return self.stopped();
-        }
-        false
+        !self.interrupted && self.stopped()
     }
 
     fn wait_until(&mut self, at: u64) -> Result<()> {
@@ -494,20 +487,12 @@ impl Run {
         while self.asked {
             self.wait(monotonic() + SECOND_NS)?;
         }
-        // What was asked for before may be a little old.
-        if monotonic() > self.last.at + SECOND_NS / 100 {
-            self.ask();
-            while self.asked {
-                self.wait(monotonic() + SECOND_NS)?;
-            }
-        }
         Ok(())
     }
 
     fn on(&mut self, report: Report) -> Result<()> {
         match report {
             Report::Complete(worker, at) => {
-                self.complete_workers += 1;
                 self.incomplete.remove(&(worker as usize));
                 if self.incomplete.is_empty() && self.unstormed == 0 {
                     self.complete_at = self.complete_at.max(at);
@@ -522,11 +507,11 @@ impl Run {
                 if self.incomplete.is_empty() && self.phase != Phase::Connect && !churns {
                     self.missing_since = Some(at);
                 }
-                self.complete_workers -= usize::from(self.incomplete.insert(worker as usize));
+                self.incomplete.insert(worker as usize);
             }
             Report::Stormed(worker) => {
                 self.unstormed -= 1;
-                self.complete_workers -= usize::from(self.incomplete.insert(worker as usize));
+                self.incomplete.insert(worker as usize);
             }
             Report::Snapshot(snapshot) => {
                 self.gathering.insert(snapshot.worker, snapshot);
@@ -610,7 +595,6 @@ impl Run {
     fn usage(&self) -> Usage {
         let server = self.server.as_ref();
         Usage {
-            own_memory: usage::memory(std::process::id()).unwrap_or_default(),
             server_memory: server.map_or(Memory::default(), Server::memory),
             own_cpu_ns: ring::floor::process_cpu_ns(),
             server_cpu_ns: server.map_or(0, Server::cpu_ns),
@@ -656,7 +640,7 @@ fn busiest(from: &State, to: &State) -> f64 {
     to.busy_ns.iter().zip(&from.busy_ns).map(|(to, from)| to.saturating_sub(*from) as f64 / span).fold(0.0, f64::max)
 }
 
-fn facts(plan: &Plan) -> Facts {
+fn facts(plan: &Plan, started: u64) -> Facts {
     let options = &plan.options;
     let (first, count) = plan.own_clients;
     let verifying =
@@ -673,14 +657,13 @@ fn facts(plan: &Plan) -> Facts {
         streams: plan.streams,
         payload: options.payload.as_ref().map(ToString::to_string).unwrap_or_default(),
         burst: options.burst,
-        pacing: match (plan.pacing, options.rate) {
-            (Pacing::Idle, _) => "idle".into(),
-            (Pacing::Closed(outstanding), _) => format!("{outstanding} outstanding"),
-            (Pacing::Open(_), Some(Rate::PerSecond(rate))) => format!("{rate}/s"),
-            (Pacing::Open(rate), _) => format!("{rate}/s"),
+        pacing: match plan.pacing {
+            Pacing::Idle => "idle".into(),
+            Pacing::Closed(outstanding) => format!("{outstanding} outstanding"),
+            Pacing::Open(rate) => format!("{rate}/s"),
         },
         workers: plan.workers,
-        started_unix_ms: plan.clock.unix(monotonic()) / 1_000_000,
+        started_unix_ms: plan.clock.unix(started) / 1_000_000,
         share: (options.share.index, options.share.of),
         version: env!("CARGO_PKG_VERSION").into(),
         machine: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into(),

@@ -13,7 +13,7 @@ use clap::Args;
 use loadgen::Outcome;
 
 use crate::machine::Machine;
-use crate::process::{self, Cores, Server, run_client};
+use crate::process::{self, CoreOptions, Cores, Server, run_client};
 use crate::results::{Figure, keep, write_table};
 
 /// `bench figures`.
@@ -31,12 +31,8 @@ pub(crate) struct Options {
     /// Where results are kept.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     results: PathBuf,
-    /// The server's core.
-    #[arg(long, default_value_t = 0)]
-    server_core: u32,
-    /// The client's core.
-    #[arg(long, default_value_t = 1)]
-    client_core: u32,
+    #[command(flatten)]
+    cores: CoreOptions,
 }
 
 type Measure = fn(&Bench) -> Result<Figure>;
@@ -97,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let bench = Bench {
         broker: process::broker(options.broker.as_deref())?,
-        cores: Cores { server: Some(options.server_core), client: Some(options.client_core) },
+        cores: Cores { server: Some(options.cores.server_core), client: Some(options.cores.client_core) },
         quick: options.quick,
     };
     let machine = Machine::this();

@@ -28,6 +28,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::process::CoreOptions;
 use receivers::Receivers;
 
 pub(crate) use receivers::{Options as ReceiverOptions, serve as receive};
@@ -67,12 +68,8 @@ pub(crate) struct Options {
     /// Where results are kept.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     results: PathBuf,
-    /// The sender's core.
-    #[arg(long, default_value_t = 0)]
-    server_core: u32,
-    /// The receivers' core.
-    #[arg(long, default_value_t = 1)]
-    client_core: u32,
+    #[command(flatten)]
+    cores: CoreOptions,
 }
 
 /// A method, as the command line and the table call it.
@@ -151,10 +148,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let sockets_max = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS))?;
     // Before this thread is bound to one of them.
     let machine = Machine::this();
-    pin(options.server_core)?;
+    pin(options.cores.server_core)?;
     let mut cells = Vec::new();
     for sockets in sockets {
-        let mut field = Field::open(sockets.min(sockets_max), options.client_core)?;
+        let mut field = Field::open(sockets.min(sockets_max), options.cores.client_core)?;
         for &bytes in &bytes {
             let rounds = options.rounds.unwrap_or(SENDS_PER_LAP.div_ceil(field.sockets.len()));
             let row = field.row(ways, bytes, laps, if options.quick { 1 } else { rounds })?;

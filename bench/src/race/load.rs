@@ -7,9 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
-use loadgen::adapter::Protocol;
-use loadgen::outcome::{Latencies, Outcome};
+use loadgen::outcome::Outcome;
 
 use super::peer::Peer;
 use super::plan::{PAYLOAD, Pace, Point};
@@ -51,9 +49,12 @@ pub(super) fn run(
 ) -> Run {
     let arguments = arguments(peer, point, rate);
     let before = Used::now(&server.pids);
-    let outcome = drive(peer, server, point, &arguments, core, scratch);
+    let mut outcome = drive(peer, server, point, &arguments, core, scratch);
     let others = Used::now(&server.pids).others_since(&before);
-    Run { arguments: arguments.join(" "), outcome: outcome.map(trimmed), others }
+    if let Ok(outcome) = &mut outcome {
+        outcome.trim();
+    }
+    Run { arguments: arguments.join(" "), outcome, others }
 }
 
 /// Waits until the machine is quiet: what is left of the last run (thousands of sockets that the kernel closes) must not
@@ -108,8 +109,7 @@ fn drive(
 
 /// What the load generator is told, but for addresses and process ids.
 pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<String> {
-    let protocol = peer.protocol.to_possible_value().expect("all have names");
-    let mut arguments = vec![format!("--protocol {}", protocol.get_name()), format!("--clients {}", point.clients)];
+    let mut arguments = vec![format!("--protocol {}", peer.protocol.name()), format!("--clients {}", point.clients)];
     if point.topics > 1 {
         arguments.push(format!("--topics {} --topics-per-client {}", point.topics, point.topics_per_client));
     }
@@ -123,7 +123,7 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
     if point.pace != Pace::Idle {
         arguments.push(format!("--payload {PAYLOAD}"));
     }
-    if point.goes_to_the_limit() && bytes_tell(peer.protocol) {
+    if point.goes_to_the_limit() && peer.protocol.abilities().discard {
         arguments.push(format!("--verify {VERIFY}"));
     }
     if point.burst > 1 {
@@ -133,14 +133,6 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
     arguments.push("--ramp max --workers 1".to_owned());
     arguments.push(format!("--warmup {} --duration {} --drain-timeout {drain}", point.warmup, point.duration));
     arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect()
-}
-
-/// Whether a client can tell what arrived by counting bytes, without looking at frames.
-fn bytes_tell(protocol: Protocol) -> bool {
-    match protocol {
-        Protocol::Raw | Protocol::Nchan | Protocol::Plain => true,
-        Protocol::V1 | Protocol::Nats | Protocol::Mqtt => false,
-    }
 }
 
 /// The exit status; an error when it takes too long, or a signal ended it.
@@ -162,16 +154,6 @@ fn wait(client: &mut Child, patience: Duration) -> Result<i32> {
 fn last_line(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
-}
-
-/// Without what takes much room: distributions are their percentiles.
-fn trimmed(mut outcome: Outcome) -> Outcome {
-    let trim = |latencies: &mut Latencies| latencies.values.clear();
-    trim(&mut outcome.latency);
-    trim(&mut outcome.admission);
-    outcome.series.clear();
-    outcome.streams.clear();
-    outcome
 }
 
 /// Processor time so far, in seconds.
@@ -259,13 +241,6 @@ mod tests {
         assert!((others - 0.1).abs() < 1e-9);
         assert_eq!(busy(101.0, 60.0, later).others_since(&busy(100.0, 50.0, begun)), 0.0);
         assert!(machine_seconds() > own_seconds());
-    }
-
-    #[test]
-    fn distributions_are_not_kept() {
-        let latency = Latencies { count: 1, p50: 5, values: vec![(5, 1)], ..Latencies::default() };
-        let outcome = trimmed(Outcome { latency, ..Outcome::default() });
-        assert_eq!((outcome.latency.p50, outcome.latency.values.len()), (5, 0));
     }
 
     #[test]

@@ -41,7 +41,7 @@ use self::plan::{Pace, Point, Row, Step, points, steps};
 use self::record::{Contestant, Race, Run};
 use self::server::Server;
 use crate::machine::Machine;
-use crate::process;
+use crate::process::{self, CoreOptions};
 
 /// Descriptors that a server of 15,000 connections needs.
 const DESCRIPTORS_MIN: u64 = 16_000;
@@ -86,12 +86,8 @@ pub(crate) struct Options {
     /// The page that shows some of them, between `<!-- race -->` and `<!-- /race -->`.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))]
     readme: PathBuf,
-    /// The server's core.
-    #[arg(long, default_value_t = 0)]
-    server_core: u32,
-    /// The client's core.
-    #[arg(long, default_value_t = 1)]
-    client_core: u32,
+    #[command(flatten)]
+    cores: CoreOptions,
 }
 
 /// Races. True when every run took place and Ringyard lost nothing.
@@ -189,8 +185,7 @@ struct Track {
     quick: bool,
     words: Words,
     scratch: Scratch,
-    server_core: u32,
-    client_core: u32,
+    cores: CoreOptions,
 }
 
 impl Track {
@@ -233,8 +228,8 @@ impl Track {
             (race.contestants, race.absent) = (contestants, absent);
             ((!options.quick).then_some(path), race)
         };
-        let Options { quick, server_core, client_core, .. } = *options;
-        Ok(Self { race, path, peers, points, rounds, quick, words, scratch, server_core, client_core })
+        let Options { quick, cores, .. } = *options;
+        Ok(Self { race, path, peers, points, rounds, quick, words, scratch, cores })
     }
 
     /// Runs all that was not run yet.
@@ -354,9 +349,9 @@ impl Track {
         if !self.quick {
             load::await_quiet();
         }
-        let mut server = Server::start(peer, &self.words, self.server_core, &self.scratch.0.join("server"))?;
+        let mut server = Server::start(peer, &self.words, self.cores.server_core, &self.scratch.0.join("server"))?;
         let mut run =
-            |point: &Point, rate| load::run(peer, &mut server, point, rate, self.client_core, &self.scratch.0);
+            |point: &Point, rate| load::run(peer, &mut server, point, rate, self.cores.client_core, &self.scratch.0);
         if point.row == Row::Crowd && !self.quick {
             let warming = Point { clients: WARMING, duration: 0.2, ..point.clone() };
             run(&warming, None).outcome.context("the first clients")?;

@@ -64,6 +64,47 @@ pub enum Protocol {
     Plain,
 }
 
+impl Protocol {
+    /// As options and outcomes write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::V1 => "v1",
+            Self::Nats => "nats",
+            Self::Mqtt => "mqtt",
+            Self::Nchan => "nchan",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// What it can do.
+    #[must_use]
+    pub fn abilities(self) -> Abilities {
+        // One topic per connection, named by its URL; nothing but payloads comes back.
+        let bare = Abilities {
+            subscriptions_max: 1,
+            publications_max: 1,
+            both: true,
+            churn: false,
+            discard: true,
+            echoes: true,
+        };
+        match self {
+            Self::Raw | Self::Plain => bare,
+            Self::Nchan => Abilities { subscriptions_max: nchan::MULTIPLEXED_MAX, ..bare },
+            // Topics are named in commands, and messages come with what differs from client to client.
+            Self::V1 | Self::Nats | Self::Mqtt => Abilities {
+                subscriptions_max: u32::MAX,
+                publications_max: u32::MAX,
+                churn: true,
+                discard: false,
+                ..bare
+            },
+        }
+    }
+}
+
 /// The topics of a run: how many, and what they are called.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Names {
@@ -152,6 +193,7 @@ pub struct Adapter {
 
 #[derive(Debug)]
 struct Inner {
+    protocol: Protocol,
     payloads: Payloads,
     wire: Wire,
 }
@@ -190,7 +232,7 @@ impl Adapter {
             Protocol::Nchan => Wire::Nchan(Nchan::new(&url, publish.as_ref(), names)?),
             Protocol::Plain => Wire::Plain(Plain::new(&url, publish.as_ref(), names)?),
         };
-        Ok(Self { inner: Arc::new(Inner { payloads, wire }) })
+        Ok(Self { inner: Arc::new(Inner { protocol, payloads, wire }) })
     }
 
     // ---- what it is
@@ -211,14 +253,7 @@ impl Adapter {
     /// What the protocol can do.
     #[must_use]
     pub fn abilities(&self) -> Abilities {
-        match &self.inner.wire {
-            Wire::Raw(_) => Raw::ABILITIES,
-            Wire::V1(_) => V1::ABILITIES,
-            Wire::Nats(_) => Nats::ABILITIES,
-            Wire::Mqtt(_) => Mqtt::ABILITIES,
-            Wire::Nchan(_) => Nchan::ABILITIES,
-            Wire::Plain(_) => Plain::ABILITIES,
-        }
+        self.inner.protocol.abilities()
     }
 
     /// Whether [`Visit::ready`] comes from an answer to the greeting. If not, the acceptance of the upgrade is the
@@ -243,11 +278,11 @@ impl Adapter {
 
     fn url(&self, duty: &Duty) -> &Url {
         match &self.inner.wire {
-            Wire::Raw(raw) => raw.url(duty),
+            Wire::Raw(raw) => raw.urls.of(duty),
             Wire::V1(v1) => v1.url(duty),
             Wire::Nats(nats) => nats.url(duty),
             Wire::Mqtt(mqtt) => mqtt.url(duty),
-            Wire::Nchan(nchan) => nchan.url(duty),
+            Wire::Nchan(nchan) => nchan.urls.of(duty),
             Wire::Plain(plain) => plain.url(duty),
         }
     }

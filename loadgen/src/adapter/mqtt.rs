@@ -12,7 +12,7 @@ use super::names::Called;
 use super::socket::{self, Broken, Content, Kind, State};
 use super::unit::{self, Unit, Units, expect_kind, stamp_len};
 use super::url::Url;
-use super::{Abilities, Duty, Names, Visit};
+use super::{Duty, Names, Visit};
 use crate::stamp::{Payloads, Stamp};
 
 /// Topics of one `SUBSCRIBE`: a few KiB.
@@ -42,14 +42,6 @@ pub(super) struct Mqtt {
 }
 
 impl Mqtt {
-    pub(super) const ABILITIES: Abilities = Abilities {
-        subscriptions_max: u32::MAX,
-        publications_max: u32::MAX,
-        both: true,
-        churn: true,
-        discard: false,
-        echoes: true,
-    };
     /// Section 6.
     pub(super) const SUBPROTOCOL: &str = "mqtt";
 

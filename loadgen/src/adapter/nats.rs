@@ -12,7 +12,7 @@ use super::names::{Called, decimals, number, put_number};
 use super::socket::{self, Broken, Content, Kind, State};
 use super::unit::{self, Unit, Units, stamp_len};
 use super::url::Url;
-use super::{Abilities, Duty, Names, Visit};
+use super::{Duty, Names, Visit};
 use crate::stamp::{Payloads, Stamp};
 
 const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"echo\":true,\"headers\":false,\
@@ -34,15 +34,6 @@ pub(super) struct Nats {
 }
 
 impl Nats {
-    pub(super) const ABILITIES: Abilities = Abilities {
-        subscriptions_max: u32::MAX,
-        publications_max: u32::MAX,
-        both: true,
-        churn: true,
-        discard: false,
-        echoes: true,
-    };
-
     pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
         let prefix = names.prefix.replace('/', ".");
         ensure!(

@@ -33,34 +33,23 @@
 use anyhow::{Result, ensure};
 
 use super::names::{Called, percent_encoded};
-use super::raw::{Bare, Raw};
-use super::url::{TOPIC, Url};
-use super::{Abilities, Duty, Names};
+use super::raw::Bare;
+use super::url::{TOPIC, Url, Urls};
+use super::{Duty, Names};
 use crate::stamp::Payloads;
 
 /// Channels of one multiplexed subscriber.
-const MULTIPLEXED_MAX: u32 = 255;
+pub(super) const MULTIPLEXED_MAX: u32 = 255;
 
 /// Nchan's locations.
 #[derive(Debug)]
 pub(super) struct Nchan {
     /// Percent-encoded.
     names: Called,
-    subscribe: Url,
-    publish: Url,
-    both: Url,
+    pub(super) urls: Urls,
 }
 
 impl Nchan {
-    pub(super) const ABILITIES: Abilities = Abilities {
-        subscriptions_max: MULTIPLEXED_MAX,
-        publications_max: 1,
-        both: true,
-        churn: false,
-        discard: true,
-        echoes: true,
-    };
-
     pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
         ensure!(
             !names.prefix.is_empty() && !names.prefix.contains(','),
@@ -68,16 +57,8 @@ impl Nchan {
             names.prefix
         );
         let usual = ["/sub", "/pub", "/bus"].map(|path| format!("{path}?id={TOPIC}"));
-        let [subscribe, publish, both] = Raw::paths(url, publish, names.count, usual)?;
-        Ok(Self { names: Called::new(names, '_').quoted(percent_encoded), subscribe, publish, both })
-    }
-
-    pub(super) fn url(&self, duty: &Duty) -> &Url {
-        match (duty.subscribes.count, duty.publishes.count) {
-            (0, _) => &self.publish,
-            (_, 0) => &self.subscribe,
-            _ => &self.both,
-        }
+        let urls = Urls::new(url, publish, names.count, &usual)?;
+        Ok(Self { names: Called::new(names, '_').quoted(percent_encoded), urls })
     }
 
     pub(super) fn path(&self, duty: &Duty) -> String {
@@ -89,7 +70,7 @@ impl Nchan {
             }
             names.push_str(&self.names.name(topic));
         }
-        self.url(duty).path.replace(TOPIC, &names)
+        self.urls.of(duty).path.replace(TOPIC, &names)
     }
 
     pub(super) fn content<'a>(&self, duty: &'a Duty, payloads: &'a Payloads) -> Bare<'a> {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::raw::Bare;
 use super::url::{TOPIC, Url};
-use super::{Abilities, Duty, Names};
+use super::{Duty, Names};
 use crate::stamp::Payloads;
 
 /// A broadcasting server.
@@ -18,9 +18,6 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    pub(super) const ABILITIES: Abilities =
-        Abilities { subscriptions_max: 1, publications_max: 1, both: true, churn: false, discard: true, echoes: true };
-
     pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
         ensure!(names.count == 1, "a plain server has one topic, not {}: everybody gets everything", names.count);
         ensure!(!url.names_topic(), "a plain server has no topics: {TOPIC} in the path has nothing to stand for");

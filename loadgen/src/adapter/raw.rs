@@ -6,75 +6,37 @@
 //!
 //! [`Bare`] serves Nchan and plain servers too, whose subscribers get payloads as they are.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use protocol::frame::Opcode;
 use protocol::topic::{TOPIC_LEN_MAX_DEFAULT, check_name};
 
 use super::names::{Called, percent_encoded};
 use super::socket::{self, Broken, Content, Kind, State};
 use super::unit::{self, Front, Messages};
-use super::url::{TOPIC, Url};
-use super::{Abilities, Duty, Names, Visit};
+use super::url::{TOPIC, Url, Urls};
+use super::{Duty, Names, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 
 /// Ringyard's raw endpoints.
 #[derive(Debug)]
 pub(super) struct Raw {
     names: Called,
-    subscribe: Url,
-    publish: Url,
-    both: Url,
+    pub(super) urls: Urls,
 }
 
 impl Raw {
-    pub(super) const ABILITIES: Abilities =
-        Abilities { subscriptions_max: 1, publications_max: 1, both: true, churn: false, discard: true, echoes: true };
-
     pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
         let called = Called::new(names, '/');
         check_name(&called.name(names.count - 1), TOPIC_LEN_MAX_DEFAULT)
             .with_context(|| format!("the topic {:?} cannot be used", names.prefix))?;
-        let paths =
-            Self::paths(url, publish, names.count, ["/sub", "/pub", "/bus"].map(|path| format!("{path}/{TOPIC}")))?;
-        let [subscribe, publish, both] = paths;
-        Ok(Self { names: called, subscribe, publish, both })
-    }
-
-    /// What subscribers, publishers and those that are both ask for: the usual paths, unless the user gave others.
-    pub(super) fn paths(url: &Url, publish: Option<&Url>, topics: u32, usual: [String; 3]) -> Result<[Url; 3]> {
-        let given = |url: &Url, bare: &str, segment: Option<&str>| match segment {
-            _ if url.is_bare() => url.with_path(bare),
-            Some(segment) => url.with_segment(segment),
-            None => url.clone(),
-        };
-        let subscribe = given(url, &usual[0], None);
-        let both = given(url, &usual[2], Some("/bus"));
-        let publish = match publish {
-            Some(publish) => given(publish, &usual[1], None),
-            None => given(url, &usual[1], Some("/pub")),
-        };
-        let urls = [subscribe, publish, both];
-        let all_name = urls.iter().all(Url::names_topic);
-        ensure!(
-            topics == 1 || all_name,
-            "{topics} topics need {TOPIC} in the path, where each one's name is put: {} has none",
-            urls.iter().find(|url| !url.names_topic()).map_or("", |url| &url.path)
-        );
-        Ok(urls)
-    }
-
-    pub(super) fn url(&self, duty: &Duty) -> &Url {
-        match (duty.subscribes.count, duty.publishes.count) {
-            (0, _) => &self.publish,
-            (_, 0) => &self.subscribe,
-            _ => &self.both,
-        }
+        let usual = ["/sub", "/pub", "/bus"].map(|path| format!("{path}/{TOPIC}"));
+        Ok(Self { names: called, urls: Urls::new(url, publish, names.count, &usual)? })
     }
 
     pub(super) fn path(&self, duty: &Duty) -> String {
         let topics = if duty.subscribes.count > 0 { duty.subscribes } else { duty.publishes };
         let topic = topics.first % self.names.count();
-        self.url(duty).path.replace(TOPIC, &percent_encoded(&self.names.name(topic)))
+        self.urls.of(duty).path.replace(TOPIC, &percent_encoded(&self.names.name(topic)))
     }
 
     pub(super) fn content<'a>(&self, duty: &'a Duty, payloads: &'a Payloads) -> Bare<'a> {

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, Result, ensure};
 
+use super::Duty;
+
 /// What stands in a path for a topic's name.
 pub(super) const TOPIC: &str = "{topic}";
 
@@ -66,6 +68,51 @@ impl Url {
     /// Whether the path names a topic.
     pub(super) fn names_topic(&self) -> bool {
         self.path.contains(TOPIC)
+    }
+}
+
+/// Where the clients of one run connect to, where paths name topics.
+#[derive(Debug)]
+pub(super) struct Urls {
+    subscribe: Url,
+    publish: Url,
+    /// For those that are both.
+    both: Url,
+}
+
+impl Urls {
+    /// The usual paths of subscribers, publishers and those that are both, unless the user gave others.
+    pub(super) fn new(url: &Url, publish: Option<&Url>, topics: u32, usual: &[String; 3]) -> Result<Self> {
+        let given = |url: &Url, bare: &str, segment: Option<&str>| match segment {
+            _ if url.is_bare() => url.with_path(bare),
+            Some(segment) => url.with_segment(segment),
+            None => url.clone(),
+        };
+        let urls = Self {
+            subscribe: given(url, &usual[0], None),
+            publish: match publish {
+                Some(publish) => given(publish, &usual[1], None),
+                None => given(url, &usual[1], Some("/pub")),
+            },
+            both: given(url, &usual[2], Some("/bus")),
+        };
+        if let Some(url) = [&urls.subscribe, &urls.publish, &urls.both].into_iter().find(|url| !url.names_topic()) {
+            ensure!(
+                topics == 1,
+                "{topics} topics need {TOPIC} in the path, where each one's name is put: {} has none",
+                url.path
+            );
+        }
+        Ok(urls)
+    }
+
+    /// The one for a connection with this duty.
+    pub(super) fn of(&self, duty: &Duty) -> &Url {
+        match (duty.subscribes.count, duty.publishes.count) {
+            (0, _) => &self.publish,
+            (_, 0) => &self.subscribe,
+            _ => &self.both,
+        }
     }
 }
 

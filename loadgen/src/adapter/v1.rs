@@ -17,7 +17,7 @@ use super::names::{Called, decimals, put_number};
 use super::socket::{self, Broken, Content, Kind, State};
 use super::unit::{self, Front, Messages, expect_kind};
 use super::url::Url;
-use super::{Abilities, Duty, Names, Visit};
+use super::{Duty, Names, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 
 /// Topics of one `subscribe`: a few KiB.
@@ -45,15 +45,6 @@ pub(super) struct V1 {
 }
 
 impl V1 {
-    pub(super) const ABILITIES: Abilities = Abilities {
-        subscriptions_max: u32::MAX,
-        publications_max: u32::MAX,
-        both: true,
-        churn: true,
-        discard: false,
-        echoes: true,
-    };
-
     pub(super) fn new(url: &Url, publish: Option<&Url>, names: &Names) -> Result<Self> {
         let called = Called::new(names, '/');
         check_name(&called.name(names.count - 1), TOPIC_LEN_MAX_DEFAULT)

@@ -51,8 +51,7 @@ fn put(out: &mut String, what: std::fmt::Arguments<'_>) {
 /// `ws://... over raw, 2027-01-15 08:00 UTC, version 0.1.0`.
 fn origin(outcome: &Outcome) -> String {
     let run = &outcome.run;
-    let protocol =
-        run.protocol.map_or(String::new(), |protocol| format!(" over {}", format!("{protocol:?}").to_lowercase()));
+    let protocol = run.protocol.map_or(String::new(), |protocol| format!(" over {}", protocol.name()));
     let mut text = format!("{}{protocol}", run.url);
     if run.started_unix_ms > 0 {
         text += &format!(" · {}", utc(run.started_unix_ms / 1000));

@@ -11,8 +11,7 @@ use crate::verdict::Verdict;
 #[must_use]
 pub fn table(outcome: &Outcome) -> String {
     let run = &outcome.run;
-    let protocol =
-        run.protocol.map_or(String::new(), |protocol| format!(" over {}", format!("{protocol:?}").to_lowercase()));
+    let protocol = run.protocol.map_or(String::new(), |protocol| format!(" over {}", protocol.name()));
     let mut out = plain(&format!("{}{protocol}, {}", run.scenario, run.url));
     out.push('\n');
     let mut all = lines(outcome);

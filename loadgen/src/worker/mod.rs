@@ -111,6 +111,17 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
+    /// Closed loop: a worker's subscribers have received `messages` of a stream. Says whether the stream is written by
+    /// that very worker, which has to see to it; another one is told.
+    fn complete(&self, plan: &Plan, worker: u32, stream: u32, messages: u64) -> bool {
+        self.completed[plan.progress_at(worker, stream)].store(messages, Ordering::Release);
+        let writer = plan.writer(stream);
+        if writer != worker {
+            self.tell(writer as usize, Command::Advanced(stream));
+        }
+        writer == worker
+    }
+
     pub(crate) fn tell(&self, worker: usize, command: Command) {
         // A worker that ended has nothing to be told.
         drop(self.commands[worker].send(command));

@@ -8,7 +8,7 @@ use ring::{Dial, Nanos};
 
 use super::client::{Awaits, Client, State, UNKNOWN};
 use super::tally::Tally;
-use super::{Command, Crew, Worker};
+use super::{Crew, Worker};
 use crate::adapter::{Duty, Topics, Visit};
 use crate::clock::{Clock, monotonic};
 use crate::plan::{Plan, Role};
@@ -81,9 +81,9 @@ impl Progress {
 
     /// Streams that nobody here hears are complete, whatever is published on them.
     pub(super) fn release(&self, plan: &Plan, worker: u32, crew: &Crew) {
-        for (stream, receipts) in self.streams.iter().enumerate() {
+        for (stream, receipts) in (0..).zip(&self.streams) {
             if receipts.heard == 0 {
-                crew.completed[worker as usize * plan.streams as usize + stream].store(u64::MAX, Ordering::Release);
+                crew.completed[plan.progress_at(worker, stream)].store(u64::MAX, Ordering::Release);
             }
         }
     }
@@ -136,12 +136,6 @@ impl Receipts {
         }
         self.completed > before
     }
-}
-
-/// The worker that writes a stream.
-fn writer(plan: &Plan, stream: u32) -> u32 {
-    let role = if plan.publishers > 0 { stream % plan.publishers } else { stream };
-    role % plan.workers
 }
 
 impl<D: Dial> Worker<D> {
@@ -211,13 +205,8 @@ impl<D: Dial> Worker<D> {
     /// A closed loop goes on without this client.
     pub(super) fn stop_waiting_for(&mut self, at: u32) {
         for (stream, completed) in self.progress.leaves(&self.plan, &self.clients[at as usize]) {
-            let place = (self.index * self.plan.streams + stream) as usize;
-            self.crew.completed[place].store(completed, Ordering::Release);
-            let writer = writer(&self.plan, stream);
-            if writer == self.index {
+            if self.crew.complete(&self.plan, self.index, stream, completed) {
                 self.publishing.advanced(stream);
-            } else {
-                self.crew.tell(writer as usize, Command::Advanced(stream));
             }
         }
     }
@@ -388,15 +377,8 @@ impl Visit for Visitor<'_> {
             Order::Next { from } => self.progress.received(stream, from, seq),
             Order::Late | Order::Doubled => None,
         };
-        if let Some(completed) = completed {
-            self.crew.completed[(self.worker * self.plan.streams + stream) as usize]
-                .store(completed, Ordering::Release);
-            let worker = writer(self.plan, stream);
-            if worker == self.worker {
-                self.advanced.push(stream);
-            } else {
-                self.crew.tell(worker as usize, Command::Advanced(stream));
-            }
+        if completed.is_some_and(|completed| self.crew.complete(self.plan, self.worker, stream, completed)) {
+            self.advanced.push(stream);
         }
     }
 
