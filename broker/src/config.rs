@@ -752,7 +752,15 @@ mod tests {
             "--max-topics=7",
             "--close-timeout=4s",
             "--topic-idle-timeout=5s",
+            "--drain-delay=8s",
+            "--drain-window=9s",
             "--shutdown-grace=6s",
+            "--max-connections-per-address=10",
+            "--accept-rate=11",
+            "--max-publish-rate=12",
+            "--allow-host=Broker.example,b:81",
+            "--trusted-proxy=10.0.0.0/8,::1",
+            "--proxy-protocol",
             "--allow-origin=http://a.b",
             "--allow-origin=https://c",
         ]);
@@ -772,7 +780,15 @@ mod tests {
             ping_timeout: Duration::from_secs(3),
             close_timeout: Duration::from_secs(4),
             topic_idle_timeout: Duration::from_secs(5),
+            drain_delay: Duration::from_secs(8),
+            drain_window: Duration::from_secs(9),
             shutdown_grace: Duration::from_secs(6),
+            connections_per_address_max: NonZeroU32::new(10),
+            accept_rate_max: NonZeroU32::new(11),
+            publish_rate_max: NonZeroU32::new(12),
+            hosts: vec!["broker.example".into(), "b:81".into()],
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            proxy_protocol: true,
             origins: vec!["http://a.b".into(), "https://c".into()],
         };
         assert_eq!(limits, expected);
@@ -798,6 +814,13 @@ mod tests {
             (&["--max-topic", "9k"], "--max-head (8k)"),
             (&["--max-head", "1"], "256"),
             (&["--ping-interval", "0s"], "--ping-interval"),
+            (&["--listen", "0.0.0.0:8080"], "--allow-anonymous"),
+            (&["--admin-listen", "nowhere"], "--admin-listen"),
+            (&["--allow-host", "http://a"], "--allow-host"),
+            (&["--trusted-proxy", "10.0.0.0/33"], "10.0.0.0/8"),
+            (&["--proxy-protocol"], "--trusted-proxy"),
+            (&["--accept-rate", "0"], "--accept-rate"),
+            (&["--log-format", "xml"], "json"),
             (&["--close-timeout", "5"], "unit"),
             (&["--allow-origin", "example.org"], "scheme"),
             (&["stray"], "stray"),
@@ -814,10 +837,9 @@ mod tests {
         let Err(Stop::Shown(help)) = Config::from_args(["ringyard", "--help"]) else { panic!("no help") };
         for argument in Options::command().get_arguments() {
             let name = argument.get_long().unwrap();
-            let at = help.find(&format!("--{name} ")).or_else(|| help.find(&format!("--{name}\n")));
+            let at = [' ', '\n', '['].iter().find_map(|end| help.find(&format!("--{name}{end}")));
             let text = &help[at.unwrap_or_else(|| panic!("{name} is not explained"))..];
-            let text =
-                &text[..text[2..].find("--").map_or(text.len(), |end| end + 2).max(text.find("[env").unwrap_or(0))];
+            let text = &text[..text.find("\n      --").unwrap_or(text.len())];
             assert!(name == "help" || name == "version" || text.contains("[default: "), "{name}: {text}");
         }
     }

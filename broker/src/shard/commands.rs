@@ -81,9 +81,8 @@ impl<D: Driver> Shard<D> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let subs = keys.iter().map(|&(_, key)| key).collect();
-        self.multi(id).tickets.insert(ticket, Ticket { id: name, joining: keys.len(), subs });
+        self.multi(id).open_ticket(ticket, Ticket { id: name, joining: keys.len(), subs });
         for (slot, key) in keys {
-            self.multi(id).sub_mut(key).ticket = ticket;
             self.attach(slot, Subscriber { conn: id, sub: key });
         }
         Ok(())
@@ -92,13 +91,7 @@ impl<D: Driver> Shard<D> {
     /// A subscription has come into force: answers its command, if it was the last of it.
     pub(super) fn answer_subscribe(&mut self, subscriber: Subscriber) {
         let multi = self.multi(subscriber.conn);
-        let number = multi.sub(subscriber.sub).ticket;
-        let ticket = multi.tickets.get_mut(&number).expect("a subscription comes into force once");
-        ticket.joining -= 1;
-        if ticket.joining > 0 {
-            return;
-        }
-        let ticket = multi.tickets.remove(&number).expect("found above");
+        let Some(ticket) = multi.joined(subscriber.sub) else { return };
         let subs: Vec<_> =
             ticket.subs.iter().map(|&key| (multi.sub(key).filter.clone(), multi.sub(key).position)).collect();
         let topics = subs.iter().map(|(topic, position)| Subscribed { topic, position: *position });
@@ -113,7 +106,7 @@ impl<D: Driver> Shard<D> {
             match multi.find_filter(filter) {
                 None => return Err(error(name, ErrorCode::NotSubscribed, format!("not subscribed to {filter:?}"))),
                 // In force or not: its command's answer names it.
-                Some(key) if multi.tickets.contains_key(&multi.sub(key).ticket) => {
+                Some(key) if multi.is_joining(key) => {
                     let reason = format!("the subscription to {filter:?} is not confirmed yet");
                     return Err(error(name, ErrorCode::Busy, reason));
                 }
@@ -121,7 +114,7 @@ impl<D: Driver> Shard<D> {
             }
         }
         let filters = topics.iter().map(str::to_owned).collect();
-        multi.deferred = Some(Deferred { id: name, filters });
+        multi.deferred = Some(Box::new(Deferred { id: name, filters }));
         if self.multi(id).overlapping {
             // What the ending subscriptions hold for the others goes out first.
             let conn = self.conns.get(id).expect("an open connection");
@@ -148,7 +141,8 @@ impl<D: Driver> Shard<D> {
 
     /// Carries out the unsubscribe that waited, and goes on with the input behind it.
     pub(super) fn finish_unsubscribe(&mut self, id: ConnId) {
-        let Some(Deferred { id: name, filters }) = self.multi(id).deferred.take() else { return };
+        let Some(deferred) = self.multi(id).deferred.take() else { return };
+        let Deferred { id: name, filters } = *deferred;
         for filter in filters {
             // A command may name a topic twice.
             if let Some(key) = self.multi(id).find_filter(&filter) {

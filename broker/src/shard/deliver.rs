@@ -67,7 +67,7 @@ impl<D: Driver> Shard<D> {
         // It may have left, too, since it was moved.
         let Some(conn) = self.conns.get(subscriber.conn) else { return };
         let still = match &conn.multi {
-            Some(multi) => multi.find(slot) == Some(subscriber.sub) && multi.sub(subscriber.sub).order.is_some(),
+            Some(multi) => multi.is_live(subscriber.sub, slot),
             None => conn.raw.is_some_and(|raw| raw.log == slot) && !conn.flags.has(Flags::HELD),
         };
         if still {

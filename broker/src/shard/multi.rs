@@ -5,6 +5,9 @@
 //! those that match. A later one never takes anything over, so nothing is lost or doubled when it comes;
 //! before one is removed, everything that waits is sent first ([`Multi::deferred`]), so that the others
 //! begin where it ended.
+//!
+//! Memory: this record and one [`Sub`] per subscription, without room for more while they are few; what commands
+//! need while they are under way is freed with them.
 
 use rustc_hash::FxHashMap;
 
@@ -13,24 +16,27 @@ use crate::topics::log::Seq;
 use crate::topics::registry::TopicRef;
 use protocol::v1::{Id, Position};
 
+/// So many subscriptions take no more room than they need.
+const FEW: usize = 8;
+
 /// What a `/ws` connection subscribes to.
 #[derive(Default, Debug)]
 pub(crate) struct Multi {
     subs: Vec<Option<Sub>>,
+    /// Places in `subs` that are vacant.
     free: Vec<u32>,
-    by_log: FxHashMap<LogSlot, u32>,
     /// Subscriptions that the sweep has visited and that wait to be sent; each once.
     pub(crate) dirty: Vec<u32>,
     /// Whether two of the subscriptions may match the same topic.
     pub(crate) overlapping: bool,
     /// Subscribe commands whose topics are not all joined yet.
-    pub(crate) tickets: FxHashMap<u64, Ticket>,
+    tickets: FxHashMap<u64, Ticket>,
     /// Publishes that wait for their acknowledgement.
     pub(crate) unacknowledged: FxHashMap<u64, Id>,
     /// The topic of the last publish, so that the next one need not ask the registry.
     pub(crate) last_publish: Option<TopicRef>,
     /// An unsubscribe that waits until what its subscriptions hold is sent.
-    pub(crate) deferred: Option<Deferred>,
+    pub(crate) deferred: Option<Box<Deferred>>,
     next_order: u64,
 }
 
@@ -91,11 +97,13 @@ impl Multi {
                 key
             }
             None => {
+                if self.subs.len() < FEW {
+                    self.subs.reserve_exact(1);
+                }
                 self.subs.push(Some(sub));
                 (self.subs.len() - 1) as u32
             }
         };
-        self.by_log.insert(log, key);
         key
     }
 
@@ -119,20 +127,20 @@ impl Multi {
     /// Removes a subscription. If `dirty`, its key stays in the list until that is next walked.
     pub(crate) fn remove(&mut self, key: u32) -> Option<Sub> {
         let sub = self.subs.get_mut(key as usize)?.take()?;
-        self.by_log.remove(&sub.log);
         if sub.dirty {
             self.dirty.retain(|&other| other != key);
         }
         self.free.push(key);
-        if self.by_log.is_empty() {
+        if self.len() == 0 {
             self.overlapping = false;
         }
         Some(sub)
     }
 
-    /// The subscription to a log, if there is one.
-    pub(crate) fn find(&self, log: LogSlot) -> Option<u32> {
-        self.by_log.get(&log).copied()
+    /// Whether this subscription is there, to this log, and in force.
+    pub(crate) fn is_live(&self, key: u32, log: LogSlot) -> bool {
+        let sub = self.subs.get(key as usize).and_then(Option::as_ref);
+        sub.is_some_and(|sub| sub.log == log && sub.order.is_some())
     }
 
     /// The subscription with this very filter, if there is one.
@@ -151,7 +159,37 @@ impl Multi {
 
     /// Number of subscriptions.
     pub(crate) fn len(&self) -> usize {
-        self.by_log.len()
+        self.subs.len() - self.free.len()
+    }
+
+    // ---- subscribe commands under way
+
+    /// A command waits for the joins of these subscriptions.
+    pub(crate) fn open_ticket(&mut self, number: u64, ticket: Ticket) {
+        for &key in &ticket.subs {
+            self.sub_mut(key).ticket = number;
+        }
+        self.tickets.insert(number, ticket);
+    }
+
+    /// A subscription is joined: its command, if that waits for no other.
+    pub(crate) fn joined(&mut self, key: u32) -> Option<Ticket> {
+        let number = self.sub(key).ticket;
+        let ticket = self.tickets.get_mut(&number).expect("a subscription comes into force once");
+        ticket.joining -= 1;
+        if ticket.joining > 0 {
+            return None;
+        }
+        let ticket = self.tickets.remove(&number);
+        if self.tickets.is_empty() {
+            self.tickets = FxHashMap::default();
+        }
+        ticket
+    }
+
+    /// Whether the command that a subscription came with is not answered yet.
+    pub(crate) fn is_joining(&self, key: u32) -> bool {
+        self.tickets.contains_key(&self.sub(key).ticket)
     }
 
     /// Keys of all subscriptions, by age of their slots.
@@ -195,7 +233,7 @@ mod tests {
             multi.go_live(key, 0, 0, None);
             multi.sub_mut(key).dirty = true;
             multi.dirty.push(key);
-            assert_eq!((key, multi.find(round)), (0, Some(0)));
+            assert!(key == 0 && multi.is_live(0, round) && !multi.is_live(0, round + 1));
             multi.remove(key);
         }
         assert_eq!((multi.len(), multi.subs.len(), multi.dirty.len()), (0, 1, 0));
