@@ -36,6 +36,12 @@ install_packages() {
     command -v nats-server >/dev/null || missing+=(nats-server)
     command -v mosquitto >/dev/null || missing+=(mosquitto)
     [[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || missing+=(nginx libnginx-mod-nchan)
+    # What the container images are built and run with, the compose file read with, and the seccomp profile checked with.
+    local tool
+    for tool in buildah podman runc docker-compose strace curl; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing+=(python3-websockets)
     if ((${#missing[@]})); then
         local sudo=()
         [[ $EUID -eq 0 ]] || sudo=(sudo)
@@ -67,7 +73,17 @@ documentation() {
     RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
 }
 
-export -f install_packages unsafe_only_in_ring documentation
+# Against the schema of the compose specification. The profile's path counts from the file's folder.
+compose_file() {
+    (cd deploy && docker-compose --file compose.yaml --profile stress config --quiet)
+}
+
+seccomp_profile() {
+    local release=${CARGO_TARGET_DIR:-target}/release
+    /usr/bin/python3 deploy/seccomp/profile.py check --broker "$release/ringyard" --loadgen "$release/ringyard-loadgen"
+}
+
+export -f install_packages unsafe_only_in_ring documentation compose_file seccomp_profile
 
 step 900 'What the tests need' bash -euo pipefail -c install_packages
 step 60 'Format' cargo fmt --all --check
@@ -84,6 +100,7 @@ step 300 'Race, smoke run' cargo run --release -p bench --bin bench -- race --qu
 step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
+step 60 'Compose file' bash -euo pipefail -c compose_file
 step 300 'Browser' npm --prefix deploy/browser test
 step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix deploy/browser test
 

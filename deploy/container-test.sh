@@ -1,0 +1,281 @@
+#!/usr/bin/env bash
+# The container images, built and run the way operators do, with Debian's buildah, podman and runc: what is in them, that
+# they start on epoll under the engine's own seccomp profile and on io_uring under seccomp.json, that messages go
+# through, and that SIGTERM drains.
+#
+# Needs root (it asks sudo) and no image registry: the image to build in is an empty one that the machine's own /usr and
+# Rust toolchain are mounted into. Everything lies in one temporary folder, which is gone afterwards; ports are free ones.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[[ $EUID -eq 0 ]] || exec sudo --preserve-env=PATH,CARGO_HOME,HOME,TMPDIR bash "$PWD/deploy/container-test.sh"
+
+# 20 MB, for the broker's image and for the load generator's.
+size_max=20000000
+profile=$PWD/deploy/seccomp.json
+# Debian's own, which has python3-websockets.
+python=/usr/bin/python3
+
+work=$(mktemp -d -t ringyard-container.XXXXXX)
+containers=()
+cleanup() {
+    local status=$? name
+    trap - EXIT INT TERM
+    set +e
+    for name in "${containers[@]}"; do
+        ((status == 0)) || { printf '\n--- log of %s\n' "$name"; podman logs "$name" 2>&1 | tail -50; }
+        podman rm --force --time 0 --ignore "$name" >"$work/removed" 2>&1 || cat "$work/removed"
+    done
+    # What an interrupted engine left mounted.
+    grep -oE " $work/[^ ]+" /proc/self/mounts | sort -r | while read -r name; do umount -l "$name"; done
+    rm -rf "$work"
+    ((status == 0)) || printf 'container-test: FAILED (status %d)\n' "$status"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
+fail() { printf 'container-test: %s\n' "$*" >&2; exit 1; }
+# has TEXT FILE WHAT
+has() { grep -qF -- "$1" "$2" || { cat "$2" >&2; fail "$3: no \"$1\""; }; }
+has_not() { ! grep -qF -- "$1" "$2" || { cat "$2" >&2; fail "$3: \"$1\""; }; }
+
+storage=(--root "$work/storage" --runroot "$work/run" --storage-driver vfs)
+buildah() { timeout 400 buildah "${storage[@]}" "$@"; }
+podman() {
+    timeout 60 podman "${storage[@]}" --tmpdir "$work/tmp" --runtime runc --cgroup-manager cgroupfs --events-backend file "$@"
+}
+
+# ---- The images ----------------------------------------------------------------------------------------------------
+
+# An image with the places that the machine's folders are mounted at, and nothing in them.
+stand_in() {
+    mkdir -p "$work/stand-in/root"/{usr,tmp,cargo/registry,opt/rust,etc/ssl,etc/alternatives}
+    local folder
+    for folder in bin lib lib64; do ln -s "usr/$folder" "$work/stand-in/root/$folder"; done
+    tar -C "$work/stand-in/root" -cf "$work/stand-in/root.tar" .
+    cat >"$work/stand-in/Dockerfile" <<-'END'
+		FROM scratch
+		ADD root.tar /
+		ENV PATH=/opt/rust/bin:/usr/bin:/bin CARGO_HOME=/cargo
+	END
+    buildah bud --quiet --tag localhost/build-stand-in "$work/stand-in" >"$work/stand-in.log" 2>&1 ||
+        { cat "$work/stand-in.log"; fail 'the image to build in cannot be made'; }
+}
+
+# build TARGET TAG LOG: as an operator would, but for the image to build in and a profile of cargo that is quick.
+registry=${CARGO_HOME:-$HOME/.cargo}/registry
+mkdir -p "$registry"
+build() {
+    buildah bud --layers --format docker --isolation chroot --network host --pull-never \
+        --build-arg BUILD_IMAGE=localhost/build-stand-in --build-arg RUNTIME_IMAGE=scratch --build-arg PROFILE=quick \
+        --build-arg REVISION=tested \
+        --volume /usr:/usr:ro --volume /etc/ssl:/etc/ssl:ro --volume /etc/alternatives:/etc/alternatives:ro \
+        --volume "$(rustc --print sysroot)":/opt/rust:ro --volume "$registry":/cargo/registry \
+        --file deploy/Dockerfile --target "$1" --tag "$2" "$work/source" >"$3" 2>&1 ||
+        { tail -60 "$3"; fail "the image $2 cannot be built"; }
+}
+
+# image_is SMALL: size, user, health check, labels, and that the program is all there is.
+image_is_small() {
+    local tag=$1 program=$2 size files
+    size=$(podman image inspect --format '{{.Size}}' "$tag")
+    ((size < size_max)) || fail "$tag has $size bytes, more than $size_max"
+    podman image inspect --format '{{.User}} {{.Config.Labels}} {{.Config.Entrypoint}} {{.Config.StopSignal}}' "$tag" \
+        >"$work/inspect"
+    has '65532:65532 ' "$work/inspect" "$tag: user"
+    has 'org.opencontainers.image.revision:tested' "$work/inspect" "$tag: labels"
+    has "[/$program]" "$work/inspect" "$tag: entry point"
+    containers+=("$program-files")
+    podman create --name "$program-files" "$tag" >"$work/created"
+    files=$(podman export "$program-files" | tar -t | grep -v '/$' | tr '\n' ' ')
+    # What the engine puts there for name resolution is no file of the image's.
+    [[ $files == "$program " ]] || fail "$tag holds more than its program: $files"
+    say "$tag: $size bytes, one file"
+}
+
+say 'copying the sources'
+mkdir "$work/source"
+git -c safe.directory="$PWD" ls-files -z --cached --others --exclude-standard |
+    xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh |
+    tar --null -T - -cf - | tar -C "$work/source" -xf -
+stand_in
+
+# What a build is sent: nothing but sources.
+mkdir -p "$work/source/target/release" "$work/source/broker/node_modules"
+touch "$work/source/target/release/ringyard" "$work/source/broker/node_modules/x"
+printf 'FROM scratch\nCOPY . /\n' >"$work/Everything"
+buildah bud --quiet --format docker --ignorefile "$work/source/.dockerignore" --file "$work/Everything" \
+    --tag localhost/everything "$work/source" >"$work/everything.log" 2>&1 || { cat "$work/everything.log"; fail 'no context'; }
+containers+=(everything)
+podman create --name everything localhost/everything x >"$work/created"
+podman export everything | tar -t | grep -v '/$' | sort >"$work/everything"
+has 'broker/src/main.rs' "$work/everything" 'the context'
+! grep -E '^(target|deploy|bench/(results|src)|README|\.git)|node_modules|/tests/' "$work/everything" ||
+    fail '.dockerignore lets that into the context'
+say "a build is sent $(wc -l <"$work/everything") files"
+
+say 'building the images'
+build ringyard localhost/ringyard "$work/build.log"
+build loadgen localhost/ringyard-loadgen "$work/build-loadgen.log"
+has_not 'Compiling' "$work/build-loadgen.log" 'the second image compiled again what the first had compiled'
+image_is_small localhost/ringyard ringyard
+image_is_small localhost/ringyard-loadgen ringyard-loadgen
+podman image inspect --format '{{.HealthCheck.Test}} {{.Config.ExposedPorts}}' localhost/ringyard >"$work/inspect"
+has '[CMD /ringyard healthcheck]' "$work/inspect" 'health check'
+has '8080/tcp' "$work/inspect" 'exposed port'
+
+# A source changes: what depends on it is compiled again, the dependencies are not.
+echo '// Changed.' >>"$work/source/broker/src/main.rs"
+build ringyard localhost/ringyard-changed "$work/rebuild.log"
+has 'Compiling broker' "$work/rebuild.log" 'the build after a change'
+has_not 'Compiling tokio' "$work/rebuild.log" 'the build after a change'
+say 'a changed source left the dependencies as they were built'
+
+# ---- The broker ----------------------------------------------------------------------------------------------------
+
+# Two ports that are free now, above 20000 and outside the range that the kernel gives out.
+free_ports() {
+    "$python" - <<-'END'
+		import random, socket
+		ports = []
+		while len(ports) < 2:
+		    port = random.randrange(20000, 32000)
+		    with socket.socket() as probe:
+		        try:
+		            probe.bind(("127.0.0.1", port))
+		        except OSError:
+		            continue
+		    if port not in ports:
+		        ports.append(port)
+		print(*ports)
+	END
+}
+
+descriptors=$(ulimit -Hn)
+[[ $descriptors != unlimited ]] && ((descriptors < 19000)) || descriptors=19000
+limits=(--ulimit nofile="$descriptors:$descriptors" --ulimit nproc=9000:9000)
+
+# start NAME OPTIONS...: a broker on free ports (on $listen, if that is set), ready to serve. Sets host and admin.
+start() {
+    local name=$1 port admin_port begun
+    shift
+    read -r port admin_port < <(free_ports)
+    host=127.0.0.1:$port
+    admin=127.0.0.1:$admin_port
+    containers+=("$name")
+    podman run --detach --name "$name" --network host --log-driver k8s-file \
+        "${limits[@]}" --env RINGYARD_LISTEN="${listen:-0.0.0.0}:$port" --env RINGYARD_ADMIN_LISTEN="$admin" \
+        --env RINGYARD_SHARDS=2 --env RINGYARD_DRAIN_WINDOW=2s "$@" >"$work/started" 2>&1 ||
+        { cat "$work/started"; fail "$name cannot be started"; }
+    begun=$SECONDS
+    until curl -sf -m 2 "http://$host/readyz" >"$work/ready"; do
+        [[ $(podman inspect --format '{{.State.Status}}' "$name") == running ]] || fail "$name ended at its start"
+        ((SECONDS - begun < 20)) || fail "$name is not ready after 20 s"
+        sleep 0.2
+    done
+}
+
+# stop NAME: SIGTERM, with clients that must be told to go; exit status 0.
+stop() {
+    local name=$1 clients status begun
+    "$python" deploy/container/clients.py stay "$host" >"$work/stay" 2>&1 &
+    clients=$!
+    begun=$SECONDS
+    until grep -q open "$work/stay"; do
+        kill -0 "$clients" && ((SECONDS - begun < 20)) || { cat "$work/stay"; fail 'clients cannot subscribe'; }
+        sleep 0.1
+    done
+    podman kill --signal TERM "$name" >"$work/killed"
+    # Clients are sent away over two seconds; meanwhile it is not ready any more.
+    curl -s -m 2 -o "$work/draining" -w '%{http_code}' "http://$admin/readyz" >"$work/status" || fail 'it ended before it drained'
+    has 503 "$work/status" 'readiness while draining'
+    wait "$clients" || { cat "$work/stay"; fail 'clients were not told to go'; }
+    status=$(podman wait "$name") || fail "$name does not end after SIGTERM"
+    [[ $status == 0 ]] || fail "$name ended with status $status after SIGTERM"
+    say "SIGTERM: $(tail -1 "$work/stay"), $name ended with 0"
+}
+
+# logged NAME: what it said, into a file.
+logged() { podman logs "$1" >"$work/$1.log" 2>&1; }
+
+start plain localhost/ringyard
+logged plain
+has 'running on epoll' "$work/plain.log" 'under the default seccomp profile'
+has 'seccomp' "$work/plain.log" 'under the default seccomp profile'
+curl -sf "http://$host/healthz" >"$work/health"
+has '"epoll"' "$work/health" '/healthz'
+say "under the default profile: $(grep -o 'warning: running on epoll.*' "$work/plain.log" | cut -c1-150)"
+"$python" deploy/container/clients.py talk "$host"
+stop plain
+
+hardened=(--read-only --read-only-tmpfs=false --user 65532:65532 --cap-drop all --security-opt no-new-privileges
+    --security-opt "seccomp=$profile")
+start hardened "${hardened[@]}" localhost/ringyard
+logged hardened
+has_not 'epoll' "$work/hardened.log" 'under seccomp.json'
+curl -sf "http://$host/healthz" >"$work/health"
+has '"io_uring"' "$work/health" '/healthz'
+pid=$(podman inspect --format '{{.State.Pid}}' hardened)
+cp "/proc/$pid/status" "$work/status"
+for line in $'Uid:\t65532\t65532\t65532\t65532' $'Gid:\t65532\t65532\t65532\t65532' $'CapBnd:\t0000000000000000' \
+    $'NoNewPrivs:\t1' $'Seccomp:\t2'; do
+    has "$line" "$work/status" 'the broker'"'"'s process'
+done
+grep -qE '^NSpid:.*[[:space:]]1$' "$work/status" || fail 'the broker is not PID 1 of its container'
+grep -qE ' / / ro[, ]' "/proc/$pid/mountinfo" || grep -qE ' / ro[, ]' "/proc/$pid/mountinfo" || fail 'the root file system is not read-only'
+say 'under seccomp.json: io_uring, read-only, 65532:65532, no capability, PID 1'
+"$python" deploy/container/clients.py talk "$host"
+podman exec hardened /ringyard healthcheck
+podman healthcheck run hardened 2>&1 | tail -3
+podman exec hardened /ringyard doctor >"$work/doctor" 2>&1 || (($? == 1)) || { cat "$work/doctor"; fail 'doctor'; }
+has 'io_uring' "$work/doctor" 'doctor'
+has 'seccomp' "$work/doctor" 'doctor'
+! podman exec hardened /bin/sh -c true 2>"$work/shell" || fail 'there is a shell in the image'
+say 'health check and doctor answer, a shell does not'
+
+podman run --rm --network host "${limits[@]}" "${hardened[@]}" \
+    localhost/ringyard-loadgen --url "ws://$host" --clients 500 --payload 64..4096 --warmup 0 --duration 3 --quiet \
+    >"$work/loadgen" 2>&1 || { cat "$work/loadgen"; fail 'the load generator found fault'; }
+say 'the load generator, in its image, found no fault'
+stop hardened
+logged hardened
+has_not 'panicked' "$work/hardened.log" 'under seccomp.json'
+
+# Without no-new-privileges the runtime loads the profile earlier, and needs calls of its own. And a name to listen on.
+listen=localhost start named --security-opt "seccomp=$profile" --cap-drop all localhost/ringyard
+logged named
+has 'io_uring' "$work/named.log" 'without no-new-privileges'
+stop named
+say 'without no-new-privileges, listening on a name: the same'
+
+# The sysctls of the compose file, which a container with a network of its own may set. It has loopback only, and is asked
+# from inside: on the ports that the image says.
+mapfile -t sysctls < <("$python" - <<-'END'
+	import yaml
+	services = yaml.safe_load(open("deploy/compose.yaml"))["services"].values()
+	for name, value in {pair for service in services for pair in service["sysctls"].items()}:
+	    print(f"--sysctl={name}={value}")
+END
+)
+((${#sysctls[@]})) || fail 'compose.yaml sets no sysctl'
+containers+=(apart)
+podman run --detach --name apart --network none --log-driver k8s-file "${limits[@]}" "${hardened[@]}" "${sysctls[@]}" \
+    localhost/ringyard >"$work/started" 2>&1 || { cat "$work/started"; fail 'compose.yaml sets what a container may not'; }
+pid=$(podman inspect --format '{{.State.Pid}}' apart)
+for option in "${sysctls[@]}"; do
+    IFS== read -r _ name value <<<"$option"
+    nsenter --target "$pid" --net cat "/proc/sys/${name//.//}" | tr '\t' ' ' >"$work/sysctl"
+    has "$value" "$work/sysctl" "$name"
+done
+nsenter --target "$pid" --net curl -sf --retry 20 --retry-connrefused --retry-delay 1 -m 20 http://127.0.0.1:8080/readyz >"$work/ready" ||
+    fail 'it does not serve on the ports that the image says'
+podman exec apart /ringyard healthcheck
+# With nobody to send away, it need not take its time.
+begun=$SECONDS
+podman kill --signal TERM apart >"$work/killed"
+[[ $(podman wait apart) == 0 ]] || fail 'it does not end with 0 on SIGTERM'
+say "with the sysctls of compose.yaml, on a network of its own: ended with 0 after $((SECONDS - begun)) s"
+
+printf 'container-test: passed in %d s\n' "$SECONDS"
