@@ -91,7 +91,7 @@ impl Multi {
             position: None,
             order: None,
         };
-        let key = match self.free.pop() {
+        match self.free.pop() {
             Some(key) => {
                 self.subs[key as usize] = Some(sub);
                 key
@@ -103,8 +103,7 @@ impl Multi {
                 self.subs.push(Some(sub));
                 (self.subs.len() - 1) as u32
             }
-        };
-        key
+        }
     }
 
     /// A subscription's log is joined: from now on it counts in deciding who sends what.
