@@ -79,6 +79,8 @@ struct Run {
     interrupt: Interrupt,
     live: Live,
     server: Option<Server>,
+    /// What it took before anybody connected, in bytes.
+    server_before: u64,
     /// What the outcome says of the run.
     facts: Facts,
     started: u64,
@@ -173,6 +175,7 @@ impl Run {
         let run = Self {
             threads,
             live: Live::new(&facts, !plan.options.quiet),
+            server_before: server.as_ref().map_or(0, Server::anonymous),
             server,
             facts,
             started,
@@ -571,7 +574,9 @@ impl Run {
         if self.phase == Phase::Connect {
             self.live.connecting(counts.open, counts.failed, row.opened as f64 / span);
         } else {
-            let each = server_memory.filter(|_| counts.open > 0).map(|memory| memory as f64 / counts.open as f64);
+            let each = server_memory
+                .filter(|_| counts.open > 0)
+                .map(|memory| memory.saturating_sub(self.server_before) as f64 / counts.open as f64);
             self.live.second(&row, &errors, each);
         }
         self.series.push(row);
