@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use fastrand::Rng;
 
+use super::mutate::ends;
 use super::peer::Peer;
 
 /// Violations kept as sentences, per kind of abuse; the others are counted.
@@ -79,6 +80,17 @@ impl Abuser<'_> {
 
     pub(super) fn open(&self, path: &str) -> Result<Peer> {
         Peer::open(self.arena.address, path)
+    }
+
+    /// Cut anywhere. A broker that has seen enough may end the connection before all is sent: what it answered tells.
+    pub(super) fn send_in_pieces(&mut self, peer: &mut Peer, bytes: &[u8]) {
+        let mut from = 0;
+        for end in ends(bytes.len(), &mut self.rng) {
+            if peer.send(&bytes[from..end]).is_err() {
+                return;
+            }
+            from = end;
+        }
     }
 
     pub(super) fn count(&mut self, what: &'static str, n: u64) {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::arena::{Abuser, MESSAGE_MAX};
-use super::super::mutate::{ends, garbage, mutate};
+use super::super::mutate::{garbage, mutate};
 use super::super::peer::{Ending, Peer};
 use super::super::wire::{BINARY, CLOSE, MASK, PING, PONG, TEXT, frame, upgrade};
 
@@ -35,7 +35,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 
 fn closed(abuser: &mut Abuser<'_>, (path, bytes, name, code): &Case) -> Result<()> {
     let mut peer = abuser.open(path)?;
-    send_in_pieces(abuser, &mut peer, bytes);
+    abuser.send_in_pieces(&mut peer, bytes);
     match peer.ending() {
         Ending::Close(got) if got == *code => abuser.count("closed as they deserve", 1),
         other => abuser.violation(format!("{name} at {path}: expected {code}, got {other:?}")),
@@ -47,7 +47,7 @@ fn closed(abuser: &mut Abuser<'_>, (path, bytes, name, code): &Case) -> Result<(
 fn mutated(abuser: &mut Abuser<'_>, path: &'static str, bytes: &[u8]) -> Result<()> {
     let mut peer = abuser.connect()?;
     peer.send(&upgrade(path))?;
-    send_in_pieces(abuser, &mut peer, bytes);
+    abuser.send_in_pieces(&mut peer, bytes);
     // Whoever ends its stream before it is answered is gone, and gets no answer.
     match peer.answer() {
         Ok(answer) if answer.status == 101 => {}
@@ -63,17 +63,6 @@ fn mutated(abuser: &mut Abuser<'_>, path: &'static str, bytes: &[u8]) -> Result<
     }
     abuser.count("mutations and garbage", 1);
     Ok(())
-}
-
-fn send_in_pieces(abuser: &mut Abuser<'_>, peer: &mut Peer, bytes: &[u8]) {
-    let mut from = 0;
-    for end in ends(bytes.len(), &mut abuser.rng) {
-        // Whoever is refused early is told why in what it reads.
-        if peer.send(&bytes[from..end]).is_err() {
-            return;
-        }
-        from = end;
-    }
 }
 
 fn valid() -> Vec<(&'static str, Vec<u8>)> {

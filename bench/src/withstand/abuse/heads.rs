@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::arena::{Abuser, MESSAGE_MAX};
-use super::super::mutate::{ends, garbage, mutate};
+use super::super::mutate::{garbage, mutate};
 use super::super::peer::{Ending, Peer};
 use super::super::wire::{post, upgrade, upgrade_with};
 
@@ -34,7 +34,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 
 fn refused(abuser: &mut Abuser<'_>, (bytes, name, status): &Case) -> Result<()> {
     let mut peer = abuser.connect()?;
-    send_in_pieces(abuser, &mut peer, bytes);
+    abuser.send_in_pieces(&mut peer, bytes);
     match peer.answer() {
         Ok(answer) if answer.status == *status => abuser.count("refused as they deserve", 1),
         other => abuser.violation(format!("{name}: expected {status}, got {other:?}")),
@@ -45,7 +45,7 @@ fn refused(abuser: &mut Abuser<'_>, (bytes, name, status): &Case) -> Result<()> 
 /// An answer is an answer of HTTP that blames nobody but the client; and the connection ends.
 fn mutated(abuser: &mut Abuser<'_>, bytes: &[u8]) -> Result<()> {
     let mut peer = abuser.connect()?;
-    send_in_pieces(abuser, &mut peer, bytes);
+    abuser.send_in_pieces(&mut peer, bytes);
     peer.finish_sending();
     let (said, ending) = peer.read_to_end();
     let blamed = said.starts_with(b"HTTP/1.1 1")
@@ -59,17 +59,6 @@ fn mutated(abuser: &mut Abuser<'_>, bytes: &[u8]) -> Result<()> {
     }
     abuser.count("mutations and garbage", 1);
     Ok(())
-}
-
-/// A broker that has seen enough may end the connection before all is sent; what it answered tells.
-fn send_in_pieces(abuser: &mut Abuser<'_>, peer: &mut Peer, bytes: &[u8]) {
-    let mut from = 0;
-    for end in ends(bytes.len(), &mut abuser.rng) {
-        if peer.send(&bytes[from..end]).is_err() {
-            return;
-        }
-        from = end;
-    }
 }
 
 /// Heads that are answered with 2xx or 101 as they are.
