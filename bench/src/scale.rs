@@ -86,8 +86,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 fn measure(options: &Options, broker: &Path, machine: &Machine, clients: u64, soak_minutes: u64) -> Result<Row> {
     let shards = clients.div_ceil(CLIENTS_PER_SHARD);
-    let arguments = ["--listen", "127.0.0.1:0", "--shards", &shards.to_string(), "--ping-interval", "3600s"];
-    let server = Server::start(broker, None, &arguments)?;
+    let arguments = format!("--listen 127.0.0.1:0 --admin-listen public --shards {shards} --ping-interval 3600s");
+    let server = Server::start(broker, None, &arguments.split(' ').collect::<Vec<_>>())?;
     // What is there once, whoever connects, is no cost of a connection.
     let warm = "--clients 200 --scenario idle --warmup 0 --duration 0.2";
     run_client(&server, None, &warm.split(' ').collect::<Vec<_>>())?;

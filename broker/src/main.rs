@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker::config::{Config, IoChoice, Stop};
+use broker::control::admin::Door;
 use broker::control::room::Room;
 use broker::control::shards::Shards;
 use broker::control::{self, crash};
 use broker::shard::link::Links;
-use ring::Io;
+use ring::{Cause, Io};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,53 +35,71 @@ fn main() -> ExitCode {
 
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config) -> Result<(), String> {
-    let io = choose(config.io)?;
+    let (io, fallback) = choose(config.io)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let room = Room::new(io, config.connections_max, config.shards, descriptors)?;
     let listeners = ring::listen::group(config.listen, usize::from(config.shards))
         .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
     let address = ring::listen::local_addr(&listeners[0])
         .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
+    let door = Door::open(config.admin)?;
+    let operators = door.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let links = Arc::new(Links::new(config.shards, start_ns, start_ns));
     let limits = Arc::new(config.limits);
+    let exposed = door.exposed(address);
     let shards = Shards::start(listeners, &room, &links, &limits)?;
-    control::run(links, limits, room, shards, || announce(io, config.shards, address))
+    control::run(links, limits, room, shards, door, fallback, || {
+        announce(io, config.shards, address, operators);
+        warn_of_strangers(address, exposed);
+    })
 }
 
-/// The driver that all shards and the control plane run on. Says why, where it is not the one that was hoped for.
-fn choose(choice: IoChoice) -> Result<Io, String> {
+/// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
+fn choose(choice: IoChoice) -> Result<(Io, Option<Cause>), String> {
     if choice == IoChoice::Epoll {
-        return Ok(Io::Epoll);
+        return Ok((Io::Epoll, None));
     }
     match (ring::probe(), choice) {
-        (Ok(()), _) => Ok(Io::Uring),
+        (Ok(()), _) => Ok((Io::Uring, None)),
         (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
         (Err(cause), _) => {
             eprintln!("ringyard: warning: running on epoll, which costs more processor time: {cause}");
-            Ok(Io::Epoll)
+            Ok((Io::Epoll, Some(cause)))
         }
     }
 }
 
-fn announce(io: Io, shards: u16, address: SocketAddr) {
+/// Where to find it, on standard output: the public address comes first, the operators' next.
+fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
     let plural = if shards == 1 { "" } else { "s" };
-    let page = page_address(address);
+    let page = reachable(address);
+    let operators = operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", reachable(at)));
     say(&format!(
-        "ringyard {}: {shards} shard{plural} on {io}, http://{page}/\n\
+        "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
         env!("CARGO_PKG_VERSION")
     ));
+}
+
+/// Which addresses other machines may reach, and what they find there.
+fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
     if !address.ip().to_canonical().is_loopback() {
         eprintln!(
             "ringyard: warning: {address} can be reached from other machines, and there is no authentication yet: \
              whoever reaches it may publish and subscribe"
         );
     }
+    if let Some(exposed) = exposed {
+        eprintln!(
+            "ringyard: warning: {exposed} can be reached from other machines, and what is for operators is there, as \
+             --admin-listen says: whoever reaches it may read counters, addresses and versions"
+        );
+    }
 }
 
-/// Where a browser on this machine finds the page: an unspecified address is no destination.
-fn page_address(address: SocketAddr) -> SocketAddr {
+/// Where a browser on this machine finds it: an unspecified address is no destination.
+fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -18,9 +18,10 @@ const binary = process.env.RINGYARD_BIN ?? path.join(target, 'release/ringyard')
 const pictures = process.env.RINGYARD_SCREENSHOTS
 const patience = 10_000
 
-/** Starts a broker; resolves once it named its address. */
-async function startBroker(listen = '127.0.0.1:0') {
-  const child = spawn(binary, ['--listen', listen, '--shards', '2'], { stdio: ['ignore', 'pipe', 'inherit'] })
+/** Starts a broker whose counters are on the public port, or where `admin` says; resolves once it named its address. */
+async function startBroker(listen = '127.0.0.1:0', admin = 'public') {
+  const options = ['--listen', listen, '--admin-listen', admin, '--shards', '2', '--drain-window', '0s']
+  const child = spawn(binary, options, { stdio: ['ignore', 'pipe', 'inherit'] })
   const lines = createInterface({ input: child.stdout })
   for await (const line of lines) {
     const host = /127\.0\.0\.1:\d+/.exec(line)?.[0]
@@ -73,6 +74,7 @@ async function openTab(url) {
   page.setDefaultTimeout(patience)
   page.errors = []
   page.on('pageerror', (error) => page.errors.push(error))
+  page.on('console', (message) => { if (message.type() === 'error') page.errors.push(message.text()) })
   await page.goto(url)
   return page
 }
@@ -182,6 +184,30 @@ test('sub, pub and bus with text and binary', async () => {
   assert.deepEqual(heard.sub, ['text', [0, 255, 128], new Array(70000).fill(7), 'end'])
   assert.deepEqual(heard.bus, heard.sub)
   assert.deepEqual(heard.closed, { code: 1000, wasClean: true })
+})
+
+test('the page shows the counters where the public port has them', async () => {
+  const page = await openTab(broker.url)
+  await page.waitForFunction(() => /\d/.test(document.querySelector('#stat-connections').textContent))
+  assert.ok(await page.isVisible('#stats') && await page.isVisible('#all-counters'))
+  assert.match(await page.textContent('#stat-about'), /^Ringyard \d.*2 shards on (io_uring|epoll)\.$/)
+  await picture(page, 'counters')
+  assert.deepEqual(page.errors, [])
+})
+
+test('the page hides the counters where they are for operators only', async () => {
+  const shy = await startBroker('127.0.0.1:0', '127.0.0.1:0')
+  try {
+    const page = await openTab(shy.url)
+    await isOpen(page)
+    await page.waitForFunction(() => /2 shards on/.test(document.querySelector('#stat-about').textContent))
+    assert.ok(!await page.isVisible('#stats') && !await page.isVisible('#all-counters'))
+    await picture(page, 'no-counters')
+    assert.equal((await fetch(`${shy.url}/api/stats`)).status, 404)
+    assert.deepEqual(page.errors, [])
+  } finally {
+    await stop(shy)
+  }
 })
 
 test('a page of another origin is refused', async () => {

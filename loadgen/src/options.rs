@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use crate::adapter::Protocol;
 use crate::stamp::{STAMP_LEN, STREAMS_MAX, Sizes};
 use crate::threshold::Threshold;
+use crate::usage::StatsUrl;
 
 /// What one run does. Every option can stand in the file of `--config` too, without its dashes.
 #[derive(Args, Clone, Debug, Default)]
@@ -130,6 +131,10 @@ pub struct Options {
     /// The server's processes, to report their processor time and memory
     #[arg(long, help_heading = "Results")]
     pub server_pid: Vec<u32>,
+    /// Where a Ringyard broker has its counters, to report its sends: http://HOST:PORT of its --admin-listen
+    /// [default: the host and port of --url, which answers with --admin-listen public]
+    #[arg(long, value_name = "URL", requires = "server_pid", help_heading = "Results")]
+    pub server_stats: Option<StatsUrl>,
     /// Write the outcome here as JSON
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
@@ -493,6 +498,8 @@ mod tests {
             ("--rate 0", "--rate"),
             ("--verify 1.5", "--verify"),
             ("--publishers 0", "--publishers"),
+            ("--server-pid 1 --server-stats localhost:8081", "http://"),
+            ("--server-stats http://localhost:8081", "--server-pid"),
         ] {
             let error = format!("{:#}", parse(line).expect_err(line));
             assert!(error.contains(name), "{line}: {error}");

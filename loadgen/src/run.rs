@@ -119,7 +119,8 @@ struct State {
 
 impl Run {
     fn start(plan: Arc<Plan>, interrupt: &Interrupt) -> Result<Self> {
-        let server = Server::new(plan.options.server_pid.clone(), plan.adapter.address())?;
+        let server =
+            Server::new(plan.options.server_pid.clone(), plan.options.server_stats.clone(), plan.adapter.address())?;
         let (report, reports) = unbounded();
         let (introduce, introductions) = unbounded();
         let mut threads = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -70,23 +71,55 @@ pub(crate) fn anonymous(pid: u32) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
+/// Where a broker has its counters: `http://host:port`, with `/api/stats` if no path is given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StatsUrl {
+    address: SocketAddr,
+    /// As the user wrote it: the value of `Host`.
+    host: String,
+    path: String,
+}
+
+impl FromStr for StatsUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text}: it must be http://HOST:PORT, with or without a path");
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let path = if path.len() > 1 { path } else { PATH };
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(wrong());
+        }
+        let address = host.to_socket_addrs().ok().and_then(|mut found| found.next()).ok_or_else(wrong)?;
+        Ok(Self { address, host: host.to_owned(), path: path.to_owned() })
+    }
+}
+
+/// Where a broker's counters are.
+const PATH: &str = "/api/stats";
+
 /// The server's processes.
 #[derive(Debug)]
 pub(crate) struct Server {
     pids: Vec<u32>,
-    address: SocketAddr,
+    stats: StatsUrl,
 }
 
 impl Server {
-    /// Nothing when no process was named.
+    /// Nothing when no process was named. `address` is asked for counters if nobody says where they are.
     ///
     /// # Errors
-    /// When one is not there, or not to be looked at.
-    pub(crate) fn new(pids: Vec<u32>, address: SocketAddr) -> Result<Option<Self>> {
+    /// When one is not there, or not to be looked at; when there are no counters where they are said to be.
+    pub(crate) fn new(pids: Vec<u32>, stats: Option<StatsUrl>, address: SocketAddr) -> Result<Option<Self>> {
         for pid in &pids {
             cpu_ns(*pid).and_then(|_| memory(*pid)).with_context(|| format!("--server-pid {pid}"))?;
         }
-        Ok((!pids.is_empty()).then_some(Self { pids, address }))
+        if let Some(stats) = &stats {
+            get_json(stats).with_context(|| format!("--server-stats: no counters at {}{}", stats.host, stats.path))?;
+        }
+        let stats = stats.unwrap_or_else(|| StatsUrl { address, host: address.to_string(), path: PATH.to_owned() });
+        Ok((!pids.is_empty()).then_some(Self { pids, stats }))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -113,18 +146,18 @@ impl Server {
 
     /// Sends and messages that a Ringyard broker counted; nothing when it is none.
     pub(crate) fn counters(&self) -> Option<(u64, u64)> {
-        let stats = get_json(self.address, "/api/stats").ok()?;
+        let stats = get_json(&self.stats).ok()?;
         let sums = stats.get("totals").unwrap_or(&stats);
         let number = |name: &str| sums.get(name)?.as_u64();
         Some((number("sends")?, number("messages_out")?))
     }
 }
 
-fn get_json(server: SocketAddr, path: &str) -> Result<Value> {
+fn get_json(StatsUrl { address, host, path }: &StatsUrl) -> Result<Value> {
     let patience = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    let mut stream = TcpStream::connect_timeout(address, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer without end of head")?;
@@ -145,10 +178,46 @@ mod tests {
         assert!(anonymous(pid).unwrap() > 0);
         assert!(cpu_ns(u32::MAX).is_err());
         let address = "127.0.0.1:1".parse().unwrap();
-        let server = Server::new(vec![pid, pid], address).unwrap().unwrap();
+        let server = Server::new(vec![pid, pid], None, address).unwrap().unwrap();
         assert!(server.memory().anonymous >= memory.anonymous);
-        assert!(Server::new(Vec::new(), address).unwrap().is_none());
-        assert!(format!("{:#}", Server::new(vec![u32::MAX], address).unwrap_err()).contains("--server-pid 4294967295"));
+        assert!(Server::new(Vec::new(), None, address).unwrap().is_none());
+        let error = Server::new(vec![u32::MAX], None, address).unwrap_err();
+        assert!(format!("{error:#}").contains("--server-pid 4294967295"));
         assert!(server.counters().is_none());
+        let nobody = "http://127.0.0.1:1".parse().unwrap();
+        let error = Server::new(vec![pid], Some(nobody), address).unwrap_err();
+        assert!(format!("{error:#}").contains("--server-stats: no counters at 127.0.0.1:1/api/stats"), "{error:#}");
+    }
+
+    #[test]
+    fn counters_are_asked_for_where_they_are() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let answering = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut peer, _) = listener.accept().unwrap();
+                let mut head = [0; 1024];
+                let len = peer.read(&mut head).unwrap();
+                assert!(head[..len].starts_with(b"GET /api/stats HTTP/1.1\r\n"));
+                peer.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"totals\":{\"sends\":3,\"messages_out\":7}}").unwrap();
+            }
+        });
+        let stats = format!("http://{host}/").parse().unwrap();
+        let elsewhere = "127.0.0.1:1".parse().unwrap();
+        let server = Server::new(vec![std::process::id()], Some(stats), elsewhere).unwrap().unwrap();
+        assert_eq!(server.counters(), Some((3, 7)));
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn where_counters_are() {
+        let url = |text: &str| text.parse::<StatsUrl>().map(|url| (url.address.to_string(), url.path));
+        let expected = |path: &str| Ok(("127.0.0.1:8081".to_owned(), path.to_owned()));
+        assert_eq!(url("http://127.0.0.1:8081"), expected("/api/stats"));
+        assert_eq!(url("http://127.0.0.1:8081/"), expected("/api/stats"));
+        assert_eq!(url("http://127.0.0.1:8081/behind/a/proxy"), expected("/behind/a/proxy"));
+        for wrong in ["127.0.0.1:8081", "https://127.0.0.1:8081", "http://127.0.0.1", "http://", "http://a b:1"] {
+            assert!(url(wrong).unwrap_err().contains("http://HOST:PORT"), "{wrong}");
+        }
     }
 }

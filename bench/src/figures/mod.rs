@@ -65,7 +65,8 @@ impl Bench {
     pub(crate) fn start(&self, shards: u32, arguments: &[&str]) -> Result<Server> {
         let core = if shards == 1 { self.cores.server } else { None };
         let shards = shards.to_string();
-        let arguments = [&["--listen", "127.0.0.1:0", "--shards", &shards], arguments].concat();
+        let always = ["--listen", "127.0.0.1:0", "--admin-listen", "public", "--shards", &shards];
+        let arguments = [&always, arguments].concat();
         Server::start(&self.broker, core, &arguments)
     }
 

@@ -159,6 +159,9 @@ fn arguments(scale: &Scale) -> Vec<String> {
     let time = |time: Duration| format!("{}ms", time.as_millis());
     let options = [
         ("listen", "127.0.0.1:0".to_owned()),
+        ("admin-listen", "public".to_owned()),
+        // Refusals and closes are what this is about; what is said beyond is a fault.
+        ("log-level", "error".to_owned()),
         ("shards", "2".to_owned()),
         ("max-message", MESSAGE_MAX.to_string()),
         ("max-lag", LAG_MAX.to_owned()),

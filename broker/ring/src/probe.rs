@@ -81,6 +81,24 @@ pub enum Cause {
     Other(String),
 }
 
+impl Cause {
+    /// One word for programs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Seccomp { .. } => "seccomp",
+            Self::Sysctl { .. } => "sysctl",
+            Self::SecurityModule => "security_module",
+            Self::GVisor => "gvisor",
+            Self::NotBuilt { .. } => "not_built",
+            Self::KernelTooOld { .. } => "kernel_too_old",
+            Self::MissingOperation { .. } => "missing_operation",
+            Self::Memory { .. } => "memory",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ALLOW: &str = "start it with a profile that allows io_uring_setup, io_uring_enter and io_uring_register";

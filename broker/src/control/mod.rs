@@ -10,6 +10,7 @@
 //! | `POST /pub/{topic}` is sequenced by the topic's home | `publish` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
 //! | the counters, the page, refusals as one JSON sentence | `stats`, `page`, `refusal` |
+//! | operators ask on a listener of their own | [`admin`] |
 //!
 //! [`room`] says how many connections there may be; [`shards`] starts the data plane and tells when a shard has
 //! ended; [`crash`] ends the process when a
@@ -18,6 +19,7 @@
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads,
 //! bodies, waits. After the first signal nothing new is published; what was accepted is delivered.
 
+pub mod admin;
 pub mod crash;
 mod origins;
 mod page;
@@ -39,12 +41,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::Io;
+use ring::{Cause, Io};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use self::admin::Door;
 use self::room::Room;
 use self::routes::App;
 use self::serve::Server;
@@ -58,8 +61,17 @@ const GRACE_MARGIN: Duration = Duration::from_secs(2);
 /// Between two looks at a shard's full queue of orders.
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
+/// What operators are told, besides counters, and where.
+#[derive(Clone, Debug, Default)]
+struct Operators {
+    /// Whether counters are on the public port.
+    on_public_port: bool,
+    /// Why it is epoll although io_uring would have been taken.
+    fallback: Option<Cause>,
+}
+
 /// Runs the control plane on this thread until a signal has ended the broker. `ready` is called once, when
-/// requests are answered and signals are heard.
+/// requests are answered and signals are heard. `fallback` says why it is epoll, if io_uring was hoped for.
 ///
 /// # Errors
 /// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
@@ -68,9 +80,12 @@ pub fn run(
     limits: Arc<Limits>,
     room: Room,
     shards: Shards,
+    door: Door,
+    fallback: Option<Cause>,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
-    let life = live(App::new(links, limits, room), shards, ready);
+    let operators = Operators { on_public_port: door.is_public(), fallback };
+    let life = live(App::new(links, limits, room, operators), shards, door, ready);
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
@@ -84,9 +99,10 @@ pub fn run(
 }
 
 /// The life of the broker, on a runtime with local tasks.
-async fn live(app: App, mut shards: Shards, ready: impl FnOnce()) -> Result<(), String> {
+async fn live(app: App, mut shards: Shards, door: Door, ready: impl FnOnce()) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
     let server = Server::start(&app);
+    door.serve(&app)?;
     ready();
     tokio::select! {
         () = signals.next() => shut_down(&app, server, shards, signals).await,

@@ -12,6 +12,7 @@ use axum::{Json, Router, middleware};
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 
+use super::Operators;
 use super::refusal::Refusal;
 use super::room::Room;
 use super::{origins, page, publish, stats, upgrade};
@@ -33,6 +34,7 @@ struct Shared {
     started: Instant,
     stopping: watch::Sender<bool>,
     room: Room,
+    operators: Operators,
     /// A permit per HTTP connection.
     permits: Arc<Semaphore>,
     /// The shard that gets the next adopted WebSocket.
@@ -40,13 +42,14 @@ struct Shared {
 }
 
 impl App {
-    pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room) -> Self {
+    pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room, operators: Operators) -> Self {
         Self(Arc::new(Shared {
             links,
             limits,
             started: Instant::now(),
             stopping: watch::Sender::new(false),
             room,
+            operators,
             permits: Arc::new(Semaphore::new(room.http_connections_max as usize)),
             next_shard: AtomicU16::new(0),
         }))
@@ -79,6 +82,10 @@ impl App {
         &self.0.room
     }
 
+    pub(super) fn operators(&self) -> &Operators {
+        &self.0.operators
+    }
+
     pub(super) fn permits(&self) -> &Arc<Semaphore> {
         &self.0.permits
     }
@@ -97,36 +104,70 @@ impl App {
     }
 }
 
-/// All that answers HTTP.
+/// What the public port answers.
 pub(super) fn router(app: App) -> Router {
     let socket = || any(websocket_only);
     let topic = || post(publish::publish).get(websocket_only);
-    Router::new()
+    let counters = if app.operators().on_public_port { counters() } else { Router::new() };
+    let router = Router::new()
         .route("/pub", topic())
         .route("/pub/", topic())
         .route("/pub/{*topic}", topic())
         .route("/sub/{*filter}", socket())
         .route("/bus/{*topic}", socket())
         .route("/ws", socket())
-        .route("/healthz", get(health))
-        .route("/api/stats", get(stats::show))
+        .merge(probes())
+        .merge(counters)
         .merge(page::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer))
-        .layer(middleware::from_fn_with_state(app.clone(), origins::check))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer));
+    behind_doors(router, app)
 }
 
-/// Whether the broker takes connections, for load balancers.
+/// What the operators' own listener answers.
+pub(super) fn admin_router(app: App) -> Router {
+    let router = probes().merge(counters()).fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
+    behind_doors(router, app)
+}
+
+/// For whoever starts, restarts and directs traffic to brokers.
+fn probes() -> Router<App> {
+    Router::new().route("/healthz", get(health)).route("/readyz", get(readiness))
+}
+
+/// For whoever watches them.
+fn counters() -> Router<App> {
+    Router::new().route("/api/stats", get(stats::show))
+}
+
+/// The checks that every request passes, whichever listener it came by.
+fn behind_doors(router: Router<App>, app: App) -> Router {
+    router.layer(middleware::from_fn_with_state(app.clone(), origins::check)).with_state(app)
+}
+
+/// Whether the process is alive: as long as it answers, it is.
 async fn health(State(app): State<App>) -> Response {
-    let (code, status) = match app.is_stopping() {
-        false => (StatusCode::OK, "ok"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-    };
-    let driver = app.room().io.name();
-    let body = json!({ "status": status, "version": VERSION, "driver": driver, "shards": app.shards() });
-    (code, Json(body)).into_response()
+    let mut body = json!({
+        "status": if app.is_stopping() { "stopping" } else { "ok" },
+        "version": VERSION,
+        "driver": app.room().io.name(),
+        "shards": app.shards(),
+        // The page asks for them only where they are.
+        "counters": app.operators().on_public_port,
+    });
+    if let Some(cause) = &app.operators().fallback {
+        body["fallback"] = cause.to_string().into();
+    }
+    Json(body).into_response()
+}
+
+/// Whether the broker wants new connections, for load balancers.
+async fn readiness(State(app): State<App>) -> Response {
+    if app.is_stopping() {
+        return Refusal::unavailable("The broker is shutting down: connect elsewhere.").into_response();
+    }
+    Json(json!({ "status": "ready" })).into_response()
 }
 
 /// RFC 9110 §15.5.22: says which protocol would be right.
@@ -140,6 +181,12 @@ async fn websocket_only() -> Response {
 
 async fn nothing_here(request: Request) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("There is nothing at {}.", request.uri().path()))
+}
+
+async fn nothing_for_operators(request: Request) -> Refusal {
+    let path = request.uri().path();
+    let sentence = format!("There is nothing at {path}; there is /metrics, /api/stats, /healthz and /readyz.");
+    Refusal::new(StatusCode::NOT_FOUND, sentence)
 }
 
 async fn wrong_method(request: Request) -> Refusal {

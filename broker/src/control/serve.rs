@@ -68,12 +68,9 @@ async fn serve(app: App, router: Router, handover: Handover, _permit: OwnedSemap
     let Ok(socket) = stream(handover.socket) else {
         return; // Only a socket that is already broken cannot be registered.
     };
-    let patient = Patience::new(socket, app.limits().ping_timeout);
-    let io: Stream = TokioIo::new(Rewind::new(patient, Bytes::from(handover.read)));
-    let mut http = http(app.limits());
     // While the broker stops, a connection gets its one answer.
-    http.keep_alive(!app.is_stopping());
-    let mut connection = pin!(http.serve_connection(io, TowerToHyperService::new(router)).with_upgrades());
+    let keep_alive = !app.is_stopping();
+    let mut connection = pin!(connection(&app, router, socket, Bytes::from(handover.read), keep_alive).with_upgrades());
     tokio::select! {
         biased;
         // Errors are the peer's: a reset, a malformed or late head; hyper has answered what it could.
@@ -81,6 +78,19 @@ async fn serve(app: App, router: Router, handover: Handover, _permit: OwnedSemap
         () = app.stopping() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// Serves one socket, of which `read` was read before.
+pub(super) fn connection(
+    app: &App,
+    router: Router,
+    socket: TcpStream,
+    read: Bytes,
+    keep_alive: bool,
+) -> http1::Connection<Stream, TowerToHyperService<Router>> {
+    let patient = Patience::new(socket, app.limits().ping_timeout);
+    let io = TokioIo::new(Rewind::new(patient, read));
+    http(app.limits()).keep_alive(keep_alive).serve_connection(io, TowerToHyperService::new(router))
 }
 
 fn http(limits: &Limits) -> http1::Builder {

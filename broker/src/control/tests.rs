@@ -16,8 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
+use super::Operators;
 use super::room::Room;
-use super::routes::{App, router};
+use super::routes::{App, admin_router, router};
 use super::serve::Server;
 use crate::limits::Limits;
 use crate::shard::link::{Adopt, Handover, Links, Order, Published, Purpose};
@@ -75,9 +76,13 @@ impl FakeShards {
 }
 
 fn app(limits: Limits) -> (App, Arc<Links>) {
+    app_for(limits, Operators { on_public_port: true, fallback: None })
+}
+
+fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
     let links = Arc::new(Links::new(2, 1, EPOCH));
     let room = Room::new(Io::Uring, None, 2, 20_000).expect("there is room");
-    (App::new(Arc::clone(&links), Arc::new(limits), room), links)
+    (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
 }
 
 struct Answer {
@@ -228,7 +233,49 @@ async fn a_stopping_broker_says_so() {
     app.stop();
     assert_eq!(ask(&router, "POST", "/pub/a", &[], "x").await.status, StatusCode::SERVICE_UNAVAILABLE);
     let health = get(&router, "/healthz").await;
-    assert_eq!((health.status, health.json()["status"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("stopping")));
+    assert_eq!((health.status, health.json()["status"].as_str()), (StatusCode::OK, Some("stopping")), "it is alive");
+}
+
+#[tokio::test]
+async fn readiness_ends_before_the_broker_does() {
+    let (app, _) = app(Limits::default());
+    for router in [router(app.clone()), admin_router(app.clone())] {
+        assert_eq!(get(&router, "/readyz").await.status, StatusCode::OK);
+    }
+    app.stop();
+    for router in [router(app.clone()), admin_router(app)] {
+        let answer = get(&router, "/readyz").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+        answer.sentence();
+    }
+}
+
+#[tokio::test]
+async fn counters_are_where_operators_are_to_find_them() {
+    let cause = ring::Cause::GVisor;
+    for on_public_port in [true, false] {
+        let operators = Operators { on_public_port, fallback: Some(cause.clone()) };
+        let (app, _) = app_for(Limits::default(), operators);
+        let (public, admin) = (router(app.clone()), admin_router(app));
+        for target in ["/api/stats"] {
+            let expected = if on_public_port { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            assert_eq!(get(&public, target).await.status, expected, "{target}");
+            assert_eq!(get(&admin, target).await.status, StatusCode::OK, "{target}");
+        }
+        for router in [&public, &admin] {
+            let health = get(router, "/healthz").await.json();
+            assert_eq!(health["counters"], on_public_port);
+            assert_eq!(health["fallback"], cause.to_string());
+        }
+        for target in ["/", "/pub/a", "/sub/a", "/ws", "/page.js"] {
+            let answer = get(&admin, target).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{target} is the public's");
+            assert!(answer.sentence().contains("/healthz"));
+        }
+        assert_eq!(ask(&admin, "POST", "/healthz", &[], "").await.status, StatusCode::METHOD_NOT_ALLOWED);
+        let foreign = ask(&admin, "POST", "/api/stats", &[("origin", "https://evil.example")], "").await;
+        assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+    }
 }
 
 #[tokio::test]

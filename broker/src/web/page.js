@@ -268,17 +268,22 @@ for (const button of document.querySelectorAll('.copy')) {
 
 // ---- the broker's counters
 
+/** Counters are for operators: only where they are on this port as well are they asked for and shown. */
 async function showStats() {
   if (document.hidden) return;
+  const ask = async (path) => (await fetch(path)).json();
   try {
-    const answer = await fetch('/api/stats');
-    const { version, driver, shards, totals } = await answer.json();
-    const figures = {
-      connections: totals.connections, subscriptions: totals.subscriptions, in: totals.messages_in, out: totals.messages_out,
-    };
-    for (const [name, value] of Object.entries(figures)) by(`stat-${name}`).textContent = value.toLocaleString('en');
-    const plural = shards.length === 1 ? '' : 's';
-    by('stat-about').textContent = `Ringyard ${version}, ${shards.length} shard${plural} on ${driver}.`;
+    const { version, driver, shards, counters } = await ask('/healthz');
+    if (counters) {
+      const { totals } = await ask('/api/stats');
+      const figures = {
+        connections: totals.connections, subscriptions: totals.subscriptions, in: totals.messages_in, out: totals.messages_out,
+      };
+      for (const [name, value] of Object.entries(figures)) by(`stat-${name}`).textContent = value.toLocaleString('en');
+    }
+    for (const id of ['stats', 'all-counters']) by(id).hidden = !counters;
+    const plural = shards === 1 ? '' : 's';
+    by('stat-about').textContent = `Ringyard ${version}, ${shards} shard${plural} on ${driver}.`;
   } catch {
     by('stat-about').textContent = 'The broker does not answer.';
   }

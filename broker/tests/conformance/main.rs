@@ -11,5 +11,6 @@ mod limits;
 mod refusals;
 mod text;
 
+#[allow(dead_code, reason = "the integration tests ask for counters too")]
 #[path = "../support/broker.rs"]
 mod broker;

@@ -35,7 +35,7 @@ fn all_of(stream: &mut Option<impl Read>) -> String {
 /// The driver as `/healthz` and `/api/stats` name it.
 async fn driver(broker: &Broker) -> String {
     let health = request(broker.address, "GET /healthz HTTP/1.1", b"").await.json();
-    let stats = request(broker.address, "GET /api/stats HTTP/1.1", b"").await.json();
+    let stats = request(broker.admin, "GET /api/stats HTTP/1.1", b"").await.json();
     assert_eq!(stats["driver"], health["driver"]);
     health["driver"].as_str().expect("a name").to_owned()
 }

@@ -125,5 +125,5 @@ async fn a_hundred_thousand_topics() {
         }
     };
     tokio::join!(publishing, receiving);
-    await_stat(broker.address, "messages_out", |out| out >= u64::from(count)).await;
+    await_stat(&broker, "messages_out", |out| out >= u64::from(count)).await;
 }

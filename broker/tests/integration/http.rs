@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::broker::Broker;
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One answer.
@@ -93,22 +95,22 @@ pub(crate) async fn post(server: SocketAddr, topic: &str, body: &[u8]) -> u64 {
 }
 
 /// The counters of `/api/stats`, summed over all shards.
-pub(crate) async fn stats(server: SocketAddr) -> Value {
-    request(server, "GET /api/stats HTTP/1.1", b"").await.json()["totals"].clone()
+pub(crate) async fn stats(broker: &Broker) -> Value {
+    request(broker.admin, "GET /api/stats HTTP/1.1", b"").await.json()["totals"].clone()
 }
 
 /// One of them.
-pub(crate) async fn stat(server: SocketAddr, name: &str) -> u64 {
-    let stats = stats(server).await;
+pub(crate) async fn stat(broker: &Broker, name: &str) -> u64 {
+    let stats = stats(broker).await;
     stats[name].as_u64().unwrap_or_else(|| panic!("no {name} in {stats}"))
 }
 
 /// Waits until a counter has this value.
-pub(crate) async fn await_stat(server: SocketAddr, name: &str, wanted: impl Fn(u64) -> bool) {
+pub(crate) async fn await_stat(broker: &Broker, name: &str, wanted: impl Fn(u64) -> bool) {
     let mut last = 0;
     let reached = async {
         loop {
-            last = stat(server, name).await;
+            last = stat(broker, name).await;
             if wanted(last) {
                 return;
             }

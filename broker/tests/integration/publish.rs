@@ -93,7 +93,7 @@ async fn what_cannot_be_published() {
         assert_eq!(answer.status, status, "{target}: {answer:?}");
     }
     assert_eq!(post(broker.address, "fits", &[b'x'; 1000]).await, 1);
-    assert_eq!(stat(broker.address, "messages_in").await, 1);
+    assert_eq!(stat(&broker, "messages_in").await, 1);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn pages_for_operators_and_people() {
     assert!(page.status == 200 && page.head.contains("content-type: text/html"), "{}", page.head);
     let subscriber = open(broker.address, "/sub/counted").await;
     post(broker.address, "counted", b"12345").await;
-    let stats = request(broker.address, "GET /api/stats HTTP/1.1", b"").await.json();
+    let stats = request(broker.admin, "GET /api/stats HTTP/1.1", b"").await.json();
     assert_eq!(stats["totals"]["subscriptions"], 1, "{stats}");
     assert_eq!(stats["totals"]["messages_in"], 1, "{stats}");
     assert_eq!(stats["totals"]["bytes_in"], 5, "{stats}");

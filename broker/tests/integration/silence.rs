@@ -37,7 +37,7 @@ async fn a_handshake_takes_too_long() {
     let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("closed in time");
     let mut nothing = Vec::new();
     let _ = timeout(PATIENCE, silent.stream.read_to_end(&mut nothing)).await.expect("closed in time");
-    await_stat(broker.address, "dropped_handshake_timeout", |dropped| dropped == 3).await;
+    await_stat(&broker, "dropped_handshake_timeout", |dropped| dropped == 3).await;
 }
 
 /// The time a client has for its head begins with its connection, however long nothing happened before.
@@ -70,7 +70,7 @@ async fn silent_peers_are_closed_and_others_stay() {
             }
         }
     });
-    await_stat(server, "dropped_ping_timeout", |dropped| dropped == 1).await;
+    await_stat(&broker, "dropped_ping_timeout", |dropped| dropped == 1).await;
     post(server, "a", b"still there").await;
     assert_eq!(timeout(PATIENCE, reading).await.expect("in time").unwrap(), "still there");
     drop(silent);
@@ -91,7 +91,7 @@ async fn resets_leave_nothing_behind() {
             drop(stream);
         }
     }
-    await_stat(server, "connections", |open| open == 0).await;
+    await_stat(&broker, "connections", |open| open == 0).await;
     assert_eq!(post(server, "a", b"alive").await, 1);
 }
 

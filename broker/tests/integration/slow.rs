@@ -19,7 +19,7 @@ async fn a_subscriber_that_never_reads_is_closed_and_harms_nobody() {
     let mut published = 0u32;
     let begun = Instant::now();
     // Until the kernel's buffers towards the slow one are full, and the limit is passed.
-    while stat(broker.address, "dropped_slow").await == 0 {
+    while stat(&broker, "dropped_slow").await == 0 {
         for _ in 0..20 {
             let mut message = payload.clone();
             message[..4].copy_from_slice(&published.to_be_bytes());
@@ -34,6 +34,6 @@ async fn a_subscriber_that_never_reads_is_closed_and_harms_nobody() {
     assert_eq!(slow.close_code().await, 1013);
     publisher.send("after").await;
     assert_eq!(good.text().await, "after");
-    await_stat(broker.address, "log_bytes", |bytes| bytes == 0).await;
-    assert_eq!(stat(broker.address, "dropped_slow").await, 1);
+    await_stat(&broker, "log_bytes", |bytes| bytes == 0).await;
+    assert_eq!(stat(&broker, "dropped_slow").await, 1);
 }

@@ -29,6 +29,18 @@ fn a_port_in_use() {
 }
 
 #[test]
+fn the_operators_port_in_use() {
+    let broker = Broker::start(&[]);
+    assert_ne!(broker.admin, broker.address);
+    let output = run(&["--admin-listen", &broker.admin.to_string()]);
+    let error = text(&output.stderr);
+    assert_eq!((output.status.code(), error.trim().lines().count()), (Some(1), 1), "{error}");
+    for part in [&broker.admin.to_string(), "in use", "--admin-listen"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn bad_options() {
     for arguments in [
         &["--listen", "nonsense"][..],
@@ -48,7 +60,8 @@ fn bad_options() {
 
 #[test]
 fn too_few_descriptors() {
-    let command = format!("ulimit -n 16; exec {} --listen 127.0.0.1:0 --shards 2", env!("CARGO_BIN_EXE_ringyard"));
+    const ARGUMENTS: &str = "--listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --shards 2";
+    let command = format!("ulimit -n 16; exec {} {ARGUMENTS}", env!("CARGO_BIN_EXE_ringyard"));
     let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
     let error = text(&output.stderr);
     assert!(!output.status.success() && output.status.code().is_some(), "{error}");

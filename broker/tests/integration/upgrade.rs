@@ -74,7 +74,7 @@ async fn on_a_connection_that_was_used_for_requests() {
         assert_eq!(client.text().await, "from outside");
         client.close().await;
     }
-    await_stat(server, "subscriptions", |subscriptions| subscriptions == 0).await;
+    await_stat(&broker, "subscriptions", |subscriptions| subscriptions == 0).await;
 }
 
 /// The same with a request, the upgrade and the first frame in one segment.

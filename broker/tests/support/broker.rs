@@ -9,6 +9,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 pub(crate) struct Broker {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// Where its counters are: a listener of its own, or the public one.
+    pub(crate) admin: SocketAddr,
 }
 
 impl Broker {
@@ -20,13 +22,15 @@ impl Broker {
     /// One that was started with its standard output piped; waits for its address.
     pub(crate) fn of(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().expect("piped"));
-        let address = read_address(&mut lines).unwrap_or_else(|| {
+        let addresses = read_addresses(&mut lines);
+        let [address, ..] = addresses[..] else {
             let status = child.wait();
             panic!("the broker ended before it named its address: {status:?}")
-        });
+        };
+        let admin = *addresses.get(1).unwrap_or(&address);
         // Nobody reads further lines; the pipe must not fill up.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Self { child, address }
+        Self { child, address, admin }
     }
 }
 
@@ -37,10 +41,10 @@ impl Drop for Broker {
     }
 }
 
-/// The command that starts a broker, with two shards on a free port unless the arguments say otherwise.
+/// The command that starts a broker, with two shards and on free ports unless the arguments say otherwise.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringyard"));
-    for (option, value) in [("--listen", "127.0.0.1:0"), ("--shards", "2")] {
+    for (option, value) in [("--listen", "127.0.0.1:0"), ("--admin-listen", "127.0.0.1:0"), ("--shards", "2")] {
         if !arguments.contains(&option) {
             command.args([option, value]);
         }
@@ -49,14 +53,14 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// The first `127.0.0.1:PORT` that the broker prints.
-fn read_address(lines: &mut BufReader<ChildStdout>) -> Option<SocketAddr> {
-    for line in lines.lines() {
-        let line = line.ok()?;
-        if let Some(at) = line.find("127.0.0.1:") {
-            let end = line[at..].find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
-            return line[at..end.map_or(line.len(), |end| at + end)].parse().ok();
+/// The addresses in the first line that names one: the public one, then the operators', if they have their own.
+fn read_addresses(lines: &mut BufReader<ChildStdout>) -> Vec<SocketAddr> {
+    for line in lines.lines().map_while(Result::ok) {
+        let words = line.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
+        let addresses: Vec<SocketAddr> = words.filter_map(|word| word.trim_matches(':').parse().ok()).collect();
+        if !addresses.is_empty() {
+            return addresses;
         }
     }
-    None
+    Vec::new()
 }
