@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::super::arena::{Abuser, MESSAGE_MAX};
 use super::super::mutate::{garbage, mutate};
-use super::super::peer::{Ending, Peer};
+use super::super::peer::Ending;
 use super::super::wire::{BINARY, CLOSE, MASK, PING, PONG, TEXT, frame, upgrade};
 
 /// Where, what is sent there, what it is called, and the close code it deserves.

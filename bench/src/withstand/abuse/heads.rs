@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::super::arena::{Abuser, MESSAGE_MAX};
 use super::super::mutate::{garbage, mutate};
-use super::super::peer::{Ending, Peer};
+use super::super::peer::Ending;
 use super::super::wire::{post, upgrade, upgrade_with};
 
 /// What is sent, what it is called, and the status it deserves.
