@@ -2,19 +2,16 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use broker::config::{self, Config, IoChoice, Stop, Task};
+use broker::config::{Config, IoChoice, Stop};
 use broker::control::admin::Door;
 use broker::control::room::Room;
 use broker::control::shards::Shards;
 use broker::control::{self, crash};
-use broker::doctor::{self, Facts, Plan};
-use broker::healthcheck;
-use broker::machine::Machine;
 use broker::shard::link::Links;
 use ring::{Cause, Io};
 
@@ -25,16 +22,12 @@ fn main() -> ExitCode {
     crash::abort_on_panic();
     // Refused, it costs memory and nothing else.
     ring::limits::forgo_huge_pages();
-    let done = match config::read(env::args_os()) {
-        Ok(Task::Serve(config)) => run(*config),
-        Ok(Task::Doctor { json, config }) => return examine(json, &config),
-        Ok(Task::Healthcheck(urls)) => healthcheck::check(&urls).map(|line| {
-            say(&format!("{line}\n"));
-        }),
+    let config = match Config::from_args(env::args_os()) {
+        Ok(config) => config,
         Err(Stop::Shown(text)) => return say(&text),
-        Err(Stop::Refused(sentences)) => return complain(&sentences, 2),
+        Err(Stop::Refused(sentence)) => return complain(&sentence, 2),
     };
-    match done {
+    match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => complain(&sentence, 1),
     }
@@ -44,11 +37,7 @@ fn main() -> ExitCode {
 fn run(config: Config) -> Result<(), String> {
     let (io, fallback) = choose(config.io)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
-    let memory = Machine::here().memory().map(|memory| memory.available());
-    let room = Room::new(io, config.connections_max, config.shards, descriptors, memory)?;
-    if let Some(warning) = room.warning() {
-        eprintln!("ringyard: warning: {warning}");
-    }
+    let room = Room::new(io, config.connections_max, config.shards, descriptors)?;
     let listeners = ring::listen::group(config.listen, usize::from(config.shards))
         .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
     let address = ring::listen::local_addr(&listeners[0])
@@ -64,14 +53,6 @@ fn run(config: Config) -> Result<(), String> {
         announce(io, config.shards, address, operators);
         warn_of_strangers(address, exposed);
     })
-}
-
-/// Says how the machine is; the exit status tells whether there is a problem.
-fn examine(json: bool, config: &Result<Box<Config>, Vec<String>>) -> ExitCode {
-    let facts = Facts::here();
-    let report = doctor::examine(&Machine::here(), &Plan::new(config, &facts), &facts);
-    say(&if json { report.json() } else { report.to_string() });
-    if report.has_problem() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
@@ -92,9 +73,8 @@ fn choose(choice: IoChoice) -> Result<(Io, Option<Cause>), String> {
 /// Where to find it, on standard output: the public address comes first, the operators' next.
 fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
     let plural = if shards == 1 { "" } else { "s" };
-    let page = healthcheck::from_here(address);
-    let operators =
-        operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", healthcheck::from_here(at)));
+    let page = reachable(address);
+    let operators = operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", reachable(at)));
     say(&format!(
         "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
@@ -118,6 +98,16 @@ fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
     }
 }
 
+/// Where a browser on this machine finds it: an unspecified address is no destination.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 /// To standard output, where nobody need listen.
 fn say(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
@@ -125,10 +115,7 @@ fn say(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// To standard error, a line for each sentence.
-fn complain(sentences: &str, code: u8) -> ExitCode {
-    for sentence in sentences.lines() {
-        eprintln!("ringyard: {sentence}");
-    }
+fn complain(sentence: &str, code: u8) -> ExitCode {
+    eprintln!("ringyard: {sentence}");
     ExitCode::from(code)
 }

