@@ -14,7 +14,10 @@
 
 pub mod config;
 pub mod control;
+pub mod doctor;
+pub mod healthcheck;
 pub mod limits;
+pub mod machine;
 pub mod origin;
 pub mod shard;
 pub mod topics;

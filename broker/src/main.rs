@@ -2,16 +2,19 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use broker::config::{Config, IoChoice, Stop};
+use broker::config::{self, Config, IoChoice, Stop, Task};
 use broker::control::admin::Door;
 use broker::control::room::Room;
 use broker::control::shards::Shards;
 use broker::control::{self, crash};
+use broker::doctor::{self, Facts, Plan};
+use broker::healthcheck;
+use broker::machine::Machine;
 use broker::shard::link::Links;
 use ring::{Cause, Io};
 
@@ -22,12 +25,16 @@ fn main() -> ExitCode {
     crash::abort_on_panic();
     // Refused, it costs memory and nothing else.
     ring::limits::forgo_huge_pages();
-    let config = match Config::from_args(env::args_os()) {
-        Ok(config) => config,
+    let done = match config::read(env::args_os()) {
+        Ok(Task::Serve(config)) => run(*config),
+        Ok(Task::Doctor { json, config }) => return examine(json, &config),
+        Ok(Task::Healthcheck(urls)) => healthcheck::check(&urls).map(|line| {
+            say(&format!("{line}\n"));
+        }),
         Err(Stop::Shown(text)) => return say(&text),
-        Err(Stop::Refused(sentence)) => return complain(&sentence, 2),
+        Err(Stop::Refused(sentences)) => return complain(&sentences, 2),
     };
-    match run(config) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => complain(&sentence, 1),
     }
@@ -37,7 +44,11 @@ fn main() -> ExitCode {
 fn run(config: Config) -> Result<(), String> {
     let (io, fallback) = choose(config.io)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
-    let room = Room::new(io, config.connections_max, config.shards, descriptors)?;
+    let memory = Machine::here().memory().map(|memory| memory.available());
+    let room = Room::new(io, config.connections_max, config.shards, descriptors, memory)?;
+    if let Some(warning) = room.warning() {
+        eprintln!("ringyard: warning: {warning}");
+    }
     let listeners = ring::listen::group(config.listen, usize::from(config.shards))
         .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
     let address = ring::listen::local_addr(&listeners[0])
@@ -53,6 +64,14 @@ fn run(config: Config) -> Result<(), String> {
         announce(io, config.shards, address, operators);
         warn_of_strangers(address, exposed);
     })
+}
+
+/// Says how the machine is; the exit status tells whether there is a problem.
+fn examine(json: bool, config: &Result<Box<Config>, Vec<String>>) -> ExitCode {
+    let facts = Facts::here();
+    let report = doctor::examine(&Machine::here(), &Plan::new(config, &facts), &facts);
+    say(&if json { report.json() } else { report.to_string() });
+    if report.has_problem() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
@@ -73,8 +92,9 @@ fn choose(choice: IoChoice) -> Result<(Io, Option<Cause>), String> {
 /// Where to find it, on standard output: the public address comes first, the operators' next.
 fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
     let plural = if shards == 1 { "" } else { "s" };
-    let page = reachable(address);
-    let operators = operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", reachable(at)));
+    let page = healthcheck::from_here(address);
+    let operators =
+        operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", healthcheck::from_here(at)));
     say(&format!(
         "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
@@ -98,16 +118,6 @@ fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
     }
 }
 
-/// Where a browser on this machine finds it: an unspecified address is no destination.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 /// To standard output, where nobody need listen.
 fn say(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
@@ -115,7 +125,10 @@ fn say(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn complain(sentence: &str, code: u8) -> ExitCode {
-    eprintln!("ringyard: {sentence}");
+/// To standard error, a line for each sentence.
+fn complain(sentences: &str, code: u8) -> ExitCode {
+    for sentence in sentences.lines() {
+        eprintln!("ringyard: {sentence}");
+    }
     ExitCode::from(code)
 }

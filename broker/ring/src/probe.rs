@@ -166,10 +166,15 @@ pub fn probe() -> Result<(), Cause> {
         Ok(features) if features.install => Ok(()),
         Ok(_) => {
             let missing = SetupError::KernelTooOld { release: release(), missing: "IORING_OP_FIXED_FD_INSTALL" };
-            Err(cause(missing, &Surroundings::here()))
+            Err(cause_here(missing))
         }
-        Err(error) => Err(cause(error, &Surroundings::here())),
+        Err(error) => Err(cause_here(error)),
     }
+}
+
+/// The likeliest cause of what the driver met on this host.
+pub(crate) fn cause_here(error: SetupError) -> Cause {
+    cause(error, &Surroundings::here())
 }
 
 /// What tells causes apart.

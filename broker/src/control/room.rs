@@ -1,9 +1,15 @@
-//! How many connections the process has room for, which its limit of open descriptors decides: differently on
-//! each driver.
+//! How many connections the process has room for: what its limit of open descriptors allows, differently on each
+//! driver, and what memory allows.
 //!
 //! On io_uring a shard's connections lie in its ring's own table. Each table may be as long as the limit, and none
 //! of it counts against the process. On epoll every connection is a descriptor of the process: all shards share
 //! the limit out, with the control plane.
+//!
+//! The kernel spreads connections over shards by hash, unevenly, so a shard's table is longer than its share, where
+//! descriptors allow; and it has places left for clients that are told that there are enough.
+//!
+//! Memory is reckoned, not measured: [`CONNECTION_BYTES`] each, of [`MEMORY_PERCENT`] of what is available at start.
+//! Messages that wait for slow subscribers are not in it: `--max-log` bounds those.
 
 use std::num::NonZeroU32;
 
@@ -11,14 +17,22 @@ use ring::Io;
 
 use crate::topics::registry::ShardId;
 
+/// Memory that one idle connection with a subscription takes, with a margin: 4.8 KB in the kernel for the server's
+/// end (half of what bench/results/SCALE.md shows for both), 0.1 KB in the broker, and a fifth for what is under way.
+pub const CONNECTION_BYTES: u64 = 6 << 10;
+/// The part of the available memory that connections may take.
+pub const MEMORY_PERCENT: u64 = 80;
+
 /// Descriptors that stay free for the process itself.
 const DESCRIPTORS_RESERVED: u64 = 92;
 /// And for each shard: listener, ring or epoll, eventfd, and one to hand a connection over.
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 /// The longest table of direct descriptors that a ring takes.
-const TABLE_TOP: u32 = 1 << 20;
+const TABLE_TOP: u64 = 1 << 20;
 /// Places that all shards share out when nobody says how many: the kernel sets memory aside for each.
-const TABLES_DEFAULT: u32 = 1 << 21;
+const TABLES_DEFAULT: u64 = 1 << 21;
+/// Places in a table beyond the connections that there may be: for those that are being told so, and for HTTP.
+const TABLE_SPARE: u64 = 1 << 10;
 /// HTTP connections at the same time, where descriptors are no concern.
 const HTTP_TOP: u32 = 4096;
 /// Where they are: the part of them that is HTTP's, one in so many.
@@ -29,63 +43,121 @@ const HTTP_PART: u64 = 8;
 pub struct Room {
     /// The driver it was reckoned for.
     pub io: Io,
-    /// Connections of each shard.
+    /// Connections of all shards together.
+    pub connections_max: u32,
+    /// Places for connections in each shard's table.
     pub shard_connections_max: u32,
     /// HTTP connections of the control plane.
     pub http_connections_max: u32,
+    /// Connections that descriptors allow.
+    pub by_descriptors: u64,
+    /// Connections that memory allows; `None` where it is not known.
+    pub by_memory: Option<u64>,
 }
 
 impl Room {
-    /// Reckons: `asked` connections per shard, or as many as `descriptors`, the limit of open files, allows.
+    /// Reckons: `asked` connections of all shards together, or as many as `descriptors`, the limit of open files, and
+    /// `memory`, the bytes available, allow.
     ///
     /// # Errors
-    /// A sentence that says what to change, when that many cannot be had.
-    pub fn new(io: Io, asked: Option<NonZeroU32>, shards: ShardId, descriptors: u64) -> Result<Self, String> {
-        let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards);
-        let free = descriptors.saturating_sub(reserved);
-        let (room, http) = match io {
+    /// A sentence that says what to change, when descriptors do not allow that many.
+    pub fn new(
+        io: Io,
+        asked: Option<NonZeroU32>,
+        shards: ShardId,
+        descriptors: u64,
+        memory: Option<u64>,
+    ) -> Result<Self, String> {
+        let free = descriptors.saturating_sub(reserved(shards));
+        let shards = u64::from(shards);
+        let (table, http) = match io {
             Io::Uring => (free, HTTP_TOP),
             Io::Epoll => {
                 let http = u64::from(HTTP_TOP).min(free / HTTP_PART);
-                ((free - http) / u64::from(shards), http as u32)
+                ((free - http) / shards, http as u32)
             }
         };
-        let room = u32::try_from(room).unwrap_or(TABLE_TOP).min(TABLE_TOP);
-        if room == 0 || http == 0 {
+        let table = table.min(TABLE_TOP);
+        if table == 0 || http == 0 {
             return Err(format!(
                 "the limit of {descriptors} open descriptors leaves no room for connections of {shards} shards: \
                  raise it (ulimit -n 20000)"
             ));
         }
-        let shard_connections_max = match asked {
-            None => room.min((TABLES_DEFAULT / u32::from(shards)).max(1 << 16)),
-            Some(asked) if asked.get() <= room => asked.get(),
-            Some(asked) => return Err(too_many(io, asked, room, shards, descriptors)),
+        let by_descriptors = table * shards;
+        let by_memory = memory.map(|bytes| (bytes / 100 * MEMORY_PERCENT / CONNECTION_BYTES).max(1));
+        let connections = match asked.map(|asked| u64::from(asked.get())) {
+            None => {
+                let tables = (TABLES_DEFAULT / shards).max(1 << 16).min(table) * shards;
+                tables.min(by_memory.unwrap_or(u64::MAX))
+            }
+            Some(asked) if asked <= by_descriptors => asked,
+            Some(asked) => return Err(too_many(io, asked, table, shards as ShardId, descriptors)),
         };
-        Ok(Self { io, shard_connections_max, http_connections_max: http })
+        // Every shard may get all of them; of very many it is given twice its share.
+        let places = connections.min((2 * connections.div_ceil(shards)).max(1 << 16)) + TABLE_SPARE;
+        Ok(Self {
+            io,
+            connections_max: u32::try_from(connections).unwrap_or(u32::MAX),
+            shard_connections_max: places.min(table) as u32,
+            http_connections_max: http,
+            by_descriptors,
+            by_memory,
+        })
+    }
+
+    /// What to say if more was asked for than memory has room for.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let room = self.by_memory.filter(|room| u64::from(self.connections_max) > *room)?;
+        Some(format!(
+            "--max-connections is {}, but the memory that is available now has room for about {room} ({} KiB each, of \
+             {MEMORY_PERCENT} % of it): lower it, or give the machine or the container more memory",
+            self.connections_max,
+            CONNECTION_BYTES >> 10
+        ))
     }
 }
 
-/// `asked` is more than there is room for.
-fn too_many(io: Io, asked: NonZeroU32, room: u32, shards: ShardId, descriptors: u64) -> String {
-    if room == TABLE_TOP {
+/// The limit of open descriptors that `connections` of all shards together need.
+#[must_use]
+pub fn descriptors_for(io: Io, connections: u64, shards: ShardId) -> u64 {
+    let table = connections.div_ceil(u64::from(shards));
+    let needed = match io {
+        Io::Uring => table,
+        Io::Epoll => {
+            let all = table * u64::from(shards);
+            all + all.div_ceil(HTTP_PART - 1).clamp(1, u64::from(HTTP_TOP))
+        }
+    };
+    needed + reserved(shards)
+}
+
+fn reserved(shards: ShardId) -> u64 {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards)
+}
+
+/// `asked` is more than the shards have room for, each with `table` places.
+fn too_many(io: Io, asked: u64, table: u64, shards: ShardId, descriptors: u64) -> String {
+    let enough = asked.div_ceil(TABLE_TOP);
+    if enough > u64::from(shards) {
         return format!(
-            "--max-connections is {asked}, but one shard holds {TABLE_TOP} at most: lower it and raise --shards"
+            "--max-connections is {asked}, but one shard holds {TABLE_TOP} at most: raise --shards to {enough}, \
+             or lower it"
         );
     }
-    let shards = u64::from(shards);
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * shards;
-    let asked_of = |shards: u64| u64::from(asked.get()) * shards;
+    let all = table * u64::from(shards);
+    let needed = descriptors_for(io, asked, shards);
     match io {
         Io::Uring => format!(
-            "--max-connections is {asked}, but the limit of {descriptors} open descriptors allows {room} per shard: \
-             raise that limit (ulimit -n {}), or lower --max-connections and raise --shards",
-            asked_of(1) + reserved
+            "--max-connections is {asked}, but the limit of {descriptors} open descriptors allows {table} per shard, \
+             {all} in all: raise that limit (ulimit -n {needed}), or raise --shards to {}",
+            asked.div_ceil(table)
         ),
         Io::Epoll => format!(
             "--max-connections is {asked}, but the limit of {descriptors} open descriptors, which all shards share \
-             on epoll, allows {room} per shard: raise that limit (ulimit -n {}), or lower --max-connections",
-            asked_of(shards) + (asked_of(shards).div_ceil(HTTP_PART - 1)).min(u64::from(HTTP_TOP)) + reserved
+             on epoll, allows {table} per shard, {all} in all: raise that limit (ulimit -n {needed}), or lower \
+             --max-connections"
         ),
     }
 }
@@ -94,39 +166,55 @@ fn too_many(io: Io, asked: NonZeroU32, room: u32, shards: ShardId, descriptors: 
 mod tests {
     use super::*;
 
-    fn on_uring(asked: u32, shards: ShardId, descriptors: u64) -> Result<u32, String> {
-        Room::new(Io::Uring, NonZeroU32::new(asked), shards, descriptors).map(|room| room.shard_connections_max)
+    fn room(io: Io, asked: u32, shards: ShardId, descriptors: u64) -> Result<Room, String> {
+        Room::new(io, NonZeroU32::new(asked), shards, descriptors, None)
     }
 
+    /// Of all shards, and places of each.
+    fn on_uring(asked: u32, shards: ShardId, descriptors: u64) -> Result<(u32, u32), String> {
+        room(Io::Uring, asked, shards, descriptors).map(|room| (room.connections_max, room.shard_connections_max))
+    }
+
+    /// Of all shards, and of HTTP.
     fn on_epoll(asked: u32, shards: ShardId, descriptors: u64) -> Result<(u32, u32), String> {
-        Room::new(Io::Epoll, NonZeroU32::new(asked), shards, descriptors)
-            .map(|room| (room.shard_connections_max, room.http_connections_max))
+        room(Io::Epoll, asked, shards, descriptors).map(|room| (room.connections_max, room.http_connections_max))
     }
 
     #[test]
     fn a_ring_has_a_table_of_its_own() {
-        assert_eq!(on_uring(0, 2, 20_000), Ok(19_900));
-        assert_eq!(on_uring(7, 2, 20_000), Ok(7));
-        assert_eq!(on_uring(19_900, 2, 20_000), Ok(19_900));
-        assert_eq!(on_uring(0, 1, u64::MAX), Ok(1 << 20));
-        assert_eq!(on_uring(0, 4, u64::MAX), Ok(1 << 19));
-        assert_eq!(on_uring(0, 1024, u64::MAX), Ok(1 << 16));
+        assert_eq!(on_uring(0, 2, 20_000), Ok((39_800, 19_900)));
+        assert_eq!(on_uring(39_800, 2, 20_000), Ok((39_800, 19_900)));
+        assert_eq!(on_uring(0, 1, u64::MAX), Ok((1 << 20, 1 << 20)));
+        assert_eq!(on_uring(0, 4, u64::MAX), Ok((1 << 21, 1 << 20)));
+        assert_eq!(on_uring(0, 1024, u64::MAX), Ok((1 << 26, (1 << 17) + (1 << 10))));
         let sentence = on_uring(50_000, 2, 20_000).unwrap_err();
-        assert!(sentence.contains("19900 per shard") && sentence.contains("ulimit -n 50100"), "{sentence}");
-        assert!(on_uring(2 << 20, 2, u64::MAX).unwrap_err().contains("raise --shards"));
+        for part in ["19900 per shard, 39800 in all", "ulimit -n 25100", "--shards to 3"] {
+            assert!(sentence.contains(part), "{sentence}");
+        }
+        assert!(on_uring(3 << 20, 2, u64::MAX).unwrap_err().contains("raise --shards to 3"));
         assert!(on_uring(0, 1, 64).unwrap_err().contains("ulimit -n"));
     }
 
     #[test]
+    fn one_shard_may_get_all_connections_and_those_that_are_refused() {
+        assert_eq!(on_uring(7, 2, 20_000), Ok((7, 1031)));
+        assert_eq!(on_uring(10_000, 4, 20_000), Ok((10_000, 11_024)));
+        assert_eq!(on_uring(1_000_000, 4, u64::MAX), Ok((1_000_000, 501_024)));
+    }
+
+    #[test]
     fn on_epoll_everybody_shares_the_limit() {
-        assert_eq!(on_epoll(0, 2, 20_000), Ok((8_706, 2_487)));
+        assert_eq!(on_epoll(0, 2, 20_000), Ok((17_412, 2_487)));
         assert_eq!(on_epoll(0, 1, 1_024), Ok((812, 116)));
         assert_eq!(on_epoll(7, 2, 20_000), Ok((7, 2_487)));
-        assert_eq!(on_epoll(0, 4, 1 << 20), Ok(((1_048_576 - 108 - 4_096) / 4, 4_096)));
+        assert_eq!(on_epoll(0, 4, 1 << 20), Ok(((1_048_576 - 108 - 4_096) / 4 * 4, 4_096)));
         assert_eq!(on_epoll(0, 1, u64::MAX), Ok((1 << 20, 4_096)));
         for (descriptors, shards) in [(20_000, 2), (1_024, 8), (1 << 20, 3), (108, 2)] {
-            let (shard, http) = on_epoll(0, shards, descriptors).unwrap();
-            let all = u64::from(shard) * u64::from(shards) + u64::from(http) + 92 + 4 * u64::from(shards);
+            let room = room(Io::Epoll, 0, shards, descriptors).unwrap();
+            let all = u64::from(room.shard_connections_max) * u64::from(shards)
+                + u64::from(room.http_connections_max)
+                + 92
+                + 4 * u64::from(shards);
             assert!(all <= descriptors && all + u64::from(shards) > descriptors, "{all} of {descriptors}");
         }
         assert!(on_epoll(0, 2, 100).unwrap_err().contains("ulimit -n"));
@@ -134,10 +222,29 @@ mod tests {
 
     #[test]
     fn the_limit_that_is_advised_is_enough() {
-        for (asked, shards) in [(50_000, 2), (1_000, 4), (17, 1)] {
-            let sentence = on_epoll(asked, shards, 110).unwrap_err();
-            let advised = sentence.split("ulimit -n ").nth(1).unwrap().split(')').next().unwrap();
-            assert_eq!(on_epoll(asked, shards, advised.parse().unwrap()).unwrap().0, asked, "{sentence}");
+        for io in [Io::Uring, Io::Epoll] {
+            for (asked, shards) in [(50_000, 2), (1_000, 4), (17, 1)] {
+                let sentence = room(io, asked, shards, 110).unwrap_err();
+                let advised = sentence.split("ulimit -n ").nth(1).unwrap().split(')').next().unwrap();
+                let room = room(io, asked, shards, advised.parse().unwrap()).unwrap();
+                assert_eq!(room.connections_max, asked, "{sentence}");
+            }
         }
+    }
+
+    #[test]
+    fn memory_bounds_what_nobody_asked_for() {
+        let reckon = |asked, memory| Room::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, memory).unwrap();
+        assert_eq!(reckon(0, Some(256 << 20)).connections_max, 34_952);
+        assert_eq!(reckon(0, Some(64 << 20)).connections_max, 8_738);
+        assert_eq!(reckon(0, Some(64 << 20)).shard_connections_max, 8_738 + 1_024);
+        assert_eq!(reckon(0, Some(1 << 40)).connections_max, 39_800);
+        assert_eq!(reckon(0, Some(0)).connections_max, 1);
+        assert_eq!((reckon(0, Some(256 << 20)).warning(), reckon(10_000, Some(256 << 20)).warning()), (None, None));
+        let asked = reckon(39_000, Some(256 << 20));
+        assert_eq!(asked.connections_max, 39_000);
+        let warning = asked.warning().unwrap();
+        assert!(warning.contains("39000") && warning.contains("34952") && warning.contains("memory"), "{warning}");
+        assert_eq!(reckon(39_000, None).warning(), None);
     }
 }

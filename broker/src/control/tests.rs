@@ -81,7 +81,7 @@ fn app(limits: Limits) -> (App, Arc<Links>) {
 
 fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
     let links = Arc::new(Links::new(2, 1, EPOCH));
-    let room = Room::new(Io::Uring, None, 2, 20_000).expect("there is room");
+    let room = Room::new(Io::Uring, None, 2, 20_000, None).expect("there is room");
     (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
 }
 

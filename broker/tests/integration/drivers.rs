@@ -106,9 +106,9 @@ fn where_io_uring_is_forbidden_and_nothing_else_will_do_there_is_no_start() {
 /// On epoll every connection is a descriptor of the process, so that is what the figures are about.
 #[test]
 fn more_connections_than_descriptors_are_refused_with_the_figure() {
-    let arguments = ["--io", "epoll", "--max-connections", "4000000"];
+    let arguments = ["--io", "epoll", "--max-connections", "2000000"];
     let output = command(&arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{complaint}");
-    assert!(complaint.contains("per shard") && complaint.contains("ulimit -n 80"), "{complaint}");
+    assert!(complaint.contains("per shard") && complaint.contains("ulimit -n 20"), "{complaint}");
 }

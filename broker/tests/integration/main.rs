@@ -6,6 +6,7 @@ mod drivers;
 mod endpoints;
 mod http;
 mod large;
+mod operator;
 mod order;
 mod publish;
 mod refusals;

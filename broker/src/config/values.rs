@@ -1,0 +1,268 @@
+//! What a single value may look like: how its text becomes a number of bytes, a time, an address.
+//!
+//! Not responsible for which range makes sense nor for what goes with what ([`rules`](super::rules)). A refusal is
+//! the rest of a sentence that began with the value and the name of its setting.
+//!
+//! Units: sizes in bytes with an optional `k`, `m` or `g` (powers of 1024); durations with `ms`, `s`, `m` or `h`.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::Admin;
+
+/// Longest duration that may be configured.
+const DURATION_TOP: Duration = Duration::from_secs(1000 * 3600);
+
+/// Bytes as the command line writes them.
+pub(super) struct Size(pub(super) u64);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [(30, "g"), (20, "m"), (10, "k")];
+        match units.iter().find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift)) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// `64`, `1024`.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| "it must be a whole number, such as 4".into())
+}
+
+/// `64k`, `16m`, `1g`, `1000`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split_unit(text);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        _ => {
+            return Err("a size is a number of bytes with an optional k, m or g, such as 64k or 16m".into());
+        }
+    };
+    let number: u64 = number.parse().map_err(|_| "a size is a whole number, such as 4096, 64k or 16m")?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than any machine can hold".into())
+}
+
+/// `500ms`, `10s`, `2m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 3600 * 1000,
+        _ => return Err("a time needs its unit, ms, s, m or h, such as 500ms or 10s".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a time is a whole number with its unit, such as 500ms or 10s")?;
+    let time = number.checked_mul(unit_ms).map(Duration::from_millis).filter(|time| *time <= DURATION_TOP);
+    time.ok_or_else(|| format!("the longest time is {}h", DURATION_TOP.as_secs() / 3600))
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+/// `https://example.org`, `http://localhost:3000` or `*`, as a browser would write it: lower case, no
+/// default port, nothing behind the port (RFC 6454 §6.2).
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| Err(format!("{why}; an origin is scheme://host[:port], such as https://example.org, or *"));
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let origin = text.to_ascii_lowercase();
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return wrong("the scheme is missing");
+    };
+    if !scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    {
+        return wrong("the scheme is none");
+    }
+    if rest.ends_with('/') {
+        return wrong("there is a slash at its end");
+    }
+    let Ok(authority) = rest.parse::<axum::http::uri::Authority>() else {
+        return wrong("the host is none, or something follows it");
+    };
+    let host = authority.host();
+    if authority.as_str().contains('@') || host.is_empty() || host.contains('*') {
+        return wrong("the host is none");
+    }
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("") => None,
+        Some(_) => match authority.port_u16() {
+            Some(port) => Some(port),
+            None => return wrong("the port is none"),
+        },
+        None => return wrong("the host is none"),
+    };
+    Ok(match (scheme, port) {
+        (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+    })
+}
+
+/// `example.org`, `example.org:8080`, `*`.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let wrong = || "a host is a name with or without a port, such as example.org or example.org:8080, or *".to_owned();
+    let host = text.trim().to_ascii_lowercase();
+    if host == "*" {
+        return Ok(host);
+    }
+    let authority = host.parse::<axum::http::uri::Authority>().map_err(|_| wrong())?;
+    let name = authority.host();
+    let port = authority.as_str().strip_prefix(name).ok_or_else(wrong)?;
+    if name.is_empty() || name.contains(['*', '@']) || !(port.is_empty() || authority.port_u16().is_some()) {
+        return Err(wrong());
+    }
+    Ok(host)
+}
+
+/// `10.0.0.0/8`, `::1`.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+        "a network is an address with or without a prefix length, such as 10.0.0.0/8 or 192.168.1.5".to_owned()
+    })
+}
+
+/// `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let sentence = || "an address is host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(sentence)?;
+    if host.is_empty() || host.contains([':', '/', ' ']) || port.parse::<u16>().is_err() {
+        return Err(sentence());
+    }
+    let resolved = text
+        .to_socket_addrs()
+        .map_err(|_| format!("the host '{host}' is not known to this machine: give one of its names or addresses"))?;
+    let mut resolved: Vec<_> = resolved.collect();
+    // Where a name means both, the printed address, 127.0.0.1 in scripts and `localhost` all work with IPv4.
+    resolved.sort_by_key(SocketAddr::is_ipv6);
+    resolved.first().copied().ok_or_else(sentence)
+}
+
+/// `127.0.0.1:8081`, `public`, `off`.
+pub(super) fn admin(text: &str) -> Result<Admin, String> {
+    match text.trim() {
+        "public" => Ok(Admin::Public),
+        "off" => Ok(Admin::Off),
+        text => address(text).map(Admin::At).map_err(|sentence| format!("{sentence}; or it is public, or off")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("0", 0), ("77", 77), ("64k", 64 << 10), ("16M", 16 << 20), ("1g", 1 << 30), ("2 KiB", 2048)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "-1", "1.5m", "1t", "0x10", "99999999999999999999", "18446744073709551615k"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            [Size(0), Size(1000), Size(8 << 10), Size(3 << 20), Size(1 << 30)].map(|s| s.to_string()),
+            ["0", "1000", "8k", "3m", "1g"]
+        );
+    }
+
+    #[test]
+    fn durations() {
+        let cases = [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)];
+        for (text, ms) in cases {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "10", "s", "1.5s", "-1s", "1d", "1001h", "99999999999999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let cases = [
+            ("*", "*"),
+            ("https://example.org", "https://example.org"),
+            ("HTTPS://Example.ORG:443", "https://example.org"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[::1]", "http://[::1]"),
+            ("capacitor://localhost", "capacitor://localhost"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(origin(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "example.org",
+            "https://",
+            "https://example.org/",
+            "https://example.org/a",
+            "https://a b",
+            "null",
+            "://a",
+            "https://u@a",
+            "https://a:b",
+            "https://a:99999",
+            "https://a:",
+            "https://*.a",
+            "1x://a",
+            "https://a?b",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, expected) in
+            [("[::1]:81", "[::1]:81"), ("0.0.0.0:0", "0.0.0.0:0"), ("localhost:8080", "127.0.0.1:8080")]
+        {
+            assert_eq!(address(text), Ok(expected.parse().unwrap()), "{text}");
+        }
+        for text in ["", "8080", ":8080", "localhost", "::1:8080", "127.0.0.1:99999", "http://localhost:8080", "a b:1"]
+        {
+            assert!(address(text).unwrap_err().contains("host"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_admin_listener_has_an_address_or_a_word() {
+        assert_eq!(admin("public"), Ok(Admin::Public));
+        assert_eq!(admin("off"), Ok(Admin::Off));
+        assert_eq!(admin("[::1]:9"), Ok(Admin::At("[::1]:9".parse().unwrap())));
+        assert!(admin("on").unwrap_err().contains("public"));
+    }
+
+    #[test]
+    fn hosts_and_networks() {
+        for (text, expected) in [("Example.org", "example.org"), ("a.b:8080", "a.b:8080"), ("*", "*")] {
+            assert_eq!(host(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", "http://a", "a/b", "*.a", "u@a", "a:b", "a:99999"] {
+            assert!(host(text).is_err(), "{text}");
+        }
+        for (text, expected) in [("10.0.0.0/8", "10.0.0.0/8"), ("::1", "::1/128"), ("192.168.1.5", "192.168.1.5/32")] {
+            assert_eq!(network(text).map(|net| net.to_string()).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", "10.0.0.0/33", "example.org", "10.0.0"] {
+            assert!(network(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Descriptors, memory, and how many clients fit.
+
+use ring::Io;
+
+use super::report::{bytes, grouped, limit};
+use super::{Finding, Look};
+use crate::control::room::{CONNECTION_BYTES, MEMORY_PERCENT, descriptors_for};
+
+/// A limit of descriptors below this is the default of a distribution rather than anybody's choice.
+const DESCRIPTORS_FEW: u64 = 10_000;
+/// What to raise it to, when nobody said how many clients there will be.
+const DESCRIPTORS_ENOUGH: u64 = 100_100;
+/// Files that stay free for everybody else on the machine.
+const FILES_SPARE: u64 = 10_000;
+
+impl Look<'_> {
+    pub(super) fn capacity(&self) -> Vec<Finding> {
+        vec![self.descriptors(), self.nr_open(), self.file_max(), self.memory(), self.messages(), self.clients()]
+    }
+
+    /// The limit of descriptors that the clients asked for need.
+    fn descriptors_needed(&self) -> u64 {
+        match self.plan.asked {
+            Some(asked) => descriptors_for(self.io, u64::from(asked.get()), self.plan.shards),
+            None => DESCRIPTORS_ENOUGH,
+        }
+    }
+
+    fn descriptors(&self) -> Finding {
+        let name = "descriptors";
+        let Some((soft, hard)) = self.machine.limit("Max open files") else {
+            return Finding::warning(name, "their limit cannot be read", "mount /proc");
+        };
+        let needed = self.descriptors_needed();
+        let advice = format!(
+            "ulimit -n {needed} (containers: --ulimit nofile={needed}:{needed}; systemd: LimitNOFILE={needed})"
+        );
+        let shards = u64::from(self.plan.shards);
+        let room = match &self.room {
+            Ok(room) => room,
+            Err(sentence) => {
+                let (value, change) = sentence.split_once(": ").unwrap_or((sentence, &advice));
+                let raises = change.contains("ulimit");
+                return Finding::problem(name, value, if raises { &advice } else { change });
+            }
+        };
+        let each = room.by_descriptors / shards;
+        let how = if soft < hard { "raised from the soft limit at start" } else { "soft and hard limit" };
+        let value = format!(
+            "{} ({how}): {} connections for each of {shards} shards, {} in all",
+            limit(hard),
+            grouped(each),
+            grouped(room.by_descriptors)
+        );
+        if hard < DESCRIPTORS_FEW && self.plan.asked.is_none() {
+            return Finding::warning(name, value, advice);
+        }
+        Finding::ok(name, value)
+    }
+
+    /// No limit of descriptors may be above it.
+    fn nr_open(&self) -> Finding {
+        let name = "fs.nr_open";
+        let Some(most) = self.machine.number("/proc/sys/fs/nr_open") else {
+            return Finding::ok(name, "not known");
+        };
+        let needed = self.descriptors_needed().max(self.descriptors);
+        if self.plan.asked.is_some() && needed > most {
+            let value = format!("{}: no process may have the {} descriptors needed", limit(most), grouped(needed));
+            return Finding::warning(name, value, format!("sysctl -w fs.nr_open={needed}"));
+        }
+        Finding::ok(name, limit(most))
+    }
+
+    /// Files that all processes of the machine may still open; every connection is one, whatever the driver.
+    fn files_left(&self) -> Option<u64> {
+        match self.machine.sysctl_numbers("fs.file-nr")[..] {
+            [open, _, most] => Some(most.saturating_sub(open)),
+            _ => None,
+        }
+    }
+
+    fn file_max(&self) -> Finding {
+        let name = "fs.file-max";
+        let Some(left) = self.files_left() else { return Finding::ok(name, "not known") };
+        let needed = self.connections() + FILES_SPARE;
+        if left >= needed {
+            return Finding::ok(name, format!("the machine may open {} more files", limit(left)));
+        }
+        let most = self.machine.number("/proc/sys/fs/file-max").unwrap_or(0);
+        Finding::warning(
+            name,
+            format!("the machine may open {} more files, {} may be needed", grouped(left), grouped(needed)),
+            format!("sysctl -w fs.file-max={}", most + needed - left),
+        )
+    }
+
+    fn memory(&self) -> Finding {
+        let name = "memory";
+        let Some(memory) = self.machine.memory() else {
+            return Finding::warning(name, "what is available cannot be read", "mount /proc");
+        };
+        let mut value = format!("{} available", bytes(memory.machine));
+        if let Some(cgroup) = memory.cgroup {
+            value.push_str(&format!(", the control group leaves {} of {}", bytes(cgroup.left()), bytes(cgroup.limit)));
+        }
+        let fit = memory.available() / 100 * MEMORY_PERCENT / CONNECTION_BYTES;
+        value.push_str(&format!(
+            ": about {} connections of {} KiB in {MEMORY_PERCENT} % of it",
+            grouped(fit),
+            CONNECTION_BYTES >> 10
+        ));
+        if self.plan.asked.is_some_and(|asked| u64::from(asked.get()) > fit) {
+            let needed = self.connections() * CONNECTION_BYTES / MEMORY_PERCENT * 100;
+            let advice =
+                format!("--max-connections {}, or make {} available (containers: --memory)", fit.max(1), bytes(needed));
+            return Finding::warning(name, value, advice);
+        }
+        Finding::ok(name, value)
+    }
+
+    /// Messages that wait for slow subscribers may take that much besides.
+    fn messages(&self) -> Finding {
+        let shards = u64::from(self.plan.shards);
+        let most = self.plan.log_bytes_max.saturating_mul(shards);
+        let value = format!("{} at most, --max-log for each of {shards} shards", bytes(most));
+        match self.machine.memory() {
+            Some(memory) if most > memory.available() / 2 => Finding::warning(
+                "waiting messages",
+                format!("{value}: more than half of the memory that is available"),
+                format!("--max-log {}m", ((memory.available() / 4 / shards) >> 20).max(1)),
+            ),
+            _ => Finding::ok("waiting messages", value),
+        }
+    }
+
+    fn clients(&self) -> Finding {
+        let name = "clients that fit";
+        let by_descriptors = self.most.map(|room| room.by_descriptors);
+        let limits = [
+            (if self.io == Io::Uring { "the shards' tables" } else { "descriptors" }, by_descriptors),
+            ("memory", self.most.and_then(|room| room.by_memory)),
+            ("fs.file-max", self.files_left().map(|left| left.saturating_sub(FILES_SPARE))),
+            ("net.ipv4.tcp_mem", self.tcp_pages_max()),
+            ("connection tracking", self.tracked().map(|share| share.left())),
+        ];
+        let mut limits: Vec<_> = limits.into_iter().filter_map(|(name, fit)| Some((fit?, name))).collect();
+        limits.sort_unstable();
+        let Some((fit, by)) = limits.first().copied() else { return Finding::ok(name, "not known") };
+        let next = limits.get(1).map(|(fit, by)| format!("; next {by}, {}", limit(*fit))).unwrap_or_default();
+        let value = format!("{}, by {by}{next}", grouped(fit));
+        match self.plan.asked {
+            Some(asked) if u64::from(asked.get()) > fit => Finding::warning(
+                name,
+                format!("{value}; --max-connections asks for {}", grouped(u64::from(asked.get()))),
+                format!("do what the other lines say, or --max-connections {}", fit.max(1)),
+            ),
+            _ => Finding::ok(name, value),
+        }
+    }
+}
