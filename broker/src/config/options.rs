@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::{Arg, Args, Command, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
@@ -18,10 +19,14 @@ use super::values::{address, admin, duration, host, network, number, origin, siz
 use super::{Admin, IoChoice, LogFormat, LogLevel};
 use crate::healthcheck::Url;
 
-/// The command line. Every option holds for every subcommand, before or behind its name.
+/// The command line. Every option holds for every subcommand, before or behind its name. A variable of the
+/// environment that is empty says nothing: that is how compose files and the like leave one out.
 pub(super) fn command() -> Command {
-    let mut command =
-        Options::command().mut_args(|arg| arg.hide_env_values(true).allow_negative_numbers(true).global(true));
+    let mut command = Options::command().mut_args(|arg| {
+        let arg = arg.hide_env_values(true).allow_negative_numbers(true).global(true);
+        let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if is_empty { arg.env(Resettable::Reset) } else { arg }
+    });
     // Only then can an option print itself.
     command.build();
     command
@@ -29,7 +34,13 @@ pub(super) fn command() -> Command {
 
 /// The options that are settings: what the environment and the file may say too, or, of `--config`, the first only.
 pub(super) fn settings(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
-    command.get_arguments().filter(|arg| arg.get_env().is_some()).filter_map(|arg| Some((arg.get_long()?, arg)))
+    let named = command.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg)));
+    named.filter(|(name, _)| !["help", "version"].contains(name))
+}
+
+/// The variable of the environment that says what the setting `name` is.
+pub(super) fn variable(name: &str) -> String {
+    format!("RINGYARD_{}", name.replace('-', "_").to_ascii_uppercase())
 }
 
 /// The setting that names the file, and so cannot stand in it.
@@ -254,8 +265,8 @@ pub(super) struct Times {
 }
 
 const AFTER_HELP: &str = "\
-Without a command the broker starts. What a setting is, the first of these says that says anything: its flag here,
-its variable in the environment, the file of --config, its default. `ringyard config show` prints which it was.
+Without a command the broker starts. A setting is taken from its flag; else from its variable in the environment; else \
+from the file of --config; else its default holds. `ringyard config show` prints which it was.
 
 SIZE is a number of bytes with an optional k, m or g (powers of 1024): 64k, 16m, 1g.
 TIME is a number with its unit, ms, s, m or h: 500ms, 10s, 2m.
@@ -306,4 +317,16 @@ pub(super) enum ConfigErrand {
     },
     /// Print a file with every setting, its explanation and its default
     Example,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_its_variable() {
+        for (name, arg) in settings(&command()) {
+            assert_eq!(arg.get_env().map(|variable| variable.to_string_lossy().into_owned()), Some(variable(name)));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use super::file::File;
-use super::options::settings;
+use super::options::{settings, variable};
 
 /// Who said what a setting is. `Display` is what an operator has to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,9 +42,7 @@ impl Sources {
     pub(super) fn new(command: &Command, matches: &ArgMatches, file: Option<&File>) -> Self {
         let source = |name: &str, arg: &clap::Arg| match matches.value_source(arg.get_id().as_str()) {
             Some(ValueSource::CommandLine) => Source::Flag,
-            Some(ValueSource::EnvVariable) => {
-                Source::Environment(arg.get_env().unwrap_or_default().to_string_lossy().into_owned())
-            }
+            Some(ValueSource::EnvVariable) => Source::Environment(variable(name)),
             _ => match file.and_then(|file| Some((file, file.setting(name)?))) {
                 Some((file, setting)) => Source::File { name: file.name.clone(), line: setting.line },
                 None => Source::Default,

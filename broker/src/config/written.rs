@@ -6,7 +6,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::Config;
-use super::options::{FILE, settings};
+use super::options::{FILE, settings, variable};
 use super::sources::Sources;
 use super::values::Size;
 
@@ -52,7 +52,7 @@ pub(super) fn example(command: &Command) -> String {
         }
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let help = help.split(" [default: ").next().unwrap_or_default();
-        let variable = arg.get_env().unwrap_or_default().to_string_lossy();
+        let variable = variable(name);
         text.push('\n');
         text.push_str(&comment(&format!("{help}. Default: {}. Environment: {variable}.", default(arg))));
         let values: Vec<_> =

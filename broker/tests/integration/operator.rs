@@ -92,6 +92,15 @@ fn a_wrong_variable_is_named() {
     assert!(error.contains("--max-frame (2m, RINGYARD_MAX_FRAME)"), "{error}");
 }
 
+/// Compose files pass what nobody set as an empty variable.
+#[test]
+fn an_empty_variable_says_nothing() {
+    let variables = [("RINGYARD_ALLOW_ORIGIN", ""), ("RINGYARD_SHARDS", ""), ("RINGYARD_CONFIG", "")];
+    let output = ringyard(&["config", "show"]).envs(variables).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).lines().any(|line| line == "allow-origin = [] # default"), "{}", stdout(&output));
+}
+
 #[test]
 fn a_broker_takes_its_file() {
     let file = Kept::new("taken", "listen = '127.0.0.1:0'\nshards = 3\nadmin-listen = 'off'\n");
