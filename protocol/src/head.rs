@@ -12,6 +12,7 @@
 //! Everything borrows from the input; only a percent-encoded topic allocates. Lengths are bytes.
 
 mod fields;
+mod forwarded;
 mod origin;
 mod response;
 mod target;
@@ -21,7 +22,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use httparse::{EMPTY_HEADER, Error, Request, Status};
 use sha1::{Digest, Sha1};
 
-pub use origin::origin_is_host;
+pub use forwarded::{forwarded_address, forwarded_for};
+pub use origin::{authority_parts, origin_is_host};
 pub use response::{Refusal, write_switching_protocols};
 pub use target::Endpoint;
 

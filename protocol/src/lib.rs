@@ -19,7 +19,9 @@
 //! | `head/fields.rs` | header fields as token lists and single values |
 //! | `head/target.rs` | the request target: which endpoint, which topic |
 //! | `head/origin.rs` | is a page's origin the host it calls |
+//! | `head/forwarded.rs` | whom a proxy says that a request comes from |
 //! | `head/response.rs` | the responses: `101`, and refusals |
+//! | [`proxy`] | the PROXY protocol's header, before all else |
 //! | [`frame`] | WebSocket frames: shared types (RFC 6455 §5) |
 //! | `frame/decode.rs` | bytes to messages, pieces and control frames |
 //! | `frame/header.rs` | one frame's header and its rules |
@@ -39,5 +41,6 @@
 
 pub mod frame;
 pub mod head;
+pub mod proxy;
 pub mod topic;
 pub mod v1;

@@ -13,7 +13,7 @@ pub fn origin_is_host(origin: &str, host: &str) -> bool {
         _ if scheme.eq_ignore_ascii_case("https") => 443,
         _ => return false,
     };
-    match (split(authority), split(host)) {
+    match (authority_parts(authority), authority_parts(host)) {
         (Some((name, port)), Some((host_name, host_port))) => {
             name.eq_ignore_ascii_case(host_name) && port.unwrap_or(default_port) == host_port.unwrap_or(default_port)
         }
@@ -22,7 +22,8 @@ pub fn origin_is_host(origin: &str, host: &str) -> bool {
 }
 
 /// Name and port of an authority; an IPv6 literal keeps its brackets (RFC 3986 §3.2.2). `None` if malformed.
-fn split(authority: &str) -> Option<(&str, Option<u16>)> {
+#[must_use]
+pub fn authority_parts(authority: &str) -> Option<(&str, Option<u16>)> {
     let name_len = if authority.starts_with('[') {
         authority.find(']')? + 1
     } else {
