@@ -12,10 +12,12 @@
 //! What is no WebSocket goes, with its socket, to [`control`]. Imports go one way:
 //! `ring` <- [`limits`], [`topics`] <- [`shard`] <- [`control`] <- `main`.
 
+pub mod address;
 pub mod config;
 pub mod control;
 pub mod doctor;
 pub mod healthcheck;
+pub mod host;
 pub mod limits;
 pub mod machine;
 pub mod origin;

@@ -2,7 +2,8 @@
 
 use std::env;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use broker::control::shards::Shards;
 use broker::control::{self, crash};
 use broker::doctor::{self, Facts, Plan};
 use broker::healthcheck;
+use broker::limits::Limits;
 use broker::machine::Machine;
 use broker::shard::link::Links;
 use ring::{Cause, Io};
@@ -57,13 +59,24 @@ fn run(config: Config) -> Result<(), String> {
     let operators = door.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let links = Arc::new(Links::new(config.shards, start_ns, start_ns));
-    let limits = Arc::new(config.limits);
+    let mut limits = config.limits;
+    limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
+    let limits = Arc::new(limits);
     let exposed = door.exposed(address);
     let shards = Shards::start(listeners, &room, &links, &limits)?;
     control::run(links, limits, room, shards, door, fallback, || {
         announce(io, config.shards, address, operators);
         warn_of_strangers(address, exposed);
     })
+}
+
+/// Most connections of one address: a quarter of all there is room for, unless an option says otherwise. Where only
+/// loopback connects, which is exempt, and no proxy speaks for others, nobody has to be asked for an address.
+fn per_address(limits: &Limits, listen: IpAddr, connections: u32) -> Option<NonZeroU32> {
+    if listen.to_canonical().is_loopback() && limits.trusted_proxies.is_empty() {
+        return None;
+    }
+    limits.connections_per_address_max.or(NonZeroU32::new((connections / 4).max(64)))
 }
 
 /// Says how the machine is; the exit status tells whether there is a problem.

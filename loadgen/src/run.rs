@@ -140,6 +140,7 @@ impl Run {
                     capacity: (needed + needed / 20 + 16).min(ring::limits::descriptors() as u32),
                     receive_buffers: RECEIVE_BUFFERS,
                     receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+                    dials: true,
                     ..Setup::default()
                 };
                 let driver = match UringDriver::new(setup) {

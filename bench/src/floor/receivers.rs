@@ -73,7 +73,8 @@ impl Drop for Receivers {
 
 /// The receivers' process.
 pub(crate) fn serve(options: &Options) -> Result<()> {
-    let mut driver = UringDriver::new(Setup { capacity: u32::try_from(options.sockets)?, ..Setup::default() })?;
+    let mut driver =
+        UringDriver::new(Setup { capacity: u32::try_from(options.sockets)?, dials: true, ..Setup::default() })?;
     dial_all(&mut driver, options)?;
     println!("ready");
     for line in stdin().lock().lines() {

@@ -130,6 +130,13 @@ pub enum Event<B> {
         /// The descriptor, non-blocking.
         result: io::Result<OwnedFd>,
     },
+    /// [`Driver::peer`] is over: the address of the peer's end, or the `errno`.
+    Peer {
+        /// Whose.
+        conn: ConnId,
+        /// As the socket knows it: a listener on an IPv6 address calls an IPv4 peer `::ffff:a.b.c.d`.
+        result: Result<SocketAddr, i32>,
+    },
     /// The join of [`Driver::close`] is complete: nothing of the connection is left.
     Closed {
         /// Whose.
@@ -192,6 +199,10 @@ pub trait Driver {
     /// Makes an ordinary descriptor of the connection's socket; [`Event::Installed`] follows. Neither a
     /// receive nor a send may be under way (`EBUSY`). A kernel before 6.8 cannot do it (`EOPNOTSUPP`).
     fn install(&mut self, conn: ConnId);
+
+    /// Asks for the address of the peer's end; [`Event::Peer`] follows. While asking, this is a no-op. A kernel
+    /// before 6.7 cannot tell (`EOPNOTSUPP`).
+    fn peer(&mut self, conn: ConnId);
 
     /// Cancels whatever is in flight, closes, and reports [`Event::Closed`] when that is complete.
     fn close(&mut self, conn: ConnId);

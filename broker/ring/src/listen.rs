@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::socket::{self, Address, check};
@@ -94,27 +94,11 @@ pub fn tcp(addr: SocketAddr, backlog: i32, share_port: bool) -> Result<OwnedFd, 
 /// # Errors
 /// If `socket` is no IP socket.
 pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
-    // SAFETY: `sockaddr_storage` is plain bytes, for which zero is a valid value.
-    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `storage`; both live through the call.
-    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut storage).cast(), &raw mut len) })?;
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the storage, large and aligned enough for any, holds a `sockaddr_in`.
-            let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-            Ok(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
-        }
-        libc::AF_INET6 => {
-            // SAFETY: as above, for a `sockaddr_in6`.
-            let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            let port = u16::from_be(v6.sin6_port);
-            Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id)))
-        }
-        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
-    }
+    let mut name = socket::no_name();
+    let mut len = socket::V6_BYTES;
+    // SAFETY: the kernel writes at most `len` bytes to `name`; both live through the call.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut name).cast(), &raw mut len) })?;
+    socket::decode(&name).map_err(io::Error::from_raw_os_error)
 }
 
 fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {

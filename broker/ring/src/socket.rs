@@ -2,7 +2,7 @@
 //! the socket is its owner's affair.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// A `sockaddr`. Whoever hands out [`Address::as_ptr`] keeps it in place until the kernel has read it.
@@ -44,6 +44,39 @@ impl Address {
             Self::V4(addr) => size_of_val(addr) as libc::socklen_t,
             Self::V6(addr) => size_of_val(addr) as libc::socklen_t,
         }
+    }
+}
+
+/// Room for a name that the kernel writes: as large as the longer of the two families.
+pub(crate) type Name = libc::sockaddr_in6;
+
+/// Length of an IPv4 name.
+pub(crate) const V4_BYTES: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+/// Length of an IPv6 name.
+pub(crate) const V6_BYTES: libc::socklen_t = size_of::<Name>() as libc::socklen_t;
+
+/// A name without anything in it.
+pub(crate) fn no_name() -> Name {
+    // SAFETY: `sockaddr_in6` is plain numbers, for which zero is a valid value.
+    unsafe { std::mem::zeroed() }
+}
+
+/// What the kernel wrote. `EAFNOSUPPORT` if it is no IP address.
+pub(crate) fn decode(name: &Name) -> Result<SocketAddr, i32> {
+    match i32::from(name.sin6_family) {
+        libc::AF_INET => {
+            // SAFETY: a `sockaddr_in` is shorter than a `sockaddr_in6`, no more aligned, begins with the same
+            // family, and is plain numbers.
+            let v4 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Ok(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, name.sin6_flowinfo, name.sin6_scope_id)))
+        }
+        _ => Err(libc::EAFNOSUPPORT),
     }
 }
 

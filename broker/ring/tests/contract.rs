@@ -5,6 +5,7 @@
 mod dialling;
 mod harness;
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,9 @@ on_every_driver! {
     a_full_table_adopts_nothing
     an_installed_socket_outlives_the_connection
     an_install_beside_a_receive_is_refused
+    the_peers_address_is_told_beside_everything_else
+    the_address_of_a_peer_that_is_gone_is_told_or_refused
+    a_close_with_a_question_under_way_reports_closed_only
     a_shutdown_follows_what_was_sent
     a_shutdown_leaves_the_other_direction_open
     a_wake_up_is_reported_once
@@ -412,6 +416,7 @@ fn a_close_of_everything_at_once_reports_closed_only<H: Harness>() {
     driver.send(conn, Gather::one(pattern(H::HUGE_BYTES).into()), 1);
     driver.receive_stop(conn);
     driver.shutdown(conn);
+    driver.peer(conn);
     driver.close(conn);
     driver.close(conn);
     run.closed(conn);
@@ -450,10 +455,11 @@ fn a_stale_id_is_ignored_and_counted<H: Harness>() {
         driver.send(conn, Gather::one(Bytes::from_static(b"to whom?")), 0);
         driver.shutdown(conn);
         driver.install(conn);
+        driver.peer(conn);
         driver.close(conn);
     }
     run.settle();
-    assert_eq!(run.driver().counters().stale, 12);
+    assert_eq!(run.driver().counters().stale, 14);
     assert_eq!(run.events_of(old) + run.events_of(new), 0);
     run.send_all(new, Gather::one(Bytes::from_static(b"you")), 0);
     assert_eq!(run.client_reads(&mut client, 3), b"you");
@@ -550,6 +556,59 @@ fn an_install_beside_a_receive_is_refused<H: Harness>() {
     let (conn, _client) = run.pair();
     run.driver().receive(conn);
     assert_eq!(installed(&mut run, conn).unwrap_err(), Some(libc::EBUSY));
+}
+
+fn peer<H: Harness>(run: &mut Run<H>, of: ConnId) -> Result<SocketAddr, i32> {
+    run.driver().peer(of);
+    run.next("Peer", |event| match event {
+        Event::Peer { conn, result } if *conn == of => Some(*result),
+        _ => None,
+    })
+}
+
+/// Of one that was accepted and of one that was adopted, as often as it is asked for, each time once.
+fn the_peers_address_is_told_beside_everything_else<H: Harness>() {
+    let mut run = run::<H>();
+    let (accepted, mut client) = run.pair();
+    let (other, socket) = run.world.socket();
+    let adopted = adopted(&mut run, socket, 1).unwrap();
+    let (here, there) = (run.world.address(&client), run.world.address(&other));
+    run.driver().receive(accepted);
+    run.driver().send(accepted, Gather::one(Bytes::from_static(b"!")), 0);
+    run.driver().peer(accepted);
+    assert_eq!(peer(&mut run, accepted), Ok(here));
+    assert_eq!(peer(&mut run, adopted), Ok(there));
+    assert_eq!(peer(&mut run, accepted), Ok(here));
+    run.settle();
+    let more = run.events.iter().filter(|event| matches!(event, Event::Peer { .. })).count();
+    assert_eq!(more, 0, "a question while one is under way is the same question");
+    assert_eq!(run.client_reads(&mut client, 1), b"!");
+    // It does not stand in the way of handing the connection on.
+    run.driver().peer(adopted);
+    assert!(installed(&mut run, adopted).is_ok());
+}
+
+fn the_address_of_a_peer_that_is_gone_is_told_or_refused<H: Harness>() {
+    let mut run = run::<H>();
+    let (conn, mut client) = run.pair();
+    let address = run.world.address(&client);
+    run.world.reset(&mut client);
+    run.receive_end(conn);
+    let told = peer(&mut run, conn);
+    assert!(told == Ok(address) || told == Err(libc::ENOTCONN), "{told:?}");
+    run.close(conn);
+}
+
+fn a_close_with_a_question_under_way_reports_closed_only<H: Harness>() {
+    let mut run = run::<H>();
+    let (conn, mut client) = run.pair();
+    run.events.clear();
+    run.driver().peer(conn);
+    run.driver().close(conn);
+    run.closed(conn);
+    run.settle();
+    assert_eq!(run.events_of(conn), 0);
+    run.client_end(&mut client);
 }
 
 fn a_shutdown_follows_what_was_sent<H: Harness>() {

@@ -3,6 +3,8 @@
 //! Faults stop and everybody reads. Then whatever is owed has to arrive, and either the clients leave and
 //! nothing may stay behind, or the broker shuts down with traffic under way.
 
+use std::collections::BTreeMap;
+
 use broker::shard::link::Order;
 use ring::sim::Faults;
 
@@ -112,11 +114,30 @@ impl Run<'_> {
                 return Err(Violation::new("every head is answered", evidence));
             }
         }
+        self.check_crowds()?;
         self.accept_half_closed();
         let settled = self.model.settle()?;
         self.counted.settled_streams += settled.streams as u64;
         self.counted.owed += settled.owed as u64;
         self.check_unexplained()
+    }
+
+    /// Nobody has more connections than one address may have.
+    fn check_crowds(&self) -> Result<(), Violation> {
+        let Some(max) = self.params.limits.connections_per_address_max else { return Ok(()) };
+        let mut crowds = BTreeMap::new();
+        for client in self.clients.iter().filter(|client| client.is_well()) {
+            if let Some(address) = client.door.counts_as {
+                *crowds.entry(address).or_insert(0) += 1;
+            }
+        }
+        match crowds.into_iter().find(|(_, count)| *count > max.get()) {
+            Some((address, count)) => Err(Violation::new(
+                "an address has no more connections than it may",
+                format!("{address} has {count}, {max} are allowed"),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// A publisher that ended its direction in order has said all it wanted, unless the broker dropped it.
@@ -230,6 +251,10 @@ impl Run<'_> {
                 );
                 return Err(Violation::new(property, evidence));
             }
+        }
+        if !self.links.addresses.is_empty() {
+            let evidence = format!("{} addresses count as connected", self.links.addresses.len());
+            return Err(Violation::new(property, evidence));
         }
         if !self.links.registry.is_empty() {
             return Err(Violation::new(property, format!("{} names in the registry", self.links.registry.len())));

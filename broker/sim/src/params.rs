@@ -1,5 +1,6 @@
 //! What one seed stands for: how many of whom, how small the limits are, and what goes wrong how often.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use broker::limits::Limits;
@@ -86,6 +87,7 @@ impl Params {
             close_timeout: seconds(rng, 1, 5),
             topic_idle_timeout: seconds(rng, 2, 60),
             shutdown_grace: Duration::from_secs(30),
+            hosts: vec!["broker.example".to_owned()],
             ..Limits::default()
         };
         let faults = match nasty {
@@ -94,6 +96,7 @@ impl Params {
             2 => Faults::ROUGH,
             _ => Faults { reset: Chance(rng.range(1, 60) as u16), ..Faults::HARSH },
         };
+        let limits = doors(limits, seed);
         let queues = rng.one_in(16);
         let params = Self {
             seed,
@@ -144,6 +147,18 @@ impl Params {
             leap: 0,
             ..self
         }
+    }
+}
+
+/// Who may come in. Drawn from a generator of its own, which shifts nothing else.
+fn doors(limits: Limits, seed: u64) -> Limits {
+    let mut rng = Rng::new(seed ^ 0x0064_6f6f_7273);
+    let proxies = if rng.one_in(4) { &["203.0.113.2/32", "2001:db8::/47", "127.0.0.0/8"][..] } else { &[] };
+    Limits {
+        connections_per_address_max: if rng.one_in(3) { NonZeroU32::new(rng.range(1, 4) as u32) } else { None },
+        trusted_proxies: proxies.iter().map(|network| network.parse().expect("a network")).collect(),
+        proxy_protocol: !proxies.is_empty() && rng.one_in(2),
+        ..limits
     }
 }
 

@@ -71,6 +71,10 @@ coverage! {
     violations: true,
     /// Heads refused.
     refused: true,
+    /// Connections refused because there were enough of their address.
+    crowded: true,
+    /// Connections for whose clients a proxy spoke.
+    proxied: true,
     /// Heads that came too slowly.
     handshake_timeouts: true,
     /// Clients dropped for silence.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use broker::address::Guest;
 use broker::shard::link::{Adopt, Links, Order};
 use broker::shard::{Shard, ShardSetup};
 use ring::sim::{SimDriver, World};
@@ -117,7 +118,7 @@ impl<'a> Run<'a> {
             let mut stage = self.stage().0;
             let mut client = Client::adopted(index, conn, role, &mut stage);
             let read = client.first_words(&mut stage);
-            let order = Order::Adopt(Adopt { socket, purpose, read });
+            let order = Order::Adopt(Adopt { socket, purpose, read, guest: Guest::default() });
             assert!(self.links.order(shard as u16, order).is_ok(), "thousands of orders wait");
             client
         } else {

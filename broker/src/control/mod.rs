@@ -6,6 +6,7 @@
 //! | a shard hands over a socket whose request is no WebSocket handshake | `serve` |
 //! | its first bytes, already read, come first again; a peer that reads nothing is given up | `rewind`, `patience` |
 //! | the request finds its handler | `routes` |
+//! | a request is addressed to this broker | `hosts` |
 //! | a browser's request may come from the broker's own pages and allowed origins only | `origins` |
 //! | `POST /pub/{topic}` is sequenced by the topic's home | `publish` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
@@ -21,6 +22,7 @@
 
 pub mod admin;
 pub mod crash;
+mod hosts;
 mod origins;
 mod page;
 mod patience;

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::Operators;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::{origins, page, publish, stats, upgrade};
+use super::{hosts, origins, page, publish, stats, upgrade};
 use crate::limits::Limits;
 use crate::shard::link::Links;
 use crate::topics::registry::ShardId;
@@ -143,7 +143,10 @@ fn counters() -> Router<App> {
 
 /// The checks that every request passes, whichever listener it came by.
 fn behind_doors(router: Router<App>, app: App) -> Router {
-    router.layer(middleware::from_fn_with_state(app.clone(), origins::check)).with_state(app)
+    router
+        .layer(middleware::from_fn_with_state(app.clone(), origins::check))
+        .layer(middleware::from_fn_with_state(app.clone(), hosts::check))
+        .with_state(app)
 }
 
 /// Whether the process is alive: as long as it answers, it is.

@@ -14,7 +14,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -65,6 +65,9 @@ async fn accept(app: App) {
 }
 
 async fn serve(app: App, router: Router, handover: Handover, _permit: OwnedSemaphorePermit) {
+    // Each request knows whose connection it came on; for most of them nobody asked.
+    let guest = Arc::new(handover.guest);
+    let router = if guest.is_known() { router.layer(Extension(Arc::clone(&guest))) } else { router };
     let Ok(socket) = stream(handover.socket) else {
         return; // Only a socket that is already broken cannot be registered.
     };

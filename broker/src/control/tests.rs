@@ -20,6 +20,7 @@ use super::Operators;
 use super::room::Room;
 use super::routes::{App, admin_router, router};
 use super::serve::Server;
+use crate::address::Guest;
 use crate::limits::Limits;
 use crate::shard::link::{Adopt, Handover, Links, Order, Published, Purpose};
 use crate::topics::message::{Encoding, Message};
@@ -187,7 +188,8 @@ async fn bodies_up_to_the_limit() {
 async fn a_full_queue_is_waited_for_and_then_refused() {
     let (app, links) = app(Limits::default());
     let home = links.registry.resolve("a").home;
-    let order = || Order::Adopt(Adopt { socket: null(), purpose: Purpose::Multi, read: Vec::new() });
+    let order =
+        || Order::Adopt(Adopt { socket: null(), purpose: Purpose::Multi, read: Vec::new(), guest: Guest::default() });
     while links.order(home, order()).is_ok() {}
     let router = router(app);
     let started = tokio::time::Instant::now();
@@ -364,7 +366,7 @@ async fn the_page_and_its_assets() {
 
 // ---- over sockets
 
-const HANDSHAKE: &str = "Host: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+const HANDSHAKE: &str = "Host: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn null() -> std::os::fd::OwnedFd {
@@ -377,7 +379,7 @@ async fn hand_over(links: &Links, read: &str) -> TcpStream {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let socket = socket.into_std().unwrap().into();
-    links.handovers.push(Handover { socket, read: read.as_bytes().to_vec() }).unwrap();
+    links.handovers.push(Handover { socket, read: read.as_bytes().to_vec(), guest: Guest::default() }).unwrap();
     client
 }
 
@@ -410,7 +412,7 @@ async fn pipelined_publishes_keep_their_order() {
     with_server(Limits::default(), async |_, links, _server| {
         let shards = FakeShards::start(&links);
         let requests: String = (0..50)
-            .map(|n| format!("POST /pub/t{} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{n:02}", n % 3))
+            .map(|n| format!("POST /pub/t{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{n:02}", n % 3))
             .collect();
         // The cut goes through the middle of a request.
         let (read, rest) = requests.split_at(333);
@@ -433,7 +435,7 @@ async fn pipelined_publishes_keep_their_order() {
 async fn a_handshake_on_a_kept_connection_goes_to_a_shard() {
     with_server(Limits::default(), async |_, links, server| {
         let shards = FakeShards::start(&links);
-        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         read_until(&mut client, "}").await;
         // The first frame comes together with the head.
         let request = format!("GET /bus/a%2Fb HTTP/1.1\r\n{HANDSHAKE}\r\nFIRST");
@@ -488,19 +490,21 @@ async fn long_and_late_heads_and_bodies_are_answered() {
         ..Limits::default()
     };
     with_server(limits, async |_, links, server| {
-        let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(600));
+        let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(600));
         let mut client = hand_over(&links, &long).await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 431 "));
-        let mut client = hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nx").await;
+        let mut client =
+            hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nx").await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 408 "));
         let mut client = hand_over(&links, "GET / HT").await;
         read_all(&mut client).await;
-        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 200 "), "an idle connection ends in time");
-        let mut client = hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\n\r\n").await;
+        let mut client =
+            hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n").await;
         client.write_all(&[b'x'; 5000]).await.unwrap();
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 413 "));
-        let expect = "POST /pub/a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
+        let expect = "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
         let mut client = hand_over(&links, expect).await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 413 "));
         server.idle().await;
@@ -511,15 +515,15 @@ async fn long_and_late_heads_and_bodies_are_answered() {
 #[tokio::test]
 async fn a_stop_ends_idle_connections_and_answers_what_waits() {
     with_server(Limits::default(), async |app, links, server| {
-        let mut idle = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut idle = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         read_until(&mut idle, "}").await;
-        let mut busy = hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nx").await;
+        let mut busy = hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         app.stop();
         assert_eq!(read_all(&mut idle).await, "");
         busy.write_all(b"y").await.unwrap();
         assert!(read_all(&mut busy).await.starts_with("HTTP/1.1 503 "));
-        let mut late = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let mut late = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert!(read_all(&mut late).await.contains("stopping"));
         server.idle().await;
     })

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,10 +21,11 @@ use tokio::time::timeout;
 use super::routes::App;
 use super::serve::Stream;
 use super::{order, origins};
+use crate::address::{self, Guest, TooMany};
 use crate::limits::Limits;
 use crate::origin;
-use crate::shard::handshake;
 use crate::shard::link::{Adopt, Order, Purpose};
+use crate::shard::{doors, handshake};
 
 /// How long an upgraded socket waits for room in a shard's queue before it is closed.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
@@ -45,15 +47,37 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
             if let Err(refusal) = handshake::admit(app.links(), app.limits(), &upgrade.endpoint) {
                 return refuse(&refusal);
             }
+            let guest = match guest(&app, &request) {
+                Ok(guest) => guest,
+                Err(TooMany) => return refuse(&doors::too_many()),
+            };
             let purpose = purpose(&upgrade.endpoint);
             let on_upgrade = hyper::upgrade::on(&mut request);
-            tokio::spawn(hand_to_shard(app, purpose, on_upgrade));
+            tokio::spawn(hand_to_shard(app, purpose, guest, on_upgrade));
             switch(&upgrade)
         }
         Ok(Head::Http) => next.run(request).await,
         Ok(Head::Partial) => refuse(&head::Refusal::new(400, "The request head is malformed.")),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// As what the client counts from now on: as before, or behind a trusted proxy as the proxy says.
+fn guest(app: &App, request: &Request) -> Result<Guest, TooMany> {
+    let addresses = &app.links().addresses;
+    let connection = request.extensions().get::<Arc<Guest>>();
+    if !connection.is_some_and(|connection| connection.is_trusted()) {
+        let standing = connection.map(|connection| connection.take()).unwrap_or_default();
+        return Ok(Guest::new(addresses, standing));
+    }
+    let lines: Vec<_> = request.headers().get_all("x-forwarded-for").iter().collect();
+    let members = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let members = members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
+    let limits = app.limits();
+    Ok(match address::client(members, &limits.trusted_proxies) {
+        Some(ip) => Guest::new(addresses, addresses.admit(ip, limits.connections_per_address_max)?),
+        None => Guest::default(),
+    })
 }
 
 /// The head as the client sent it, up to white space and the case of names.
@@ -122,14 +146,14 @@ fn refuse(refusal: &head::Refusal) -> Response {
 }
 
 /// Waits until the 101 is sent, then gives the socket away. A client that breaks off meanwhile is gone.
-async fn hand_to_shard(app: App, purpose: Purpose, on_upgrade: OnUpgrade) {
+async fn hand_to_shard(app: App, purpose: Purpose, guest: Guest, on_upgrade: OnUpgrade) {
     let Ok(upgraded) = on_upgrade.await else {
         return;
     };
     let Ok((socket, read)) = parts(upgraded) else {
         return;
     };
-    let adopt = Order::Adopt(Adopt { socket, purpose, read });
+    let adopt = Order::Adopt(Adopt { socket, purpose, read, guest });
     let shard = app.next_shard();
     // A shard that takes no orders for that long is overloaded: dropping the socket closes it.
     let _ = timeout(QUEUE_PATIENCE, order(app.links(), shard, adopt)).await;

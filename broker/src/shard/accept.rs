@@ -15,6 +15,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.insert(id);
         self.timers.set(id, conn, self.limits.handshake_timeout);
         conn.flags.set(Flags::RECEIVING);
+        self.ask_address(id);
         self.driver.receive(id);
     }
 
@@ -43,8 +44,8 @@ impl<D: Driver> Shard<D> {
         // The driver needs the socket; the rest waits for its answer.
         let token = self.next_token;
         self.next_token += 1;
-        let Adopt { socket, purpose, read } = adopt;
-        self.adopting.insert(token, super::Adopting { purpose, read });
+        let Adopt { socket, purpose, read, guest } = adopt;
+        self.adopting.insert(token, super::Adopting { purpose, read, guest });
         self.driver.adopt(socket, token);
     }
 
@@ -58,6 +59,7 @@ impl<D: Driver> Shard<D> {
         self.stats().adopted.add(1);
         let conn = self.conns.insert(id);
         conn.flags.set(Flags::RECEIVING);
+        self.welcome(id, &adopting.guest);
         self.driver.receive(id);
         self.establish(id, adopting.purpose, None);
         let mut read = adopting.read;
@@ -79,6 +81,7 @@ impl<D: Driver> Shard<D> {
             }
             // A client may half-close behind its request; the control plane sees the same.
             (_, State::HandingOver) => self.driver.install(id),
+            (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra().ended = true,
             (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => conn.extra().ended = true,
             (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),
             (ReceiveEnd::NoBuffers | ReceiveEnd::Stopped, _) => {

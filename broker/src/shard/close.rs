@@ -80,6 +80,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_closed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
+        self.forget_address(id);
         let Conn { publish, multi, .. } = conn;
         for topic in publish.into_iter().chain(multi.and_then(|multi| multi.last_publish)) {
             self.links.registry.release(topic);

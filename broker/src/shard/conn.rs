@@ -20,6 +20,10 @@ pub(crate) type LogSlot = u32;
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum State {
+    /// Its peer's address is asked for.
+    Arriving,
+    /// Waits for a complete PROXY header.
+    Proxied,
     /// Waits for a complete request head.
     Handshake,
     /// On its way to the control plane: receiving has to end, then the descriptor is made.

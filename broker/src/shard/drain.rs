@@ -125,7 +125,7 @@ impl<D: Driver> Shard<D> {
             let state = self.conns.get(id).map(|conn| conn.state);
             match state {
                 Some(State::Open) => self.close_for_shutdown(id),
-                Some(State::Handshake) => {
+                Some(State::Arriving | State::Proxied | State::Handshake) => {
                     self.refuse(id, &protocol::head::Refusal::new(503, "the broker is shutting down"));
                 }
                 _ => {}
@@ -149,6 +149,7 @@ mod tests {
     use ring::sim::{Faults, SimDriver, World};
 
     use super::*;
+    use crate::address::Guest;
     use crate::limits::Limits;
     use crate::shard::ShardSetup;
     use crate::shard::link::{Adopt, Links, Order, Purpose};
@@ -179,7 +180,8 @@ mod tests {
             assert!(shard.step().unwrap());
         }
         let (late, socket) = world.socket();
-        let adopt = Adopt { socket, purpose: Purpose::Subscribe("t".to_owned()), read: Vec::new() };
+        let adopt =
+            Adopt { socket, purpose: Purpose::Subscribe("t".to_owned()), read: Vec::new(), guest: Guest::default() };
         links.order(0, Order::Adopt(adopt)).unwrap();
         for _ in 0..5 {
             assert!(shard.step().unwrap());

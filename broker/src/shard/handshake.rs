@@ -14,7 +14,7 @@ use super::Shard;
 use super::conn::{Flags, State};
 use super::link::{Handover, Links, Purpose};
 use crate::limits::Limits;
-use crate::origin;
+use crate::{host, origin};
 
 impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
@@ -41,7 +41,7 @@ impl<D: Driver> Shard<D> {
                 self.hand_over(id);
                 return;
             }
-            Ok(Head::Upgrade(upgrade)) => self.grant(&upgrade).map(|purpose| {
+            Ok(Head::Upgrade(upgrade)) => self.grant(id, &upgrade, bytes).map(|purpose| {
                 let mut response = Vec::with_capacity(192);
                 head::write_switching_protocols(&mut response, &upgrade.accept, upgrade.subprotocol);
                 (purpose, response, upgrade.head_len)
@@ -59,9 +59,12 @@ impl<D: Driver> Shard<D> {
     }
 
     /// What the upgrade asks for, unless a door is locked.
-    fn grant(&self, upgrade: &Upgrade<'_>) -> Result<Purpose, Refusal> {
+    fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, Refusal> {
         if self.drain.is_under_way() {
             return Err(Refusal::new(503, "the broker is shutting down"));
+        }
+        if !host::allowed(upgrade.host, &self.limits.hosts) {
+            return Err(Refusal::new(421, host::refusal(upgrade.host)));
         }
         if !origin::allowed(upgrade.origin, upgrade.host, &self.limits.origins) {
             return Err(Refusal::new(403, "this Origin may not connect; see --allow-origin"));
@@ -73,12 +76,14 @@ impl<D: Driver> Shard<D> {
             Ok(name.to_owned())
         };
         admit(&self.links, &self.limits, &upgrade.endpoint)?;
-        Ok(match &upgrade.endpoint {
+        let purpose = match &upgrade.endpoint {
             Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.clone().into_owned()),
             Endpoint::Publish(name) => Purpose::Publish(publishes(name)?),
             Endpoint::Bus(name) => Purpose::Bus(publishes(name)?),
             Endpoint::Multi => Purpose::Multi,
-        })
+        };
+        self.count_forwarded(id, &head[..upgrade.head_len])?;
+        Ok(purpose)
     }
 
     /// Makes a WebSocket of the connection. `response` is the 101, unless the peer has it already. It goes
@@ -131,7 +136,8 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_installed(&mut self, id: ConnId, result: io::Result<OwnedFd>) {
         let Some(conn) = self.conns.get(id) else { return };
         let read = conn.extra.take().map(|extra| extra.input).unwrap_or_default();
-        let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read }).is_ok());
+        let guest = self.guest(id);
+        let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read, guest }).is_ok());
         let counter = if handed { &self.stats().handed_over } else { &self.stats().dropped_handover };
         counter.add(1);
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.

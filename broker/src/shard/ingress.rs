@@ -22,7 +22,8 @@ impl<D: Driver> Shard<D> {
         match conn.state {
             State::Open => self.take_input(id, bytes),
             State::Handshake => self.on_head_bytes(id, bytes),
-            State::HandingOver => self.keep_input(id, bytes),
+            State::Proxied => self.on_proxied_bytes(id, bytes),
+            State::Arriving | State::HandingOver => self.keep_input(id, bytes),
             State::Closing | State::Gone => {}
         }
     }

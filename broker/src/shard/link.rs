@@ -21,6 +21,7 @@ use ring::{ConnId, Waker};
 use tokio::sync::{Notify, oneshot};
 
 use super::stats::Stats;
+use crate::address::{Addresses, Guest};
 use crate::topics::message::{Epoch, Message, Offset, Payload};
 use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
 
@@ -154,6 +155,8 @@ pub struct Adopt {
     pub purpose: Purpose,
     /// Bytes that arrived behind the request head.
     pub read: Vec<u8>,
+    /// As what its client counts.
+    pub guest: Guest,
 }
 
 /// A connection that sent an HTTP request, not a WebSocket handshake.
@@ -163,6 +166,8 @@ pub struct Handover {
     pub socket: OwnedFd,
     /// Bytes already read from it, from the request's first byte on.
     pub read: Vec<u8>,
+    /// As what its client counts.
+    pub guest: Guest,
 }
 
 /// The way into one shard, for other threads.
@@ -235,6 +240,8 @@ pub struct Links {
     pub inboxes: Box<[Inbox]>,
     /// One per shard.
     pub stats: Box<[Stats]>,
+    /// How many connections each client address has.
+    pub addresses: Arc<Addresses>,
     /// Sockets on their way to the control plane.
     pub handovers: Handovers,
     /// Where epochs begin; every home adds its own count. Different after each start.
@@ -253,6 +260,7 @@ impl Links {
             registry: Registry::new(shards, seed),
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
+            addresses: Arc::default(),
             handovers: Handovers::new(),
             epoch_base,
             forwarded: AtomicUsize::new(0),

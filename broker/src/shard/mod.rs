@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`link`] | what shards and the control plane tell each other |
 //! | `accept` | connections come in |
+//! | `doors` | whose they are: addresses, trusted proxies, connections per address |
 //! | `handshake` | a request head becomes a WebSocket, a refusal, or the control plane's |
 //! | `ingress` | frames become publishes and commands; back-pressure |
 //! | `commands` | `ringyard.v1` |
@@ -25,6 +26,7 @@ mod close;
 mod commands;
 mod conn;
 mod deliver;
+pub(crate) mod doors;
 mod drain;
 mod exchange;
 pub(crate) mod handshake;
@@ -47,9 +49,11 @@ use ring::{ConnId, Driver, Event, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
 use self::conn::{Conns, LogSlot};
+use self::doors::Doors;
 use self::link::{Delivery, Inbox, Links, Purpose, Request};
 use self::stats::Stats;
 use self::timers::Timers;
+use crate::address::Guest;
 use crate::limits::Limits;
 use crate::topics::filters::Filters;
 use crate::topics::home::Home;
@@ -83,6 +87,7 @@ pub struct Shard<D: Driver> {
     now: Nanos,
 
     conns: Conns,
+    doors: Doors,
     timers: Timers,
     /// Sockets from the control plane that the driver is adopting, by token.
     adopting: FxHashMap<u64, Adopting>,
@@ -142,6 +147,7 @@ enum Accepting {
 struct Adopting {
     purpose: Purpose,
     read: Vec<u8>,
+    guest: Guest,
 }
 
 /// Batches that are being filled for other shards, or that their full queues did not take yet.
@@ -187,6 +193,7 @@ impl<D: Driver> Shard<D> {
             events: Vec::new(),
             now,
             conns: Conns::default(),
+            doors: Doors::new(&limits),
             timers: Timers::new(now),
             adopting: FxHashMap::default(),
             next_token: 0,
@@ -273,6 +280,7 @@ impl<D: Driver> Shard<D> {
             Event::AcceptEnded { end } => self.on_accept_ended(end),
             Event::Adopted { token, result } => self.on_adopted(token, result),
             Event::Installed { conn, result } => self.on_installed(conn, result),
+            Event::Peer { conn, result } => self.on_peer(conn, result),
             Event::Closed { conn } => self.on_closed(conn),
             Event::Woken => {}
             Event::Dialled { .. } | Event::Discarded { .. } => unreachable!("a shard never dials"),

@@ -104,6 +104,8 @@ stats! {
     dropped_slow,
     /// Connections dropped: a protocol violation (1002, 1003, 1007, 1009, 1008).
     dropped_violation,
+    /// Connections dropped: a trusted proxy sent no PROXY header, or a broken one.
+    dropped_proxy_header,
     /// Connections dropped: reset or broken by the peer or the network.
     dropped_reset,
     /// Connections dropped: the control plane's queue was full, or the hand-over took too long.

@@ -32,7 +32,7 @@ impl<D: Driver> Shard<D> {
     fn on_deadline(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection with a deadline");
         match conn.state {
-            State::Handshake => {
+            State::Arriving | State::Proxied | State::Handshake => {
                 self.stats().dropped_handshake_timeout.add(1);
                 self.refuse(id, &Refusal::new(408, "no complete request head in time; see --handshake-timeout"));
             }

@@ -2,6 +2,7 @@
 //! TCP for HTTP. Nothing here sleeps and hopes: every wait is for an answer and has a limit.
 
 mod churn;
+mod doors;
 mod drivers;
 mod endpoints;
 mod http;

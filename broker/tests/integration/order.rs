@@ -48,8 +48,10 @@ async fn one_order_for_everybody() {
                     let mut http = Http::open(server).await;
                     for at in 0..MESSAGES {
                         let body = format!("{publisher} {at}");
-                        let head =
-                            format!("POST /pub/order HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+                        let head = format!(
+                            "POST /pub/order HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+                            body.len()
+                        );
                         http.send(head + &body).await;
                         assert_eq!(http.answer().await.status, 200);
                     }

@@ -36,7 +36,7 @@ async fn one_connection_carries_many_requests() {
     let broker = Broker::start(&[]);
     let mut http = Http::open(broker.address).await;
     for offset in 1..=50 {
-        http.send("POST /pub/alive HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await;
+        http.send("POST /pub/alive HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi").await;
         let answer = http.answer().await;
         assert_eq!((answer.status, &answer.json()["offset"]), (200, &offset.into()));
     }
@@ -50,9 +50,9 @@ async fn requests_sent_ahead_are_answered_in_order() {
     let mut ahead = String::new();
     for at in 0..100 {
         let body = format!("message {at}");
-        ahead += &format!("POST /pub/pipe HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        ahead += &format!("POST /pub/pipe HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         if at % 10 == 0 {
-            ahead += "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+            ahead += "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
         }
     }
     http.send(ahead).await;
@@ -71,7 +71,7 @@ async fn a_chunked_body_is_one_message() {
     let broker = Broker::start(&[]);
     let mut subscriber = open(broker.address, "/sub/chunks").await;
     let mut http = Http::open(broker.address).await;
-    http.send("POST /pub/chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    http.send("POST /pub/chunks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     http.send("4\r\none \r\n").await.send("7\r\nmessage\r\n").await.send("0\r\n\r\n").await;
     assert_eq!(http.answer().await.status, 200);
     assert_eq!(subscriber.text().await, "one message");

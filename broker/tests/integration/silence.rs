@@ -21,7 +21,7 @@ async fn a_handshake_takes_too_long() {
     let mut half = Http::open(broker.address).await;
     half.send("GET /sub/a HTTP/1.1\r\nHo").await;
     let trickle = async {
-        for byte in b"GET /sub/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n".iter() {
+        for byte in b"GET /sub/a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n".iter() {
             if slow.stream.try_write(&[*byte]).is_err() {
                 break;
             }
@@ -48,7 +48,7 @@ async fn a_client_after_a_long_quiet_has_its_whole_time() {
         tokio::time::sleep(Duration::from_millis(2500)).await;
         let mut http = Http::open(broker.address).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let answer = http.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.answer().await;
+        let answer = http.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.answer().await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
@@ -81,9 +81,12 @@ async fn silent_peers_are_closed_and_others_stay() {
 async fn resets_leave_nothing_behind() {
     let broker = Broker::start(&[]);
     let server = broker.address;
-    for bytes in
-        ["", "GET", "GET /sub/a HTTP/1.1\r\n", "POST /pub/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc"]
-    {
+    for bytes in [
+        "",
+        "GET",
+        "GET /sub/a HTTP/1.1\r\n",
+        "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc",
+    ] {
         for _ in 0..20 {
             let stream = TcpStream::connect(server).await.unwrap();
             stream.set_zero_linger().unwrap();
@@ -104,7 +107,7 @@ async fn a_large_message_read_slowly_but_steadily_arrives() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(64 << 10).unwrap();
     let mut subscriber = socket.connect(broker.address).await.unwrap();
-    let head = "GET /sub/large HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    let head = "GET /sub/large HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
     subscriber.write_all(head.as_bytes()).await.unwrap();
     let mut bytes = vec![0; 64 << 10];

@@ -96,7 +96,7 @@ async fn any_way_to_write_it() {
     let mut http = Http::open(broker.address).await;
     http.send(
         "GET /bus/odd?query=1 HTTP/1.1\r\nsec-websocket-VERSION:13\r\nSEC-WEBSOCKET-KEY:   dGhlIHNhbXBsZSBub25jZQ==  \r\n\
-         connection: keep-alive\r\nConnection: foo, UPGRADE\r\nUpgrade: h2c, WebSocket\r\nhOsT: example\r\n\
+         connection: keep-alive\r\nConnection: foo, UPGRADE\r\nUpgrade: h2c, WebSocket\r\nhOsT: localhost\r\n\
          Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
     )
     .await;

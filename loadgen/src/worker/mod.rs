@@ -323,8 +323,12 @@ impl<D: Dial> Worker<D> {
                 }
             }
             Event::Woken => {}
-            Event::Accepted { .. } | Event::AcceptEnded { .. } | Event::Adopted { .. } | Event::Installed { .. } => {
-                unreachable!("a client accepts, adopts and installs nothing")
+            Event::Accepted { .. }
+            | Event::AcceptEnded { .. }
+            | Event::Adopted { .. }
+            | Event::Installed { .. }
+            | Event::Peer { .. } => {
+                unreachable!("a client accepts, adopts, installs and asks nothing")
             }
         }
     }

@@ -1,11 +1,12 @@
 //! The system calls on sockets, none of which waits. An error is its `errno`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use crate::gather::Tail;
-use crate::socket::Address;
+use crate::socket::{self, Address};
 
 /// Sends what `tail` names, as far as the socket has room.
 pub(super) fn send(socket: BorrowedFd<'_>, tail: &Tail<'_>) -> Result<usize, i32> {
@@ -50,6 +51,23 @@ pub(super) fn error_of(socket: BorrowedFd<'_>) -> Result<(), i32> {
     // SAFETY: the kernel writes at most the four bytes of `error` and their number; both live through the call.
     told(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, error_at, &raw mut len) } as isize)?;
     if error == 0 { Ok(()) } else { Err(error) }
+}
+
+/// The address of the peer's end. Unlike getpeername(2) this works when the connection is over, too.
+pub(super) fn peer(socket: BorrowedFd<'_>) -> Result<SocketAddr, i32> {
+    let mut name = socket::no_name();
+    let mut ask = |mut len: libc::socklen_t| {
+        let (fd, name_at) = (socket.as_raw_fd(), (&raw mut name).cast());
+        // SAFETY: the kernel writes at most `len` bytes to `name`, which has room for them; both live through the
+        // call.
+        told(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, name_at, &raw mut len) } as isize)
+    };
+    // A name that is shorter than the room for it is refused.
+    match ask(socket::V6_BYTES) {
+        Err(libc::EINVAL) => ask(socket::V4_BYTES)?,
+        other => other?,
+    };
+    socket::decode(&name)
 }
 
 /// The next peer that waits at the listener, as a non-blocking socket.

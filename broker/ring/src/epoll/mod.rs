@@ -58,7 +58,7 @@ use operations::{InFlight, Operation};
 use poll::{Poll, Whom};
 pub use setup::{Setup, SetupError};
 use slots::{
-    CLOSING, DISCARDING, LISTED, ONCE, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots,
+    ASKING, CLOSING, DISCARDING, LISTED, ONCE, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots,
 };
 
 /// Receive buffers that one connection gets in one turn at most, however many there are.
@@ -245,6 +245,16 @@ impl Driver for EpollDriver {
         };
         let busy = slot.has(RECEIVING | SENDING);
         self.operations.push(Operation::Install { conn, busy });
+    }
+
+    fn peer(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if !slot.has(ASKING) {
+            slot.set(ASKING);
+            self.operations.push(Operation::Peer(conn));
+        }
     }
 
     fn close(&mut self, conn: ConnId) {

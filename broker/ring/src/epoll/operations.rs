@@ -7,7 +7,9 @@ use std::os::fd::OwnedFd;
 
 use super::dials::Attempt;
 use super::poll::Whom;
-use super::slots::{BLOCKED, CLOSING, DISCARDING, ONCE, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED};
+use super::slots::{
+    ASKING, BLOCKED, CLOSING, DISCARDING, ONCE, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED,
+};
 use super::{Buf, EpollDriver, calls};
 use crate::uring::WAIT_ALL_BYTES_MAX;
 use crate::{AcceptEnd, ConnId, Event, Gather, ReceiveEnd};
@@ -29,6 +31,7 @@ pub(super) enum Operation {
         /// A receive or a send was under way.
         busy: bool,
     },
+    Peer(ConnId),
     Close(ConnId),
 }
 
@@ -56,6 +59,7 @@ impl EpollDriver {
                 Operation::Send(conn) => self.send_on(conn, events),
                 Operation::Shutdown(conn) => calls::shut_down(self.slots.at(conn.slot).socket()),
                 Operation::Install { conn, busy } => self.carry_out_install(conn, busy, events),
+                Operation::Peer(conn) => self.carry_out_peer(conn, events),
                 Operation::Close(conn) => self.carry_out_close(conn, events),
             }
         }
@@ -142,6 +146,17 @@ impl EpollDriver {
             slot.socket().try_clone_to_owned()
         };
         events.push(Event::Installed { conn, result });
+    }
+
+    fn carry_out_peer(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        slot.clear(ASKING);
+        if slot.has(CLOSING) {
+            return;
+        }
+        self.counters.enters += 1;
+        let result = calls::peer(slot.socket());
+        events.push(Event::Peer { conn, result });
     }
 
     /// Nothing is in flight in the kernel, so the join is complete at once.

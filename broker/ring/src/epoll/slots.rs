@@ -43,6 +43,8 @@ pub(super) const ONCE: u32 = 1 << 10;
 pub(super) const DISCARDING: u32 = 1 << 11;
 /// The handshake is under way: nobody knows of this connection yet.
 pub(super) const DIALLING: u32 = 1 << 12;
+/// The peer's address is asked for.
+pub(super) const ASKING: u32 = 1 << 13;
 
 impl Slot {
     pub(super) fn has(&self, flag: u32) -> bool {

@@ -27,6 +27,8 @@ pub(super) struct Conn {
     pub(super) sending: bool,
     pub(super) shutdown_wanted: bool,
     pub(super) closing: bool,
+    /// The peer's address is asked for.
+    pub(super) asking: bool,
     pub(super) lane: Lane,
     pub(super) client: ClientId,
     /// What the network works on.

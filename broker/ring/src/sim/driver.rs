@@ -96,6 +96,16 @@ impl Driver for SimDriver {
         });
     }
 
+    fn peer(&mut self, conn: ConnId) {
+        self.with(|host| {
+            let Some(live) = host.live(conn) else { return };
+            if !live.asking {
+                live.asking = true;
+                host.operations.push_back(Operation::Peer(conn));
+            }
+        });
+    }
+
     fn close(&mut self, conn: ConnId) {
         self.with(|host| {
             let Some(live) = host.live(conn) else { return };

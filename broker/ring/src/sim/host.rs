@@ -44,6 +44,7 @@ pub(super) enum Operation {
     Shutdown(ConnId),
     /// The flag: a receive or send was under way.
     Install(ConnId, bool),
+    Peer(ConnId),
     Close(ConnId),
 }
 
@@ -195,6 +196,12 @@ impl Host {
                     live.lane.push_back(Event::Installed { conn, result });
                 }
             }
+            Operation::Peer(conn) => {
+                if let Some(live) = self.unclosed(conn) {
+                    let result = Ok(net.link(live.client).address);
+                    live.lane.push_back(Event::Peer { conn, result });
+                }
+            }
             Operation::Close(conn) => {
                 let live = self.slots[conn.slot as usize].conn.as_mut().expect("a slot is closed once");
                 live.send = None;
@@ -251,6 +258,7 @@ impl Host {
             sending: false,
             shutdown_wanted: false,
             closing: false,
+            asking: false,
             lane: Lane::new(),
             client,
             send: None,
@@ -334,6 +342,7 @@ impl Host {
         match event {
             Event::AcceptEnded { .. } => self.accept = Accept::Idle,
             Event::ReceiveEnded { conn, .. } => self.told_conn(*conn).receive = Receive::Idle,
+            Event::Peer { conn, .. } => self.told_conn(*conn).asking = false,
             Event::Sent { conn, .. } => {
                 let live = self.told_conn(*conn);
                 live.sending = false;

@@ -4,6 +4,7 @@
 //! reached an end before a reset can still be read there; those under way are lost.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use super::faults::Random;
 
@@ -16,8 +17,9 @@ pub enum ClientEnd {
     Reset,
 }
 
-#[derive(Default)]
 pub(super) struct Link {
+    /// The client's.
+    pub(super) address: SocketAddr,
     pub(super) to_server: Queue,
     pub(super) to_client: Queue,
     /// The client will write no more.
@@ -32,7 +34,6 @@ pub(super) struct Link {
 }
 
 /// Bytes on their way in one direction.
-#[derive(Default)]
 pub(super) struct Queue {
     bytes: VecDeque<u8>,
     bytes_max: usize,
@@ -66,9 +67,18 @@ impl Queue {
 }
 
 impl Link {
-    pub(super) fn new(queue_bytes_max: usize) -> Self {
+    pub(super) fn new(queue_bytes_max: usize, address: SocketAddr) -> Self {
         let queue = || Queue { bytes: VecDeque::new(), bytes_max: queue_bytes_max };
-        Self { to_server: queue(), to_client: queue(), ..Self::default() }
+        Self {
+            address,
+            to_server: queue(),
+            to_client: queue(),
+            client_fin: false,
+            client_gone: false,
+            server_fin: false,
+            reset: false,
+            installed: false,
+        }
     }
 
     /// Breaks the connection for both ends.

@@ -9,12 +9,14 @@
 //! | `conn` | one connection of a driver: its send, its receive, the faults they meet |
 //! | `buffers` | receive buffers that run out |
 //! | `link` | one connection: two bounded byte queues |
+//! | `addresses` | where clients connect from |
 //! | `faults` | what goes wrong and how often |
 //!
 //! Nothing here sleeps, reads a clock or asks the system for anything, but for the stand-ins of sockets
 //! (see [`World::socket`]). A turn never waits: it reports what is there, and a test that has nothing left
 //! to do ([`World::idle`]) advances the clock. The same seed, faults and calls give the same run.
 
+mod addresses;
 mod buffers;
 mod conn;
 mod driver;
@@ -25,6 +27,7 @@ mod link;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -47,7 +50,6 @@ pub struct World(Rc<RefCell<State>>);
 pub struct ClientId(usize);
 
 struct State {
-    seed: u64,
     now: Nanos,
     hosts: Vec<Host>,
     net: Network,
@@ -55,6 +57,7 @@ struct State {
 
 /// What lies between the drivers and the clients.
 struct Network {
+    seed: u64,
     random: Random,
     faults: Faults,
     socket_buffer_bytes: usize,
@@ -71,10 +74,10 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> Self {
         Self(Rc::new(RefCell::new(State {
-            seed,
             now: 0,
             hosts: Vec::new(),
             net: Network {
+                seed,
                 random: Random::new(seed),
                 faults,
                 socket_buffer_bytes: SOCKET_BUFFER_BYTES,
@@ -96,7 +99,7 @@ impl World {
     /// What the world was made from.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.0.borrow().seed
+        self.0.borrow().net.seed
     }
 
     /// Replaces the faults from here on, as for a quiet end after a rough run.
@@ -143,6 +146,13 @@ impl World {
         let client = net.new_link();
         hosts[driver].connect(client, net);
         client
+    }
+
+    /// Where the client connected from, as a driver tells it. Several clients share an address, some are on
+    /// loopback; which, is the seed's choice.
+    #[must_use]
+    pub fn client_address(&self, client: ClientId) -> SocketAddr {
+        self.0.borrow_mut().net.link(client).address
     }
 
     /// Writes; says how many bytes were taken. Fewer than given if the socket buffer is full, none if the
@@ -272,7 +282,8 @@ impl World {
 
 impl Network {
     fn new_link(&mut self) -> ClientId {
-        self.links.push(Link::new(self.socket_buffer_bytes));
+        let address = addresses::of(self.seed, self.links.len());
+        self.links.push(Link::new(self.socket_buffer_bytes, address));
         ClientId(self.links.len() - 1)
     }
 

@@ -42,6 +42,7 @@ impl UringDriver {
                 self.close_if_idle(conn);
             }
             Kind::Install => self.complete_install(index, entry.result(), events),
+            Kind::Peer => self.complete_peer(index, entry.result(), events),
             Kind::Close => {
                 // A kernel may hand the place to a new connection before it tells that the old one is
                 // gone; `open` has settled that then.

@@ -64,6 +64,7 @@ impl Drop for UringDriver {
             mem::forget(mem::replace(&mut self.sends, Slab::new()));
             mem::forget(mem::replace(&mut self.adoptions, Slab::new()));
             mem::forget(mem::replace(&mut self.dials, Slab::new()));
+            mem::forget(mem::replace(&mut self.queries, Slab::new()));
             mem::forget(self.sink.take());
             mem::forget(mem::take(&mut self.bell_count));
             mem::forget(Rc::clone(&self.pool));

@@ -8,11 +8,13 @@
 //! | `end` | dropping a driver with operations in flight |
 //! | `setup` | start-up: the kernel's features, errors as sentences |
 //! | `slots` | what is known of each connection: 12 bytes |
-//! | `slab` | what the kernel may be reading: one table each for sends, adoptions and dials |
+//! | `slab` | what the kernel may be reading or writing: one table each for sends, adoptions, dials and queries |
 //! | `group` | provided buffers: where they are |
 //! | `buffers` | receive buffers: who holds them |
 //! | `sink` | receive buffers for bytes that nobody wants |
 //! | `dials` | connections on their way out |
+//! | `peer` | whose connection it is |
+//! | `restrict` | the ring forbids itself what the driver does not do |
 //! | `tag` | which operation a completion belongs to |
 //! | `enter` | the system call |
 //!
@@ -21,8 +23,8 @@
 //!   the connection's slot, and it is vacated only after the close operation, which is queued only when
 //!   nothing else of that connection is in flight;
 //! - `outstanding` is the number of operations whose final completion has not been seen;
-//! - memory named by an operation (a gather, a message head, an adoption's array, the bell's counter, the
-//!   buffer region) is released only after that operation's final completion. A driver that is dropped
+//! - memory named by an operation (a gather, a message head, an adoption's array, a query's name, the bell's
+//!   counter, the buffer region) is released only after that operation's final completion. A driver that is dropped
 //!   cancels and drains first; what cannot be drained is leaked rather than freed.
 //!
 //! Cost: a send is one submission entry, one table entry and one completion; nothing is allocated, unless
@@ -38,7 +40,9 @@ mod dials;
 mod end;
 mod enter;
 mod group;
+mod peer;
 mod queue;
+mod restrict;
 mod setup;
 mod sink;
 mod slab;
@@ -60,8 +64,11 @@ use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::gather::{Message, Tail};
+use crate::socket::{V4_BYTES, V6_BYTES};
 use crate::waker::{Bell, Kind as WakerKind};
-use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker, clock, limits};
+use crate::{
+    AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker, clock, limits, listen,
+};
 
 pub use buffers::Buf;
 use buffers::Pool;
@@ -71,8 +78,8 @@ pub use setup::{Features, Setup, SetupError, probe};
 use sink::Sink;
 pub(crate) use slab::Slab;
 use slots::{
-    CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING, SHUTDOWN_WANTED,
-    SHUTTING, Slots,
+    ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
+    SHUTDOWN_WANTED, SHUTTING, Slots,
 };
 use tag::Kind;
 
@@ -94,6 +101,9 @@ pub struct UringDriver {
     sends: Slab<InFlight>,
     adoptions: Slab<Adoption>,
     dials: Slab<Box<dials::Dial>>,
+    queries: Slab<peer::Query>,
+    /// How long the names of peers are likely to be: those of the listener's family.
+    peer_bytes: libc::socklen_t,
     pool: Rc<Pool>,
     /// Made for the first discard.
     sink: Option<Sink>,
@@ -149,7 +159,7 @@ impl UringDriver {
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
         setup::validate(&setup)?;
         let ring = setup::build_ring(setup.submission_entries.next_power_of_two())?;
-        let features = setup::features(&ring)?;
+        let mut features = setup::features(&ring)?;
         ring.submitter().register_files_sparse(setup.capacity).map_err(|error| match error.raw_os_error() {
             Some(libc::EMFILE) => SetupError::TableTooLarge { capacity: setup.capacity, limit: limits::descriptors() },
             Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
@@ -164,8 +174,15 @@ impl UringDriver {
         pool.give_back();
         // Blocking, so that the ring's read waits for the first ring instead of failing with `EAGAIN`.
         let bell = Bell::new(0).map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
+        let name = RingName::register(ring.as_raw_fd());
+        features.restricted = restrict::restrict(&ring, setup.dials);
+        ring.submitter()
+            .register_enable_rings()
+            .map_err(|error| SetupError::Other { doing: "enabling the ring", error })?;
+        let is_v4 = |listener| matches!(listen::local_addr(listener), Ok(SocketAddr::V4(_)));
+        let peer_bytes = if setup.listener.as_ref().is_some_and(is_v4) { V4_BYTES } else { V6_BYTES };
         Ok(Self {
-            name: RingName::register(ring.as_raw_fd()),
+            name,
             ring,
             features,
             listener: setup.listener,
@@ -174,6 +191,8 @@ impl UringDriver {
             sends: Slab::new(),
             adoptions: Slab::new(),
             dials: Slab::new(),
+            queries: Slab::new(),
+            peer_bytes,
             pool,
             sink: None,
             bell: Arc::new(bell),
@@ -349,7 +368,7 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        let refusal = if slot.has(IN_FLIGHT) {
+        let refusal = if slot.has(IN_FLIGHT & !ASKING) {
             Some(libc::EBUSY)
         } else if !self.features.install {
             Some(libc::EOPNOTSUPP)
@@ -364,6 +383,16 @@ impl Driver for UringDriver {
         let entry =
             opcode::FixedFdInstall::new(Fixed(conn.slot), 0).build().user_data(tag::of_conn(Kind::Install, conn));
         self.push(&entry);
+    }
+
+    fn peer(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if !slot.has(ASKING) {
+            slot.set(ASKING);
+            self.ask_peer(conn);
+        }
     }
 
     fn close(&mut self, conn: ConnId) {

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use io_uring::{IoUring, Probe, opcode};
 
+use super::restrict;
 use crate::limits;
 
 /// What a [`UringDriver`](super::UringDriver) is made of.
@@ -24,10 +25,12 @@ pub struct Setup {
     /// Operations that one system call submits at most; rounded up to a power of two. The completion
     /// queue has eight times as many places.
     pub submission_entries: u32,
+    /// Whether this driver reaches out ([`Dial`](crate::Dial)). To one that does not, its own ring forbids it.
+    pub dials: bool,
 }
 
 impl Default for Setup {
-    /// 19,900 connections, 128 receive buffers of 4 KiB, 1,024 submission entries, no listener.
+    /// 19,900 connections, 128 receive buffers of 4 KiB, 1,024 submission entries, no listener, no dials.
     fn default() -> Self {
         Self {
             listener: None,
@@ -35,6 +38,7 @@ impl Default for Setup {
             receive_buffers: 128,
             receive_buffer_bytes: 4096,
             submission_entries: 1024,
+            dials: false,
         }
     }
 }
@@ -48,6 +52,8 @@ pub struct Features {
     /// operations of the ring are over, so the driver shuts it down first: the peer sees the end at once. An
     /// installed socket is left alone; whoever has its descriptor ends it.
     pub prompt_close: bool,
+    /// The ring forbids itself what the driver does not do (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10).
+    pub restricted: bool,
 }
 
 /// Why io_uring cannot be used. `Display` is one sentence that says what to change.
@@ -148,7 +154,9 @@ impl std::error::Error for SetupError {}
 /// # Errors
 /// If [`UringDriver::new`](super::UringDriver::new) could not succeed here.
 pub fn probe() -> Result<Features, SetupError> {
-    features(&build_ring(8)?)
+    let ring = build_ring(8)?;
+    let features = features(&ring)?;
+    Ok(Features { restricted: restrict::restrict(&ring, false), ..features })
 }
 
 /// Refuses figures that make no sense before the kernel does.
@@ -172,7 +180,7 @@ pub(super) fn validate(setup: &Setup) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// A ring as the driver wants it.
+/// A ring as the driver wants it: not enabled yet, so that it can be restricted before.
 pub(super) fn build_ring(entries: u32) -> Result<IoUring, SetupError> {
     let mut builder = IoUring::builder();
     builder
@@ -181,6 +189,7 @@ pub(super) fn build_ring(entries: u32) -> Result<IoUring, SetupError> {
         .setup_coop_taskrun()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        .setup_r_disabled()
         .setup_cqsize(entries.saturating_mul(8));
     builder.build(entries).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOSYS) => SetupError::Missing { release: kernel_release() },
@@ -194,7 +203,7 @@ pub(super) fn build_ring(entries: u32) -> Result<IoUring, SetupError> {
     })
 }
 
-/// What `ring`'s kernel offers.
+/// What `ring`'s kernel offers; whether the ring can be restricted shows when it is.
 pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
     let mut probe = Probe::new();
     ring.submitter()
@@ -211,6 +220,7 @@ pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
     Ok(Features {
         install: probe.is_supported(opcode::FixedFdInstall::CODE),
         prompt_close: at_least(&kernel_release(), (6, 13)),
+        restricted: false,
     })
 }
 

@@ -39,8 +39,10 @@ pub(super) const DIALLING: u32 = 1 << 10;
 pub(super) const DISCARDING: u32 = 1 << 11;
 /// The receive in flight is for one time only.
 pub(super) const RECEIVING_ONCE: u32 = 1 << 12;
+/// The peer's address is asked for.
+pub(super) const ASKING: u32 = 1 << 13;
 /// Any of the operations that a close has to wait for.
-pub(super) const IN_FLIGHT: u32 = RECEIVING | SENDING | SHUTTING | INSTALLING;
+pub(super) const IN_FLIGHT: u32 = RECEIVING | SENDING | SHUTTING | INSTALLING | ASKING;
 
 impl Slot {
     pub(super) fn has(&self, flag: u32) -> bool {

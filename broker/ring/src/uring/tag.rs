@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Send,
     Shutdown,
     Install,
+    /// The slot is an index into the table of queries.
+    Peer,
     Close,
     /// Only failed cancellations complete visibly.
     CancelAccept,
@@ -30,7 +32,7 @@ pub(super) enum Kind {
     Ignored,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Accept,
     Kind::Bell,
     Kind::Adopt,
@@ -40,6 +42,7 @@ const KINDS: [Kind; 14] = [
     Kind::Send,
     Kind::Shutdown,
     Kind::Install,
+    Kind::Peer,
     Kind::Close,
     Kind::CancelAccept,
     Kind::CancelReceive,

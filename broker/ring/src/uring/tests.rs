@@ -164,3 +164,97 @@ fn a_burst_of_sends_overflows_nothing() {
     assert!(after.submission_full >= before.submission_full + 240);
     assert_eq!(after.completion_overflows, before.completion_overflows);
 }
+
+/// A listener for both families calls an IPv4 peer by a mapped address; a socket of the other family, adopted, is
+/// called by its own.
+#[test]
+fn peers_of_both_families_are_named() {
+    for (listens, families) in [("127.0.0.1:0", "4"), ("[::1]:0", "6"), ("[::]:0", "46")] {
+        let listener = listen::group(listens.parse().unwrap(), 1).unwrap().pop().unwrap();
+        let port = listen::local_addr(&listener).unwrap().port();
+        let mut driver = UringDriver::new(Setup { listener: Some(listener), ..Setup::default() }).unwrap();
+        let adopts = |driver: &mut UringDriver, listens: &str| {
+            let listener = std::net::TcpListener::bind(listens).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            driver.adopt(listener.accept().unwrap().0.into(), 0);
+            let conn = collect(driver, 1, |_, event| match event {
+                Event::Adopted { result, .. } => Some(result.unwrap()),
+                _ => None,
+            });
+            (conn[0], client.local_addr().unwrap(), client)
+        };
+        let mut cases = vec![adopts(&mut driver, "127.0.0.1:0"), adopts(&mut driver, "[::1]:0")];
+        for family in families.chars() {
+            let host = if family == '4' { "127.0.0.1" } else { "::1" };
+            let client = TcpStream::connect((host, port)).unwrap();
+            driver.accept();
+            let conn = accepted(&mut driver, 1)[0];
+            let mut address = client.local_addr().unwrap();
+            if let (std::net::IpAddr::V4(ip), "[::]:0") = (address.ip(), listens) {
+                address.set_ip(ip.to_ipv6_mapped().into());
+            }
+            cases.push((conn, address, client));
+        }
+        for (conn, address, _client) in &cases {
+            driver.peer(*conn);
+            let told = collect(&mut driver, 1, |_, event| match event {
+                Event::Peer { result, .. } => Some(result),
+                _ => None,
+            });
+            assert_eq!(told, [Ok(*address)], "{listens}");
+        }
+    }
+}
+
+/// The completion of one operation, pushed past the driver's own calls.
+fn completion_of(driver: &mut UringDriver, entry: squeue::Entry) -> i32 {
+    driver.push_uncounted(&entry.user_data(tag::of_index(Kind::Ignored, 7)));
+    driver.enter(Some(clock::monotonic() + 1_000_000_000)).unwrap();
+    let results: Vec<i32> = driver
+        .ring
+        .completion()
+        .filter(|entry| entry.user_data() == tag::of_index(Kind::Ignored, 7))
+        .map(|entry| entry.result())
+        .collect();
+    assert_eq!(results.len(), 1);
+    results[0]
+}
+
+#[test]
+fn what_the_driver_does_not_do_its_ring_forbids() {
+    for dials in [false, true] {
+        let mut driver = UringDriver::new(Setup { dials, ..Setup::default() }).unwrap();
+        assert!(driver.features().restricted);
+        let forbidden = [
+            opcode::Nop::new().build(),
+            opcode::OpenAt::new(Fd(libc::AT_FDCWD), c"/etc/hostname".as_ptr()).build(),
+            opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
+            // Allowed by itself, but not with this flag.
+            opcode::Read::new(Fd(-1), ptr::null_mut(), 0).build().flags(squeue::Flags::ASYNC),
+        ];
+        for entry in forbidden {
+            let name = format!("{entry:?}");
+            assert_eq!(completion_of(&mut driver, entry), -libc::EACCES, "{name}");
+        }
+        let read = opcode::Read::new(Fd(-1), ptr::null_mut(), 0).build();
+        assert_eq!(completion_of(&mut driver, read), -libc::EBADF, "a read is allowed, of what there is");
+        let connect = opcode::Connect::new(Fixed(0), ptr::null(), 0).build();
+        assert_eq!(completion_of(&mut driver, connect) == -libc::EACCES, !dials);
+        // Nor can the ring be changed any more.
+        let error = driver.ring.submitter().unregister_eventfd().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+}
+
+/// To a driver that was not made for it, a dial is forbidden by its ring like anything else.
+#[test]
+fn a_driver_that_does_not_dial_cannot() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut driver = UringDriver::new(Setup::default()).unwrap();
+    driver.dial(listener.local_addr().unwrap(), None, 3);
+    let results = collect(&mut driver, 1, |_, event| match event {
+        Event::Dialled { result, .. } => Some(result),
+        _ => None,
+    });
+    assert_eq!(results, [Err(libc::EACCES)]);
+}

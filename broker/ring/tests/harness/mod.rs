@@ -4,6 +4,7 @@
 mod real;
 mod simulated;
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub(crate) trait Harness {
     fn connect(&mut self) -> Self::Client;
     /// Writes all of it, which has to fit the socket buffer.
     fn write(&mut self, client: &mut Self::Client, bytes: &[u8]);
+    /// Where the client connected from.
+    fn address(&self, client: &Self::Client) -> SocketAddr;
     /// What is there now.
     fn read(&mut self, client: &mut Self::Client) -> Vec<u8>;
     /// How the connection ended, if it did and everything was read.
@@ -245,6 +248,7 @@ impl<H: Harness> Run<H> {
             | Event::ReceiveEnded { conn, .. }
             | Event::Sent { conn, .. }
             | Event::Installed { conn, .. }
+            | Event::Peer { conn, .. }
             | Event::Discarded { conn, .. }
             | Event::Closed { conn } => *conn == of,
             Event::Dialled { result, .. } => *result == Ok(of),

@@ -32,6 +32,7 @@ impl Kind for OnUring {
             receive_buffers: options.buffers,
             receive_buffer_bytes: options.buffer_bytes,
             submission_entries: options.submission_entries,
+            dials: true,
         };
         UringDriver::new(setup).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -101,6 +102,10 @@ impl<K: Kind> Harness for Loopback<K> {
 
     fn write(&mut self, client: &mut Client, bytes: &[u8]) {
         client.stream.write_all(bytes).expect("it fits the socket buffer");
+    }
+
+    fn address(&self, client: &Client) -> SocketAddr {
+        client.stream.local_addr().unwrap()
     }
 
     fn read(&mut self, client: &mut Client) -> Vec<u8> {

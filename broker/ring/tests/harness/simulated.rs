@@ -2,6 +2,7 @@
 //! everything else that it may.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use ring::sim::{Chance, ClientEnd, ClientId, Faults, SimDriver, World};
@@ -58,6 +59,10 @@ impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
 
     fn write(&mut self, client: &mut ClientId, bytes: &[u8]) {
         assert_eq!(self.world.client_write(*client, bytes), bytes.len(), "it fits the socket buffer");
+    }
+
+    fn address(&self, client: &ClientId) -> SocketAddr {
+        self.world.client_address(*client)
     }
 
     fn read(&mut self, client: &mut ClientId) -> Vec<u8> {

@@ -9,18 +9,21 @@ impl Client {
     pub(super) fn greet(&mut self, stage: &mut Stage<'_>) {
         let topics = &stage.params.topics;
         let head = match &self.role {
-            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), ""),
-            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), ""),
-            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), ""),
-            Role::Multi => upgrade("/ws", "Sec-WebSocket-Protocol: other, ringyard.v1\r\n"),
+            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &self.door.forwarded),
+            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &self.door.forwarded),
+            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &self.door.forwarded),
+            Role::Multi => {
+                upgrade("/ws", &format!("Sec-WebSocket-Protocol: other, ringyard.v1\r\n{}", self.door.forwarded))
+            }
             Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
             Role::Slowloris => format!("GET /ws HTTP/1.1\r\nHost: h\r\nX-Slow: {}", "x".repeat(self.index % 50)),
             Role::Refused(_) => {
-                let (statuses, head) = bad_head(stage);
+                let (statuses, head) = bad_head(stage, self.index);
                 self.role = Role::Refused(statuses);
                 head
             }
         };
+        self.wire.put(&self.door.preamble);
         self.wire.put(head.as_bytes());
         self.open_stream(stage);
         if self.eager {
@@ -70,7 +73,9 @@ impl Client {
             stage.model.confirmed(stream, &[Confirmed { filter, position: None }])?;
             return Ok(true);
         }
-        let late = matches!(status, 408 | 503);
+        // Refused for its address before its head was looked at, perhaps.
+        let crowded = self.door.counts_as.is_some() && stage.params.limits.connections_per_address_max.is_some();
+        let late = matches!(status, 408 | 503) || (status == 429 && crowded);
         let fits = match &self.role {
             Role::Refused(statuses) => late || statuses.contains(&status),
             Role::Http => late || status == 200,
@@ -81,6 +86,8 @@ impl Client {
         }
         if status == 408 {
             stage.coverage.handshake_timeouts += 1;
+        } else if status == 429 {
+            stage.coverage.crowded += 1;
         } else if matches!(self.role, Role::Refused(_)) {
             stage.coverage.refused += 1;
         }
@@ -100,12 +107,13 @@ fn upgrade(path: &str, more: &str) -> String {
     )
 }
 
-fn bad_head(stage: &mut Stage<'_>) -> (Vec<u16>, String) {
+fn bad_head(stage: &mut Stage<'_>, index: usize) -> (Vec<u16>, String) {
     match stage.rng.below(6) {
         0 => (vec![404], upgrade("/nowhere", "")),
         1 => (vec![400], upgrade("/pub/a/%23", "")),
         2 => (vec![403], upgrade("/pub/$sys/load", "")),
         3 => (vec![431], upgrade("/ws", &format!("X: {}\r\n", "y".repeat(9000)))),
+        4 if index.is_multiple_of(2) => (vec![421], upgrade("/sub/a", "").replace("broker.example", "evil.example")),
         4 => (vec![403], upgrade("/sub/a", "Origin: http://elsewhere.example\r\n")),
         _ => (vec![400], "\u{1}\u{2} what is this\r\n\r\n".to_owned()),
     }

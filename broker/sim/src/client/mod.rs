@@ -2,11 +2,13 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
+//! | `door` | where it comes from |
 //! | `wire` | bytes in and out, at the client's pace |
 //! | `greet` | request heads, good and bad, and their answers |
 //! | `talk` | publishes, commands, and what comes back |
 //! | `part` | the ways a client leaves, fair and foul |
 
+mod door;
 mod greet;
 mod part;
 mod talk;
@@ -22,6 +24,7 @@ use crate::report::Coverage;
 use crate::rng::Rng;
 use crate::trace::Trace;
 
+use door::Door;
 pub(crate) use talk::length;
 use wire::{Pace, Wire};
 
@@ -114,6 +117,7 @@ pub(crate) struct Client {
     /// The close code that the broker sent.
     pub(crate) closed_with: Option<u16>,
     pub(crate) unexplained: Option<Unexplained>,
+    pub(crate) door: Door,
     stream: Option<StreamId>,
     answers_pings: bool,
     /// Answers a close frame, and then waits for the end of the stream.
@@ -130,6 +134,8 @@ impl Client {
     /// A client on a fresh connection; its head is on the way.
     pub(crate) fn connect(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
         let mut client = Self::new(index, conn, role, stage);
+        client.door = Door::of(stage.world.client_address(conn), index, stage.params);
+        stage.coverage.proxied += u64::from(!client.door.preamble.is_empty() || !client.door.forwarded.is_empty());
         client.greet(stage);
         client
     }
@@ -174,6 +180,7 @@ impl Client {
             parting: Parting::None,
             closed_with: None,
             unexplained: None,
+            door: Door::default(),
             stream: None,
             answers_pings: !rng.one_in(6),
             polite: !rng.one_in(8),
