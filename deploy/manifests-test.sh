@@ -94,7 +94,7 @@ for folder in base components/seccomp overlays/epoll overlays/large overlays/bro
 done
 
 # `if`: its complaints are lines of their own.
-if ! "$python" manifests_check.py --binary "$ringyard" "${sets[@]}"; then failed=1; fi
+if ! "$python" -B -m checks --binary "$ringyard" "${sets[@]}"; then failed=1; fi
 
 # ---- systemd
 
@@ -197,7 +197,7 @@ must_fail 'caddy: a mistake is found' 'health_url' env HOME="$work" XDG_DATA_HOM
     sed "s#^broker.example.org {#&\n\ttls $certificates/fullchain.pem $certificates/privkey.pem#" proxy/Caddyfile
 } >"$work/Caddyfile"
 if unshare --net true 2>/dev/null; then
-    if ! unshare --net "$python" proxy_check.py --binary "$ringyard" --work "$work"; then failed=1; fi
+    if ! unshare --net "$python" -B checks/proxies.py --binary "$ringyard" --work "$work"; then failed=1; fi
 else
     printf 'not run, for want of a network of its own (root has one): pages and publishers through the proxies\n'
 fi

@@ -1,13 +1,13 @@
 """Runs a broker behind each proxy of deploy/proxy and talks to it as pages do, through TLS.
 
 Called by manifests-test.sh in a network of its own (`unshare --net`), where every port is free and clients can have
-addresses of their own: 192.0.2.1 is the proxy's, 192.0.2.2 and 192.0.2.3 are clients'. The proxies' files are used as they
-are, but for the certificates. Says each thing that goes wrong, one a line.
+addresses of their own: 192.0.2.1 is the proxy's, 192.0.2.2 and 192.0.2.3 are clients'. The proxies' files are used as
+they are, but for the certificates; the broker is told what their heads say. Prints each thing that goes wrong.
 """
 
 import argparse
 import os
-import shutil
+import re
 import socket
 import ssl
 import subprocess
@@ -18,6 +18,7 @@ from pathlib import Path
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
+DEPLOY = Path(__file__).resolve().parent.parent
 NAME = "broker.example.org"
 PROXY, CLIENT, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 # Connections of one address: few, so that the test soon meets the limit.
@@ -25,10 +26,15 @@ PER_ADDRESS = 2
 
 
 class Way:
-    """A way in: the proxy's command, its port, and what the broker is told besides."""
+    """A way in: the proxy's command, its port, and what the broker is told, as the head of the proxy's file has it."""
 
-    def __init__(self, name, command, port=443, **variables):
-        self.name, self.command, self.port, self.variables = name, command, port, variables
+    def __init__(self, name, file, command, port=443):
+        self.name, self.command, self.port = name, command, port
+        head = (DEPLOY / "proxy" / file).read_text()
+        if port == 443:
+            # What follows is for the other way.
+            head = head.split("for the second besides")[0]
+        self.variables = dict(re.findall(r"^#   (RINGYARD_\w+)=(.*)$", head, re.M))
 
 
 class Page:
@@ -107,7 +113,9 @@ def talk(work, way):
             for forged in (None, "198.51.100.7"):
                 status = page.refused("news", forged=forged)
                 if status != 429:
-                    complaints.append(f"one connection too many (X-Forwarded-For: {forged}) gets {status or 'in'}, not 429")
+                    complaints.append(
+                        f"one connection too many (X-Forwarded-For: {forged}) gets {status or 'in'}, not 429"
+                    )
             status = other.refused("news")
             if status:
                 complaints.append(f"another address gets {status}: the broker takes all for one")
@@ -127,10 +135,6 @@ def check(work, binary, way):
     """Broker and proxy up, talk, down."""
     environment = {
         "PATH": os.environ["PATH"],
-        "RINGYARD_LISTEN": "127.0.0.1:8080",
-        "RINGYARD_ADMIN_LISTEN": "127.0.0.1:8081",
-        "RINGYARD_ALLOW_HOST": NAME,
-        "RINGYARD_TRUSTED_PROXY": "127.0.0.1",
         "RINGYARD_MAX_CONNECTIONS": "1000",
         "RINGYARD_MAX_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
         "RINGYARD_DRAIN_WINDOW": "0s",
@@ -174,10 +178,10 @@ def main():
         subprocess.run(command, check=True)
     haproxy = ["haproxy", "-db", "-f", str(work / "haproxy.cfg")]
     ways = [
-        Way("nginx", ["nginx", "-c", str(work / "nginx.conf"), "-g", "daemon off;"]),
-        Way("haproxy", haproxy),
-        Way("haproxy, PROXY protocol", haproxy, 8443, RINGYARD_PROXY_PROTOCOL="true"),
-        Way("caddy", [shutil.which("caddy"), "run", "--adapter", "caddyfile", "--config", str(work / "Caddyfile")]),
+        Way("nginx", "nginx.conf", ["nginx", "-c", str(work / "nginx.conf"), "-g", "daemon off;"]),
+        Way("haproxy", "haproxy.cfg", haproxy),
+        Way("haproxy, PROXY protocol", "haproxy.cfg", haproxy, 8443),
+        Way("caddy", "Caddyfile", ["caddy", "run", "--adapter", "caddyfile", "--config", str(work / "Caddyfile")]),
     ]
     failed = False
     for way in ways:

@@ -1,0 +1,74 @@
+"""What the files for operators are held against: what the broker and its image say of themselves.
+
+Units of Kubernetes, of systemd and of the broker's own options become numbers here.
+"""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+DEPLOY = Path(__file__).resolve().parent.parent
+# What a connection and the program itself take at most, in bytes (kubernetes/README.md). A shard's own is --max-log.
+CONNECTION_BYTES = 10_000
+PROGRAM_BYTES = 128 << 20
+
+
+class Facts:
+    """What the manifests are held against."""
+
+    def __init__(self, binary):
+        self.binary = binary
+        help_text = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=20, check=True).stdout
+        self.variables = set(re.findall(r"RINGYARD_[A-Z_]+", help_text))
+        self.defaults = {}
+        for block in re.split(r"\n(?= +(?:-\w, )?--[a-z])", help_text):
+            name = re.search(r"--([a-z-]+)", block)
+            default = re.search(r"\[default: ([^\]]*)\]", block)
+            if name and default:
+                self.defaults["RINGYARD_" + name[1].upper().replace("-", "_")] = default[1]
+        number, unit = re.match(r"(\d+)([mg])\b", self.defaults["RINGYARD_MAX_LOG"]).groups()
+        self.log_bytes = int(number) << {"m": 20, "g": 30}[unit]
+        dockerfile = (DEPLOY / "Dockerfile").read_text()
+        self.user, self.group = map(int, re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.M)[-1])
+        self.exposed = {int(port) for port in re.findall(r"^EXPOSE (\d+)", dockerfile, re.M)}
+        self.profile = (DEPLOY / "seccomp.json").read_text()
+        table = tomllib.loads((DEPLOY / "seccomp/syscalls.toml").read_text())
+        self.calls = set(table["made"]) | set(table["kept"])
+
+    def option(self, variables, name):
+        """What the broker would take the option for, with these variables."""
+        return variables.get(name, self.defaults.get(name))
+
+    def refusal(self, variables):
+        """What `ringyard config check` says against these variables, or None."""
+        asked = subprocess.run(
+            [self.binary, "config", "check"], env=variables, capture_output=True, text=True, timeout=20
+        )
+        return None if asked.returncode == 0 else " ".join((asked.stdout + asked.stderr).split())
+
+
+def seconds(time):
+    """`25s`, `500ms`, `2m` as the broker writes them."""
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)", time).groups()
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+def quantity(text):
+    """`2Gi`, `500m`, `16` as Kubernetes writes them."""
+    number, unit = re.fullmatch(r"([\d.]+)([A-Za-z]*)", str(text)).groups()
+    units = {"": 1, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+    return float(number) * units[unit]
+
+
+def memory_bytes(facts, variables):
+    """What so many connections and shards take at most."""
+    connections = int(variables.get("RINGYARD_MAX_CONNECTIONS", 0))
+    shards = int(variables.get("RINGYARD_SHARDS", 0))
+    return connections * CONNECTION_BYTES + shards * facts.log_bytes + PROGRAM_BYTES
+
+
+def drain_seconds(facts, variables):
+    """The longest that a SIGTERM takes."""
+    names = ("RINGYARD_DRAIN_DELAY", "RINGYARD_DRAIN_WINDOW", "RINGYARD_SHUTDOWN_GRACE")
+    return sum(seconds(facts.option(variables, name)) for name in names)

@@ -1,0 +1,91 @@
+"""Starts a broker with a manifest's options and asks it what the probes and Prometheus will ask."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+from .objects import brokers, named, of_kind, variables_of
+
+
+class Broker:
+    """A broker with a manifest's options, on loopback."""
+
+    def __init__(self, facts, variables):
+        # This machine's ports and descriptors; all else is the manifest's.
+        own = {
+            "RINGYARD_LISTEN": "127.0.0.1:0",
+            "RINGYARD_ADMIN_LISTEN": "127.0.0.1:0",
+            "RINGYARD_MAX_CONNECTIONS": "100",
+            "RINGYARD_DRAIN_DELAY": "0s",
+        }
+        environment = {"PATH": os.environ["PATH"], **variables, **own}
+        self.process = subprocess.Popen([facts.binary], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.public = self.admin = None
+
+    def __enter__(self):
+        said = ""
+        until = time.monotonic() + 20
+        while time.monotonic() < until and len(re.findall(r"http://([\d.]+:\d+)/", said)) < 2:
+            if select.select([self.process.stdout], [], [], 0.5)[0]:
+                text = os.read(self.process.stdout.fileno(), 4096)
+                if not text:
+                    break
+                said += text.decode()
+        addresses = list(dict.fromkeys(re.findall(r"http://([\d.]+:\d+)/", said)))
+        if len(addresses) == 2:
+            self.public, self.admin = addresses
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.process.stdout.close()
+        self.complaint = self.process.stderr.read().decode()
+        self.process.stderr.close()
+
+    def get(self, address, path):
+        """Status and body."""
+        try:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+
+
+def check_running(documents, facts):
+    """The broker starts with these options, answers the probes, and has the metric that the autoscaler wants."""
+    complaints = []
+    for deployment in brokers(documents):
+        template = deployment["spec"]["template"]
+        container = template["spec"]["containers"][0]
+        with Broker(facts, variables_of(documents, deployment)) as broker:
+            if broker.admin:
+                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                    wanted = container[probe]["httpGet"]
+                    if wanted["port"] != "http":
+                        complaints.append(f"{probe} asks at the port {wanted['port']}")
+                    status, _ = broker.get(broker.public, wanted["path"])
+                    if status != 200:
+                        complaints.append(f"{probe}: the broker answers {wanted['path']} with {status}")
+                status, metrics = broker.get(broker.admin, template["metadata"]["annotations"]["prometheus.io/path"])
+                names = set(re.findall(r"^(\w+)", metrics, re.M))
+                for monitor in of_kind(documents, "PodMonitor"):
+                    status, metrics = broker.get(broker.admin, monitor["spec"]["podMetricsEndpoints"][0]["path"])
+                    names &= set(re.findall(r"^(\w+)", metrics, re.M))
+                for scaler in of_kind(documents, "HorizontalPodAutoscaler"):
+                    metric = scaler["spec"]["metrics"][0]["pods"]["metric"]["name"]
+                    if metric not in names:
+                        complaints.append(f"{named(scaler)} wants {metric}, which the broker does not measure")
+                if "ringyard_ready" not in names:
+                    complaints.append("there are no metrics where Prometheus is told to ask")
+        if not broker.admin:
+            complaints.append(f"the broker does not start with these options: {broker.complaint.strip()}")
+    return complaints
