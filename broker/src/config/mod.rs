@@ -9,6 +9,7 @@
 //! | `sources` | where each value came from |
 //! | `rules` | ranges, and what goes with what |
 //! | `written` | settings written as a file |
+//! | `misspelt` | variables of the environment that nothing reads |
 //! | `refusal` | the parser's complaints as sentences |
 //!
 //! Not responsible for what the limits mean ([`Limits`] says that) nor for starting anything.
@@ -20,6 +21,7 @@
 //! wrong with an option is one sentence that says what to change ([`Stop::Refused`]).
 
 mod file;
+mod misspelt;
 mod options;
 mod refusal;
 mod rules;
@@ -33,6 +35,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
+
+pub use self::misspelt::misspelt;
 
 use self::file::File;
 use self::options::{ConfigErrand, Errand, Options};

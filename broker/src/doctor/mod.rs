@@ -23,13 +23,14 @@ mod share;
 #[cfg(test)]
 mod tests;
 
+use std::env;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::{Cause, Io, Offer};
 
-use crate::config::{Config, IoChoice};
+use crate::config::{Config, IoChoice, misspelt};
 use crate::control::room::Room;
 use crate::machine::Machine;
 use crate::topics::registry::ShardId;
@@ -83,6 +84,8 @@ pub struct Facts {
     pub cores: u64,
     /// Since 1970.
     pub now: Duration,
+    /// The names of all variables of the environment.
+    pub variables: Vec<String>,
 }
 
 impl Facts {
@@ -93,6 +96,7 @@ impl Facts {
             io_uring: ring::offers(),
             cores: available_parallelism().map_or(1, NonZeroUsize::get) as u64,
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            variables: env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
         }
     }
 }
@@ -101,7 +105,7 @@ impl Facts {
 #[must_use]
 pub fn examine(machine: &Machine, plan: &Plan, facts: &Facts) -> Report {
     let look = Look::new(machine, plan, facts);
-    let mut findings = configuration(plan);
+    let mut findings = configuration(plan, facts);
     findings.extend(look.kernel());
     findings.extend(look.capacity());
     findings.extend(look.share());
@@ -109,12 +113,18 @@ pub fn examine(machine: &Machine, plan: &Plan, facts: &Facts) -> Report {
     Report(findings)
 }
 
-fn configuration(plan: &Plan) -> Vec<Finding> {
-    if plan.wrong.is_empty() {
-        return vec![Finding::ok("configuration", "nothing is wrong with flags, environment and file")];
+fn configuration(plan: &Plan, facts: &Facts) -> Vec<Finding> {
+    let name = "configuration";
+    let told = |sentence: &String| Finding::problem(name, sentence, "ringyard config check");
+    let unread = |(variable, meant)| {
+        Finding::warning(name, format!("the variable {variable} says nothing"), format!("name it {meant}, or unset it"))
+    };
+    let slips = misspelt(facts.variables.iter().cloned()).into_iter().map(unread);
+    let findings: Vec<_> = plan.wrong.iter().map(told).chain(slips).collect();
+    if findings.is_empty() {
+        return vec![Finding::ok(name, "nothing is wrong with flags, environment and file")];
     }
-    let told = |sentence: &String| Finding::problem("configuration", sentence, "ringyard config check");
-    plan.wrong.iter().map(told).collect()
+    findings
 }
 
 /// What every examination starts from.

@@ -49,7 +49,7 @@ fn facts() -> Facts {
         Offer { name: "buffer rings", there: true, since: "5.19" },
         Offer { name: "prompt close", there: false, since: "6.13" },
     ];
-    Facts { io_uring: Ok(offers), cores: 4, now: Duration::from_secs(1_800_000_000) }
+    Facts { io_uring: Ok(offers), cores: 4, now: Duration::from_secs(1_800_000_000), variables: Vec::new() }
 }
 
 fn without(cause: Cause) -> Facts {
@@ -155,9 +155,18 @@ fn seccomp_and_the_sysctl() {
 
 #[test]
 fn locked_memory() {
-    expect("memlock", Status::Ok, &["8.0 MiB"], &[], &plan(), &facts());
+    let name = "memlock";
+    expect(name, Status::Ok, &["8.0 MiB"], &[], &plan(), &facts());
     let short = without(Cause::Memory { memlock: 8 << 20 });
-    expect("memlock", Status::Warning, &["ulimit -l unlimited"], &[], &plan(), &short);
+    expect(name, Status::Warning, &["ulimit -l unlimited"], &[], &plan(), &short);
+    let limits = "Max open files            100100               100100               files     \n\
+                  Max locked memory         1048576              1048576              bytes     \n";
+    let files = [(LIMITS, limits)];
+    expect(name, Status::Problem, &["1.0 MiB", "4 shards need about 1.2 MiB", "memlock=-1"], &files, &plan(), &facts());
+    expect(name, Status::Ok, &["1.0 MiB"], &files, &Plan { shards: 3, ..plan() }, &facts());
+    expect(name, Status::Ok, &["1.0 MiB"], &files, &Plan { io: IoChoice::Epoll, ..plan() }, &facts());
+    let root = [files[0], ("/proc/self/status", "CapEff:\t000001ffffffffff\nTHP_enabled:\t0\n")];
+    expect(name, Status::Ok, &["CAP_IPC_LOCK"], &root, &plan(), &facts());
 }
 
 #[test]
@@ -264,6 +273,13 @@ fn a_wrong_configuration_is_a_problem_each() {
     let told: Vec<_> = report.0.iter().filter(|finding| finding.status == Status::Problem).collect();
     assert!(report.has_problem() && told.len() == 2 && told[1].value == "a.toml:2: two", "{report}");
     assert!(report.to_string().ends_with("Problems: 2. Warnings: 0.\n"));
+}
+
+#[test]
+fn a_variable_that_nothing_reads_is_a_warning() {
+    let facts = Facts { variables: vec!["RINGYARD_SHARD".to_owned(), "PATH".to_owned()], ..facts() };
+    let words = ["RINGYARD_SHARD says nothing", "name it RINGYARD_SHARDS"];
+    expect("configuration", Status::Warning, &words, &[], &plan(), &facts);
 }
 
 #[test]
