@@ -33,6 +33,7 @@ pub fn offers() -> Result<Vec<Offer>, Cause> {
     let offer = |name, since, there| Offer { name, there, since };
     // The driver has all of these, or could not have been made.
     Ok(vec![
+        offer("restrictions", "5.10", features.restricted),
         offer("buffer rings", "5.19", true),
         offer("direct descriptors", "5.19", true),
         offer("multishot accept", "5.19", true),
