@@ -147,7 +147,7 @@ def check_profile(documents, facts):
         if not any(facts.profile == text for map in data for text in map.values()):
             complaints.append(
                 "components/seccomp/seccomp.json is another than deploy/seccomp.json: "
-                "cp deploy/seccomp.json deploy/kubernetes/components/seccomp/"
+                "run deploy/seccomp/profile.py write"
             )
     return complaints
 

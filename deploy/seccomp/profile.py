@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The seccomp profile: made of `syscalls.toml`, and checked against what the broker does under strace.
 
-    profile.py write                                  makes ../seccomp.json of syscalls.toml
+    profile.py write                                  makes ../seccomp.json of syscalls.toml, and its copy for Kubernetes
     profile.py check --broker FILE --loadgen FILE     looks that the two agree, runs the broker under strace, and compares
     profile.py trace [--output FILE] COMMAND...       prints the system calls of every `ringyard` that the command starts
 
@@ -28,6 +28,8 @@ import tomllib
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE / "syscalls.toml"
 PROFILE = HERE.parent / "seccomp.json"
+# A copy for Kubernetes: kustomize reads no file outside its folder.
+FOR_NODES = HERE.parent / "kubernetes/components/seccomp/seccomp.json"
 # Of whatever is waited for: strace makes every system call several times as long.
 PATIENCE_S = 60
 PROGRAMS = ("ringyard", "ringyard-loadgen")
@@ -211,9 +213,15 @@ def compare(found):
     return groups
 
 
+def write(_arguments):
+    for file in (PROFILE, FOR_NODES):
+        file.write_text(rendered())
+
+
 def check(arguments):
-    if PROFILE.read_text() != rendered():
-        fail(f"{PROFILE.name} is not what {TABLE.name} says: run profile.py write")
+    for file in (PROFILE, FOR_NODES):
+        if file.read_text() != rendered():
+            fail(f"{file.relative_to(HERE.parent)} is not what {TABLE.name} says: run profile.py write")
     found = {program: set() for program in PROGRAMS}
     with tempfile.TemporaryDirectory(prefix="ringyard-seccomp.") as folder:
         for io in ("uring", "epoll"):
@@ -252,7 +260,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("write")
-    command.set_defaults(run=lambda _: PROFILE.write_text(rendered()))
+    command.set_defaults(run=write)
     command = commands.add_parser("check")
     command.add_argument("--broker", type=pathlib.Path, required=True)
     command.add_argument("--loadgen", type=pathlib.Path, required=True)
