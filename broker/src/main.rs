@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker::config::{self, Config, IoChoice, Stop, Task};
 use broker::control::admin::Door;
+use broker::control::locked::{self, Shortage};
 use broker::control::room::Room;
 use broker::control::shards::Shards;
 use broker::control::{self, crash};
@@ -18,6 +19,7 @@ use broker::healthcheck;
 use broker::limits::Limits;
 use broker::machine::Machine;
 use broker::shard::link::Links;
+use broker::topics::registry::ShardId;
 use ring::{Cause, Io};
 
 #[global_allocator]
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
 
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config) -> Result<(), String> {
-    let (io, fallback) = choose(config.io)?;
+    let (io, fallback) = choose(config.io, config.shards)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let memory = Machine::here().memory().map(|memory| memory.available());
     let room = Room::new(io, config.connections_max, config.shards, descriptors, memory)?;
@@ -88,11 +90,18 @@ fn examine(json: bool, config: &Result<Box<Config>, Vec<String>>) -> ExitCode {
 }
 
 /// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
-fn choose(choice: IoChoice) -> Result<(Io, Option<Cause>), String> {
+fn choose(choice: IoChoice, shards: ShardId) -> Result<(Io, Option<Cause>), String> {
     if choice == IoChoice::Epoll {
         return Ok((Io::Epoll, None));
     }
-    match (ring::probe(), choice) {
+    let probed = match locked::shortage(&Machine::here(), shards) {
+        // Where it is a must, the rings themselves have the last word.
+        Some(Shortage { limit, .. }) if choice == IoChoice::Auto => {
+            ring::probe().and(Err(Cause::Memory { memlock: limit }))
+        }
+        _ => ring::probe(),
+    };
+    match (probed, choice) {
         (Ok(()), _) => Ok((Io::Uring, None)),
         (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
         (Err(cause), _) => {

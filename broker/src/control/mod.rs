@@ -13,7 +13,7 @@
 //! | the counters, the page, refusals as one JSON sentence | `stats`, `page`, `refusal` |
 //! | operators ask on a listener of their own | [`admin`] |
 //!
-//! [`room`] says how many connections there may be; [`shards`] starts the data plane and tells when a shard has
+//! [`room`] says how many connections there may be, [`locked`] what rings lock; [`shards`] starts the data plane and tells when a shard has
 //! ended; [`crash`] ends the process when a
 //! thread panics. This file is the life of the broker: start, signals, shutdown.
 //!
@@ -23,6 +23,7 @@
 pub mod admin;
 pub mod crash;
 mod hosts;
+pub mod locked;
 mod origins;
 mod page;
 mod patience;

@@ -1,18 +1,14 @@
 //! The kernel, whether it lets the broker use io_uring, and how it treats memory and time.
 
-use ring::{Cause, Io, is_at_least};
+use ring::{Cause, is_at_least};
 
 use super::report::bytes;
 use super::{Finding, Look};
 use crate::config::IoChoice;
+use crate::control::locked::{self, Shortage};
 
 /// The first version of Linux whose io_uring has all that the broker needs.
 const ENOUGH: (u32, u32) = (6, 8);
-/// What the ring of a shard and its buffers lock, measured with a margin.
-const SHARD_LOCKED_BYTES: u64 = 300 << 10;
-/// And the ring of the control plane.
-const CONTROL_LOCKED_BYTES: u64 = 64 << 10;
-const CAP_IPC_LOCK: u64 = 1 << 14;
 /// A clock that shows less than this, 2025-01-01, was not set.
 const CLOCK_LEAST_SECS: u64 = 1_735_689_600;
 /// Clocks that take a device access, microseconds, to read; a shard reads its clock every turn.
@@ -137,17 +133,16 @@ impl Look<'_> {
         if self.plan.io != IoChoice::Epoll && matches!(self.facts.io_uring, Err(Cause::Memory { .. })) {
             return Finding::warning(name, format!("{value}: too little for a ring"), ADVICE);
         }
-        let capabilities = self.machine.status("CapEff").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
-        if capabilities.is_some_and(|mask| mask & CAP_IPC_LOCK != 0) {
+        if locked::is_exempt(self.machine) {
             return Finding::ok(name, format!("{value}, which CAP_IPC_LOCK lifts"));
         }
-        let needed = SHARD_LOCKED_BYTES * u64::from(self.plan.shards) + CONTROL_LOCKED_BYTES;
-        if self.io == Io::Uring && soft < needed {
-            let shards = self.plan.shards;
-            let value = format!("{value}: the rings of {shards} shards need about {}", bytes(needed));
-            return Finding::problem(name, value, ADVICE);
+        let Some(Shortage { needed, .. }) = self.locked_shortage else { return Finding::ok(name, value) };
+        let value = format!("{value}: the rings of {} shards need about {}", self.plan.shards, bytes(needed));
+        match self.plan.io {
+            IoChoice::Epoll => Finding::ok(name, value),
+            IoChoice::Auto => Finding::warning(name, value, ADVICE),
+            IoChoice::Uring => Finding::problem(name, value, ADVICE),
         }
-        Finding::ok(name, value)
     }
 
     fn huge_pages(&self) -> Finding {

@@ -31,6 +31,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ring::{Cause, Io, Offer};
 
 use crate::config::{Config, IoChoice, misspelt};
+use crate::control::locked::{self, Shortage};
 use crate::control::room::Room;
 use crate::machine::Machine;
 use crate::topics::registry::ShardId;
@@ -134,6 +135,8 @@ struct Look<'a> {
     facts: &'a Facts,
     /// The driver that would run.
     io: Io,
+    /// Too little memory may be locked for the rings of all shards.
+    locked_shortage: Option<Shortage>,
     /// Descriptors that the process may have once the broker has raised its limit.
     descriptors: u64,
     /// The room that the broker would find, or why it would not start.
@@ -144,15 +147,17 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     fn new(machine: &'a Machine, plan: &'a Plan, facts: &'a Facts) -> Self {
-        let io = match (plan.io, &facts.io_uring) {
-            (IoChoice::Epoll, _) | (IoChoice::Auto, Err(_)) => Io::Epoll,
-            (IoChoice::Uring, _) | (IoChoice::Auto, Ok(_)) => Io::Uring,
+        let locked_shortage = locked::shortage(machine, plan.shards);
+        let io = match plan.io {
+            IoChoice::Epoll => Io::Epoll,
+            IoChoice::Auto if facts.io_uring.is_err() || locked_shortage.is_some() => Io::Epoll,
+            IoChoice::Auto | IoChoice::Uring => Io::Uring,
         };
         let descriptors = machine.limit("Max open files").map_or(1024, |(_, hard)| hard);
         let memory = machine.memory().map(|memory| memory.available());
         let room = Room::new(io, plan.asked, plan.shards, descriptors, memory);
         let most = Room::new(io, None, plan.shards, descriptors, memory).ok();
-        Self { machine, plan, facts, io, descriptors, room, most }
+        Self { machine, plan, facts, io, locked_shortage, descriptors, room, most }
     }
 
     /// Connections that the machine has to be made for: those asked for, or those that the broker would allow.

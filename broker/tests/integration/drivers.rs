@@ -90,6 +90,29 @@ async fn where_io_uring_is_forbidden_it_is_epoll_with_one_warning() {
     }
 }
 
+/// A probe's one small ring fits, those of all shards do not.
+#[tokio::test]
+async fn where_too_little_memory_may_be_locked_it_is_epoll_with_one_warning() {
+    let binary = env!("CARGO_BIN_EXE_ringyard");
+    // Root may lock what it likes, unless it gives that up.
+    let start = format!(
+        "ulimit -l 256; set -- {binary} --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --shards 2; \
+         [ \"$(id -u)\" != 0 ] || set -- setpriv --bounding-set -ipc_lock \"$@\"; exec \"$@\""
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &start]).env_remove("RINGYARD_IO").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stderr = child.stderr.take();
+    let mut broker = Broker::of(child);
+    assert_eq!(driver(&broker).await, "epoll");
+    serves(&broker).await;
+    signal(&broker, "TERM");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+    let warning = all_of(&mut stderr);
+    assert_eq!(warning.lines().count(), 1, "{warning}");
+    assert!(warning.contains("262144 bytes") && warning.contains("ulimit -l"), "{warning}");
+}
+
 #[test]
 fn where_io_uring_is_forbidden_and_nothing_else_will_do_there_is_no_start() {
     for errno in [EPERM, ENOSYS] {
