@@ -18,6 +18,7 @@ use broker::doctor::{self, Facts, Plan};
 use broker::healthcheck;
 use broker::limits::Limits;
 use broker::machine::Machine;
+use broker::shard::admission::Admission;
 use broker::shard::link::Links;
 use broker::topics::registry::ShardId;
 use ring::{Cause, Io};
@@ -60,7 +61,8 @@ fn run(config: Config) -> Result<(), String> {
     let door = Door::open(config.admin)?;
     let operators = door.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
-    let links = Arc::new(Links::new(config.shards, start_ns, start_ns));
+    let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
+    let links = Arc::new(Links::new(config.shards, start_ns, start_ns).admitting(admission));
     let mut limits = config.limits;
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);

@@ -14,6 +14,22 @@ use super::stats::{Gauges, Poller, Stats};
 
 /// What may still be on its way to the control group when the abusers have gone.
 const CONTROL_LOG_BYTES_MAX: u64 = 64 << 10;
+/// The counters of why connections ended: each counts for one.
+const REASONS: [&str; 13] = [
+    "closed_by_client",
+    "closed_shutdown",
+    "handed_over",
+    "refused",
+    "dropped_handshake_timeout",
+    "dropped_ping_timeout",
+    "dropped_slow",
+    "dropped_violation",
+    "dropped_rate",
+    "dropped_proxy_header",
+    "dropped_reset",
+    "dropped_handover",
+    "dropped_adoption",
+];
 /// Beyond the broker's own deadlines, for a machine that has no time.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -96,6 +112,10 @@ fn check_accounts(stats: &Stats, violations: &mut Vec<String>) -> Result<()> {
     let (accepted, adopted, closed) = (total("accepted")?, total("adopted")?, total("closed")?);
     if accepted + adopted != closed {
         violations.push(format!("{accepted} accepted and {adopted} adopted, but {closed} closed"));
+    }
+    let reasons = REASONS.iter().map(|name| total(name)).sum::<Result<u64>>()?;
+    if reasons != closed {
+        violations.push(format!("{closed} closed, but {reasons} reasons why"));
     }
     let ends = total("handed_over")? + total("refused")? + total("upgraded")?;
     if ends > accepted {

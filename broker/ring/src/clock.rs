@@ -2,8 +2,9 @@
 
 use crate::Nanos;
 
-/// `CLOCK_MONOTONIC`.
-pub(crate) fn monotonic() -> Nanos {
+/// `CLOCK_MONOTONIC`: the clock of every driver on real sockets.
+#[must_use]
+pub fn monotonic() -> Nanos {
     read(libc::CLOCK_MONOTONIC)
 }
 

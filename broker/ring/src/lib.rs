@@ -36,6 +36,7 @@ mod socket;
 pub mod uring;
 mod waker;
 
+pub use clock::monotonic;
 pub use driver::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Nanos, ReceiveEnd};
 pub use gather::Gather;
 pub use offers::{Offer, is_at_least, offers};

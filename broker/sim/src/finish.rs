@@ -180,6 +180,7 @@ impl Run<'_> {
             .map(|stats| {
                 stats.dropped_slow
                     + stats.dropped_ping_timeout
+                    + stats.dropped_handshake_timeout
                     + stats.dropped_reset
                     + stats.dropped_handover
                     + stats.dropped_adoption
@@ -244,6 +245,7 @@ impl Run<'_> {
             if let Some((gauge, value)) = gauges.iter().find(|(_, value)| *value != 0) {
                 return Err(Violation::new(property, format!("shard {shard}: {gauge} is {value}")));
             }
+            self.check_reasons()?;
             if stats.accepted + stats.adopted != stats.closed {
                 let evidence = format!(
                     "shard {shard}: {} accepted, {} adopted, {} closed",
@@ -256,8 +258,29 @@ impl Run<'_> {
             let evidence = format!("{} addresses count as connected", self.links.addresses.len());
             return Err(Violation::new(property, evidence));
         }
+        if self.links.admission.open() != 0 {
+            return Err(Violation::new(property, format!("{} WebSockets count as open", self.links.admission.open())));
+        }
         if !self.links.registry.is_empty() {
             return Err(Violation::new(property, format!("{} names in the registry", self.links.registry.len())));
+        }
+        Ok(())
+    }
+
+    /// With no connection left, each that there was ended for one reason.
+    fn check_reasons(&self) -> Result<(), Violation> {
+        for (shard, stats) in self.links.stats.iter().enumerate() {
+            let stats = stats.snapshot();
+            let reasons: u64 = stats.closed_by().map(|(_, count)| count).sum();
+            if reasons != stats.closed {
+                let evidence = format!("shard {shard}: {reasons} reasons for {} closed, {stats:?}", stats.closed);
+                return Err(Violation::new("every connection ends for one reason", evidence));
+            }
+            let causes: u64 = stats.refused_by().map(|(_, count)| count).sum();
+            if causes != stats.refused {
+                let evidence = format!("shard {shard}: {causes} causes for {} refused, {stats:?}", stats.refused);
+                return Err(Violation::new("every refusal has one cause", evidence));
+            }
         }
         Ok(())
     }
@@ -270,9 +293,14 @@ impl Run<'_> {
             self.world.advance(MILLIS);
         }
         let began = self.world.now();
+        let window = self.params.drain_window;
+        if !window.is_zero() {
+            self.counted.windows += 1;
+            self.model.begin_window();
+        }
         self.going_down = true;
         for shard in 0..self.shards.len() {
-            assert!(self.links.order(shard as u16, Order::Shutdown).is_ok(), "thousands of orders wait");
+            assert!(self.links.order(shard as u16, Order::Shutdown { window }).is_ok(), "thousands of orders wait");
             if self.rng.one_in(3) {
                 self.round()?;
             }
@@ -281,12 +309,14 @@ impl Run<'_> {
         while self.shards.iter().any(Option::is_some) {
             self.round()?;
             self.world.advance(2 * MILLIS);
-            if self.world.now() - began > self.params.limits.shutdown_grace.as_nanos() as u64 + 100 * MILLIS {
+            if self.world.now() - began > (window + self.params.limits.shutdown_grace).as_nanos() as u64 + 100 * MILLIS
+            {
                 let left: Vec<_> = self.links.stats.iter().map(|stats| stats.connections.get()).collect();
                 return Err(Violation::new("a shutdown keeps within its grace", format!("connections left: {left:?}")));
             }
         }
-        let took = self.world.now() - began;
+        let took = (self.world.now() - began).saturating_sub(window.as_nanos() as u64);
+        self.check_reasons()?;
         if !calm {
             return Ok(());
         }

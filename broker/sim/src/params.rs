@@ -57,6 +57,10 @@ pub struct Params {
     pub leap: usize,
     /// Whether the run ends in a shutdown with traffic under way.
     pub shutdown: bool,
+    /// Over how long clients are told to go then.
+    pub drain_window: Duration,
+    /// WebSockets of all shards together.
+    pub connections_max: u64,
 }
 
 impl Params {
@@ -122,7 +126,15 @@ impl Params {
             stall_max: rng.range(2, 40),
             leap: rng.pick(&[0, 0, 30, 100]),
             shutdown: rng.one_in(3),
+            drain_window: if rng.one_in(2) {
+                Duration::from_millis(rng.range(1, 8_000) as u64)
+            } else {
+                Duration::ZERO
+            },
+            connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
+        let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
+        let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
         if queues { params.with_full_queues() } else { params }
     }
 
@@ -133,7 +145,8 @@ impl Params {
             clients: self.clients.max(12),
             clients_total: self.clients_total.max(16),
             rounds: 700,
-            limits: Limits { lag_bytes_max: 4 << 20, log_bytes_max: 64 << 20, ..self.limits },
+            limits: Limits { lag_bytes_max: 4 << 20, log_bytes_max: 64 << 20, accept_rate_max: None, ..self.limits },
+            connections_max: u64::MAX,
             capacity: 256,
             payload_bytes_max: 60,
             huge_one_in: 0,

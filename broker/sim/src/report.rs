@@ -97,8 +97,16 @@ coverage! {
     half_closes: true,
     /// Close handshakes begun by a client and answered in kind.
     close_handshakes: true,
+    /// Heads refused because the broker had as many connections as it takes.
+    over_total: true,
+    /// Heads refused because too many came in a second.
+    over_rate: true,
+    /// Sends that were timed, or that a timed one stands for.
+    timed_sends: true,
     /// Runs that ended in a shutdown.
     shutdowns: true,
+    /// Those with a window.
+    windows: true,
     /// WebSockets closed with 1001 there.
     close_1001: true,
 }

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use broker::address::Guest;
+use broker::shard::admission::Admission;
 use broker::shard::link::{Adopt, Links, Order};
+use broker::shard::stats::{Distribution, Scale};
 use broker::shard::{Shard, ShardSetup};
 use ring::sim::{SimDriver, World};
 
@@ -66,7 +68,8 @@ impl<'a> Run<'a> {
     fn new(params: &'a Params, verbose: bool) -> Self {
         let world = World::new(params.seed, params.faults);
         world.set_socket_buffer(params.socket_buffer_bytes);
-        let links = Arc::new(Links::new(params.shards, params.seed, params.seed << 20));
+        let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
+        let links = Arc::new(Links::new(params.shards, params.seed, params.seed << 20).admitting(admission));
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
             let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
@@ -109,7 +112,8 @@ impl<'a> Run<'a> {
         }
         let role = self.role();
         let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi)
-            && self.rng.one_in(12);
+            && self.rng.one_in(12)
+            && self.links.admission.enter(self.world.now()).is_ok();
         let shard = self.rng.below(self.shards.len());
         let index = self.clients.len();
         let client = if adopt {
@@ -221,6 +225,9 @@ impl<'a> Run<'a> {
     fn coverage(&self) -> Coverage {
         let mut coverage = self.counted;
         for stats in &self.links.stats {
+            let mut delivery = Distribution::new(Scale::TIME);
+            stats.delivery.add_to(&mut delivery);
+            coverage.timed_sends += delivery.count();
             let stats = stats.snapshot();
             coverage.short_sends += stats.sends_short;
             coverage.no_buffers += stats.no_buffers;
@@ -230,6 +237,8 @@ impl<'a> Run<'a> {
             coverage.pauses += stats.pauses;
             coverage.full_queues += stats.queues_full;
             coverage.adopted += stats.adopted;
+            coverage.over_total += stats.refused_connections;
+            coverage.over_rate += stats.refused_accept_rate;
         }
         coverage
     }

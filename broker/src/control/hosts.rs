@@ -9,12 +9,18 @@ use protocol::head::authority_parts;
 use super::refusal::Refusal;
 use super::routes::App;
 use crate::host;
+use crate::shard::stats::Refused;
 
 /// Between the socket and everything else.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     match refused(&request, &app.limits().hosts) {
         None => next.run(request).await,
-        Some(refusal) => refusal.into_response(),
+        Some(refusal) => {
+            if refusal.status() == StatusCode::MISDIRECTED_REQUEST {
+                app.links().plane.count_refusal(Refused::Host);
+            }
+            refusal.into_response()
+        }
     }
 }
 

@@ -18,7 +18,11 @@
 //! thread panics. This file is the life of the broker: start, signals, shutdown.
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads,
-//! bodies, waits. After the first signal nothing new is published; what was accepted is delivered.
+//! bodies, waits. What was accepted is delivered.
+//!
+//! After SIGTERM readiness says no, and everything goes on for `--drain-delay`; then newcomers and HTTP publishers are
+//! refused, and clients told to go over `--drain-window` (`shard/drain.rs`); the end comes within `--shutdown-grace`
+//! after that. SIGINT skips the delay and the window. A second signal ends the broker at once.
 
 pub mod admin;
 pub mod crash;
@@ -41,6 +45,7 @@ mod upgrade;
 mod tests;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,34 +113,48 @@ async fn live(app: App, mut shards: Shards, door: Door, ready: impl FnOnce()) ->
     door.serve(&app)?;
     ready();
     tokio::select! {
-        () = signals.next() => shut_down(&app, server, shards, signals).await,
+        signal = signals.next() => shut_down(&app, server, shards, signals, signal).await,
         failure = shards.failure() => Err(failure),
     }
 }
 
-/// Stops accepting, lets requests and shards finish, within the grace period.
-async fn shut_down(app: &App, server: Server, mut shards: Shards, mut signals: Signals) -> Result<(), String> {
-    let grace = app.limits().shutdown_grace;
-    let end = Instant::now() + grace;
-    app.stop();
+/// Goes down in order, as the module's head says, unless a second signal ends it at once.
+async fn shut_down(
+    app: &App,
+    server: Server,
+    mut shards: Shards,
+    mut signals: Signals,
+    signal: SignalKind,
+) -> Result<(), String> {
+    let Limits { drain_delay, drain_window, shutdown_grace: grace, .. } = *app.limits();
+    let (delay, window) =
+        if signal == SignalKind::terminate() { (drain_delay, drain_window) } else { Default::default() };
     let finish = async {
+        app.drain();
+        sleep(delay).await;
+        app.leave();
         for shard in 0..app.shards() {
-            order(app.links(), shard, Order::Shutdown).await;
+            order(app.links(), shard, Order::Shutdown { window }).await;
         }
-        shards.all_ended().await?;
+        let mut ended = pin!(shards.all_ended());
+        let early = timeout(window, ended.as_mut()).await;
+        let end = Instant::now() + grace;
+        app.stop();
+        match early {
+            Ok(result) => result?,
+            // Shards end by themselves when the grace period is over, and cut whoever is left.
+            Err(_) => timeout_at(end + GRACE_MARGIN, ended).await.map_err(|_| {
+                format!("the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut")
+            })??,
+        }
         // Requests that are under way even then are cut, as connections are.
         let _ = timeout_at(end, server.idle()).await;
         Ok(())
     };
     tokio::select! {
-        // Shards end by themselves when the grace period is over, and cut whoever is left.
-        finished = timeout(grace + GRACE_MARGIN, finish) => match finished {
-            Ok(result) => result,
-            Err(_) => Err(format!(
-                "the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut"
-            )),
-        },
-        () = signals.next() => Err("ended at once by a second signal: connections were cut".to_owned()),
+        finished = finish => finished,
+        // Who asks twice knows what is lost.
+        _ = signals.next() => Ok(()),
     }
 }
 
@@ -159,10 +178,10 @@ impl Signals {
     }
 
     /// Cancel safe.
-    async fn next(&mut self) {
+    async fn next(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
         }
     }
 }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use super::refusal::Refusal;
 use super::routes::App;
 use crate::origin;
+use crate::shard::stats::Refused;
 
 /// What goes with every answer, unless the handler said otherwise.
 const ALWAYS: [(HeaderName, &str); 3] = [
@@ -25,6 +26,9 @@ const ALWAYS: [(HeaderName, &str); 3] = [
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let from = request.headers().get(header::ORIGIN).cloned();
     let allowed = is_allowed(&app, request.headers());
+    if !allowed && (request.method() == Method::OPTIONS || !request.method().is_safe()) {
+        app.links().plane.count_refusal(Refused::Origin);
+    }
     let mut response = if request.method() == Method::OPTIONS && from.is_some() {
         preflight(allowed)
     } else if allowed || request.method().is_safe() {

@@ -25,6 +25,7 @@ use super::refusal::Refusal;
 use super::routes::App;
 use crate::limits::Limits;
 use crate::shard::link::{Order, Published};
+use crate::shard::stats::Refused;
 use crate::topics::message::Payload;
 
 /// How long a publish waits for room in its home's queue.
@@ -138,10 +139,13 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
     let links = app.links();
     let deadline = Instant::now() + QUEUE_PATIENCE;
     let published = loop {
-        if app.is_stopping() {
-            return Err(Refusal::unavailable("The broker is shutting down; the message was not published."));
+        if app.is_leaving() {
+            links.plane.count_refusal(Refused::Draining);
+            let refusal = Refusal::unavailable("The broker is shutting down; the message was not published.");
+            return Err(refusal.retry_as(&links.admission.draining()));
         }
         if !links.registry.admits(topic, app.limits().topics_max) {
+            links.plane.count_refusal(Refused::Topics);
             return Err(Refusal::unavailable("The broker has as many topics as --max-topics allows."));
         }
         let topic = links.registry.resolve(topic);

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use protocol::head;
 use serde_json::json;
 
 /// What a client did wrong, or what the broker cannot do now.
@@ -12,14 +13,15 @@ use serde_json::json;
 pub(super) struct Refusal {
     status: StatusCode,
     sentence: String,
+    retry_after_s: Option<u32>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, sentence: impl Display) -> Self {
-        Self { status, sentence: sentence.to_string() }
+        let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { status, sentence: sentence.to_string(), retry_after_s }
     }
 
-    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -28,13 +30,18 @@ impl Refusal {
     pub(super) fn unavailable(sentence: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
     }
+
+    /// The same, to be tried again after as many seconds as `other` says.
+    pub(super) fn retry_as(self, other: &head::Refusal) -> Self {
+        Self { retry_after_s: other.retry_after_s.or(self.retry_after_s), ..self }
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

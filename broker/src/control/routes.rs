@@ -32,7 +32,7 @@ struct Shared {
     links: Arc<Links>,
     limits: Arc<Limits>,
     started: Instant,
-    stopping: watch::Sender<bool>,
+    life: watch::Sender<Life>,
     room: Room,
     operators: Operators,
     /// A permit per HTTP connection.
@@ -41,13 +41,26 @@ struct Shared {
     next_shard: AtomicU16,
 }
 
+/// How far the broker is on its way out. It only ever moves down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Life {
+    /// Not at all.
+    Serving,
+    /// Load balancers are told to look elsewhere.
+    Draining,
+    /// WebSockets are closed, and newcomers refused.
+    Leaving,
+    /// HTTP connections end.
+    Stopping,
+}
+
 impl App {
     pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room, operators: Operators) -> Self {
         Self(Arc::new(Shared {
             links,
             limits,
             started: Instant::now(),
-            stopping: watch::Sender::new(false),
+            life: watch::Sender::new(Life::Serving),
             room,
             operators,
             permits: Arc::new(Semaphore::new(room.http_connections_max as usize)),
@@ -55,19 +68,42 @@ impl App {
         }))
     }
 
-    /// From now on nothing new is published and connections end after the request under way.
+    /// From now on readiness says no; everything else goes on.
+    pub(super) fn drain(&self) {
+        self.enter(Life::Draining);
+    }
+
+    /// From now on nothing new is published over HTTP, and nobody becomes a WebSocket.
+    pub(super) fn leave(&self) {
+        self.enter(Life::Leaving);
+    }
+
+    /// From now on connections end after the request under way.
     pub(super) fn stop(&self) {
-        self.0.stopping.send_replace(true);
+        self.enter(Life::Stopping);
     }
 
     /// Waits for [`App::stop`].
     pub(super) async fn stopping(&self) {
         // The sender lives in here, so the channel stays open.
-        let _ = self.0.stopping.subscribe().wait_for(|stopping| *stopping).await;
+        let _ = self.0.life.subscribe().wait_for(|life| *life == Life::Stopping).await;
+    }
+
+    /// Whether newcomers are welcome.
+    pub(super) fn is_ready(&self) -> bool {
+        *self.0.life.borrow() == Life::Serving
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        *self.0.life.borrow() >= Life::Leaving
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        *self.0.stopping.borrow()
+        *self.0.life.borrow() == Life::Stopping
+    }
+
+    fn enter(&self, life: Life) {
+        self.0.life.send_modify(|now| *now = life.max(*now));
     }
 
     pub(super) fn links(&self) -> &Links {
@@ -167,7 +203,7 @@ async fn health(State(app): State<App>) -> Response {
 
 /// Whether the broker wants new connections, for load balancers.
 async fn readiness(State(app): State<App>) -> Response {
-    if app.is_stopping() {
+    if !app.is_ready() {
         return Refusal::unavailable("The broker is shutting down: connect elsewhere.").into_response();
     }
     Json(json!({ "status": "ready" })).into_response()

@@ -21,7 +21,7 @@ pub(super) struct Report {
     topics_registered: usize,
     /// Gauge: HTTP connections that the control plane holds.
     http_connections: usize,
-    /// The sums.
+    /// The sums, with what the control plane refused by itself.
     totals: Snapshot,
     /// By number.
     shards: Vec<Snapshot>,
@@ -36,7 +36,7 @@ pub(super) async fn show(State(app): State<App>) -> Json<Report> {
 
 fn report(links: &Links, io: Io, uptime: Duration, http_connections: usize) -> Report {
     let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
-    let mut totals = Snapshot::default();
+    let mut totals = links.plane.snapshot();
     shards.iter().for_each(|shard| totals += *shard);
     Report {
         version: VERSION,

@@ -50,12 +50,12 @@ impl FakeShards {
                             match order {
                                 Order::Publish { topic, payload, answer } => {
                                     let offset = messages.len() as u64 + 1;
-                                    messages.push(Arc::new(Message::new(&topic, offset, payload)));
+                                    messages.push(Arc::new(Message::new(&topic, offset, payload, 0)));
                                     links.registry.release(topic);
                                     let _ = answer.send(Published { epoch: EPOCH, offset });
                                 }
                                 Order::Adopt(adopt) => adopted.push(adopt),
-                                Order::Shutdown => {}
+                                Order::Shutdown { .. } => {}
                             }
                         }
                     }
@@ -231,7 +231,14 @@ async fn a_stopping_broker_says_so() {
     };
     let (answer, ()) = tokio::join!(publish, shard);
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::OK);
+    app.drain();
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(get(&router, "/healthz").await.status, StatusCode::OK);
+    app.leave();
+    let refused = ask(&router, "POST", "/pub/a", &[], "x").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
     app.stop();
     assert_eq!(ask(&router, "POST", "/pub/a", &[], "x").await.status, StatusCode::SERVICE_UNAVAILABLE);
     let health = get(&router, "/healthz").await;

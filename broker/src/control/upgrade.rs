@@ -25,6 +25,7 @@ use crate::address::{self, Guest, TooMany};
 use crate::limits::Limits;
 use crate::origin;
 use crate::shard::link::{Adopt, Order, Purpose};
+use crate::shard::stats::Refused;
 use crate::shard::{doors, handshake};
 
 /// How long an upgraded socket waits for room in a shard's queue before it is closed.
@@ -39,17 +40,15 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
     match head::parse(&raw, &head_limits(app.limits(), raw.len())) {
         Ok(Head::Upgrade(upgrade)) => {
             if !origin::allowed(upgrade.origin, upgrade.host, &app.limits().origins) {
+                app.links().plane.count_refusal(Refused::Origin);
                 return origins::refused().into_response();
             }
-            if app.is_stopping() {
-                return refuse(&head::Refusal::new(503, "The broker is shutting down."));
-            }
-            if let Err(refusal) = handshake::admit(app.links(), app.limits(), &upgrade.endpoint) {
-                return refuse(&refusal);
-            }
-            let guest = match guest(&app, &request) {
+            let guest = match admit(&app, &request, &upgrade.endpoint) {
                 Ok(guest) => guest,
-                Err(TooMany) => return refuse(&doors::too_many()),
+                Err((refusal, cause)) => {
+                    app.links().plane.count_refusal(cause);
+                    return refuse(&refusal);
+                }
             };
             let purpose = purpose(&upgrade.endpoint);
             let on_upgrade = hyper::upgrade::on(&mut request);
@@ -57,8 +56,8 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
             switch(&upgrade)
         }
         Ok(Head::Http) => next.run(request).await,
-        Ok(Head::Partial) => refuse(&head::Refusal::new(400, "The request head is malformed.")),
-        Err(refusal) => refuse(&refusal),
+        Ok(Head::Partial) => refuse_request(&app, &head::Refusal::new(400, "The request head is malformed.")),
+        Err(refusal) => refuse_request(&app, &refusal),
     }
 }
 
@@ -78,6 +77,23 @@ fn guest(app: &App, request: &Request) -> Result<Guest, TooMany> {
         Some(ip) => Guest::new(addresses, addresses.admit(ip, limits.connections_per_address_max)?),
         None => Guest::default(),
     })
+}
+
+/// Whether the broker takes one more WebSocket, for this endpoint. If so, it counts as let in.
+fn admit(app: &App, request: &Request, endpoint: &Endpoint<'_>) -> Result<Guest, (head::Refusal, Refused)> {
+    let admission = &app.links().admission;
+    if app.is_leaving() {
+        return Err((admission.draining(), Refused::Draining));
+    }
+    handshake::admit(app.links(), app.limits(), endpoint)?;
+    let guest = guest(app, request).map_err(|TooMany| (doors::too_many(), Refused::Address))?;
+    admission.enter(ring::monotonic())?;
+    Ok(guest)
+}
+
+fn refuse_request(app: &App, refusal: &head::Refusal) -> Response {
+    app.links().plane.count_refusal(Refused::Request);
+    refuse(refusal)
 }
 
 /// The head as the client sent it, up to white space and the case of names.
@@ -131,6 +147,9 @@ fn refuse(refusal: &head::Refusal) -> Response {
     let mut response = (status, format!("{}\n", refusal.reason)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(seconds) = refusal.retry_after_s {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     match status {
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade, close"));
@@ -147,16 +166,16 @@ fn refuse(refusal: &head::Refusal) -> Response {
 
 /// Waits until the 101 is sent, then gives the socket away. A client that breaks off meanwhile is gone.
 async fn hand_to_shard(app: App, purpose: Purpose, guest: Guest, on_upgrade: OnUpgrade) {
-    let Ok(upgraded) = on_upgrade.await else {
-        return;
+    let given = async {
+        let (socket, read) = parts(on_upgrade.await.ok()?).ok()?;
+        let adopt = Order::Adopt(Adopt { socket, purpose, read, guest });
+        let shard = app.next_shard();
+        // A shard that takes no orders for that long is overloaded: dropping the socket closes it.
+        timeout(QUEUE_PATIENCE, order(app.links(), shard, adopt)).await.ok()
     };
-    let Ok((socket, read)) = parts(upgraded) else {
-        return;
-    };
-    let adopt = Order::Adopt(Adopt { socket, purpose, read, guest });
-    let shard = app.next_shard();
-    // A shard that takes no orders for that long is overloaded: dropping the socket closes it.
-    let _ = timeout(QUEUE_PATIENCE, order(app.links(), shard, adopt)).await;
+    if given.await.is_none() {
+        app.links().admission.leave();
+    }
 }
 
 /// The socket, and what was read of it beyond the head.

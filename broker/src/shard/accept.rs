@@ -1,13 +1,18 @@
 //! Connections come in: from the listener, or adopted from the control plane.
 //!
 //! A full descriptor table is no error: accepting stops, the backlog keeps the peers, and the next
-//! connection that closes makes room. Cost per connection: one receive to arm, no allocation.
+//! connection that closes makes room. WebSockets do not fill it: they leave [`reserve`](super::admission::reserve)d
+//! slots, so that whoever comes then is answered. Cost per connection: one receive to arm, no allocation.
 
 use ring::{AcceptEnd, ConnId, Driver, ReceiveEnd};
 
 use super::conn::{Flags, State};
 use super::link::Adopt;
+use super::stats::Reason;
 use super::{Accepting, RETRY_NANOS, Shard};
+
+/// Receives that one turn arms again after they found no buffer.
+const FED_PER_TURN: usize = 256;
 
 impl<D: Driver> Shard<D> {
     pub(super) fn on_accepted(&mut self, id: ConnId) {
@@ -51,21 +56,24 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
         let adopting = self.adopting.remove(&token).expect("a token of ours");
+        self.stats().adopted.add(1);
         // With the table full the driver has closed the socket: the client sees that and comes back.
         let Ok(id) = result else {
-            self.stats().dropped_adoption.add(1);
+            self.stats().count_end(Reason::Adoption);
+            self.stats().closed.add(1);
+            self.links.admission.leave();
             return;
         };
-        self.stats().adopted.add(1);
         let conn = self.conns.insert(id);
         conn.flags.set(Flags::RECEIVING);
+        conn.flags.set(Flags::ADMITTED);
         self.welcome(id, &adopting.guest);
         self.driver.receive(id);
         self.establish(id, adopting.purpose, None);
         let mut read = adopting.read;
         self.take_input(id, &mut read);
-        if self.drain.is_closing() {
-            self.close_for_shutdown(id);
+        if self.drain.has_begun() {
+            self.dismiss(id);
         }
     }
 
@@ -74,21 +82,38 @@ impl<D: Driver> Shard<D> {
         conn.flags.clear(Flags::RECEIVING);
         match (end, conn.state) {
             (_, State::Gone) => {}
-            (ReceiveEnd::Failed(_), State::Closing) => self.abort(id),
-            (ReceiveEnd::Failed(_), _) => {
-                self.stats().dropped_reset.add(1);
-                self.abort(id);
-            }
+            (ReceiveEnd::Failed(_), _) => self.abort(id, Reason::Reset),
             // A client may half-close behind its request; the control plane sees the same.
             (_, State::HandingOver) => self.driver.install(id),
             (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra().ended = true,
             (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => conn.extra().ended = true,
             (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),
-            (ReceiveEnd::NoBuffers | ReceiveEnd::Stopped, _) => {
-                if !conn.flags.has(Flags::PAUSED) {
-                    conn.flags.set(Flags::RECEIVING);
-                    self.driver.receive(id);
-                }
+            (_, _) if conn.flags.has(Flags::PAUSED) => {}
+            (ReceiveEnd::Stopped, _) => {
+                conn.flags.set(Flags::RECEIVING);
+                self.driver.receive(id);
+            }
+            (ReceiveEnd::NoBuffers, _) if self.starved.is_empty() && self.fed < FED_PER_TURN => {
+                self.fed += 1;
+                conn.flags.set(Flags::RECEIVING);
+                self.driver.receive(id);
+            }
+            (ReceiveEnd::NoBuffers, _) => self.starved.push_back(id),
+        }
+    }
+
+    /// Has some of those receive again that found no buffer, in their order. Everybody at once would find no more
+    /// buffers than before, and most of them would be told so again, as often as there are others.
+    pub(super) fn feed_starved(&mut self) {
+        self.fed = 0;
+        while self.fed < FED_PER_TURN {
+            let Some(id) = self.starved.pop_front() else { return };
+            self.fed += 1;
+            let Some(conn) = self.conns.get(id) else { continue };
+            let unwanted = matches!(conn.state, State::HandingOver | State::Gone) || conn.flags.has(Flags::PAUSED);
+            if !unwanted && !conn.flags.has(Flags::RECEIVING) {
+                conn.flags.set(Flags::RECEIVING);
+                self.driver.receive(id);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The ways a connection ends. Each is counted once, by its cause.
+//! The ways a connection ends. Each is counted once, by the first [`Reason`] that is decided for it.
 //!
 //! In order: subscriptions end at once; the last bytes (a close frame, a refusal) go out behind the send
 //! in flight; the sending direction is shut down; what still comes in is discarded until the peer's end of
@@ -8,24 +8,25 @@
 use protocol::frame::put_close;
 use ring::{ConnId, Driver};
 
-use super::Shard;
-use super::conn::{Flags, State};
-use super::{Accepting, conn::Conn};
+use super::conn::{Conn, Flags, State};
+use super::stats::Reason;
+use super::{Accepting, Shard};
 
 impl<D: Driver> Shard<D> {
-    /// Ends a WebSocket with a close frame.
-    pub(super) fn close_with(&mut self, id: ConnId, code: u16, reason: &str) {
+    /// Ends a WebSocket with a close frame that says `why`.
+    pub(super) fn close_with(&mut self, id: ConnId, code: u16, why: &str, reason: Reason) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.state != State::Open {
             return;
         }
-        put_close(&mut conn.extra().outbox, code, reason);
+        put_close(&mut conn.extra().outbox, code, why);
         self.unsubscribe_all(id);
-        self.finish(id);
+        self.finish(id, reason);
     }
 
     /// Sends what the outbox holds as the connection's last bytes.
-    pub(super) fn finish(&mut self, id: ConnId) {
+    pub(super) fn finish(&mut self, id: ConnId, reason: Reason) {
+        self.decide(id, reason);
         let conn = self.conns.get(id).expect("an open connection");
         conn.state = State::Closing;
         conn.flags.clear(Flags::PAUSED);
@@ -40,12 +41,21 @@ impl<D: Driver> Shard<D> {
         self.make_ready(id);
     }
 
+    /// Why the connection ends, unless that was decided before.
+    fn decide(&mut self, id: ConnId, reason: Reason) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.reason.is_none() {
+            conn.reason = Some(reason);
+            self.stats().count_end(reason);
+        }
+    }
+
     /// The last bytes were sent.
     pub(super) fn shut(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a closing connection");
         // Who has closed as well sends nothing more that a reset could overtake.
         if conn.flags.has(Flags::PEER_CLOSED) || conn.extra.as_ref().is_some_and(|extra| extra.ended) {
-            self.abort(id);
+            self.abort(id, Reason::ByClient);
         } else if !conn.flags.has(Flags::SHUT) {
             conn.flags.set(Flags::SHUT);
             self.driver.shutdown(id);
@@ -56,20 +66,18 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("a connection that received");
         match conn.state {
             State::Closing if !conn.flags.has(Flags::SHUT) => conn.extra().ended = true,
-            State::Open => {
-                self.stats().closed_by_client.add(1);
-                self.abort(id);
-            }
-            _ => self.abort(id),
+            _ => self.abort(id, Reason::ByClient),
         }
     }
 
     /// Ends a connection without another word: hands it to the driver's join.
-    pub(super) fn abort(&mut self, id: ConnId) {
+    pub(super) fn abort(&mut self, id: ConnId, reason: Reason) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.state == State::Gone {
             return;
         }
+        self.decide(id, reason);
+        self.timed.retain(|timed| timed.conn != id);
         self.unsubscribe_all(id);
         self.forget_assembly(id);
         let conn = self.conns.get(id).expect("found above");
@@ -81,7 +89,10 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
         self.forget_address(id);
-        let Conn { publish, multi, .. } = conn;
+        let Conn { publish, multi, flags, .. } = conn;
+        if flags.has(Flags::ADMITTED) {
+            self.links.admission.leave();
+        }
         for topic in publish.into_iter().chain(multi.and_then(|multi| multi.last_publish)) {
             self.links.registry.release(topic);
         }

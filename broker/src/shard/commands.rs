@@ -167,6 +167,11 @@ impl<D: Driver> Shard<D> {
             let reason = "topics that begin with '$' are the broker's own";
             return Err(error(None, ErrorCode::Forbidden, reason.to_owned()));
         }
+        if !self.may_publish(id) {
+            self.stats().commands_limited.add(1);
+            let reason = "publishing faster than --max-publish-rate allows; the message was not published";
+            return Err(error(None, ErrorCode::Limit, reason.to_owned()));
+        }
         let topic = match self.multi(id).last_publish.clone() {
             Some(last) if *last.name == *name => last,
             _ => {

@@ -4,13 +4,15 @@
 //! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::multi`].
 //!
 //! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
-//! send ([`Extra::is_idle`]).
+//! send ([`Extra::is_idle`]), and is no publisher whose rate is limited.
 
 use bytes::{Bytes, BytesMut};
 use protocol::frame::{Decoder, MessageKind};
 use ring::ConnId;
 
 use super::multi::Multi;
+use super::rate::Pace;
+use super::stats::Reason;
 use crate::topics::log::Seq;
 use crate::topics::registry::TopicRef;
 
@@ -75,6 +77,10 @@ flags! {
     PAUSE_LISTED = 12,
     /// The peer's close frame has come: ours is the answer.
     PEER_CLOSED = 13,
+    /// It is to be closed with 1001 as soon as it has what waits for it.
+    LEAVING = 14,
+    /// It counts as a WebSocket in [`Admission`](super::admission::Admission).
+    ADMITTED = 15,
 }
 
 impl Flags {
@@ -114,6 +120,8 @@ pub(crate) struct Conn {
     pub(crate) generation: u32,
     pub(crate) state: State,
     pub(crate) flags: Flags,
+    /// Why it ends, once that is decided.
+    pub(crate) reason: Option<Reason>,
     /// Tick at which something is due for this connection.
     pub(crate) deadline: u32,
     /// Tick of its one valid entry in the timer wheel.
@@ -138,6 +146,8 @@ pub(crate) struct Extra {
     pub(crate) outbox: BytesMut,
     /// End of stream arrived while input was waiting.
     pub(crate) ended: bool,
+    /// How fast it publishes, where that is limited; from the first publish to the connection's end.
+    pub(crate) pace: Option<Pace>,
 }
 
 /// A message that arrives in pieces. The first bytes are room for a frame header.
@@ -154,6 +164,7 @@ impl Extra {
             && self.assembly.is_none()
             && self.outbox.is_empty()
             && !self.ended
+            && self.pace.is_none()
     }
 }
 
@@ -163,6 +174,7 @@ impl Conn {
             generation,
             state: State::Handshake,
             flags: Flags::default(),
+            reason: None,
             deadline: 0,
             timer: u32::MAX,
             raw: None,

@@ -7,16 +7,20 @@
 //! A connection whose send is still in flight is not waited for: it is marked as lagging, and its own
 //! completion sends it the rest. If it falls behind by more than the limit, it is closed with 1013.
 //!
+//! One send of each turn is timed, from its oldest message's sequencing to its completion, and stands for the turn's
+//! others: what that costs is one comparison per send.
+//!
 //! A connection's own frames (answers, pongs, pings, close) go out before data, between sends, and so at
 //! frame boundaries only: every send is whole frames.
 
 use bytes::Bytes;
 use protocol::frame::close_code;
-use ring::{ConnId, Driver, Gather};
+use ring::{ConnId, Driver, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
 use super::Shard;
 use super::conn::{Conn, Flags, LogSlot, State};
+use super::stats::{Reason, Scale, Stats};
 use crate::topics::log::{GATHER_BYTES_MAX, Log, PARTS_MAX, Seq, Subscriber, coalesce};
 use crate::topics::message::Encoding;
 
@@ -26,6 +30,8 @@ const SENDS_PER_TURN: u32 = 256;
 const VISITS_PER_TURN: u32 = 2048;
 /// Sends of one topic in one turn while others wait too.
 const SLICE: u32 = 64;
+/// Sends under way that are timed. One a turn begins; those that find their sockets full last longer.
+const TIMED_MAX: usize = 16;
 /// Frames of one connection's several topics are copied together up to this many bytes: for a single
 /// send that is cheaper than a vector.
 const COPY_BYTES_MAX: usize = 4 << 10;
@@ -33,6 +39,7 @@ const COPY_BYTES_MAX: usize = 4 << 10;
 impl<D: Driver> Shard<D> {
     pub(super) fn sweep(&mut self) {
         let (mut sends, mut visits) = (SENDS_PER_TURN, VISITS_PER_TURN);
+        self.time_next = self.timed.len() < TIMED_MAX;
         while sends > 0 && visits > 0 {
             let Some(slot) = self.news.pop_front() else { break };
             let slice = if self.news.is_empty() { sends } else { sends.min(SLICE) };
@@ -45,6 +52,10 @@ impl<D: Driver> Shard<D> {
                 self.news.push_back(slot);
             }
         }
+        if let Some(timed) = self.timed.last_mut().filter(|timed| timed.stands_for == 0) {
+            timed.stands_for = u64::from(SENDS_PER_TURN - sends);
+        }
+        self.time_next = false;
         // Subscribers that took the place of one that left: the circle may have passed them.
         while let Some((slot, subscriber)) = self.moved.pop() {
             self.visit_moved(slot, subscriber);
@@ -94,6 +105,9 @@ impl<D: Driver> Shard<D> {
             self.judge(id, lag_bytes);
             return false;
         }
+        if std::mem::take(&mut self.time_next) {
+            self.timed.push(Timed::new(id, log, raw.cursor));
+        }
         let data = take_raw(conn, log, &self.links.stats[usize::from(self.id)], &mut self.swept);
         let gather = match conn.take_outbox() {
             Some(outbox) => behind(outbox, &data),
@@ -112,7 +126,7 @@ impl<D: Driver> Shard<D> {
         if sub.cursor == log.head() {
             return false;
         }
-        let lag_bytes = log.lag_bytes(sub.cursor);
+        let (cursor, lag_bytes) = (sub.cursor, log.lag_bytes(sub.cursor));
         let blocked = conn.flags.has(Flags::SENDING);
         if blocked {
             log.lags(sub.cursor, !sub.lagging);
@@ -124,10 +138,13 @@ impl<D: Driver> Shard<D> {
         }
         if blocked {
             self.judge(id, lag_bytes);
-        } else {
-            self.make_ready(id);
+            return false;
         }
-        !blocked
+        if std::mem::take(&mut self.time_next) {
+            self.timed.push(Timed::new(id, log, cursor));
+        }
+        self.make_ready(id);
+        true
     }
 
     /// The slow-consumer policy.
@@ -138,8 +155,8 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(super) fn drop_slow(&mut self, id: ConnId) {
-        self.stats().dropped_slow.add(1);
-        self.close_with(id, close_code::TRY_AGAIN_LATER.into(), "too slow: messages would be lost; connect again");
+        let why = "too slow: messages would be lost; connect again";
+        self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Slow);
     }
 
     // ---- sends of one connection
@@ -186,22 +203,41 @@ impl<D: Driver> Shard<D> {
             (None, None) if conn.state == State::Closing => self.shut(id),
             (None, None) => {}
         }
-        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_ref()) else { return };
-        if multi.deferred.is_some() && multi.dirty.is_empty() {
+        let Some(conn) = self.conns.get(id) else { return };
+        let leaves = conn.flags.has(Flags::LEAVING);
+        if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some() && multi.dirty.is_empty()) {
             self.finish_unsubscribe(id);
+        } else if leaves && self.has_all(id) {
+            self.close_for_shutdown(id);
+        }
+    }
+
+    /// Whether everything that waits for the connection was sent, or is about to be.
+    fn has_all(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get(id) else { return true };
+        let head = |slot: LogSlot| self.logs[slot as usize].as_ref().expect("a log with a subscriber").head();
+        match (&conn.raw, &conn.multi) {
+            (Some(raw), _) => raw.cursor == head(raw.log),
+            (None, Some(multi)) => {
+                let mut subs = multi.keys().into_iter().map(|key| multi.sub(key));
+                multi.deferred.is_none() && subs.all(|sub| sub.order.is_none() || sub.cursor == head(sub.log))
+            }
+            (None, None) => true,
         }
     }
 
     fn take_data(&mut self, id: ConnId) -> Option<Gather> {
         let conn = self.conns.get(id)?;
         if let Some(raw) = conn.raw {
-            if !conn.flags.has(Flags::LAGGING) {
+            let log = self.logs[raw.log as usize].as_mut().expect("a log with a subscriber");
+            // The sweep comes by for everybody else.
+            let waits = conn.flags.has(Flags::LAGGING) || (conn.flags.has(Flags::LEAVING) && raw.cursor < log.head());
+            if !waits {
                 return None;
             }
-            let log = self.logs[raw.log as usize].as_mut().expect("a log with a subscriber");
             return Some(take_raw(conn, log, &self.links.stats[usize::from(self.id)], &mut self.swept));
         }
-        if conn.multi.as_ref()?.deferred.is_some() {
+        if conn.multi.as_ref()?.deferred.is_some() || conn.flags.has(Flags::LEAVING) {
             self.gather_all(id);
         }
         let multi = self.conns.get(id)?.multi.as_ref()?;
@@ -265,10 +301,7 @@ impl<D: Driver> Shard<D> {
             Ok(sent) => sent,
             Err(_) => {
                 conn.flags.clear(Flags::SENDING);
-                if conn.state != State::Closing {
-                    stats.dropped_reset.add(1);
-                }
-                self.abort(id);
+                self.abort(id, Reason::Reset);
                 return;
             }
         };
@@ -281,8 +314,14 @@ impl<D: Driver> Shard<D> {
         }
         stats.sends.add(1);
         conn.flags.clear(Flags::SENDING);
+        if !self.timed.is_empty()
+            && let Some(at) = self.timed.iter().position(|timed| timed.conn == id)
+        {
+            self.timed.swap_remove(at).observe(stats, self.now);
+        }
         let waits = conn.flags.has(Flags::LAGGING)
             || conn.flags.has(Flags::PING_DUE)
+            || conn.flags.has(Flags::LEAVING)
             || conn.state == State::Closing
             || conn.has_outbox()
             || conn.multi.as_ref().is_some_and(|multi| !multi.dirty.is_empty() || multi.deferred.is_some());
@@ -305,8 +344,31 @@ impl<D: Driver> Shard<D> {
     }
 }
 
+/// A send whose way from its oldest message's sequencing to its completion is measured.
+#[derive(Debug)]
+pub(super) struct Timed {
+    pub(super) conn: ConnId,
+    sequenced_at: Nanos,
+    messages: u64,
+    /// Sends of its turn; 0 until that is known.
+    stands_for: u64,
+}
+
+impl Timed {
+    /// The send that is about to take what waits behind `cursor`.
+    fn new(conn: ConnId, log: &Log, cursor: Seq) -> Self {
+        let sequenced_at = log.pending(cursor).next().map_or(0, |message| message.sequenced_at);
+        Self { conn, sequenced_at, messages: log.head() - cursor, stands_for: 0 }
+    }
+
+    fn observe(self, stats: &Stats, now: Nanos) {
+        stats.delivery.observe(Scale::TIME, now.saturating_sub(self.sequenced_at), self.stands_for);
+        stats.batch.observe(Scale::COUNT, self.messages, self.stands_for);
+    }
+}
+
 /// All that waits for a raw subscriber, and its cursor behind that.
-fn take_raw(conn: &mut Conn, log: &mut Log, stats: &super::Stats, swept: &mut Vec<LogSlot>) -> Gather {
+fn take_raw(conn: &mut Conn, log: &mut Log, stats: &Stats, swept: &mut Vec<LogSlot>) -> Gather {
     let raw = conn.raw.as_mut().expect("a raw subscriber");
     let (gather, to) = log.gather(raw.cursor, Encoding::Raw);
     stats.messages_out.add(to - raw.cursor);

@@ -20,8 +20,12 @@ use ring::{ConnId, Driver};
 
 use super::Shard;
 use super::conn::State;
+use super::stats::{Reason, Refused};
 use crate::address::{self, Guest, Standing};
 use crate::limits::Limits;
+
+/// When whoever finds its address's places taken may try again.
+const TOO_MANY_RETRY_S: u32 = 10;
 
 /// The standing of each connection whose address was asked for.
 #[derive(Debug)]
@@ -74,8 +78,7 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Arriving) else { return };
         let Ok(address) = result else {
             // Reset before anybody looked.
-            self.stats().dropped_reset.add(1);
-            self.abort(id);
+            self.abort(id, Reason::Reset);
             return;
         };
         let mut read = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
@@ -103,10 +106,7 @@ impl<D: Driver> Shard<D> {
                 conn.settle();
                 self.let_in(id, header.client.map(|client| client.ip()), &mut read[header.header_len..]);
             }
-            Err(_) => {
-                self.stats().dropped_proxy_header.add(1);
-                self.abort(id);
-            }
+            Err(_) => self.abort(id, Reason::ProxyHeader),
         }
     }
 
@@ -127,7 +127,7 @@ impl<D: Driver> Shard<D> {
                     self.on_head_bytes(id, read);
                 }
             }
-            Err(address::TooMany) => self.refuse(id, &too_many()),
+            Err(address::TooMany) => self.refuse(id, &too_many(), Refused::Address),
         }
     }
 
@@ -143,13 +143,13 @@ impl<D: Driver> Shard<D> {
     }
 
     /// An upgrade is granted, whose whole request head this is: behind a trusted proxy its client counts from now on.
-    pub(super) fn count_forwarded(&mut self, id: ConnId, head: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn count_forwarded(&mut self, id: ConnId, head: &[u8]) -> Result<(), (Refusal, Refused)> {
         if !self.doors.is_trusted(id) {
             return Ok(());
         }
         if let Some(ip) = address::client(head::forwarded_for(head), &self.limits.trusted_proxies) {
             let admitted = self.links.addresses.admit(ip, self.limits.connections_per_address_max);
-            self.doors.put(id, admitted.map_err(|address::TooMany| too_many())?);
+            self.doors.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
         }
         Ok(())
     }
@@ -173,5 +173,6 @@ impl<D: Driver> Shard<D> {
 
 /// The answer to one connection more than its address may have.
 pub(crate) fn too_many() -> Refusal {
-    Refusal::new(429, "this address has as many connections as --max-connections-per-address allows")
+    let refusal = Refusal::new(429, "this address has as many connections as --max-connections-per-address allows");
+    refusal.retry_after(TOO_MANY_RETRY_S)
 }

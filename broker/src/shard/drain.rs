@@ -1,23 +1,45 @@
-//! Shutdown: stop accepting, deliver what was accepted, close every WebSocket with 1001.
+//! Shutdown: refuse newcomers, close every WebSocket with 1001 over a while, deliver what was accepted, end.
 //!
-//! The shards go through it together, a phase at a time, because a message accepted on one may have its
-//! home on a second and its subscribers on a third.
+//! **The window.** Clients that are all told to go in one instant come back in one instant, wherever they go. So they are
+//! told in a shuffled order, evenly spread over the window. Whoever is still there is served as before: its messages are
+//! published, and it gets those of others. Newcomers are answered with 503, and other requests are still handed over.
+//!
+//! Nobody is told to go before it has what was accepted, on any shard, when the drain began: every shard sends every
+//! home a mark behind its publishes, and a home that has the marks of all passes one on behind its deliveries. With the
+//! marks of all homes a shard has everything; and each client is first sent what waits for it.
+//!
+//! **The end.** After that, or at once without a window, the shards go on together, a phase at a time, because a message
+//! accepted on one may have its home on a second and its subscribers on a third. With no WebSocket left, the window is
+//! over.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
-use super::conn::State;
+use super::conn::{Flags, State};
+use super::link::{Delivery, Request};
+use super::stats::{Reason, Refused};
 use super::{Accepting, Shard, nanos};
 
-/// How often a shard looks whether the others are as far.
+/// How often a shard looks whether the others are as far, or whose turn to go has come.
 const POLL_NANOS: Nanos = 10_000_000;
 
 /// How far the shutdown is.
 #[derive(Default, Debug)]
 pub(super) struct Drain {
     phase: Phase,
+    /// When the window began, and how long it is.
+    began: Nanos,
+    window: Nanos,
+    /// Connections to be told, the next one last, and how many there were.
+    staying: Vec<ConnId>,
+    clients: usize,
+    /// Shards that have marked what they accepted before, as this home was told.
+    marks: u16,
+    /// Homes that have passed that on.
+    marked: u16,
     /// When the shard ends whatever is left.
     deadline: Nanos,
 }
@@ -27,6 +49,8 @@ enum Phase {
     /// No shutdown.
     #[default]
     Running,
+    /// Clients are told to go, a few at a time.
+    Window,
     /// Nothing is published any more; what was goes to its homes.
     Forward,
     /// Every shard has forwarded: homes sequence and pass on.
@@ -38,32 +62,64 @@ enum Phase {
 }
 
 impl Drain {
-    pub(super) fn is_under_way(&self) -> bool {
+    /// Whether newcomers are refused.
+    pub(super) fn has_begun(&self) -> bool {
         self.phase != Phase::Running
     }
 
-    /// Whether every connection was told already.
-    pub(super) fn is_closing(&self) -> bool {
-        self.phase == Phase::Close
+    /// Whether nothing is published any more.
+    pub(super) fn is_under_way(&self) -> bool {
+        !matches!(self.phase, Phase::Running | Phase::Window)
+    }
+
+    /// How many of the clients should have been told by `now`: the first at once, the last a step before the end.
+    fn due(&self, now: Nanos) -> usize {
+        let elapsed = u128::from(now.saturating_sub(self.began));
+        let told = self.clients as u128 * elapsed / u128::from(self.window.max(1)) + 1;
+        usize::try_from(told).unwrap_or(usize::MAX).min(self.clients)
     }
 }
 
 impl<D: Driver> Shard<D> {
-    pub(super) fn begin_drain(&mut self) {
-        if self.drain.is_under_way() {
+    /// Begins the shutdown; a second call changes nothing.
+    pub(super) fn begin_drain(&mut self, window: Duration) {
+        if self.drain.has_begun() {
             return;
         }
-        if self.accepting == Accepting::Armed {
-            self.driver.accept_stop();
+        (self.drain.began, self.drain.window) = (self.now, nanos(window));
+        if window.is_zero() {
+            self.begin_end();
+            return;
         }
-        self.accepting = Accepting::Stopped;
-        let deadline = self.now + nanos(self.limits.shutdown_grace);
-        self.drain = Drain { phase: Phase::Forward, deadline };
+        let mut clients: Vec<ConnId> = self.conns.ids();
+        clients.retain(|&id| self.conns.get(id).is_some_and(|conn| conn.state == State::Open));
+        shuffle(&mut clients, self.links.epoch_base ^ u64::from(self.id));
+        self.drain.clients = clients.len();
+        self.drain.staying = clients;
+        self.drain.phase = Phase::Window;
+        for home in 0..self.shards() {
+            self.request(home, Request::Mark);
+        }
+    }
+
+    /// A shard has begun to drain.
+    pub(super) fn on_mark(&mut self) {
+        self.drain.marks += 1;
+        if self.drain.marks == self.shards() {
+            for shard in 0..self.shards() {
+                self.deliver(shard, Delivery::Marked);
+            }
+        }
+    }
+
+    /// A home has passed on what was accepted before.
+    pub(super) fn on_marked(&mut self) {
+        self.drain.marked += 1;
     }
 
     /// Goes on with the shutdown. Returns whether it is complete.
     pub(super) fn advance_drain(&mut self) -> bool {
-        if !self.drain.is_under_way() {
+        if !self.drain.has_begun() {
             return false;
         }
         let all = self.links.inboxes.len();
@@ -72,6 +128,7 @@ impl<D: Driver> Shard<D> {
         let hurry = self.now + nanos(self.limits.shutdown_grace) / 2 >= self.drain.deadline;
         match self.drain.phase {
             Phase::Running => {}
+            Phase::Window => self.tell_some(),
             Phase::Forward => {
                 if hurry || !self.outbound.holds_requests() {
                     self.links.forwarded.fetch_add(1, Ordering::AcqRel);
@@ -96,7 +153,12 @@ impl<D: Driver> Shard<D> {
                     return self.is_deserted();
                 }
             }
-            Phase::Close => return late || self.is_deserted(),
+            Phase::Close if self.is_deserted() => return true,
+            Phase::Close if late => {
+                self.cut_all();
+                return true;
+            }
+            Phase::Close => {}
         }
         false
     }
@@ -107,6 +169,35 @@ impl<D: Driver> Shard<D> {
             Phase::Close => Some(self.drain.deadline),
             _ => Some(self.now + POLL_NANOS),
         }
+    }
+
+    /// Tells those to go whose turn has come. The window is over when its time is, or when nobody is left anywhere: a
+    /// shard without clients waits for the others, because the kernel still deals it newcomers.
+    fn tell_some(&mut self) {
+        if self.now >= self.drain.began + self.drain.window || self.links.admission.open() == 0 {
+            self.begin_end();
+            return;
+        }
+        if self.drain.marked < self.shards() {
+            return;
+        }
+        let told = self.drain.clients - self.drain.staying.len();
+        for _ in told..self.drain.due(self.now) {
+            if let Some(id) = self.drain.staying.pop() {
+                self.dismiss(id);
+            }
+        }
+    }
+
+    /// Nothing new from here on.
+    fn begin_end(&mut self) {
+        if self.accepting == Accepting::Armed {
+            self.driver.accept_stop();
+        }
+        self.accepting = Accepting::Stopped;
+        self.drain.staying = Vec::new();
+        self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
+        self.enter_phase(Phase::Forward);
     }
 
     fn is_deserted(&self) -> bool {
@@ -126,7 +217,8 @@ impl<D: Driver> Shard<D> {
             match state {
                 Some(State::Open) => self.close_for_shutdown(id),
                 Some(State::Arriving | State::Proxied | State::Handshake) => {
-                    self.refuse(id, &protocol::head::Refusal::new(503, "the broker is shutting down"));
+                    let refusal = self.links.admission.draining();
+                    self.refuse(id, &refusal, Refused::Draining);
                 }
                 _ => {}
             }
@@ -134,11 +226,38 @@ impl<D: Driver> Shard<D> {
         self.flush_ready();
     }
 
-    pub(super) fn close_for_shutdown(&mut self, id: ConnId) {
-        if self.conns.get(id).is_some_and(|conn| conn.state == State::Open) {
-            self.stats().closed_shutdown.add(1);
-            self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down");
+    /// Has a WebSocket closed as soon as it was sent what waits for it.
+    pub(super) fn dismiss(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) {
+            conn.flags.set(Flags::LEAVING);
+            self.make_ready(id);
         }
+    }
+
+    pub(super) fn close_for_shutdown(&mut self, id: ConnId) {
+        self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down", Reason::Shutdown);
+    }
+
+    /// The time is up: whoever is left is cut off, and counted.
+    fn cut_all(&mut self) {
+        for id in self.conns.ids() {
+            self.abort(id, Reason::Shutdown);
+            self.on_closed(id);
+        }
+        self.publish_gauges();
+    }
+}
+
+/// A shuffle that `seed` decides (Fisher and Yates, with the numbers of SplitMix64).
+fn shuffle(ids: &mut [ConnId], seed: u64) {
+    let mut state = seed;
+    for left in (2..=ids.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = state;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^= number >> 31;
+        ids.swap(left - 1, (number % left as u64) as usize);
     }
 }
 
@@ -165,7 +284,7 @@ mod tests {
         let (mut shard, _) = shard(&World::new(1, Faults::default()));
         shard.paused.push_back(ConnId { slot: 0, generation: 0 });
         assert_eq!(shard.wait_until(), None, "there is somebody to resume");
-        shard.begin_drain();
+        shard.begin_drain(Duration::ZERO);
         assert!(shard.wait_until().is_some(), "nobody is resumed any more");
     }
 
@@ -175,18 +294,60 @@ mod tests {
         let (mut shard, links) = shard(&world);
         let _silent = world.connect(0);
         shard.step().unwrap();
-        links.order(0, Order::Shutdown).unwrap();
-        while !shard.drain.is_closing() {
+        links.order(0, Order::Shutdown { window: Duration::ZERO }).unwrap();
+        while shard.drain.phase != Phase::Close {
             assert!(shard.step().unwrap());
         }
         let (late, socket) = world.socket();
         let adopt =
             Adopt { socket, purpose: Purpose::Subscribe("t".to_owned()), read: Vec::new(), guest: Guest::default() };
+        links.admission.enter(0).unwrap();
         links.order(0, Order::Adopt(adopt)).unwrap();
         for _ in 0..5 {
             assert!(shard.step().unwrap());
         }
         let told = world.client_read(late, 64);
         assert_eq!(told.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{told:?}");
+    }
+
+    /// Ten clients over ten seconds: about one a second, in no order of their coming, and then it ends.
+    #[test]
+    fn clients_are_told_one_by_one_over_the_window_in_a_shuffled_order() {
+        let world = World::new(1, Faults::default());
+        let links = Arc::new(Links::new(1, 1, 1));
+        let setup = ShardSetup { id: 0, links: Arc::clone(&links), limits: Arc::new(Limits::default()) };
+        let mut shard = Shard::new(world.driver(64, 8, 512), setup);
+        const HEAD: &[u8] = b"GET /sub/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        let clients: Vec<_> = (0..10).map(|_| world.connect(0)).collect();
+        clients.iter().for_each(|&client| assert_eq!(world.client_write(client, HEAD), HEAD.len()));
+        for _ in 0..10 {
+            shard.step().unwrap();
+        }
+        assert_eq!(links.admission.open(), 10);
+        clients.iter().for_each(|&client| drop(world.client_read(client, 4096)));
+        links.order(0, Order::Shutdown { window: Duration::from_secs(10) }).unwrap();
+        let mut told = Vec::new();
+        for half_second in 0..20 {
+            for _ in 0..6 {
+                shard.step().unwrap();
+            }
+            for (at, &client) in clients.iter().enumerate() {
+                let read = world.client_read(client, 4096);
+                if !read.is_empty() {
+                    assert_eq!(read.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{read:?}");
+                    told.push(at);
+                }
+            }
+            assert_eq!(told.len(), half_second / 2 + 1, "after {half_second} half seconds");
+            world.advance(500_000_000);
+        }
+        assert_eq!(told.len(), 10);
+        assert!(!told.is_sorted(), "{told:?}");
+        clients.iter().for_each(|&client| world.client_close(client));
+        let ended = (0..50).any(|_| !shard.step().unwrap());
+        assert!(ended, "with nobody left it ends");
+        let counted = links.stats[0].snapshot();
+        assert_eq!((counted.closed, counted.closed_shutdown), (10, 10));
     }
 }

@@ -49,6 +49,7 @@ impl<D: Driver> Shard<D> {
                 self.deliver(shard, Delivery::Joined { topic: id, join, epoch, next });
             }
             Request::Leave { topic, shard } => self.home.leave(topic, shard, self.now, &self.links.registry),
+            Request::Mark => self.on_mark(),
         }
     }
 
@@ -77,7 +78,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn deliver(&mut self, shard: ShardId, delivery: Delivery) {
+    pub(super) fn deliver(&mut self, shard: ShardId, delivery: Delivery) {
         if shard == self.id {
             self.on_delivery(delivery);
         } else {
@@ -90,6 +91,7 @@ impl<D: Driver> Shard<D> {
             Delivery::Message(message) => self.append(&message),
             Delivery::Joined { topic, join, epoch, next } => self.on_joined(topic, join, epoch, next),
             Delivery::Published { conn, ticket, published } => self.on_published(conn, ticket, published),
+            Delivery::Marked => self.on_marked(),
         }
     }
 
@@ -157,7 +159,7 @@ impl<D: Driver> Shard<D> {
                 // Subscribers may be gone already: the answer's end says that it was not published.
                 Order::Publish { topic, .. } if self.drain.is_under_way() => self.links.registry.release(topic),
                 Order::Publish { topic, payload, answer } => self.publish(topic, payload, Origin::Http(answer)),
-                Order::Shutdown => self.begin_drain(),
+                Order::Shutdown { window } => self.begin_drain(window),
             }
             if self.is_congested() {
                 return;

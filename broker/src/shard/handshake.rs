@@ -10,11 +10,15 @@ use protocol::head::{self, Endpoint, Head, Refusal, Upgrade};
 use protocol::topic;
 use ring::{ConnId, Driver};
 
-use super::Shard;
 use super::conn::{Flags, State};
 use super::link::{Handover, Links, Purpose};
+use super::stats::{Reason, Refused};
+use super::{Shard, admission};
 use crate::limits::Limits;
 use crate::{host, origin};
+
+/// When whoever found no room for a topic may try again: topics are forgotten slowly.
+const TOPICS_RETRY_S: u32 = 10;
 
 impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
@@ -46,43 +50,44 @@ impl<D: Driver> Shard<D> {
                 head::write_switching_protocols(&mut response, &upgrade.accept, upgrade.subprotocol);
                 (purpose, response, upgrade.head_len)
             }),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err((refusal, Refused::Request)),
         };
         match granted {
             Ok((purpose, response, head_len)) => {
                 self.stats().upgraded.add(1);
+                self.conns.get(id).expect("a connection in its handshake").flags.set(Flags::ADMITTED);
                 self.establish(id, purpose, Some(response));
                 self.take_input(id, &mut bytes[head_len..]);
             }
-            Err(refusal) => self.refuse(id, &refusal),
+            Err((refusal, cause)) => self.refuse(id, &refusal, cause),
         }
     }
 
-    /// What the upgrade asks for, unless a door is locked.
-    fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, Refusal> {
-        if self.drain.is_under_way() {
-            return Err(Refusal::new(503, "the broker is shutting down"));
+    /// What the upgrade asks for, unless a door is locked. Granted, it counts as let in.
+    fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, (Refusal, Refused)> {
+        if self.drain.has_begun() {
+            return Err((self.links.admission.draining(), Refused::Draining));
         }
         if !host::allowed(upgrade.host, &self.limits.hosts) {
-            return Err(Refusal::new(421, host::refusal(upgrade.host)));
+            return Err((Refusal::new(421, host::refusal(upgrade.host)), Refused::Host));
         }
         if !origin::allowed(upgrade.origin, upgrade.host, &self.limits.origins) {
-            return Err(Refusal::new(403, "this Origin may not connect; see --allow-origin"));
+            return Err((Refusal::new(403, "this Origin may not connect; see --allow-origin"), Refused::Origin));
         }
-        let publishes = |name: &str| {
-            if topic::is_reserved(name) {
-                return Err(Refusal::new(403, "topics that begin with '$' are the broker's own"));
-            }
-            Ok(name.to_owned())
-        };
-        admit(&self.links, &self.limits, &upgrade.endpoint)?;
         let purpose = match &upgrade.endpoint {
             Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.clone().into_owned()),
-            Endpoint::Publish(name) => Purpose::Publish(publishes(name)?),
-            Endpoint::Bus(name) => Purpose::Bus(publishes(name)?),
+            Endpoint::Publish(name) => Purpose::Publish(publishable(name)?),
+            Endpoint::Bus(name) => Purpose::Bus(publishable(name)?),
             Endpoint::Multi => Purpose::Multi,
         };
+        admit(&self.links, &self.limits, &upgrade.endpoint)?;
         self.count_forwarded(id, &head[..upgrade.head_len])?;
+        // Others have room, perhaps; this shard's last slots are for those who ask for something else.
+        let capacity = self.driver.capacity();
+        if self.conns.len() as u64 > u64::from(capacity - admission::reserve(capacity)) {
+            return Err((self.links.admission.full(), Refused::Connections));
+        }
+        self.links.admission.enter(self.now)?;
         Ok(purpose)
     }
 
@@ -114,13 +119,18 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Answers with an HTTP error and closes.
-    pub(super) fn refuse(&mut self, id: ConnId, refusal: &Refusal) {
-        self.stats().refused.add(1);
+    pub(super) fn refuse(&mut self, id: ConnId, refusal: &Refusal, cause: Refused) {
+        self.stats().count_refusal(cause);
+        self.say_no(id, refusal, Reason::Refused);
+    }
+
+    /// The same for a reason that is no refusal of what was asked.
+    pub(super) fn say_no(&mut self, id: ConnId, refusal: &Refusal, reason: Reason) {
         let mut response = Vec::with_capacity(256);
         refusal.write_to(&mut response);
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.extra().outbox.extend_from_slice(&response);
-        self.finish(id);
+        self.finish(id, reason);
     }
 
     fn hand_over(&mut self, id: ConnId) {
@@ -138,10 +148,8 @@ impl<D: Driver> Shard<D> {
         let read = conn.extra.take().map(|extra| extra.input).unwrap_or_default();
         let guest = self.guest(id);
         let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read, guest }).is_ok());
-        let counter = if handed { &self.stats().handed_over } else { &self.stats().dropped_handover };
-        counter.add(1);
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.
-        self.abort(id);
+        self.abort(id, if handed { Reason::HandedOver } else { Reason::Handover });
     }
 
     /// Keeps bytes for later, after those that wait already.
@@ -154,16 +162,25 @@ impl<D: Driver> Shard<D> {
     }
 }
 
+/// A topic that clients may publish to.
+fn publishable(name: &str) -> Result<String, (Refusal, Refused)> {
+    if topic::is_reserved(name) {
+        return Err((Refusal::new(403, "topics that begin with '$' are the broker's own"), Refused::Request));
+    }
+    Ok(name.to_owned())
+}
+
 /// Whether there is room for the topic that an upgrade names.
 ///
 /// # Errors
-/// The 503 for the client.
-pub(crate) fn admit(links: &Links, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), Refusal> {
+/// The 503 for the client, and its cause.
+pub(crate) fn admit(links: &Links, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), (Refusal, Refused)> {
     match endpoint {
         Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name)
             if !links.registry.admits(name, limits.topics_max) =>
         {
-            Err(Refusal::new(503, "the broker has as many topics as --max-topics allows"))
+            let refusal = Refusal::new(503, "the broker has as many topics as --max-topics allows");
+            Err((refusal.retry_after(TOPICS_RETRY_S), Refused::Topics))
         }
         _ => Ok(()),
     }

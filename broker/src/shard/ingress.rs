@@ -13,6 +13,7 @@ use ring::{ConnId, Driver};
 use super::Shard;
 use super::conn::{Assembly, Flags, State};
 use super::link::Origin;
+use super::stats::Reason;
 use crate::topics::message::Payload;
 
 impl<D: Driver> Shard<D> {
@@ -49,10 +50,7 @@ impl<D: Driver> Shard<D> {
             match decoder.next(&mut rest, &self.frame_limits) {
                 Ok(Some(item)) => self.on_item(id, item),
                 Ok(None) => break,
-                Err(violation) => {
-                    self.stats().dropped_violation.add(1);
-                    self.close_with(id, violation.code.into(), violation.reason);
-                }
+                Err(violation) => self.close_with(id, violation.code.into(), violation.reason, Reason::Violation),
             }
             if self.conns.get(id).is_none_or(|conn| conn.state != State::Open) {
                 return;
@@ -73,12 +71,11 @@ impl<D: Driver> Shard<D> {
             Item::Ping(payload) => self.queue_frame(id, Opcode::Pong, payload.as_slice()),
             Item::Pong(_) => {}
             Item::Close(code, _) => {
-                self.stats().closed_by_client.add(1);
                 if let Some(conn) = self.conns.get(id) {
                     conn.flags.set(Flags::PEER_CLOSED);
                 }
                 // RFC 6455 §5.5.1: echo the status code.
-                self.close_with(id, code.map_or(close_code::NORMAL.into(), Into::into), "");
+                self.close_with(id, code.map_or(close_code::NORMAL.into(), Into::into), "", Reason::ByClient);
             }
         }
     }
@@ -104,8 +101,8 @@ impl<D: Driver> Shard<D> {
         self.assembly_bytes += payload.len() as u64;
         if self.assembly_bytes > self.limits.log_bytes_max {
             self.assembly_bytes -= payload.len() as u64;
-            self.stats().dropped_violation.add(1);
-            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), "too many messages are arriving in pieces");
+            let why = "too many messages are arriving in pieces";
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Violation);
             return;
         }
         let conn = self.conns.get(id).expect("found above");
@@ -133,25 +130,33 @@ impl<D: Driver> Shard<D> {
         match kind {
             MessageKind::Text => self.on_command(id, payload),
             MessageKind::Binary => {
-                self.stats().dropped_violation.add(1);
-                self.close_with(
-                    id,
-                    close_code::UNSUPPORTED.into(),
-                    "ringyard.v1 is text frames; send binary data as base64",
-                );
+                let why = "ringyard.v1 is text frames; send binary data as base64";
+                self.close_with(id, close_code::UNSUPPORTED.into(), why, Reason::Violation);
             }
         }
     }
 
     fn publish_raw(&mut self, id: ConnId, payload: Payload) {
+        if !self.may_publish(id) {
+            let why = "publishing faster than --max-publish-rate allows";
+            self.close_with(id, close_code::POLICY.into(), why, Reason::Rate);
+            return;
+        }
         let conn = self.conns.get(id).expect("a publisher");
         let topic = conn.publish.clone().expect("a raw publisher has its topic");
         self.publish(topic, payload, Origin::Silent);
     }
 
+    /// Whether the connection keeps to the rate at which one may publish.
+    pub(super) fn may_publish(&mut self, id: ConnId) -> bool {
+        let Some(rate_max) = self.limits.publish_rate_max else { return true };
+        let conn = self.conns.get(id).expect("a publisher");
+        conn.extra().pace.get_or_insert_default().take(self.now, rate_max)
+    }
+
     fn refuse_data(&mut self, id: ConnId) {
-        self.stats().dropped_violation.add(1);
-        self.close_with(id, close_code::POLICY.into(), "this is a subscription: publish at /pub or /bus");
+        let why = "this is a subscription: publish at /pub or /bus";
+        self.close_with(id, close_code::POLICY.into(), why, Reason::Violation);
     }
 
     /// Queues a control frame, or an answer, of the connection's own. It goes out before data that waits.
@@ -183,6 +188,9 @@ impl<D: Driver> Shard<D> {
         conn.flags.set(Flags::PAUSED);
         if conn.flags.has(Flags::RECEIVING) {
             self.driver.receive_stop(id);
+        }
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waits(self.now);
         }
         self.stats().pauses.add(1);
         self.list_paused(id);
@@ -220,6 +228,9 @@ impl<D: Driver> Shard<D> {
             return;
         }
         conn.flags.clear(Flags::PAUSED);
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waited(self.now);
+        }
         let mut input = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
         self.take_input(id, &mut input);
         let Some(conn) = self.conns.get(id) else { return };

@@ -15,11 +15,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 use ring::{ConnId, Waker};
 use tokio::sync::{Notify, oneshot};
 
+use super::admission::Admission;
 use super::stats::Stats;
 use crate::address::{Addresses, Guest};
 use crate::topics::message::{Epoch, Message, Offset, Payload};
@@ -86,6 +89,9 @@ pub enum Request {
         /// Who leaves.
         shard: ShardId,
     },
+    /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
+    /// home answers all with [`Delivery::Marked`].
+    Mark,
 }
 
 /// What a topic's home sends to a shard, in an order that subscribers rely on.
@@ -113,6 +119,8 @@ pub enum Delivery {
         /// Where.
         published: Published,
     },
+    /// Whatever any shard accepted before it began to drain, and this home sequences, is before this in the queue.
+    Marked,
 }
 
 /// What the control plane tells a shard.
@@ -129,8 +137,12 @@ pub enum Order {
         /// The answer's way.
         answer: oneshot::Sender<Published>,
     },
-    /// Stop accepting, deliver what was accepted, close every connection with 1001, then end.
-    Shutdown,
+    /// Refuse newcomers, close every connection with 1001, a few at a time over the window, deliver what was accepted,
+    /// then end.
+    Shutdown {
+        /// Zero: all at once.
+        window: Duration,
+    },
 }
 
 /// What an established WebSocket is for.
@@ -168,6 +180,17 @@ pub struct Handover {
     pub read: Vec<u8>,
     /// As what its client counts.
     pub guest: Guest,
+}
+
+/// How much waits in the queues of an [`Inbox`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Depths {
+    /// Batches of [`Request`]s.
+    pub requests: usize,
+    /// Batches of deliveries.
+    pub deliveries: usize,
+    /// [`Order`]s.
+    pub orders: usize,
 }
 
 /// The way into one shard, for other threads.
@@ -225,6 +248,12 @@ impl Inbox {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
+    /// How much waits for the shard now. Any thread may ask.
+    #[must_use]
+    pub fn depths(&self) -> Depths {
+        Depths { requests: self.requests.len(), deliveries: self.deliveries.len(), orders: self.orders.len() }
+    }
+
     /// The next order of the control plane.
     pub(crate) fn next_order(&self) -> Option<Order> {
         self.orders.pop()
@@ -242,6 +271,10 @@ pub struct Links {
     pub stats: Box<[Stats]>,
     /// How many connections each client address has.
     pub addresses: Arc<Addresses>,
+    /// What the control plane counts: the requests that it refused by itself.
+    pub plane: Stats,
+    /// Whom the broker takes. The only thing here that is written to now and then: kept apart from what all read.
+    pub admission: CachePadded<Admission>,
     /// Sockets on their way to the control plane.
     pub handovers: Handovers,
     /// Where epochs begin; every home adds its own count. Different after each start.
@@ -261,11 +294,19 @@ impl Links {
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
             addresses: Arc::default(),
+            plane: Stats::default(),
+            admission: CachePadded::default(),
             handovers: Handovers::new(),
             epoch_base,
             forwarded: AtomicUsize::new(0),
             sequenced: AtomicUsize::new(0),
         }
+    }
+
+    /// The same with limits on whom the broker takes.
+    #[must_use]
+    pub fn admitting(self, admission: Admission) -> Self {
+        Self { admission: CachePadded::new(admission), ..self }
     }
 
     /// Gives an order to a shard.
@@ -310,6 +351,12 @@ impl Handovers {
             }
             self.arrived.notified().await;
         }
+    }
+
+    /// How many wait now.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.queue.len()
     }
 
     /// The next socket if one waits.

@@ -3,6 +3,7 @@
 //! | file | phase of the work |
 //! | --- | --- |
 //! | [`link`] | what shards and the control plane tell each other |
+//! | [`admission`] | whom the broker takes, all shards together |
 //! | `accept` | connections come in |
 //! | `doors` | whose they are: addresses, trusted proxies, connections per address |
 //! | `handshake` | a request head becomes a WebSocket, a refusal, or the control plane's |
@@ -14,7 +15,7 @@
 //! | `close` | the ways a connection ends |
 //! | `upkeep` | deadlines and pings |
 //! | `drain` | shutdown |
-//! | `conn`, `multi`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
+//! | `conn`, `multi`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sweeps topics with news, submits everything to
 //! the driver in one system call, and handles what completed. Nothing in it waits but the driver, nothing
@@ -22,6 +23,7 @@
 //! this very code, and a seed replays a run.
 
 mod accept;
+pub mod admission;
 mod close;
 mod commands;
 mod conn;
@@ -33,6 +35,7 @@ pub(crate) mod handshake;
 mod ingress;
 pub mod link;
 mod multi;
+mod rate;
 pub mod stats;
 mod subscribe;
 mod timers;
@@ -105,12 +108,21 @@ pub struct Shard<D: Driver> {
     next_join: u64,
     next_ticket: u64,
 
+    /// Connections whose receive found no buffer, beyond those that this turn armed again.
+    starved: VecDeque<ConnId>,
+    /// How many those were.
+    fed: usize,
+
     /// Logs with subscribers to visit, each once.
     news: VecDeque<LogSlot>,
     /// Logs swept in this turn.
     swept: Vec<LogSlot>,
     /// Subscribers that took another's index in a log, to be visited out of turn.
     moved: Vec<(LogSlot, Subscriber)>,
+    /// Whether this turn's next send is to be timed.
+    time_next: bool,
+    /// Sends in flight that are.
+    timed: Vec<deliver::Timed>,
     /// Connections with something to send that no send in flight holds up, each once.
     ready: Vec<ConnId>,
     /// Connections whose input waits until the shard is no longer congested, each once.
@@ -208,6 +220,10 @@ impl<D: Driver> Shard<D> {
             news: VecDeque::new(),
             swept: Vec::new(),
             moved: Vec::new(),
+            time_next: false,
+            timed: Vec::new(),
+            starved: VecDeque::new(),
+            fed: 0,
             ready: Vec::new(),
             paused: VecDeque::new(),
             congested_logs: 0,
@@ -248,6 +264,7 @@ impl<D: Driver> Shard<D> {
         self.take_deliveries();
         self.take_requests();
         self.resume_paused();
+        self.feed_starved();
         self.sweep();
         self.flush_ready();
         self.trim_swept();
@@ -293,6 +310,7 @@ impl<D: Driver> Shard<D> {
             || !self.ready.is_empty()
             || !self.moved.is_empty()
             || !self.swept.is_empty()
+            || !self.starved.is_empty()
             || (!self.paused.is_empty() && !self.is_congested() && !self.drain.is_under_way())
         {
             return None;

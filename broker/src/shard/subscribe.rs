@@ -178,7 +178,7 @@ impl<D: Driver> Shard<D> {
         self.links.registry.release(log.topic);
     }
 
-    fn shards(&self) -> ShardId {
+    pub(super) fn shards(&self) -> ShardId {
         self.links.inboxes.len() as ShardId
     }
 }

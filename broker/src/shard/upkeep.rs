@@ -8,6 +8,7 @@ use protocol::head::Refusal;
 use ring::{ConnId, Driver};
 
 use super::conn::{Flags, State};
+use super::stats::Reason;
 use super::{Accepting, Shard};
 
 impl<D: Driver> Shard<D> {
@@ -33,15 +34,13 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("a connection with a deadline");
         match conn.state {
             State::Arriving | State::Proxied | State::Handshake => {
-                self.stats().dropped_handshake_timeout.add(1);
-                self.refuse(id, &Refusal::new(408, "no complete request head in time; see --handshake-timeout"));
+                let refusal = Refusal::new(408, "no complete request head in time; see --handshake-timeout");
+                self.say_no(id, &refusal, Reason::HandshakeTimeout);
             }
             State::Open => self.on_ping_deadline(id),
-            State::HandingOver => {
-                self.stats().dropped_handover.add(1);
-                self.abort(id);
-            }
-            State::Closing => self.abort(id),
+            State::HandingOver => self.abort(id, Reason::Handover),
+            // Its reason was decided when it began to close.
+            State::Closing => self.abort(id, Reason::Reset),
             State::Gone => {}
         }
     }
@@ -54,14 +53,12 @@ impl<D: Driver> Shard<D> {
         let pinged = conn.flags.take(Flags::PINGED);
         if stalled {
             // Its socket took nothing for a whole interval: a close frame would not arrive either.
-            self.stats().dropped_slow.add(1);
-            self.abort(id);
+            self.abort(id, Reason::Slow);
             return;
         }
         // A ping that waits behind the send in flight was not asked yet: there, only progress counts.
         if pinged && !active && !conn.flags.has(Flags::PING_DUE) {
-            self.stats().dropped_ping_timeout.add(1);
-            self.abort(id);
+            self.abort(id, Reason::PingTimeout);
             return;
         }
         if conn.flags.has(Flags::SENDING) {

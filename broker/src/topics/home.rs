@@ -88,7 +88,7 @@ impl Home {
         }
         let offset = held.next;
         held.next += 1;
-        let message = Arc::new(Message::new(&held.topic, offset, payload));
+        let message = Arc::new(Message::new(&held.topic, offset, payload, now));
         Sequenced { message, epoch: held.epoch, wanted: &held.wanted }
     }
 

@@ -493,7 +493,7 @@ mod tests {
                     Step::Append => {
                         published += 1;
                         let payload = Payload::copy_of(PayloadKind::Text, b"0123456789");
-                        rig.log.append(Arc::new(Message::new(&topic, published, payload)));
+                        rig.log.append(Arc::new(Message::new(&topic, published, payload, 0)));
                     }
                     Step::Add => {
                         let slot = rig.next_slot;
@@ -562,7 +562,7 @@ mod tests {
         log.next_offset = 1;
         let append = |log: &mut Log| {
             let payload = Payload::copy_of(PayloadKind::Text, b"hello");
-            log.append(Arc::new(Message::new(&topic, log.next_offset, payload)));
+            log.append(Arc::new(Message::new(&topic, log.next_offset, payload, 0)));
         };
         let visit = |log: &mut Log, slot| assert_eq!(log.visit().map(|visited| visited.conn.slot), Some(slot));
         for slot in [0, 1] {
@@ -596,18 +596,18 @@ mod tests {
         log.next_offset = 1;
         log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
         for offset in 1..=3 {
-            log.append(Arc::new(Message::new(&topic, offset, Payload::copy_of(PayloadKind::Text, b"hello"))));
+            log.append(Arc::new(Message::new(&topic, offset, Payload::copy_of(PayloadKind::Text, b"hello"), 0)));
         }
         let (first, to) = log.gather(0, Encoding::Raw);
         assert_eq!((first.parts().len(), first.len(), to), (1, 21, 3));
         let (again, _) = log.gather(0, Encoding::Raw);
         assert_eq!(again.parts()[0].as_ptr(), first.parts()[0].as_ptr());
         let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX]);
-        log.append(Arc::new(Message::new(&topic, 4, big)));
+        log.append(Arc::new(Message::new(&topic, 4, big, 0)));
         let (vectored, to) = log.gather(2, Encoding::Raw);
         assert_eq!((vectored.parts().len(), to), (2, 4));
         let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX]);
-        log.append(Arc::new(Message::new(&topic, 5, huge)));
+        log.append(Arc::new(Message::new(&topic, 5, huge, 0)));
         assert_eq!(log.gather(3, Encoding::Raw).1, 4, "the huge one goes alone");
         assert_eq!(log.gather(4, Encoding::Raw).1, 5);
     }

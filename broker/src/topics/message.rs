@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
 use protocol::v1::{PayloadKind, write_message};
+use ring::Nanos;
 
 /// Position of a message in its topic: dense, from 1, within an epoch.
 pub type Offset = u64;
@@ -82,6 +83,8 @@ pub struct Message {
     pub topic_id: crate::topics::registry::TopicId,
     /// Dense from 1.
     pub offset: Offset,
+    /// When its home gave it its place, on the drivers' clock.
+    pub sequenced_at: Nanos,
     payload: Payload,
     json: OnceLock<Bytes>,
 }
@@ -89,8 +92,9 @@ pub struct Message {
 impl Message {
     /// Gives `payload` its place.
     #[must_use]
-    pub fn new(topic: &crate::topics::registry::Topic, offset: Offset, payload: Payload) -> Self {
-        Self { topic: Arc::clone(&topic.name), topic_id: topic.id, offset, payload, json: OnceLock::new() }
+    pub fn new(topic: &crate::topics::registry::Topic, offset: Offset, payload: Payload, now: Nanos) -> Self {
+        let topic_id = topic.id;
+        Self { topic: Arc::clone(&topic.name), topic_id, offset, sequenced_at: now, payload, json: OnceLock::new() }
     }
 
     /// The frame to send, by reference. The JSON one is built on first use, by whoever comes first.

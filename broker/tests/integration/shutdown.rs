@@ -1,12 +1,14 @@
-//! SIGTERM and SIGINT: what was accepted is delivered, every WebSocket hears 1001, the exit status is 0.
+//! SIGTERM and SIGINT: what was accepted is delivered, every WebSocket hears 1001, some of them after others, the exit
+//! status is 0.
 
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::broker::Broker;
-use crate::ws::{open, open_v1};
+use crate::http::{post, request};
+use crate::ws::{Ws, open, open_v1, try_open};
 
 pub(crate) fn signal(broker: &Broker, name: &str) {
     let status = Command::new("kill").args(["-s", name, &broker.child.id().to_string()]).status().unwrap();
@@ -27,7 +29,7 @@ pub(crate) async fn exit(broker: &mut Broker) -> ExitStatus {
 #[tokio::test]
 async fn everybody_hears_1001_and_the_exit_status_is_0() {
     for name in ["TERM", "INT"] {
-        let mut broker = Broker::start(&[]);
+        let mut broker = Broker::start(&["--drain-window", "500ms"]);
         let mut clients = Vec::new();
         for _ in 0..10 {
             clients.push(open(broker.address, "/sub/a").await);
@@ -43,7 +45,7 @@ async fn everybody_hears_1001_and_the_exit_status_is_0() {
     }
 }
 
-/// The grace period is for connections; without any there is nothing to wait for.
+/// The window and the grace period are for connections; without any there is nothing to wait for.
 #[tokio::test]
 async fn with_nobody_connected_it_ends_at_once() {
     let mut broker = Broker::start(&["--shutdown-grace", "15s"]);
@@ -56,7 +58,13 @@ async fn with_nobody_connected_it_ends_at_once() {
 /// Every acknowledged publish reaches every subscriber, though the broker is told to end right behind it.
 #[tokio::test]
 async fn what_was_accepted_is_delivered() {
-    let mut broker = Broker::start(&[]);
+    for window in ["0s", "3s"] {
+        what_was_accepted_is_delivered_within(window).await;
+    }
+}
+
+async fn what_was_accepted_is_delivered_within(window: &str) {
+    let mut broker = Broker::start(&["--drain-window", window]);
     let server = broker.address;
     let mut subscribers = Vec::new();
     for _ in 0..20 {
@@ -85,7 +93,7 @@ async fn what_was_accepted_is_delivered() {
 /// Peers that neither read nor answer cannot keep it from ending.
 #[tokio::test]
 async fn a_grace_period_is_all_it_waits() {
-    let mut broker = Broker::start(&["--shutdown-grace", "2s"]);
+    let mut broker = Broker::start(&["--shutdown-grace", "2s", "--drain-window", "0s"]);
     let silent = open(broker.address, "/sub/a").await;
     let handshake = crate::http::Http::open(broker.address).await;
     let mut publisher = open(broker.address, "/pub/a").await;
@@ -95,4 +103,89 @@ async fn a_grace_period_is_all_it_waits() {
     assert_eq!(exit(&mut broker).await.code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10));
     drop((silent, handshake, publisher));
+}
+
+/// SIGTERM: for the delay, all goes on but readiness. In the window newcomers are refused with a time to come back, and
+/// clients go one after the other, served until then.
+#[tokio::test]
+async fn a_drain_takes_its_delay_and_its_window() {
+    let mut broker = Broker::start(&["--drain-delay", "1s", "--drain-window", "3s", "--shards", "1"]);
+    let server = broker.address;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(open(server, "/bus/a").await);
+    }
+    assert_eq!(request(server, "GET /readyz HTTP/1.1", b"").await.status, 200);
+    signal(&broker, "TERM");
+    while request(server, "GET /readyz HTTP/1.1", b"").await.status != 503 {}
+    assert_eq!(post(server, "a", b"in the delay").await, 1);
+    clients.push(open(server, "/bus/a").await);
+    let begun = Instant::now();
+    let refused = loop {
+        let answer = request(server, "POST /pub/b HTTP/1.1", b"x").await;
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "still publishing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(refused.status, 503);
+    assert!(refused.head.contains("retry-after: "), "{refused:?}");
+    let Err(Error::Http(refused)) = try_open(server, "/sub/a", &[]).await else { panic!("upgraded in the window") };
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(request(server, "GET /readyz HTTP/1.1", b"").await.status, 503, "requests are still answered");
+
+    let last = clients.len() - 1;
+    let goes = |mut client: Ws, first: bool| async move {
+        if first {
+            assert_eq!(client.text().await, "in the delay");
+        }
+        assert_eq!(client.close_code().await, 1001);
+        begun.elapsed()
+    };
+    let all = clients.into_iter().enumerate().map(|(at, client)| goes(client, at < last));
+    let mut times = futures_util::future::join_all(all).await;
+    times.sort();
+    let spread = times[last] - times[0];
+    assert!(spread > Duration::from_millis(1500), "{times:?}");
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] < Duration::from_millis(1200)), "{times:?}");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigint_waits_neither_for_the_delay_nor_for_the_window() {
+    let mut broker = Broker::start(&["--drain-delay", "30s", "--drain-window", "30s"]);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(open(broker.address, "/sub/a").await);
+    }
+    let begun = Instant::now();
+    signal(&broker, "INT");
+    for client in &mut clients {
+        assert_eq!(client.close_code().await, 1001);
+    }
+    drop(clients);
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("TERM", "INT"), ("INT", "INT")] {
+        let mut broker = Broker::start(&["--drain-delay", "30s", "--drain-window", "30s", "--shutdown-grace", "30s"]);
+        // They never answer the close.
+        let silent = [open(broker.address, "/sub/a").await, open(broker.address, "/sub/a").await];
+        let begun = Instant::now();
+        signal(&broker, first);
+        if first == "TERM" {
+            while request(broker.address, "GET /readyz HTTP/1.1", b"").await.status != 503 {}
+        } else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        signal(&broker, second);
+        assert_eq!(exit(&mut broker).await.code(), Some(0), "{first}, then {second}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        drop(silent);
+    }
 }

@@ -190,8 +190,12 @@ impl<D: Dial> Worker<D> {
         let now = self.driver.now();
         let Some(opening) = self.opening.remove(&at) else { return };
         let tries = self.clients[at as usize].tries;
-        let least = wait_s.map_or(RETRY_MIN_NS << tries.min(5), |seconds| u64::from(seconds) * 1_000_000_000);
-        let wait = (least.min(RETRY_MAX_NS.max(least)) as f64 * (0.75 + 0.5 * self.jitter())) as u64;
+        // A server that says when is not asked before.
+        let (least, earliest) = match wait_s {
+            Some(seconds) => (u64::from(seconds) * 1_000_000_000, 1.0),
+            None => ((RETRY_MIN_NS << tries.min(5)).min(RETRY_MAX_NS), 0.75),
+        };
+        let wait = (least as f64 * (earliest + 0.5 * self.jitter())) as u64;
         if now + wait > opening.patience {
             self.opening.insert(at, opening);
             return self.give_up(at, why, there);

@@ -10,20 +10,29 @@ pub struct Refusal {
     pub status: u16,
     /// A sentence; becomes the body.
     pub reason: Cow<'static, str>,
+    /// After how many seconds it may be worth another try (RFC 9110 §10.2.3).
+    pub retry_after_s: Option<u32>,
 }
 
 impl Refusal {
     /// A refusal with this status and sentence.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into() }
+        Self { status, reason: reason.into(), retry_after_s: None }
+    }
+
+    /// The same, to be tried again after so many seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
     }
 
     /// Appends the complete response. It announces the end of the connection, which the caller closes.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let body_len = self.reason.len() + 1;
         let (status, phrase, fields) = (self.status, phrase(self.status), extra_fields(self.status));
+        let retry = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
         let head = format!(
-            "HTTP/1.1 {status} {phrase}\r\n{fields}\
+            "HTTP/1.1 {status} {phrase}\r\n{fields}{retry}\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n\r\n"
         );
         out.extend_from_slice(head.as_bytes());
@@ -121,6 +130,16 @@ mod tests {
             assert!(field("Connection").is_some_and(|value| value.ends_with("close")));
             assert_eq!(field("Allow"), (status == 405).then_some("GET"));
         }
+    }
+
+    /// RFC 9110 §10.2.3.
+    #[test]
+    fn a_refusal_may_say_when_to_come_back() {
+        let mut out = Vec::new();
+        Refusal::new(503, "Full.").retry_after(7).write_to(&mut out);
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("\r\nRetry-After: 7\r\n") && text.ends_with("\r\n\r\nFull.\n"), "{text}");
+        assert!(!written(503, "Full.").contains("Retry-After"));
     }
 
     /// RFC 6455 §1.3: the standard's example.

@@ -153,6 +153,8 @@ impl Client {
         self.phase = Phase::Ending;
         if code != 1001 {
             self.end_stream(stage);
+        } else if let Some(stream) = self.stream {
+            stage.model.told_to_go(stream);
         }
         let whole = self.wire.waiting() == 0;
         if self.parting == Parting::None && self.polite && whole {

@@ -74,6 +74,8 @@ pub struct Message {
     acked: Option<Tick>,
     /// It is certain that the broker took it.
     accepted: bool,
+    /// And since when that is certain, if it was noticed in passing.
+    noticed: Option<Tick>,
 }
 
 impl Message {
@@ -95,6 +97,8 @@ pub struct Model {
     orders: Orders,
     streams: Vec<Stream>,
     now: Tick,
+    /// When the broker began to tell clients to go, one after the other, while others went on.
+    window: Option<Tick>,
 }
 
 impl Model {
@@ -109,6 +113,7 @@ impl Model {
             orders: Orders::default(),
             streams: Vec::new(),
             now: 0,
+            window: None,
         }
     }
 
@@ -132,6 +137,7 @@ impl Model {
             written: None,
             acked: None,
             accepted: false,
+            noticed: None,
         });
         *seq += 1;
         self.published.entry((publisher, topic)).or_default().push(id);
@@ -160,6 +166,7 @@ impl Model {
             return Err(Violation::new("a publish is acknowledged once", self.describe(id)));
         }
         message.accepted = true;
+        message.noticed.get_or_insert(now);
         let topic = message.topic;
         self.orders.place(topic, place, id, || format!("message ~{id}~"))
     }
@@ -213,7 +220,7 @@ impl Model {
     /// # Errors
     /// Whatever is wrong with it.
     pub fn received(&mut self, stream: StreamId, arrival: &Arrival<'_>) -> Result<Option<MessageId>, Violation> {
-        self.tick();
+        let now = self.tick();
         let id = self.identify(arrival)?;
         let topic = match (id, arrival.topic) {
             (Some(id), named) => {
@@ -235,7 +242,9 @@ impl Model {
         let known = stream::Known { topics, messages, published };
         streams[stream].received(topic, id, arrival, &known, orders)?;
         if let Some(id) = id {
-            self.messages[id as usize].accepted = true;
+            let message = &mut self.messages[id as usize];
+            message.accepted = true;
+            message.noticed.get_or_insert(now);
         }
         Ok(id)
     }
@@ -243,6 +252,17 @@ impl Model {
     /// The client's subscriptions end with its connection: nothing is owed to it any more.
     pub fn ended(&mut self, stream: StreamId) {
         self.streams[stream].live = false;
+    }
+
+    /// The broker begins to tell clients to go.
+    pub fn begin_window(&mut self) {
+        let now = self.tick();
+        self.window = Some(now);
+    }
+
+    /// A client was told to go. Within a window, it is owed only what had come through before that began.
+    pub fn told_to_go(&mut self, stream: StreamId) {
+        self.streams[stream].told_to_go = true;
     }
 
     // ---- the end
@@ -257,6 +277,11 @@ impl Model {
             settled.streams += 1;
             for (id, message) in (0..).zip(&self.messages) {
                 if !message.accepted || message.is_empty() {
+                    continue;
+                }
+                if let (Some(window), true) = (self.window, stream.told_to_go)
+                    && message.noticed.is_none_or(|noticed| noticed > window)
+                {
                     continue;
                 }
                 let since = stream.covered_since(message.topic);

@@ -45,6 +45,8 @@ pub(super) struct Stream {
     pub(super) name: String,
     /// Something may still be owed to it.
     pub(super) live: bool,
+    /// It was closed because the broker went down.
+    pub(super) told_to_go: bool,
     subs: BTreeMap<String, Sub>,
     segments: FxHashMap<usize, Segment>,
     seen: FxHashSet<MessageId>,
@@ -82,6 +84,7 @@ impl Stream {
         Self {
             name,
             live: true,
+            told_to_go: false,
             subs: BTreeMap::new(),
             segments: FxHashMap::default(),
             seen: FxHashSet::default(),
