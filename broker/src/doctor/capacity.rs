@@ -2,7 +2,7 @@
 
 use ring::Io;
 
-use super::report::{bytes, grouped, limit};
+use super::report::{bytes, grouped, limit, many};
 use super::{Finding, Look};
 use crate::control::room::{CONNECTION_BYTES, MEMORY_PERCENT, descriptors_for};
 
@@ -47,10 +47,11 @@ impl Look<'_> {
         let each = room.by_descriptors / shards;
         let how = if soft < hard { "raised from the soft limit at start" } else { "soft and hard limit" };
         let value = format!(
-            "{} ({how}): {} connections for each of {shards} shards, {} in all",
+            "{} ({how}): {} for each shard, {} for {}",
             limit(hard),
-            grouped(each),
-            grouped(room.by_descriptors)
+            many(each, "connection"),
+            grouped(room.by_descriptors),
+            many(shards, "shard")
         );
         if hard < DESCRIPTORS_FEW && self.plan.asked.is_none() {
             return Finding::warning(name, value, advice);
@@ -84,8 +85,11 @@ impl Look<'_> {
         let name = "fs.file-max";
         let Some(left) = self.files_left() else { return Finding::ok(name, "not known") };
         let needed = self.connections() + FILES_SPARE;
+        if left > u64::MAX / 4 {
+            return Finding::ok(name, "no limit that matters");
+        }
         if left >= needed {
-            return Finding::ok(name, format!("the machine may open {} more files", limit(left)));
+            return Finding::ok(name, format!("the machine may open {} more files", grouped(left)));
         }
         let most = self.machine.number("/proc/sys/fs/file-max").unwrap_or(0);
         Finding::warning(
@@ -97,7 +101,7 @@ impl Look<'_> {
 
     fn memory(&self) -> Finding {
         let name = "memory";
-        let Some(memory) = self.machine.memory() else {
+        let Some(memory) = self.memory else {
             return Finding::warning(name, "what is available cannot be read", "mount /proc");
         };
         let mut value = format!("{} available", bytes(memory.machine));
@@ -123,8 +127,8 @@ impl Look<'_> {
     fn messages(&self) -> Finding {
         let shards = u64::from(self.plan.shards);
         let most = self.plan.log_bytes_max.saturating_mul(shards);
-        let value = format!("{} at most, --max-log for each of {shards} shards", bytes(most));
-        match self.machine.memory() {
+        let value = format!("{} at most, --max-log for {}", bytes(most), many(shards, "shard"));
+        match self.memory {
             Some(memory) if most > memory.available() / 2 => Finding::warning(
                 "waiting messages",
                 format!("{value}: more than half of the memory that is available"),

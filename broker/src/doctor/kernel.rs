@@ -2,7 +2,7 @@
 
 use ring::{Cause, is_at_least};
 
-use super::report::bytes;
+use super::report::{bytes, many};
 use super::{Finding, Look};
 use crate::config::IoChoice;
 use crate::control::locked::{self, Shortage};
@@ -137,7 +137,8 @@ impl Look<'_> {
             return Finding::ok(name, format!("{value}, which CAP_IPC_LOCK lifts"));
         }
         let Some(Shortage { needed, .. }) = self.locked_shortage else { return Finding::ok(name, value) };
-        let value = format!("{value}: the rings of {} shards need about {}", self.plan.shards, bytes(needed));
+        let value =
+            format!("{value}: the rings of {} need about {}", many(self.plan.shards.into(), "shard"), bytes(needed));
         match self.plan.io {
             IoChoice::Epoll => Finding::ok(name, value),
             IoChoice::Auto => Finding::warning(name, value, ADVICE),

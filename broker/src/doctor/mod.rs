@@ -33,7 +33,7 @@ use ring::{Cause, Io, Offer};
 use crate::config::{Config, IoChoice, misspelt};
 use crate::control::locked::{self, Shortage};
 use crate::control::room::Room;
-use crate::machine::Machine;
+use crate::machine::{Machine, Memory};
 use crate::topics::registry::ShardId;
 
 pub use report::{Finding, Report, Status};
@@ -139,6 +139,7 @@ struct Look<'a> {
     locked_shortage: Option<Shortage>,
     /// Descriptors that the process may have once the broker has raised its limit.
     descriptors: u64,
+    memory: Option<Memory>,
     /// The room that the broker would find, or why it would not start.
     room: Result<Room, String>,
     /// The room that there is if nobody asks for more.
@@ -154,10 +155,11 @@ impl<'a> Look<'a> {
             IoChoice::Auto | IoChoice::Uring => Io::Uring,
         };
         let descriptors = machine.limit("Max open files").map_or(1024, |(_, hard)| hard);
-        let memory = machine.memory().map(|memory| memory.available());
-        let room = Room::new(io, plan.asked, plan.shards, descriptors, memory);
-        let most = Room::new(io, None, plan.shards, descriptors, memory).ok();
-        Self { machine, plan, facts, io, locked_shortage, descriptors, room, most }
+        let memory = machine.memory();
+        let available = memory.map(|memory| memory.available());
+        let room = Room::new(io, plan.asked, plan.shards, descriptors, available);
+        let most = Room::new(io, None, plan.shards, descriptors, available).ok();
+        Self { machine, plan, facts, io, locked_shortage, descriptors, memory, room, most }
     }
 
     /// Connections that the machine has to be made for: those asked for, or those that the broker would allow.

@@ -96,6 +96,11 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
+/// So many of something that takes an s.
+pub(super) fn many(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// A limit, which may be none.
 pub(super) fn limit(number: u64) -> String {
     if number > u64::MAX / 4 { "unlimited".to_owned() } else { grouped(number) }

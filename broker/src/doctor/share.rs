@@ -1,6 +1,6 @@
 //! The share of the machine that the control groups leave to the broker: cores and threads.
 
-use super::report::grouped;
+use super::report::{grouped, many};
 use super::{Finding, Look};
 
 /// Threads besides the shards': the control plane's, those that resolve names, and the kernel's for io_uring.
@@ -14,9 +14,9 @@ impl Look<'_> {
     fn cores(&self) -> Finding {
         let (shards, cores) = (u64::from(self.plan.shards), self.facts.cores);
         let quota = self.machine.cpu_quota_milli();
-        let mut value = format!("{shards} shards on {cores} cores");
+        let mut value = format!("{} on {}", many(shards, "shard"), many(cores, "core"));
         if let Some(milli) = quota {
-            value.push_str(&format!(", of which the control group leaves {}.{:02}", milli / 1000, milli % 1000 / 10));
+            value.push_str(&format!(", the control group's share {}.{:02}", milli / 1000, milli % 1000 / 10));
         }
         let useful = quota.map_or(cores, |milli| milli.div_ceil(1000).clamp(1, cores));
         // More shards than cores hold more connections, where descriptors are few.

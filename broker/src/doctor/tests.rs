@@ -89,7 +89,7 @@ fn a_healthy_machine_is_well() {
         ("kernel", &["Linux 6.12.5-amd64"][..]),
         ("io_uring features", &["buffer rings", "not here: prompt close (Linux 6.13)"]),
         ("driver", &["io_uring, by --io auto"]),
-        ("descriptors", &["100,100", "99,992 connections for each of 4 shards, 399,968 in all"]),
+        ("descriptors", &["100,100", "99,992 connections for each shard, 399,968 for 4 shards"]),
         ("memory", &["8.0 GiB available", "1,118,481 connections"]),
         ("clients that fit", &["399,968, by the shards' tables; next net.ipv4.tcp_mem, 1,000,000"]),
     ] {
@@ -193,7 +193,7 @@ fn descriptors() {
     let few = limits("Max open files            1024                 4096                 files     \n");
     expect(name, Status::Warning, &["4,096", "raised", "ulimit -n 100100", "LimitNOFILE"], &few, &plan(), &facts());
     let epoll = Plan { io: IoChoice::Epoll, ..plan() };
-    expect(name, Status::Ok, &["95,896 in all"], &[], &epoll, &facts());
+    expect(name, Status::Ok, &["95,896 for 4 shards"], &[], &epoll, &facts());
     expect(name, Status::Ok, &[], &[], &asking(399_968), &facts());
     expect(
         name,
@@ -238,7 +238,7 @@ fn memory() {
 #[test]
 fn cores_and_threads() {
     let quota = [("/sys/fs/cgroup/cpu.max", "150000 100000\n")];
-    expect("cores", Status::Warning, &["leaves 1.50", "--shards 2", "--cpus 4"], &quota, &plan(), &facts());
+    expect("cores", Status::Warning, &["share 1.50", "--shards 2", "--cpus 4"], &quota, &plan(), &facts());
     expect("cores", Status::Ok, &["1.50"], &quota, &Plan { shards: 2, ..plan() }, &facts());
     expect("cores", Status::Warning, &["--shards 4"], &[], &Plan { shards: 8, ..plan() }, &facts());
     // That many connections need that many tables.
