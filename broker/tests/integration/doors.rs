@@ -68,7 +68,7 @@ async fn the_refusal_names_the_option() {
         assert_eq!(answer.status, 421);
         assert!(body.contains("rebound.example") && body.contains("--allow-host"), "{body}");
     }
-    await_stat(&broker, "refused", |refused| refused >= 1).await;
+    await_stat(&broker, "refused_host", |refused| refused == 2).await;
 }
 
 #[tokio::test]
@@ -93,7 +93,11 @@ const BEHIND_A_PROXY: [&str; 4] = ["--trusted-proxy", "127.0.0.0/8", "--max-conn
 async fn open_for(server: SocketAddr, client: &str) -> Result<Ws, u16> {
     match try_open(server, "/bus/a", &[("x-forwarded-for", client)]).await {
         Ok(client) => Ok(client),
-        Err(Error::Http(response)) => Err(response.status().as_u16()),
+        Err(Error::Http(response)) => {
+            let says_when = response.headers().contains_key("retry-after");
+            assert_eq!(says_when, response.status() == 429, "{client}: {response:?}");
+            Err(response.status().as_u16())
+        }
         Err(other) => panic!("{client}: {other}"),
     }
 }
@@ -107,7 +111,7 @@ async fn an_address_has_so_many_connections_and_room_for_others_is_left() {
     assert_eq!(open_for(server, "203.0.113.7").await.err(), Some(429));
     assert_eq!(open_for(server, "::ffff:203.0.113.7").await.err(), Some(429));
     let _other = open_for(server, "203.0.113.8").await.unwrap();
-    assert_eq!(stat(&broker, "refused").await, 2);
+    assert_eq!(stat(&broker, "refused_address").await, 2);
     // Who goes makes room for the next.
     drop(first);
     let mut next = open_for(server, "203.0.113.7").await;
@@ -143,7 +147,7 @@ async fn who_is_not_counted_is_not_refused() {
             clients.push(open_for(broker.address, client).await.unwrap_or_else(|status| panic!("{client}: {status}")));
         }
     }
-    assert_eq!(stat(&broker, "refused").await, 0);
+    assert_eq!(stat(&broker, "refused_address").await, 0);
 }
 
 /// Nobody is believed who is not named.
@@ -207,7 +211,7 @@ async fn a_proxy_header_says_who_the_client_is() {
     drop(refused);
     let (_other, status) = proxied(server, [203, 0, 113, 8]).await;
     assert_eq!(status, 101);
-    assert_eq!(stat(&broker, "refused").await, 1);
+    assert_eq!(stat(&broker, "refused_address").await, 1);
     // An HTTP connection counts as well, for as long as it is open.
     drop(first);
     await_stat(&broker, "connections", |open| open == 1).await;
