@@ -46,7 +46,7 @@ impl File {
 
     /// Reads `text`, the content of the file `name`.
     pub(super) fn parse(name: String, text: &str, command: &Command) -> Result<Self, Vec<String>> {
-        let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
         let (table, wrong) = DeTable::parse_recoverable(text);
         if !wrong.is_empty() {
             let told = |error: &toml::de::Error| {
@@ -133,6 +133,7 @@ fn unknown(key: &str, value: &DeValue<'_>, command: &Command) -> String {
             _ => None,
         }
     });
+    let key = key.escape_debug();
     match (similar, value) {
         (_, DeValue::Table(_)) => format!("there are no tables here, such as {key}: every setting stands by itself"),
         (Some(similar), _) => format!("there is no setting '{key}': did you mean {similar}?"),
@@ -185,6 +186,7 @@ mod tests {
             ("shards = 2026-11-23", &["a.toml:1: ", "shards takes a string"]),
             ("allow-origin = ['https://a', 'b']", &["a.toml:1: ", "allow-origin", "scheme"]),
             ("max_lag = '4m'", &["a.toml:1: ", "'max_lag'", "did you mean max-lag?"]),
+            ("\"z\\nz\" = 1", &["a.toml:1: ", "no setting 'z\\nz'"]),
             ("zzz = 1", &["a.toml:1: ", "no setting 'zzz'"]),
             ("config = 'b.toml'", &["a.toml:1: ", "--config"]),
             ("help = true", &["a.toml:1: ", "no setting 'help'"]),
@@ -212,5 +214,18 @@ mod tests {
     fn a_file_that_is_not_there_is_named() {
         let wrong = File::read(Path::new("/nowhere/ringyard.toml"), &options::command()).unwrap_err();
         assert!(wrong[0].starts_with("/nowhere/ringyard.toml: ") && wrong[0].contains("--config"), "{wrong:?}");
+    }
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_file_holds_complaints_name_it_and_a_line(
+            text in "([a-z\\-]{1,12}|max-lag|io|allow-host)?[ =]{0,3}(['\"\\[\\]{},.#\\\\0-9a-zé\u{1f600}\n]{0,24}\n?){0,4}"
+        ) {
+            let lines = text.matches('\n').count() + 1;
+            for complaint in parse(&text).err().into_iter().flatten() {
+                let rest = complaint.strip_prefix("a.toml:").unwrap();
+                let line: usize = rest.split(':').next().unwrap().parse().unwrap();
+                proptest::prop_assert!((1..=lines).contains(&line) && !complaint.contains('\n'), "{}", complaint);
+            }
+        }
     }
 }
