@@ -2,7 +2,7 @@
 //!
 //! Not responsible for what they are told (`routes`, `stats`, `metrics`). The listener is served on the control plane's
 //! thread, but not through the shards: however many connections the public port has, operators have
-//! [`CONNECTIONS_MAX`] besides. More wait in the listen backlog.
+//! `CONNECTIONS_MAX` besides. More wait in the listen backlog.
 //!
 //! It is served until the process ends: whoever watches a broker that shuts down sees it to the end, and is cut off
 //! there.

@@ -9,7 +9,7 @@
 //! Invariants: `open` counts exactly the [`Admission::enter`]s without their [`Admission::leave`]; `enter` never lets it
 //! exceed `connections_max`. Whoever was let in leaves once.
 //!
-//! **Rate.** Handshakes go by a schedule: each takes the next place, one [`Admission::period`] behind the one before, and
+//! **Rate.** Handshakes go by a schedule: each takes the next place, one `Admission::period` behind the one before, and
 //! may be ahead of the clock by a second. So a second's worth gets through at once, and never more than two
 //! seconds' worth within any second. Those refused stand in a line of their own: each is told to come back when as many places will have passed as
 //! there are refused ones before it. So a crowd that comes at once returns as fast as the broker takes it, and not all
