@@ -1,7 +1,7 @@
 //! Who may come in: the host a request is addressed to, how many connections one address has, and what trusted
 //! proxies say. The clients are on loopback, which is exempt by itself; so proxies speak for others.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -156,6 +156,35 @@ async fn without_a_trusted_proxy_nobody_speaks_for_others() {
     let broker = Broker::start(&["--max-connections-per-address", "1"]);
     let _first = open_for(broker.address, "203.0.113.7").await.unwrap();
     let _second = open_for(broker.address, "203.0.113.7").await.unwrap();
+}
+
+/// Without any proxy, where the machine has an address that is not loopback: the kernel tells it, to every shard.
+#[tokio::test]
+async fn an_address_of_its_own_counts_over_all_shards() {
+    let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let Some(ip) = route.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback()) else {
+        println!("this machine has no address but loopback");
+        return;
+    };
+    let arguments =
+        ["--listen", "0.0.0.0:0", "--allow-anonymous", "--max-connections-per-address", "3", "--shards", "4"];
+    let broker = Broker::start(&arguments);
+    let server = SocketAddr::new(ip, broker.address.port());
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(try_open(server, "/sub/a", &[]).await.expect("there is room"));
+    }
+    for _ in 0..8 {
+        assert!(matches!(try_open(server, "/sub/a", &[]).await, Err(Error::Http(answer)) if answer.status() == 429));
+    }
+    assert_eq!(stat(&broker, "refused_address").await, 8);
+    let _exempt = try_open(broker.address, "/sub/a", &[]).await.expect("loopback is exempt");
+    drop(open);
+    await_stat(&broker, "connections", |open| open == 1).await;
+    let _again = try_open(server, "/sub/a", &[]).await.expect("there is room again");
 }
 
 /// An upgrade on a connection that a proxy used for requests of others before.
