@@ -4,7 +4,7 @@ use std::env;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use broker::control::admin::Door;
 use broker::control::locked::{self, Shortage};
 use broker::control::room::Room;
 use broker::control::shards::Shards;
-use broker::control::{self, crash};
+use broker::control::{self, crash, log};
 use broker::doctor::{self, Facts, Plan};
 use broker::healthcheck;
 use broker::limits::Limits;
@@ -22,6 +22,7 @@ use broker::shard::admission::Admission;
 use broker::shard::link::Links;
 use broker::topics::registry::ShardId;
 use ring::{Cause, Io};
+use tracing::{error, field, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     // Refused, it costs memory and nothing else.
     ring::limits::forgo_huge_pages();
     let done = match config::read(env::args_os()) {
-        Ok(Task::Serve(config)) => run(*config),
+        Ok(Task::Serve(config)) => return serve(*config),
         Ok(Task::Doctor { json, config }) => return examine(json, &config),
         Ok(Task::Healthcheck(urls)) => healthcheck::check(&urls).map(|line| {
             say(&format!("{line}\n"));
@@ -45,6 +46,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// The broker's life; from here on everything is said in the log.
+fn serve(config: Config) -> ExitCode {
+    log::start(config.log);
+    match run(config) {
+        Ok(()) => {
+            info!("ended");
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            error!("{sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config) -> Result<(), String> {
     let (io, fallback) = choose(config.io, config.shards)?;
@@ -52,7 +68,7 @@ fn run(config: Config) -> Result<(), String> {
     let memory = Machine::here().memory().map(|memory| memory.available());
     let room = Room::new(io, config.connections_max, config.shards, descriptors, memory)?;
     if let Some(warning) = room.warning() {
-        eprintln!("ringyard: warning: {warning}");
+        warn!("{warning}");
     }
     let listeners = ring::listen::group(config.listen, usize::from(config.shards))
         .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
@@ -68,8 +84,10 @@ fn run(config: Config) -> Result<(), String> {
     let limits = Arc::new(limits);
     let exposed = door.exposed(address);
     let shards = Shards::start(listeners, &room, &links, &limits)?;
+    let told = Arc::clone(&limits);
     control::run(links, limits, room, shards, door, fallback, || {
         announce(io, config.shards, address, operators);
+        log_start(config.shards, address, operators, &room, &told);
         warn_of_strangers(address, exposed);
     })
 }
@@ -107,7 +125,7 @@ fn choose(choice: IoChoice, shards: ShardId) -> Result<(Io, Option<Cause>), Stri
         (Ok(()), _) => Ok((Io::Uring, None)),
         (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
         (Err(cause), _) => {
-            eprintln!("ringyard: warning: running on epoll, which costs more processor time: {cause}");
+            warn!(cause = cause.name(), "running on epoll, which costs more processor time: {cause}");
             Ok((Io::Epoll, Some(cause)))
         }
     }
@@ -126,18 +144,39 @@ fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAd
     ));
 }
 
+/// What runs, and within which limits.
+fn log_start(shards: u16, address: SocketAddr, operators: Option<SocketAddr>, room: &Room, limits: &Limits) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        driver = room.io.name(),
+        shards,
+        listen = %address,
+        admin = operators.map(field::display),
+        connections_max = room.connections_max,
+        connections_per_address_max = limits.connections_per_address_max,
+        accept_rate_max = limits.accept_rate_max,
+        publish_rate_max = limits.publish_rate_max,
+        message_bytes_max = limits.message_bytes_max,
+        topics_max = limits.topics_max,
+        pid = process::id(),
+        "started"
+    );
+}
+
 /// Which addresses other machines may reach, and what they find there.
 fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
     if !address.ip().to_canonical().is_loopback() {
-        eprintln!(
-            "ringyard: warning: {address} can be reached from other machines, and there is no authentication yet: \
-             whoever reaches it may publish and subscribe"
+        warn!(
+            listen = %address,
+            "{address} can be reached from other machines, and there is no authentication yet: whoever reaches it may \
+             publish and subscribe"
         );
     }
     if let Some(exposed) = exposed {
-        eprintln!(
-            "ringyard: warning: {exposed} can be reached from other machines, and what is for operators is there, as \
-             --admin-listen says: whoever reaches it may read counters, addresses and versions"
+        warn!(
+            admin = %exposed,
+            "{exposed} can be reached from other machines, and what is for operators is there, as --admin-listen says: \
+             whoever reaches it may read counters and versions"
         );
     }
 }

@@ -1,14 +1,21 @@
-//! A panic anywhere ends the process at once, with one line that says where: a broker with a dead shard
+//! A panic anywhere ends the process at once, with one line of the log that says where: a broker with a dead shard
 //! would look alive and be silent.
 
 use std::panic::{self, PanicHookInfo};
 use std::process;
 use std::thread;
 
-/// From now on every panic, on any thread and in any build profile, prints one line and aborts.
+use tracing::{dispatcher, error};
+
+/// From now on every panic, on any thread and in any build profile, is told in one line and aborts.
 pub fn abort_on_panic() {
     panic::set_hook(Box::new(|panic| {
-        eprintln!("{}", line(thread::current().name(), panic));
+        let line = line(thread::current().name(), panic);
+        if dispatcher::has_been_set() {
+            error!("{line}");
+        } else {
+            eprintln!("ringyard: {line}"); // the log has not begun
+        }
         process::abort();
     }));
 }
@@ -21,7 +28,7 @@ fn line(thread: Option<&str>, panic: &PanicHookInfo<'_>) -> String {
     };
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     let what = panic.payload_as_str().unwrap_or("no message").replace('\n', " ");
-    format!("ringyard: {who} panicked at {place}: {what}")
+    format!("{who} panicked at {place}: {what}")
 }
 
 #[cfg(test)]
@@ -41,7 +48,7 @@ mod tests {
         panic::set_hook(before);
         let told: Vec<String> = told.try_iter().collect();
         let line = told.iter().find(|line| line.contains("shard 3")).expect("the line was told");
-        assert!(line.starts_with("ringyard: shard 3 panicked at "), "{line}");
+        assert!(line.starts_with("shard 3 panicked at "), "{line}");
         assert!(line.contains("crash.rs:") && line.ends_with(": a slot is lost"), "{line}");
     }
 }

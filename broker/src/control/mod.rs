@@ -13,9 +13,9 @@
 //! | the counters, the page, refusals as one JSON sentence | `stats`, `page`, `refusal` |
 //! | operators ask on a listener of their own | [`admin`] |
 //!
-//! [`room`] says how many connections there may be, [`locked`] what rings lock; [`shards`] starts the data plane and tells when a shard has
-//! ended; [`crash`] ends the process when a
-//! thread panics. This file is the life of the broker: start, signals, shutdown.
+//! [`log`] writes what the broker says; [`room`] says how many connections there may be, [`locked`] what rings lock;
+//! [`shards`] starts the data plane and tells when a shard has ended; [`crash`] ends the process when a thread panics.
+//! This file is the life of the broker: start, signals, shutdown.
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads,
 //! bodies, waits. What was accepted is delivered.
@@ -28,6 +28,7 @@ pub mod admin;
 pub mod crash;
 mod hosts;
 pub mod locked;
+pub mod log;
 mod origins;
 mod page;
 mod patience;

@@ -75,7 +75,7 @@ async fn the_environment_decides_unless_an_option_does() {
 #[tokio::test]
 async fn where_io_uring_is_forbidden_it_is_epoll_with_one_warning() {
     for (errno, engine) in [(EPERM, "Docker"), (ENOSYS, "Podman")] {
-        let mut child = spawn_forbidden(errno, &["--io", "auto"]);
+        let mut child = spawn_forbidden(errno, &["--io", "auto", "--log-level", "warn"]);
         let mut stderr = child.stderr.take();
         let mut broker = Broker::of(child);
         assert_eq!(driver(&broker).await, "epoll");
@@ -84,7 +84,7 @@ async fn where_io_uring_is_forbidden_it_is_epoll_with_one_warning() {
         assert_eq!(exit(&mut broker).await.code(), Some(0));
         let warning = all_of(&mut stderr);
         assert_eq!(warning.lines().count(), 1, "{warning}");
-        for word in ["warning", "epoll", "seccomp", engine, "allows io_uring_setup"] {
+        for word in ["WARN", "epoll", "seccomp", engine, "allows io_uring_setup"] {
             assert!(warning.contains(word), "{word}: {warning}");
         }
     }
@@ -96,7 +96,7 @@ async fn where_too_little_memory_may_be_locked_it_is_epoll_with_one_warning() {
     let binary = env!("CARGO_BIN_EXE_ringyard");
     // Root may lock what it likes, unless it gives that up.
     let start = format!(
-        "ulimit -l 256; set -- {binary} --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --shards 2; \
+        "ulimit -l 256; set -- {binary} --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --shards 2 --log-level warn; \
          [ \"$(id -u)\" != 0 ] || set -- setpriv --bounding-set -ipc_lock \"$@\"; exec \"$@\""
     );
     let mut command = std::process::Command::new("sh");

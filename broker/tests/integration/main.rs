@@ -8,6 +8,7 @@ mod drivers;
 mod endpoints;
 mod http;
 mod large;
+mod log;
 mod operator;
 mod order;
 mod publish;

@@ -44,7 +44,9 @@ impl Drop for Broker {
 /// The command that starts a broker, with two shards and on free ports unless the arguments say otherwise.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringyard"));
-    for (option, value) in [("--listen", "127.0.0.1:0"), ("--admin-listen", "127.0.0.1:0"), ("--shards", "2")] {
+    for (option, value) in
+        [("--listen", "127.0.0.1:0"), ("--admin-listen", "127.0.0.1:0"), ("--shards", "2"), ("--log-level", "warn")]
+    {
         if !arguments.contains(&option) {
             command.args([option, value]);
         }

@@ -1,0 +1,79 @@
+//! What the broker says on standard error: lines of text or of JSON, few of them however much happens, and never a
+//! reason to stop.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use crate::broker::{Broker, command};
+use crate::http::await_stat;
+use crate::shutdown::{exit, signal};
+use crate::ws::open;
+
+/// A broker that is told to end, and everything that it said until then.
+async fn said(mut broker: Broker, mut stderr: impl Read) -> String {
+    signal(&broker, "INT");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+    let mut text = String::new();
+    stderr.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A broker whose standard error is kept.
+fn start(arguments: &[&str]) -> (Broker, impl Read) {
+    let mut child: Child =
+        command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let stderr = child.stderr.take().expect("piped");
+    (Broker::of(child), stderr)
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[tokio::test]
+async fn a_life_as_json() {
+    let (broker, stderr) = start(&["--log-format", "json", "--log-level", "info"]);
+    let (address, admin) = (broker.address, broker.admin);
+    drop(open(address, "/sub/a").await);
+    let lines = json_lines(&said(broker, stderr).await);
+    for line in &lines {
+        let text = |name: &str| line[name].as_str().unwrap_or_else(|| panic!("no {name}: {line}"));
+        assert!(text("timestamp").ends_with('Z') && text("timestamp").contains('T'), "{line}");
+        assert!(["ERROR", "WARN", "INFO"].contains(&text("level")), "{line}");
+        assert!(!text("message").is_empty(), "{line}");
+    }
+    let started = &lines[0];
+    assert_eq!(started["message"], "started", "{started}");
+    assert_eq!((&started["listen"], &started["admin"]), (&address.to_string().into(), &admin.to_string().into()));
+    assert_eq!((&started["shards"], &started["version"]), (&2.into(), &env!("CARGO_PKG_VERSION").into()));
+    assert!(started["driver"] == "io_uring" || started["driver"] == "epoll", "{started}");
+    let last = lines.last().unwrap();
+    assert_eq!((&last["message"], &last["level"]), (&"ended".into(), &"INFO".into()), "{last}");
+}
+
+#[tokio::test]
+async fn text_is_for_people_and_the_level_leaves_out_what_matters_less() {
+    let (broker, stderr) = start(&["--log-level", "info"]);
+    let text = said(broker, stderr).await;
+    let first = text.lines().next().expect("a line");
+    assert!(first.contains(" INFO started ") && first.contains("shards=2"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colours where nobody looks: {text}");
+    let (broker, stderr) = start(&["--log-level", "warn"]);
+    assert_eq!(said(broker, stderr).await, "");
+}
+
+/// Whoever read the log is gone.
+#[tokio::test]
+async fn a_closed_standard_error_ends_nothing() {
+    let (mut broker, stderr) = start(&["--log-level", "debug"]);
+    drop(stderr);
+    for _ in 0..3 {
+        drop(open(broker.address, "/sub/a").await);
+        await_stat(&broker, "connections", |open| open == 0).await;
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    }
+    signal(&broker, "INT");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+}
