@@ -206,7 +206,7 @@ has 'running on epoll' "$work/plain.log" 'under the default seccomp profile'
 has 'seccomp' "$work/plain.log" 'under the default seccomp profile'
 curl -sf "http://$host/healthz" >"$work/health"
 has '"epoll"' "$work/health" '/healthz'
-say "under the default profile: $(grep -o 'warning: running on epoll.*' "$work/plain.log" | cut -c1-150)"
+say "under the default profile: $(grep -o 'running on epoll.*' "$work/plain.log" | cut -c1-150)"
 "$python" deploy/container/clients.py talk "$host"
 stop plain
 

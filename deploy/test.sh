@@ -36,6 +36,8 @@ install_packages() {
     command -v nats-server >/dev/null || missing+=(nats-server)
     command -v mosquitto >/dev/null || missing+=(mosquitto)
     [[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || missing+=(nginx libnginx-mod-nchan)
+    # Its promtool checks metrics and alert rules.
+    command -v promtool >/dev/null || missing+=(prometheus)
     # What the container images are built and run with, the compose file read with, and the seccomp profile checked with.
     local tool
     for tool in buildah podman runc docker-compose strace curl; do

@@ -10,10 +10,12 @@
 //! | a browser's request may come from the broker's own pages and allowed origins only | `origins` |
 //! | `POST /pub/{topic}` is sequenced by the topic's home | `publish` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
-//! | the counters, the page, refusals as one JSON sentence | `stats`, `page`, `refusal` |
+//! | the page, refusals as one JSON sentence | `page`, `refusal` |
 //! | operators ask on a listener of their own | [`admin`] |
+//! | counters as JSON and for Prometheus; what the process uses | `stats`, `metrics`, `process` |
+//! | the log; counters that become log lines once a second | [`log`], `watch` |
 //!
-//! [`log`] writes what the broker says; [`room`] says how many connections there may be, [`locked`] what rings lock;
+//! [`room`] says how many connections there may be, [`locked`] what rings lock;
 //! [`shards`] starts the data plane and tells when a shard has ended; [`crash`] ends the process when a thread panics.
 //! This file is the life of the broker: start, signals, shutdown.
 //!
@@ -29,9 +31,11 @@ pub mod crash;
 mod hosts;
 pub mod locked;
 pub mod log;
+mod metrics;
 mod origins;
 mod page;
 mod patience;
+mod process;
 mod publish;
 mod refusal;
 mod rewind;
@@ -41,6 +45,7 @@ mod serve;
 pub mod shards;
 mod stats;
 mod upgrade;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +60,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{info, warn};
 
 use self::admin::Door;
 use self::room::Room;
@@ -94,7 +100,8 @@ pub fn run(
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let operators = Operators { on_public_port: door.is_public(), fallback };
-    let life = live(App::new(links, limits, room, operators), shards, door, ready);
+    let app = App::new(links, limits, room, operators);
+    let life = watch::beside(app.clone(), live(app, shards, door, ready));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
@@ -130,10 +137,14 @@ async fn shut_down(
     let Limits { drain_delay, drain_window, shutdown_grace: grace, .. } = *app.limits();
     let (delay, window) =
         if signal == SignalKind::terminate() { (drain_delay, drain_window) } else { Default::default() };
+    let ms = |time: Duration| time.as_millis() as u64;
     let finish = async {
         app.drain();
+        info!(delay_ms = ms(delay), "draining: readiness says no, everything else goes on");
         sleep(delay).await;
         app.leave();
+        let connections = stats::totals(app.links()).connections;
+        info!(connections, window_ms = ms(window), "leaving: clients are told to go, newcomers refused");
         for shard in 0..app.shards() {
             order(app.links(), shard, Order::Shutdown { window }).await;
         }
@@ -141,6 +152,7 @@ async fn shut_down(
         let early = timeout(window, ended.as_mut()).await;
         let end = Instant::now() + grace;
         app.stop();
+        info!(grace_ms = ms(grace), "stopping: whoever is left is cut when the grace period is over");
         match early {
             Ok(result) => result?,
             // Shards end by themselves when the grace period is over, and cut whoever is left.
@@ -155,7 +167,10 @@ async fn shut_down(
     tokio::select! {
         finished = finish => finished,
         // Who asks twice knows what is lost.
-        _ = signals.next() => Ok(()),
+        _ = signals.next() => {
+            warn!(connections = stats::totals(app.links()).connections, "ended at once by a second signal");
+            Ok(())
+        }
     }
 }
 

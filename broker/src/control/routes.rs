@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::Operators;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::{hosts, origins, page, publish, stats, upgrade};
+use super::{hosts, metrics, origins, page, publish, stats, upgrade};
 use crate::limits::Limits;
 use crate::shard::link::Links;
 use crate::topics::registry::ShardId;
@@ -32,6 +32,8 @@ struct Shared {
     links: Arc<Links>,
     limits: Arc<Limits>,
     started: Instant,
+    /// Seconds since 1970.
+    started_s: f64,
     life: watch::Sender<Life>,
     room: Room,
     operators: Operators,
@@ -60,6 +62,7 @@ impl App {
             links,
             limits,
             started: Instant::now(),
+            started_s: SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs_f64(),
             life: watch::Sender::new(Life::Serving),
             room,
             operators,
@@ -130,6 +133,16 @@ impl App {
         self.0.started
     }
 
+    /// Seconds since 1970.
+    pub(super) fn started_s(&self) -> f64 {
+        self.0.started_s
+    }
+
+    /// How many HTTP connections there are.
+    pub(super) fn http_connections(&self) -> usize {
+        self.0.room.http_connections_max as usize - self.0.permits.available_permits()
+    }
+
     pub(super) fn shards(&self) -> ShardId {
         ShardId::try_from(self.0.links.inboxes.len()).expect("links were made for that many")
     }
@@ -174,7 +187,7 @@ fn probes() -> Router<App> {
 
 /// For whoever watches them.
 fn counters() -> Router<App> {
-    Router::new().route("/api/stats", get(stats::show))
+    Router::new().route("/api/stats", get(stats::show)).route("/metrics", get(metrics::show))
 }
 
 /// The checks that every request passes, whichever listener it came by.
@@ -188,7 +201,11 @@ fn behind_doors(router: Router<App>, app: App) -> Router {
 /// Whether the process is alive: as long as it answers, it is.
 async fn health(State(app): State<App>) -> Response {
     let mut body = json!({
-        "status": if app.is_stopping() { "stopping" } else { "ok" },
+        "status": match (app.is_stopping(), app.is_ready()) {
+            (true, _) => "stopping",
+            (_, false) => "draining",
+            _ => "ok",
+        },
         "version": VERSION,
         "driver": app.room().io.name(),
         "shards": app.shards(),

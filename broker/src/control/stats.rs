@@ -29,22 +29,30 @@ pub(super) struct Report {
 
 /// The handler.
 pub(super) async fn show(State(app): State<App>) -> Json<Report> {
-    let room = app.room();
-    let http_connections = room.http_connections_max as usize - app.permits().available_permits();
-    Json(report(app.links(), room.io, app.started().elapsed(), http_connections))
+    Json(report(app.links(), app.room().io, app.started().elapsed(), app.http_connections()))
+}
+
+/// All shards' counters added up, with what the control plane refused by itself.
+pub(super) fn totals(links: &Links) -> Snapshot {
+    sum(links, links.stats.iter().map(Stats::snapshot))
+}
+
+/// The same of looks that were taken before.
+pub(super) fn sum(links: &Links, shards: impl Iterator<Item = Snapshot>) -> Snapshot {
+    let mut totals = links.plane.snapshot();
+    shards.for_each(|shard| totals += shard);
+    totals
 }
 
 fn report(links: &Links, io: Io, uptime: Duration, http_connections: usize) -> Report {
     let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
-    let mut totals = links.plane.snapshot();
-    shards.iter().for_each(|shard| totals += *shard);
     Report {
         version: VERSION,
         driver: io.name(),
         uptime_ms: uptime.as_millis() as u64,
         topics_registered: links.registry.len(),
         http_connections,
-        totals,
+        totals: sum(links, shards.iter().copied()),
         shards,
     }
 }

@@ -266,7 +266,7 @@ async fn counters_are_where_operators_are_to_find_them() {
         let operators = Operators { on_public_port, fallback: Some(cause.clone()) };
         let (app, _) = app_for(Limits::default(), operators);
         let (public, admin) = (router(app.clone()), admin_router(app));
-        for target in ["/api/stats"] {
+        for target in ["/api/stats", "/metrics"] {
             let expected = if on_public_port { StatusCode::OK } else { StatusCode::NOT_FOUND };
             assert_eq!(get(&public, target).await.status, expected, "{target}");
             assert_eq!(get(&admin, target).await.status, StatusCode::OK, "{target}");

@@ -26,6 +26,11 @@ fn spawn_forbidden(errno: i32, arguments: &[&str]) -> Child {
     forbidden.join().unwrap()
 }
 
+/// A broker on epoll that would be on io_uring if a filter let it.
+pub(crate) fn on_epoll_by_force() -> Broker {
+    Broker::of(spawn_forbidden(EPERM, &["--io", "auto"]))
+}
+
 fn all_of(stream: &mut Option<impl Read>) -> String {
     let mut text = String::new();
     stream.take().expect("piped").read_to_string(&mut text).unwrap();

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 
 use crate::broker::{Broker, command};
-use crate::http::await_stat;
+use crate::http::{await_stat, request};
 use crate::shutdown::{exit, signal};
 use crate::ws::open;
 
@@ -51,6 +51,30 @@ async fn a_life_as_json() {
     assert!(started["driver"] == "io_uring" || started["driver"] == "epoll", "{started}");
     let last = lines.last().unwrap();
     assert_eq!((&last["message"], &last["level"]), (&"ended".into(), &"INFO".into()), "{last}");
+}
+
+/// Hundreds of refusals within a second or two are a line or two.
+#[tokio::test]
+async fn what_happens_often_is_told_once_a_second() {
+    let begun = std::time::Instant::now();
+    let (broker, stderr) = start(&["--log-format", "json"]);
+    for _ in 0..300 {
+        let head = "POST /pub/a HTTP/1.1\r\nOrigin: https://evil.example";
+        assert_eq!(request(broker.address, head, b"x").await.status, 403);
+        let head = "GET /sub/a HTTP/1.1\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+        assert_eq!(request(broker.address, head, b"").await.status, 403);
+    }
+    await_stat(&broker, "refused_origin", |refused| refused == 600).await;
+    let lines = json_lines(&said(broker, stderr).await);
+    let refusals: Vec<_> = lines.iter().filter(|line| line["reason"] == "origin").collect();
+    let sum: u64 = refusals.iter().map(|line| line["count"].as_u64().expect("a number")).sum();
+    assert_eq!(sum, 600, "{refusals:?}");
+    assert!(refusals.len() as u64 <= begun.elapsed().as_secs() + 2, "{refusals:?}");
+    for line in refusals {
+        assert_eq!((&line["level"], &line["event"]), (&"WARN".into(), &"refused".into()), "{line}");
+        assert!(line["message"].as_str().expect("text").contains("--allow-origin"), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod endpoints;
 mod http;
 mod large;
 mod log;
+mod metrics;
 mod operator;
 mod order;
 mod publish;
