@@ -44,6 +44,14 @@ install_packages() {
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing+=(python3-websockets)
+    # What the files for operators are checked with.
+    for tool in haproxy caddy openssl; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v sysctl >/dev/null || missing+=(procps)
+    command -v ip >/dev/null || missing+=(iproute2)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     if ((${#missing[@]})); then
         local sudo=()
         [[ $EUID -eq 0 ]] || sudo=(sudo)
@@ -103,6 +111,7 @@ step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --
 step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
 step 60 'Compose file' bash -euo pipefail -c compose_file
+step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 300 'Browser' npm --prefix deploy/browser test
 step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix deploy/browser test
 
