@@ -51,7 +51,7 @@ must_fail() {
 
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check \
-    kubernetes-validate==1.37.0 jsonschema PyYAML websockets
+    kubernetes-validate==1.37.0 jsonschema==4.26.0 PyYAML==6.0.3 websockets==17.4
 python=$work/venv/bin/python
 
 # kubectl has kustomize built in, with components since 1.21 (Debian 12 has 1.20). Where it is missing, a package of PyPI
