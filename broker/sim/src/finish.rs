@@ -181,6 +181,7 @@ impl Run<'_> {
                 stats.dropped_slow
                     + stats.dropped_ping_timeout
                     + stats.dropped_handshake_timeout
+                    + stats.dropped_proxy_header
                     + stats.dropped_reset
                     + stats.dropped_handover
                     + stats.dropped_adoption

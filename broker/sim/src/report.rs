@@ -75,6 +75,8 @@ coverage! {
     crowded: true,
     /// Connections for whose clients a proxy spoke.
     proxied: true,
+    /// Proxies that did not say for whom they speak as they must.
+    bad_proxies: true,
     /// Heads that came too slowly.
     handshake_timeouts: true,
     /// Clients dropped for silence.

@@ -237,6 +237,7 @@ impl<'a> Run<'a> {
             coverage.pauses += stats.pauses;
             coverage.full_queues += stats.queues_full;
             coverage.adopted += stats.adopted;
+            coverage.bad_proxies += stats.dropped_proxy_header;
             coverage.over_total += stats.refused_connections;
             coverage.over_rate += stats.refused_accept_rate;
         }

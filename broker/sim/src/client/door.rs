@@ -10,6 +10,8 @@ use crate::params::Params;
 pub(crate) struct Door {
     /// A PROXY header, before everything else.
     pub(crate) preamble: Vec<u8>,
+    /// The header is none, so the broker hangs up without a word.
+    pub(crate) broken: bool,
     /// A line of the request head.
     pub(crate) forwarded: String,
     /// Who shares a limit with it: an IPv4 address, or the network of an IPv6 one. `None`: it is not counted.
@@ -35,6 +37,15 @@ impl Door {
             let forwarded = format!("X-Forwarded-For: {claimed}\r\nX-Forwarded-For: , {client}\r\n");
             let believed = if trusted(client) { claimed } else { client };
             return Self { forwarded, counts_as: counted(believed), ..Self::default() };
+        }
+        if params.hostile_percent > 0 && index % 6 == 5 {
+            let preamble = match index % 4 {
+                0 => Vec::new(),
+                1 => header(0x23, 0x11, &[0; 12]),
+                2 => header(0x21, 0x12, &[0; 12]),
+                _ => header(0x21, 0x21, &[0; 35]),
+            };
+            return Self { preamble, broken: true, ..Self::default() };
         }
         if index.is_multiple_of(4) {
             // A health check of the proxy's own.

@@ -55,6 +55,9 @@ impl Client {
         stage.trace.say(|| format!("{} heard {status}", self.name()));
         let name = self.name();
         let wrong = |what: &str| Violation::new("a head gets the answer it earns", format!("{name}: {what}: {head:?}"));
+        if self.door.broken && !matches!(status, 408 | 503) {
+            return Err(wrong("answered behind a broken PROXY header"));
+        }
         if status == 101 {
             self.wire.input.drain(..end + 4);
             if !self.wants_upgrade() || !head.contains(ACCEPT) {
