@@ -160,6 +160,8 @@ fn arguments(scale: &Scale) -> Vec<String> {
     let options = [
         ("listen", "127.0.0.1:0".to_owned()),
         ("admin-listen", "public".to_owned()),
+        // As abusers call it.
+        ("allow-host", "broker,b".to_owned()),
         // Refusals and closes are what this is about; what is said beyond is a fault.
         ("log-level", "error".to_owned()),
         ("shards", "2".to_owned()),

@@ -15,12 +15,7 @@ use crate::shard::stats::Refused;
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     match refused(&request, &app.limits().hosts) {
         None => next.run(request).await,
-        Some(refusal) => {
-            if refusal.status() == StatusCode::MISDIRECTED_REQUEST {
-                app.links().plane.count_refusal(Refused::Host);
-            }
-            refusal.into_response()
-        }
+        Some(refusal) => refusal.into_response(),
     }
 }
 
@@ -44,7 +39,8 @@ fn refused(request: &Request, listed: &[String]) -> Option<Refusal> {
     if authority_parts(host).is_none() {
         return bad("The request has a malformed Host.");
     }
-    (!host::allowed(host, listed)).then(|| Refusal::new(StatusCode::MISDIRECTED_REQUEST, host::refusal(host)))
+    let foreign = || Refusal::new(StatusCode::MISDIRECTED_REQUEST, host::refusal(host)).because(Refused::Host);
+    (!host::allowed(host, listed)).then(foreign)
 }
 
 #[cfg(test)]

@@ -26,9 +26,6 @@ const ALWAYS: [(HeaderName, &str); 3] = [
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let from = request.headers().get(header::ORIGIN).cloned();
     let allowed = is_allowed(&app, request.headers());
-    if !allowed && (request.method() == Method::OPTIONS || !request.method().is_safe()) {
-        app.links().plane.count_refusal(Refused::Origin);
-    }
     let mut response = if request.method() == Method::OPTIONS && from.is_some() {
         preflight(allowed)
     } else if allowed || request.method().is_safe() {
@@ -69,6 +66,7 @@ pub(super) fn refused() -> Refusal {
         StatusCode::FORBIDDEN,
         "Pages of this origin may not use this broker: start it with --allow-origin and that origin.",
     )
+    .because(Refused::Origin)
 }
 
 /// A browser asks before it sends what no form could send.

@@ -140,13 +140,12 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
     let deadline = Instant::now() + QUEUE_PATIENCE;
     let published = loop {
         if app.is_leaving() {
-            links.plane.count_refusal(Refused::Draining);
             let refusal = Refusal::unavailable("The broker is shutting down; the message was not published.");
-            return Err(refusal.retry_as(&links.admission.draining()));
+            return Err(refusal.because(Refused::Draining).retry_as(&links.admission.draining()));
         }
         if !links.registry.admits(topic, app.limits().topics_max) {
-            links.plane.count_refusal(Refused::Topics);
-            return Err(Refusal::unavailable("The broker has as many topics as --max-topics allows."));
+            let refusal = Refusal::unavailable("The broker has as many topics as --max-topics allows.");
+            return Err(refusal.because(Refused::Topics));
         }
         let topic = links.registry.resolve(topic);
         let (answer, published) = oneshot::channel();
@@ -159,12 +158,14 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
             Err(other) => unreachable!("a refused order comes back: {other:?}"),
         }
         if Instant::now() >= deadline {
-            return Err(Refusal::unavailable("The broker is overloaded; the message was not published."));
+            let refusal = Refusal::unavailable("The broker is overloaded; the message was not published.");
+            return Err(refusal.because(Refused::Overload));
         }
         sleep(QUEUE_PAUSE).await;
     };
     published.await.map_err(|_| {
-        Refusal::unavailable("The broker shut down meanwhile; the message may or may not have been published.")
+        let sentence = "The broker shut down meanwhile; the message may or may not have been published.";
+        Refusal::unavailable(sentence).because(Refused::Draining)
     })
 }
 

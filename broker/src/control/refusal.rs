@@ -1,12 +1,17 @@
-//! Refusals of the HTTP API: a status and one sentence, as JSON.
+//! Refusals of the HTTP API: a status and one sentence, as JSON; each is counted by its cause, in one place.
 
 use std::fmt::Display;
 
 use axum::Json;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use protocol::head;
 use serde_json::json;
+
+use super::routes::App;
+use crate::shard::stats::Refused;
 
 /// What a client did wrong, or what the broker cannot do now.
 #[derive(Debug)]
@@ -14,14 +19,24 @@ pub(super) struct Refusal {
     status: StatusCode,
     sentence: String,
     retry_after_s: Option<u32>,
+    /// As what it counts; `None`: it is an answer like any other.
+    cause: Option<Refused>,
 }
 
 impl Refusal {
+    /// Counts as the fault of the request, if the status says that it is one.
     pub(super) fn new(status: StatusCode, sentence: impl Display) -> Self {
         let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-        Self { status, sentence: sentence.to_string(), retry_after_s }
+        let cause = status.is_client_error().then_some(Refused::Request);
+        Self { status, sentence: sentence.to_string(), retry_after_s, cause }
     }
 
+    /// The same, counted as this.
+    pub(super) fn because(self, cause: Refused) -> Self {
+        Self { cause: Some(cause), ..self }
+    }
+
+    #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -43,6 +58,18 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
+        }
         response
     }
+}
+
+/// Outside of everything else: counts what was refused, by the cause that the response carries.
+pub(super) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(cause) = response.extensions().get() {
+        app.links().plane.count_refusal(*cause);
+    }
+    response
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use super::Operators;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::{hosts, metrics, origins, page, publish, stats, upgrade};
+use super::{hosts, metrics, origins, page, publish, refusal, stats, upgrade};
 use crate::limits::Limits;
 use crate::shard::link::Links;
 use crate::topics::registry::ShardId;
@@ -195,6 +195,7 @@ fn behind_doors(router: Router<App>, app: App) -> Router {
     router
         .layer(middleware::from_fn_with_state(app.clone(), origins::check))
         .layer(middleware::from_fn_with_state(app.clone(), hosts::check))
+        .layer(middleware::from_fn_with_state(app.clone(), refusal::count))
         .with_state(app)
 }
 

@@ -28,6 +28,7 @@ use super::rewind::Rewind;
 use super::routes::{App, router};
 use crate::limits::Limits;
 use crate::shard::link::Handover;
+use crate::shard::stats::Refused;
 
 /// What hyper reads and writes; comes back when a connection is upgraded.
 pub(super) type Stream = TokioIo<Rewind<Patience<TcpStream>>>;
@@ -59,7 +60,10 @@ async fn accept(app: App) {
         let handover = app.links().handovers.next().await;
         match Arc::clone(app.permits()).try_acquire_owned() {
             Ok(permit) => drop(tokio::task::spawn_local(serve(app.clone(), router.clone(), handover, permit))),
-            Err(_) => drop(tokio::task::spawn_local(refuse(handover))),
+            Err(_) => {
+                app.links().plane.count_refusal(Refused::Overload);
+                drop(tokio::task::spawn_local(refuse(handover)));
+            }
         }
     }
 }

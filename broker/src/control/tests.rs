@@ -245,6 +245,43 @@ async fn a_stopping_broker_says_so() {
     assert_eq!((health.status, health.json()["status"].as_str()), (StatusCode::OK, Some("stopping")), "it is alive");
 }
 
+/// Every refusal has a cause, counted once; what is no refusal has none.
+#[tokio::test]
+async fn refusals_are_counted_by_their_cause() {
+    let (app, links) = app(Limits { message_bytes_max: 10, topics_max: 0, ..Limits::default() });
+    let router = router(app.clone());
+    let foreign = [("origin", "https://evil.example")];
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let foreign_upgrade = [&upgrade[..], &foreign[..]].concat();
+    type Sent<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'static str);
+    let requests: [Sent<'_>; 11] = [
+        ("GET", "/healthz", &[], ""),
+        ("GET", "/", &foreign, ""),
+        ("POST", "/pub/a", &foreign, "x"),
+        ("OPTIONS", "/pub/a", &foreign, ""),
+        ("GET", "/bus/a", &foreign_upgrade, ""),
+        ("POST", "/pub/a", &[], "x"),
+        ("GET", "/sub/a", &upgrade, ""),
+        ("POST", "/pub/a", &[], "longer than ten bytes"),
+        ("GET", "/nothing", &[], ""),
+        ("DELETE", "/healthz", &[], ""),
+        ("GET", "/bus/+", &upgrade, ""),
+    ];
+    for (method, target, headers, body) in requests {
+        ask(&router, method, target, headers, body).await;
+    }
+    app.leave();
+    ask(&router, "POST", "/pub/a", &[], "x").await;
+    get(&router, "/readyz").await;
+    let counted: Vec<_> = links.plane.snapshot().refused_by().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counted, [("origin", 3), ("draining", 1), ("topics", 2), ("request", 4)]);
+}
+
 #[tokio::test]
 async fn readiness_ends_before_the_broker_does() {
     let (app, _) = app(Limits::default());

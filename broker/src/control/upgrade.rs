@@ -40,15 +40,11 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
     match head::parse(&raw, &head_limits(app.limits(), raw.len())) {
         Ok(Head::Upgrade(upgrade)) => {
             if !origin::allowed(upgrade.origin, upgrade.host, &app.limits().origins) {
-                app.links().plane.count_refusal(Refused::Origin);
                 return origins::refused().into_response();
             }
             let guest = match admit(&app, &request, &upgrade.endpoint) {
                 Ok(guest) => guest,
-                Err((refusal, cause)) => {
-                    app.links().plane.count_refusal(cause);
-                    return refuse(&refusal);
-                }
+                Err((refusal, cause)) => return refuse(&refusal, cause),
             };
             let purpose = purpose(&upgrade.endpoint);
             let on_upgrade = hyper::upgrade::on(&mut request);
@@ -56,8 +52,8 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
             switch(&upgrade)
         }
         Ok(Head::Http) => next.run(request).await,
-        Ok(Head::Partial) => refuse_request(&app, &head::Refusal::new(400, "The request head is malformed.")),
-        Err(refusal) => refuse_request(&app, &refusal),
+        Ok(Head::Partial) => refuse(&head::Refusal::new(400, "The request head is malformed."), Refused::Request),
+        Err(refusal) => refuse(&refusal, Refused::Request),
     }
 }
 
@@ -89,11 +85,6 @@ fn admit(app: &App, request: &Request, endpoint: &Endpoint<'_>) -> Result<Guest,
     let guest = guest(app, request).map_err(|TooMany| (doors::too_many(), Refused::Address))?;
     admission.enter(ring::monotonic())?;
     Ok(guest)
-}
-
-fn refuse_request(app: &App, refusal: &head::Refusal) -> Response {
-    app.links().plane.count_refusal(Refused::Request);
-    refuse(refusal)
 }
 
 /// The head as the client sent it, up to white space and the case of names.
@@ -142,9 +133,10 @@ fn switch(upgrade: &Upgrade<'_>) -> Response {
 }
 
 /// Like `protocol::head::Refusal::write_to`, in hyper's terms.
-fn refuse(refusal: &head::Refusal) -> Response {
+fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = (status, format!("{}\n", refusal.reason)).into_response();
+    response.extensions_mut().insert(cause);
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let Some(seconds) = refusal.retry_after_s {

