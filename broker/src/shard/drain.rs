@@ -265,13 +265,16 @@ fn shuffle(ids: &mut [ConnId], seed: u64) {
 mod tests {
     use std::sync::Arc;
 
+    use protocol::v1::PayloadKind;
     use ring::sim::{Faults, SimDriver, World};
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::address::Guest;
     use crate::limits::Limits;
     use crate::shard::ShardSetup;
     use crate::shard::link::{Adopt, Links, Order, Purpose};
+    use crate::topics::message::{Encoding, Message, Payload};
 
     fn shard(world: &World) -> (Shard<SimDriver>, Arc<Links>) {
         let links = Arc::new(Links::new(1, 1, 1));
@@ -349,5 +352,78 @@ mod tests {
         assert!(ended, "with nobody left it ends");
         let counted = links.stats[0].snapshot();
         assert_eq!((counted.closed, counted.closed_shutdown), (10, 10));
+    }
+
+    /// What another shard accepted just before the drain, that shard being slower to look.
+    #[test]
+    fn nobody_goes_before_the_other_shards_have_marked_what_they_accepted() {
+        nobody_goes_without_what_was_accepted_before(100, false);
+    }
+
+    /// More waits for a client that does not read than one send takes.
+    #[test]
+    fn nobody_goes_before_it_was_sent_what_waits() {
+        nobody_goes_without_what_was_accepted_before(100_000, true);
+    }
+
+    /// `blocked`: the first half of the messages fills the client's socket.
+    fn nobody_goes_without_what_was_accepted_before(payload_bytes: usize, blocked: bool) {
+        const MESSAGES: usize = 12;
+        let world = World::new(1, Faults::default());
+        world.set_socket_buffer(30_000);
+        let links = Arc::new(Links::new(2, 1, 1));
+        let limits = Arc::new(Limits::default());
+        let shard = |id| {
+            let setup = ShardSetup { id, links: Arc::clone(&links), limits: Arc::clone(&limits) };
+            Shard::new(world.driver(64, 8, 512), setup)
+        };
+        let mut shards: Vec<Shard<SimDriver>> = vec![shard(0), shard(1)];
+        let (name, topic) = (0..)
+            .map(|n: u32| (format!("t{n}"), links.registry.resolve(&format!("t{n}"))))
+            .find(|(_, topic)| topic.home == 1)
+            .expect("names are many");
+        let client = world.connect(0);
+        let head = format!(
+            "GET /sub/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        world.client_write(client, head.as_bytes());
+        let mut read = Vec::new();
+        for _ in 0..10 {
+            shards.iter_mut().for_each(|shard| assert!(shard.step().unwrap()));
+            read.extend(world.client_read(client, 4096));
+        }
+        assert!(read.starts_with(b"HTTP/1.1 101 "), "{}", read.escape_ascii());
+        read.clear();
+        let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes]);
+        let frame = Message::new(&topic, 1, payload.clone(), 0).frame(Encoding::Raw).clone();
+        let publish = |_| {
+            let order =
+                Order::Publish { topic: Arc::clone(&topic), payload: payload.clone(), answer: oneshot::channel().0 };
+            links.order(1, order).unwrap();
+        };
+        (0..MESSAGES / 2).for_each(publish);
+        if blocked {
+            for _ in 0..5 {
+                shards.iter_mut().for_each(|shard| assert!(shard.step().unwrap()));
+            }
+        }
+        (0..MESSAGES / 2).for_each(publish);
+        for shard in [0, 1] {
+            links.order(shard, Order::Shutdown { window: Duration::from_secs(10) }).unwrap();
+        }
+        for _ in 0..5 {
+            shards[0].step().unwrap();
+            world.advance(400_000_000);
+        }
+        assert_eq!(links.stats[0].closed_shutdown.get(), 0, "told before it has everything");
+        for _ in 0..2000 {
+            shards.iter_mut().for_each(|shard| drop(shard.step()));
+            read.extend(world.client_read(client, 2000));
+            world.advance(1_000_000);
+        }
+        let frames = frame.repeat(MESSAGES);
+        assert!(read.starts_with(&frames), "{} bytes of {}", read.len(), frames.len());
+        assert_eq!(read.get(frames.len() + 2..frames.len() + 4), Some(&1001_u16.to_be_bytes()[..]));
     }
 }
