@@ -78,7 +78,14 @@ async fn a_crowd_is_let_in_at_the_accept_rate() {
     let least = Duration::from_secs_f64((CROWD - RATE) as f64 / RATE as f64 - 0.1);
     assert!(took >= least, "{took:?}: faster than allowed");
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(stat(&broker, "upgraded").await, CROWD as u64);
+
+    // All drop, and all come back.
+    drop(clients);
+    await_stat(&broker, "connections", |open| open == 0).await;
+    let begun = Instant::now();
+    let clients: Vec<Ws> = futures_util::future::join_all((0..CROWD).map(come)).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(stat(&broker, "upgraded").await, 2 * CROWD as u64);
     assert!(stat(&broker, "refused_accept_rate").await > 0);
     drop(clients);
 }
