@@ -157,7 +157,8 @@ fn get_json(StatsUrl { address, host, path }: &StatsUrl) -> Result<Value> {
     let patience = Duration::from_secs(1);
     let mut stream = TcpStream::connect_timeout(address, patience)?;
     stream.set_read_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    // In one write: one packet.
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer without end of head")?;
