@@ -88,9 +88,12 @@ compose_file() {
     (cd deploy && docker-compose --file compose.yaml --profile stress config --quiet)
 }
 
+# Debian's own python: it has python3-websockets and a tomllib.
 seccomp_profile() {
     local release=${CARGO_TARGET_DIR:-target}/release
     /usr/bin/python3 deploy/seccomp/profile.py check --broker "$release/ringyard" --loadgen "$release/ringyard-loadgen"
+    cargo test -p broker --test integration --no-run
+    /usr/bin/python3 deploy/seccomp/profile.py trace cargo test -p broker --test integration -- --quiet
 }
 
 export -f install_packages unsafe_only_in_ring documentation compose_file seccomp_profile
@@ -112,6 +115,8 @@ step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- 
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
 step 60 'Compose file' bash -euo pipefail -c compose_file
 step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
+step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile
+step 480 'Container images' bash deploy/container-test.sh
 step 300 'Browser' npm --prefix deploy/browser test
 step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix deploy/browser test
 
