@@ -180,6 +180,7 @@ start() {
 # stop NAME: SIGTERM, with clients that must be told to go; exit status 0.
 stop() {
     local name=$1 clients status begun
+    : >"$work/stay"
     "$python" deploy/container/clients.py stay "$host" >"$work/stay" 2>&1 &
     clients=$!
     begun=$SECONDS
