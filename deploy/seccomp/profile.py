@@ -117,7 +117,10 @@ def calls_of_programs(lines):
 
 
 class Traced:
-    """A program under strace. The tracer is the program's child's child (`-D`), so that signals reach the program."""
+    """A program under strace. The tracer is the program's child's child (`-D`), so that signals reach the program, and
+    ends with it."""
+
+    started = []
 
     def __init__(self, folder, program, *arguments):
         self.output = folder / f"{program.name}-{len(list(folder.iterdir()))}.strace"
@@ -127,6 +130,7 @@ class Traced:
                 ["strace", "-D", "-f", "-q", "--signal=none", "-s", "200", "-o", self.output, program, *arguments],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             )
+        self.started.append(self.process)
 
     def addresses(self):
         """Of a broker, once it says them: the public one, and the operators'."""
@@ -148,7 +152,8 @@ class Traced:
         if status not in statuses:
             fail(f"{self.process.args[8:]} ended with {status}; it said:\n{self.said.read_text()}")
         end = time.monotonic() + PATIENCE_S
-        while f"{self.process.pid} +++" not in (text := self.output.read_text(errors="replace")):
+        over = re.compile(rf"^{self.process.pid} +\+\+\+", re.MULTILINE)
+        while not over.search(text := self.output.read_text(errors="replace")):
             if time.monotonic() > end:
                 fail(f"the trace {self.output} has no end")
             time.sleep(0.05)
@@ -223,12 +228,16 @@ def check(arguments):
         if file.read_text() != rendered():
             fail(f"{file.relative_to(HERE.parent)} is not what {TABLE.name} says: run profile.py write")
     found = {program: set() for program in PROGRAMS}
-    with tempfile.TemporaryDirectory(prefix="ringyard-seccomp.") as folder:
-        for io in ("uring", "epoll"):
-            for program, calls in calls_of_programs(
-                life(pathlib.Path(folder), arguments.broker.resolve(), arguments.loadgen.resolve(), io)
-            ).items():
-                found[program] |= calls
+    broker, loadgen = arguments.broker.resolve(), arguments.loadgen.resolve()
+    try:
+        with tempfile.TemporaryDirectory(prefix="ringyard-seccomp.") as folder:
+            for io in ("uring", "epoll"):
+                for program, calls in calls_of_programs(life(pathlib.Path(folder), broker, loadgen, io)).items():
+                    found[program] |= calls
+    finally:
+        for process in Traced.started:
+            if process.poll() is None:
+                process.kill()
     everything = set().union(*found.values())
     groups = compare(everything)
     idle = sorted(set(groups["made"]) - everything)
@@ -270,6 +279,8 @@ def main():
     command.add_argument("command", nargs=argparse.REMAINDER)
     command.set_defaults(run=trace)
     arguments = parser.parse_args()
+    # Ended early, it ends what it started: an exit runs what `finally` says.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     arguments.run(arguments)
 
 
