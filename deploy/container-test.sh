@@ -184,7 +184,7 @@ stop() {
     "$python" deploy/container/clients.py stay "$host" >"$work/stay" 2>&1 &
     clients=$!
     begun=$SECONDS
-    until grep -q open "$work/stay"; do
+    until grep -qx open "$work/stay"; do
         kill -0 "$clients" && ((SECONDS - begun < 20)) || { cat "$work/stay"; fail 'clients cannot subscribe'; }
         sleep 0.1
     done
