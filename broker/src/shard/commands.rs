@@ -172,9 +172,11 @@ impl<D: Driver> Shard<D> {
             let reason = "publishing faster than --max-publish-rate allows; the message was not published";
             return Err(error(None, ErrorCode::Limit, reason.to_owned()));
         }
-        let topic = match self.multi(id).last_publish.clone() {
-            Some(last) if *last.name == *name => last,
-            _ => {
+        // No reference but the connection's own may be about when that is given back.
+        let known = self.multi(id).last_publish.as_ref().filter(|last| *last.name == *name).cloned();
+        let topic = match known {
+            Some(topic) => topic,
+            None => {
                 self.admit(None, name)?;
                 let topic = self.links.registry.resolve(name);
                 if let Some(last) = self.multi(id).last_publish.replace(topic.clone()) {

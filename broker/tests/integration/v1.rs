@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::broker::Broker;
-use crate::http::post;
+use crate::http::{await_stat, post, request};
 use crate::ws::{open, open_v1};
 
 #[tokio::test]
@@ -197,4 +197,21 @@ async fn a_command_with_the_most_and_longest_topics_is_confirmed() {
     client.subscribe(&topics).await;
     let offset = post(broker.address, topics[1023], b"one").await;
     assert_eq!(client.json().await["offset"], offset);
+}
+
+/// The name of the topic that was published to last is the connection's to give back, even when its home has
+/// forgotten the topic before.
+#[tokio::test]
+async fn a_publisher_that_moves_on_leaves_no_name_behind() {
+    let broker = Broker::start(&["--topic-idle-timeout", "100ms"]);
+    let mut client = open_v1(broker.address).await;
+    for topic in ["first", "second", "third"] {
+        let answer = client.command(json!({"type": "publish", "id": 1, "topic": topic, "data": 1})).await;
+        assert_eq!(answer["type"], "ok", "{answer}");
+        await_stat(&broker, "topics", |topics| topics == 0).await;
+    }
+    client.close().await;
+    await_stat(&broker, "connections", |connections| connections == 0).await;
+    let stats = request(broker.admin, "GET /api/stats HTTP/1.1", b"").await.json();
+    assert_eq!(stats["topics_registered"], 0, "{stats}");
 }
