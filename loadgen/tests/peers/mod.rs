@@ -4,7 +4,7 @@
 //! A server that is not installed is passed over, with a line on stderr; `RINGYARD_PEERS=required` in the environment
 //! makes that a failure. Everything that waits does so for [`PATIENCE`] at most.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -336,9 +336,14 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, say: impl FnOnce(&Adapter, &mut Vec<u8>)) {
+        self.try_send(say).unwrap();
+    }
+
+    /// Where the server may hang up before it has all.
+    pub(crate) fn try_send(&mut self, say: impl FnOnce(&Adapter, &mut Vec<u8>)) -> io::Result<()> {
         let mut out = Vec::new();
         say(&self.adapter, &mut out);
-        self.stream.write_all(&out).unwrap();
+        self.stream.write_all(&out)
     }
 
     fn feed(&mut self, bytes: &[u8]) {
