@@ -125,7 +125,10 @@ fn choose(choice: IoChoice, shards: ShardId) -> Result<(Io, Option<Cause>), Stri
         (Ok(()), _) => Ok((Io::Uring, None)),
         (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
         (Err(cause), _) => {
-            warn!(cause = cause.name(), "running on epoll, which costs more processor time: {cause}");
+            warn!(
+                cause = cause.name(),
+                "running on epoll, where every connection is a descriptor of the process: {cause}"
+            );
             Ok((Io::Epoll, Some(cause)))
         }
     }

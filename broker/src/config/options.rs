@@ -71,7 +71,7 @@ pub(super) struct Options {
     )]
     pub(super) admin_listen: Admin,
 
-    /// What moves the bytes: io_uring, or epoll, which does the same with more processor time; auto is
+    /// What moves the bytes: io_uring, or epoll, on which every connection is a descriptor; auto is
     /// io_uring where it can be used, and else epoll with a warning that says why
     #[arg(
         long,
