@@ -33,6 +33,8 @@ mod probe;
 pub mod sandbox;
 pub mod sim;
 mod socket;
+#[cfg(test)]
+mod testing;
 pub mod uring;
 mod waker;
 

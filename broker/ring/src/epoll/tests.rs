@@ -5,47 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
 use super::*;
-use crate::{ReceiveEnd, listen};
+use crate::ReceiveEnd;
+use crate::testing::{accepted, collect, listener, turn};
 
 fn driver(setup: Setup) -> (EpollDriver, SocketAddr) {
-    let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1).unwrap().pop().unwrap();
-    let addr = listen::local_addr(&listener).unwrap();
+    let (listener, addr) = listener();
     let mut driver = EpollDriver::new(Setup { listener: Some(listener), ..setup }).unwrap();
     driver.accept();
     (driver, addr)
-}
-
-/// The events of one turn of at most ten milliseconds.
-fn turn(driver: &mut EpollDriver) -> Vec<Event<Buf>> {
-    let mut events = Vec::new();
-    let deadline = driver.now() + 10_000_000;
-    driver.turn(Some(deadline), &mut events).unwrap();
-    events
-}
-
-/// Turns until `pick` has found `count` things.
-fn collect<T>(
-    driver: &mut EpollDriver,
-    count: usize,
-    mut pick: impl FnMut(&mut EpollDriver, Event<Buf>) -> Option<T>,
-) -> Vec<T> {
-    let mut found = Vec::new();
-    for _ in 0..1_000 {
-        if found.len() >= count {
-            return found;
-        }
-        for event in turn(driver) {
-            found.extend(pick(driver, event));
-        }
-    }
-    panic!("{} of {count}", found.len());
-}
-
-fn accepted(driver: &mut EpollDriver, count: usize) -> Vec<ConnId> {
-    collect(driver, count, |_, event| match event {
-        Event::Accepted { conn } => Some(conn),
-        _ => None,
-    })
 }
 
 /// Bytes received from `of`, until there are `count`.

@@ -4,42 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::*;
+use crate::testing::{accepted, collect, listener};
 use crate::{ReceiveEnd, listen};
 
 fn driver(setup: Setup) -> (UringDriver, SocketAddr) {
-    let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1).unwrap().pop().unwrap();
-    let addr = listen::local_addr(&listener).unwrap();
+    let (listener, addr) = listener();
     let mut driver = UringDriver::new(Setup { listener: Some(listener), ..setup }).unwrap();
     driver.accept();
     (driver, addr)
-}
-
-/// Turns until `pick` has found `count` things.
-fn collect<T>(
-    driver: &mut UringDriver,
-    count: usize,
-    mut pick: impl FnMut(&mut UringDriver, Event<Buf>) -> Option<T>,
-) -> Vec<T> {
-    let mut found = Vec::new();
-    for _ in 0..1_000 {
-        if found.len() >= count {
-            return found;
-        }
-        let mut events = Vec::new();
-        let deadline = driver.now() + 10_000_000;
-        driver.turn(Some(deadline), &mut events).unwrap();
-        for event in events {
-            found.extend(pick(driver, event));
-        }
-    }
-    panic!("{} of {count}", found.len());
-}
-
-fn accepted(driver: &mut UringDriver, count: usize) -> Vec<ConnId> {
-    collect(driver, count, |_, event| match event {
-        Event::Accepted { conn } => Some(conn),
-        _ => None,
-    })
 }
 
 #[test]
