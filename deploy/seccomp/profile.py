@@ -85,6 +85,7 @@ def rendered():
 CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
 RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>")
 CHILD = re.compile(r"= (\d+)$")
+ENDED = re.compile(r"^(\d+) +\+\+\+")
 
 
 def calls_of_programs(lines):
@@ -96,6 +97,11 @@ def calls_of_programs(lines):
     orphans = {}
     for line in lines:
         line = line.rstrip()
+        if ended := ENDED.match(line):
+            # Its number may be another's soon.
+            program_of.pop(ended[1], None)
+            orphans.pop(ended[1], None)
+            continue
         call = CALL.match(line)
         seen = call or RESUMED.match(line)
         if not seen:
