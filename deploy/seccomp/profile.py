@@ -86,6 +86,8 @@ CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
 RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>")
 CHILD = re.compile(r"= (\d+)$")
 ENDED = re.compile(r"^(\d+) +\+\+\+")
+# Calls that never come back.
+LAST = ("exit", "exit_group")
 
 
 def calls_of_programs(lines):
@@ -117,7 +119,8 @@ def calls_of_programs(lines):
         if child and pid in program_of:
             program_of[child[1]] = program_of[pid]
             found[program_of[pid]] |= orphans.pop(child[1], set())
-        if call:
+        # A call counts when it is over. Of a thread that is killed strace may show one that it did not make: `= ?`.
+        if name in LAST or not line.endswith(("<unfinished ...>", "= ?")):
             (found[program_of[pid]] if pid in program_of else orphans.setdefault(pid, set())).add(name)
     return found
 
