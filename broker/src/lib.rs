@@ -13,6 +13,7 @@
 //! `ring` <- [`limits`], [`topics`] <- [`shard`] <- [`control`] <- `main`.
 
 pub mod address;
+pub mod budget;
 pub mod config;
 pub mod control;
 pub mod doctor;

@@ -22,6 +22,9 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// Most topics and filters at a time. A new one beyond: 503, or the error `limit`.
     pub topics_max: usize,
+    /// Most topics that one connection (over HTTP: one client address) may begin within `topic_idle_timeout`. Beyond:
+    /// the error `limit`, or 429.
+    pub topics_per_connection_max: usize,
     /// Most subscriptions of one `/ws` connection.
     pub subscriptions_max: usize,
     /// Most bytes of unswept or unread messages a shard keeps per topic. A subscriber that is further
@@ -33,6 +36,10 @@ pub struct Limits {
     pub outbox_bytes_max: usize,
     /// From accept to a complete request head. Beyond: 408.
     pub handshake_timeout: Duration,
+    /// From the first byte of a message (or of a POST's body) to its last. Beyond: close 1008, or 408.
+    pub message_timeout: Duration,
+    /// How long an HTTP connection may be idle between two requests.
+    pub http_idle_timeout: Duration,
     /// An idle connection is pinged this often.
     pub ping_interval: Duration,
     /// Silence after a ping, or a send that makes no progress, for this long ends the connection.
@@ -73,11 +80,14 @@ impl Default for Limits {
             message_bytes_max: 1 << 20,
             topic_bytes_max: protocol::topic::TOPIC_LEN_MAX_DEFAULT,
             topics_max: 1_000_000,
+            topics_per_connection_max: 62_500,
             subscriptions_max: 1024,
             lag_bytes_max: 4 << 20,
             log_bytes_max: 256 << 20,
             outbox_bytes_max: 256 << 10,
             handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
+            http_idle_timeout: Duration::from_secs(75),
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(5),

@@ -4,6 +4,7 @@
 //! one non-atomic increment. It is immutable, so the `iovec`s it holds stay valid as long as any clone
 //! lives; the driver keeps a clone from submission to the last completion.
 
+use std::any::Any;
 use std::ptr;
 use std::rc::Rc;
 
@@ -17,6 +18,8 @@ struct Inner {
     parts: Parts,
     /// Sum of all parts' lengths, in bytes.
     len: usize,
+    /// What lives as long as the gather: the caller's affair.
+    _kept: Option<Box<dyn Any>>,
 }
 
 enum Parts {
@@ -37,7 +40,7 @@ impl Gather {
     pub fn one(bytes: Bytes) -> Self {
         assert!(!bytes.is_empty(), "an empty gather");
         let len = bytes.len();
-        Self(Rc::new(Inner { parts: Parts::One(bytes), len }))
+        Self(Rc::new(Inner { parts: Parts::One(bytes), len, _kept: None }))
     }
 
     /// A gather of several ranges, in order; empty ones are dropped.
@@ -46,7 +49,15 @@ impl Gather {
     /// If nothing remains, or more than [`Gather::PARTS_MAX`] ranges do.
     #[must_use]
     pub fn many(parts: Vec<Bytes>) -> Self {
-        let mut parts = parts;
+        Self::many_keeping(parts, None)
+    }
+
+    /// The same; `kept` is dropped when the last clone is: a token for the memory that the list itself takes.
+    ///
+    /// # Panics
+    /// As [`Gather::many`].
+    #[must_use]
+    pub fn many_keeping(mut parts: Vec<Bytes>, kept: Option<Box<dyn Any>>) -> Self {
         parts.retain(|part| !part.is_empty());
         assert!(parts.len() <= Self::PARTS_MAX, "more ranges than one sendmsg takes");
         if parts.len() == 1 {
@@ -55,7 +66,7 @@ impl Gather {
         assert!(!parts.is_empty(), "an empty gather");
         let len = parts.iter().map(Bytes::len).sum();
         let message = Message::new(parts.iter().map(iovec).collect());
-        Self(Rc::new(Inner { parts: Parts::Many { parts: parts.into_boxed_slice(), message }, len }))
+        Self(Rc::new(Inner { parts: Parts::Many { parts: parts.into_boxed_slice(), message }, len, _kept: kept }))
     }
 
     /// The most ranges one send takes (`UIO_MAXIOV`, sendmsg(2)).

@@ -75,6 +75,8 @@ pub struct Config {
     pub admin: Admin,
     /// Most connections of all shards together; `None`: as many as descriptors and memory allow.
     pub connections_max: Option<NonZeroU32>,
+    /// Most bytes held for clients; `None`: a part of what is available.
+    pub memory_bytes_max: Option<u64>,
     /// What is logged, and how.
     pub log: Log,
     /// All other limits.
@@ -323,6 +325,9 @@ mod tests {
             "--max-connections-per-address=9",
             "--accept-rate=10",
             "--max-publish-rate=11",
+            "--max-topics-per-connection=6",
+            "--message-timeout=12s",
+            "--http-idle-timeout=13s",
         ]);
         let expected = Limits {
             head_bytes_max: 16 << 10,
@@ -331,11 +336,14 @@ mod tests {
             message_bytes_max: 3 << 10,
             topic_bytes_max: 100,
             topics_max: 7,
+            topics_per_connection_max: 6,
             subscriptions_max: 5,
             lag_bytes_max: 1 << 20,
             log_bytes_max: 2 << 20,
             outbox_bytes_max: 8 << 10,
             handshake_timeout: Duration::from_secs(1),
+            message_timeout: Duration::from_secs(12),
+            http_idle_timeout: Duration::from_secs(13),
             ping_interval: Duration::from_secs(2),
             ping_timeout: Duration::from_secs(3),
             close_timeout: Duration::from_secs(4),

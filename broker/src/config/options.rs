@@ -204,6 +204,10 @@ pub(super) struct Sizes {
     #[arg(long, value_name = "N", env = "RINGYARD_MAX_TOPICS", default_value = "1000000", value_parser = number)]
     pub(super) max_topics: u64,
 
+    /// Topics that one connection may begin within --topic-idle-timeout [default: a sixteenth of --max-topics]
+    #[arg(long, value_name = "N", env = "RINGYARD_MAX_TOPICS_PER_CONNECTION", value_parser = number)]
+    pub(super) max_topics_per_connection: Option<u64>,
+
     /// Subscriptions of one /ws connection
     #[arg(
         long,
@@ -212,6 +216,11 @@ pub(super) struct Sizes {
         default_value = "1024", value_parser = number
     )]
     pub(super) max_subscriptions: u64,
+
+    /// Bytes that the broker holds for its clients: messages, input, answers, HTTP bodies, names, subscriptions, with
+    /// what the allocator adds [default: a quarter of the memory that is available at start, at most 512m]
+    #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_MEMORY", value_parser = size)]
+    pub(super) max_memory: Option<u64>,
 
     /// Bytes of messages that each shard keeps per topic for subscribers that are behind; one that is
     /// further behind is closed with code 1013 [default: 4m, or four messages if that is more]
@@ -232,6 +241,14 @@ pub(super) struct Times {
     /// From the connection's first moment to a complete request head
     #[arg(long, value_name = "TIME", env = "RINGYARD_HANDSHAKE_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub(super) handshake_timeout: Duration,
+
+    /// From the first byte of a message, or of the body of a POST, to its last
+    #[arg(long, value_name = "TIME", env = "RINGYARD_MESSAGE_TIMEOUT", default_value = "30s", value_parser = duration)]
+    pub(super) message_timeout: Duration,
+
+    /// How long an HTTP connection may be idle between two requests
+    #[arg(long, value_name = "TIME", env = "RINGYARD_HTTP_IDLE_TIMEOUT", default_value = "75s", value_parser = duration)]
+    pub(super) http_idle_timeout: Duration,
 
     /// An idle WebSocket is pinged this often
     #[arg(long, value_name = "TIME", env = "RINGYARD_PING_INTERVAL", default_value = "25s", value_parser = duration)]

@@ -14,6 +14,8 @@ use crate::topics::registry::ShardId;
 
 /// Longest message that may be configured: one send's length is a signed 32-bit number in the kernel.
 const MESSAGE_BYTES_TOP: u64 = 1 << 30;
+/// Least memory for what is held for clients: below, nothing would get on.
+const MEMORY_BYTES_LEAST: u64 = 4 << 20;
 /// Most header fields that `protocol::head` reads.
 const HEADERS_TOP: u64 = 100;
 /// Most shards: far beyond any machine's cores, well within what queues between them cost.
@@ -37,6 +39,9 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
     let outbox = rules.bytes("max-outbox", sizes.max_outbox, 1 << 10, MESSAGE_BYTES_TOP);
     let subscriptions = rules.count("max-subscriptions", sizes.max_subscriptions, 1, u64::from(u32::MAX));
     let topics = rules.count("max-topics", sizes.max_topics, 1, u64::from(u32::MAX));
+    let own_topics = sizes.max_topics_per_connection.unwrap_or((topics / 16).max(1));
+    let own_topics = rules.count("max-topics-per-connection", own_topics, 1, u64::from(u32::MAX));
+    let memory = sizes.max_memory.map(|bytes| rules.bytes("max-memory", bytes, MEMORY_BYTES_LEAST, u64::MAX >> 1));
     let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;
     let shards = rules.count("shards", options.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP);
     if !options.listen.ip().to_canonical().is_loopback() && !doors.allow_anonymous {
@@ -59,6 +64,7 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
         log: Log { format: logging.log_format, level: logging.log_level },
         io: options.io,
         shards: ShardId::try_from(shards).expect("at most SHARDS_TOP"),
+        memory_bytes_max: memory,
         connections_max: rules.optional("max-connections", sizes.max_connections),
         limits: Limits {
             head_bytes_max: head as usize,
@@ -67,11 +73,14 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
             message_bytes_max: message,
             topic_bytes_max: topic as usize,
             topics_max: topics as usize,
+            topics_per_connection_max: own_topics as usize,
             subscriptions_max: subscriptions as usize,
             lag_bytes_max: lag,
             log_bytes_max: log,
             outbox_bytes_max: outbox as usize,
             handshake_timeout: rules.above_zero("handshake-timeout", times.handshake_timeout),
+            message_timeout: rules.above_zero("message-timeout", times.message_timeout),
+            http_idle_timeout: rules.above_zero("http-idle-timeout", times.http_idle_timeout),
             ping_interval: rules.above_zero("ping-interval", times.ping_interval),
             ping_timeout: rules.above_zero("ping-timeout", times.ping_timeout),
             close_timeout: rules.above_zero("close-timeout", times.close_timeout),

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, oneshot};
 use super::admission::Admission;
 use super::stats::Stats;
 use crate::address::{Addresses, Guest};
+use crate::budget::Budget;
 use crate::topics::message::{Epoch, Message, Offset, Payload};
 use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
 
@@ -265,6 +266,8 @@ impl Inbox {
 pub struct Links {
     /// Names of topics.
     pub registry: Registry,
+    /// Memory held for clients.
+    pub budget: Budget,
     /// One per shard.
     pub inboxes: Box<[Inbox]>,
     /// One per shard.
@@ -291,6 +294,7 @@ impl Links {
     pub fn new(shards: ShardId, seed: u64, epoch_base: Epoch) -> Self {
         Self {
             registry: Registry::new(shards, seed),
+            budget: Budget::new(shards, u64::MAX >> 1),
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
             addresses: Arc::default(),
@@ -307,6 +311,13 @@ impl Links {
     #[must_use]
     pub fn admitting(self, admission: Admission) -> Self {
         Self { admission: CachePadded::new(admission), ..self }
+    }
+
+    /// The same within a budget of so many bytes.
+    #[must_use]
+    pub fn within(self, budget_bytes: u64) -> Self {
+        let shards = self.inboxes.len() as ShardId;
+        Self { budget: Budget::new(shards, budget_bytes), ..self }
     }
 
     /// Gives an order to a shard.

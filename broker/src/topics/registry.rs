@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dashmap::{DashMap, Entry};
 use rustc_hash::FxSeededState;
@@ -30,6 +30,27 @@ pub struct Topic {
     pub home: ShardId,
     /// Whether it has wildcards.
     pub wildcard: bool,
+    /// How many logs, of all shards, hold so much of it that its publishers have to wait.
+    congested: AtomicU32,
+}
+
+impl Topic {
+    /// Whether publishers of this topic have to wait. Any thread may ask, at the cost of a load.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Relaxed) > 0
+    }
+
+    /// A log is congested by this topic's messages, until [`Topic::relieve`].
+    pub(crate) fn congest(&self) {
+        self.congested.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A log is no longer congested by them.
+    pub(crate) fn relieve(&self) {
+        let before = self.congested.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "a topic is relieved as often as it was congested");
+    }
 }
 
 /// A shared reference to a registered name.
@@ -63,7 +84,7 @@ impl Registry {
             let id = TopicId(self.next_id.fetch_add(1, Ordering::Relaxed));
             let wildcard = protocol::topic::is_wildcard(&name);
             let home = self.home_of(&name);
-            Arc::new(Topic { id, name, home, wildcard })
+            Arc::new(Topic { id, name, home, wildcard, congested: AtomicU32::new(0) })
         });
         Arc::clone(&entry)
     }
