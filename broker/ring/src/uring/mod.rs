@@ -14,6 +14,7 @@
 //! | `sink` | receive buffers for bytes that nobody wants |
 //! | `dials` | connections on their way out |
 //! | `peer` | whose connection it is |
+//! | `progress` | how far a connection's output has got |
 //! | `restrict` | the ring forbids itself what the driver does not do |
 //! | `tag` | which operation a completion belongs to |
 //! | `enter` | the system call |
@@ -41,6 +42,7 @@ mod end;
 mod enter;
 mod group;
 mod peer;
+mod progress;
 mod queue;
 mod restrict;
 mod setup;
@@ -79,7 +81,7 @@ use sink::Sink;
 pub(crate) use slab::Slab;
 use slots::{
     ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
-    SHUTDOWN_WANTED, SHUTTING, Slots,
+    SHUTDOWN_WANTED, SHUTTING, Slots, UNSENT_ASKED,
 };
 use tag::Kind;
 
@@ -353,6 +355,14 @@ impl Driver for UringDriver {
         self.push(&entry.user_data(tag::of_conn(Kind::Send, conn)));
     }
 
+    fn send_progress(&mut self, conn: ConnId) {
+        self.ask_progress(conn);
+    }
+
+    fn unsent(&mut self, conn: ConnId) {
+        self.ask_unsent(conn);
+    }
+
     fn shutdown(&mut self, conn: ConnId) {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
@@ -368,7 +378,7 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        let refusal = if slot.has(IN_FLIGHT & !ASKING) {
+        let refusal = if slot.has(IN_FLIGHT & !(ASKING | UNSENT_ASKED)) {
             Some(libc::EBUSY)
         } else if !self.features.install {
             Some(libc::EOPNOTSUPP)
