@@ -10,6 +10,7 @@
 //! | `slots` | what is known of each connection: 12 bytes |
 //! | `slab` | what the kernel may be reading or writing: one table each for sends, adoptions, dials and queries |
 //! | `group` | provided buffers: where they are |
+//! | `entries` | the ring through which the kernel is given them |
 //! | `buffers` | receive buffers: who holds them |
 //! | `sink` | receive buffers for bytes that nobody wants |
 //! | `dials` | connections on their way out |
@@ -40,6 +41,7 @@ mod complete;
 mod dials;
 mod end;
 mod enter;
+mod entries;
 mod group;
 mod peer;
 mod progress;
