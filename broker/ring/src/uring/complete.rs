@@ -118,7 +118,7 @@ impl UringDriver {
     pub(super) fn complete_adopt(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
         let adoption = self.adoptions.take(index);
         let result = match result {
-            1 => Ok(self.open(*adoption.place as u32, events)),
+            1 => Ok(self.open(adoption.place.get() as u32, events)),
             0 => Err(libc::ENFILE),
             errno => Err(-errno),
         };

@@ -55,6 +55,7 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -104,7 +105,7 @@ pub struct UringDriver {
     slots: Slots,
     sends: Slab<InFlight>,
     adoptions: Slab<Adoption>,
-    dials: Slab<Box<dials::Dial>>,
+    dials: Slab<dials::Dial>,
     queries: Slab<peer::Query>,
     /// How long the names of peers are likely to be: those of the listener's family.
     peer_bytes: libc::socklen_t,
@@ -113,7 +114,7 @@ pub struct UringDriver {
     sink: Option<Sink>,
     bell: Arc<Bell>,
     /// Where the kernel reads the bell's eventfd to.
-    bell_count: Box<u64>,
+    bell_count: Rc<Cell<u64>>,
     bell_posted: bool,
     /// Completions taken early, because the submission queue was full in the middle of a turn.
     taken: Vec<cqueue::Entry>,
@@ -143,7 +144,7 @@ struct InFlight {
     gather: Gather,
     from: usize,
     /// The ranges of a send that starts inside the gather; read by the kernel only.
-    _trimmed: Option<Box<Message>>,
+    _trimmed: Option<Rc<Message>>,
 }
 
 /// A socket on its way into the table.
@@ -152,7 +153,7 @@ struct Adoption {
     /// Closed when the adoption is over: the table holds its own reference then.
     _socket: OwnedFd,
     /// Descriptor in, slot out; read and written by the kernel.
-    place: Box<i32>,
+    place: Rc<Cell<i32>>,
 }
 
 impl UringDriver {
@@ -200,7 +201,7 @@ impl UringDriver {
             pool,
             sink: None,
             bell: Arc::new(bell),
-            bell_count: Box::new(0),
+            bell_count: Rc::default(),
             bell_posted: false,
             taken: Vec::new(),
             batch: Vec::new(),
@@ -303,12 +304,11 @@ impl Driver for UringDriver {
             let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
             return self.ready.push_back(Event::Adopted { token, result: Err(errno) });
         }
-        let place = Box::new(socket.as_raw_fd());
-        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
-        let adoption = self.adoptions.at(index);
+        let place = Rc::new(Cell::new(socket.as_raw_fd()));
         // The kernel writes the chosen slot back to where it read the descriptor from.
-        let place: *mut i32 = &raw mut *adoption.place;
-        let entry = opcode::FilesUpdate::new(place, 1)
+        let named = place.as_ptr();
+        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
+        let entry = opcode::FilesUpdate::new(named, 1)
             .offset(-1) // IORING_FILE_INDEX_ALLOC
             .build()
             .user_data(tag::of_index(Kind::Adopt, index));
