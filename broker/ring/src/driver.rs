@@ -243,6 +243,10 @@ pub trait Driver {
     /// The driver's clock, read once per turn at least; cheap.
     fn now(&self) -> Nanos;
 
+    /// How long the thread was at work between the ends of the last two turns: the caller's part and the system calls,
+    /// without the time that it slept.
+    fn busy(&self) -> Nanos;
+
     /// How many connections fit, at most.
     fn capacity(&self) -> u32;
 

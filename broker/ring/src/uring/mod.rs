@@ -127,6 +127,7 @@ pub struct UringDriver {
     /// A system call failed beyond repair; told by the next turn.
     broken: Option<i32>,
     now: Nanos,
+    busy: Nanos,
     counters: Counters,
 }
 
@@ -210,6 +211,7 @@ impl UringDriver {
             overflowing: false,
             broken: None,
             now: clock::monotonic(),
+            busy: 0,
             counters: Counters::default(),
         })
     }
@@ -226,8 +228,10 @@ impl UringDriver {
         self.counters.enters += 1;
         let queued = self.ring.submission().len() as u32;
         let idle = self.ready.is_empty() && self.taken.is_empty();
-        let timeout = deadline.map_or(0, |deadline| deadline.saturating_sub(clock::monotonic()));
-        let result = if idle && timeout > 0 && self.bell.fall_asleep() {
+        let entered = deadline.map(|_| clock::monotonic());
+        let timeout = deadline.unwrap_or(0).saturating_sub(entered.unwrap_or(0));
+        let waits = idle && timeout > 0 && self.bell.fall_asleep();
+        let result = if waits {
             self.name.submit_and_wait(queued, timeout)
         } else {
             self.name.submit_and_reap(queued)
@@ -235,7 +239,8 @@ impl UringDriver {
         if self.bell.awake() {
             self.ready.push_back(Event::Woken);
         }
-        self.now = clock::monotonic();
+        let before = std::mem::replace(&mut self.now, clock::monotonic());
+        self.busy = entered.filter(|_| waits).unwrap_or(self.now) - before;
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -451,6 +456,10 @@ impl Driver for UringDriver {
 
     fn now(&self) -> Nanos {
         self.now
+    }
+
+    fn busy(&self) -> Nanos {
+        self.busy
     }
 
     fn capacity(&self) -> u32 {
