@@ -165,25 +165,20 @@ impl UringDriver {
         setup::validate(&setup)?;
         let ring = setup::build_ring(setup.submission_entries.next_power_of_two())?;
         let mut features = setup::features(&ring)?;
+        let refused = |doing| setup::failed("io_uring_register", doing);
         ring.submitter().register_files_sparse(setup.capacity).map_err(|error| match error.raw_os_error() {
             Some(libc::EMFILE) => SetupError::TableTooLarge { capacity: setup.capacity, limit: limits::descriptors() },
-            Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
-            _ => SetupError::Other { doing: "registering the descriptor table", error },
+            _ => refused("registering the descriptor table")(error),
         })?;
         let pool = Pool::new(setup.receive_buffers, setup.receive_buffer_bytes)
             .map_err(|_| SetupError::Memory { memlock: limits::locked_memory() })?;
-        pool.register(&ring, BUFFER_GROUP).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
-            _ => SetupError::Other { doing: "registering the receive buffers", error },
-        })?;
+        pool.register(&ring, BUFFER_GROUP).map_err(refused("registering the receive buffers"))?;
         pool.give_back();
         // Blocking, so that the ring's read waits for the first ring instead of failing with `EAGAIN`.
         let bell = Bell::new(0).map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
         let name = RingName::register(ring.as_raw_fd());
         features.restricted = restrict::restrict(&ring, setup.dials);
-        ring.submitter()
-            .register_enable_rings()
-            .map_err(|error| SetupError::Other { doing: "enabling the ring", error })?;
+        ring.submitter().register_enable_rings().map_err(refused("enabling the ring"))?;
         let is_v4 = |listener| matches!(listen::local_addr(listener), Ok(SocketAddr::V4(_)));
         let peer_bytes = if setup.listener.as_ref().is_some_and(is_v4) { V4_BYTES } else { V6_BYTES };
         Ok(Self {
