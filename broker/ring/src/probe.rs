@@ -1,8 +1,8 @@
 //! Which driver this host allows, and where it is not io_uring, why: one sentence that names the cause and the
 //! change that would enable io_uring.
 //!
-//! The system calls answer with very few errors for very many causes. They are told apart by what surrounds the
-//! process: the `Seccomp:` line of its status, the sysctls `kernel.io_uring_disabled` and `io_uring_group`, and the
+//! The system calls answer with very few errors for very many causes. What surrounds the process distinguishes
+//! them: the `Seccomp:` line of its status, the sysctls `kernel.io_uring_disabled` and `io_uring_group`, and the
 //! kernel's version.
 
 use std::fmt;
@@ -79,7 +79,7 @@ pub enum Cause {
         /// The soft limit of locked memory (`RLIMIT_MEMLOCK`), in bytes.
         memlock: u64,
     },
-    /// Anything else, as the driver told it.
+    /// Anything else, in the driver's words.
     Other(String),
 }
 
@@ -283,7 +283,7 @@ mod tests {
 
     /// One row per cause: the driver's error, the surroundings, and words of the sentence.
     #[test]
-    fn causes_are_told_apart() {
+    fn causes_are_distinguished() {
         let filtered = Surroundings { filtered: true, ..OPEN };
         let one = Surroundings { disabled: 1, ..filtered.clone() };
         let two = Surroundings { disabled: 2, exempt: true, ..filtered.clone() };

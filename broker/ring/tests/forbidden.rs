@@ -58,7 +58,7 @@ fn a_call_refused_alone_is_found_and_named() {
 
 /// An answer that is no refusal is passed on with what was being done.
 #[test]
-fn another_answer_of_a_call_is_told_as_it_is() {
+fn another_answer_of_a_call_is_reported_as_it_is() {
     for (number, doing) in [
         (libc::SYS_io_uring_enter, "running the ring"),
         (libc::SYS_io_uring_register, "asking io_uring for its operations"),
