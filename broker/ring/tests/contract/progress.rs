@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ring::{ConnId, Driver, Event, Gather};
 
-use crate::harness::{End, Harness, Options, Run, in_parts, pattern};
+use crate::harness::{End, Harness, Run, in_parts, pattern};
+use crate::run;
 
 crate::on_every_driver! {
     the_progress_of_a_full_socket_is_zero
@@ -22,10 +23,6 @@ crate::on_every_driver! {
     a_dropped_driver_ends_its_questions
     unsent_bytes_are_reported_beside_everything_else
     unsent_bytes_become_fewer_as_the_peer_reads
-}
-
-fn run<H: Harness>() -> Run<H> {
-    Run::new(Options::default())
 }
 
 /// As long a send as is one operation until it is whole, on real sockets (512 KiB).
