@@ -3,7 +3,7 @@
 //! A driver belongs to one thread and knows connections only as [`ConnId`]s. It does not parse, does
 //! not decide policy and does not retry on its own: a receive that ended, a short send or an exhausted
 //! buffer pool is an event like any other, and the shard has a handler for each. One contract suite
-//! (`tests/contract.rs`) runs on every driver.
+//! (`tests/contract`) runs on every driver.
 //!
 //! What every driver promises:
 //!

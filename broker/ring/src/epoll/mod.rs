@@ -14,7 +14,7 @@
 //!
 //! The contract is that of the io_uring driver, and so are the habits: operations wait for the next turn, which
 //! carries them out together; a send takes all it can and stays in flight while the socket is full, a longer one
-//! than half a MiB is reported as it gets on; a receive goes on until told otherwise.
+//! than half a MiB is reported as it gets on; a receive goes on until it is stopped.
 //!
 //! Invariants:
 //! - a socket is registered once, edge-triggered. Edges are not repeated, so each is kept until `recv`, `accept4`
