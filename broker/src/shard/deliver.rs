@@ -29,15 +29,19 @@ use crate::budget::Account;
 use crate::topics::log::{Log, Parts, Seq, Subscriber, coalesce};
 use crate::topics::message::Encoding;
 
-/// Work of one turn, in sends of up to [`SEND_BYTES`]: what arrives meanwhile waits this long at most, some hundreds of
-/// microseconds, and goes along after.
-const SENDS_PER_TURN: u32 = 96;
+/// Work of one turn, in sends of up to [`SEND_BYTES`], while several topics have messages: what arrives meanwhile waits
+/// this long at most, one or two hundred microseconds, and goes along after.
+const SENDS_PER_TURN: u32 = 24;
+/// The same while there is one busy topic and no other: nobody waits for shorter turns, which cost a system call each.
+const SENDS_PER_TURN_ALONE: u32 = 128;
+/// For so many turns after one in which several topics had messages, turns are short.
+const SHORT_TURNS: u32 = 2048;
 /// A send of this many bytes costs the kernel as much as an empty one; each as many more, once more.
-const SEND_BYTES: usize = 32 << 10;
+const SEND_BYTES: usize = 16 << 10;
 /// Visits of one turn, those that find nothing to send included.
 const VISITS_PER_TURN: u32 = 2048;
 /// Sends of one topic in one turn while others wait too.
-const SLICE: u32 = 24;
+const SLICE: u32 = 8;
 /// Sends under way that are timed. One a turn begins; those that find their sockets full last longer.
 const TIMED_MAX: usize = 16;
 /// Frames of one connection's several topics are copied together up to this many bytes: for a single
@@ -69,9 +73,14 @@ impl<D: Driver> Shard<D> {
     /// Makes the sends of this turn: first to connections whose own completions or answers wait, then to logs with
     /// pending messages. Each is sure of half of the turn.
     pub(super) fn deliver_pending(&mut self) {
-        self.work = Work { sends: SENDS_PER_TURN / 2, visits: VISITS_PER_TURN, made: 0 };
+        if self.pending.len() + self.fresh.len() > 1 {
+            self.short_turns = SHORT_TURNS;
+        }
+        let sends = if self.short_turns > 0 { SENDS_PER_TURN } else { SENDS_PER_TURN_ALONE };
+        self.short_turns = self.short_turns.saturating_sub(1);
+        self.work = Work { sends: sends / 2, visits: VISITS_PER_TURN, made: 0 };
         self.flush_ready();
-        self.work.sends += SENDS_PER_TURN / 2;
+        self.work.sends += sends / 2;
         self.work.visits += VISITS_PER_TURN / 2;
         self.deliver_logs();
         self.flush_visited();
@@ -81,10 +90,10 @@ impl<D: Driver> Shard<D> {
     fn deliver_logs(&mut self) {
         self.time_next = self.timed.len() < TIMED_MAX;
         let before = self.work.made;
+        // Half of what is left goes to logs that had nothing pending before, one slice each, before all others.
+        let others = self.work.sends / 2;
         while !self.work.is_done() {
-            // Those that had nothing pending before go first, for one slice; at most half of the turn is theirs.
-            let first = self.work.sends > SENDS_PER_TURN / 2;
-            let next = if first { self.fresh.pop_front() } else { None };
+            let next = if self.work.sends > others { self.fresh.pop_front() } else { None };
             let next = next.or_else(|| self.pending.pop_front()).or_else(|| self.fresh.pop_front());
             let Some(slot) = next else { break };
             let alone = self.pending.is_empty() && self.fresh.is_empty();

@@ -140,6 +140,8 @@ pub struct Shard<D: Driver> {
     visited: Vec<LogSlot>,
     /// Subscribers that took another's index in a log, to be visited out of turn.
     moved: Vec<(LogSlot, Subscriber)>,
+    /// For so many turns more, turns are short: see `deliver`.
+    short_turns: u32,
     /// Whether this turn's next send is to be timed.
     time_next: bool,
     /// Sends in flight that are.
@@ -254,6 +256,7 @@ impl<D: Driver> Shard<D> {
             fresh: VecDeque::new(),
             visited: Vec::new(),
             moved: Vec::new(),
+            short_turns: 0,
             time_next: false,
             timed: Vec::new(),
             starved: VecDeque::new(),
