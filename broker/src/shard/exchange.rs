@@ -13,15 +13,13 @@ use super::link::{Delivery, Order, Origin, Published, Request};
 use super::{Backlog, Outbound, Shard};
 use crate::topics::home::Sequenced;
 use crate::topics::message::{Message, Payload};
-use crate::topics::registry::{ShardId, TopicId, TopicRef};
+use crate::topics::registry::{ShardId, TopicRef};
 
 /// Batches taken from each queue in one turn.
 const BATCHES_PER_TURN: usize = 16;
 /// What may wait for other shards before publishers have to.
 const OUTBOUND_ITEMS_MAX: usize = 16 << 10;
 const OUTBOUND_BYTES_MAX: u64 = 32 << 20;
-/// Topics whose matching filters are remembered.
-const FILTERS_OF_MAX: usize = 64 << 10;
 
 impl<D: Driver> Shard<D> {
     /// A message of one of this shard's connections goes to its topic's home.
@@ -101,10 +99,9 @@ impl<D: Driver> Shard<D> {
         if let Some(&slot) = self.log_of.get(&message.topic_id) {
             wanted |= self.append_to(slot, message);
         }
-        if !self.filters.is_empty() {
-            self.match_filters(message.topic_id, &message.topic);
-            for at in 0..self.filters_of[&message.topic_id].len() {
-                wanted |= self.append_to(self.filters_of[&message.topic_id][at], message);
+        if !self.matches.is_empty() {
+            for &slot in self.matches.of(message.topic_id, &message.topic).iter() {
+                wanted |= self.append_to(slot, message);
             }
         }
         if !wanted {
@@ -131,18 +128,6 @@ impl<D: Driver> Shard<D> {
             self.congested_logs += 1;
         }
         grown > 0
-    }
-
-    fn match_filters(&mut self, id: TopicId, topic: &str) {
-        if self.filters_of.len() >= FILTERS_OF_MAX && !self.filters_of.contains_key(&id) {
-            self.filters_of.clear();
-        }
-        let filters = &self.filters;
-        self.filters_of.entry(id).or_insert_with(|| {
-            let mut matching = Vec::new();
-            filters.each_match(topic, |&slot| matching.push(slot));
-            matching
-        });
     }
 
     /// Whether publishers have to wait: the sweep, or another shard, is too far behind.

@@ -176,11 +176,14 @@ fn publishable(name: &str) -> Result<String, (Refusal, Refused)> {
 /// The 503 for the client, and its cause.
 pub(crate) fn admit(links: &Links, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), (Refusal, Refused)> {
     match endpoint {
-        Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name)
-            if !links.registry.admits(name, limits.topics_max) =>
-        {
-            let refusal = Refusal::new(503, "the broker has as many topics as --max-topics allows");
-            Err((refusal.retry_after(TOPICS_RETRY_S), Refused::Topics))
+        Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name) => {
+            match links.admit_name(name, limits.topics_max) {
+                Ok(_) => Ok(()),
+                Err(full) => {
+                    let refusal = Refusal::new(503, full.as_str());
+                    Err((refusal.retry_after(TOPICS_RETRY_S), Refused::Topics))
+                }
+            }
         }
         _ => Ok(()),
     }

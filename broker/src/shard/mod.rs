@@ -15,7 +15,8 @@
 //! | `close` | the ways a connection ends |
 //! | `upkeep` | deadlines and pings |
 //! | `drain` | shutdown |
-//! | `conn`, `multi`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
+//! | [`names`] | how many topics and filters clients may begin |
+//! | `conn`, `multi`, `index`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sweeps topics with news, submits everything to
 //! the driver in one system call, and handles what completed. Nothing in it waits but the driver, nothing
@@ -32,9 +33,11 @@ pub(crate) mod doors;
 mod drain;
 mod exchange;
 pub(crate) mod handshake;
+mod index;
 mod ingress;
 pub mod link;
 mod multi;
+pub mod names;
 mod rate;
 pub mod stats;
 mod subscribe;
@@ -57,10 +60,11 @@ use self::link::{Delivery, Inbox, Links, Purpose, Request};
 use self::stats::Stats;
 use self::timers::Timers;
 use crate::address::Guest;
+use crate::budget::{Charge, Held};
 use crate::limits::Limits;
-use crate::topics::filters::Filters;
 use crate::topics::home::Home;
 use crate::topics::log::{Log, Subscriber};
+use crate::topics::matches::Matches;
 use crate::topics::registry::{ShardId, TopicId};
 
 /// How long a turn waits for another shard's full queue.
@@ -101,10 +105,10 @@ pub struct Shard<D: Driver> {
     free_logs: Vec<LogSlot>,
     /// Topics and filters that have a log.
     log_of: FxHashMap<TopicId, LogSlot>,
-    /// Logs of filters with wildcards.
-    filters: Filters<LogSlot>,
-    /// Which of those match a topic; forgotten whenever `filters` changes.
-    filters_of: FxHashMap<TopicId, Vec<LogSlot>>,
+    /// Logs of filters with wildcards, and which of them match a topic.
+    matches: Matches<LogSlot>,
+    /// For the records of logs.
+    logs_charge: Charge,
     next_join: u64,
     next_ticket: u64,
 
@@ -213,8 +217,8 @@ impl<D: Driver> Shard<D> {
             logs: Vec::new(),
             free_logs: Vec::new(),
             log_of: FxHashMap::default(),
-            filters: Filters::default(),
-            filters_of: FxHashMap::default(),
+            matches: Matches::new(links.registry.keys()),
+            logs_charge: Charge::new(links.budget.of_shard(id), Held::Subscriptions, 0),
             next_join: 0,
             next_ticket: 0,
             news: VecDeque::new(),
@@ -229,7 +233,7 @@ impl<D: Driver> Shard<D> {
             congested_logs: 0,
             log_bytes: 0,
             assembly_bytes: 0,
-            home: Home::new(epoch_base, nanos(limits.topic_idle_timeout)),
+            home: Home::new(epoch_base, nanos(limits.topic_idle_timeout), limits.topics_max, links.registry.keys()),
             outbound: Outbound::new(shards),
             parser: Some(protocol::v1::Parser::default()),
             scratch: BytesMut::new(),
