@@ -104,18 +104,22 @@ impl<D: Driver> Shard<D> {
         }
         match purpose {
             Purpose::Multi => conn.multi = Some(Box::default()),
-            Purpose::Publish(name) => {
-                conn.flags.set(Flags::PUBLISHES);
-                conn.publish = Some(self.links.registry.resolve(&name));
-            }
+            Purpose::Publish(name) => self.begin_publishing(id, &name),
             Purpose::Bus(name) => {
-                conn.flags.set(Flags::PUBLISHES);
-                conn.publish = Some(self.links.registry.resolve(&name));
+                self.begin_publishing(id, &name);
                 self.subscribe_raw(id, &name);
             }
             Purpose::Subscribe(filter) => self.subscribe_raw(id, &filter),
         }
         self.flush(id);
+    }
+
+    fn begin_publishing(&mut self, id: ConnId, name: &str) {
+        let topic = self.links.registry.resolve(name);
+        topic.publisher_came();
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.flags.set(Flags::PUBLISHES);
+        conn.publish = Some(topic);
     }
 
     /// Answers with an HTTP error and closes.

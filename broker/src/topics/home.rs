@@ -5,7 +5,7 @@
 //! - offsets of a topic are dense from 1 within its epoch, in the order in which the home took them;
 //! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it;
 //! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
-//!   matches it, while a publisher has it, and [`Limits::topic_idle_timeout`] beyond its last use;
+//!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
 //! - when the registry is nearly full ([`Registry::is_pressed`]), what was not used for that long is forgotten although
 //!   a filter matches it, oldest first: else one subscription of `#` could fill the table for ever. A topic that was
 //!   forgotten begins anew with another epoch.
@@ -33,8 +33,6 @@ use super::registry::{Registry, ShardId, TopicId, TopicRef};
 const DUE_PER_TURN: usize = 256;
 /// Topics that one turn looks at because the registry is nearly full.
 const PRESSED_PER_TURN: usize = 64;
-/// Who holds the reference of a topic that nobody uses: the registry and its home.
-const IDLE_HOLDERS: usize = 2;
 /// The version of filters of which nothing is known.
 const NEVER: Version = Version::MAX;
 
@@ -162,7 +160,7 @@ impl Home {
         if !held.joined.is_empty() {
             return;
         }
-        let idle = held.used_at + self.idle_timeout <= now && Arc::strong_count(&held.topic) <= IDLE_HOLDERS;
+        let idle = held.used_at + self.idle_timeout <= now && !held.topic.has_publisher();
         let unseen = idle && (pressed || held.is_unwanted(&self.filters, &self.changes));
         if unseen {
             let held = self.topics.remove(&id).expect("found above");
@@ -382,12 +380,14 @@ mod tests {
         let registry = Registry::new(1, 1);
         let mut home = home(7);
         let publisher = registry.resolve("t");
+        publisher.publisher_came();
         home.publish(registry.resolve("t"), payload(), 0);
         for now in (100..1000).step_by(100) {
             home.expire(now, &registry);
         }
         let next = home.publish(Arc::clone(&publisher), payload(), 1000);
         assert_eq!((next.epoch, next.message.offset), (7, 2));
+        publisher.publisher_left();
         registry.release(publisher);
         for now in (1100..1400).step_by(100) {
             home.expire(now, &registry);

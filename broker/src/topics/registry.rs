@@ -39,6 +39,8 @@ pub struct Topic {
     pub wildcard: bool,
     /// How many logs, of all shards, hold so much of it that its publishers have to wait.
     congested: AtomicU32,
+    /// Connections for whose whole life this is the topic that they publish to.
+    publishers: AtomicU32,
     /// What it takes, here and where it is used.
     _charge: Charge,
 }
@@ -48,6 +50,23 @@ impl Topic {
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether a connection (`/pub`, `/bus`) is there to publish to this topic. Any thread may ask.
+    #[must_use]
+    pub fn has_publisher(&self) -> bool {
+        self.publishers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Such a connection came.
+    pub(crate) fn publisher_came(&self) {
+        self.publishers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is gone.
+    pub(crate) fn publisher_left(&self) {
+        let before = self.publishers.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "publishers leave as often as they came");
     }
 
     /// A log is congested by this topic's messages, until [`Topic::relieve`].
@@ -139,7 +158,15 @@ impl Registry {
             let wildcard = protocol::topic::is_wildcard(&name);
             let home = self.home_of(&name);
             let charge = Charge::new(&self.account, Held::Names, name_bytes(&name, self.shards));
-            Arc::new(Topic { id, name, home, wildcard, congested: AtomicU32::new(0), _charge: charge })
+            Arc::new(Topic {
+                id,
+                name,
+                home,
+                wildcard,
+                congested: AtomicU32::new(0),
+                publishers: AtomicU32::new(0),
+                _charge: charge,
+            })
         });
         Arc::clone(&entry)
     }

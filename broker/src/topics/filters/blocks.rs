@@ -108,11 +108,13 @@ impl Blocks {
         let mut looked_up = 0;
         for block in self.blocks.iter().filter(|block| !block.ends.is_empty()) {
             let mut left = [0; WORDS];
-            for end in &ends {
-                looked_up += 1;
-                if let Some(bits) = block.ends.get(end) {
-                    bits.add_to(&mut left);
-                }
+            if block.ends.len() < ends.len() {
+                let possible = block.ends.iter().filter(|(end, _)| ends.contains(end));
+                possible.for_each(|(_, bits)| bits.add_to(&mut left));
+                looked_up += block.ends.len();
+            } else {
+                ends.iter().filter_map(|end| block.ends.get(end)).for_each(|bits| bits.add_to(&mut left));
+                looked_up += ends.len();
             }
             for (level, hash) in block.levels.iter().zip(levels) {
                 if left == [0; WORDS] {
