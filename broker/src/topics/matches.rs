@@ -121,9 +121,6 @@ impl<V: Copy + PartialEq> Matches<V> {
         if let Some(value) = self.filters.remove(filter) {
             self.changes.push(Change { filter: Arc::clone(filter), value, added: false });
         }
-        if self.filters.is_empty() {
-            (self.known, self.order, self.values) = (FxHashMap::default(), VecDeque::new(), 0);
-        }
     }
 
     /// Whether there are no filters.

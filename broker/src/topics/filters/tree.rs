@@ -16,7 +16,7 @@ const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;
 
 /// See the file's head.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
     free: Vec<u32>,
@@ -42,12 +42,6 @@ struct Node {
 enum Ids {
     One(u32),
     Several(Vec<u32>),
-}
-
-impl Default for Tree {
-    fn default() -> Self {
-        Self { nodes: Vec::new(), free: Vec::new(), branches: FxHashMap::default(), tails: FxHashMap::default() }
-    }
 }
 
 impl Node {
