@@ -80,7 +80,7 @@ impl Default for Limits {
             message_bytes_max: 1 << 20,
             topic_bytes_max: protocol::topic::TOPIC_LEN_MAX_DEFAULT,
             topics_max: 1_000_000,
-            topics_per_connection_max: 62_500,
+            topics_per_connection_max: 125_000,
             subscriptions_max: 1024,
             lag_bytes_max: 4 << 20,
             log_bytes_max: 256 << 20,

@@ -1,6 +1,7 @@
 //! The binary `ringyard`: options, start, run, exit code. Everything it says to the operator is said here.
 
 use std::env;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -78,7 +79,7 @@ fn run(config: Config) -> Result<(), String> {
     let operators = door.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
-    let links = Arc::new(Links::new(config.shards, start_ns, start_ns).admitting(admission));
+    let links = Arc::new(Links::new(config.shards, random_seed(), start_ns).admitting(admission));
     let mut limits = config.limits;
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);
@@ -90,6 +91,11 @@ fn run(config: Config) -> Result<(), String> {
         log_start(config.shards, address, operators, &room, &told);
         warn_of_strangers(address, exposed);
     })
+}
+
+/// A number from the operating system's randomness: what clients must not guess is derived from it.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Most connections of one address: a quarter of all there is room for, unless an option says otherwise. Where only

@@ -204,7 +204,7 @@ pub(super) struct Sizes {
     #[arg(long, value_name = "N", env = "RINGYARD_MAX_TOPICS", default_value = "1000000", value_parser = number)]
     pub(super) max_topics: u64,
 
-    /// Topics that one connection may begin within --topic-idle-timeout [default: a sixteenth of --max-topics]
+    /// Topics that one connection may begin within --topic-idle-timeout [default: an eighth of --max-topics, but 1024 of them at least]
     #[arg(long, value_name = "N", env = "RINGYARD_MAX_TOPICS_PER_CONNECTION", value_parser = number)]
     pub(super) max_topics_per_connection: Option<u64>,
 

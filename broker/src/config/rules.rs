@@ -16,6 +16,8 @@ use crate::topics::registry::ShardId;
 const MESSAGE_BYTES_TOP: u64 = 1 << 30;
 /// Least memory for what is held for clients: below, nothing would get on.
 const MEMORY_BYTES_LEAST: u64 = 4 << 20;
+/// Topics that one connection may begin at least, where there are as many: those of its subscriptions.
+const OWN_TOPICS_LEAST: u64 = 1024;
 /// Most header fields that `protocol::head` reads.
 const HEADERS_TOP: u64 = 100;
 /// Most shards: far beyond any machine's cores, well within what queues between them cost.
@@ -39,7 +41,7 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
     let outbox = rules.bytes("max-outbox", sizes.max_outbox, 1 << 10, MESSAGE_BYTES_TOP);
     let subscriptions = rules.count("max-subscriptions", sizes.max_subscriptions, 1, u64::from(u32::MAX));
     let topics = rules.count("max-topics", sizes.max_topics, 1, u64::from(u32::MAX));
-    let own_topics = sizes.max_topics_per_connection.unwrap_or((topics / 16).max(1));
+    let own_topics = sizes.max_topics_per_connection.unwrap_or((topics / 8).max(OWN_TOPICS_LEAST.min(topics)));
     let own_topics = rules.count("max-topics-per-connection", own_topics, 1, u64::from(u32::MAX));
     let memory = sizes.max_memory.map(|bytes| rules.bytes("max-memory", bytes, MEMORY_BYTES_LEAST, u64::MAX >> 1));
     let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;

@@ -27,9 +27,6 @@ const SLICE: usize = 256;
 /// Bytes of messages that may wait here before nothing more is taken from other shards.
 const WAITING_BYTES_MAX: u64 = 4 << 20;
 
-/// Topics whose matching filters are remembered.
-const FILTERS_OF_MAX: usize = 64 << 10;
-
 /// Messages that wait to be appended.
 #[derive(Default, Debug)]
 pub(super) struct Appends {
@@ -80,10 +77,16 @@ impl<D: Driver> Shard<D> {
     /// Appends a message to the logs of its topic and of the filters that match it, at once or as soon as it has its turn.
     pub(super) fn append(&mut self, message: &Arc<Message>) {
         if !self.appends.topics.contains_key(&message.topic_id) {
-            let logs = self.matching_logs(message);
+            let own = self.log_of.get(&message.topic_id).copied();
+            let filters = self.matches.of(message.topic_id, &message.topic);
+            let logs = usize::from(own.is_some()) + filters.len();
             if logs <= self.appends.left.max(1) {
                 self.appends.left = self.appends.left.saturating_sub(logs);
-                self.append_to_all(message);
+                let mut wanted = false;
+                for slot in own.into_iter().chain(filters.iter().copied()) {
+                    wanted |= self.append_to(slot, message);
+                }
+                self.stats().unsubscribed_messages.add(u64::from(!wanted));
                 return;
             }
         }
@@ -143,51 +146,13 @@ impl<D: Driver> Shard<D> {
 
     /// The logs that a message belongs to now, as [`Waiting::logs`] keeps them.
     fn logs_of(&mut self, message: &Message) -> std::vec::IntoIter<(LogSlot, u64)> {
-        self.matching_logs(message);
-        let own = self.log_of.get(&message.topic_id);
-        let filters = self.filters_of.get(&message.topic_id).into_iter().flatten();
-        let live = own.into_iter().chain(filters).filter_map(|&slot| {
+        let own = self.log_of.get(&message.topic_id).copied();
+        let filters = self.matches.of(message.topic_id, &message.topic);
+        let live = own.into_iter().chain(filters.iter().copied()).filter_map(|slot| {
             let log = self.logs[slot as usize].as_ref().expect("a log that is registered");
             (log.joining == 0).then_some((slot, log.join))
         });
         live.collect::<Vec<_>>().into_iter()
-    }
-
-    /// How many logs a message belongs to.
-    fn matching_logs(&mut self, message: &Message) -> usize {
-        let own = usize::from(self.log_of.contains_key(&message.topic_id));
-        if self.filters.is_empty() {
-            return own;
-        }
-        self.match_filters(message.topic_id, &message.topic);
-        own + self.filters_of[&message.topic_id].len()
-    }
-
-    fn match_filters(&mut self, id: TopicId, topic: &str) {
-        if self.filters_of.len() >= FILTERS_OF_MAX && !self.filters_of.contains_key(&id) {
-            self.filters_of.clear();
-        }
-        let filters = &self.filters;
-        self.filters_of.entry(id).or_insert_with(|| {
-            let mut matching = Vec::new();
-            filters.each_match(topic, |&slot| matching.push(slot));
-            matching
-        });
-    }
-
-    fn append_to_all(&mut self, message: &Arc<Message>) {
-        let mut wanted = false;
-        if let Some(&slot) = self.log_of.get(&message.topic_id) {
-            wanted |= self.append_to(slot, message);
-        }
-        if !self.filters.is_empty() {
-            for at in 0..self.filters_of[&message.topic_id].len() {
-                wanted |= self.append_to(self.filters_of[&message.topic_id][at], message);
-            }
-        }
-        if !wanted {
-            self.stats().unsubscribed_messages.add(1);
-        }
     }
 
     fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {

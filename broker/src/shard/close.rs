@@ -93,6 +93,9 @@ impl<D: Driver> Shard<D> {
         if flags.has(Flags::ADMITTED) {
             self.links.admission.leave();
         }
+        if let Some(topic) = &publish {
+            topic.publisher_left();
+        }
         for topic in publish.into_iter().chain(multi.and_then(|multi| multi.last_publish)) {
             self.links.registry.release(topic);
         }

@@ -16,8 +16,13 @@ use super::Shard;
 use super::conn::Flags;
 use super::link::{Origin, Published};
 use super::multi::{Deferred, HeldPublish, Multi, Ticket};
+use super::names::Name;
+use crate::budget::Held;
 use crate::topics::log::Subscriber;
 use crate::topics::message::Payload;
+
+/// A connection whose publishes are all acknowledged keeps room for so many more.
+const ACKNOWLEDGED_ROOM: usize = 64;
 
 impl<D: Driver> Shard<D> {
     /// One command's text, which is overwritten.
@@ -56,6 +61,11 @@ impl<D: Driver> Shard<D> {
             let reason = format!("a connection may have {limit} subscriptions; see --max-subscriptions");
             return Err(error(name, ErrorCode::Limit, reason));
         }
+        let needed: u64 = topics.iter().map(Multi::bytes_of).sum();
+        if !self.has_memory_for_subscriptions(needed) {
+            let reason = "the broker has no memory left for more subscriptions; see --max-memory";
+            return Err(error(name, ErrorCode::Limit, reason.to_owned()));
+        }
         let mut keys = Vec::with_capacity(topics.iter().len());
         let mut refused = None;
         for filter in topics.iter() {
@@ -63,25 +73,26 @@ impl<D: Driver> Shard<D> {
                 refused = Some(error(name, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
                 break;
             }
-            if let Err(full) = self.admit(name, filter) {
+            if let Err(full) = self.admit(id, name, filter) {
                 refused = Some(full);
                 break;
             }
             let slot = self.enter_log(filter);
             let filter = self.log(slot).topic.name.clone();
-            keys.push((slot, self.multi(id).add(slot, filter)));
+            let hashing = self.links.registry.keys();
+            keys.push((slot, self.multi(id).add(slot, filter, hashing)));
             self.stats().subscriptions.add(1);
         }
         if let Some(error) = refused {
-            for (_, key) in keys {
-                self.unsubscribe_one(id, key);
-            }
+            let keys: Vec<u32> = keys.into_iter().map(|(_, key)| key).collect();
+            self.unsubscribe_keys(id, &keys);
             return Err(error);
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let subs = keys.iter().map(|&(_, key)| key).collect();
         self.multi(id).open_ticket(ticket, Ticket { id: name, joining: keys.len(), subs });
+        self.charge_subscriptions(id);
         for (slot, key) in keys {
             self.attach(slot, Subscriber { conn: id, sub: key });
         }
@@ -143,12 +154,12 @@ impl<D: Driver> Shard<D> {
     pub(super) fn finish_unsubscribe(&mut self, id: ConnId) {
         let Some(deferred) = self.multi(id).deferred.take() else { return };
         let Deferred { id: name, filters } = *deferred;
-        for filter in filters {
-            // A command may name a topic twice.
-            if let Some(key) = self.multi(id).find_filter(&filter) {
-                self.unsubscribe_one(id, key);
-            }
-        }
+        let multi = self.multi(id);
+        let mut keys: Vec<u32> = filters.iter().filter_map(|filter| multi.find_filter(filter)).collect();
+        // A command may name a topic twice.
+        keys.sort_unstable();
+        keys.dedup();
+        self.unsubscribe_keys(id, &keys);
         self.answer(id, |out| write_ok(out, name.as_ref()));
         self.list_paused(id);
     }
@@ -167,6 +178,13 @@ impl<D: Driver> Shard<D> {
             let reason = "topics that begin with '$' are the broker's own";
             return Err(error(None, ErrorCode::Forbidden, reason.to_owned()));
         }
+        // JSON is written anew, and may be longer than it came (`1e15`); base64 is decoded, and is shorter.
+        let len_max = self.limits.message_bytes_max;
+        if data.len() as u64 > len_max {
+            let reason =
+                format!("the message would be delivered with {} bytes; --max-message is {len_max}", data.len());
+            return Err(error(None, ErrorCode::TooBig, reason));
+        }
         if !self.may_publish(id) {
             self.stats().commands_limited.add(1);
             let reason = "publishing faster than --max-publish-rate allows; the message was not published";
@@ -177,7 +195,7 @@ impl<D: Driver> Shard<D> {
         let topic = match known {
             Some(topic) => topic,
             None => {
-                self.admit(None, name)?;
+                self.admit(id, None, name)?;
                 let topic = self.links.registry.resolve(name);
                 if let Some(last) = self.multi(id).last_publish.replace(topic.clone()) {
                     self.links.registry.release(last);
@@ -190,7 +208,12 @@ impl<D: Driver> Shard<D> {
             Some(name) => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                self.multi(id).unacknowledged.insert(ticket, name);
+                let multi = self.multi(id);
+                let room = multi.unacknowledged.capacity();
+                multi.unacknowledged.insert(ticket, name);
+                if multi.unacknowledged.capacity() != room {
+                    self.charge_subscriptions(id);
+                }
                 Origin::Connection { shard: self.id, conn: id, ticket }
             }
         };
@@ -223,18 +246,40 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Published) {
         let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
         if let Some(name) = multi.unacknowledged.remove(&ticket) {
+            if multi.unacknowledged.is_empty() && multi.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
+                multi.unacknowledged = Default::default();
+                self.charge_subscriptions(id);
+            }
             self.answer(id, |out| write_published(out, Some(&name), published.epoch, published.offset));
         }
     }
 
     // ---- helpers
 
-    /// Whether there is room for a topic or filter.
-    fn admit(&self, id: Option<Id>, name: &str) -> Result<(), CommandError> {
-        if self.links.registry.admits(name, self.limits.topics_max) {
-            return Ok(());
+    /// Whether there is room for a topic or filter, and this connection may begin one more if it is new.
+    fn admit(&mut self, conn: ConnId, id: Option<Id>, name: &str) -> Result<(), CommandError> {
+        match self.links.admit_name(name, self.limits.topics_max) {
+            Ok(Name::Known) => Ok(()),
+            Ok(Name::New) => {
+                let (now, names_max) = (self.now, self.limits.topics_per_connection_max);
+                let window = super::nanos(self.limits.topic_idle_timeout);
+                if self.multi(conn).names.take(now, names_max, window) {
+                    return Ok(());
+                }
+                let reason = format!(
+                    "this connection has begun {names_max} topics within --topic-idle-timeout; see \
+                     --max-topics-per-connection"
+                );
+                Err(error(id, ErrorCode::Limit, reason))
+            }
+            Err(full) => Err(error(id, ErrorCode::Limit, full.as_str().to_owned())),
         }
-        Err(error(id, ErrorCode::Limit, "the broker has as many topics as --max-topics allows".to_owned()))
+    }
+
+    /// Whether subscriptions may take so many bytes more: a quarter of the budget is theirs, if the rest leaves it.
+    fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
+        let budget = &self.links.budget;
+        budget.fits(bytes) && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.bytes_max() / 4
     }
 
     fn answer(&mut self, id: ConnId, write: impl FnOnce(&mut BytesMut)) {

@@ -104,18 +104,22 @@ impl<D: Driver> Shard<D> {
         }
         match purpose {
             Purpose::Multi => conn.multi = Some(Box::default()),
-            Purpose::Publish(name) => {
-                conn.flags.set(Flags::PUBLISHES);
-                conn.publish = Some(self.links.registry.resolve(&name));
-            }
+            Purpose::Publish(name) => self.begin_publishing(id, &name),
             Purpose::Bus(name) => {
-                conn.flags.set(Flags::PUBLISHES);
-                conn.publish = Some(self.links.registry.resolve(&name));
+                self.begin_publishing(id, &name);
                 self.subscribe_raw(id, &name);
             }
             Purpose::Subscribe(filter) => self.subscribe_raw(id, &filter),
         }
         self.flush(id);
+    }
+
+    fn begin_publishing(&mut self, id: ConnId, name: &str) {
+        let topic = self.links.registry.resolve(name);
+        topic.publisher_came();
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.flags.set(Flags::PUBLISHES);
+        conn.publish = Some(topic);
     }
 
     /// Answers with an HTTP error and closes.
@@ -176,11 +180,14 @@ fn publishable(name: &str) -> Result<String, (Refusal, Refused)> {
 /// The 503 for the client, and its cause.
 pub(crate) fn admit(links: &Links, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), (Refusal, Refused)> {
     match endpoint {
-        Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name)
-            if !links.registry.admits(name, limits.topics_max) =>
-        {
-            let refusal = Refusal::new(503, "the broker has as many topics as --max-topics allows");
-            Err((refusal.retry_after(TOPICS_RETRY_S), Refused::Topics))
+        Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name) => {
+            match links.admit_name(name, limits.topics_max) {
+                Ok(_) => Ok(()),
+                Err(full) => {
+                    let refusal = Refusal::new(503, full.as_str());
+                    Err((refusal.retry_after(TOPICS_RETRY_S), Refused::Topics))
+                }
+            }
         }
         _ => Ok(()),
     }

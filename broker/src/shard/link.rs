@@ -26,6 +26,7 @@ use ring::{ConnId, Waker};
 use tokio::sync::{Notify, oneshot};
 
 use super::admission::Admission;
+use super::names::names_bytes_max;
 use super::stats::Stats;
 use crate::address::{Addresses, Guest};
 use crate::budget::{self, Account, Budget, Charge, Held};
@@ -319,12 +320,15 @@ pub struct Links {
 }
 
 impl Links {
-    /// Links for `shards` shards. `seed` places homes; `epoch_base` should be the start time.
+    /// Links for `shards` shards. `seed` decides which shard sequences a topic and how names of clients are hashed: it
+    /// must be random where they are not to be trusted. `epoch_base` should be the start time.
     #[must_use]
     pub fn new(shards: ShardId, seed: u64, epoch_base: Epoch) -> Self {
+        let budget = Budget::new(shards, u64::MAX >> 1);
+        let account = Arc::clone(budget.of_plane());
         Self {
-            registry: Registry::new(shards, seed),
-            budget: Budget::new(shards, u64::MAX >> 1),
+            registry: Registry::new(shards, seed).charging(account, names_bytes_max(&budget)),
+            budget,
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
             addresses: Arc::default(),
@@ -347,7 +351,9 @@ impl Links {
     #[must_use]
     pub fn within(self, budget_bytes: u64) -> Self {
         let shards = self.inboxes.len() as ShardId;
-        Self { budget: Budget::new(shards, budget_bytes), ..self }
+        let budget = Budget::new(shards, budget_bytes);
+        let account = Arc::clone(budget.of_plane());
+        Self { registry: self.registry.charging(account, names_bytes_max(&budget)), budget, ..self }
     }
 
     /// Gives an order to a shard.

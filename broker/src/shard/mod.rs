@@ -20,7 +20,8 @@
 //! | `close` | the ways a connection ends |
 //! | `upkeep` | deadlines and pings |
 //! | `drain` | shutdown |
-//! | `conn`, `multi`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
+//! | [`names`] | how many topics and filters clients may begin |
+//! | `conn`, `multi`, `index`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
 //! the driver in one system call, and handles what completed. Each part has a budget of work; what does not fit goes on
@@ -41,9 +42,11 @@ pub(crate) mod doors;
 mod drain;
 mod exchange;
 pub(crate) mod handshake;
+mod index;
 mod ingress;
 pub mod link;
 mod multi;
+pub mod names;
 mod pause;
 mod pressure;
 mod rate;
@@ -70,9 +73,9 @@ use self::timers::Timers;
 use crate::address::Guest;
 use crate::budget::{Account, Level};
 use crate::limits::Limits;
-use crate::topics::filters::Filters;
 use crate::topics::home::Home;
 use crate::topics::log::{Log, Subscriber};
+use crate::topics::matches::Matches;
 use crate::topics::registry::{ShardId, TopicId};
 
 /// How long a turn waits for another shard's full queue.
@@ -113,10 +116,8 @@ pub struct Shard<D: Driver> {
     free_logs: Vec<LogSlot>,
     /// Topics and filters that have a log.
     log_of: FxHashMap<TopicId, LogSlot>,
-    /// Logs of filters with wildcards.
-    filters: Filters<LogSlot>,
-    /// Which of those match a topic; forgotten whenever `filters` changes.
-    filters_of: FxHashMap<TopicId, Vec<LogSlot>>,
+    /// Logs of filters with wildcards, and which of them match a topic.
+    matches: Matches<LogSlot>,
     next_join: u64,
     next_ticket: u64,
 
@@ -245,8 +246,7 @@ impl<D: Driver> Shard<D> {
             logs: Vec::new(),
             free_logs: Vec::new(),
             log_of: FxHashMap::default(),
-            filters: Filters::default(),
-            filters_of: FxHashMap::default(),
+            matches: Matches::new(links.registry.keys()),
             next_join: 0,
             next_ticket: 0,
             pressure: pressure::Pressure::default(),
@@ -272,7 +272,7 @@ impl<D: Driver> Shard<D> {
             appends: append::Appends::default(),
             deliveries: exchange::Rest::default(),
             requests: exchange::Rest::default(),
-            home: Home::new(epoch_base, nanos(limits.topic_idle_timeout)),
+            home: Home::new(epoch_base, nanos(limits.topic_idle_timeout), limits.topics_max, links.registry.keys()),
             outbound: Outbound::new(shards, &account),
             account,
             parser: Some(protocol::v1::Parser::default()),

@@ -16,6 +16,14 @@ use crate::topics::log::{Log, Subscriber};
 use crate::topics::message::{Epoch, Offset};
 use crate::topics::registry::{ShardId, TopicId};
 
+/// Where a subscriber is in its log.
+enum Place {
+    /// Index among those that wait for the join; `u32::MAX`: its command was refused before it came that far.
+    Waiting(u32),
+    /// Index among the others.
+    Live(u32),
+}
+
 impl<D: Driver> Shard<D> {
     /// Subscribes a raw connection.
     pub(super) fn subscribe_raw(&mut self, id: ConnId, filter: &str) {
@@ -49,8 +57,7 @@ impl<D: Driver> Shard<D> {
         };
         self.log_of.insert(topic.id, slot);
         if topic.wildcard {
-            self.filters.insert(Arc::clone(&topic.name), slot);
-            self.filters_of.clear();
+            self.matches.insert(Arc::clone(&topic.name), slot);
         }
         for home in homes {
             self.request(home, Request::Join { topic: Arc::clone(&topic), shard: self.id, join });
@@ -65,6 +72,8 @@ impl<D: Driver> Shard<D> {
             self.go_live(slot, subscriber);
         } else {
             log.waiting.push(subscriber);
+            let index = (log.waiting.len() - 1) as u32;
+            self.set_index(subscriber, index);
         }
     }
 
@@ -113,34 +122,52 @@ impl<D: Driver> Shard<D> {
             if awaited {
                 self.await_no_longer(raw.log, Subscriber { conn: id, sub: 0 });
             }
-            self.detach(raw.log, Subscriber { conn: id, sub: 0 }, (!held).then_some(raw.index()), lagged);
+            let place = if held { Place::Waiting(raw.index()) } else { Place::Live(raw.index()) };
+            self.detach(raw.log, place, lagged);
             return;
         }
         let keys = conn.multi.as_ref().map(|multi| multi.keys()).unwrap_or_default();
-        for key in keys {
-            self.unsubscribe_one(id, key);
-        }
+        self.unsubscribe_keys(id, &keys);
     }
 
-    /// Ends one subscription of a `/ws` connection.
-    pub(super) fn unsubscribe_one(&mut self, id: ConnId, key: u32) {
+    /// Ends subscriptions of a `/ws` connection. Linear in them.
+    pub(super) fn unsubscribe_keys(&mut self, id: ConnId, keys: &[u32]) {
         let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
-        if let Some(sub) = multi.remove(key) {
-            if sub.awaited {
-                self.await_no_longer(sub.log, Subscriber { conn: id, sub: key });
+        multi.forget_dirty(keys);
+        for &key in keys {
+            let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
+            if let Some(sub) = multi.remove(key) {
+                if sub.awaited {
+                    self.await_no_longer(sub.log, Subscriber { conn: id, sub: key });
+                }
+                let place = if sub.order.is_some() { Place::Live(sub.index) } else { Place::Waiting(sub.index) };
+                self.detach(sub.log, place, sub.lagging);
             }
-            let index = sub.order.map(|_| sub.index);
-            self.detach(sub.log, Subscriber { conn: id, sub: key }, index, sub.lagging);
+        }
+        self.charge_subscriptions(id);
+    }
+
+    /// Charges what the subscriptions of a `/ws` connection take now.
+    pub(super) fn charge_subscriptions(&mut self, id: ConnId) {
+        let account = self.links.budget.of_shard(self.id);
+        if let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) {
+            multi.charge(account);
         }
     }
 
-    /// Takes a subscriber out of its log; `index` is `None` while it waits for the join.
-    fn detach(&mut self, slot: LogSlot, subscriber: Subscriber, index: Option<u32>, lagged: bool) {
+    /// Takes a subscriber out of its log.
+    fn detach(&mut self, slot: LogSlot, place: Place, lagged: bool) {
         self.stats().subscriptions.sub(1);
         let log = self.log(slot);
-        match index {
-            None => log.waiting.retain(|&waiting| waiting != subscriber),
-            Some(index) => {
+        match place {
+            Place::Waiting(u32::MAX) => {}
+            Place::Waiting(index) => {
+                log.waiting.swap_remove(index as usize);
+                if let Some(&moved) = log.waiting.get(index as usize) {
+                    self.set_index(moved, index);
+                }
+            }
+            Place::Live(index) => {
                 let kept = log.kept_bytes();
                 let moved = log.remove(index as usize, lagged);
                 let freed = kept - log.kept_bytes();
@@ -174,8 +201,7 @@ impl<D: Driver> Shard<D> {
         self.free_logs.push(slot);
         self.log_of.remove(&log.topic.id);
         let homes = if log.topic.wildcard {
-            self.filters.remove(&log.topic.name);
-            self.filters_of.clear();
+            self.matches.remove(&log.topic.name);
             0..self.shards()
         } else {
             log.topic.home..log.topic.home + 1

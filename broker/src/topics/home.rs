@@ -4,8 +4,14 @@
 //!
 //! - offsets of a topic are dense from 1 within its epoch, in the order in which the home took them;
 //! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it;
-//! - a topic is kept while a shard has joined it, and [`Limits::topic_idle_timeout`] beyond its last use;
-//!   forgotten after that, it begins anew with another epoch.
+//! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
+//!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
+//! - when the registry is nearly full ([`Registry::is_pressed`]), what was not used for that long is forgotten although
+//!   a filter matches it, oldest first: else one subscription of `#` could fill the table for ever. A topic that was
+//!   forgotten begins anew with another epoch.
+//!
+//! A filter that comes or goes costs nothing per topic: the topic's next message compares it with the filters that
+//! changed ([`Changes`]).
 //!
 //! Cost per message: one map lookup, one allocation (the [`Message`]).
 //!
@@ -18,21 +24,30 @@ use ring::Nanos;
 use rustc_hash::FxHashMap;
 
 use super::filters::Filters;
+use super::keys::Keys;
+use super::matches::{Change, Changes, Version};
 use super::message::{Epoch, Message, Offset, Payload};
 use super::registry::{Registry, ShardId, TopicId, TopicRef};
+
+/// Topics that one turn looks at because their time has come.
+const DUE_PER_TURN: usize = 64;
+/// Topics that one turn looks at because the registry is nearly full.
+const PRESSED_PER_TURN: usize = 64;
+/// The version of filters of which nothing is known.
+const NEVER: Version = Version::MAX;
 
 /// What one shard sequences.
 #[derive(Debug)]
 pub struct Home {
     topics: FxHashMap<TopicId, Topic>,
     /// Filters with wildcards that some shard has joined, with those shards.
-    filters: Filters<(TopicRef, Vec<ShardId>)>,
-    /// Counts the changes of `filters`.
-    filters_version: u64,
-    /// Topics that nobody has joined, in the order in which they may be forgotten.
+    filters: Joined,
+    changes: Changes<ShardId>,
+    /// Topics that nobody has joined, with the time at which to look whether they may be forgotten, soonest first.
     unused: VecDeque<(Nanos, TopicId)>,
     next_epoch: Epoch,
     idle_timeout: Nanos,
+    topics_max: usize,
 }
 
 #[derive(Debug)]
@@ -44,9 +59,8 @@ struct Topic {
     joined: Vec<ShardId>,
     /// `joined` and the shards of matching filters, ascending, each once, as of `wanted_version`.
     wanted: Vec<ShardId>,
-    /// The version of the home's filters that `wanted` knows. Brought up to date by the next message, so
-    /// that a filter that comes or goes costs nothing per topic.
-    wanted_version: u64,
+    /// The changes of filters that `wanted` knows, or [`NEVER`].
+    wanted_version: Version,
     used_at: Nanos,
     /// Whether `unused` has an entry for it.
     may_be_forgotten: bool,
@@ -64,16 +78,18 @@ pub struct Sequenced<'a> {
 }
 
 impl Home {
-    /// An empty home. Its epochs count up from `epoch_base`.
+    /// An empty home. Its epochs count up from `epoch_base`. The registry may have `topics_max` names; `keys` are its
+    /// own.
     #[must_use]
-    pub fn new(epoch_base: Epoch, idle_timeout: Nanos) -> Self {
+    pub fn new(epoch_base: Epoch, idle_timeout: Nanos, topics_max: usize, keys: Keys) -> Self {
         Self {
             topics: FxHashMap::default(),
-            filters: Filters::default(),
-            filters_version: 0,
+            filters: Filters::new(keys),
+            changes: Changes::default(),
             unused: VecDeque::new(),
             next_epoch: epoch_base,
             idle_timeout,
+            topics_max,
         }
     }
 
@@ -82,10 +98,7 @@ impl Home {
         let id = topic.id;
         self.enter(topic, now);
         let held = self.topics.get_mut(&id).expect("entered above");
-        if held.wanted_version != self.filters_version {
-            held.wanted = wanted(&held.topic, &held.joined, &self.filters);
-            held.wanted_version = self.filters_version;
-        }
+        held.bring_up_to_date(&self.filters, &self.changes);
         let offset = held.next;
         held.next += 1;
         let message = Arc::new(Message::new(&held.topic, offset, payload, now));
@@ -115,32 +128,45 @@ impl Home {
             let id = topic.id;
             if let Some(held) = self.topics.get_mut(&id) {
                 remove(&mut held.joined, shard);
-                held.wanted = wanted(&held.topic, &held.joined, &self.filters);
-                held.wanted_version = self.filters_version;
+                // A filter of that shard may match all the same: to be looked up when there is a message.
+                held.wanted_version = NEVER;
                 self.may_forget(id, now);
             }
         }
         registry.release(topic);
     }
 
-    /// Forgets topics that nobody has used for long. Cost: one step per topic due.
+    /// Forgets topics that nobody would miss, a bounded number in one call; what is left is due at once.
     pub fn expire(&mut self, now: Nanos, registry: &Registry) {
-        while let Some(&(due, id)) = self.unused.front() {
-            if due > now {
-                return;
+        for _ in 0..DUE_PER_TURN {
+            match self.unused.front() {
+                Some(&(due, _)) if due <= now => self.review(now, registry, false),
+                _ => break,
             }
-            self.unused.pop_front();
-            let Some(held) = self.topics.get_mut(&id) else { continue };
-            held.may_be_forgotten = false;
-            if !held.joined.is_empty() {
-                continue;
+        }
+        for _ in 0..PRESSED_PER_TURN.min(self.unused.len()) {
+            if !registry.is_pressed(self.topics_max) {
+                break;
             }
-            if held.used_at + self.idle_timeout > now {
-                self.may_forget(id, now);
-                continue;
-            }
+            self.review(now, registry, true);
+        }
+    }
+
+    /// Forgets the first of `unused`, or looks at it again later.
+    fn review(&mut self, now: Nanos, registry: &Registry, pressed: bool) {
+        let Some((_, id)) = self.unused.pop_front() else { return };
+        let Some(held) = self.topics.get_mut(&id) else { return };
+        held.may_be_forgotten = false;
+        if !held.joined.is_empty() {
+            return;
+        }
+        let idle = held.used_at + self.idle_timeout <= now && !held.topic.has_publisher();
+        let unseen = idle && (pressed || held.is_unwanted(&self.filters, &self.changes));
+        if unseen {
             let held = self.topics.remove(&id).expect("found above");
             registry.release(held.topic);
+        } else {
+            self.may_forget(id, now);
         }
     }
 
@@ -174,14 +200,13 @@ impl Home {
         }
         let epoch = self.next_epoch;
         self.next_epoch += 1;
-        let wanted = wanted(&topic, &[], &self.filters);
         let held = Topic {
             topic,
             epoch,
             next: 1,
             joined: Vec::new(),
-            wanted,
-            wanted_version: self.filters_version,
+            wanted: Vec::new(),
+            wanted_version: NEVER,
             used_at: now,
             may_be_forgotten: false,
         };
@@ -200,7 +225,7 @@ impl Home {
     }
 
     fn join_filter(&mut self, filter: TopicRef, shard: ShardId) {
-        self.filters_version += 1;
+        self.changes.push(Change { filter: Arc::clone(&filter.name), value: shard, added: true });
         match self.filters.get_mut(&filter.name) {
             Some((_, shards)) => insert(shards, shard),
             None => self.filters.insert(Arc::clone(&filter.name), (filter, vec![shard])),
@@ -215,14 +240,45 @@ impl Home {
         {
             registry.release(gone);
         }
-        self.filters_version += 1;
+        self.changes.push(Change { filter: Arc::clone(&filter.name), value: shard, added: false });
     }
 }
 
-fn wanted(topic: &TopicRef, joined: &[ShardId], filters: &Filters<(TopicRef, Vec<ShardId>)>) -> Vec<ShardId> {
-    let mut wanted = joined.to_vec();
-    filters.each_match(&topic.name, |(_, shards)| shards.iter().for_each(|&shard| insert(&mut wanted, shard)));
-    wanted
+/// The filters of a home, each with the shards that joined it.
+type Joined = Filters<(TopicRef, Vec<ShardId>)>;
+
+impl Topic {
+    /// Makes `wanted` true again. Cost: one comparison per change since the last message, or a search.
+    fn bring_up_to_date(&mut self, filters: &Joined, changes: &Changes<ShardId>) {
+        if self.wanted_version == changes.version() {
+            return;
+        }
+        let missed = if self.wanted_version == NEVER { None } else { changes.since(self.wanted_version) };
+        self.wanted_version = changes.version();
+        if let Some(missed) = missed {
+            let mut matching = missed.filter(|change| protocol::topic::matches(&change.filter, &self.topic.name));
+            // Whoever left may have another filter that matches.
+            let only_joins = matching.by_ref().all(|change| {
+                if change.added {
+                    insert(&mut self.wanted, change.value);
+                }
+                change.added
+            });
+            if only_joins {
+                return;
+            }
+        }
+        self.wanted.clone_from(&self.joined);
+        filters.each_match(&self.topic.name, |(_, shards)| {
+            shards.iter().for_each(|&shard| insert(&mut self.wanted, shard));
+        });
+    }
+
+    /// Whether no shard wants its messages now.
+    fn is_unwanted(&mut self, filters: &Joined, changes: &Changes<ShardId>) -> bool {
+        self.bring_up_to_date(filters, changes);
+        self.wanted.is_empty()
+    }
 }
 
 /// Keeps `set` ascending and free of doubles.
@@ -239,59 +295,4 @@ fn remove(set: &mut Vec<ShardId>, shard: ShardId) {
 }
 
 #[cfg(test)]
-mod tests {
-    use protocol::v1::PayloadKind;
-
-    use super::*;
-
-    fn payload() -> Payload {
-        Payload::copy_of(PayloadKind::Text, b"x", crate::budget::Budget::new(1, 1 << 20).of_shard(0))
-    }
-
-    #[test]
-    fn offsets_are_dense_from_one_and_a_filter_widens_who_is_wanted() {
-        let registry = Registry::new(2, 1);
-        let mut home = Home::new(7, 100);
-        assert_eq!(home.join(registry.resolve("a/b"), 1, 0), (7, 1));
-        let first = home.publish(registry.resolve("a/b"), payload(), 0);
-        assert_eq!((first.message.offset, first.epoch, first.wanted), (1, 7, &[1][..]));
-        home.join(registry.resolve("a/+"), 0, 0);
-        let second = home.publish(registry.resolve("a/b"), payload(), 0);
-        assert_eq!((second.message.offset, second.wanted), (2, &[0, 1][..]));
-        home.leave(registry.resolve("a/+"), 0, 0, &registry);
-        assert_eq!(home.publish(registry.resolve("a/b"), payload(), 0).wanted, &[1]);
-    }
-
-    #[test]
-    fn a_topic_out_of_use_is_forgotten_and_begins_a_new_epoch() {
-        let registry = Registry::new(1, 1);
-        let mut home = Home::new(7, 100);
-        home.publish(registry.resolve("t"), payload(), 0);
-        home.publish(registry.resolve("t"), payload(), 50);
-        home.expire(100, &registry);
-        assert_eq!(home.len(), 1, "used at 50");
-        home.expire(250, &registry);
-        assert!(home.is_empty());
-        assert!(registry.is_empty(), "the name is forgotten with its last holder");
-        assert_eq!(home.join(registry.resolve("t"), 0, 300), (8, 1));
-    }
-
-    #[test]
-    fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
-        let registry = Registry::new(1, 1);
-        let mut home = Home::new(1, 100);
-        home.join(registry.resolve("t"), 0, 0);
-        home.expire(1_000, &registry);
-        assert_eq!(home.len(), 1);
-        home.leave(registry.resolve("t"), 0, 1_000, &registry);
-        for round in 0..1_000_000_u64 {
-            let now = 1_000 + round;
-            home.join(registry.resolve("t"), 0, now);
-            home.leave(registry.resolve("t"), 0, now, &registry);
-            home.expire(now, &registry);
-        }
-        assert!(home.unused.len() <= 2);
-        home.expire(2_000_000_000, &registry);
-        assert!(home.is_empty() && registry.is_empty());
-    }
-}
+mod tests;

@@ -215,3 +215,96 @@ async fn a_publisher_that_moves_on_leaves_no_name_behind() {
     let stats = request(broker.admin, "GET /api/stats HTTP/1.1", b"").await.json();
     assert_eq!(stats["topics_registered"], 0, "{stats}");
 }
+
+/// JSON is written anew: `1e15` comes with four characters and would be delivered with eighteen.
+#[tokio::test]
+async fn a_payload_that_grows_beyond_the_limit_is_refused_and_one_that_shrinks_is_not() {
+    let broker = Broker::start(&["--max-message", "1k"]);
+    let mut client = open_v1(broker.address).await;
+    let mut raw = open(broker.address, "/sub/t").await;
+    let numbers = vec!["1e15"; 150].join(",");
+    client.send(format!(r#"{{"type":"publish","id":1,"topic":"t","data":[{numbers}]}}"#)).await;
+    let answer = client.json().await;
+    assert_eq!((&answer["code"], &answer["id"]), (&"too-big".into(), &1.into()), "{answer}");
+    // White space goes, and base64 becomes bytes: what is delivered counts.
+    client.send(format!(r#"{{"type":"publish","id":2,"topic":"t","data":[1,{}2]}}"#, " ".repeat(900))).await;
+    assert_eq!(client.json().await["offset"], 1);
+    assert_eq!(raw.text().await, "[1,2]");
+    let base64 = "AAAA".repeat(230);
+    client
+        .send(json!({"type": "publish", "id": 3, "topic": "t", "data": base64, "encoding": "base64"}).to_string())
+        .await;
+    assert_eq!(client.json().await["offset"], 2);
+    assert_eq!(raw.next().await, Message::binary(vec![0; 690]));
+}
+
+#[tokio::test]
+async fn a_topic_that_only_a_wildcard_subscription_watches_keeps_its_offsets() {
+    let broker = Broker::start(&["--topic-idle-timeout", "100ms", "--shards", "2"]);
+    let mut client = open_v1(broker.address).await;
+    let mut publisher = open_v1(broker.address).await;
+    client.subscribe(&["chat/+"]).await;
+    let mut epochs = Vec::new();
+    for offset in 1..=3 {
+        let answer = publisher.command(json!({"type": "publish", "id": 1, "topic": "chat/7", "data": 1})).await;
+        assert_eq!(answer["offset"], offset, "{answer}");
+        epochs.push(answer["epoch"].clone());
+        assert_eq!(client.json().await["offset"], offset);
+        // Topics that nobody watches go meanwhile: the timeout has passed for all.
+        post(broker.address, "unwatched", b"x").await;
+        await_stat(&broker, "topics", |topics| topics == 1).await;
+    }
+    assert_eq!(epochs[0], epochs[2]);
+    client.close().await;
+    await_stat(&broker, "topics", |topics| topics == 0).await;
+}
+
+#[tokio::test]
+async fn one_connection_cannot_begin_all_topics() {
+    let broker = Broker::start(&["--max-topics", "100", "--max-topics-per-connection", "10"]);
+    let mut greedy = open_v1(broker.address).await;
+    for n in 0..10 {
+        let answer = greedy.command(json!({"type": "publish", "id": 1, "topic": format!("t{n}"), "data": 1})).await;
+        assert_eq!(answer["type"], "ok", "{answer}");
+    }
+    for command in [
+        json!({"type": "publish", "id": 1, "topic": "one more", "data": 1}),
+        json!({"type": "subscribe", "id": 1, "topic": "one more/+"}),
+    ] {
+        let answer = greedy.command(command).await;
+        assert_eq!(answer["code"], "limit", "{answer}");
+        assert!(answer["reason"].as_str().unwrap().contains("--max-topics-per-connection"), "{answer}");
+    }
+    // What exists already costs nothing, and another connection has a share of its own.
+    let answer = greedy.command(json!({"type": "publish", "id": 1, "topic": "t3", "data": 1})).await;
+    assert_eq!(answer["offset"], 2, "{answer}");
+    let mut other = open_v1(broker.address).await;
+    let answer = other.command(json!({"type": "publish", "id": 1, "topic": "one more", "data": 1})).await;
+    assert_eq!(answer["offset"], 1, "{answer}");
+}
+
+/// With many subscriptions there is an index; each message still comes once, and in order.
+#[tokio::test]
+async fn hundreds_of_overlapping_subscriptions_deliver_once_and_end_together() {
+    let broker = Broker::start(&["--shards", "2"]);
+    let mut client = open_v1(broker.address).await;
+    let filters: Vec<String> = (0..1 << 8_u32)
+        .map(|mask| {
+            let level = |at: u32| if mask >> at & 1 == 1 { "+".to_owned() } else { format!("q{at}") };
+            (0..8).map(level).collect::<Vec<_>>().join("/")
+        })
+        .collect();
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    let topic = (0..8).map(|at| format!("q{at}")).collect::<Vec<_>>().join("/");
+    for round in 0..3 {
+        client.subscribe(&filters).await;
+        for offset in 1..=20 {
+            post(broker.address, &topic, b"x").await;
+            let message = client.json().await;
+            assert_eq!(message["offset"], round * 21 + offset, "{message}");
+        }
+        let answer = client.command(json!({"type": "unsubscribe", "id": 1, "topics": filters})).await;
+        assert_eq!(answer["type"], "ok", "{answer}");
+        post(broker.address, &topic, b"for nobody").await;
+    }
+}
