@@ -1,4 +1,6 @@
 //! Whether a request is addressed to this broker at all, before anything else is looked at ([`host`] says why).
+//!
+//! What a request over a socket breaks of RFC 9112 was refused before (`heads`); here only the name is new.
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Version, header};

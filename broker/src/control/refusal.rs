@@ -41,9 +41,24 @@ impl Refusal {
         self.status
     }
 
+    /// The request is wrong.
+    pub(super) fn bad(sentence: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, sentence)
+    }
+
     /// The broker cannot now; the client may try again in a second.
     pub(super) fn unavailable(sentence: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+    }
+
+    /// The same, to be tried again after so many seconds.
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// The same, without a cause: it is counted elsewhere.
+    pub(super) fn uncounted(self) -> Self {
+        Self { cause: None, ..self }
     }
 
     /// The same, to be tried again after as many seconds as `other` says.
@@ -57,6 +72,10 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110 §15.5.16: which coding would have been right.
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);

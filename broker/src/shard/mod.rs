@@ -35,7 +35,7 @@ pub(crate) mod handshake;
 mod ingress;
 pub mod link;
 mod multi;
-mod rate;
+pub(crate) mod rate;
 pub mod stats;
 mod subscribe;
 mod timers;
