@@ -177,22 +177,39 @@ pub(super) struct Collected {
     pub(super) charge: Charge,
 }
 
-/// Reads a body to its end. What is refused is [discarded](discard) too.
+/// Reads a body to its end. Of a body that is refused the rest is [discarded](discard), unless it was slow or had to go
+/// for others: then its connection ends at once.
 pub(super) async fn collect(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Collected, Refusal> {
-    let refusal = match read(app, headers, &mut body).await {
-        Ok(collected) => return Ok(collected),
-        Err(refusal) => refusal,
-    };
-    discard(app, headers, body).await;
-    Err(refusal)
+    match read(app, headers, &mut body).await {
+        Ok(collected) => Ok(collected),
+        Err(Failure::Late(refusal)) => Err(refusal),
+        Err(Failure::Refused(refusal)) => {
+            discard(app, headers, body).await;
+            Err(refusal)
+        }
+    }
 }
 
-async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collected, Refusal> {
+/// Why there is no whole body.
+enum Failure {
+    /// It is not wanted; its sender may still be sending it.
+    Refused(Refusal),
+    /// It took too long.
+    Late(Refusal),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collected, Failure> {
     let (limits, budget) = (app.limits(), &app.links().budget);
     let max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|len| len > max) {
-        return Err(too_long(limits));
+        return Err(too_long(limits).into());
     }
     let started = Instant::now();
     let entry = Entry::new(app.bodies(), started);
@@ -205,17 +222,17 @@ async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collect
         let received = room.len() - HEADER_MAX;
         let next = tokio::select! {
             biased;
-            () = entry.end.notified() => return Err(given_up()),
-            next = timeout_at(due(started, received, limits), body.frame()) => next.map_err(|_| too_slow(limits))?,
+            () = entry.end.notified() => return Err(Failure::Late(given_up())),
+            next = timeout_at(due(started, received, limits), body.frame()) => next.map_err(|_| Failure::Late(too_slow(limits)))?,
         };
         let Some(frame) = next else { break };
         let frame = frame.map_err(|_| Refusal::bad("The request body ended early or is malformed."))?;
         let Ok(data) = frame.into_data() else { continue }; // trailers
         if Instant::now() > due(started, received + data.len(), limits) {
-            return Err(too_slow(limits));
+            return Err(Failure::Late(too_slow(limits)));
         }
         if data.len() > max - received {
-            return Err(too_long(limits));
+            return Err(too_long(limits).into());
         }
         if data.len() > room.capacity() - room.len() {
             let needed = room.len() + data.len();

@@ -353,6 +353,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::address::Guest;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -471,5 +473,23 @@ mod tests {
         all(&mut heads).await;
         assert_eq!(started.elapsed(), limits.handshake_timeout);
         assert_eq!(refused.take_refusal(1).map(|refusal| refusal.status), Some(408));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        /// The HTTP library takes every head that passes, and sees the same path: it never answers with an error of
+        /// its own, which would lack what browsers need.
+        #[test]
+        fn what_passes_is_understood(target in "[!-~\u{80}-\u{ff}]{0,12}", form in 0..3usize, host in "[!-~]{0,8}") {
+            let target = ["", "/", "http://a"][form].to_owned() + &target;
+            let bytes = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+            if let Ok(Head::Http(_)) = head::parse(&bytes, &HeadLimits::default()) {
+                let uri = axum::http::Uri::try_from(&*target);
+                prop_assert!(uri.is_ok(), "{target}: {uri:?}");
+                let path = uri.unwrap().path().to_owned();
+                prop_assert!(target.contains(&path) || path == "/", "{target}: {path}");
+            }
+        }
     }
 }

@@ -178,7 +178,7 @@ impl App {
 /// What the public port answers.
 pub(super) fn router(app: App) -> Router {
     let socket = || readable(websocket_only);
-    let topic = || post(publish::publish).get(websocket_only).options(async || allowed("GET,HEAD,POST,OPTIONS"));
+    let topic = || post(publish::publish).get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") });
     let counters = if app.operators().on_public_port { counters() } else { Router::new() };
     let router = Router::new()
         .route("/pub", topic())
@@ -266,7 +266,7 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    get(handler).options(async || allowed("GET,HEAD,OPTIONS"))
+    get(handler).options(|| async { allowed("GET,HEAD,OPTIONS") })
 }
 
 fn allowed(methods: &'static str) -> Response {

@@ -2,6 +2,7 @@
 //! path names. The query is ignored. Topics are percent-decoded (RFC 3986 §2.1), so `%23` is `#` and `%2F`
 //! separates levels like `/`; `+` is itself, not a space.
 
+use core::net::Ipv6Addr;
 use std::borrow::Cow;
 
 use super::{Refusal, authority_parts};
@@ -58,8 +59,14 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, Refusal> {
 
 /// Could this be a host with an optional port (RFC 9110 §7.2)?
 pub(super) fn is_authority(text: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
-    text.bytes().all(known) && authority_parts(text).is_some()
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    match authority_parts(text) {
+        None => false,
+        Some((name, _)) => match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
+            None => name.bytes().all(known),
+        },
+    }
 }
 
 /// The endpoint that a path, without query, names.

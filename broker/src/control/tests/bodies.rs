@@ -45,19 +45,18 @@ async fn a_body_has_a_least_rate_and_a_deadline() {
     let answer = post(&router, body(1000, 1, ms(3000))).await;
     assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
     assert!(answer.sentence().contains("--message-timeout"));
-    // And two seconds in which the rest is read, for the client to see the answer.
-    assert!((5..8).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    assert_eq!(started.elapsed().as_secs(), 5);
     // A kibibyte at once saves up one second.
     let started = Instant::now();
     let first_then_nothing = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; 1024]))]);
     let silent = stream::pending();
     let answer = post(&router, Body::from_stream(futures_util::StreamExt::chain(first_then_nothing, silent))).await;
     assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
-    assert_eq!(started.elapsed().as_secs(), 6 + 2);
+    assert_eq!(started.elapsed().as_secs(), 6);
     // Fast enough, but for too long.
     let started = Instant::now();
     assert_eq!(post(&router, body(1000, 200, ms(100))).await.status, StatusCode::REQUEST_TIMEOUT);
-    assert!((30..33).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    assert_eq!(started.elapsed().as_secs(), 30);
     // Slow, and just fast enough.
     let answer = post(&router, body(25, 1024, ms(1000))).await;
     assert_eq!((answer.status, links.budget.used()), (StatusCode::OK, 0));
