@@ -7,8 +7,7 @@
 //! | so many have a place; what is known of each | `places`, `connection` |
 //! | every request head is checked; a peer that reads nothing is given up | `heads`, `patience` |
 //! | the request finds its handler | `routes` |
-//! | a request is addressed to this broker | `hosts` |
-//! | a browser's request may come from the broker's own pages and allowed origins only | `origins` |
+//! | a request is addressed to this broker; a browser's comes from its own pages or allowed origins | `policy`, `hosts`, `origins` |
 //! | `POST /pub/{topic}` is sequenced by the topic's home; its body, what that means, new topics | `publish`, `bodies`, `payload`, `names` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
 //! | the page, refusals as one JSON sentence | `page`, `refusal` |
@@ -42,6 +41,7 @@ mod page;
 mod patience;
 mod payload;
 mod places;
+mod policy;
 mod process;
 mod publish;
 mod refusal;

@@ -4,10 +4,9 @@
 //! machine is that it says from where. Reading needs no check, because a browser shows the answer only to
 //! origins named in it.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::refusal::Refusal;
@@ -27,35 +26,47 @@ const ASKED_BYTES_MAX: usize = 2048;
 /// Fields of a preflight that its answer depends on.
 const ASKED_FOR: &str = "Access-Control-Request-Headers, Access-Control-Request-Private-Network";
 
-/// Outside of all checks: every answer says who may read it, refusals too.
-pub(super) async fn name(State(app): State<App>, request: Request, next: Next) -> Response {
-    let from = request.headers().get(header::ORIGIN).filter(|_| is_allowed(&app, &request)).cloned();
-    let is_options = request.method() == Method::OPTIONS;
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    for (name, value) in ALWAYS {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if is_options {
-        headers.append(header::VARY, HeaderValue::from_static(ASKED_FOR));
-    }
-    if let Some(from) = from {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, from);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
-    }
-    response
+/// The page that sent a request, and what it may do.
+#[derive(Debug)]
+pub(super) struct Page {
+    origin: Option<HeaderValue>,
+    allowed: bool,
+    is_options: bool,
 }
 
-/// Between the socket and the routes.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    let allowed = is_allowed(&app, &request);
-    if request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN) {
-        preflight(allowed, request.headers())
-    } else if allowed || request.method().is_safe() {
-        next.run(request).await
-    } else {
-        refused().into_response()
+impl Page {
+    pub(super) fn of(app: &App, request: &Request) -> Self {
+        Self {
+            origin: request.headers().get(header::ORIGIN).cloned(),
+            allowed: is_allowed(app, request),
+            is_options: request.method() == Method::OPTIONS,
+        }
+    }
+
+    /// The answer to its request, if that gets no further.
+    pub(super) fn answer(&self, request: &Request) -> Option<Response> {
+        if self.is_options && self.origin.is_some() {
+            Some(preflight(self.allowed, request.headers()))
+        } else if self.allowed || request.method().is_safe() {
+            None
+        } else {
+            Some(refused().into_response())
+        }
+    }
+
+    /// Says in an answer's fields who may read it; in a refusal's too.
+    pub(super) fn name_in(self, headers: &mut HeaderMap) {
+        for (name, value) in ALWAYS {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        if self.is_options {
+            headers.append(header::VARY, HeaderValue::from_static(ASKED_FOR));
+        }
+        if let Some(origin) = self.origin.filter(|_| self.allowed) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+        }
     }
 }
 

@@ -17,9 +17,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -200,18 +197,11 @@ impl Drop for Place {
     }
 }
 
-/// Inside of the checks that all requests pass: in a spare place only probes are answered.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    let is_spare = request.extensions().get::<Arc<Connection>>().is_some_and(|connection| connection.is_spare);
-    if is_spare && !matches!(request.uri().path(), "/healthz" | "/readyz") {
-        return refusal(&app).into_response();
-    }
-    next.run(request).await
-}
-
-fn refusal(app: &App) -> Refusal {
-    let sentence = format!("The broker has as many HTTP connections as it can ({}).", app.places().max);
-    Refusal::unavailable(&sentence).because(Refused::Overload)
+/// In a spare place only probes are answered.
+pub(super) fn refused(app: &App, path: &str) -> Option<Refusal> {
+    let sentence = || format!("The broker has as many HTTP connections as it can ({}).", app.places().max);
+    let is_probe = matches!(path, "/healthz" | "/readyz");
+    (!is_probe).then(|| Refusal::unavailable(&sentence()).because(Refused::Overload))
 }
 
 #[cfg(test)]

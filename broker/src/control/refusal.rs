@@ -3,9 +3,7 @@
 use std::fmt::Display;
 
 use axum::Json;
-use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use protocol::head;
 use serde_json::json;
@@ -84,11 +82,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Outside of everything else: counts what was refused, by the cause that the response carries.
-pub(super) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+/// Counts what was refused, by the cause that the response carries.
+pub(super) fn count(app: &App, response: &Response) {
     if let Some(cause) = response.extensions().get() {
         app.links().plane.count_refusal(*cause);
     }
-    response
 }

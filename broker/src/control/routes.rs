@@ -6,8 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::handler::Handler;
-use axum::http::{Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router, middleware};
@@ -17,10 +16,10 @@ use tokio::sync::watch;
 use super::Operators;
 use super::bodies::Bodies;
 use super::names::Names;
-use super::places::{self, Places};
+use super::places::Places;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::{hosts, metrics, origins, page, publish, refusal, stats, upgrade};
+use super::{metrics, page, policy, publish, stats, upgrade};
 use crate::limits::Limits;
 use crate::shard::link::Links;
 use crate::topics::registry::ShardId;
@@ -192,8 +191,7 @@ pub(super) fn router(app: App) -> Router {
         .merge(page::routes())
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer))
-        .layer(middleware::from_fn_with_state(app.clone(), places::check));
+        .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer));
     checked(router, app)
 }
 
@@ -213,15 +211,9 @@ fn counters() -> Router<App> {
     Router::new().route("/api/stats", readable(stats::show)).route("/metrics", readable(metrics::show))
 }
 
-/// The checks that every request passes, whichever listener it came by.
+/// Behind the checks that every request passes.
 fn checked(router: Router<App>, app: App) -> Router {
-    router
-        .layer(middleware::from_fn(options))
-        .layer(middleware::from_fn_with_state(app.clone(), origins::check))
-        .layer(middleware::from_fn_with_state(app.clone(), hosts::check))
-        .layer(middleware::from_fn_with_state(app.clone(), origins::name))
-        .layer(middleware::from_fn_with_state(app.clone(), refusal::count))
-        .with_state(app)
+    router.layer(middleware::from_fn_with_state(app.clone(), policy::check)).with_state(app)
 }
 
 /// Whether the process is alive: as long as it answers, it is.
@@ -252,14 +244,6 @@ async fn readiness(State(app): State<App>) -> Response {
     Json(json!({ "status": "ready" })).into_response()
 }
 
-/// RFC 9110 §9.3.7: `*` is the server as a whole.
-async fn options(request: Request, next: Next) -> Response {
-    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
-        return allowed("GET,HEAD,POST,OPTIONS");
-    }
-    next.run(request).await
-}
-
 /// A resource that can be read, and says so when asked with OPTIONS.
 pub(super) fn readable<H, T>(handler: H) -> MethodRouter<App>
 where
@@ -269,7 +253,8 @@ where
     get(handler).options(|| async { allowed("GET,HEAD,OPTIONS") })
 }
 
-fn allowed(methods: &'static str) -> Response {
+/// The answer to OPTIONS.
+pub(super) fn allowed(methods: &'static str) -> Response {
     (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
 }
 
