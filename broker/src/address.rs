@@ -200,6 +200,15 @@ impl Guest {
         self.standing.load(Ordering::Relaxed) == Standing::TRUSTED.0
     }
 
+    /// Whose connection it is, if it counts.
+    #[must_use]
+    pub fn client(&self) -> Option<Client> {
+        let standing = Standing(self.standing.load(Ordering::Relaxed));
+        let (at, index) = standing.entry()?;
+        let stripe = self.addresses.as_ref()?.stripe(at);
+        Some(Client(stripe.entries[index as usize].key))
+    }
+
     /// Hands the standing on; what is left does not count.
     pub fn take(&self) -> Standing {
         Standing(self.standing.swap(Standing::UNCOUNTED.0, Ordering::Relaxed))
@@ -212,6 +221,18 @@ impl Drop for Guest {
         if let Some(addresses) = &self.addresses {
             addresses.release(standing);
         }
+    }
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Client(Key);
+
+impl Client {
+    /// Whose `ip` is; `None` for loopback, which is nobody's in particular.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Option<Self> {
+        Key::of(ip).map(Self)
     }
 }
 

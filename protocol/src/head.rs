@@ -8,12 +8,18 @@
 //! Bytes behind the head are not looked at: they are frames only once the handshake has been accepted
 //! (RFC 9931 on optimistic data), so a refused connection must be closed, not read on.
 //!
+//! Every way into the broker uses this parser, so all judge a request alike: the first request of a connection, a later
+//! one, and one on the operators' port.
+//!
 //! Not here: routing of plain HTTP, whether an origin is allowed ([`origin_is_host`] helps), deadlines.
 //! Everything borrows from the input; only a percent-encoded topic allocates. Lengths are bytes.
 
+mod chunks;
 mod fields;
 mod forwarded;
 mod origin;
+mod page;
+mod plain;
 mod response;
 mod target;
 
@@ -22,10 +28,13 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use httparse::{EMPTY_HEADER, Error, Request, Status};
 use sha1::{Digest, Sha1};
 
+pub use chunks::Chunks;
 pub use forwarded::{forwarded_address, forwarded_for};
 pub use origin::{authority_parts, origin_is_host};
+pub use page::{Page, page};
+pub use plain::{BodyLength, Plain};
 pub use response::{Refusal, write_switching_protocols};
-pub use target::Endpoint;
+pub use target::{Endpoint, endpoint};
 
 use crate::topic::TOPIC_LEN_MAX_DEFAULT;
 use crate::v1;
@@ -57,7 +66,7 @@ pub enum Head<'a> {
     /// The head is not complete.
     Partial,
     /// Not a WebSocket handshake: for the HTTP server, with all bytes from the first.
-    Http,
+    Http(Plain),
     /// A valid WebSocket handshake.
     Upgrade(Upgrade<'a>),
 }
@@ -100,10 +109,28 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &HeadLimits) -> Result<Head<'a>, Refus
     check_line_ends(head)?;
     match status {
         Status::Partial if bytes.len() < limits.head_bytes_max => Ok(Head::Partial),
-        Status::Partial => {
-            Err(Refusal::new(431, format!("The request head is longer than {} bytes.", limits.head_bytes_max)))
-        }
+        Status::Partial => Err(too_large(window)),
         Status::Complete(head_len) => interpret(&request, head_len, limits),
+    }
+}
+
+/// Whether [`parse`] can say more of a head of `len` bytes, the last ones being `new`, than before those came: a line
+/// ended, or there is no room for more. Asking first keeps the work linear for a head that comes byte by byte.
+#[must_use]
+pub fn is_worth_parsing(len: usize, new: &[u8], limits: &HeadLimits) -> bool {
+    len == new.len() || len >= limits.head_bytes_max || new.contains(&b'\n')
+}
+
+/// The window is full and the head is not complete: too long is either the target or the rest (RFC 9110 §15.5.15,
+/// RFC 6585 §5), or it never was a request line (RFC 9110 §15.6.2).
+fn too_large(window: &[u8]) -> Refusal {
+    let window = window.trim_ascii_start();
+    if window.contains(&b'\n') {
+        Refusal::new(431, "The request head is too long (--max-head).")
+    } else if window.contains(&b' ') {
+        plain::too_long()
+    } else {
+        Refusal::new(501, "The request has a method that is not known.")
     }
 }
 
@@ -157,47 +184,27 @@ fn malformed(error: Error) -> Refusal {
 /// Judges a complete head.
 fn interpret<'a>(request: &Request<'_, 'a>, head_len: usize, limits: &HeadLimits) -> Result<Head<'a>, Refusal> {
     let fields = Fields::new(request.headers);
+    let common = plain::check(request, &fields)?;
     // HTTP/1.0 knows no upgrade, and `Upgrade` counts only if `Connection` names it (RFC 9110 §7.8).
     let asks_upgrade = request.version == Some(1)
         && fields.list_has("connection", "upgrade")
         && fields.list_has("upgrade", "websocket");
     if !asks_upgrade {
-        return Ok(Head::Http);
+        return Ok(Head::Http(Plain { head_len, body: common.body }));
     }
     if request.method != Some("GET") {
         return Err(Refusal::new(405, "A WebSocket handshake must be a GET request."));
     }
-    check_no_body(&fields)?;
-    let target = target::split(request.path.unwrap_or_default())?;
-    // The authority of an absolute target goes before the Host field, which must be there still
-    // (RFC 9112 §3.2.2).
-    let host = target.authority.unwrap_or(host(&fields)?);
-    check_version(&fields)?;
-    let accept = accept_key(key(&fields)?);
-    let endpoint = target::endpoint(target.path, limits.topic_len_max)?;
-    let subprotocol = choose_subprotocol(&endpoint, &fields)?;
-    let origin = fields
-        .at_most_one("origin")
-        .map_err(|_| Refusal::new(400, "The request has more than one Origin, or one that is not text."))?;
-    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, origin, host, subprotocol }))
-}
-
-/// A body in front of the frames would let the two ends disagree on where frames begin (RFC 9112 §11.2).
-fn check_no_body(fields: &Fields<'_, '_>) -> Result<(), Refusal> {
-    let empty = matches!(fields.at_most_one("content-length"), Ok(None | Some("0")));
-    if fields.has("transfer-encoding") || !empty {
+    // A body in front of the frames would let the two ends disagree on where frames begin (RFC 9112 §11.2).
+    if common.body != BodyLength::Bytes(0) {
         return Err(Refusal::new(400, "A WebSocket handshake cannot have a body."));
     }
-    Ok(())
-}
-
-/// Exactly one `Host` (RFC 9112 §3.2), and nothing in it that an authority cannot have.
-fn host<'a>(fields: &Fields<'_, 'a>) -> Result<&'a str, Refusal> {
-    match fields.at_most_one("host") {
-        Ok(Some(host)) if target::is_authority(host) => Ok(host),
-        Ok(None) => Err(Refusal::new(400, "The request has no Host.")),
-        _ => Err(Refusal::new(400, "The request has more than one Host, or a malformed one.")),
-    }
+    check_version(&fields)?;
+    let accept = accept_key(key(&fields)?);
+    let endpoint = target::endpoint(common.path, limits.topic_len_max)?;
+    let subprotocol = choose_subprotocol(&endpoint, &fields)?;
+    let (origin, host) = (common.origin, common.host);
+    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, origin, host, subprotocol }))
 }
 
 /// Version 13 and no other (RFC 6455 §4.2.1, §4.4).

@@ -17,6 +17,9 @@
 //! | --- | --- |
 //! | [`head`] | the request head: plain HTTP, a valid WebSocket handshake, or a refusal (RFC 9110, 9112, 6455 §4) |
 //! | `head/fields.rs` | header fields as token lists and single values |
+//! | `head/plain.rs` | the rules for every request: its host, its origin, where its body ends |
+//! | `head/chunks.rs` | where a chunked body ends |
+//! | `head/page.rs` | which page sent a request that is refused |
 //! | `head/target.rs` | the request target: which endpoint, which topic |
 //! | `head/origin.rs` | is a page's origin the host it calls |
 //! | `head/forwarded.rs` | whom a proxy says that a request comes from |
@@ -35,6 +38,7 @@
 //! | `v1/members.rs` | which members a command has, and their rules |
 //! | `v1/json.rs` | walking a parsed value; writing strings and values |
 //! | `v1/precheck.rs` | refuses the little that simd-json takes for JSON though it is not |
+//! | `v1/value.rs` | one JSON value as a payload, for commands and for bodies of POST |
 //! | `v1/message.rs` | what the server says |
 
 #![forbid(unsafe_code)]

@@ -10,11 +10,13 @@ mod json;
 mod members;
 mod message;
 mod precheck;
+mod value;
 
 pub use command::{Command, CommandError, Parser, Topics};
 pub use message::{
     Position, Subscribed, write_error, write_message, write_ok, write_pong, write_published, write_subscribed,
 };
+pub use value::{ValueError, Values};
 
 use crate::frame::MessageKind;
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use protocol::head::{Endpoint, Head, HeadLimits, Refusal, Upgrade, accept_key, parse};
+use protocol::head::{BodyLength, Endpoint, Head, HeadLimits, Refusal, Upgrade, accept_key, is_worth_parsing, parse};
 
 /// RFC 6455 §1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -97,10 +97,78 @@ fn plain_http() {
         with("Upgrade", &[]),
     ];
     for bytes in cases {
-        assert_eq!(verdict(&bytes), Ok(Head::Http), "{}", bytes.escape_ascii());
+        assert!(matches!(verdict(&bytes), Ok(Head::Http(_))), "{}", bytes.escape_ascii());
     }
     // Empty lines in front are skipped (RFC 9112 §2.2).
-    assert_eq!(verdict(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"), Ok(Head::Http));
+    assert!(matches!(verdict(b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Head::Http(_))));
+}
+
+/// RFC 9112 §6.3: where the body of a plain request ends.
+#[test]
+fn bodies_of_plain_requests() {
+    let body = |fields: &[(&str, &str)]| {
+        let bytes = head("POST /pub/a HTTP/1.1", &[&[("Host", "a")], fields].concat());
+        match verdict(&bytes) {
+            Ok(Head::Http(plain)) => {
+                assert_eq!(plain.head_len, bytes.len());
+                Ok(plain.body)
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(refusal) => Err(refusal.status),
+        }
+    };
+    assert_eq!(body(&[]), Ok(BodyLength::Bytes(0)));
+    assert_eq!(body(&[("Content-Length", " 12 ")]), Ok(BodyLength::Bytes(12)));
+    assert_eq!(body(&[("transfer-encoding", "Chunked")]), Ok(BodyLength::Chunked));
+    for length in ["", "-1", "+1", "1 2", "1, 1", "0x1", "99999999999999999999", "18446744073709551615"] {
+        assert_eq!(body(&[("Content-Length", length)]), Err(400), "{length:?}");
+    }
+    assert_eq!(body(&[("Content-Length", "1"), ("Content-Length", "1")]), Err(400));
+    assert_eq!(body(&[("Content-Length", "1"), ("Transfer-Encoding", "chunked")]), Err(400));
+    for coding in ["gzip", "gzip, chunked", "chunked, chunked", "identity", ""] {
+        assert_eq!(body(&[("Transfer-Encoding", coding)]), Err(501), "{coding:?}");
+    }
+    assert_eq!(status(&head("POST / HTTP/1.0", &[("Transfer-Encoding", "chunked")])), 400);
+}
+
+/// RFC 9112 §3.2, RFC 9110 §7.2: what is refused of a handshake is refused of any other request too.
+#[test]
+fn refused_plain_requests() {
+    let with = |line: &str, fields: &[(&str, &str)]| status(&head(line, fields));
+    let get = "GET / HTTP/1.1";
+    assert_eq!(with(get, &[]), 400);
+    for host in ["", "a b", "a/b", "u@a", "a:x", "a:99999", "a,b", "[::1"] {
+        assert_eq!(with(get, &[("Host", host)]), 400, "{host:?}");
+    }
+    assert_eq!(with(get, &[("Host", "a"), ("Host", "a")]), 400);
+    assert_eq!(with(get, &[("Host", "a"), ("Origin", "http://a"), ("Origin", "http://b")]), 400);
+    for target in ["a", "*", "ftp://a/", "http:///", "http://u@a/", "/#", "/<", "/a>", "/`", "/?\"", "a:80"] {
+        assert_eq!(with(&format!("GET {target} HTTP/1.1"), &[("Host", "a")]), 400, "{target}");
+    }
+    assert_eq!(with("CONNECT a:80 HTTP/1.1", &[("Host", "a")]), 501);
+    assert!(verdict(&head("OPTIONS * HTTP/1.1", &[("Host", "a")])).is_ok());
+    assert!(verdict(&head("GET / HTTP/1.0", &[])).is_ok());
+}
+
+/// RFC 9110 §15.5.15 and RFC 6585 §5 are for different parts of a head that is too long.
+#[test]
+fn too_long_is_the_target_or_the_head() {
+    let long = "x".repeat(9000);
+    assert_eq!(status(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()), 414);
+    assert_eq!(status(format!("\r\nGET /sub/{long}").as_bytes()), 414);
+    assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n").as_bytes()), 431);
+    assert_eq!(status(long.as_bytes()), 501);
+}
+
+/// A head is worth a look when a line has ended, and when no more of it is read.
+#[test]
+fn looks_at_a_head_are_few() {
+    let bytes = with("Origin", &["http://a"]);
+    let limits = HeadLimits::default();
+    let looks = (1..=bytes.len()).filter(|&len| is_worth_parsing(len, &bytes[len - 1..len], &limits)).count();
+    assert_eq!(looks, 1 + bytes.iter().filter(|&&byte| byte == b'\n').count());
+    assert!(is_worth_parsing(bytes.len(), &bytes, &limits), "the last byte of a head ends a line");
+    assert!(is_worth_parsing(8192, b"x", &limits));
 }
 
 /// RFC 6455 §4.2.1, §4.4; RFC 9112 §3.2.
@@ -212,8 +280,8 @@ fn large_heads() {
     assert_eq!(status(&bytes[..200]), 431);
     assert_eq!(status(&bytes), 431);
     // Exactly as long as allowed, with frames behind it.
-    let fit = "x".repeat(200 - head(line, &[("A", "")]).len());
-    let bytes = [head(line, &[("A", &fit)]), vec![0; 50]].concat();
+    let fit = "x".repeat(200 - head(line, &[("Host", "a"), ("A", "")]).len());
+    let bytes = [head(line, &[("Host", "a"), ("A", &fit)]), vec![0; 50]].concat();
     assert_eq!(status(&bytes), 0);
 }
 

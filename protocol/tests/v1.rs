@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Parser, PayloadKind, Position, Subscribed, write_error, write_message,
-    write_ok, write_pong, write_published, write_subscribed,
+    Command, CommandError, ErrorCode, Id, Parser, PayloadKind, Position, Subscribed, Values, write_error,
+    write_message, write_ok, write_pong, write_published, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -177,6 +177,49 @@ fn large_commands() {
     assert_eq!(parser.parse(&mut ping, TOPIC_LEN_MAX), Ok(Command::Ping { id: None }));
 }
 
+/// A body of a POST gets the verdict of `data` in a command, and becomes the same payload.
+fn as_command_and_alone(json: &str) -> [Option<(PayloadKind, Vec<u8>)>; 2] {
+    let mut command = format!(r#"{{"type":"publish","topic":"t","data":{json}}}"#).into_bytes();
+    let mut parser = Parser::new();
+    let in_command = match parser.parse(&mut command, TOPIC_LEN_MAX) {
+        Ok(Command::Publish { kind, data, .. }) => Some((kind, data.to_vec())),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    };
+    let mut out = Vec::new();
+    let alone = Values::new().payload(&mut json.as_bytes().to_vec(), &mut out).ok();
+    [in_command, alone.map(|kind| (kind, out))]
+}
+
+#[test]
+fn a_value_alone_is_the_value_of_a_command() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let cases = [
+        ("\"text\"", Some("text")),
+        ("\"\\u0041\\n\"", Some("A\n")),
+        (" { \"a\" : 1.50 , \"a\" : [ ] } ", Some("{\"a\":1.5,\"a\":[]}")),
+        ("-0", Some("0")),
+        ("18446744073709551616", Some("1.8446744073709552e19")),
+        ("1e-400", Some("0.0")),
+        (&nested(64), Some(&*nested(64))),
+        (&nested(65), None),
+        (&nested(100_000), None),
+        ("1e400", None),
+        ("\"\\ud83d\"", None),
+        ("\u{feff}1", None),
+        ("", None),
+        ("1 2", None),
+        ("NaN", None),
+        ("\"\t\"", None),
+    ];
+    for (json, expected) in cases {
+        let [in_command, alone] = as_command_and_alone(json);
+        let shown = &json[..json.len().min(40)];
+        assert_eq!(in_command, alone, "{shown}");
+        assert_eq!(alone.map(|(_, data)| String::from_utf8(data).expect("text")).as_deref(), expected, "{shown}");
+    }
+}
+
 /// A vector's command with some bytes changed.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let sends: Vec<Vec<u8>> =
@@ -194,8 +237,8 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A command whose data is put together from tokens, more often well than not.
-fn json_text() -> impl Strategy<Value = Vec<u8>> {
+/// A value that is put together from tokens, more often well than not.
+fn json_value() -> impl Strategy<Value = String> {
     const TOKENS: [&str; 29] = [
         "0",
         "-0",
@@ -228,7 +271,7 @@ fn json_text() -> impl Strategy<Value = Vec<u8>> {
         "0.12345678901234567890123",
     ];
     let token = proptest::sample::select(TOKENS.to_vec()).prop_map(str::to_owned);
-    let value = token.prop_recursive(3, 12, 4, |inner| {
+    token.prop_recursive(3, 12, 4, |inner| {
         let list = proptest::collection::vec(inner, 0..4);
         (list, any::<bool>()).prop_map(|(list, object)| {
             if object {
@@ -238,8 +281,12 @@ fn json_text() -> impl Strategy<Value = Vec<u8>> {
                 format!("[{}]", list.join(", "))
             }
         })
-    });
-    value.prop_map(|value| format!(r#"{{"type":"publish","topic":"t","data":{value}}}"#).into_bytes())
+    })
+}
+
+/// A command with such data.
+fn json_text() -> impl Strategy<Value = Vec<u8>> {
+    json_value().prop_map(|value| format!(r#"{{"type":"publish","topic":"t","data":{value}}}"#).into_bytes())
 }
 
 proptest! {
@@ -286,6 +333,13 @@ proptest! {
         write_message(&mut out, "t", 1, PayloadKind::Json, payload);
         let message = simd_json::to_owned_value(&mut out).expect("JSON");
         prop_assert_eq!(message.get("data"), Some(&data));
+    }
+
+    /// One verdict and one payload, whichever way the value comes.
+    #[test]
+    fn values_alone_and_in_commands_agree(json in json_value()) {
+        let [in_command, alone] = as_command_and_alone(&json);
+        prop_assert_eq!(in_command, alone);
     }
 
     /// Another parser, slow and well-proven, takes the same texts for JSON and reads the same values.

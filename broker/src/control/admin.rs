@@ -11,13 +11,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
+use super::connection::Connection;
 use super::routes::{App, admin_router};
 use super::serve;
+use crate::address::Guest;
 use crate::config::Admin;
 
 /// Operators' connections at the same time. `room` leaves descriptors free for them.
@@ -119,8 +120,9 @@ async fn accept(app: App, listener: TcpListener) {
 }
 
 async fn serve_one(app: App, router: axum::Router, socket: TcpStream, _permit: OwnedSemaphorePermit) {
+    let connection = Arc::new(Connection::new(Guest::default(), || None, app.limits()));
     // Errors are the peer's.
-    let _ = serve::connection(&app, router, socket, Bytes::new(), true).await;
+    let _ = serve::connection(&app, router, socket, &[], connection, true).await;
 }
 
 #[cfg(test)]

@@ -1,27 +1,18 @@
 //! Whether a request is addressed to this broker at all, before anything else is looked at ([`host`] says why).
+//!
+//! What a request over a socket breaks of RFC 9112 was refused before (`heads`); here only the name is new.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{StatusCode, Version, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use protocol::head::authority_parts;
 
 use super::refusal::Refusal;
-use super::routes::App;
 use crate::host;
 use crate::shard::stats::Refused;
 
-/// Between the socket and everything else.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    match refused(&request, &app.limits().hosts) {
-        None => next.run(request).await,
-        Some(refusal) => refusal.into_response(),
-    }
-}
-
 /// RFC 9112 §3.2: exactly one `Host`, unless the client speaks HTTP/1.0; the authority of an absolute target goes
 /// before it.
-fn refused(request: &Request, listed: &[String]) -> Option<Refusal> {
+pub(super) fn refused(request: &Request, listed: &[String]) -> Option<Refusal> {
     let bad = |sentence| Some(Refusal::new(StatusCode::BAD_REQUEST, sentence));
     let mut fields = request.headers().get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {

@@ -4,11 +4,11 @@
 //! | step | file |
 //! | --- | --- |
 //! | a shard hands over a socket whose request is no WebSocket handshake | `serve` |
-//! | its first bytes, already read, come first again; a peer that reads nothing is given up | `rewind`, `patience` |
+//! | so many have a place; what is known of each | `places`, `connection` |
+//! | every request head is checked; a peer that reads nothing is given up | `heads`, `patience` |
 //! | the request finds its handler | `routes` |
-//! | a request is addressed to this broker | `hosts` |
-//! | a browser's request may come from the broker's own pages and allowed origins only | `origins` |
-//! | `POST /pub/{topic}` is sequenced by the topic's home | `publish` |
+//! | a request is addressed to this broker; a browser's comes from its own pages or allowed origins | `policy`, `hosts`, `origins` |
+//! | `POST /pub/{topic}` is sequenced by the topic's home; its body, what that means, new topics | `publish`, `bodies`, `payload`, `names` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
 //! | the page, refusals as one JSON sentence | `page`, `refusal` |
 //! | operators ask on a listener of their own | [`admin`] |
@@ -27,18 +27,24 @@
 //! after that. SIGINT skips the delay and the window. A second signal ends the broker at once.
 
 pub mod admin;
+mod bodies;
+mod connection;
 pub mod crash;
+mod heads;
 mod hosts;
 pub mod locked;
 pub mod log;
 mod metrics;
+mod names;
 mod origins;
 mod page;
 mod patience;
+mod payload;
+mod places;
+mod policy;
 mod process;
 mod publish;
 mod refusal;
-mod rewind;
 pub mod room;
 mod routes;
 mod serve;

@@ -4,10 +4,9 @@
 //! machine is that it says from where. Reading needs no check, because a browser shows the answer only to
 //! origins named in it.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::refusal::Refusal;
@@ -22,42 +21,70 @@ const ALWAYS: [(HeaderName, &str); 3] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// Between the socket and the routes.
-pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    let from = request.headers().get(header::ORIGIN).cloned();
-    let allowed = is_allowed(&app, request.headers());
-    let mut response = if request.method() == Method::OPTIONS && from.is_some() {
-        preflight(allowed)
-    } else if allowed || request.method().is_safe() {
-        next.run(request).await
-    } else {
-        refused().into_response()
-    };
-    let headers = response.headers_mut();
-    for (name, value) in ALWAYS {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if let Some(from) = from.filter(|_| allowed) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, from);
-    }
-    response
+/// Lists of names that a preflight asks for, in bytes, at most.
+const ASKED_BYTES_MAX: usize = 2048;
+/// Fields of a preflight that its answer depends on.
+const ASKED_FOR: &str = "Access-Control-Request-Headers, Access-Control-Request-Private-Network";
+
+/// The page that sent a request, and what it may do.
+#[derive(Debug)]
+pub(super) struct Page {
+    origin: Option<HeaderValue>,
+    allowed: bool,
+    is_options: bool,
 }
 
-/// Applies the broker's one rule ([`origin::allowed`]) to a request's fields. More than one `Origin` or
-/// `Host`, or one that is not text, is nobody's.
-pub(super) fn is_allowed(app: &App, headers: &HeaderMap) -> bool {
+impl Page {
+    pub(super) fn of(app: &App, request: &Request) -> Self {
+        Self {
+            origin: request.headers().get(header::ORIGIN).cloned(),
+            allowed: is_allowed(app, request),
+            is_options: request.method() == Method::OPTIONS,
+        }
+    }
+
+    /// The answer to its request, if that gets no further.
+    pub(super) fn answer(&self, request: &Request) -> Option<Response> {
+        if self.is_options && self.origin.is_some() {
+            Some(preflight(self.allowed, request.headers()))
+        } else if self.allowed || request.method().is_safe() {
+            None
+        } else {
+            Some(refused().into_response())
+        }
+    }
+
+    /// Says in an answer's fields who may read it; in a refusal's too.
+    pub(super) fn name_in(self, headers: &mut HeaderMap) {
+        for (name, value) in ALWAYS {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        if self.is_options {
+            headers.append(header::VARY, HeaderValue::from_static(ASKED_FOR));
+        }
+        if let Some(origin) = self.origin.filter(|_| self.allowed) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+        }
+    }
+}
+
+/// Applies the broker's one rule ([`origin::allowed`]) to a request. The authority of an absolute target goes before
+/// `Host` (RFC 9112 §3.2.2). More than one `Origin` or `Host`, or one that is not text, is nobody's.
+fn is_allowed(app: &App, request: &Request) -> bool {
     let one = |name| {
-        let mut values = headers.get_all(name).iter();
+        let mut values = request.headers().get_all(name).iter();
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
             (Some(value), None) => value.to_str().map(Some).map_err(drop),
             _ => Err(()),
         }
     };
-    let (Ok(from), Ok(host)) = (one(header::ORIGIN), one(header::HOST)) else {
+    let (Ok(from), Ok(field)) = (one(header::ORIGIN), one(header::HOST)) else {
         return false;
     };
+    let host = request.uri().authority().map(|authority| authority.as_str()).or(field);
     origin::allowed(from, host.unwrap_or_default(), &app.limits().origins)
 }
 
@@ -69,15 +96,37 @@ pub(super) fn refused() -> Refusal {
     .because(Refused::Origin)
 }
 
-/// A browser asks before it sends what no form could send.
-fn preflight(allowed: bool) -> Response {
+/// A browser asks before it sends what no form could send (Fetch standard, 3.2.2). An allowed page may send any field:
+/// none means anything here that a page could misuse.
+fn preflight(allowed: bool, asked: &HeaderMap) -> Response {
     if !allowed {
         return refused().into_response();
     }
-    let headers = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Content-Type"),
-        (header::ACCESS_CONTROL_MAX_AGE, "600"),
+    let names = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| is_list_of_names(names.as_bytes()));
+    let fields = [
+        (header::ALLOW, HeaderValue::from_static("GET,HEAD,POST,OPTIONS")),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            names.cloned().unwrap_or_else(|| HeaderValue::from_static("Content-Type")),
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
     ];
-    (StatusCode::NO_CONTENT, headers).into_response()
+    let mut response = (StatusCode::NO_CONTENT, fields).into_response();
+    // A page of the internet asks a broker in a private network (Private Network Access, 3.1).
+    if asked.get("access-control-request-private-network").is_some_and(|value| value == "true") {
+        let name = HeaderName::from_static("access-control-allow-private-network");
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Tokens between commas (RFC 9110 §5.6.2), not more than an answer should repeat.
+fn is_list_of_names(list: &[u8]) -> bool {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    list.len() <= ASKED_BYTES_MAX
+        && list
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .all(|name| !name.is_empty() && name.iter().all(is_token))
 }

@@ -3,9 +3,8 @@
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 
-use super::routes::App;
+use super::routes::{App, readable};
 
 /// Nothing from elsewhere, nothing inline; WebSockets also to brokers elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -28,7 +27,7 @@ static ASSETS: [Asset; 4] = [
 pub(super) fn routes() -> Router<App> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
         let tag = format!("\"{:016x}\"", fingerprint(asset.body.as_bytes()));
-        router.route(asset.path, get(move |headers: HeaderMap| async move { answer(asset, &tag, &headers) }))
+        router.route(asset.path, readable(move |headers: HeaderMap| async move { answer(asset, &tag, &headers) }))
     })
 }
 

@@ -3,9 +3,7 @@
 use std::fmt::Display;
 
 use axum::Json;
-use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use protocol::head;
 use serde_json::json;
@@ -41,9 +39,24 @@ impl Refusal {
         self.status
     }
 
+    /// The request is wrong.
+    pub(super) fn bad(sentence: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, sentence)
+    }
+
     /// The broker cannot now; the client may try again in a second.
     pub(super) fn unavailable(sentence: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+    }
+
+    /// The same, to be tried again after so many seconds.
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// The same, without a cause: it is counted elsewhere.
+    pub(super) fn uncounted(self) -> Self {
+        Self { cause: None, ..self }
     }
 
     /// The same, to be tried again after as many seconds as `other` says.
@@ -58,6 +71,10 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110 §15.5.16: which coding would have been right.
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);
         }
@@ -65,11 +82,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Outside of everything else: counts what was refused, by the cause that the response carries.
-pub(super) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+/// Counts what was refused, by the cause that the response carries.
+pub(super) fn count(app: &App, response: &Response) {
     if let Some(cause) = response.extensions().get() {
         app.links().plane.count_refusal(*cause);
     }
-    response
 }

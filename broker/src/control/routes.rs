@@ -5,17 +5,21 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router, middleware};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::Operators;
+use super::bodies::Bodies;
+use super::names::Names;
+use super::places::Places;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::{hosts, metrics, origins, page, publish, refusal, stats, upgrade};
+use super::{metrics, page, policy, publish, stats, upgrade};
 use crate::limits::Limits;
 use crate::shard::link::Links;
 use crate::topics::registry::ShardId;
@@ -37,8 +41,9 @@ struct Shared {
     life: watch::Sender<Life>,
     room: Room,
     operators: Operators,
-    /// A permit per HTTP connection.
-    permits: Arc<Semaphore>,
+    places: Places,
+    bodies: Bodies,
+    names: Names,
     /// The shard that gets the next adopted WebSocket.
     next_shard: AtomicU16,
 }
@@ -58,6 +63,7 @@ enum Life {
 
 impl App {
     pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room, operators: Operators) -> Self {
+        let bodies = Bodies::new(links.budget.bytes_max(), limits.message_bytes_max);
         Self(Arc::new(Shared {
             links,
             limits,
@@ -66,7 +72,9 @@ impl App {
             life: watch::Sender::new(Life::Serving),
             room,
             operators,
-            permits: Arc::new(Semaphore::new(room.http_connections_max as usize)),
+            places: Places::new(room.http_connections_max as usize),
+            bodies,
+            names: Names::default(),
             next_shard: AtomicU16::new(0),
         }))
     }
@@ -117,6 +125,11 @@ impl App {
         &self.0.limits
     }
 
+    /// The same, for who keeps them.
+    pub(super) fn shared_limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.0.limits)
+    }
+
     pub(super) fn room(&self) -> &Room {
         &self.0.room
     }
@@ -125,8 +138,16 @@ impl App {
         &self.0.operators
     }
 
-    pub(super) fn permits(&self) -> &Arc<Semaphore> {
-        &self.0.permits
+    pub(super) fn places(&self) -> &Places {
+        &self.0.places
+    }
+
+    pub(super) fn bodies(&self) -> &Bodies {
+        &self.0.bodies
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.0.names
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -140,7 +161,7 @@ impl App {
 
     /// How many HTTP connections there are.
     pub(super) fn http_connections(&self) -> usize {
-        self.0.room.http_connections_max as usize - self.0.permits.available_permits()
+        self.0.places.taken()
     }
 
     pub(super) fn shards(&self) -> ShardId {
@@ -155,8 +176,8 @@ impl App {
 
 /// What the public port answers.
 pub(super) fn router(app: App) -> Router {
-    let socket = || any(websocket_only);
-    let topic = || post(publish::publish).get(websocket_only);
+    let socket = || readable(websocket_only);
+    let topic = || post(publish::publish).get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") });
     let counters = if app.operators().on_public_port { counters() } else { Router::new() };
     let router = Router::new()
         .route("/pub", topic())
@@ -171,32 +192,28 @@ pub(super) fn router(app: App) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer));
-    behind_doors(router, app)
+    checked(router, app)
 }
 
 /// What the operators' own listener answers.
 pub(super) fn admin_router(app: App) -> Router {
     let router = probes().merge(counters()).fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
-    behind_doors(router, app)
+    checked(router, app)
 }
 
 /// For whoever starts, restarts and directs traffic to brokers.
 fn probes() -> Router<App> {
-    Router::new().route("/healthz", get(health)).route("/readyz", get(readiness))
+    Router::new().route("/healthz", readable(health)).route("/readyz", readable(readiness))
 }
 
 /// For whoever watches them.
 fn counters() -> Router<App> {
-    Router::new().route("/api/stats", get(stats::show)).route("/metrics", get(metrics::show))
+    Router::new().route("/api/stats", readable(stats::show)).route("/metrics", readable(metrics::show))
 }
 
-/// The checks that every request passes, whichever listener it came by.
-fn behind_doors(router: Router<App>, app: App) -> Router {
-    router
-        .layer(middleware::from_fn_with_state(app.clone(), origins::check))
-        .layer(middleware::from_fn_with_state(app.clone(), hosts::check))
-        .layer(middleware::from_fn_with_state(app.clone(), refusal::count))
-        .with_state(app)
+/// Behind the checks that every request passes.
+fn checked(router: Router<App>, app: App) -> Router {
+    router.layer(middleware::from_fn_with_state(app.clone(), policy::check)).with_state(app)
 }
 
 /// Whether the process is alive: as long as it answers, it is.
@@ -225,6 +242,20 @@ async fn readiness(State(app): State<App>) -> Response {
         return Refusal::unavailable("The broker is shutting down: connect elsewhere.").into_response();
     }
     Json(json!({ "status": "ready" })).into_response()
+}
+
+/// A resource that can be read, and says so when asked with OPTIONS.
+pub(super) fn readable<H, T>(handler: H) -> MethodRouter<App>
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    get(handler).options(|| async { allowed("GET,HEAD,OPTIONS") })
+}
+
+/// The answer to OPTIONS.
+pub(super) fn allowed(methods: &'static str) -> Response {
+    (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
 }
 
 /// RFC 9110 §15.5.22: says which protocol would be right.

@@ -1,5 +1,8 @@
 //! The HTTP API through its router, with threads that stand in for shards: they sequence what they are
-//! ordered to publish. The last tests serve real sockets.
+//! ordered to publish. Real sockets are served in `tests/sockets.rs`, slow and large bodies sent in `tests/bodies.rs`.
+
+mod bodies;
+mod sockets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,17 +15,14 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use ring::Io;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use super::Operators;
 use super::room::Room;
 use super::routes::{App, admin_router, router};
-use super::serve::Server;
 use crate::address::Guest;
 use crate::limits::Limits;
-use crate::shard::link::{Adopt, Handover, Links, Order, Published, Purpose};
+use crate::shard::link::{Adopt, Links, Order, Published, Purpose};
 use crate::topics::message::Message;
 
 const EPOCH: u64 = 0xabc;
@@ -81,7 +81,11 @@ fn app(limits: Limits) -> (App, Arc<Links>) {
 }
 
 fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
-    let links = Arc::new(Links::new(2, 1, EPOCH));
+    app_on(Links::new(2, 1, EPOCH), limits, operators)
+}
+
+fn app_on(links: Links, limits: Limits, operators: Operators) -> (App, Arc<Links>) {
+    let links = Arc::new(links);
     let room = Room::new(Io::Uring, None, 2, 20_000, None).expect("there is room");
     (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
 }
@@ -118,6 +122,10 @@ async fn ask(router: &Router, method: &str, target: &str, headers: &[(&str, &str
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     Answer { status: head.status, headers: head.headers, body }
+}
+
+fn null() -> std::os::fd::OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
 }
 
 async fn get(router: &Router, target: &str) -> Answer {
@@ -348,8 +356,142 @@ async fn pages_of_other_origins_may_not_publish() {
         assert_eq!(asked.status, StatusCode::NO_CONTENT);
         assert_eq!(asked.header("access-control-allow-methods"), Some("GET, POST"));
         assert_eq!(asked.header("access-control-allow-headers"), Some("Content-Type"));
+        assert_eq!(asked.header("access-control-allow-private-network"), None);
     }
     assert_eq!(shards.finish().0.len(), 2);
+}
+
+/// Fetch standard, 3.2: a preflight is answered as it asks, as far as it is one.
+#[tokio::test]
+async fn an_allowed_page_may_send_the_fields_that_it_asks_for() {
+    let (app, _) = app(Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() });
+    let router = router(app);
+    let long = "x".repeat(3000);
+    for (asked, allowed) in [
+        ("authorization", "authorization"),
+        ("content-type,traceparent, x-request-id", "content-type,traceparent, x-request-id"),
+        ("x y", "Content-Type"),
+        ("x,,y", "Content-Type"),
+        ("x:y", "Content-Type"),
+        (&long, "Content-Type"),
+    ] {
+        let headers = [
+            ("origin", "https://app.example"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", asked),
+            ("access-control-request-private-network", "true"),
+        ];
+        let answer = ask(&router, "OPTIONS", "/pub/a", &headers, "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert_eq!(answer.header("access-control-allow-headers"), Some(allowed), "{asked}");
+        assert_eq!(answer.header("access-control-allow-private-network"), Some("true"));
+        assert!(answer.header("access-control-max-age").is_some());
+        let vary: Vec<_> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+        let vary = vary.join(", ");
+        for name in ["Origin", "Access-Control-Request-Headers", "Access-Control-Request-Private-Network"] {
+            assert!(vary.contains(name), "{vary}");
+        }
+    }
+}
+
+/// Whatever is refused, a page of an allowed origin can read why, and when to come back.
+#[tokio::test]
+async fn refusals_are_readable_for_allowed_pages() {
+    const PAGE: &str = "https://app.example";
+    let limits = Limits { origins: vec![PAGE.to_owned()], message_bytes_max: 10, topics_max: 0, ..Limits::default() };
+    let (app, _) = app(limits);
+    let (public, admin) = (router(app.clone()), admin_router(app));
+    type Sent<'a> = (&'a Router, &'a str, &'a str, &'a [(&'a str, &'a str)], &'static str, u16);
+    let coded = [("content-encoding", "gzip")];
+    let json = [("content-type", "application/json")];
+    let requests: [Sent<'_>; 12] = [
+        (&public, "POST", "/pub/a//b", &[], "x", 400),
+        (&public, "POST", "/pub/a", &json, "{", 400),
+        (&public, "POST", "/pub/$a", &[], "x", 403),
+        (&public, "GET", "/nothing", &[], "", 404),
+        (&public, "PUT", "/pub/a", &[], "", 405),
+        (&public, "POST", "/pub/a", &[], "more than ten", 413),
+        (&public, "POST", "/pub/a", &coded, "x", 415),
+        (&public, "GET", "/sub/a", &[], "", 426),
+        (&public, "POST", "/pub/a", &[], "x", 503),
+        (&public, "POST", "http://elsewhere.example/pub/a", &[], "x", 421),
+        (&admin, "GET", "/nothing", &[], "", 404),
+        (&admin, "GET", "http://elsewhere.example/healthz", &[], "", 421),
+    ];
+    for (router, method, target, fields, body, status) in requests {
+        let mut all = vec![("origin", PAGE)];
+        all.extend_from_slice(fields);
+        let answer = ask(router, method, target, &all, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {target}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE), "{status}");
+        assert_eq!(answer.header("access-control-expose-headers"), Some("Retry-After"), "{status}");
+        assert!(answer.header("vary").is_some_and(|vary| vary.contains("Origin")), "{status}");
+        assert_eq!(answer.header("retry-after").is_some(), status == 503, "{status}");
+        assert_eq!(answer.header("accept-encoding"), (status == 415).then_some("identity"), "{status}");
+    }
+}
+
+/// RFC 9110 §9.3.7, §15.5.6.
+#[tokio::test]
+async fn every_resource_says_what_it_answers() {
+    let (app, _) = app(Limits::default());
+    let (public, admin) = (router(app.clone()), admin_router(app));
+    for (router, target, allow) in [
+        (&public, "/pub/a", "GET,HEAD,OPTIONS,POST"),
+        (&public, "/sub/a", "GET,HEAD,OPTIONS"),
+        (&public, "/ws", "GET,HEAD,OPTIONS"),
+        (&public, "/", "GET,HEAD,OPTIONS"),
+        (&public, "/healthz", "GET,HEAD,OPTIONS"),
+        (&admin, "/metrics", "GET,HEAD,OPTIONS"),
+        (&admin, "/readyz", "GET,HEAD,OPTIONS"),
+    ] {
+        let sorted = |answer: &Answer| {
+            let mut allowed: Vec<String> =
+                answer.header("allow").expect("Allow").split(',').map(str::to_owned).collect();
+            allowed.sort_unstable();
+            allowed.join(",")
+        };
+        for method in ["PUT", "DELETE", "TRACE", "get", "M-SEARCH"] {
+            let answer = ask(router, method, target, &[], "").await;
+            assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {target}");
+            assert_eq!(sorted(&answer), allow, "{method} {target}");
+        }
+        let answer = ask(router, "OPTIONS", target, &[], "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{target}");
+        assert_eq!(sorted(&answer), allow);
+    }
+    for router in [&public, &admin] {
+        let answer = ask(router, "OPTIONS", "*", &[], "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert!(answer.header("allow").is_some());
+        assert_eq!(ask(router, "OPTIONS", "/nothing", &[], "").await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+/// A topic whose subscribers are far behind lets its publishers wait, over HTTP too.
+#[tokio::test(start_paused = true)]
+async fn a_congested_topic_is_waited_for() {
+    let (app, links) = app(Limits::default());
+    let router = router(app);
+    let topic = links.registry.resolve("a");
+    topic.congest();
+    let started = tokio::time::Instant::now();
+    let answer = ask(&router, "POST", "/pub/a", &[], "x").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(started.elapsed().as_secs(), 5);
+    let publish = ask(&router, "POST", "/pub/a", &[], "x");
+    let relieve = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(links.inboxes[usize::from(topic.home)].next_order().is_none(), "it waits");
+        topic.relieve();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match links.inboxes[usize::from(topic.home)].next_order() {
+            Some(Order::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 3 }).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (answer, ()) = tokio::join!(publish, relieve);
+    assert_eq!(answer.json()["offset"], 3);
 }
 
 #[tokio::test]
@@ -364,9 +506,11 @@ async fn every_other_path_and_method_has_its_answer() {
     let nothing = get(&router, "/nothing?here").await;
     assert_eq!(nothing.status, StatusCode::NOT_FOUND);
     assert!(nothing.sentence().contains("/nothing."));
-    for (method, target, allow) in
-        [("DELETE", "/pub/a", "GET,HEAD,POST"), ("POST", "/healthz", "GET,HEAD"), ("PUT", "/", "GET,HEAD")]
-    {
+    for (method, target, allow) in [
+        ("DELETE", "/pub/a", "GET,HEAD,OPTIONS,POST"),
+        ("POST", "/healthz", "GET,HEAD,OPTIONS"),
+        ("PUT", "/", "GET,HEAD,OPTIONS"),
+    ] {
         let answer = ask(&router, method, target, &[], "").await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {target}");
         let mut allowed: Vec<&str> = answer.header("allow").unwrap().split(',').collect();
@@ -406,170 +550,4 @@ async fn the_page_and_its_assets() {
         let changed = ask(&router, "GET", target, &[("if-none-match", "\"x\"")], "").await;
         assert_eq!(changed.status, StatusCode::OK);
     }
-}
-
-// ---- over sockets
-
-const HANDSHAKE: &str = "Host: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
-fn null() -> std::os::fd::OwnedFd {
-    std::fs::File::open("/dev/null").unwrap().into()
-}
-
-/// A client whose first bytes a shard has read, the others not.
-async fn hand_over(links: &Links, read: &str) -> TcpStream {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (socket, _) = listener.accept().await.unwrap();
-    let socket = socket.into_std().unwrap().into();
-    links.handovers.push(Handover { socket, read: read.as_bytes().to_vec(), guest: Guest::default() }).unwrap();
-    client
-}
-
-/// Runs `test` where the server runs: on one thread, with local tasks.
-async fn with_server<T>(limits: Limits, test: impl AsyncFnOnce(App, Arc<Links>, Server) -> T) -> T {
-    let (app, links) = app(limits);
-    let local = tokio::task::LocalSet::new();
-    local.run_until(async { test(app.clone(), links, Server::start(&app)).await }).await
-}
-
-async fn read_until(client: &mut TcpStream, end: &str) -> String {
-    let mut all = Vec::new();
-    while !all.ends_with(end.as_bytes()) {
-        let mut some = [0; 1024];
-        let n = client.read(&mut some).await.unwrap();
-        assert!(n > 0, "the end came before {end:?}: {}", String::from_utf8_lossy(&all));
-        all.extend_from_slice(&some[..n]);
-    }
-    String::from_utf8(all).unwrap()
-}
-
-async fn read_all(client: &mut TcpStream) -> String {
-    let mut all = String::new();
-    client.read_to_string(&mut all).await.unwrap();
-    all
-}
-
-#[tokio::test]
-async fn pipelined_publishes_keep_their_order() {
-    with_server(Limits::default(), async |_, links, _server| {
-        let shards = FakeShards::start(&links);
-        let requests: String = (0..50)
-            .map(|n| format!("POST /pub/t{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{n:02}", n % 3))
-            .collect();
-        // The cut goes through the middle of a request.
-        let (read, rest) = requests.split_at(333);
-        let mut client = hand_over(&links, read).await;
-        client.write_all(rest.as_bytes()).await.unwrap();
-        let answers = read_until(&mut client, "\"offset\":50}").await;
-        assert_eq!(answers.matches("200 OK").count(), 50);
-        let (messages, _) = shards.finish();
-        let payloads: Vec<String> = messages
-            .iter()
-            .map(|message| String::from_utf8(message.raw()[2..].to_vec()).unwrap())
-            .collect();
-        let expected: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
-        assert_eq!(payloads, expected);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_handshake_on_a_kept_connection_goes_to_a_shard() {
-    with_server(Limits::default(), async |_, links, server| {
-        let shards = FakeShards::start(&links);
-        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        read_until(&mut client, "}").await;
-        // The first frame comes together with the head.
-        let request = format!("GET /bus/a%2Fb HTTP/1.1\r\n{HANDSHAKE}\r\nFIRST");
-        client.write_all(request.as_bytes()).await.unwrap();
-        let head = read_until(&mut client, "\r\n\r\n").await.to_ascii_lowercase();
-        assert!(head.starts_with("http/1.1 101 "), "{head}");
-        assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
-        assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
-        server.idle().await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let (_, adopted) = shards.finish();
-        let [adopt] = &adopted[..] else { panic!("{adopted:?}") };
-        assert_eq!(adopt.purpose, Purpose::Bus("a/b".to_owned()));
-        assert_eq!(adopt.read, b"FIRST");
-        let socket = std::net::TcpStream::from(adopt.socket.try_clone().unwrap());
-        std::io::Write::write_all(&mut &socket, b"frames").unwrap();
-        drop(socket);
-        drop(adopted);
-        assert_eq!(read_all(&mut client).await, "frames");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn handshakes_are_refused_as_shards_refuse_them() {
-    with_server(Limits::default(), async |_, links, _server| {
-        let version = HANDSHAKE.replace("Version: 13", "Version: 8");
-        let foreign = format!("{HANDSHAKE}Origin: https://evil.example\r\n");
-        for (target, fields, status) in [
-            ("/bus/a", &*version, "426"),
-            ("/bus/+", HANDSHAKE, "400"),
-            ("/pub/$sys", HANDSHAKE, "403"),
-            ("/", HANDSHAKE, "404"),
-            ("/ws", HANDSHAKE, "400"),
-            ("/bus/a", &*foreign, "403"),
-        ] {
-            let mut client = hand_over(&links, &format!("GET {target} HTTP/1.1\r\n{fields}\r\n")).await;
-            client.shutdown().await.unwrap();
-            let answer = read_all(&mut client).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn long_and_late_heads_and_bodies_are_answered() {
-    let limits = Limits {
-        head_bytes_max: 600,
-        handshake_timeout: Duration::from_millis(100),
-        message_bytes_max: 100,
-        ..Limits::default()
-    };
-    with_server(limits, async |_, links, server| {
-        let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(600));
-        let mut client = hand_over(&links, &long).await;
-        assert!(read_all(&mut client).await.starts_with("HTTP/1.1 431 "));
-        let mut client =
-            hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nx").await;
-        assert!(read_all(&mut client).await.starts_with("HTTP/1.1 408 "));
-        let mut client = hand_over(&links, "GET / HT").await;
-        read_all(&mut client).await;
-        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        assert!(read_all(&mut client).await.starts_with("HTTP/1.1 200 "), "an idle connection ends in time");
-        let mut client =
-            hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n").await;
-        client.write_all(&[b'x'; 5000]).await.unwrap();
-        assert!(read_all(&mut client).await.starts_with("HTTP/1.1 413 "));
-        let expect = "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
-        let mut client = hand_over(&links, expect).await;
-        assert!(read_all(&mut client).await.starts_with("HTTP/1.1 413 "));
-        server.idle().await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_stop_ends_idle_connections_and_answers_what_waits() {
-    with_server(Limits::default(), async |app, links, server| {
-        let mut idle = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        read_until(&mut idle, "}").await;
-        let mut busy = hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx").await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        app.stop();
-        assert_eq!(read_all(&mut idle).await, "");
-        busy.write_all(b"y").await.unwrap();
-        assert!(read_all(&mut busy).await.starts_with("HTTP/1.1 503 "));
-        let mut late = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        assert!(read_all(&mut late).await.contains("stopping"));
-        server.idle().await;
-    })
-    .await;
 }

@@ -5,19 +5,21 @@
 //! RFC 6455 §4.2; RFC 9110 §7.8. Bytes that follow the head belong to the WebSocket and go with it.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use protocol::head::{self, Endpoint, Head, HeadLimits, Upgrade};
 use tokio::time::timeout;
 
+use super::connection::Connection;
 use super::routes::App;
 use super::serve::Stream;
 use super::{order, origins};
@@ -51,7 +53,7 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
             tokio::spawn(hand_to_shard(app, purpose, guest, on_upgrade));
             switch(&upgrade)
         }
-        Ok(Head::Http) => next.run(request).await,
+        Ok(Head::Http(_)) => next.run(request).await,
         Ok(Head::Partial) => refuse(&head::Refusal::new(400, "The request head is malformed."), Refused::Request),
         Err(refusal) => refuse(&refusal, Refused::Request),
     }
@@ -60,19 +62,24 @@ pub(super) async fn answer(State(app): State<App>, mut request: Request, next: N
 /// As what the client counts from now on: as before, or behind a trusted proxy as the proxy says.
 fn guest(app: &App, request: &Request) -> Result<Guest, TooMany> {
     let addresses = &app.links().addresses;
-    let connection = request.extensions().get::<Arc<Guest>>();
-    if !connection.is_some_and(|connection| connection.is_trusted()) {
-        let standing = connection.map(|connection| connection.take()).unwrap_or_default();
+    let connection = request.extensions().get::<Arc<Connection>>().map(|connection| &connection.guest);
+    if !connection.is_some_and(Guest::is_trusted) {
+        let standing = connection.map(Guest::take).unwrap_or_default();
         return Ok(Guest::new(addresses, standing));
     }
-    let lines: Vec<_> = request.headers().get_all("x-forwarded-for").iter().collect();
-    let members = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
-    let members = members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
     let limits = app.limits();
-    Ok(match address::client(members, &limits.trusted_proxies) {
+    Ok(match forwarded(request.headers(), limits) {
         Some(ip) => Guest::new(addresses, addresses.admit(ip, limits.connections_per_address_max)?),
         None => Guest::default(),
     })
+}
+
+/// For whom a trusted proxy sends this request; `None`: for itself.
+pub(super) fn forwarded(headers: &HeaderMap, limits: &Limits) -> Option<IpAddr> {
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    let members = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let members = members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
+    address::client(members, &limits.trusted_proxies)
 }
 
 /// Whether the broker takes one more WebSocket, for this endpoint. If so, it counts as let in.
@@ -133,7 +140,7 @@ fn switch(upgrade: &Upgrade<'_>) -> Response {
 }
 
 /// Like `protocol::head::Refusal::write_to`, in hyper's terms.
-fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
+pub(super) fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = (status, format!("{}\n", refusal.reason)).into_response();
     response.extensions_mut().insert(cause);
@@ -141,6 +148,10 @@ fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let Some(seconds) = refusal.retry_after_s {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(origin) = refusal.allow_origin.as_ref().and_then(|origin| HeaderValue::from_str(origin).ok()) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
     }
     match status {
         StatusCode::UPGRADE_REQUIRED => {

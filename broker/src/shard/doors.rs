@@ -127,7 +127,10 @@ impl<D: Driver> Shard<D> {
                     self.on_head_bytes(id, read);
                 }
             }
-            Err(address::TooMany) => self.refuse(id, &too_many(), Refused::Address),
+            Err(address::TooMany) => {
+                self.keep_input(id, read);
+                self.refuse(id, &too_many(), Refused::Address);
+            }
         }
     }
 

@@ -27,10 +27,15 @@ impl<D: Driver> Shard<D> {
         let waiting = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         if waiting.is_empty() {
             self.on_head(id, bytes);
-        } else {
-            let mut whole = waiting;
-            whole.extend_from_slice(bytes);
+            return;
+        }
+        let mut whole = waiting;
+        whole.extend_from_slice(bytes);
+        // Parsed when a line has ended, not at every byte: the work stays linear.
+        if head::is_worth_parsing(whole.len(), bytes, &self.head_limits) {
             self.on_head(id, &mut whole);
+        } else if let Some(conn) = self.conns.get(id) {
+            conn.extra(&self.account).input.extend(&whole);
         }
     }
 
@@ -40,7 +45,7 @@ impl<D: Driver> Shard<D> {
                 self.keep_input(id, bytes);
                 return;
             }
-            Ok(Head::Http) => {
+            Ok(Head::Http(_)) => {
                 self.keep_input(id, bytes);
                 self.hand_over(id);
                 return;
@@ -59,7 +64,10 @@ impl<D: Driver> Shard<D> {
                 self.establish(id, purpose, Some(response));
                 self.take_input(id, &mut bytes[head_len..]);
             }
-            Err((refusal, cause)) => self.refuse(id, &refusal, cause),
+            Err((refusal, cause)) => {
+                self.keep_input(id, bytes);
+                self.refuse(id, &refusal, cause);
+            }
         }
     }
 
@@ -130,9 +138,11 @@ impl<D: Driver> Shard<D> {
 
     /// The same for a reason that is no refusal of what was asked.
     pub(super) fn say_no(&mut self, id: ConnId, refusal: &Refusal, reason: Reason) {
-        let mut response = Vec::with_capacity(256);
-        refusal.write_to(&mut response);
         let conn = self.conns.get(id).expect("a connection in its handshake");
+        // What was read of the request is of no use any more, but for whose page sent it.
+        let head = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
+        let mut response = Vec::with_capacity(256);
+        readable(refusal, &head, &self.limits).write_to(&mut response);
         conn.extra(&self.account).outbox.extend(&response);
         self.finish(id, reason);
     }
@@ -163,6 +173,16 @@ impl<D: Driver> Shard<D> {
         {
             conn.extra(&self.account).input.extend(bytes);
         }
+    }
+}
+
+/// The refusal of the request whose head this is, for the page that sent it to read, if that is of an allowed origin:
+/// a browser shows a page nothing else of an answer from elsewhere, neither status nor `Retry-After`.
+pub(crate) fn readable(refusal: &Refusal, head: &[u8], limits: &Limits) -> Refusal {
+    let page = head::page(head).filter(|page| origin::allowed(Some(page.origin), page.host, &limits.origins));
+    match page {
+        Some(page) => refusal.clone().readable_for(page.origin),
+        None => refusal.clone(),
     }
 }
 

@@ -180,7 +180,8 @@ impl<D: Driver> Shard<D> {
         let publishes = conn.flags.has(Flags::PUBLISHES);
         let mut room = room.take();
         if publishes {
-            self.publish_raw(id, Payload::in_place(kind.into(), room, &self.account));
+            let capacity = room.capacity();
+            self.publish_raw(id, Payload::in_place(kind.into(), room, capacity, &self.account));
         } else {
             self.on_command_message(id, kind, &mut room[HEADER_MAX..]);
         }

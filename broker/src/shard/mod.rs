@@ -49,7 +49,7 @@ mod multi;
 pub mod names;
 mod pause;
 mod pressure;
-mod rate;
+pub(crate) mod rate;
 pub mod stats;
 mod subscribe;
 mod timers;

@@ -57,14 +57,17 @@ impl Payload {
         Self::new(kind, header_len, budget::shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages), capacity)
     }
 
-    /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header.
-    /// Copies nothing.
+    /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header, and whose
+    /// buffer is `capacity` bytes long. Copies nothing.
     #[must_use]
-    pub fn in_place(kind: PayloadKind, mut room: BytesMut, account: &Arc<Account>) -> Self {
+    pub fn in_place<T>(kind: PayloadKind, mut room: T, capacity: usize, account: &Arc<Account>) -> Self
+    where
+        T: AsRef<[u8]> + AsMut<[u8]> + Send + 'static,
+    {
+        let bytes = room.as_mut();
         let mut header = [0; HEADER_MAX];
-        let len = server_header(opcode(kind), (room.len() - HEADER_MAX) as u64, &mut header);
-        room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
-        let capacity = room.capacity();
+        let len = server_header(opcode(kind), (bytes.len() - HEADER_MAX) as u64, &mut header);
+        bytes[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
         let whole = budget::shared(room, capacity, MESSAGE_BYTES, account, Held::Messages);
         Self::new(kind, len as u8, whole.slice(HEADER_MAX - len..), capacity)
     }

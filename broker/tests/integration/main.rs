@@ -20,6 +20,7 @@ mod slow;
 mod startup;
 mod upgrade;
 mod v1;
+mod ways;
 mod ws;
 
 #[path = "../support/broker.rs"]

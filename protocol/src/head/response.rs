@@ -12,12 +12,14 @@ pub struct Refusal {
     pub reason: Cow<'static, str>,
     /// After how many seconds it may be worth another try (RFC 9110 §10.2.3).
     pub retry_after_s: Option<u32>,
+    /// The origin whose pages may read the answer (Fetch standard, 3.2.3): visible ASCII.
+    pub allow_origin: Option<String>,
 }
 
 impl Refusal {
     /// A refusal with this status and sentence.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), retry_after_s: None }
+        Self { status, reason: reason.into(), retry_after_s: None, allow_origin: None }
     }
 
     /// The same, to be tried again after so many seconds.
@@ -26,13 +28,23 @@ impl Refusal {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// The same, for pages of this origin to read.
+    #[must_use]
+    pub fn readable_for(self, origin: &str) -> Self {
+        Self { allow_origin: Some(origin.to_owned()), ..self }
+    }
+
     /// Appends the complete response. It announces the end of the connection, which the caller closes.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let body_len = self.reason.len() + 1;
         let (status, phrase, fields) = (self.status, phrase(self.status), extra_fields(self.status));
         let retry = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+        let readable = self.allow_origin.as_ref().map(|origin| {
+            format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After\r\n")
+        });
+        let readable = readable.unwrap_or_default();
         let head = format!(
-            "HTTP/1.1 {status} {phrase}\r\n{fields}{retry}\
+            "HTTP/1.1 {status} {phrase}\r\n{fields}{retry}Vary: Origin\r\n{readable}\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n\r\n"
         );
         out.extend_from_slice(head.as_bytes());
@@ -83,11 +95,15 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         503 => "Service Unavailable",
         _ => "Refused",
     }
@@ -107,14 +123,14 @@ mod tests {
     #[test]
     fn upgrade_required() {
         let expected = "HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\
-                        Sec-WebSocket-Version: 13\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                        Sec-WebSocket-Version: 13\r\nVary: Origin\r\nContent-Type: text/plain; charset=utf-8\r\n\
                         Content-Length: 4\r\n\r\nNo.\n";
         assert_eq!(written(426, "No."), expected);
     }
 
     #[test]
     fn every_refusal_is_a_complete_response() {
-        for status in [400, 403, 404, 405, 408, 426, 431, 503, 599] {
+        for status in [400, 403, 404, 405, 408, 414, 426, 431, 501, 503, 599] {
             let text = written(status, "Grün.");
             let mut headers = [httparse::EMPTY_HEADER; 8];
             let mut response = httparse::Response::new(&mut headers);
@@ -140,6 +156,23 @@ mod tests {
         let text = String::from_utf8(out).expect("text");
         assert!(text.contains("\r\nRetry-After: 7\r\n") && text.ends_with("\r\n\r\nFull.\n"), "{text}");
         assert!(!written(503, "Full.").contains("Retry-After"));
+    }
+
+    /// Fetch standard, 3.3.3: a page reads `Retry-After` only where it is exposed.
+    #[test]
+    fn a_page_may_read_a_refusal() {
+        let mut out = Vec::new();
+        Refusal::new(503, "Full.").retry_after(7).readable_for("https://a.example").write_to(&mut out);
+        let text = String::from_utf8(out).expect("text");
+        for line in [
+            "Access-Control-Allow-Origin: https://a.example",
+            "Access-Control-Expose-Headers: Retry-After",
+            "Vary: Origin",
+        ] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+        }
+        let text = written(503, "Full.");
+        assert!(!text.contains("Access-Control") && text.contains("\r\nVary: Origin\r\n"), "{text}");
     }
 
     /// RFC 6455 §1.3: the standard's example.

@@ -9,14 +9,10 @@
 use std::borrow::Cow;
 use std::{fmt, mem};
 
-use simd_json::{Buffers, Tape};
-
 use super::members::interpret;
-use super::precheck::{self, Flaw};
+use super::precheck::Flaw;
+use super::value::{KEPT_LEN_MAX, Reader};
 use super::{ErrorCode, Id, PayloadKind};
-
-/// Commands up to this length, in bytes, leave the parser's buffers as they are.
-const KEPT_LEN_MAX: usize = 64 * 1024;
 
 const NOT_JSON: &str = "The frame is not one JSON value.";
 
@@ -100,9 +96,7 @@ impl std::error::Error for CommandError {}
 
 /// Parses commands; see the file's head for its buffers.
 pub struct Parser {
-    buffers: Buffers,
-    /// Empty between commands.
-    tape: Tape<'static>,
+    reader: Reader,
     scratch: Scratch,
 }
 
@@ -131,7 +125,7 @@ impl Parser {
     /// A parser with buffers still small.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffers: Buffers::default(), tape: Tape(Vec::new()), scratch: Scratch::default() }
+        Self { reader: Reader::new(), scratch: Scratch::default() }
     }
 
     /// Parses the text of one frame, which it overwrites. Topics may have `topic_len_max` bytes.
@@ -139,23 +133,13 @@ impl Parser {
     /// # Errors
     /// The text is not a command, with the reason to give the client.
     pub fn parse<'a>(&'a mut self, text: &'a mut [u8], topic_len_max: usize) -> Result<Command<'a>, CommandError> {
-        let text_len = text.len();
         self.scratch.clear();
-        precheck::check(text).map_err(|flaw| match flaw {
-            Flaw::HalfPair => bad_json("A string of the frame escapes half a surrogate pair."),
-            Flaw::NotJson => bad_json(NOT_JSON),
-        })?;
-        let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let command = match simd_json::fill_tape(text, &mut self.buffers, &mut tape) {
-            Ok(()) => interpret(&tape.0, topic_len_max, &mut self.scratch),
-            Err(_) => Err(bad_json(NOT_JSON)),
-        };
-        if text_len > KEPT_LEN_MAX {
-            self.buffers = Buffers::default();
-        } else {
-            self.tape = tape.reset();
+        let scratch = &mut self.scratch;
+        match self.reader.read(text, |nodes| interpret(nodes, topic_len_max, scratch)) {
+            Ok(command) => command,
+            Err(Flaw::HalfPair) => Err(bad_json("A string of the frame escapes half a surrogate pair.")),
+            Err(Flaw::NotJson) => Err(bad_json(NOT_JSON)),
         }
-        command
     }
 }
 

@@ -1,0 +1,86 @@
+//! What the control plane knows of one HTTP connection, shared by the parts that serve it: its client's address, how
+//! fast it publishes, whether it is idle.
+//!
+//! Not responsible for its bytes (`heads`) nor for how many there may be (`places`).
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::address::{self, Client, Guest};
+use crate::limits::Limits;
+use crate::shard::rate::Pace;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// As what it counts among the connections of its address.
+    pub(super) guest: Guest,
+    /// Whose it is, where that is known: not on loopback, and not behind a proxy that speaks for many.
+    pub(super) client: Option<Client>,
+    /// Whether it gets one answer and then ends, because all places are taken.
+    pub(super) is_spare: bool,
+    /// How fast it publishes.
+    pub(super) pace: Mutex<Pace>,
+    /// When it may begin new topics, if no address is known (`names`).
+    pub(super) names: Mutex<ring::Nanos>,
+    idle_since: Mutex<Option<Instant>>,
+    end: Notify,
+}
+
+impl Connection {
+    /// `peer` is asked for only if nobody counted the connection.
+    pub(super) fn new(guest: Guest, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
+        let client = guest.client().or_else(|| {
+            let ip = (!guest.is_known()).then(peer)??.ip();
+            // A proxy that says for whom it speaks before the request was asked already.
+            if address::is_trusted(ip, &limits.trusted_proxies) { None } else { Client::of(ip) }
+        });
+        Self {
+            guest,
+            client,
+            is_spare: false,
+            pace: Mutex::default(),
+            names: Mutex::default(),
+            idle_since: Mutex::default(),
+            end: Notify::new(),
+        }
+    }
+
+    /// A connection that gets one answer.
+    pub(super) fn spare(self) -> Self {
+        Self { is_spare: true, ..self }
+    }
+
+    /// Nothing of its next request has come, from now on.
+    pub(super) fn idle(&self) {
+        lock(&self.idle_since).get_or_insert_with(Instant::now);
+    }
+
+    /// Something has come.
+    pub(super) fn busy(&self) {
+        *lock(&self.idle_since) = None;
+    }
+
+    /// Since when it is idle.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        *lock(&self.idle_since)
+    }
+
+    /// Ends it after the request under way, if there is one.
+    pub(super) fn end(&self) {
+        self.end.notify_one();
+    }
+
+    /// Waits for [`Connection::end`].
+    pub(super) async fn ended(&self) {
+        self.end.notified().await;
+    }
+}
+
+/// A thread that panics ends the process, so there is no poison to heed.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,42 @@
+//! The checks that every request passes before it finds its handler, in their order, whichever listener it came by:
+//! the host it is addressed to, the page it comes from, whether its connection has a place. Afterwards the answer says
+//! which pages may read it, and a refusal is counted by its cause. In one layer, because each costs allocations.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::connection::Connection;
+use super::routes::{self, App};
+use super::{hosts, origins, places, refusal};
+
+/// Between the socket and the routes.
+pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+    let page = origins::Page::of(&app, &request);
+    let mut response = match answer(&app, &request, &page) {
+        Some(response) => response,
+        None => next.run(request).await,
+    };
+    page.name_in(response.headers_mut());
+    refusal::count(&app, &response);
+    response
+}
+
+/// The answer, if the request gets no further.
+fn answer(app: &App, request: &Request, page: &origins::Page) -> Option<Response> {
+    if let Some(refusal) = hosts::refused(request, &app.limits().hosts) {
+        return Some(refusal.into_response());
+    }
+    if let Some(response) = page.answer(request) {
+        return Some(response);
+    }
+    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+        return Some(routes::allowed("GET,HEAD,POST,OPTIONS")); // RFC 9110 §9.3.7: the server as a whole
+    }
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let is_spare = connection.is_some_and(|connection| connection.is_spare);
+    is_spare.then(|| places::refused(app, request.uri().path()))?.map(IntoResponse::into_response)
+}
