@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use super::Operators;
+use super::memory::MemoryPlan;
 use super::room::Room;
 use super::routes::{App, admin_router, router};
 use super::serve::Server;
@@ -82,7 +83,7 @@ fn app(limits: Limits) -> (App, Arc<Links>) {
 
 fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
     let links = Arc::new(Links::new(2, 1, EPOCH));
-    let room = Room::new(Io::Uring, None, 2, 20_000, None).expect("there is room");
+    let room = Room::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
     (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
 }
 
