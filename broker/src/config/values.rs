@@ -259,14 +259,9 @@ mod tests {
     #[test]
     fn lists_are_read_alike_whatever_they_hold() {
         let numbers = |text: &str| list(number)(text).map(|List(numbers)| numbers);
-        for (text, expected) in [
-            ("1,2", &[1, 2][..]),
-            (" 1 , 2 ", &[1, 2]),
-            ("1,", &[1]),
-            (",,1\n", &[1]),
-            ("", &[]),
-            (" , ", &[]),
-        ] {
+        for (text, expected) in
+            [("1,2", &[1, 2][..]), (" 1 , 2 ", &[1, 2]), ("1,", &[1]), (",,1\n", &[1]), ("", &[]), (" , ", &[])]
+        {
             assert_eq!(numbers(text).as_deref(), Ok(expected), "{text:?}");
         }
         assert!(numbers("1, x").unwrap_err().starts_with("'x': it must be"));
@@ -328,17 +323,15 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for (text, expected) in
-            [
-                ("[::1]:81", "[::1]:81"),
-                ("[::]:8080\n", "[::]:8080"),
-                ("0.0.0.0:0", "0.0.0.0:0"),
-                ("localhost:8080", "127.0.0.1:8080"),
-                ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
-                ("[::ffff:0.0.0.0]:80", "0.0.0.0:80"),
-                ("[fe80::1%2]:80", "[fe80::1%2]:80"),
-            ]
-        {
+        for (text, expected) in [
+            ("[::1]:81", "[::1]:81"),
+            ("[::]:8080\n", "[::]:8080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("localhost:8080", "127.0.0.1:8080"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("[::ffff:0.0.0.0]:80", "0.0.0.0:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+        ] {
             assert_eq!(address(text), Ok(expected.parse().unwrap()), "{text}");
         }
         for text in ["", "8080", ":8080", "localhost", "::1:8080", "127.0.0.1:99999", "http://localhost:8080", "a b:1"]

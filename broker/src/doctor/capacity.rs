@@ -119,9 +119,10 @@ impl Look<'_> {
             CONNECTION_BYTES >> 10
         ));
         if self.plan.asked.is_some_and(|asked| u64::from(asked.get()) > fit) {
-            let others = self.room.as_ref().map_or(0, |room| {
-                room.resident_bytes_max() - u64::from(room.connections_max) * RECORD_BYTES
-            });
+            let others = self
+                .room
+                .as_ref()
+                .map_or(0, |room| room.resident_bytes_max() - u64::from(room.connections_max) * RECORD_BYTES);
             let needed = (self.connections() * CONNECTION_BYTES + others) / MEMORY_PERCENT * 100;
             let advice =
                 format!("--max-connections {}, or make {} available (containers: --memory)", fit.max(1), bytes(needed));
