@@ -55,10 +55,7 @@ fn a_proxy_that_speaks_for_itself_names_nobody() {
 #[test]
 fn each_combination_is_answered_as_the_specification_says() {
     let (v4, v6) = (address("203.0.113.7:40001"), address("[2001:db8::7]:40001"));
-    let bodies = [
-        (addresses(v4, address("10.0.0.1:443")), v4),
-        (addresses(v6, address("[2001:db8::1]:443")), v6),
-    ];
+    let bodies = [(addresses(v4, address("10.0.0.1:443")), v4), (addresses(v6, address("[2001:db8::1]:443")), v6)];
     for byte in 0..=u8::MAX {
         let (family, transport) = (byte >> 4, byte & 0x0f);
         for (body, client) in &bodies {
