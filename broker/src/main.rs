@@ -7,11 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker::config::{self, Config, IoChoice, Stop, Task};
 use broker::control::admin::Door;
 use broker::control::locked::{self, Shortage};
+use broker::control::memory::MemoryPlan;
 use broker::control::room::Room;
 use broker::control::shards::Shards;
 use broker::control::{self, crash, log};
@@ -22,35 +24,42 @@ use broker::machine::Machine;
 use broker::shard::admission::Admission;
 use broker::shard::link::Links;
 use broker::topics::registry::ShardId;
-use ring::{Cause, Io};
+use ring::{Cause, Io, signals};
 use tracing::{error, field, info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything else: a signal from now on is handled, however early it comes.
+    signals::hold();
     crash::abort_on_panic();
     // Refused, it costs memory and nothing else.
     ring::limits::forgo_huge_pages();
-    let done = match config::read(env::args_os()) {
+    let task = match config::read(env::args_os()) {
         Ok(Task::Serve(config)) => return serve(*config),
-        Ok(Task::Doctor { json, config }) => return examine(json, &config),
-        Ok(Task::Healthcheck(urls)) => healthcheck::check(&urls).map(|line| {
-            say(&format!("{line}\n"));
-        }),
-        Err(Stop::Shown(text)) => return say(&text),
-        Err(Stop::Refused(sentences)) => return complain(&sentences, 2),
+        task => task,
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => complain(&sentence, 1),
+    // Whatever is no broker is ended by a signal as any program is.
+    signals::deliver();
+    match task {
+        Ok(Task::Serve(_)) => unreachable!("served above"),
+        Ok(Task::Doctor { json, config }) => examine(json, &config),
+        Ok(Task::Healthcheck(urls)) => match healthcheck::check(&urls) {
+            Ok(line) => say(&format!("{line}\n")),
+            Err(sentence) => complain(&sentence, 1),
+        },
+        Err(Stop::Shown(text)) => say(&text),
+        Err(Stop::Refused(sentences)) => complain(&sentences, 2),
     }
 }
 
 /// The broker's life; from here on everything is said in the log.
 fn serve(config: Config) -> ExitCode {
-    log::start(config.log);
-    match run(config) {
+    if let Err(sentence) = log::start(config.log) {
+        return complain(&sentence, 1);
+    }
+    let status = match run(config) {
         Ok(()) => {
             info!("ended");
             ExitCode::SUCCESS
@@ -59,7 +68,9 @@ fn serve(config: Config) -> ExitCode {
             error!("{sentence}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log::finish();
+    status
 }
 
 /// Starts everything, and runs until a signal has ended it.
@@ -67,7 +78,8 @@ fn run(config: Config) -> Result<(), String> {
     let (io, fallback) = choose(config.io, config.shards)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let memory = Machine::here().memory().map(|memory| memory.available());
-    let room = Room::new(io, config.connections_max, config.shards, descriptors, memory)?;
+    let plan = MemoryPlan::new(config.memory_bytes_max, config.memory_bytes_least(), config.shards, memory);
+    let room = Room::new(io, config.connections_max, config.shards, descriptors, plan)?;
     if let Some(warning) = room.warning() {
         warn!("{warning}");
     }
@@ -79,8 +91,9 @@ fn run(config: Config) -> Result<(), String> {
     let operators = door.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
-    let links = Arc::new(Links::new(config.shards, random_seed(), start_ns).admitting(admission));
-    let mut limits = config.limits;
+    let links = Links::new(config.shards, random_seed(), start_ns).admitting(admission).within(plan.budget_bytes);
+    let links = Arc::new(links);
+    let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);
     let exposed = door.exposed(address);
@@ -111,8 +124,8 @@ fn per_address(limits: &Limits, listen: IpAddr, connections: u32) -> Option<NonZ
 fn examine(json: bool, config: &Result<Box<Config>, Vec<String>>) -> ExitCode {
     let facts = Facts::here();
     let report = doctor::examine(&Machine::here(), &Plan::new(config, &facts), &facts);
-    say(&if json { report.json() } else { report.to_string() });
-    if report.has_problem() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let said = say(&if json { report.json() } else { report.to_string() });
+    if report.has_problem() { ExitCode::FAILURE } else { said }
 }
 
 /// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
@@ -140,17 +153,22 @@ fn choose(choice: IoChoice, shards: ShardId) -> Result<(Io, Option<Cause>), Stri
     }
 }
 
-/// Where to find it, on standard output: the public address comes first, the operators' next.
+/// Where to find it, on standard output: the public address comes first, the operators' next. On a thread of its own:
+/// standard output may be a pipe that is full and that nobody reads.
 fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
     let plural = if shards == 1 { "" } else { "s" };
     let page = healthcheck::from_here(address);
     let operators =
         operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", healthcheck::from_here(at)));
-    say(&format!(
+    let text = format!(
         "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
         env!("CARGO_PKG_VERSION")
-    ));
+    );
+    let write = move || drop(write_out(&text));
+    if thread::Builder::new().name("announce".to_owned()).spawn(write).is_err() {
+        warn!("the addresses cannot be written to standard output: no thread can be started");
+    }
 }
 
 /// What runs, and within which limits.
@@ -167,6 +185,8 @@ fn log_start(shards: u16, address: SocketAddr, operators: Option<SocketAddr>, ro
         publish_rate_max = limits.publish_rate_max,
         message_bytes_max = limits.message_bytes_max,
         topics_max = limits.topics_max,
+        memory_bytes_max = room.memory.budget_bytes,
+        resident_bytes_max = room.resident_bytes_max(),
         pid = process::id(),
         "started"
     );
@@ -190,17 +210,26 @@ fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
     }
 }
 
-/// To standard output, where nobody need listen.
+/// To standard output. What cannot be written, to a full disk for example, is no success; where whoever read it has
+/// gone (`| head`), nothing more is said of that.
 fn say(text: &str) -> ExitCode {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    ExitCode::SUCCESS
+    match write_out(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => complain(&format!("standard output cannot be written: {error}"), 1),
+    }
 }
 
-/// To standard error, a line for each sentence.
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// To standard error, a line for each sentence. Where that cannot be written, the exit status says it alone.
 fn complain(sentences: &str, code: u8) -> ExitCode {
+    let mut err = io::stderr().lock();
     for sentence in sentences.lines() {
-        eprintln!("ringyard: {sentence}");
+        let _ = writeln!(err, "ringyard: {sentence}");
     }
     ExitCode::from(code)
 }

@@ -248,3 +248,89 @@ test('the page comes back after the broker did', async () => {
   await post('comeback', 'after')
   await shows(page, 'after')
 })
+
+/** A proxy that gives the broker a path of its own, and answers as `refuse` says where that says anything. */
+async function behindPrefix(prefix, refuse = () => undefined) {
+  const inside = (url) => url.startsWith(`${prefix}/`) && url.slice(prefix.length)
+  const proxy = http.createServer((request, answer) => {
+    const target = inside(request.url)
+    if (!target) return answer.writeHead(404).end()
+    const refused = refuse(target)
+    if (refused) return answer.writeHead(refused.status, refused.headers).end()
+    const options = { method: request.method, headers: request.headers }
+    const onward = http.request(`${broker.url}${target}`, options, (from) => {
+      answer.writeHead(from.statusCode, from.headers)
+      from.pipe(answer)
+    })
+    onward.on('error', () => answer.destroy())
+    request.pipe(onward)
+  })
+  proxy.on('upgrade', (request, socket) => {
+    socket.on('error', () => socket.destroy())
+    const target = inside(request.url)
+    const refused = target ? refuse(target) : { status: 404 }
+    if (refused) return socket.end(`HTTP/1.1 ${refused.status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`)
+    const onward = http.request(`${broker.url}${target}`, { headers: request.headers })
+    onward.on('error', () => socket.destroy())
+    onward.on('upgrade', (from, other, head) => {
+      const fields = from.rawHeaders.map((text, at) => (at % 2 ? `${text}\r\n` : `${text}: `)).join('')
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\n${fields}\r\n`)
+      socket.write(head)
+      other.on('error', () => socket.destroy())
+      socket.pipe(other).pipe(socket)
+    })
+    onward.end()
+  })
+  proxy.listen(0, '127.0.0.1')
+  await once(proxy, 'listening')
+  const stopProxy = () => {
+    proxy.closeAllConnections()
+    proxy.close()
+  }
+  return { url: `http://127.0.0.1:${proxy.address().port}${prefix}/`, stop: stopProxy }
+}
+
+test('the page works behind a path of its own', async () => {
+  for (const prefix of ['/ringyard', '/a/b']) {
+    const proxy = await behindPrefix(prefix)
+    try {
+      const page = await openTab(proxy.url)
+      await chooseTopic(page, 'prefixed')
+      await say(page, `through ${prefix}`)
+      await shows(page, `through ${prefix}`)
+      assert.match(await page.textContent('#curl'), new RegExp(`${proxy.url}pub/prefixed$`))
+      assert.match(await page.textContent('#wscat'), new RegExp(`${proxy.url.replace('http', 'ws')}bus/prefixed$`))
+      await page.waitForFunction(() => /2 shards on/.test(document.querySelector('#stat-about').textContent))
+      assert.ok(await page.isVisible('#all-counters'))
+      const counters = await page.evaluate(async () => (await fetch(document.querySelector('#all-counters').href)).status)
+      assert.equal(counters, 200)
+      assert.deepEqual(page.errors, [])
+    } finally {
+      proxy.stop()
+    }
+  }
+})
+
+test('a page whose handshake is refused says so, waits as it is told, and comes back', async () => {
+  let full = true
+  const handshakes = []
+  const proxy = await behindPrefix('/full', (target) => {
+    if (target.startsWith('/bus/') && full) {
+      handshakes.push(performance.now())
+      return { status: 503 }
+    }
+    if (target === '/readyz' && full) return { status: 503, headers: { 'retry-after': '2' } }
+    return undefined
+  })
+  try {
+    const page = await openTab(proxy.url)
+    await page.waitForFunction(() => /takes no connections now \(503\), again in/.test(document.querySelector('#detail').textContent))
+    while (handshakes.length < 2) await new Promise((resolve) => { setTimeout(resolve, 50) })
+    assert.ok(handshakes[1] - handshakes[0] >= 2000, `came back after ${handshakes[1] - handshakes[0]} ms`)
+    full = false
+    await isOpen(page)
+    assert.equal(await page.textContent('#detail'), '')
+  } finally {
+    proxy.stop()
+  }
+})

@@ -3,15 +3,19 @@
 Units of Kubernetes, of systemd and of the broker's own options become numbers here.
 """
 
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
 DEPLOY = Path(__file__).resolve().parent.parent
-# What a connection and the program itself take at most, in bytes (kubernetes/README.md). A shard's own is --max-log.
+# What a connection takes at most of kernel and broker together, in bytes (kubernetes/README.md).
 CONNECTION_BYTES = 10_000
-PROGRAM_BYTES = 128 << 20
+# Places for HTTP connections, where neither descriptors nor memory allow fewer.
+HTTP_PLACES = 4096
+# --max-memory, where nobody says it and there is enough.
+BUDGET_BYTES = 512 << 20
 
 
 class Facts:
@@ -27,14 +31,24 @@ class Facts:
             default = re.search(r"\[default: ([^\]]*)\]", block)
             if name and default:
                 self.defaults["RINGYARD_" + name[1].upper().replace("-", "_")] = default[1]
-        number, unit = re.match(r"(\d+)([mg])\b", self.defaults["RINGYARD_MAX_LOG"]).groups()
-        self.log_bytes = int(number) << {"m": 20, "g": 30}[unit]
+        self.program_bytes, self.shard_bytes, self.http_bytes = self.memory_parts()
         dockerfile = (DEPLOY / "Dockerfile").read_text()
         self.user, self.group = map(int, re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.M)[-1])
         self.exposed = {int(port) for port in re.findall(r"^EXPOSE (\d+)", dockerfile, re.M)}
         self.profile = (DEPLOY / "seccomp.json").read_text()
         table = tomllib.loads((DEPLOY / "seccomp/syscalls.toml").read_text())
         self.calls = set(table["made"]) | set(table["kept"])
+
+    def memory_parts(self):
+        """What the program, a shard and an HTTP connection take, as `ringyard doctor` explains its memory plan."""
+        asked = subprocess.run(
+            [self.binary, "doctor", "--json", "--shards", "1", "--max-connections", "1"],
+            env={}, capture_output=True, text=True, timeout=20,
+        )
+        plan = next(one["value"] for one in json.loads(asked.stdout) if one["name"] == "memory plan")
+        said = re.search(r"([\d.]+) MiB the program, ([\d.]+) MiB each of .*, (\d+) KiB each of", plan)
+        program, shard, http = said.groups()
+        return int(float(program) * (1 << 20)), int(float(shard) * (1 << 20)), int(http) << 10
 
     def option(self, variables, name):
         """What the broker would take the option for, with these variables."""
@@ -54,6 +68,12 @@ def seconds(time):
     return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
 
 
+def size(text):
+    """`512m`, `2g`, `65536` as the broker writes them."""
+    number, unit = re.fullmatch(r"(\d+)([kmg]?)", text).groups()
+    return int(number) << {"": 0, "k": 10, "m": 20, "g": 30}[unit]
+
+
 def quantity(text):
     """`2Gi`, `500m`, `16` as Kubernetes writes them."""
     number, unit = re.fullmatch(r"([\d.]+)([A-Za-z]*)", str(text)).groups()
@@ -62,10 +82,13 @@ def quantity(text):
 
 
 def memory_bytes(facts, variables):
-    """What so many connections and shards take at most."""
+    """What the broker takes at most with these options, and the kernel for its connections."""
     connections = int(variables.get("RINGYARD_MAX_CONNECTIONS", 0))
     shards = int(variables.get("RINGYARD_SHARDS", 0))
-    return connections * CONNECTION_BYTES + shards * facts.log_bytes + PROGRAM_BYTES
+    held = size(variables["RINGYARD_MAX_MEMORY"]) if "RINGYARD_MAX_MEMORY" in variables else BUDGET_BYTES
+    fixed = facts.program_bytes + shards * facts.shard_bytes + HTTP_PLACES * facts.http_bytes
+    # A quarter of what is held for what the allocator cannot use.
+    return connections * CONNECTION_BYTES + fixed + held + held // 4
 
 
 def drain_seconds(facts, variables):

@@ -130,7 +130,7 @@ MISTAKES = [
     (
         check_running,
         "Deployment",
-        lambda d: first(d)["readinessProbe"]["httpGet"].update(port="admin"),
+        lambda d: first(d)["readinessProbe"]["httpGet"].update(port="http"),
         "the port admin",
     ),
     (check_running, "ConfigMap", lambda d: d["data"].update(RINGYARD_PING_INTERVAL="25"), "does not start"),
@@ -157,7 +157,7 @@ def check_the_checks(sets, facts, unit, drop_ins, options, sysctl):
         (of_unit(unit.replace("=@system-service", "=@basic-io")), "forbids"),
         (of_unit(unit.replace(" io_uring_enter", "")), "io_uring_enter by name"),
         (of_unit(changed_drop_ins=[text.replace("MAX_CONN", "MAX_CON") for text in drop_ins]), "no option"),
-        (of_unit(changed_drop_ins=[text.replace("MemoryMax=16G", "MemoryMax=12G") for text in drop_ins]), "MemoryMax"),
+        (of_unit(changed_drop_ins=[text.replace("MemoryMax=16G", "MemoryMax=10G") for text in drop_ins]), "MemoryMax"),
         (of_unit(changed_options=options.replace("RINGYARD_ALLOW_ANONYMOUS=true", "")), "ringyard.env"),
         (check_sysctl(sysctl.replace("net.core.somaxconn", "net.core.somaxcon")), "net.core.somaxcon"),
         (check_sysctl(sysctl.replace("tcp_mem = 200000", "tcp_mem =")), "tcp_mem takes 3"),

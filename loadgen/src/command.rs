@@ -66,10 +66,26 @@ pub fn execute(arguments: Vec<String>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             if let Some(error) = error.downcast_ref::<clap::Error>() {
-                error.exit();
+                return answer(error);
             }
-            eprintln!("ringyard-loadgen: {error:#}");
+            // `eprintln!` would panic where standard error is full or closed.
+            drop(writeln!(std::io::stderr(), "ringyard-loadgen: {error:#}"));
             ExitCode::from(2)
+        }
+    }
+}
+
+/// What the parser has to say: help, which is no success where it cannot be written, or what is wrong.
+fn answer(error: &clap::Error) -> ExitCode {
+    let written = error.print();
+    match (error.use_stderr(), written) {
+        (true, _) => ExitCode::from(2),
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (false, Err(error)) => {
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                drop(writeln!(std::io::stderr(), "ringyard-loadgen: standard output cannot be written: {error}"));
+            }
+            ExitCode::FAILURE
         }
     }
 }
@@ -131,14 +147,20 @@ fn merge_files(merge: &Merge) -> Result<bool> {
 
 fn tell(mut outcome: Outcome, thresholds: &[Threshold], json: Option<&Path>, report: Option<&Path>) -> Result<bool> {
     threshold::check_all(thresholds, &mut outcome);
-    // Whoever reads it may have seen enough.
-    drop(std::io::stdout().write_all(results::table(&outcome).as_bytes()));
+    // The files come first: where standard output cannot be written they may be all that is left.
     if let Some(path) = json {
         fs::write(path, serde_json::to_string_pretty(&outcome)?)
             .with_context(|| format!("writing {}", path.display()))?;
     }
     if let Some(path) = report {
         fs::write(path, results::page(&outcome)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    // No success where nobody could see it.
+    if let Err(error) = std::io::stdout().write_all(results::table(&outcome).as_bytes()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            drop(writeln!(std::io::stderr(), "ringyard-loadgen: standard output cannot be written: {error}"));
+        }
+        return Ok(false);
     }
     Ok(Verdict::of(&outcome).failures.is_empty())
 }

@@ -4,6 +4,7 @@
 //! phases, makes a row of the series of it, and never touches a connection itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,8 +55,8 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
     ring::limits::forgo_huge_pages();
     let plan = Arc::new(Plan::new(options, &machine)?);
     match machine.check(&plan) {
-        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("warning: {warning}")),
-        Err(error) if plan.options.force => eprintln!("warning: {error}"),
+        Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),
+        Err(error) if plan.options.force => warn(&error),
         Err(error) => return Err(error.context("this machine cannot hold that (--force tries nevertheless)")),
     }
     for address in BTreeSet::from([plan.adapter.address(), plan.adapter.publish_address()]) {
@@ -68,6 +69,11 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
     let outcome = run.go(machine.cores, memory);
     run.live.done();
     outcome
+}
+
+/// To standard error, which may be full or closed: `eprintln!` would panic then.
+fn warn(warning: &dyn std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "warning: {warning}"));
 }
 
 /// A run under way.
@@ -334,7 +340,7 @@ impl Run {
         let begin = self.plan.start_at().map_or(soon, |at| at.max(soon));
         if let Some(at) = self.plan.start_at().filter(|at| *at < soon) {
             let late = (soon - at) as f64 / 1e9;
-            eprintln!("warning: --start-at was {late:.1} s ago when all were connected: this process begins now");
+            warn(&format!("--start-at was {late:.1} s ago when all were connected: this process begins now"));
         }
         let measure_from = begin + options.warmup.as_nanos() as u64;
         let mut times = Times { begin, measure_from, end: measure_from + options.duration.as_nanos() as u64 };

@@ -1,11 +1,20 @@
 //! The PROXY protocol, version 2: what a proxy in front says of the client whose connection it passes on.
 //!
-//! Comes before anything else on a connection, and only from whoever is trusted to say it; that is the caller's
-//! decision. The header is binary: a signature, version and command, family, length, two addresses, then
-//! extensions (TLVs) that are skipped. Specification: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>,
-//! section 2.2.
+//! Comes before anything else on a connection, and only from a peer that is trusted to say it; that is the caller's
+//! decision. The header is binary: a signature, version and command, family and transport, length, two addresses, then
+//! extensions (TLVs). Specification: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>, section 2.2.
 //!
-//! Version 1, the line of text, is refused. Lengths are bytes. Nothing allocates.
+//! | command | family, transport | what it says |
+//! | --- | --- | --- |
+//! | LOCAL (0) | any at all | the proxy speaks for itself; the rest of the header is skipped |
+//! | PROXY (1) | AF_INET (1) or AF_INET6 (2) with STREAM (1) or DGRAM (2) | the client's address. DGRAM is a client of QUIC, whose requests the proxy passes on over TCP |
+//! | PROXY | AF_UNIX (3), AF_UNSPEC (0), or transport UNSPEC (0) | nobody: a combination that a receiver does not implement counts as unspecified, whatever its length |
+//! | PROXY | a family above 3, a transport above 2 | refused, as the specification demands |
+//! | any other | | refused, and so is any version but 2; version 1 is a line of text |
+//!
+//! Every length that two bytes can say is taken, up to [`HEADER_LEN_MAX`] with its beginning. Extensions are skipped
+//! unread, of every type and length; the checksum (`PP2_TYPE_CRC32C`) is one of them. Lengths are bytes. Nothing
+//! allocates.
 
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -14,6 +23,9 @@ pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Signature, version and command, family, length.
 const FIXED_LEN: usize = 16;
+
+/// The longest header.
+pub const HEADER_LEN_MAX: usize = FIXED_LEN + u16::MAX as usize;
 
 /// A whole header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +43,7 @@ pub enum BadHeader {
     Signature,
     /// Another version than 2, or a command that is neither LOCAL nor PROXY.
     Command,
-    /// Neither TCP over IPv4 nor over IPv6 nor unspecified.
+    /// A family or a transport that version 2 does not have.
     Family,
     /// Too short for the addresses of its family.
     Length,
@@ -42,7 +54,7 @@ impl core::fmt::Display for BadHeader {
         f.write_str(match self {
             Self::Signature => "it does not begin with a PROXY protocol header of version 2",
             Self::Command => "its PROXY protocol header has another version than 2 or an unknown command",
-            Self::Family => "its PROXY protocol header speaks of something else than TCP over IPv4 or IPv6",
+            Self::Family => "its PROXY protocol header has a family or a transport that version 2 does not have",
             Self::Length => "its PROXY protocol header is too short for its addresses",
         })
     }
@@ -50,7 +62,7 @@ impl core::fmt::Display for BadHeader {
 
 impl core::error::Error for BadHeader {}
 
-/// Looks at everything received so far; `None`: the header is not complete. It has 65,551 bytes at most.
+/// Looks at everything received so far; `None`: the header is not complete. It has [`HEADER_LEN_MAX`] bytes at most.
 ///
 /// # Errors
 /// The bytes cannot become a header, however they go on.
@@ -68,10 +80,13 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Proxied>, BadHeader> {
     let family = match (command, bytes.get(13)) {
         (_, None) => return Ok(None),
         // A receiver ignores the family of its own proxy's connection.
-        (Command::Local, _) | (_, Some(0x00)) => Family::Unspecified,
-        (_, Some(0x11)) => Family::V4,
-        (_, Some(0x21)) => Family::V6,
-        (_, Some(_)) => return Err(BadHeader::Family),
+        (Command::Local, _) => Family::Unspecified,
+        (Command::Proxy, Some(byte)) => match (byte >> 4, byte & 0x0f) {
+            (1, 1 | 2) => Family::V4,
+            (2, 1 | 2) => Family::V6,
+            (0..=3, 0..=2) => Family::Unspecified,
+            _ => return Err(BadHeader::Family),
+        },
     };
     let Some(&[high, low]) = bytes.get(14..FIXED_LEN) else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));

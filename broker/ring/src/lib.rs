@@ -14,6 +14,7 @@
 //! | [`floor`] | the measuring stick: bare sends and nothing else |
 //! | `socket` | addresses as the kernel reads them, and making sockets of them |
 //! | [`limits`] | how many descriptors the process may open |
+//! | [`signals`] | signals held back until the runtime handles them |
 //! | [`sandbox`] | for tests: system calls forbidden as containers forbid them |
 //!
 //! The rule that makes the crate sound: **an operation may name only memory that this crate owns, and
@@ -31,6 +32,7 @@ pub mod listen;
 mod offers;
 mod probe;
 pub mod sandbox;
+pub mod signals;
 pub mod sim;
 mod socket;
 #[cfg(test)]

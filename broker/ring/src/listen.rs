@@ -3,10 +3,13 @@
 //! `SO_REUSEPORT` has a trap: a second broker of the same user would silently join the group and take half
 //! of the connections. [`group`] therefore binds the port once without it, which fails if anyone listens
 //! there, before the group is made.
+//!
+//! `[::]` means every address of both families: a socket takes IPv4 too whatever the sysctl `net.ipv6.bindv6only`
+//! says, and where the kernel has no IPv6 it is `0.0.0.0`.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::socket::{self, Address, check};
@@ -47,7 +50,7 @@ impl fmt::Display for ListenError {
             ),
             Self::NoSuchAddress(addr) => write!(
                 f,
-                "no interface of this machine has the address {}: choose one of its own, or 0.0.0.0 for all",
+                "no interface of this machine has the address {}: choose one of its own, or [::] for all",
                 addr.ip()
             ),
             Self::Other { addr, error } => write!(f, "cannot listen on {addr}: {error}"),
@@ -101,9 +104,22 @@ pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
     socket::decode(&name).map_err(io::Error::from_raw_os_error)
 }
 
+/// A socket bound to `addr`; to `0.0.0.0` where that is `[::]` and there is no IPv6.
 fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
+    match bound_to(addr, share_port) {
+        Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() && error.is_without_ipv6() => {
+            bound_to((Ipv4Addr::UNSPECIFIED, addr.port()).into(), share_port)
+        }
+        result => result,
+    }
+}
+
+fn bound_to(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
     let told = |error| told(addr, error);
     let socket = socket::tcp(addr).map_err(told)?;
+    if addr.is_ipv6() {
+        socket::switch(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, false).map_err(told)?;
+    }
     socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(told)?;
     socket::switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(told)?;
     if share_port {
@@ -111,6 +127,19 @@ fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
     }
     socket::bind(&socket, &Address::from(addr)).map_err(told)?;
     Ok(socket)
+}
+
+impl ListenError {
+    /// Whether it failed because the kernel has no IPv6 (`ipv6.disable=1`), or none on any interface.
+    fn is_without_ipv6(&self) -> bool {
+        match self {
+            Self::NoSuchAddress(_) => true,
+            Self::Other { error, .. } => {
+                matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT))
+            }
+            Self::PortInUse(_) | Self::NotPermitted(_) => false,
+        }
+    }
 }
 
 fn told(addr: SocketAddr, error: io::Error) -> ListenError {
@@ -140,6 +169,32 @@ mod tests {
             assert!(addrs.iter().all(|addr| *addr == addrs[0]));
             TcpStream::connect(addrs[0]).unwrap();
         }
+    }
+
+    #[test]
+    fn every_address_is_of_both_families() {
+        let listeners = group(any_port("::"), 2).unwrap();
+        let port = local_addr(&listeners[0]).unwrap().port();
+        for host in ["127.0.0.1", "::1"] {
+            TcpStream::connect(SocketAddr::new(host.parse().unwrap(), port)).unwrap();
+        }
+    }
+
+    /// Where containers forbid the family, or the kernel was started with `ipv6.disable=1`.
+    #[test]
+    fn without_ipv6_every_address_is_every_address_of_ipv4() {
+        std::thread::spawn(|| {
+            crate::sandbox::forbid_ipv6().unwrap();
+            let listeners = group(any_port("::"), 2).unwrap();
+            let addr = local_addr(&listeners[1]).unwrap();
+            assert_eq!(addr.ip(), Ipv4Addr::UNSPECIFIED);
+            TcpStream::connect((Ipv4Addr::LOCALHOST, addr.port())).unwrap();
+            // An address of its own is not silently another one.
+            let error = group(any_port("::1"), 1).unwrap_err();
+            assert!(error.to_string().contains("[::1]"), "{error}");
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -34,8 +34,22 @@ pub fn forbid_registering(what: u32, errno: i32) -> io::Result<()> {
     install(vec![load(CALL), is_register, over_all, load(SECOND_ARGUMENT), jump_if(what, 1)], errno)
 }
 
+/// Has the calling thread, and what it starts, live without IPv6 from now on, as on a kernel started with
+/// `ipv6.disable=1`: a socket of that family is refused with `EAFNOSUPPORT`. Nothing undoes that.
+///
+/// # Errors
+/// As [`forbid`].
+pub fn forbid_ipv6() -> io::Result<()> {
+    let is_socket = jump_if(libc::SYS_socket as u32, 1);
+    let over_all = libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JA) as u16, jt: 0, jf: 0, k: 2 };
+    let family = jump_if(libc::AF_INET6 as u32, 1);
+    install(vec![load(CALL), is_socket, over_all, load(FIRST_ARGUMENT), family], libc::EAFNOSUPPORT)
+}
+
 /// Where the number of the system call is in `seccomp_data`.
 const CALL: u32 = 0;
+/// The lower half of its first argument, on little-endian processors.
+const FIRST_ARGUMENT: u32 = 16;
 /// The lower half of its second argument, on little-endian processors.
 const SECOND_ARGUMENT: u32 = 24;
 

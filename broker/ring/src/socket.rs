@@ -111,7 +111,12 @@ pub(crate) fn bind(socket: &OwnedFd, addr: &Address) -> io::Result<()> {
 
 /// Sets a switch among the options of a socket.
 pub(crate) fn switch_on(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
-    let on = 1i32;
+    switch(socket, level, option, true)
+}
+
+/// Sets a switch among the options of a socket, or clears it.
+pub(crate) fn switch(socket: &OwnedFd, level: i32, option: i32, on: bool) -> io::Result<()> {
+    let on = i32::from(on);
     let len = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the kernel reads the four bytes of `on`, which lives through the call.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };

@@ -14,8 +14,8 @@
 //!
 //! Not responsible for what the limits mean ([`Limits`] says that) nor for starting anything.
 //!
-//! Of what is said about a setting the first holds of: its flag, its variable `RINGYARD_...`, the file, the default.
-//! To that end flags and environment are read first; what the file says besides is read with them as flags.
+//! Precedence: flag, variable `RINGYARD_...`, file, default. Flags and environment are read first; what the file says
+//! besides is read with them as flags. White space around a value says nothing, wherever it comes from.
 //!
 //! Invariant: a [`Config`] is whole and consistent; nothing behind it checks options again. Whatever is
 //! wrong with an option is one sentence that says what to change ([`Stop::Refused`]).
@@ -79,8 +79,29 @@ pub struct Config {
     pub memory_bytes_max: Option<u64>,
     /// What is logged, and how.
     pub log: Log,
-    /// All other limits.
+    /// All other limits. `lag_bytes_max` and `log_bytes_max` are those for the largest budget that there is by default;
+    /// [`Config::within`] says which hold.
     pub limits: Limits,
+    /// `--max-lag` and `--max-log`, where they are set.
+    lag_asked: Option<u64>,
+    log_asked: Option<u64>,
+}
+
+impl Config {
+    /// Bytes that the budget must have for what is set: without that, `--max-memory` by default would contradict it.
+    #[must_use]
+    pub fn memory_bytes_least(&self) -> u64 {
+        let message = rules::MESSAGES_IN_BUDGET * self.limits.message_bytes_max;
+        [Some(message), self.lag_asked, self.log_asked].into_iter().flatten().max().unwrap_or(0)
+    }
+
+    /// The limits within a budget of so many bytes: what nobody set of `--max-lag` and `--max-log` fits into it.
+    #[must_use]
+    pub fn within(&self, budget_bytes: u64) -> Limits {
+        let message = self.limits.message_bytes_max;
+        let (lag, log) = rules::waiting_bytes(message, (self.lag_asked, self.log_asked), budget_bytes, self.shards);
+        Limits { lag_bytes_max: lag, log_bytes_max: log, ..self.limits.clone() }
+    }
 }
 
 /// Where `/metrics` and `/api` are.
@@ -220,11 +241,12 @@ impl Told {
         }
         let (matches, _) = self.with_file(self.options.config.as_deref())?;
         let options = Options::from_arg_matches(&matches).map_err(|error| vec![refusal::sentence(&error)])?;
-        let public = Url::health(options.listen);
-        Ok(Task::Healthcheck(match options.admin_listen {
-            Admin::At(address) => vec![Url::health(address), public],
-            Admin::Public | Admin::Off => vec![public],
-        }))
+        let mut urls = match options.admin_listen {
+            Admin::At(address) => Url::health(address),
+            Admin::Public | Admin::Off => Vec::new(),
+        };
+        urls.extend(Url::health(options.listen));
+        Ok(Task::Healthcheck(urls))
     }
 }
 
@@ -265,8 +287,9 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_limits() {
-        let config = config(&[]);
+        let config = config(&["--shards", "1"]);
         assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.within(512 << 20), Limits::default());
         assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
         assert!(config.shards >= 1);
         assert_eq!(config.connections_max, None);
@@ -281,13 +304,47 @@ mod tests {
 
     #[test]
     fn a_larger_message_takes_the_other_limits_along() {
-        let limits = limits(&["--max-message", "64m"]);
-        assert_eq!(limits.message_bytes_max, 64 << 20);
-        assert_eq!(limits.frame_bytes_max, 64 << 20);
-        assert_eq!(limits.lag_bytes_max, 256 << 20);
-        assert_eq!(limits.log_bytes_max, 256 << 20);
-        let limits = super::tests::limits(&["--max-message", "1g"]);
-        assert_eq!((limits.lag_bytes_max, limits.log_bytes_max), (4 << 30, 4 << 30));
+        let config = config(&["--max-message", "64m", "--shards", "2"]);
+        assert_eq!((config.limits.message_bytes_max, config.limits.frame_bytes_max), (64 << 20, 64 << 20));
+        let waiting = |config: &Config, budget: u64| {
+            let limits = config.within(budget);
+            (limits.lag_bytes_max >> 20, limits.log_bytes_max >> 20)
+        };
+        assert_eq!(config.memory_bytes_least(), 256 << 20);
+        assert_eq!(waiting(&config, 256 << 20), (64, 64));
+        assert_eq!(waiting(&config, 4 << 30), (256, 256));
+        let config = super::tests::config(&["--max-message", "1g"]);
+        assert_eq!(waiting(&config, 4 << 30), (1024, 1024));
+    }
+
+    /// With little memory defaults shrink; what somebody set holds, or is refused with both settings and their sources.
+    #[test]
+    fn what_waits_fits_into_the_memory() {
+        for (options, expected) in [
+            (&["--max-memory=4m", "--shards=2"][..], (1, 1)),
+            (&["--max-memory=16m", "--shards=2"], (4, 4)),
+            (&["--max-memory=16m", "--shards=8", "--max-message=2m"], (4, 4)),
+            (&["--max-memory=64m", "--shards=2"], (4, 16)),
+            (&["--max-memory=4g", "--shards=4"], (4, 256)),
+            (&["--max-memory=16m", "--shards=1", "--max-log=2m"], (2, 2)),
+            (&["--max-memory=16m", "--shards=4", "--max-lag=8m"], (8, 8)),
+        ] {
+            let limits = limits(options);
+            assert_eq!((limits.lag_bytes_max >> 20, limits.log_bytes_max >> 20), expected, "{options:?}");
+        }
+        for (options, parts) in [
+            (&["--max-memory=16m", "--max-message=5m"][..], ["--max-message (5m, flag)", "--max-memory (16m, flag)"]),
+            (&["--max-memory=16m", "--max-lag=17m"], ["--max-lag (17m, flag)", "--max-memory (16m, flag)"]),
+            (&["--max-memory=16m", "--max-log=17m"], ["--max-log (17m, flag)", "--max-memory (16m, flag)"]),
+            (&["--max-log=1k"], ["--max-log (1k, flag)", "--max-lag (1m, default)"]),
+        ] {
+            let sentence = refused(options);
+            assert!(parts.iter().all(|part| sentence.contains(part)), "{options:?}: {sentence}");
+            assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        }
+        // Nobody set the memory, so it is as much as the others need.
+        assert_eq!(config(&["--max-log", "3g"]).memory_bytes_least(), 3 << 30);
+        assert!(refused(&["--max-memory", "3m"]).contains("--max-memory is 3m (flag)"));
     }
 
     #[test]
@@ -378,7 +435,7 @@ mod tests {
             (&["--max-message", "1q"], "64k"),
             (&["--max-frame", "2m"], "--max-message (1m, default)"),
             (&["--max-lag", "1k"], "--max-lag (1k, flag)"),
-            (&["--max-log", "1m"], "--max-log (1m, flag)"),
+            (&["--max-log", "1k"], "--max-log (1k, flag)"),
             (&["--max-topic", "9k"], "--max-head (8k, default)"),
             (&["--max-head", "1"], "256"),
             (&["--ping-interval", "0s"], "--ping-interval"),
@@ -509,7 +566,14 @@ mod tests {
             asked(&["healthcheck", "--listen=0.0.0.0:80", "--admin-listen=public"]),
             ["http://127.0.0.1:80/healthz"]
         );
-        assert_eq!(asked(&["healthcheck", "--config", file.path()]), ["http://[::1]:90/healthz"]);
+        assert_eq!(
+            asked(&["healthcheck", "--config", file.path()]),
+            ["http://127.0.0.1:90/healthz", "http://[::1]:90/healthz"]
+        );
+        assert_eq!(
+            asked(&["healthcheck", "--listen=[::ffff:10.0.0.1]:80", "--admin-listen=[::1]:81"]),
+            ["http://[::1]:81/healthz", "http://10.0.0.1:80/healthz"]
+        );
         assert!(refused(&["healthcheck", "--url", "https://a"]).contains("--url"));
     }
 }

@@ -15,7 +15,7 @@ use clap::builder::Resettable;
 use clap::{Arg, Args, Command, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
-use super::values::{address, admin, duration, host, network, number, origin, size};
+use super::values::{List, address, admin, choice, duration, file, host, list, network, number, origin, size, truth};
 use super::{Admin, IoChoice, LogFormat, LogLevel};
 use crate::healthcheck::Url;
 
@@ -24,7 +24,10 @@ use crate::healthcheck::Url;
 pub(super) fn command() -> Command {
     let mut command = Options::command().mut_args(|arg| {
         let arg = arg.hide_env_values(true).allow_negative_numbers(true).global(true);
-        let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| {
+            // White space around a value says nothing.
+            value.to_str().is_some_and(|value| value.trim().is_empty())
+        });
         if is_empty { arg.env(Resettable::Reset) } else { arg }
     });
     // Only then can an option print itself.
@@ -52,11 +55,11 @@ pub(super) const FILE: &str = "config";
 #[command(name = "ringyard", version, next_line_help = true, after_help = AFTER_HELP)]
 pub(super) struct Options {
     /// TOML file with settings: each has the name it has here, without the dashes [default: none]
-    #[arg(long, value_name = "FILE", env = "RINGYARD_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "RINGYARD_CONFIG", value_parser = file())]
     pub(super) config: Option<PathBuf>,
 
-    /// Address to listen on, as host:port; port 0 picks a free one. One that other machines reach needs
-    /// --allow-anonymous
+    /// Address to listen on, as host:port; [::] is every address, of IPv6 and IPv4; port 0 picks a free one. One that
+    /// other machines reach needs --allow-anonymous
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "RINGYARD_LISTEN", value_parser = address)]
     pub(super) listen: SocketAddr,
 
@@ -78,7 +81,7 @@ pub(super) struct Options {
         value_name = "auto|uring|epoll",
         env = "RINGYARD_IO",
         default_value = "auto",
-        hide_possible_values = true
+        value_parser = choice::<IoChoice>
     )]
     pub(super) io: IoChoice,
 
@@ -87,9 +90,11 @@ pub(super) struct Options {
     pub(super) shards: Option<u64>,
 
     /// Web origin whose pages may connect and publish, as `scheme://host[:port]`, besides the pages of the
-    /// host they call; repeatable; * allows every origin [default: none]
-    #[arg(long, value_name = "ORIGIN", env = "RINGYARD_ALLOW_ORIGIN", value_delimiter = ',', value_parser = origin)]
-    pub(super) allow_origin: Vec<String>,
+    /// host they call; repeatable; * allows every origin. `file://` lets devices in whose WebSocket library sends that,
+    /// and pages opened from a disk. `null` lets in every page that hides its origin, which a page of any web site can
+    /// have a sandboxed frame do: nearly as much as * [default: none]
+    #[arg(long, value_name = "ORIGIN", env = "RINGYARD_ALLOW_ORIGIN", value_parser = list(origin))]
+    pub(super) allow_origin: Vec<List<String>>,
 
     #[command(flatten, next_help_heading = "Doors")]
     pub(super) doors: Doors,
@@ -111,23 +116,23 @@ pub(super) struct Options {
 pub(super) struct Doors {
     /// Host name, with or without a port, that requests may be addressed to, besides localhost and IP
     /// addresses (against DNS rebinding); repeatable; * allows every name [default: none]
-    #[arg(long, value_name = "HOST", env = "RINGYARD_ALLOW_HOST", value_delimiter = ',', value_parser = host)]
-    pub(super) allow_host: Vec<String>,
+    #[arg(long, value_name = "HOST", env = "RINGYARD_ALLOW_HOST", value_parser = list(host))]
+    pub(super) allow_host: Vec<List<String>>,
 
     /// Listen beyond loopback without authentication: whoever reaches the address may publish and subscribe
     #[arg(long, env = "RINGYARD_ALLOW_ANONYMOUS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", value_parser = truth,
         action = clap::ArgAction::Set)]
     pub(super) allow_anonymous: bool,
 
     /// Address or network (10.0.0.0/8) of a proxy that is believed what it says of its clients' addresses
     /// (X-Forwarded-For, and the PROXY protocol with --proxy-protocol); repeatable [default: none]
-    #[arg(long, value_name = "NET", env = "RINGYARD_TRUSTED_PROXY", value_delimiter = ',', value_parser = network)]
-    pub(super) trusted_proxy: Vec<IpNet>,
+    #[arg(long, value_name = "NET", env = "RINGYARD_TRUSTED_PROXY", value_parser = list(network))]
+    pub(super) trusted_proxy: Vec<List<IpNet>>,
 
     /// Connections from trusted proxies begin with a PROXY protocol header, version 2
     #[arg(long, env = "RINGYARD_PROXY_PROTOCOL", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-        default_value = "false", default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", value_parser = truth,
         action = clap::ArgAction::Set)]
     pub(super) proxy_protocol: bool,
 }
@@ -140,7 +145,7 @@ pub(super) struct LogOptions {
         value_name = "text|json",
         env = "RINGYARD_LOG_FORMAT",
         default_value = "text",
-        hide_possible_values = true
+        value_parser = choice::<LogFormat>
     )]
     pub(super) log_format: LogFormat,
 
@@ -150,7 +155,7 @@ pub(super) struct LogOptions {
         value_name = "error|warn|info|debug",
         env = "RINGYARD_LOG_LEVEL",
         default_value = "info",
-        hide_possible_values = true
+        value_parser = choice::<LogLevel>
     )]
     pub(super) log_level: LogLevel,
 }
@@ -223,11 +228,13 @@ pub(super) struct Sizes {
     pub(super) max_memory: Option<u64>,
 
     /// Bytes of messages that each shard keeps per topic for subscribers that are behind; one that is
-    /// further behind is closed with code 1013 [default: 4m, or four messages if that is more]
+    /// further behind is closed with code 1013 [default: 4m, or four messages if that is more; at most a quarter of
+    /// --max-memory]
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_LAG", value_parser = size)]
     pub(super) max_lag: Option<u64>,
 
-    /// Bytes of such messages in all topics of one shard [default: 256m, or --max-lag if that is more]
+    /// Bytes of such messages in all topics of one shard [default: 256m, or the shard's part of half of --max-memory if
+    /// that is less, but at least --max-lag]
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_LOG", value_parser = size)]
     pub(super) max_log: Option<u64>,
 

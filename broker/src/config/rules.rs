@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::options::Options;
 use super::sources::Sources;
-use super::values::Size;
+use super::values::{List, Size};
 use super::{Config, Log};
+use crate::control::memory::BUDGET_BYTES_TOP;
 use crate::limits::Limits;
 use crate::topics::registry::ShardId;
 
@@ -18,6 +19,13 @@ const MESSAGE_BYTES_TOP: u64 = 1 << 30;
 const MEMORY_BYTES_LEAST: u64 = 4 << 20;
 /// Topics that one connection may begin at least, where there are as many: those of its subscriptions.
 const OWN_TOPICS_LEAST: u64 = 1024;
+/// So many messages of the greatest length fit into the memory for what is held for clients, so that one on its way in
+/// and one on its way out are no shortage.
+pub(super) const MESSAGES_IN_BUDGET: u64 = 4;
+/// What subscribers may be behind by default, where there is room.
+const LAG_BYTES_DEFAULT: u64 = 4 << 20;
+/// What all topics of a shard keep by default, where there is room.
+const LOG_BYTES_DEFAULT: u64 = 256 << 20;
 /// Most header fields that `protocol::head` reads.
 const HEADERS_TOP: u64 = 100;
 /// Most shards: far beyond any machine's cores, well within what queues between them cost.
@@ -34,18 +42,36 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
     let topic = rules.bytes("max-topic", sizes.max_topic, 1, 1 << 16);
     rules.at_most(("max-topic", topic), ("max-head", head));
     let headers = rules.count("max-headers", sizes.max_headers, 4, HEADERS_TOP);
-    let lag = sizes.max_lag.unwrap_or((4 << 20).max(4 * message));
-    rules.at_most(("max-message", message), ("max-lag", lag));
-    let log = sizes.max_log.unwrap_or((256 << 20).max(lag));
-    rules.at_most(("max-lag", lag), ("max-log", log));
+    let memory = sizes.max_memory.map(|bytes| rules.bytes("max-memory", bytes, MEMORY_BYTES_LEAST, u64::MAX >> 1));
     let outbox = rules.bytes("max-outbox", sizes.max_outbox, 1 << 10, MESSAGE_BYTES_TOP);
     let subscriptions = rules.count("max-subscriptions", sizes.max_subscriptions, 1, u64::from(u32::MAX));
     let topics = rules.count("max-topics", sizes.max_topics, 1, u64::from(u32::MAX));
     let own_topics = sizes.max_topics_per_connection.unwrap_or((topics / 8).max(OWN_TOPICS_LEAST.min(topics)));
     let own_topics = rules.count("max-topics-per-connection", own_topics, 1, u64::from(u32::MAX));
-    let memory = sizes.max_memory.map(|bytes| rules.bytes("max-memory", bytes, MEMORY_BYTES_LEAST, u64::MAX >> 1));
     let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;
     let shards = rules.count("shards", options.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP);
+    let shards = ShardId::try_from(shards).expect("at most SHARDS_TOP");
+    let least = MESSAGES_IN_BUDGET * message;
+    let budget = memory.unwrap_or(BUDGET_BYTES_TOP.max(least));
+    if least > budget && !rules.broken.contains(&"max-memory") && !rules.broken.contains(&"max-message") {
+        rules.refuse(format!(
+            "--max-message ({}, {}) must not be above a quarter of --max-memory ({}, {}): lower the one or raise the \
+             other",
+            Size(message),
+            sources.of("max-message"),
+            Size(budget),
+            sources.of("max-memory")
+        ));
+    }
+    let (lag, log) = waiting_bytes(message, (sizes.max_lag, sizes.max_log), budget, shards);
+    rules.at_most(("max-message", message), ("max-lag", lag));
+    rules.at_most(("max-lag", lag), ("max-log", log));
+    if memory.is_some() {
+        let own = |name, bytes: Option<u64>| bytes.map(|bytes| (name, bytes));
+        for small in [own("max-lag", sizes.max_lag), own("max-log", sizes.max_log)].into_iter().flatten() {
+            rules.at_most(small, ("max-memory", budget));
+        }
+    }
     if !options.listen.ip().to_canonical().is_loopback() && !doors.allow_anonymous {
         rules.refuse(format!(
             "--listen {} ({}) can be reached from other machines, and there is no authentication: whoever reaches it \
@@ -54,7 +80,8 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
             sources.of("listen")
         ));
     }
-    if doors.proxy_protocol && doors.trusted_proxy.is_empty() {
+    let trusted = joined(doors.trusted_proxy);
+    if doors.proxy_protocol && trusted.is_empty() {
         rules.refuse(format!(
             "--proxy-protocol ({}) needs --trusted-proxy: the addresses that such a header is taken from",
             sources.of("proxy-protocol")
@@ -65,8 +92,10 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
         admin: options.admin_listen,
         log: Log { format: logging.log_format, level: logging.log_level },
         io: options.io,
-        shards: ShardId::try_from(shards).expect("at most SHARDS_TOP"),
+        shards,
         memory_bytes_max: memory,
+        lag_asked: sizes.max_lag,
+        log_asked: sizes.max_log,
         connections_max: rules.optional("max-connections", sizes.max_connections),
         limits: Limits {
             head_bytes_max: head as usize,
@@ -94,13 +123,34 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
                 .optional("max-connections-per-address", sizes.max_connections_per_address),
             accept_rate_max: rules.optional("accept-rate", sizes.accept_rate),
             publish_rate_max: rules.optional("max-publish-rate", sizes.max_publish_rate),
-            origins: options.allow_origin,
-            hosts: doors.allow_host,
-            trusted_proxies: doors.trusted_proxy,
+            origins: joined(options.allow_origin),
+            hosts: joined(doors.allow_host),
+            trusted_proxies: trusted,
             proxy_protocol: doors.proxy_protocol,
         },
     };
     if rules.wrong.is_empty() { Ok(config) } else { Err(rules.wrong) }
+}
+
+/// The members of all values of a setting.
+fn joined<T>(lists: Vec<List<T>>) -> Vec<T> {
+    lists.into_iter().flat_map(|List(members)| members).collect()
+}
+
+/// Bytes that subscribers of one topic may be behind, and bytes that all topics of a shard keep: as `asked`, or what
+/// fits into the budget, but never so little that the longest message does not fit.
+pub(super) fn waiting_bytes(
+    message: u64,
+    (lag, log): (Option<u64>, Option<u64>),
+    budget_bytes: u64,
+    shards: ShardId,
+) -> (u64, u64) {
+    let lag = lag.unwrap_or_else(|| {
+        let most = LAG_BYTES_DEFAULT.max(4 * message).min(budget_bytes / 4).max(message);
+        log.map_or(most, |log| most.min(log.max(message)))
+    });
+    let log = log.unwrap_or_else(|| LOG_BYTES_DEFAULT.min(budget_bytes / 2 / u64::from(shards.max(1))).max(lag));
+    (lag, log)
 }
 
 /// What was found wrong up to now. Checks go on with a value that would be right.

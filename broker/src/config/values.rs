@@ -3,11 +3,16 @@
 //! Not responsible for which range makes sense nor for what goes with what ([`rules`](super::rules)). A refusal is
 //! the rest of a sentence that began with the value and the name of its setting.
 //!
+//! White space around a value says nothing, wherever the value comes from; nor do empty members of a [`List`].
+//!
 //! Units: sizes in bytes with an optional `k`, `m` or `g` (powers of 1024); durations with `ms`, `s`, `m` or `h`.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use ipnet::IpNet;
 
 use super::Admin;
@@ -26,6 +31,51 @@ impl std::fmt::Display for Size {
             None => write!(f, "{}", self.0),
         }
     }
+}
+
+/// The members of one value, which commas separate. A setting that is a list may have several such values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+/// The texts of the members of a list.
+pub(super) fn members(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|member| !member.is_empty())
+}
+
+/// `a,b`, `a, b`, `a,`: a parser of lists, of a parser of members.
+pub(super) fn list<T>(
+    member: impl Fn(&str) -> Result<T, String> + Clone,
+) -> impl Fn(&str) -> Result<List<T>, String> + Clone {
+    move |text| {
+        let read = |part| member(part).map_err(|why| if part == text { why } else { format!("'{part}': {why}") });
+        members(text).map(read).collect::<Result<_, _>>().map(List)
+    }
+}
+
+/// `true`, `no`, `1`, in any case.
+pub(super) fn truth(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err("it must be true or false".to_owned()),
+    }
+}
+
+/// One of the names of `T`.
+pub(super) fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text.trim(), false).map_err(|_| {
+        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = names.map(|name| name.get_name().to_owned()).collect();
+        format!("it must be one of {}", names.join(", "))
+    })
+}
+
+/// The path of a file. One that is not UTF-8 is taken as it is.
+pub(super) fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(|path| match path.to_str() {
+        Some(text) => text.trim().into(),
+        None => path.into(),
+    })
 }
 
 /// `64`, `1024`.
@@ -71,13 +121,16 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 /// `https://example.org`, `http://localhost:3000` or `*`, as a browser would write it: lower case, no
-/// default port, nothing behind the port (RFC 6454 §6.2).
+/// default port, nothing behind the port (RFC 6454 §6.2). Two have no host: `null`, which browsers send for origins
+/// that they keep to themselves (§7.3), and `file://`, which some WebSocket libraries of devices send.
 pub(super) fn origin(text: &str) -> Result<String, String> {
-    let wrong = |why: &str| Err(format!("{why}; an origin is scheme://host[:port], such as https://example.org, or *"));
-    if text == "*" {
-        return Ok(text.to_owned());
+    let wrong = |why: &str| {
+        Err(format!("{why}; an origin is scheme://host[:port], such as https://example.org, or file://, null or *"))
+    };
+    let origin = text.trim().to_ascii_lowercase();
+    if ["*", "null", "file://"].contains(&origin.as_str()) {
+        return Ok(origin);
     }
-    let origin = text.to_ascii_lowercase();
     let Some((scheme, rest)) = origin.split_once("://") else {
         return wrong("the scheme is missing");
     };
@@ -138,7 +191,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
     if let Ok(address) = text.parse() {
-        return Ok(address);
+        return Ok(canonical(address));
     }
     let sentence = || "an address is host:port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(sentence)?;
@@ -152,6 +205,15 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     // Where a name means both, the printed address, 127.0.0.1 in scripts and `localhost` all work with IPv4.
     resolved.sort_by_key(SocketAddr::is_ipv6);
     resolved.first().copied().ok_or_else(sentence)
+}
+
+/// An IPv4 address that is written as one of IPv6 (`::ffff:127.0.0.1`, RFC 4291 §2.5.5.2) as itself.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, address.port()).into(),
+        // Whole, with its zone.
+        IpAddr::V6(_) => address,
+    }
 }
 
 /// `127.0.0.1:8081`, `public`, `off`.
@@ -195,6 +257,31 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_read_alike_whatever_they_hold() {
+        let numbers = |text: &str| list(number)(text).map(|List(numbers)| numbers);
+        for (text, expected) in
+            [("1,2", &[1, 2][..]), (" 1 , 2 ", &[1, 2]), ("1,", &[1]), (",,1\n", &[1]), ("", &[]), (" , ", &[])]
+        {
+            assert_eq!(numbers(text).as_deref(), Ok(expected), "{text:?}");
+        }
+        assert!(numbers("1, x").unwrap_err().starts_with("'x': it must be"));
+        assert!(numbers("x").unwrap_err().starts_with("it must be"));
+        assert_eq!(list(origin)("https://a, null").map(|list| list.0), Ok(vec!["https://a".into(), "null".into()]));
+    }
+
+    #[test]
+    fn words_may_have_white_space_around_them() {
+        use crate::config::{IoChoice, LogFormat};
+        assert_eq!(choice::<IoChoice>(" epoll\n"), Ok(IoChoice::Epoll));
+        assert_eq!(choice::<LogFormat>("json "), Ok(LogFormat::Json));
+        assert!(choice::<IoChoice>("aio").unwrap_err().contains("auto, uring, epoll"));
+        for (text, expected) in [(" True", true), ("OFF", false), ("1 ", true), ("n", false)] {
+            assert_eq!(truth(text), Ok(expected), "{text}");
+        }
+        assert!(truth("maybe").is_err() && truth("").is_err());
+    }
+
+    #[test]
     fn origins() {
         let cases = [
             ("*", "*"),
@@ -204,6 +291,9 @@ mod tests {
             ("http://[::1]:8080", "http://[::1]:8080"),
             ("http://[::1]", "http://[::1]"),
             ("capacitor://localhost", "capacitor://localhost"),
+            ("file://", "file://"),
+            ("NULL", "null"),
+            (" https://a ", "https://a"),
         ];
         for (text, expected) in cases {
             assert_eq!(origin(text).as_deref(), Ok(expected), "{text}");
@@ -215,7 +305,9 @@ mod tests {
             "https://example.org/",
             "https://example.org/a",
             "https://a b",
-            "null",
+            "nul",
+            "file:///",
+            "file:",
             "://a",
             "https://u@a",
             "https://a:b",
@@ -231,9 +323,15 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for (text, expected) in
-            [("[::1]:81", "[::1]:81"), ("0.0.0.0:0", "0.0.0.0:0"), ("localhost:8080", "127.0.0.1:8080")]
-        {
+        for (text, expected) in [
+            ("[::1]:81", "[::1]:81"),
+            ("[::]:8080\n", "[::]:8080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("localhost:8080", "127.0.0.1:8080"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("[::ffff:0.0.0.0]:80", "0.0.0.0:80"),
+            ("[fe80::1%2]:80", "[fe80::1%2]:80"),
+        ] {
             assert_eq!(address(text), Ok(expected.parse().unwrap()), "{text}");
         }
         for text in ["", "8080", ":8080", "localhost", "::1:8080", "127.0.0.1:99999", "http://localhost:8080", "a b:1"]

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::Config;
 use super::options::{FILE, settings, variable};
 use super::sources::Sources;
-use super::values::Size;
+use super::values::{Size, members, truth};
 
 /// Longest line of a comment, in characters.
 const LINE: usize = 100;
@@ -24,6 +24,10 @@ pub(super) fn show(command: &Command, matches: &ArgMatches, sources: &Sources, c
             .flatten()
             .map(|value| value.to_string_lossy().into_owned())
             .collect();
+        let values = match Kind::of(arg) {
+            Kind::List => values.iter().flat_map(|value| members(value)).map(str::to_owned).collect(),
+            _ => values,
+        };
         let source = sources.of(name);
         let line = match (effective(name, config), values.is_empty()) {
             (_, false) => format!("{name} = {} # {source}", literal(arg, &values)),
@@ -84,7 +88,7 @@ fn effective(name: &str, config: &Config) -> Option<String> {
     }
 }
 
-/// A value that makes sense, of a setting whose default is not one.
+/// An example value for a setting without a fixed default.
 fn instance(name: &str, arg: &Arg) -> &'static str {
     match name {
         "shards" => "2",
@@ -92,6 +96,7 @@ fn instance(name: &str, arg: &Arg) -> &'static str {
         "max-frame" => "1m",
         "max-lag" => "4m",
         "max-log" => "256m",
+        "max-memory" => "512m",
         "allow-origin" => "https://example.org",
         "allow-host" => "example.org",
         "trusted-proxy" => "10.0.0.0/8",
@@ -122,16 +127,13 @@ impl Kind {
 }
 
 fn literal(arg: &Arg, values: &[String]) -> String {
-    let text = |value: &String| toml::Value::String(value.clone()).to_string();
+    let text = |value: &String| toml::Value::String(value.trim().to_owned()).to_string();
     let first = values.first().map(|value| value.trim()).unwrap_or_default();
     match Kind::of(arg) {
         Kind::List => format!("[{}]", values.iter().map(text).collect::<Vec<_>>().join(", ")),
         Kind::Number => first.to_owned(),
-        // As clap's boolish parser takes them.
-        Kind::Truth => {
-            let no = ["n", "no", "f", "false", "off", "0"].contains(&first.to_ascii_lowercase().as_str());
-            (!no).to_string()
-        }
+        // What is shown was read before.
+        Kind::Truth => truth(first).is_ok_and(|value| value).to_string(),
         Kind::Text => values.first().map(text).unwrap_or_default(),
     }
 }

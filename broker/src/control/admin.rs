@@ -2,11 +2,13 @@
 //!
 //! Not responsible for what they are told (`routes`, `stats`, `metrics`). The listener is served on the control plane's
 //! thread, but not through the shards: however many connections the public port has, operators have
-//! `CONNECTIONS_MAX` besides. More wait in the listen backlog.
+//! `CONNECTIONS_MAX` besides. More wait in the listen backlog. Each has a descriptor of its own as well, held by a
+//! [`Reserve`] from the start: where all others are taken, it gives one up and the connection takes that.
 //!
 //! It is served until the process ends: whoever watches a broker that shuts down sees it to the end, and is cut off
 //! there.
 
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +18,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use super::connection::Connection;
+use super::room::DESCRIPTORS_OPERATORS;
 use super::routes::{App, admin_router};
 use super::serve;
 use crate::address::Guest;
 use crate::config::Admin;
 
 /// Operators' connections at the same time. `room` leaves descriptors free for them.
-const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = DESCRIPTORS_OPERATORS as usize;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 /// After a connection that could not be accepted.
@@ -108,14 +111,43 @@ impl Door {
 async fn accept(app: App, listener: TcpListener) {
     let router = admin_router(app.clone());
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut reserve = Reserve::default();
     loop {
+        reserve.fill(permits.available_permits());
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        match listener.accept().await {
+        let accepted = match listener.accept().await {
+            Err(_) if reserve.give_up() => listener.accept().await,
+            accepted => accepted,
+        };
+        match accepted {
             Ok((socket, _)) => drop(tokio::task::spawn_local(serve_one(app.clone(), router.clone(), socket, permit))),
-            // The peer is gone already, or descriptors are out for a moment.
+            // The peer is gone already, or somebody was quicker.
             Err(_) => sleep(PAUSE).await,
         }
+    }
+}
+
+/// Descriptors that stand for nothing: what holds them can have a connection instead when the process may open no
+/// more (`EMFILE`).
+#[derive(Debug, Default)]
+struct Reserve(Vec<File>);
+
+impl Reserve {
+    /// Holds `places`, or as many as can be had now.
+    fn fill(&mut self, places: usize) {
+        while self.0.len() < places {
+            let more = self.0.first().map_or_else(|| File::open("/dev/null"), File::try_clone);
+            match more {
+                Ok(file) => self.0.push(file),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Frees one; whether there was one.
+    fn give_up(&mut self) -> bool {
+        self.0.pop().is_some()
     }
 }
 
@@ -141,6 +173,17 @@ mod tests {
         for part in ["--admin-listen", "in use", &address.to_string()] {
             assert!(sentence.contains(part), "{part}: {sentence}");
         }
+    }
+
+    #[test]
+    fn a_reserve_holds_what_it_may_give_up() {
+        let mut reserve = Reserve::default();
+        reserve.fill(3);
+        assert_eq!(reserve.0.len(), 3);
+        assert!(reserve.give_up());
+        reserve.fill(1);
+        assert_eq!(reserve.0.len(), 2, "more than is needed is kept");
+        assert!(reserve.give_up() && reserve.give_up() && !reserve.give_up());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! A panic anywhere ends the process at once, with one line of the log that says where: a broker with a dead shard
 //! would look alive and be silent.
 
+use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
 use std::thread;
 
 use tracing::{dispatcher, error};
+
+use super::log;
 
 /// From now on every panic, on any thread and in any build profile, is told in one line and aborts.
 pub fn abort_on_panic() {
@@ -13,8 +16,10 @@ pub fn abort_on_panic() {
         let line = line(thread::current().name(), panic);
         if dispatcher::has_been_set() {
             error!("{line}");
+            log::finish();
         } else {
-            eprintln!("ringyard: {line}"); // the log has not begun
+            // The log has not begun. `eprintln!` would panic where standard error is full or closed.
+            let _ = writeln!(io::stderr(), "ringyard: {line}");
         }
         process::abort();
     }));

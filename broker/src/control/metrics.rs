@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use super::process::Process;
 use super::routes::{App, VERSION};
 use super::stats::sum;
+use crate::budget::Held;
 use crate::shard::stats::{Distribution, Scale, Snapshot, Stats};
 
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -257,6 +258,18 @@ const FAMILIES: &[Family] = &[
     plain("ringyard_log_bytes_max", Gauge,
         "Most of those for one shard: --max-log.",
         |view, out| out.value(view.app.limits().log_bytes_max)),
+    labelled("ringyard_memory_used_bytes", Gauge, &["held"],
+        "Bytes held for clients, with what the allocator adds, by what they are held for.",
+        |view, out| {
+            let budget = &view.app.links().budget;
+            Held::ALL.iter().for_each(|held| out.labelled(&[("held", held.label())], budget.held(*held)));
+        }),
+    plain("ringyard_memory_used_bytes_max", Gauge,
+        "Most of those, all together: --max-memory, or a quarter of what was available at start.",
+        |view, out| out.value(view.app.links().budget.bytes_max())),
+    plain("ringyard_resident_bytes_max", Gauge,
+        "What process_resident_memory_bytes stays below: program, shards, connections and what is held for clients.",
+        |view, out| out.value(view.app.room().resident_bytes_max())),
     labelled("ringyard_queue_depth", Gauge, &["queue"],
         "What waits between threads, all shards together: batches of requests to topics' homes and of deliveries from \
          them, orders of the control plane, handovers to it.",

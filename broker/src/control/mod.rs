@@ -14,8 +14,10 @@
 //! | operators ask on a listener of their own | [`admin`] |
 //! | counters as JSON and for Prometheus; what the process uses | `stats`, `metrics`, `process` |
 //! | the log; counters that become log lines once a second | [`log`], `watch` |
+//! | signals: which end the broker, and which are logged and nothing else | `signals` |
 //!
-//! [`room`] says how many connections there may be, [`locked`] what rings lock;
+//! [`room`] says how many connections there may be, [`memory`] what memory all takes at most, [`locked`] what rings
+//! lock;
 //! [`shards`] starts the data plane and tells when a shard has ended; [`crash`] ends the process when a thread panics.
 //! This file is the life of the broker: start, signals, shutdown.
 //!
@@ -24,7 +26,7 @@
 //!
 //! After SIGTERM readiness says no, and everything goes on for `--drain-delay`; then newcomers and HTTP publishers are
 //! refused, and clients told to go over `--drain-window` (`shard/drain.rs`); the end comes within `--shutdown-grace`
-//! after that. SIGINT skips the delay and the window. A second signal ends the broker at once.
+//! after that. SIGINT skips the delay and the window. A second signal ends the broker at once (`signals`).
 
 pub mod admin;
 mod bodies;
@@ -34,6 +36,7 @@ mod heads;
 mod hosts;
 pub mod locked;
 pub mod log;
+pub mod memory;
 mod metrics;
 mod names;
 mod origins;
@@ -49,6 +52,7 @@ pub mod room;
 mod routes;
 mod serve;
 pub mod shards;
+mod signals;
 mod stats;
 mod upgrade;
 mod watch;
@@ -56,14 +60,12 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ring::{Cause, Io};
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
@@ -73,6 +75,7 @@ use self::room::Room;
 use self::routes::App;
 use self::serve::Server;
 use self::shards::Shards;
+use self::signals::{Signals, Stop};
 use crate::limits::Limits;
 use crate::shard::link::{Links, Order};
 use crate::topics::registry::ShardId;
@@ -127,7 +130,7 @@ async fn live(app: App, mut shards: Shards, door: Door, ready: impl FnOnce()) ->
     door.serve(&app)?;
     ready();
     tokio::select! {
-        signal = signals.next() => shut_down(&app, server, shards, signals, signal).await,
+        stop = signals.next() => shut_down(&app, server, shards, signals, stop).await,
         failure = shards.failure() => Err(failure),
     }
 }
@@ -138,11 +141,13 @@ async fn shut_down(
     server: Server,
     mut shards: Shards,
     mut signals: Signals,
-    signal: SignalKind,
+    stop: Stop,
 ) -> Result<(), String> {
     let Limits { drain_delay, drain_window, shutdown_grace: grace, .. } = *app.limits();
-    let (delay, window) =
-        if signal == SignalKind::terminate() { (drain_delay, drain_window) } else { Default::default() };
+    let (delay, window) = match stop {
+        Stop::Terminate => (drain_delay, drain_window),
+        Stop::Interrupt => Default::default(),
+    };
     let ms = |time: Duration| time.as_millis() as u64;
     let finish = async {
         app.drain();
@@ -185,25 +190,5 @@ async fn order(links: &Links, shard: ShardId, mut order: Order) {
     while let Err(full) = links.order(shard, order) {
         order = full;
         sleep(QUEUE_PAUSE).await;
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Cancel safe.
-    async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-        }
     }
 }

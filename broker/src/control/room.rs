@@ -8,23 +8,26 @@
 //! The kernel spreads connections over shards by hash, unevenly, so a shard's table is longer than its share, where
 //! descriptors allow; and it has places left for clients that are told that there are enough.
 //!
-//! Memory is reckoned, not measured: [`CONNECTION_BYTES`] each, of [`MEMORY_PERCENT`] of what is available at start.
-//! Messages that wait for slow subscribers are not in it: `--max-log` bounds those.
+//! HTTP connections are descriptors of the process under both drivers, so the limit bounds their places under both,
+//! and [`DESCRIPTORS_OPERATORS`] stay free for the listener of operators, which holds on to them (`admin`).
+//!
+//! Memory is estimated: [`CONNECTION_BYTES`] each, of what [`MemoryPlan`] leaves for connections.
 
 use std::num::NonZeroU32;
 
 use ring::Io;
 
+use super::memory::{MEMORY_PERCENT, MemoryPlan};
 use crate::topics::registry::ShardId;
 
 /// Memory that one idle connection with a subscription takes, with a margin: 4.8 KB in the kernel for the server's
 /// end (half of what bench/results/SCALE.md shows for both), 0.1 KB in the broker, and a fifth for what is under way.
 pub const CONNECTION_BYTES: u64 = 6 << 10;
-/// The part of the available memory that connections may take.
-pub const MEMORY_PERCENT: u64 = 80;
 
+/// Descriptors that stay free for connections of operators.
+pub const DESCRIPTORS_OPERATORS: u64 = 32;
 /// Descriptors that stay free for the process itself.
-const DESCRIPTORS_RESERVED: u64 = 92;
+const DESCRIPTORS_PROCESS: u64 = 60;
 /// And for each shard: listener, ring or epoll, eventfd, and one to hand a connection over.
 const DESCRIPTORS_PER_SHARD: u64 = 4;
 /// The longest table of direct descriptors that a ring takes.
@@ -35,13 +38,14 @@ const TABLES_DEFAULT: u64 = 1 << 21;
 const TABLE_SPARE: u64 = 1 << 10;
 /// HTTP connections at the same time, where descriptors are no concern.
 const HTTP_TOP: u32 = 4096;
-/// Where they are: the part of them that is HTTP's, one in so many.
+/// On epoll, HTTP gets one in so many descriptors; on io_uring, where shards need none, all but one in so many, which
+/// are for sockets on their way between the planes.
 const HTTP_PART: u64 = 8;
 
 /// What there is room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Room {
-    /// The driver it was reckoned for.
+    /// The driver that this is for.
     pub io: Io,
     /// Connections of all shards together.
     pub connections_max: u32,
@@ -53,11 +57,13 @@ pub struct Room {
     pub by_descriptors: u64,
     /// Connections that memory allows; `None` where it is not known.
     pub by_memory: Option<u64>,
+    /// How memory is shared out.
+    pub memory: MemoryPlan,
 }
 
 impl Room {
-    /// Reckons: `asked` connections of all shards together, or as many as `descriptors`, the limit of open files, and
-    /// `memory`, the bytes available, allow.
+    /// The room for `asked` connections of all shards together, or for as many as `descriptors`, the limit of open
+    /// files, and `memory` allow.
     ///
     /// # Errors
     /// A sentence that says what to change, when descriptors do not allow that many.
@@ -66,15 +72,16 @@ impl Room {
         asked: Option<NonZeroU32>,
         shards: ShardId,
         descriptors: u64,
-        memory: Option<u64>,
+        memory: MemoryPlan,
     ) -> Result<Self, String> {
         let free = descriptors.saturating_sub(reserved(shards));
         let shards = u64::from(shards);
+        let http_top = u64::from(HTTP_TOP).min(memory.http_places().unwrap_or(u64::MAX));
         let (table, http) = match io {
-            Io::Uring => (free, HTTP_TOP),
+            Io::Uring => (free, http_top.min(free - free / HTTP_PART)),
             Io::Epoll => {
-                let http = u64::from(HTTP_TOP).min(free / HTTP_PART);
-                ((free - http) / shards, http as u32)
+                let http = http_top.min(free / HTTP_PART);
+                ((free - http) / shards, http)
             }
         };
         let table = table.min(TABLE_TOP);
@@ -85,7 +92,7 @@ impl Room {
             ));
         }
         let by_descriptors = table * shards;
-        let by_memory = memory.map(|bytes| (bytes / 100 * MEMORY_PERCENT / CONNECTION_BYTES).max(1));
+        let by_memory = memory.connections_bytes(http).map(|bytes| (bytes / CONNECTION_BYTES).max(1));
         let connections = match asked.map(|asked| u64::from(asked.get())) {
             None => {
                 let tables = (TABLES_DEFAULT / shards).max(1 << 16).min(table) * shards;
@@ -100,9 +107,10 @@ impl Room {
             io,
             connections_max: u32::try_from(connections).unwrap_or(u32::MAX),
             shard_connections_max: places.min(table) as u32,
-            http_connections_max: http,
+            http_connections_max: http as u32,
             by_descriptors,
             by_memory,
+            memory,
         })
     }
 
@@ -112,10 +120,18 @@ impl Room {
         let room = self.by_memory.filter(|room| u64::from(self.connections_max) > *room)?;
         Some(format!(
             "--max-connections is {}, but the memory that is available now has room for about {room} ({} KiB each, of \
-             {MEMORY_PERCENT} % of it): lower it, or give the machine or the container more memory",
+             {MEMORY_PERCENT} % of it, beside {} MiB for --max-memory): lower one of them, or give the machine or the \
+             container more memory",
             self.connections_max,
-            CONNECTION_BYTES >> 10
+            CONNECTION_BYTES >> 10,
+            self.memory.budget_bytes >> 20
         ))
+    }
+
+    /// What resident memory stays below, in bytes.
+    #[must_use]
+    pub fn resident_bytes_max(&self) -> u64 {
+        self.memory.resident_bytes_max(self)
     }
 }
 
@@ -134,7 +150,7 @@ pub fn descriptors_for(io: Io, connections: u64, shards: ShardId) -> u64 {
 }
 
 fn reserved(shards: ShardId) -> u64 {
-    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards)
+    DESCRIPTORS_PROCESS + DESCRIPTORS_OPERATORS + DESCRIPTORS_PER_SHARD * u64::from(shards)
 }
 
 /// `asked` is more than the shards have room for, each with `table` places.
@@ -167,7 +183,7 @@ mod tests {
     use super::*;
 
     fn room(io: Io, asked: u32, shards: ShardId, descriptors: u64) -> Result<Room, String> {
-        Room::new(io, NonZeroU32::new(asked), shards, descriptors, None)
+        Room::new(io, NonZeroU32::new(asked), shards, descriptors, MemoryPlan::new(None, 0, shards, None))
     }
 
     /// Of all shards, and places of each.
@@ -232,19 +248,40 @@ mod tests {
         }
     }
 
+    /// A client that asks for HTTP takes a descriptor of the process on io_uring too.
+    #[test]
+    fn http_leaves_descriptors_to_operators_under_both_drivers() {
+        for io in [Io::Uring, Io::Epoll] {
+            for (descriptors, shards) in [(128, 1), (128, 2), (260, 2), (1_024, 2), (1_024, 8), (4_300, 1)] {
+                let room = room(io, 0, shards, descriptors).unwrap();
+                let shards = u64::from(shards);
+                let tables = if io == Io::Epoll { u64::from(room.shard_connections_max) * shards } else { 0 };
+                let others = DESCRIPTORS_PROCESS + DESCRIPTORS_PER_SHARD * shards;
+                let taken = tables + u64::from(room.http_connections_max) + others;
+                assert!(taken + DESCRIPTORS_OPERATORS <= descriptors, "{io} {descriptors} {shards}: {taken}");
+                assert!(room.http_connections_max > 0);
+            }
+        }
+        assert_eq!(room(Io::Uring, 0, 2, 1_024).unwrap().http_connections_max, 924 - 115);
+    }
+
     #[test]
     fn memory_bounds_what_nobody_asked_for() {
-        let reckon = |asked, memory| Room::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, memory).unwrap();
-        assert_eq!(reckon(0, Some(256 << 20)).connections_max, 34_952);
-        assert_eq!(reckon(0, Some(64 << 20)).connections_max, 8_738);
-        assert_eq!(reckon(0, Some(64 << 20)).shard_connections_max, 8_738 + 1_024);
-        assert_eq!(reckon(0, Some(1 << 40)).connections_max, 39_800);
-        assert_eq!(reckon(0, Some(0)).connections_max, 1);
-        assert_eq!((reckon(0, Some(256 << 20)).warning(), reckon(10_000, Some(256 << 20)).warning()), (None, None));
-        let asked = reckon(39_000, Some(256 << 20));
+        let plan = |memory| MemoryPlan::new(None, 0, 2, memory);
+        let estimate = |asked, memory| Room::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, plan(memory)).unwrap();
+        let small = estimate(0, Some(256 << 20));
+        // 80 % of 256 MiB, without 64 MiB and a quarter for the budget, 20 MiB that are fixed, 16 MiB for HTTP.
+        assert_eq!((small.connections_max, small.http_connections_max), (15_155, 512));
+        assert_eq!(small.shard_connections_max, 15_155 + 1_024);
+        assert_eq!(estimate(0, Some(1 << 40)).connections_max, 39_800);
+        assert_eq!(estimate(0, Some(0)).connections_max, 1);
+        assert_eq!((small.warning(), estimate(10_000, Some(256 << 20)).warning()), (None, None));
+        let asked = estimate(39_000, Some(256 << 20));
         assert_eq!(asked.connections_max, 39_000);
         let warning = asked.warning().unwrap();
-        assert!(warning.contains("39000") && warning.contains("34952") && warning.contains("memory"), "{warning}");
-        assert_eq!(reckon(39_000, None).warning(), None);
+        for part in ["39000", "15155", "memory", "64 MiB for --max-memory"] {
+            assert!(warning.contains(part), "{part}: {warning}");
+        }
+        assert_eq!(estimate(39_000, None).warning(), None);
     }
 }

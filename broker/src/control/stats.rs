@@ -1,5 +1,6 @@
 //! `GET /api/stats`: the shards' counters, summed and one by one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,6 +9,7 @@ use ring::Io;
 use serde::Serialize;
 
 use super::routes::{App, VERSION};
+use crate::budget::Held;
 use crate::shard::link::Links;
 use crate::shard::stats::{Snapshot, Stats};
 
@@ -21,10 +23,21 @@ pub(super) struct Report {
     topics_registered: usize,
     /// Gauge: HTTP connections that the control plane holds.
     http_connections: usize,
+    /// What is held for clients.
+    memory: Memory,
     /// The sums, with what the control plane refused by itself.
     totals: Snapshot,
     /// By number.
     shards: Vec<Snapshot>,
+}
+
+/// Bytes held for clients ([`Budget`](crate::budget::Budget)).
+#[derive(Debug, Serialize)]
+struct Memory {
+    used: u64,
+    max: u64,
+    /// By what they are held for.
+    held: BTreeMap<&'static str, u64>,
 }
 
 /// The handler.
@@ -52,6 +65,11 @@ fn report(links: &Links, io: Io, uptime: Duration, http_connections: usize) -> R
         uptime_ms: uptime.as_millis() as u64,
         topics_registered: links.registry.len(),
         http_connections,
+        memory: Memory {
+            used: links.budget.used(),
+            max: links.budget.bytes_max(),
+            held: Held::ALL.iter().map(|held| (held.label(), links.budget.held(*held))).collect(),
+        },
         totals: sum(links, shards.iter().copied()),
         shards,
     }
@@ -60,6 +78,7 @@ fn report(links: &Links, io: Io, uptime: Duration, http_connections: usize) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Charge;
 
     #[test]
     fn totals_are_sums_and_every_counter_has_its_name() {
@@ -67,6 +86,8 @@ mod tests {
         links.stats[0].messages_out.add(3);
         links.stats[1].messages_out.add(4);
         links.stats[1].dropped_slow.add(1);
+        let links = links.within(1000);
+        let input = Charge::new(links.budget.of_shard(1), Held::Input, 70);
         let topic = links.registry.resolve("demo");
         let json = serde_json::to_value(report(&links, Io::Epoll, Duration::from_millis(1500), 5)).unwrap();
         links.registry.release(topic);
@@ -75,6 +96,11 @@ mod tests {
         assert_eq!(json["uptime_ms"], 1500);
         assert_eq!(json["topics_registered"], 1);
         assert_eq!(json["http_connections"], 5);
+        assert_eq!((&json["memory"]["max"], &json["memory"]["held"]["bodies"]), (&1000.into(), &0.into()));
+        // Names are charged too.
+        assert_eq!(json["memory"]["held"]["input"], 70);
+        assert!(json["memory"]["used"].as_u64().unwrap() >= 70);
+        drop(input);
         assert_eq!(json["totals"]["messages_out"], 7);
         assert_eq!(json["totals"]["dropped_slow"], 1);
         assert_eq!(json["shards"].as_array().unwrap().len(), 2);

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::Operators;
+use super::memory::MemoryPlan;
 use super::room::Room;
 use super::routes::{App, admin_router, router};
 use crate::address::Guest;
@@ -86,7 +87,7 @@ fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
 
 fn app_on(links: Links, limits: Limits, operators: Operators) -> (App, Arc<Links>) {
     let links = Arc::new(links);
-    let room = Room::new(Io::Uring, None, 2, 20_000, None).expect("there is room");
+    let room = Room::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
     (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
 }
 

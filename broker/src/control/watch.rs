@@ -82,7 +82,9 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
         Reason::HandshakeTimeout => (Level::DEBUG, "connections brought no complete request in time (408)"),
         Reason::PingTimeout => (Level::DEBUG, "clients were silent after a ping"),
         Reason::Slow => (Level::WARN, "subscribers were closed, being too far behind (1013); see --max-lag"),
-        Reason::Memory => (Level::WARN, "clients that held much memory were closed when it was short; see --max-memory"),
+        Reason::Memory => {
+            (Level::WARN, "clients that held much memory were closed when it was short; see --max-memory")
+        }
         Reason::MessageTimeout => (Level::INFO, "clients took too long over one message (1008); see --message-timeout"),
         Reason::Violation => (Level::INFO, "clients were closed for breaking the protocol or a limit of it"),
         Reason::ProxyHeader => (Level::WARN, "connections of trusted proxies began without a PROXY header"),

@@ -4,7 +4,8 @@ use ring::Io;
 
 use super::report::{bytes, grouped, limit, many};
 use super::{Finding, Look};
-use crate::control::room::{CONNECTION_BYTES, MEMORY_PERCENT, descriptors_for};
+use crate::control::memory::{BASE_BYTES, HTTP_CONNECTION_BYTES, MEMORY_PERCENT, RECORD_BYTES, SHARD_BYTES};
+use crate::control::room::{CONNECTION_BYTES, descriptors_for};
 
 /// A limit of descriptors below this is the default of a distribution rather than anybody's choice.
 const DESCRIPTORS_FEW: u64 = 10_000;
@@ -15,7 +16,7 @@ const FILES_SPARE: u64 = 10_000;
 
 impl Look<'_> {
     pub(super) fn capacity(&self) -> Vec<Finding> {
-        vec![self.descriptors(), self.nr_open(), self.file_max(), self.memory(), self.messages(), self.clients()]
+        vec![self.descriptors(), self.nr_open(), self.file_max(), self.memory(), self.plan(), self.clients()]
     }
 
     /// The limit of descriptors that the clients asked for need.
@@ -108,14 +109,21 @@ impl Look<'_> {
         if let Some(cgroup) = memory.cgroup {
             value.push_str(&format!(", the control group leaves {} of {}", bytes(cgroup.left()), bytes(cgroup.limit)));
         }
-        let fit = memory.available() / 100 * MEMORY_PERCENT / CONNECTION_BYTES;
+        let Some((fit, budget)) = self.most.and_then(|room| Some((room.by_memory?, room.memory.budget_bytes))) else {
+            return Finding::ok(name, value);
+        };
         value.push_str(&format!(
-            ": about {} connections of {} KiB in {MEMORY_PERCENT} % of it",
+            ": beside {} for --max-memory about {} connections of {} KiB in {MEMORY_PERCENT} % of it",
+            bytes(budget),
             grouped(fit),
             CONNECTION_BYTES >> 10
         ));
         if self.plan.asked.is_some_and(|asked| u64::from(asked.get()) > fit) {
-            let needed = self.connections() * CONNECTION_BYTES / MEMORY_PERCENT * 100;
+            let others = self
+                .room
+                .as_ref()
+                .map_or(0, |room| room.resident_bytes_max() - u64::from(room.connections_max) * RECORD_BYTES);
+            let needed = (self.connections() * CONNECTION_BYTES + others) / MEMORY_PERCENT * 100;
             let advice =
                 format!("--max-connections {}, or make {} available (containers: --memory)", fit.max(1), bytes(needed));
             return Finding::warning(name, value, advice);
@@ -123,19 +131,40 @@ impl Look<'_> {
         Finding::ok(name, value)
     }
 
-    /// Messages that wait for slow subscribers may take that much besides.
-    fn messages(&self) -> Finding {
-        let shards = u64::from(self.plan.shards);
-        let most = self.plan.log_bytes_max.saturating_mul(shards);
-        let value = format!("{} at most, --max-log for {}", bytes(most), many(shards, "shard"));
-        match self.memory {
-            Some(memory) if most > memory.available() / 2 => Finding::warning(
-                "waiting messages",
-                format!("{value}: more than half of the memory that is available"),
-                format!("--max-log {}m", ((memory.available() / 4 / shards) >> 20).max(1)),
-            ),
-            _ => Finding::ok("waiting messages", value),
+    /// What the process takes at most, part by part, and whether that is there.
+    fn plan(&self) -> Finding {
+        let name = "memory plan";
+        let Some(room) = self.room.as_ref().ok().copied().or(self.most) else {
+            return Finding::ok(name, "not known: there is no room for connections");
+        };
+        let (plan, resident) = (room.memory, room.resident_bytes_max());
+        let value = format!(
+            "{} bytes resident at most: {} the program, {} each of {}, {} bytes each of {} connections, {} KiB each of {} \
+             HTTP connections, {} held for clients (--max-memory) and {} that the allocator may take besides",
+            grouped(resident),
+            bytes(BASE_BYTES),
+            bytes(SHARD_BYTES),
+            many(u64::from(self.plan.shards), "shard"),
+            RECORD_BYTES,
+            grouped(u64::from(room.connections_max)),
+            HTTP_CONNECTION_BYTES >> 10,
+            grouped(u64::from(room.http_connections_max)),
+            bytes(plan.budget_bytes),
+            bytes(plan.held_bytes_max() - plan.budget_bytes)
+        );
+        let Some(memory) = self.memory else { return Finding::ok(name, value) };
+        let others = resident - plan.held_bytes_max();
+        if resident <= memory.available() {
+            return Finding::ok(name, value);
         }
+        // A fifth of what is held is the allocator's quarter of the rest.
+        let budget = memory.available().saturating_sub(others) / 5 * 4;
+        let available = bytes(resident);
+        let advice = match budget >> 20 {
+            0..4 => format!("lower --max-connections, or make {available} available (containers: --memory)"),
+            mib => format!("--max-memory {mib}m, or make {available} available (containers: --memory)"),
+        };
+        Finding::warning(name, format!("{value}: more than the {} available", bytes(memory.available())), advice)
     }
 
     fn clients(&self) -> Finding {

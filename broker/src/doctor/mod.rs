@@ -32,6 +32,7 @@ use ring::{Cause, Io, Offer};
 
 use crate::config::{Config, IoChoice, misspelt};
 use crate::control::locked::{self, Shortage};
+use crate::control::memory::MemoryPlan;
 use crate::control::room::Room;
 use crate::machine::{Machine, Memory};
 use crate::topics::registry::ShardId;
@@ -47,8 +48,10 @@ pub struct Plan {
     pub shards: ShardId,
     /// `--max-connections`.
     pub asked: Option<NonZeroU32>,
-    /// Bytes of messages that each shard keeps at most.
-    pub log_bytes_max: u64,
+    /// `--max-memory`.
+    pub memory_asked: Option<u64>,
+    /// Bytes that other settings need of it.
+    pub memory_bytes_least: u64,
     /// What is wrong with the configuration, a sentence each.
     pub wrong: Vec<String>,
 }
@@ -62,14 +65,16 @@ impl Plan {
                 io: config.io,
                 shards: config.shards,
                 asked: config.connections_max,
-                log_bytes_max: config.limits.log_bytes_max,
+                memory_asked: config.memory_bytes_max,
+                memory_bytes_least: config.memory_bytes_least(),
                 wrong: Vec::new(),
             },
             Err(wrong) => Self {
                 io: IoChoice::Auto,
                 shards: ShardId::try_from(facts.cores).unwrap_or(ShardId::MAX),
                 asked: None,
-                log_bytes_max: crate::limits::Limits::default().log_bytes_max,
+                memory_asked: None,
+                memory_bytes_least: 0,
                 wrong: wrong.clone(),
             },
         }
@@ -157,8 +162,9 @@ impl<'a> Look<'a> {
         let descriptors = machine.limit("Max open files").map_or(1024, |(_, hard)| hard);
         let memory = machine.memory();
         let available = memory.map(|memory| memory.available());
-        let room = Room::new(io, plan.asked, plan.shards, descriptors, available);
-        let most = Room::new(io, None, plan.shards, descriptors, available).ok();
+        let shared = MemoryPlan::new(plan.memory_asked, plan.memory_bytes_least, plan.shards, available);
+        let room = Room::new(io, plan.asked, plan.shards, descriptors, shared);
+        let most = Room::new(io, None, plan.shards, descriptors, shared).ok();
         Self { machine, plan, facts, io, locked_shortage, descriptors, memory, room, most }
     }
 

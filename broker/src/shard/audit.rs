@@ -60,7 +60,11 @@ impl<D: Driver> Shard<D> {
         let listed = self.paused.iter().filter(|&&id| self.conns.get(id).is_some()).count() as u64;
         let equal = vec![
             ("bytes of input", input, self.account.held(Held::Input)),
-            ("bytes of answers that wait, or more in flight", outboxes.min(self.account.held(Held::Outboxes)), outboxes),
+            (
+                "bytes of answers that wait, or more in flight",
+                outboxes.min(self.account.held(Held::Outboxes)),
+                outboxes,
+            ),
             ("bytes in logs", log_bytes, self.log_bytes),
             ("subscribers awaited", awaited, log_awaited),
             ("congested logs", congested, self.congested_logs as u64),

@@ -139,9 +139,8 @@ impl<D: Driver> Shard<D> {
             }
             Phase::Sequence => {
                 let forwarded = self.links.forwarded.load(Ordering::Acquire) == all;
-                let idle = self.inbox().requests.is_empty()
-                    && self.requests.is_empty()
-                    && !self.outbound.holds_deliveries();
+                let idle =
+                    self.inbox().requests.is_empty() && self.requests.is_empty() && !self.outbound.holds_deliveries();
                 if hurry || (forwarded && idle) {
                     self.links.sequenced.fetch_add(1, Ordering::AcqRel);
                     self.enter_phase(Phase::Deliver);

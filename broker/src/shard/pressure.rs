@@ -47,7 +47,14 @@ pub(super) struct Pressure {
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { level: Level::Calm, account_bytes_high: u64::MAX, account_bytes_max: u64::MAX, next: 0, closes_from: None, held: [0; 64] }
+        Self {
+            level: Level::Calm,
+            account_bytes_high: u64::MAX,
+            account_bytes_max: u64::MAX,
+            next: 0,
+            closes_from: None,
+            held: [0; 64],
+        }
     }
 }
 

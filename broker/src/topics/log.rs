@@ -714,7 +714,12 @@ mod tests {
         log.next_offset = 1;
         log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
         for offset in 1..=3 {
-            log.append(Arc::new(Message::new(&topic, offset, Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0)), 0)));
+            log.append(Arc::new(Message::new(
+                &topic,
+                offset,
+                Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0)),
+                0,
+            )));
         }
         let (first, to) = log.gather(0, Encoding::Raw, Thrift::Fast);
         assert_eq!((first.parts().len(), first.len(), to), (1, 21, 3));

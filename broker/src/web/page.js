@@ -1,5 +1,6 @@
-// The page at `/`: one topic over one WebSocket at /bus/{topic}. What it shows comes from the network, so
-// everything goes into the document as text, never as markup.
+// The page at `/`: one topic over one WebSocket at bus/{topic}. What it shows comes from the network, so everything goes
+// into the document as text, never as markup. Every address is relative to the page's own: a proxy may have given the
+// broker a path of its own.
 'use strict';
 
 const SHOWN_MAX = 300; // list items
@@ -10,6 +11,8 @@ const BACKOFF_MIN_MS = 250;
 const BACKOFF_MAX_MS = 10_000;
 const STABLE_MS = 5000; // a connection that lived this long was a good one
 const STATS_EVERY_MS = 2000;
+const ASK_MS = 5000; // how long an answer of /readyz is waited for
+const RETRY_AFTER_MAX_S = 60; // a longer Retry-After is not believed
 
 const by = (id) => document.getElementById(id);
 const ui = {
@@ -36,12 +39,14 @@ function pathOf(topic) {
   return topic.split('/').map(level).join('/');
 }
 
-const socketBase = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}`;
+/** Where the broker is: the page's folder, without a slash at its end. */
+const httpBase = new URL('.', document.baseURI).href.replace(/\/$/, '');
+const socketBase = httpBase.replace(/^http/, 'ws');
 
 function showTopic(topic) {
   const path = pathOf(topic);
   ui.current.textContent = topic;
-  by('curl').textContent = `curl -d 'hello' ${location.origin}/pub/${path}`;
+  by('curl').textContent = `curl -d 'hello' ${httpBase}/pub/${path}`;
   by('wscat').textContent = `wscat -c ${socketBase}/bus/${path}`;
   by('console').textContent =
     `const ws = new WebSocket('${socketBase}/bus/${path}'); ws.onmessage = (m) => console.log(m.data);\n` +
@@ -96,16 +101,40 @@ function connect(state) {
 }
 
 /** Comes back after a pause that grows and differs from page to page, so that a broker that restarts is not
- *  met by all its pages at once. */
-function lost(event) {
-  if (openedAt !== 0 && performance.now() - openedAt > STABLE_MS) retries = 0;
+ *  met by all its pages at once. A refused handshake tells a page neither its status nor Retry-After (the WebSocket
+ *  API hides both), so the broker is asked whether it takes connections, and says itself when to come back. */
+async function lost(event) {
+  const mine = socket;
+  const refused = openedAt === 0;
+  if (!refused && performance.now() - openedAt > STABLE_MS) retries = 0;
   openedAt = 0;
   const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** retries);
-  const pause = ceiling * (0.5 + Math.random() / 2);
+  let pause = ceiling * (0.5 + Math.random() / 2);
   retries += 1;
-  const why = event.reason || (event.code === 1006 ? 'no connection' : `code ${event.code}`);
+  let why = event.reason || (event.code === 1006 ? 'no connection' : `code ${event.code}`);
+  if (refused) {
+    show('reconnecting', why);
+    const { reason, waitMs } = await askWhy();
+    // Meanwhile another topic was chosen, or the page came back by itself.
+    if (mine !== socket || mine.readyState !== WebSocket.CLOSED) return;
+    why = reason || why;
+    pause = Math.max(pause, waitMs * (1 + Math.random() / 2));
+  }
   show('reconnecting', `${why}, again in ${(pause / 1000).toFixed(1)} s`);
+  clearTimeout(retryTimer);
   retryTimer = setTimeout(() => connect('reconnecting'), pause);
+}
+
+/** Why the broker takes no WebSocket, and how long it wants to be left alone. */
+async function askWhy() {
+  try {
+    const answer = await fetch(`${httpBase}/readyz`, { cache: 'no-store', signal: AbortSignal.timeout(ASK_MS) });
+    const waitMs = 1000 * Math.min(RETRY_AFTER_MAX_S, Number(answer.headers.get('retry-after')) || 0);
+    if (answer.ok) return { reason: 'the handshake was refused', waitMs };
+    return { reason: answer.status === 503 ? 'the broker takes no connections now (503)' : `status ${answer.status}`, waitMs };
+  } catch {
+    return { reason: '', waitMs: 0 };
+  }
 }
 
 function hurry() {
@@ -271,11 +300,11 @@ for (const button of document.querySelectorAll('.copy')) {
 /** Counters are for operators: only where they are on this port as well are they asked for and shown. */
 async function showStats() {
   if (document.hidden) return;
-  const ask = async (path) => (await fetch(path)).json();
+  const ask = async (path) => (await fetch(`${httpBase}/${path}`)).json();
   try {
-    const { version, driver, shards, counters } = await ask('/healthz');
+    const { version, driver, shards, counters } = await ask('healthz');
     if (counters) {
-      const { totals } = await ask('/api/stats');
+      const { totals } = await ask('api/stats');
       const figures = {
         connections: totals.connections, subscriptions: totals.subscriptions, in: totals.messages_in, out: totals.messages_out,
       };

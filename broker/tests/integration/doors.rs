@@ -292,12 +292,27 @@ async fn a_proxy_speaks_for_itself() {
     }
 }
 
+/// QUIC's clients, of whom the proxy knows the address, and those of a socket of its own machine, of whom it does not.
+#[tokio::test]
+async fn a_proxy_header_of_every_family_lets_the_request_in() {
+    let broker = Broker::start(&PROXY_PROTOCOL);
+    let begin = |family: u8, body: &[u8]| {
+        [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &(body.len() as u16).to_be_bytes(), body].concat()
+    };
+    for header in [begin(0x12, &[1; 12]), begin(0x22, &[2; 36]), begin(0x31, &[b'/'; 216]), begin(0x00, &[3; 70])] {
+        let mut http = Http::open(broker.address).await;
+        http.send([&header[..], b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat()).await;
+        assert_eq!(http.answer().await.status, 200, "{}", header.escape_ascii());
+    }
+}
+
 /// Without an answer: what a proxy says by mistake is not for its clients to read.
 #[tokio::test]
 async fn a_broken_or_missing_proxy_header_ends_the_connection() {
     let broker = Broker::start(&PROXY_PROTOCOL);
     let mut broken = proxy_header(0x21, [203, 0, 113, 7], b"");
-    broken[13] = 0x12;
+    // A transport that version 2 does not have.
+    broken[13] = 0x13;
     let cases: [&[u8]; 3] = [
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"PROXY TCP4 203.0.113.7 127.0.0.1 40001 8080\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",

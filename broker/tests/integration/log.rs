@@ -101,3 +101,43 @@ async fn a_closed_standard_error_ends_nothing() {
     signal(&broker, "INT");
     assert_eq!(exit(&mut broker).await.code(), Some(0));
 }
+
+/// A disk that is full when the broker starts.
+#[tokio::test]
+async fn a_full_disk_ends_nothing() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child =
+        command(&["--log-level", "debug"]).stdout(Stdio::piped()).stderr(full).spawn().expect("the binary runs");
+    let mut broker = Broker::of(child);
+    assert_eq!(request(broker.address, "GET /healthz HTTP/1.1", b"").await.status, 200);
+    signal(&broker, "TERM");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+}
+
+/// A pipe that is full and stays so: the control plane answers all the same, and the end comes in time.
+#[tokio::test]
+async fn a_reader_that_does_not_read_stalls_nobody() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let stderr = writer.try_clone().unwrap();
+    let (progress, filled) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // Ends when the reader is gone.
+        while std::io::Write::write(&mut writer, &[b'x'; 512]).is_ok() && progress.send(()).is_ok() {}
+    });
+    while filled.recv_timeout(std::time::Duration::from_millis(500)).is_ok() {}
+
+    let child =
+        command(&["--log-level", "debug"]).stdout(Stdio::piped()).stderr(stderr).spawn().expect("the binary runs");
+    let mut broker = Broker::of(child);
+    for _ in 0..5 {
+        signal(&broker, "HUP");
+        drop(open(broker.address, "/sub/a").await);
+        await_stat(&broker, "connections", |open| open == 0).await;
+        assert_eq!(request(broker.address, "GET /healthz HTTP/1.1", b"").await.status, 200);
+    }
+    let begun = std::time::Instant::now();
+    signal(&broker, "TERM");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop(reader);
+}

@@ -3,18 +3,22 @@
 
 mod admission;
 mod churn;
+mod descriptors;
 mod doors;
 mod drivers;
 mod endpoints;
+mod families;
 mod http;
 mod large;
 mod log;
 mod metrics;
 mod operator;
 mod order;
+mod output;
 mod publish;
 mod refusals;
 mod shutdown;
+mod signals;
 mod silence;
 mod slow;
 mod startup;

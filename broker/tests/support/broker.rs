@@ -58,8 +58,8 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 /// The addresses in the first line that names one: the public one, then the operators', if they have their own.
 fn read_addresses(lines: &mut BufReader<ChildStdout>) -> Vec<SocketAddr> {
     for line in lines.lines().map_while(Result::ok) {
-        let words = line.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':');
-        let addresses: Vec<SocketAddr> = words.filter_map(|word| word.trim_matches(':').parse().ok()).collect();
+        let words = line.split([' ', '/', ',']);
+        let addresses: Vec<SocketAddr> = words.filter_map(|word| word.parse().ok()).collect();
         if !addresses.is_empty() {
             return addresses;
         }

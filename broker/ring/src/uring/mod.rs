@@ -243,11 +243,7 @@ impl UringDriver {
         let entered = deadline.map(|_| clock::monotonic());
         let timeout = deadline.unwrap_or(0).saturating_sub(entered.unwrap_or(0));
         let waits = idle && timeout > 0 && self.bell.fall_asleep();
-        let result = if waits {
-            self.name.submit_and_wait(queued, timeout)
-        } else {
-            self.name.submit_and_reap(queued)
-        };
+        let result = if waits { self.name.submit_and_wait(queued, timeout) } else { self.name.submit_and_reap(queued) };
         if self.bell.awake() {
             self.ready.push_back(Event::Woken);
         }

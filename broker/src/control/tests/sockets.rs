@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{EPOCH, FakeShards, app};
 use crate::address::Guest;
 use crate::control::Operators;
+use crate::control::memory::MemoryPlan;
 use crate::control::room::Room;
 use crate::control::routes::App;
 use crate::control::serve::Server;
@@ -71,10 +72,8 @@ async fn pipelined_publishes_keep_their_order() {
         let answers = read_until(&mut client, "\"offset\":50}").await;
         assert_eq!(answers.matches("200 OK").count(), 50);
         let (messages, _) = shards.finish();
-        let payloads: Vec<String> = messages
-            .iter()
-            .map(|message| String::from_utf8(message.raw()[2..].to_vec()).unwrap())
-            .collect();
+        let payloads: Vec<String> =
+            messages.iter().map(|message| String::from_utf8(message.raw()[2..].to_vec()).unwrap()).collect();
         let expected: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
         assert_eq!(payloads, expected);
     })
@@ -185,7 +184,7 @@ async fn a_stop_ends_idle_connections_and_answers_what_waits() {
 /// A server with so many places for HTTP connections.
 async fn with_places<T>(http_connections_max: u32, test: impl AsyncFnOnce(Arc<Links>) -> T) -> T {
     let limits = Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() };
-    let room = Room::new(Io::Uring, None, 2, 20_000, None).expect("there is room");
+    let room = Room::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
     let links = Arc::new(Links::new(2, 1, EPOCH));
     let room = Room { http_connections_max, ..room };
     let app = App::new(Arc::clone(&links), Arc::new(limits), room, Operators::default());
