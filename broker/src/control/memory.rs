@@ -11,15 +11,16 @@
 //! Resident memory stays below the sum, [`MemoryPlan::resident_bytes_max`]. What the kernel takes for sockets is not
 //! resident memory of the process, but a control group counts it too: [`Room`] keeps it within what is available.
 //!
-//! The figures of the table are measured with a margin: resident memory of a broker with 1 to 32 shards on both
-//! drivers, with up to 2,000,000 idle WebSockets, and with 4,000 HTTP connections in the middle of a request.
+//! The figures of the table have a margin over what was measured: resident memory of idle brokers with 1 to 8 shards on
+//! io_uring and 1 to 32 on epoll, with 4,000 HTTP connections in the middle of a request on io_uring, and with idle
+//! WebSockets (bench/results/SCALE.md).
 
 use super::room::Room;
 use crate::topics::registry::ShardId;
 
 /// The program and what it has once: measured 10 MiB.
 pub const BASE_BYTES: u64 = 16 << 20;
-/// A shard: measured 1.1 MiB on io_uring when idle, and 0.5 MiB of receive buffers once they are used.
+/// A shard: measured 1.1 MiB on io_uring when idle; its 128 receive buffers of 4 KiB take 0.5 MiB once they are used.
 pub const SHARD_BYTES: u64 = 2 << 20;
 /// An idle connection of a shard: measured 105 to 122 bytes.
 pub const RECORD_BYTES: u64 = 128;
