@@ -294,8 +294,7 @@ fn too_slow(limits: &Limits) -> Refusal {
 }
 
 fn no_room() -> Refusal {
-    Refusal::unavailable("The broker has no memory for so long a message now (--max-memory).")
-        .because(Refused::Overload)
+    Refusal::unavailable("The broker has no memory for so long a message now (--max-memory).").because(Refused::Memory)
 }
 
 fn given_up() -> Refusal {

@@ -45,6 +45,7 @@ struct View<'a> {
     totals: Snapshot,
     delivery: Distribution,
     batch: Distribution,
+    turn: Distribution,
     process: Process,
 }
 
@@ -52,13 +53,15 @@ impl<'a> View<'a> {
     fn now(app: &'a App) -> Self {
         let links = app.links();
         let (mut delivery, mut batch) = (Distribution::new(Scale::TIME), Distribution::new(Scale::COUNT));
+        let mut turn = Distribution::new(Scale::TIME);
         for shard in &links.stats {
             shard.delivery.add_to(&mut delivery);
             shard.batch.add_to(&mut batch);
+            shard.turn.add_to(&mut turn);
         }
         let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
         let totals = sum(links, shards.iter().copied());
-        Self { app, shards, totals, delivery, batch, process: Process::this() }
+        Self { app, shards, totals, delivery, batch, turn, process: Process::this() }
     }
 }
 
@@ -251,6 +254,21 @@ const FAMILIES: &[Family] = &[
         "From a message's sequencing at its topic's home to the completed send to a subscriber. One send of each turn \
          is looked at and stands for all.",
         |view, out| out.distribution(&view.delivery, 1e9, |end| end)),
+    plain("ringyard_turn_seconds", Histogram,
+        "How long the turns of shards took, the time that they slept left out: nobody on a shard waits longer for it.",
+        |view, out| out.distribution(&view.turn, 1e9, |end| end)),
+    plain("ringyard_turn_max_seconds", Gauge,
+        "The longest turn of any shard since the start.",
+        |view, out| {
+            let longest = view.app.links().stats.iter().map(|shard| shard.turn_max.get()).max();
+            out.value(longest.unwrap_or(0) as f64 / 1e9);
+        }),
+    plain("ringyard_given_up_total", Counter,
+        "Subscribers that publishers no longer waited for, because they took too little for too long.",
+        |view, out| out.value(view.totals.given_up)),
+    plain("ringyard_cut_off_total", Counter,
+        "Connections that were cut when the time to shut down was over, before they had been sent everything.",
+        |view, out| out.value(view.totals.cut_off)),
 
     labelled("ringyard_log_bytes", Gauge, &["shard"],
         "Bytes of messages kept for subscribers that have not been sent them; --max-log bounds each shard's.",

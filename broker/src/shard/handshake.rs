@@ -20,6 +20,9 @@ use crate::{host, origin};
 /// When whoever found no room for a topic may try again: topics are forgotten slowly.
 const TOPICS_RETRY_S: u32 = 10;
 
+/// When a client that found memory short may try again: connections that hold much of it are closed within a second.
+const MEMORY_RETRY_S: u32 = 2;
+
 impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
     pub(super) fn on_head_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
@@ -41,6 +44,7 @@ impl<D: Driver> Shard<D> {
 
     fn on_head(&mut self, id: ConnId, bytes: &mut [u8]) {
         let granted = match head::parse(bytes, &self.head_limits) {
+            Ok(Head::Partial) if self.memory_is_full() => Err((short_of_memory(), Refused::Memory)),
             Ok(Head::Partial) => {
                 self.keep_input(id, bytes);
                 return;
@@ -184,6 +188,11 @@ pub(crate) fn readable(refusal: &Refusal, head: &[u8], limits: &Limits) -> Refus
         Some(page) => refusal.clone().readable_for(page.origin),
         None => refusal.clone(),
     }
+}
+
+/// A head that is not complete would have to be kept.
+fn short_of_memory() -> Refusal {
+    Refusal::new(503, "the broker is short of memory; see --max-memory").retry_after(MEMORY_RETRY_S)
 }
 
 /// A topic that clients may publish to.

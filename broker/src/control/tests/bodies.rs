@@ -59,7 +59,7 @@ async fn a_body_has_a_least_rate_and_a_deadline() {
     assert_eq!(started.elapsed().as_secs(), 30);
     // Slow, and just fast enough.
     let answer = post(&router, body(25, 1024, ms(1000))).await;
-    assert_eq!((answer.status, links.budget.used()), (StatusCode::OK, 0));
+    assert_eq!((answer.status, links.budget.held(Held::Bodies)), (StatusCode::OK, 0));
     assert_eq!(shards.finish().0.len(), 1);
 }
 
