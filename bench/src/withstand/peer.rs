@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::wire;
@@ -90,6 +92,19 @@ impl Peer {
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Sends what the kernel takes at once; how many bytes that were, 0 when its buffer is full.
+    pub(super) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match rustix::net::send(&self.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::AGAIN) => Ok(0),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// A second owner of the socket, for a thread that only sends.
+    pub(super) fn sender(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, input: Vec::new(), taken: 0 })
     }
 
     /// Says that nothing more will be sent.
@@ -174,6 +189,22 @@ impl Peer {
         };
         self.stream.set_nonblocking(false)?;
         Ok(ending)
+    }
+
+    /// Reads at most `len` bytes that have come, and drops them; how many. Does not wait.
+    pub(super) fn read_slowly(&mut self, len: usize) -> Result<usize, Ending> {
+        let mut scratch = vec![0; len];
+        let mut read = 0;
+        while read < len {
+            match rustix::net::recv(&self.stream, &mut scratch[read..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(Ending::Eof),
+                Ok((_, more)) => read += more,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Ending::Reset),
+            }
+        }
+        Ok(read)
     }
 
     /// All bytes that came and were not handed out.
