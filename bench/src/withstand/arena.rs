@@ -13,9 +13,9 @@ use super::peer::Peer;
 /// Violations kept as sentences, per kind of abuse; the others are counted.
 const SENTENCES_MAX: usize = 8;
 
-/// Bytes of one message, as the broker was told.
+/// `--max-message` of the campaign's broker, in bytes.
 pub(super) const MESSAGE_MAX: usize = 256 << 10;
-/// Kilobytes a shard keeps per topic, as the broker was told.
+/// `--max-lag` of the campaign's broker.
 pub(super) const LAG_MAX: &str = "1m";
 
 /// How much is done, and the deadlines that the broker was started with.

@@ -24,10 +24,10 @@ use super::peer::{Answer, Peer};
 use super::phase::{Latencies, Phase};
 use super::wire::{BINARY, PING, PONG, TEXT, describe, frame, post, put_frame};
 
-/// Topics of the pairs, each with one connection that publishes and subscribes.
-const PAIRS: usize = 8;
-/// Between a pair's answer and the next pair's message.
-const PAIR_INTERVAL: Duration = Duration::from_millis(3);
+/// Pairs, each a connection that publishes to a topic of its own and subscribes to it.
+const PAIRS: usize = 4;
+/// Between a pair's answer and its next message.
+const PAIR_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two of the others.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Between the fragments of a message.
@@ -56,23 +56,39 @@ impl Bystanders {
     /// Starts them all. `refused_max`: how long an HTTP publish may be answered 503.
     pub(super) fn start(address: SocketAddr, refused_max: Duration, phase: &Phase) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let acts: [(&'static str, Duration, Act); 5] = [
-            ("pairs", PAIR_INTERVAL, pairs(address)),
+        let pairs = (0..PAIRS).map(|number| ("pairs", PAIR_INTERVAL, pair(address, number)));
+        let others: [(&'static str, Duration, Act); 4] = [
             ("probes", INTERVAL, probes(address)),
             ("posts", INTERVAL, posts(address, refused_max)),
             ("pieces", INTERVAL, pieces(address)),
             ("new topics", INTERVAL, new_topics(address)),
         ];
-        let threads = acts.map(|(name, interval, act)| {
+        let threads = pairs.chain(others).map(|(name, interval, act)| {
             let (phase, stop) = (phase.clone(), Arc::clone(&stop));
             thread::spawn(move || serve(name, interval, act, &phase, &stop))
         });
-        Self { stop, threads: threads.into() }
+        Self { threads: threads.collect(), stop }
     }
 
+    /// What they saw, those of one name together.
     pub(super) fn stop(self) -> Vec<Service> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().map(|thread| thread.join().expect("a bystander does not panic")).collect()
+        let mut services: Vec<Service> = Vec::new();
+        for thread in self.threads {
+            let service = thread.join().expect("a bystander does not panic");
+            match services.last_mut().filter(|last| last.name == service.name) {
+                Some(last) => last.add(service),
+                None => services.push(service),
+            }
+        }
+        services
+    }
+}
+
+impl Service {
+    fn add(&mut self, other: Self) {
+        self.latencies.add(&other.latencies);
+        other.violations.into_iter().for_each(|(what, n)| *self.violations.entry(what).or_default() += n);
     }
 }
 
@@ -89,17 +105,19 @@ fn serve(name: &'static str, interval: Duration, mut act: Act, phase: &Phase, st
     service
 }
 
-fn pairs(address: SocketAddr) -> Act {
-    let mut peers: [Option<Peer>; PAIRS] = [const { None }; PAIRS];
-    let mut turn = 0;
+fn pair(address: SocketAddr, pair: usize) -> Act {
+    let (mut peer, mut number) = (None, 0_u64);
     Box::new(move || {
-        turn += 1;
-        let pair = turn % PAIRS;
-        let text = format!("pair {pair}, message {turn}");
-        kept(&mut peers[pair], || Peer::open(address, &format!("/bus/bystander/pair/{pair}")), |peer| {
-            peer.send(&frame(TEXT, text.as_bytes()))?;
-            hear(peer, TEXT, text.as_bytes())
-        })
+        number += 1;
+        let text = format!("pair {pair}, message {number}");
+        kept(
+            &mut peer,
+            || Peer::open(address, &format!("/bus/bystander/pair/{pair}")),
+            |peer| {
+                peer.send(&frame(TEXT, text.as_bytes()))?;
+                hear(peer, TEXT, text.as_bytes())
+            },
+        )
     })
 }
 
@@ -140,16 +158,20 @@ fn pieces(address: SocketAddr) -> Act {
     let mut peer = None;
     let whole: Vec<u8> = (0..PIECE_LEN * PIECES).map(|at| at as u8).collect();
     Box::new(move || {
-        kept(&mut peer, || Peer::open(address, "/bus/bystander/pieces"), |peer| {
-            for (number, piece) in whole.chunks(PIECE_LEN).enumerate() {
-                // The first frame names the kind, the last has FIN (RFC 6455, section 5.4).
-                let opcode = if number == 0 { BINARY & 0x0f } else { 0 };
-                let fin = if number + 1 == PIECES { 0x80 } else { 0 };
-                peer.send(&frame(fin | opcode, piece))?;
-                thread::sleep(PIECE_INTERVAL);
-            }
-            hear(peer, BINARY, &whole)
-        })
+        kept(
+            &mut peer,
+            || Peer::open(address, "/bus/bystander/pieces"),
+            |peer| {
+                for (number, piece) in whole.chunks(PIECE_LEN).enumerate() {
+                    // The first frame names the kind, the last has FIN (RFC 6455, section 5.4).
+                    let opcode = if number == 0 { BINARY & 0x0f } else { 0 };
+                    let fin = if number + 1 == PIECES { 0x80 } else { 0 };
+                    peer.send(&frame(fin | opcode, piece))?;
+                    thread::sleep(PIECE_INTERVAL);
+                }
+                hear(peer, BINARY, &whole)
+            },
+        )
     })
 }
 
@@ -157,14 +179,19 @@ fn new_topics(address: SocketAddr) -> Act {
     let (mut peer, mut number) = (None, 0_u64);
     Box::new(move || {
         number += 1;
-        kept(&mut peer, || Peer::open(address, "/ws"), |peer| {
-            let command = format!(r#"{{"type":"publish","id":{number},"topic":"bystander/new/{number}","data":0}}"#);
-            peer.send(&frame(TEXT, command.as_bytes()))?;
-            let answer: serde_json::Value = serde_json::from_slice(&message(peer)?.1)?;
-            let good = answer["type"] == "ok" && answer["id"] == number && answer["offset"] == 1;
-            ensure!(good, "answered {} {}", answer["type"], answer["code"]);
-            Ok(())
-        })
+        kept(
+            &mut peer,
+            || Peer::open(address, "/ws"),
+            |peer| {
+                let command =
+                    format!(r#"{{"type":"publish","id":{number},"topic":"bystander/new/{number}","data":0}}"#);
+                peer.send(&frame(TEXT, command.as_bytes()))?;
+                let answer: serde_json::Value = serde_json::from_slice(&message(peer)?.1)?;
+                let good = answer["type"] == "ok" && answer["id"] == number && answer["offset"] == 1;
+                ensure!(good, "answered {} {}", answer["type"], answer["code"]);
+                Ok(())
+            },
+        )
     })
 }
 

@@ -128,13 +128,8 @@ impl Group {
             let unsent = Vec::new();
             members.push(Member { stream, multi, input, unsent, next: 0, next_offset: None, gone: false });
         }
-        let outcome = Outcome {
-            published: 0,
-            delivered: 0,
-            pings: 0,
-            latencies: Latencies::new(),
-            violations: BTreeMap::new(),
-        };
+        let outcome =
+            Outcome { published: 0, delivered: 0, pings: 0, latencies: Latencies::new(), violations: BTreeMap::new() };
         Ok(Self { poll, members, begun: Instant::now(), phase: phase.clone(), outcome })
     }
 

@@ -18,6 +18,10 @@ use super::wire;
 
 /// No answer may take longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// What a peer's kernel keeps for it when it is to keep hardly anything, and what one segment carries: with small
+/// segments, of which each has its overhead in the server's kernel, that keeps little too.
+const SMALL_BUFFER: usize = 2048;
+const SMALL_SEGMENT: u32 = 536;
 /// Bytes one read asks for.
 const READ_LEN: usize = 64 << 10;
 
@@ -58,15 +62,23 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn connect(to: SocketAddr) -> Result<Self> {
-        Self::connect_with(to, None)
+        Self::connect_with(to, None, None)
     }
 
-    /// A peer whose kernel keeps hardly anything for it: what it does not read stays with the server.
-    pub(super) fn connect_with(to: SocketAddr, receive_buffer: Option<usize>) -> Result<Self> {
+    /// A peer for which neither kernel keeps much: what it does not read stays with the server.
+    pub(super) fn connect_small(to: SocketAddr) -> Result<Self> {
+        Self::connect_with(to, Some(SMALL_BUFFER), Some(SMALL_SEGMENT))
+    }
+
+    /// A peer whose kernel keeps so many bytes for it, and takes segments of so many.
+    pub(super) fn connect_with(to: SocketAddr, receive_buffer: Option<usize>, segment: Option<u32>) -> Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&SocketAddr::from((next_source(), 0)).into())?;
         if let Some(len) = receive_buffer {
             socket.set_recv_buffer_size(len)?;
+        }
+        if let Some(len) = segment {
+            socket.set_tcp_mss(len)?;
         }
         socket.connect_timeout(&to.into(), PATIENCE).context("connecting")?;
         socket.set_tcp_nodelay(true)?;

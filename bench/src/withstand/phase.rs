@@ -50,6 +50,12 @@ impl Latencies {
         Self { calm: Latency::new(), under_attack: Latency::new() }
     }
 
+    /// Adds those of another with the same phases.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.calm.0 += &other.calm.0;
+        self.under_attack.0 += &other.under_attack.0;
+    }
+
     pub(super) fn record(&mut self, phase: &Phase, latency: Duration) {
         let latencies = if phase.is_under_attack() { &mut self.under_attack } else { &mut self.calm };
         latencies.0.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
@@ -70,8 +76,9 @@ impl Latency {
         Duration::from_nanos(self.0.value_at_quantile(0.5))
     }
 
-    pub(super) fn worst(&self) -> Duration {
-        Duration::from_nanos(self.0.max())
+    /// What one in a hundred exceeds.
+    pub(super) fn p99(&self) -> Duration {
+        Duration::from_nanos(self.0.value_at_quantile(0.99))
     }
 }
 
@@ -99,7 +106,10 @@ mod tests {
         latencies.record(&phase, Duration::from_secs(500));
         assert_eq!((latencies.calm.count(), latencies.under_attack.count()), (1, 2));
         assert_eq!(latencies.calm.median().as_millis(), 1);
-        assert_eq!(latencies.under_attack.worst().as_secs(), LATENCY_MAX.as_secs());
+        assert!(latencies.under_attack.p99() >= LATENCY_MAX);
+        let others = latencies.clone();
+        latencies.add(&others);
+        assert_eq!((latencies.calm.count(), latencies.under_attack.count()), (2, 4));
         assert_eq!(Latency::new().to_string(), "none");
     }
 }

@@ -4,13 +4,26 @@ use std::time::Duration;
 
 use super::arena::Tally;
 use super::control::Outcome;
+use super::phase::Latencies;
 use super::round::Round;
 use super::siege::{End, Siege};
 
 /// A median that was shorter before an attack counts as so long: below, a client's own timing decides.
 const MEDIAN_LEAST: Duration = Duration::from_micros(100);
+/// What one in a hundred of the pairs' messages may take while a shard is attacked: nothing that a client sends may
+/// hold it up for longer.
+const P99_MAX: Duration = Duration::from_millis(100);
 /// The broker's levels of log lines that are faults.
 const FAULTS: [&str; 3] = [" ERROR ", "panicked", "RUST_BACKTRACE"];
+
+/// What the broker promises about the latency of other topics during an attack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Promise {
+    /// Whether latencies are judged at all: not where broker and clients share their cores.
+    pub(super) judged: bool,
+    /// What their median may be, in times of what it was before.
+    pub(super) median_factor_max: Option<f64>,
+}
 
 /// Prints a round and returns everything in it that must not have happened.
 pub(super) fn show_round(number: usize, round: &Round) -> Vec<String> {
@@ -38,11 +51,17 @@ pub(super) fn show_round(number: usize, round: &Round) -> Vec<String> {
 }
 
 /// Prints a siege and returns everything in it that must not have happened. `memory_max`: the bound in bytes where the
-/// broker announced none. `median_factor_max`: what the pairs' median may be, in times of what it was.
-pub(super) fn show_siege(siege: &Siege, memory_max: u64, median_factor_max: Option<f64>) -> Vec<String> {
+/// broker announced none.
+pub(super) fn show_siege(siege: &Siege, memory_max: u64, promise: Promise) -> Vec<String> {
     let Siege { kinds, control, services, seen, resident_max, log_max, took, end } = siege;
     let mut evidence = show_kinds(kinds);
-    println!("  {:16} {} published, {} delivered in order, in {:.1} s", "control group", control.published, control.delivered, took.as_secs_f64());
+    println!(
+        "  {:16} {} published, {} delivered in order, in {:.1} s",
+        "control group",
+        control.published,
+        control.delivered,
+        took.as_secs_f64()
+    );
     let rows = services.iter().map(|service| (service.name, &service.latencies));
     for (name, latencies) in [("latency", &control.latencies)].into_iter().chain(rows) {
         println!("  {name:16} {} -> {}", latencies.calm, latencies.under_attack);
@@ -69,7 +88,9 @@ pub(super) fn show_siege(siege: &Siege, memory_max: u64, median_factor_max: Opti
     println!("  {:16} {}", "longest turn", seen.longest_turn);
     println!(
         "  {:16} answered {} times, within {:.1} ms",
-        "operators", operators.answers, operators.slowest.as_secs_f64() * 1e3
+        "operators",
+        operators.answers,
+        operators.slowest.as_secs_f64() * 1e3
     );
     if memory.peak_bytes > resident_max.unwrap_or(memory_max) {
         let (peak, most) = (mib(memory.peak_bytes), mib(resident_max.unwrap_or(memory_max)));
@@ -79,18 +100,36 @@ pub(super) fn show_siege(siege: &Siege, memory_max: u64, median_factor_max: Opti
         evidence.push(format!("it announced {:.1} MiB, more than its limits were chosen for", mib(announced)));
     }
     if operators.log_peak_bytes > *log_max {
-        evidence.push(format!("{:.1} MiB in logs, {:.0} MiB are the bound", mib(operators.log_peak_bytes), mib(*log_max)));
+        evidence.push(format!(
+            "{:.1} MiB in logs, {:.0} MiB are the bound",
+            mib(operators.log_peak_bytes),
+            mib(*log_max)
+        ));
     }
     evidence.extend(operators.failure.iter().map(|what| format!("operators were not answered: {what}")));
-    if let Some(factor_max) = median_factor_max
-        && let Some(pairs) = services.iter().find(|service| service.name == "pairs")
-    {
-        let (before, during) = (pairs.latencies.calm.median(), pairs.latencies.under_attack.median());
+    let pairs = services.iter().filter(|service| service.name == "pairs");
+    evidence.extend(pairs.flat_map(|pairs| judge_latencies(&pairs.latencies, promise)));
+    evidence.extend(of_end(end));
+    evidence
+}
+
+fn judge_latencies(latencies: &Latencies, promise: Promise) -> Vec<String> {
+    let Latencies { calm, under_attack } = latencies;
+    let mut evidence = Vec::new();
+    if promise.judged && under_attack.p99() > P99_MAX {
+        evidence.push(format!(
+            "one in a hundred of the pairs' messages took {:.1?}, {P99_MAX:?} are the bound",
+            under_attack.p99()
+        ));
+    }
+    if let Some(factor_max) = promise.median_factor_max.filter(|_| promise.judged) {
+        let (before, during) = (calm.median(), under_attack.median());
         if during > before.max(MEDIAN_LEAST).mul_f64(factor_max) {
-            evidence.push(format!("the pairs' median went from {before:.1?} to {during:.1?}, more than {factor_max} times"));
+            evidence.push(format!(
+                "the pairs' median went from {before:.1?} to {during:.1?}, more than {factor_max} times"
+            ));
         }
     }
-    evidence.extend(of_end(end));
     evidence
 }
 
@@ -121,4 +160,27 @@ fn of_end(end: &End) -> Vec<String> {
     let faults = end.said.lines().filter(|line| FAULTS.iter().any(|fault| line.contains(fault)));
     evidence.extend(faults.map(|line| format!("the broker said: {line}")));
     evidence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::phase::Phase;
+    use super::*;
+
+    #[test]
+    fn latencies_are_judged_where_the_broker_has_a_core_of_its_own() {
+        let (phase, mut latencies) = (Phase::default(), Latencies::new());
+        latencies.record(&phase, Duration::from_millis(1));
+        phase.attack();
+        latencies.record(&phase, Duration::from_millis(50));
+        let judge = |latencies: &Latencies, judged, median_factor_max| {
+            judge_latencies(latencies, Promise { judged, median_factor_max }).len()
+        };
+        assert_eq!(judge(&latencies, true, None), 0);
+        assert_eq!(judge(&latencies, true, Some(60.0)), 0);
+        assert_eq!(judge(&latencies, true, Some(3.0)), 1);
+        latencies.record(&phase, Duration::from_millis(150));
+        assert_eq!(judge(&latencies, true, Some(3.0)), 2);
+        assert_eq!(judge(&latencies, false, Some(3.0)), 0);
+    }
 }

@@ -24,7 +24,7 @@ use super::bystanders::{Bystanders, Service};
 use super::confine::Confinement;
 use super::control::{Control, Outcome};
 use super::phase::Phase;
-use super::report;
+use super::report::{self, Promise};
 use super::watch::{Seen, Watch};
 use crate::process::CoreOptions;
 
@@ -77,11 +77,16 @@ pub(super) fn one_by_one(
     let place = Place { core: apart.then_some(cores.server_core), confinement: None };
     let mut evidence = Vec::new();
     for attack in attacks {
-        let siege = run(program, &[attack.kind], scale, 1, place, seed);
+        let scale = Scale { time: scale.time.max(attack.least), ..*scale };
+        let siege = run(program, &[attack.kind], &scale, 1, place, seed);
         let name = attack.kind.0;
         println!("\n{name}: {}", attack.what);
         let found = match &siege {
-            Ok(siege) => report::show_siege(siege, MEMORY_MAX, attack.median_factor_max.filter(|_| apart)),
+            Ok(siege) => report::show_siege(
+                siege,
+                MEMORY_MAX,
+                Promise { judged: apart, median_factor_max: attack.median_factor_max },
+            ),
             Err(error) => vec![format!("{error:#}")],
         };
         evidence.extend(found.into_iter().map(|what| format!("{name}: {what}")));
@@ -93,15 +98,24 @@ pub(super) fn one_by_one(
 /// Runs all attacks at once, within [`MEMORY_MAX`].
 pub(super) fn together(program: &Path, attacks: &[Attack], scale: &Scale, seed: u64) -> Result<Vec<String>> {
     let confinement = Confinement::new(MEMORY_MAX);
-    println!("\ntogether: {} attacks at once, the broker in {} MiB by {}", attacks.len(), MEMORY_MAX >> 20, confinement.name());
+    println!(
+        "\ntogether: {} attacks at once, the broker in {} MiB by {}",
+        attacks.len(),
+        MEMORY_MAX >> 20,
+        confinement.name()
+    );
     let kinds: Vec<_> = attacks.iter().map(|attack| attack.kind).collect();
     let place = Place { core: None, confinement: Some(&confinement) };
     let mut evidence = match run(program, &kinds, scale, 2, place, seed) {
-        Ok(siege) => report::show_siege(&siege, MEMORY_MAX, None),
+        Ok(siege) => report::show_siege(&siege, MEMORY_MAX, Promise::default()),
         Err(error) => vec![format!("{error:#}")],
     };
     if let Some(peak) = confinement.peak() {
-        println!("  {:16} {:.1} MiB at most, the kernel's share included", "in the group", peak as f64 / f64::from(1 << 20));
+        println!(
+            "  {:16} {:.1} MiB at most, the kernel's share included",
+            "in the group",
+            peak as f64 / f64::from(1 << 20)
+        );
     }
     if confinement.kills() > 0 {
         evidence.push("the kernel killed the broker for want of memory".to_owned());
@@ -122,14 +136,7 @@ fn pin(all: &CpuSet, cores: CoreOptions) -> Result<bool> {
     Ok(true)
 }
 
-fn run(
-    program: &Path,
-    kinds: &[Kind],
-    scale: &Scale,
-    shards: u64,
-    place: Place<'_>,
-    seed: u64,
-) -> Result<Siege> {
+fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<'_>, seed: u64) -> Result<Siege> {
     let mut broker = Broker::start(program, &arguments(scale, shards), place)?;
     let phase = Phase::default();
     let control = Control::start(broker.address, scale.raw, scale.multi, &phase)?;
@@ -142,9 +149,7 @@ fn run(
     let arena = Arena { address: broker.address, scale: *scale, round: 1, deadline: begun + scale.time };
     let kinds = thread::scope(|scope| {
         // Threads take over the priority of the one that starts them (sched(7)).
-        let abusers = scope.spawn(|| {
-            rustix::process::nice(ABUSER_NICE).map(|_| abuse::run(kinds, &arena, seed))
-        });
+        let abusers = scope.spawn(|| rustix::process::nice(ABUSER_NICE).map(|_| abuse::run(kinds, &arena, seed)));
         abusers.join().expect("abusers do not panic")
     })
     .context("giving way")?;

@@ -95,6 +95,8 @@ fn watch_memory(pid: u32, over: &AtomicBool) -> Memory {
 
 fn watch_operators(address: SocketAddr, over: &AtomicBool) -> Operators {
     let (mut poller, mut seen) = (Poller::new(address), Operators::default());
+    // The connection is opened, and waited for, before anything is measured; a failure shows below.
+    drop(poller.ask());
     while !over.load(Ordering::Relaxed) {
         let asked = Instant::now();
         match poller.ask().and_then(|stats| stats.total("log_bytes")) {

@@ -1,11 +1,17 @@
 //! A `ringyard.v1` connection of an abuser. The broker may refuse what it asks for, or close it; what it answers
 //! otherwise has to be right.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::super::arena::Abuser;
 use super::super::peer::{Ending, Peer};
 use super::super::wire::{CLOSE, PING, PONG, TEXT, close_code, frame, put_frame};
+
+/// After a refusal.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection.
 pub(super) struct Asking(Peer);
@@ -21,11 +27,12 @@ pub(super) struct Answers {
 }
 
 impl Asking {
-    /// Connects; nothing when that is refused.
+    /// Connects; nothing when that is refused, after a pause.
     pub(super) fn open(abuser: &mut Abuser<'_>) -> Option<Self> {
         let peer = abuser.open("/ws").ok();
         if peer.is_none() {
             abuser.count("connections refused", 1);
+            thread::sleep(PAUSE);
         }
         peer.map(Self)
     }

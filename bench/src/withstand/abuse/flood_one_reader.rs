@@ -28,13 +28,14 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         let published = publish(abuser, &mut publisher);
         total.store(*published.as_ref().unwrap_or(&0), Ordering::Relaxed);
         published.context("the publisher")?;
-        reader.join().expect("a reader does not panic").context("a reader that keeps up")
+        anyhow::Ok(reader.join().expect("a reader does not panic"))
     })?;
-    abuser.count("messages read", read);
     let published = total.into_inner();
     abuser.count("published", published);
-    if read != published {
-        abuser.violation(format!("{published} were published, {read} came to a reader that keeps up"));
+    match read {
+        Ok(read) if read == published => {}
+        Ok(read) => abuser.violation(format!("{published} were published, {read} came to a reader that keeps up")),
+        Err(error) => abuser.refused_or_violation(format!("a reader that keeps up: {error:#}"), "readers closed"),
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn over_websocket(abuser: &mut Abuser<'_>) -> Result<()> {
         }
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("names begun", answers.ok as u64);
-        // Whoever comes back on a new connection may try again.
+        // The share of a connection is used up: the second thread tries again on a new one.
         let comes_back = abuser.index > 0 && answers.refused > 0;
         if !answers.closed && !comes_back {
             asking = Some(connection);

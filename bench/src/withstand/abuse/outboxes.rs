@@ -11,7 +11,6 @@ use super::super::arena::Abuser;
 use super::super::peer::Peer;
 use super::super::wire::{PING, TEXT, frame};
 
-const RECEIVE_BUFFER: usize = 4096;
 /// Requests per write.
 const BATCH: usize = 400;
 /// Of so many clients one asks for acknowledgements.
@@ -24,11 +23,11 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let mut peers: Vec<Option<(Peer, usize)>> = Vec::new();
     peers.resize_with(abuser.arena.scale.counts.outboxes, || None);
     while !abuser.over() {
-        for number in 0..peers.len() {
+        for (number, place) in peers.iter_mut().enumerate() {
             let acks = number % ACKS_PART == 0;
             let (path, requests) = if acks { ("/ws", &publishes) } else { ("/sub/abuse/quiet", &pings) };
-            let Some((peer, sent)) = &mut peers[number] else {
-                peers[number] = open(abuser, path);
+            let Some((peer, sent)) = place else {
+                *place = open(abuser, path);
                 continue;
             };
             match peer.send_some(&requests[*sent..]) {
@@ -38,7 +37,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
                 }
                 Err(_) => {
                     abuser.count("closed", 1);
-                    peers[number] = None;
+                    *place = None;
                 }
             }
             if abuser.over() {
@@ -51,7 +50,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 }
 
 fn open(abuser: &mut Abuser<'_>, path: &str) -> Option<(Peer, usize)> {
-    let peer = Peer::connect_with(abuser.arena.address, Some(RECEIVE_BUFFER)).and_then(|peer| peer.upgraded(path));
+    let peer = Peer::connect_small(abuser.arena.address).and_then(|peer| peer.upgraded(path));
     abuser.count(if peer.is_ok() { "opened" } else { "refused" }, 1);
     Some((peer.ok()?, 0))
 }

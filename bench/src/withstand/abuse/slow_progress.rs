@@ -13,10 +13,9 @@ use super::silent::sign_of_life;
 /// Bytes a second that each reads.
 const RATE: usize = 40_000;
 const STEP: Duration = Duration::from_millis(100);
-/// What waits for each: 2 MB, below the broker's limit for one topic.
-const MESSAGES: usize = 8;
+/// What waits for each: 3.5 MB, below the broker's limit for one topic.
+const MESSAGES: usize = 14;
 const LEN: usize = 250_000;
-const RECEIVE_BUFFER: usize = 4096;
 /// Between two signs of life: no ping is left without an answer.
 const LIFE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -24,7 +23,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let mut readers = Vec::new();
     for number in 0..abuser.arena.scale.counts.slow_readers {
         let topic = format!("abuse/slow/{number}");
-        let peer = Peer::connect_with(abuser.arena.address, Some(RECEIVE_BUFFER))?;
+        let peer = Peer::connect_small(abuser.arena.address)?;
         readers.push(peer.upgraded(&format!("/sub/{topic}")).context("a slow reader")?);
         let mut publisher = abuser.open(&format!("/pub/{topic}"))?;
         publisher.send(&frame(BINARY, &vec![b'x'; LEN]).repeat(MESSAGES))?;

@@ -18,7 +18,6 @@ const TOPICS: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(300);
 /// Subscribers of each topic that are kept open.
 const SUBSCRIBERS: usize = 2;
-const RECEIVE_BUFFER: usize = 4096;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let topic = |abuser: &Abuser<'_>, number: usize| format!("abuse/small/{}/{number}", abuser.index);
@@ -34,7 +33,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         if came.is_none_or(|came| came.elapsed() > INTERVAL) {
             came = Some(Instant::now());
             for (number, stalled) in stalled.iter_mut().enumerate() {
-                let peer = Peer::connect_with(abuser.arena.address, Some(RECEIVE_BUFFER))?;
+                let peer = Peer::connect_small(abuser.arena.address)?;
                 match peer.upgraded(&format!("/sub/{}", topic(abuser, number))) {
                     Ok(peer) => stalled.push(peer),
                     Err(_) => abuser.count("subscribers refused", 1),
