@@ -120,7 +120,8 @@ pub enum Event<B> {
         gather: Gather,
         /// Where in `gather` that send began.
         from: usize,
-        /// How many bytes the kernel took (at least 1), or the `errno` (`EPIPE`, `ECONNRESET`, ...).
+        /// How many bytes the kernel took, or the `errno` (`EPIPE`, `ECONNRESET`, ...). 0 only after
+        /// [`Driver::send_progress`]: the kernel had room for nothing.
         result: Result<usize, i32>,
     },
     /// [`Driver::install`] is over: the connection's socket as an ordinary descriptor, or the `errno`.
@@ -136,6 +137,13 @@ pub enum Event<B> {
         conn: ConnId,
         /// As the socket knows it: a listener on an IPv6 address calls an IPv4 peer `::ffff:a.b.c.d`.
         result: Result<SocketAddr, i32>,
+    },
+    /// [`Driver::unsent`] is over.
+    Unsent {
+        /// Whose.
+        conn: ConnId,
+        /// Bytes in the socket's send queue that the peer has not acknowledged, or the `errno`.
+        result: Result<usize, i32>,
     },
     /// The join of [`Driver::close`] is complete: nothing of the connection is left.
     Closed {
@@ -187,11 +195,25 @@ pub trait Driver {
     fn receive_stop(&mut self, conn: ConnId);
 
     /// Sends `gather[from..]`. `gather` stays pinned until [`Event::Sent`] hands it back. A full socket is
-    /// no event: the send stays in flight until there is room.
+    /// no event: the send stays in flight until there is room. [`Driver::send_progress`] ends it before that.
     ///
     /// # Panics
     /// If a send of `conn` is in flight, or `from >= gather.len()`.
     fn send(&mut self, conn: ConnId, gather: Gather, from: usize);
+
+    /// Asks how far the send in flight has got: [`Event::Sent`] follows soon, with the bytes that the kernel has
+    /// taken so far, possibly `Ok(0)`. The send ends there, and the caller sends the rest. No byte is lost or sent
+    /// twice. While asking, without a send in flight, or after [`Driver::shutdown`], this is a no-op.
+    ///
+    /// A driver may take up a blocked send only once much of the socket's buffer is free (a third on Linux), so
+    /// `Ok(0)` does not mean that the peer reads nothing: [`Driver::unsent`] tells what it has acknowledged.
+    fn send_progress(&mut self, conn: ConnId);
+
+    /// Asks how many bytes in the socket's send queue the peer has not acknowledged (`SIOCOUTQ`, tcp(7));
+    /// [`Event::Unsent`] follows. Bytes of a send in flight that the kernel has not taken do not count; after
+    /// [`Driver::shutdown`] the end of the stream counts as one byte until it is acknowledged. While asking, this
+    /// is a no-op. A kernel before 6.6 cannot tell (`EOPNOTSUPP`, on io_uring).
+    fn unsent(&mut self, conn: ConnId);
 
     /// Ends the sending direction (`shutdown(SHUT_WR)`), after what was sent. Reports nothing.
     fn shutdown(&mut self, conn: ConnId);

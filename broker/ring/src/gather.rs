@@ -103,14 +103,14 @@ impl Gather {
 }
 
 /// What of a gather is to be sent. Everything named lives as long as the gather, but for
-/// [`Tail::Trimmed`], whose box has to be kept beside it.
+/// [`Tail::Trimmed`], which has to be kept beside it.
 pub(crate) enum Tail<'a> {
     /// One range: an ordinary send.
     Contiguous(&'a [u8]),
     /// All ranges, by the gather's own message head.
     Whole(&'a Message),
     /// The ranges from somewhere in the middle.
-    Trimmed(Box<Message>),
+    Trimmed(Rc<Message>),
 }
 
 fn trimmed_tail(parts: &[Bytes], from: usize) -> Tail<'_> {
@@ -126,9 +126,9 @@ fn trimmed_tail(parts: &[Bytes], from: usize) -> Tail<'_> {
     if let [last] = rest {
         return Tail::Contiguous(&last[skip..]);
     }
-    let mut iovecs: Box<[libc::iovec]> = rest.iter().map(iovec).collect();
+    let mut iovecs: Vec<libc::iovec> = rest.iter().map(iovec).collect();
     iovecs[0] = iovec(&rest[0][skip..]);
-    Tail::Trimmed(Box::new(Message::new(iovecs)))
+    Tail::Trimmed(Rc::new(Message::new(iovecs)))
 }
 
 fn iovec(bytes: &(impl AsRef<[u8]> + ?Sized)) -> libc::iovec {
@@ -137,15 +137,16 @@ fn iovec(bytes: &(impl AsRef<[u8]> + ?Sized)) -> libc::iovec {
 }
 
 /// A `msghdr` and the `iovec`s it names. Moving it is harmless to the `iovec`s (they are on the heap), not
-/// to the head: the owner keeps it in place while an operation names it.
+/// to the head: the owner keeps it in place while an operation names it. Neither is in a `Box`: moving one claims
+/// that nobody else has a pointer to what is in it.
 pub(crate) struct Message {
     head: libc::msghdr,
     /// Only read by the kernel, through `head`.
-    _iovecs: Box<[libc::iovec]>,
+    _iovecs: Vec<libc::iovec>,
 }
 
 impl Message {
-    fn new(mut iovecs: Box<[libc::iovec]>) -> Self {
+    fn new(mut iovecs: Vec<libc::iovec>) -> Self {
         let head = libc::msghdr {
             msg_name: ptr::null_mut(),
             msg_namelen: 0,
@@ -175,16 +176,22 @@ mod tests {
     use super::*;
 
     fn bytes_of(tail: &Tail<'_>) -> Vec<u8> {
-        let iovecs = match tail {
+        // As the kernel reads it: by the head's address, after the message was moved.
+        let head = match tail {
             Tail::Contiguous(bytes) => return bytes.to_vec(),
-            Tail::Whole(message) => &message._iovecs,
-            Tail::Trimmed(message) => &message._iovecs,
+            Tail::Whole(message) => message.as_ptr(),
+            Tail::Trimmed(message) => message.as_ptr(),
         };
-        let slice = |v: &libc::iovec| {
-            // SAFETY: the iovec names a range of a part that the gather under test keeps alive.
-            unsafe { std::slice::from_raw_parts(v.iov_base.cast::<u8>(), v.iov_len) }.to_vec()
+        let slice = |at: usize| {
+            // SAFETY: the tail under test keeps the head and its list of ranges in place, and its gather the ranges.
+            unsafe {
+                let range = (*head).msg_iov.add(at).read();
+                std::slice::from_raw_parts(range.iov_base.cast::<u8>(), range.iov_len)
+            }
         };
-        iovecs.iter().flat_map(slice).collect()
+        // SAFETY: as above.
+        let count: usize = unsafe { (&raw const (*head).msg_iovlen).read() } as _;
+        (0..count).flat_map(slice).copied().collect()
     }
 
     #[test]

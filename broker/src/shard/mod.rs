@@ -298,6 +298,7 @@ impl<D: Driver> Shard<D> {
             Event::Adopted { token, result } => self.on_adopted(token, result),
             Event::Installed { conn, result } => self.on_installed(conn, result),
             Event::Peer { conn, result } => self.on_peer(conn, result),
+            Event::Unsent { .. } => {}
             Event::Closed { conn } => self.on_closed(conn),
             Event::Woken => {}
             Event::Dialled { .. } | Event::Discarded { .. } => unreachable!("a shard never dials"),

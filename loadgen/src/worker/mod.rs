@@ -327,7 +327,8 @@ impl<D: Dial> Worker<D> {
             | Event::AcceptEnded { .. }
             | Event::Adopted { .. }
             | Event::Installed { .. }
-            | Event::Peer { .. } => {
+            | Event::Peer { .. }
+            | Event::Unsent { .. } => {
                 unreachable!("a client accepts, adopts, installs and asks nothing")
             }
         }

@@ -70,6 +70,16 @@ pub(super) fn peer(socket: BorrowedFd<'_>) -> Result<SocketAddr, i32> {
     socket::decode(&name)
 }
 
+/// Bytes in the send queue that the peer has not acknowledged (tcp(7)).
+pub(super) fn unsent(socket: BorrowedFd<'_>) -> Result<usize, i32> {
+    /// `SIOCOUTQ`, which has the number of the terminals' `TIOCOUTQ`.
+    const SIOCOUTQ: libc::Ioctl = libc::TIOCOUTQ;
+    let mut bytes = 0i32;
+    // SAFETY: the kernel writes the four bytes of `bytes`, which lives through the call.
+    told(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) } as isize)?;
+    usize::try_from(bytes).map_err(|_| libc::EIO)
+}
+
 /// The next peer that waits at the listener, as a non-blocking socket.
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, i32> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;

@@ -59,6 +59,7 @@ use poll::{Poll, Whom};
 pub use setup::{Setup, SetupError};
 use slots::{
     ASKING, CLOSING, DISCARDING, LISTED, ONCE, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots,
+    UNSENT_ASKED,
 };
 
 /// Receive buffers that one connection gets in one turn at most, however many there are.
@@ -226,6 +227,26 @@ impl Driver for EpollDriver {
         slot.set(SENDING);
         slot.link = self.sends.put(InFlight { gather, from, done: 0 });
         self.operations.push(Operation::Send(conn));
+    }
+
+    fn send_progress(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        // A send that a shutdown waits for is the last, so nobody could send its rest.
+        if slot.has(SENDING) && !slot.has(SHUTDOWN_WANTED) {
+            self.operations.push(Operation::SendProgress(conn));
+        }
+    }
+
+    fn unsent(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if !slot.has(UNSENT_ASKED) {
+            slot.set(UNSENT_ASKED);
+            self.operations.push(Operation::Unsent(conn));
+        }
     }
 
     fn shutdown(&mut self, conn: ConnId) {

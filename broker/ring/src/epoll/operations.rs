@@ -9,6 +9,7 @@ use super::dials::Attempt;
 use super::poll::Whom;
 use super::slots::{
     ASKING, BLOCKED, CLOSING, DISCARDING, ONCE, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED,
+    UNSENT_ASKED,
 };
 use super::{Buf, EpollDriver, calls};
 use crate::uring::WAIT_ALL_BYTES_MAX;
@@ -25,6 +26,8 @@ pub(super) enum Operation {
     Dial(Box<Attempt>),
     ReceiveStop(ConnId),
     Send(ConnId),
+    SendProgress(ConnId),
+    Unsent(ConnId),
     Shutdown(ConnId),
     Install {
         conn: ConnId,
@@ -57,6 +60,8 @@ impl EpollDriver {
                 Operation::ReceiveStop(conn) => self.stop_receive(conn, events),
                 // Even when a close is queued behind it: the kernel takes what there is room for.
                 Operation::Send(conn) => self.send_on(conn, events),
+                Operation::SendProgress(conn) => self.carry_out_progress(conn, events),
+                Operation::Unsent(conn) => self.carry_out_unsent(conn, events),
                 Operation::Shutdown(conn) => calls::shut_down(self.slots.at(conn.slot).socket()),
                 Operation::Install { conn, busy } => self.carry_out_install(conn, busy, events),
                 Operation::Peer(conn) => self.carry_out_peer(conn, events),
@@ -122,7 +127,13 @@ impl EpollDriver {
                 Err(errno) => break Err(errno),
             }
         };
-        slot.clear(SENDING);
+        self.end_send(conn, result, events);
+    }
+
+    /// The send in flight is over, with `result`.
+    fn end_send(&mut self, conn: ConnId, result: Result<usize, i32>, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        slot.clear(SENDING | BLOCKED);
         let InFlight { gather, from, .. } = self.sends.take(slot.link);
         if slot.has(SHUTDOWN_WANTED) {
             slot.clear(SHUTDOWN_WANTED);
@@ -131,6 +142,32 @@ impl EpollDriver {
         if !slot.has(CLOSING) {
             events.push(Event::Sent { conn, gather, from, result });
         }
+    }
+
+    /// Ends the send in flight where it has got to, unless it is over. It is tried once more before that: since it
+    /// was blocked, there may be room that epoll has not reported.
+    fn carry_out_progress(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        if !slot.has(SENDING) || slot.has(CLOSING) {
+            return;
+        }
+        self.send_on(conn, events);
+        let slot = self.slots.at(conn.slot);
+        if slot.has(SENDING) {
+            let done = self.sends.at(slot.link).done;
+            self.end_send(conn, Ok(done), events);
+        }
+    }
+
+    fn carry_out_unsent(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
+        let slot = self.slots.at(conn.slot);
+        slot.clear(UNSENT_ASKED);
+        if slot.has(CLOSING) {
+            return;
+        }
+        self.counters.enters += 1;
+        let result = calls::unsent(slot.socket());
+        events.push(Event::Unsent { conn, result });
     }
 
     fn carry_out_install(&mut self, conn: ConnId, busy: bool, events: &mut Vec<Event<Buf>>) {

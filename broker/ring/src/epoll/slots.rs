@@ -45,6 +45,8 @@ pub(super) const DISCARDING: u32 = 1 << 11;
 pub(super) const DIALLING: u32 = 1 << 12;
 /// The peer's address is asked for.
 pub(super) const ASKING: u32 = 1 << 13;
+/// The length of the socket's send queue is asked for.
+pub(super) const UNSENT_ASKED: u32 = 1 << 14;
 
 impl Slot {
     pub(super) fn has(&self, flag: u32) -> bool {

@@ -29,6 +29,8 @@ pub(super) struct Conn {
     pub(super) closing: bool,
     /// The peer's address is asked for.
     pub(super) asking: bool,
+    /// The length of the socket's send queue is asked for.
+    pub(super) unsent_asked: bool,
     pub(super) lane: Lane,
     pub(super) client: ClientId,
     /// What the network works on.
@@ -39,12 +41,14 @@ pub(super) struct Sending {
     pub(super) gather: Gather,
     pub(super) from: usize,
     pub(super) done: usize,
+    /// The caller wants to know how far it has got.
+    pub(super) progress_asked: bool,
 }
 
 impl Conn {
     pub(super) fn is_idle(&self, link: &Link) -> bool {
         let receives = self.receive == Receive::Running && link.is_readable();
-        let sends = self.send.is_some() && link.is_writable();
+        let sends = self.send.as_ref().is_some_and(|send| send.progress_asked || link.is_writable());
         self.lane.is_empty() && !receives && !sends
     }
 
@@ -97,8 +101,15 @@ impl Conn {
         }
     }
 
+    /// Ends the send in flight where it has got to, if that was asked for; now or, late, in a later turn.
+    pub(super) fn answer_progress(&mut self, conn: ConnId, faults: &Faults, random: &mut Random) {
+        if self.send.as_ref().is_some_and(|send| send.progress_asked) && !random.strikes(faults.delay) {
+            self.end_send(conn, Ok(()));
+        }
+    }
+
     pub(super) fn end_send(&mut self, conn: ConnId, result: Result<(), i32>) {
-        let Some(Sending { gather, from, done }) = self.send.take() else {
+        let Some(Sending { gather, from, done, .. }) = self.send.take() else {
             return;
         };
         // As the kernel does: bytes that went out count, the error comes with the next send.

@@ -77,6 +77,25 @@ impl Driver for SimDriver {
         });
     }
 
+    fn send_progress(&mut self, conn: ConnId) {
+        self.with(|host| {
+            let Some(live) = host.live(conn) else { return };
+            if live.sending && !live.shutdown_wanted {
+                host.operations.push_back(Operation::SendProgress(conn));
+            }
+        });
+    }
+
+    fn unsent(&mut self, conn: ConnId) {
+        self.with(|host| {
+            let Some(live) = host.live(conn) else { return };
+            if !live.unsent_asked {
+                live.unsent_asked = true;
+                host.operations.push_back(Operation::Unsent(conn));
+            }
+        });
+    }
+
     fn shutdown(&mut self, conn: ConnId) {
         self.with(|host| {
             let Some(live) = host.live(conn) else { return };

@@ -41,6 +41,8 @@ pub(super) enum Operation {
     Receive(ConnId),
     ReceiveStop(ConnId),
     Send(ConnId, Gather, usize),
+    SendProgress(ConnId),
+    Unsent(ConnId),
     Shutdown(ConnId),
     /// The flag: a receive or send was under way.
     Install(ConnId, bool),
@@ -175,10 +177,21 @@ impl Host {
             Operation::Send(conn, gather, from) => {
                 // Even when a close is already queued behind it: the kernel would take what there is room for.
                 let live = self.slots[conn.slot as usize].conn.as_mut().expect("closed later than this");
-                live.send = Some(Sending { gather, from, done: 0 });
+                live.send = Some(Sending { gather, from, done: 0, progress_asked: false });
                 let link = net.link(live.client);
                 if live.closing && !link.reset {
                     live.push_some(link, usize::MAX);
+                }
+            }
+            Operation::SendProgress(conn) => {
+                if let Some(send) = self.unclosed(conn).and_then(|live| live.send.as_mut()) {
+                    send.progress_asked = true;
+                }
+            }
+            Operation::Unsent(conn) => {
+                if let Some(live) = self.unclosed(conn) {
+                    let result = Ok(net.link(live.client).to_client.len());
+                    live.lane.push_back(Event::Unsent { conn, result });
                 }
             }
             Operation::Shutdown(conn) => {
@@ -259,6 +272,7 @@ impl Host {
             shutdown_wanted: false,
             closing: false,
             asking: false,
+            unsent_asked: false,
             lane: Lane::new(),
             client,
             send: None,
@@ -285,6 +299,7 @@ impl Host {
             let conn = ConnId { slot: index as u32, generation: slot.generation };
             let link = &mut links[live.client.0];
             live.send_on(conn, link, faults, random);
+            live.answer_progress(conn, faults, random);
             while live.receive == Receive::Running && link.is_readable() {
                 live.receive_one(conn, link, faults, random, &self.buffers, &mut self.counters);
             }
@@ -343,6 +358,7 @@ impl Host {
             Event::AcceptEnded { .. } => self.accept = Accept::Idle,
             Event::ReceiveEnded { conn, .. } => self.told_conn(*conn).receive = Receive::Idle,
             Event::Peer { conn, .. } => self.told_conn(*conn).asking = false,
+            Event::Unsent { conn, .. } => self.told_conn(*conn).unsent_asked = false,
             Event::Sent { conn, .. } => {
                 let live = self.told_conn(*conn);
                 live.sending = false;

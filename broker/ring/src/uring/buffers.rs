@@ -97,3 +97,48 @@ impl Pool {
         self.group.byte(self.place(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entries::tests::Kernel;
+    use super::*;
+
+    /// The kernel writes to buffers that it holds while this side reads, changes and drops others.
+    #[test]
+    fn a_buffer_is_in_one_hand_at_a_time() {
+        const BYTES: u32 = 16;
+        let pool = Pool::new(4, BYTES).unwrap();
+        pool.give_back();
+        let mut kernel = Kernel::new(pool.group.address(), 4);
+        let mut held = Vec::new();
+        let mut received = 0u32;
+        for round in 0..if cfg!(miri) { 30 } else { 3_000 } {
+            while let Some((id, addr, len)) = kernel.take() {
+                assert_eq!(len, BYTES);
+                let at: *mut u8 = std::ptr::with_exposed_provenance_mut(addr as usize);
+                // SAFETY: the buffer is the kernel's, whose part this test plays, and holds `len` bytes.
+                unsafe { at.write_bytes(received as u8, len as usize) };
+                let mut buf = pool.lend(id, 1 + received % BYTES);
+                buf[0] ^= 0xff;
+                held.push((buf, received as u8));
+                received += 1;
+            }
+            for (buf, value) in &mut held {
+                assert_eq!(buf[0], *value ^ 0xff);
+                assert!(buf[1..].iter().all(|byte| *byte == *value));
+            }
+            // From either end, one to three at a time.
+            for _ in 0..=round % 3 {
+                let at = if round % 2 == 0 { 0 } else { held.len().saturating_sub(1) };
+                if !held.is_empty() {
+                    held.remove(at);
+                }
+            }
+            pool.give_back();
+        }
+        assert!(received > 30);
+        // The last one outlives the pool's owner.
+        drop(pool);
+        drop(held);
+    }
+}

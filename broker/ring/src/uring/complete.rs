@@ -7,8 +7,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 
 use super::slots::{
-    CLOSE_QUEUED, CLOSING, DISCARDING, INSTALLED, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
-    SHUTDOWN_WANTED, SHUTTING,
+    CLOSE_QUEUED, CLOSING, DISCARDING, INSTALLED, INSTALLING, PROGRESS_ASKED, RECEIVE_STOPPING, RECEIVING,
+    RECEIVING_ONCE, SENDING, SHUTDOWN_WANTED, SHUTTING,
 };
 use super::tag::{self, Kind};
 use super::{Accept, Buf, UringDriver};
@@ -43,6 +43,7 @@ impl UringDriver {
             }
             Kind::Install => self.complete_install(index, entry.result(), events),
             Kind::Peer => self.complete_peer(index, entry.result(), events),
+            Kind::Unsent => self.complete_unsent(index, entry.result(), events),
             Kind::Close => {
                 // A kernel may hand the place to a new connection before it tells that the old one is
                 // gone; `open` has settled that then.
@@ -71,7 +72,7 @@ impl UringDriver {
         let conn = ConnId { slot: tag::index(user_data), generation: slot.generation };
         if kind == Kind::CancelReceive && slot.has(RECEIVING) && slot.has(RECEIVE_STOPPING | CLOSING) {
             self.cancel_receive(conn);
-        } else if kind == Kind::CancelSend && slot.has(SENDING) && slot.has(CLOSING) {
+        } else if kind == Kind::CancelSend && slot.has(SENDING) && slot.has(CLOSING | PROGRESS_ASKED) {
             self.cancel_send(conn);
         }
     }
@@ -117,7 +118,7 @@ impl UringDriver {
     pub(super) fn complete_adopt(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
         let adoption = self.adoptions.take(index);
         let result = match result {
-            1 => Ok(self.open(*adoption.place as u32, events)),
+            1 => Ok(self.open(adoption.place.get() as u32, events)),
             0 => Err(libc::ENFILE),
             errno => Err(-errno),
         };
@@ -170,7 +171,8 @@ impl UringDriver {
 
     pub(super) fn complete_send(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(index);
-        slot.clear(SENDING);
+        let asked = slot.has(PROGRESS_ASKED);
+        slot.clear(SENDING | PROGRESS_ASKED);
         let conn = ConnId { slot: index, generation: slot.generation };
         let (closing, shutdown) = (slot.has(CLOSING), slot.has(SHUTDOWN_WANTED));
         let send = self.sends.take(slot.operation);
@@ -180,7 +182,13 @@ impl UringDriver {
         if shutdown {
             self.queue_shutdown(conn);
         }
-        let result = if result > 0 { Ok(result as usize) } else { Err(-result) };
+        let result = match result {
+            1.. => Ok(result as usize),
+            // Cancelled, or interrupted by the cancellation, before the kernel took a byte: one that was cancelled
+            // after that completes with the number of bytes.
+            _ if asked && matches!(-result, libc::ECANCELED | libc::EINTR) => Ok(0),
+            _ => Err(-result),
+        };
         events.push(Event::Sent { conn, gather: send.gather, from: send.from, result });
     }
 

@@ -12,8 +12,10 @@
 //! A place taken for a dial is open and `DIALLING`: it counts as taken, but no `ConnId` names it yet. After a
 //! failure it goes through the same close as any connection, and the failure is told when that is over.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use io_uring::opcode;
 use io_uring::types::Fixed;
@@ -24,16 +26,22 @@ use super::{Buf, UringDriver};
 use crate::socket::{self, Address};
 use crate::{ConnId, Event};
 
-/// One dial. Boxed: the kernel reads the address and, at `place`, writes.
+/// One dial.
 pub(super) struct Dial {
     token: u64,
-    to: Address,
+    named: Rc<Named>,
     /// The socket as an ordinary descriptor, until it is in the table.
     socket: Option<OwnedFd>,
-    /// Descriptor in, slot out; read and written by the kernel.
-    place: i32,
     /// Why it failed, once it did.
     errno: i32,
+}
+
+/// What the operations of a dial name.
+struct Named {
+    /// Read by the kernel.
+    to: Address,
+    /// Descriptor in, slot out; read and written by the kernel.
+    place: Cell<i32>,
 }
 
 impl UringDriver {
@@ -45,9 +53,10 @@ impl UringDriver {
                 return self.ready.push_back(Event::Dialled { token, result: Err(errno) });
             }
         };
-        let place = socket.as_raw_fd();
-        let index = self.dials.put(Box::new(Dial { token, to: to.into(), socket: Some(socket), place, errno: 0 }));
-        let entry = opcode::FilesUpdate::new(&raw mut self.dials.at(index).place, 1)
+        let named = Rc::new(Named { to: to.into(), place: Cell::new(socket.as_raw_fd()) });
+        let place = named.place.as_ptr();
+        let index = self.dials.put(Dial { token, named, socket: Some(socket), errno: 0 });
+        let entry = opcode::FilesUpdate::new(place, 1)
             .offset(-1) // IORING_FILE_INDEX_ALLOC
             .build()
             .user_data(tag::of_index(Kind::DialSocket, index));
@@ -63,13 +72,13 @@ impl UringDriver {
             let dial = self.dials.take(index);
             return events.push(Event::Dialled { token: dial.token, result: Err(errno) });
         }
-        let slot = dial.place as u32;
+        let slot = dial.named.place.get() as u32;
         let conn = self.open(slot, events);
         let place = self.slots.at(slot);
         place.set(DIALLING);
         place.operation = index;
-        let dial = self.dials.at(index);
-        let entry = opcode::Connect::new(Fixed(slot), dial.to.as_ptr(), dial.to.len())
+        let to = &self.dials.at(index).named.to;
+        let entry = opcode::Connect::new(Fixed(slot), to.as_ptr(), to.len())
             .build()
             .user_data(tag::of_conn(Kind::Connect, conn));
         self.push(&entry);

@@ -66,7 +66,7 @@ impl Drop for UringDriver {
             mem::forget(mem::replace(&mut self.dials, Slab::new()));
             mem::forget(mem::replace(&mut self.queries, Slab::new()));
             mem::forget(self.sink.take());
-            mem::forget(mem::take(&mut self.bell_count));
+            mem::forget(Rc::clone(&self.bell_count));
             mem::forget(Rc::clone(&self.pool));
         }
         // Closes the connections now, rather than when the kernel gets to the ring's remains.

@@ -1,22 +1,23 @@
 //! A group of provided buffers (`IORING_REGISTER_PBUF_RING`): one region, whose start is the ring of entries
-//! that the kernel takes from. Who holds which buffer is the owner's affair ([`buffers`](super::buffers),
-//! [`sink`](super::sink)); this file knows where the bytes are.
+//! that the kernel takes from ([`entries`](super::entries)). Who holds which buffer is the owner's affair
+//! ([`buffers`](super::buffers), [`sink`](super::sink)); this file knows where the bytes are.
 //!
 //! Only the ring of entries is pinned and counts as locked memory (`RLIMIT_MEMLOCK`): 16 bytes per buffer.
 
 use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::IoUring;
-use io_uring::types::BufRingEntry;
+
+use super::entries::Entries;
 
 /// Layout: `count` entries of 16 bytes, rounded up to a page, then `bytes` for the buffers.
 pub(super) struct Group {
     region: NonNull<u8>,
     region_bytes: usize,
     bytes_at: usize,
-    count: u16,
+    /// At the start of the region. No pointer to the buffers reaches into it.
+    entries: Entries,
 }
 
 const PAGE_BYTES: usize = 4096;
@@ -26,9 +27,14 @@ impl Group {
     /// that are written to ever cost memory.
     pub(super) fn new(count: u16, bytes: usize, touch: bool) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers are no group");
-        let bytes_at = (usize::from(count) * size_of::<BufRingEntry>()).next_multiple_of(PAGE_BYTES);
+        let bytes_at = (usize::from(count) * Entries::ENTRY_BYTES).next_multiple_of(PAGE_BYTES);
         let region_bytes = bytes_at + bytes;
-        let how = if touch { libc::MAP_POPULATE } else { libc::MAP_NORESERVE };
+        // Miri knows neither flag; both are about when memory is taken.
+        let how = match touch {
+            _ if cfg!(miri) => 0,
+            true => libc::MAP_POPULATE,
+            false => libc::MAP_NORESERVE,
+        };
         // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no other memory.
         let region = unsafe {
             libc::mmap(
@@ -44,19 +50,28 @@ impl Group {
             return Err(io::Error::last_os_error());
         }
         let region = NonNull::new(region.cast()).expect("a mapping is never at address 0");
-        Ok(Self { region, region_bytes, bytes_at, count })
+        // SAFETY: a new mapping is zeroed and aligned to a page, and begins with room for `count` entries; it is
+        // unmapped by `drop` only, and nothing else of this file touches what lies before `bytes_at`.
+        let entries = unsafe { Entries::new(region, count) };
+        Ok(Self { region, region_bytes, bytes_at, entries })
     }
 
     /// Makes the group known to `ring`. The owner of both keeps the group until the ring is drained and closed.
     pub(super) fn register(&self, ring: &IoUring, id: u16) -> io::Result<()> {
         // SAFETY: the region starts with room for `count` entries, is aligned to a page, and outlives the ring:
         // the driver keeps its groups until the ring is drained and closed, or leaks them.
-        unsafe { ring.submitter().register_buf_ring_with_flags(self.region.as_ptr() as u64, self.count, id, 0) }
+        unsafe { ring.submitter().register_buf_ring_with_flags(self.entries.address(), self.count(), id, 0) }
+    }
+
+    /// Where the kernel finds the ring of entries.
+    #[cfg(test)]
+    pub(super) fn address(&self) -> u64 {
+        self.entries.address()
     }
 
     /// How many buffers there may be.
     pub(super) fn count(&self) -> u16 {
-        self.count
+        self.entries.count()
     }
 
     /// Where byte `at` of the buffers is.
@@ -69,26 +84,12 @@ impl Group {
     /// Gives buffers to the kernel: `place` says where each one starts and how long it is. The caller holds
     /// none of them any more, and no two callers of the same id: at most `count` are ever the kernel's.
     pub(super) fn give(&self, ids: impl Iterator<Item = u16>, place: impl Fn(u16) -> (usize, u32)) {
-        let entries: *mut BufRingEntry = self.region.as_ptr().cast();
-        // SAFETY: `entries` is the base of the ring of entries, zeroed at the start and aligned to a page.
-        let tail_at = unsafe { BufRingEntry::tail(entries) }.cast_mut();
-        // SAFETY: the tail is a u16 inside our region, aligned to 2; besides us only the kernel touches it.
-        let tail_shared = unsafe { AtomicU16::from_ptr(tail_at) };
-        let mut tail = tail_shared.load(Ordering::Relaxed);
-        for id in ids {
+        self.entries.give(ids.map(|id| {
             let (at, len) = place(id);
             assert!(len > 0, "an empty buffer");
             let (first, _last) = (self.byte(at), self.byte(at + len as usize - 1));
-            // SAFETY: the place is inside the ring of `count` entries, and it is vacant: at most `count`
-            // buffers exist, and this one is not among those between the ring's head and tail. The setters
-            // leave the entry's last two bytes alone, which in entry 0 are the ring's tail.
-            let entry = unsafe { &mut *entries.add(usize::from(tail & (self.count - 1))) };
-            entry.set_addr(first.as_ptr() as u64);
-            entry.set_len(len);
-            entry.set_bid(id);
-            tail = tail.wrapping_add(1);
-        }
-        tail_shared.store(tail, Ordering::Release);
+            (id, first.as_ptr() as u64, len)
+        }));
     }
 }
 

@@ -10,10 +10,12 @@
 //! | `slots` | what is known of each connection: 12 bytes |
 //! | `slab` | what the kernel may be reading or writing: one table each for sends, adoptions, dials and queries |
 //! | `group` | provided buffers: where they are |
+//! | `entries` | the ring through which the kernel is given them |
 //! | `buffers` | receive buffers: who holds them |
 //! | `sink` | receive buffers for bytes that nobody wants |
 //! | `dials` | connections on their way out |
 //! | `peer` | whose connection it is |
+//! | `progress` | how far a connection's output has got |
 //! | `restrict` | the ring forbids itself what the driver does not do |
 //! | `tag` | which operation a completion belongs to |
 //! | `enter` | the system call |
@@ -39,8 +41,10 @@ mod complete;
 mod dials;
 mod end;
 mod enter;
+mod entries;
 mod group;
 mod peer;
+mod progress;
 mod queue;
 mod restrict;
 mod setup;
@@ -51,6 +55,7 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -79,7 +84,7 @@ use sink::Sink;
 pub(crate) use slab::Slab;
 use slots::{
     ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
-    SHUTDOWN_WANTED, SHUTTING, Slots,
+    SHUTDOWN_WANTED, SHUTTING, Slots, UNSENT_ASKED,
 };
 use tag::Kind;
 
@@ -100,7 +105,7 @@ pub struct UringDriver {
     slots: Slots,
     sends: Slab<InFlight>,
     adoptions: Slab<Adoption>,
-    dials: Slab<Box<dials::Dial>>,
+    dials: Slab<dials::Dial>,
     queries: Slab<peer::Query>,
     /// How long the names of peers are likely to be: those of the listener's family.
     peer_bytes: libc::socklen_t,
@@ -109,7 +114,7 @@ pub struct UringDriver {
     sink: Option<Sink>,
     bell: Arc<Bell>,
     /// Where the kernel reads the bell's eventfd to.
-    bell_count: Box<u64>,
+    bell_count: Rc<Cell<u64>>,
     bell_posted: bool,
     /// Completions taken early, because the submission queue was full in the middle of a turn.
     taken: Vec<cqueue::Entry>,
@@ -139,7 +144,7 @@ struct InFlight {
     gather: Gather,
     from: usize,
     /// The ranges of a send that starts inside the gather; read by the kernel only.
-    _trimmed: Option<Box<Message>>,
+    _trimmed: Option<Rc<Message>>,
 }
 
 /// A socket on its way into the table.
@@ -148,7 +153,7 @@ struct Adoption {
     /// Closed when the adoption is over: the table holds its own reference then.
     _socket: OwnedFd,
     /// Descriptor in, slot out; read and written by the kernel.
-    place: Box<i32>,
+    place: Rc<Cell<i32>>,
 }
 
 impl UringDriver {
@@ -196,7 +201,7 @@ impl UringDriver {
             pool,
             sink: None,
             bell: Arc::new(bell),
-            bell_count: Box::new(0),
+            bell_count: Rc::default(),
             bell_posted: false,
             taken: Vec::new(),
             batch: Vec::new(),
@@ -299,12 +304,11 @@ impl Driver for UringDriver {
             let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
             return self.ready.push_back(Event::Adopted { token, result: Err(errno) });
         }
-        let place = Box::new(socket.as_raw_fd());
-        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
-        let adoption = self.adoptions.at(index);
+        let place = Rc::new(Cell::new(socket.as_raw_fd()));
         // The kernel writes the chosen slot back to where it read the descriptor from.
-        let place: *mut i32 = &raw mut *adoption.place;
-        let entry = opcode::FilesUpdate::new(place, 1)
+        let named = place.as_ptr();
+        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
+        let entry = opcode::FilesUpdate::new(named, 1)
             .offset(-1) // IORING_FILE_INDEX_ALLOC
             .build()
             .user_data(tag::of_index(Kind::Adopt, index));
@@ -353,6 +357,14 @@ impl Driver for UringDriver {
         self.push(&entry.user_data(tag::of_conn(Kind::Send, conn)));
     }
 
+    fn send_progress(&mut self, conn: ConnId) {
+        self.ask_progress(conn);
+    }
+
+    fn unsent(&mut self, conn: ConnId) {
+        self.ask_unsent(conn);
+    }
+
     fn shutdown(&mut self, conn: ConnId) {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
@@ -368,7 +380,7 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        let refusal = if slot.has(IN_FLIGHT & !ASKING) {
+        let refusal = if slot.has(IN_FLIGHT & !(ASKING | UNSENT_ASKED)) {
             Some(libc::EBUSY)
         } else if !self.features.install {
             Some(libc::EOPNOTSUPP)

@@ -6,6 +6,9 @@
 //! The kernel refuses a name shorter than the room it is offered (`EINVAL`), and cuts one that is longer. So the
 //! question says which family is expected, and is put once more where that was wrong.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
@@ -19,7 +22,7 @@ use crate::{ConnId, Event};
 pub(super) struct Query {
     conn: ConnId,
     /// Written by the kernel.
-    name: Box<Name>,
+    name: Rc<Cell<Name>>,
     /// The room offered.
     bytes: libc::socklen_t,
     /// The other family was tried before.
@@ -28,14 +31,14 @@ pub(super) struct Query {
 
 impl UringDriver {
     pub(super) fn ask_peer(&mut self, conn: ConnId) {
-        let query = Query { conn, name: Box::new(socket::no_name()), bytes: self.peer_bytes, again: false };
+        let query = Query { conn, name: Rc::new(Cell::new(socket::no_name())), bytes: self.peer_bytes, again: false };
         let index = self.queries.put(query);
         self.push_query(index);
     }
 
     fn push_query(&mut self, index: u32) {
         let query = self.queries.at(index);
-        let name: *mut Name = &raw mut *query.name;
+        let name = query.name.as_ptr();
         let mut entry = opcode::SetSockOpt::new(
             Fixed(query.conn.slot),
             libc::SOL_SOCKET as u32,
@@ -53,7 +56,7 @@ impl UringDriver {
         let query = self.queries.at(index);
         let conn = query.conn;
         let slot = self.slots.at(conn.slot);
-        let cut = result >= 0 && query.bytes == V4_BYTES && i32::from(query.name.sin6_family) == libc::AF_INET6;
+        let cut = result >= 0 && query.bytes == V4_BYTES && i32::from(query.name.get().sin6_family) == libc::AF_INET6;
         if (cut || result == -libc::EINVAL) && !query.again && !slot.has(CLOSING) {
             query.again = true;
             query.bytes = if query.bytes == V4_BYTES { V6_BYTES } else { V4_BYTES };
@@ -64,7 +67,7 @@ impl UringDriver {
         if slot.has(CLOSING) {
             return self.close_if_idle(conn);
         }
-        let result = if result < 0 { Err(-result) } else { socket::decode(&query.name) };
+        let result = if result < 0 { Err(-result) } else { socket::decode(&query.name.get()) };
         events.push(Event::Peer { conn, result });
     }
 }

@@ -117,7 +117,7 @@ impl UringDriver {
             return;
         }
         self.bell_posted = true;
-        let counter: *mut u64 = &raw mut *self.bell_count;
+        let counter = self.bell_count.as_ptr();
         let entry = opcode::Read::new(Fd(self.bell.eventfd().as_raw_fd()), counter.cast(), 8)
             .build()
             .user_data(tag::of_index(Kind::Bell, 0));

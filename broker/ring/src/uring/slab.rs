@@ -2,6 +2,8 @@
 //!
 //! Entries are reused, so nothing is allocated once the table has grown to the most that were ever in flight
 //! at once. The table itself may move: what the kernel touches lies behind the entries' pointers and does not.
+//! Those pointers are `Rc`s, and what the kernel writes is in a `Cell`: moving a `Box`, or lending it out, claims
+//! that nobody else has a pointer to what is in it.
 
 enum Entry<T> {
     Used(T),
@@ -54,6 +56,31 @@ impl<T> Slab<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The table grows, and entries are lent out and taken, between naming the memory and the kernel's write.
+    #[test]
+    fn what_the_kernel_writes_outlives_every_move() {
+        struct Operation {
+            token: u64,
+            place: std::rc::Rc<std::cell::Cell<i32>>,
+        }
+        let mut slab = Slab::new();
+        let named: Vec<(u32, *mut i32)> = (0..40)
+            .map(|n| {
+                let index = slab.put(Operation { token: 0, place: std::rc::Rc::new((-n).into()) });
+                (index, slab.at(index).place.as_ptr())
+            })
+            .collect();
+        let moved = Box::new(slab);
+        let mut slab = *moved;
+        for (index, place) in named {
+            slab.at(index).token += 1;
+            // SAFETY: the operation is in the table, and its place is on the heap: this is the kernel's part.
+            unsafe { place.write(place.read() - 100) };
+            let operation = slab.take(index);
+            assert_eq!((operation.token, operation.place.get()), (1, -100 - index as i32));
+        }
+    }
 
     #[test]
     fn the_place_freed_last_is_used_next() {

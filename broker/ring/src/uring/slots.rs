@@ -41,8 +41,12 @@ pub(super) const DISCARDING: u32 = 1 << 11;
 pub(super) const RECEIVING_ONCE: u32 = 1 << 12;
 /// The peer's address is asked for.
 pub(super) const ASKING: u32 = 1 << 13;
+/// The send in flight was cancelled to learn how far it has got.
+pub(super) const PROGRESS_ASKED: u32 = 1 << 14;
+/// The length of the socket's send queue is asked for.
+pub(super) const UNSENT_ASKED: u32 = 1 << 15;
 /// Any of the operations that a close has to wait for.
-pub(super) const IN_FLIGHT: u32 = RECEIVING | SENDING | SHUTTING | INSTALLING | ASKING;
+pub(super) const IN_FLIGHT: u32 = RECEIVING | SENDING | SHUTTING | INSTALLING | ASKING | UNSENT_ASKED;
 
 impl Slot {
     pub(super) fn has(&self, flag: u32) -> bool {

@@ -23,6 +23,7 @@ pub(super) enum Kind {
     Install,
     /// The slot is an index into the table of queries.
     Peer,
+    Unsent,
     Close,
     /// Only failed cancellations complete visibly.
     CancelAccept,
@@ -32,7 +33,7 @@ pub(super) enum Kind {
     Ignored,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Accept,
     Kind::Bell,
     Kind::Adopt,
@@ -43,6 +44,7 @@ const KINDS: [Kind; 15] = [
     Kind::Shutdown,
     Kind::Install,
     Kind::Peer,
+    Kind::Unsent,
     Kind::Close,
     Kind::CancelAccept,
     Kind::CancelReceive,

@@ -56,7 +56,11 @@ pub(crate) trait Harness {
     /// Where the client connected from.
     fn address(&self, client: &Self::Client) -> SocketAddr;
     /// What is there now.
-    fn read(&mut self, client: &mut Self::Client) -> Vec<u8>;
+    fn read(&mut self, client: &mut Self::Client) -> Vec<u8> {
+        self.read_some(client, usize::MAX)
+    }
+    /// The same, `max` bytes at most.
+    fn read_some(&mut self, client: &mut Self::Client, max: usize) -> Vec<u8>;
     /// How the connection ended, if it did and everything was read.
     fn end(&mut self, client: &mut Self::Client) -> Option<End>;
     fn half_close(&mut self, client: &mut Self::Client);
@@ -249,6 +253,7 @@ impl<H: Harness> Run<H> {
             | Event::Sent { conn, .. }
             | Event::Installed { conn, .. }
             | Event::Peer { conn, .. }
+            | Event::Unsent { conn, .. }
             | Event::Discarded { conn, .. }
             | Event::Closed { conn } => *conn == of,
             Event::Dialled { result, .. } => *result == Ok(of),

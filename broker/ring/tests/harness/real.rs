@@ -108,11 +108,12 @@ impl<K: Kind> Harness for Loopback<K> {
         client.stream.local_addr().unwrap()
     }
 
-    fn read(&mut self, client: &mut Client) -> Vec<u8> {
+    fn read_some(&mut self, client: &mut Client, max: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut chunk = vec![0; 256 * 1024];
-        while client.end.is_none() {
-            match client.stream.read(&mut chunk) {
+        while client.end.is_none() && bytes.len() < max {
+            let room = chunk.len().min(max - bytes.len());
+            match client.stream.read(&mut chunk[..room]) {
                 Ok(0) => client.end = Some(End::Stream),
                 Ok(n) => bytes.extend_from_slice(&chunk[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

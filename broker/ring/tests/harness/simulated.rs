@@ -65,8 +65,8 @@ impl<const ROUGH: bool> Harness for Simulated<ROUGH> {
         self.world.client_address(*client)
     }
 
-    fn read(&mut self, client: &mut ClientId) -> Vec<u8> {
-        self.world.client_read(*client, usize::MAX)
+    fn read_some(&mut self, client: &mut ClientId, max: usize) -> Vec<u8> {
+        self.world.client_read(*client, max)
     }
 
     fn end(&mut self, client: &mut ClientId) -> Option<End> {
