@@ -37,7 +37,8 @@ const BUDGET_BYTES: u64 = 96 << 20;
 const LOG_BYTES: u64 = 32 << 20;
 const LAG_BYTES: u64 = 4 << 20;
 const CONNECTIONS_MAX: u32 = 12_000;
-const TOPICS_MAX: u32 = 50_000;
+/// Names and filters: more than all attacks together ask for, shares apart.
+const TOPICS_MAX: u32 = 200_000;
 /// Abusers give way to the well-behaved where they share a core: what is measured is the broker.
 const ABUSER_NICE: i32 = 10;
 /// How long an HTTP publish may be refused beyond the time after which a body that does not end is cut.

@@ -12,8 +12,8 @@ use super::super::peer::{Answer, Ending, Peer};
 use super::super::wire::post;
 use super::asking::{Asking, put_publish};
 
-/// The first thread stays on one connection, the second comes back on a new one, the last speaks HTTP.
-pub(super) const THREADS: usize = 3;
+/// The first thread stays on one connection, the second speaks HTTP.
+pub(super) const THREADS: usize = 2;
 /// Names per write.
 const BATCH: usize = 256;
 const HTTP_BATCH: usize = 32;
@@ -33,16 +33,12 @@ fn over_websocket(abuser: &mut Abuser<'_>) -> Result<()> {
         };
         let mut batch = Vec::new();
         for _ in 0..BATCH {
-            put_publish(&mut batch, &format!("abuse/name/{}/{number}", abuser.index));
+            put_publish(&mut batch, &format!("abuse/name/{number}"));
             number += 1;
         }
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("names begun", answers.ok as u64);
-        // The share of a connection is used up: the second thread tries again on a new one.
-        let comes_back = abuser.index > 0 && answers.refused > 0;
-        if !answers.closed && !comes_back {
-            asking = Some(connection);
-        }
+        asking = (!answers.closed).then_some(connection);
         if answers.ok == 0 {
             thread::sleep(PAUSE);
         }

@@ -15,6 +15,8 @@ pub(super) const LEVELS: usize = 16;
 pub(super) const FILTERS: usize = 1000;
 /// Publishes per write.
 const BATCH: usize = 50;
+/// Names after which the first comes again: forgotten meanwhile, it is new. Others find names left.
+const NAMES: usize = 20_000;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let mut subscribers = subscribe(abuser, abuser.arena.scale.counts.filter_connections, "shape")?;
@@ -24,7 +26,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         let Some(mut connection) = asking.take().or_else(|| Asking::open(abuser)) else { continue };
         let mut batch = Vec::new();
         for _ in 0..BATCH {
-            put_publish(&mut batch, &format!("n{number}{}", "/z".repeat(LEVELS - 1)));
+            put_publish(&mut batch, &format!("n{}{}", number % NAMES, "/z".repeat(LEVELS - 1)));
             number += 1;
         }
         let answers = connection.ask(abuser, &batch, BATCH)?;
