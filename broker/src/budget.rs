@@ -18,7 +18,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use crossbeam::utils::CachePadded;
 
 /// What memory is held for.
@@ -146,7 +146,7 @@ impl Budget {
     pub fn level_of(&self, used: u64) -> Level {
         if used >= self.full_bytes() {
             Level::Full
-        } else if used >= self.bytes_max - self.bytes_max / 4 {
+        } else if used >= self.high_bytes() {
             Level::High
         } else {
             Level::Calm
@@ -157,6 +157,21 @@ impl Budget {
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
         self.used().saturating_add(bytes) < self.full_bytes()
+    }
+
+    /// How many bytes more make it `level` when `used` are charged.
+    #[must_use]
+    pub fn bytes_to(&self, level: Level, used: u64) -> u64 {
+        let from = match level {
+            Level::Calm => 0,
+            Level::High => self.high_bytes(),
+            Level::Full => self.full_bytes(),
+        };
+        from.saturating_sub(used)
+    }
+
+    fn high_bytes(&self) -> u64 {
+        self.bytes_max - self.bytes_max / 4
     }
 
     fn full_bytes(&self) -> u64 {
@@ -187,6 +202,11 @@ impl Charge {
             self.account.0[self.held as usize].fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
             self.bytes = bytes;
         }
+    }
+
+    /// A charge of `bytes` on the same account.
+    pub fn split(&self, bytes: u64) -> Self {
+        Self::new(&self.account, self.held, bytes)
     }
 
     /// What it stands for.
@@ -226,6 +246,89 @@ where
 {
     let charge = Charge::new(account, held, allocated(capacity) + SHARED_BYTES + more);
     Bytes::from_owner(Charged { bytes, _charge: charge })
+}
+
+/// Bytes that are gathered for a while, charged as long as they are kept. Empty, it holds no memory.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: BytesMut,
+    charge: Charge,
+}
+
+impl Buffer {
+    /// An empty one.
+    #[must_use]
+    pub fn new(account: &Arc<Account>, held: Held) -> Self {
+        Self { bytes: BytesMut::new(), charge: Charge::new(account, held, 0) }
+    }
+
+    /// Adds `bytes` at the end.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.edit(|held| held.extend_from_slice(bytes));
+    }
+
+    /// Has `edit` add something.
+    pub fn edit(&mut self, edit: impl FnOnce(&mut BytesMut)) {
+        edit(&mut self.bytes);
+        // Room at the front that was read is seen again by nobody: the largest capacity stands for all of it.
+        let bytes = allocated(self.bytes.capacity());
+        if bytes > self.charge.bytes() {
+            self.charge.resize(bytes);
+        }
+    }
+
+    /// Takes everything out; the charge ends with that.
+    pub fn take(&mut self) -> BytesMut {
+        self.charge.resize(0);
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes everything out with its charge; what is left is empty.
+    #[must_use]
+    pub fn detach(&mut self) -> Self {
+        let charge = self.charge.split(0);
+        std::mem::replace(self, Self { bytes: BytesMut::new(), charge })
+    }
+
+    /// Has `consume` read from the front, as many bytes as it returns. Linear over all calls: what is left is moved only
+    /// when it is the smaller part.
+    pub fn consume(&mut self, consume: impl FnOnce(&mut [u8]) -> usize) {
+        let consumed = consume(&mut self.bytes);
+        self.bytes.advance(consumed);
+        if self.bytes.is_empty() {
+            self.take();
+        } else if (self.bytes.len() as u64) < self.charge.bytes() / 4 {
+            self.bytes = BytesMut::from(&self.bytes[..]);
+            self.charge.resize(allocated(self.bytes.capacity()));
+        }
+    }
+
+    /// Takes everything out for others to share, charged until the last reference is gone.
+    pub fn share(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.bytes);
+        let capacity = usize::try_from(self.charge.bytes()).expect("memory is addressed by a usize");
+        self.charge.resize(0);
+        let Charge { account, held, .. } = &self.charge;
+        shared(bytes, capacity, 0, account, *held)
+    }
+
+    /// How many bytes are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether none are.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes charged.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        self.charge.bytes()
+    }
 }
 
 /// What the allocator gives out for `bytes`: mimalloc's size classes are an eighth of a power of two apart.

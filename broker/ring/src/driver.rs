@@ -3,7 +3,7 @@
 //! A driver belongs to one thread and knows connections only as [`ConnId`]s. It does not parse, does
 //! not decide policy and does not retry on its own: a receive that ended, a short send or an exhausted
 //! buffer pool is an event like any other, and the shard has a handler for each. One contract suite
-//! (`tests/contract.rs`) runs on every driver.
+//! (`tests/contract`) runs on every driver.
 //!
 //! What every driver promises:
 //!
@@ -242,6 +242,10 @@ pub trait Driver {
 
     /// The driver's clock, read once per turn at least; cheap.
     fn now(&self) -> Nanos;
+
+    /// How long the thread was at work between the ends of the last two turns: the caller's part and the system calls,
+    /// without the time that it slept.
+    fn busy(&self) -> Nanos;
 
     /// How many connections fit, at most.
     fn capacity(&self) -> u32;

@@ -1,8 +1,8 @@
 //! Which driver this host allows, and where it is not io_uring, why: one sentence that names the cause and the
 //! change that would enable io_uring.
 //!
-//! `io_uring_setup` answers with very few errors for very many causes. They are told apart by what surrounds the
-//! process: the `Seccomp:` line of its status, the sysctls `kernel.io_uring_disabled` and `io_uring_group`, and the
+//! The system calls answer with very few errors for very many causes. What surrounds the process distinguishes
+//! them: the `Seccomp:` line of its status, the sysctls `kernel.io_uring_disabled` and `io_uring_group`, and the
 //! kernel's version.
 
 use std::fmt;
@@ -41,6 +41,8 @@ impl fmt::Display for Io {
 pub enum Cause {
     /// A seccomp filter answers.
     Seccomp {
+        /// The first call that it refuses: `io_uring_setup` where it forbids all of them, as container engines do.
+        call: &'static str,
         /// Its answer: `EPERM` is Docker's and containerd's, `ENOSYS` Podman's.
         answer: &'static str,
     },
@@ -77,7 +79,7 @@ pub enum Cause {
         /// The soft limit of locked memory (`RLIMIT_MEMLOCK`), in bytes.
         memlock: u64,
     },
-    /// Anything else, as the driver told it.
+    /// Anything else, in the driver's words.
     Other(String),
 }
 
@@ -103,10 +105,13 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ALLOW: &str = "start it with a profile that allows io_uring_setup, io_uring_enter and io_uring_register";
         match self {
-            Self::Seccomp { answer: answer @ "ENOSYS" } => {
+            Self::Seccomp { call, answer } if *call != SETUP => {
+                write!(f, "a seccomp profile allows {SETUP} but refuses {call} ({answer}): {ALLOW}")
+            }
+            Self::Seccomp { answer: answer @ "ENOSYS", .. } => {
                 write!(f, "a seccomp profile hides io_uring ({answer}, as Podman's default profile does): {ALLOW}")
             }
-            Self::Seccomp { answer } => {
+            Self::Seccomp { answer, .. } => {
                 write!(f, "a seccomp profile forbids io_uring ({answer}, as Docker's default profile does): {ALLOW}")
             }
             Self::Sysctl { value: 1, group } if *group < 0 => write!(
@@ -153,11 +158,13 @@ impl fmt::Display for Cause {
     }
 }
 
+/// The call that a profile which forbids io_uring refuses first.
+const SETUP: &str = "io_uring_setup";
 /// The oldest kernel that has everything.
 const NEEDED: &str = "6.8";
 
-/// Asks the kernel, by making a small ring, whether the broker can run on io_uring: with everything that
-/// [`Driver`](crate::Driver) promises, `install` included.
+/// Asks the kernel, by making and running a small driver, whether the broker can run on io_uring: with everything
+/// that [`Driver`](crate::Driver) promises, `install` included.
 ///
 /// # Errors
 /// The [`Cause`].
@@ -236,15 +243,17 @@ fn cause(error: SetupError, at: &Surroundings) -> Cause {
         return Cause::GVisor;
     }
     match error {
-        SetupError::Missing { .. } if at.filtered => Cause::Seccomp { answer: "ENOSYS" },
+        SetupError::Missing { .. } if at.filtered => Cause::Seccomp { call: SETUP, answer: "ENOSYS" },
         SetupError::Missing { release } if uring::at_least(&release, (5, 1)) => Cause::NotBuilt { release },
         SetupError::Missing { release } => Cause::KernelTooOld { release },
         SetupError::Disabled { .. } | SetupError::Forbidden => match at.disabled {
             1 if !at.exempt => Cause::Sysctl { value: 1, group: at.group },
             value @ 2.. => Cause::Sysctl { value, group: at.group },
-            _ if at.filtered => Cause::Seccomp { answer: "EPERM" },
+            _ if at.filtered => Cause::Seccomp { call: SETUP, answer: "EPERM" },
             _ => Cause::SecurityModule,
         },
+        SetupError::Refused { call, answer } if at.filtered => Cause::Seccomp { call, answer },
+        SetupError::Refused { answer: "EPERM" | "EACCES", .. } => Cause::SecurityModule,
         SetupError::KernelTooOld { release, .. } if !uring::at_least(&release, (6, 1)) => {
             Cause::KernelTooOld { release }
         }
@@ -264,18 +273,22 @@ mod tests {
         SetupError::Missing { release: release.to_owned() }
     }
 
+    fn refused(answer: &'static str) -> SetupError {
+        SetupError::Refused { call: "io_uring_enter", answer }
+    }
+
     fn lacks(release: &str) -> SetupError {
         SetupError::KernelTooOld { release: release.to_owned(), missing: "IORING_OP_FIXED_FD_INSTALL" }
     }
 
     /// One row per cause: the driver's error, the surroundings, and words of the sentence.
     #[test]
-    fn causes_are_told_apart() {
+    fn causes_are_distinguished() {
         let filtered = Surroundings { filtered: true, ..OPEN };
         let one = Surroundings { disabled: 1, ..filtered.clone() };
         let two = Surroundings { disabled: 2, exempt: true, ..filtered.clone() };
         let gvisor = Surroundings { gvisor: true, ..OPEN };
-        let rows: [(SetupError, Surroundings, &[&str]); 16] = [
+        let rows: [(SetupError, Surroundings, &[&str]); 19] = [
             (SetupError::Forbidden, filtered.clone(), &["seccomp", "EPERM", "Docker", "allows io_uring_setup"]),
             (missing("6.18.1"), filtered.clone(), &["seccomp", "ENOSYS", "Podman", "allows io_uring_setup"]),
             (SetupError::Disabled { value: 2 }, OPEN, &["security module"]),
@@ -295,7 +308,14 @@ mod tests {
             (missing("6.18.1"), OPEN, &["6.18.1", "CONFIG_IO_URING"]),
             (missing("4.19.0"), OPEN, &["4.19.0", "too old", "6.8"]),
             (lacks("5.15.0"), filtered.clone(), &["5.15.0", "too old", "6.8"]),
-            (lacks("6.1.0-44-amd64"), filtered, &["6.1.0-44-amd64", "IORING_OP_FIXED_FD_INSTALL", "6.8"]),
+            (lacks("6.1.0-44-amd64"), filtered.clone(), &["6.1.0-44-amd64", "IORING_OP_FIXED_FD_INSTALL", "6.8"]),
+            (
+                refused("ENOSYS"),
+                filtered.clone(),
+                &["seccomp", "refuses io_uring_enter (ENOSYS)", "allows io_uring_setup"],
+            ),
+            (refused("EPERM"), OPEN, &["security module"]),
+            (refused("ENOSYS"), OPEN, &["io_uring_enter is refused (ENOSYS)"]),
             (SetupError::Memory { memlock: 65_536 }, OPEN, &["65536 bytes", "ulimit -l"]),
         ];
         for (error, at, words) in rows {

@@ -15,15 +15,42 @@ pub const EPOLL_PWAIT2: [libc::c_long; 1] = [libc::SYS_epoll_pwait2];
 /// # Errors
 /// If the kernel has no seccomp filters.
 pub fn forbid(calls: &[libc::c_long], errno: i32) -> io::Result<()> {
-    let step = |code: u32, jt, k| libc::sock_filter { code: code as u16, jt, jf: 0, k };
-    let answer = |what| step(libc::BPF_RET | libc::BPF_K, 0, what);
-    // The number of the system call is the first field of `seccomp_data`.
-    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
+    let mut filter = vec![load(CALL)];
     for (at, call) in calls.iter().enumerate() {
         // Over the calls that remain, and the permission, to the refusal.
-        let distance = (calls.len() - at) as u8;
-        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, distance, *call as u32));
+        filter.push(jump_if(*call as u32, calls.len() - at));
     }
+    install(filter, errno)
+}
+
+/// Has `io_uring_register` fail for one of the things that it registers (`IORING_REGISTER_*`, io_uring.h), like
+/// [`forbid`].
+///
+/// # Errors
+/// As [`forbid`].
+pub fn forbid_registering(what: u32, errno: i32) -> io::Result<()> {
+    let is_register = jump_if(libc::SYS_io_uring_register as u32, 1);
+    let over_all = libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JA) as u16, jt: 0, jf: 0, k: 2 };
+    install(vec![load(CALL), is_register, over_all, load(SECOND_ARGUMENT), jump_if(what, 1)], errno)
+}
+
+/// Where the number of the system call is in `seccomp_data`.
+const CALL: u32 = 0;
+/// The lower half of its second argument, on little-endian processors.
+const SECOND_ARGUMENT: u32 = 24;
+
+fn load(offset: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset }
+}
+
+/// Goes on `distance` steps behind the next one if the loaded value is `value`.
+fn jump_if(value: u32, distance: usize) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ) as u16, jt: distance as u8, jf: 0, k: value }
+}
+
+/// Installs `filter`, behind which come the permission and then the refusal.
+fn install(mut filter: Vec<libc::sock_filter>, errno: i32) -> io::Result<()> {
+    let answer = |what| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: what };
     filter.push(answer(libc::SECCOMP_RET_ALLOW));
     filter.push(answer(libc::SECCOMP_RET_ERRNO | errno as u32));
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };

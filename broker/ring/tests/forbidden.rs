@@ -1,12 +1,12 @@
 //! Where a sandbox forbids system calls, by a seccomp filter of the test's own thread as container engines install
 //! it: what the operator reads, and that the driver on epoll runs all the same.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::thread;
 
 use ring::epoll::{self, EpollDriver};
-use ring::sandbox::{EPOLL_PWAIT2, IO_URING, forbid};
+use ring::sandbox::{EPOLL_PWAIT2, IO_URING, forbid, forbid_registering};
 use ring::uring::{self, SetupError};
 use ring::{Cause, Driver, Event, listen, probe};
 
@@ -16,7 +16,7 @@ fn eperm_is_a_seccomp_profile() {
     assert!(matches!(error, SetupError::Forbidden), "{error:?}");
     let sentence = error.to_string();
     assert!(sentence.contains("seccomp") && sentence.contains("io_uring_setup"), "{sentence}");
-    assert_eq!(cause, Cause::Seccomp { answer: "EPERM" });
+    assert_eq!(cause, Cause::Seccomp { call: "io_uring_setup", answer: "EPERM" });
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn enosys_on_a_kernel_that_has_io_uring_is_a_sandbox() {
     assert!(matches!(error, SetupError::Missing { .. }), "{error:?}");
     let sentence = error.to_string();
     assert!(sentence.contains("hidden") && sentence.contains("io_uring_setup"), "{sentence}");
-    assert_eq!(cause, Cause::Seccomp { answer: "ENOSYS" });
+    assert_eq!(cause, Cause::Seccomp { call: "io_uring_setup", answer: "ENOSYS" });
 }
 
 #[test]
@@ -36,11 +36,79 @@ fn enomem_is_the_limit_of_locked_memory() {
     assert!(matches!(cause, Cause::Memory { .. }), "{cause:?}");
 }
 
-/// Probes in a thread whose `io_uring_setup` answers `errno`. The filter ends with the thread.
+/// A profile that lists some of the calls: what the driver meets only later is found before it is relied on.
+#[test]
+fn a_call_refused_alone_is_found_and_named() {
+    for (errno, answer) in [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS"), (libc::EACCES, "EACCES")] {
+        for (call, number) in
+            [("io_uring_enter", libc::SYS_io_uring_enter), ("io_uring_register", libc::SYS_io_uring_register)]
+        {
+            let (error, cause) = probe_where(move || forbid(&[number], errno));
+            assert!(error.to_string().contains(&format!("{call} is refused ({answer})")), "{error}");
+            assert_eq!(cause, Cause::Seccomp { call, answer });
+            let sentence = cause.to_string();
+            assert!(sentence.contains(&format!("refuses {call} ({answer}): start it")), "{sentence}");
+        }
+    }
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let (_, cause) = probe_where(move || forbid(&[libc::SYS_io_uring_setup], errno));
+        assert!(matches!(cause, Cause::Seccomp { call: "io_uring_setup", .. }), "{cause:?}");
+    }
+}
+
+/// An answer that is no refusal is passed on with what was being done.
+#[test]
+fn another_answer_of_a_call_is_reported_as_it_is() {
+    for (number, doing) in [
+        (libc::SYS_io_uring_enter, "running the ring"),
+        (libc::SYS_io_uring_register, "asking io_uring for its operations"),
+    ] {
+        let (_, cause) = probe_where(move || forbid(&[number], libc::EIO));
+        assert!(matches!(cause, Cause::Other(_)) && cause.to_string().contains(doing), "{cause}");
+    }
+    let (_, cause) = probe_where(|| forbid(&[libc::SYS_io_uring_register], libc::ENOMEM));
+    assert!(matches!(cause, Cause::Memory { .. }), "{cause:?}");
+}
+
+/// `IORING_REGISTER_*` of io_uring.h.
+const PROBE: u32 = 8;
+const RESTRICTIONS: u32 = 11;
+const ENABLE_RINGS: u32 = 12;
+const FILES2: u32 = 13;
+const RING_FDS: u32 = 20;
+const PBUF_RING: u32 = 22;
+
+/// Profiles can look at arguments: each registration, refused alone, is found by the probe if the driver cannot do
+/// without it. Without the others it runs.
+#[test]
+fn a_registration_refused_alone_is_found_if_it_is_needed() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        for what in [PROBE, ENABLE_RINGS, FILES2, PBUF_RING] {
+            let (error, cause) = probe_where(move || forbid_registering(what, errno));
+            assert!(matches!(error, SetupError::Refused { call: "io_uring_register", .. }), "{what}: {error:?}");
+            assert!(matches!(cause, Cause::Seccomp { call: "io_uring_register", .. }), "{what}: {cause:?}");
+        }
+        for what in [RESTRICTIONS, RING_FDS] {
+            let probed = thread::spawn(move || {
+                forbid_registering(what, errno).expect("a thread may restrict itself");
+                probe().expect("the driver does without");
+                uring::probe().expect("so it does again")
+            });
+            assert_eq!(probed.join().expect("the probes return").restricted, what != RESTRICTIONS);
+        }
+    }
+}
+
+/// Probes in a thread in which every call of io_uring answers `errno`.
 fn probe_forbidden(errno: i32) -> (SetupError, Cause) {
+    probe_where(move || forbid(&IO_URING, errno))
+}
+
+/// Probes in a thread that `restrict` has restricted. The filter ends with the thread.
+fn probe_where(restrict: impl FnOnce() -> io::Result<()> + Send + 'static) -> (SetupError, Cause) {
     let probed = thread::spawn(move || {
-        forbid(&IO_URING, errno).expect("a thread may restrict itself");
-        (uring::probe().expect_err("io_uring_setup answers with an error"), probe().expect_err("so it does again"))
+        restrict().expect("a thread may restrict itself");
+        (uring::probe().expect_err("io_uring is refused"), probe().expect_err("so it is again"))
     });
     probed.join().expect("the probes return")
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use broker::budget::Held;
 use broker::shard::link::Order;
 use ring::sim::Faults;
 
@@ -144,7 +145,13 @@ impl Run<'_> {
     fn accept_half_closed(&mut self) {
         let dropped = |run: &Self| {
             run.links.stats.iter().map(|stats| stats.snapshot()).any(|stats| {
-                stats.dropped_slow + stats.dropped_ping_timeout + stats.dropped_reset + stats.dropped_violation > 0
+                stats.dropped_slow
+                    + stats.dropped_ping_timeout
+                    + stats.dropped_reset
+                    + stats.dropped_violation
+                    + stats.dropped_memory
+                    + stats.dropped_message_timeout
+                    > 0
             })
         };
         if dropped(self) {
@@ -185,6 +192,7 @@ impl Run<'_> {
                     + stats.dropped_reset
                     + stats.dropped_handover
                     + stats.dropped_adoption
+                    + stats.dropped_memory
                     + stats.refused
             })
             .sum();
@@ -261,6 +269,10 @@ impl Run<'_> {
         }
         if self.links.admission.open() != 0 {
             return Err(Violation::new(property, format!("{} WebSockets count as open", self.links.admission.open())));
+        }
+        if self.links.budget.used() != 0 {
+            let held = Held::ALL.map(|held| (held.label(), self.links.budget.held(held)));
+            return Err(Violation::new(property, format!("bytes are charged: {held:?}")));
         }
         if !self.links.registry.is_empty() {
             return Err(Violation::new(property, format!("{} names in the registry", self.links.registry.len())));

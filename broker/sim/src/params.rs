@@ -61,6 +61,8 @@ pub struct Params {
     pub drain_window: Duration,
     /// WebSockets of all shards together.
     pub connections_max: u64,
+    /// Memory held for clients.
+    pub budget_bytes: u64,
 }
 
 impl Params {
@@ -131,11 +133,22 @@ impl Params {
             } else {
                 Duration::ZERO
             },
+            budget_bytes: u64::MAX >> 1,
             connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
+        let params = params.with_short_memory();
         if queues { params.with_full_queues() } else { params }
+    }
+
+    /// Sometimes memory is short, and messages may not take long. Drawn from a generator of its own, which shifts
+    /// nothing else.
+    fn with_short_memory(self) -> Self {
+        let mut rng = Rng::new(self.seed ^ 0x6d65_6d6f_7279);
+        let budget_bytes = if rng.one_in(3) { rng.pick(&[256 << 10, 512 << 10, 1 << 20]) } else { u64::MAX >> 1 };
+        let message_timeout = Duration::from_millis(rng.pick(&[1_000, 3_000, 30_000]));
+        Self { budget_bytes, limits: Limits { message_timeout, ..self.limits }, ..self }
     }
 
     /// One shard stands still for so long, while all others talk to it, that its queues fill.
@@ -147,6 +160,7 @@ impl Params {
             rounds: 700,
             limits: Limits { lag_bytes_max: 4 << 20, log_bytes_max: 64 << 20, accept_rate_max: None, ..self.limits },
             connections_max: u64::MAX,
+            budget_bytes: u64::MAX >> 1,
             capacity: 256,
             payload_bytes_max: 60,
             huge_one_in: 0,

@@ -39,7 +39,7 @@ impl Plane {
         let topic = links.registry.resolve(&topics[topic]);
         let home = topic.home;
         model.written(id);
-        let order = Order::Publish { topic, payload: Payload::copy_of(kind, &bytes), answer };
+        let order = Order::Publish { topic, payload: Payload::copy_of(kind, &bytes, links.budget.of_plane()), answer };
         assert!(links.order(home, order).is_ok(), "thousands of orders wait");
         self.waiting.push((id, receiver));
     }

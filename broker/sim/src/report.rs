@@ -67,6 +67,14 @@ coverage! {
     slow_drops: true,
     /// Close frames with 1013 seen.
     close_1013: true,
+    /// Messages that were not complete in time.
+    message_timeouts: true,
+    /// Connections closed because memory was short.
+    memory_drops: true,
+    /// Subscribers that publishers waited for in vain.
+    given_up: true,
+    /// Steps at whose end more than three quarters of the budget were used.
+    budget_high: true,
     /// Violations answered with their code.
     violations: true,
     /// Heads refused.

@@ -5,9 +5,11 @@
 //! | `run` | rounds: who acts when, how time passes |
 //! | `finish` | how a run ends, and what must be true then |
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use broker::address::Guest;
+use broker::budget::{Held, Level};
 use broker::shard::admission::Admission;
 use broker::shard::link::{Adopt, Links, Order};
 use broker::shard::stats::{Distribution, Scale};
@@ -69,7 +71,8 @@ impl<'a> Run<'a> {
         let world = World::new(params.seed, params.faults);
         world.set_socket_buffer(params.socket_buffer_bytes);
         let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
-        let links = Arc::new(Links::new(params.shards, params.seed, params.seed << 20).admitting(admission));
+        let links = Links::new(params.shards, params.seed, params.seed << 20);
+        let links = Arc::new(links.admitting(admission).within(params.budget_bytes));
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
             let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
@@ -205,6 +208,32 @@ impl<'a> Run<'a> {
             self.trace.say(|| format!("shard {shard} ended"));
             self.shards[shard] = None;
         }
+        self.check_budget()
+    }
+
+    /// What is charged is what the structures hold, and not more than there may be.
+    fn check_budget(&mut self) -> Result<(), Violation> {
+        let budget = &self.links.budget;
+        self.counted.budget_high += u64::from(budget.level() != Level::Calm);
+        // Beyond the bound: one message, and a frugal send to each connection.
+        let sends = self.clients.len() as u64 * (40 << 10);
+        let most = budget.bytes_max().saturating_add(2 * self.params.limits.message_bytes_max + sends);
+        if budget.used() > most {
+            let held = Held::ALL.map(|held| (held.label(), budget.held(held)));
+            let evidence = format!("{} of {}: {held:?}", budget.used(), budget.bytes_max());
+            return Err(Violation::new("memory stays within its budget", evidence));
+        }
+        let mut messages = BTreeMap::new();
+        for shard in self.shards.iter_mut().flatten() {
+            let audit = shard.audit();
+            audit.check().map_err(|evidence| Violation::new("what is charged is what is held", evidence))?;
+            messages.extend(audit.messages);
+        }
+        let (held, charged) = (messages.values().sum::<u64>(), budget.held(Held::Messages));
+        if held > charged {
+            let evidence = format!("{held} bytes of messages in logs, {charged} charged");
+            return Err(Violation::new("what is charged is what is held", evidence));
+        }
         Ok(())
     }
 
@@ -233,6 +262,8 @@ impl<'a> Run<'a> {
             coverage.no_buffers += stats.no_buffers;
             coverage.ended_multishots += stats.multishots_ended;
             coverage.slow_drops += stats.dropped_slow;
+            coverage.memory_drops += stats.dropped_memory;
+            coverage.given_up += stats.given_up;
             coverage.ping_timeouts += stats.dropped_ping_timeout;
             coverage.pauses += stats.pauses;
             coverage.full_queues += stats.queues_full;

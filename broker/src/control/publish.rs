@@ -54,7 +54,7 @@ pub(super) async fn publish(
     let (head, body) = request.into_parts();
     let room = collect(&head.headers, body, app.limits()).await?;
     let kind = kind_of(&head.headers, &room[HEADER_MAX..])?;
-    let published = sequence(&app, &topic, Payload::in_place(kind, room)).await?;
+    let published = sequence(&app, &topic, Payload::in_place(kind, room[..].into(), app.links().budget.of_plane())).await?;
     Ok(Json(Answer { topic, epoch: format!("{:016x}", published.epoch), offset: published.offset }))
 }
 

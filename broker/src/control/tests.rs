@@ -23,7 +23,7 @@ use super::serve::Server;
 use crate::address::Guest;
 use crate::limits::Limits;
 use crate::shard::link::{Adopt, Handover, Links, Order, Published, Purpose};
-use crate::topics::message::{Encoding, Message};
+use crate::topics::message::Message;
 
 const EPOCH: u64 = 0xabc;
 
@@ -125,7 +125,7 @@ async fn get(router: &Router, target: &str) -> Answer {
 }
 
 fn raw_frames(messages: &[Arc<Message>]) -> Vec<(String, Vec<u8>)> {
-    messages.iter().map(|m| (m.topic.to_string(), m.frame(Encoding::Raw).to_vec())).collect()
+    messages.iter().map(|m| (m.topic.to_string(), m.raw().to_vec())).collect()
 }
 
 #[tokio::test]
@@ -467,7 +467,7 @@ async fn pipelined_publishes_keep_their_order() {
         let (messages, _) = shards.finish();
         let payloads: Vec<String> = messages
             .iter()
-            .map(|message| String::from_utf8(message.frame(Encoding::Raw)[2..].to_vec()).unwrap())
+            .map(|message| String::from_utf8(message.raw()[2..].to_vec()).unwrap())
             .collect();
         let expected: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
         assert_eq!(payloads, expected);

@@ -82,6 +82,8 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
         Reason::HandshakeTimeout => (Level::DEBUG, "connections brought no complete request in time (408)"),
         Reason::PingTimeout => (Level::DEBUG, "clients were silent after a ping"),
         Reason::Slow => (Level::WARN, "subscribers were closed, being too far behind (1013); see --max-lag"),
+        Reason::Memory => (Level::WARN, "clients that held much memory were closed when it was short; see --max-memory"),
+        Reason::MessageTimeout => (Level::INFO, "clients took too long over one message (1008); see --message-timeout"),
         Reason::Violation => (Level::INFO, "clients were closed for breaking the protocol or a limit of it"),
         Reason::ProxyHeader => (Level::WARN, "connections of trusted proxies began without a PROXY header"),
         Reason::Rate => (Level::WARN, "publishers were closed, being faster than --max-publish-rate (1008)"),
@@ -104,6 +106,7 @@ fn of_refusal(cause: Refused) -> (Level, &'static str) {
         Refused::AcceptRate => (Level::WARN, "clients were refused, too many coming at once (503); see --accept-rate"),
         Refused::Draining => (Level::INFO, "clients were refused, the broker going away (503)"),
         Refused::Topics => (Level::WARN, "topics were refused, there being too many (503); see --max-topics"),
+        Refused::Memory => (Level::WARN, "requests were refused, memory being short (503); see --max-memory"),
         Refused::Overload => (Level::WARN, "requests were refused, the broker having too much to do (503)"),
         Refused::Request => (Level::INFO, "malformed or misplaced requests were refused"),
     }
@@ -170,7 +173,7 @@ mod tests {
             assert_eq!(level == Level::WARN, what.contains("see --"), "{what}");
         }
         let told = Reason::ALL.iter().filter_map(|reason| of_end(*reason));
-        assert!(told.filter(|(level, _)| *level == Level::WARN).count() == 5);
+        assert!(told.filter(|(level, _)| *level == Level::WARN).count() == 6);
     }
 
     #[test]

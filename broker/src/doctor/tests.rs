@@ -119,8 +119,12 @@ fn io_uring_is_refused_for_a_cause() {
     let uring = Plan { io: IoChoice::Uring, ..plan() };
     let release = || "5.15.0".to_owned();
     for (cause, words) in [
-        (Cause::Seccomp { answer: "ENOSYS" }, &["seccomp", "Podman", "--security-opt seccomp="][..]),
-        (Cause::Seccomp { answer: "EPERM" }, &["seccomp", "Docker", "--security-opt seccomp="]),
+        (
+            Cause::Seccomp { call: "io_uring_setup", answer: "ENOSYS" },
+            &["seccomp", "Podman", "--security-opt seccomp="][..],
+        ),
+        (Cause::Seccomp { call: "io_uring_setup", answer: "EPERM" }, &["seccomp", "Docker", "--security-opt seccomp="]),
+        (Cause::Seccomp { call: "io_uring_enter", answer: "EPERM" }, &["io_uring_enter", "--security-opt seccomp="]),
         (Cause::Sysctl { value: 2, group: -1 }, &["io_uring_disabled=2", "sysctl -w"]),
         (Cause::SecurityModule, &["SELinux"]),
         (Cause::GVisor, &["gVisor", "runc"]),

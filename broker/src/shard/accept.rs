@@ -85,8 +85,8 @@ impl<D: Driver> Shard<D> {
             (ReceiveEnd::Failed(_), _) => self.abort(id, Reason::Reset),
             // A client may half-close behind its request; the control plane sees the same.
             (_, State::HandingOver) => self.driver.install(id),
-            (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra().ended = true,
-            (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => conn.extra().ended = true,
+            (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra(&self.account).ended = true,
+            (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => conn.extra(&self.account).ended = true,
             (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),
             (_, _) if conn.flags.has(Flags::PAUSED) => {}
             (ReceiveEnd::Stopped, _) => {

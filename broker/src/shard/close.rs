@@ -19,7 +19,7 @@ impl<D: Driver> Shard<D> {
         if conn.state != State::Open {
             return;
         }
-        put_close(&mut conn.extra().outbox, code, why);
+        conn.extra(&self.account).outbox.edit(|outbox| put_close(outbox, code, why));
         self.unsubscribe_all(id);
         self.finish(id, reason);
     }
@@ -65,7 +65,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_end_of_stream(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection that received");
         match conn.state {
-            State::Closing if !conn.flags.has(Flags::SHUT) => conn.extra().ended = true,
+            State::Closing if !conn.flags.has(Flags::SHUT) => conn.extra(&self.account).ended = true,
             _ => self.abort(id, Reason::ByClient),
         }
     }
@@ -105,9 +105,7 @@ impl<D: Driver> Shard<D> {
     fn forget_assembly(&mut self, id: ConnId) {
         let Some(extra) = self.conns.get(id).and_then(|conn| conn.extra.as_mut()) else { return };
         extra.decoder = None;
-        extra.input = Vec::new();
-        if let Some(assembly) = extra.assembly.take() {
-            self.assembly_bytes -= (assembly.room.len() - protocol::frame::HEADER_MAX) as u64;
-        }
+        extra.input.take();
+        extra.assembly = None;
     }
 }

@@ -15,7 +15,7 @@ use ring::{ConnId, Driver};
 use super::Shard;
 use super::conn::Flags;
 use super::link::{Origin, Published};
-use super::multi::{Deferred, Multi, Ticket};
+use super::multi::{Deferred, HeldPublish, Multi, Ticket};
 use crate::topics::log::Subscriber;
 use crate::topics::message::Payload;
 
@@ -194,8 +194,29 @@ impl<D: Driver> Shard<D> {
                 Origin::Connection { shard: self.id, conn: id, ticket }
             }
         };
-        self.publish(topic, Payload::copy_of(kind, data), origin);
+        let payload = Payload::copy_of(kind, data, &self.account);
+        if topic.is_congested() {
+            // Nothing behind it is looked at before it is published.
+            self.multi(id).held = Some(Box::new(HeldPublish { topic, payload, origin }));
+            self.conns.get(id).expect("a publisher").flags.set(Flags::PAUSED);
+            self.list_paused(id);
+        } else {
+            self.publish(topic, payload, origin);
+        }
         Ok(())
+    }
+
+    /// Publishes what waited for its topic. Returns false if it still has to.
+    pub(super) fn publish_held(&mut self, id: ConnId) -> bool {
+        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return true };
+        if multi.held.as_ref().is_some_and(|held| held.topic.is_congested()) {
+            return false;
+        }
+        if let Some(held) = multi.held.take() {
+            let HeldPublish { topic, payload, origin } = *held;
+            self.publish(topic, payload, origin);
+        }
+        true
     }
 
     /// A home sequenced a publish that asked for an acknowledgement.

@@ -5,14 +5,20 @@
 //!
 //! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
 //! send ([`Extra::is_idle`]), and is no publisher whose rate is limited.
+//!
+//! What hangs on the record is charged to the shard's account of the budget, and so is `extra` itself.
 
-use bytes::{Bytes, BytesMut};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use protocol::frame::{Decoder, MessageKind};
-use ring::ConnId;
+use ring::{ConnId, Nanos};
 
 use super::multi::Multi;
 use super::rate::Pace;
 use super::stats::Reason;
+use crate::budget::{Account, Buffer, Charge, Held};
 use crate::topics::log::Seq;
 use crate::topics::registry::TopicRef;
 
@@ -38,9 +44,9 @@ pub(crate) enum State {
     Gone,
 }
 
-/// A set of [`Conn`] conditions, one bit each.
+/// A set of [`Conn`] conditions, one bit each, and a small number above them.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Flags(u16);
+pub(crate) struct Flags(u32);
 
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $bit:expr,)+) => {
@@ -57,11 +63,9 @@ flags! {
     LAGGING = 2,
     /// Something came in since the last ping was considered.
     ACTIVE = 3,
-    /// A ping was sent, and the next deadline looks for an answer.
-    PINGED = 4,
     /// A ping is to go out as soon as the send in flight is over.
     PING_DUE = 5,
-    /// Input waits in `extra.input` until the shard is no longer congested.
+    /// Input waits in `extra.input` until there is room for what it asks for.
     PAUSED = 6,
     /// In the shard's ready list.
     READY = 7,
@@ -71,8 +75,8 @@ flags! {
     PUBLISHES = 9,
     /// The last bytes were sent and the sending direction is shut down.
     SHUT = 10,
-    /// The send in flight was in flight when the timer last looked.
-    STALLED = 11,
+    /// The driver was asked how far the send in flight has got.
+    ASKED_PROGRESS = 11,
     /// In the shard's paused list.
     PAUSE_LISTED = 12,
     /// The peer's close frame has come: ours is the answer.
@@ -81,6 +85,10 @@ flags! {
     LEAVING = 14,
     /// It counts as a WebSocket in [`Admission`](super::admission::Admission).
     ADMITTED = 15,
+    /// The raw subscription is so far behind that publishers wait for it.
+    AWAITED = 16,
+    /// Publishers waited for the raw subscription in vain; until it has caught up nobody does.
+    GIVEN_UP = 17,
 }
 
 impl Flags {
@@ -96,6 +104,23 @@ impl Flags {
         self.0 &= !flag.0;
     }
 
+    /// Pings in a row that nothing came after: a number in the upper bits.
+    pub(crate) fn unanswered(self) -> u32 {
+        self.0 >> Self::UNANSWERED_AT
+    }
+
+    /// Sets that number, as far as eight bits go.
+    pub(crate) fn set_unanswered(&mut self, pings: u32) {
+        self.0 = self.0 & ((1 << Self::UNANSWERED_AT) - 1) | pings.min(0xff) << Self::UNANSWERED_AT;
+    }
+
+    const UNANSWERED_AT: u32 = 24;
+
+    /// Sets `flag`, or clears it.
+    pub(crate) fn put(&mut self, flag: Self, set: bool) {
+        if set { self.set(flag) } else { self.clear(flag) }
+    }
+
     /// Clears `flag` and says whether it was set.
     pub(crate) fn take(&mut self, flag: Self) -> bool {
         let had = self.has(flag);
@@ -108,10 +133,32 @@ impl Flags {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawSubscription {
     pub(crate) log: LogSlot,
-    /// This connection's index among the log's subscribers.
-    pub(crate) index: u32,
+    /// One more than this connection's index among the log's subscribers: so that a record without a subscription is
+    /// no longer than one with.
+    place: NonZeroU32,
     /// The next message to send.
     pub(crate) cursor: Seq,
+}
+
+impl RawSubscription {
+    pub(crate) fn new(log: LogSlot, index: u32, cursor: Seq) -> Self {
+        let mut raw = Self { log, place: NonZeroU32::MAX, cursor };
+        raw.set_index(index);
+        raw
+    }
+
+    /// One that has no index yet, because its log is not joined.
+    pub(crate) fn waiting(log: LogSlot) -> Self {
+        Self { log, place: NonZeroU32::MAX, cursor: 0 }
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        self.place.get() - 1
+    }
+
+    pub(crate) fn set_index(&mut self, index: u32) {
+        self.place = NonZeroU32::MIN.saturating_add(index);
+    }
 }
 
 /// One connection.
@@ -122,6 +169,10 @@ pub(crate) struct Conn {
     pub(crate) flags: Flags,
     /// Why it ends, once that is decided.
     pub(crate) reason: Option<Reason>,
+    /// When the send in flight began or last got on, in units of [`Conn::SEND_UNIT`].
+    send_since: u32,
+    /// Its length in KiB, rounded up, as far as a number of 16 bits goes; 0 without one.
+    send_kib: u16,
     /// Tick at which something is due for this connection.
     pub(crate) deadline: u32,
     /// Tick of its one valid entry in the timer wheel.
@@ -134,30 +185,51 @@ pub(crate) struct Conn {
 }
 
 /// What a connection needs only for a while.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct Extra {
-    /// Bytes received and not yet taken: an incomplete head, or input of a paused publisher.
-    pub(crate) input: Vec<u8>,
+    /// Bytes received and not yet taken: an incomplete head, or input of a paused connection.
+    pub(crate) input: Buffer,
     /// In the middle of a frame or of a fragmented message.
     pub(crate) decoder: Option<Decoder>,
     /// The message under way.
     pub(crate) assembly: Option<Assembly>,
     /// Whole frames (or a response head) of its own that wait for the send in flight.
-    pub(crate) outbox: BytesMut,
+    pub(crate) outbox: Buffer,
     /// End of stream arrived while input was waiting.
     pub(crate) ended: bool,
     /// How fast it publishes, where that is limited; from the first publish to the connection's end.
     pub(crate) pace: Option<Pace>,
+    /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
+    pub(crate) unsent: Option<usize>,
+    _charge: Charge,
 }
 
 /// A message that arrives in pieces. The first bytes are room for a frame header.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     pub(crate) kind: MessageKind,
-    pub(crate) room: Vec<u8>,
+    pub(crate) room: Buffer,
+    /// When its first bytes came.
+    pub(crate) since: Nanos,
 }
 
 impl Extra {
+    pub(crate) fn new(account: &Arc<Account>) -> Self {
+        Self {
+            input: Buffer::new(account, Held::Input),
+            decoder: None,
+            assembly: None,
+            outbox: Buffer::new(account, Held::Outboxes),
+            ended: false,
+            pace: None,
+            unsent: None,
+            _charge: Charge::new(account, Held::Input, Self::BYTES),
+        }
+    }
+
+    /// What it takes by itself.
+    pub(crate) const BYTES: u64 = size_of::<Self>().next_multiple_of(64) as u64;
+
     pub(crate) fn is_idle(&self) -> bool {
         self.input.is_empty()
             && self.decoder.is_none()
@@ -165,6 +237,13 @@ impl Extra {
             && self.outbox.is_empty()
             && !self.ended
             && self.pace.is_none()
+            && self.unsent.is_none()
+    }
+
+    /// Bytes of its buffers.
+    pub(crate) fn charged(&self) -> u64 {
+        let assembly = self.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
+        self.input.charged() + self.outbox.charged() + assembly
     }
 }
 
@@ -175,6 +254,8 @@ impl Conn {
             state: State::Handshake,
             flags: Flags::default(),
             reason: None,
+            send_since: 0,
+            send_kib: 0,
             deadline: 0,
             timer: u32::MAX,
             raw: None,
@@ -184,8 +265,34 @@ impl Conn {
         }
     }
 
-    pub(crate) fn extra(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
+    /// 2^20 nanoseconds, about a millisecond.
+    const SEND_UNIT: Nanos = 1 << 20;
+
+    /// A send of `bytes` is in flight from now on, or got on.
+    pub(crate) fn send_begins(&mut self, now: Nanos, bytes: usize) {
+        self.flags.set(Flags::SENDING);
+        self.send_since = (now / Self::SEND_UNIT) as u32;
+        self.send_kib = u16::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u16::MAX);
+    }
+
+    /// The send in flight is over.
+    pub(crate) fn send_ends(&mut self) {
+        self.flags.clear(Flags::SENDING);
+        self.send_kib = 0;
+    }
+
+    /// For how long the send in flight has not got on, in nanoseconds.
+    pub(crate) fn send_age(&self, now: Nanos) -> Nanos {
+        Nanos::from(((now / Self::SEND_UNIT) as u32).wrapping_sub(self.send_since)) * Self::SEND_UNIT
+    }
+
+    /// Bytes of the send in flight, rounded up; 0 without one.
+    pub(crate) fn send_bytes(&self) -> u64 {
+        u64::from(self.send_kib) << 10
+    }
+
+    pub(crate) fn extra(&mut self, account: &Arc<Account>) -> &mut Extra {
+        self.extra.get_or_insert_with(|| Box::new(Extra::new(account)))
     }
 
     /// Frees `extra` if nothing is left in it.
@@ -197,14 +304,24 @@ impl Conn {
 
     /// Its own bytes that wait to be sent: they go before any data.
     pub(crate) fn take_outbox(&mut self) -> Option<Bytes> {
-        let outbox = std::mem::take(&mut self.extra.as_mut()?.outbox).freeze();
+        let outbox = &mut self.extra.as_mut()?.outbox;
+        let outbox = (!outbox.is_empty()).then(|| outbox.share());
         self.settle();
-        (!outbox.is_empty()).then_some(outbox)
+        outbox
     }
 
-    /// Whether bytes of its own wait to be sent.
-    pub(crate) fn has_outbox(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| !extra.outbox.is_empty())
+    /// What it had not acknowledged says nothing any more.
+    pub(crate) fn forget_unsent(&mut self) {
+        if let Some(extra) = &mut self.extra
+            && extra.unsent.take().is_some()
+        {
+            self.settle();
+        }
+    }
+
+    /// How many bytes of its own wait to be sent.
+    pub(crate) fn outbox_len(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.outbox.len())
     }
 }
 
@@ -245,6 +362,17 @@ impl Conns {
         self.len
     }
 
+    /// How many slots there may be something in: all below this.
+    pub(crate) fn slots(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    /// The connection in a slot.
+    pub(crate) fn id_at(&self, slot: usize) -> Option<ConnId> {
+        let conn = self.chunks.get(slot / CHUNK)?.as_ref()?[slot % CHUNK].as_ref()?;
+        Some(ConnId { slot: slot as u32, generation: conn.generation })
+    }
+
     /// Every connection's id, by slot.
     pub(crate) fn ids(&self) -> Vec<ConnId> {
         let slots = self.chunks.iter().enumerate().flat_map(|(chunk, conns)| {
@@ -264,7 +392,7 @@ mod tests {
 
     #[test]
     fn an_idle_connection_fits_in_two_cache_lines() {
-        assert!(size_of::<Option<Conn>>() <= 80, "{}", size_of::<Option<Conn>>());
+        assert!(size_of::<Option<Conn>>() <= 64, "{}", size_of::<Option<Conn>>());
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! The sweep: topics with news are visited in slices, and every visit sends all that waits, in one send.
+//! Delivery rounds: logs with pending messages are visited in slices, and every visit sends all that waits, in one send.
 //!
 //! Cost per delivery: one visit (two lookups by index), one increment (the shared [`Gather`]), one
-//! operation queued. No allocation, no copy, no lock. While the sweep is under way messages go on
+//! operation queued. No allocation, no copy, no lock. While a round is under way messages go on
 //! arriving; visits after that carry them too, so that under load the sends grow instead of their number.
 //!
+//! A turn has a budget of work, in sends and their bytes, so that no turn is long. Logs share it in slices, those first
+//! that had nothing pending before: a busy topic does not hold up a quiet one.
+//!
 //! A connection whose send is still in flight is not waited for: it is marked as lagging, and its own
-//! completion sends it the rest. If it falls behind by more than the limit, it is closed with 1013.
+//! completion sends it the rest. What happens to one that is far behind is in [`super::backpressure`].
 //!
 //! One send of each turn is timed, from its oldest message's sequencing to its completion, and stands for the turn's
 //! others: what that costs is one comparison per send.
@@ -13,47 +16,89 @@
 //! A connection's own frames (answers, pongs, pings, close) go out before data, between sends, and so at
 //! frame boundaries only: every send is whole frames.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use protocol::frame::close_code;
 use ring::{ConnId, Driver, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
 use super::Shard;
-use super::conn::{Conn, Flags, LogSlot, State};
+use super::conn::{Flags, LogSlot, State};
 use super::stats::{Reason, Scale, Stats};
-use crate::topics::log::{GATHER_BYTES_MAX, Log, PARTS_MAX, Seq, Subscriber, coalesce};
+use crate::budget::Account;
+use crate::topics::log::{Log, Parts, Seq, Subscriber, coalesce};
 use crate::topics::message::Encoding;
 
-/// Sends that one turn submits: what arrives meanwhile waits this long at most, and goes along after.
-const SENDS_PER_TURN: u32 = 256;
+/// Work of one turn, in sends of up to [`SEND_BYTES`]: what arrives meanwhile waits this long at most, some hundreds of
+/// microseconds, and goes along after.
+const SENDS_PER_TURN: u32 = 96;
+/// A send of this many bytes costs the kernel as much as an empty one; each as many more, once more.
+const SEND_BYTES: usize = 32 << 10;
 /// Visits of one turn, those that find nothing to send included.
 const VISITS_PER_TURN: u32 = 2048;
 /// Sends of one topic in one turn while others wait too.
-const SLICE: u32 = 64;
+const SLICE: u32 = 24;
 /// Sends under way that are timed. One a turn begins; those that find their sockets full last longer.
 const TIMED_MAX: usize = 16;
 /// Frames of one connection's several topics are copied together up to this many bytes: for a single
 /// send that is cheaper than a vector.
 const COPY_BYTES_MAX: usize = 4 << 10;
 
+/// What is left to do in this turn.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Work {
+    sends: u32,
+    visits: u32,
+    /// Sends made, whatever their bytes.
+    made: u32,
+}
+
+impl Work {
+    fn is_done(self) -> bool {
+        self.sends == 0 || self.visits == 0
+    }
+
+    fn charge(&mut self, bytes: usize) {
+        let sends = u32::try_from(bytes / SEND_BYTES).unwrap_or(u32::MAX).saturating_add(1);
+        self.sends = self.sends.saturating_sub(sends);
+        self.made += 1;
+    }
+}
+
 impl<D: Driver> Shard<D> {
-    pub(super) fn sweep(&mut self) {
-        let (mut sends, mut visits) = (SENDS_PER_TURN, VISITS_PER_TURN);
+    /// Makes the sends of this turn: first to connections whose own completions or answers wait, then to logs with
+    /// pending messages. Each is sure of half of the turn.
+    pub(super) fn deliver_pending(&mut self) {
+        self.work = Work { sends: SENDS_PER_TURN / 2, visits: VISITS_PER_TURN, made: 0 };
+        self.flush_ready();
+        self.work.sends += SENDS_PER_TURN / 2;
+        self.work.visits += VISITS_PER_TURN / 2;
+        self.deliver_logs();
+        self.flush_visited();
+        self.flush_ready();
+    }
+
+    fn deliver_logs(&mut self) {
         self.time_next = self.timed.len() < TIMED_MAX;
-        while sends > 0 && visits > 0 {
-            let Some(slot) = self.news.pop_front() else { break };
-            let slice = if self.news.is_empty() { sends } else { sends.min(SLICE) };
-            let sent = self.sweep_log(slot, slice, &mut visits);
-            sends -= sent;
+        let before = self.work.made;
+        while !self.work.is_done() {
+            // Those that had nothing pending before go first, for one slice; at most half of the turn is theirs.
+            let first = self.work.sends > SENDS_PER_TURN / 2;
+            let next = if first { self.fresh.pop_front() } else { None };
+            let next = next.or_else(|| self.pending.pop_front()).or_else(|| self.fresh.pop_front());
+            let Some(slot) = next else { break };
+            let alone = self.pending.is_empty() && self.fresh.is_empty();
+            let slice = if alone { self.work.sends } else { self.work.sends.min(SLICE) };
+            self.deliver_log(slot, slice);
             let Some(log) = self.logs[slot as usize].as_mut() else { continue };
-            self.swept.push(slot);
+            self.visited.push(slot);
             log.queued = log.has_news();
             if log.queued {
-                self.news.push_back(slot);
+                self.pending.push_back(slot);
             }
         }
         if let Some(timed) = self.timed.last_mut().filter(|timed| timed.stands_for == 0) {
-            timed.stands_for = u64::from(SENDS_PER_TURN - sends);
+            timed.stands_for = u64::from(self.work.made - before);
         }
         self.time_next = false;
         // Subscribers that took the place of one that left: the circle may have passed them.
@@ -62,16 +107,15 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn sweep_log(&mut self, slot: LogSlot, slice: u32, visits: &mut u32) -> u32 {
-        let mut sent = 0;
-        while sent < slice && *visits > 0 {
+    fn deliver_log(&mut self, slot: LogSlot, slice: u32) {
+        let end = self.work.sends - slice;
+        while self.work.sends > end && self.work.visits > 0 {
             // A visit may close a slow connection, and with the last one the log is gone.
             let Some(log) = self.logs[slot as usize].as_mut() else { break };
             let Some(subscriber) = log.visit() else { break };
-            *visits -= 1;
-            sent += u32::from(self.visit(slot, subscriber));
+            self.work.visits -= 1;
+            self.visit(slot, subscriber);
         }
-        sent
     }
 
     fn visit_moved(&mut self, slot: LogSlot, subscriber: Subscriber) {
@@ -86,97 +130,101 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Sends a subscriber all that waits for it, or notes that it lags. Returns whether it was sent to.
-    fn visit(&mut self, slot: LogSlot, subscriber: Subscriber) -> bool {
+    /// Sends a subscriber all that waits for it, or notes that it lags.
+    fn visit(&mut self, slot: LogSlot, subscriber: Subscriber) {
         let id = subscriber.conn;
-        let log = self.logs[slot as usize].as_mut().expect("a log being swept");
+        let log = self.logs[slot as usize].as_mut().expect("a log that is visited");
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         if conn.multi.is_some() {
-            return self.visit_multi(slot, subscriber);
+            self.visit_multi(slot, subscriber);
+            return;
         }
         let raw = conn.raw.as_mut().expect("a subscriber has a subscription");
         if raw.cursor == log.head() {
-            return false;
+            return;
         }
         if conn.flags.has(Flags::SENDING) {
             log.lags(raw.cursor, !conn.flags.has(Flags::LAGGING));
             conn.flags.set(Flags::LAGGING);
             let lag_bytes = log.lag_bytes(raw.cursor);
-            self.judge(id, lag_bytes);
-            return false;
+            self.judge(slot, subscriber, lag_bytes);
+            return;
         }
         if std::mem::take(&mut self.time_next) {
             self.timed.push(Timed::new(id, log, raw.cursor));
         }
-        let data = take_raw(conn, log, &self.links.stats[usize::from(self.id)], &mut self.swept);
+        let data = self.take_raw(id);
+        let conn = self.conns.get(id).expect("found above");
         let gather = match conn.take_outbox() {
-            Some(outbox) => behind(outbox, &data),
+            Some(outbox) => behind(outbox, &data, &self.account),
             None => data,
         };
         self.send(id, gather);
-        true
     }
 
-    fn visit_multi(&mut self, slot: LogSlot, subscriber: Subscriber) -> bool {
+    fn visit_multi(&mut self, slot: LogSlot, subscriber: Subscriber) {
         let id = subscriber.conn;
-        let log = self.logs[slot as usize].as_mut().expect("a log being swept");
+        let log = self.logs[slot as usize].as_mut().expect("a log that is visited");
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         let multi = conn.multi.as_mut().expect("a connection with many subscriptions");
         let sub = multi.sub_mut(subscriber.sub);
         if sub.cursor == log.head() {
-            return false;
+            return;
         }
         let (cursor, lag_bytes) = (sub.cursor, log.lag_bytes(sub.cursor));
-        let blocked = conn.flags.has(Flags::SENDING);
-        if blocked {
-            log.lags(sub.cursor, !sub.lagging);
-            sub.lagging = true;
-        }
+        // It is sent to at the end of the round, with what its other topics have; until then it lags.
+        log.lags(sub.cursor, !sub.lagging);
+        sub.lagging = true;
         if !sub.dirty {
             sub.dirty = true;
             multi.dirty.push(subscriber.sub);
         }
-        if blocked {
-            self.judge(id, lag_bytes);
-            return false;
+        if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::READY) {
+            self.judge(slot, subscriber, lag_bytes);
+            return;
         }
         if std::mem::take(&mut self.time_next) {
             self.timed.push(Timed::new(id, log, cursor));
         }
-        self.make_ready(id);
-        true
-    }
-
-    /// The slow-consumer policy.
-    fn judge(&mut self, id: ConnId, lag_bytes: u64) {
-        if lag_bytes > self.limits.lag_bytes_max || self.log_bytes > self.limits.log_bytes_max {
-            self.drop_slow(id);
-        }
-    }
-
-    pub(super) fn drop_slow(&mut self, id: ConnId) {
-        let why = "too slow: messages would be lost; connect again";
-        self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Slow);
+        conn.flags.set(Flags::READY);
+        self.work.charge(0);
+        self.visited_ready.push(id);
     }
 
     // ---- sends of one connection
 
-    /// Has [`Shard::flush`] called for the connection at the end of the sweep.
+    /// Has [`Shard::flush`] called for the connection, when it is its turn.
     pub(super) fn make_ready(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         if !conn.flags.has(Flags::SENDING) && !conn.flags.has(Flags::READY) {
             conn.flags.set(Flags::READY);
-            self.ready.push(id);
+            self.ready.push_back(id);
         }
     }
 
-    pub(super) fn flush_ready(&mut self) {
-        // Flushing may make others ready; they are flushed as well.
-        while let Some(id) = self.ready.pop() {
-            if let Some(conn) = self.conns.get(id) {
-                conn.flags.clear(Flags::READY);
-                self.flush(id);
-            }
+    /// Sends to connections whose turn it is, as far as this turn's work goes.
+    fn flush_ready(&mut self) {
+        while !self.work.is_done()
+            && let Some(id) = self.ready.pop_front()
+        {
+            self.work.visits -= 1;
+            self.flush_one(id);
+        }
+    }
+
+    /// Sends to connections whose subscriptions were visited; their sends were charged then.
+    fn flush_visited(&mut self) {
+        let mut visited = std::mem::take(&mut self.visited_ready);
+        for id in visited.drain(..) {
+            self.flush_one(id);
+        }
+        self.visited_ready = visited;
+    }
+
+    fn flush_one(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id) {
+            conn.flags.clear(Flags::READY);
+            self.flush(id);
         }
     }
 
@@ -189,15 +237,16 @@ impl<D: Driver> Shard<D> {
         }
         if conn.flags.take(Flags::PING_DUE) && conn.state == State::Open {
             let ping = self.ping.parts()[0].clone();
-            conn.extra().outbox.extend_from_slice(&ping);
+            conn.extra(&self.account).outbox.extend(&ping);
             // The time for its answer begins now.
-            self.timers.set(id, conn, self.limits.ping_timeout);
+            let wait = self.limits.ping_timeout.min(self.limits.ping_interval);
+            self.timers.set(id, conn, wait);
         }
         let outbox = conn.take_outbox();
         let data = if conn.state == State::Open { self.take_data(id) } else { None };
         let conn = self.conns.get(id).expect("found above");
         match (outbox, data) {
-            (Some(outbox), Some(data)) => self.send(id, behind(outbox, &data)),
+            (Some(outbox), Some(data)) => self.send(id, behind(outbox, &data, &self.account)),
             (Some(outbox), None) => self.send(id, Gather::one(outbox)),
             (None, Some(data)) => self.send(id, data),
             (None, None) if conn.state == State::Closing => self.shut(id),
@@ -207,12 +256,12 @@ impl<D: Driver> Shard<D> {
         let leaves = conn.flags.has(Flags::LEAVING);
         if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some() && multi.dirty.is_empty()) {
             self.finish_unsubscribe(id);
-        } else if leaves && self.has_all(id) {
+        } else if leaves && !conn.flags.has(Flags::SENDING) && self.has_all(id) {
             self.close_for_shutdown(id);
         }
     }
 
-    /// Whether everything that waits for the connection was sent, or is about to be.
+    /// Whether everything that waits for the connection was sent.
     fn has_all(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id) else { return true };
         let head = |slot: LogSlot| self.logs[slot as usize].as_ref().expect("a log with a subscriber").head();
@@ -229,13 +278,13 @@ impl<D: Driver> Shard<D> {
     fn take_data(&mut self, id: ConnId) -> Option<Gather> {
         let conn = self.conns.get(id)?;
         if let Some(raw) = conn.raw {
-            let log = self.logs[raw.log as usize].as_mut().expect("a log with a subscriber");
-            // The sweep comes by for everybody else.
+            let log = self.logs[raw.log as usize].as_ref().expect("a log with a subscriber");
+            // A visit is to come for everybody else.
             let waits = conn.flags.has(Flags::LAGGING) || (conn.flags.has(Flags::LEAVING) && raw.cursor < log.head());
             if !waits {
                 return None;
             }
-            return Some(take_raw(conn, log, &self.links.stats[usize::from(self.id)], &mut self.swept));
+            return Some(self.take_raw(id));
         }
         if conn.multi.as_ref()?.deferred.is_some() || conn.flags.has(Flags::LEAVING) {
             self.gather_all(id);
@@ -244,8 +293,30 @@ impl<D: Driver> Shard<D> {
         if multi.dirty.is_empty() { None } else { self.take_multi(id) }
     }
 
+    /// All that waits for a raw subscriber, as far as one send takes it, and its cursor behind that.
+    fn take_raw(&mut self, id: ConnId) -> Gather {
+        let thrift = self.thrift();
+        let conn = self.conns.get(id).expect("an open connection");
+        let raw = conn.raw.as_mut().expect("a raw subscriber");
+        let slot = raw.log;
+        let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
+        let (gather, to) = log.gather(raw.cursor, Encoding::Raw, thrift);
+        self.links.stats[usize::from(self.id)].messages_out.add(to - raw.cursor);
+        raw.cursor = to;
+        if to < log.head() {
+            log.lags(to, !conn.flags.has(Flags::LAGGING));
+            conn.flags.set(Flags::LAGGING);
+        } else if conn.flags.take(Flags::LAGGING) && log.caught_up() {
+            self.visited.push(slot);
+        }
+        let lag_bytes = log.lag_bytes(to);
+        self.judge(slot, Subscriber { conn: id, sub: 0 }, lag_bytes);
+        gather
+    }
+
     /// Everything that waits in a `/ws` connection's subscriptions, up to what one send takes.
     fn take_multi(&mut self, id: ConnId) -> Option<Gather> {
+        let thrift = self.thrift();
         let conn = self.conns.get(id)?;
         let multi = conn.multi.as_mut()?;
         let stats = &self.links.stats[usize::from(self.id)];
@@ -255,15 +326,16 @@ impl<D: Driver> Shard<D> {
         {
             let cursor = multi.sub(key).cursor;
             let log = self.logs[multi.sub(key).log as usize].as_mut().expect("a log with a subscriber");
-            let (gather, to) = log.gather(cursor, Encoding::Json);
+            let (gather, to) = log.gather(cursor, Encoding::Json, thrift);
             stats.messages_out.add(to - cursor);
-            advance(multi, key, log, to, &mut self.swept);
+            self.advance(id, key, to);
             return Some(gather);
         }
-        let (mut parts, mut bytes) = (Vec::<Bytes>::new(), 0);
+        let mut parts = Parts::new(thrift);
         // Found once per topic: a thousand subscriptions that match are asked once, not each about the others.
         let mut senders = FxHashMap::default();
         for key in dirty {
+            let multi = self.conns.get(id)?.multi.as_mut()?;
             let log = self.logs[multi.sub(key).log as usize].as_mut().expect("a log with a subscriber");
             let mut to = multi.sub(key).cursor;
             for message in log.pending(to) {
@@ -274,46 +346,72 @@ impl<D: Driver> Shard<D> {
                         continue;
                     }
                 }
-                let frame = message.frame(Encoding::Json);
-                if !parts.is_empty() && (bytes + frame.len() > GATHER_BYTES_MAX || parts.len() == PARTS_MAX) {
+                if !parts.take(message, Encoding::Json, &self.account) {
                     break;
                 }
-                bytes += frame.len();
-                parts.push(frame.clone());
                 to += 1;
             }
-            advance(multi, key, log, to, &mut self.swept);
+            self.work.visits = self.work.visits.saturating_sub(1);
+            self.advance(id, key, to);
         }
-        stats.messages_out.add(parts.len() as u64);
-        (!parts.is_empty()).then(|| coalesce(parts, bytes, COPY_BYTES_MAX))
+        self.links.stats[usize::from(self.id)].messages_out.add(parts.len() as u64);
+        (!parts.is_empty()).then(|| parts.coalesce(COPY_BYTES_MAX, &self.account))
+    }
+
+    /// Moves a subscription's cursor to `to`; what is left beyond stays marked.
+    fn advance(&mut self, id: ConnId, key: u32, to: Seq) {
+        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
+        let sub = multi.sub_mut(key);
+        let slot = sub.log;
+        let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
+        sub.cursor = to;
+        sub.dirty = to < log.head();
+        if sub.dirty {
+            log.lags(to, !sub.lagging);
+            sub.lagging = true;
+            multi.dirty.push(key);
+        } else if std::mem::take(&mut sub.lagging) && log.caught_up() {
+            self.visited.push(slot);
+        }
+        let lag_bytes = log.lag_bytes(to);
+        self.judge(slot, Subscriber { conn: id, sub: key }, lag_bytes);
     }
 
     pub(super) fn send(&mut self, id: ConnId, gather: Gather) {
         let conn = self.conns.get(id).expect("an open connection");
-        conn.flags.set(Flags::SENDING);
+        conn.send_begins(self.now, gather.len());
+        self.work.charge(gather.len());
         self.driver.send(id, gather, 0);
     }
 
     pub(super) fn on_sent(&mut self, id: ConnId, gather: Gather, from: usize, result: Result<usize, i32>) {
         let Some(conn) = self.conns.get(id) else { return };
         let stats = &self.links.stats[usize::from(self.id)];
+        let asked = conn.flags.take(Flags::ASKED_PROGRESS);
         let sent = match result {
+            Ok(0) if asked => {
+                // The kernel takes up a blocked send only once much of the socket is free: what was acknowledged tells.
+                self.driver.send(id, gather, from);
+                self.driver.unsent(id);
+                return;
+            }
             Ok(sent) => sent,
             Err(_) => {
-                conn.flags.clear(Flags::SENDING);
+                conn.send_ends();
                 self.abort(id, Reason::Reset);
                 return;
             }
         };
-        conn.flags.clear(Flags::STALLED);
         stats.bytes_out.add(sent as u64);
+        conn.forget_unsent();
         if from + sent < gather.len() {
             stats.sends_short.add(1);
+            conn.send_begins(self.now, gather.len() - from - sent);
             self.driver.send(id, gather, from + sent);
             return;
         }
         stats.sends.add(1);
-        conn.flags.clear(Flags::SENDING);
+        conn.send_ends();
         if !self.timed.is_empty()
             && let Some(at) = self.timed.iter().position(|timed| timed.conn == id)
         {
@@ -323,23 +421,24 @@ impl<D: Driver> Shard<D> {
             || conn.flags.has(Flags::PING_DUE)
             || conn.flags.has(Flags::LEAVING)
             || conn.state == State::Closing
-            || conn.has_outbox()
+            || conn.outbox_len() > 0
             || conn.multi.as_ref().is_some_and(|multi| !multi.dirty.is_empty() || multi.deferred.is_some());
+        let paused = conn.flags.has(Flags::PAUSED);
         if waits {
             self.make_ready(id);
         }
+        if paused {
+            // Its answers were in the way, perhaps.
+            self.list_paused(id);
+        }
     }
 
-    /// Frees what all subscribers of the swept topics have been sent.
-    pub(super) fn trim_swept(&mut self) {
-        let quarter = self.limits.lag_bytes_max / 4;
-        for slot in std::mem::take(&mut self.swept) {
+    /// Frees what all subscribers of the visited logs have been sent.
+    pub(super) fn trim_visited(&mut self) {
+        for slot in std::mem::take(&mut self.visited) {
             let Some(log) = self.logs[slot as usize].as_mut() else { continue };
             self.log_bytes -= log.trim();
-            if log.congested && log.unswept_bytes() <= quarter {
-                log.congested = false;
-                self.congested_logs -= 1;
-            }
+            self.relieve(slot);
         }
     }
 }
@@ -367,40 +466,11 @@ impl Timed {
     }
 }
 
-/// All that waits for a raw subscriber, and its cursor behind that.
-fn take_raw(conn: &mut Conn, log: &mut Log, stats: &Stats, swept: &mut Vec<LogSlot>) -> Gather {
-    let raw = conn.raw.as_mut().expect("a raw subscriber");
-    let (gather, to) = log.gather(raw.cursor, Encoding::Raw);
-    stats.messages_out.add(to - raw.cursor);
-    raw.cursor = to;
-    if to < log.head() {
-        log.lags(to, !conn.flags.has(Flags::LAGGING));
-        conn.flags.set(Flags::LAGGING);
-    } else if conn.flags.take(Flags::LAGGING) && log.caught_up() {
-        swept.push(raw.log);
-    }
-    gather
-}
-
-/// Moves a subscription's cursor to `to`; what is left beyond stays marked.
-fn advance(multi: &mut super::multi::Multi, key: u32, log: &mut Log, to: Seq, swept: &mut Vec<LogSlot>) {
-    let sub = multi.sub_mut(key);
-    sub.cursor = to;
-    sub.dirty = to < log.head();
-    if sub.dirty {
-        log.lags(to, !sub.lagging);
-        sub.lagging = true;
-        multi.dirty.push(key);
-    } else if std::mem::take(&mut sub.lagging) && log.caught_up() {
-        swept.push(sub.log);
-    }
-}
-
 /// One send of a connection's own frames, then data.
-fn behind(outbox: Bytes, data: &Gather) -> Gather {
+fn behind(outbox: Bytes, data: &Gather, account: &Arc<Account>) -> Gather {
     let mut parts = Vec::with_capacity(1 + data.parts().len());
     let bytes = outbox.len() + data.len();
     parts.push(outbox);
     parts.extend_from_slice(data.parts());
-    coalesce(parts, bytes, COPY_BYTES_MAX)
+    coalesce(parts, bytes, COPY_BYTES_MAX, account)
 }

@@ -81,7 +81,7 @@ impl<D: Driver> Shard<D> {
             self.abort(id, Reason::Reset);
             return;
         };
-        let mut read = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
+        let mut read = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         let ended = conn.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.ended));
         conn.settle();
         if self.limits.proxy_protocol && address::is_trusted(address.ip(), &self.limits.trusted_proxies) {
@@ -99,7 +99,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_proxied_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
         self.keep_input(id, bytes);
         let Some(conn) = self.conns.get(id) else { return };
-        let mut read = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
+        let mut read = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         match proxy::parse(&read) {
             Ok(None) => self.keep_input(id, &read),
             Ok(Some(header)) => {
@@ -135,7 +135,7 @@ impl<D: Driver> Shard<D> {
     fn on_early_end(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         match conn.state {
-            State::Open if conn.flags.has(super::conn::Flags::PAUSED) => conn.extra().ended = true,
+            State::Open if conn.flags.has(super::conn::Flags::PAUSED) => conn.extra(&self.account).ended = true,
             State::Arriving | State::Proxied | State::Handshake | State::Open => self.on_end_of_stream(id),
             // The control plane sees it again, and so does whoever waits for it after the last bytes.
             State::HandingOver | State::Closing | State::Gone => {}

@@ -40,6 +40,8 @@ pub(super) struct Drain {
     marks: u16,
     /// Homes that have passed that on.
     marked: u16,
+    /// All that came before is in its logs.
+    appended: bool,
     /// When the shard ends whatever is left.
     deadline: Nanos,
 }
@@ -137,7 +139,9 @@ impl<D: Driver> Shard<D> {
             }
             Phase::Sequence => {
                 let forwarded = self.links.forwarded.load(Ordering::Acquire) == all;
-                let idle = self.inbox().requests.is_empty() && !self.outbound.holds_deliveries();
+                let idle = self.inbox().requests.is_empty()
+                    && self.requests.is_empty()
+                    && !self.outbound.holds_deliveries();
                 if hurry || (forwarded && idle) {
                     self.links.sequenced.fetch_add(1, Ordering::AcqRel);
                     self.enter_phase(Phase::Deliver);
@@ -145,7 +149,12 @@ impl<D: Driver> Shard<D> {
             }
             Phase::Deliver => {
                 let sequenced = self.links.sequenced.load(Ordering::Acquire) == all;
-                let idle = self.inbox().deliveries.is_empty() && self.news.is_empty() && self.log_bytes == 0;
+                let idle = self.inbox().deliveries.is_empty()
+                    && self.deliveries.is_empty()
+                    && self.appends.is_empty()
+                    && self.pending.is_empty()
+                    && self.fresh.is_empty()
+                    && self.log_bytes == 0;
                 if hurry || (sequenced && idle) {
                     self.close_all();
                     self.enter_phase(Phase::Close);
@@ -179,6 +188,11 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if self.drain.marked < self.shards() {
+            return;
+        }
+        // What has come may still be on its way into logs.
+        self.drain.appended |= self.appends.is_empty();
+        if !self.drain.appended {
             return;
         }
         let told = self.drain.clients - self.drain.staying.len();
@@ -223,7 +237,6 @@ impl<D: Driver> Shard<D> {
                 _ => {}
             }
         }
-        self.flush_ready();
     }
 
     /// Has a WebSocket closed as soon as it was sent what waits for it.
@@ -241,6 +254,10 @@ impl<D: Driver> Shard<D> {
     /// The time is up: whoever is left is cut off, and counted.
     fn cut_all(&mut self) {
         for id in self.conns.ids() {
+            let was_sent_all = self.conns.get(id).is_none_or(|conn| {
+                conn.state == State::Gone || !conn.flags.has(Flags::SENDING) && conn.outbox_len() == 0
+            });
+            self.stats().cut_off.add(u64::from(!was_sent_all));
             self.abort(id, Reason::Shutdown);
             self.on_closed(id);
         }
@@ -274,7 +291,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::shard::ShardSetup;
     use crate::shard::link::{Adopt, Links, Order, Purpose};
-    use crate::topics::message::{Encoding, Message, Payload};
+    use crate::topics::message::{Message, Payload};
 
     fn shard(world: &World) -> (Shard<SimDriver>, Arc<Links>) {
         let links = Arc::new(Links::new(1, 1, 1));
@@ -395,8 +412,8 @@ mod tests {
         }
         assert!(read.starts_with(b"HTTP/1.1 101 "), "{}", read.escape_ascii());
         read.clear();
-        let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes]);
-        let frame = Message::new(&topic, 1, payload.clone(), 0).frame(Encoding::Raw).clone();
+        let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes], links.budget.of_plane());
+        let frame = Message::new(&topic, 1, payload.clone(), 0).raw().clone();
         let publish = |_| {
             let order =
                 Order::Publish { topic: Arc::clone(&topic), payload: payload.clone(), answer: oneshot::channel().0 };

@@ -1,27 +1,59 @@
 //! Publishes on their way to a topic's home, and deliveries on their way from it.
 //!
 //! What goes to another shard is gathered for a turn and pushed as one batch with one wake-up. A full
-//! queue keeps the batch here and makes the shard congested: its publishers wait ([`Shard::is_congested`])
-//! and, if it is deliveries that wait, it takes no requests. See [`super::link`] for why that cannot lock up.
+//! queue keeps the batch here and makes publishers wait ([`Shard::must_wait`]) and, if it is deliveries that wait, it
+//! takes no requests. See [`super::link`] for why that cannot lock up.
+//!
+//! A turn takes only so much of its queues: the rest of a batch waits here for the next turn. How messages get into
+//! logs is in [`super::append`].
 
 use std::sync::Arc;
 
 use ring::Driver;
 
-use super::conn::LogSlot;
-use super::link::{Delivery, Order, Origin, Published, Request};
+use super::link::{Batch, Delivery, Order, Origin, Published, Request};
 use super::{Backlog, Outbound, Shard};
+use crate::budget::{Account, Charge};
 use crate::topics::home::Sequenced;
-use crate::topics::message::{Message, Payload};
-use crate::topics::registry::{ShardId, TopicId, TopicRef};
+use crate::topics::message::Payload;
+use crate::topics::registry::{ShardId, TopicRef};
 
-/// Batches taken from each queue in one turn.
-const BATCHES_PER_TURN: usize = 16;
+/// Orders, and items of other shards' batches, that one turn takes of each kind.
+const ITEMS_PER_TURN: usize = 1024;
 /// What may wait for other shards before publishers have to.
 const OUTBOUND_ITEMS_MAX: usize = 16 << 10;
 const OUTBOUND_BYTES_MAX: u64 = 32 << 20;
-/// Topics whose matching filters are remembered.
-const FILTERS_OF_MAX: usize = 64 << 10;
+
+/// The rest of a batch of another shard that this shard has begun to take.
+#[derive(Debug)]
+pub(super) struct Rest<T>(Option<(std::vec::IntoIter<T>, Charge)>);
+
+impl<T> Default for Rest<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Rest<T> {
+    /// The next item; `more` gives the next batch, if there is one.
+    fn next(&mut self, more: impl FnOnce() -> Option<Batch<T>>) -> Option<T> {
+        if self.is_empty() {
+            self.0 = more().map(Batch::into_parts);
+        }
+        self.0.as_mut()?.0.next()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|(items, _)| items.len() == 0)
+    }
+
+    /// Gives the memory back once everything was taken.
+    fn tidy(&mut self) {
+        if self.is_empty() {
+            self.0 = None;
+        }
+    }
+}
 
 impl<D: Driver> Shard<D> {
     /// A message of one of this shard's connections goes to its topic's home.
@@ -95,65 +127,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Appends a message to the logs of its topic and of the filters that match it.
-    fn append(&mut self, message: &Arc<Message>) {
-        let mut wanted = false;
-        if let Some(&slot) = self.log_of.get(&message.topic_id) {
-            wanted |= self.append_to(slot, message);
-        }
-        if !self.filters.is_empty() {
-            self.match_filters(message.topic_id, &message.topic);
-            for at in 0..self.filters_of[&message.topic_id].len() {
-                wanted |= self.append_to(self.filters_of[&message.topic_id][at], message);
-            }
-        }
-        if !wanted {
-            self.stats().unsubscribed_messages.add(1);
-        }
-    }
-
-    fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
-        let half = self.limits.lag_bytes_max / 2;
-        let log = self.logs[slot as usize].as_mut().expect("a log that is registered");
-        if log.joining > 0 {
-            // Sequenced before the join that is under way, or known to the homes that answered already:
-            // the subscription begins later.
-            return false;
-        }
-        let grown = log.append(Arc::clone(message));
-        self.log_bytes += grown;
-        if log.has_news() && !log.queued {
-            log.queued = true;
-            self.news.push_back(slot);
-        }
-        if !log.congested && log.unswept_bytes() > half {
-            log.congested = true;
-            self.congested_logs += 1;
-        }
-        grown > 0
-    }
-
-    fn match_filters(&mut self, id: TopicId, topic: &str) {
-        if self.filters_of.len() >= FILTERS_OF_MAX && !self.filters_of.contains_key(&id) {
-            self.filters_of.clear();
-        }
-        let filters = &self.filters;
-        self.filters_of.entry(id).or_insert_with(|| {
-            let mut matching = Vec::new();
-            filters.each_match(topic, |&slot| matching.push(slot));
-            matching
-        });
-    }
-
-    /// Whether publishers have to wait: the sweep, or another shard, is too far behind.
-    pub(super) fn is_congested(&self) -> bool {
-        self.congested_logs > 0 || self.outbound.is_full()
-    }
-
     // ---- queues
 
     pub(super) fn take_orders(&mut self) {
-        while let Some(order) = self.inbox().next_order() {
+        for _ in 0..ITEMS_PER_TURN {
+            let Some(order) = self.inbox().next_order() else { return };
             match order {
                 Order::Adopt(adopt) => self.adopt(adopt),
                 // Subscribers may be gone already: the answer's end says that it was not published.
@@ -161,35 +139,38 @@ impl<D: Driver> Shard<D> {
                 Order::Publish { topic, payload, answer } => self.publish(topic, payload, Origin::Http(answer)),
                 Order::Shutdown { window } => self.begin_drain(window),
             }
-            if self.is_congested() {
+            if self.must_wait() {
                 return;
             }
         }
     }
 
     pub(super) fn take_deliveries(&mut self) {
-        for _ in 0..BATCHES_PER_TURN {
-            if self.congested_logs > 0 {
-                return;
+        let mut rest = std::mem::take(&mut self.deliveries);
+        for _ in 0..ITEMS_PER_TURN {
+            // Messages that wait to be appended come first in their topics, and their number is bounded.
+            if !self.appends.has_room() {
+                break;
             }
-            let Some(batch) = self.inbox().deliveries.pop() else { return };
-            for delivery in batch {
-                self.on_delivery(delivery);
-            }
+            let Some(delivery) = rest.next(|| self.inbox().deliveries.pop()) else { break };
+            self.on_delivery(delivery);
         }
+        rest.tidy();
+        self.deliveries = rest;
     }
 
     pub(super) fn take_requests(&mut self) {
-        for _ in 0..BATCHES_PER_TURN {
+        let mut rest = std::mem::take(&mut self.requests);
+        for _ in 0..ITEMS_PER_TURN {
             // Requests of its own that wait for other homes do not count: those homes may wait for this one.
-            if self.congested_logs > 0 || self.outbound.delivery_backlog.is_full() {
-                return;
+            if self.outbound.delivery_backlog.is_full() || !self.appends.has_room() {
+                break;
             }
-            let Some(batch) = self.inbox().requests.pop() else { return };
-            for request in batch {
-                self.on_request(request);
-            }
+            let Some(request) = rest.next(|| self.inbox().requests.pop()) else { break };
+            self.on_request(request);
         }
+        rest.tidy();
+        self.requests = rest;
     }
 
     /// Pushes what was gathered for other shards: one batch and one wake-up each.
@@ -209,10 +190,10 @@ impl<D: Driver> Shard<D> {
 }
 
 impl Outbound {
-    pub(super) fn new(shards: usize) -> Self {
+    pub(super) fn new(shards: usize, account: &Arc<Account>) -> Self {
         Self {
-            requests: (0..shards).map(|_| Vec::new()).collect(),
-            deliveries: (0..shards).map(|_| Vec::new()).collect(),
+            requests: (0..shards).map(|_| Batch::new(account)).collect(),
+            deliveries: (0..shards).map(|_| Batch::new(account)).collect(),
             waiting: Vec::new(),
             request_backlog: Backlog::default(),
             delivery_backlog: Backlog::default(),
@@ -222,10 +203,10 @@ impl Outbound {
     fn request(&mut self, shard: ShardId, request: Request) {
         self.request_backlog.items += 1;
         if let Request::Publish { payload, .. } = &request {
-            self.request_backlog.bytes += payload.payload_len() as u64;
+            self.request_backlog.bytes += payload.weight();
         }
         self.wait(shard);
-        self.requests[usize::from(shard)].push(request);
+        self.requests[usize::from(shard)].items.push(request);
     }
 
     fn delivery(&mut self, shard: ShardId, delivery: Delivery) {
@@ -234,12 +215,12 @@ impl Outbound {
             self.delivery_backlog.bytes += message.weight();
         }
         self.wait(shard);
-        self.deliveries[usize::from(shard)].push(delivery);
+        self.deliveries[usize::from(shard)].items.push(delivery);
     }
 
     fn wait(&mut self, shard: ShardId) {
         let at = usize::from(shard);
-        if self.requests[at].is_empty() && self.deliveries[at].is_empty() {
+        if self.requests[at].items.is_empty() && self.deliveries[at].items.is_empty() {
             self.waiting.push(shard);
         }
     }
@@ -248,14 +229,14 @@ impl Outbound {
     fn flush(&mut self, shard: ShardId, inbox: &super::Inbox) -> bool {
         let at = usize::from(shard);
         let mut pushed = false;
-        if !self.requests[at].is_empty() {
-            match inbox.requests.push(std::mem::take(&mut self.requests[at])) {
+        if !self.requests[at].items.is_empty() {
+            match inbox.requests.push(self.requests[at].take()) {
                 Ok(()) => pushed = true,
                 Err(batch) => self.requests[at] = batch,
             }
         }
-        if !self.deliveries[at].is_empty() {
-            match inbox.deliveries.push(std::mem::take(&mut self.deliveries[at])) {
+        if !self.deliveries[at].items.is_empty() {
+            match inbox.deliveries.push(self.deliveries[at].take()) {
                 Ok(()) => pushed = true,
                 Err(batch) => self.deliveries[at] = batch,
             }
@@ -263,21 +244,21 @@ impl Outbound {
         if pushed {
             inbox.wake();
         }
-        self.requests[at].is_empty() && self.deliveries[at].is_empty()
+        self.requests[at].items.is_empty() && self.deliveries[at].items.is_empty()
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.request_backlog.is_full() || self.delivery_backlog.is_full()
     }
 
     /// Whether a request has not been pushed yet.
     pub(super) fn holds_requests(&self) -> bool {
-        self.requests.iter().any(|batch| !batch.is_empty())
+        self.requests.iter().any(|batch| !batch.items.is_empty())
     }
 
     /// Whether a delivery has not been pushed yet.
     pub(super) fn holds_deliveries(&self) -> bool {
-        self.deliveries.iter().any(|batch| !batch.is_empty())
+        self.deliveries.iter().any(|batch| !batch.items.is_empty())
     }
 }
 
@@ -297,8 +278,8 @@ mod tests {
     use crate::shard::ShardSetup;
     use crate::shard::link::Links;
 
-    fn publish(topic: &TopicRef) -> Request {
-        let payload = Payload::copy_of(PayloadKind::Text, b"x");
+    fn publish(topic: &TopicRef, account: &Arc<Account>) -> Request {
+        let payload = Payload::copy_of(PayloadKind::Text, b"x", account);
         Request::Publish { topic: Arc::clone(topic), payload, origin: Origin::Silent }
     }
 
@@ -321,9 +302,15 @@ mod tests {
         let topics = [homed_at(0), homed_at(1)];
         for (shard, topic) in shards.iter_mut().zip(topics.iter().rev()) {
             let inbox = &links.inboxes[usize::from(topic.home)];
-            while inbox.requests.push(vec![publish(topic)]).is_ok() {}
+            let account = Arc::clone(&shard.account);
+            let batch = || {
+                let mut batch = Batch::new(&account);
+                batch.items.push(publish(topic, &account));
+                batch
+            };
+            while inbox.requests.push(batch()).is_ok() {}
             while !shard.outbound.is_full() {
-                shard.request(topic.home, publish(topic));
+                shard.request(topic.home, publish(topic, &account));
             }
         }
         for _ in 0..100 {
@@ -333,7 +320,7 @@ mod tests {
         }
         for shard in &shards {
             assert!(!shard.outbound.holds_requests() && shard.inbox().requests.is_empty());
-            assert!(!shard.is_congested());
+            assert!(!shard.must_wait());
         }
     }
 }

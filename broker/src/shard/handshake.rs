@@ -24,7 +24,7 @@ impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
     pub(super) fn on_head_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
         let Some(conn) = self.conns.get(id) else { return };
-        let waiting = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
+        let waiting = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         if waiting.is_empty() {
             self.on_head(id, bytes);
         } else {
@@ -100,7 +100,7 @@ impl<D: Driver> Shard<D> {
         conn.flags.clear(Flags::ACTIVE);
         self.timers.set(id, conn, self.limits.ping_interval);
         if let Some(response) = response {
-            conn.extra().outbox.extend_from_slice(&response);
+            conn.extra(&self.account).outbox.extend(&response);
         }
         match purpose {
             Purpose::Multi => conn.multi = Some(Box::default()),
@@ -129,7 +129,7 @@ impl<D: Driver> Shard<D> {
         let mut response = Vec::with_capacity(256);
         refusal.write_to(&mut response);
         let conn = self.conns.get(id).expect("a connection in its handshake");
-        conn.extra().outbox.extend_from_slice(&response);
+        conn.extra(&self.account).outbox.extend(&response);
         self.finish(id, reason);
     }
 
@@ -145,7 +145,7 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn on_installed(&mut self, id: ConnId, result: io::Result<OwnedFd>) {
         let Some(conn) = self.conns.get(id) else { return };
-        let read = conn.extra.take().map(|extra| extra.input).unwrap_or_default();
+        let read = conn.extra.take().map(|mut extra| extra.input.take().into()).unwrap_or_default();
         let guest = self.guest(id);
         let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read, guest }).is_ok());
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.
@@ -157,7 +157,7 @@ impl<D: Driver> Shard<D> {
         if !bytes.is_empty()
             && let Some(conn) = self.conns.get(id)
         {
-            conn.extra().input.extend_from_slice(bytes);
+            conn.extra(&self.account).input.extend(bytes);
         }
     }
 }

@@ -4,8 +4,9 @@
 //! subscribers. One that comes in pieces is gathered with room for the header in front, and not copied
 //! again. RFC 6455 §5.
 //!
-//! Back-pressure: while the shard is congested, a connection that wants to publish is paused. Its input
-//! waits where it is, first here, then in the kernel, then at the publisher.
+//! A turn takes only so much input, and of one connection only a part of that; the rest waits with its connection.
+//! Input also waits, first here, then in the kernel, then at the client, while what it asks for has to: see
+//! [`super::pause`].
 
 use protocol::frame::{Decoder, HEADER_MAX, Item, MessageKind, Opcode, Role, close_code, put_frame};
 use ring::{ConnId, Driver};
@@ -14,7 +15,54 @@ use super::Shard;
 use super::conn::{Assembly, Flags, State};
 use super::link::Origin;
 use super::stats::Reason;
+use crate::budget::{Buffer, Held};
 use crate::topics::message::Payload;
+
+/// What a turn takes of input, in units of about 100 ns, and what of one connection.
+const INPUT_PER_TURN: u32 = 2400;
+const INPUT_PER_CONNECTION: u32 = 1200;
+/// What a message costs, besides one unit for each of so many bytes.
+const MESSAGE_COST: u32 = 2;
+const COMMAND_COST: u32 = 10;
+const BYTES_PER_UNIT: usize = 1 << 10;
+
+/// What is left of a turn's input.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct InputWork {
+    /// Of all connections.
+    left: u32,
+    /// The connection that was looked at last, and what it may still take.
+    of: Option<(ConnId, u32)>,
+}
+
+impl InputWork {
+    pub(super) fn begin_turn(&mut self) {
+        *self = Self { left: INPUT_PER_TURN, of: None };
+    }
+
+    /// Whether anybody may take something.
+    pub(super) fn is_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Whether this connection may.
+    fn is_left_for(&mut self, id: ConnId) -> bool {
+        match self.of {
+            Some((of, left)) if of == id => left > 0 && self.left > 0,
+            _ => {
+                self.of = Some((id, INPUT_PER_CONNECTION));
+                self.left > 0
+            }
+        }
+    }
+
+    fn charge(&mut self, cost: u32) {
+        self.left = self.left.saturating_sub(cost);
+        if let Some((_, left)) = &mut self.of {
+            *left = left.saturating_sub(cost);
+        }
+    }
+}
 
 impl<D: Driver> Shard<D> {
     pub(super) fn on_received(&mut self, id: ConnId, bytes: &mut [u8]) {
@@ -37,31 +85,48 @@ impl<D: Driver> Shard<D> {
         }
         if conn.flags.has(Flags::PAUSED) {
             self.keep_input(id, bytes);
+            self.stop_receiving_if_much_waits(id);
             return;
         }
+        let consumed = self.take_frames(id, bytes);
+        if consumed < bytes.len() {
+            self.pause(id, &bytes[consumed..]);
+        }
+    }
+
+    /// Takes frames from the front of `bytes`. Returns how many bytes it took: fewer than there are if the rest has to
+    /// wait.
+    pub(super) fn take_frames(&mut self, id: ConnId, bytes: &mut [u8]) -> usize {
+        let whole = bytes.len();
+        let Some(conn) = self.conns.get(id) else { return whole };
         let decoder = conn.extra.as_mut().and_then(|extra| extra.decoder.take());
         let mut decoder = decoder.unwrap_or_else(|| Decoder::new(Role::Server));
         let mut rest = bytes;
         loop {
-            if self.must_pause(id) {
-                self.pause(id, rest);
+            if !self.input_work.is_left_for(id) || self.must_pause(id) {
                 break;
             }
+            let before = rest.len();
             match decoder.next(&mut rest, &self.frame_limits) {
-                Ok(Some(item)) => self.on_item(id, item),
+                Ok(Some(item)) => {
+                    self.input_work.charge(MESSAGE_COST + ((before - rest.len()) / BYTES_PER_UNIT) as u32);
+                    self.on_item(id, item);
+                }
                 Ok(None) => break,
                 Err(violation) => self.close_with(id, violation.code.into(), violation.reason, Reason::Violation),
             }
             if self.conns.get(id).is_none_or(|conn| conn.state != State::Open) {
-                return;
+                return whole;
             }
         }
+        let left = rest.len();
         if let Some(conn) = self.conns.get(id) {
             if !decoder.is_idle() {
-                conn.extra().decoder = Some(decoder);
+                conn.extra(&self.account).decoder = Some(decoder);
             }
             conn.settle();
         }
+        whole - left
     }
 
     fn on_item(&mut self, id: ConnId, item: Item<'_>) {
@@ -83,7 +148,7 @@ impl<D: Driver> Shard<D> {
     fn on_message(&mut self, id: ConnId, kind: MessageKind, payload: &mut [u8]) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.flags.has(Flags::PUBLISHES) {
-            let payload = Payload::copy_of(kind.into(), payload);
+            let payload = Payload::copy_of(kind.into(), payload, &self.account);
             self.publish_raw(id, payload);
         } else if conn.multi.is_some() {
             self.on_command_message(id, kind, payload);
@@ -98,35 +163,31 @@ impl<D: Driver> Shard<D> {
             self.refuse_data(id);
             return;
         }
-        self.assembly_bytes += payload.len() as u64;
-        if self.assembly_bytes > self.limits.log_bytes_max {
-            self.assembly_bytes -= payload.len() as u64;
-            let why = "too many messages are arriving in pieces";
-            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Violation);
-            return;
-        }
-        let conn = self.conns.get(id).expect("found above");
-        let extra = conn.extra();
+        let extra = conn.extra(&self.account);
         if first {
-            extra.assembly = Some(Assembly { kind, room: vec![0; HEADER_MAX] });
+            let mut room = Buffer::new(&self.account, Held::Input);
+            room.extend(&[0; HEADER_MAX]);
+            extra.assembly = Some(Assembly { kind, room, since: self.now });
+            self.assemblies.begin(id, self.now);
         }
         let assembly = extra.assembly.as_mut().expect("the decoder begins every message with a first piece");
-        assembly.room.extend_from_slice(payload);
+        assembly.room.extend(payload);
         if !last {
+            self.make_room_for_input();
             return;
         }
-        let Assembly { kind, mut room } = extra.assembly.take().expect("filled above");
+        let Assembly { kind, mut room, .. } = extra.assembly.take().expect("filled above");
         let publishes = conn.flags.has(Flags::PUBLISHES);
-        self.assembly_bytes -= (room.len() - HEADER_MAX) as u64;
+        let mut room = room.take();
         if publishes {
-            room.shrink_to_fit();
-            self.publish_raw(id, Payload::in_place(kind.into(), room));
+            self.publish_raw(id, Payload::in_place(kind.into(), room, &self.account));
         } else {
             self.on_command_message(id, kind, &mut room[HEADER_MAX..]);
         }
     }
 
     fn on_command_message(&mut self, id: ConnId, kind: MessageKind, payload: &mut [u8]) {
+        self.input_work.charge(COMMAND_COST);
         match kind {
             MessageKind::Text => self.on_command(id, payload),
             MessageKind::Binary => {
@@ -151,7 +212,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn may_publish(&mut self, id: ConnId) -> bool {
         let Some(rate_max) = self.limits.publish_rate_max else { return true };
         let conn = self.conns.get(id).expect("a publisher");
-        conn.extra().pace.get_or_insert_default().take(self.now, rate_max)
+        conn.extra(&self.account).pace.get_or_insert_default().take(self.now, rate_max)
     }
 
     fn refuse_data(&mut self, id: ConnId) {
@@ -159,89 +220,12 @@ impl<D: Driver> Shard<D> {
         self.close_with(id, close_code::POLICY.into(), why, Reason::Violation);
     }
 
-    /// Queues a control frame, or an answer, of the connection's own. It goes out before data that waits.
+    /// Queues a control frame, or an answer, of the connection's own. It goes out before data that waits. How many there
+    /// may be is decided when its cause is read: see [`super::pause`].
     pub(super) fn queue_frame(&mut self, id: ConnId, opcode: Opcode, payload: &[u8]) {
         // Behind a close frame nothing follows (§5.5.1).
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
-        let outbox = &mut conn.extra().outbox;
-        // One answer alone is never too long: the confirmation of many topics must get through.
-        if !outbox.is_empty() && outbox.len() + payload.len() > self.limits.outbox_bytes_max {
-            self.drop_slow(id);
-            return;
-        }
-        put_frame(outbox, opcode, payload);
+        conn.extra(&self.account).outbox.edit(|outbox| put_frame(outbox, opcode, payload));
         self.make_ready(id);
-    }
-
-    // ---- back-pressure
-
-    fn must_pause(&mut self, id: ConnId) -> bool {
-        if !self.is_congested() && !self.drain.is_under_way() {
-            return self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED));
-        }
-        self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PUBLISHES) || conn.multi.is_some())
-    }
-
-    /// Lets the connection's input wait, `rest` first.
-    pub(super) fn pause(&mut self, id: ConnId, rest: &[u8]) {
-        let conn = self.conns.get(id).expect("an open connection");
-        conn.flags.set(Flags::PAUSED);
-        if conn.flags.has(Flags::RECEIVING) {
-            self.driver.receive_stop(id);
-        }
-        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
-            pace.waits(self.now);
-        }
-        self.stats().pauses.add(1);
-        self.list_paused(id);
-        self.keep_input(id, rest);
-    }
-
-    /// Has [`Shard::resume_paused`] look at the connection.
-    pub(super) fn list_paused(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(id) else { return };
-        if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) {
-            conn.flags.set(Flags::PAUSE_LISTED);
-            self.paused.push_back(id);
-        }
-    }
-
-    /// Goes on with those that waited, as long as there is room.
-    pub(super) fn resume_paused(&mut self) {
-        for _ in 0..self.paused.len() {
-            if self.is_congested() || self.drain.is_under_way() {
-                return;
-            }
-            let Some(id) = self.paused.pop_front() else { return };
-            self.resume(id);
-        }
-    }
-
-    fn resume(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(id) else { return };
-        conn.flags.clear(Flags::PAUSE_LISTED);
-        if conn.state != State::Open {
-            return;
-        }
-        if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some()) {
-            // Something still waits to be sent: `finish_unsubscribe` lists it again.
-            return;
-        }
-        conn.flags.clear(Flags::PAUSED);
-        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
-            pace.waited(self.now);
-        }
-        let mut input = conn.extra.as_mut().map(|extra| std::mem::take(&mut extra.input)).unwrap_or_default();
-        self.take_input(id, &mut input);
-        let Some(conn) = self.conns.get(id) else { return };
-        if conn.state != State::Open || conn.flags.has(Flags::PAUSED) {
-            return;
-        }
-        if conn.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.ended)) {
-            self.on_end_of_stream(id);
-        } else if !conn.flags.has(Flags::RECEIVING) {
-            conn.flags.set(Flags::RECEIVING);
-            self.driver.receive(id);
-        }
     }
 }

@@ -8,9 +8,12 @@
 //! | `deliveries` | sequenced messages and answers from homes | the home keeps its batch and takes no further requests |
 //! | `orders` | adopted sockets, HTTP publishes, shutdown | the control plane waits |
 //!
-//! A shard takes deliveries without waiting for anybody but its own sweep, which never waits for a
-//! socket. So deliveries always drain. It takes requests while its own deliveries do not back up, whatever
-//! requests of its own wait elsewhere. Therefore requests always drain: no cycle of waiting shards.
+//! A shard takes deliveries without waiting for anybody, so many a turn. So deliveries always drain. It takes requests
+//! while its own deliveries do not back up, whatever requests of its own wait elsewhere. Therefore requests always
+//! drain: no cycle of waiting shards. What keeps deliveries from piling up in a log is not the queue but the topic: its
+//! publishers, on every shard, wait while it is congested ([`Topic::is_congested`]), and nobody else does.
+//!
+//! [`Topic::is_congested`]: crate::topics::registry::Topic::is_congested
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -25,7 +28,7 @@ use tokio::sync::{Notify, oneshot};
 use super::admission::Admission;
 use super::stats::Stats;
 use crate::address::{Addresses, Guest};
-use crate::budget::Budget;
+use crate::budget::{self, Account, Budget, Charge, Held};
 use crate::topics::message::{Epoch, Message, Offset, Payload};
 use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
 
@@ -183,6 +186,33 @@ pub struct Handover {
     pub guest: Guest,
 }
 
+/// What one thread pushes for another at once, charged until it is taken apart.
+#[derive(Debug)]
+pub(crate) struct Batch<T> {
+    pub(crate) items: Vec<T>,
+    charge: Charge,
+}
+
+impl<T> Batch<T> {
+    pub(crate) fn new(account: &Arc<Account>) -> Self {
+        Self { items: Vec::new(), charge: Charge::new(account, Held::Queues, 0) }
+    }
+
+    /// Takes what was gathered, charged as it is now; what is left is empty.
+    pub(crate) fn take(&mut self) -> Self {
+        let bytes = budget::allocated(self.items.capacity() * size_of::<T>());
+        // One that came back from a full queue is charged already.
+        self.charge.resize(0);
+        let charge = self.charge.split(bytes);
+        Self { items: std::mem::take(&mut self.items), charge }
+    }
+
+    /// Its items, with the charge that goes once they are dropped.
+    pub(crate) fn into_parts(self) -> (std::vec::IntoIter<T>, Charge) {
+        (self.items.into_iter(), self.charge)
+    }
+}
+
 /// How much waits in the queues of an [`Inbox`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Depths {
@@ -197,8 +227,8 @@ pub struct Depths {
 /// The way into one shard, for other threads.
 #[derive(Debug)]
 pub struct Inbox {
-    pub(crate) requests: ArrayQueue<Vec<Request>>,
-    pub(crate) deliveries: ArrayQueue<Vec<Delivery>>,
+    pub(crate) requests: ArrayQueue<Batch<Request>>,
+    pub(crate) deliveries: ArrayQueue<Batch<Delivery>>,
     orders: ArrayQueue<Order>,
     /// True while the shard sleeps, or is about to: whoever makes it false wakes it.
     asleep: AtomicBool,

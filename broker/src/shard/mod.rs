@@ -7,23 +7,32 @@
 //! | `accept` | connections come in |
 //! | `doors` | whose they are: addresses, trusted proxies, connections per address |
 //! | `handshake` | a request head becomes a WebSocket, a refusal, or the control plane's |
-//! | `ingress` | frames become publishes and commands; back-pressure |
+//! | `ingress` | frames become publishes and commands |
+//! | `assembly` | messages that arrive in pieces |
+//! | `pause` | input that has to wait |
 //! | `commands` | `ringyard.v1` |
 //! | `subscribe` | subscriptions, joins and leaves |
 //! | `exchange` | publishes to homes, deliveries from homes |
-//! | `deliver` | the sweep: one send carries all that waits |
+//! | `append` | messages into logs; congested topics |
+//! | `deliver` | delivery rounds: one send carries all that waits |
+//! | `backpressure` | subscribers that are far behind |
+//! | `pressure` | memory that is short |
 //! | `close` | the ways a connection ends |
 //! | `upkeep` | deadlines and pings |
 //! | `drain` | shutdown |
 //! | `conn`, `multi`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
 //!
-//! A turn ([`Shard::step`]) takes what other threads sent, sweeps topics with news, submits everything to
-//! the driver in one system call, and handles what completed. Nothing in it waits but the driver, nothing
-//! is linear in the number of connections, and nothing reads a clock but the driver: the simulation runs
-//! this very code, and a seed replays a run.
+//! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
+//! the driver in one system call, and handles what completed. Each part has a budget of work; what does not fit goes on
+//! in the next turn. Nothing in it waits but the driver, nothing is linear in the number of connections, and nothing
+//! reads a clock but the driver: the simulation runs this very code, and a seed replays a run.
 
 mod accept;
 pub mod admission;
+mod append;
+mod assembly;
+pub mod audit;
+mod backpressure;
 mod close;
 mod commands;
 mod conn;
@@ -35,6 +44,8 @@ pub(crate) mod handshake;
 mod ingress;
 pub mod link;
 mod multi;
+mod pause;
+mod pressure;
 mod rate;
 pub mod stats;
 mod subscribe;
@@ -53,10 +64,11 @@ use rustc_hash::FxHashMap;
 
 use self::conn::{Conns, LogSlot};
 use self::doors::Doors;
-use self::link::{Delivery, Inbox, Links, Purpose, Request};
-use self::stats::Stats;
+use self::link::{Batch, Delivery, Inbox, Links, Purpose, Request};
+use self::stats::{Scale, Stats};
 use self::timers::Timers;
 use crate::address::Guest;
+use crate::budget::{Account, Level};
 use crate::limits::Limits;
 use crate::topics::filters::Filters;
 use crate::topics::home::Home;
@@ -113,26 +125,43 @@ pub struct Shard<D: Driver> {
     /// How many those were.
     fed: usize,
 
-    /// Logs with subscribers to visit, each once.
-    news: VecDeque<LogSlot>,
-    /// Logs swept in this turn.
-    swept: Vec<LogSlot>,
+    /// What is charged here counts as held by this shard.
+    account: Arc<Account>,
+    pressure: pressure::Pressure,
+    /// The rest of this turn's work.
+    work: deliver::Work,
+    input_work: ingress::InputWork,
+
+    /// Logs with subscribers to visit, each once, here or in `fresh`.
+    pending: VecDeque<LogSlot>,
+    /// Those that had nothing pending before.
+    fresh: VecDeque<LogSlot>,
+    /// Logs to be trimmed at the end of this turn's deliveries.
+    visited: Vec<LogSlot>,
     /// Subscribers that took another's index in a log, to be visited out of turn.
     moved: Vec<(LogSlot, Subscriber)>,
     /// Whether this turn's next send is to be timed.
     time_next: bool,
     /// Sends in flight that are.
     timed: Vec<deliver::Timed>,
-    /// Connections with something to send that no send in flight holds up, each once.
-    ready: Vec<ConnId>,
-    /// Connections whose input waits until the shard is no longer congested, each once.
+    /// Connections with something to send that no send in flight holds up, each once, here or in `visited_ready`.
+    ready: VecDeque<ConnId>,
+    /// Those that this turn's visits found.
+    visited_ready: Vec<ConnId>,
+    /// Connections whose input waits, each once.
     paused: VecDeque<ConnId>,
-    /// Logs whose sweep is too far behind.
+    /// Whether one of them may be able to go on.
+    try_paused: bool,
+    /// Logs whose publishers have to wait.
     congested_logs: usize,
+    awaited: backpressure::Awaited,
     /// Bytes that all logs keep.
     log_bytes: u64,
-    /// Bytes of messages that are arriving in pieces.
-    assembly_bytes: u64,
+    assemblies: assembly::Assemblies,
+    appends: append::Appends,
+    /// What this shard has begun to take of other shards' batches.
+    deliveries: exchange::Rest<Delivery>,
+    requests: exchange::Rest<Request>,
 
     home: Home,
     outbound: Outbound,
@@ -164,8 +193,8 @@ struct Adopting {
 
 /// Batches that are being filled for other shards, or that their full queues did not take yet.
 struct Outbound {
-    requests: Vec<Vec<Request>>,
-    deliveries: Vec<Vec<Delivery>>,
+    requests: Vec<Batch<Request>>,
+    deliveries: Vec<Batch<Delivery>>,
     /// Shards for which either has something, each once.
     waiting: Vec<ShardId>,
     /// What waits in `requests`. Beyond a limit publishers wait, but nobody else does: see `link`.
@@ -189,6 +218,7 @@ impl<D: Driver> Shard<D> {
         links.inboxes[usize::from(id)].set_waker(driver.waker());
         let shards = links.inboxes.len();
         let now = driver.now();
+        let account = Arc::clone(links.budget.of_shard(id));
         // Homes of one broker share a base; the shard's number keeps their epochs apart.
         let epoch_base = links.epoch_base.wrapping_add(u64::from(id) << 40);
         let mut shard = Self {
@@ -217,20 +247,31 @@ impl<D: Driver> Shard<D> {
             filters_of: FxHashMap::default(),
             next_join: 0,
             next_ticket: 0,
-            news: VecDeque::new(),
-            swept: Vec::new(),
+            pressure: pressure::Pressure::default(),
+            work: deliver::Work::default(),
+            input_work: ingress::InputWork::default(),
+            pending: VecDeque::new(),
+            fresh: VecDeque::new(),
+            visited: Vec::new(),
             moved: Vec::new(),
             time_next: false,
             timed: Vec::new(),
             starved: VecDeque::new(),
             fed: 0,
-            ready: Vec::new(),
+            ready: VecDeque::new(),
+            visited_ready: Vec::new(),
             paused: VecDeque::new(),
+            try_paused: true,
             congested_logs: 0,
+            awaited: backpressure::Awaited::default(),
             log_bytes: 0,
-            assembly_bytes: 0,
+            assemblies: assembly::Assemblies::default(),
+            appends: append::Appends::default(),
+            deliveries: exchange::Rest::default(),
+            requests: exchange::Rest::default(),
             home: Home::new(epoch_base, nanos(limits.topic_idle_timeout)),
-            outbound: Outbound::new(shards),
+            outbound: Outbound::new(shards, &account),
+            account,
             parser: Some(protocol::v1::Parser::default()),
             scratch: BytesMut::new(),
             ping: Gather::one(Bytes::from_static(&[0x89, 0])),
@@ -259,15 +300,17 @@ impl<D: Driver> Shard<D> {
     pub fn step(&mut self) -> io::Result<bool> {
         self.now = self.driver.now();
         self.timers.advance(self.now);
+        self.input_work.begin_turn();
         self.keep_up();
+        self.relieve_pressure();
+        self.go_on_appending();
         self.take_orders();
         self.take_deliveries();
         self.take_requests();
         self.resume_paused();
         self.feed_starved();
-        self.sweep();
-        self.flush_ready();
-        self.trim_swept();
+        self.deliver_pending();
+        self.trim_visited();
         if self.advance_drain() {
             return Ok(false);
         }
@@ -280,6 +323,7 @@ impl<D: Driver> Shard<D> {
         self.inbox().awake();
         turned?;
         self.now = self.driver.now();
+        self.count_turn();
         self.timers.advance(self.now);
         for event in events.drain(..) {
             self.handle(event);
@@ -298,7 +342,7 @@ impl<D: Driver> Shard<D> {
             Event::Adopted { token, result } => self.on_adopted(token, result),
             Event::Installed { conn, result } => self.on_installed(conn, result),
             Event::Peer { conn, result } => self.on_peer(conn, result),
-            Event::Unsent { .. } => {}
+            Event::Unsent { conn, result } => self.on_unsent(conn, result),
             Event::Closed { conn } => self.on_closed(conn),
             Event::Woken => {}
             Event::Dialled { .. } | Event::Discarded { .. } => unreachable!("a shard never dials"),
@@ -307,12 +351,16 @@ impl<D: Driver> Shard<D> {
 
     /// Until when the driver may sleep: not at all while there is work.
     fn wait_until(&mut self) -> Option<Nanos> {
-        if !self.news.is_empty()
+        if !self.pending.is_empty()
+            || !self.fresh.is_empty()
             || !self.ready.is_empty()
             || !self.moved.is_empty()
-            || !self.swept.is_empty()
+            || !self.visited.is_empty()
             || !self.starved.is_empty()
-            || (!self.paused.is_empty() && !self.is_congested() && !self.drain.is_under_way())
+            || !self.appends.is_empty()
+            || !self.deliveries.is_empty()
+            || !self.requests.is_empty()
+            || self.may_resume()
         {
             return None;
         }
@@ -326,8 +374,26 @@ impl<D: Driver> Shard<D> {
             Accepting::Retry(at) => Some(at),
             _ => None,
         };
-        let deadlines = [self.timers.next(), self.home.next_expiry(), accept, self.drain_deadline()];
+        let paused = (!self.paused.is_empty() || self.pressure.level != Level::Calm) && !self.drain.is_under_way();
+        let deadlines = [
+            self.timers.next(),
+            self.home.next_expiry(),
+            accept,
+            self.drain_deadline(),
+            self.next_message_deadline(),
+            self.awaited.next(),
+            // What they wait for may come about on another shard.
+            paused.then(|| self.now + RETRY_NANOS),
+        ];
         Some(deadlines.into_iter().flatten().min().unwrap_or(Nanos::MAX))
+    }
+
+    fn count_turn(&self) {
+        let (stats, busy) = (self.stats(), self.driver.busy());
+        stats.turn.observe(Scale::TIME, busy, 1);
+        if busy > stats.turn_max.get() {
+            stats.turn_max.set(busy);
+        }
     }
 
     fn publish_gauges(&self) {

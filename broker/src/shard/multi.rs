@@ -12,7 +12,9 @@
 use rustc_hash::FxHashMap;
 
 use super::conn::LogSlot;
+use super::link::Origin;
 use crate::topics::log::Seq;
+use crate::topics::message::Payload;
 use crate::topics::registry::TopicRef;
 use protocol::v1::{Id, Position};
 
@@ -35,6 +37,8 @@ pub(crate) struct Multi {
     pub(crate) unacknowledged: FxHashMap<u64, Id>,
     /// The topic of the last publish, so that the next one need not ask the registry.
     pub(crate) last_publish: Option<TopicRef>,
+    /// A publish to a congested topic, which waits with everything behind it.
+    pub(crate) held: Option<Box<HeldPublish>>,
     /// An unsubscribe that waits until what its subscriptions hold is sent.
     pub(crate) deferred: Option<Box<Deferred>>,
     next_order: u64,
@@ -45,6 +49,14 @@ pub(crate) struct Multi {
 pub(crate) struct Deferred {
     pub(crate) id: Option<Id>,
     pub(crate) filters: Vec<String>,
+}
+
+/// A publish that waits until its topic is no longer congested.
+#[derive(Debug)]
+pub(crate) struct HeldPublish {
+    pub(crate) topic: TopicRef,
+    pub(crate) payload: Payload,
+    pub(crate) origin: Origin,
 }
 
 /// One subscription.
@@ -59,6 +71,10 @@ pub(crate) struct Sub {
     /// In [`Multi::dirty`].
     pub(crate) dirty: bool,
     pub(crate) lagging: bool,
+    /// So far behind that publishers wait for it.
+    pub(crate) awaited: bool,
+    /// Publishers waited for it in vain; until it has caught up nobody does.
+    pub(crate) given_up: bool,
     /// The subscribe command it came with.
     pub(crate) ticket: u64,
     /// Where its topic stood when it went live; `None` for a filter.
@@ -87,6 +103,8 @@ impl Multi {
             cursor: 0,
             dirty: false,
             lagging: false,
+            awaited: false,
+            given_up: false,
             ticket: 0,
             position: None,
             order: None,

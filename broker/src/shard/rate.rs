@@ -44,7 +44,9 @@ impl Pace {
 
     /// The shard reads nothing from it for now.
     pub(crate) fn waits(&mut self, now: Nanos) {
-        self.waits_since = now;
+        if self.waits_since == 0 {
+            self.waits_since = now;
+        }
     }
 
     /// The shard reads again.

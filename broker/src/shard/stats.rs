@@ -58,6 +58,10 @@ macro_rules! stats {
             pub delivery: Histogram<{ Scale::TIME.buckets() }>,
             /// Messages in those sends.
             pub batch: Histogram<{ Scale::COUNT.buckets() }>,
+            /// How long turns took that had something to do, in nanoseconds.
+            pub turn: Histogram<{ Scale::TIME.buckets() }>,
+            /// The longest of them.
+            pub turn_max: Counter,
         }
 
         /// A copy of [`Stats`] at one moment, as `/api/stats` shows it.
@@ -113,6 +117,8 @@ stats! {
     refused_draining,
     /// Of those: there were as many topics as the broker keeps (503).
     refused_topics,
+    /// Of those: memory was short (503).
+    refused_memory,
     /// Of those: there was too much to do for the control plane or a topic's home (503).
     refused_overload,
     /// Of those: the request itself was wrong (400, 403, 404, 405, 426, 431).
@@ -141,6 +147,12 @@ stats! {
     dropped_ping_timeout,
     /// Subscribers dropped: too far behind (slow-consumer policy), 1013.
     dropped_slow,
+    /// Connections dropped: they held much of the memory when that was short, and took nothing, 1013.
+    dropped_memory,
+    /// Connections dropped: a message was not complete in time, 1008.
+    dropped_message_timeout,
+    /// Subscribers that publishers no longer wait for, because they took too little for too long.
+    given_up,
     /// Connections dropped: a protocol violation (1002, 1003, 1007, 1009, 1008).
     dropped_violation,
     /// Connections dropped: a trusted proxy sent no PROXY header, or a broken one.
@@ -158,6 +170,8 @@ stats! {
     closed_by_client,
     /// Connections closed because the broker went away (1001).
     closed_shutdown,
+    /// Of the connections closed when the time to shut down was over: those that had not been sent everything.
+    cut_off,
     /// Commands refused for publishing faster than allowed (the error `limit`).
     commands_limited,
     /// Receives that found no free buffer (`ENOBUFS`).
@@ -227,6 +241,10 @@ causes! {
     PingTimeout dropped_ping_timeout "ping_timeout",
     /// Too far behind, or reading nothing at all (1013).
     Slow dropped_slow "slow",
+    /// Held much of the memory when that was short, and took nothing (1013).
+    Memory dropped_memory "memory",
+    /// A message was not complete in time (1008).
+    MessageTimeout dropped_message_timeout "message_timeout",
     /// A protocol violation.
     Violation dropped_violation "violation",
     /// Published faster than allowed (1008).
@@ -258,6 +276,8 @@ causes! {
     Draining refused_draining "draining",
     /// As many topics as the broker keeps (503).
     Topics refused_topics "topics",
+    /// Memory was short (503).
+    Memory refused_memory "memory",
     /// Too much to do for the control plane or a topic's home (503).
     Overload refused_overload "overload",
     /// The request itself is wrong.

@@ -21,7 +21,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn subscribe_raw(&mut self, id: ConnId, filter: &str) {
         let slot = self.enter_log(filter);
         let conn = self.conns.get(id).expect("a connection being established");
-        conn.raw = Some(RawSubscription { log: slot, index: u32::MAX, cursor: 0 });
+        conn.raw = Some(RawSubscription::waiting(slot));
         conn.flags.set(Flags::HELD);
         self.stats().subscriptions.add(1);
         self.attach(slot, Subscriber { conn: id, sub: 0 });
@@ -36,7 +36,7 @@ impl<D: Driver> Shard<D> {
         let homes = if topic.wildcard { 0..self.shards() } else { topic.home..topic.home + 1 };
         let join = self.next_join;
         self.next_join += 1;
-        let log = Box::new(Log::new(Arc::clone(&topic), homes.len() as u16, join));
+        let log = Box::new(Log::new(Arc::clone(&topic), homes.len() as u16, join, &self.account));
         let slot = match self.free_logs.pop() {
             Some(slot) => {
                 self.logs[slot as usize] = Some(log);
@@ -96,7 +96,7 @@ impl<D: Driver> Shard<D> {
             multi.go_live(subscriber.sub, index, cursor, position);
             self.answer_subscribe(subscriber);
         } else {
-            conn.raw = Some(RawSubscription { log: slot, index, cursor });
+            conn.raw = Some(RawSubscription::new(slot, index, cursor));
             conn.flags.clear(Flags::HELD);
             self.make_ready(subscriber.conn);
         }
@@ -108,7 +108,12 @@ impl<D: Driver> Shard<D> {
         if let Some(raw) = conn.raw.take() {
             let held = conn.flags.take(Flags::HELD);
             let lagged = conn.flags.take(Flags::LAGGING);
-            self.detach(raw.log, Subscriber { conn: id, sub: 0 }, (!held).then_some(raw.index), lagged);
+            let awaited = conn.flags.take(Flags::AWAITED);
+            conn.flags.clear(Flags::GIVEN_UP);
+            if awaited {
+                self.await_no_longer(raw.log, Subscriber { conn: id, sub: 0 });
+            }
+            self.detach(raw.log, Subscriber { conn: id, sub: 0 }, (!held).then_some(raw.index()), lagged);
             return;
         }
         let keys = conn.multi.as_ref().map(|multi| multi.keys()).unwrap_or_default();
@@ -121,6 +126,9 @@ impl<D: Driver> Shard<D> {
     pub(super) fn unsubscribe_one(&mut self, id: ConnId, key: u32) {
         let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
         if let Some(sub) = multi.remove(key) {
+            if sub.awaited {
+                self.await_no_longer(sub.log, Subscriber { conn: id, sub: key });
+            }
             let index = sub.order.map(|_| sub.index);
             self.detach(sub.log, Subscriber { conn: id, sub: key }, index, sub.lagging);
         }
@@ -147,7 +155,7 @@ impl<D: Driver> Shard<D> {
         if log.is_empty() && log.waiting.is_empty() {
             self.drop_log(slot);
         } else {
-            self.swept.push(slot);
+            self.visited.push(slot);
         }
     }
 
@@ -155,16 +163,16 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(moved.conn).expect("a subscriber is an open connection");
         match (&mut conn.multi, &mut conn.raw) {
             (Some(multi), _) => multi.sub_mut(moved.sub).index = index,
-            (None, Some(raw)) => raw.index = index,
+            (None, Some(raw)) => raw.set_index(index),
             (None, None) => unreachable!("a subscriber has a subscription"),
         }
     }
 
     fn drop_log(&mut self, slot: LogSlot) {
+        self.end_congestion(slot);
         let log = self.logs[slot as usize].take().expect("a log without subscribers");
         self.free_logs.push(slot);
         self.log_of.remove(&log.topic.id);
-        self.congested_logs -= usize::from(log.congested);
         let homes = if log.topic.wildcard {
             self.filters.remove(&log.topic.name);
             self.filters_of.clear();

@@ -2,14 +2,20 @@
 //!
 //! One deadline per connection. In its handshake: the head must be complete. Open: after
 //! `ping_interval` without input a ping goes out, and after another `ping_timeout` without input the
-//! connection is gone. Closing: the close must be complete. RFC 6455 §5.5.2.
+//! connection is gone. Closing: the close must be complete, or the peer must have acknowledged something since the last
+//! look. RFC 6455 §5.5.2.
+//!
+//! Progress of a send is what the socket took: the driver tells when asked ([`Driver::send_progress`]), for a send of
+//! some hundred kilobytes to a slow peer is not over for long.
+
+use std::time::Duration;
 
 use protocol::head::Refusal;
 use ring::{ConnId, Driver};
 
 use super::conn::{Flags, State};
 use super::stats::Reason;
-use super::{Accepting, Shard};
+use super::{Accepting, Shard, nanos};
 
 impl<D: Driver> Shard<D> {
     pub(super) fn keep_up(&mut self) {
@@ -23,6 +29,8 @@ impl<D: Driver> Shard<D> {
             }
         }
         self.home.expire(self.now, &self.links.registry);
+        self.expire_messages();
+        self.give_up_some();
         if let Accepting::Retry(at) = self.accepting
             && at <= self.now
         {
@@ -39,43 +47,87 @@ impl<D: Driver> Shard<D> {
             }
             State::Open => self.on_ping_deadline(id),
             State::HandingOver => self.abort(id, Reason::Handover),
-            // Its reason was decided when it began to close.
-            State::Closing => self.abort(id, Reason::Reset),
+            State::Closing => self.on_close_deadline(id),
             State::Gone => {}
         }
     }
 
+    /// Pings come every `ping_interval` while nothing else comes in. One that nothing comes after for `ping_timeout`
+    /// ends the connection; so does a send that does not get on for that long.
     fn on_ping_deadline(&mut self, id: ConnId) {
         let (interval, timeout) = (self.limits.ping_interval, self.limits.ping_timeout);
         let conn = self.conns.get(id).expect("a connection with a deadline");
-        let stalled = conn.flags.has(Flags::SENDING) && conn.flags.has(Flags::STALLED);
+        if conn.flags.has(Flags::SENDING) && conn.send_age(self.now) >= nanos(timeout) {
+            self.ask_progress(id);
+        }
+        let conn = self.conns.get(id).expect("found above");
+        let step = interval.min(timeout);
         let active = conn.flags.take(Flags::ACTIVE) || conn.flags.has(Flags::PAUSED);
-        let pinged = conn.flags.take(Flags::PINGED);
-        if stalled {
-            // Its socket took nothing for a whole interval: a close frame would not arrive either.
-            self.abort(id, Reason::Slow);
-            return;
-        }
         // A ping that waits behind the send in flight was not asked yet: there, only progress counts.
-        if pinged && !active && !conn.flags.has(Flags::PING_DUE) {
+        let waiting = if conn.flags.has(Flags::PING_DUE) { 0 } else { conn.flags.unanswered() };
+        if active || waiting == 0 {
+            let pinged = conn.flags.unanswered() > 0;
+            conn.flags.set_unanswered(0);
+            if active && (!pinged || interval > timeout) {
+                // One that was pinged is looked at again when the next ping is due.
+                let next = if pinged { interval - timeout } else { interval };
+                self.timers.set(id, conn, next);
+                return;
+            }
+            self.ping(id, step);
+        } else if step * waiting >= timeout {
             self.abort(id, Reason::PingTimeout);
-            return;
+        } else {
+            conn.flags.set_unanswered(waiting + 1);
+            self.timers.set(id, conn, step.min(timeout - step * waiting));
         }
-        if conn.flags.has(Flags::SENDING) {
-            conn.flags.set(Flags::STALLED);
-        }
-        if active {
-            let next = if pinged { interval.saturating_sub(timeout) } else { interval };
-            self.timers.set(id, conn, next);
-            return;
-        }
-        conn.flags.set(Flags::PINGED);
-        self.timers.set(id, conn, timeout);
+    }
+
+    /// Pings a connection, and looks at it again after `wait`.
+    fn ping(&mut self, id: ConnId, wait: Duration) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        conn.flags.set_unanswered(1);
+        self.timers.set(id, conn, wait);
         if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) {
             conn.flags.set(Flags::PING_DUE);
         } else {
             let ping = self.ping.clone();
             self.send(id, ping);
+        }
+    }
+
+    /// A closing connection's time is over, unless its peer still takes what it was sent.
+    fn on_close_deadline(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        self.timers.set(id, conn, self.limits.close_timeout);
+        self.ask_progress(id);
+    }
+
+    /// Finds out whether the peer takes what it is sent: the answer is in [`Shard::on_sent`] or [`Shard::on_unsent`].
+    fn ask_progress(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        if conn.flags.has(Flags::SENDING) {
+            conn.flags.set(Flags::ASKED_PROGRESS);
+            self.driver.send_progress(id);
+        } else {
+            self.driver.unsent(id);
+        }
+    }
+
+    /// How many bytes the peer has not acknowledged. Fewer than when that was asked before: it gets on.
+    pub(super) fn on_unsent(&mut self, id: ConnId, result: Result<usize, i32>) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let closing = conn.state == State::Closing;
+        if !closing && !conn.flags.has(Flags::SENDING) {
+            return; // The send that was asked about is over.
+        }
+        let before = conn.extra.as_ref().and_then(|extra| extra.unsent);
+        match result {
+            Ok(unsent) if unsent > 0 && before.is_none_or(|before| unsent < before) => {
+                conn.extra(&self.account).unsent = Some(unsent);
+            }
+            // A closing one's reason was decided when it began to close.
+            _ => self.abort(id, Reason::Slow),
         }
     }
 }

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     fn payload() -> Payload {
-        Payload::copy_of(PayloadKind::Text, b"x")
+        Payload::copy_of(PayloadKind::Text, b"x", crate::budget::Budget::new(1, 1 << 20).of_shard(0))
     }
 
     #[test]

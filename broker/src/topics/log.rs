@@ -15,17 +15,22 @@
 //! The circle never restarts: an append while a sweep is under way makes it go on for one more round from
 //! where it is, and every visit carries all that waits. So under load the sends get fuller, not more.
 //!
+//! Back-pressure: a log is congested when the circle is far behind the head ([`Log::unswept_bytes`]), or while
+//! publishers wait for single subscribers that are ([`Log::awaited`]). The shard decides how far is far.
+//!
 //! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
-//! topics. Sizes are bytes of raw frames.
+//! topics. Sizes are bytes of memory: a message with its overhead, and its entry here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use ring::{ConnId, Gather};
+use rustc_hash::FxHashMap;
 
 use super::message::{Encoding, Epoch, Message, Offset};
-use super::registry::TopicRef;
+use super::registry::{TopicId, TopicRef};
+use crate::budget::{self, Account, Charge, Held};
 
 /// A position in one log.
 pub type Seq = u64;
@@ -35,6 +40,12 @@ pub const GATHER_BYTES_MAX: usize = 256 << 10;
 /// Up to this many bytes, several frames are copied together once, so that thousands of sends are
 /// contiguous; above, they go out by reference as one vectored send.
 const COALESCE_BYTES_MAX: usize = 64 << 10;
+/// Frames that are shorter than this on average are copied together however many bytes they are: a range of a vectored
+/// send costs more than the copy.
+const PART_BYTES_LEAST: usize = 2 << 10;
+
+/// As many bytes are enough for a send when memory is short.
+const FRUGAL_BYTES_MAX: usize = 16 << 10;
 
 /// Most messages in one vectored send; a connection's own frames go in front.
 pub const PARTS_MAX: usize = Gather::PARTS_MAX - 1;
@@ -65,9 +76,16 @@ pub struct Log {
     pub waiting: Vec<Subscriber>,
     /// Whether the shard's sweep queue has it.
     pub queued: bool,
-    /// Whether it counts as congested in its shard.
+    /// Whether publishers have to wait for it.
     pub congested: bool,
+    /// Topics whose publishers were told to wait for it, as long as it is congested.
+    pub marked: FxHashMap<TopicId, TopicRef>,
+    /// Subscribers that are far behind and that publishers wait for.
+    pub awaited: u32,
 
+    account: Arc<Account>,
+    /// For the log itself and its lists.
+    charge: Charge,
     subscribers: Vec<Subscriber>,
     entries: VecDeque<Entry>,
     tail: Seq,
@@ -119,10 +137,15 @@ struct Built {
 }
 
 impl Log {
-    /// An empty log that waits for `joining` homes to answer the join numbered `join`.
+    /// An empty log that waits for `joining` homes to answer the join numbered `join`. What it holds is charged to
+    /// `account`.
     #[must_use]
-    pub fn new(topic: TopicRef, joining: u16, join: u64) -> Self {
+    pub fn new(topic: TopicRef, joining: u16, join: u64, account: &Arc<Account>) -> Self {
         Self {
+            account: Arc::clone(account),
+            charge: Charge::new(account, Held::Subscriptions, LOG_BYTES),
+            marked: FxHashMap::default(),
+            awaited: 0,
             topic,
             joining,
             join,
@@ -157,9 +180,10 @@ impl Log {
         if self.subscribers.is_empty() {
             return 0;
         }
-        let weight = message.weight();
+        let weight = message.weight() + ENTRY_BYTES;
         let end = self.head_bytes() + weight;
         self.entries.push_back(Entry { message, end });
+        self.recharge();
         if self.left == 0 {
             // A lap that ends here before it is whole still saw who lags.
             if let (Some(known), Some(seen)) = (self.lagging_min, self.lap.lagging_min) {
@@ -174,6 +198,7 @@ impl Log {
     /// Adds a subscriber; its cursor is the head. Returns its index.
     pub fn add(&mut self, subscriber: Subscriber) -> usize {
         self.subscribers.push(subscriber);
+        self.recharge();
         if self.left > 0 {
             // The circle is one longer: without this the last one before it closes would be missed.
             self.left += 1;
@@ -186,6 +211,10 @@ impl Log {
     /// its owner must learn that, and visit it at once, since the circle may have passed the index already.
     pub fn remove(&mut self, index: usize, lagged: bool) -> Option<Subscriber> {
         self.subscribers.swap_remove(index);
+        if self.subscribers.capacity() > 64 && self.subscribers.len() < self.subscribers.capacity() / 4 {
+            self.subscribers.shrink_to(self.subscribers.capacity() / 2);
+            self.recharge();
+        }
         if lagged {
             self.lagging -= 1;
         }
@@ -260,11 +289,11 @@ impl Log {
     // ---- output
 
     /// Everything from `from` to the head in one send, or as much as one send takes, and the position
-    /// after it. Built once for all subscribers that are at the same place.
+    /// after it. Built once for all subscribers that are at the same place, as thrifty as the first one asks for.
     ///
     /// # Panics
     /// If `from` is not within the log, or at its head.
-    pub fn gather(&mut self, from: Seq, encoding: Encoding) -> (Gather, Seq) {
+    pub fn gather(&mut self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
         let head = self.head();
         assert!(self.tail <= from && from < head, "a cursor outside its log");
         if let Some(built) = &self.gathers[encoding as usize]
@@ -273,7 +302,7 @@ impl Log {
         {
             return (built.gather.clone(), built.to);
         }
-        let (gather, to) = self.build(from, encoding);
+        let (gather, to) = self.build(from, encoding, thrift);
         self.gathers[encoding as usize] = Some(Built { from, head, to, gather: gather.clone() });
         (gather, to)
     }
@@ -282,6 +311,11 @@ impl Log {
     pub fn pending(&self, from: Seq) -> impl Iterator<Item = &Arc<Message>> {
         let skip = usize::try_from(from - self.tail).expect("a log fits in memory");
         self.entries.range(skip..).map(|entry| &entry.message)
+    }
+
+    /// Every message that is kept, oldest first.
+    pub fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.entries.iter().map(|entry| &entry.message)
     }
 
     // ---- getters
@@ -349,6 +383,7 @@ impl Log {
         self.entries.clear();
         if self.entries.capacity() > 64 {
             self.entries.shrink_to(16);
+            self.recharge();
         }
         self.swept = self.head_mark();
         self.lagging_min = None;
@@ -370,38 +405,117 @@ impl Log {
         }
     }
 
-    fn build(&self, from: Seq, encoding: Encoding) -> (Gather, Seq) {
-        let mut parts: Vec<Bytes> = Vec::new();
-        let mut bytes = 0;
+    fn build(&self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
+        let mut parts = Parts::new(thrift);
         for message in self.pending(from) {
-            let frame = message.frame(encoding);
-            if !parts.is_empty() && (bytes + frame.len() > GATHER_BYTES_MAX || parts.len() == PARTS_MAX) {
+            if !parts.take(message, encoding, &self.account) {
                 break;
             }
-            bytes += frame.len();
-            parts.push(frame.clone());
         }
         let to = from + parts.len() as u64;
-        (coalesce(parts, bytes, COALESCE_BYTES_MAX), to)
+        (parts.coalesce(COALESCE_BYTES_MAX, &self.account), to)
+    }
+
+    /// Brings the charge up to date after a list may have grown or shrunk.
+    fn recharge(&mut self) {
+        let subscribers = budget::allocated(self.subscribers.capacity() * size_of::<Subscriber>());
+        let entries = budget::allocated(self.entries.capacity() * size_of::<Entry>());
+        self.charge.resize(LOG_BYTES + subscribers + entries);
     }
 }
 
-/// One send for `parts`, `bytes` long together: copied into one range up to `copy_max` bytes, else by
-/// reference.
-#[must_use]
-pub fn coalesce(mut parts: Vec<Bytes>, bytes: usize, copy_max: usize) -> Gather {
-    if parts.len() == 1 {
-        return Gather::one(parts.remove(0));
+/// What a log takes without messages and subscribers, its places in the shard's tables included.
+const LOG_BYTES: u64 = size_of::<Log>().next_multiple_of(64) as u64 + 128;
+/// What a message takes in a log, on top of itself: the list has room for up to twice as many.
+const ENTRY_BYTES: u64 = 2 * size_of::<Entry>() as u64;
+
+/// How free a send may be with memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Thrift {
+    /// As fast as can be: many frames, copied together where that is cheaper, encodings kept for others.
+    Fast,
+    /// Memory is short: few frames, by reference, encodings for this send only.
+    Frugal,
+}
+
+/// The frames of one send.
+#[derive(Debug)]
+pub struct Parts {
+    parts: Vec<Bytes>,
+    bytes: usize,
+    thrift: Thrift,
+}
+
+impl Parts {
+    /// None yet.
+    #[must_use]
+    pub fn new(thrift: Thrift) -> Self {
+        Self { parts: Vec::new(), bytes: 0, thrift }
     }
-    if bytes > copy_max {
-        return Gather::many(parts);
+
+    /// Adds a message's frame, unless the send is long enough. Says whether it did.
+    pub fn take(&mut self, message: &Message, encoding: Encoding, account: &Arc<Account>) -> bool {
+        let frugal = self.thrift == Thrift::Frugal;
+        if frugal && (self.bytes >= FRUGAL_BYTES_MAX || self.parts.len() == PARTS_MAX) {
+            return false;
+        }
+        let frame = message.frame(encoding, account, !frugal);
+        if !self.parts.is_empty() && self.bytes + frame.len() > GATHER_BYTES_MAX {
+            return false;
+        }
+        self.bytes += frame.len();
+        self.parts.push(frame);
+        true
+    }
+
+    /// How many frames there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// One send for them: see [`coalesce`].
+    #[must_use]
+    pub fn coalesce(self, copy_max: usize, account: &Arc<Account>) -> Gather {
+        match self.thrift {
+            Thrift::Fast => coalesce(self.parts, self.bytes, copy_max, account),
+            Thrift::Frugal => by_reference(self.parts, account),
+        }
+    }
+}
+
+/// One send for `parts`, `bytes` long together: copied into one range up to `copy_max` bytes, or if they are many and
+/// short; else by reference. What that takes is charged to `account`.
+#[must_use]
+pub fn coalesce(parts: Vec<Bytes>, bytes: usize, copy_max: usize, account: &Arc<Account>) -> Gather {
+    if parts.len() == 1 || (bytes > copy_max && bytes / parts.len() >= PART_BYTES_LEAST && parts.len() <= PARTS_MAX) {
+        return by_reference(parts, account);
     }
     let mut whole = BytesMut::with_capacity(bytes);
     for part in &parts {
         whole.extend_from_slice(part);
     }
-    Gather::one(whole.freeze())
+    let capacity = whole.capacity();
+    Gather::one(budget::shared(whole, capacity, 0, account, Held::Messages))
 }
+
+fn by_reference(mut parts: Vec<Bytes>, account: &Arc<Account>) -> Gather {
+    if parts.len() == 1 {
+        return Gather::one(parts.remove(0));
+    }
+    let list = parts.len() * (size_of::<Bytes>() + IOVEC_BYTES);
+    let charge = Charge::new(account, Held::Messages, budget::allocated(list));
+    Gather::many_keeping(parts, Some(Box::new(charge)))
+}
+
+/// The kernel's name for one range of a vectored send: an address and a length (writev(2)).
+const IOVEC_BYTES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -409,6 +523,7 @@ mod tests {
     use protocol::v1::PayloadKind;
 
     use super::*;
+    use crate::budget::Budget;
     use crate::topics::message::Payload;
     use crate::topics::registry::Registry;
 
@@ -483,8 +598,9 @@ mod tests {
             steps in prop::collection::vec(step(), 1..200)
         ) {
             let registry = Registry::new(1, 1);
+        let budget = Budget::new(1, 1 << 40);
             let topic = registry.resolve("t");
-            let mut log = Log::new(topic.clone(), 0, 0);
+            let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
             log.next_offset = 1;
             let mut rig = Rig { log, readers: Vec::new(), next_slot: 0 };
             let mut published = 0;
@@ -492,7 +608,7 @@ mod tests {
                 match step {
                     Step::Append => {
                         published += 1;
-                        let payload = Payload::copy_of(PayloadKind::Text, b"0123456789");
+                        let payload = Payload::copy_of(PayloadKind::Text, b"0123456789", budget.of_shard(0));
                         rig.log.append(Arc::new(Message::new(&topic, published, payload, 0)));
                     }
                     Step::Add => {
@@ -557,11 +673,12 @@ mod tests {
     #[test]
     fn who_lags_in_a_lap_that_is_cut_short_keeps_its_messages() {
         let registry = Registry::new(1, 1);
+        let budget = Budget::new(1, 1 << 40);
         let topic = registry.resolve("t");
-        let mut log = Log::new(topic.clone(), 0, 0);
+        let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
         log.next_offset = 1;
         let append = |log: &mut Log| {
-            let payload = Payload::copy_of(PayloadKind::Text, b"hello");
+            let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
             log.append(Arc::new(Message::new(&topic, log.next_offset, payload, 0)));
         };
         let visit = |log: &mut Log, slot| assert_eq!(log.visit().map(|visited| visited.conn.slot), Some(slot));
@@ -585,30 +702,31 @@ mod tests {
         log.trim();
         append(&mut log);
         log.trim();
-        assert_eq!(log.gather(2, Encoding::Raw).1, 5);
+        assert_eq!(log.gather(2, Encoding::Raw, Thrift::Fast).1, 5);
     }
 
     #[test]
     fn a_gather_joins_small_frames_and_is_built_once_per_place() {
         let registry = Registry::new(1, 1);
+        let budget = Budget::new(1, 1 << 40);
         let topic = registry.resolve("t");
-        let mut log = Log::new(topic.clone(), 0, 0);
+        let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
         log.next_offset = 1;
         log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
         for offset in 1..=3 {
-            log.append(Arc::new(Message::new(&topic, offset, Payload::copy_of(PayloadKind::Text, b"hello"), 0)));
+            log.append(Arc::new(Message::new(&topic, offset, Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0)), 0)));
         }
-        let (first, to) = log.gather(0, Encoding::Raw);
+        let (first, to) = log.gather(0, Encoding::Raw, Thrift::Fast);
         assert_eq!((first.parts().len(), first.len(), to), (1, 21, 3));
-        let (again, _) = log.gather(0, Encoding::Raw);
+        let (again, _) = log.gather(0, Encoding::Raw, Thrift::Fast);
         assert_eq!(again.parts()[0].as_ptr(), first.parts()[0].as_ptr());
-        let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX]);
+        let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX], budget.of_shard(0));
         log.append(Arc::new(Message::new(&topic, 4, big, 0)));
-        let (vectored, to) = log.gather(2, Encoding::Raw);
+        let (vectored, to) = log.gather(2, Encoding::Raw, Thrift::Fast);
         assert_eq!((vectored.parts().len(), to), (2, 4));
-        let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX]);
+        let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX], budget.of_shard(0));
         log.append(Arc::new(Message::new(&topic, 5, huge, 0)));
-        assert_eq!(log.gather(3, Encoding::Raw).1, 4, "the huge one goes alone");
-        assert_eq!(log.gather(4, Encoding::Raw).1, 5);
+        assert_eq!(log.gather(3, Encoding::Raw, Thrift::Fast).1, 4, "the huge one goes alone");
+        assert_eq!(log.gather(4, Encoding::Raw, Thrift::Fast).1, 5);
     }
 }

@@ -4,13 +4,18 @@
 //! out of the receive buffer. The JSON envelope needs the offset, so the first shard with a
 //! `ringyard.v1` subscriber builds it, and the others share it. After that nothing is copied per
 //! subscriber.
+//!
+//! Each of these allocations is charged to the budget until the last reference to it is gone, wherever that is: in a
+//! queue between shards, in a log, in a send under way.
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
 use protocol::v1::{PayloadKind, write_message};
 use ring::Nanos;
+
+use crate::budget::{self, Account, Held};
 
 /// Position of a message in its topic: dense, from 1, within an epoch.
 pub type Offset = u64;
@@ -36,34 +41,49 @@ impl Encoding {
 pub struct Payload {
     kind: PayloadKind,
     header_len: u8,
+    /// Bytes charged for the frame and the [`Message`] that will carry it.
+    charged: u32,
     frame: Bytes,
 }
 
 impl Payload {
     /// Frames a copy of `bytes`.
     #[must_use]
-    pub fn copy_of(kind: PayloadKind, bytes: &[u8]) -> Self {
+    pub fn copy_of(kind: PayloadKind, bytes: &[u8], account: &Arc<Account>) -> Self {
         let mut frame = BytesMut::with_capacity(HEADER_MAX + bytes.len());
         put_frame(&mut frame, opcode(kind), bytes);
-        let header_len = frame.len() - bytes.len();
-        Self { kind, header_len: header_len as u8, frame: frame.freeze() }
+        let header_len = (frame.len() - bytes.len()) as u8;
+        let capacity = frame.capacity();
+        Self::new(kind, header_len, budget::shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages), capacity)
     }
 
     /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header.
     /// Copies nothing.
     #[must_use]
-    pub fn in_place(kind: PayloadKind, mut room: Vec<u8>) -> Self {
+    pub fn in_place(kind: PayloadKind, mut room: BytesMut, account: &Arc<Account>) -> Self {
         let mut header = [0; HEADER_MAX];
         let len = server_header(opcode(kind), (room.len() - HEADER_MAX) as u64, &mut header);
         room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
-        let frame = Bytes::from(room).slice(HEADER_MAX - len..);
-        Self { kind, header_len: len as u8, frame }
+        let capacity = room.capacity();
+        let whole = budget::shared(room, capacity, MESSAGE_BYTES, account, Held::Messages);
+        Self::new(kind, len as u8, whole.slice(HEADER_MAX - len..), capacity)
+    }
+
+    fn new(kind: PayloadKind, header_len: u8, frame: Bytes, capacity: usize) -> Self {
+        let charged = u32::try_from(budget::allocated(capacity) + MESSAGE_BYTES).unwrap_or(u32::MAX);
+        Self { kind, header_len, charged, frame }
     }
 
     /// The payload's length in bytes.
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.frame.len() - usize::from(self.header_len)
+    }
+
+    /// Bytes of memory that it and its message take.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.charged.into()
     }
 }
 
@@ -97,30 +117,42 @@ impl Message {
         Self { topic: Arc::clone(&topic.name), topic_id, offset, sequenced_at: now, payload, json: OnceLock::new() }
     }
 
-    /// The frame to send, by reference. The JSON one is built on first use, by whoever comes first.
+    /// The frame to send, by reference. The JSON one is built on first use, by whoever comes first, and charged to
+    /// `account`. It stays with the message if `keep`; without, when memory is short, it lasts as long as its send.
     #[must_use]
-    pub fn frame(&self, encoding: Encoding) -> &Bytes {
-        match encoding {
-            Encoding::Raw => &self.payload.frame,
-            Encoding::Json => self.json.get_or_init(|| self.envelope()),
+    pub fn frame(&self, encoding: Encoding, account: &Arc<Account>, keep: bool) -> Bytes {
+        match (encoding, keep) {
+            (Encoding::Raw, _) => self.payload.frame.clone(),
+            (Encoding::Json, true) => self.json.get_or_init(|| self.envelope(account)).clone(),
+            (Encoding::Json, false) => self.json.get().cloned().unwrap_or_else(|| self.envelope(account)),
         }
     }
 
-    /// What the message weighs in a log: bytes of its raw frame.
+    /// The frame for raw subscribers.
     #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.payload.frame.len() as u64
+    pub fn raw(&self) -> &Bytes {
+        &self.payload.frame
     }
 
-    fn envelope(&self) -> Bytes {
+    /// Bytes of memory that the message takes, its JSON envelope not included.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.payload.weight()
+    }
+
+    fn envelope(&self, account: &Arc<Account>) -> Bytes {
         let payload = &self.payload.frame[usize::from(self.payload.header_len)..];
         // The header's length is known only once the envelope is: room for the longest is left in front.
         let mut room = BytesMut::with_capacity(HEADER_MAX + self.topic.len() + payload.len() + payload.len() / 2 + 96);
-        room.resize(HEADER_MAX, 0);
+        room.put_bytes(0, HEADER_MAX);
         write_message(&mut room, &self.topic, self.offset, self.payload.kind, payload);
         let mut header = [0; HEADER_MAX];
         let len = server_header(Opcode::Text, (room.len() - HEADER_MAX) as u64, &mut header);
         room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
-        room.freeze().slice(HEADER_MAX - len..)
+        let capacity = room.capacity();
+        budget::shared(room, capacity, 0, account, Held::Messages).slice(HEADER_MAX - len..)
     }
 }
+
+/// What a message takes besides its frames: itself, with the counts of its references.
+const MESSAGE_BYTES: u64 = (size_of::<Message>() + 16).next_multiple_of(16) as u64;

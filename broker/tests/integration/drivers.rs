@@ -17,10 +17,15 @@ const ENOSYS: i32 = 38;
 
 /// Starts a broker, both its outputs piped, that cannot use io_uring: the kernel says `errno`.
 fn spawn_forbidden(errno: i32, arguments: &[&str]) -> Child {
+    spawn_without(&IO_URING, errno, arguments)
+}
+
+/// The same, where only some of the calls are refused.
+fn spawn_without(calls: &'static [i64], errno: i32, arguments: &[&str]) -> Child {
     let mut command = command(arguments);
     command.env_remove("RINGYARD_IO").stdout(Stdio::piped()).stderr(Stdio::piped());
     let forbidden = thread::spawn(move || {
-        forbid(&IO_URING, errno).expect("a thread may restrict itself and what it starts");
+        forbid(calls, errno).expect("a thread may restrict itself and what it starts");
         command.spawn().expect("the binary runs")
     });
     forbidden.join().unwrap()
@@ -91,6 +96,25 @@ async fn where_io_uring_is_forbidden_it_is_epoll_with_one_warning() {
         assert_eq!(warning.lines().count(), 1, "{warning}");
         for word in ["WARN", "epoll", "seccomp", engine, "allows io_uring_setup"] {
             assert!(warning.contains(word), "{word}: {warning}");
+        }
+    }
+}
+
+/// A profile that lists io_uring_setup and forgets another call: found before the shards start.
+#[tokio::test]
+async fn where_one_call_of_io_uring_is_refused_it_is_epoll_and_the_warning_names_it() {
+    for (call, name) in [(&IO_URING[1..2], "io_uring_enter"), (&IO_URING[2..], "io_uring_register")] {
+        for (errno, answer) in [(EPERM, "EPERM"), (ENOSYS, "ENOSYS")] {
+            let mut child = spawn_without(call, errno, &["--io", "auto", "--log-level", "warn"]);
+            let mut stderr = child.stderr.take();
+            let mut broker = Broker::of(child);
+            assert_eq!(driver(&broker).await, "epoll");
+            serves(&broker).await;
+            signal(&broker, "TERM");
+            assert_eq!(exit(&mut broker).await.code(), Some(0));
+            let warning = all_of(&mut stderr);
+            assert_eq!(warning.lines().count(), 1, "{warning}");
+            assert!(warning.contains(&format!("refuses {name} ({answer})")), "{warning}");
         }
     }
 }

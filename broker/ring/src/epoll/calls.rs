@@ -15,33 +15,33 @@ pub(super) fn send(socket: BorrowedFd<'_>, tail: &Tail<'_>) -> Result<usize, i32
     let message = match tail {
         Tail::Contiguous(bytes) => {
             // SAFETY: the kernel reads the slice, which is borrowed through the call.
-            return told(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) });
+            return result_of(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) });
         }
         Tail::Whole(message) => message,
         Tail::Trimmed(message) => &**message,
     };
     // SAFETY: the kernel reads the message head and the ranges it names; the head is borrowed through the call,
     // and the gather that `tail` borrows keeps the ranges.
-    told(unsafe { libc::sendmsg(fd, message.as_ptr(), flags) })
+    result_of(unsafe { libc::sendmsg(fd, message.as_ptr(), flags) })
 }
 
 /// Receives into `room`. 0 is the end of the stream.
 pub(super) fn receive(socket: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize, i32> {
     // SAFETY: the kernel writes at most `room.len()` bytes to `room`, which is borrowed through the call.
-    told(unsafe { libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
+    result_of(unsafe { libc::recv(socket.as_raw_fd(), room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) })
 }
 
 /// Throws away what was received, up to so many bytes. 0 is the end of the stream.
 pub(super) fn discard(socket: BorrowedFd<'_>, most: usize) -> Result<usize, i32> {
     let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
     // SAFETY: with this flag TCP writes nothing (tcp(7)); any other socket finds that null is no place to write to.
-    told(unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), most, flags) })
+    result_of(unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), most, flags) })
 }
 
 /// Starts a handshake. Often it is over at once; else it goes on, and `EINPROGRESS` says so.
 pub(super) fn connect(socket: BorrowedFd<'_>, to: &Address) -> Result<(), i32> {
     // SAFETY: the kernel reads the address, of exactly that length, which is borrowed through the call.
-    told(unsafe { libc::connect(socket.as_raw_fd(), to.as_ptr(), to.len()) } as isize).map(drop)
+    result_of(unsafe { libc::connect(socket.as_raw_fd(), to.as_ptr(), to.len()) } as isize).map(drop)
 }
 
 /// What went wrong with the socket since this was last asked: how a handshake ended, once it has.
@@ -49,7 +49,7 @@ pub(super) fn error_of(socket: BorrowedFd<'_>) -> Result<(), i32> {
     let (mut error, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
     let (fd, error_at) = (socket.as_raw_fd(), (&raw mut error).cast());
     // SAFETY: the kernel writes at most the four bytes of `error` and their number; both live through the call.
-    told(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, error_at, &raw mut len) } as isize)?;
+    result_of(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, error_at, &raw mut len) } as isize)?;
     if error == 0 { Ok(()) } else { Err(error) }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn peer(socket: BorrowedFd<'_>) -> Result<SocketAddr, i32> {
         let (fd, name_at) = (socket.as_raw_fd(), (&raw mut name).cast());
         // SAFETY: the kernel writes at most `len` bytes to `name`, which has room for them; both live through the
         // call.
-        told(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, name_at, &raw mut len) } as isize)
+        result_of(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERNAME, name_at, &raw mut len) } as isize)
     };
     // A name that is shorter than the room for it is refused.
     match ask(socket::V6_BYTES) {
@@ -76,7 +76,7 @@ pub(super) fn unsent(socket: BorrowedFd<'_>) -> Result<usize, i32> {
     const SIOCOUTQ: libc::Ioctl = libc::TIOCOUTQ;
     let mut bytes = 0i32;
     // SAFETY: the kernel writes the four bytes of `bytes`, which lives through the call.
-    told(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) } as isize)?;
+    result_of(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) } as isize)?;
     usize::try_from(bytes).map_err(|_| libc::EIO)
 }
 
@@ -85,7 +85,7 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, i32> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: with null pointers the kernel writes no address.
     let fd = unsafe { libc::accept4(listener.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) };
-    let fd = told(fd as isize)?;
+    let fd = result_of(fd as isize)?;
     // SAFETY: the descriptor is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -96,6 +96,6 @@ pub(super) fn shut_down(socket: BorrowedFd<'_>) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
 }
 
-pub(super) fn told(result: isize) -> Result<usize, i32> {
+pub(super) fn result_of(result: isize) -> Result<usize, i32> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }

@@ -14,7 +14,7 @@
 //!
 //! The contract is that of the io_uring driver, and so are the habits: operations wait for the next turn, which
 //! carries them out together; a send takes all it can and stays in flight while the socket is full, a longer one
-//! than half a MiB is reported as it gets on; a receive goes on until told otherwise.
+//! than half a MiB is reported as it gets on; a receive goes on until it is stopped.
 //!
 //! Invariants:
 //! - a socket is registered once, edge-triggered. Edges are not repeated, so each is kept until `recv`, `accept4`
@@ -87,6 +87,7 @@ pub struct EpollDriver {
     share: u16,
     bell: Arc<Bell>,
     now: Nanos,
+    busy: Nanos,
     counters: Counters,
 }
 
@@ -131,19 +132,22 @@ impl EpollDriver {
             pool: Pool::new(setup.receive_buffers, setup.receive_buffer_bytes),
             bell: Arc::new(bell),
             now: clock::monotonic(),
+            busy: 0,
             counters: Counters::default(),
         })
     }
 
     /// Waits until `deadline`, unless there is something to do already, and notes what became ready.
     fn collect(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
-        let timeout = deadline.map_or(0, |deadline| deadline.saturating_sub(clock::monotonic()));
+        let entered = deadline.map(|_| clock::monotonic());
+        let timeout = deadline.unwrap_or(0).saturating_sub(entered.unwrap_or(0));
         let waits = timeout > 0 && self.bell.fall_asleep();
         let waited = self.poll.wait(if waits { timeout } else { 0 });
         if self.bell.awake() {
             events.push(Event::Woken);
         }
-        self.now = clock::monotonic();
+        let before = std::mem::replace(&mut self.now, clock::monotonic());
+        self.busy = entered.filter(|_| waits).unwrap_or(self.now) - before;
         self.counters.enters += waited?;
         let mut at = 0;
         while let Some((whom, ready)) = self.poll.event(at) {
@@ -303,6 +307,10 @@ impl Driver for EpollDriver {
 
     fn now(&self) -> Nanos {
         self.now
+    }
+
+    fn busy(&self) -> Nanos {
+        self.busy
     }
 
     fn capacity(&self) -> u32 {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use super::calls::told;
+use super::calls::result_of;
 use crate::{ConnId, Nanos};
 
 /// Whom an event is about.
@@ -73,7 +73,7 @@ impl Poll {
     /// `event` is null or names one event that the kernel reads.
     fn control(&self, what: i32, fd: BorrowedFd<'_>, event: *mut libc::epoll_event) -> Result<(), i32> {
         // SAFETY: the kernel reads the event, if there is one, which lives in the caller's frame.
-        told(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, fd.as_raw_fd(), event) } as isize).map(drop)
+        result_of(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, fd.as_raw_fd(), event) } as isize).map(drop)
     }
 
     /// Takes the events that are there; if there are none, waits for one, for `timeout` at most. Returns how
@@ -111,13 +111,13 @@ impl Poll {
         let count = match timeout {
             None => {
                 // SAFETY: the kernel writes at most `max` events, for which the vector has room.
-                told(unsafe { libc::epoll_wait(epoll, events, max, 0) } as isize)?
+                result_of(unsafe { libc::epoll_wait(epoll, events, max, 0) } as isize)?
             }
             Some(timeout) => {
                 let timeout = timespec(timeout);
                 let no_mask = ptr::null::<libc::sigset_t>();
                 // SAFETY: as above; the timeout lives through the call, and a null mask is none.
-                told(unsafe {
+                result_of(unsafe {
                     libc::syscall(libc::SYS_epoll_pwait2, epoll, events, max, &raw const timeout, no_mask, 0)
                 } as isize)?
             }

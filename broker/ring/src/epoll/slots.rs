@@ -17,7 +17,7 @@ pub(super) struct Slot {
     pub(super) flags: u32,
 }
 
-/// The caller wants to receive and was not told of an end.
+/// The caller wants to receive, and no end was reported.
 pub(super) const RECEIVING: u32 = 1;
 /// That was asked to end.
 pub(super) const RECEIVE_STOPPING: u32 = 1 << 1;

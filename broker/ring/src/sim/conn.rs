@@ -17,7 +17,7 @@ pub(super) enum Receive {
     Idle,
     Called,
     Running,
-    /// Over, but the caller was not told yet.
+    /// Over, but not reported yet.
     Ended,
 }
 

@@ -145,6 +145,11 @@ impl Driver for SimDriver {
         self.now
     }
 
+    /// In simulated time no work takes any.
+    fn busy(&self) -> Nanos {
+        0
+    }
+
     fn capacity(&self) -> u32 {
         self.with(|host| host.capacity)
     }

@@ -55,7 +55,7 @@ pub(super) enum Accept {
     Idle,
     Called,
     Running,
-    /// Over, but the caller was not told yet.
+    /// Over, but not reported yet.
     Ended,
 }
 
@@ -126,10 +126,10 @@ impl Host {
     /// Whether a turn would report nothing.
     pub(super) fn is_idle(&self, net: &Network) -> bool {
         let acceptable = self.accept == Accept::Running && !self.backlog.is_empty();
-        let told_all = self.accept_lane.is_empty() && self.adopt_lane.is_empty();
+        let all_reported = self.accept_lane.is_empty() && self.adopt_lane.is_empty();
         let conns = || self.slots.iter().filter_map(|slot| slot.conn.as_ref());
         self.operations.is_empty()
-            && told_all
+            && all_reported
             && !acceptable
             && !self.waker.load(Ordering::Acquire)
             && conns().all(|conn| conn.is_idle(&net.links[conn.client.0]))
@@ -220,7 +220,7 @@ impl Host {
                 live.send = None;
                 live.receive = Receive::Idle;
                 for event in live.lane.drain(..) {
-                    // An installed descriptor that nobody is told of is closed.
+                    // An installed descriptor that is never reported is closed.
                     if let Event::Installed { result: Ok(socket), .. } = event {
                         net.sockets.remove(&socket.as_raw_fd());
                         net.link(live.client).installed = false;
@@ -334,8 +334,8 @@ impl Host {
         });
         let shared = [(LaneId::Accept, self.accept_lane.len()), (LaneId::Adopt, self.adopt_lane.len())];
         for (lane, len) in shared.into_iter().chain(lanes) {
-            let told = (0..len).take_while(|_| !net.random.strikes(net.faults.delay)).count();
-            order.extend(std::iter::repeat_n(lane, told));
+            let due = (0..len).take_while(|_| !net.random.strikes(net.faults.delay)).count();
+            order.extend(std::iter::repeat_n(lane, due));
         }
         if net.faults.shuffle {
             net.random.shuffle(&mut order);
@@ -347,20 +347,20 @@ impl Host {
                 LaneId::Conn(index) => self.slots[index].conn.as_mut().and_then(|conn| conn.lane.pop_front()),
             };
             let event = event.expect("counted above");
-            self.told(&event, net);
+            self.reported(&event, net);
             events.push(event);
         }
     }
 
-    /// The caller learns of `event`, and may do from now on what it allows.
-    fn told(&mut self, event: &Event<Buf>, net: &mut Network) {
+    /// The caller gets `event`, and may do from now on what it allows.
+    fn reported(&mut self, event: &Event<Buf>, net: &mut Network) {
         match event {
             Event::AcceptEnded { .. } => self.accept = Accept::Idle,
-            Event::ReceiveEnded { conn, .. } => self.told_conn(*conn).receive = Receive::Idle,
-            Event::Peer { conn, .. } => self.told_conn(*conn).asking = false,
-            Event::Unsent { conn, .. } => self.told_conn(*conn).unsent_asked = false,
+            Event::ReceiveEnded { conn, .. } => self.reported_conn(*conn).receive = Receive::Idle,
+            Event::Peer { conn, .. } => self.reported_conn(*conn).asking = false,
+            Event::Unsent { conn, .. } => self.reported_conn(*conn).unsent_asked = false,
             Event::Sent { conn, .. } => {
-                let live = self.told_conn(*conn);
+                let live = self.reported_conn(*conn);
                 live.sending = false;
                 if live.shutdown_wanted {
                     net.link(live.client).server_fin = true;
@@ -381,7 +381,7 @@ impl Host {
         }
     }
 
-    fn told_conn(&mut self, conn: ConnId) -> &mut Conn {
+    fn reported_conn(&mut self, conn: ConnId) -> &mut Conn {
         self.slots[conn.slot as usize].conn.as_mut().expect("the connection of an event lives")
     }
 }

@@ -10,7 +10,7 @@
 //! trying. 12,500 connections from one address to one listener cost 14 us each, 20,000 cost 370 us.
 //!
 //! A place taken for a dial is open and `DIALLING`: it counts as taken, but no `ConnId` names it yet. After a
-//! failure it goes through the same close as any connection, and the failure is told when that is over.
+//! failure it goes through the same close as any connection, and the failure is reported when that is over.
 
 use std::cell::Cell;
 use std::net::SocketAddr;

@@ -2,7 +2,8 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `mod` | the driver: calls in, one system call per turn |
+//! | `mod` | the driver: what it is made of, one system call per turn |
+//! | `operations` | calls in |
 //! | `queue` | operations on their way to the kernel; the full queue |
 //! | `complete` | completions turned into events; the join of a close |
 //! | `end` | dropping a driver with operations in flight |
@@ -43,6 +44,7 @@ mod end;
 mod enter;
 mod entries;
 mod group;
+mod operations;
 mod peer;
 mod progress;
 mod queue;
@@ -61,19 +63,15 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use io_uring::types::{Fd, Fixed};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue};
 
-use crate::gather::{Message, Tail};
+use crate::gather::Message;
 use crate::socket::{V4_BYTES, V6_BYTES};
-use crate::waker::{Bell, Kind as WakerKind};
-use crate::{
-    AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker, clock, limits, listen,
-};
+use crate::waker::Bell;
+use crate::{AcceptEnd, Counters, Event, Gather, Nanos, clock, limits, listen};
 
 pub use buffers::Buf;
 use buffers::Pool;
@@ -82,16 +80,13 @@ pub(crate) use setup::at_least;
 pub use setup::{Features, Setup, SetupError, probe};
 use sink::Sink;
 pub(crate) use slab::Slab;
-use slots::{
-    ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
-    SHUTDOWN_WANTED, SHUTTING, Slots, UNSENT_ASKED,
-};
-use tag::Kind;
+use slots::Slots;
 
 /// The groups of provided buffers: those that are read, and those that nobody looks at.
 const BUFFER_GROUP: u16 = 0;
 const SINK_GROUP: u16 = 1;
-/// Sends up to this long complete in one piece unless the peer is gone; longer ones may be short.
+/// Sends up to this long complete in one piece, unless the peer is gone or somebody asks how far they have got;
+/// longer ones may be short.
 pub(crate) const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
 
 /// The io_uring driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).
@@ -124,9 +119,10 @@ pub struct UringDriver {
     ready: VecDeque<Event<Buf>>,
     outstanding: usize,
     overflowing: bool,
-    /// A system call failed beyond repair; told by the next turn.
+    /// A system call failed beyond repair; the next turn reports it.
     broken: Option<i32>,
     now: Nanos,
+    busy: Nanos,
     counters: Counters,
 }
 
@@ -165,25 +161,20 @@ impl UringDriver {
         setup::validate(&setup)?;
         let ring = setup::build_ring(setup.submission_entries.next_power_of_two())?;
         let mut features = setup::features(&ring)?;
+        let refused = |doing| setup::failed("io_uring_register", doing);
         ring.submitter().register_files_sparse(setup.capacity).map_err(|error| match error.raw_os_error() {
             Some(libc::EMFILE) => SetupError::TableTooLarge { capacity: setup.capacity, limit: limits::descriptors() },
-            Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
-            _ => SetupError::Other { doing: "registering the descriptor table", error },
+            _ => refused("registering the descriptor table")(error),
         })?;
         let pool = Pool::new(setup.receive_buffers, setup.receive_buffer_bytes)
             .map_err(|_| SetupError::Memory { memlock: limits::locked_memory() })?;
-        pool.register(&ring, BUFFER_GROUP).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
-            _ => SetupError::Other { doing: "registering the receive buffers", error },
-        })?;
+        pool.register(&ring, BUFFER_GROUP).map_err(refused("registering the receive buffers"))?;
         pool.give_back();
         // Blocking, so that the ring's read waits for the first ring instead of failing with `EAGAIN`.
         let bell = Bell::new(0).map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
         let name = RingName::register(ring.as_raw_fd());
         features.restricted = restrict::restrict(&ring, setup.dials);
-        ring.submitter()
-            .register_enable_rings()
-            .map_err(|error| SetupError::Other { doing: "enabling the ring", error })?;
+        ring.submitter().register_enable_rings().map_err(refused("enabling the ring"))?;
         let is_v4 = |listener| matches!(listen::local_addr(listener), Ok(SocketAddr::V4(_)));
         let peer_bytes = if setup.listener.as_ref().is_some_and(is_v4) { V4_BYTES } else { V6_BYTES };
         Ok(Self {
@@ -210,6 +201,7 @@ impl UringDriver {
             overflowing: false,
             broken: None,
             now: clock::monotonic(),
+            busy: 0,
             counters: Counters::default(),
         })
     }
@@ -220,214 +212,8 @@ impl UringDriver {
         self.features
     }
 
-    // ---- the system call
-
-    fn enter(&mut self, deadline: Option<Nanos>) -> io::Result<()> {
-        self.counters.enters += 1;
-        let queued = self.ring.submission().len() as u32;
-        let idle = self.ready.is_empty() && self.taken.is_empty();
-        let timeout = deadline.map_or(0, |deadline| deadline.saturating_sub(clock::monotonic()));
-        let result = if idle && timeout > 0 && self.bell.fall_asleep() {
-            self.name.submit_and_wait(queued, timeout)
-        } else {
-            self.name.submit_and_reap(queued)
-        };
-        if self.bell.awake() {
-            self.ready.push_back(Event::Woken);
-        }
-        self.now = clock::monotonic();
-        match result {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME) => Ok(()),
-                _ => Err(error),
-            },
-        }
-    }
-
-    fn note_overflow(&mut self) {
-        let overflowing = self.ring.submission().cq_overflow();
-        if overflowing && !self.overflowing {
-            self.counters.completion_overflows += 1;
-        }
-        self.overflowing = overflowing;
-    }
-
-    /// One receive at a time; `how` is what it is besides [`RECEIVING`].
-    fn start_receive(&mut self, conn: ConnId, how: u32, entry: squeue::Entry) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        if slot.has(RECEIVING) {
-            return;
-        }
-        slot.set(RECEIVING | how);
-        self.push(&entry.user_data(tag::of_conn(Kind::Receive, conn)));
-    }
-
-    fn stale(&mut self) {
-        self.counters.stale += 1;
-    }
-}
-
-impl Driver for UringDriver {
-    type Buf = Buf;
-
-    fn accept(&mut self) {
-        let Some(listener) = &self.listener else {
-            return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::Failed(libc::EBADF) });
-        };
-        if self.accept != Accept::Idle {
-            return;
-        }
-        if self.slots.is_full() {
-            return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::TableFull });
-        }
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-            .allocate_file_index(true)
-            .flags(libc::SOCK_NONBLOCK)
-            .build()
-            .user_data(tag::of_index(Kind::Accept, 0));
-        self.accept = Accept::Running;
-        self.push(&entry);
-    }
-
-    fn accept_stop(&mut self) {
-        if self.accept == Accept::Running {
-            self.accept = Accept::Ending(AcceptEnd::Stopped);
-            self.cancel_accept();
-        }
-    }
-
-    fn adopt(&mut self, socket: OwnedFd, token: u64) {
-        if let Err(error) = set_nonblocking(&socket) {
-            let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-            return self.ready.push_back(Event::Adopted { token, result: Err(errno) });
-        }
-        let place = Rc::new(Cell::new(socket.as_raw_fd()));
-        // The kernel writes the chosen slot back to where it read the descriptor from.
-        let named = place.as_ptr();
-        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
-        let entry = opcode::FilesUpdate::new(named, 1)
-            .offset(-1) // IORING_FILE_INDEX_ALLOC
-            .build()
-            .user_data(tag::of_index(Kind::Adopt, index));
-        self.push(&entry);
-    }
-
-    fn receive(&mut self, conn: ConnId) {
-        let entry = opcode::RecvMulti::new(Fixed(conn.slot), BUFFER_GROUP).build();
-        self.start_receive(conn, 0, entry);
-    }
-
-    fn receive_stop(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        if slot.flags & (RECEIVING | RECEIVE_STOPPING) == RECEIVING {
-            slot.set(RECEIVE_STOPPING);
-            self.cancel_receive(conn);
-        }
-    }
-
-    fn send(&mut self, conn: ConnId, gather: Gather, from: usize) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        assert!(!slot.has(SENDING), "a second send of {conn:?}");
-        slot.set(SENDING);
-        // What takes a slow peer long is reported as it gets on; all else completes once, when it is done.
-        let wait_all = if gather.len().saturating_sub(from) > WAIT_ALL_BYTES_MAX { 0 } else { libc::MSG_WAITALL };
-        let flags = libc::MSG_NOSIGNAL | wait_all;
-        let mut trimmed = None;
-        let entry = match gather.tail(from) {
-            Tail::Contiguous(bytes) => {
-                let len = bytes.len().min(i32::MAX as usize) as u32;
-                opcode::Send::new(Fixed(conn.slot), bytes.as_ptr(), len).flags(flags).build()
-            }
-            Tail::Whole(message) => {
-                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
-            }
-            Tail::Trimmed(message) => {
-                let message = trimmed.insert(message);
-                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
-            }
-        };
-        slot.operation = self.sends.put(InFlight { gather, from, _trimmed: trimmed });
-        self.push(&entry.user_data(tag::of_conn(Kind::Send, conn)));
-    }
-
-    fn send_progress(&mut self, conn: ConnId) {
-        self.ask_progress(conn);
-    }
-
-    fn unsent(&mut self, conn: ConnId) {
-        self.ask_unsent(conn);
-    }
-
-    fn shutdown(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        if slot.has(SENDING) {
-            slot.set(SHUTDOWN_WANTED);
-        } else if !slot.has(SHUTTING) {
-            self.queue_shutdown(conn);
-        }
-    }
-
-    fn install(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        let refusal = if slot.has(IN_FLIGHT & !(ASKING | UNSENT_ASKED)) {
-            Some(libc::EBUSY)
-        } else if !self.features.install {
-            Some(libc::EOPNOTSUPP)
-        } else {
-            None
-        };
-        if let Some(errno) = refusal {
-            let result = Err(io::Error::from_raw_os_error(errno));
-            return self.ready.push_back(Event::Installed { conn, result });
-        }
-        slot.set(INSTALLING);
-        let entry =
-            opcode::FixedFdInstall::new(Fixed(conn.slot), 0).build().user_data(tag::of_conn(Kind::Install, conn));
-        self.push(&entry);
-    }
-
-    fn peer(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        if !slot.has(ASKING) {
-            slot.set(ASKING);
-            self.ask_peer(conn);
-        }
-    }
-
-    fn close(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.live(conn) else {
-            return self.stale();
-        };
-        slot.set(CLOSING);
-        slot.clear(SHUTDOWN_WANTED);
-        let (receiving, sending) = (slot.has(RECEIVING), slot.has(SENDING));
-        // Refusals of `install` and `discard` that were not told yet.
-        self.ready.retain(|event| {
-            !matches!(event, Event::Installed { conn: of, .. } | Event::ReceiveEnded { conn: of, .. } if *of == conn)
-        });
-        if receiving {
-            self.cancel_receive(conn);
-        }
-        if sending {
-            self.cancel_send(conn);
-        }
-        self.close_if_idle(conn);
-    }
-
-    fn turn(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
+    /// One turn: submits what was queued, waits, and turns what has completed into events.
+    fn run(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
         if let Some(errno) = self.broken {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -449,61 +235,38 @@ impl Driver for UringDriver {
         entered
     }
 
-    fn now(&self) -> Nanos {
-        self.now
-    }
-
-    fn capacity(&self) -> u32 {
-        self.slots.capacity()
-    }
-
-    fn waker(&self) -> Waker {
-        Waker { kind: WakerKind::EventFd(Arc::clone(&self.bell)) }
-    }
-
-    fn counters(&self) -> Counters {
-        self.counters
-    }
-}
-
-impl Dial for UringDriver {
-    fn dial(&mut self, to: SocketAddr, source: Option<SocketAddr>, token: u64) {
-        self.start_dial(to, source, token);
-    }
-
-    fn receive_once(&mut self, conn: ConnId) {
-        let entry = opcode::Recv::new(Fixed(conn.slot), ptr::null_mut(), self.pool.buffer_bytes())
-            .buf_group(BUFFER_GROUP)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        self.start_receive(conn, RECEIVING_ONCE, entry);
-    }
-
-    fn discard(&mut self, conn: ConnId) {
-        if self.sink.is_none() {
-            match Sink::new(&self.ring, SINK_GROUP) {
-                Ok(sink) => self.sink = Some(sink),
-                Err(error) => {
-                    let Some(_) = self.slots.live(conn) else {
-                        return self.stale();
-                    };
-                    let end = ReceiveEnd::Failed(error.raw_os_error().unwrap_or(libc::ENOMEM));
-                    return self.ready.push_back(Event::ReceiveEnded { conn, end });
-                }
-            }
+    /// The system call.
+    fn enter(&mut self, deadline: Option<Nanos>) -> io::Result<()> {
+        self.counters.enters += 1;
+        let queued = self.ring.submission().len() as u32;
+        let idle = self.ready.is_empty() && self.taken.is_empty();
+        let entered = deadline.map(|_| clock::monotonic());
+        let timeout = deadline.unwrap_or(0).saturating_sub(entered.unwrap_or(0));
+        let waits = idle && timeout > 0 && self.bell.fall_asleep();
+        let result = if waits {
+            self.name.submit_and_wait(queued, timeout)
+        } else {
+            self.name.submit_and_reap(queued)
+        };
+        if self.bell.awake() {
+            self.ready.push_back(Event::Woken);
         }
-        let entry = opcode::RecvMulti::new(Fixed(conn.slot), SINK_GROUP).flags(libc::MSG_TRUNC).build();
-        self.start_receive(conn, DISCARDING, entry);
+        let before = std::mem::replace(&mut self.now, clock::monotonic());
+        self.busy = entered.filter(|_| waits).unwrap_or(self.now) - before;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ETIME) => Ok(()),
+                _ => Err(error),
+            },
+        }
     }
-}
 
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
-    let fd = socket.as_raw_fd();
-    // SAFETY: `F_GETFL` takes no pointers, and the descriptor is open.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    // SAFETY: `F_SETFL` takes no pointers, and the descriptor is open.
-    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
-        return Err(io::Error::last_os_error());
+    fn note_overflow(&mut self) {
+        let overflowing = self.ring.submission().cq_overflow();
+        if overflowing && !self.overflowing {
+            self.counters.completion_overflows += 1;
+        }
+        self.overflowing = overflowing;
     }
-    Ok(())
 }

@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 
 use io_uring::{IoUring, Probe, opcode};
 
-use super::restrict;
-use crate::limits;
+use super::UringDriver;
+use crate::{Driver, Nanos, limits};
 
-/// What a [`UringDriver`](super::UringDriver) is made of.
+/// What a [`UringDriver`] is made of.
 #[derive(Debug)]
 pub struct Setup {
     /// A listening socket (see [`listen`](crate::listen)), if this driver accepts.
@@ -71,6 +71,13 @@ pub enum SetupError {
     },
     /// `EPERM` from a seccomp profile.
     Forbidden,
+    /// `io_uring_setup` is allowed, but another call that the driver needs is refused.
+    Refused {
+        /// Which: `io_uring_enter` or `io_uring_register`.
+        call: &'static str,
+        /// The answer: `EPERM`, `EACCES` or `ENOSYS`.
+        answer: &'static str,
+    },
     /// A kernel that lacks something the driver cannot do without.
     KernelTooOld {
         /// The kernel's release, as `uname -r` prints it.
@@ -128,6 +135,11 @@ impl fmt::Display for SetupError {
                 "io_uring is forbidden by a seccomp profile (Docker's default since version 25): start the \
                  container with a profile that allows io_uring_setup, io_uring_enter and io_uring_register"
             ),
+            Self::Refused { call, answer } => write!(
+                f,
+                "{call} is refused ({answer}) although io_uring_setup is allowed, as by a seccomp profile that lists \
+                 only some of the calls: allow io_uring_setup, io_uring_enter and io_uring_register in its profile"
+            ),
             Self::KernelTooOld { release, missing } => {
                 write!(f, "Linux {release} lacks {missing}: run Linux 6.1 or newer")
             }
@@ -149,14 +161,30 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// Asks the kernel what it offers, by making a small ring.
+/// Asks the kernel what it offers, by making a small driver and running it for one turn, which submits a read and
+/// waits for a millisecond at most. So every system call and every registration that a driver cannot do without is
+/// made here once.
 ///
 /// # Errors
-/// If [`UringDriver::new`](super::UringDriver::new) could not succeed here.
+/// If [`UringDriver::new`] could not succeed here, or what it makes could not run.
 pub fn probe() -> Result<Features, SetupError> {
-    let ring = build_ring(8)?;
-    let features = features(&ring)?;
-    Ok(Features { restricted: restrict::restrict(&ring, false), ..features })
+    const WAIT_NS: Nanos = 1_000_000;
+    let mut driver =
+        UringDriver::new(Setup { capacity: 1, receive_buffers: 1, submission_entries: 8, ..Setup::default() })?;
+    let deadline = driver.now() + WAIT_NS;
+    driver.turn(Some(deadline), &mut Vec::new()).map_err(failed("io_uring_enter", "running the ring"))?;
+    Ok(driver.features())
+}
+
+/// What a failed `call` means for a ring that was made. `doing` is what it was made for.
+pub(super) fn failed(call: &'static str, doing: &'static str) -> impl Fn(io::Error) -> SetupError {
+    move |error| match error.raw_os_error() {
+        Some(libc::EPERM) => SetupError::Refused { call, answer: "EPERM" },
+        Some(libc::EACCES) => SetupError::Refused { call, answer: "EACCES" },
+        Some(libc::ENOSYS) => SetupError::Refused { call, answer: "ENOSYS" },
+        Some(libc::ENOMEM) => SetupError::Memory { memlock: limits::locked_memory() },
+        _ => SetupError::Other { doing, error },
+    }
 }
 
 /// Refuses figures that make no sense before the kernel does.
@@ -208,7 +236,7 @@ pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
-        .map_err(|error| SetupError::Other { doing: "asking io_uring for its operations", error })?;
+        .map_err(failed("io_uring_register", "asking io_uring for its operations"))?;
     for (code, name) in NEEDED {
         if !probe.is_supported(code) {
             return Err(too_old(name));
@@ -288,6 +316,7 @@ mod tests {
             SetupError::Disabled { value: 1 },
             SetupError::Disabled { value: 2 },
             SetupError::Forbidden,
+            SetupError::Refused { call: "io_uring_enter", answer: "EPERM" },
             SetupError::KernelTooOld { release: "5.15".into(), missing: "IORING_OP_SEND" },
             SetupError::Memory { memlock: 65_536 },
             SetupError::TableTooLarge { capacity: 30_000, limit: 20_000 },

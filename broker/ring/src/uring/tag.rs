@@ -1,7 +1,7 @@
 //! The `user_data` of an operation: what it was, for which slot, and for which use of that slot.
 //!
 //! `kind (8 bits) | generation (24 bits) | slot (32 bits)`. The join of a close waits for every final
-//! completion, so 24 bits of generation are plenty: two uses of a slot are never told apart across a wrap.
+//! completion, so 24 bits of generation are plenty: two uses of a slot never have to be distinguished across a wrap.
 
 use crate::ConnId;
 

@@ -2,10 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ptr;
 
+use io_uring::types::{Fd, Fixed};
+use io_uring::{opcode, squeue};
+
+use super::tag::Kind;
 use super::*;
 use crate::testing::{accepted, collect, listener};
-use crate::{ReceiveEnd, listen};
+use crate::{Dial, Driver, ReceiveEnd, listen};
 
 fn driver(setup: Setup) -> (UringDriver, SocketAddr) {
     let (listener, addr) = listener();
@@ -169,11 +174,11 @@ fn peers_of_both_families_are_named() {
         }
         for (conn, address, _client) in &cases {
             driver.peer(*conn);
-            let told = collect(&mut driver, 1, |_, event| match event {
+            let names = collect(&mut driver, 1, |_, event| match event {
                 Event::Peer { result, .. } => Some(result),
                 _ => None,
             });
-            assert_eq!(told, [Ok(*address)], "{listens}");
+            assert_eq!(names, [Ok(*address)], "{listens}");
         }
     }
 }

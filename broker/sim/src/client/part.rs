@@ -5,6 +5,7 @@ use ring::sim::ClientEnd;
 
 use super::{Client, Parting, Phase, Role, Stage, Unexplained};
 use crate::model::Violation;
+use crate::params::Params;
 
 impl Client {
     /// Leaves, now and then: fair or foul, at any byte.
@@ -136,6 +137,18 @@ impl Client {
         match code {
             1001 => stage.coverage.close_1001 += 1,
             1013 => stage.coverage.close_1013 += 1,
+            // A message that was long under way: because its client was slow, or the shard, or the clock leapt.
+            1008 if due != Some(1008) => {
+                let timeout = stage.params.limits.message_timeout.as_nanos() as u64;
+                let waited = self.wire.waited_max(stage.world.now());
+                let Params { leap, stall, buffers, faults, .. } = stage.params;
+                let steady = *leap == 0 && *stall == 0 && *buffers > 8 && faults.no_buffers.0 == 0;
+                if waited < timeout / 4 && steady {
+                    let evidence = format!("{} was closed with 1008, its writes took {waited} ns", self.name());
+                    return Err(Violation::new("a message has the time that it may take", evidence));
+                }
+                stage.coverage.message_timeouts += 1;
+            }
             _ if Some(code) == due => {
                 if matches!(self.parting, Parting::Close(_)) {
                     stage.coverage.close_handshakes += 1;

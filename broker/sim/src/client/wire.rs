@@ -61,6 +61,10 @@ pub(crate) struct Wire {
     pub(crate) input: Vec<u8>,
     /// Nothing more is written.
     pub(crate) shut: bool,
+    /// Since when something has been waiting to be written.
+    waits_since: Option<u64>,
+    /// The longest that something waited, in nanoseconds.
+    waited_max: u64,
 }
 
 impl Wire {
@@ -76,6 +80,8 @@ impl Wire {
             written: Vec::new(),
             input: Vec::new(),
             shut: false,
+            waits_since: None,
+            waited_max: 0,
         }
     }
 
@@ -126,8 +132,20 @@ impl Wire {
         self.out.len()
     }
 
+    /// The longest that something has waited to be written, in nanoseconds: no message took longer.
+    pub(crate) fn waited_max(&self, now: u64) -> u64 {
+        self.waits_since.map_or(0, |since| now - since).max(self.waited_max)
+    }
+
     /// Writes what its pace and the socket allow.
     pub(crate) fn write(&mut self, world: &World, model: &mut Model, rng: &mut Rng) -> usize {
+        let taken = self.write_some(world, model, rng);
+        self.waited_max = self.waited_max(world.now());
+        self.waits_since = if self.out.is_empty() { None } else { self.waits_since.or(Some(world.now())) };
+        taken
+    }
+
+    fn write_some(&mut self, world: &World, model: &mut Model, rng: &mut Rng) -> usize {
         let max = if self.out.is_empty() { 0 } else { self.writes.bytes(rng).min(self.out.len()) };
         if max == 0 {
             return 0;

@@ -2,10 +2,13 @@
 //! driver. What counts is the stream at the client: no byte is missing, and none comes twice, wherever the sends
 //! were ended.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use ring::{ConnId, Driver, Event, Gather};
 
-use crate::harness::{End, Harness, Options, Run, in_parts, pattern};
+use crate::harness::{End, Harness, Run, in_parts, pattern};
+use crate::run;
 
 crate::on_every_driver! {
     the_progress_of_a_full_socket_is_zero
@@ -18,12 +21,8 @@ crate::on_every_driver! {
     a_question_about_a_broken_connection_is_answered
     a_close_with_both_questions_under_way_reports_closed_only
     a_dropped_driver_ends_its_questions
-    the_unsent_bytes_are_told_beside_everything_else
+    unsent_bytes_are_reported_beside_everything_else
     unsent_bytes_become_fewer_as_the_peer_reads
-}
-
-fn run<H: Harness>() -> Run<H> {
-    Run::new(Options::default())
 }
 
 /// As long a send as is one operation until it is whole, on real sockets (512 KiB).
@@ -84,16 +83,17 @@ impl Output {
         read.extend(rest);
         assert!(read == self.sent, "the stream is whole");
         run.settle();
-        assert!(run.world.read(client).is_empty(), "nothing came that was not told");
+        assert!(run.world.read(client).is_empty(), "nothing came that the driver did not report");
     }
 }
 
 fn the_progress_of_a_full_socket_is_zero<H: Harness>() {
+    let mut some = false;
     for parts in [1, 3] {
         let mut run = run::<H>();
         let (conn, mut client) = run.pair();
         let mut output = Output::new(piece_bytes::<H>(), parts);
-        assert!(output.fill(&mut run, conn), "the last one that took bytes took some of them");
+        some |= output.fill(&mut run, conn);
         assert_eq!(run.events_of(conn), 0);
         output.arrives(&mut run, &mut client, Vec::new());
         // The connection is as good as before.
@@ -101,6 +101,7 @@ fn the_progress_of_a_full_socket_is_zero<H: Harness>() {
         assert!(taken > 0);
         output.arrives(&mut run, &mut client, output.sent[..output.sent.len() - taken].to_vec());
     }
+    assert!(some, "the last send that the socket had room for was taken in part");
 }
 
 fn the_progress_of_a_long_send_is_zero_when_the_socket_is_full<H: Harness>() {
@@ -108,7 +109,7 @@ fn the_progress_of_a_long_send_is_zero_when_the_socket_is_full<H: Harness>() {
         let mut run = run::<H>();
         let (conn, mut client) = run.pair();
         let mut output = Output::new(H::HUGE_BYTES, parts);
-        assert!(output.fill(&mut run, conn));
+        assert!(output.fill(&mut run, conn), "no socket takes so much");
         output.arrives(&mut run, &mut client, Vec::new());
     }
 }
@@ -250,14 +251,15 @@ fn a_question_after_a_shutdown_cuts_nothing<H: Harness>() {
     run.settle();
     run.driver().send_progress(conn);
     run.settle();
-    assert_eq!(run.events_of(conn), 0, "the socket is full, and the send waits");
+    // The buffers of a real socket may have grown meanwhile.
+    assert!(H::WAITS || run.events_of(conn) == 0, "the socket is full, and the send waits");
     let mut read = Vec::new();
     run.until("the client's end", |run| {
         read.extend(run.world.read(&mut client));
         run.world.end(&mut client).is_some()
     });
-    let (taken, _) = output.ended(run.sent(conn));
-    assert!(taken > 0);
+    let (taken, of) = output.ended(run.sent(conn));
+    assert!(if H::WAITS { taken == of } else { taken > 0 }, "{taken} of {of}");
     assert!(read == output.sent);
     assert_eq!(run.world.end(&mut client), Some(End::Stream));
 }
@@ -323,8 +325,10 @@ fn a_dropped_driver_ends_its_questions<H: Harness>() {
     run.events.clear();
     run.world.drop_driver();
     for (_, client) in &mut pairs {
+        let begun = Instant::now();
         while run.world.end(client).is_none() {
             drop(run.world.read(client));
+            assert!(begun.elapsed() < Duration::from_secs(5), "the connection is still open");
         }
     }
 }
@@ -338,7 +342,7 @@ fn unsent<H: Harness>(run: &mut Run<H>, of: ConnId) -> Result<usize, i32> {
 }
 
 /// Each question is answered once, and two are one while the first is under way.
-fn the_unsent_bytes_are_told_beside_everything_else<H: Harness>() {
+fn unsent_bytes_are_reported_beside_everything_else<H: Harness>() {
     let mut run = run::<H>();
     let (conn, mut client) = run.pair();
     assert_eq!(unsent(&mut run, conn), Ok(0));
@@ -362,7 +366,8 @@ fn unsent_bytes_become_fewer_as_the_peer_reads<H: Harness>() {
     run.settle();
     let full = unsent(&mut run, conn).unwrap();
     assert!(0 < full && full <= output.sent.len(), "{full} of {}", output.sent.len());
-    assert_eq!(unsent(&mut run, conn), Ok(full), "nobody reads");
+    let again = unsent(&mut run, conn).unwrap();
+    assert!(0 < again && again <= full, "nobody reads: {again} of {full}");
     // What the kernel did not take of a send is not in the socket's queue.
     output.send(&mut run, conn);
     run.settle();

@@ -1,0 +1,266 @@
+//! What the caller asks for: each call checks what it may and queues operations, which reach the kernel in the next
+//! turn. What they come to is in `complete`.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use io_uring::types::{Fd, Fixed};
+use io_uring::{opcode, squeue};
+
+use super::sink::Sink;
+use super::slots::{
+    ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
+    SHUTDOWN_WANTED, SHUTTING, UNSENT_ASKED,
+};
+use super::tag::{self, Kind};
+use super::{Accept, Adoption, BUFFER_GROUP, Buf, InFlight, SINK_GROUP, UringDriver, WAIT_ALL_BYTES_MAX};
+use crate::gather::Tail;
+use crate::waker::Kind as WakerKind;
+use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker};
+
+impl UringDriver {
+    /// One receive at a time; `how` is what it is besides [`RECEIVING`].
+    fn start_receive(&mut self, conn: ConnId, how: u32, entry: squeue::Entry) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.has(RECEIVING) {
+            return;
+        }
+        slot.set(RECEIVING | how);
+        self.push(&entry.user_data(tag::of_conn(Kind::Receive, conn)));
+    }
+
+    pub(super) fn stale(&mut self) {
+        self.counters.stale += 1;
+    }
+}
+
+impl Driver for UringDriver {
+    type Buf = Buf;
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else {
+            return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::Failed(libc::EBADF) });
+        };
+        if self.accept != Accept::Idle {
+            return;
+        }
+        if self.slots.is_full() {
+            return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::TableFull });
+        }
+        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+            .allocate_file_index(true)
+            .flags(libc::SOCK_NONBLOCK)
+            .build()
+            .user_data(tag::of_index(Kind::Accept, 0));
+        self.accept = Accept::Running;
+        self.push(&entry);
+    }
+
+    fn accept_stop(&mut self) {
+        if self.accept == Accept::Running {
+            self.accept = Accept::Ending(AcceptEnd::Stopped);
+            self.cancel_accept();
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, token: u64) {
+        if let Err(error) = set_nonblocking(&socket) {
+            let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+            return self.ready.push_back(Event::Adopted { token, result: Err(errno) });
+        }
+        let place = Rc::new(Cell::new(socket.as_raw_fd()));
+        // The kernel writes the chosen slot back to where it read the descriptor from.
+        let named = place.as_ptr();
+        let index = self.adoptions.put(Adoption { token, _socket: socket, place });
+        let entry = opcode::FilesUpdate::new(named, 1)
+            .offset(-1) // IORING_FILE_INDEX_ALLOC
+            .build()
+            .user_data(tag::of_index(Kind::Adopt, index));
+        self.push(&entry);
+    }
+
+    fn receive(&mut self, conn: ConnId) {
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), BUFFER_GROUP).build();
+        self.start_receive(conn, 0, entry);
+    }
+
+    fn receive_stop(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.flags & (RECEIVING | RECEIVE_STOPPING) == RECEIVING {
+            slot.set(RECEIVE_STOPPING);
+            self.cancel_receive(conn);
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, gather: Gather, from: usize) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        assert!(!slot.has(SENDING), "a second send of {conn:?}");
+        slot.set(SENDING);
+        // What takes a slow peer long is reported as it gets on; all else completes once, when it is done.
+        let wait_all = if gather.len().saturating_sub(from) > WAIT_ALL_BYTES_MAX { 0 } else { libc::MSG_WAITALL };
+        let flags = libc::MSG_NOSIGNAL | wait_all;
+        let mut trimmed = None;
+        let entry = match gather.tail(from) {
+            Tail::Contiguous(bytes) => {
+                let len = bytes.len().min(i32::MAX as usize) as u32;
+                opcode::Send::new(Fixed(conn.slot), bytes.as_ptr(), len).flags(flags).build()
+            }
+            Tail::Whole(message) => {
+                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
+            }
+            Tail::Trimmed(message) => {
+                let message = trimmed.insert(message);
+                opcode::SendMsg::new(Fixed(conn.slot), message.as_ptr()).flags(flags as u32).build()
+            }
+        };
+        slot.operation = self.sends.put(InFlight { gather, from, _trimmed: trimmed });
+        self.push(&entry.user_data(tag::of_conn(Kind::Send, conn)));
+    }
+
+    fn send_progress(&mut self, conn: ConnId) {
+        self.ask_progress(conn);
+    }
+
+    fn unsent(&mut self, conn: ConnId) {
+        self.ask_unsent(conn);
+    }
+
+    fn shutdown(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if slot.has(SENDING) {
+            slot.set(SHUTDOWN_WANTED);
+        } else if !slot.has(SHUTTING) {
+            self.queue_shutdown(conn);
+        }
+    }
+
+    fn install(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        let refusal = if slot.has(IN_FLIGHT & !(ASKING | UNSENT_ASKED)) {
+            Some(libc::EBUSY)
+        } else if !self.features.install {
+            Some(libc::EOPNOTSUPP)
+        } else {
+            None
+        };
+        if let Some(errno) = refusal {
+            let result = Err(io::Error::from_raw_os_error(errno));
+            return self.ready.push_back(Event::Installed { conn, result });
+        }
+        slot.set(INSTALLING);
+        let entry =
+            opcode::FixedFdInstall::new(Fixed(conn.slot), 0).build().user_data(tag::of_conn(Kind::Install, conn));
+        self.push(&entry);
+    }
+
+    fn peer(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        if !slot.has(ASKING) {
+            slot.set(ASKING);
+            self.ask_peer(conn);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.live(conn) else {
+            return self.stale();
+        };
+        slot.set(CLOSING);
+        slot.clear(SHUTDOWN_WANTED);
+        let (receiving, sending) = (slot.has(RECEIVING), slot.has(SENDING));
+        // Refusals of `install` and `discard` that were not reported yet.
+        self.ready.retain(|event| {
+            !matches!(event, Event::Installed { conn: of, .. } | Event::ReceiveEnded { conn: of, .. } if *of == conn)
+        });
+        if receiving {
+            self.cancel_receive(conn);
+        }
+        if sending {
+            self.cancel_send(conn);
+        }
+        self.close_if_idle(conn);
+    }
+
+    fn turn(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
+        self.run(deadline, events)
+    }
+
+    fn now(&self) -> Nanos {
+        self.now
+    }
+
+    fn busy(&self) -> Nanos {
+        self.busy
+    }
+
+    fn capacity(&self) -> u32 {
+        self.slots.capacity()
+    }
+
+    fn waker(&self) -> Waker {
+        Waker { kind: WakerKind::EventFd(Arc::clone(&self.bell)) }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+impl Dial for UringDriver {
+    fn dial(&mut self, to: SocketAddr, source: Option<SocketAddr>, token: u64) {
+        self.start_dial(to, source, token);
+    }
+
+    fn receive_once(&mut self, conn: ConnId) {
+        let entry = opcode::Recv::new(Fixed(conn.slot), ptr::null_mut(), self.pool.buffer_bytes())
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.start_receive(conn, RECEIVING_ONCE, entry);
+    }
+
+    fn discard(&mut self, conn: ConnId) {
+        if self.sink.is_none() {
+            match Sink::new(&self.ring, SINK_GROUP) {
+                Ok(sink) => self.sink = Some(sink),
+                Err(error) => {
+                    let Some(_) = self.slots.live(conn) else {
+                        return self.stale();
+                    };
+                    let end = ReceiveEnd::Failed(error.raw_os_error().unwrap_or(libc::ENOMEM));
+                    return self.ready.push_back(Event::ReceiveEnded { conn, end });
+                }
+            }
+        }
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), SINK_GROUP).flags(libc::MSG_TRUNC).build();
+        self.start_receive(conn, DISCARDING, entry);
+    }
+}
+
+fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: `F_GETFL` takes no pointers, and the descriptor is open.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: `F_SETFL` takes no pointers, and the descriptor is open.
+    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What a shard holds, found by looking at everything, for tests to compare with what it believes and is charged.
+//! Linear in connections, logs and messages: the simulation asks after every step, the broker never.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ring::Driver;
+
+use super::Shard;
+use super::conn::Extra;
+use crate::budget::Held;
+
+/// What was found on one shard.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Bytes of every message in a log, by the address of the message, which shards share.
+    pub messages: BTreeMap<usize, u64>,
+    /// Pairs that must be equal: what it is, as found, as kept.
+    equal: Vec<(&'static str, u64, u64)>,
+}
+
+impl Audit {
+    /// # Errors
+    /// What does not agree.
+    pub fn check(&self) -> Result<(), String> {
+        match self.equal.iter().find(|(_, found, kept)| found != kept) {
+            Some((what, found, kept)) => Err(format!("{what}: {found} found, {kept} kept")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Looks at everything.
+    pub fn audit(&mut self) -> Audit {
+        let (mut input, mut outboxes, mut awaited, mut paused) = (0, 0, 0, 0);
+        for id in self.conns.ids() {
+            let conn = self.conns.get(id).expect("an id of this moment");
+            if let Some(extra) = &conn.extra {
+                input += Extra::BYTES + extra.input.charged();
+                input += extra.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
+                outboxes += extra.outbox.charged();
+            }
+            paused += u64::from(conn.flags.has(super::conn::Flags::PAUSE_LISTED));
+            awaited += u64::from(conn.flags.has(super::conn::Flags::AWAITED));
+            if let Some(multi) = &conn.multi {
+                awaited += multi.keys().into_iter().filter(|&key| multi.sub(key).awaited).count() as u64;
+            }
+        }
+        let mut messages = BTreeMap::new();
+        let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
+        for log in self.logs.iter().flatten() {
+            log_bytes += log.kept_bytes();
+            log_awaited += u64::from(log.awaited);
+            congested += u64::from(log.congested);
+            for message in log.kept() {
+                messages.insert(Arc::as_ptr(message).addr(), message.weight());
+            }
+        }
+        let listed = self.paused.iter().filter(|&&id| self.conns.get(id).is_some()).count() as u64;
+        let equal = vec![
+            ("bytes of input", input, self.account.held(Held::Input)),
+            ("bytes of answers that wait, or more in flight", outboxes.min(self.account.held(Held::Outboxes)), outboxes),
+            ("bytes in logs", log_bytes, self.log_bytes),
+            ("subscribers awaited", awaited, log_awaited),
+            ("congested logs", congested, self.congested_logs as u64),
+            ("paused connections", paused, listed),
+        ];
+        Audit { messages, equal }
+    }
+}

@@ -1,0 +1,174 @@
+//! When input waits, and when it goes on.
+//!
+//! | a connection's input waits while | until |
+//! | --- | --- |
+//! | it has had its part of this turn's work | the next turn |
+//! | its answers are as many as `--max-outbox` allows, or some wait and memory is full | a send of it is over |
+//! | it publishes, and its topic is congested | the topic's subscribers are near enough |
+//! | it publishes, and memory is full, or another shard's queue | there is room |
+//! | an unsubscribe waits for what its subscriptions hold | that is sent |
+//!
+//! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
+//! finds that out. What arrives meanwhile is kept with the connection; the kernel is asked to keep it once that is
+//! [`KEPT_BYTES_MAX`]. A turn tries a bounded number of those that wait, in their order.
+
+use ring::{ConnId, Driver};
+
+use super::Shard;
+use super::conn::{Conn, Flags, State};
+
+/// Bytes kept here for a connection that only waits for its next turn.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Paused connections that one turn tries.
+const TRIES_PER_TURN: usize = 256;
+/// What an acknowledgement takes in the outbox, at most, once it comes.
+const ACKNOWLEDGEMENT_BYTES: usize = 192;
+
+/// Whether a connection's answers, those to come included, are as many as it may have.
+fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
+    let to_come = conn.multi.as_ref().map_or(0, |multi| multi.unacknowledged.len());
+    conn.outbox_len() + to_come * ACKNOWLEDGEMENT_BYTES >= bytes_max
+}
+
+impl<D: Driver> Shard<D> {
+    /// Whether every publisher has to wait.
+    pub(super) fn must_wait(&self) -> bool {
+        self.outbound.is_full() || self.memory_is_full()
+    }
+
+    /// Whether this connection's input has to wait now.
+    pub(super) fn must_pause(&mut self, id: ConnId) -> bool {
+        let full = self.memory_is_full();
+        let must_wait = full || self.outbound.is_full() || self.drain.is_under_way();
+        let Some(conn) = self.conns.get(id) else { return false };
+        let more_answers = outbox_is_full(conn, self.limits.outbox_bytes_max) || (full && conn.outbox_len() > 0);
+        if conn.flags.has(Flags::PAUSED) || more_answers {
+            return true;
+        }
+        if conn.flags.has(Flags::PUBLISHES) {
+            return must_wait || conn.publish.as_ref().is_some_and(|topic| topic.is_congested());
+        }
+        must_wait && conn.multi.is_some()
+    }
+
+    /// Lets the connection's input wait, `rest` first.
+    pub(super) fn pause(&mut self, id: ConnId, rest: &[u8]) {
+        let conn = self.conns.get(id).expect("an open connection");
+        conn.flags.set(Flags::PAUSED);
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waits(self.now);
+        }
+        self.stats().pauses.add(1);
+        self.keep_input(id, rest);
+        self.stop_receiving_if_much_waits(id);
+        self.list_paused(id);
+    }
+
+    pub(super) fn stop_receiving_if_much_waits(&mut self, id: ConnId) {
+        let full = self.memory_is_full();
+        let Some(conn) = self.conns.get(id) else { return };
+        let kept = conn.extra.as_ref().map_or(0, |extra| extra.input.len());
+        if conn.flags.has(Flags::RECEIVING) && (full || kept > KEPT_BYTES_MAX) {
+            self.driver.receive_stop(id);
+        }
+    }
+
+    /// Has [`Shard::resume_paused`] look at the connection, unless its answers are in the way: then its next completed
+    /// send does.
+    pub(super) fn list_paused(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let answers = outbox_is_full(conn, self.limits.outbox_bytes_max) && conn.flags.has(Flags::SENDING);
+        if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) && !answers {
+            conn.flags.set(Flags::PAUSE_LISTED);
+            self.paused.push_back(id);
+            self.try_paused = true;
+        }
+    }
+
+    /// Goes on with those that waited, as long as there is room.
+    pub(super) fn resume_paused(&mut self) {
+        let tries = self.paused.len().min(TRIES_PER_TURN);
+        let mut got_on = self.paused.len() > tries;
+        for _ in 0..tries {
+            if !self.input_work.is_left() {
+                got_on = true;
+                break;
+            }
+            if self.drain.is_under_way() {
+                break;
+            }
+            let Some(id) = self.paused.pop_front() else { break };
+            got_on |= self.resume(id);
+        }
+        self.try_paused = got_on;
+    }
+
+    /// Whether connections wait that may be able to go on.
+    pub(super) fn may_resume(&self) -> bool {
+        self.try_paused && !self.paused.is_empty() && !self.drain.is_under_way()
+    }
+
+    /// Returns whether the connection got on.
+    fn resume(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get(id) else { return true };
+        conn.flags.clear(Flags::PAUSE_LISTED);
+        if conn.state != State::Open {
+            return true;
+        }
+        if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some()) {
+            // Something still waits to be sent: `finish_unsubscribe` lists it again.
+            return true;
+        }
+        conn.flags.clear(Flags::PAUSED);
+        if !self.publish_held(id) || self.must_pause(id) {
+            self.pause_again(id);
+            return false;
+        }
+        let Some(conn) = self.conns.get(id) else { return true };
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waited(self.now);
+        }
+        // Taken out while it is looked at; nothing else comes in meanwhile.
+        let Some(mut input) = conn.extra.as_mut().map(|extra| extra.input.detach()) else {
+            self.go_on_receiving(id);
+            return true;
+        };
+        input.consume(|bytes| self.take_frames(id, bytes));
+        let Some(conn) = self.conns.get(id) else { return true };
+        if conn.state != State::Open {
+            return true;
+        }
+        if input.is_empty() {
+            conn.settle();
+            if !conn.flags.has(Flags::PAUSED) {
+                self.go_on_receiving(id);
+            }
+            return true;
+        }
+        conn.extra(&self.account).input = input;
+        self.pause_again(id);
+        true
+    }
+
+    /// The connection stays where it is.
+    fn pause_again(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id) {
+            conn.flags.set(Flags::PAUSED);
+            if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+                pace.waits(self.now);
+            }
+        }
+        self.list_paused(id);
+    }
+
+    /// All input that was kept is taken.
+    fn go_on_receiving(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.ended)) {
+            self.on_end_of_stream(id);
+        } else if !conn.flags.has(Flags::RECEIVING) {
+            conn.flags.set(Flags::RECEIVING);
+            self.driver.receive(id);
+        }
+    }
+}

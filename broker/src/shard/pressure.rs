@@ -1,0 +1,194 @@
+//! What happens when memory gets short: connections that hold much and take nothing are closed, those first that hold
+//! most or longest; and publishers wait.
+//!
+//! Short is the budget of the whole broker ([`Budget::level`](crate::budget::Budget::level)) or this shard's share of
+//! messages (`--max-log`). A connection can be closed for it if its socket has taken nothing for [`BLOCKED`], or if it
+//! has left a message unfinished for that long; what it holds is its send in flight, what waits for it in logs, its
+//! answers and its input.
+//!
+//! Only while memory is short are connections looked at, so many a turn. One pass over all of them finds out from which
+//! weight on they have to go, the next one closes those. Weight is bytes held, times the seconds held.
+//!
+//! Cost: a comparison a turn while nothing is short.
+
+use protocol::frame::close_code;
+use ring::{ConnId, Driver, Nanos};
+
+use super::Shard;
+use super::conn::{Conn, Flags, State};
+use super::stats::Reason;
+use crate::budget::Level;
+use crate::topics::log::Thrift;
+
+/// For how long a connection has to have taken nothing.
+const BLOCKED: Nanos = 250_000_000;
+/// Connections that a turn looks at.
+const LOOKS_PER_TURN: usize = 256;
+/// Subscriptions of one connection that are looked at.
+const SUBSCRIPTIONS_LOOKED_AT: usize = 64;
+const SECOND: Nanos = 1_000_000_000;
+
+/// How far the search for those that hold most has got.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    /// How short memory is, as of this turn.
+    pub(super) level: Level,
+    /// Bytes that this shard's account may grow to in this turn before sends are frugal.
+    account_bytes_high: u64,
+    /// And before no more publishes are taken.
+    account_bytes_max: u64,
+    /// The next slot to look at.
+    next: usize,
+    /// From this weight on connections are closed; `None` in a pass that only looks.
+    closes_from: Option<u64>,
+    /// Bytes held by connections whose weight has this many bits, as seen in this pass.
+    held: [u64; 64],
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self { level: Level::Calm, account_bytes_high: u64::MAX, account_bytes_max: u64::MAX, next: 0, closes_from: None, held: [0; 64] }
+    }
+}
+
+impl Pressure {
+    /// The weight from which on connections have to go, so that `bytes` become free.
+    fn threshold(&self, bytes: u64) -> Option<u64> {
+        let mut freed = 0;
+        for bits in (0..64).rev() {
+            freed += self.held[bits];
+            if freed >= bytes || (bits == 0 && freed > 0) {
+                return Some(if bits == 0 { 0 } else { 1 << (bits - 1) });
+            }
+        }
+        None
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Finds out how short memory is, and closes connections for it; called once a turn.
+    pub(super) fn relieve_pressure(&mut self) {
+        let budget = &self.links.budget;
+        let used = budget.used();
+        let log_max = self.limits.log_bytes_max;
+        let logs = match self.log_bytes {
+            bytes if bytes >= log_max - log_max / 8 => Level::Full,
+            bytes if bytes >= log_max - log_max / 4 => Level::High,
+            _ => Level::Calm,
+        };
+        let level = budget.level_of(used).max(logs);
+        let own = |left: u64| self.account.used().saturating_add(left / self.links.inboxes.len() as u64);
+        let (high, max) = (budget.bytes_to(Level::High, used), budget.bytes_to(Level::Full, used));
+        (self.pressure.account_bytes_high, self.pressure.account_bytes_max) = (own(high), own(max));
+        if level != Level::Full && self.pressure.level == Level::Full {
+            self.try_paused = true;
+        }
+        self.pressure.level = level;
+        if level == Level::Calm {
+            (self.pressure.next, self.pressure.closes_from, self.pressure.held) = (0, None, [0; 64]);
+            return;
+        }
+        // Down to five eighths.
+        let goal = |bytes: u64, max: u64| bytes.saturating_sub(max - max / 8 * 3);
+        let excess = goal(used, self.links.budget.bytes_max()).max(goal(self.log_bytes, log_max));
+        self.look_for_holders(excess);
+    }
+
+    fn look_for_holders(&mut self, excess: u64) {
+        for _ in 0..LOOKS_PER_TURN {
+            let at = self.pressure.next;
+            if at >= self.conns.slots() {
+                self.pressure.next = 0;
+                self.pressure.closes_from = match self.pressure.closes_from {
+                    None => self.pressure.threshold(excess),
+                    Some(_) => None,
+                };
+                self.pressure.held = [0; 64];
+                return;
+            }
+            self.pressure.next += 1;
+            let Some(id) = self.conns.id_at(at) else { continue };
+            let Some((bytes, age)) = self.holding(id) else { continue };
+            let weight = bytes.saturating_mul(1 + age / SECOND);
+            match self.pressure.closes_from {
+                None => self.pressure.held[(u64::BITS - weight.leading_zeros()).min(63) as usize] += bytes,
+                Some(least) if weight >= least => self.close_holder(id),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// What a connection holds without getting on, and for how long; `None`: nothing, or it gets on.
+    fn holding(&mut self, id: ConnId) -> Option<(u64, Nanos)> {
+        let now = self.now;
+        let conn = self.conns.get(id)?;
+        if !matches!(conn.state, State::Open | State::Closing) {
+            return None;
+        }
+        let stuck = conn.flags.has(Flags::SENDING).then(|| conn.send_age(now));
+        // Input that waits on the shard's account is no fault of the client's.
+        let paused = conn.flags.has(Flags::PAUSED);
+        let unfinished = conn.extra.as_ref().and_then(|extra| extra.assembly.as_ref());
+        let unfinished = unfinished.filter(|_| !paused).map(|assembly| now.saturating_sub(assembly.since));
+        let age = stuck.max(unfinished).filter(|age| *age >= BLOCKED)?;
+        let mut bytes = conn.send_bytes() + conn.extra.as_ref().map_or(0, |extra| extra.charged());
+        if stuck.is_some() {
+            bytes += lag_bytes(conn, |slot, cursor| {
+                self.logs[slot as usize].as_ref().map_or(0, |log| log.lag_bytes(cursor))
+            });
+        }
+        Some((bytes, age))
+    }
+
+    /// Closes a connection because of the memory that it holds: at once, for its socket would not take a word.
+    fn close_holder(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.flags.has(Flags::SENDING) || conn.state == State::Closing {
+            self.abort(id, Reason::Memory);
+        } else {
+            let why = "memory is short, and this connection held much of it; connect again";
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
+        }
+    }
+
+    /// How free a send may be with memory now.
+    pub(super) fn thrift(&self) -> Thrift {
+        let short = self.pressure.level != Level::Calm || self.account.used() >= self.pressure.account_bytes_high;
+        if short { Thrift::Frugal } else { Thrift::Fast }
+    }
+
+    /// Whether publishers have to wait because memory is short.
+    pub(super) fn memory_is_full(&self) -> bool {
+        self.pressure.level == Level::Full || self.account.used() >= self.pressure.account_bytes_max
+    }
+}
+
+/// Bytes that wait for a connection in logs.
+fn lag_bytes(conn: &Conn, lag: impl Fn(u32, u64) -> u64) -> u64 {
+    match (&conn.raw, &conn.multi) {
+        (Some(raw), _) if !conn.flags.has(Flags::HELD) => lag(raw.log, raw.cursor),
+        (_, Some(multi)) => {
+            let dirty = multi.dirty.iter().take(SUBSCRIPTIONS_LOOKED_AT);
+            dirty.map(|&key| lag(multi.sub(key).log, multi.sub(key).cursor)).sum()
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heaviest_go_first_and_no_more_than_needed() {
+        let mut pressure = Pressure::default();
+        pressure.held[11] = 5 * 1024;
+        pressure.held[21] = 3 << 20;
+        pressure.held[17] = 10 << 16;
+        assert_eq!(pressure.threshold(1), Some(1 << 20));
+        assert_eq!(pressure.threshold(3 << 20), Some(1 << 20));
+        assert_eq!(pressure.threshold((3 << 20) + 1), Some(1 << 16));
+        assert_eq!(pressure.threshold(1 << 30), Some(0), "not enough: all that hold anything");
+        assert_eq!(Pressure::default().threshold(1), None);
+    }
+}
