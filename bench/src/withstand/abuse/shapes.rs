@@ -16,7 +16,7 @@ pub(super) const FILTERS: usize = 1000;
 /// Publishes per write.
 const BATCH: usize = 50;
 /// Names after which the first comes again: forgotten meanwhile, it is new. Others find names left.
-const NAMES: usize = 20_000;
+const NAMES: u64 = 20_000;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let mut subscribers = subscribe(abuser, abuser.arena.scale.counts.filter_connections, "shape")?;
