@@ -118,9 +118,26 @@ pub(crate) fn bound(program: &Path, core: Option<u32>) -> Command {
 
 /// The first address of this machine that a server names.
 pub(crate) fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
-    lines.map_while(Result::ok).find_map(|line| {
-        let from = &line[line.find("127.0.0.1:")?..];
+    lines.map_while(Result::ok).find_map(|line| addresses(&line).next())
+}
+
+/// The addresses of this machine in a line of text, in order.
+pub(crate) fn addresses(line: &str) -> impl Iterator<Item = SocketAddr> {
+    line.match_indices("127.0.0.1:").filter_map(|(at, _)| {
+        let from = &line[at..];
         let end = from.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(from.len());
         from[..end].parse().ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_addresses_of_a_line_are_found() {
+        let line = "2 shards on io_uring, http://127.0.0.1:4711/, operators: http://127.0.0.1:4712/metrics";
+        assert_eq!(addresses(line).map(|address| address.port()).collect::<Vec<_>>(), [4711, 4712]);
+        assert_eq!(addresses("http://[::1]:80/ and 127.0.0.1:x").count(), 0);
+    }
 }

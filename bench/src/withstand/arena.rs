@@ -13,11 +13,18 @@ use super::peer::Peer;
 /// Violations kept as sentences, per kind of abuse; the others are counted.
 const SENTENCES_MAX: usize = 8;
 
+/// `--max-message` of the campaign's broker, in bytes.
+pub(super) const MESSAGE_MAX: usize = 256 << 10;
+/// `--max-lag` of the campaign's broker.
+pub(super) const LAG_MAX: &str = "1m";
+
 /// How much is done, and the deadlines that the broker was started with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     /// Of abuse, per round.
     pub(super) time: Duration,
+    /// Before an attack.
+    pub(super) calm: Duration,
     /// Well-behaved raw subscribers, and those that speak `ringyard.v1`.
     pub(super) raw: usize,
     pub(super) multi: usize,
@@ -34,12 +41,33 @@ pub(super) struct Scale {
     pub(super) ping_timeout: Duration,
     pub(super) close_timeout: Duration,
     pub(super) topic_idle_timeout: Duration,
+    pub(super) message_timeout: Duration,
+    /// What single attacks need.
+    pub(super) counts: Counts,
 }
 
-/// Bytes of one message, as the broker was told.
-pub(super) const MESSAGE_MAX: usize = 256 << 10;
-/// Kilobytes a shard keeps per topic, as the broker was told.
-pub(super) const LAG_MAX: &str = "1m";
+/// How many clients attack in each kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    /// Fast readers of large messages.
+    pub(super) readers: usize,
+    /// Fast readers of a topic that is flooded.
+    pub(super) flood_readers: usize,
+    /// Clients that ask and do not read the answers.
+    pub(super) outboxes: usize,
+    /// Messages that are left open.
+    pub(super) holders: usize,
+    /// HTTP bodies that come a byte at a time, and large ones of which the end is missing.
+    pub(super) bodies: usize,
+    pub(super) large_bodies: usize,
+    /// Connections that subscribe to as many filters as they may.
+    pub(super) filter_connections: usize,
+    pub(super) overlapping_connections: usize,
+    /// Readers that make slow but steady progress.
+    pub(super) slow_readers: usize,
+    /// Whether everything happens at once, so that the broker may have to close what it need not close otherwise.
+    pub(super) together: bool,
+}
 
 /// One round's place.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +128,15 @@ impl Abuser<'_> {
     /// Something that must not happen.
     pub(super) fn violation(&mut self, sentence: String) {
         self.tally.violation(sentence);
+    }
+
+    /// Something that must not happen, unless everything happens at once: then it is counted as `what`.
+    pub(super) fn refused_or_violation(&mut self, sentence: String, what: &'static str) {
+        if self.arena.scale.counts.together {
+            self.count(what, 1);
+        } else {
+            self.violation(sentence);
+        }
     }
 
     /// This thread's part of a number that all threads of its kind share.

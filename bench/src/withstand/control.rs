@@ -14,12 +14,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::Deserialize;
 
 use super::peer::Peer;
+use super::phase::{Latencies, Phase};
 use super::wire::{self, CLOSE, PING, PONG, TEXT, put_frame};
 
 /// The control group's topic.
@@ -43,16 +43,16 @@ pub(super) struct Outcome {
     pub(super) published: u64,
     pub(super) delivered: u64,
     pub(super) pings: u64,
-    /// Nanoseconds from when a message was due to its receipt.
-    pub(super) latencies: Histogram<u64>,
+    /// From when a message was due to its receipt.
+    pub(super) latencies: Latencies,
     /// What must not happen, and how often it did.
     pub(super) violations: BTreeMap<String, u64>,
 }
 
 impl Control {
     /// Opens all connections, then publishes until [`Control::stop`].
-    pub(super) fn start(address: SocketAddr, raw: usize, multi: usize) -> Result<Self> {
-        let group = Group::open(address, raw, multi).context("the control group")?;
+    pub(super) fn start(address: SocketAddr, raw: usize, multi: usize, phase: &Phase) -> Result<Self> {
+        let group = Group::open(address, raw, multi, phase).context("the control group")?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let stop = Arc::clone(&stop);
@@ -73,6 +73,7 @@ struct Group {
     /// Subscribers; the last is the publisher.
     members: Vec<Member>,
     begun: Instant,
+    phase: Phase,
     outcome: Outcome,
 }
 
@@ -98,7 +99,7 @@ struct Envelope<'a> {
 }
 
 impl Group {
-    fn open(address: SocketAddr, raw: usize, multi: usize) -> Result<Self> {
+    fn open(address: SocketAddr, raw: usize, multi: usize, phase: &Phase) -> Result<Self> {
         let mut peers = Vec::with_capacity(raw + multi + 1);
         for _ in 0..raw {
             peers.push((Peer::open(address, &format!("/sub/{TOPIC}"))?, false));
@@ -127,14 +128,9 @@ impl Group {
             let unsent = Vec::new();
             members.push(Member { stream, multi, input, unsent, next: 0, next_offset: None, gone: false });
         }
-        let outcome = Outcome {
-            published: 0,
-            delivered: 0,
-            pings: 0,
-            latencies: Histogram::new_with_bounds(1, 120_000_000_000, 3)?,
-            violations: BTreeMap::new(),
-        };
-        Ok(Self { poll, members, begun: Instant::now(), outcome })
+        let outcome =
+            Outcome { published: 0, delivered: 0, pings: 0, latencies: Latencies::new(), violations: BTreeMap::new() };
+        Ok(Self { poll, members, begun: Instant::now(), phase: phase.clone(), outcome })
     }
 
     fn run(mut self, stop: &AtomicBool) -> Result<Outcome> {
@@ -181,14 +177,14 @@ impl Group {
             result => result?,
         }
         for event in &events {
-            self.members[event.token().0].read(self.begun, &mut self.outcome);
+            self.members[event.token().0].read(self.begun, &self.phase, &mut self.outcome);
         }
         Ok(())
     }
 }
 
 impl Member {
-    fn read(&mut self, begun: Instant, outcome: &mut Outcome) {
+    fn read(&mut self, begun: Instant, phase: &Phase, outcome: &mut Outcome) {
         while !self.gone {
             let len = self.input.len();
             self.input.resize(len + READ_LEN, 0);
@@ -196,7 +192,7 @@ impl Member {
             self.input.truncate(len + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => self.lose("end of stream", outcome),
-                Ok(_) => self.take_frames(begun, outcome),
+                Ok(_) => self.take_frames(begun, phase, outcome),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => self.lose(&error.to_string(), outcome),
@@ -204,14 +200,14 @@ impl Member {
         }
     }
 
-    fn take_frames(&mut self, begun: Instant, outcome: &mut Outcome) {
+    fn take_frames(&mut self, begun: Instant, phase: &Phase, outcome: &mut Outcome) {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
         while !self.gone {
             match wire::find(rest) {
                 Ok(Some(found)) => {
                     let (frame, after) = rest.split_at(found.header_len + found.payload_len);
-                    self.take(found.first, &frame[found.header_len..], begun, outcome);
+                    self.take(found.first, &frame[found.header_len..], begun, phase, outcome);
                     rest = after;
                 }
                 Ok(None) => break,
@@ -222,9 +218,9 @@ impl Member {
         self.flush(outcome);
     }
 
-    fn take(&mut self, first: u8, payload: &[u8], begun: Instant, outcome: &mut Outcome) {
+    fn take(&mut self, first: u8, payload: &[u8], begun: Instant, phase: &Phase, outcome: &mut Outcome) {
         match first {
-            TEXT => self.take_message(payload, begun, outcome),
+            TEXT => self.take_message(payload, begun, phase, outcome),
             PING => {
                 outcome.pings += 1;
                 put_frame(&mut self.unsent, PONG, payload);
@@ -234,7 +230,7 @@ impl Member {
         }
     }
 
-    fn take_message(&mut self, payload: &[u8], begun: Instant, outcome: &mut Outcome) {
+    fn take_message(&mut self, payload: &[u8], begun: Instant, phase: &Phase, outcome: &mut Outcome) {
         let data = if self.multi { self.open_envelope(payload) } else { std::str::from_utf8(payload).ok() };
         let seq = data.and_then(|data| data.split(' ').next()?.parse().ok());
         let due = |seq: u64| begun + INTERVAL * seq as u32;
@@ -244,7 +240,7 @@ impl Member {
                 self.next += 1;
                 outcome.delivered += 1;
                 let waited = Instant::now().saturating_duration_since(due(seq));
-                outcome.latencies.saturating_record(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX).max(1));
+                outcome.latencies.record(phase, waited);
                 return;
             }
             Some(seq) if seq > self.next => {

@@ -1,177 +1,137 @@
-//! `bench withstand`: abusive clients beside well-behaved ones, and proof that nobody else was harmed and that
-//! everything went back to the start.
+//! `bench withstand`: abusive clients beside well-behaved ones, and proof that nobody else was harmed.
+//!
+//! Three parts, one after the other: the campaign, in which everything goes back to the start; the attacks, each
+//! against a broker of its own on a core of its own; and all attacks together, in a bound of memory that the kernel
+//! enforces.
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `round` | one round: control group, abusers, back to the control group, back to nothing |
-//! | `control` | the well-behaved: every message checked, latency measured |
+//! | `campaign`, `round` | rounds of abuse in one broker: back to the control group, back to nothing |
+//! | `siege` | some attacks on one broker, and what it must keep to |
+//! | `confine` | a bound for the broker's memory: a control group, or its address space |
+//! | `control`, `bystanders` | the well-behaved: every message checked, every request answered, latency measured |
+//! | `watch`, `turns` | the broker during an attack: memory, bytes in logs, operators, its longest turn |
 //! | `abuse` | the abusers, one file each kind |
-//! | `arena` | what abusers share: where, how long, how much, what came of it |
+//! | `arena`, `phase` | what abusers share: where, how long, how much, what came of it; before and during |
 //! | `broker` | the process under siege: memory, descriptors, last words |
 //! | `stats` | its counters, and waiting for its gauges |
-//! | `peer`, `wire`, `mutate` | a client, its bytes, and bytes gone wrong |
+//! | `peer`, `herd`, `wire`, `mutate` | a client, many that only read, their bytes, and bytes gone wrong |
+//! | `scale` | how much of everything |
 //! | `report` | the result, for people |
-//!
-//! The first round is the warm-up: what the broker keeps for good, it has after that. Each later one must end
-//! with the same memory, within [`GROWTH_MAX_KIB`], and always with the same descriptors.
 
 mod abuse;
 mod arena;
 mod broker;
+mod bystanders;
+mod campaign;
+mod confine;
 mod control;
+mod herd;
 mod mutate;
 mod peer;
+mod phase;
 mod report;
 mod round;
+mod scale;
+mod siege;
 mod stats;
+mod turns;
+mod watch;
 mod wire;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use abuse::{KINDS, Kind};
-use arena::{LAG_MAX, MESSAGE_MAX, Scale};
-use broker::Broker;
-use stats::Poller;
-
-/// What a round may end above the first one's end, in kilobytes of resident memory: tables that are still as
-/// large as their largest use may double once more. A round opens hundreds of thousands of connections, so a leak
-/// of some twenty bytes each is above it.
-const GROWTH_MAX_KIB: u64 = 16 << 10;
-
-/// How long a broker may take to end when nobody is connected: far below the grace period.
-const END_MAX: Duration = Duration::from_secs(3);
+use crate::process::CoreOptions;
+use abuse::{ATTACKS, Attack, KINDS, Kind};
 
 /// `bench withstand`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Seconds of abuse in each round [default: 30; with --quick 3].
+    /// Seconds of abuse in each round of the campaign and in each attack [default: 30 and 10; with --quick 3]
     #[arg(long)]
     seconds: Option<u64>,
-    /// Rounds in one broker; the first is the warm-up.
+    /// Rounds of the campaign in one broker; the first is the warm-up
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Decides mutations and their order.
+    /// Decides mutations and their order
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only these kinds of abuse, separated by commas: heads, frames, silent, resets, churn, stalled, flood,
-    /// topics, resubscribe, http.
+    /// Only these kinds, separated by commas. Of the campaign: heads, frames, silent, resets, churn, stalled, flood,
+    /// topics, resubscribe, http. Attacks: flood-one-reader, large-messages, small-messages, outboxes, acks, assembly,
+    /// bodies, names, shapes, large-subscribes, overlap, flood-topic, slow-progress, filter-churn
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Some ten seconds in all, with smaller counts and shorter deadlines.
+    /// Only all attacks together, in a memory limit of 256 MiB that the kernel enforces
+    #[arg(long)]
+    together: bool,
+    /// Less than two minutes in all, with smaller counts and shorter deadlines
     #[arg(long)]
     quick: bool,
-    /// The broker [default: `ringyard` beside this program].
+    /// The broker [default: `ringyard` beside this program]
     #[arg(long)]
     broker: Option<PathBuf>,
+    #[command(flatten)]
+    cores: CoreOptions,
 }
 
 /// True when nothing was violated.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let begun = Instant::now();
     let program = crate::process::broker(options.broker.as_deref())?;
-    let scale = scale(options);
-    let kinds = kinds(&options.only)?;
-    let mut broker = Broker::start(&program, &arguments(&scale).iter().map(String::as_str).collect::<Vec<_>>())?;
-    println!("{} at {}, seed {}", program.display(), broker.address, options.seed);
-
-    let mut poller = Poller::new(broker.address);
-    poller.ask()?;
-    let start = broker.held()?;
-    println!("at the start: {} KiB resident, {} descriptors", start.resident_kib, start.descriptors);
+    let (kinds, attacks) = chosen(&options.only)?;
+    let everything = options.only.is_empty();
     let mut evidence = Vec::new();
-    let mut warm_kib = None;
-    for number in 1..=options.rounds as usize {
-        let round = round::run(&broker, &mut poller, &kinds, &scale, number, options.seed);
-        if let Some(status) = broker.ended()? {
-            evidence.push(format!("round {number}: the broker ended: {status}"));
-        }
-        let round = match round {
-            Ok(round) => round,
-            Err(error) => {
-                evidence.push(format!("round {number}: {error:#}"));
-                break;
-            }
-        };
-        evidence.extend(report::show(number, &round));
-        let held = round.held;
-        if held.descriptors != start.descriptors {
-            let (now, before) = (held.descriptors, start.descriptors);
-            evidence.push(format!("round {number}: {now} descriptors, {before} at the start"));
-        }
-        let warm_kib = *warm_kib.get_or_insert(held.resident_kib);
-        if held.resident_kib > warm_kib + GROWTH_MAX_KIB {
-            let now = held.resident_kib;
-            evidence.push(format!("round {number}: {now} KiB resident, {warm_kib} KiB after the first"));
-        }
+    if !options.together {
+        evidence.extend(campaign(options, &program, &kinds)?);
+        evidence.extend(siege::one_by_one(&program, &attacks, &scale::attack(options), options.cores, options.seed)?);
     }
-    drop(poller);
-    let (status, took, said) = broker.end()?;
-    if took > END_MAX {
-        evidence.push(format!("with nobody connected, the broker took {took:.1?} to end"));
-    }
-    if !status.success() {
-        evidence.push(format!("the broker ended with {status}"));
-    }
-    if !said.is_empty() {
-        evidence.push(format!("the broker said: {said}"));
+    if options.together || everything {
+        evidence.extend(siege::together(&program, &attacks, &scale::together(options), options.seed)?);
     }
 
     println!("\n{:.0} s in all", begun.elapsed().as_secs_f64());
     evidence.iter().for_each(|what| println!("VIOLATED  {what}"));
     if evidence.is_empty() {
-        println!("withstood: nobody else was harmed, and everything went back");
+        println!("withstood: nobody else was harmed");
     }
     Ok(evidence.is_empty())
 }
 
-fn kinds(only: &[String]) -> Result<Vec<Kind>> {
+fn campaign(options: &Options, program: &Path, kinds: &[Kind]) -> Result<Vec<String>> {
+    if kinds.is_empty() {
+        return Ok(Vec::new());
+    }
+    campaign::run(program, kinds, &scale::campaign(options), options.rounds as usize, options.seed)
+}
+
+/// The kinds of the campaign and the attacks that were asked for; all when nothing was named.
+fn chosen(only: &[String]) -> Result<(Vec<Kind>, Vec<Attack>)> {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     for name in only {
-        ensure!(KINDS.iter().any(|(known, ..)| known == name), "there is no abuse called {name}");
+        let known = KINDS.iter().chain(ATTACKS.iter().map(|attack| &attack.kind)).any(|(known, ..)| known == name);
+        ensure!(known, "there is no abuse called {name}");
     }
-    Ok(KINDS.into_iter().filter(|(name, ..)| only.is_empty() || only.iter().any(|wanted| wanted == name)).collect())
+    let kinds = KINDS.into_iter().filter(|(name, ..)| wanted(name)).collect();
+    let attacks = ATTACKS.into_iter().filter(|attack| wanted(attack.kind.0)).collect();
+    Ok((kinds, attacks))
 }
 
-fn scale(options: &Options) -> Scale {
-    let rounds = options.rounds as usize;
-    let seconds = |quick, real| Duration::from_secs(if options.quick { quick } else { real });
-    let pick = |quick: usize, real: usize| if options.quick { quick } else { real };
-    Scale {
-        time: options.seconds.map_or(seconds(3, 30), Duration::from_secs),
-        raw: pick(50, 200),
-        multi: pick(5, 20),
-        topics: pick(5_000, 100_000),
-        resubscriptions: pick(20_000, 1_000_000usize.div_ceil(rounds)),
-        silent: pick(3, 20),
-        stalled: pick(3, 10),
-        handshake_timeout: seconds(3, 5),
-        ping_interval: seconds(1, 3),
-        ping_timeout: seconds(2, 3),
-        close_timeout: seconds(1, 3),
-        topic_idle_timeout: seconds(1, 2),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn arguments(scale: &Scale) -> Vec<String> {
-    let time = |time: Duration| format!("{}ms", time.as_millis());
-    let options = [
-        ("listen", "127.0.0.1:0".to_owned()),
-        ("admin-listen", "public".to_owned()),
-        // As abusers call it.
-        ("allow-host", "broker,b".to_owned()),
-        // Refusals and closes are what this is about; what is said beyond is a fault.
-        ("log-level", "error".to_owned()),
-        ("shards", "2".to_owned()),
-        ("max-message", MESSAGE_MAX.to_string()),
-        ("max-lag", LAG_MAX.to_owned()),
-        ("handshake-timeout", time(scale.handshake_timeout)),
-        ("ping-interval", time(scale.ping_interval)),
-        ("ping-timeout", time(scale.ping_timeout)),
-        ("close-timeout", time(scale.close_timeout)),
-        ("topic-idle-timeout", time(scale.topic_idle_timeout)),
-    ];
-    options.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
+    #[test]
+    fn kinds_are_chosen_by_name() {
+        let names = |only: &[&str]| {
+            let (kinds, attacks) = chosen(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+            anyhow::Ok((kinds.len(), attacks.len()))
+        };
+        assert_eq!(names(&[]).unwrap(), (KINDS.len(), ATTACKS.len()));
+        assert_eq!(names(&["heads", "acks", "bodies"]).unwrap(), (1, 2));
+        assert!(names(&["nothing"]).is_err());
+    }
 }

@@ -10,12 +10,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::wire;
 
 /// No answer may take longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// What a peer's kernel keeps for it when it is to keep hardly anything, and what one segment carries: with small
+/// segments, of which each has its overhead in the server's kernel, that keeps little too.
+const SMALL_BUFFER: usize = 2048;
+const SMALL_SEGMENT: u32 = 536;
 /// Bytes one read asks for.
 const READ_LEN: usize = 64 << 10;
 
@@ -56,15 +62,23 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn connect(to: SocketAddr) -> Result<Self> {
-        Self::connect_with(to, None)
+        Self::connect_with(to, None, None)
     }
 
-    /// A peer whose kernel keeps hardly anything for it: what it does not read stays with the server.
-    pub(super) fn connect_with(to: SocketAddr, receive_buffer: Option<usize>) -> Result<Self> {
+    /// A peer for which neither kernel keeps much: what it does not read stays with the server.
+    pub(super) fn connect_small(to: SocketAddr) -> Result<Self> {
+        Self::connect_with(to, Some(SMALL_BUFFER), Some(SMALL_SEGMENT))
+    }
+
+    /// A peer whose kernel keeps so many bytes for it, and takes segments of so many.
+    pub(super) fn connect_with(to: SocketAddr, receive_buffer: Option<usize>, segment: Option<u32>) -> Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&SocketAddr::from((next_source(), 0)).into())?;
         if let Some(len) = receive_buffer {
             socket.set_recv_buffer_size(len)?;
+        }
+        if let Some(len) = segment {
+            socket.set_tcp_mss(len)?;
         }
         socket.connect_timeout(&to.into(), PATIENCE).context("connecting")?;
         socket.set_tcp_nodelay(true)?;
@@ -90,6 +104,19 @@ impl Peer {
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Sends what the kernel takes at once; how many bytes that were, 0 when its buffer is full.
+    pub(super) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match rustix::net::send(&self.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::AGAIN) => Ok(0),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// A second owner of the socket, for a thread that only sends.
+    pub(super) fn sender(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, input: Vec::new(), taken: 0 })
     }
 
     /// Says that nothing more will be sent.
@@ -174,6 +201,22 @@ impl Peer {
         };
         self.stream.set_nonblocking(false)?;
         Ok(ending)
+    }
+
+    /// Reads at most `len` bytes that have come, and drops them; how many. Does not wait.
+    pub(super) fn read_slowly(&mut self, len: usize) -> Result<usize, Ending> {
+        let mut scratch = vec![0; len];
+        let mut read = 0;
+        while read < len {
+            match rustix::net::recv(&self.stream, &mut scratch[read..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(Ending::Eof),
+                Ok((_, more)) => read += more,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(Ending::Reset),
+            }
+        }
+        Ok(read)
     }
 
     /// All bytes that came and were not handed out.

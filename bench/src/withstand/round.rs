@@ -10,6 +10,7 @@ use super::abuse::{self, Kind};
 use super::arena::{Arena, Scale, Tally};
 use super::broker::{Broker, Held};
 use super::control::{Control, Outcome};
+use super::phase::Phase;
 use super::stats::{Gauges, Poller, Stats};
 
 /// What may still be on its way to the control group when the abusers have gone.
@@ -57,7 +58,7 @@ pub(super) fn run(
     seed: u64,
 ) -> Result<Round> {
     let mut violations = Vec::new();
-    let control = Control::start(broker.address, scale.raw, scale.multi)?;
+    let control = Control::start(broker.address, scale.raw, scale.multi, &Phase::under_attack())?;
     let members = (scale.raw + scale.multi) as u64;
     let settled = |gauges: &Gauges| {
         gauges.connections == members + 1

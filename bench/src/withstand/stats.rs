@@ -78,6 +78,16 @@ impl Poller {
     }
 }
 
+/// The text of /metrics, over a connection of its own.
+pub(super) fn metrics(operators: SocketAddr) -> Result<String> {
+    let mut peer = Peer::connect(operators)?;
+    peer.send(b"GET /metrics HTTP/1.1\r\nHost: broker\r\n\r\n")?;
+    match peer.answer() {
+        Ok(Answer { status: 200, body }) => Ok(String::from_utf8_lossy(&body).into_owned()),
+        other => bail!("/metrics: {other:?}"),
+    }
+}
+
 fn ask(peer: &mut Peer) -> Result<Stats> {
     peer.send(b"GET /api/stats HTTP/1.1\r\nHost: broker\r\n\r\n")?;
     match peer.answer() {

@@ -98,6 +98,15 @@ pub(super) fn close_code(payload: &[u8]) -> u16 {
     payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
 }
 
+/// A frame in words: a close with its code and reason, others by their first byte.
+pub(super) fn describe(first: u8, payload: &[u8]) -> String {
+    if first == CLOSE {
+        let reason = payload.get(2..).unwrap_or_default().escape_ascii();
+        return format!("close {} \"{reason}\"", close_code(payload));
+    }
+    format!("a frame that begins with {first:#04x} and has {} bytes", payload.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +127,7 @@ mod tests {
         let frame = frame(TEXT, b"ab");
         assert_eq!(frame, [TEXT, 0x82, 0x5a, 0xc3, 0x17, 0x9e, b'a' ^ 0x5a, b'b' ^ 0xc3]);
         assert_eq!((close_code(&[3, 0xf5]), close_code(b"")), (1013, 1005));
+        assert_eq!(describe(CLOSE, &[3, 0xf5, b'a']), "close 1013 \"a\"");
+        assert_eq!(describe(PONG, b"ab"), "a frame that begins with 0x8a and has 2 bytes");
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 }
 
 fn open(abuser: &Abuser<'_>, topic: &str) -> Result<Peer> {
-    Peer::connect_with(abuser.arena.address, Some(RECEIVE_BUFFER))?.upgraded(&format!("/sub/{topic}"))
+    Peer::connect_with(abuser.arena.address, Some(RECEIVE_BUFFER), None)?.upgraded(&format!("/sub/{topic}"))
 }
 
 fn wave(abuser: &mut Abuser<'_>, poller: &mut Poller, sharing: &mut [Peer]) -> Result<()> {

@@ -1,0 +1,75 @@
+//! One publisher of large messages as fast as the broker lets it, and many readers that take all of them at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::super::arena::Abuser;
+use super::super::herd::Herd;
+use super::super::peer::{Ending, Peer};
+use super::super::wire::{BINARY, CLOSE, frame};
+
+const TOPIC: &str = "abuse/large";
+const LEN: usize = 100_000;
+
+pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
+    let readers = abuser.arena.scale.counts.readers;
+    // A server's frame of this length has a header of ten bytes (RFC 6455, section 5.2).
+    flood(abuser, TOPIC, readers, LEN, LEN + 10, 1)
+}
+
+/// Publishes messages of `len` bytes to `readers`, each of which must get all: `frame_len` bytes a message.
+pub(super) fn flood(
+    abuser: &mut Abuser<'_>,
+    topic: &str,
+    readers: usize,
+    len: usize,
+    frame_len: usize,
+    batch: usize,
+) -> Result<()> {
+    let path = format!("/sub/{topic}");
+    let peers = (0..readers).map(|_| abuser.open(&path)).collect::<Result<Vec<_>>>()?;
+    let mut herd = Herd::new(peers)?;
+    let publisher = abuser.open(&format!("/pub/{topic}"))?;
+    let (published, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            let result = publish(abuser, publisher, len, batch, &published);
+            done.store(true, Ordering::Relaxed);
+            result
+        });
+        while !done.load(Ordering::Relaxed) {
+            herd.read(Duration::from_millis(20))?;
+        }
+        let all = published.load(Ordering::Relaxed) * (readers * frame_len) as u64;
+        herd.read_up_to(all, super::super::peer::PATIENCE)?;
+        publishing.join().expect("a publisher does not panic").context("the publisher")
+    })?;
+    let published = published.into_inner();
+    let due = published * (readers * frame_len) as u64;
+    abuser.count("published", published);
+    abuser.count("megabytes delivered", herd.bytes / 1_000_000);
+    // The broker's pings are short: they may come besides.
+    if herd.ended > 0 {
+        let what = format!("{} of {readers} readers that keep up were closed", herd.ended);
+        abuser.refused_or_violation(what, "readers closed");
+    } else if herd.bytes < due {
+        abuser.violation(format!("readers that keep up got {} of {due} bytes", herd.bytes));
+    }
+    Ok(())
+}
+
+fn publish(abuser: &Abuser<'_>, mut peer: Peer, len: usize, batch: usize, published: &AtomicU64) -> Result<()> {
+    let bytes = frame(BINARY, &vec![b'x'; len]).repeat(batch);
+    while !abuser.over() {
+        peer.send(&bytes)?;
+        published.fetch_add(batch as u64, Ordering::Relaxed);
+    }
+    peer.send(&frame(CLOSE, &[3, 0xe8]))?;
+    match peer.ending() {
+        Ending::Close(1000) => Ok(()),
+        other => anyhow::bail!("its close was answered by {other:?}"),
+    }
+}

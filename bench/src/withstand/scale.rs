@@ -1,0 +1,80 @@
+//! How much of everything is done, and the deadlines that the broker is started with.
+
+use std::time::Duration;
+
+use super::Options;
+use super::arena::{Counts, Scale};
+
+/// Of the campaign.
+pub(super) fn campaign(options: &Options) -> Scale {
+    let rounds = options.rounds as usize;
+    let seconds = |quick, real| Duration::from_secs(if options.quick { quick } else { real });
+    let pick = |quick: usize, real: usize| if options.quick { quick } else { real };
+    Scale {
+        time: options.seconds.map_or(seconds(3, 30), Duration::from_secs),
+        calm: Duration::ZERO,
+        raw: pick(50, 200),
+        multi: pick(5, 20),
+        topics: pick(5_000, 100_000),
+        resubscriptions: pick(20_000, 1_000_000usize.div_ceil(rounds)),
+        silent: pick(3, 20),
+        stalled: pick(3, 10),
+        handshake_timeout: seconds(3, 5),
+        ping_interval: seconds(1, 3),
+        ping_timeout: seconds(2, 3),
+        close_timeout: seconds(1, 3),
+        topic_idle_timeout: seconds(1, 2),
+        message_timeout: seconds(3, 5),
+        counts: counts(options),
+    }
+}
+
+/// Of a single attack.
+pub(super) fn attack(options: &Options) -> Scale {
+    let quick = options.quick;
+    Scale {
+        time: Duration::from_secs(options.seconds.unwrap_or(if quick { 3 } else { 10 })),
+        calm: Duration::from_millis(if quick { 800 } else { 3000 }),
+        raw: if quick { 25 } else { 50 },
+        multi: 5,
+        handshake_timeout: Duration::from_secs(3),
+        ping_interval: Duration::from_secs(1),
+        ping_timeout: Duration::from_secs(1),
+        close_timeout: Duration::from_secs(1),
+        topic_idle_timeout: Duration::from_secs(2),
+        message_timeout: Duration::from_secs(if quick { 2 } else { 5 }),
+        ..campaign(options)
+    }
+}
+
+/// Of all attacks together.
+pub(super) fn together(options: &Options) -> Scale {
+    let alone = attack(options);
+    let time = Duration::from_secs(options.seconds.unwrap_or(if options.quick { 8 } else { 60 }));
+    Scale {
+        time,
+        raw: 180,
+        multi: 20,
+        // With all attacks on two cores a client may answer late.
+        ping_interval: Duration::from_secs(5),
+        ping_timeout: Duration::from_secs(5),
+        counts: Counts { together: true, ..alone.counts },
+        ..alone
+    }
+}
+
+fn counts(options: &Options) -> Counts {
+    let pick = |quick: usize, real: usize| if options.quick { quick } else { real };
+    Counts {
+        readers: pick(50, 200),
+        flood_readers: pick(300, 1000),
+        outboxes: pick(200, 400),
+        holders: pick(150, 300),
+        bodies: 4200,
+        large_bodies: pick(300, 600),
+        filter_connections: pick(16, 48),
+        overlapping_connections: pick(8, 16),
+        slow_readers: 3,
+        together: false,
+    }
+}
