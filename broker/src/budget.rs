@@ -26,10 +26,14 @@ use crossbeam::utils::CachePadded;
 pub enum Held {
     /// Published messages, their encodings, and the sends that carry them.
     Messages,
-    /// Messages that arrive in pieces, and input that waits.
+    /// Messages that arrive in pieces.
+    Assemblies,
+    /// Input that waits, and what a connection needs while it does.
     Input,
     /// Answers that wait for their connection's socket.
     Outboxes,
+    /// HTTP connections with their buffers.
+    Http,
     /// Bodies of HTTP requests.
     Bodies,
     /// Batches on their way between shards.
@@ -42,18 +46,29 @@ pub enum Held {
 
 impl Held {
     /// All there are.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Messages, Self::Input, Self::Outboxes, Self::Bodies, Self::Queues, Self::Names, Self::Subscriptions];
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Messages,
+        Self::Assemblies,
+        Self::Input,
+        Self::Outboxes,
+        Self::Http,
+        Self::Bodies,
+        Self::Queues,
+        Self::Names,
+        Self::Subscriptions,
+    ];
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 9;
 
     /// Its name in `/metrics`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Messages => "messages",
+            Self::Assemblies => "assemblies",
             Self::Input => "input",
             Self::Outboxes => "outboxes",
+            Self::Http => "http",
             Self::Bodies => "bodies",
             Self::Queues => "queues",
             Self::Names => "names",
@@ -157,6 +172,13 @@ impl Budget {
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
         self.used().saturating_add(bytes) < self.full_bytes()
+    }
+
+    /// Whether `bytes` more may be held at all, by what has a share of its own and cannot wait for others to give memory
+    /// back: they stay within the bound.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.used().saturating_add(bytes) <= self.bytes_max
     }
 
     /// How many bytes more make it `level` when `used` are charged.
@@ -265,6 +287,22 @@ impl Buffer {
     /// Adds `bytes` at the end.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.edit(|held| held.extend_from_slice(bytes));
+    }
+
+    /// Makes room for `bytes` in all, exactly; what is kept is moved.
+    pub fn grow_to(&mut self, bytes: usize) {
+        if bytes > self.bytes.capacity() {
+            let mut grown = BytesMut::with_capacity(bytes);
+            grown.extend_from_slice(&self.bytes);
+            self.bytes = grown;
+            self.charge.resize(allocated(self.bytes.capacity()));
+        }
+    }
+
+    /// How many bytes it has room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Has `edit` add something.

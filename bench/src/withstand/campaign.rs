@@ -84,6 +84,7 @@ fn arguments(scale: &Scale) -> Vec<String> {
         ("max-message", MESSAGE_MAX.to_string()),
         ("max-lag", LAG_MAX.to_owned()),
         ("handshake-timeout", time(scale.handshake_timeout)),
+        ("http-idle-timeout", time(scale.handshake_timeout)),
         ("ping-interval", time(scale.ping_interval)),
         ("ping-timeout", time(scale.ping_timeout)),
         ("close-timeout", time(scale.close_timeout)),

@@ -182,6 +182,7 @@ fn arguments(scale: &Scale, shards: u64) -> Vec<String> {
         ("max-log", LOG_BYTES.to_string()),
         ("handshake-timeout", time(scale.handshake_timeout)),
         ("message-timeout", time(scale.message_timeout)),
+        ("http-idle-timeout", time(scale.handshake_timeout)),
         ("ping-interval", time(scale.ping_interval)),
         ("ping-timeout", time(scale.ping_timeout)),
         ("close-timeout", time(scale.close_timeout)),

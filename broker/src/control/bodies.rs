@@ -111,7 +111,7 @@ impl UnderWay {
         let more = bytes.saturating_sub(before);
         let fits = |under_way: &Self| {
             let leaving = under_way.leaving;
-            under_way.bytes + more <= bytes_max && budget.fits(more.saturating_sub(leaving))
+            under_way.bytes + more <= bytes_max && budget.has_room(more.saturating_sub(leaving))
         };
         if !fits(self) {
             let larger = self.bodies.iter().filter(|(_, body)| !body.given_up && body.bytes > bytes);
@@ -341,7 +341,7 @@ mod tests {
     async fn what_others_hold_leaves_less_room() {
         let budget = Budget::new(1, 4000);
         let bodies = Bodies::new(4000, 0);
-        let _messages = Charge::new(budget.of_shard(0), Held::Messages, 3450);
+        let _messages = Charge::new(budget.of_shard(0), Held::Messages, 3900);
         let held = entries(&bodies, &budget, &[30]);
         let entry = Entry::new(&bodies, Instant::now());
         assert!(entry.grow(200, &budget).is_err(), "nobody holds more");

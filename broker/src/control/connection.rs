@@ -24,8 +24,6 @@ pub(super) struct Connection {
     pub(super) is_spare: bool,
     /// How fast it publishes.
     pub(super) pace: Mutex<Pace>,
-    /// When it may begin new topics, if no address is known (`names`).
-    pub(super) names: Mutex<ring::Nanos>,
     idle_since: Mutex<Option<Instant>>,
     end: Notify,
 }
@@ -43,7 +41,6 @@ impl Connection {
             client,
             is_spare: false,
             pace: Mutex::default(),
-            names: Mutex::default(),
             idle_since: Mutex::default(),
             end: Notify::new(),
         }

@@ -67,6 +67,8 @@ pub(super) struct Heads<S> {
     held: BytesMut,
     /// How much of `held` may be handed on.
     passed: usize,
+    /// Behind that may be another whole request.
+    more: bool,
     /// Behind that, how much of an incomplete head was looked at.
     seen: usize,
     at: At,
@@ -125,6 +127,7 @@ impl<S> Heads<S> {
             verdicts,
             held: BytesMut::from(early),
             passed: 0,
+            more: false,
             seen: 0,
             at: At::Head,
             heads: 0,
@@ -140,11 +143,17 @@ impl<S> Heads<S> {
         (self.socket, self.held.freeze())
     }
 
-    /// How much of `bytes`, which begin where the last ones that passed ended, may be handed on.
+    /// How much of `bytes`, which begin where the last ones that passed ended, may be handed on: of one request at most,
+    /// so that the library asks again for the next one.
     fn judge(&mut self, bytes: &[u8]) -> (usize, Option<Stop>) {
         let mut passed = 0;
+        self.more = false;
         loop {
             let rest = &bytes[passed..];
+            if passed > 0 && matches!(self.at, At::Head) {
+                self.more = !rest.is_empty();
+                return (passed, None);
+            }
             match &mut self.at {
                 At::Upgraded => return (bytes.len(), None),
                 At::End | At::Broken => return (passed, None),
@@ -279,6 +288,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
                     this.held = BytesMut::new(); // gives the memory back
                 }
                 return Poll::Ready(Ok(()));
+            }
+            if mem::take(&mut this.more) {
+                this.judge_held();
+                continue;
             }
             match this.at {
                 At::End => return Poll::Ready(Ok(())),

@@ -5,7 +5,6 @@
 //! | the program, its runtime and its log | [`BASE_BYTES`] |
 //! | each shard: ring or epoll, receive buffers, queues, timers | [`SHARD_BYTES`] |
 //! | each connection that there may be: its record, subscription, timer, place in the driver | [`RECORD_BYTES`] |
-//! | each place for an HTTP connection: its task and its buffers | [`HTTP_CONNECTION_BYTES`] |
 //! | what is held for clients: the budget of `--max-memory`, see [`Budget`](crate::budget::Budget) | itself, and a quarter for what the allocator cannot use |
 //!
 //! Resident memory stays below the sum, [`MemoryPlan::resident_bytes_max`]. What the kernel takes for sockets is not
@@ -15,6 +14,7 @@
 //! io_uring and 1 to 32 on epoll, with 4,000 HTTP connections in the middle of a request on io_uring, and with idle
 //! WebSockets (bench/results/SCALE.md).
 
+use super::places::CONNECTION_BYTES;
 use super::room::Room;
 use crate::topics::registry::ShardId;
 
@@ -24,8 +24,6 @@ pub const BASE_BYTES: u64 = 16 << 20;
 pub const SHARD_BYTES: u64 = 2 << 20;
 /// An idle connection of a shard: measured 105 to 122 bytes.
 pub const RECORD_BYTES: u64 = 128;
-/// An HTTP connection of the control plane, its body not counted: measured 24 KiB.
-pub const HTTP_CONNECTION_BYTES: u64 = 32 << 10;
 
 /// The part of what is available that the budget is by default, one in so many.
 const BUDGET_PART: u64 = 4;
@@ -37,8 +35,8 @@ const BUDGET_BYTES_LEAST: u64 = 16 << 20;
 const SLACK_PART: u64 = 4;
 /// The part of the available memory that is given out, in percent. The rest is for what nobody can bound.
 pub const MEMORY_PERCENT: u64 = 80;
-/// The part of the available memory that HTTP connections may take, one in so many.
-const HTTP_PART: u64 = 16;
+/// The part of the budget that HTTP connections may take, without their bodies, one in so many.
+const HTTP_PART: u64 = 4;
 /// HTTP connections that there are room for, however little memory there is.
 const HTTP_PLACES_LEAST: u64 = 16;
 
@@ -74,26 +72,23 @@ impl MemoryPlan {
         BASE_BYTES + SHARD_BYTES * u64::from(self.shards)
     }
 
-    /// Places for HTTP connections that memory allows; `None` where it is not known.
+    /// Places for HTTP connections that the budget allows.
     #[must_use]
-    pub fn http_places(&self) -> Option<u64> {
-        self.available_bytes.map(|bytes| (bytes / HTTP_PART / HTTP_CONNECTION_BYTES).max(HTTP_PLACES_LEAST))
+    pub fn http_places(&self) -> u64 {
+        (self.budget_bytes / HTTP_PART / CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
     }
 
-    /// Bytes that are left for connections beside `http_connections`, kernel memory included; `None` where it is not
-    /// known.
+    /// Bytes that are left for connections, kernel memory included; `None` where it is not known.
     #[must_use]
-    pub fn connections_bytes(&self, http_connections: u64) -> Option<u64> {
-        let taken = self.held_bytes_max() + self.fixed_bytes() + http_connections * HTTP_CONNECTION_BYTES;
+    pub fn connections_bytes(&self) -> Option<u64> {
+        let taken = self.held_bytes_max() + self.fixed_bytes();
         self.available_bytes.map(|bytes| (bytes / 100 * MEMORY_PERCENT).saturating_sub(taken))
     }
 
     /// What resident memory stays below, in bytes.
     #[must_use]
     pub fn resident_bytes_max(&self, room: &Room) -> u64 {
-        let connections = u64::from(room.connections_max) * RECORD_BYTES
-            + u64::from(room.http_connections_max) * HTTP_CONNECTION_BYTES;
-        self.fixed_bytes() + connections + self.held_bytes_max()
+        self.fixed_bytes() + u64::from(room.connections_max) * RECORD_BYTES + self.held_bytes_max()
     }
 }
 
@@ -135,7 +130,7 @@ mod tests {
     fn the_sum_has_all_parts() {
         let plan = MemoryPlan::new(Some(40 * MIB), 0, 4, None);
         let room = Room::new(Io::Uring, NonZeroU32::new(100_000), 4, 1 << 20, plan).unwrap();
-        let parts = 16 * MIB + 4 * 2 * MIB + 100_000 * 128 + 4096 * (32 << 10) + 50 * MIB;
+        let parts = 16 * MIB + 4 * 2 * MIB + 100_000 * 128 + 50 * MIB;
         assert_eq!(plan.resident_bytes_max(&room), parts);
     }
 }

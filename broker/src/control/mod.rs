@@ -173,7 +173,13 @@ async fn shut_down(
         }
         // Requests that are under way even then are cut, as connections are.
         let _ = timeout_at(end, server.idle()).await;
-        Ok(())
+        match stats::totals(app.links()).cut_off {
+            0 => Ok(()),
+            clients => Err(format!(
+                "{clients} clients were cut off before they had taken what was accepted for them: they read too slowly \
+                 for --drain-window and --shutdown-grace"
+            )),
+        }
     };
     tokio::select! {
         finished = finish => finished,

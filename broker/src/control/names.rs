@@ -1,12 +1,12 @@
 //! How many topics one client may begin over HTTP: `topics_per_connection_max` within `--topic-idle-timeout`, so that
 //! nobody takes all names that the broker can keep (`--max-topics`).
 //!
-//! A client is an address where one is known, else a connection. A schedule instead of a list of names: each new topic
+//! A client is an address where one is known; all others, those of loopback, are one client together. A schedule instead of a list of names: each new topic
 //! takes the next place, one period behind the one before; a place further ahead of the clock than the whole time is
 //! too much. A client that was quiet may begin all of its topics at once.
 //!
-//! Memory: a table of addresses that began topics lately, [`CLIENTS_MAX`] at most; beyond that a connection stands for
-//! its client.
+//! Memory: a table of addresses that began topics lately, [`CLIENTS_MAX`] at most; beyond that a client counts as one
+//! whose address is not known.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,44 +14,49 @@ use std::time::Duration;
 
 use ring::Nanos;
 
-use super::connection::{Connection, lock};
+use super::connection::lock;
 use crate::address::Client;
 use crate::limits::Limits;
+use crate::shard::names::{NameShare, NamesLeft};
 
 /// Addresses that are remembered, 32 bytes each.
 const CLIENTS_MAX: usize = 1 << 16;
 
 /// The places of all clients in their schedules. Hashed at random, for clients may choose their addresses.
 #[derive(Default, Debug)]
-pub(super) struct Names(Mutex<HashMap<Client, Nanos>>);
+pub(super) struct Names {
+    known: Mutex<HashMap<Client, NameShare>>,
+    /// Of all clients whose address is not known: those of loopback. Connections are too cheap to count by.
+    unknown: Mutex<NameShare>,
+}
 
 impl Names {
     /// Takes a place for one new topic. False: this client began too many.
-    pub(super) fn take(&self, client: Option<Client>, connection: &Connection, now: Nanos, limits: &Limits) -> bool {
-        let Some(client) = client else {
-            return take(&mut lock(&connection.names), now, limits);
+    /// `bytes`: what it weighs; `left`: for how much more of all clients there is room.
+    pub(super) fn take(
+        &self,
+        client: Option<Client>,
+        now: Nanos,
+        limits: &Limits,
+        bytes: u64,
+        left: NamesLeft,
+    ) -> bool {
+        let take = |share: &mut NameShare| {
+            share.take(now, limits.topics_per_connection_max, nanos(limits.topic_idle_timeout), bytes, left)
         };
-        let clients = &mut *lock(&self.0);
+        let Some(client) = client else {
+            return take(&mut lock(&self.unknown));
+        };
+        let clients = &mut *lock(&self.known);
         if clients.len() >= CLIENTS_MAX && !clients.contains_key(&client) {
             // In an order that nobody can foresee, for as long as it takes to find what is out of date.
-            clients.retain(|_, last| *last > now);
+            clients.retain(|_, share| !share.is_over(now));
             if clients.len() >= CLIENTS_MAX {
-                return take(&mut lock(&connection.names), now, limits);
+                return take(&mut lock(&self.unknown));
             }
         }
-        take(clients.entry(client).or_default(), now, limits)
+        take(clients.entry(client).or_default())
     }
-}
-
-fn take(last: &mut Nanos, now: Nanos, limits: &Limits) -> bool {
-    let whole = nanos(limits.topic_idle_timeout);
-    let Some(period) = whole.checked_div(limits.topics_per_connection_max as Nanos) else { return false };
-    let place = (*last).max(now) + period;
-    if place > now + whole {
-        return false;
-    }
-    *last = place;
-    true
 }
 
 fn nanos(time: Duration) -> Nanos {
@@ -61,29 +66,27 @@ fn nanos(time: Duration) -> Nanos {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Guest;
 
     const SECOND: Nanos = 1_000_000_000;
+    const PLENTY: NamesLeft = NamesLeft { names: usize::MAX, bytes: u64::MAX >> 1, bytes_max: u64::MAX >> 1 };
 
-    fn taken(names: &Names, client: Option<Client>, connection: &Connection, now: Nanos, tries: usize) -> usize {
+    fn taken(names: &Names, client: Option<Client>, now: Nanos, tries: usize) -> usize {
         let limits = Limits { topics_per_connection_max: 10, ..Limits::default() };
-        (0..tries).filter(|_| names.take(client, connection, now, &limits)).count()
+        (0..tries).filter(|_| names.take(client, now, &limits, 600, PLENTY)).count()
     }
 
     #[test]
     fn each_client_begins_so_many_and_then_as_time_goes_by() {
         let names = Names::default();
         let client = |ip: &str| Client::of(ip.parse().unwrap());
-        let connection = || Connection::new(Guest::default(), || None, &Limits::default());
-        let (first, second) = (connection(), connection());
         let begin = 1000 * SECOND;
         let one = client("203.0.113.7");
-        assert_eq!(taken(&names, one, &first, begin, 50), 10);
-        assert_eq!(taken(&names, one, &second, begin, 50), 0, "another connection of the same client");
-        assert_eq!(taken(&names, client("203.0.113.8"), &first, begin, 50), 10);
-        assert_eq!(taken(&names, None, &first, begin, 50), 10, "where nobody is known the connection counts");
-        assert_eq!(taken(&names, None, &second, begin, 50), 10);
-        assert_eq!(taken(&names, one, &first, begin + 6 * SECOND, 50), 1);
-        assert_eq!(taken(&names, one, &first, begin + 200 * SECOND, 50), 10);
+        assert_eq!(taken(&names, one, begin, 50), 10);
+        assert_eq!(taken(&names, one, begin, 50), 0);
+        assert_eq!(taken(&names, client("203.0.113.8"), begin, 50), 10);
+        assert_eq!(taken(&names, None, begin, 50), 10);
+        assert_eq!(taken(&names, None, begin, 50), 0, "those that nobody knows are one client");
+        assert_eq!(taken(&names, one, begin + 6 * SECOND, 50), 1);
+        assert_eq!(taken(&names, one, begin + 200 * SECOND, 50), 10);
     }
 }

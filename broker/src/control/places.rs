@@ -3,8 +3,8 @@
 //!
 //! When all places are taken, a newcomer takes the place of a connection that is idle, the longest first, else of a
 //! body that is longest under way (`bodies`); a few newcomers at a time wait for such a place to become free. Whoever
-//! finds none gets a spare place, in which one request is answered and the connection closed: `/healthz` and
-//! `/readyz` as ever, everything else with 503. So neither slow nor silent clients can keep probes out.
+//! finds none gets 503, but for probes (`/healthz`, `/readyz`): spare places are kept for them, in which one request is
+//! answered and the connection closed. So neither slow nor silent clients can keep probes out.
 //!
 //! Invariant: places and spare places together are [`Room::http_connections_max`], so descriptors suffice. A [`Place`]
 //! is given back when it is dropped.
@@ -127,7 +127,7 @@ pub(super) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Fu
             return Err(Full::Client);
         }
     }
-    if !app.links().budget.fits(CONNECTION_BYTES) {
+    if !app.links().budget.has_room(CONNECTION_BYTES) {
         return Err(Full::All);
     }
     let permit = Arc::clone(&places.permits).try_acquire_owned().map_err(|_| Full::All)?;
@@ -137,7 +137,7 @@ pub(super) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Fu
 /// Has somebody who needs a place least give it up, and waits for it. `None`: nobody can, or enough wait already.
 pub(super) fn wait(app: &App, connection: &Arc<Connection>) -> Option<impl Future<Output = Option<Place>> + use<>> {
     let waiting = Arc::clone(&app.places().waiting).try_acquire_owned().ok()?;
-    if !app.links().budget.fits(CONNECTION_BYTES) {
+    if !app.links().budget.has_room(CONNECTION_BYTES) {
         return None;
     }
     if !end_longest_idle(app.places(), None) && !app.bodies().give_up_longest() {
@@ -159,7 +159,7 @@ fn take(app: &App, connection: &Arc<Connection>, permit: OwnedSemaphorePermit) -
     if let Some(client) = connection.client {
         *open.of_client.entry(client).or_default() += 1;
     }
-    let charge = Charge::new(app.links().budget.of_plane(), Held::Input, CONNECTION_BYTES);
+    let charge = Charge::new(app.links().budget.of_plane(), Held::Http, CONNECTION_BYTES);
     Place { app: app.clone(), at, client: connection.client, _permit: permit, _charge: charge }
 }
 

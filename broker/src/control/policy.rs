@@ -4,25 +4,50 @@
 
 use std::sync::Arc;
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::connection::Connection;
 use super::routes::{self, App};
-use super::{hosts, origins, places, refusal};
+use super::{bodies, hosts, origins, places, refusal};
 
 /// Between the socket and the routes.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let page = origins::Page::of(&app, &request);
     let mut response = match answer(&app, &request, &page) {
-        Some(response) => response,
-        None => next.run(request).await,
+        Some(response) => {
+            let (head, body) = request.into_parts();
+            discard(&app, &head.headers, body).await;
+            response
+        }
+        None if takes_body(&request) => next.run(request).await,
+        None => {
+            let (head, body) = request.into_parts();
+            let headers = head.headers.clone();
+            let response = next.run(Request::from_parts(head, Body::empty())).await;
+            discard(&app, &headers, body).await;
+            response
+        }
     };
     page.name_in(response.headers_mut());
     refusal::count(&app, &response);
     response
+}
+
+/// Whether the request's handler reads its body.
+fn takes_body(request: &Request) -> bool {
+    request.method() == Method::POST && request.uri().path().starts_with("/pub")
+}
+
+/// Reads a body that nobody wants. The HTTP library does not get to the next request behind one that was left, if that
+/// request was in the same read.
+async fn discard(app: &App, headers: &HeaderMap, body: Body) {
+    if !body.is_end_stream() {
+        bodies::discard(app, headers, body).await;
+    }
 }
 
 /// The answer, if the request gets no further.

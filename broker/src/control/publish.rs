@@ -127,7 +127,8 @@ impl Publisher {
                 return Err(refusal.because(Refused::Topics).retry_after(TOPICS_RETRY_S));
             }
         }
-        if !app.names().take(self.client, &self.connection, ring::monotonic(), limits) {
+        let (bytes, left) = (app.links().name_bytes(topic), app.links().names_left(limits.topics_max));
+        if !app.names().take(self.client, ring::monotonic(), limits, bytes, left) {
             let sentence = "This client began as many topics as --max-topics-per-connection allows for now.";
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, sentence);
             return Err(refusal.because(Refused::Topics).retry_after(TOPICS_RETRY_S));

@@ -76,7 +76,7 @@ impl Room {
     ) -> Result<Self, String> {
         let free = descriptors.saturating_sub(reserved(shards));
         let shards = u64::from(shards);
-        let http_top = u64::from(HTTP_TOP).min(memory.http_places().unwrap_or(u64::MAX));
+        let http_top = u64::from(HTTP_TOP).min(memory.http_places());
         let (table, http) = match io {
             Io::Uring => (free, http_top.min(free - free / HTTP_PART)),
             Io::Epoll => {
@@ -92,7 +92,7 @@ impl Room {
             ));
         }
         let by_descriptors = table * shards;
-        let by_memory = memory.connections_bytes(http).map(|bytes| (bytes / CONNECTION_BYTES).max(1));
+        let by_memory = memory.connections_bytes().map(|bytes| (bytes / CONNECTION_BYTES).max(1));
         let connections = match asked.map(|asked| u64::from(asked.get())) {
             None => {
                 let tables = (TABLES_DEFAULT / shards).max(1 << 16).min(table) * shards;
@@ -270,16 +270,16 @@ mod tests {
         let plan = |memory| MemoryPlan::new(None, 0, 2, memory);
         let estimate = |asked, memory| Room::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, plan(memory)).unwrap();
         let small = estimate(0, Some(256 << 20));
-        // 80 % of 256 MiB, without 64 MiB and a quarter for the budget, 20 MiB that are fixed, 16 MiB for HTTP.
-        assert_eq!((small.connections_max, small.http_connections_max), (15_155, 512));
-        assert_eq!(small.shard_connections_max, 15_155 + 1_024);
+        // 80 % of 256 MiB, without 64 MiB and a quarter for the budget, and 20 MiB that are fixed.
+        assert_eq!((small.connections_max, small.http_connections_max), (17_885, 512));
+        assert_eq!(small.shard_connections_max, 17_885 + 1_024);
         assert_eq!(estimate(0, Some(1 << 40)).connections_max, 39_800);
         assert_eq!(estimate(0, Some(0)).connections_max, 1);
         assert_eq!((small.warning(), estimate(10_000, Some(256 << 20)).warning()), (None, None));
         let asked = estimate(39_000, Some(256 << 20));
         assert_eq!(asked.connections_max, 39_000);
         let warning = asked.warning().unwrap();
-        for part in ["39000", "15155", "memory", "64 MiB for --max-memory"] {
+        for part in ["39000", "17885", "memory", "64 MiB for --max-memory"] {
             assert!(warning.contains(part), "{part}: {warning}");
         }
         assert_eq!(estimate(39_000, None).warning(), None);

@@ -99,7 +99,7 @@ async fn accept(app: App) {
             });
             continue;
         }
-        match app.places().spare().filter(|_| full == Full::All || is_probe(&read)) {
+        match app.places().spare().filter(|_| is_probe(&read)) {
             Some(spare) => {
                 let once = Arc::into_inner(connection).expect("nobody else has it yet");
                 let served = serve(app, router, socket, read, Arc::new(once.spare()), spare);

@@ -4,7 +4,7 @@ use ring::Io;
 
 use super::report::{bytes, grouped, limit, many};
 use super::{Finding, Look};
-use crate::control::memory::{BASE_BYTES, HTTP_CONNECTION_BYTES, MEMORY_PERCENT, RECORD_BYTES, SHARD_BYTES};
+use crate::control::memory::{BASE_BYTES, MEMORY_PERCENT, RECORD_BYTES, SHARD_BYTES};
 use crate::control::room::{CONNECTION_BYTES, descriptors_for};
 
 /// A limit of descriptors below this is the default of a distribution rather than anybody's choice.
@@ -139,16 +139,13 @@ impl Look<'_> {
         };
         let (plan, resident) = (room.memory, room.resident_bytes_max());
         let value = format!(
-            "{} bytes resident at most: {} the program, {} each of {}, {} bytes each of {} connections, {} KiB each of {} \
-             HTTP connections, {} held for clients (--max-memory) and {} that the allocator may take besides",
+            "{} bytes resident at most: {} the program, {} each of {}, {} bytes each of {} connections, {} held for clients (--max-memory) and {} that the allocator may take besides",
             grouped(resident),
             bytes(BASE_BYTES),
             bytes(SHARD_BYTES),
             many(u64::from(self.plan.shards), "shard"),
             RECORD_BYTES,
             grouped(u64::from(room.connections_max)),
-            HTTP_CONNECTION_BYTES >> 10,
-            grouped(u64::from(room.http_connections_max)),
             bytes(plan.budget_bytes),
             bytes(plan.held_bytes_max() - plan.budget_bytes)
         );

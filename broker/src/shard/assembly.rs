@@ -1,8 +1,8 @@
 //! Messages that arrive in pieces: how long they may take, and how much memory all of them may.
 //!
 //! A message has `--message-timeout` from its first byte to its last; beyond, its connection is closed with 1008. All
-//! of them together may take a quarter of the budget. Beyond that, or when memory is full, the one that holds most, or
-//! holds it longest, goes (1013): so whoever sends a message in the usual way finds room, however many others are left
+//! of them together may take a quarter of the budget. Beyond that the one that holds most, or holds it longest, goes
+//! (1013): so whoever sends a message in the usual way finds room, however many others are left
 //! unfinished.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use ring::{ConnId, Driver, Nanos};
 use super::conn::Flags;
 use super::stats::Reason;
 use super::{Shard, nanos};
-use crate::budget::{Held, Level};
+use crate::budget::Held;
 
 /// Of so many that were begun first, the one that weighs most goes.
 const LOOKED_AT: usize = 64;
@@ -75,10 +75,10 @@ impl<D: Driver> Shard<D> {
         extra.assembly.as_ref().filter(|assembly| assembly.since == since).map(|assembly| assembly.room.charged())
     }
 
-    /// Input was kept: if that is too much, the connection that holds most goes.
-    pub(super) fn make_room_for_input(&mut self) {
+    /// A piece came: if all of them are too many bytes, the connection that holds most of this shard's goes.
+    pub(super) fn make_room_for_pieces(&mut self) {
         let budget = &self.links.budget;
-        if budget.held(Held::Input) <= budget.bytes_max() / PART && budget.level() != Level::Full {
+        if budget.held(Held::Assemblies) <= budget.bytes_max() / PART {
             return;
         }
         let mut heaviest = None;
@@ -87,7 +87,9 @@ impl<D: Driver> Shard<D> {
             let (since, id) = self.assemblies.begun[at];
             match self.unfinished(since, id) {
                 Some(bytes) => {
-                    let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
+                    let paused = self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED));
+                    let age = if paused { 0 } else { self.now - since };
+                    let weight = bytes.saturating_mul(1 + age / MILLISECOND);
                     heaviest = heaviest.max(Some((weight, id)));
                     at += 1;
                 }

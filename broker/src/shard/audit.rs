@@ -33,12 +33,12 @@ impl Audit {
 impl<D: Driver> Shard<D> {
     /// Looks at everything.
     pub fn audit(&mut self) -> Audit {
-        let (mut input, mut outboxes, mut awaited, mut paused) = (0, 0, 0, 0);
+        let (mut input, mut assemblies, mut outboxes, mut awaited, mut paused) = (0, 0, 0, 0, 0);
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
             if let Some(extra) = &conn.extra {
                 input += Extra::BYTES + extra.input.charged();
-                input += extra.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
+                assemblies += extra.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
                 outboxes += extra.outbox.charged();
             }
             paused += u64::from(conn.flags.has(super::conn::Flags::PAUSE_LISTED));
@@ -59,6 +59,7 @@ impl<D: Driver> Shard<D> {
         }
         let listed = self.paused.iter().filter(|&&id| self.conns.get(id).is_some()).count() as u64;
         let equal = vec![
+            ("bytes of messages in pieces", assemblies, self.account.held(Held::Assemblies)),
             ("bytes of input", input, self.account.held(Held::Input)),
             (
                 "bytes of answers that wait, or more in flight",

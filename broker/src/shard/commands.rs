@@ -263,12 +263,15 @@ impl<D: Driver> Shard<D> {
             Ok(Name::New) => {
                 let (now, names_max) = (self.now, self.limits.topics_per_connection_max);
                 let window = super::nanos(self.limits.topic_idle_timeout);
-                if self.multi(conn).names.take(now, names_max, window) {
+                let left = self.links.names_left(self.limits.topics_max);
+                let bytes = self.links.name_bytes(name);
+                if self.multi(conn).names.take(now, names_max, window, bytes, left) {
                     return Ok(());
                 }
                 let reason = format!(
-                    "this connection has begun {names_max} topics within --topic-idle-timeout; see \
-                     --max-topics-per-connection"
+                    "this connection has begun as many topics within --topic-idle-timeout as there is room for: {}; \
+                     see --max-topics-per-connection",
+                    names_max.min(left.names)
                 );
                 Err(error(id, ErrorCode::Limit, reason))
             }

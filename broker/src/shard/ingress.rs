@@ -21,6 +21,8 @@ use crate::topics::message::Payload;
 /// What a turn takes of input, in units of about 100 ns, and what of one connection.
 const INPUT_PER_TURN: u32 = 2400;
 const INPUT_PER_CONNECTION: u32 = 1200;
+/// The same of one connection while several topics have messages.
+const INPUT_PER_CONNECTION_SHORT: u32 = 400;
 /// What a message costs, besides one unit for each of so many bytes.
 const MESSAGE_COST: u32 = 2;
 const COMMAND_COST: u32 = 10;
@@ -33,11 +35,13 @@ pub(super) struct InputWork {
     left: u32,
     /// The connection that was looked at last, and what it may still take.
     of: Option<(ConnId, u32)>,
+    per_connection: u32,
 }
 
 impl InputWork {
-    pub(super) fn begin_turn(&mut self) {
-        *self = Self { left: INPUT_PER_TURN, of: None };
+    pub(super) fn begin_turn(&mut self, short: bool) {
+        let per_connection = if short { INPUT_PER_CONNECTION_SHORT } else { INPUT_PER_CONNECTION };
+        *self = Self { left: INPUT_PER_TURN, of: None, per_connection };
     }
 
     /// Whether anybody may take something.
@@ -50,7 +54,7 @@ impl InputWork {
         match self.of {
             Some((of, left)) if of == id => left > 0 && self.left > 0,
             _ => {
-                self.of = Some((id, INPUT_PER_CONNECTION));
+                self.of = Some((id, self.per_connection));
                 self.left > 0
             }
         }
@@ -61,6 +65,30 @@ impl InputWork {
         if let Some((_, left)) = &mut self.of {
             *left = left.saturating_sub(cost);
         }
+    }
+}
+
+/// Where a piece is in its message.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    first: bool,
+    last: bool,
+    /// Bytes of its frame that are still to come.
+    frame_left: usize,
+}
+
+/// Least room that is set aside for a message in pieces, in bytes.
+const ROOM_LEAST: usize = 4 << 10;
+
+/// Makes room for a piece of `len` bytes and, as far as that is not more than there is already, for what its frame still
+/// brings: so the room doubles while a message grows, and what was announced and does not come takes none; and in the end
+/// a message that is one frame has the room that it needs and no more, for it weighs what its buffer does.
+fn make_room(room: &mut Buffer, len: usize, frame_left: usize, last: bool) {
+    let needed = room.len() + len;
+    if needed > room.capacity() {
+        // Behind this frame may come others, of which nothing is known.
+        let more = if frame_left == 0 && !last { needed / 2 } else { frame_left };
+        room.grow_to(needed + more.min(needed.max(ROOM_LEAST)));
     }
 }
 
@@ -132,7 +160,10 @@ impl<D: Driver> Shard<D> {
     fn on_item(&mut self, id: ConnId, item: Item<'_>) {
         match item {
             Item::Message { kind, payload } => self.on_message(id, kind, payload),
-            Item::Piece { kind, payload, first, last, .. } => self.on_piece(id, kind, payload, first, last),
+            Item::Piece { kind, payload, first, last, frame_left } => {
+                let place = Piece { first, last, frame_left: usize::try_from(frame_left).unwrap_or(usize::MAX) };
+                self.on_piece(id, kind, payload, place);
+            }
             Item::Ping(payload) => self.queue_frame(id, Opcode::Pong, payload.as_slice()),
             Item::Pong(_) => {}
             Item::Close(code, _) => {
@@ -157,7 +188,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn on_piece(&mut self, id: ConnId, kind: MessageKind, payload: &[u8], first: bool, last: bool) {
+    fn on_piece(&mut self, id: ConnId, kind: MessageKind, payload: &[u8], place: Piece) {
+        let Piece { first, last, frame_left } = place;
         let Some(conn) = self.conns.get(id) else { return };
         if !conn.flags.has(Flags::PUBLISHES) && conn.multi.is_none() {
             self.refuse_data(id);
@@ -165,20 +197,24 @@ impl<D: Driver> Shard<D> {
         }
         let extra = conn.extra(&self.account);
         if first {
-            let mut room = Buffer::new(&self.account, Held::Input);
+            let mut room = Buffer::new(&self.account, Held::Assemblies);
             room.extend(&[0; HEADER_MAX]);
             extra.assembly = Some(Assembly { kind, room, since: self.now });
             self.assemblies.begin(id, self.now);
         }
         let assembly = extra.assembly.as_mut().expect("the decoder begins every message with a first piece");
+        make_room(&mut assembly.room, payload.len(), frame_left, last);
         assembly.room.extend(payload);
         if !last {
-            self.make_room_for_input();
+            self.make_room_for_pieces();
             return;
         }
         let Assembly { kind, mut room, .. } = extra.assembly.take().expect("filled above");
         let publishes = conn.flags.has(Flags::PUBLISHES);
         let mut room = room.take();
+        if publishes && room.len() < room.capacity() - room.capacity() / 8 {
+            room = bytes::BytesMut::from(&room[..]);
+        }
         if publishes {
             let capacity = room.capacity();
             self.publish_raw(id, Payload::in_place(kind.into(), room, capacity, &self.account));

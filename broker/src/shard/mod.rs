@@ -303,7 +303,7 @@ impl<D: Driver> Shard<D> {
     pub fn step(&mut self) -> io::Result<bool> {
         self.now = self.driver.now();
         self.timers.advance(self.now);
-        self.input_work.begin_turn();
+        self.input_work.begin_turn(self.short_turns > 0);
         self.keep_up();
         self.relieve_pressure();
         self.go_on_appending();

@@ -8,7 +8,7 @@
 use ring::Nanos;
 
 use super::link::Links;
-use crate::budget::Budget;
+use crate::budget::{Budget, Held};
 use crate::topics::registry::name_bytes;
 
 /// What a name means for the registry.
@@ -53,10 +53,30 @@ impl Links {
             return Err(NamesFull::Topics);
         }
         let shards = self.inboxes.len() as u16;
-        if !self.registry.has_bytes_for(name) || !self.budget.fits(name_bytes(name, shards)) {
+        // Filters stay as long as their subscribers do, while idle topics make room for others: a quarter is for topics.
+        let filters_max = names_bytes_max(&self.budget) / 4 * 3;
+        let bytes = self.budget.held(Held::Names).saturating_add(name_bytes(name, shards));
+        if protocol::topic::is_wildcard(name) && bytes > filters_max {
+            return Err(NamesFull::Memory);
+        }
+        if !self.registry.has_bytes_for(name) || !self.budget.has_room(name_bytes(name, shards)) {
             return Err(NamesFull::Memory);
         }
         Ok(Name::New)
+    }
+
+    /// For how many more names there is room.
+    #[must_use]
+    pub fn names_left(&self, topics_max: usize) -> NamesLeft {
+        let bytes_max = names_bytes_max(&self.budget);
+        let bytes = bytes_max.saturating_sub(self.budget.held(Held::Names));
+        NamesLeft { names: topics_max.saturating_sub(self.registry.len()), bytes, bytes_max }
+    }
+
+    /// What a name weighs once it is registered, in bytes.
+    #[must_use]
+    pub fn name_bytes(&self, name: &str) -> u64 {
+        name_bytes(name, self.inboxes.len() as u16)
     }
 }
 
@@ -70,28 +90,55 @@ pub(crate) fn names_bytes_max(budget: &Budget) -> u64 {
 ///
 /// A schedule: every name takes the next place, a fraction of the window behind the one before; a place more than a
 /// window ahead of the clock is one too many.
+///
+/// Many clients together could still begin all names that there may be. So the share gets smaller with the room that is
+/// left: nobody may have begun more within the window than there is room for. (Switches share their buffers so; Choudhury
+/// and Hahne, "Dynamic queue length thresholds", 1998.) However many take all they can, a newcomer finds room.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct NameShare {
     /// The place of the last name.
     last: Nanos,
+    /// The same for its bytes: how much of the window is taken by what this client's names weigh.
+    bytes_last: Nanos,
+}
+
+/// What there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct NamesLeft {
+    /// Names, by their number.
+    pub names: usize,
+    /// Bytes of names.
+    pub bytes: u64,
+    /// The most bytes that all names may take.
+    pub bytes_max: u64,
 }
 
 impl NameShare {
-    /// Takes a place for a new name, of `names_max` in `window` nanoseconds. False: there is none.
+    /// Takes a place for a new name that weighs `bytes`, of `names_max` in `window` nanoseconds, while there is room
+    /// for so much more of all clients. False: there is none.
     #[must_use]
-    pub fn take(&mut self, now: Nanos, names_max: usize, window: Nanos) -> bool {
-        let place = self.last.max(now) + (window / names_max.max(1) as u64).max(1);
-        if place > now + window {
+    pub fn take(&mut self, now: Nanos, names_max: usize, window: Nanos, bytes: u64, left: NamesLeft) -> bool {
+        let period = (window / names_max.max(1) as u64).max(1);
+        let place = self.last.max(now) + period;
+        if place > now + window || (place - now) / period > left.names as u64 {
             return false;
         }
-        self.last = place;
+        let part = |bytes: u64| {
+            let part = u128::from(window) * u128::from(bytes) / u128::from(left.bytes_max.max(1));
+            Nanos::try_from(part).unwrap_or(Nanos::MAX / 4)
+        };
+        let bytes_place = self.bytes_last.max(now) + part(bytes);
+        if bytes_place - now > part(left.bytes) {
+            return false;
+        }
+        (self.last, self.bytes_last) = (place, bytes_place);
         true
     }
 
     /// Whether nothing would be lost with this share: all its places have passed.
     #[must_use]
     pub fn is_over(&self, now: Nanos) -> bool {
-        self.last <= now
+        self.last <= now && self.bytes_last <= now
     }
 }
 
@@ -100,17 +147,44 @@ mod tests {
     use super::*;
 
     const SECOND: Nanos = 1_000_000_000;
+    const PLENTY: NamesLeft = NamesLeft { names: usize::MAX, bytes: u64::MAX >> 1, bytes_max: u64::MAX >> 1 };
 
     #[test]
     fn a_share_is_taken_at_once_and_comes_back_over_the_window() {
         let mut share = NameShare::default();
-        let taken = |share: &mut NameShare, now| (0..1000).filter(|_| share.take(now, 100, 60 * SECOND)).count();
+        let taken =
+            |share: &mut NameShare, now| (0..1000).filter(|_| share.take(now, 100, 60 * SECOND, 600, PLENTY)).count();
         assert_eq!(taken(&mut share, 5 * SECOND), 100);
         assert_eq!(taken(&mut share, 5 * SECOND), 0);
         assert!(!share.is_over(5 * SECOND));
         assert_eq!(taken(&mut share, 35 * SECOND), 50);
         assert_eq!(taken(&mut share, 500 * SECOND), 100, "and no more than that after a long time");
         assert!(share.is_over(600 * SECOND));
+    }
+
+    #[test]
+    fn however_many_take_all_they_can_a_newcomer_finds_room() {
+        const ROOM: usize = 1000;
+        let mut names = 0;
+        let mut shares = [NameShare::default(); 9];
+        for _ in 0..ROOM {
+            for share in &mut shares {
+                let left = NamesLeft { names: ROOM - names, ..PLENTY };
+                names += usize::from(share.take(SECOND, ROOM, 60 * SECOND, 600, left));
+            }
+        }
+        assert!((880..=900).contains(&names), "{names}");
+        let left = NamesLeft { names: ROOM - names, ..PLENTY };
+        assert!(NameShare::default().take(SECOND, ROOM, 60 * SECOND, 600, left));
+        // The same by weight.
+        let (mut bytes, mut shares) = (0, [NameShare::default(); 9]);
+        for _ in 0..ROOM {
+            for share in &mut shares {
+                let left = NamesLeft { bytes: 1_000_000 - bytes, bytes_max: 1_000_000, ..PLENTY };
+                bytes += if share.take(SECOND, 1_000_000, 60 * SECOND, 5_000, left) { 5_000 } else { 0 };
+            }
+        }
+        assert!((850_000..=900_000).contains(&bytes), "{bytes}");
     }
 
     #[test]

@@ -125,8 +125,15 @@ impl<D: Driver> Shard<D> {
             return false;
         }
         let Some(conn) = self.conns.get(id) else { return true };
-        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
-            pace.waited(self.now);
+        if let Some(extra) = &mut conn.extra {
+            if let Some(pace) = &mut extra.pace {
+                pace.waited(self.now);
+            }
+            // A message under way has all its time again: it was this shard that did not go on with it.
+            if let Some(assembly) = &mut extra.assembly {
+                assembly.since = self.now;
+                self.assemblies.begin(id, self.now);
+            }
         }
         // Taken out while it is looked at; nothing else comes in meanwhile.
         let Some(mut input) = conn.extra.as_mut().map(|extra| extra.input.detach()) else {

@@ -158,10 +158,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// How free a send may be with memory now.
+    /// How long a send may be, and how free with memory.
     pub(super) fn thrift(&self) -> Thrift {
         let short = self.pressure.level != Level::Calm || self.account.used() >= self.pressure.account_bytes_high;
-        if short { Thrift::Frugal } else { Thrift::Fast }
+        match (short, self.short_turns > 0) {
+            (true, _) => Thrift::Frugal,
+            (_, true) => Thrift::Short,
+            (_, false) => Thrift::Fast,
+        }
     }
 
     /// Whether publishers have to wait because memory is short.

@@ -6,8 +6,9 @@
 //! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it;
 //! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
 //!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
-//! - when the registry is nearly full ([`Registry::is_pressed`]), what was not used for that long is forgotten although
-//!   a filter matches it, oldest first: else one subscription of `#` could fill the table for ever. A topic that was
+//! - when the registry is nearly full ([`Registry::is_pressed`]), topics that nobody has joined are forgotten before
+//!   their time, and although a filter matches them, those first that were used once and longest ago: else one
+//!   subscription of `#`, or somebody who begins topics without end, could fill the table for ever. A topic that was
 //!   forgotten begins anew with another epoch.
 //!
 //! A filter that comes or goes costs nothing per topic: the topic's next message compares it with the filters that
@@ -32,7 +33,7 @@ use super::registry::{Registry, ShardId, TopicId, TopicRef};
 /// Topics that one turn looks at because their time has come.
 const DUE_PER_TURN: usize = 64;
 /// Topics that one turn looks at because the registry is nearly full.
-const PRESSED_PER_TURN: usize = 64;
+const PRESSED_PER_TURN: usize = 192;
 /// The version of filters of which nothing is known.
 const NEVER: Version = Version::MAX;
 
@@ -154,13 +155,15 @@ impl Home {
 
     /// Forgets the first of `unused`, or looks at it again later.
     fn review(&mut self, now: Nanos, registry: &Registry, pressed: bool) {
-        let Some((_, id)) = self.unused.pop_front() else { return };
+        let Some((due, id)) = self.unused.pop_front() else { return };
         let Some(held) = self.topics.get_mut(&id) else { return };
         held.may_be_forgotten = false;
         if !held.joined.is_empty() {
             return;
         }
-        let idle = held.used_at + self.idle_timeout <= now && !held.topic.has_publisher();
+        // One that was used since it was put in the order gets a second chance, however short of room the table is.
+        let once = pressed && held.used_at + self.idle_timeout <= due;
+        let idle = (once || held.used_at + self.idle_timeout <= now) && !held.topic.has_publisher();
         let unseen = idle && (pressed || held.is_unwanted(&self.filters, &self.changes));
         if unseen {
             let held = self.topics.remove(&id).expect("found above");

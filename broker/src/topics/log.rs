@@ -44,6 +44,8 @@ const COALESCE_BYTES_MAX: usize = 64 << 10;
 /// send costs more than the copy.
 const PART_BYTES_LEAST: usize = 2 << 10;
 
+/// The most bytes of a send while other topics wait.
+const SHORT_BYTES_MAX: usize = 64 << 10;
 /// As many bytes are enough for a send when memory is short.
 const FRUGAL_BYTES_MAX: usize = 16 << 10;
 
@@ -434,6 +436,8 @@ const ENTRY_BYTES: u64 = 2 * size_of::<Entry>() as u64;
 pub enum Thrift {
     /// As fast as can be: many frames, copied together where that is cheaper, encodings kept for others.
     Fast,
+    /// The same, in shorter sends: other topics wait for their turn.
+    Short,
     /// Memory is short: few frames, by reference, encodings for this send only.
     Frugal,
 }
@@ -460,7 +464,8 @@ impl Parts {
             return false;
         }
         let frame = message.frame(encoding, account, !frugal);
-        if !self.parts.is_empty() && self.bytes + frame.len() > GATHER_BYTES_MAX {
+        let bytes_max = if self.thrift == Thrift::Short { SHORT_BYTES_MAX } else { GATHER_BYTES_MAX };
+        if !self.parts.is_empty() && self.bytes + frame.len() > bytes_max {
             return false;
         }
         self.bytes += frame.len();
@@ -484,7 +489,7 @@ impl Parts {
     #[must_use]
     pub fn coalesce(self, copy_max: usize, account: &Arc<Account>) -> Gather {
         match self.thrift {
-            Thrift::Fast => coalesce(self.parts, self.bytes, copy_max, account),
+            Thrift::Fast | Thrift::Short => coalesce(self.parts, self.bytes, copy_max, account),
             Thrift::Frugal => by_reference(self.parts, account),
         }
     }

@@ -34,12 +34,14 @@ async fn operators_are_answered_while_http_has_all_it_may_have() {
             assert!(most > 0 && most < limit, "{io}, {limit}: {most}");
             let mut crowd = Vec::new();
             let begun = Instant::now();
-            // Those that are refused make room in the shards for others, so in the end HTTP has all its places.
-            while metric(&broker, "ringyard_http_connections").await < most {
-                assert!(begun.elapsed() < Duration::from_secs(30), "{io}, {limit}: never {most}");
+            // Those that are refused make room in the shards for others, so in the end HTTP has all its places, but for
+            // those that are kept for probes.
+            let filled = most - (most / 8).clamp(1, 64);
+            while metric(&broker, "ringyard_http_connections").await < filled {
+                assert!(begun.elapsed() < Duration::from_secs(30), "{io}, {limit}: never {filled}");
                 for _ in 0..(limit / 8) {
                     let mut http = Http::open(broker.address).await;
-                    http.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+                    http.send("POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n").await;
                     crowd.push(http);
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
