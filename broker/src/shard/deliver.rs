@@ -33,7 +33,7 @@ use crate::topics::message::Encoding;
 /// this long at most, one or two hundred microseconds, and goes along after.
 const SENDS_PER_TURN: u32 = 24;
 /// The same while there is one busy topic and no other: nobody waits for shorter turns, which cost a system call each.
-const SENDS_PER_TURN_ALONE: u32 = 128;
+const SENDS_PER_TURN_ALONE: u32 = 256;
 /// For so many turns after one in which several topics had messages, turns are short.
 const SHORT_TURNS: u32 = 2048;
 /// A send of this many bytes costs the kernel as much as an empty one; each as many more, once more.
