@@ -58,7 +58,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE", env = "RINGYARD_CONFIG", value_parser = file())]
     pub(super) config: Option<PathBuf>,
 
-    /// Address to listen on, as host:port; [::] is every address, of IPv6 and IPv4; port 0 picks a free one. One that
+    /// Address to listen on, as host:port; `[::]` is every address, of IPv6 and IPv4; port 0 picks a free one. One that
     /// other machines reach needs --allow-anonymous
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", env = "RINGYARD_LISTEN", value_parser = address)]
     pub(super) listen: SocketAddr,

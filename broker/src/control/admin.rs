@@ -3,7 +3,7 @@
 //! Not responsible for what they are told (`routes`, `stats`, `metrics`). The listener is served on the control plane's
 //! thread, but not through the shards: however many connections the public port has, operators have
 //! `CONNECTIONS_MAX` besides. More wait in the listen backlog. Each has a descriptor of its own as well, held by a
-//! [`Reserve`] from the start: where all others are taken, it gives one up and the connection takes that.
+//! `Reserve` from the start: where all others are taken, it gives one up and the connection takes that.
 //!
 //! It is served until the process ends: whoever watches a broker that shuts down sees it to the end, and is cut off
 //! there.

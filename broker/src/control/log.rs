@@ -4,7 +4,7 @@
 //! pipe that nobody reads, a full disk or closed; then lines are dropped and counted, and the count is logged as soon
 //! as lines can be written again. Shards do not log at all: they count.
 //!
-//! Bound: [`LINES_MAX`] lines wait. [`finish`] writes what waits before the process ends, within [`FLUSH_TIMEOUT`].
+//! Bound: `LINES_MAX` lines wait. [`finish`] writes what waits before the process ends, within `FLUSH_TIMEOUT`.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;

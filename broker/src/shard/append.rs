@@ -10,6 +10,7 @@
 //! Cost per message: one look-up, and one append per log.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use ring::Driver;
@@ -197,10 +198,10 @@ impl<D: Driver> Shard<D> {
     /// A message came to a congested log: its topic's publishers wait, too.
     fn mark(&mut self, slot: LogSlot, message: &Message) {
         let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
-        if !log.marked.contains_key(&message.topic_id) {
+        if let Entry::Vacant(place) = log.marked.entry(message.topic_id) {
             let topic = self.links.registry.resolve(&message.topic);
             topic.congest();
-            log.marked.insert(message.topic_id, topic);
+            place.insert(topic);
         }
     }
 

@@ -3,8 +3,8 @@
 //! | a filter | is kept in | a match costs |
 //! | --- | --- | --- |
 //! | without wildcards | the table of all filters | one look-up |
-//! | with at most [`PLUS_MAX`] `+`, all within the first [`PLUS_LEVELS`] levels | [`tree`] | see below |
-//! | with more, or deeper ones | [`blocks`] | a step per level and 1,024 such filters |
+//! | with at most `PLUS_MAX` `+`, all within the first `PLUS_LEVELS` levels | `tree` | see below |
+//! | with more, or deeper ones | `blocks` | a step per level and 1,024 such filters |
 //!
 //! Why two structures: in a tree a topic follows the branch of its own level and the branch `+` at the same time, so
 //! filters with `+` in many different places make it visit two to the power of its levels. With few `+` near the

@@ -4,7 +4,7 @@
 //! is known of a topic is brought up to date, when its next message comes, by comparing the topic with those filters
 //! alone. Only what is older than the changes kept is looked for anew.
 //!
-//! Bounds: [`TOPICS_MAX`] topics and [`VALUES_MAX`] matches are remembered; beyond that the oldest go, one for each
+//! Bounds: `TOPICS_MAX` topics and `VALUES_MAX` matches are remembered; beyond that the oldest go, one for each
 //! that comes.
 
 use std::collections::VecDeque;
