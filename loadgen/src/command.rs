@@ -155,11 +155,11 @@ fn tell(mut outcome: Outcome, thresholds: &[Threshold], json: Option<&Path>, rep
     if let Some(path) = report {
         fs::write(path, results::page(&outcome)).with_context(|| format!("writing {}", path.display()))?;
     }
-    // No success where nobody could see it.
-    if let Err(error) = std::io::stdout().write_all(results::table(&outcome).as_bytes()) {
-        if error.kind() != std::io::ErrorKind::BrokenPipe {
-            drop(writeln!(std::io::stderr(), "ringyard-loadgen: standard output cannot be written: {error}"));
-        }
+    // A reader that has seen enough may leave; where the table could not be written, nobody saw a success.
+    if let Err(error) = std::io::stdout().write_all(results::table(&outcome).as_bytes())
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        drop(writeln!(std::io::stderr(), "ringyard-loadgen: standard output cannot be written: {error}"));
         return Ok(false);
     }
     Ok(Verdict::of(&outcome).failures.is_empty())

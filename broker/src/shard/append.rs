@@ -231,7 +231,7 @@ impl<D: Driver> Shard<D> {
 
     /// Publishers that waited for a topic may go on, on whatever shard they are.
     fn wake_publishers(&mut self) {
-        self.try_paused = true;
+        self.untried = self.paused.len();
         for inbox in &self.links.inboxes {
             inbox.wake();
         }

@@ -57,7 +57,7 @@ impl<D: Driver> Shard<D> {
                 messages.insert(Arc::as_ptr(message).addr(), message.weight());
             }
         }
-        let listed = self.paused.iter().filter(|&&id| self.conns.get(id).is_some()).count() as u64;
+        let listed = self.paused.iter().chain(&self.yielded).filter(|&&id| self.conns.get(id).is_some()).count() as u64;
         let equal = vec![
             ("bytes of messages in pieces", assemblies, self.account.held(Held::Assemblies)),
             ("bytes of input", input, self.account.held(Held::Input)),

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn paused_publishers_do_not_keep_a_shutdown_awake() {
         let (mut shard, _) = shard(&World::new(1, Faults::default()));
-        shard.paused.push_back(ConnId { slot: 0, generation: 0 });
+        shard.yielded.push_back(ConnId { slot: 0, generation: 0 });
         assert_eq!(shard.wait_until(), None, "there is somebody to resume");
         shard.begin_drain(Duration::ZERO);
         assert!(shard.wait_until().is_some(), "nobody is resumed any more");

@@ -49,6 +49,11 @@ impl InputWork {
         self.left > 0
     }
 
+    /// Whether no more than half is used.
+    pub(super) fn is_half_left(&self) -> bool {
+        self.left >= INPUT_PER_TURN / 2
+    }
+
     /// Whether this connection may.
     fn is_left_for(&mut self, id: ConnId) -> bool {
         match self.of {

@@ -151,10 +151,14 @@ pub struct Shard<D: Driver> {
     ready: VecDeque<ConnId>,
     /// Those that this turn's visits found.
     visited_ready: Vec<ConnId>,
-    /// Connections whose input waits, each once.
+    /// Connections whose input waits for its next part of a turn, each once, here or in `paused`.
+    yielded: VecDeque<ConnId>,
+    /// Connections whose input waits for something else.
     paused: VecDeque<ConnId>,
-    /// Whether one of them may be able to go on.
-    try_paused: bool,
+    /// How many of those, from the first on, may be able to go on: something changed since they were tried.
+    untried: usize,
+    /// When all of them are tried again, because of what other shards may have changed.
+    retry_at: Nanos,
     /// Logs whose publishers have to wait.
     congested_logs: usize,
     awaited: backpressure::Awaited,
@@ -263,8 +267,10 @@ impl<D: Driver> Shard<D> {
             fed: 0,
             ready: VecDeque::new(),
             visited_ready: Vec::new(),
+            yielded: VecDeque::new(),
             paused: VecDeque::new(),
-            try_paused: true,
+            untried: 0,
+            retry_at: 0,
             congested_logs: 0,
             awaited: backpressure::Awaited::default(),
             log_bytes: 0,
@@ -386,7 +392,7 @@ impl<D: Driver> Shard<D> {
             self.next_message_deadline(),
             self.awaited.next(),
             // What they wait for may come about on another shard.
-            paused.then(|| self.now + RETRY_NANOS),
+            paused.then_some(self.retry_at),
         ];
         Some(deadlines.into_iter().flatten().min().unwrap_or(Nanos::MAX))
     }

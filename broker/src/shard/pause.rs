@@ -14,8 +14,8 @@
 
 use ring::{ConnId, Driver};
 
-use super::Shard;
 use super::conn::{Conn, Flags, State};
+use super::{RETRY_NANOS, Shard};
 
 /// Bytes kept here for a connection that only waits for its next turn.
 const KEPT_BYTES_MAX: usize = 64 << 10;
@@ -28,6 +28,11 @@ const ACKNOWLEDGEMENT_BYTES: usize = 192;
 fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
     let to_come = conn.multi.as_ref().map_or(0, |multi| multi.unacknowledged.len());
     conn.outbox_len() + to_come * ACKNOWLEDGEMENT_BYTES >= bytes_max
+}
+
+/// Whether a connection's input waits for a send of it to complete, which then lists it.
+fn waits_for_a_send(conn: &Conn, outbox_bytes_max: usize) -> bool {
+    outbox_is_full(conn, outbox_bytes_max) && conn.flags.has(Flags::SENDING)
 }
 
 impl<D: Driver> Shard<D> {
@@ -77,54 +82,62 @@ impl<D: Driver> Shard<D> {
     /// send does.
     pub(super) fn list_paused(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        let answers = outbox_is_full(conn, self.limits.outbox_bytes_max) && conn.flags.has(Flags::SENDING);
+        let answers = waits_for_a_send(conn, self.limits.outbox_bytes_max);
         if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) && !answers {
             conn.flags.set(Flags::PAUSE_LISTED);
-            self.paused.push_back(id);
-            self.try_paused = true;
+            self.yielded.push_back(id);
         }
     }
 
     /// Goes on with those that waited, as long as there is room.
     pub(super) fn resume_paused(&mut self) {
-        let tries = self.paused.len().min(TRIES_PER_TURN);
-        let mut got_on = self.paused.len() > tries;
-        for _ in 0..tries {
-            if !self.input_work.is_left() {
-                got_on = true;
-                break;
-            }
-            if self.drain.is_under_way() {
+        if self.now >= self.retry_at {
+            self.retry_at = self.now + RETRY_NANOS;
+            self.untried = self.paused.len();
+        }
+        if self.drain.is_under_way() {
+            return;
+        }
+        for _ in 0..self.untried.min(TRIES_PER_TURN) {
+            if !self.input_work.is_half_left() {
                 break;
             }
             let Some(id) = self.paused.pop_front() else { break };
-            got_on |= self.resume(id);
+            self.untried -= 1;
+            self.resume(id);
         }
-        self.try_paused = got_on;
+        for _ in 0..self.yielded.len().min(TRIES_PER_TURN) {
+            if !self.input_work.is_left() {
+                return;
+            }
+            let Some(id) = self.yielded.pop_front() else { return };
+            self.resume(id);
+        }
     }
 
     /// Whether connections wait that may be able to go on.
     pub(super) fn may_resume(&self) -> bool {
-        self.try_paused && !self.paused.is_empty() && !self.drain.is_under_way()
+        let waits = !self.yielded.is_empty() || (self.untried > 0 && !self.paused.is_empty());
+        waits && !self.drain.is_under_way()
     }
 
-    /// Returns whether the connection got on.
-    fn resume(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.conns.get(id) else { return true };
+    fn resume(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
         conn.flags.clear(Flags::PAUSE_LISTED);
         if conn.state != State::Open {
-            return true;
+            return;
         }
         if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some()) {
             // Something still waits to be sent: `finish_unsubscribe` lists it again.
-            return true;
+            return;
         }
         conn.flags.clear(Flags::PAUSED);
         if !self.publish_held(id) || self.must_pause(id) {
-            self.pause_again(id);
-            return false;
+            self.wait_again(id);
+            self.park(id);
+            return;
         }
-        let Some(conn) = self.conns.get(id) else { return true };
+        let Some(conn) = self.conns.get(id) else { return };
         if let Some(extra) = &mut conn.extra {
             if let Some(pace) = &mut extra.pace {
                 pace.waited(self.now);
@@ -138,34 +151,44 @@ impl<D: Driver> Shard<D> {
         // Taken out while it is looked at; nothing else comes in meanwhile.
         let Some(mut input) = conn.extra.as_mut().map(|extra| extra.input.detach()) else {
             self.go_on_receiving(id);
-            return true;
+            return;
         };
         input.consume(|bytes| self.take_frames(id, bytes));
-        let Some(conn) = self.conns.get(id) else { return true };
+        let Some(conn) = self.conns.get(id) else { return };
         if conn.state != State::Open {
-            return true;
+            return;
         }
         if input.is_empty() {
             conn.settle();
             if !conn.flags.has(Flags::PAUSED) {
                 self.go_on_receiving(id);
             }
-            return true;
+            return;
         }
         conn.extra(&self.account).input = input;
-        self.pause_again(id);
-        true
+        // It has had its part of the turn, or met something else to wait for: the next try tells.
+        self.wait_again(id);
+        self.list_paused(id);
     }
 
-    /// The connection stays where it is.
-    fn pause_again(&mut self, id: ConnId) {
+    /// Its input waits still.
+    fn wait_again(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get(id) {
             conn.flags.set(Flags::PAUSED);
             if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
                 pace.waits(self.now);
             }
         }
-        self.list_paused(id);
+    }
+
+    /// Lists a connection whose input waits for something that only others can change.
+    fn park(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if waits_for_a_send(conn, self.limits.outbox_bytes_max) || conn.flags.has(Flags::PAUSE_LISTED) {
+            return;
+        }
+        conn.flags.set(Flags::PAUSE_LISTED);
+        self.paused.push_back(id);
     }
 
     /// All input that was kept is taken.

@@ -88,7 +88,7 @@ impl<D: Driver> Shard<D> {
         let (high, max) = (budget.bytes_to(Level::High, used), budget.bytes_to(Level::Full, used));
         (self.pressure.account_bytes_high, self.pressure.account_bytes_max) = (own(high), own(max));
         if level != Level::Full && self.pressure.level == Level::Full {
-            self.try_paused = true;
+            self.untried = self.paused.len();
         }
         self.pressure.level = level;
         if level == Level::Calm {
