@@ -12,8 +12,6 @@ from pathlib import Path
 DEPLOY = Path(__file__).resolve().parent.parent
 # What a connection takes at most of kernel and broker together, in bytes (kubernetes/README.md).
 CONNECTION_BYTES = 10_000
-# Places for HTTP connections, where neither descriptors nor memory allow fewer.
-HTTP_PLACES = 4096
 # --max-memory, where nobody says it and there is enough.
 BUDGET_BYTES = 512 << 20
 
@@ -31,7 +29,7 @@ class Facts:
             default = re.search(r"\[default: ([^\]]*)\]", block)
             if name and default:
                 self.defaults["RINGYARD_" + name[1].upper().replace("-", "_")] = default[1]
-        self.program_bytes, self.shard_bytes, self.http_bytes = self.memory_parts()
+        self.program_bytes, self.shard_bytes = self.memory_parts()
         dockerfile = (DEPLOY / "Dockerfile").read_text()
         self.user, self.group = map(int, re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.M)[-1])
         self.exposed = {int(port) for port in re.findall(r"^EXPOSE (\d+)", dockerfile, re.M)}
@@ -40,15 +38,14 @@ class Facts:
         self.calls = set(table["made"]) | set(table["kept"])
 
     def memory_parts(self):
-        """What the program, a shard and an HTTP connection take, as `ringyard doctor` explains its memory plan."""
+        """What the program and a shard take, as `ringyard doctor` explains its memory plan."""
         asked = subprocess.run(
             [self.binary, "doctor", "--json", "--shards", "1", "--max-connections", "1"],
             env={}, capture_output=True, text=True, timeout=20,
         )
         plan = next(one["value"] for one in json.loads(asked.stdout) if one["name"] == "memory plan")
-        said = re.search(r"([\d.]+) MiB the program, ([\d.]+) MiB each of .*, (\d+) KiB each of", plan)
-        program, shard, http = said.groups()
-        return int(float(program) * (1 << 20)), int(float(shard) * (1 << 20)), int(http) << 10
+        said = re.search(r"([\d.]+) MiB the program, ([\d.]+) MiB each of .*", plan)
+        return tuple(int(float(part) * (1 << 20)) for part in said.groups())
 
     def option(self, variables, name):
         """What the broker would take the option for, with these variables."""
@@ -86,7 +83,7 @@ def memory_bytes(facts, variables):
     connections = int(variables.get("RINGYARD_MAX_CONNECTIONS", 0))
     shards = int(variables.get("RINGYARD_SHARDS", 0))
     held = size(variables["RINGYARD_MAX_MEMORY"]) if "RINGYARD_MAX_MEMORY" in variables else BUDGET_BYTES
-    fixed = facts.program_bytes + shards * facts.shard_bytes + HTTP_PLACES * facts.http_bytes
+    fixed = facts.program_bytes + shards * facts.shard_bytes
     # A quarter of what is held for what the allocator cannot use.
     return connections * CONNECTION_BYTES + fixed + held + held // 4
 

@@ -131,7 +131,7 @@ MISTAKES = [
         check_running,
         "Deployment",
         lambda d: first(d)["readinessProbe"]["httpGet"].update(port="http"),
-        "the port admin",
+        "asks at the port http",
     ),
     (check_running, "ConfigMap", lambda d: d["data"].update(RINGYARD_PING_INTERVAL="25"), "does not start"),
     (check_running, "HorizontalPodAutoscaler", lambda d: metric(d)["metric"].update(name="other"), "does not measure"),
