@@ -4,7 +4,7 @@
 //! long as it lives: messages with their encodings and the sends that carry them, messages that arrive in pieces,
 //! answers, HTTP bodies, batches between shards, names, subscriptions. A [`Charge`] is part of what it stands for
 //! and gives its bytes back when that is dropped, so nobody has to remember to. Not responsible for what happens at
-//! the bound: whoever is about to hold more asks ([`Budget::level`], [`Budget::fits`]) and decides.
+//! the bound: the code that is about to hold more asks ([`Budget::level`], [`Budget::fits`]) and decides.
 //!
 //! Not charged, because their number is bounded and their size fixed: connection records, timers, rings and receive
 //! buffers. [`Room`](crate::control::room::Room) adds those up at start.

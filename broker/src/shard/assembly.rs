@@ -2,7 +2,7 @@
 //!
 //! A message has `--message-timeout` from its first byte to its last; beyond, its connection is closed with 1008. All
 //! of them together may take a quarter of the budget. Beyond that the one that holds most, or holds it longest, goes
-//! (1013): so whoever sends a message in the usual way finds room, however many others are left
+//! (1013): so a client that sends a message in the usual way finds room, however many others are left
 //! unfinished.
 
 use std::collections::VecDeque;
