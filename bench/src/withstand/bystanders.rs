@@ -106,18 +106,19 @@ fn serve(name: &'static str, interval: Duration, mut act: Act, phase: &Phase, st
 }
 
 fn pair(address: SocketAddr, pair: usize) -> Act {
-    let (mut peer, mut number) = (None, 0_u64);
+    let (mut peer, mut number, mut connection) = (None, 0_u64, 0);
     Box::new(move || {
         number += 1;
+        // Each connection has a topic of its own: what one gave up waiting for does not come to the next.
+        let open = || {
+            connection += 1;
+            Peer::open(address, &format!("/bus/bystander/pair/{pair}/{connection}"))
+        };
         let text = format!("pair {pair}, message {number}");
-        kept(
-            &mut peer,
-            || Peer::open(address, &format!("/bus/bystander/pair/{pair}")),
-            |peer| {
-                peer.send(&frame(TEXT, text.as_bytes()))?;
-                hear(peer, TEXT, text.as_bytes())
-            },
-        )
+        kept(&mut peer, open, |peer| {
+            peer.send(&frame(TEXT, text.as_bytes()))?;
+            hear(peer, TEXT, text.as_bytes())
+        })
     })
 }
 
@@ -155,23 +156,23 @@ fn posts(address: SocketAddr, refused_max: Duration) -> Act {
 }
 
 fn pieces(address: SocketAddr) -> Act {
-    let mut peer = None;
+    let (mut peer, mut connection) = (None, 0);
     let whole: Vec<u8> = (0..PIECE_LEN * PIECES).map(|at| at as u8).collect();
     Box::new(move || {
-        kept(
-            &mut peer,
-            || Peer::open(address, "/bus/bystander/pieces"),
-            |peer| {
-                for (number, piece) in whole.chunks(PIECE_LEN).enumerate() {
-                    // The first frame names the kind, the last has FIN (RFC 6455, section 5.4).
-                    let opcode = if number == 0 { BINARY & 0x0f } else { 0 };
-                    let fin = if number + 1 == PIECES { 0x80 } else { 0 };
-                    peer.send(&frame(fin | opcode, piece))?;
-                    thread::sleep(PIECE_INTERVAL);
-                }
-                hear(peer, BINARY, &whole)
-            },
-        )
+        let open = || {
+            connection += 1;
+            Peer::open(address, &format!("/bus/bystander/pieces/{connection}"))
+        };
+        kept(&mut peer, open, |peer| {
+            for (number, piece) in whole.chunks(PIECE_LEN).enumerate() {
+                // The first frame names the kind, the last has FIN (RFC 6455, section 5.4).
+                let opcode = if number == 0 { BINARY & 0x0f } else { 0 };
+                let fin = if number + 1 == PIECES { 0x80 } else { 0 };
+                peer.send(&frame(fin | opcode, piece))?;
+                thread::sleep(PIECE_INTERVAL);
+            }
+            hear(peer, BINARY, &whole)
+        })
     })
 }
 

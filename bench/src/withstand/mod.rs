@@ -10,7 +10,7 @@
 //! | `siege` | some attacks on one broker, and what it must keep to |
 //! | `confine` | a bound for the broker's memory: a control group, or its address space |
 //! | `control`, `bystanders` | the well-behaved: every message checked, every request answered, latency measured |
-//! | `watch`, `turns` | the broker during an attack: memory, bytes in logs, operators, its longest turn |
+//! | `watch`, `budget`, `turns` | the broker during an attack: memory, what it is held for, operators, its longest turn |
 //! | `abuse` | the abusers, one file each kind |
 //! | `arena`, `phase` | what abusers share: where, how long, how much, what came of it; before and during |
 //! | `broker` | the process under siege: memory, descriptors, last words |
@@ -22,6 +22,7 @@
 mod abuse;
 mod arena;
 mod broker;
+mod budget;
 mod bystanders;
 mod campaign;
 mod confine;

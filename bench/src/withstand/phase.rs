@@ -76,6 +76,10 @@ impl Latency {
         Duration::from_nanos(self.0.value_at_quantile(0.5))
     }
 
+    pub(super) fn worst(&self) -> Duration {
+        Duration::from_nanos(self.0.max())
+    }
+
     /// What one in a hundred exceeds.
     pub(super) fn p99(&self) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(0.99))

@@ -13,6 +13,9 @@ const MEDIAN_LEAST: Duration = Duration::from_micros(100);
 /// What one in a hundred of the pairs' messages may take while a shard is attacked: nothing that a client sends may
 /// hold it up for longer. On a machine that has no time even before, it may be twice what it was.
 const P99_MAX: Duration = Duration::from_millis(100);
+/// What nobody well-behaved may wait for, whatever happens: longer, and a broker that is short of memory lets those wait
+/// who hold none of it.
+const WAIT_MAX: Duration = Duration::from_secs(8);
 /// The broker's levels of log lines that are faults.
 const FAULTS: [&str; 3] = [" ERROR ", "panicked", "RUST_BACKTRACE"];
 
@@ -67,7 +70,9 @@ pub(super) fn show_siege(siege: &Siege, memory_max: u64, promise: Promise) -> Ve
         println!("  {name:16} {} -> {}", latencies.calm, latencies.under_attack);
     }
     evidence.extend(of_control(control));
+    evidence.extend(held_up("control group", &control.latencies));
     for service in services {
+        evidence.extend(held_up(service.name, &service.latencies));
         evidence.extend(service.violations.iter().map(|(what, n)| format!("{}: {n} times {what}", service.name)));
         if service.latencies.under_attack.count() == 0 {
             evidence.push(format!("{}: never served", service.name));
@@ -85,6 +90,7 @@ pub(super) fn show_siege(siege: &Siege, memory_max: u64, promise: Promise) -> Ve
         mib(operators.log_peak_bytes),
         mib(*log_max),
     );
+    println!("  {:16} {}", "held for clients", operators.budget);
     println!("  {:16} {}", "longest turn", seen.longest_turn);
     println!(
         "  {:16} answered {} times, within {:.1} ms",
@@ -111,6 +117,11 @@ pub(super) fn show_siege(siege: &Siege, memory_max: u64, promise: Promise) -> Ve
     evidence.extend(pairs.flat_map(|pairs| judge_latencies(&pairs.latencies, promise)));
     evidence.extend(of_end(end));
     evidence
+}
+
+fn held_up(who: &str, latencies: &Latencies) -> Option<String> {
+    let worst = latencies.under_attack.worst();
+    (worst > WAIT_MAX).then(|| format!("{who}: held up for {:.1} s", worst.as_secs_f64()))
 }
 
 fn judge_latencies(latencies: &Latencies, promise: Promise) -> Vec<String> {
@@ -180,8 +191,11 @@ mod tests {
         assert_eq!(judge(&latencies, true, None), 0);
         assert_eq!(judge(&latencies, true, Some(60.0)), 0);
         assert_eq!(judge(&latencies, true, Some(3.0)), 1);
+        assert_eq!(held_up("pairs", &latencies), None);
         latencies.record(&phase, Duration::from_millis(150));
         assert_eq!(judge(&latencies, true, Some(3.0)), 2);
         assert_eq!(judge(&latencies, false, Some(3.0)), 0);
+        latencies.record(&phase, WAIT_MAX * 2);
+        assert!(held_up("pairs", &latencies).is_some_and(|what| what.starts_with("pairs: held up for 16.0")));
     }
 }

@@ -2,23 +2,32 @@
 //!
 //! A turn is one round of a shard's loop: while it lasts, nobody else on that shard is served. Buckets count how many
 //! turns were at most so long since the start, so the longest of an attack lies in the last bucket that grew while
-//! the attack lasted. Units: seconds, as in the exposition format of Prometheus.
+//! the attack lasted. Where the gauge of the longest turn grew meanwhile, it is exact. Units: seconds, as in the
+//! exposition format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The histogram's name.
 const NAME: &str = "ringyard_turn_seconds_bucket{";
+/// The gauge's.
+const LONGEST: &str = "ringyard_turn_max_seconds ";
 
-/// How many turns were at most how long, over all shards. Keys are the bits of positive numbers, which sort as these.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Turns(BTreeMap<u64, u64>);
+/// How long turns were until now.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Turns {
+    /// How many were at most how long, over all shards. Keys are the bits of positive numbers, which sort as these.
+    counts: BTreeMap<u64, u64>,
+    longest: f64,
+}
 
 /// The longest turn of some time.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Longest {
     /// This broker has no such histogram.
     NotReported,
+    /// So many seconds.
+    Exactly(f64),
     /// At most so many seconds.
     AtMost(f64),
     /// Longer than the last bound, in seconds.
@@ -28,23 +37,28 @@ pub(super) enum Longest {
 impl Turns {
     /// Reads the text of /metrics.
     pub(super) fn read(metrics: &str) -> Self {
-        let mut turns = BTreeMap::new();
+        let mut counts = BTreeMap::new();
         for line in metrics.lines().filter_map(|line| line.strip_prefix(NAME)) {
             let Some((labels, count)) = line.rsplit_once(' ') else { continue };
             let bound = labels.split_once("le=\"").and_then(|(_, rest)| rest.split('"').next()?.parse::<f64>().ok());
             if let (Some(bound), Ok(count)) = (bound, count.parse::<u64>()) {
-                *turns.entry(bound.to_bits()).or_default() += count;
+                *counts.entry(bound.to_bits()).or_default() += count;
             }
         }
-        Self(turns)
+        let longest = metrics.lines().find_map(|line| line.strip_prefix(LONGEST)?.parse().ok());
+        Self { counts, longest: longest.unwrap_or(0.0) }
     }
 
     /// The longest turn since `before`.
     pub(super) fn longest_since(&self, before: &Self) -> Longest {
-        let grown = |bound: &u64| self.0[bound] - before.0.get(bound).copied().unwrap_or(0).min(self.0[bound]);
-        let Some(all) = self.0.keys().next_back().map(grown) else { return Longest::NotReported };
-        let longest = self.0.keys().find(|bound| grown(bound) == all);
-        let last = self.0.keys().rev().map(|bound| f64::from_bits(*bound)).find(|bound| bound.is_finite());
+        if self.longest > before.longest {
+            return Longest::Exactly(self.longest);
+        }
+        let count = |turns: &Self, bound: &u64| turns.counts.get(bound).copied().unwrap_or(0);
+        let grown = |bound: &u64| count(self, bound).saturating_sub(count(before, bound));
+        let Some(all) = self.counts.keys().next_back().map(grown) else { return Longest::NotReported };
+        let longest = self.counts.keys().find(|bound| grown(bound) == all);
+        let last = self.counts.keys().rev().map(|bound| f64::from_bits(*bound)).find(|bound| bound.is_finite());
         match longest.map(|bound| f64::from_bits(*bound)) {
             Some(bound) if bound.is_finite() => Longest::AtMost(bound),
             _ => Longest::Above(last.unwrap_or(0.0)),
@@ -56,6 +70,7 @@ impl fmt::Display for Longest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReported => f.write_str("not reported"),
+            Self::Exactly(seconds) => write!(f, "{:.3} ms", seconds * 1e3),
             Self::AtMost(seconds) => write!(f, "at most {:.3} ms", seconds * 1e3),
             Self::Above(seconds) => write!(f, "above {:.3} ms", seconds * 1e3),
         }
@@ -85,6 +100,9 @@ mod tests {
         assert_eq!(turns([20, 21, 21]).longest_since(&before), Longest::AtMost(0.001));
         assert_eq!(turns([20, 22, 22]).longest_since(&before), Longest::AtMost(0.25));
         assert_eq!(turns([20, 22, 23]).longest_since(&before), Longest::Above(0.25));
+        let mut exact = turns([20, 22, 22]);
+        exact.longest = Turns::read("ringyard_turn_max_seconds 0.125\n").longest;
+        assert_eq!(exact.longest_since(&before), Longest::Exactly(0.125));
         assert_eq!(Turns::read("other 1\n").longest_since(&Turns::default()), Longest::NotReported);
     }
 }

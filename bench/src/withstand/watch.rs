@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::broker::{self, Broker};
+use super::budget::Budget;
 use super::stats::{Poller, metrics};
 use super::turns::{Longest, Turns};
 
@@ -47,6 +48,8 @@ pub(super) struct Memory {
 #[derive(Default)]
 pub(super) struct Operators {
     pub(super) log_peak_bytes: u64,
+    /// What was held for clients when that was most.
+    pub(super) budget: Budget,
     pub(super) answers: u64,
     /// The longest that an answer took.
     pub(super) slowest: Duration,
@@ -108,6 +111,11 @@ fn watch_operators(address: SocketAddr, over: &AtomicBool) -> Operators {
             Err(error) => {
                 seen.failure.get_or_insert_with(|| format!("{error:#}"));
             }
+        }
+        // A failure shows above.
+        let budget = metrics(address).map(|text| Budget::read(&text)).unwrap_or_default();
+        if budget.used() > seen.budget.used() {
+            seen.budget = budget;
         }
         thread::sleep(STATS_INTERVAL);
     }

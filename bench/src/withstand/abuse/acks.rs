@@ -44,8 +44,12 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
             sending.join().expect("a sender does not panic");
             acknowledged
         });
-        acknowledged.context("a publisher that reads its answers")?;
-        abuser.count("acknowledged", BURST as u64);
+        match acknowledged {
+            Ok(()) => abuser.count("acknowledged", BURST as u64),
+            Err(error) => {
+                abuser.refused_or_violation(format!("a publisher that reads its answers: {error:#}"), "bursts cut off");
+            }
+        }
         if abuser.over() {
             return Ok(());
         }

@@ -57,6 +57,10 @@ impl Asking {
                 Ok((CLOSE, payload)) if matches!(close_code(payload), 1008 | 1013) => answers.closed = true,
                 Err(Ending::Eof | Ending::Reset) => answers.closed = true,
                 Ok((_, answer)) => anyhow::bail!("answered {}", answer[..answer.len().min(200)].escape_ascii()),
+                Err(Ending::Late) => {
+                    abuser.refused_or_violation("commands were not answered".to_owned(), "waits given up");
+                    answers.closed = true;
+                }
                 Err(ending) => anyhow::bail!("instead of an answer: {ending:?}"),
             }
             if answers.closed {

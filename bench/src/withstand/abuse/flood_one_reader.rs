@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::super::arena::Abuser;
 use super::super::peer::{Ending, Peer};
@@ -23,14 +23,19 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let reader = abuser.open("/sub/abuse/one-reader")?;
     let mut publisher = abuser.open("/pub/abuse/one-reader")?;
     let total = AtomicU64::new(UNKNOWN);
-    let read = thread::scope(|scope| {
+    let (published, read) = thread::scope(|scope| {
         let reader = scope.spawn(|| read(reader, &total));
         let published = publish(abuser, &mut publisher);
         total.store(*published.as_ref().unwrap_or(&0), Ordering::Relaxed);
-        published.context("the publisher")?;
-        anyhow::Ok(reader.join().expect("a reader does not panic"))
-    })?;
-    let published = total.into_inner();
+        (published, reader.join().expect("a reader does not panic"))
+    });
+    let published = match published {
+        Ok(published) => published,
+        Err(error) => {
+            abuser.refused_or_violation(format!("the publisher: {error:#}"), "publishers closed");
+            return Ok(());
+        }
+    };
     abuser.count("published", published);
     match read {
         Ok(read) if read == published => {}

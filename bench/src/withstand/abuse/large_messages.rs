@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::super::arena::Abuser;
 use super::super::herd::Herd;
@@ -34,7 +34,7 @@ pub(super) fn flood(
     let mut herd = Herd::new(peers)?;
     let publisher = abuser.open(&format!("/pub/{topic}"))?;
     let (published, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    thread::scope(|scope| {
+    let publishing = thread::scope(|scope| {
         let publishing = scope.spawn(|| {
             let result = publish(abuser, publisher, len, batch, &published);
             done.store(true, Ordering::Relaxed);
@@ -45,8 +45,12 @@ pub(super) fn flood(
         }
         let all = published.load(Ordering::Relaxed) * (readers * frame_len) as u64;
         herd.read_up_to(all, super::super::peer::PATIENCE)?;
-        publishing.join().expect("a publisher does not panic").context("the publisher")
+        anyhow::Ok(publishing.join().expect("a publisher does not panic"))
     })?;
+    if let Err(error) = publishing {
+        abuser.refused_or_violation(format!("the publisher: {error:#}"), "publishers closed");
+        return Ok(());
+    }
     let published = published.into_inner();
     let due = published * (readers * frame_len) as u64;
     abuser.count("published", published);

@@ -89,7 +89,7 @@ pub(super) const ATTACKS: [Attack; 14] = [
     attack(("assembly", 1, assembly::run), "1 MB fragments of messages that are never finished"),
     attack(("bodies", bodies::THREADS, bodies::run), "HTTP bodies a byte at a time, and 900 KB bodies without an end"),
     attack(("names", names::THREADS, names::run), "as many topic names as the broker gives"),
-    attack(("shapes", 1, shapes::run), "filters with + in ever other places, then publishes to new names"),
+    attack(("shapes", 1, shapes::run), "filters with + in different places, then publishes to new names"),
     attack(("large-subscribes", 1, large_subscribes::run), "1,024 filters of 110 levels, subscribed and unsubscribed"),
     attack(("overlap", 1, overlap::run), "messages that thousands of overlapping filters match"),
     Attack {
