@@ -6,7 +6,7 @@ use super::arena::Tally;
 use super::control::Outcome;
 use super::phase::Latencies;
 use super::round::Round;
-use super::siege::{End, Siege};
+use super::siege::{BUDGET_BYTES, End, Siege};
 
 /// A median that was shorter before an attack counts as so long: below, a client's own timing decides.
 const MEDIAN_LEAST: Duration = Duration::from_micros(100);
@@ -16,6 +16,8 @@ const P99_MAX: Duration = Duration::from_millis(100);
 /// What nobody well-behaved may wait for, whatever happens: longer, and a broker that is short of memory lets those wait
 /// who hold none of it.
 const WAIT_MAX: Duration = Duration::from_secs(8);
+/// What may be held beyond the budget: one message, and what changed while the gauges were read.
+const BUDGET_SLACK: u64 = 2 << 20;
 /// The broker's levels of log lines that are faults.
 const FAULTS: [&str; 3] = [" ERROR ", "panicked", "RUST_BACKTRACE"];
 
@@ -111,6 +113,10 @@ pub(super) fn show_siege(siege: &Siege, memory_max: u64, promise: Promise) -> Ve
             mib(operators.log_peak_bytes),
             mib(*log_max)
         ));
+    }
+    if operators.budget.used() > BUDGET_BYTES + BUDGET_SLACK {
+        let (held, most) = (mib(operators.budget.used()), mib(BUDGET_BYTES));
+        evidence.push(format!("{held:.1} MiB were held for clients, {most:.1} MiB are the budget"));
     }
     evidence.extend(operators.failure.iter().map(|what| format!("operators were not answered: {what}")));
     let pairs = services.iter().filter(|service| service.name == "pairs");

@@ -32,7 +32,7 @@ use crate::process::CoreOptions;
 const MEMORY_MAX: u64 = 256 << 20;
 /// What the broker may hold for its clients: with its tables, its code and its connections it stays below
 /// [`MEMORY_MAX`].
-const BUDGET_BYTES: u64 = 96 << 20;
+pub(super) const BUDGET_BYTES: u64 = 96 << 20;
 /// Bytes of messages that one shard keeps.
 const LOG_BYTES: u64 = 32 << 20;
 const LAG_BYTES: u64 = 4 << 20;
