@@ -75,6 +75,19 @@ impl Held {
             Self::Subscriptions => "subscriptions",
         }
     }
+
+    /// Its share of the budget, in sixteenths. Messages, with what carries them and answers, have none: they take what
+    /// is left, and their senders wait when that is used. All other shares together are three quarters, so that messages
+    /// get on however much is held for other reasons.
+    #[must_use]
+    pub const fn sixteenths(self) -> u64 {
+        match self {
+            Self::Messages | Self::Outboxes | Self::Queues => 16,
+            Self::Names => 3,
+            Self::Assemblies | Self::Http | Self::Bodies | Self::Subscriptions => 2,
+            Self::Input => 1,
+        }
+    }
 }
 
 /// How much of the budget is used.
@@ -168,6 +181,12 @@ impl Budget {
         }
     }
 
+    /// The most bytes that may be held for `held`.
+    #[must_use]
+    pub fn share(&self, held: Held) -> u64 {
+        self.bytes_max / 16 * held.sixteenths()
+    }
+
     /// Whether `bytes` more may be held by somebody who can be refused: they stay below [`Level::Full`].
     #[must_use]
     pub fn fits(&self, bytes: u64) -> bool {
@@ -190,6 +209,13 @@ impl Budget {
             Level::Full => self.full_bytes(),
         };
         from.saturating_sub(used)
+    }
+
+    /// How many bytes more there may be before not even input that is kept already is worked off, when `used` are
+    /// charged: up to fifteen sixteenths.
+    #[must_use]
+    pub fn bytes_to_top(&self, used: u64) -> u64 {
+        (self.bytes_max - self.bytes_max / 16).saturating_sub(used)
     }
 
     fn high_bytes(&self) -> u64 {
@@ -424,6 +450,12 @@ mod tests {
             [Level::Calm, Level::Calm, Level::High, Level::High, Level::Full, Level::Full]
         );
         assert!(budget.fits(699) && !budget.fits(700));
+    }
+
+    #[test]
+    fn shares_leave_a_quarter_to_messages() {
+        let shares = Held::ALL.into_iter().map(Held::sixteenths).filter(|share| *share < 16);
+        assert_eq!(shares.sum::<u64>(), 12);
     }
 
     #[test]

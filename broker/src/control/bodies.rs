@@ -1,7 +1,7 @@
 //! Request bodies under way: how long each may take, and how much memory all may.
 //!
 //! A body has to be complete within `--message-timeout`, and after the first [`GRACE`] it has to have come at
-//! [`RATE_MIN`] on average; else 408. All bodies together hold at most a quarter of `--max-memory`, or one message of
+//! [`RATE_MIN`] on average; else 408. All bodies together hold at most their share of `--max-memory`, or one message of
 //! `--max-message` if that is more; when there is no
 //! room for more, those that hold most are given up (503), of equal ones the oldest, so that a newcomer with a small
 //! body gets in and a large one does not push out many small ones.
@@ -36,8 +36,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const RATE_MIN: u64 = 1024;
 /// How old a body has to be before it is given up for somebody else's connection.
 const YOUNG: Duration = Duration::from_secs(1);
-/// All bodies hold at most one part in so many of the budget.
-const BUDGET_PART: u64 = 4;
 /// How long the rest of a body that is refused is read, so that the client reads why.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 /// And how much of it, in bytes.
@@ -76,10 +74,10 @@ struct UnderWayBody {
 struct NoRoom;
 
 impl Bodies {
-    /// Within a budget of so many bytes; there is always room for one message of `message_bytes_max`.
-    pub(super) fn new(budget_bytes: u64, message_bytes_max: u64) -> Self {
+    /// Within their share of a budget; there is always room for one message of `message_bytes_max`.
+    pub(super) fn new(budget: &Budget, message_bytes_max: u64) -> Self {
         let longest = usize::try_from(message_bytes_max).unwrap_or(usize::MAX).saturating_add(HEADER_MAX);
-        Self { bytes_max: (budget_bytes / BUDGET_PART).max(allocated(longest)), under_way: Mutex::default() }
+        Self { bytes_max: budget.share(Held::Bodies).max(allocated(longest)), under_way: Mutex::default() }
     }
 
     /// Gives up the body that is longest under way; false if none is old enough.
@@ -322,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn the_largest_make_room_for_the_smaller() {
         let budget = Budget::new(1, 4000);
-        let bodies = Bodies::new(4000, 0);
+        let bodies = Bodies::new(&Budget::new(1, 8000), 0);
         let held = entries(&bodies, &budget, &[300, 400, 200, 100]);
         let small = Entry::new(&bodies, Instant::now());
         small.grow(50, &budget).expect("room for a small one");
@@ -340,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn what_others_hold_leaves_less_room() {
         let budget = Budget::new(1, 4000);
-        let bodies = Bodies::new(4000, 0);
+        let bodies = Bodies::new(&Budget::new(1, 8000), 0);
         let _messages = Charge::new(budget.of_shard(0), Held::Messages, 3900);
         let held = entries(&bodies, &budget, &[30]);
         let entry = Entry::new(&bodies, Instant::now());
@@ -352,7 +350,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_longest_under_way_makes_place() {
         let budget = Budget::new(1, 1 << 20);
-        let bodies = Bodies::new(1 << 20, 0);
+        let bodies = Bodies::new(&Budget::new(1, 1 << 21), 0);
         let held = entries(&bodies, &budget, &[1, 1000]);
         assert!(!bodies.give_up_longest(), "both have only begun");
         tokio::time::sleep(YOUNG).await;

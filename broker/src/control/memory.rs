@@ -16,6 +16,7 @@
 
 use super::places::CONNECTION_BYTES;
 use super::room::Room;
+use crate::budget::Held;
 use crate::topics::registry::ShardId;
 
 /// The program and what it has once: measured 10 MiB.
@@ -35,8 +36,6 @@ const BUDGET_BYTES_LEAST: u64 = 16 << 20;
 const SLACK_PART: u64 = 4;
 /// The part of the available memory that is given out, in percent. The rest is for what nobody can bound.
 pub const MEMORY_PERCENT: u64 = 80;
-/// The part of the budget that HTTP connections may take, without their bodies, one in so many.
-const HTTP_PART: u64 = 4;
 /// HTTP connections that there are room for, however little memory there is.
 const HTTP_PLACES_LEAST: u64 = 16;
 
@@ -75,7 +74,7 @@ impl MemoryPlan {
     /// Places for HTTP connections that the budget allows.
     #[must_use]
     pub fn http_places(&self) -> u64 {
-        (self.budget_bytes / HTTP_PART / CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
+        (self.budget_bytes / 16 * Held::Http.sixteenths() / CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
     }
 
     /// Bytes that are left for connections, kernel memory included; `None` where it is not known.

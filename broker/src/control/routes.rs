@@ -63,7 +63,7 @@ enum Life {
 
 impl App {
     pub(super) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room, operators: Operators) -> Self {
-        let bodies = Bodies::new(links.budget.bytes_max(), limits.message_bytes_max);
+        let bodies = Bodies::new(&links.budget, limits.message_bytes_max);
         Self(Arc::new(Shared {
             links,
             limits,

@@ -33,12 +33,14 @@ impl Audit {
 impl<D: Driver> Shard<D> {
     /// Looks at everything.
     pub fn audit(&mut self) -> Audit {
-        let (mut input, mut assemblies, mut outboxes, mut awaited, mut paused) = (0, 0, 0, 0, 0);
+        let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
+        let (mut outboxes, mut awaited, mut paused) = (0, 0, 0);
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
             if let Some(extra) = &conn.extra {
                 input += Extra::BYTES + extra.input.charged();
                 assemblies += extra.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
+                unfinished += u64::from(extra.assembly.is_some());
                 outboxes += extra.outbox.charged();
             }
             paused += u64::from(conn.flags.has(super::conn::Flags::PAUSE_LISTED));
@@ -47,6 +49,7 @@ impl<D: Driver> Shard<D> {
                 awaited += multi.keys().into_iter().filter(|&key| multi.sub(key).awaited).count() as u64;
             }
         }
+        let under_way = self.assemblies.len() as u64;
         let mut messages = BTreeMap::new();
         let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
         for log in self.logs.iter().flatten() {
@@ -60,6 +63,7 @@ impl<D: Driver> Shard<D> {
         let listed = self.paused.iter().chain(&self.yielded).filter(|&&id| self.conns.get(id).is_some()).count() as u64;
         let equal = vec![
             ("bytes of messages in pieces", assemblies, self.account.held(Held::Assemblies)),
+            ("messages in pieces", unfinished, under_way),
             ("bytes of input", input, self.account.held(Held::Input)),
             (
                 "bytes of answers that wait, or more in flight",

@@ -109,6 +109,8 @@ impl<D: Driver> Shard<D> {
         let Some(extra) = self.conns.get(id).and_then(|conn| conn.extra.as_mut()) else { return };
         extra.decoder = None;
         extra.input.take();
-        extra.assembly = None;
+        if let Some(assembly) = extra.assembly.take() {
+            self.assemblies.end(id, &assembly);
+        }
     }
 }

@@ -279,10 +279,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Whether subscriptions may take so many bytes more: a quarter of the budget is theirs, if the rest leaves it.
+    /// Whether subscriptions may take so many bytes more: their share of the budget is theirs, if the rest leaves it.
     fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
         let budget = &self.links.budget;
-        budget.fits(bytes) && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.bytes_max() / 4
+        budget.fits(bytes)
+            && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.share(Held::Subscriptions)
     }
 
     fn answer(&mut self, id: ConnId, write: impl FnOnce(&mut BytesMut)) {

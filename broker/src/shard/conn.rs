@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::frame::{Decoder, MessageKind};
+use protocol::frame::{ControlPayload, Decoder, MessageKind, Opcode, put_frame};
 use ring::{ConnId, Nanos};
 
 use super::multi::Multi;
@@ -195,6 +195,8 @@ pub(crate) struct Extra {
     pub(crate) assembly: Option<Assembly>,
     /// Whole frames (or a response head) of its own that wait for the send in flight.
     pub(crate) outbox: Buffer,
+    /// The payload of the last ping, if its answer is one of too many: it goes behind what waits in the outbox.
+    pub(crate) pong: Option<Box<ControlPayload>>,
     /// End of stream arrived while input was waiting.
     pub(crate) ended: bool,
     /// How fast it publishes, where that is limited; from the first publish to the connection's end.
@@ -220,6 +222,7 @@ impl Extra {
             decoder: None,
             assembly: None,
             outbox: Buffer::new(account, Held::Outboxes),
+            pong: None,
             ended: false,
             pace: None,
             unsent: None,
@@ -227,14 +230,15 @@ impl Extra {
         }
     }
 
-    /// What it takes by itself.
-    pub(crate) const BYTES: u64 = size_of::<Self>().next_multiple_of(64) as u64;
+    /// What it takes by itself, with room for a pong.
+    pub(crate) const BYTES: u64 = (size_of::<Self>() + size_of::<ControlPayload>()).next_multiple_of(64) as u64;
 
     pub(crate) fn is_idle(&self) -> bool {
         self.input.is_empty()
             && self.decoder.is_none()
             && self.assembly.is_none()
             && self.outbox.is_empty()
+            && self.pong.is_none()
             && !self.ended
             && self.pace.is_none()
             && self.unsent.is_none()
@@ -304,8 +308,13 @@ impl Conn {
 
     /// Its own bytes that wait to be sent: they go before any data.
     pub(crate) fn take_outbox(&mut self) -> Option<Bytes> {
-        let outbox = &mut self.extra.as_mut()?.outbox;
-        let outbox = (!outbox.is_empty()).then(|| outbox.share());
+        let extra = self.extra.as_mut()?;
+        if let Some(pong) = extra.pong.take()
+            && self.state == State::Open
+        {
+            extra.outbox.edit(|outbox| put_frame(outbox, Opcode::Pong, pong.as_slice()));
+        }
+        let outbox = (!extra.outbox.is_empty()).then(|| extra.outbox.share());
         self.settle();
         outbox
     }

@@ -8,7 +8,7 @@
 //! Input also waits, first here, then in the kernel, then at the client, while what it asks for has to: see
 //! [`super::pause`].
 
-use protocol::frame::{Decoder, HEADER_MAX, Item, MessageKind, Opcode, Role, close_code, put_frame};
+use protocol::frame::{ControlPayload, Decoder, HEADER_MAX, Item, MessageKind, Opcode, Role, close_code, put_frame};
 use ring::{ConnId, Driver};
 
 use super::Shard;
@@ -82,6 +82,9 @@ struct Piece {
     frame_left: usize,
 }
 
+/// Bytes that wait for a connection before pings share one answer.
+const PONGS_BYTES_MAX: usize = 4 << 10;
+
 /// Least room that is set aside for a message in pieces, in bytes.
 const ROOM_LEAST: usize = 4 << 10;
 
@@ -117,8 +120,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if conn.flags.has(Flags::PAUSED) {
-            self.keep_input(id, bytes);
-            self.stop_receiving_if_much_waits(id);
+            self.keep_waiting(id, bytes);
             return;
         }
         let consumed = self.take_frames(id, bytes);
@@ -169,7 +171,7 @@ impl<D: Driver> Shard<D> {
                 let place = Piece { first, last, frame_left: usize::try_from(frame_left).unwrap_or(usize::MAX) };
                 self.on_piece(id, kind, payload, place);
             }
-            Item::Ping(payload) => self.queue_frame(id, Opcode::Pong, payload.as_slice()),
+            Item::Ping(payload) => self.answer_ping(id, payload),
             Item::Pong(_) => {}
             Item::Close(code, _) => {
                 if let Some(conn) = self.conns.get(id) {
@@ -214,7 +216,9 @@ impl<D: Driver> Shard<D> {
             self.make_room_for_pieces();
             return;
         }
-        let Assembly { kind, mut room, .. } = extra.assembly.take().expect("filled above");
+        let assembly = extra.assembly.take().expect("filled above");
+        self.assemblies.end(id, &assembly);
+        let Assembly { kind, mut room, .. } = assembly;
         let publishes = conn.flags.has(Flags::PUBLISHES);
         let mut room = room.take();
         if publishes && room.len() < room.capacity() - room.capacity() / 8 {
@@ -260,6 +264,17 @@ impl<D: Driver> Shard<D> {
     fn refuse_data(&mut self, id: ConnId) {
         let why = "this is a subscription: publish at /pub or /bus";
         self.close_with(id, close_code::POLICY.into(), why, Reason::Violation);
+    }
+
+    /// Answers a ping; of those whose answers cannot be sent yet, only the latest beyond a number of bytes, as RFC 6455
+    /// §5.5.3 allows: pings make nobody hold memory.
+    fn answer_ping(&mut self, id: ConnId, payload: ControlPayload) {
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
+        if conn.outbox_len() < PONGS_BYTES_MAX {
+            self.queue_frame(id, Opcode::Pong, payload.as_slice());
+        } else {
+            conn.extra(&self.account).pong = Some(Box::new(payload));
+        }
     }
 
     /// Queues a control frame, or an answer, of the connection's own. It goes out before data that waits. How many there

@@ -26,7 +26,6 @@ use ring::{ConnId, Waker};
 use tokio::sync::{Notify, oneshot};
 
 use super::admission::Admission;
-use super::names::names_bytes_max;
 use super::stats::Stats;
 use crate::address::{Addresses, Guest};
 use crate::budget::{self, Account, Budget, Charge, Held};
@@ -327,7 +326,7 @@ impl Links {
         let budget = Budget::new(shards, u64::MAX >> 1);
         let account = Arc::clone(budget.of_plane());
         Self {
-            registry: Registry::new(shards, seed).charging(account, names_bytes_max(&budget)),
+            registry: Registry::new(shards, seed).charging(account, budget.share(Held::Names)),
             budget,
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
@@ -353,7 +352,7 @@ impl Links {
         let shards = self.inboxes.len() as ShardId;
         let budget = Budget::new(shards, budget_bytes);
         let account = Arc::clone(budget.of_plane());
-        Self { registry: self.registry.charging(account, names_bytes_max(&budget)), budget, ..self }
+        Self { registry: self.registry.charging(account, budget.share(Held::Names)), budget, ..self }
     }
 
     /// Gives an order to a shard.

@@ -157,6 +157,8 @@ pub struct Shard<D: Driver> {
     paused: VecDeque<ConnId>,
     /// How many of those, from the first on, may be able to go on: something changed since they were tried.
     untried: usize,
+    /// Whether a connection's kept input is looked at right now.
+    resuming: bool,
     /// When all of them are tried again, because of what other shards may have changed.
     retry_at: Nanos,
     /// Logs whose publishers have to wait.
@@ -270,6 +272,7 @@ impl<D: Driver> Shard<D> {
             yielded: VecDeque::new(),
             paused: VecDeque::new(),
             untried: 0,
+            resuming: false,
             retry_at: 0,
             congested_logs: 0,
             awaited: backpressure::Awaited::default(),

@@ -8,7 +8,7 @@
 use ring::Nanos;
 
 use super::link::Links;
-use crate::budget::{Budget, Held};
+use crate::budget::Held;
 use crate::topics::registry::name_bytes;
 
 /// What a name means for the registry.
@@ -54,7 +54,7 @@ impl Links {
         }
         let shards = self.inboxes.len() as u16;
         // Filters stay as long as their subscribers do, while idle topics make room for others: a quarter is for topics.
-        let filters_max = names_bytes_max(&self.budget) / 4 * 3;
+        let filters_max = self.budget.share(Held::Names) / 4 * 3;
         let bytes = self.budget.held(Held::Names).saturating_add(name_bytes(name, shards));
         if protocol::topic::is_wildcard(name) && bytes > filters_max {
             return Err(NamesFull::Memory);
@@ -68,7 +68,7 @@ impl Links {
     /// For how many more names there is room.
     #[must_use]
     pub fn names_left(&self, topics_max: usize) -> NamesLeft {
-        let bytes_max = names_bytes_max(&self.budget);
+        let bytes_max = self.budget.share(Held::Names);
         let bytes = bytes_max.saturating_sub(self.budget.held(Held::Names));
         NamesLeft { names: topics_max.saturating_sub(self.registry.len()), bytes, bytes_max }
     }
@@ -78,12 +78,6 @@ impl Links {
     pub fn name_bytes(&self, name: &str) -> u64 {
         name_bytes(name, self.inboxes.len() as u16)
     }
-}
-
-/// The most bytes that all names may take: half of the budget, so that messages find room beside them.
-#[must_use]
-pub(crate) fn names_bytes_max(budget: &Budget) -> u64 {
-    budget.bytes_max() / 2
 }
 
 /// One client's share of the new names: so many at once, and from then on as many per window.
@@ -188,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_half_of_the_budget_and_leave_the_rest_alone() {
+    fn names_have_their_share_and_leave_the_rest_alone() {
         let links = Links::new(1, 1, 1).within(40_000);
         let mut names = Vec::new();
         let refusal = loop {
@@ -200,7 +194,7 @@ mod tests {
         };
         assert_eq!(refusal, Err(NamesFull::Memory));
         let used = links.budget.used();
-        assert!((18_000..=20_000).contains(&used), "{used}");
+        assert!((6_500..=7_500).contains(&used), "{used}");
         assert_eq!(links.admit_name("t0", 1), Ok(Name::Known));
         assert_eq!(links.admit_name("new", 1), Err(NamesFull::Topics));
     }

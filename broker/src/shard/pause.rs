@@ -3,22 +3,34 @@
 //! | a connection's input waits while | until |
 //! | --- | --- |
 //! | it has had its part of this turn's work | the next turn |
-//! | its answers are as many as `--max-outbox` allows, or some wait and memory is full | a send of it is over |
+//! | answers to its commands are as many as `--max-outbox` allows, or some wait and memory is full | a send of it is over |
 //! | it publishes, and its topic is congested | the topic's subscribers are near enough |
 //! | it publishes, and memory is full, or another shard's queue | there is room |
 //! | an unsubscribe waits for what its subscriptions hold | that is sent |
 //!
 //! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
-//! finds that out. What arrives meanwhile is kept with the connection; the kernel is asked to keep it once that is
-//! [`KEPT_BYTES_MAX`]. A turn tries a bounded number of those that wait, in their order.
+//! finds that out. What arrives meanwhile is kept with the connection, and the kernel is asked to keep what follows: at
+//! once, or, for one that only waits for its next turn, once it is [`KEPT_BYTES_MAX`]. A turn tries a bounded number of
+//! those that wait, in their order.
+//!
+//! All input that is kept may take its share of the budget. Beyond that, a connection whose input is more than twice
+//! the average is closed when more of it comes (1013): small commands are safe however much others send.
 
+use protocol::frame::close_code;
 use ring::{ConnId, Driver};
 
 use super::conn::{Conn, Flags, State};
+use super::stats::Reason;
 use super::{RETRY_NANOS, Shard};
+use crate::budget::Held;
 
-/// Bytes kept here for a connection that only waits for its next turn.
-const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Bytes kept here for a connection that only waits for its next turn. One that waits for anything else is not received
+/// from at all.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+/// Kept input that nobody is closed for while the budget holds.
+const INNOCENT_BYTES: u64 = 4 << 10;
+/// Kept input that nobody is closed for.
+const INNOCENT_BYTES_AT_BOUND: u64 = 1 << 10;
 /// Paused connections that one turn tries.
 const TRIES_PER_TURN: usize = 256;
 /// What an acknowledgement takes in the outbox, at most, once it comes.
@@ -46,14 +58,16 @@ impl<D: Driver> Shard<D> {
         let full = self.memory_is_full();
         let must_wait = full || self.outbound.is_full() || self.drain.is_under_way();
         let Some(conn) = self.conns.get(id) else { return false };
+        let commands = conn.multi.is_some();
+        // Only commands have answers that add up: see `answer_ping`.
         let more_answers = outbox_is_full(conn, self.limits.outbox_bytes_max) || (full && conn.outbox_len() > 0);
-        if conn.flags.has(Flags::PAUSED) || more_answers {
+        if conn.flags.has(Flags::PAUSED) || (commands && more_answers) {
             return true;
         }
         if conn.flags.has(Flags::PUBLISHES) {
             return must_wait || conn.publish.as_ref().is_some_and(|topic| topic.is_congested());
         }
-        must_wait && conn.multi.is_some()
+        must_wait && commands
     }
 
     /// Lets the connection's input wait, `rest` first.
@@ -64,16 +78,54 @@ impl<D: Driver> Shard<D> {
             pace.waits(self.now);
         }
         self.stats().pauses.add(1);
-        self.keep_input(id, rest);
-        self.stop_receiving_if_much_waits(id);
         self.list_paused(id);
+        self.keep_waiting(id, rest);
     }
 
-    pub(super) fn stop_receiving_if_much_waits(&mut self, id: ConnId) {
-        let full = self.memory_is_full();
+    /// Input came for a connection whose input waits.
+    pub(super) fn keep_waiting(&mut self, id: ConnId, bytes: &[u8]) {
+        self.keep_input(id, bytes);
+        self.stop_receiving_if_much_waits(id);
+        self.limit_kept_input(id);
+    }
+
+    /// What all kept input of this shard may take, in bytes.
+    fn input_share(&self) -> u64 {
+        self.links.budget.share(Held::Input) / u64::from(self.shards())
+    }
+
+    /// Closes the connection if all kept input is too much, or all that is held is, and its own is part of the reason.
+    fn limit_kept_input(&mut self, id: ConnId) {
+        self.make_room_for_pieces();
+        let budget = &self.links.budget;
+        let (all, share) = (self.account.held(Held::Input), self.input_share());
+        let mean = all / ((self.paused.len() + self.yielded.len()) as u64).max(1);
+        let most = if !budget.has_room(share / 8) {
+            INNOCENT_BYTES_AT_BOUND
+        } else if !budget.has_room(share / 2) {
+            mean.max(INNOCENT_BYTES_AT_BOUND)
+        } else if all > share {
+            (2 * mean).max(INNOCENT_BYTES)
+        } else {
+            return;
+        };
+        let kept = self.conns.get(id).and_then(|conn| conn.extra.as_ref()).map_or(0, |extra| extra.input.charged());
+        if kept > most {
+            let why = "memory is short, and much input of this connection waits; connect again";
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
+        }
+    }
+
+    fn stop_receiving_if_much_waits(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
+        // Whether it would have to wait if it had not yielded.
+        let yielded = conn.flags.take(Flags::PAUSED);
+        let waits = self.must_pause(id);
+        let much = self.account.held(Held::Input) > self.input_share() / 2;
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.put(Flags::PAUSED, yielded);
         let kept = conn.extra.as_ref().map_or(0, |extra| extra.input.len());
-        if conn.flags.has(Flags::RECEIVING) && (full || kept > KEPT_BYTES_MAX) {
+        if conn.flags.has(Flags::RECEIVING) && (waits || much || kept > KEPT_BYTES_MAX) {
             self.driver.receive_stop(id);
         }
     }
@@ -104,14 +156,18 @@ impl<D: Driver> Shard<D> {
             }
             let Some(id) = self.paused.pop_front() else { break };
             self.untried -= 1;
+            self.resuming = true;
             self.resume(id);
+            self.resuming = false;
         }
         for _ in 0..self.yielded.len().min(TRIES_PER_TURN) {
             if !self.input_work.is_left() {
                 return;
             }
             let Some(id) = self.yielded.pop_front() else { return };
+            self.resuming = true;
             self.resume(id);
+            self.resuming = false;
         }
     }
 
@@ -141,11 +197,6 @@ impl<D: Driver> Shard<D> {
         if let Some(extra) = &mut conn.extra {
             if let Some(pace) = &mut extra.pace {
                 pace.waited(self.now);
-            }
-            // A message under way has all its time again: it was this shard that did not go on with it.
-            if let Some(assembly) = &mut extra.assembly {
-                assembly.since = self.now;
-                self.assemblies.begin(id, self.now);
             }
         }
         // Taken out while it is looked at; nothing else comes in meanwhile.

@@ -3,7 +3,7 @@
 //!
 //! Short is the budget of the whole broker ([`Budget::level`](crate::budget::Budget::level)) or this shard's share of
 //! messages (`--max-log`). A connection can be closed for it if its socket has taken nothing for [`BLOCKED`], or if it
-//! has left a message unfinished for that long; what it holds is its send in flight, what waits for it in logs, its
+//! has left a message unfinished for [`UNFINISHED`]; what it holds is its send in flight, what waits for it in logs, its
 //! answers and its input.
 //!
 //! Only while memory is short are connections looked at, so many a turn. One pass over all of them finds out from which
@@ -22,6 +22,10 @@ use crate::topics::log::Thrift;
 
 /// For how long a connection has to have taken nothing.
 const BLOCKED: Nanos = 250_000_000;
+/// For how long a message has to have been under way.
+const UNFINISHED: Nanos = 1_000_000_000;
+/// And how many bytes it has to hold: shorter ones are not what memory is short of.
+const UNFINISHED_BYTES: u64 = 64 << 10;
 /// Connections that a turn looks at.
 const LOOKS_PER_TURN: usize = 256;
 /// Subscriptions of one connection that are looked at.
@@ -37,6 +41,10 @@ pub(super) struct Pressure {
     account_bytes_high: u64,
     /// And before no more publishes are taken.
     account_bytes_max: u64,
+    /// And before not even those are that were received already.
+    account_bytes_top: u64,
+    /// This shard's share of messages is full.
+    logs_full: bool,
     /// The next slot to look at.
     next: usize,
     /// From this weight on connections are closed; `None` in a pass that only looks.
@@ -51,6 +59,8 @@ impl Default for Pressure {
             level: Level::Calm,
             account_bytes_high: u64::MAX,
             account_bytes_max: u64::MAX,
+            account_bytes_top: u64::MAX,
+            logs_full: false,
             next: 0,
             closes_from: None,
             held: [0; 64],
@@ -84,9 +94,12 @@ impl<D: Driver> Shard<D> {
             _ => Level::Calm,
         };
         let level = budget.level_of(used).max(logs);
-        let own = |left: u64| self.account.used().saturating_add(left / self.links.inboxes.len() as u64);
+        let (used_here, shards) = (self.account.used(), u64::from(self.shards()));
+        let own = |left: u64| used_here.saturating_add(left / shards);
         let (high, max) = (budget.bytes_to(Level::High, used), budget.bytes_to(Level::Full, used));
         (self.pressure.account_bytes_high, self.pressure.account_bytes_max) = (own(high), own(max));
+        self.pressure.account_bytes_top = own(budget.bytes_to_top(used));
+        self.pressure.logs_full = logs == Level::Full;
         if level != Level::Full && self.pressure.level == Level::Full {
             self.untried = self.paused.len();
         }
@@ -133,12 +146,12 @@ impl<D: Driver> Shard<D> {
             return None;
         }
         let stuck = conn.flags.has(Flags::SENDING).then(|| conn.send_age(now));
-        // Input that waits on the shard's account is no fault of the client's.
-        let paused = conn.flags.has(Flags::PAUSED);
-        let unfinished = conn.extra.as_ref().and_then(|extra| extra.assembly.as_ref());
-        let unfinished = unfinished.filter(|_| !paused).map(|assembly| now.saturating_sub(assembly.since));
-        let age = stuck.max(unfinished).filter(|age| *age >= BLOCKED)?;
         let mut bytes = conn.send_bytes() + conn.extra.as_ref().map_or(0, |extra| extra.charged());
+        let unfinished = conn.extra.as_ref().and_then(|extra| extra.assembly.as_ref());
+        let unfinished = unfinished.map(|assembly| now.saturating_sub(assembly.since));
+        // A message may be unfinished because this shard makes its connection wait, so it has more time.
+        let unfinished = unfinished.filter(|age| *age >= UNFINISHED && bytes >= UNFINISHED_BYTES);
+        let age = stuck.filter(|age| *age >= BLOCKED).max(unfinished)?;
         if stuck.is_some() {
             bytes += lag_bytes(conn, |slot, cursor| {
                 self.logs[slot as usize].as_ref().map_or(0, |log| log.lag_bytes(cursor))
@@ -168,8 +181,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Whether publishers have to wait because memory is short.
+    /// Whether publishers have to wait because memory is short. Input that is kept already takes some itself: it is
+    /// worked off a little longer than more is received, or all would hold memory while they wait for it.
     pub(super) fn memory_is_full(&self) -> bool {
+        if self.resuming {
+            return self.pressure.logs_full || self.account.used() >= self.pressure.account_bytes_top;
+        }
         self.pressure.level == Level::Full || self.account.used() >= self.pressure.account_bytes_max
     }
 }
