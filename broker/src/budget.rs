@@ -354,6 +354,18 @@ impl Buffer {
         std::mem::replace(self, Self { bytes: BytesMut::new(), charge })
     }
 
+    /// The same bytes, held for something else on another account.
+    #[must_use]
+    pub fn transfer(mut self, account: &Arc<Account>, held: Held) -> Self {
+        let charge = Charge::new(account, held, self.charge.bytes());
+        Self { bytes: std::mem::take(&mut self.bytes), charge }
+    }
+
+    /// The bytes and their charge, which has to live as long as they do.
+    pub fn into_parts(self) -> (BytesMut, Charge) {
+        (self.bytes, self.charge)
+    }
+
     /// Has `consume` read from the front, as many bytes as it returns. Linear over all calls: what is left is moved only
     /// when it is the smaller part.
     pub fn consume(&mut self, consume: impl FnOnce(&mut [u8]) -> usize) {
@@ -392,6 +404,12 @@ impl Buffer {
     #[must_use]
     pub fn charged(&self) -> u64 {
         self.charge.bytes()
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

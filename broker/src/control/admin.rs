@@ -22,6 +22,7 @@ use super::room::DESCRIPTORS_OPERATORS;
 use super::routes::{App, admin_router};
 use super::serve;
 use crate::address::Guest;
+use crate::budget::{Buffer, Held};
 use crate::config::Admin;
 
 /// Operators' connections at the same time. `room` leaves descriptors free for them.
@@ -153,8 +154,9 @@ impl Reserve {
 
 async fn serve_one(app: App, router: axum::Router, socket: TcpStream, _permit: OwnedSemaphorePermit) {
     let connection = Arc::new(Connection::new(Guest::default(), || None, app.limits()));
+    let read = Buffer::new(app.links().budget.of_plane(), Held::Http);
     // Errors are the peer's.
-    let _ = serve::connection(&app, router, socket, &[], connection, true).await;
+    let _ = serve::connection(&app, router, socket, read, connection, true).await;
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::{Connection, lock};
+use crate::budget::{Buffer, Charge};
 use crate::limits::Limits;
 use crate::shard::handshake;
 
@@ -65,6 +66,8 @@ pub(super) struct Heads<S> {
     verdicts: Arc<Verdicts>,
     /// Read from the socket, not yet handed on.
     held: BytesMut,
+    /// Charged for `held` until it was empty once.
+    early: Option<Charge>,
     /// How much of `held` may be handed on.
     passed: usize,
     /// Behind that may be another whole request.
@@ -109,7 +112,7 @@ impl<S> Heads<S> {
     /// `early` arrived before whatever `socket` brings from now on.
     pub(super) fn new(
         socket: S,
-        early: &[u8],
+        early: Buffer,
         limits: Arc<Limits>,
         connection: Arc<Connection>,
         verdicts: Arc<Verdicts>,
@@ -119,13 +122,15 @@ impl<S> Heads<S> {
             headers_max: limits.headers_max,
             topic_len_max: limits.topic_bytes_max,
         };
+        let (held, early) = early.into_parts();
         let mut heads = Self {
             socket,
             limits,
             head_limits,
             connection,
             verdicts,
-            held: BytesMut::from(early),
+            held,
+            early: Some(early),
             passed: 0,
             more: false,
             seen: 0,
@@ -286,6 +291,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
                 this.passed -= len;
                 if this.held.is_empty() {
                     this.held = BytesMut::new(); // gives the memory back
+                    this.early = None;
                 }
                 return Poll::Ready(Ok(()));
             }

@@ -40,6 +40,7 @@ use super::patience::Patience;
 use super::places::{self, Full};
 use super::routes::{App, router};
 use super::upgrade;
+use crate::budget::Buffer;
 use crate::limits::Limits;
 use crate::shard::link::Handover;
 use crate::shard::stats::Refused;
@@ -88,34 +89,33 @@ async fn accept(app: App) {
         };
         // A probe does not wait: its answer is short.
         if full == Full::All
-            && !is_probe(&read)
+            && !is_probe(read.as_ref())
             && let Some(place) = places::wait(&app, &connection)
         {
             tokio::task::spawn_local(async move {
                 match place.await {
                     Some(place) => serve(app, router, socket, read, connection, place).await,
-                    None => turn_away(&app, socket, &read, full),
+                    None => turn_away(&app, socket, read.as_ref(), full),
                 }
             });
             continue;
         }
-        match app.places().spare().filter(|_| is_probe(&read)) {
+        match app.places().spare().filter(|_| is_probe(read.as_ref())) {
             Some(spare) => {
                 let once = Arc::into_inner(connection).expect("nobody else has it yet");
                 let served = serve(app, router, socket, read, Arc::new(once.spare()), spare);
                 tokio::task::spawn_local(timeout(SPARE_TIME, served));
             }
-            None => turn_away(&app, socket, &read, full),
+            None => turn_away(&app, socket, read.as_ref(), full),
         }
     }
 }
 
 /// Serves one connection for as long as it has its place.
-async fn serve<P>(app: App, router: Router, socket: TcpStream, read: Vec<u8>, connection: Arc<Connection>, _place: P) {
+async fn serve<P>(app: App, router: Router, socket: TcpStream, read: Buffer, connection: Arc<Connection>, _place: P) {
     // While the broker stops, a connection gets its one answer.
     let keep_alive = !connection.is_spare && !app.is_stopping();
-    let served = self::connection(&app, router, socket, &read, Arc::clone(&connection), keep_alive);
-    drop(read);
+    let served = self::connection(&app, router, socket, read, Arc::clone(&connection), keep_alive);
     let mut served = pin!(served.with_upgrades());
     tokio::select! {
         biased;
@@ -132,7 +132,7 @@ pub(super) fn connection(
     app: &App,
     router: Router,
     socket: TcpStream,
-    read: &[u8],
+    read: Buffer,
     connection: Arc<Connection>,
     keep_alive: bool,
 ) -> http1::Connection<Stream, Requests> {

@@ -14,6 +14,7 @@ use super::conn::{Flags, State};
 use super::link::{Handover, Links, Purpose};
 use super::stats::{Reason, Refused};
 use super::{Shard, admission};
+use crate::budget::Held;
 use crate::limits::Limits;
 use crate::{host, origin};
 
@@ -163,7 +164,9 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn on_installed(&mut self, id: ConnId, result: io::Result<OwnedFd>) {
         let Some(conn) = self.conns.get(id) else { return };
-        let read = conn.extra.take().map(|mut extra| extra.input.take().into()).unwrap_or_default();
+        let read = conn.extra(&self.account).input.detach();
+        conn.extra = None;
+        let read = read.transfer(self.links.budget.of_plane(), Held::Http);
         let guest = self.guest(id);
         let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read, guest }).is_ok());
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.

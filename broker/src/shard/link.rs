@@ -28,7 +28,7 @@ use tokio::sync::{Notify, oneshot};
 use super::admission::Admission;
 use super::stats::Stats;
 use crate::address::{Addresses, Guest};
-use crate::budget::{self, Account, Budget, Charge, Held};
+use crate::budget::{self, Account, Budget, Buffer, Charge, Held};
 use crate::topics::message::{Epoch, Message, Offset, Payload};
 use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
 
@@ -181,7 +181,7 @@ pub struct Handover {
     /// A connected, non-blocking stream socket.
     pub socket: OwnedFd,
     /// Bytes already read from it, from the request's first byte on.
-    pub read: Vec<u8>,
+    pub read: Buffer,
     /// As what its client counts.
     pub guest: Guest,
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::address::Guest;
+use crate::budget::{Budget, Held};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -19,7 +20,10 @@ fn heads(early: &str) -> (Heads<DuplexStream>, DuplexStream, Arc<Verdicts>) {
     let limits = Arc::new(Limits::default());
     let connection = Arc::new(Connection::new(Guest::default(), || None, &limits));
     let refused = Arc::new(Verdicts::default());
-    (Heads::new(socket, early.as_bytes(), limits, connection, Arc::clone(&refused)), peer, refused)
+    let budget = Budget::new(1, 1 << 20);
+    let mut read = Buffer::new(budget.of_plane(), Held::Http);
+    read.extend(early.as_bytes());
+    (Heads::new(socket, read, limits, connection, Arc::clone(&refused)), peer, refused)
 }
 
 async fn all(heads: &mut Heads<DuplexStream>) -> String {

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{EPOCH, FakeShards, app};
 use crate::address::Guest;
+use crate::budget::{Buffer, Held};
 use crate::control::Operators;
 use crate::control::memory::MemoryPlan;
 use crate::control::room::Room;
@@ -30,7 +31,9 @@ async fn hand_over_as(links: &Links, read: &str, guest: Guest) -> TcpStream {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let socket = socket.into_std().unwrap().into();
-    links.handovers.push(Handover { socket, read: read.as_bytes().to_vec(), guest }).unwrap();
+    let mut early = Buffer::new(links.budget.of_plane(), Held::Http);
+    early.extend(read.as_bytes());
+    links.handovers.push(Handover { socket, read: early, guest }).unwrap();
     client
 }
 
