@@ -85,7 +85,7 @@ def memory_bytes(facts, variables):
     held = size(variables["RINGYARD_MAX_MEMORY"]) if "RINGYARD_MAX_MEMORY" in variables else BUDGET_BYTES
     fixed = facts.program_bytes + shards * facts.shard_bytes
     # A quarter of what is held for what the allocator cannot use.
-    return connections * CONNECTION_BYTES + fixed + held + held // 4
+    return connections * CONNECTION_BYTES + fixed + held + held // 2
 
 
 def drain_seconds(facts, variables):

@@ -220,11 +220,11 @@ mod tests {
 
     #[test]
     fn on_epoll_everybody_shares_the_limit() {
-        assert_eq!(on_epoll(0, 2, 20_000), Ok((17_412, 2_487)));
+        assert_eq!(on_epoll(0, 2, 20_000), Ok((17_852, 2_048)));
         assert_eq!(on_epoll(0, 1, 1_024), Ok((812, 116)));
-        assert_eq!(on_epoll(7, 2, 20_000), Ok((7, 2_487)));
-        assert_eq!(on_epoll(0, 4, 1 << 20), Ok(((1_048_576 - 108 - 4_096) / 4 * 4, 4_096)));
-        assert_eq!(on_epoll(0, 1, u64::MAX), Ok((1 << 20, 4_096)));
+        assert_eq!(on_epoll(7, 2, 20_000), Ok((7, 2_048)));
+        assert_eq!(on_epoll(0, 4, 1 << 20), Ok(((1_048_576 - 108 - 2_048) / 4 * 4, 2_048)));
+        assert_eq!(on_epoll(0, 1, u64::MAX), Ok((1 << 20, 2_048)));
         for (descriptors, shards) in [(20_000, 2), (1_024, 8), (1 << 20, 3), (108, 2)] {
             let room = room(Io::Epoll, 0, shards, descriptors).unwrap();
             let all = u64::from(room.shard_connections_max) * u64::from(shards)
@@ -270,16 +270,16 @@ mod tests {
         let plan = |memory| MemoryPlan::new(None, 0, 2, memory);
         let estimate = |asked, memory| Room::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, plan(memory)).unwrap();
         let small = estimate(0, Some(256 << 20));
-        // 80 % of 256 MiB, without 64 MiB and a quarter for the budget, and 20 MiB that are fixed.
-        assert_eq!((small.connections_max, small.http_connections_max), (17_885, 512));
-        assert_eq!(small.shard_connections_max, 17_885 + 1_024);
+        // 80 % of 256 MiB, without 64 MiB and half as much for the budget, and 20 MiB that are fixed.
+        assert_eq!((small.connections_max, small.http_connections_max), (15_155, 256));
+        assert_eq!(small.shard_connections_max, 15_155 + 1_024);
         assert_eq!(estimate(0, Some(1 << 40)).connections_max, 39_800);
         assert_eq!(estimate(0, Some(0)).connections_max, 1);
         assert_eq!((small.warning(), estimate(10_000, Some(256 << 20)).warning()), (None, None));
         let asked = estimate(39_000, Some(256 << 20));
         assert_eq!(asked.connections_max, 39_000);
         let warning = asked.warning().unwrap();
-        for part in ["39000", "17885", "memory", "64 MiB for --max-memory"] {
+        for part in ["39000", "15155", "memory", "64 MiB for --max-memory"] {
             assert!(warning.contains(part), "{part}: {warning}");
         }
         assert_eq!(estimate(39_000, None).warning(), None);

@@ -154,8 +154,8 @@ impl Look<'_> {
         if resident <= memory.available() {
             return Finding::ok(name, value);
         }
-        // A fifth of what is held is the allocator's quarter of the rest.
-        let budget = memory.available().saturating_sub(others) / 5 * 4;
+        // A third of what is held is the allocator's.
+        let budget = memory.available().saturating_sub(others) / 3 * 2;
         let available = bytes(resident);
         let advice = match budget >> 20 {
             0..4 => format!("lower --max-connections, or make {available} available (containers: --memory)"),
