@@ -90,8 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         evidence.extend(campaign(options, &program, &kinds)?);
         evidence.extend(siege::one_by_one(&program, &attacks, &scale::attack(options), options.cores, options.seed)?);
     }
-    // The short run is for every change; all attacks at once are a campaign of their own.
-    if options.together || (everything && !options.quick) {
+    if options.together || everything {
         evidence.extend(siege::together(&program, &attacks, &scale::together(options), options.seed)?);
     }
 

@@ -1,9 +1,9 @@
 //! Messages that arrive in pieces: how long they may take, and how much memory all of them may.
 //!
 //! A message has `--message-timeout` from its first byte to its last; beyond, its connection is closed with 1008. All
-//! of them together may take their share of the budget. Beyond that the one that holds most, or holds it longest, goes
-//! (1013): so a client that sends a message in the usual way finds room, however many others are left
-//! unfinished.
+//! of them together may take their share of the budget. Beyond that one goes (1013) that holds much or has held it
+//! long, and at least as much as the average: so a client that sends a message in the usual way finds room, however
+//! many others are left unfinished.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};

@@ -52,6 +52,8 @@ mod pressure;
 pub(crate) mod rate;
 pub mod stats;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod upkeep;
 

@@ -48,12 +48,13 @@ fn mutated(abuser: &mut Abuser<'_>, bytes: &[u8]) -> Result<()> {
     abuser.send_in_pieces(&mut peer, bytes);
     peer.finish_sending();
     let (said, ending) = peer.read_to_end();
-    let blamed = said.starts_with(b"HTTP/1.1 1")
-        || said.starts_with(b"HTTP/1.1 2")
-        || said.starts_with(b"HTTP/1.1 4")
+    // Of either version 1.0 or 1.1, whichever was asked for.
+    let status = said.strip_prefix(b"HTTP/1.0 ").or(said.strip_prefix(b"HTTP/1.1 "));
+    let blamed = status.is_some_and(|status| {
+        let right = matches!(status.first(), Some(b'1' | b'2' | b'4'));
         // A transfer coding or a version that is not known (RFC 9112 §6.1, RFC 9110 §15.6.6).
-        || said.starts_with(b"HTTP/1.1 501")
-        || said.starts_with(b"HTTP/1.1 505");
+        right || status.starts_with(b"501") || status.starts_with(b"505")
+    });
     if ending == Ending::Late || !(blamed || said.is_empty()) {
         let (sent, said) = (bytes.escape_ascii(), said[..said.len().min(200)].escape_ascii());
         abuser.violation(format!("{ending:?} after \"{said}\"; sent \"{sent}\""));

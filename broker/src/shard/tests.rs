@@ -1,0 +1,150 @@
+//! What a shard promises of memory while clients send more than it can work off, on the simulated network.
+
+use std::sync::Arc;
+
+use protocol::frame::{Opcode, close_code};
+use ring::sim::{ClientId, Faults, SimDriver, World};
+
+use super::link::Links;
+use super::{Shard, ShardSetup};
+use crate::budget::Held;
+use crate::limits::Limits;
+
+const BUDGET: u64 = 1 << 20;
+const MESSAGE_MAX: u64 = 64 << 10;
+
+/// One shard with some clients.
+struct Stage {
+    world: World,
+    shard: Shard<SimDriver>,
+    links: Arc<Links>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let world = World::new(1, Faults::default());
+        let links = Arc::new(Links::new(1, 1, 1).within(BUDGET));
+        let limits = Limits { message_bytes_max: MESSAGE_MAX, ..Limits::default() };
+        let setup = ShardSetup { id: 0, links: Arc::clone(&links), limits: Arc::new(limits) };
+        let shard = Shard::new(world.driver(256, 32, 4096), setup);
+        Self { world, shard, links }
+    }
+
+    /// A client whose WebSocket at `path` is open.
+    fn open(&mut self, path: &str) -> ClientId {
+        let client = self.world.connect(0);
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        assert_eq!(self.world.client_write(client, head.as_bytes()), head.len());
+        self.turns(8);
+        assert!(self.world.client_read(client, 4096).starts_with(b"HTTP/1.1 101"));
+        client
+    }
+
+    fn turns(&mut self, turns: usize) {
+        for _ in 0..turns {
+            assert!(self.shard.step().unwrap());
+            self.shard.audit().check().unwrap();
+            let used = self.links.budget.used();
+            assert!(used <= BUDGET + MESSAGE_MAX, "{used} of {BUDGET}");
+        }
+    }
+
+    /// Writes all of `bytes`, a turn after each part that the socket takes.
+    fn write(&mut self, client: ClientId, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let written = self.world.client_write(client, bytes);
+            bytes = &bytes[written..];
+            self.turns(1);
+        }
+    }
+
+    /// The code of the close frame that the client was sent last, if that is the last thing it was sent.
+    fn close_code(&self, client: ClientId) -> Option<u16> {
+        let read = self.world.client_read(client, 1 << 20);
+        let at = read.iter().rposition(|&byte| byte == 0x80 | Opcode::Close as u8)?;
+        Some(u16::from_be_bytes([*read.get(at + 2)?, *read.get(at + 3)?]))
+    }
+}
+
+/// A masked frame, whose key is 0.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..126 => frame.push(0x80 | len as u8),
+        len => frame.extend([0x80 | 126, (len >> 8) as u8, len as u8]),
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+const BINARY_UNFINISHED: u8 = 0x02;
+const LAST_PIECE: u8 = 0x80;
+const PING: u8 = 0x89;
+
+#[test]
+fn a_short_message_in_pieces_is_safe_among_many_long_ones() {
+    let mut stage = Stage::new();
+    let reader = stage.open("/sub/small");
+    let small = stage.open("/pub/small");
+    stage.write(small, &frame(BINARY_UNFINISHED, b"first"));
+    let piece = frame(BINARY_UNFINISHED, &[b'x'; 30_000]);
+    let large: Vec<_> = (0..30).map(|_| stage.open("/pub/large")).collect();
+    for &client in &large {
+        stage.write(client, &piece);
+        let (held, share) = (stage.links.budget.held(Held::Assemblies), stage.links.budget.share(Held::Assemblies));
+        assert!(held <= share + 40_000, "{held}");
+    }
+    let closed = large.iter().filter(|&&client| stage.close_code(client) == Some(close_code::TRY_AGAIN_LATER)).count();
+    assert!((20..30).contains(&closed), "{closed}");
+    stage.write(small, &frame(LAST_PIECE, b" last"));
+    stage.turns(8);
+    assert_eq!(stage.world.client_read(reader, 64), b"\x82\x0afirst last");
+}
+
+#[test]
+fn input_that_waits_has_a_bound_and_small_input_is_not_refused_for_it() {
+    let mut stage = Stage::new();
+    let greedy: Vec<_> = (0..120).map(|_| stage.open("/sub/t")).collect();
+    let small: Vec<_> = (0..10).map(|_| stage.open("/sub/t")).collect();
+    let flood = frame(PING, b"").repeat(10_000);
+    for round in 0..20 {
+        greedy.iter().for_each(|&client| drop(stage.world.client_write(client, &flood)));
+        if round == 10 {
+            small.iter().for_each(|&client| drop(stage.world.client_write(client, &frame(PING, b"small").repeat(20))));
+        }
+        stage.turns(1);
+        let (held, share) = (stage.links.budget.held(Held::Input), stage.links.budget.share(Held::Input));
+        // What is beyond: all receive buffers full, kept before anybody is told to stop.
+        assert!(held <= 2 * share + (32 * 4096) + 256 * 256, "round {round}: {held}, {share}");
+    }
+    for _ in 0..200 {
+        greedy.iter().for_each(|&client| drop(stage.world.client_read(client, 1 << 20)));
+        stage.turns(4);
+    }
+    for client in small {
+        assert_eq!(stage.world.client_read(client, 4096), b"\x8a\x05small".repeat(20));
+    }
+}
+
+#[test]
+fn pings_whose_answers_are_not_read_share_one() {
+    let mut stage = Stage::new();
+    stage.world.set_socket_buffer(16 << 10);
+    let client = stage.open("/sub/t");
+    for number in 0..4_000_u32 {
+        let payload = format!("{number:0125}");
+        stage.write(client, &frame(PING, payload.as_bytes()));
+        assert!(stage.links.budget.held(Held::Outboxes) <= 64 << 10);
+    }
+    let mut read = Vec::new();
+    for _ in 0..100 {
+        read.extend(stage.world.client_read(client, 1 << 20));
+        stage.turns(2);
+    }
+    assert!(read.len() < 4_000 * 127 / 2, "{} bytes of answers", read.len());
+    assert!(read.ends_with(format!("{:0125}", 3_999).as_bytes()), "the last ping is answered");
+}
