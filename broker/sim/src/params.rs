@@ -146,7 +146,7 @@ impl Params {
     /// nothing else.
     fn with_short_memory(self) -> Self {
         let mut rng = Rng::new(self.seed ^ 0x6d65_6d6f_7279);
-        let budget_bytes = if rng.one_in(3) { rng.pick(&[256 << 10, 512 << 10, 1 << 20]) } else { u64::MAX >> 1 };
+        let budget_bytes = if rng.one_in(3) { rng.pick(&[512 << 10, 768 << 10, 1 << 20]) } else { u64::MAX >> 1 };
         let message_timeout = Duration::from_millis(rng.pick(&[1_000, 3_000, 30_000]));
         Self { budget_bytes, limits: Limits { message_timeout, ..self.limits }, ..self }
     }

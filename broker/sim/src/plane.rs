@@ -77,8 +77,8 @@ impl Plane {
 /// Answers requests that were handed over, and hangs up.
 pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage, trace: &Trace) -> Result<(), Violation> {
     while let Some(mut handover) = links.handovers.try_next() {
-        handover.read.extend(world.socket_read(&handover.socket, usize::MAX));
-        let text = String::from_utf8_lossy(&handover.read);
+        handover.read.extend(&world.socket_read(&handover.socket, usize::MAX));
+        let text = String::from_utf8_lossy(handover.read.as_ref());
         if !text.starts_with("GET /api/stats?") || !text.ends_with("\r\n\r\n") {
             let broken = world.client_of(&handover.socket).is_none_or(|client| world.client_end(client).is_some());
             if !broken {

@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use ring::Driver;
-use rustc_hash::FxHashMap;
+use ring::{ConnId, Driver};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Shard;
 use super::conn::LogSlot;
@@ -112,6 +112,26 @@ impl<D: Driver> Shard<D> {
             } else {
                 self.appends.topics.insert(id, waiting);
                 self.appends.order.push_back(id);
+            }
+        }
+    }
+
+    /// Appends messages that are in some of their logs to the others that this connection subscribes to, so that all its
+    /// subscriptions stand at the same message of every topic.
+    pub(super) fn append_begun(&mut self, id: ConnId) {
+        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_ref()) else { return };
+        let own: FxHashSet<LogSlot> = multi.keys().into_iter().map(|key| multi.sub(key).log).collect();
+        let mut begun = Vec::new();
+        for waiting in self.appends.topics.values_mut() {
+            let (Some(logs), Some(message)) = (waiting.logs.take(), waiting.messages.front()) else { continue };
+            let (now, later): (Vec<_>, Vec<_>) = logs.partition(|(slot, _)| own.contains(slot));
+            begun.extend(now.into_iter().map(|log| (log, Arc::clone(message))));
+            waiting.logs = Some(later.into_iter());
+        }
+        self.appends.left = self.appends.left.saturating_sub(begun.len());
+        for ((slot, join), message) in begun {
+            if self.logs[slot as usize].as_ref().is_some_and(|log| log.join == join) {
+                self.append_to(slot, &message);
             }
         }
     }

@@ -296,6 +296,7 @@ impl<D: Driver> Shard<D> {
             return Some(self.take_raw(id));
         }
         if conn.multi.as_ref()?.deferred.is_some() || conn.flags.has(Flags::LEAVING) {
+            self.append_begun(id);
             self.gather_all(id);
         }
         let multi = self.conns.get(id)?.multi.as_ref()?;

@@ -194,10 +194,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let Some(conn) = self.conns.get(id) else { return };
-        if let Some(extra) = &mut conn.extra {
-            if let Some(pace) = &mut extra.pace {
-                pace.waited(self.now);
-            }
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waited(self.now);
         }
         // Taken out while it is looked at; nothing else comes in meanwhile.
         let Some(mut input) = conn.extra.as_mut().map(|extra| extra.input.detach()) else {
