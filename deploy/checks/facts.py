@@ -13,7 +13,7 @@ DEPLOY = Path(__file__).resolve().parent.parent
 # What a connection takes at most of kernel and broker together, in bytes (kubernetes/README.md).
 CONNECTION_BYTES = 10_000
 # --max-memory, where nobody says it and there is enough.
-BUDGET_BYTES = 512 << 20
+BUDGET_BYTES = 1 << 30
 
 
 class Facts:
@@ -84,7 +84,7 @@ def memory_bytes(facts, variables):
     shards = int(variables.get("RINGYARD_SHARDS", 0))
     held = size(variables["RINGYARD_MAX_MEMORY"]) if "RINGYARD_MAX_MEMORY" in variables else BUDGET_BYTES
     fixed = facts.program_bytes + shards * facts.shard_bytes
-    # A quarter of what is held for what the allocator cannot use.
+    # Half as much as what is held for what the allocator cannot use.
     return connections * CONNECTION_BYTES + fixed + held + held // 2
 
 

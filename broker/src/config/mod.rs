@@ -289,7 +289,7 @@ mod tests {
     fn defaults_are_those_of_limits() {
         let config = config(&["--shards", "1"]);
         assert_eq!(config.limits, Limits::default());
-        assert_eq!(config.within(512 << 20), Limits::default());
+        assert_eq!(config.within(1 << 30), Limits::default());
         assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
         assert!(config.shards >= 1);
         assert_eq!(config.connections_max, None);

@@ -223,7 +223,7 @@ pub(super) struct Sizes {
     pub(super) max_subscriptions: u64,
 
     /// Bytes that the broker holds for its clients: messages, input, answers, HTTP bodies, names, subscriptions, with
-    /// what the allocator adds [default: a quarter of the memory that is available at start, at most 512m]
+    /// what the allocator adds [default: a quarter of the memory that is available at start, at most 1g]
     #[arg(long, value_name = "SIZE", env = "RINGYARD_MAX_MEMORY", value_parser = size)]
     pub(super) max_memory: Option<u64>,
 

@@ -96,7 +96,7 @@ fn instance(name: &str, arg: &Arg) -> &'static str {
         "max-frame" => "1m",
         "max-lag" => "4m",
         "max-log" => "256m",
-        "max-memory" => "512m",
+        "max-memory" => "1g",
         "allow-origin" => "https://example.org",
         "allow-host" => "example.org",
         "trusted-proxy" => "10.0.0.0/8",

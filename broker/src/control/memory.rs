@@ -29,7 +29,7 @@ pub const RECORD_BYTES: u64 = 128;
 /// The part of what is available that the budget is by default, one in so many.
 const BUDGET_PART: u64 = 4;
 /// The budget by default is not larger than this.
-pub const BUDGET_BYTES_TOP: u64 = 512 << 20;
+pub const BUDGET_BYTES_TOP: u64 = 1 << 30;
 /// Nor smaller than this.
 const BUDGET_BYTES_LEAST: u64 = 16 << 20;
 /// The part of the budget that the allocator may take besides, one in so many: free places in its pages. Measured with
@@ -106,9 +106,9 @@ mod tests {
     fn the_budget_is_a_quarter_within_bounds_unless_said_otherwise() {
         let budget = |asked, least, available| MemoryPlan::new(asked, least, 2, available).budget_bytes;
         assert_eq!(budget(None, 0, Some(256 * MIB)), 64 * MIB);
-        assert_eq!(budget(None, 0, Some(1 << 40)), 512 * MIB);
+        assert_eq!(budget(None, 0, Some(1 << 40)), 1024 * MIB);
         assert_eq!(budget(None, 0, Some(0)), 16 * MIB);
-        assert_eq!(budget(None, 0, None), 512 * MIB);
+        assert_eq!(budget(None, 0, None), 1024 * MIB);
         assert_eq!(budget(None, 100 * MIB, Some(256 * MIB)), 100 * MIB);
         assert_eq!(budget(Some(5 * MIB), 0, Some(1 << 40)), 5 * MIB);
     }

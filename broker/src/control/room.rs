@@ -220,11 +220,11 @@ mod tests {
 
     #[test]
     fn on_epoll_everybody_shares_the_limit() {
-        assert_eq!(on_epoll(0, 2, 20_000), Ok((17_852, 2_048)));
+        assert_eq!(on_epoll(0, 2, 20_000), Ok((17_412, 2_487)));
         assert_eq!(on_epoll(0, 1, 1_024), Ok((812, 116)));
-        assert_eq!(on_epoll(7, 2, 20_000), Ok((7, 2_048)));
-        assert_eq!(on_epoll(0, 4, 1 << 20), Ok(((1_048_576 - 108 - 2_048) / 4 * 4, 2_048)));
-        assert_eq!(on_epoll(0, 1, u64::MAX), Ok((1 << 20, 2_048)));
+        assert_eq!(on_epoll(7, 2, 20_000), Ok((7, 2_487)));
+        assert_eq!(on_epoll(0, 4, 1 << 20), Ok(((1_048_576 - 108 - 4_096) / 4 * 4, 4_096)));
+        assert_eq!(on_epoll(0, 1, u64::MAX), Ok((1 << 20, 4_096)));
         for (descriptors, shards) in [(20_000, 2), (1_024, 8), (1 << 20, 3), (108, 2)] {
             let room = room(Io::Epoll, 0, shards, descriptors).unwrap();
             let all = u64::from(room.shard_connections_max) * u64::from(shards)
