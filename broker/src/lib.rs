@@ -12,15 +12,14 @@
 //! What is no WebSocket goes, with its socket, to [`control`]. Imports go one way:
 //! `ring` <- [`limits`], [`topics`] <- [`shard`] <- [`control`] <- `main`.
 
-pub mod address;
-pub mod budget;
+pub mod access;
+pub mod capacity;
 pub mod config;
-pub mod control;
-pub mod doctor;
-pub mod healthcheck;
-pub mod host;
-pub mod limits;
-pub mod machine;
-pub mod origin;
+pub mod http;
+pub mod message;
+pub mod observe;
+pub mod sequencer;
+pub mod server;
+pub mod session;
 pub mod shard;
 pub mod topics;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use broker::budget::Held;
-use broker::shard::link::Order;
+use broker::capacity::budget::Held;
+use broker::shard::shared::Order;
 use ring::sim::Faults;
 
 use crate::client::{Parting, Phase, Role};

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use broker::limits::Limits;
+use broker::config::limits::Limits;
 use ring::sim::{Chance, Faults};
 
 use crate::rng::Rng;

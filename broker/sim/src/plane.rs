@@ -1,7 +1,7 @@
 //! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
 
-use broker::shard::link::{Links, Order, Published, Purpose};
-use broker::topics::message::Payload;
+use broker::message::Payload;
+use broker::shard::shared::{Links, Order, Published, Purpose};
 use protocol::v1::PayloadKind;
 use ring::sim::World;
 use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};

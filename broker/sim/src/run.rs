@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use broker::address::Guest;
-use broker::budget::{Held, Level};
-use broker::shard::admission::Admission;
-use broker::shard::link::{Adopt, Links, Order};
-use broker::shard::stats::{Distribution, Scale};
+use broker::access::address::Guest;
+use broker::access::admission::Admission;
+use broker::capacity::budget::{Held, Level};
+use broker::observe::counters::{Distribution, Scale};
+use broker::shard::shared::{Adopt, Links, Order};
 use broker::shard::{Shard, ShardSetup};
 use ring::sim::{SimDriver, World};
 

@@ -13,8 +13,9 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::options::{self, settings};
-use super::refusal::sentence;
+use crate::config::options;
+use crate::config::options::settings;
+use crate::config::refusal::sentence;
 
 /// What a file says.
 #[derive(Debug)]

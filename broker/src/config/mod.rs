@@ -21,13 +21,14 @@
 //! wrong with an option is one sentence that says what to change ([`Stop::Refused`]).
 
 mod file;
-mod misspelt;
+pub mod limits;
 mod options;
 mod refusal;
+mod render;
 mod rules;
 mod sources;
+pub(crate) mod suggestions;
 mod values;
-mod written;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -36,14 +37,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
-pub use self::misspelt::misspelt;
+pub use crate::config::suggestions::misspelt;
 
-use self::file::File;
-use self::options::{ConfigErrand, Errand, Options};
-use self::refusal::stop;
-use self::sources::Sources;
-use crate::healthcheck::Url;
-use crate::limits::Limits;
+use crate::config::file::File;
+use crate::config::limits::Limits;
+use crate::config::options::{ConfigErrand, Errand, Options};
+use crate::config::refusal::stop;
+use crate::config::sources::Sources;
+use crate::server::healthcheck::Url;
 use crate::topics::registry::ShardId;
 
 /// What to do.
@@ -179,14 +180,14 @@ pub fn read<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Result<Task
             Ok(Task::Doctor { json, config: told.settle(None).map(|settled| Box::new(settled.config)) })
         }
         Some(Errand::Healthcheck { url }) => told.healthcheck(url).map_err(refused),
-        Some(Errand::Config { what: ConfigErrand::Example }) => Err(Stop::Shown(written::example(&told.command))),
+        Some(Errand::Config { what: ConfigErrand::Example }) => Err(Stop::Shown(render::example(&told.command))),
         Some(Errand::Config { what: ConfigErrand::Check { file } }) => {
             told.settle(file).map_err(refused)?;
             Err(Stop::Shown("ok\n".to_owned()))
         }
         Some(Errand::Config { what: ConfigErrand::Show { file } }) => {
             let Settled { matches, sources, config } = told.settle(file).map_err(refused)?;
-            Err(Stop::Shown(written::show(&told.command, &matches, &sources, &config)))
+            Err(Stop::Shown(render::show(&told.command, &matches, &sources, &config)))
         }
     }
 }
@@ -257,7 +258,7 @@ mod tests {
     use super::*;
 
     pub(super) fn read(options: &[&str]) -> Result<Task, Stop> {
-        super::read(["ringyard"].iter().chain(options))
+        crate::config::read(["ringyard"].iter().chain(options))
     }
 
     pub(super) fn refused(options: &[&str]) -> String {
@@ -313,7 +314,7 @@ mod tests {
         assert_eq!(config.memory_bytes_least(), 256 << 20);
         assert_eq!(waiting(&config, 256 << 20), (64, 64));
         assert_eq!(waiting(&config, 4 << 30), (256, 256));
-        let config = super::tests::config(&["--max-message", "1g"]);
+        let config = crate::config::tests::config(&["--max-message", "1g"]);
         assert_eq!(waiting(&config, 4 << 30), (1024, 1024));
     }
 

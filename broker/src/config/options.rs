@@ -1,8 +1,8 @@
 //! Every option of `ringyard`, once: from these definitions come the command line, `--help`, the variables of the
 //! environment, the keys of the file, `config show` and `config example`.
 //!
-//! Not responsible for what a value looks like ([`values`](super::values)), for rules between options
-//! ([`rules`](super::rules)), or for what the limits mean ([`Limits`](crate::limits::Limits)).
+//! Not responsible for what a value looks like ([`values`](crate::config::values)), for rules between options
+//! ([`rules`](crate::config::rules)), or for what the limits mean ([`Limits`](crate::config::limits::Limits)).
 //!
 //! An option is repeatable if, and only if, its type is a list. Whatever has no default of its own says at the end
 //! of its text, in brackets, what holds then.
@@ -15,9 +15,11 @@ use clap::builder::Resettable;
 use clap::{Arg, Args, Command, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
-use super::values::{List, address, admin, choice, duration, file, host, list, network, number, origin, size, truth};
-use super::{Admin, IoChoice, LogFormat, LogLevel};
-use crate::healthcheck::Url;
+use crate::config::values::{
+    List, address, admin, choice, duration, file, host, list, network, number, origin, size, truth,
+};
+use crate::config::{Admin, IoChoice, LogFormat, LogLevel};
+use crate::server::healthcheck::Url;
 
 /// The command line. Every option holds for every subcommand, before or behind its name. A variable of the
 /// environment that is empty says nothing: that is how compose files and the like leave one out.

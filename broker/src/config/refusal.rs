@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::Stop;
+use crate::config::Stop;
 
 /// What ends a command line that cannot be read, or that asked for help.
 pub(super) fn stop(error: &clap::Error) -> Stop {

@@ -5,12 +5,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::options::Options;
-use super::sources::Sources;
-use super::values::{List, Size};
-use super::{Config, Log};
-use crate::control::memory::BUDGET_BYTES_TOP;
-use crate::limits::Limits;
+use crate::capacity::memory::BUDGET_BYTES_TOP;
+use crate::config::limits::Limits;
+use crate::config::options::Options;
+use crate::config::sources::Sources;
+use crate::config::values::{List, Size};
+use crate::config::{Config, Log};
 use crate::topics::registry::ShardId;
 
 /// Longest message that may be configured: one send's length is a signed 32-bit number in the kernel.

@@ -6,8 +6,8 @@ use std::fmt;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
-use super::file::File;
-use super::options::{settings, variable};
+use crate::config::file::File;
+use crate::config::options::{settings, variable};
 
 /// Who said what a setting is. `Display` is what an operator has to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! What a single value may look like: how its text becomes a number of bytes, a time, an address.
 //!
-//! Not responsible for which range makes sense nor for what goes with what ([`rules`](super::rules)). A refusal is
+//! Not responsible for which range makes sense nor for what goes with what ([`rules`](crate::config::rules)). A refusal is
 //! the rest of a sentence that began with the value and the name of its setting.
 //!
 //! White space around a value says nothing, wherever the value comes from; nor do empty members of a [`List`].
@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use ipnet::IpNet;
 
-use super::Admin;
+use crate::config::Admin;
 
 /// Longest duration that may be configured.
 const DURATION_TOP: Duration = Duration::from_secs(1000 * 3600);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use ring::Driver;
 
-use super::Shard;
-use super::conn::Extra;
-use crate::budget::Held;
+use crate::capacity::budget::Held;
+use crate::shard::Shard;
+use crate::shard::transport::connection::Extra;
 
 /// What was found on one shard.
 #[derive(Clone, Debug)]
@@ -43,8 +43,8 @@ impl<D: Driver> Shard<D> {
                 unfinished += u64::from(extra.assembly.is_some());
                 outboxes += extra.outbox.charged();
             }
-            paused += u64::from(conn.flags.has(super::conn::Flags::PAUSE_LISTED));
-            awaited += u64::from(conn.flags.has(super::conn::Flags::AWAITED));
+            paused += u64::from(conn.flags.has(crate::shard::transport::connection::Flags::PAUSE_LISTED));
+            awaited += u64::from(conn.flags.has(crate::shard::transport::connection::Flags::AWAITED));
             if let Some(multi) = &conn.multi {
                 awaited += multi.keys().into_iter().filter(|&key| multi.sub(key).awaited).count() as u64;
             }

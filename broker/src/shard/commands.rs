@@ -12,14 +12,14 @@ use protocol::v1::{
 };
 use ring::{ConnId, Driver};
 
-use super::Shard;
-use super::conn::Flags;
-use super::link::{Origin, Published};
-use super::multi::{Deferred, HeldPublish, Multi, Ticket};
-use super::names::Name;
-use crate::budget::Held;
-use crate::topics::log::Subscriber;
-use crate::topics::message::Payload;
+use crate::access::quota::Name;
+use crate::capacity::budget::Held;
+use crate::message::Payload;
+use crate::session::v1::{Deferred, HeldPublish, Multi, Ticket};
+use crate::shard::Shard;
+use crate::shard::fanout::log::Subscriber;
+use crate::shard::shared::{Origin, Published};
+use crate::shard::transport::connection::Flags;
 
 /// A connection whose publishes are all acknowledged keeps room for so many more.
 const ACKNOWLEDGED_ROOM: usize = 64;
@@ -262,7 +262,7 @@ impl<D: Driver> Shard<D> {
             Ok(Name::Known) => Ok(()),
             Ok(Name::New) => {
                 let (now, names_max) = (self.now, self.limits.topics_per_connection_max);
-                let window = super::nanos(self.limits.topic_idle_timeout);
+                let window = crate::shard::nanos(self.limits.topic_idle_timeout);
                 let left = self.links.names_left(self.limits.topics_max);
                 let bytes = self.links.name_bytes(name);
                 if self.multi(conn).names.take(now, names_max, window, bytes, left) {
@@ -308,6 +308,6 @@ fn with_id(error: CommandError, id: Option<Id>) -> CommandError {
 }
 
 /// Where a topic stands when a subscription to it begins; a filter stands nowhere.
-pub(super) fn position(log: &crate::topics::log::Log) -> Option<Position> {
+pub(super) fn position(log: &crate::shard::fanout::log::Log) -> Option<Position> {
     (!log.topic.wildcard).then_some(Position { epoch: log.epoch, offset: log.next_offset })
 }

@@ -18,10 +18,10 @@ use std::time::Duration;
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
-use super::conn::{Flags, State};
-use super::link::{Delivery, Request};
-use super::stats::{Reason, Refused};
-use super::{Accepting, Shard, nanos};
+use crate::observe::counters::{Reason, Refused};
+use crate::shard::shared::{Delivery, Request};
+use crate::shard::transport::connection::{Flags, State};
+use crate::shard::{Accepting, Shard, nanos};
 
 /// How often a shard looks whether the others are as far, or whose turn to go has come.
 const POLL_NANOS: Nanos = 10_000_000;
@@ -286,11 +286,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::address::Guest;
-    use crate::limits::Limits;
+    use crate::access::address::Guest;
+    use crate::config::limits::Limits;
+    use crate::message::{Message, Payload};
     use crate::shard::ShardSetup;
-    use crate::shard::link::{Adopt, Links, Order, Purpose};
-    use crate::topics::message::{Message, Payload};
+    use crate::shard::shared::{Adopt, Links, Order, Purpose};
 
     fn shard(world: &World) -> (Shard<SimDriver>, Arc<Links>) {
         let links = Arc::new(Links::new(1, 1, 1));

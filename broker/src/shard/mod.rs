@@ -28,34 +28,17 @@
 //! in the next turn. Nothing in it waits but the driver, nothing is linear in the number of connections, and nothing
 //! reads a clock but the driver: the simulation runs this very code, and a seed replays a run.
 
-mod accept;
-pub mod admission;
-mod append;
-mod assembly;
 pub mod audit;
-mod backpressure;
-mod close;
 mod commands;
-mod conn;
-mod deliver;
-pub(crate) mod doors;
 mod drain;
-mod exchange;
-pub(crate) mod handshake;
-mod index;
-mod ingress;
-pub mod link;
-mod multi;
-pub mod names;
-mod pause;
+pub mod fanout;
+mod mailbox;
 mod pressure;
-pub(crate) mod rate;
-pub mod stats;
+pub mod shared;
 mod subscribe;
 #[cfg(test)]
 mod tests;
-mod timers;
-mod upkeep;
+pub mod transport;
 
 use std::collections::VecDeque;
 use std::io;
@@ -67,16 +50,16 @@ use protocol::head::HeadLimits;
 use ring::{ConnId, Driver, Event, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
-use self::conn::{Conns, LogSlot};
-use self::doors::Doors;
-use self::link::{Batch, Delivery, Inbox, Links, Purpose, Request};
-use self::stats::{Scale, Stats};
-use self::timers::Timers;
-use crate::address::Guest;
-use crate::budget::{Account, Level};
-use crate::limits::Limits;
-use crate::topics::home::Home;
-use crate::topics::log::{Log, Subscriber};
+use crate::access::address::Guest;
+use crate::capacity::budget::{Account, Level};
+use crate::config::limits::Limits;
+use crate::observe::counters::{Scale, Stats};
+use crate::sequencer::Home;
+use crate::shard::fanout::log::{Log, Subscriber};
+use crate::shard::shared::{Batch, Delivery, Inbox, Links, Purpose, Request};
+use crate::shard::transport::client_address::Doors;
+use crate::shard::transport::connection::{Conns, LogSlot};
+use crate::shard::transport::timers::Timers;
 use crate::topics::matches::Matches;
 use crate::topics::registry::{ShardId, TopicId};
 
@@ -132,8 +115,8 @@ pub struct Shard<D: Driver> {
     account: Arc<Account>,
     pressure: pressure::Pressure,
     /// The rest of this turn's work.
-    work: deliver::Work,
-    input_work: ingress::InputWork,
+    work: fanout::deliver::Work,
+    input_work: transport::ingress::InputWork,
 
     /// Logs with subscribers to visit, each once, here or in `fresh`.
     pending: VecDeque<LogSlot>,
@@ -148,7 +131,7 @@ pub struct Shard<D: Driver> {
     /// Whether this turn's next send is to be timed.
     time_next: bool,
     /// Sends in flight that are.
-    timed: Vec<deliver::Timed>,
+    timed: Vec<fanout::deliver::Timed>,
     /// Connections with something to send that no send in flight holds up, each once, here or in `visited_ready`.
     ready: VecDeque<ConnId>,
     /// Those that this turn's visits found.
@@ -165,14 +148,14 @@ pub struct Shard<D: Driver> {
     retry_at: Nanos,
     /// Logs whose publishers have to wait.
     congested_logs: usize,
-    awaited: backpressure::Awaited,
+    awaited: fanout::lag::Awaited,
     /// Bytes that all logs keep.
     log_bytes: u64,
-    assemblies: assembly::Assemblies,
-    appends: append::Appends,
+    assemblies: transport::assembly::Assemblies,
+    appends: fanout::append::Appends,
     /// What this shard has begun to take of other shards' batches.
-    deliveries: exchange::Rest<Delivery>,
-    requests: exchange::Rest<Request>,
+    deliveries: mailbox::Rest<Delivery>,
+    requests: mailbox::Rest<Request>,
 
     home: Home,
     outbound: Outbound,
@@ -258,8 +241,8 @@ impl<D: Driver> Shard<D> {
             next_join: 0,
             next_ticket: 0,
             pressure: pressure::Pressure::default(),
-            work: deliver::Work::default(),
-            input_work: ingress::InputWork::default(),
+            work: fanout::deliver::Work::default(),
+            input_work: transport::ingress::InputWork::default(),
             pending: VecDeque::new(),
             fresh: VecDeque::new(),
             visited: Vec::new(),
@@ -277,12 +260,12 @@ impl<D: Driver> Shard<D> {
             resuming: false,
             retry_at: 0,
             congested_logs: 0,
-            awaited: backpressure::Awaited::default(),
+            awaited: fanout::lag::Awaited::default(),
             log_bytes: 0,
-            assemblies: assembly::Assemblies::default(),
-            appends: append::Appends::default(),
-            deliveries: exchange::Rest::default(),
-            requests: exchange::Rest::default(),
+            assemblies: transport::assembly::Assemblies::default(),
+            appends: fanout::append::Appends::default(),
+            deliveries: mailbox::Rest::default(),
+            requests: mailbox::Rest::default(),
             home: Home::new(epoch_base, nanos(limits.topic_idle_timeout), limits.topics_max, links.registry.keys()),
             outbound: Outbound::new(shards, &account),
             account,

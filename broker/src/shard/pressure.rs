@@ -1,7 +1,7 @@
 //! What happens when memory gets short: connections that hold much and take nothing are closed, those first that hold
 //! most or longest; and publishers wait.
 //!
-//! Short is the budget of the whole broker ([`Budget::level`](crate::budget::Budget::level)) or this shard's share of
+//! Short is the budget of the whole broker ([`Budget::level`](crate::capacity::budget::Budget::level)) or this shard's share of
 //! messages (`--max-log`). A connection can be closed for it if its socket has taken nothing for [`BLOCKED`], or if it
 //! has left a message unfinished for [`UNFINISHED`]; what it holds is its send in flight, what waits for it in logs, its
 //! answers and its input.
@@ -14,11 +14,11 @@
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
-use super::Shard;
-use super::conn::{Conn, Flags, State};
-use super::stats::Reason;
-use crate::budget::Level;
-use crate::topics::log::Thrift;
+use crate::capacity::budget::Level;
+use crate::observe::counters::Reason;
+use crate::shard::Shard;
+use crate::shard::fanout::log::Thrift;
+use crate::shard::transport::connection::{Conn, Flags, State};
 
 /// For how long a connection has to have taken nothing.
 const BLOCKED: Nanos = 250_000_000;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use ring::{ConnId, Driver};
 
-use super::Shard;
-use super::commands::position;
-use super::conn::{Flags, LogSlot, RawSubscription};
-use super::link::Request;
-use crate::topics::log::{Log, Subscriber};
-use crate::topics::message::{Epoch, Offset};
+use crate::message::{Epoch, Offset};
+use crate::shard::Shard;
+use crate::shard::commands::position;
+use crate::shard::fanout::log::{Log, Subscriber};
+use crate::shard::shared::Request;
+use crate::shard::transport::connection::{Flags, LogSlot, RawSubscription};
 use crate::topics::registry::{ShardId, TopicId};
 
 /// Where a subscriber is in its log.

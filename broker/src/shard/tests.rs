@@ -5,10 +5,10 @@ use std::sync::Arc;
 use protocol::frame::{Opcode, close_code};
 use ring::sim::{ClientId, Faults, SimDriver, World};
 
-use super::link::Links;
-use super::{Shard, ShardSetup};
-use crate::budget::Held;
-use crate::limits::Limits;
+use crate::capacity::budget::Held;
+use crate::config::limits::Limits;
+use crate::shard::shared::Links;
+use crate::shard::{Shard, ShardSetup};
 
 const BUDGET: u64 = 1 << 20;
 const MESSAGE_MAX: u64 = 64 << 10;

@@ -26,9 +26,9 @@ use std::collections::HashMap;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use self::blocks::Blocks;
-use self::tree::Tree;
-use super::keys::Keys;
+use crate::topics::filters::blocks::Blocks;
+use crate::topics::filters::tree::Tree;
+use crate::topics::keys::Keys;
 
 /// Most `+` of a filter in the tree.
 const PLUS_MAX: usize = 3;

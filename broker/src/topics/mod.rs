@@ -3,9 +3,6 @@
 //! No sockets and no connections here.
 
 pub mod filters;
-pub mod home;
 pub mod keys;
-pub mod log;
 pub mod matches;
-pub mod message;
 pub mod registry;

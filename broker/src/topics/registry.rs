@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::{DashMap, Entry};
 
-use super::filters::filter_bytes;
-use super::keys::Keys;
-use crate::budget::{Account, Charge, Held, allocated};
+use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::topics::filters::filter_bytes;
+use crate::topics::keys::Keys;
 
 /// A shard's number, dense from 0.
 pub type ShardId = u16;
@@ -232,7 +232,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::capacity::budget::Budget;
 
     #[test]
     fn a_full_table_admits_only_the_names_it_has() {

@@ -10,7 +10,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{EXACT, OPEN, Pattern, fold, table_bytes};
+use crate::topics::filters::{EXACT, OPEN, Pattern, fold, table_bytes};
 
 /// Filters in one block.
 pub(super) const WIDTH: usize = 1024;

@@ -1,7 +1,7 @@
 //! Filters with few `+`, in a tree over the levels up to the last `+`.
 //!
 //! A node stands for the first levels of some filters; behind the last `+` of a filter what remains is one hash, which
-//! hangs on the node. So a filter has at most [`PLUS_LEVELS`](super::PLUS_LEVELS) nodes, however long it is, and a
+//! hangs on the node. So a filter has at most [`PLUS_LEVELS`](crate::topics::filters::PLUS_LEVELS) nodes, however long it is, and a
 //! topic is looked for level by level: alive are the nodes that its levels so far lead to. Of filters with at most
 //! three `+` within eight levels those are at most 1 + 8 + 28 + 56 = 93 at the last of them, and 255 at all.
 //!
@@ -10,7 +10,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{EXACT, OPEN, Pattern, fold, table_bytes};
+use crate::topics::filters::{EXACT, OPEN, Pattern, fold, table_bytes};
 
 const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;

@@ -1,0 +1,201 @@
+//! How many names clients may begin: all together, and each by itself.
+//!
+//! A topic exists as long as somebody remembers it ([`home`](crate::sequencer)), so its name is memory that a client
+//! can make grow with one short message. Two bounds: `--max-topics`, and the names' share of the budget, hold for all
+//! ([`Links::admit_name`]); a [`NameShare`] holds for one client, so that the others find room. Names that exist already
+//! cost nobody anything.
+
+use ring::Nanos;
+
+use crate::capacity::budget::Held;
+use crate::shard::shared::Links;
+use crate::topics::registry::name_bytes;
+
+/// What a name means for the registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Name {
+    /// It is registered.
+    Known,
+    /// It is not, and there is room for it: whoever registers it begins it.
+    New,
+}
+
+/// Why no new name is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NamesFull {
+    /// There are as many as `--max-topics` allows.
+    Topics,
+    /// They would take more memory than they may.
+    Memory,
+}
+
+impl NamesFull {
+    /// A clause for the client.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Topics => "the broker has as many topics as --max-topics allows",
+            Self::Memory => "the broker has no memory left for new topics; see --max-memory",
+        }
+    }
+}
+
+impl Links {
+    /// Whether a client may use `name`, as a topic or a filter.
+    ///
+    /// # Errors
+    /// It is new, and there is no room for it.
+    pub fn admit_name(&self, name: &str, topics_max: usize) -> Result<Name, NamesFull> {
+        if self.registry.contains(name) {
+            return Ok(Name::Known);
+        }
+        if self.registry.len() >= topics_max {
+            return Err(NamesFull::Topics);
+        }
+        let shards = self.inboxes.len() as u16;
+        // Filters stay as long as their subscribers do, while idle topics make room for others: a quarter is for topics.
+        let filters_max = self.budget.share(Held::Names) / 4 * 3;
+        let bytes = self.budget.held(Held::Names).saturating_add(name_bytes(name, shards));
+        if protocol::topic::is_wildcard(name) && bytes > filters_max {
+            return Err(NamesFull::Memory);
+        }
+        if !self.registry.has_bytes_for(name) || !self.budget.has_room(name_bytes(name, shards)) {
+            return Err(NamesFull::Memory);
+        }
+        Ok(Name::New)
+    }
+
+    /// For how many more names there is room.
+    #[must_use]
+    pub fn names_left(&self, topics_max: usize) -> NamesLeft {
+        let bytes_max = self.budget.share(Held::Names);
+        let bytes = bytes_max.saturating_sub(self.budget.held(Held::Names));
+        NamesLeft { names: topics_max.saturating_sub(self.registry.len()), bytes, bytes_max }
+    }
+
+    /// What a name weighs once it is registered, in bytes.
+    #[must_use]
+    pub fn name_bytes(&self, name: &str) -> u64 {
+        name_bytes(name, self.inboxes.len() as u16)
+    }
+}
+
+/// One client's share of the new names: so many at once, and from then on as many per window.
+///
+/// A schedule: every name takes the next place, a fraction of the window behind the one before; a place more than a
+/// window ahead of the clock is one too many.
+///
+/// Many clients together could still begin all names that there may be. So the share gets smaller with the room that is
+/// left: nobody may have begun more within the window than there is room for. (Switches share their buffers so; Choudhury
+/// and Hahne, "Dynamic queue length thresholds", 1998.) However many take all they can, a newcomer finds room.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct NameShare {
+    /// The place of the last name.
+    last: Nanos,
+    /// The same for its bytes: how much of the window is taken by what this client's names weigh.
+    bytes_last: Nanos,
+}
+
+/// What there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct NamesLeft {
+    /// Names, by their number.
+    pub names: usize,
+    /// Bytes of names.
+    pub bytes: u64,
+    /// The most bytes that all names may take.
+    pub bytes_max: u64,
+}
+
+impl NameShare {
+    /// Takes a place for a new name that weighs `bytes`, of `names_max` in `window` nanoseconds, while there is room
+    /// for so much more of all clients. False: there is none.
+    #[must_use]
+    pub fn take(&mut self, now: Nanos, names_max: usize, window: Nanos, bytes: u64, left: NamesLeft) -> bool {
+        let period = (window / names_max.max(1) as u64).max(1);
+        let place = self.last.max(now) + period;
+        if place > now + window || (place - now) / period > left.names as u64 {
+            return false;
+        }
+        let part = |bytes: u64| {
+            let part = u128::from(window) * u128::from(bytes) / u128::from(left.bytes_max.max(1));
+            Nanos::try_from(part).unwrap_or(Nanos::MAX / 4)
+        };
+        let bytes_place = self.bytes_last.max(now) + part(bytes);
+        if bytes_place - now > part(left.bytes) {
+            return false;
+        }
+        (self.last, self.bytes_last) = (place, bytes_place);
+        true
+    }
+
+    /// Whether nothing would be lost with this share: all its places have passed.
+    #[must_use]
+    pub fn is_over(&self, now: Nanos) -> bool {
+        self.last <= now && self.bytes_last <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+    const PLENTY: NamesLeft = NamesLeft { names: usize::MAX, bytes: u64::MAX >> 1, bytes_max: u64::MAX >> 1 };
+
+    #[test]
+    fn a_share_is_taken_at_once_and_comes_back_over_the_window() {
+        let mut share = NameShare::default();
+        let taken =
+            |share: &mut NameShare, now| (0..1000).filter(|_| share.take(now, 100, 60 * SECOND, 600, PLENTY)).count();
+        assert_eq!(taken(&mut share, 5 * SECOND), 100);
+        assert_eq!(taken(&mut share, 5 * SECOND), 0);
+        assert!(!share.is_over(5 * SECOND));
+        assert_eq!(taken(&mut share, 35 * SECOND), 50);
+        assert_eq!(taken(&mut share, 500 * SECOND), 100, "and no more than that after a long time");
+        assert!(share.is_over(600 * SECOND));
+    }
+
+    #[test]
+    fn however_many_take_all_they_can_a_newcomer_finds_room() {
+        const ROOM: usize = 1000;
+        let mut names = 0;
+        let mut shares = [NameShare::default(); 9];
+        for _ in 0..ROOM {
+            for share in &mut shares {
+                let left = NamesLeft { names: ROOM - names, ..PLENTY };
+                names += usize::from(share.take(SECOND, ROOM, 60 * SECOND, 600, left));
+            }
+        }
+        assert!((880..=900).contains(&names), "{names}");
+        let left = NamesLeft { names: ROOM - names, ..PLENTY };
+        assert!(NameShare::default().take(SECOND, ROOM, 60 * SECOND, 600, left));
+        // The same by weight.
+        let (mut bytes, mut shares) = (0, [NameShare::default(); 9]);
+        for _ in 0..ROOM {
+            for share in &mut shares {
+                let left = NamesLeft { bytes: 1_000_000 - bytes, bytes_max: 1_000_000, ..PLENTY };
+                bytes += if share.take(SECOND, 1_000_000, 60 * SECOND, 5_000, left) { 5_000 } else { 0 };
+            }
+        }
+        assert!((850_000..=900_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn names_have_their_share_and_leave_the_rest_alone() {
+        let links = Links::new(1, 1, 1).within(40_000);
+        let mut names = Vec::new();
+        let refusal = loop {
+            let name = format!("t{}", names.len());
+            match links.admit_name(&name, 1_000_000) {
+                Ok(Name::New) => names.push(links.registry.resolve(&name)),
+                other => break other,
+            }
+        };
+        assert_eq!(refusal, Err(NamesFull::Memory));
+        let used = links.budget.used();
+        assert!((6_500..=7_500).contains(&used), "{used}");
+        assert_eq!(links.admit_name("t0", 1), Ok(Name::Known));
+        assert_eq!(links.admit_name("new", 1), Err(NamesFull::Topics));
+    }
+}

@@ -1,0 +1,487 @@
+//! The memory that the broker holds for its clients, in real bytes, with one bound.
+//!
+//! Whatever outlives the turn or the request that made it, and that a client can make grow, is charged here for as
+//! long as it lives: messages with their encodings and the sends that carry them, messages that arrive in pieces,
+//! answers, HTTP bodies, batches between shards, names, subscriptions. A [`Charge`] is part of what it stands for
+//! and gives its bytes back when that is dropped, so nobody has to remember to. Not responsible for what happens at
+//! the bound: the code that is about to hold more asks ([`Budget::level`], [`Budget::fits`]) and decides.
+//!
+//! Not charged, because their number is bounded and their size fixed: connection records, timers, rings and receive
+//! buffers. [`Room`](crate::capacity::connections::Room) adds those up at start.
+//!
+//! Units: bytes as the allocator gives them out ([`allocated`]), overhead included.
+//!
+//! Invariant: `used` = the sum of all living charges.
+//!
+//! Cost: one atomic addition per charge and one per release, on a cache line of the shard that charged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+use crossbeam::utils::CachePadded;
+
+/// What memory is held for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    /// Published messages, their encodings, and the sends that carry them.
+    Messages,
+    /// Messages that arrive in pieces.
+    Assemblies,
+    /// Input that waits, and what a connection needs while it does.
+    Input,
+    /// Answers that wait for their connection's socket.
+    Outboxes,
+    /// HTTP connections with their buffers.
+    Http,
+    /// Bodies of HTTP requests.
+    Bodies,
+    /// Batches on their way between shards.
+    Queues,
+    /// Topics and filters.
+    Names,
+    /// Subscriptions and publishers' state of `ringyard.v1` connections.
+    Subscriptions,
+}
+
+impl Held {
+    /// All there are.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Messages,
+        Self::Assemblies,
+        Self::Input,
+        Self::Outboxes,
+        Self::Http,
+        Self::Bodies,
+        Self::Queues,
+        Self::Names,
+        Self::Subscriptions,
+    ];
+    /// How many there are.
+    pub const COUNT: usize = 9;
+
+    /// Its name in `/metrics`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Assemblies => "assemblies",
+            Self::Input => "input",
+            Self::Outboxes => "outboxes",
+            Self::Http => "http",
+            Self::Bodies => "bodies",
+            Self::Queues => "queues",
+            Self::Names => "names",
+            Self::Subscriptions => "subscriptions",
+        }
+    }
+
+    /// Its share of the budget, in sixteenths. Messages, with what carries them and answers, have none: they take what
+    /// is left, and their senders wait when that is used. All other shares together are three quarters, so that messages
+    /// get on however much is held for other reasons.
+    #[must_use]
+    pub const fn sixteenths(self) -> u64 {
+        match self {
+            Self::Messages | Self::Outboxes | Self::Queues => 16,
+            Self::Names => 3,
+            Self::Assemblies | Self::Http | Self::Bodies | Self::Subscriptions => 2,
+            Self::Input => 1,
+        }
+    }
+}
+
+/// How much of the budget is used.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Less than three quarters.
+    Calm,
+    /// Connections that hold much and take nothing are closed.
+    High,
+    /// Seven eighths or more: publishers wait too. What is left is for what cannot be refused at once.
+    Full,
+}
+
+/// Bytes charged by one thread: a shard or the control plane. Any thread may release them.
+#[derive(Debug, Default)]
+pub struct Account(CachePadded<[AtomicU64; Held::COUNT]>);
+
+impl Account {
+    /// Bytes charged here for `held`.
+    #[must_use]
+    pub fn held(&self, held: Held) -> u64 {
+        self.0[held as usize].load(Ordering::Relaxed)
+    }
+
+    /// Bytes charged here.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// The bound and all accounts.
+#[derive(Debug)]
+pub struct Budget {
+    bytes_max: u64,
+    accounts: Box<[Arc<Account>]>,
+}
+
+impl Budget {
+    /// A budget of `bytes_max` with one account for each of `shards` and one for the control plane.
+    #[must_use]
+    pub fn new(shards: u16, bytes_max: u64) -> Self {
+        Self { bytes_max, accounts: (0..=shards).map(|_| Arc::default()).collect() }
+    }
+
+    /// The account of a shard.
+    #[must_use]
+    pub fn of_shard(&self, shard: u16) -> &Arc<Account> {
+        &self.accounts[usize::from(shard)]
+    }
+
+    /// The account of the control plane, and of whatever belongs to no shard.
+    #[must_use]
+    pub fn of_plane(&self) -> &Arc<Account> {
+        self.accounts.last().expect("one account beside those of the shards")
+    }
+
+    /// The bound.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Bytes charged by all.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.accounts.iter().map(|account| account.used()).sum()
+    }
+
+    /// Bytes charged by all for `held`.
+    #[must_use]
+    pub fn held(&self, held: Held) -> u64 {
+        self.accounts.iter().map(|account| account.held(held)).sum()
+    }
+
+    /// How full it is now.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level_of(self.used())
+    }
+
+    /// How full it is with `used` bytes.
+    #[must_use]
+    pub fn level_of(&self, used: u64) -> Level {
+        if used >= self.full_bytes() {
+            Level::Full
+        } else if used >= self.high_bytes() {
+            Level::High
+        } else {
+            Level::Calm
+        }
+    }
+
+    /// The most bytes that may be held for `held`.
+    #[must_use]
+    pub fn share(&self, held: Held) -> u64 {
+        self.bytes_max / 16 * held.sixteenths()
+    }
+
+    /// Whether `bytes` more may be held by somebody who can be refused: they stay below [`Level::Full`].
+    #[must_use]
+    pub fn fits(&self, bytes: u64) -> bool {
+        self.used().saturating_add(bytes) < self.full_bytes()
+    }
+
+    /// Whether `bytes` more may be held at all, by what has a share of its own and cannot wait for others to give memory
+    /// back: they stay within the bound.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.used().saturating_add(bytes) <= self.bytes_max
+    }
+
+    /// How many bytes more make it `level` when `used` are charged.
+    #[must_use]
+    pub fn bytes_to(&self, level: Level, used: u64) -> u64 {
+        let from = match level {
+            Level::Calm => 0,
+            Level::High => self.high_bytes(),
+            Level::Full => self.full_bytes(),
+        };
+        from.saturating_sub(used)
+    }
+
+    /// How many bytes more there may be before not even input that is kept already is worked off, when `used` are
+    /// charged: up to fifteen sixteenths.
+    #[must_use]
+    pub fn bytes_to_top(&self, used: u64) -> u64 {
+        (self.bytes_max - self.bytes_max / 16).saturating_sub(used)
+    }
+
+    fn high_bytes(&self) -> u64 {
+        self.bytes_max - self.bytes_max / 4
+    }
+
+    fn full_bytes(&self) -> u64 {
+        self.bytes_max - self.bytes_max / 8
+    }
+}
+
+/// Bytes that count as used for as long as this lives.
+#[derive(Debug)]
+#[must_use = "dropped, it gives its bytes back"]
+pub struct Charge {
+    account: Arc<Account>,
+    held: Held,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Charges `bytes` whatever the bound.
+    pub fn new(account: &Arc<Account>, held: Held, bytes: u64) -> Self {
+        account.0[held as usize].fetch_add(bytes, Ordering::Relaxed);
+        Self { account: Arc::clone(account), held, bytes }
+    }
+
+    /// From now on it stands for `bytes`.
+    pub fn resize(&mut self, bytes: u64) {
+        // Two's complement: adding the difference is right both ways.
+        if bytes != self.bytes {
+            self.account.0[self.held as usize].fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+
+    /// A charge of `bytes` on the same account.
+    pub fn split(&self, bytes: u64) -> Self {
+        Self::new(&self.account, self.held, bytes)
+    }
+
+    /// What it stands for.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.0[self.held as usize].fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are charged until the last reference to them is gone.
+struct Charged<T> {
+    bytes: T,
+    _charge: Charge,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Charged<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// What sharing a buffer takes besides: the reference count with the owner, its charge included.
+const SHARED_BYTES: u64 = 96;
+
+/// Shares `bytes`, whose buffer has room for `capacity`, and charges them until the last reference is gone. `more` is
+/// what lives as long besides.
+#[must_use]
+pub fn shared<T>(bytes: T, capacity: usize, more: u64, account: &Arc<Account>, held: Held) -> Bytes
+where
+    T: AsRef<[u8]> + Send + 'static,
+{
+    let charge = Charge::new(account, held, allocated(capacity) + SHARED_BYTES + more);
+    Bytes::from_owner(Charged { bytes, _charge: charge })
+}
+
+/// Bytes that are gathered for a while, charged as long as they are kept. Empty, it holds no memory.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: BytesMut,
+    charge: Charge,
+}
+
+impl Buffer {
+    /// An empty one.
+    #[must_use]
+    pub fn new(account: &Arc<Account>, held: Held) -> Self {
+        Self { bytes: BytesMut::new(), charge: Charge::new(account, held, 0) }
+    }
+
+    /// Adds `bytes` at the end.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.edit(|held| held.extend_from_slice(bytes));
+    }
+
+    /// Makes room for `bytes` in all, exactly; what is kept is moved.
+    pub fn grow_to(&mut self, bytes: usize) {
+        if bytes > self.bytes.capacity() {
+            let mut grown = BytesMut::with_capacity(bytes);
+            grown.extend_from_slice(&self.bytes);
+            self.bytes = grown;
+            self.charge.resize(allocated(self.bytes.capacity()));
+        }
+    }
+
+    /// How many bytes it has room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Has `edit` add something.
+    pub fn edit(&mut self, edit: impl FnOnce(&mut BytesMut)) {
+        edit(&mut self.bytes);
+        // Room at the front that was read is seen again by nobody: the largest capacity stands for all of it.
+        let bytes = allocated(self.bytes.capacity());
+        if bytes > self.charge.bytes() {
+            self.charge.resize(bytes);
+        }
+    }
+
+    /// Takes everything out; the charge ends with that.
+    pub fn take(&mut self) -> BytesMut {
+        self.charge.resize(0);
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes everything out with its charge; what is left is empty.
+    #[must_use]
+    pub fn detach(&mut self) -> Self {
+        let charge = self.charge.split(0);
+        std::mem::replace(self, Self { bytes: BytesMut::new(), charge })
+    }
+
+    /// The same bytes, held for something else on another account.
+    #[must_use]
+    pub fn transfer(mut self, account: &Arc<Account>, held: Held) -> Self {
+        let charge = Charge::new(account, held, self.charge.bytes());
+        Self { bytes: std::mem::take(&mut self.bytes), charge }
+    }
+
+    /// The bytes and their charge, which has to live as long as they do.
+    pub fn into_parts(self) -> (BytesMut, Charge) {
+        (self.bytes, self.charge)
+    }
+
+    /// Has `consume` read from the front, as many bytes as it returns. Linear over all calls: what is left is moved only
+    /// when it is the smaller part.
+    pub fn consume(&mut self, consume: impl FnOnce(&mut [u8]) -> usize) {
+        let consumed = consume(&mut self.bytes);
+        self.bytes.advance(consumed);
+        if self.bytes.is_empty() {
+            self.take();
+        } else if (self.bytes.len() as u64) < self.charge.bytes() / 4 {
+            self.bytes = BytesMut::from(&self.bytes[..]);
+            self.charge.resize(allocated(self.bytes.capacity()));
+        }
+    }
+
+    /// Takes everything out for others to share, charged until the last reference is gone.
+    pub fn share(&mut self) -> Bytes {
+        let bytes = std::mem::take(&mut self.bytes);
+        let capacity = usize::try_from(self.charge.bytes()).expect("memory is addressed by a usize");
+        self.charge.resize(0);
+        let Charge { account, held, .. } = &self.charge;
+        shared(bytes, capacity, 0, account, *held)
+    }
+
+    /// How many bytes are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether none are.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Bytes charged.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        self.charge.bytes()
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What the allocator gives out for `bytes`: mimalloc's size classes are an eighth of a power of two apart.
+#[must_use]
+pub fn allocated(bytes: usize) -> u64 {
+    let bytes = bytes as u64;
+    match bytes {
+        0 => 0,
+        1..=64 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(16)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_counts_while_it_lives_and_as_much_as_it_was_resized_to() {
+        let budget = Budget::new(1, 1000);
+        let mut first = Charge::new(budget.of_shard(0), Held::Input, 100);
+        let second = Charge::new(budget.of_plane(), Held::Bodies, 50);
+        assert_eq!((budget.used(), budget.held(Held::Input), budget.held(Held::Bodies)), (150, 100, 50));
+        first.resize(30);
+        assert_eq!(budget.used(), 80);
+        first.resize(300);
+        drop(second);
+        assert_eq!(budget.used(), 300);
+        drop(first);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn shared_bytes_are_charged_until_the_last_reference_is_gone() {
+        let budget = Budget::new(1, 1000);
+        let bytes = shared(vec![1; 100], 100, 7, budget.of_shard(0), Held::Messages);
+        let charged = budget.used();
+        assert!(charged >= 100 + 7);
+        let part = bytes.slice(50..60);
+        drop(bytes);
+        assert_eq!(budget.used(), charged);
+        std::thread::spawn(move || drop(part)).join().unwrap();
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn levels_begin_at_three_quarters_and_seven_eighths() {
+        let budget = Budget::new(1, 800);
+        let level = |bytes| {
+            let _charge = Charge::new(budget.of_shard(0), Held::Messages, bytes);
+            budget.level()
+        };
+        assert_eq!(
+            [0, 599, 600, 699, 700, 900].map(level),
+            [Level::Calm, Level::Calm, Level::High, Level::High, Level::Full, Level::Full]
+        );
+        assert!(budget.fits(699) && !budget.fits(700));
+    }
+
+    #[test]
+    fn shares_leave_a_quarter_to_messages() {
+        let shares = Held::ALL.into_iter().map(Held::sixteenths).filter(|share| *share < 16);
+        assert_eq!(shares.sum::<u64>(), 12);
+    }
+
+    #[test]
+    fn what_is_allocated_is_never_less_and_an_eighth_more_at_most() {
+        for bytes in (1..5000).chain([1 << 16, (1 << 16) + 1, 1_000_000]) {
+            let allocated = allocated(bytes);
+            assert!(allocated >= bytes as u64, "{bytes}");
+            assert!(allocated <= (bytes + bytes / 8 + 16) as u64, "{bytes}: {allocated}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `ringyard doctor`: looks at the machine as the broker would with the same options, and says of each thing whether
+//! it is as it should be, and if not, the command that mends it.
+//!
+//! | file | what it looks at |
+//! | --- | --- |
+//! | `kernel` | the kernel, io_uring and what forbids it, huge pages, clocks |
+//! | `capacity` | descriptors, memory, how many clients fit |
+//! | `network` | backlog, ports, TCP's memory, connection tracking |
+//! | `share` | cores and threads that the control groups leave |
+//! | `report` | findings as a screen or as JSON |
+//!
+//! Everything is read from a [`Machine`], so that tests can show it any; what only a system call tells comes in as
+//! [`Facts`]. Nothing is changed, and nothing here decides what the broker does.
+//!
+//! A *problem* keeps the broker from starting, or from doing what was asked. A *warning* is what it can live with.
+
+mod capacity;
+mod kernel;
+mod network;
+mod report;
+mod share;
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::thread::available_parallelism;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::{Cause, Io, Offer};
+
+use crate::capacity::connections::Room;
+use crate::capacity::machine::{Machine, Memory};
+use crate::capacity::memlock;
+use crate::capacity::memlock::Shortage;
+use crate::capacity::memory::MemoryPlan;
+use crate::config::suggestions;
+use crate::config::{Config, IoChoice};
+use crate::topics::registry::ShardId;
+
+pub use report::{Finding, Report, Status};
+
+/// What the broker is going to be told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// What moves the bytes.
+    pub io: IoChoice,
+    /// How many shards.
+    pub shards: ShardId,
+    /// `--max-connections`.
+    pub asked: Option<NonZeroU32>,
+    /// `--max-memory`.
+    pub memory_asked: Option<u64>,
+    /// Bytes that other settings need of it.
+    pub memory_bytes_least: u64,
+    /// What is wrong with the configuration, a sentence each.
+    pub wrong: Vec<String>,
+}
+
+impl Plan {
+    /// The plan that a configuration is; of one that is wrong, the defaults.
+    #[must_use]
+    pub fn new(config: &Result<Box<Config>, Vec<String>>, facts: &Facts) -> Self {
+        match config {
+            Ok(config) => Self {
+                io: config.io,
+                shards: config.shards,
+                asked: config.connections_max,
+                memory_asked: config.memory_bytes_max,
+                memory_bytes_least: config.memory_bytes_least(),
+                wrong: Vec::new(),
+            },
+            Err(wrong) => Self {
+                io: IoChoice::Auto,
+                shards: ShardId::try_from(facts.cores).unwrap_or(ShardId::MAX),
+                asked: None,
+                memory_asked: None,
+                memory_bytes_least: 0,
+                wrong: wrong.clone(),
+            },
+        }
+    }
+}
+
+/// What no file tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// What io_uring offers, or why it cannot be used.
+    pub io_uring: Result<Vec<Offer>, Cause>,
+    /// Cores that the process may use at a time.
+    pub cores: u64,
+    /// Since 1970.
+    pub now: Duration,
+    /// The names of all variables of the environment.
+    pub variables: Vec<String>,
+}
+
+impl Facts {
+    /// Those of this process.
+    #[must_use]
+    pub fn here() -> Self {
+        Self {
+            io_uring: ring::offers(),
+            cores: available_parallelism().map_or(1, NonZeroUsize::get) as u64,
+            now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            variables: env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
+        }
+    }
+}
+
+/// Looks at everything.
+#[must_use]
+pub fn examine(machine: &Machine, plan: &Plan, facts: &Facts) -> Report {
+    let look = Look::new(machine, plan, facts);
+    let mut findings = configuration(plan, facts);
+    findings.extend(look.kernel());
+    findings.extend(look.capacity());
+    findings.extend(look.share());
+    findings.extend(look.network());
+    Report(findings)
+}
+
+fn configuration(plan: &Plan, facts: &Facts) -> Vec<Finding> {
+    let name = "configuration";
+    let told = |sentence: &String| Finding::problem(name, sentence, "ringyard config check");
+    let unread = |(variable, meant)| {
+        Finding::warning(name, format!("the variable {variable} says nothing"), format!("name it {meant}, or unset it"))
+    };
+    let slips = suggestions::misspelt(facts.variables.iter().cloned()).into_iter().map(unread);
+    let findings: Vec<_> = plan.wrong.iter().map(told).chain(slips).collect();
+    if findings.is_empty() {
+        return vec![Finding::ok(name, "nothing is wrong with flags, environment and file")];
+    }
+    findings
+}
+
+/// What every examination starts from.
+struct Look<'a> {
+    machine: &'a Machine,
+    plan: &'a Plan,
+    facts: &'a Facts,
+    /// The driver that would run.
+    io: Io,
+    /// Too little memory may be locked for the rings of all shards.
+    locked_shortage: Option<Shortage>,
+    /// Descriptors that the process may have once the broker has raised its limit.
+    descriptors: u64,
+    memory: Option<Memory>,
+    /// The room that the broker would find, or why it would not start.
+    room: Result<Room, String>,
+    /// The room that there is if nobody asks for more.
+    most: Option<Room>,
+}
+
+impl<'a> Look<'a> {
+    fn new(machine: &'a Machine, plan: &'a Plan, facts: &'a Facts) -> Self {
+        let locked_shortage = memlock::shortage(machine, plan.shards);
+        let io = match plan.io {
+            IoChoice::Epoll => Io::Epoll,
+            IoChoice::Auto if facts.io_uring.is_err() || locked_shortage.is_some() => Io::Epoll,
+            IoChoice::Auto | IoChoice::Uring => Io::Uring,
+        };
+        let descriptors = machine.limit("Max open files").map_or(1024, |(_, hard)| hard);
+        let memory = machine.memory();
+        let available = memory.map(|memory| memory.available());
+        let shared = MemoryPlan::new(plan.memory_asked, plan.memory_bytes_least, plan.shards, available);
+        let room = Room::new(io, plan.asked, plan.shards, descriptors, shared);
+        let most = Room::new(io, None, plan.shards, descriptors, shared).ok();
+        Self { machine, plan, facts, io, locked_shortage, descriptors, memory, room, most }
+    }
+
+    /// Connections that the machine has to be made for: those asked for, or those that the broker would allow.
+    fn connections(&self) -> u64 {
+        let asked = self.plan.asked.map(|asked| u64::from(asked.get()));
+        asked.unwrap_or_else(|| self.room.as_ref().map_or(0, |room| u64::from(room.connections_max)))
+    }
+}

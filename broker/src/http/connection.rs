@@ -1,0 +1,84 @@
+//! What the control plane knows of one HTTP connection, shared by the parts that serve it: its client's address, how
+//! fast it publishes, whether it is idle.
+//!
+//! Not responsible for its bytes (`heads`) nor for how many there may be (`places`).
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::access::address;
+use crate::access::address::{Client, Guest};
+use crate::access::rate::Pace;
+use crate::config::limits::Limits;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// As what it counts among the connections of its address.
+    pub(crate) guest: Guest,
+    /// Whose it is, where that is known: not on loopback, and not behind a proxy that speaks for many.
+    pub(crate) client: Option<Client>,
+    /// Whether it gets one answer and then ends, because all places are taken.
+    pub(crate) is_spare: bool,
+    /// How fast it publishes.
+    pub(crate) pace: Mutex<Pace>,
+    idle_since: Mutex<Option<Instant>>,
+    end: Notify,
+}
+
+impl Connection {
+    /// `peer` is asked for only if nobody counted the connection.
+    pub(crate) fn new(guest: Guest, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
+        let client = guest.client().or_else(|| {
+            let ip = (!guest.is_known()).then(peer)??.ip();
+            // A proxy that says for whom it speaks before the request was asked already.
+            if address::is_trusted(ip, &limits.trusted_proxies) { None } else { Client::of(ip) }
+        });
+        Self {
+            guest,
+            client,
+            is_spare: false,
+            pace: Mutex::default(),
+            idle_since: Mutex::default(),
+            end: Notify::new(),
+        }
+    }
+
+    /// A connection that gets one answer.
+    pub(crate) fn spare(self) -> Self {
+        Self { is_spare: true, ..self }
+    }
+
+    /// Nothing of its next request has come, from now on.
+    pub(crate) fn idle(&self) {
+        lock(&self.idle_since).get_or_insert_with(Instant::now);
+    }
+
+    /// Something has come.
+    pub(crate) fn busy(&self) {
+        *lock(&self.idle_since) = None;
+    }
+
+    /// Since when it is idle.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        *lock(&self.idle_since)
+    }
+
+    /// Ends it after the request under way, if there is one.
+    pub(crate) fn end(&self) {
+        self.end.notify_one();
+    }
+
+    /// Waits for [`Connection::end`].
+    pub(crate) async fn ended(&self) {
+        self.end.notified().await;
+    }
+}
+
+/// A thread that panics ends the process, so there is no poison to heed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,65 @@
+//! The control plane: everything that is not a WebSocket frame, on one thread: with the tokio-uring runtime, or
+//! with tokio's own where io_uring cannot be used.
+//!
+//! | step | file |
+//! | --- | --- |
+//! | a shard hands over a socket whose request is no WebSocket handshake | `serve` |
+//! | so many have a place; what is known of each | `places`, `connection` |
+//! | every request head is checked; a peer that reads nothing is given up | `request_heads`, `write_timeout` |
+//! | the request finds its handler | `routes` |
+//! | a request is addressed to this broker; a browser's comes from its own pages or allowed origins | `policy`, `hosts`, `origins` |
+//! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means, new topics | `publish`, `bodies`, `payload`, `quota` |
+//! | a WebSocket handshake goes back to a shard | `upgrade` |
+//! | the page, refusals as one JSON sentence | `page`, `refusal` |
+//! | operators ask on a listener of their own | [`admin`] |
+//!
+//! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
+//! What was accepted is delivered.
+
+pub mod admin;
+mod bodies;
+mod connection;
+mod hosts;
+mod origins;
+mod page;
+mod payload;
+pub(crate) mod places;
+mod policy;
+mod publish;
+mod quota;
+mod refusal;
+mod request_heads;
+pub(crate) mod routes;
+pub(crate) mod serve;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod write_timeout;
+
+use std::time::Duration;
+
+use ring::Cause;
+use tokio::time::sleep;
+
+use crate::shard::shared::{Links, Order};
+use crate::topics::registry::ShardId;
+
+/// Between two looks at a shard's full queue of orders.
+pub(crate) const QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// What operators are told, besides counters, and where.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Operators {
+    /// Whether counters are on the public port.
+    pub(crate) on_public_port: bool,
+    /// Why it is epoll although io_uring would have been taken.
+    pub(crate) fallback: Option<Cause>,
+}
+
+/// Gives an order however long the shard's queue is full.
+pub(crate) async fn order(links: &Links, shard: ShardId, mut order: Order) {
+    while let Err(full) = links.order(shard, order) {
+        order = full;
+        sleep(QUEUE_PAUSE).await;
+    }
+}

@@ -1,0 +1,51 @@
+//! The page at `/` and what it loads, built into the binary.
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::http::routes::{App, readable};
+
+/// Nothing from elsewhere, nothing inline; WebSockets also to brokers elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+struct Asset {
+    path: &'static str,
+    media: &'static str,
+    body: &'static str,
+}
+
+static ASSETS: [Asset; 4] = [
+    Asset { path: "/", media: "text/html; charset=utf-8", body: include_str!("../web/index.html") },
+    Asset { path: "/page.css", media: "text/css; charset=utf-8", body: include_str!("../web/page.css") },
+    Asset { path: "/page.js", media: "text/javascript; charset=utf-8", body: include_str!("../web/page.js") },
+    Asset { path: "/icon.svg", media: "image/svg+xml", body: include_str!("../web/icon.svg") },
+];
+
+/// A route per asset.
+pub(crate) fn routes() -> Router<App> {
+    ASSETS.iter().fold(Router::new(), |router, asset| {
+        let tag = format!("\"{:016x}\"", fingerprint(asset.body.as_bytes()));
+        router.route(asset.path, readable(move |headers: HeaderMap| async move { answer(asset, &tag, &headers) }))
+    })
+}
+
+fn answer(asset: &Asset, tag: &str, headers: &HeaderMap) -> Response {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    let fields = [
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, "no-cache"), // ask again, but do not load again
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
+    if known.any(|known| known == tag || known == "*") {
+        return (StatusCode::NOT_MODIFIED, fields).into_response();
+    }
+    (fields, [(header::CONTENT_TYPE, asset.media)], asset.body).into_response()
+}
+
+/// FNV-1a: tells one build's file from another's.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}

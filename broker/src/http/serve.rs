@@ -1,0 +1,272 @@
+//! From a handed-over socket to served requests: hyper on tokio's sockets, one task per connection.
+//!
+//! Not responsible for what requests mean ([`routes`]). Each connection's requests are answered one after
+//! the other, in the order they came, so pipelined publishes keep their order.
+//!
+//! Bounds: so many connections ([`places`]), heads by size, fields and time ([`heads`]), bodies by size, time and rate
+//! ([`bodies`]), answers by the peer's patience ([`Patience`]), the library's buffer by [`READ_BYTES_MAX`].
+//!
+//! Answers on a connection that stays open say for how long (`Keep-Alive: timeout=`), a little less than the truth, so
+//! that a client gives it up first and never sends a request into its end.
+//!
+//! [`bodies`]: crate::http::bodies
+//! [`heads`]: crate::http::request_heads
+//! [`places`]: crate::http::places
+//! [`routes`]: crate::http::routes
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use crate::capacity::budget::Buffer;
+use crate::config::limits::Limits;
+use crate::http::connection::Connection;
+use crate::http::places;
+use crate::http::places::Full;
+use crate::http::request_heads::{Heads, Verdicts};
+use crate::http::routes::{App, router};
+use crate::http::upgrade;
+use crate::http::write_timeout::Patience;
+use crate::observe::counters::Refused;
+use crate::shard::shared::Handover;
+use crate::shard::transport::client_address;
+use crate::shard::transport::handshake;
+
+/// How much hyper reads ahead, in bytes; its least. A head that is longer by `--max-head` has room for itself.
+const READ_BYTES_MAX: usize = 8 << 10;
+/// How long a connection in a spare place may take for its one answer.
+const SPARE_TIME: Duration = Duration::from_secs(2);
+
+/// What hyper reads and writes; comes back when a connection is upgraded.
+pub(crate) type Stream = TokioIo<Heads<Patience<TcpStream>>>;
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct Server(App);
+
+impl Server {
+    /// Serves what shards hand over, on this runtime, for as long as it runs.
+    pub(crate) fn start(app: &App) -> Self {
+        tokio::task::spawn_local(accept(app.clone()));
+        Self(app.clone())
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn idle(&self) {
+        self.0.places().idle().await;
+    }
+}
+
+async fn accept(app: App) {
+    let router = router(app.clone());
+    loop {
+        let Handover { socket, read, guest } = app.links().handovers.next().await;
+        let Ok(socket) = stream(socket) else {
+            continue; // Only a socket that is already broken cannot be registered.
+        };
+        let connection = Arc::new(Connection::new(guest, || socket.peer_addr().ok(), app.limits()));
+        let (app, router) = (app.clone(), router.clone());
+        let full = match places::enter(&app, &connection) {
+            Ok(place) => {
+                tokio::task::spawn_local(serve(app, router, socket, read, connection, place));
+                continue;
+            }
+            Err(full) => full,
+        };
+        // A probe does not wait: its answer is short.
+        if full == Full::All
+            && !is_probe(read.as_ref())
+            && let Some(place) = places::wait(&app, &connection)
+        {
+            tokio::task::spawn_local(async move {
+                match place.await {
+                    Some(place) => serve(app, router, socket, read, connection, place).await,
+                    None => turn_away(&app, socket, read.as_ref(), full),
+                }
+            });
+            continue;
+        }
+        match app.places().spare().filter(|_| is_probe(read.as_ref())) {
+            Some(spare) => {
+                let once = Arc::into_inner(connection).expect("nobody else has it yet");
+                let served = serve(app, router, socket, read, Arc::new(once.spare()), spare);
+                tokio::task::spawn_local(timeout(SPARE_TIME, served));
+            }
+            None => turn_away(&app, socket, read.as_ref(), full),
+        }
+    }
+}
+
+/// Serves one connection for as long as it has its place.
+async fn serve<P>(app: App, router: Router, socket: TcpStream, read: Buffer, connection: Arc<Connection>, _place: P) {
+    // While the broker stops, a connection gets its one answer.
+    let keep_alive = !connection.is_spare && !app.is_stopping();
+    let served = crate::http::serve::connection(&app, router, socket, read, Arc::clone(&connection), keep_alive);
+    let mut served = pin!(served.with_upgrades());
+    tokio::select! {
+        biased;
+        // Errors are the peer's: a reset, or a body that is not what its head says; hyper has answered what it could.
+        _ = served.as_mut() => return,
+        () = app.stopping() => served.as_mut().graceful_shutdown(),
+        () = connection.ended() => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
+
+/// Serves one socket, of which `read` was read before.
+pub(crate) fn connection(
+    app: &App,
+    router: Router,
+    socket: TcpStream,
+    read: Buffer,
+    connection: Arc<Connection>,
+    keep_alive: bool,
+) -> http1::Connection<Stream, Requests> {
+    let patient = Patience::new(socket, app.limits().ping_timeout);
+    let verdicts = Arc::new(Verdicts::default());
+    let heads = Heads::new(patient, read, app.shared_limits(), Arc::clone(&connection), Arc::clone(&verdicts));
+    let keep_alive_for = keep_alive.then(|| announced(app.limits().http_idle_timeout)).flatten();
+    let requests =
+        Requests { app: app.clone(), router, connection, verdicts, keep_alive_for, count: AtomicU64::new(0) };
+    http(app.limits()).keep_alive(keep_alive).serve_connection(TokioIo::new(heads), requests)
+}
+
+fn http(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(None) // `heads` keeps the time
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(READ_BYTES_MAX + limits.head_bytes_max)
+        .half_close(true); // a client that has sent all still wants its answer
+    http
+}
+
+/// What to say of an idle time: a fifteenth less, in whole seconds. `None`: too short to say anything.
+fn announced(idle: Duration) -> Option<HeaderValue> {
+    let seconds = (idle - idle / 15).as_secs();
+    let value = (seconds > 0).then(|| format!("timeout={seconds}"))?;
+    Some(HeaderValue::from_str(&value).expect("a token and a number"))
+}
+
+/// Answers the requests of one connection, in their order.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    app: App,
+    router: Router,
+    connection: Arc<Connection>,
+    verdicts: Arc<Verdicts>,
+    /// The announcement of the idle time; `None`: the connection ends after its first answer, or says nothing.
+    keep_alive_for: Option<HeaderValue>,
+    /// Requests so far.
+    count: AtomicU64,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(refusal) = self.verdicts.take_refusal(number) {
+            self.app.links().plane.count_refusal(Refused::Request);
+            let mut response = upgrade::refuse(&refusal, Refused::Request);
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(&self.connection));
+        let is_handshake = self.verdicts.is_handshake(number);
+        let keep_alive_for = self.keep_alive_for.clone().filter(|_| stays(&request));
+        let answered = self.router.clone().oneshot(request);
+        Box::pin(async move {
+            let mut response = answered.await?;
+            let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            if is_handshake && !upgraded {
+                // What follows would have been frames (RFC 9931).
+                let close = match headers.contains_key(header::UPGRADE) {
+                    true => "Upgrade, close",
+                    false => "close",
+                };
+                headers.insert(header::CONNECTION, HeaderValue::from_static(close));
+            } else if let Some(timeout) = keep_alive_for
+                && !headers.contains_key(header::CONNECTION)
+            {
+                // A field for this connection only is named in `Connection` (RFC 9110 §7.6.1).
+                headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+                headers.insert(HeaderName::from_static("keep-alive"), timeout);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Whether the client lets the connection stay open after its answer (RFC 9112 §9.3).
+fn stays(request: &Request<Body>) -> bool {
+    let lines = request.headers().get_all(header::CONNECTION).iter();
+    let mut options = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+    request.version() == Version::HTTP_11 && !options.any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
+fn stream(socket: std::os::fd::OwnedFd) -> io::Result<TcpStream> {
+    let socket = std::net::TcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    socket.set_nodelay(true)?;
+    TcpStream::from_std(socket)
+}
+
+/// Whether a request, of which this is the head, is one of a probe's.
+fn is_probe(read: &[u8]) -> bool {
+    ["GET /healthz ", "GET /readyz ", "HEAD /healthz ", "HEAD /readyz "]
+        .iter()
+        .any(|line| read.starts_with(line.as_bytes()))
+}
+
+/// Refuses a connection that gets no place, not even a spare one.
+fn turn_away(app: &App, socket: TcpStream, read: &[u8], full: Full) {
+    let (refusal, cause) = match full {
+        Full::All => {
+            let refusal = protocol::head::Refusal::new(503, "The broker has as many HTTP connections as it can.");
+            (refusal.retry_after(1), Refused::Overload)
+        }
+        Full::Client => (client_address::too_many(), Refused::Address),
+    };
+    app.links().plane.count_refusal(cause);
+    let mut answer = Vec::with_capacity(512);
+    handshake::readable(&refusal, read, app.limits()).write_to(&mut answer);
+    if let Ok(mut socket) = socket.into_std() {
+        // A new connection's send buffer is empty, so this neither waits nor is short.
+        let _ = socket.write_all(&answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_of_less_time_than_it_has() {
+        let told = |seconds| announced(Duration::from_secs(seconds)).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(told(75).as_deref(), Some("timeout=70"));
+        assert_eq!(told(2).as_deref(), Some("timeout=1"));
+        assert_eq!(told(1), None);
+    }
+}

@@ -1,0 +1,554 @@
+//! The HTTP API through its router, with threads that stand in for shards: they sequence what they are
+//! ordered to publish. Real sockets are served in `tests/sockets.rs`, slow and large bodies sent in `tests/bodies.rs`.
+
+mod bodies;
+mod sockets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use ring::Io;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::access::address::Guest;
+use crate::capacity::connections::Room;
+use crate::capacity::memory::MemoryPlan;
+use crate::config::limits::Limits;
+use crate::http::Operators;
+use crate::http::routes::{App, admin_router, router};
+use crate::message::Message;
+use crate::shard::shared::{Adopt, Links, Order, Published, Purpose};
+
+const EPOCH: u64 = 0xabc;
+
+/// What was published, and which sockets came back.
+type Done = (Vec<Arc<Message>>, Vec<Adopt>);
+
+/// Two shards' orders, carried out by one thread.
+struct FakeShards {
+    links: Arc<Links>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Done>>,
+}
+
+impl FakeShards {
+    fn start(links: &Arc<Links>) -> Self {
+        let (links, stop) = (Arc::clone(links), Arc::new(AtomicBool::new(false)));
+        let thread = thread::spawn({
+            let (links, stop) = (Arc::clone(&links), Arc::clone(&stop));
+            move || {
+                let (mut messages, mut adopted) = (Vec::new(), Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    for inbox in &links.inboxes {
+                        while let Some(order) = inbox.next_order() {
+                            match order {
+                                Order::Publish { topic, payload, answer } => {
+                                    let offset = messages.len() as u64 + 1;
+                                    messages.push(Arc::new(Message::new(&topic, offset, payload, 0)));
+                                    links.registry.release(topic);
+                                    let _ = answer.send(Published { epoch: EPOCH, offset });
+                                }
+                                Order::Adopt(adopt) => adopted.push(adopt),
+                                Order::Shutdown { .. } => {}
+                            }
+                        }
+                    }
+                    thread::sleep(Duration::from_micros(200));
+                }
+                (messages, adopted)
+            }
+        });
+        Self { links, stop, thread: Some(thread) }
+    }
+
+    /// What was published, and which sockets came back. Checks that no topic's name was kept.
+    fn finish(mut self) -> Done {
+        self.stop.store(true, Ordering::Relaxed);
+        let done = self.thread.take().unwrap().join().unwrap();
+        assert!(self.links.registry.is_empty(), "a request kept a topic's name");
+        done
+    }
+}
+
+fn app(limits: Limits) -> (App, Arc<Links>) {
+    app_for(limits, Operators { on_public_port: true, fallback: None })
+}
+
+fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
+    app_on(Links::new(2, 1, EPOCH), limits, operators)
+}
+
+fn app_on(links: Links, limits: Limits, operators: Operators) -> (App, Arc<Links>) {
+    let links = Arc::new(links);
+    let room = Room::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
+    (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the answer is JSON")
+    }
+
+    fn sentence(&self) -> String {
+        let json = self.json();
+        let sentence = json["error"].as_str().expect("a refusal has its sentence");
+        assert!(sentence.ends_with('.'), "{sentence}");
+        sentence.to_owned()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+async fn ask(router: &Router, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    let mut request = Request::builder().method(method).uri(target).header(header::HOST, "localhost:8080");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Answer { status: head.status, headers: head.headers, body }
+}
+
+fn null() -> std::os::fd::OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
+}
+
+async fn get(router: &Router, target: &str) -> Answer {
+    ask(router, "GET", target, &[], Body::empty()).await
+}
+
+fn raw_frames(messages: &[Arc<Message>]) -> Vec<(String, Vec<u8>)> {
+    messages.iter().map(|m| (m.topic.to_string(), m.raw().to_vec())).collect()
+}
+
+#[tokio::test]
+async fn a_publish_is_sequenced_and_answered() {
+    let (app, links) = app(Limits::default());
+    let shards = FakeShards::start(&links);
+    let router = router(app);
+    let answer = ask(&router, "POST", "/pub/chat/r%C3%A4ume%2F1", &[], "hello").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let expected = serde_json::json!({ "topic": "chat/räume/1", "epoch": "0000000000000abc", "offset": 1 });
+    assert_eq!(answer.json(), expected);
+    let json = [("content-type", "application/json")];
+    assert_eq!(ask(&router, "POST", "/pub/a", &json, "[1]").await.json()["offset"], 2);
+    assert_eq!(ask(&router, "POST", "/pub/a", &json, "[1").await.status, StatusCode::BAD_REQUEST);
+    let binary = [("content-type", "application/octet-stream")];
+    assert_eq!(ask(&router, "POST", "/pub/a", &binary, "x").await.json()["offset"], 3);
+    let (messages, _) = shards.finish();
+    let expected = [
+        ("chat/räume/1".to_owned(), b"\x81\x05hello".to_vec()),
+        ("a".to_owned(), b"\x81\x03[1]".to_vec()),
+        ("a".to_owned(), b"\x82\x01x".to_vec()),
+    ];
+    assert_eq!(raw_frames(&messages), expected);
+}
+
+#[tokio::test]
+async fn bad_topics_are_refused_with_a_sentence() {
+    let router = router(app(Limits::default()).0);
+    let long = format!("/pub/{}", "x".repeat(256));
+    let bad =
+        ["/pub", "/pub/", "/pub/a//b", "/pub/a/", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
+    for target in bad {
+        let answer = ask(&router, "POST", target, &[], "x").await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");
+        answer.sentence();
+    }
+    let reserved = ask(&router, "POST", "/pub/$sys/x", &[], "x").await;
+    assert_eq!(reserved.status, StatusCode::FORBIDDEN);
+    assert!(reserved.sentence().contains('$'));
+}
+
+#[tokio::test]
+async fn bodies_up_to_the_limit() {
+    let (app, links) = app(Limits { message_bytes_max: 1000, ..Limits::default() });
+    let shards = FakeShards::start(&links);
+    let router = router(app);
+    for len in [0, 125, 126, 1000] {
+        assert_eq!(ask(&router, "POST", "/pub/a", &[], vec![b'x'; len]).await.status, StatusCode::OK, "{len}");
+    }
+    let beyond = ask(&router, "POST", "/pub/a", &[], vec![b'x'; 1001]).await;
+    assert_eq!(beyond.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(beyond.sentence().contains("1000 bytes"));
+    let announced = ask(&router, "POST", "/pub/a", &[("content-length", "5000")], "x").await;
+    assert_eq!(announced.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(shards.finish().0.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_waited_for_and_then_refused() {
+    let (app, links) = app(Limits::default());
+    let home = links.registry.resolve("a").home;
+    let order =
+        || Order::Adopt(Adopt { socket: null(), purpose: Purpose::Multi, read: Vec::new(), guest: Guest::default() });
+    while links.order(home, order()).is_ok() {}
+    let router = router(app);
+    let started = tokio::time::Instant::now();
+    let answer = ask(&router, "POST", "/pub/a", &[], "x").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(answer.sentence().contains("overloaded"));
+    assert_eq!(started.elapsed().as_secs(), 5);
+    // Room while it waits: taken.
+    let publish = ask(&router, "POST", "/pub/a", &[], "x");
+    let make_room = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        while let Some(order) = links.inboxes[usize::from(home)].next_order() {
+            drop(order);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match links.inboxes[usize::from(home)].next_order() {
+            Some(Order::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 9 }).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (answer, ()) = tokio::join!(publish, make_room);
+    assert_eq!(answer.json()["offset"], 9);
+}
+
+#[tokio::test]
+async fn a_stopping_broker_says_so() {
+    let (app, links) = app(Limits::default());
+    let router = router(app.clone());
+    // Ordered, then dropped unanswered by a shard that ended.
+    let publish = ask(&router, "POST", "/pub/a", &[], "x");
+    let shard = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if links.inboxes.iter().find_map(|inbox| inbox.next_order()).is_some() {
+                break;
+            }
+        }
+    };
+    let (answer, ()) = tokio::join!(publish, shard);
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::OK);
+    app.drain();
+    assert_eq!(get(&router, "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/healthz").await.status, StatusCode::OK);
+    app.leave();
+    let refused = ask(&router, "POST", "/pub/a", &[], "x").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
+    app.stop();
+    assert_eq!(ask(&router, "POST", "/pub/a", &[], "x").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let health = get(&router, "/healthz").await;
+    assert_eq!((health.status, health.json()["status"].as_str()), (StatusCode::OK, Some("stopping")), "it is alive");
+}
+
+/// Every refusal has a cause, counted once; what is no refusal has none.
+#[tokio::test]
+async fn refusals_are_counted_by_their_cause() {
+    let (app, links) = app(Limits { message_bytes_max: 10, topics_max: 0, ..Limits::default() });
+    let router = router(app.clone());
+    let foreign = [("origin", "https://evil.example")];
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let foreign_upgrade = [&upgrade[..], &foreign[..]].concat();
+    type Sent<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'static str);
+    let requests: [Sent<'_>; 11] = [
+        ("GET", "/healthz", &[], ""),
+        ("GET", "/", &foreign, ""),
+        ("POST", "/pub/a", &foreign, "x"),
+        ("OPTIONS", "/pub/a", &foreign, ""),
+        ("GET", "/bus/a", &foreign_upgrade, ""),
+        ("POST", "/pub/a", &[], "x"),
+        ("GET", "/sub/a", &upgrade, ""),
+        ("POST", "/pub/a", &[], "longer than ten bytes"),
+        ("GET", "/nothing", &[], ""),
+        ("DELETE", "/healthz", &[], ""),
+        ("GET", "/bus/+", &upgrade, ""),
+    ];
+    for (method, target, headers, body) in requests {
+        ask(&router, method, target, headers, body).await;
+    }
+    app.leave();
+    ask(&router, "POST", "/pub/a", &[], "x").await;
+    get(&router, "/readyz").await;
+    let counted: Vec<_> = links.plane.snapshot().refused_by().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counted, [("origin", 3), ("draining", 1), ("topics", 2), ("request", 4)]);
+}
+
+#[tokio::test]
+async fn readiness_ends_before_the_broker_does() {
+    let (app, _) = app(Limits::default());
+    for router in [router(app.clone()), admin_router(app.clone())] {
+        assert_eq!(get(&router, "/readyz").await.status, StatusCode::OK);
+    }
+    app.stop();
+    for router in [router(app.clone()), admin_router(app)] {
+        let answer = get(&router, "/readyz").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+        answer.sentence();
+    }
+}
+
+#[tokio::test]
+async fn counters_are_where_operators_are_to_find_them() {
+    let cause = ring::Cause::GVisor;
+    for on_public_port in [true, false] {
+        let operators = Operators { on_public_port, fallback: Some(cause.clone()) };
+        let (app, _) = app_for(Limits::default(), operators);
+        let (public, admin) = (router(app.clone()), admin_router(app));
+        for target in ["/api/stats", "/metrics"] {
+            let expected = if on_public_port { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            assert_eq!(get(&public, target).await.status, expected, "{target}");
+            assert_eq!(get(&admin, target).await.status, StatusCode::OK, "{target}");
+        }
+        for router in [&public, &admin] {
+            let health = get(router, "/healthz").await.json();
+            assert_eq!(health["counters"], on_public_port);
+            assert_eq!(health["fallback"], cause.to_string());
+        }
+        for target in ["/", "/pub/a", "/sub/a", "/ws", "/page.js"] {
+            let answer = get(&admin, target).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{target} is the public's");
+            assert!(answer.sentence().contains("/healthz"));
+        }
+        assert_eq!(ask(&admin, "POST", "/healthz", &[], "").await.status, StatusCode::METHOD_NOT_ALLOWED);
+        let foreign = ask(&admin, "POST", "/api/stats", &[("origin", "https://evil.example")], "").await;
+        assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_not_publish() {
+    let (app, links) = app(Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() });
+    let shards = FakeShards::start(&links);
+    let router = router(app);
+    for origin in ["https://evil.example", "null", "http://localhost:8081"] {
+        let answer = ask(&router, "POST", "/pub/a", &[("origin", origin)], "x").await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin}");
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+        assert!(answer.sentence().contains("--allow-origin"));
+        let asked = ask(&router, "OPTIONS", "/pub/a", &[("origin", origin)], "").await;
+        assert_eq!((asked.status, asked.header("access-control-allow-origin")), (StatusCode::FORBIDDEN, None));
+    }
+    let twice = [("origin", "http://localhost:8080"), ("origin", "https://evil.example")];
+    assert_eq!(ask(&router, "POST", "/pub/a", &twice, "x").await.status, StatusCode::FORBIDDEN);
+    for origin in ["http://localhost:8080", "https://app.example"] {
+        let answer = ask(&router, "POST", "/pub/a", &[("origin", origin)], "x").await;
+        assert_eq!(answer.status, StatusCode::OK, "{origin}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+        assert_eq!(answer.header("vary"), Some("Origin"));
+        let asked = ask(&router, "OPTIONS", "/pub/a", &[("origin", origin)], "").await;
+        assert_eq!(asked.status, StatusCode::NO_CONTENT);
+        assert_eq!(asked.header("access-control-allow-methods"), Some("GET, POST"));
+        assert_eq!(asked.header("access-control-allow-headers"), Some("Content-Type"));
+        assert_eq!(asked.header("access-control-allow-private-network"), None);
+    }
+    assert_eq!(shards.finish().0.len(), 2);
+}
+
+/// Fetch standard, 3.2: a preflight is answered as it asks, as far as it is one.
+#[tokio::test]
+async fn an_allowed_page_may_send_the_fields_that_it_asks_for() {
+    let (app, _) = app(Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() });
+    let router = router(app);
+    let long = "x".repeat(3000);
+    for (asked, allowed) in [
+        ("authorization", "authorization"),
+        ("content-type,traceparent, x-request-id", "content-type,traceparent, x-request-id"),
+        ("x y", "Content-Type"),
+        ("x,,y", "Content-Type"),
+        ("x:y", "Content-Type"),
+        (&long, "Content-Type"),
+    ] {
+        let headers = [
+            ("origin", "https://app.example"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", asked),
+            ("access-control-request-private-network", "true"),
+        ];
+        let answer = ask(&router, "OPTIONS", "/pub/a", &headers, "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert_eq!(answer.header("access-control-allow-headers"), Some(allowed), "{asked}");
+        assert_eq!(answer.header("access-control-allow-private-network"), Some("true"));
+        assert!(answer.header("access-control-max-age").is_some());
+        let vary: Vec<_> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+        let vary = vary.join(", ");
+        for name in ["Origin", "Access-Control-Request-Headers", "Access-Control-Request-Private-Network"] {
+            assert!(vary.contains(name), "{vary}");
+        }
+    }
+}
+
+/// Whatever is refused, a page of an allowed origin can read why, and when to come back.
+#[tokio::test]
+async fn refusals_are_readable_for_allowed_pages() {
+    const PAGE: &str = "https://app.example";
+    let limits = Limits { origins: vec![PAGE.to_owned()], message_bytes_max: 10, topics_max: 0, ..Limits::default() };
+    let (app, _) = app(limits);
+    let (public, admin) = (router(app.clone()), admin_router(app));
+    type Sent<'a> = (&'a Router, &'a str, &'a str, &'a [(&'a str, &'a str)], &'static str, u16);
+    let coded = [("content-encoding", "gzip")];
+    let json = [("content-type", "application/json")];
+    let requests: [Sent<'_>; 12] = [
+        (&public, "POST", "/pub/a//b", &[], "x", 400),
+        (&public, "POST", "/pub/a", &json, "{", 400),
+        (&public, "POST", "/pub/$a", &[], "x", 403),
+        (&public, "GET", "/nothing", &[], "", 404),
+        (&public, "PUT", "/pub/a", &[], "", 405),
+        (&public, "POST", "/pub/a", &[], "more than ten", 413),
+        (&public, "POST", "/pub/a", &coded, "x", 415),
+        (&public, "GET", "/sub/a", &[], "", 426),
+        (&public, "POST", "/pub/a", &[], "x", 503),
+        (&public, "POST", "http://elsewhere.example/pub/a", &[], "x", 421),
+        (&admin, "GET", "/nothing", &[], "", 404),
+        (&admin, "GET", "http://elsewhere.example/healthz", &[], "", 421),
+    ];
+    for (router, method, target, fields, body, status) in requests {
+        let mut all = vec![("origin", PAGE)];
+        all.extend_from_slice(fields);
+        let answer = ask(router, method, target, &all, body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {target}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE), "{status}");
+        assert_eq!(answer.header("access-control-expose-headers"), Some("Retry-After"), "{status}");
+        assert!(answer.header("vary").is_some_and(|vary| vary.contains("Origin")), "{status}");
+        assert_eq!(answer.header("retry-after").is_some(), status == 503, "{status}");
+        assert_eq!(answer.header("accept-encoding"), (status == 415).then_some("identity"), "{status}");
+    }
+}
+
+/// RFC 9110 §9.3.7, §15.5.6.
+#[tokio::test]
+async fn every_resource_says_what_it_answers() {
+    let (app, _) = app(Limits::default());
+    let (public, admin) = (router(app.clone()), admin_router(app));
+    for (router, target, allow) in [
+        (&public, "/pub/a", "GET,HEAD,OPTIONS,POST"),
+        (&public, "/sub/a", "GET,HEAD,OPTIONS"),
+        (&public, "/ws", "GET,HEAD,OPTIONS"),
+        (&public, "/", "GET,HEAD,OPTIONS"),
+        (&public, "/healthz", "GET,HEAD,OPTIONS"),
+        (&admin, "/metrics", "GET,HEAD,OPTIONS"),
+        (&admin, "/readyz", "GET,HEAD,OPTIONS"),
+    ] {
+        let sorted = |answer: &Answer| {
+            let mut allowed: Vec<String> =
+                answer.header("allow").expect("Allow").split(',').map(str::to_owned).collect();
+            allowed.sort_unstable();
+            allowed.join(",")
+        };
+        for method in ["PUT", "DELETE", "TRACE", "get", "M-SEARCH"] {
+            let answer = ask(router, method, target, &[], "").await;
+            assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {target}");
+            assert_eq!(sorted(&answer), allow, "{method} {target}");
+        }
+        let answer = ask(router, "OPTIONS", target, &[], "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{target}");
+        assert_eq!(sorted(&answer), allow);
+    }
+    for router in [&public, &admin] {
+        let answer = ask(router, "OPTIONS", "*", &[], "").await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert!(answer.header("allow").is_some());
+        assert_eq!(ask(router, "OPTIONS", "/nothing", &[], "").await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+/// A topic whose subscribers are far behind lets its publishers wait, over HTTP too.
+#[tokio::test(start_paused = true)]
+async fn a_congested_topic_is_waited_for() {
+    let (app, links) = app(Limits::default());
+    let router = router(app);
+    let topic = links.registry.resolve("a");
+    topic.congest();
+    let started = tokio::time::Instant::now();
+    let answer = ask(&router, "POST", "/pub/a", &[], "x").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(started.elapsed().as_secs(), 5);
+    let publish = ask(&router, "POST", "/pub/a", &[], "x");
+    let relieve = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(links.inboxes[usize::from(topic.home)].next_order().is_none(), "it waits");
+        topic.relieve();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match links.inboxes[usize::from(topic.home)].next_order() {
+            Some(Order::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 3 }).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (answer, ()) = tokio::join!(publish, relieve);
+    assert_eq!(answer.json()["offset"], 3);
+}
+
+#[tokio::test]
+async fn every_other_path_and_method_has_its_answer() {
+    let router = router(app(Limits::default()).0);
+    for target in ["/pub/a", "/sub/a/b", "/bus/a", "/ws", "/pub/"] {
+        let answer = get(&router, target).await;
+        assert_eq!(answer.status, StatusCode::UPGRADE_REQUIRED, "{target}");
+        assert_eq!(answer.header("upgrade"), Some("websocket"));
+        answer.sentence();
+    }
+    let nothing = get(&router, "/nothing?here").await;
+    assert_eq!(nothing.status, StatusCode::NOT_FOUND);
+    assert!(nothing.sentence().contains("/nothing."));
+    for (method, target, allow) in [
+        ("DELETE", "/pub/a", "GET,HEAD,OPTIONS,POST"),
+        ("POST", "/healthz", "GET,HEAD,OPTIONS"),
+        ("PUT", "/", "GET,HEAD,OPTIONS"),
+    ] {
+        let answer = ask(&router, method, target, &[], "").await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {target}");
+        let mut allowed: Vec<&str> = answer.header("allow").unwrap().split(',').collect();
+        allowed.sort_unstable();
+        assert_eq!(allowed.join(","), allow, "{method} {target}");
+        answer.sentence();
+    }
+    let health = get(&router, "/healthz").await;
+    assert_eq!(health.json()["status"], "ok");
+    assert_eq!(health.json()["shards"], 2);
+    assert_eq!(health.header("cache-control"), Some("no-store"));
+    let stats = get(&router, "/api/stats").await;
+    assert_eq!(stats.json()["shards"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_page_and_its_assets() {
+    let router = router(app(Limits::default()).0);
+    for (target, media) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
+        let answer = get(&router, target).await;
+        assert_eq!(answer.status, StatusCode::OK, "{target}");
+        assert_eq!(answer.header("content-type"), Some(media));
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert!(answer.header("content-security-policy").unwrap().contains("default-src 'none'"));
+        let tag = answer.header("etag").unwrap().to_owned();
+        for known in [tag.clone(), format!("\"x\", W/{tag}"), "*".to_owned()] {
+            let again = ask(&router, "GET", target, &[("if-none-match", &known)], "").await;
+            assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0), "{known}");
+            assert_eq!(again.header("etag"), Some(&*tag));
+        }
+        let changed = ask(&router, "GET", target, &[("if-none-match", "\"x\"")], "").await;
+        assert_eq!(changed.status, StatusCode::OK);
+    }
+}

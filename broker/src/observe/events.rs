@@ -1,0 +1,187 @@
+//! Once a second, what the shards counted since becomes log lines: at most one per cause, with how often it happened.
+//!
+//! Not responsible for the counters. This is how the log stays short in a storm and costs shards nothing.
+//!
+//! Normal ends and peers' mistakes are told at the levels `debug` and `info`; what an operator may have to change at
+//! `warn`, with the option that changes it.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::{Level, debug, info, warn};
+
+use crate::http::routes::App;
+use crate::observe::counters::{Reason, Refused, Snapshot};
+use crate::observe::stats::totals;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Looks for as long as `life` takes, and once more when it is over.
+pub(crate) async fn beside<T>(app: App, life: impl Future<Output = T>) -> T {
+    let mut life = pin!(life);
+    let mut before = Snapshot::default();
+    loop {
+        let over = timeout(PERIOD, life.as_mut()).await;
+        let now = totals(app.links());
+        news(&before, &now).into_iter().for_each(News::log);
+        before = now;
+        if let Ok(over) = over {
+            return over;
+        }
+    }
+}
+
+/// What happened since the last look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct News {
+    level: Level,
+    event: &'static str,
+    reason: &'static str,
+    what: &'static str,
+    count: u64,
+}
+
+impl News {
+    fn log(self) {
+        let Self { level, event, reason, what, count } = self;
+        match level {
+            Level::WARN => warn!(event, reason, count, "{what}"),
+            Level::INFO => info!(event, reason, count, "{what}"),
+            _ => debug!(event, reason, count, "{what}"),
+        }
+    }
+}
+
+fn news(before: &Snapshot, now: &Snapshot) -> Vec<News> {
+    let mut all = Vec::new();
+    let mut put = |event, reason, told: Option<(Level, &'static str)>, count, counted: u64| {
+        if let (Some((level, what)), 1..) = (told, counted.saturating_sub(count)) {
+            all.push(News { level, event, reason, what, count: counted - count });
+        }
+    };
+    for ((reason, (label, now)), (_, before)) in Reason::ALL.iter().zip(now.closed_by()).zip(before.closed_by()) {
+        put("closed", label, of_end(*reason), before, now);
+    }
+    for ((cause, (label, now)), (_, before)) in Refused::ALL.iter().zip(now.refused_by()).zip(before.refused_by()) {
+        put("refused", label, Some(of_refusal(*cause)), before, now);
+    }
+    for Strain { reason, level, what, count } in STRAINS {
+        put("strained", reason, Some((level, what)), count(before), count(now));
+    }
+    all
+}
+
+/// How much the end of connections matters, and in which words; nothing where it is no end or told elsewhere.
+fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
+    Some(match reason {
+        Reason::HandedOver | Reason::Refused => return None,
+        Reason::ByClient => (Level::DEBUG, "clients left"),
+        Reason::Shutdown => (Level::INFO, "clients were told that the broker goes away (1001)"),
+        Reason::HandshakeTimeout => (Level::DEBUG, "connections brought no complete request in time (408)"),
+        Reason::PingTimeout => (Level::DEBUG, "clients were silent after a ping"),
+        Reason::Slow => (Level::WARN, "subscribers were closed, being too far behind (1013); see --max-lag"),
+        Reason::Memory => {
+            (Level::WARN, "clients that held much memory were closed when it was short; see --max-memory")
+        }
+        Reason::MessageTimeout => (Level::INFO, "clients took too long over one message (1008); see --message-timeout"),
+        Reason::Violation => (Level::INFO, "clients were closed for breaking the protocol or a limit of it"),
+        Reason::ProxyHeader => (Level::WARN, "connections of trusted proxies began without a PROXY header"),
+        Reason::Rate => (Level::WARN, "publishers were closed, being faster than --max-publish-rate (1008)"),
+        Reason::Reset => (Level::DEBUG, "connections were reset by the peer or the network"),
+        Reason::Handover => (Level::WARN, "HTTP connections were dropped: the control plane has too many to take"),
+        Reason::Adoption => (Level::WARN, "WebSockets were dropped: no descriptor was free; see --max-connections"),
+    })
+}
+
+fn of_refusal(cause: Refused) -> (Level, &'static str) {
+    match cause {
+        Refused::Host => (Level::WARN, "requests for a foreign host were refused (421); see --allow-host"),
+        Refused::Origin => (Level::WARN, "pages of a foreign origin were refused (403); see --allow-origin"),
+        Refused::Connections => {
+            (Level::WARN, "clients were refused, the broker being full (503); see --max-connections")
+        }
+        Refused::Address => {
+            (Level::WARN, "clients were refused, having too many connections (429); see --max-connections-per-address")
+        }
+        Refused::AcceptRate => (Level::WARN, "clients were refused, too many coming at once (503); see --accept-rate"),
+        Refused::Draining => (Level::INFO, "clients were refused, the broker going away (503)"),
+        Refused::Topics => (Level::WARN, "topics were refused, there being too many (503); see --max-topics"),
+        Refused::Memory => (Level::WARN, "requests were refused, memory being short (503); see --max-memory"),
+        Refused::Overload => (Level::WARN, "requests were refused, the broker having too much to do (503)"),
+        Refused::Request => (Level::INFO, "malformed or misplaced requests were refused"),
+    }
+}
+
+/// What is no fault of anybody's, and slows the broker.
+struct Strain {
+    reason: &'static str,
+    level: Level,
+    what: &'static str,
+    count: fn(&Snapshot) -> u64,
+}
+
+const STRAINS: [Strain; 5] = [
+    Strain {
+        reason: "publish_rate",
+        level: Level::WARN,
+        what: "publishes were refused, coming faster than --max-publish-rate",
+        count: |counted| counted.commands_limited,
+    },
+    Strain {
+        reason: "no_buffers",
+        level: Level::INFO,
+        what: "receives found no free buffer (ENOBUFS) and began again",
+        count: |counted| counted.no_buffers,
+    },
+    Strain {
+        reason: "queue_full",
+        level: Level::INFO,
+        what: "batches waited for another shard's full queue",
+        count: |counted| counted.queues_full,
+    },
+    Strain {
+        reason: "completion_overflow",
+        level: Level::INFO,
+        what: "completion queues overflowed; the kernel kept what did not fit",
+        count: |counted| counted.completion_overflows,
+    },
+    Strain {
+        reason: "submission_full",
+        level: Level::DEBUG,
+        what: "submission queues were full within a turn and submitted early",
+        count: |counted| counted.submission_full,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once_a_look_with_how_often_it_happened() {
+        let before = Snapshot { refused_origin: 3, dropped_slow: 1, ..Snapshot::default() };
+        let now = Snapshot { refused_origin: 1003, dropped_slow: 1, no_buffers: 7, ..before };
+        let told: Vec<_> = news(&before, &now).iter().map(|news| (news.event, news.reason, news.count)).collect();
+        assert_eq!(told, [("refused", "origin", 1000), ("strained", "no_buffers", 7)]);
+        assert_eq!(news(&now, &now), []);
+    }
+
+    #[test]
+    fn what_an_option_changes_is_a_warning_that_names_it() {
+        for cause in Refused::ALL.iter().filter(|cause| **cause != Refused::Overload) {
+            let (level, what) = of_refusal(*cause);
+            assert_eq!(level == Level::WARN, what.contains("see --"), "{what}");
+        }
+        let told = Reason::ALL.iter().filter_map(|reason| of_end(*reason));
+        assert!(told.filter(|(level, _)| *level == Level::WARN).count() == 6);
+    }
+
+    #[test]
+    fn what_is_told_elsewhere_is_not_told_twice() {
+        let now = Snapshot { refused: 5, refused_request: 5, handed_over: 9, closed: 14, ..Snapshot::default() };
+        let told: Vec<_> = news(&Snapshot::default(), &now).iter().map(|news| news.reason).collect();
+        assert_eq!(told, ["request"]);
+    }
+}

@@ -1,0 +1,410 @@
+//! `GET /metrics`: what Prometheus scrapes, in its text format, version 0.0.4.
+//!
+//! [`FAMILIES`] is the list of all metrics and the only place where they are described: `# HELP` and broker/METRICS.md
+//! come from it. Values are the shards' counters ([`Snapshot`]), added up unless the list says `shard`, and what the
+//! control plane knows itself. A scrape reads a few hundred numbers; shards do not notice.
+//!
+//! Units are Prometheus's: seconds and bytes. Names end in their unit, counters in `_total`.
+
+use std::fmt::{Display, Write};
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use crate::capacity::budget::Held;
+use crate::http::routes::{App, VERSION};
+use crate::observe::counters::{Distribution, Scale, Snapshot, Stats};
+use crate::observe::process::Process;
+use crate::observe::stats::sum;
+
+const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The handler.
+pub(crate) async fn show(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, MEDIA)], page(&View::now(&app))).into_response()
+}
+
+fn page(view: &View<'_>) -> String {
+    let mut out = String::with_capacity(32 << 10);
+    for family in FAMILIES {
+        let Family { name, kind, labels, help, .. } = family;
+        let kind = kind.name();
+        // A family without samples is described all the same: dashboards find its name.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        (family.samples)(view, &mut Samples { name, labels, out: &mut out });
+    }
+    out
+}
+
+/// Everything at one moment; each number by itself, not one cut through all.
+struct View<'a> {
+    app: &'a App,
+    shards: Vec<Snapshot>,
+    /// The shards', and what the control plane refused by itself.
+    totals: Snapshot,
+    delivery: Distribution,
+    batch: Distribution,
+    turn: Distribution,
+    process: Process,
+}
+
+impl<'a> View<'a> {
+    fn now(app: &'a App) -> Self {
+        let links = app.links();
+        let (mut delivery, mut batch) = (Distribution::new(Scale::TIME), Distribution::new(Scale::COUNT));
+        let mut turn = Distribution::new(Scale::TIME);
+        for shard in &links.stats {
+            shard.delivery.add_to(&mut delivery);
+            shard.batch.add_to(&mut batch);
+            shard.turn.add_to(&mut turn);
+        }
+        let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
+        let totals = sum(links, shards.iter().copied());
+        Self { app, shards, totals, delivery, batch, turn, process: Process::this() }
+    }
+}
+
+/// One metric.
+struct Family {
+    name: &'static str,
+    kind: Kind,
+    /// Names of its labels.
+    labels: &'static [&'static str],
+    help: &'static str,
+    samples: fn(&View<'_>, &mut Samples<'_>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Gauge,
+    Counter,
+    Histogram,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Where a family's samples go.
+struct Samples<'a> {
+    name: &'static str,
+    /// Those that every sample has.
+    labels: &'static [&'static str],
+    out: &'a mut String,
+}
+
+impl Samples<'_> {
+    fn value(&mut self, value: impl Display) {
+        self.labelled(&[], value);
+    }
+
+    fn optional(&mut self, value: Option<impl Display>) {
+        value.into_iter().for_each(|value| self.value(value));
+    }
+
+    fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        debug_assert!(labels.iter().map(|(label, _)| label).eq(self.labels), "{} is not described so", self.name);
+        self.line("", labels, value);
+    }
+
+    fn by_shard(&mut self, view: &View<'_>, value: fn(&Snapshot) -> u64) {
+        for (id, shard) in view.shards.iter().enumerate() {
+            self.labelled(&[("shard", &id.to_string())], value(shard));
+        }
+    }
+
+    fn by_reason(&mut self, reasons: impl Iterator<Item = (&'static str, u64)>) {
+        reasons.for_each(|(reason, count)| self.labelled(&[("reason", reason)], count));
+    }
+
+    /// A distribution whose values are told divided by `unit`. Its buckets exclude their end, Prometheus's include it:
+    /// `last` is the largest value below an end.
+    fn distribution(&mut self, all: &Distribution, unit: f64, last: fn(u64) -> u64) {
+        // One look at each bucket, so that the last of these lines and the count agree.
+        for (end, below) in all.cumulative() {
+            self.line("_bucket", &[("le", &(last(end) as f64 / unit).to_string())], below);
+        }
+        let count = all.count();
+        self.line("_bucket", &[("le", "+Inf")], count);
+        self.line("_sum", &[], all.sum as f64 / unit);
+        self.line("_count", &[], count);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.out, "{}{suffix}", self.name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.out, "{}{label}=\"{text}\"", if at == 0 { '{' } else { ',' });
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.out, "{end} {value}");
+    }
+}
+
+/// A family of one sample.
+const fn plain(name: &'static str, kind: Kind, help: &'static str, samples: fn(&View<'_>, &mut Samples<'_>)) -> Family {
+    Family { name, kind, labels: &[], help, samples }
+}
+
+const fn labelled(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+    samples: fn(&View<'_>, &mut Samples<'_>),
+) -> Family {
+    Family { name, kind, labels, help, samples }
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+#[rustfmt::skip]
+const FAMILIES: &[Family] = &[
+    labelled("ringyard_info", Gauge, &["version", "driver"],
+        "Always 1; the labels say the version and what moves the bytes, io_uring or epoll.",
+        |view, out| out.labelled(&[("version", VERSION), ("driver", view.app.room().io.name())], 1)),
+    labelled("ringyard_io_fallback", Gauge, &["cause"],
+        "1 if the broker runs on epoll because io_uring cannot be used here, with the cause; absent otherwise.",
+        |view, out| {
+            if let Some(cause) = &view.app.operators().fallback {
+                out.labelled(&[("cause", cause.name())], 1);
+            }
+        }),
+    plain("ringyard_ready", Gauge,
+        "1 while the broker wants connections (/readyz), 0 from the moment it is told to end.",
+        |view, out| out.value(u8::from(view.app.is_ready()))),
+    plain("ringyard_shards", Gauge,
+        "Shards: threads that hold connections.",
+        |view, out| out.value(view.app.shards())),
+    plain("ringyard_start_time_seconds", Gauge,
+        "When the broker was ready, in seconds since 1970.",
+        |view, out| out.value(view.app.started_s())),
+
+    labelled("ringyard_connections", Gauge, &["shard"],
+        "Open connections on the public port, handshakes included.",
+        |view, out| out.by_shard(view, |shard| shard.connections)),
+    plain("ringyard_connections_max", Gauge,
+        "Most connections of all shards together: --max-connections, or what there is room for.",
+        |view, out| out.value(view.app.room().connections_max)),
+    plain("ringyard_http_connections", Gauge,
+        "Connections that the control plane holds: those of the public port that asked for HTTP.",
+        |view, out| out.value(view.app.http_connections())),
+    plain("ringyard_http_connections_max", Gauge,
+        "Most of those at a time; beyond, 503.",
+        |view, out| out.value(view.app.room().http_connections_max)),
+    plain("ringyard_subscriptions", Gauge,
+        "Subscriptions in force.",
+        |view, out| out.value(view.totals.subscriptions)),
+    plain("ringyard_topics", Gauge,
+        "Topics and filters that somebody publishes, subscribes to or remembers; --max-topics bounds them.",
+        |view, out| out.value(view.app.links().registry.len())),
+    plain("ringyard_topics_max", Gauge,
+        "Most of those: --max-topics.",
+        |view, out| out.value(view.app.limits().topics_max)),
+
+    plain("ringyard_accepted_total", Counter,
+        "Connections accepted on the public port.",
+        |view, out| out.value(view.totals.accepted)),
+    plain("ringyard_upgraded_total", Counter,
+        "WebSocket handshakes answered with 101.",
+        |view, out| out.value(view.totals.upgraded)),
+    labelled("ringyard_closed_total", Counter, &["reason"],
+        "Connections of shards that ended, each for one reason.",
+        |view, out| out.by_reason(view.totals.closed_by())),
+    labelled("ringyard_refused_total", Counter, &["reason"],
+        "Requests refused, each for one reason.",
+        |view, out| out.by_reason(view.totals.refused_by())),
+    labelled("ringyard_slow_consumers_total", Counter, &["policy"],
+        "Subscribers that fell too far behind, by what was done with them; disconnect: closed with 1013.",
+        |view, out| out.labelled(&[("policy", "disconnect")], view.totals.dropped_slow)),
+    plain("ringyard_publishes_limited_total", Counter,
+        "Publishes refused on ringyard.v1 because they came faster than --max-publish-rate; raw publishers are closed \
+         (ringyard_closed_total, reason rate).",
+        |view, out| out.value(view.totals.commands_limited)),
+
+    labelled("ringyard_messages_in_total", Counter, &["shard"],
+        "Messages published, by the shard that took them.",
+        |view, out| out.by_shard(view, |shard| shard.messages_in)),
+    plain("ringyard_bytes_in_total", Counter,
+        "Payload bytes of those.",
+        |view, out| out.value(view.totals.bytes_in)),
+    labelled("ringyard_messages_out_total", Counter, &["shard"],
+        "Messages sent to subscribers, counted once per subscriber.",
+        |view, out| out.by_shard(view, |shard| shard.messages_out)),
+    plain("ringyard_bytes_out_total", Counter,
+        "Bytes sent, frame headers included.",
+        |view, out| out.value(view.totals.bytes_out)),
+    labelled("ringyard_sends_total", Counter, &["shard"],
+        "Sends completed, handshakes and control frames included. Messages out divided by this is what batching saves.",
+        |view, out| out.by_shard(view, |shard| shard.sends)),
+    plain("ringyard_sends_short_total", Counter,
+        "Sends that the kernel took only in part: sockets whose peers read slowly.",
+        |view, out| out.value(view.totals.sends_short)),
+    plain("ringyard_messages_per_send", Histogram,
+        "Messages that one send to a subscriber carried. One send of each turn is looked at and stands for all.",
+        |view, out| out.distribution(&view.batch, 1.0, |end| end - 1)),
+    plain("ringyard_delivery_seconds", Histogram,
+        "From a message's sequencing at its topic's home to the completed send to a subscriber. One send of each turn \
+         is looked at and stands for all.",
+        |view, out| out.distribution(&view.delivery, 1e9, |end| end)),
+    plain("ringyard_turn_seconds", Histogram,
+        "How long the turns of shards took, the time that they slept left out: nobody on a shard waits longer for it.",
+        |view, out| out.distribution(&view.turn, 1e9, |end| end)),
+    plain("ringyard_turn_max_seconds", Gauge,
+        "The longest turn of any shard since the start.",
+        |view, out| {
+            let longest = view.app.links().stats.iter().map(|shard| shard.turn_max.get()).max();
+            out.value(longest.unwrap_or(0) as f64 / 1e9);
+        }),
+    plain("ringyard_given_up_total", Counter,
+        "Subscribers that publishers no longer waited for, because they took too little for too long.",
+        |view, out| out.value(view.totals.given_up)),
+    plain("ringyard_cut_off_total", Counter,
+        "Connections that were cut when the time to shut down was over, before they had been sent everything.",
+        |view, out| out.value(view.totals.cut_off)),
+
+    labelled("ringyard_log_bytes", Gauge, &["shard"],
+        "Bytes of messages kept for subscribers that have not been sent them; --max-log bounds each shard's.",
+        |view, out| out.by_shard(view, |shard| shard.log_bytes)),
+    plain("ringyard_log_bytes_max", Gauge,
+        "Most of those for one shard: --max-log.",
+        |view, out| out.value(view.app.limits().log_bytes_max)),
+    labelled("ringyard_memory_used_bytes", Gauge, &["held"],
+        "Bytes held for clients, with what the allocator adds, by what they are held for.",
+        |view, out| {
+            let budget = &view.app.links().budget;
+            Held::ALL.iter().for_each(|held| out.labelled(&[("held", held.label())], budget.held(*held)));
+        }),
+    plain("ringyard_memory_used_bytes_max", Gauge,
+        "Most of those, all together: --max-memory, or a quarter of what was available at start.",
+        |view, out| out.value(view.app.links().budget.bytes_max())),
+    plain("ringyard_resident_bytes_max", Gauge,
+        "What process_resident_memory_bytes stays below: program, shards, connections and what is held for clients.",
+        |view, out| out.value(view.app.room().resident_bytes_max())),
+    labelled("ringyard_queue_depth", Gauge, &["queue"],
+        "What waits between threads, all shards together: batches of requests to topics' homes and of deliveries from \
+         them, orders of the control plane, handovers to it.",
+        |view, out| {
+            let links = view.app.links();
+            let depths = || links.inboxes.iter().map(|inbox| inbox.depths());
+            out.labelled(&[("queue", "requests")], depths().map(|depths| depths.requests).sum::<usize>());
+            out.labelled(&[("queue", "deliveries")], depths().map(|depths| depths.deliveries).sum::<usize>());
+            out.labelled(&[("queue", "orders")], depths().map(|depths| depths.orders).sum::<usize>());
+            out.labelled(&[("queue", "handovers")], links.handovers.depth());
+        }),
+    plain("ringyard_queue_full_total", Counter,
+        "Times a queue between two shards was full, so that a batch had to wait.",
+        |view, out| out.value(view.totals.queues_full)),
+    plain("ringyard_pauses_total", Counter,
+        "Times a shard stopped reading from publishers until others had caught up.",
+        |view, out| out.value(view.totals.pauses)),
+
+    labelled("ringyard_enters_total", Counter, &["shard"],
+        "System calls of the driver: io_uring_enter, or everything that it does on epoll.",
+        |view, out| out.by_shard(view, |shard| shard.enters)),
+    plain("ringyard_no_buffers_total", Counter,
+        "Receives that found no free buffer (ENOBUFS) and were begun again.",
+        |view, out| out.value(view.totals.no_buffers)),
+    plain("ringyard_completion_overflows_total", Counter,
+        "Times the completion queue overflowed; the kernel keeps what did not fit.",
+        |view, out| out.value(view.totals.completion_overflows)),
+    plain("ringyard_submission_full_total", Counter,
+        "Times the submission queue was full within a turn and was submitted early.",
+        |view, out| out.value(view.totals.submission_full)),
+
+    plain("process_resident_memory_bytes", Gauge,
+        "Memory of the process that is in RAM.",
+        |view, out| out.optional(view.process.resident_memory_bytes)),
+    plain("process_virtual_memory_bytes", Gauge,
+        "Address space of the process.",
+        |view, out| out.optional(view.process.virtual_memory_bytes)),
+    plain("process_cpu_seconds_total", Counter,
+        "Processor time of the process, in user space and in the kernel.",
+        |view, out| out.optional(view.process.cpu_seconds)),
+    plain("process_open_fds", Gauge,
+        "Open descriptors of the process. On io_uring connections are not among them.",
+        |view, out| out.optional(view.process.open_fds)),
+    plain("process_max_fds", Gauge,
+        "Most descriptors that the process may open.",
+        |view, out| out.optional(view.process.max_fds)),
+    plain("process_start_time_seconds", Gauge,
+        "When the process started, in seconds since 1970.",
+        |view, out| out.optional(view.process.start_time_seconds)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::counters::{Reason, Refused};
+
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md");
+
+    /// The table of METRICS.md.
+    fn table() -> String {
+        let mut table = "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n".to_owned();
+        for Family { name, kind, labels, help, .. } in FAMILIES {
+            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+            let _ = writeln!(table, "| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_names_every_metric() {
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        let (head, old) = page.split_at(page.find("| metric |").expect("a table"));
+        let end = old.find("\n\n").map_or(old.len(), |at| at + 1);
+        let table = table();
+        if std::env::var_os("RINGYARD_WRITE_METRICS").is_some() {
+            std::fs::write(PAGE, [head, &table, &old[end..]].concat()).unwrap();
+        }
+        let advice = "METRICS.md is old: RINGYARD_WRITE_METRICS=1 cargo test -p broker --lib documentation";
+        assert!(std::fs::read_to_string(PAGE).unwrap().contains(&table), "{advice}");
+        let reasons = Reason::ALL.iter().map(|reason| reason.label());
+        for label in reasons.chain(Refused::ALL.iter().map(|cause| cause.label())) {
+            assert!(page.contains(&format!("\n| `{label}` | ")), "METRICS.md does not explain {label}");
+        }
+    }
+
+    #[test]
+    fn names_keep_the_rules() {
+        let mut names = std::collections::BTreeSet::new();
+        for Family { name, kind, labels, help, .. } in FAMILIES {
+            assert!(names.insert(name), "{name} twice");
+            assert!(name.starts_with("ringyard_") || name.starts_with("process_"), "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert!(help.ends_with('.') && !help.contains(['\\', '\n', '|']), "{name}: {help}");
+            assert!(!labels.contains(&"le"), "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut out = String::new();
+        Samples { name: "a", labels: &["b", "g"], out: &mut out }.labelled(&[("b", "c\\d\"e\nf"), ("g", "")], 0.5);
+        assert_eq!(out, "a{b=\"c\\\\d\\\"e\\nf\",g=\"\"} 0.5\n");
+    }
+
+    #[test]
+    fn a_distribution_has_inclusive_bounds_and_a_last_bucket() {
+        let shard = Stats::default();
+        shard.batch.observe(Scale::COUNT, 1, 5);
+        shard.batch.observe(Scale::COUNT, 3, 2);
+        shard.batch.observe(Scale::COUNT, 1 << 40, 1);
+        let mut all = Distribution::new(Scale::COUNT);
+        shard.batch.add_to(&mut all);
+        let mut out = String::new();
+        Samples { name: "a", labels: &[], out: &mut out }.distribution(&all, 1.0, |end| end - 1);
+        for line in ["a_bucket{le=\"1\"} 5\n", "a_bucket{le=\"3\"} 7\n", "a_bucket{le=\"+Inf\"} 8\n", "a_count 8\n"] {
+            assert!(out.contains(line), "{line}: {out}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A topic's home: the one place that gives its messages their offsets.
+//!
+//! Every shard has one [`Home`] for the topics that the registry places there. Invariants:
+//!
+//! - offsets of a topic are dense from 1 within its epoch, in the order in which the home took them;
+//! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it;
+//! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
+//!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
+//! - when the registry is nearly full ([`Registry::is_pressed`]), topics that nobody has joined are forgotten before
+//!   their time, and although a filter matches them, those first that were used once and longest ago: else one
+//!   subscription of `#`, or somebody who begins topics without end, could fill the table for ever. A topic that was
+//!   forgotten begins anew with another epoch.
+//!
+//! A filter that comes or goes costs nothing per topic: the topic's next message compares it with the filters that
+//! changed ([`Changes`]).
+//!
+//! Cost per message: one map lookup, one allocation (the [`Message`]).
+//!
+//! [`Limits::topic_idle_timeout`]: crate::config::limits::Limits::topic_idle_timeout
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ring::Nanos;
+use rustc_hash::FxHashMap;
+
+use crate::message::{Epoch, Message, Offset, Payload};
+use crate::topics::filters::Filters;
+use crate::topics::keys::Keys;
+use crate::topics::matches::{Change, Changes, Version};
+use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
+
+/// Topics that one turn looks at because their time has come.
+const DUE_PER_TURN: usize = 64;
+/// Topics that one turn looks at because the registry is nearly full.
+const PRESSED_PER_TURN: usize = 192;
+/// The version of filters of which nothing is known.
+const NEVER: Version = Version::MAX;
+
+/// What one shard sequences.
+#[derive(Debug)]
+pub struct Home {
+    topics: FxHashMap<TopicId, Topic>,
+    /// Filters with wildcards that some shard has joined, with those shards.
+    filters: Joined,
+    changes: Changes<ShardId>,
+    /// Topics that nobody has joined, with the time at which to look whether they may be forgotten, soonest first.
+    unused: VecDeque<(Nanos, TopicId)>,
+    next_epoch: Epoch,
+    idle_timeout: Nanos,
+    topics_max: usize,
+}
+
+#[derive(Debug)]
+struct Topic {
+    topic: TopicRef,
+    epoch: Epoch,
+    next: Offset,
+    /// Shards that joined this very topic.
+    joined: Vec<ShardId>,
+    /// `joined` and the shards of matching filters, ascending, each once, as of `wanted_version`.
+    wanted: Vec<ShardId>,
+    /// The changes of filters that `wanted` knows, or [`NEVER`].
+    wanted_version: Version,
+    used_at: Nanos,
+    /// Whether `unused` has an entry for it.
+    may_be_forgotten: bool,
+}
+
+/// A message with its place, and who wants it.
+#[derive(Debug)]
+pub struct Sequenced<'a> {
+    /// To be shared.
+    pub message: Arc<Message>,
+    /// The topic's epoch.
+    pub epoch: Epoch,
+    /// Shards with subscribers, ascending.
+    pub wanted: &'a [ShardId],
+}
+
+impl Home {
+    /// An empty home. Its epochs count up from `epoch_base`. The registry may have `topics_max` names; `keys` are its
+    /// own.
+    #[must_use]
+    pub fn new(epoch_base: Epoch, idle_timeout: Nanos, topics_max: usize, keys: Keys) -> Self {
+        Self {
+            topics: FxHashMap::default(),
+            filters: Filters::new(keys),
+            changes: Changes::default(),
+            unused: VecDeque::new(),
+            next_epoch: epoch_base,
+            idle_timeout,
+            topics_max,
+        }
+    }
+
+    /// Gives `payload` the next offset of `topic`.
+    pub fn publish(&mut self, topic: TopicRef, payload: Payload, now: Nanos) -> Sequenced<'_> {
+        let id = topic.id;
+        self.enter(topic, now);
+        let held = self.topics.get_mut(&id).expect("entered above");
+        held.bring_up_to_date(&self.filters, &self.changes);
+        let offset = held.next;
+        held.next += 1;
+        let message = Arc::new(Message::new(&held.topic, offset, payload, now));
+        Sequenced { message, epoch: held.epoch, wanted: &held.wanted }
+    }
+
+    /// `shard` has subscribers of `topic` from now on. Returns the epoch and the offset of its next
+    /// message; zeroes for a filter.
+    pub fn join(&mut self, topic: TopicRef, shard: ShardId, now: Nanos) -> (Epoch, Offset) {
+        if topic.wildcard {
+            self.join_filter(topic, shard);
+            return (0, 0);
+        }
+        let id = topic.id;
+        self.enter(topic, now);
+        let held = self.topics.get_mut(&id).expect("entered above");
+        insert(&mut held.joined, shard);
+        insert(&mut held.wanted, shard);
+        (held.epoch, held.next)
+    }
+
+    /// `shard` has no more subscribers of `topic`.
+    pub fn leave(&mut self, topic: TopicRef, shard: ShardId, now: Nanos, registry: &Registry) {
+        if topic.wildcard {
+            self.leave_filter(&topic, shard, registry);
+        } else {
+            let id = topic.id;
+            if let Some(held) = self.topics.get_mut(&id) {
+                remove(&mut held.joined, shard);
+                // A filter of that shard may match all the same: to be looked up when there is a message.
+                held.wanted_version = NEVER;
+                self.may_forget(id, now);
+            }
+        }
+        registry.release(topic);
+    }
+
+    /// Forgets topics that nobody would miss, a bounded number in one call; what is left is due at once.
+    pub fn expire(&mut self, now: Nanos, registry: &Registry) {
+        for _ in 0..DUE_PER_TURN {
+            match self.unused.front() {
+                Some(&(due, _)) if due <= now => self.review(now, registry, false),
+                _ => break,
+            }
+        }
+        for _ in 0..PRESSED_PER_TURN.min(self.unused.len()) {
+            if !registry.is_pressed(self.topics_max) {
+                break;
+            }
+            self.review(now, registry, true);
+        }
+    }
+
+    /// Forgets the first of `unused`, or looks at it again later.
+    fn review(&mut self, now: Nanos, registry: &Registry, pressed: bool) {
+        let Some((due, id)) = self.unused.pop_front() else { return };
+        let Some(held) = self.topics.get_mut(&id) else { return };
+        held.may_be_forgotten = false;
+        if !held.joined.is_empty() {
+            return;
+        }
+        // One that was used since it was put in the order gets a second chance, however short of room the table is.
+        let once = pressed && held.used_at + self.idle_timeout <= due;
+        let idle = (once || held.used_at + self.idle_timeout <= now) && !held.topic.has_publisher();
+        let unseen = idle && (pressed || held.is_unwanted(&self.filters, &self.changes));
+        if unseen {
+            let held = self.topics.remove(&id).expect("found above");
+            registry.release(held.topic);
+        } else {
+            self.may_forget(id, now);
+        }
+    }
+
+    /// When [`Home::expire`] has something to do next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Nanos> {
+        self.unused.front().map(|&(due, _)| due)
+    }
+
+    /// How many topics are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Whether no topic is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Makes sure that `topic` is kept. Consumes the reference: the home holds one of its own.
+    fn enter(&mut self, topic: TopicRef, now: Nanos) {
+        let id = topic.id;
+        if let Some(held) = self.topics.get_mut(&id) {
+            held.used_at = now;
+            if held.joined.is_empty() && !held.may_be_forgotten {
+                self.may_forget(id, now);
+            }
+            return;
+        }
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        let held = Topic {
+            topic,
+            epoch,
+            next: 1,
+            joined: Vec::new(),
+            wanted: Vec::new(),
+            wanted_version: NEVER,
+            used_at: now,
+            may_be_forgotten: false,
+        };
+        self.topics.insert(id, held);
+        self.may_forget(id, now);
+    }
+
+    fn may_forget(&mut self, id: TopicId, now: Nanos) {
+        if let Some(held) = self.topics.get_mut(&id)
+            && held.joined.is_empty()
+            && !held.may_be_forgotten
+        {
+            held.may_be_forgotten = true;
+            self.unused.push_back((now + self.idle_timeout, id));
+        }
+    }
+
+    fn join_filter(&mut self, filter: TopicRef, shard: ShardId) {
+        self.changes.push(Change { filter: Arc::clone(&filter.name), value: shard, added: true });
+        match self.filters.get_mut(&filter.name) {
+            Some((_, shards)) => insert(shards, shard),
+            None => self.filters.insert(Arc::clone(&filter.name), (filter, vec![shard])),
+        }
+    }
+
+    fn leave_filter(&mut self, filter: &TopicRef, shard: ShardId, registry: &Registry) {
+        let Some((_, shards)) = self.filters.get_mut(&filter.name) else { return };
+        remove(shards, shard);
+        if shards.is_empty()
+            && let Some((gone, _)) = self.filters.remove(&filter.name)
+        {
+            registry.release(gone);
+        }
+        self.changes.push(Change { filter: Arc::clone(&filter.name), value: shard, added: false });
+    }
+}
+
+/// The filters of a home, each with the shards that joined it.
+type Joined = Filters<(TopicRef, Vec<ShardId>)>;
+
+impl Topic {
+    /// Makes `wanted` true again. Cost: one comparison per change since the last message, or a search.
+    fn bring_up_to_date(&mut self, filters: &Joined, changes: &Changes<ShardId>) {
+        if self.wanted_version == changes.version() {
+            return;
+        }
+        let missed = if self.wanted_version == NEVER { None } else { changes.since(self.wanted_version) };
+        self.wanted_version = changes.version();
+        if let Some(missed) = missed {
+            let mut matching = missed.filter(|change| protocol::topic::matches(&change.filter, &self.topic.name));
+            // Whoever left may have another filter that matches.
+            let only_joins = matching.by_ref().all(|change| {
+                if change.added {
+                    insert(&mut self.wanted, change.value);
+                }
+                change.added
+            });
+            if only_joins {
+                return;
+            }
+        }
+        self.wanted.clone_from(&self.joined);
+        filters.each_match(&self.topic.name, |(_, shards)| {
+            shards.iter().for_each(|&shard| insert(&mut self.wanted, shard));
+        });
+    }
+
+    /// Whether no shard wants its messages now.
+    fn is_unwanted(&mut self, filters: &Joined, changes: &Changes<ShardId>) -> bool {
+        self.bring_up_to_date(filters, changes);
+        self.wanted.is_empty()
+    }
+}
+
+/// Keeps `set` ascending and free of doubles.
+fn insert(set: &mut Vec<ShardId>, shard: ShardId) {
+    if let Err(at) = set.binary_search(&shard) {
+        set.insert(at, shard);
+    }
+}
+
+fn remove(set: &mut Vec<ShardId>, shard: ShardId) {
+    if let Ok(at) = set.binary_search(&shard) {
+        set.remove(at);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a broker says when it has started: its addresses, its limits, and which addresses other machines reach.
+
+use std::net::SocketAddr;
+use std::process;
+use std::thread;
+
+use ring::Io;
+use tracing::{field, info, warn};
+
+use crate::capacity::connections::Room;
+use crate::config::limits::Limits;
+use crate::server::healthcheck;
+use crate::server::output::write_out;
+
+/// Where to find it, on standard output: the public address comes first, the operators' next. On a thread of its own:
+/// standard output may be a pipe that is full and that nobody reads.
+pub(crate) fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
+    let plural = if shards == 1 { "" } else { "s" };
+    let page = healthcheck::from_here(address);
+    let operators =
+        operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", healthcheck::from_here(at)));
+    let text = format!(
+        "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
+         Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let write = move || drop(write_out(&text));
+    if thread::Builder::new().name("announce".to_owned()).spawn(write).is_err() {
+        warn!("the addresses cannot be written to standard output: no thread can be started");
+    }
+}
+
+/// What runs, and within which limits.
+pub(crate) fn log_start(shards: u16, address: SocketAddr, operators: Option<SocketAddr>, room: &Room, limits: &Limits) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        driver = room.io.name(),
+        shards,
+        listen = %address,
+        admin = operators.map(field::display),
+        connections_max = room.connections_max,
+        connections_per_address_max = limits.connections_per_address_max,
+        accept_rate_max = limits.accept_rate_max,
+        publish_rate_max = limits.publish_rate_max,
+        message_bytes_max = limits.message_bytes_max,
+        topics_max = limits.topics_max,
+        memory_bytes_max = room.memory.budget_bytes,
+        resident_bytes_max = room.resident_bytes_max(),
+        pid = process::id(),
+        "started"
+    );
+}
+
+/// Which addresses other machines may reach, and what they find there.
+pub(crate) fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
+    if !address.ip().to_canonical().is_loopback() {
+        warn!(
+            listen = %address,
+            "{address} can be reached from other machines, and there is no authentication yet: whoever reaches it may \
+             publish and subscribe"
+        );
+    }
+    if let Some(exposed) = exposed {
+        warn!(
+            admin = %exposed,
+            "{exposed} can be reached from other machines, and what is for operators is there, as --admin-listen says: \
+             whoever reaches it may read counters and versions"
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! The life of the process.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | [`start`] | starts everything, in the order in which it may fail |
+//! | [`lifecycle`] | signals and shutdown |
+//! | [`shards`] | one thread with one driver for each shard |
+//! | [`signals`] | which signals end the broker, and which are only logged |
+//! | [`log`], [`crash`] | the log; a panic ends the process |
+//! | [`announce`], [`output`] | what is printed at start, and by commands |
+//! | [`healthcheck`] | `ringyard healthcheck` |
+
+pub(crate) mod announce;
+pub mod crash;
+pub mod healthcheck;
+pub(crate) mod lifecycle;
+pub mod log;
+pub mod output;
+pub mod shards;
+pub(crate) mod signals;
+pub mod start;

@@ -1,0 +1,118 @@
+//! Starts a broker: driver, capacity, listeners, shards, control plane; in the order in which each may fail.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ring::{Cause, Io};
+use tracing::{error, info, warn};
+
+use crate::access::admission::Admission;
+use crate::capacity::connections::Room;
+use crate::capacity::machine::Machine;
+use crate::capacity::memlock::{self, Shortage};
+use crate::capacity::memory::MemoryPlan;
+use crate::config::limits::Limits;
+use crate::config::{Config, IoChoice};
+use crate::http::admin::Door;
+use crate::server::announce::{announce, log_start, warn_of_strangers};
+use crate::server::output::complain;
+use crate::server::shards::Shards;
+use crate::server::{lifecycle, log};
+use crate::shard::shared::Links;
+use crate::topics::registry::ShardId;
+
+/// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
+#[must_use]
+pub fn serve(config: Config) -> ExitCode {
+    if let Err(sentence) = log::start(config.log) {
+        return complain(&sentence, 1);
+    }
+    let status = match run(config) {
+        Ok(()) => {
+            info!("ended");
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            error!("{sentence}");
+            ExitCode::FAILURE
+        }
+    };
+    log::finish();
+    status
+}
+
+/// Starts everything, and runs until a signal has ended it.
+fn run(config: Config) -> Result<(), String> {
+    let (io, fallback) = choose(config.io, config.shards)?;
+    let (descriptors, _) = ring::limits::raise_descriptors();
+    let memory = Machine::here().memory().map(|memory| memory.available());
+    let plan = MemoryPlan::new(config.memory_bytes_max, config.memory_bytes_least(), config.shards, memory);
+    let room = Room::new(io, config.connections_max, config.shards, descriptors, plan)?;
+    if let Some(warning) = room.warning() {
+        warn!("{warning}");
+    }
+    let listeners = ring::listen::group(config.listen, usize::from(config.shards))
+        .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
+    let address = ring::listen::local_addr(&listeners[0])
+        .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
+    let door = Door::open(config.admin)?;
+    let operators = door.address();
+    let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+    let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
+    let links = Links::new(config.shards, random_seed(), start_ns).admitting(admission).within(plan.budget_bytes);
+    let links = Arc::new(links);
+    let mut limits = config.within(plan.budget_bytes);
+    limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
+    let limits = Arc::new(limits);
+    let exposed = door.exposed(address);
+    let shards = Shards::start(listeners, &room, &links, &limits)?;
+    let told = Arc::clone(&limits);
+    lifecycle::run(links, limits, room, shards, door, fallback, || {
+        announce(io, config.shards, address, operators);
+        log_start(config.shards, address, operators, &room, &told);
+        warn_of_strangers(address, exposed);
+    })
+}
+
+/// A number from the operating system's randomness: what clients must not guess is derived from it.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Most connections of one address: a quarter of all there is room for, unless an option says otherwise. Where only
+/// loopback connects, which is exempt, and no proxy speaks for others, nobody has to be asked for an address.
+fn per_address(limits: &Limits, listen: IpAddr, connections: u32) -> Option<NonZeroU32> {
+    if listen.to_canonical().is_loopback() && limits.trusted_proxies.is_empty() {
+        return None;
+    }
+    limits.connections_per_address_max.or(NonZeroU32::new((connections / 4).max(64)))
+}
+
+/// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
+fn choose(choice: IoChoice, shards: ShardId) -> Result<(Io, Option<Cause>), String> {
+    if choice == IoChoice::Epoll {
+        return Ok((Io::Epoll, None));
+    }
+    let probed = match memlock::shortage(&Machine::here(), shards) {
+        // Where it is a must, the rings themselves have the last word.
+        Some(Shortage { limit, .. }) if choice == IoChoice::Auto => {
+            ring::probe().and(Err(Cause::Memory { memlock: limit }))
+        }
+        _ => ring::probe(),
+    };
+    match (probed, choice) {
+        (Ok(()), _) => Ok((Io::Uring, None)),
+        (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
+        (Err(cause), _) => {
+            warn!(
+                cause = cause.name(),
+                "running on epoll, where every connection is a descriptor of the process: {cause}"
+            );
+            Ok((Io::Epoll, Some(cause)))
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Sequenced messages get into the logs of their topic and of the filters that match it, so many a turn.
+//!
+//! A message that thousands of filters match is appended over several turns: meanwhile it waits here with its topic's
+//! later messages, so that a topic's order holds in every log, and other topics go on. Its publishers wait until all of
+//! its messages are in their logs.
+//!
+//! Also here: congestion. A log that is far behind makes the publishers of its topics wait, on whatever shard they are
+//! ([`Topic::is_congested`](crate::topics::registry::Topic::is_congested)), and nobody else.
+//!
+//! Cost per message: one look-up, and one append per log.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use ring::{ConnId, Driver};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::message::Message;
+use crate::shard::Shard;
+use crate::shard::transport::connection::LogSlot;
+use crate::topics::registry::{TopicId, TopicRef};
+
+/// Appends of one turn.
+const APPENDS_PER_TURN: usize = 2048;
+/// Appends of one topic in a turn while others wait too.
+const SLICE: usize = 256;
+/// Bytes of messages that may wait here before nothing more is taken from other shards.
+const WAITING_BYTES_MAX: u64 = 4 << 20;
+
+/// Messages that wait to be appended.
+#[derive(Default, Debug)]
+pub(in crate::shard) struct Appends {
+    topics: FxHashMap<TopicId, Waiting>,
+    /// Those topics, in the order of their turns.
+    order: VecDeque<TopicId>,
+    /// What the waiting messages weigh.
+    bytes: u64,
+    /// Appends that are left in this turn.
+    left: usize,
+}
+
+/// One topic's messages.
+#[derive(Debug)]
+struct Waiting {
+    /// Marked as congested for as long as anything waits.
+    topic: TopicRef,
+    /// Oldest first.
+    messages: VecDeque<Arc<Message>>,
+    /// The logs that the first one still has to get into: a log's slot and the number of its join, by which a slot that
+    /// was given to another log meanwhile is told apart.
+    logs: Option<std::vec::IntoIter<(LogSlot, u64)>>,
+}
+
+impl Appends {
+    pub(in crate::shard) fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Whether messages may come from elsewhere.
+    pub(in crate::shard) fn has_room(&self) -> bool {
+        self.bytes < WAITING_BYTES_MAX
+    }
+
+    fn wait(&mut self, message: &Arc<Message>, topic: impl FnOnce() -> TopicRef) {
+        self.bytes += message.weight();
+        let waiting = self.topics.entry(message.topic_id).or_insert_with(|| {
+            self.order.push_back(message.topic_id);
+            let topic = topic();
+            topic.congest();
+            Waiting { topic, messages: VecDeque::new(), logs: None }
+        });
+        waiting.messages.push_back(Arc::clone(message));
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Appends a message to the logs of its topic and of the filters that match it, at once or as soon as it has its turn.
+    pub(in crate::shard) fn append(&mut self, message: &Arc<Message>) {
+        if !self.appends.topics.contains_key(&message.topic_id) {
+            let own = self.log_of.get(&message.topic_id).copied();
+            let filters = self.matches.of(message.topic_id, &message.topic);
+            let logs = usize::from(own.is_some()) + filters.len();
+            if logs <= self.appends.left.max(1) {
+                self.appends.left = self.appends.left.saturating_sub(logs);
+                let mut wanted = false;
+                for slot in own.into_iter().chain(filters.iter().copied()) {
+                    wanted |= self.append_to(slot, message);
+                }
+                self.stats().unsubscribed_messages.add(u64::from(!wanted));
+                return;
+            }
+        }
+        let registry = &self.links.registry;
+        self.appends.wait(message, || registry.resolve(&message.topic));
+    }
+
+    /// Goes on with what waits; called once a turn.
+    pub(in crate::shard) fn go_on_appending(&mut self) {
+        self.appends.left = APPENDS_PER_TURN;
+        while self.appends.left > 0
+            && let Some(id) = self.appends.order.pop_front()
+        {
+            let slice = if self.appends.order.is_empty() { self.appends.left } else { SLICE.min(self.appends.left) };
+            let mut waiting = self.appends.topics.remove(&id).expect("a topic in the order waits");
+            let used = self.append_some(&mut waiting, slice);
+            self.appends.left -= used.min(self.appends.left);
+            if waiting.messages.is_empty() {
+                waiting.topic.relieve();
+                self.links.registry.release(waiting.topic);
+                self.wake_publishers();
+            } else {
+                self.appends.topics.insert(id, waiting);
+                self.appends.order.push_back(id);
+            }
+        }
+    }
+
+    /// Appends messages that are in some of their logs to the others that this connection subscribes to, so that all its
+    /// subscriptions stand at the same message of every topic.
+    pub(in crate::shard) fn append_begun(&mut self, id: ConnId) {
+        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_ref()) else { return };
+        let own: FxHashSet<LogSlot> = multi.keys().into_iter().map(|key| multi.sub(key).log).collect();
+        let mut begun = Vec::new();
+        for waiting in self.appends.topics.values_mut() {
+            let (Some(logs), Some(message)) = (waiting.logs.take(), waiting.messages.front()) else { continue };
+            let (now, later): (Vec<_>, Vec<_>) = logs.partition(|(slot, _)| own.contains(slot));
+            begun.extend(now.into_iter().map(|log| (log, Arc::clone(message))));
+            waiting.logs = Some(later.into_iter());
+        }
+        self.appends.left = self.appends.left.saturating_sub(begun.len());
+        for ((slot, join), message) in begun {
+            if self.logs[slot as usize].as_ref().is_some_and(|log| log.join == join) {
+                self.append_to(slot, &message);
+            }
+        }
+    }
+
+    /// Makes up to `slice` appends of one topic. Returns how many it made, at least 1.
+    fn append_some(&mut self, waiting: &mut Waiting, slice: usize) -> usize {
+        let mut used = 0;
+        while used < slice
+            && let Some(message) = waiting.messages.front().cloned()
+        {
+            let mut logs = match waiting.logs.take() {
+                Some(logs) => logs,
+                None => self.logs_of(&message),
+            };
+            while used < slice
+                && let Some((slot, join)) = logs.next()
+            {
+                used += 1;
+                if self.logs[slot as usize].as_ref().is_some_and(|log| log.join == join) {
+                    self.append_to(slot, &message);
+                }
+            }
+            if logs.len() > 0 {
+                waiting.logs = Some(logs);
+                break;
+            }
+            used += 1;
+            self.appends.bytes -= message.weight();
+            waiting.messages.pop_front();
+        }
+        used.max(1)
+    }
+
+    /// The logs that a message belongs to now, as [`Waiting::logs`] keeps them.
+    fn logs_of(&mut self, message: &Message) -> std::vec::IntoIter<(LogSlot, u64)> {
+        let own = self.log_of.get(&message.topic_id).copied();
+        let filters = self.matches.of(message.topic_id, &message.topic);
+        let live = own.into_iter().chain(filters.iter().copied()).filter_map(|slot| {
+            let log = self.logs[slot as usize].as_ref().expect("a log that is registered");
+            (log.joining == 0).then_some((slot, log.join))
+        });
+        live.collect::<Vec<_>>().into_iter()
+    }
+
+    fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
+        let log = self.logs[slot as usize].as_mut().expect("a log that is registered");
+        if log.joining > 0 || (!log.topic.wildcard && message.offset < log.next_offset) {
+            // Sequenced before the join that is under way, or known to the homes that answered already:
+            // the subscription begins later.
+            return false;
+        }
+        let grown = log.append(Arc::clone(message));
+        self.log_bytes += grown;
+        if log.has_news() && !log.queued {
+            log.queued = true;
+            self.fresh.push_back(slot);
+        }
+        if log.congested {
+            self.mark(slot, message);
+        } else if log.unswept_bytes() > self.limits.lag_bytes_max / 2 {
+            self.congest(slot);
+            self.mark(slot, message);
+        }
+        grown > 0
+    }
+
+    // ---- congestion
+
+    /// Publishers of whatever comes to this log wait from now on.
+    pub(in crate::shard) fn congest(&mut self, slot: LogSlot) {
+        let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
+        if log.congested {
+            return;
+        }
+        log.congested = true;
+        self.congested_logs += 1;
+        if !log.topic.wildcard {
+            let topic = Arc::clone(&log.topic);
+            topic.congest();
+            log.marked.insert(topic.id, topic);
+        }
+    }
+
+    /// A message came to a congested log: its topic's publishers wait, too.
+    fn mark(&mut self, slot: LogSlot, message: &Message) {
+        let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
+        if let Entry::Vacant(place) = log.marked.entry(message.topic_id) {
+            let topic = self.links.registry.resolve(&message.topic);
+            topic.congest();
+            place.insert(topic);
+        }
+    }
+
+    /// Ends the congestion of a log once it is near enough.
+    pub(in crate::shard) fn relieve(&mut self, slot: LogSlot) {
+        let quarter = self.limits.lag_bytes_max / 4;
+        if let Some(log) = self.logs[slot as usize].as_ref()
+            && log.congested
+            && log.awaited == 0
+            && log.unswept_bytes() <= quarter
+        {
+            self.end_congestion(slot);
+        }
+    }
+
+    /// Ends the congestion of a log, because it is near enough or goes.
+    pub(in crate::shard) fn end_congestion(&mut self, slot: LogSlot) {
+        let Some(log) = self.logs[slot as usize].as_mut().filter(|log| log.congested) else { return };
+        log.congested = false;
+        self.congested_logs -= 1;
+        for (_, topic) in std::mem::take(&mut log.marked) {
+            topic.relieve();
+            self.links.registry.release(topic);
+        }
+        self.wake_publishers();
+    }
+
+    /// Publishers that waited for a topic may go on, on whatever shard they are.
+    fn wake_publishers(&mut self) {
+        self.untried = self.paused.len();
+        for inbox in &self.links.inboxes {
+            inbox.wake();
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! A topic's log on one shard, and the circle in which its subscribers are visited.
+//!
+//! The log keeps messages, by reference, that some subscriber of this shard has not been sent yet. A
+//! subscription is a cursor into it. Not responsible for connections: whoever visits asks for the next
+//! subscriber ([`Log::visit`]), sends it [`Log::gather`], and reports those that could not take it
+//! ([`Log::lags`], [`Log::caught_up`]).
+//!
+//! Invariants:
+//!
+//! - `tail <= cursor <= head` for every subscriber's cursor: nothing is trimmed that somebody still needs.
+//!   Who is too far behind is *closed*, and only then stops holding the tail.
+//! - A subscriber that does not lag was visited since the head was `swept`: its cursor is at least that.
+//! - `left` visits remain until everybody has been visited since the last append; 0 means no news.
+//!
+//! The circle never restarts: an append while a sweep is under way makes it go on for one more round from
+//! where it is, and every visit carries all that waits. So under load the sends get fuller, not more.
+//!
+//! Back-pressure: a log is congested when the circle is far behind the head ([`Log::unswept_bytes`]), or while
+//! publishers wait for single subscribers that are ([`Log::awaited`]). The shard decides how far is far.
+//!
+//! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
+//! topics. Sizes are bytes of memory: a message with its overhead, and its entry here.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ring::{ConnId, Gather};
+use rustc_hash::FxHashMap;
+
+use crate::capacity::budget;
+use crate::capacity::budget::{Account, Charge, Held};
+use crate::message::{Encoding, Epoch, Message, Offset};
+use crate::topics::registry::{TopicId, TopicRef};
+
+/// A position in one log.
+pub type Seq = u64;
+
+/// The most bytes one send carries, unless a single message is longer.
+pub const GATHER_BYTES_MAX: usize = 256 << 10;
+/// Up to this many bytes, several frames are copied together once, so that thousands of sends are
+/// contiguous; above, they go out by reference as one vectored send.
+const COALESCE_BYTES_MAX: usize = 64 << 10;
+/// Frames that are shorter than this on average are copied together however many bytes they are: a range of a vectored
+/// send costs more than the copy.
+const PART_BYTES_LEAST: usize = 2 << 10;
+
+/// The most bytes of a send while other topics wait.
+const SHORT_BYTES_MAX: usize = 64 << 10;
+/// As many bytes are enough for a send when memory is short.
+const FRUGAL_BYTES_MAX: usize = 16 << 10;
+
+/// Most messages in one vectored send; a connection's own frames go in front.
+pub const PARTS_MAX: usize = Gather::PARTS_MAX - 1;
+
+/// One subscription, as its log knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subscriber {
+    /// Whose.
+    pub conn: ConnId,
+    /// Which of the connection's subscriptions; 0 on a raw connection.
+    pub sub: u32,
+}
+
+/// Messages of one topic or filter that wait for subscribers of one shard.
+#[derive(Debug)]
+pub struct Log {
+    /// The topic or filter.
+    pub topic: TopicRef,
+    /// Homes that have not answered the join yet; 0: live.
+    pub joining: u16,
+    /// The shard's number for that join.
+    pub join: u64,
+    /// The topic's epoch, once live; 0 for a filter.
+    pub epoch: Epoch,
+    /// The offset that follows the newest message here, once live; 0 for a filter.
+    pub next_offset: Offset,
+    /// Who waits for the join.
+    pub waiting: Vec<Subscriber>,
+    /// Whether the shard's sweep queue has it.
+    pub queued: bool,
+    /// Whether publishers have to wait for it.
+    pub congested: bool,
+    /// Topics whose publishers have to wait for it, as long as it is congested.
+    pub marked: FxHashMap<TopicId, TopicRef>,
+    /// Subscribers that are far behind and that publishers wait for.
+    pub awaited: u32,
+
+    account: Arc<Account>,
+    /// For the log itself and its lists.
+    charge: Charge,
+    subscribers: Vec<Subscriber>,
+    entries: VecDeque<Entry>,
+    tail: Seq,
+    /// Cumulative bytes before `tail`.
+    tail_bytes: u64,
+
+    next_visit: usize,
+    left: usize,
+    lap: Lap,
+    /// Nobody that does not lag is behind this, and its position in bytes.
+    swept: Mark,
+    /// Subscriptions marked as lagging.
+    lagging: u32,
+    /// The lowest cursor among those, as of the last whole lap and of what was seen since.
+    lagging_min: Option<Seq>,
+    gathers: [Option<Built>; Encoding::COUNT],
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Arc<Message>,
+    /// Cumulative bytes up to and with this message.
+    end: u64,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Mark {
+    seq: Seq,
+    bytes: u64,
+}
+
+/// One round of the circle.
+#[derive(Default, Debug)]
+struct Lap {
+    /// Visits until it is complete.
+    left: usize,
+    /// The head when it began.
+    head: Mark,
+    /// The lowest cursor of a lagging subscriber seen in it.
+    lagging_min: Option<Seq>,
+}
+
+#[derive(Debug)]
+struct Built {
+    from: Seq,
+    head: Seq,
+    to: Seq,
+    gather: Gather,
+}
+
+impl Log {
+    /// An empty log that waits for `joining` homes to answer the join numbered `join`. What it holds is charged to
+    /// `account`.
+    #[must_use]
+    pub fn new(topic: TopicRef, joining: u16, join: u64, account: &Arc<Account>) -> Self {
+        Self {
+            account: Arc::clone(account),
+            charge: Charge::new(account, Held::Subscriptions, LOG_BYTES),
+            marked: FxHashMap::default(),
+            awaited: 0,
+            topic,
+            joining,
+            join,
+            epoch: 0,
+            next_offset: 0,
+            waiting: Vec::new(),
+            queued: false,
+            congested: false,
+            subscribers: Vec::new(),
+            entries: VecDeque::new(),
+            tail: 0,
+            tail_bytes: 0,
+            next_visit: 0,
+            left: 0,
+            lap: Lap::default(),
+            swept: Mark::default(),
+            lagging: 0,
+            lagging_min: None,
+            gathers: [None, None],
+        }
+    }
+
+    // ---- input
+
+    /// Adds a message at the head. Returns the bytes the log grew by: 0 when nobody is there to read it.
+    pub fn append(&mut self, message: Arc<Message>) -> u64 {
+        debug_assert_eq!(self.joining, 0, "a message before the join");
+        if !self.topic.wildcard {
+            debug_assert_eq!(message.offset, self.next_offset, "a gap in a topic's order");
+            self.next_offset = message.offset + 1;
+        }
+        if self.subscribers.is_empty() {
+            return 0;
+        }
+        let weight = message.weight() + ENTRY_BYTES;
+        let end = self.head_bytes() + weight;
+        self.entries.push_back(Entry { message, end });
+        self.recharge();
+        if self.left == 0 {
+            // A lap that ends here before it is whole still saw who lags.
+            if let (Some(known), Some(seen)) = (self.lagging_min, self.lap.lagging_min) {
+                self.lagging_min = Some(known.min(seen));
+            }
+            self.begin_lap();
+        }
+        self.left = self.subscribers.len();
+        weight
+    }
+
+    /// Adds a subscriber; its cursor is the head. Returns its index.
+    pub fn add(&mut self, subscriber: Subscriber) -> usize {
+        self.subscribers.push(subscriber);
+        self.recharge();
+        if self.left > 0 {
+            // The circle is one longer: without this the last one before it closes would be missed.
+            self.left += 1;
+            self.lap.left += 1;
+        }
+        self.subscribers.len() - 1
+    }
+
+    /// Removes the subscriber at `index`, which lagged or not. Returns the one that has that index now:
+    /// its owner must learn that, and visit it at once, since the circle may have passed the index already.
+    pub fn remove(&mut self, index: usize, lagged: bool) -> Option<Subscriber> {
+        self.subscribers.swap_remove(index);
+        if self.subscribers.capacity() > 64 && self.subscribers.len() < self.subscribers.capacity() / 4 {
+            self.subscribers.shrink_to(self.subscribers.capacity() / 2);
+            self.recharge();
+        }
+        if lagged {
+            self.lagging -= 1;
+        }
+        let len = self.subscribers.len();
+        self.left = self.left.min(len);
+        self.lap.left = self.lap.left.min(len);
+        if len == 0 {
+            self.clear();
+        }
+        self.subscribers.get(index).copied()
+    }
+
+    /// The next subscriber of the circle, if anybody is left to visit.
+    pub fn visit(&mut self) -> Option<Subscriber> {
+        if self.left == 0 {
+            return None;
+        }
+        if self.lap.left == 0 {
+            self.complete_lap();
+        }
+        if self.next_visit >= self.subscribers.len() {
+            self.next_visit = 0;
+        }
+        let subscriber = self.subscribers[self.next_visit];
+        self.next_visit += 1;
+        self.left -= 1;
+        self.lap.left -= 1;
+        Some(subscriber)
+    }
+
+    /// The subscriber with `cursor` could not take everything when visited. `newly`: it did not lag before.
+    pub fn lags(&mut self, cursor: Seq, newly: bool) {
+        self.lagging += u32::from(newly);
+        self.lap.lagging_min = Some(self.lap.lagging_min.map_or(cursor, |min| min.min(cursor)));
+    }
+
+    /// A subscriber that lagged has been sent everything up to the head. Returns whether it was the last
+    /// one: then [`Log::trim`] can free what it held.
+    pub fn caught_up(&mut self) -> bool {
+        self.lagging -= 1;
+        self.lagging == 0
+    }
+
+    /// After visits, once everybody visited was either sent to or reported lagging: frees what nobody
+    /// needs. Returns the bytes freed.
+    pub fn trim(&mut self) -> u64 {
+        let before = self.tail_bytes;
+        if self.left == 0 {
+            self.swept = self.head_mark();
+            if self.lagging == 0 {
+                self.clear();
+                return self.tail_bytes - before;
+            }
+        }
+        if self.lap.left == 0 {
+            self.complete_lap();
+        }
+        let mut keep = self.swept.seq;
+        if self.lagging > 0 {
+            // Before the first whole lap since somebody lags, nothing is known: keep all.
+            let lap_min = self.lap.lagging_min.unwrap_or(Seq::MAX);
+            keep = keep.min(self.lagging_min.unwrap_or(self.tail)).min(lap_min);
+        }
+        while self.tail < keep {
+            let entry = self.entries.pop_front().expect("the tail is below the head");
+            self.tail += 1;
+            self.tail_bytes = entry.end;
+        }
+        self.tail_bytes - before
+    }
+
+    // ---- output
+
+    /// Everything from `from` to the head in one send, or as much as one send takes, and the position
+    /// after it. Built once for all subscribers that are at the same place, as thrifty as the first one asks for.
+    ///
+    /// # Panics
+    /// If `from` is not within the log, or at its head.
+    pub fn gather(&mut self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
+        let head = self.head();
+        assert!(self.tail <= from && from < head, "a cursor outside its log");
+        if let Some(built) = &self.gathers[encoding as usize]
+            && built.from == from
+            && built.head == head
+        {
+            return (built.gather.clone(), built.to);
+        }
+        let (gather, to) = self.build(from, encoding, thrift);
+        self.gathers[encoding as usize] = Some(Built { from, head, to, gather: gather.clone() });
+        (gather, to)
+    }
+
+    /// The messages from `from` to the head, oldest first.
+    pub fn pending(&self, from: Seq) -> impl Iterator<Item = &Arc<Message>> {
+        let skip = usize::try_from(from - self.tail).expect("a log fits in memory");
+        self.entries.range(skip..).map(|entry| &entry.message)
+    }
+
+    /// Every message that is kept, oldest first.
+    pub fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.entries.iter().map(|entry| &entry.message)
+    }
+
+    // ---- getters
+
+    /// The position that the next message gets.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.tail + self.entries.len() as u64
+    }
+
+    /// How many bytes a subscriber at `cursor` is behind.
+    #[must_use]
+    pub fn lag_bytes(&self, cursor: Seq) -> u64 {
+        self.head_bytes() - self.bytes_before(cursor)
+    }
+
+    /// How many bytes the sweep is behind, at most: what publishers must not let grow without end.
+    #[must_use]
+    pub fn unswept_bytes(&self) -> u64 {
+        self.head_bytes() - self.swept.bytes.max(self.tail_bytes)
+    }
+
+    /// Whether somebody has not been visited since the last append.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Number of subscriptions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// Whether nobody subscribes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    /// Bytes of messages kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.head_bytes() - self.tail_bytes
+    }
+
+    // ---- helpers
+
+    fn complete_lap(&mut self) {
+        if self.swept.seq < self.lap.head.seq {
+            self.swept = self.lap.head;
+        }
+        self.lagging_min = self.lap.lagging_min;
+        self.begin_lap();
+    }
+
+    fn begin_lap(&mut self) {
+        self.lap = Lap { left: self.subscribers.len(), head: self.head_mark(), lagging_min: None };
+    }
+
+    /// Forgets every message; all cursors are at the head.
+    fn clear(&mut self) {
+        self.tail_bytes = self.head_bytes();
+        self.tail = self.head();
+        self.entries.clear();
+        if self.entries.capacity() > 64 {
+            self.entries.shrink_to(16);
+            self.recharge();
+        }
+        self.swept = self.head_mark();
+        self.lagging_min = None;
+        self.gathers = [None, None];
+    }
+
+    fn head_bytes(&self) -> u64 {
+        self.entries.back().map_or(self.tail_bytes, |entry| entry.end)
+    }
+
+    fn head_mark(&self) -> Mark {
+        Mark { seq: self.head(), bytes: self.head_bytes() }
+    }
+
+    fn bytes_before(&self, cursor: Seq) -> u64 {
+        match usize::try_from(cursor - self.tail).expect("a log fits in memory") {
+            0 => self.tail_bytes,
+            behind => self.entries[behind - 1].end,
+        }
+    }
+
+    fn build(&self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
+        let mut parts = Parts::new(thrift);
+        for message in self.pending(from) {
+            if !parts.take(message, encoding, &self.account) {
+                break;
+            }
+        }
+        let to = from + parts.len() as u64;
+        (parts.coalesce(COALESCE_BYTES_MAX, &self.account), to)
+    }
+
+    /// Brings the charge up to date after a list may have grown or shrunk.
+    fn recharge(&mut self) {
+        let subscribers = budget::allocated(self.subscribers.capacity() * size_of::<Subscriber>());
+        let entries = budget::allocated(self.entries.capacity() * size_of::<Entry>());
+        self.charge.resize(LOG_BYTES + subscribers + entries);
+    }
+}
+
+/// What a log takes without messages and subscribers, its places in the shard's tables included.
+const LOG_BYTES: u64 = size_of::<Log>().next_multiple_of(64) as u64 + 128;
+/// What a message takes in a log, on top of itself: the list has room for up to twice as many.
+const ENTRY_BYTES: u64 = 2 * size_of::<Entry>() as u64;
+
+/// How free a send may be with memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Thrift {
+    /// As fast as can be: many frames, copied together where that is cheaper, encodings kept for others.
+    Fast,
+    /// The same, in shorter sends: other topics wait for their turn.
+    Short,
+    /// Memory is short: few frames, by reference, encodings for this send only.
+    Frugal,
+}
+
+/// The frames of one send.
+#[derive(Debug)]
+pub struct Parts {
+    parts: Vec<Bytes>,
+    bytes: usize,
+    thrift: Thrift,
+}
+
+impl Parts {
+    /// None yet.
+    #[must_use]
+    pub fn new(thrift: Thrift) -> Self {
+        Self { parts: Vec::new(), bytes: 0, thrift }
+    }
+
+    /// Adds a message's frame, unless the send is long enough. Says whether it did.
+    pub fn take(&mut self, message: &Message, encoding: Encoding, account: &Arc<Account>) -> bool {
+        let frugal = self.thrift == Thrift::Frugal;
+        if frugal && (self.bytes >= FRUGAL_BYTES_MAX || self.parts.len() == PARTS_MAX) {
+            return false;
+        }
+        let frame = message.frame(encoding, account, !frugal);
+        let bytes_max = if self.thrift == Thrift::Short { SHORT_BYTES_MAX } else { GATHER_BYTES_MAX };
+        if !self.parts.is_empty() && self.bytes + frame.len() > bytes_max {
+            return false;
+        }
+        self.bytes += frame.len();
+        self.parts.push(frame);
+        true
+    }
+
+    /// How many frames there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// One send for them: see [`coalesce`].
+    #[must_use]
+    pub fn coalesce(self, copy_max: usize, account: &Arc<Account>) -> Gather {
+        match self.thrift {
+            Thrift::Fast | Thrift::Short => coalesce(self.parts, self.bytes, copy_max, account),
+            Thrift::Frugal => by_reference(self.parts, account),
+        }
+    }
+}
+
+/// One send for `parts`, `bytes` long together: copied into one range up to `copy_max` bytes, or if they are many and
+/// short; else by reference. What that takes is charged to `account`.
+#[must_use]
+pub fn coalesce(parts: Vec<Bytes>, bytes: usize, copy_max: usize, account: &Arc<Account>) -> Gather {
+    if parts.len() == 1 || (bytes > copy_max && bytes / parts.len() >= PART_BYTES_LEAST && parts.len() <= PARTS_MAX) {
+        return by_reference(parts, account);
+    }
+    let mut whole = BytesMut::with_capacity(bytes);
+    for part in &parts {
+        whole.extend_from_slice(part);
+    }
+    let capacity = whole.capacity();
+    Gather::one(budget::shared(whole, capacity, 0, account, Held::Messages))
+}
+
+fn by_reference(mut parts: Vec<Bytes>, account: &Arc<Account>) -> Gather {
+    if parts.len() == 1 {
+        return Gather::one(parts.remove(0));
+    }
+    let list = parts.len() * (size_of::<Bytes>() + IOVEC_BYTES);
+    let charge = Charge::new(account, Held::Messages, budget::allocated(list));
+    Gather::many_keeping(parts, Some(Box::new(charge)))
+}
+
+/// The kernel's name for one range of a vectored send: an address and a length (writev(2)).
+const IOVEC_BYTES: usize = 16;

@@ -1,0 +1,414 @@
+//! How shards and the control plane reach each other: bounded queues and one wake-up per batch.
+//!
+//! Three queues lead into a shard, because they wait for different things:
+//!
+//! | queue | carries | when it is full |
+//! | --- | --- | --- |
+//! | `requests` | publishes, joins and leaves for topics whose home this shard is | the sender keeps its batch and pauses its publishers, nothing else |
+//! | `deliveries` | sequenced messages and answers from homes | the home keeps its batch and takes no further requests |
+//! | `orders` | adopted sockets, HTTP publishes, shutdown | the control plane waits |
+//!
+//! A shard takes deliveries without waiting for anybody, so many a turn. So deliveries always drain. It takes requests
+//! while its own deliveries do not back up, whatever requests of its own wait elsewhere. Therefore requests always
+//! drain: no cycle of waiting shards. What keeps deliveries from piling up in a log is not the queue but the topic: its
+//! publishers, on every shard, wait while it is congested ([`Topic::is_congested`]), and nobody else does.
+//!
+//! [`Topic::is_congested`]: crate::topics::registry::Topic::is_congested
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use ring::{ConnId, Waker};
+use tokio::sync::{Notify, oneshot};
+
+use crate::access::address::{Addresses, Guest};
+use crate::access::admission::Admission;
+use crate::capacity::budget;
+use crate::capacity::budget::{Account, Budget, Buffer, Charge, Held};
+use crate::message::{Epoch, Message, Offset, Payload};
+use crate::observe::counters::Stats;
+use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
+
+/// Batches that one queue between two shards holds.
+const BATCHES_MAX: usize = 256;
+/// Orders and handed-over sockets that wait at most.
+const ORDERS_MAX: usize = 4096;
+
+/// Where a published message was sequenced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The life of the topic's log.
+    pub epoch: Epoch,
+    /// The message's offset in it.
+    pub offset: Offset,
+}
+
+/// Who wants to know where a message was sequenced.
+#[derive(Debug)]
+pub enum Origin {
+    /// Nobody.
+    Silent,
+    /// A `/ws` connection that asked for an acknowledgement.
+    Connection {
+        /// Its shard.
+        shard: ShardId,
+        /// The connection; may be gone by the time of the answer.
+        conn: ConnId,
+        /// The shard's own number for the command.
+        ticket: u64,
+    },
+    /// An HTTP request.
+    Http(oneshot::Sender<Published>),
+}
+
+/// What a topic's home is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// Sequence this payload and deliver it.
+    Publish {
+        /// Which topic.
+        topic: TopicRef,
+        /// What.
+        payload: Payload,
+        /// Whom to answer.
+        origin: Origin,
+    },
+    /// `shard` has subscribers of `topic` from now on. Answered by [`Delivery::Joined`]. A filter with
+    /// wildcards is joined at every shard.
+    Join {
+        /// Topic or filter.
+        topic: TopicRef,
+        /// Who joins.
+        shard: ShardId,
+        /// The shard's own number for this join, so that an answer to an earlier one is not mistaken for it.
+        join: u64,
+    },
+    /// `shard` has no more subscribers of `topic`.
+    Leave {
+        /// Topic or filter.
+        topic: TopicRef,
+        /// Who leaves.
+        shard: ShardId,
+    },
+    /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
+    /// home answers all with [`Delivery::Marked`].
+    Mark,
+}
+
+/// What a topic's home sends to a shard, in an order that subscribers rely on.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Append to the logs of the message's topic and of the filters that match it.
+    Message(Arc<Message>),
+    /// A join took effect: every message from `next` on is delivered.
+    Joined {
+        /// Topic or filter.
+        topic: TopicId,
+        /// What [`Request::Join`] said.
+        join: u64,
+        /// The topic's epoch; 0 for a filter.
+        epoch: Epoch,
+        /// The offset the topic's next message gets; 0 for a filter.
+        next: Offset,
+    },
+    /// A publish was sequenced.
+    Published {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
+        /// Where.
+        published: Published,
+    },
+    /// Whatever any shard accepted before it began to drain, and this home sequences, is before this in the queue.
+    Marked,
+}
+
+/// What the control plane tells a shard.
+#[derive(Debug)]
+pub enum Order {
+    /// A client upgraded on a connection that the control plane had: it is a WebSocket of this shard now.
+    Adopt(Adopt),
+    /// Sequence a message that came by HTTP; this shard is its topic's home.
+    Publish {
+        /// Which topic.
+        topic: TopicRef,
+        /// What.
+        payload: Payload,
+        /// The answer's way.
+        answer: oneshot::Sender<Published>,
+    },
+    /// Refuse newcomers, close every connection with 1001, a few at a time over the window, deliver what was accepted,
+    /// then end.
+    Shutdown {
+        /// Zero: all at once.
+        window: Duration,
+    },
+}
+
+/// What an established WebSocket is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// `/sub/{filter}`.
+    Subscribe(String),
+    /// `/pub/{topic}`.
+    Publish(String),
+    /// `/bus/{topic}`.
+    Bus(String),
+    /// `/ws`.
+    Multi,
+}
+
+/// A socket whose upgrade was already answered with 101.
+#[derive(Debug)]
+pub struct Adopt {
+    /// A connected stream socket.
+    pub socket: OwnedFd,
+    /// What it asked for, checked.
+    pub purpose: Purpose,
+    /// Bytes that arrived behind the request head.
+    pub read: Vec<u8>,
+    /// As what its client counts.
+    pub guest: Guest,
+}
+
+/// A connection that sent an HTTP request, not a WebSocket handshake.
+#[derive(Debug)]
+pub struct Handover {
+    /// A connected, non-blocking stream socket.
+    pub socket: OwnedFd,
+    /// Bytes already read from it, from the request's first byte on.
+    pub read: Buffer,
+    /// As what its client counts.
+    pub guest: Guest,
+}
+
+/// What one thread pushes for another at once, charged until it is taken apart.
+#[derive(Debug)]
+pub(crate) struct Batch<T> {
+    pub(crate) items: Vec<T>,
+    charge: Charge,
+}
+
+impl<T> Batch<T> {
+    pub(crate) fn new(account: &Arc<Account>) -> Self {
+        Self { items: Vec::new(), charge: Charge::new(account, Held::Queues, 0) }
+    }
+
+    /// Takes what was gathered, charged as it is now; what is left is empty.
+    pub(crate) fn take(&mut self) -> Self {
+        let bytes = budget::allocated(self.items.capacity() * size_of::<T>());
+        // One that came back from a full queue is charged already.
+        self.charge.resize(0);
+        let charge = self.charge.split(bytes);
+        Self { items: std::mem::take(&mut self.items), charge }
+    }
+
+    /// Its items, with the charge that goes once they are dropped.
+    pub(crate) fn into_parts(self) -> (std::vec::IntoIter<T>, Charge) {
+        (self.items.into_iter(), self.charge)
+    }
+}
+
+/// How much waits in the queues of an [`Inbox`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Depths {
+    /// Batches of [`Request`]s.
+    pub requests: usize,
+    /// Batches of deliveries.
+    pub deliveries: usize,
+    /// [`Order`]s.
+    pub orders: usize,
+}
+
+/// The way into one shard, for other threads.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(crate) requests: ArrayQueue<Batch<Request>>,
+    pub(crate) deliveries: ArrayQueue<Batch<Delivery>>,
+    orders: ArrayQueue<Order>,
+    /// True while the shard sleeps, or is about to: whoever makes it false wakes it.
+    asleep: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl Inbox {
+    fn new() -> Self {
+        Self {
+            requests: ArrayQueue::new(BATCHES_MAX),
+            deliveries: ArrayQueue::new(BATCHES_MAX),
+            orders: ArrayQueue::new(ORDERS_MAX),
+            asleep: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// Tells how to wake the shard; its thread calls this once, before it first sleeps.
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        self.waker.set(waker).expect("a shard sets its waker once");
+    }
+
+    /// Wakes the shard if it sleeps. Call after a push: once per batch.
+    pub(crate) fn wake(&self) {
+        // Pairs with the fence in `may_sleep`: either the sleeper sees the push, or we see it asleep.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed)
+            && self.asleep.swap(false, Ordering::AcqRel)
+            && let Some(waker) = self.waker.get()
+        {
+            waker.wake();
+        }
+    }
+
+    /// The shard's side: announces sleep, and says whether nothing arrived meanwhile.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let empty = self.requests.is_empty() && self.deliveries.is_empty() && self.orders.is_empty();
+        if !empty {
+            self.awake();
+        }
+        empty
+    }
+
+    /// The shard's side: back from sleep, or never slept.
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// How much waits for the shard now. Any thread may ask.
+    #[must_use]
+    pub fn depths(&self) -> Depths {
+        Depths { requests: self.requests.len(), deliveries: self.deliveries.len(), orders: self.orders.len() }
+    }
+
+    /// The next order of the control plane.
+    pub(crate) fn next_order(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+}
+
+/// Everything that threads of one broker share.
+#[derive(Debug)]
+pub struct Links {
+    /// Names of topics.
+    pub registry: Registry,
+    /// Memory held for clients.
+    pub budget: Budget,
+    /// One per shard.
+    pub inboxes: Box<[Inbox]>,
+    /// One per shard.
+    pub stats: Box<[Stats]>,
+    /// How many connections each client address has.
+    pub addresses: Arc<Addresses>,
+    /// What the control plane counts: the requests that it refused by itself.
+    pub plane: Stats,
+    /// Whom the broker takes. The only thing here that is written to now and then: kept apart from what all read.
+    pub admission: CachePadded<Admission>,
+    /// Sockets on their way to the control plane.
+    pub handovers: Handovers,
+    /// Where epochs begin; every home adds its own count. Different after each start.
+    pub epoch_base: Epoch,
+    /// Shards that have, on their way out, forwarded every publish they had accepted.
+    pub(crate) forwarded: AtomicUsize,
+    /// Shards that have, after that, sequenced and passed on everything.
+    pub(crate) sequenced: AtomicUsize,
+}
+
+impl Links {
+    /// Links for `shards` shards. `seed` decides which shard sequences a topic and how names of clients are hashed: it
+    /// must be random where they are not to be trusted. `epoch_base` should be the start time.
+    #[must_use]
+    pub fn new(shards: ShardId, seed: u64, epoch_base: Epoch) -> Self {
+        let budget = Budget::new(shards, u64::MAX >> 1);
+        let account = Arc::clone(budget.of_plane());
+        Self {
+            registry: Registry::new(shards, seed).charging(account, budget.share(Held::Names)),
+            budget,
+            inboxes: (0..shards).map(|_| Inbox::new()).collect(),
+            stats: (0..shards).map(|_| Stats::default()).collect(),
+            addresses: Arc::default(),
+            plane: Stats::default(),
+            admission: CachePadded::default(),
+            handovers: Handovers::new(),
+            epoch_base,
+            forwarded: AtomicUsize::new(0),
+            sequenced: AtomicUsize::new(0),
+        }
+    }
+
+    /// The same with limits on whom the broker takes.
+    #[must_use]
+    pub fn admitting(self, admission: Admission) -> Self {
+        Self { admission: CachePadded::new(admission), ..self }
+    }
+
+    /// The same within a budget of so many bytes.
+    #[must_use]
+    pub fn within(self, budget_bytes: u64) -> Self {
+        let shards = self.inboxes.len() as ShardId;
+        let budget = Budget::new(shards, budget_bytes);
+        let account = Arc::clone(budget.of_plane());
+        Self { registry: self.registry.charging(account, budget.share(Held::Names)), budget, ..self }
+    }
+
+    /// Gives an order to a shard.
+    ///
+    /// # Errors
+    /// The order itself, when the shard's queue is full: wait, then try again.
+    pub fn order(&self, shard: ShardId, order: Order) -> Result<(), Order> {
+        let inbox = &self.inboxes[usize::from(shard)];
+        inbox.orders.push(order)?;
+        inbox.wake();
+        Ok(())
+    }
+}
+
+/// Sockets on their way from shards to the control plane.
+#[derive(Debug)]
+pub struct Handovers {
+    queue: ArrayQueue<Handover>,
+    arrived: Notify,
+}
+
+impl Handovers {
+    fn new() -> Self {
+        Self { queue: ArrayQueue::new(ORDERS_MAX), arrived: Notify::new() }
+    }
+
+    /// A shard's side.
+    ///
+    /// # Errors
+    /// The socket itself, when too many wait: the shard closes it and counts that.
+    pub(crate) fn push(&self, handover: Handover) -> Result<(), Handover> {
+        self.queue.push(handover)?;
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// The control plane's side: the next socket. Cancel safe.
+    pub async fn next(&self) -> Handover {
+        loop {
+            if let Some(handover) = self.queue.pop() {
+                return handover;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// How many wait now.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next socket if one waits.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Handover> {
+        self.queue.pop()
+    }
+}

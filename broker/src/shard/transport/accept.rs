@@ -1,0 +1,122 @@
+//! Connections come in: from the listener, or adopted from the control plane.
+//!
+//! A full descriptor table is no error: accepting stops, the backlog keeps the peers, and the next
+//! connection that closes makes room. WebSockets do not fill it: they leave [`reserve`](crate::access::admission::reserve)d
+//! slots, so that whoever comes then is answered. Cost per connection: one receive to arm, no allocation.
+
+use ring::{AcceptEnd, ConnId, Driver, ReceiveEnd};
+
+use crate::observe::counters::Reason;
+use crate::shard::shared::Adopt;
+use crate::shard::transport::connection::{Flags, State};
+use crate::shard::{Accepting, RETRY_NANOS, Shard};
+
+/// Receives that one turn arms again after they found no buffer.
+const FED_PER_TURN: usize = 256;
+
+impl<D: Driver> Shard<D> {
+    pub(in crate::shard) fn on_accepted(&mut self, id: ConnId) {
+        self.stats().accepted.add(1);
+        let conn = self.conns.insert(id);
+        self.timers.set(id, conn, self.limits.handshake_timeout);
+        conn.flags.set(Flags::RECEIVING);
+        self.ask_address(id);
+        self.driver.receive(id);
+    }
+
+    pub(in crate::shard) fn on_accept_ended(&mut self, end: AcceptEnd) {
+        if self.accepting == Accepting::Stopped {
+            return;
+        }
+        match end {
+            AcceptEnd::Stopped => self.driver.accept(),
+            // Somebody may have closed since; otherwise `on_closed` goes on.
+            AcceptEnd::TableFull if (self.conns.len() as u64) < u64::from(self.driver.capacity()) => {
+                self.accepting = Accepting::Retry(self.now + RETRY_NANOS);
+            }
+            AcceptEnd::TableFull => self.accepting = Accepting::Full,
+            // A peer that gave up while it waited, or passing want of memory: try again, without haste.
+            AcceptEnd::Failed(_) => self.accepting = Accepting::Retry(self.now + RETRY_NANOS),
+        }
+    }
+
+    pub(in crate::shard) fn accept_again(&mut self) {
+        self.accepting = Accepting::Armed;
+        self.driver.accept();
+    }
+
+    pub(in crate::shard) fn adopt(&mut self, adopt: Adopt) {
+        // The driver needs the socket; the rest waits for its answer.
+        let token = self.next_token;
+        self.next_token += 1;
+        let Adopt { socket, purpose, read, guest } = adopt;
+        self.adopting.insert(token, crate::shard::Adopting { purpose, read, guest });
+        self.driver.adopt(socket, token);
+    }
+
+    pub(in crate::shard) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
+        let adopting = self.adopting.remove(&token).expect("a token of ours");
+        self.stats().adopted.add(1);
+        // With the table full the driver has closed the socket: the client sees that and comes back.
+        let Ok(id) = result else {
+            self.stats().count_end(Reason::Adoption);
+            self.stats().closed.add(1);
+            self.links.admission.leave();
+            return;
+        };
+        let conn = self.conns.insert(id);
+        conn.flags.set(Flags::RECEIVING);
+        conn.flags.set(Flags::ADMITTED);
+        self.welcome(id, &adopting.guest);
+        self.driver.receive(id);
+        self.establish(id, adopting.purpose, None);
+        let mut read = adopting.read;
+        self.take_input(id, &mut read);
+        if self.drain.has_begun() {
+            self.dismiss(id);
+        }
+    }
+
+    pub(in crate::shard) fn on_receive_ended(&mut self, id: ConnId, end: ReceiveEnd) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.clear(Flags::RECEIVING);
+        match (end, conn.state) {
+            (_, State::Gone) => {}
+            (ReceiveEnd::Failed(_), _) => self.abort(id, Reason::Reset),
+            // A client may half-close behind its request; the control plane sees the same.
+            (_, State::HandingOver) => self.driver.install(id),
+            (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra(&self.account).ended = true,
+            (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => {
+                conn.extra(&self.account).ended = true
+            }
+            (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),
+            (_, _) if conn.flags.has(Flags::PAUSED) => {}
+            (ReceiveEnd::Stopped, _) => {
+                conn.flags.set(Flags::RECEIVING);
+                self.driver.receive(id);
+            }
+            (ReceiveEnd::NoBuffers, _) if self.starved.is_empty() && self.fed < FED_PER_TURN => {
+                self.fed += 1;
+                conn.flags.set(Flags::RECEIVING);
+                self.driver.receive(id);
+            }
+            (ReceiveEnd::NoBuffers, _) => self.starved.push_back(id),
+        }
+    }
+
+    /// Has some of those receive again that found no buffer, in their order. Everybody at once would find no more
+    /// buffers than before, and most of them would be told so again, as often as there are others.
+    pub(in crate::shard) fn feed_starved(&mut self) {
+        self.fed = 0;
+        while self.fed < FED_PER_TURN {
+            let Some(id) = self.starved.pop_front() else { return };
+            self.fed += 1;
+            let Some(conn) = self.conns.get(id) else { continue };
+            let unwanted = matches!(conn.state, State::HandingOver | State::Gone) || conn.flags.has(Flags::PAUSED);
+            if !unwanted && !conn.flags.has(Flags::RECEIVING) {
+                conn.flags.set(Flags::RECEIVING);
+                self.driver.receive(id);
+            }
+        }
+    }
+}

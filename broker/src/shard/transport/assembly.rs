@@ -1,0 +1,119 @@
+//! Messages that arrive in pieces: how long they may take, and how much memory all of them may.
+//!
+//! A message has `--message-timeout` from its first byte to its last; beyond, its connection is closed with 1008. All
+//! of them together may take their share of the budget. Beyond that one goes (1013) that holds much or has held it
+//! long, and at least as much as the average: so a client that sends a message in the usual way finds room, however
+//! many others are left unfinished.
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
+
+use protocol::frame::{HEADER_MAX, close_code};
+use ring::{ConnId, Driver, Nanos};
+
+use crate::capacity::budget::{Held, Level, allocated};
+use crate::observe::counters::Reason;
+use crate::shard::transport::connection::{Assembly, Flags};
+use crate::shard::{Shard, nanos};
+
+/// Of so many, the one that weighs most goes.
+const LOOKED_AT: usize = 64;
+const MILLISECOND: Nanos = 1_000_000;
+
+/// Messages under way, each once, by when they began.
+#[derive(Default, Debug)]
+pub(in crate::shard) struct Assemblies {
+    begun: BTreeSet<(Nanos, ConnId)>,
+    /// The last one that the search for one that holds much looked at.
+    looked_at: Option<(Nanos, ConnId)>,
+}
+
+impl Assemblies {
+    pub(in crate::shard) fn begin(&mut self, id: ConnId, since: Nanos) {
+        self.begun.insert((since, id));
+    }
+
+    /// The message is complete, or never will be.
+    pub(in crate::shard) fn end(&mut self, id: ConnId, assembly: &Assembly) {
+        self.begun.remove(&(assembly.since, id));
+    }
+
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.begun.len()
+    }
+
+    /// Some of them, others each time.
+    fn some(&mut self) -> Vec<(Nanos, ConnId)> {
+        let after = self.looked_at.map_or(Unbounded, Excluded);
+        let from_start = self.begun.iter().take(LOOKED_AT);
+        let some: Vec<_> = self.begun.range((after, Unbounded)).chain(from_start).take(LOOKED_AT).copied().collect();
+        self.looked_at = some.last().copied();
+        some
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// When a message under way may be overdue.
+    pub(in crate::shard) fn next_message_deadline(&self) -> Option<Nanos> {
+        let (since, _) = self.assemblies.begun.first()?;
+        Some(since + nanos(self.limits.message_timeout))
+    }
+
+    /// Closes connections whose message has been under way for too long.
+    pub(in crate::shard) fn expire_messages(&mut self) {
+        let timeout = nanos(self.limits.message_timeout);
+        let mean = self.mean_bytes();
+        while let Some(&(since, id)) = self.assemblies.begun.first()
+            && since + timeout <= self.now
+        {
+            let conn = self.conns.get(id).expect("it has a message under way");
+            let waits = conn.flags.has(Flags::PAUSED) || !conn.flags.has(Flags::RECEIVING);
+            let assembly = conn.extra.as_mut().and_then(|extra| extra.assembly.as_mut());
+            let assembly = assembly.expect("it has a message under way");
+            if waits && (self.pressure.level == Level::Calm || assembly.room.charged() < mean) {
+                // This shard makes it wait, or has no receive buffer for it; it may have sent the rest already. But not
+                // for ever when it is one of those for whose memory all wait.
+                assembly.since = self.now;
+                self.assemblies.begun.pop_first();
+                self.assemblies.begin(id, self.now);
+            } else {
+                let why = "the message was not complete in time; see --message-timeout";
+                self.close_with(id, close_code::POLICY.into(), why, Reason::MessageTimeout);
+            }
+        }
+    }
+
+    /// What a message under way takes on average.
+    fn mean_bytes(&self) -> u64 {
+        self.account.held(Held::Assemblies) / (self.assemblies.len() as u64).max(1)
+    }
+
+    /// A piece came: if all of them are too many bytes, or all that is held is, a connection goes that holds at least as
+    /// much as they do on average. So short messages are safe however many long ones there are.
+    pub(in crate::shard) fn make_room_for_pieces(&mut self) {
+        let budget = &self.links.budget;
+        // There is always room for one message.
+        let longest = usize::try_from(self.frame_limits.message_bytes_max).unwrap_or(usize::MAX);
+        let longest = allocated(longest.saturating_add(HEADER_MAX));
+        let share = budget.share(Held::Assemblies).max(longest);
+        let most = if budget.has_room(budget.bytes_max() / 32) { share } else { share / 2 };
+        if budget.held(Held::Assemblies) <= most {
+            return;
+        }
+        let mean = self.mean_bytes();
+        let mut heaviest = None;
+        for (since, id) in self.assemblies.some() {
+            let conn = self.conns.get(id).expect("it has a message under way");
+            let assembly = conn.extra.as_ref().and_then(|extra| extra.assembly.as_ref());
+            let bytes = assembly.expect("it has a message under way").room.charged();
+            if bytes >= mean {
+                let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
+                heaviest = heaviest.max(Some((weight, id)));
+            }
+        }
+        if let Some((_, id)) = heaviest {
+            let why = "too many messages are arriving in pieces, and this one held much; connect again";
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Whose a connection is, before a byte of it is read: its address, what a trusted proxy says of it, and how many
+//! others there are of the same address.
+//!
+//! The way of a connection: accepted, its address is asked for (`State::Arriving`); one from a trusted proxy begins
+//! with a PROXY header, where `--proxy-protocol` says so (`State::Proxied`); then its client is counted, or refused
+//! with 429, and it is an ordinary handshake. A trusted proxy without that header says with each request for whom it
+//! speaks (X-Forwarded-For), so there an upgrade counts, when it is granted, and other requests do not.
+//!
+//! An HTTP connection counts while the shard has it and while the control plane has it: it goes from one to the
+//! other, and back as a WebSocket, without being counted twice or being forgotten ([`Guest`]). See `address.rs`.
+//!
+//! Where nobody can be counted, on a loopback listener without proxies, no address is asked for and nothing here
+//! costs anything. Otherwise: one operation and a short lock per connection, and four bytes per slot.
+
+use std::net::{IpAddr, SocketAddr};
+
+use protocol::head::{self, Refusal};
+use protocol::proxy;
+use ring::{ConnId, Driver};
+
+use crate::access::address;
+use crate::access::address::{Guest, Standing};
+use crate::config::limits::Limits;
+use crate::observe::counters::{Reason, Refused};
+use crate::shard::Shard;
+use crate::shard::transport::connection::State;
+
+/// When whoever finds its address's places taken may try again.
+const TOO_MANY_RETRY_S: u32 = 10;
+
+/// The standing of each connection whose address was asked for.
+#[derive(Debug)]
+pub(in crate::shard) struct Doors {
+    /// Whether any is.
+    asks: bool,
+    /// By the driver's slots, as far as used.
+    standings: Vec<Standing>,
+}
+
+impl Doors {
+    pub(in crate::shard) fn new(limits: &Limits) -> Self {
+        let asks = limits.connections_per_address_max.is_some() || !limits.trusted_proxies.is_empty();
+        Self { asks, standings: Vec::new() }
+    }
+
+    fn put(&mut self, id: ConnId, standing: Standing) {
+        let at = id.slot as usize;
+        if self.standings.len() <= at {
+            if standing == Standing::UNCOUNTED {
+                return;
+            }
+            self.standings.resize_with(at + 1, Standing::default);
+        }
+        let before = std::mem::replace(&mut self.standings[at], standing);
+        assert!(before == Standing::UNCOUNTED || before == Standing::TRUSTED, "a connection is counted once");
+    }
+
+    fn take(&mut self, id: ConnId) -> Standing {
+        self.standings.get_mut(id.slot as usize).map(std::mem::take).unwrap_or_default()
+    }
+
+    fn is_trusted(&self, id: ConnId) -> bool {
+        self.standings.get(id.slot as usize) == Some(&Standing::TRUSTED)
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// A connection was accepted.
+    pub(in crate::shard) fn ask_address(&mut self, id: ConnId) {
+        if self.doors.asks
+            && let Some(conn) = self.conns.get(id)
+        {
+            conn.state = State::Arriving;
+            self.driver.peer(id);
+        }
+    }
+
+    pub(in crate::shard) fn on_peer(&mut self, id: ConnId, result: Result<SocketAddr, i32>) {
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Arriving) else { return };
+        let Ok(address) = result else {
+            // Reset before anybody looked.
+            self.abort(id, Reason::Reset);
+            return;
+        };
+        let mut read = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
+        let ended = conn.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.ended));
+        conn.settle();
+        if self.limits.proxy_protocol && address::is_trusted(address.ip(), &self.limits.trusted_proxies) {
+            conn.state = State::Proxied;
+            self.on_proxied_bytes(id, &mut read);
+        } else {
+            self.let_in(id, Some(address.ip()), &mut read);
+        }
+        if ended {
+            self.on_early_end(id);
+        }
+    }
+
+    /// Bytes of a connection whose PROXY header is not complete.
+    pub(in crate::shard) fn on_proxied_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
+        self.keep_input(id, bytes);
+        let Some(conn) = self.conns.get(id) else { return };
+        let mut read = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
+        match proxy::parse(&read) {
+            Ok(None) => self.keep_input(id, &read),
+            Ok(Some(header)) => {
+                conn.settle();
+                self.let_in(id, header.client.map(|client| client.ip()), &mut read[header.header_len..]);
+            }
+            Err(_) => self.abort(id, Reason::ProxyHeader),
+        }
+    }
+
+    /// The client is known; `None`: a trusted proxy speaks for itself. `read` are its first bytes.
+    fn let_in(&mut self, id: ConnId, client: Option<IpAddr>, read: &mut [u8]) {
+        let standing = match client {
+            Some(ip) if !address::is_trusted(ip, &self.limits.trusted_proxies) => {
+                self.links.addresses.admit(ip, self.limits.connections_per_address_max)
+            }
+            _ => Ok(Standing::TRUSTED),
+        };
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.state = State::Handshake;
+        match standing {
+            Ok(standing) => {
+                self.doors.put(id, standing);
+                if !read.is_empty() {
+                    self.on_head_bytes(id, read);
+                }
+            }
+            Err(address::TooMany) => {
+                self.keep_input(id, read);
+                self.refuse(id, &too_many(), Refused::Address);
+            }
+        }
+    }
+
+    /// The end of the stream came before the address did; what came before that was looked at now.
+    fn on_early_end(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        match conn.state {
+            State::Open if conn.flags.has(crate::shard::transport::connection::Flags::PAUSED) => {
+                conn.extra(&self.account).ended = true
+            }
+            State::Arriving | State::Proxied | State::Handshake | State::Open => self.on_end_of_stream(id),
+            // The control plane sees it again, and so does whoever waits for it after the last bytes.
+            State::HandingOver | State::Closing | State::Gone => {}
+        }
+    }
+
+    /// An upgrade is granted, whose whole request head this is: behind a trusted proxy its client counts from now on.
+    pub(in crate::shard) fn count_forwarded(&mut self, id: ConnId, head: &[u8]) -> Result<(), (Refusal, Refused)> {
+        if !self.doors.is_trusted(id) {
+            return Ok(());
+        }
+        if let Some(ip) = address::client(head::forwarded_for(head), &self.limits.trusted_proxies) {
+            let admitted = self.links.addresses.admit(ip, self.limits.connections_per_address_max);
+            self.doors.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
+        }
+        Ok(())
+    }
+
+    /// The connection leaves the shard, and what is known of its client goes with it.
+    pub(in crate::shard) fn guest(&mut self, id: ConnId) -> Guest {
+        Guest::new(&self.links.addresses, self.doors.take(id))
+    }
+
+    /// A connection came back from the control plane.
+    pub(in crate::shard) fn welcome(&mut self, id: ConnId, guest: &Guest) {
+        self.doors.put(id, guest.take());
+    }
+
+    /// The connection is gone.
+    pub(in crate::shard) fn forget_address(&mut self, id: ConnId) {
+        let standing = self.doors.take(id);
+        self.links.addresses.release(standing);
+    }
+}
+
+/// The answer to one connection more than its address may have.
+pub(crate) fn too_many() -> Refusal {
+    let refusal = Refusal::new(429, "this address has as many connections as --max-connections-per-address allows");
+    refusal.retry_after(TOO_MANY_RETRY_S)
+}

@@ -1,0 +1,418 @@
+//! What a shard knows of one connection.
+//!
+//! An idle connection is this record and nothing else: no buffer, no task, no timer object. What only
+//! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::multi`].
+//!
+//! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
+//! send ([`Extra::is_idle`]), and is no publisher whose rate is limited.
+//!
+//! What hangs on the record is charged to the shard's account of the budget, and so is `extra` itself.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::frame::{ControlPayload, Decoder, MessageKind, Opcode, put_frame};
+use ring::{ConnId, Nanos};
+
+use crate::access::rate::Pace;
+use crate::capacity::budget::{Account, Buffer, Charge, Held};
+use crate::observe::counters::Reason;
+use crate::session::v1::Multi;
+use crate::shard::fanout::log::Seq;
+use crate::topics::registry::TopicRef;
+
+/// Index of a log in its shard.
+pub(crate) type LogSlot = u32;
+
+/// Where a connection is in its life. It only ever moves down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum State {
+    /// Its peer's address is asked for.
+    Arriving,
+    /// Waits for a complete PROXY header.
+    Proxied,
+    /// Waits for a complete request head.
+    Handshake,
+    /// On its way to the control plane: receiving has to end, then the descriptor is made.
+    HandingOver,
+    /// A WebSocket.
+    Open,
+    /// The last bytes (a close frame, a refusal) are queued or sent; what comes in is discarded.
+    Closing,
+    /// Given to the driver's join; only `Closed` is to come.
+    Gone,
+}
+
+/// A set of [`Conn`] conditions, one bit each, and a small number above them.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Flags(u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:expr,)+) => {
+        impl Flags { $($(#[$doc])* pub(crate) const $name: Self = Self(1 << $bit);)+ }
+    };
+}
+
+flags! {
+    /// A receive is under way in the driver.
+    RECEIVING = 0,
+    /// A send is in flight.
+    SENDING = 1,
+    /// The raw subscription lags: it is sent to as soon as the send in flight is over.
+    LAGGING = 2,
+    /// Something came in since the last ping was considered.
+    ACTIVE = 3,
+    /// A ping is to go out as soon as the send in flight is over.
+    PING_DUE = 5,
+    /// Input waits in `extra.input` until there is room for what it asks for.
+    PAUSED = 6,
+    /// In the shard's ready list.
+    READY = 7,
+    /// The 101 waits for the topic's join.
+    HELD = 8,
+    /// What the client sends is published.
+    PUBLISHES = 9,
+    /// The last bytes were sent and the sending direction is shut down.
+    SHUT = 10,
+    /// The driver was asked how far the send in flight has got.
+    ASKED_PROGRESS = 11,
+    /// In the shard's paused list.
+    PAUSE_LISTED = 12,
+    /// The peer's close frame has come: ours is the answer.
+    PEER_CLOSED = 13,
+    /// It is to be closed with 1001 as soon as it has what waits for it.
+    LEAVING = 14,
+    /// It counts as a WebSocket in [`Admission`](crate::access::admission::Admission).
+    ADMITTED = 15,
+    /// The raw subscription is so far behind that publishers wait for it.
+    AWAITED = 16,
+    /// Publishers waited for the raw subscription in vain; until it has caught up nobody does.
+    GIVEN_UP = 17,
+}
+
+impl Flags {
+    pub(crate) fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: Self) {
+        self.0 |= flag.0;
+    }
+
+    pub(crate) fn clear(&mut self, flag: Self) {
+        self.0 &= !flag.0;
+    }
+
+    /// Pings in a row that nothing came after: a number in the upper bits.
+    pub(crate) fn unanswered(self) -> u32 {
+        self.0 >> Self::UNANSWERED_AT
+    }
+
+    /// Sets that number, as far as eight bits go.
+    pub(crate) fn set_unanswered(&mut self, pings: u32) {
+        self.0 = self.0 & ((1 << Self::UNANSWERED_AT) - 1) | pings.min(0xff) << Self::UNANSWERED_AT;
+    }
+
+    const UNANSWERED_AT: u32 = 24;
+
+    /// Sets `flag`, or clears it.
+    pub(crate) fn put(&mut self, flag: Self, set: bool) {
+        if set { self.set(flag) } else { self.clear(flag) }
+    }
+
+    /// Clears `flag` and says whether it was set.
+    pub(crate) fn take(&mut self, flag: Self) -> bool {
+        let had = self.has(flag);
+        self.clear(flag);
+        had
+    }
+}
+
+/// The subscription of a raw connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawSubscription {
+    pub(crate) log: LogSlot,
+    /// One more than this connection's index among the log's subscribers: so that a record without a subscription is
+    /// no longer than one with.
+    place: NonZeroU32,
+    /// The next message to send.
+    pub(crate) cursor: Seq,
+}
+
+impl RawSubscription {
+    pub(crate) fn new(log: LogSlot, index: u32, cursor: Seq) -> Self {
+        let mut raw = Self { log, place: NonZeroU32::MAX, cursor };
+        raw.set_index(index);
+        raw
+    }
+
+    /// One that has no index yet, because its log is not joined.
+    pub(crate) fn waiting(log: LogSlot) -> Self {
+        Self { log, place: NonZeroU32::MAX, cursor: 0 }
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        self.place.get() - 1
+    }
+
+    pub(crate) fn set_index(&mut self, index: u32) {
+        self.place = NonZeroU32::MIN.saturating_add(index);
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) generation: u32,
+    pub(crate) state: State,
+    pub(crate) flags: Flags,
+    /// Why it ends, once that is decided.
+    pub(crate) reason: Option<Reason>,
+    /// When the send in flight began or last got on, in units of [`Conn::SEND_UNIT`].
+    send_since: u32,
+    /// Its length in KiB, rounded up, as far as a number of 16 bits goes; 0 without one.
+    send_kib: u16,
+    /// Tick at which something is due for this connection.
+    pub(crate) deadline: u32,
+    /// Tick of its one valid entry in the timer wheel.
+    pub(crate) timer: u32,
+    pub(crate) raw: Option<RawSubscription>,
+    /// Where its messages go, on `/pub` and `/bus`.
+    pub(crate) publish: Option<TopicRef>,
+    pub(crate) multi: Option<Box<Multi>>,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What a connection needs only for a while.
+#[derive(Debug)]
+pub(crate) struct Extra {
+    /// Bytes received and not yet taken: an incomplete head, or input of a paused connection.
+    pub(crate) input: Buffer,
+    /// In the middle of a frame or of a fragmented message.
+    pub(crate) decoder: Option<Decoder>,
+    /// The message under way.
+    pub(crate) assembly: Option<Assembly>,
+    /// Whole frames (or a response head) of its own that wait for the send in flight.
+    pub(crate) outbox: Buffer,
+    /// The payload of the last ping, if its answer is one of too many: it goes behind what waits in the outbox.
+    pub(crate) pong: Option<Box<ControlPayload>>,
+    /// End of stream arrived while input was waiting.
+    pub(crate) ended: bool,
+    /// How fast it publishes, where that is limited; from the first publish to the connection's end.
+    pub(crate) pace: Option<Pace>,
+    /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
+    pub(crate) unsent: Option<usize>,
+    _charge: Charge,
+}
+
+/// A message that arrives in pieces. The first bytes are room for a frame header.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    pub(crate) kind: MessageKind,
+    pub(crate) room: Buffer,
+    /// When its first bytes came.
+    pub(crate) since: Nanos,
+}
+
+impl Extra {
+    pub(crate) fn new(account: &Arc<Account>) -> Self {
+        Self {
+            input: Buffer::new(account, Held::Input),
+            decoder: None,
+            assembly: None,
+            outbox: Buffer::new(account, Held::Outboxes),
+            pong: None,
+            ended: false,
+            pace: None,
+            unsent: None,
+            _charge: Charge::new(account, Held::Input, Self::BYTES),
+        }
+    }
+
+    /// What it takes by itself, with room for a pong.
+    pub(crate) const BYTES: u64 = (size_of::<Self>() + size_of::<ControlPayload>()).next_multiple_of(64) as u64;
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.input.is_empty()
+            && self.decoder.is_none()
+            && self.assembly.is_none()
+            && self.outbox.is_empty()
+            && self.pong.is_none()
+            && !self.ended
+            && self.pace.is_none()
+            && self.unsent.is_none()
+    }
+
+    /// Bytes of its buffers.
+    pub(crate) fn charged(&self) -> u64 {
+        let assembly = self.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
+        self.input.charged() + self.outbox.charged() + assembly
+    }
+}
+
+impl Conn {
+    pub(crate) fn new(generation: u32) -> Self {
+        Self {
+            generation,
+            state: State::Handshake,
+            flags: Flags::default(),
+            reason: None,
+            send_since: 0,
+            send_kib: 0,
+            deadline: 0,
+            timer: u32::MAX,
+            raw: None,
+            publish: None,
+            multi: None,
+            extra: None,
+        }
+    }
+
+    /// 2^20 nanoseconds, about a millisecond.
+    const SEND_UNIT: Nanos = 1 << 20;
+
+    /// A send of `bytes` is in flight from now on, or got on.
+    pub(crate) fn send_begins(&mut self, now: Nanos, bytes: usize) {
+        self.flags.set(Flags::SENDING);
+        self.send_since = (now / Self::SEND_UNIT) as u32;
+        self.send_kib = u16::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u16::MAX);
+    }
+
+    /// The send in flight is over.
+    pub(crate) fn send_ends(&mut self) {
+        self.flags.clear(Flags::SENDING);
+        self.send_kib = 0;
+    }
+
+    /// For how long the send in flight has not got on, in nanoseconds.
+    pub(crate) fn send_age(&self, now: Nanos) -> Nanos {
+        Nanos::from(((now / Self::SEND_UNIT) as u32).wrapping_sub(self.send_since)) * Self::SEND_UNIT
+    }
+
+    /// Bytes of the send in flight, rounded up; 0 without one.
+    pub(crate) fn send_bytes(&self) -> u64 {
+        u64::from(self.send_kib) << 10
+    }
+
+    pub(crate) fn extra(&mut self, account: &Arc<Account>) -> &mut Extra {
+        self.extra.get_or_insert_with(|| Box::new(Extra::new(account)))
+    }
+
+    /// Frees `extra` if nothing is left in it.
+    pub(crate) fn settle(&mut self) {
+        if self.extra.as_ref().is_some_and(|extra| extra.is_idle()) {
+            self.extra = None;
+        }
+    }
+
+    /// Its own bytes that wait to be sent: they go before any data.
+    pub(crate) fn take_outbox(&mut self) -> Option<Bytes> {
+        let extra = self.extra.as_mut()?;
+        if let Some(pong) = extra.pong.take()
+            && self.state == State::Open
+        {
+            extra.outbox.edit(|outbox| put_frame(outbox, Opcode::Pong, pong.as_slice()));
+        }
+        let outbox = (!extra.outbox.is_empty()).then(|| extra.outbox.share());
+        self.settle();
+        outbox
+    }
+
+    /// What it had not acknowledged says nothing any more.
+    pub(crate) fn forget_unsent(&mut self) {
+        if let Some(extra) = &mut self.extra
+            && extra.unsent.take().is_some()
+        {
+            self.settle();
+        }
+    }
+
+    /// How many bytes of its own wait to be sent.
+    pub(crate) fn outbox_len(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.outbox.len())
+    }
+}
+
+/// Connections by the driver's slots, in chunks: no move when it grows, no memory for slots never used.
+#[derive(Default, Debug)]
+pub(crate) struct Conns {
+    chunks: Vec<Option<Box<[Option<Conn>]>>>,
+    len: usize,
+}
+
+const CHUNK: usize = 64;
+
+impl Conns {
+    pub(crate) fn insert(&mut self, id: ConnId) -> &mut Conn {
+        let (chunk, at) = (id.slot as usize / CHUNK, id.slot as usize % CHUNK);
+        if self.chunks.len() <= chunk {
+            self.chunks.resize_with(chunk + 1, || None);
+        }
+        let chunk = self.chunks[chunk].get_or_insert_with(|| (0..CHUNK).map(|_| None).collect());
+        assert!(chunk[at].is_none(), "the driver reused the slot of a connection that is not closed");
+        self.len += 1;
+        chunk[at].insert(Conn::new(id.generation))
+    }
+
+    /// The connection, unless it is gone and its slot perhaps used by another.
+    pub(crate) fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let chunk = self.chunks.get_mut(id.slot as usize / CHUNK)?.as_mut()?;
+        chunk[id.slot as usize % CHUNK].as_mut().filter(|conn| conn.generation == id.generation)
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        self.get(id)?;
+        self.len -= 1;
+        self.chunks[id.slot as usize / CHUNK].as_mut()?[id.slot as usize % CHUNK].take()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many slots there may be something in: all below this.
+    pub(crate) fn slots(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    /// The connection in a slot.
+    pub(crate) fn id_at(&self, slot: usize) -> Option<ConnId> {
+        let conn = self.chunks.get(slot / CHUNK)?.as_ref()?[slot % CHUNK].as_ref()?;
+        Some(ConnId { slot: slot as u32, generation: conn.generation })
+    }
+
+    /// Every connection's id, by slot.
+    pub(crate) fn ids(&self) -> Vec<ConnId> {
+        let slots = self.chunks.iter().enumerate().flat_map(|(chunk, conns)| {
+            conns
+                .iter()
+                .flat_map(move |conns| conns.iter().enumerate().map(move |(at, conn)| (chunk * CHUNK + at, conn)))
+        });
+        slots
+            .filter_map(|(slot, conn)| Some(ConnId { slot: slot as u32, generation: conn.as_ref()?.generation }))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_fits_in_two_cache_lines() {
+        assert!(size_of::<Option<Conn>>() <= 64, "{}", size_of::<Option<Conn>>());
+    }
+
+    #[test]
+    fn a_stale_id_finds_nothing() {
+        let mut conns = Conns::default();
+        let old = ConnId { slot: 3, generation: 0 };
+        conns.insert(old);
+        conns.remove(old);
+        let new = ConnId { slot: 3, generation: 1 };
+        conns.insert(new);
+        assert!(conns.get(old).is_none() && conns.remove(old).is_none());
+        assert_eq!((conns.ids(), conns.len()), (vec![new], 1));
+    }
+}

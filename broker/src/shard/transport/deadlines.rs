@@ -1,0 +1,133 @@
+//! What is done when time has passed: deadlines, pings, forgotten topics, accepting again.
+//!
+//! One deadline per connection. In its handshake: the head must be complete. Open: after
+//! `ping_interval` without input a ping goes out, and after another `ping_timeout` without input the
+//! connection is gone. Closing: the close must be complete, or the peer must have acknowledged something since the last
+//! look. RFC 6455 §5.5.2.
+//!
+//! Progress of a send is what the socket took: the driver tells when asked ([`Driver::send_progress`]), for a send of
+//! some hundred kilobytes to a slow peer is not over for long.
+
+use std::time::Duration;
+
+use protocol::head::Refusal;
+use ring::{ConnId, Driver};
+
+use crate::observe::counters::Reason;
+use crate::shard::transport::connection::{Flags, State};
+use crate::shard::{Accepting, Shard, nanos};
+
+impl<D: Driver> Shard<D> {
+    pub(in crate::shard) fn keep_up(&mut self) {
+        let mut due = Vec::new();
+        self.timers.due(&mut due);
+        for (id, entry) in due {
+            if let Some(conn) = self.conns.get(id)
+                && self.timers.fire(id, conn, entry)
+            {
+                self.on_deadline(id);
+            }
+        }
+        self.home.expire(self.now, &self.links.registry);
+        self.expire_messages();
+        self.give_up_some();
+        if let Accepting::Retry(at) = self.accepting
+            && at <= self.now
+        {
+            self.accept_again();
+        }
+    }
+
+    fn on_deadline(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        match conn.state {
+            State::Arriving | State::Proxied | State::Handshake => {
+                let refusal = Refusal::new(408, "no complete request head in time; see --handshake-timeout");
+                self.say_no(id, &refusal, Reason::HandshakeTimeout);
+            }
+            State::Open => self.on_ping_deadline(id),
+            State::HandingOver => self.abort(id, Reason::Handover),
+            State::Closing => self.on_close_deadline(id),
+            State::Gone => {}
+        }
+    }
+
+    /// Pings come every `ping_interval` while nothing else comes in. One that nothing comes after for `ping_timeout`
+    /// ends the connection; so does a send that does not get on for that long.
+    fn on_ping_deadline(&mut self, id: ConnId) {
+        let (interval, timeout) = (self.limits.ping_interval, self.limits.ping_timeout);
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        if conn.flags.has(Flags::SENDING) && conn.send_age(self.now) >= nanos(timeout) {
+            self.ask_progress(id);
+        }
+        let conn = self.conns.get(id).expect("found above");
+        let step = interval.min(timeout);
+        let active = conn.flags.take(Flags::ACTIVE) || conn.flags.has(Flags::PAUSED);
+        // A ping that waits behind the send in flight was not asked yet: there, only progress counts.
+        let waiting = if conn.flags.has(Flags::PING_DUE) { 0 } else { conn.flags.unanswered() };
+        if active || waiting == 0 {
+            let pinged = conn.flags.unanswered() > 0;
+            conn.flags.set_unanswered(0);
+            if active && (!pinged || interval > timeout) {
+                // One that was pinged is looked at again when the next ping is due.
+                let next = if pinged { interval - timeout } else { interval };
+                self.timers.set(id, conn, next);
+                return;
+            }
+            self.ping(id, step);
+        } else if step * waiting >= timeout {
+            self.abort(id, Reason::PingTimeout);
+        } else {
+            conn.flags.set_unanswered(waiting + 1);
+            self.timers.set(id, conn, step.min(timeout - step * waiting));
+        }
+    }
+
+    /// Pings a connection, and looks at it again after `wait`.
+    fn ping(&mut self, id: ConnId, wait: Duration) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        conn.flags.set_unanswered(1);
+        self.timers.set(id, conn, wait);
+        if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) {
+            conn.flags.set(Flags::PING_DUE);
+        } else {
+            let ping = self.ping.clone();
+            self.send(id, ping);
+        }
+    }
+
+    /// A closing connection's time is over, unless its peer still takes what it was sent.
+    fn on_close_deadline(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        self.timers.set(id, conn, self.limits.close_timeout);
+        self.ask_progress(id);
+    }
+
+    /// Finds out whether the peer takes what it is sent: the answer is in [`Shard::on_sent`] or [`Shard::on_unsent`].
+    fn ask_progress(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        if conn.flags.has(Flags::SENDING) {
+            conn.flags.set(Flags::ASKED_PROGRESS);
+            self.driver.send_progress(id);
+        } else {
+            self.driver.unsent(id);
+        }
+    }
+
+    /// How many bytes the peer has not acknowledged. Fewer than when that was asked before: it gets on.
+    pub(in crate::shard) fn on_unsent(&mut self, id: ConnId, result: Result<usize, i32>) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let closing = conn.state == State::Closing;
+        if !closing && !conn.flags.has(Flags::SENDING) {
+            return; // The send that was asked about is over.
+        }
+        let before = conn.extra.as_ref().and_then(|extra| extra.unsent);
+        match result {
+            Ok(unsent) if unsent > 0 && before.is_none_or(|before| unsent < before) => {
+                conn.extra(&self.account).unsent = Some(unsent);
+            }
+            // A closing one's reason was decided when it began to close.
+            _ => self.abort(id, Reason::Slow),
+        }
+    }
+}

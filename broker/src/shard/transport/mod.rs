@@ -1,0 +1,23 @@
+//! A connection between its socket and its session.
+//!
+//! | file | step |
+//! | --- | --- |
+//! | [`accept`] | connections come in |
+//! | [`client_address`] | whose they are: addresses, trusted proxies, connections per address |
+//! | [`handshake`] | a request head becomes a WebSocket, a refusal, or an HTTP request |
+//! | [`connection`] | what is known of one connection |
+//! | [`ingress`], [`assembly`] | frames become messages; messages that arrive in pieces |
+//! | [`pause`] | input that has to wait |
+//! | [`timers`], [`deadlines`] | deadlines and pings |
+//! | [`close`] | the ways a connection ends |
+
+pub(crate) mod accept;
+pub(crate) mod assembly;
+pub(crate) mod client_address;
+pub(crate) mod close;
+pub(crate) mod connection;
+pub(crate) mod deadlines;
+pub(crate) mod handshake;
+pub(crate) mod ingress;
+pub(crate) mod pause;
+pub(crate) mod timers;

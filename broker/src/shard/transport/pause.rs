@@ -1,0 +1,253 @@
+//! When input waits, and when it goes on.
+//!
+//! | a connection's input waits while | until |
+//! | --- | --- |
+//! | it has had its part of this turn's work | the next turn |
+//! | answers to its commands are as many as `--max-outbox` allows, or some wait and memory is full | a send of it is over |
+//! | it publishes, and its topic is congested | the topic's subscribers are near enough |
+//! | it publishes, and memory is full, or another shard's queue | there is room |
+//! | an unsubscribe waits for what its subscriptions hold | that is sent |
+//!
+//! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
+//! finds that out. What arrives meanwhile is kept with the connection, and the kernel is asked to keep what follows: at
+//! once, or, for one that only waits for its next turn, once it is [`KEPT_BYTES_MAX`]. A turn tries a bounded number of
+//! those that wait, in their order.
+//!
+//! All input that is kept may take its share of the budget. Beyond that, a connection whose input is more than twice
+//! the average is closed when more of it comes (1013): small commands are safe however much others send.
+
+use protocol::frame::close_code;
+use ring::{ConnId, Driver};
+
+use crate::capacity::budget::Held;
+use crate::observe::counters::Reason;
+use crate::shard::transport::connection::{Conn, Flags, State};
+use crate::shard::{RETRY_NANOS, Shard};
+
+/// Bytes kept here for a connection that only waits for its next turn. One that waits for anything else is not received
+/// from at all.
+const KEPT_BYTES_MAX: usize = 16 << 10;
+/// Kept input that nobody is closed for while the budget holds.
+const INNOCENT_BYTES: u64 = 4 << 10;
+/// Kept input that nobody is closed for.
+const INNOCENT_BYTES_AT_BOUND: u64 = 1 << 10;
+/// Paused connections that one turn tries.
+const TRIES_PER_TURN: usize = 256;
+/// What an acknowledgement takes in the outbox, at most, once it comes.
+const ACKNOWLEDGEMENT_BYTES: usize = 192;
+
+/// Whether a connection's answers, those to come included, are as many as it may have.
+fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
+    let to_come = conn.multi.as_ref().map_or(0, |multi| multi.unacknowledged.len());
+    conn.outbox_len() + to_come * ACKNOWLEDGEMENT_BYTES >= bytes_max
+}
+
+/// Whether a connection's input waits for a send of it to complete, which then lists it.
+fn waits_for_a_send(conn: &Conn, outbox_bytes_max: usize) -> bool {
+    outbox_is_full(conn, outbox_bytes_max) && conn.flags.has(Flags::SENDING)
+}
+
+impl<D: Driver> Shard<D> {
+    /// Whether every publisher has to wait.
+    pub(in crate::shard) fn must_wait(&self) -> bool {
+        self.outbound.is_full() || self.memory_is_full()
+    }
+
+    /// Whether this connection's input has to wait now.
+    pub(in crate::shard) fn must_pause(&mut self, id: ConnId) -> bool {
+        let full = self.memory_is_full();
+        let must_wait = full || self.outbound.is_full() || self.drain.is_under_way();
+        let Some(conn) = self.conns.get(id) else { return false };
+        let commands = conn.multi.is_some();
+        // Only commands have answers that add up: see `answer_ping`.
+        let more_answers = outbox_is_full(conn, self.limits.outbox_bytes_max) || (full && conn.outbox_len() > 0);
+        if conn.flags.has(Flags::PAUSED) || (commands && more_answers) {
+            return true;
+        }
+        if conn.flags.has(Flags::PUBLISHES) {
+            return must_wait || conn.publish.as_ref().is_some_and(|topic| topic.is_congested());
+        }
+        must_wait && commands
+    }
+
+    /// Lets the connection's input wait, `rest` first.
+    pub(in crate::shard) fn pause(&mut self, id: ConnId, rest: &[u8]) {
+        let conn = self.conns.get(id).expect("an open connection");
+        conn.flags.set(Flags::PAUSED);
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waits(self.now);
+        }
+        self.stats().pauses.add(1);
+        self.list_paused(id);
+        self.keep_waiting(id, rest);
+    }
+
+    /// Input came for a connection whose input waits.
+    pub(in crate::shard) fn keep_waiting(&mut self, id: ConnId, bytes: &[u8]) {
+        self.keep_input(id, bytes);
+        self.stop_receiving_if_much_waits(id);
+        self.limit_kept_input(id);
+    }
+
+    /// What all kept input of this shard may take, in bytes.
+    fn input_share(&self) -> u64 {
+        self.links.budget.share(Held::Input) / u64::from(self.shards())
+    }
+
+    /// Closes the connection if all kept input is too much, or all that is held is, and its own is part of the reason.
+    fn limit_kept_input(&mut self, id: ConnId) {
+        self.make_room_for_pieces();
+        let budget = &self.links.budget;
+        let (all, share) = (self.account.held(Held::Input), self.input_share());
+        let mean = all / ((self.paused.len() + self.yielded.len()) as u64).max(1);
+        let most = if !budget.has_room(share / 8) {
+            INNOCENT_BYTES_AT_BOUND
+        } else if !budget.has_room(share / 2) {
+            mean.max(INNOCENT_BYTES_AT_BOUND)
+        } else if all > share {
+            (2 * mean).max(INNOCENT_BYTES)
+        } else {
+            return;
+        };
+        let kept = self.conns.get(id).and_then(|conn| conn.extra.as_ref()).map_or(0, |extra| extra.input.charged());
+        if kept > most {
+            let why = "memory is short, and much input of this connection waits; connect again";
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
+        }
+    }
+
+    fn stop_receiving_if_much_waits(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        // Whether it would have to wait if it had not yielded.
+        let yielded = conn.flags.take(Flags::PAUSED);
+        let waits = self.must_pause(id);
+        let much = self.account.held(Held::Input) > self.input_share() / 2;
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.put(Flags::PAUSED, yielded);
+        let kept = conn.extra.as_ref().map_or(0, |extra| extra.input.len());
+        if conn.flags.has(Flags::RECEIVING) && (waits || much || kept > KEPT_BYTES_MAX) {
+            self.driver.receive_stop(id);
+        }
+    }
+
+    /// Has [`Shard::resume_paused`] look at the connection, unless its answers are in the way: then its next completed
+    /// send does.
+    pub(in crate::shard) fn list_paused(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let answers = waits_for_a_send(conn, self.limits.outbox_bytes_max);
+        if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) && !answers {
+            conn.flags.set(Flags::PAUSE_LISTED);
+            self.yielded.push_back(id);
+        }
+    }
+
+    /// Goes on with those that waited, as long as there is room.
+    pub(in crate::shard) fn resume_paused(&mut self) {
+        if self.now >= self.retry_at {
+            self.retry_at = self.now + RETRY_NANOS;
+            self.untried = self.paused.len();
+        }
+        if self.drain.is_under_way() {
+            return;
+        }
+        for _ in 0..self.untried.min(TRIES_PER_TURN) {
+            if !self.input_work.is_half_left() {
+                break;
+            }
+            let Some(id) = self.paused.pop_front() else { break };
+            self.untried -= 1;
+            self.resuming = true;
+            self.resume(id);
+            self.resuming = false;
+        }
+        for _ in 0..self.yielded.len().min(TRIES_PER_TURN) {
+            if !self.input_work.is_left() {
+                return;
+            }
+            let Some(id) = self.yielded.pop_front() else { return };
+            self.resuming = true;
+            self.resume(id);
+            self.resuming = false;
+        }
+    }
+
+    /// Whether connections wait that may be able to go on.
+    pub(in crate::shard) fn may_resume(&self) -> bool {
+        let waits = !self.yielded.is_empty() || (self.untried > 0 && !self.paused.is_empty());
+        waits && !self.drain.is_under_way()
+    }
+
+    fn resume(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.clear(Flags::PAUSE_LISTED);
+        if conn.state != State::Open {
+            return;
+        }
+        if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some()) {
+            // Something still waits to be sent: `finish_unsubscribe` lists it again.
+            return;
+        }
+        conn.flags.clear(Flags::PAUSED);
+        if !self.publish_held(id) || self.must_pause(id) {
+            self.wait_again(id);
+            self.park(id);
+            return;
+        }
+        let Some(conn) = self.conns.get(id) else { return };
+        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+            pace.waited(self.now);
+        }
+        // Taken out while it is looked at; nothing else comes in meanwhile.
+        let Some(mut input) = conn.extra.as_mut().map(|extra| extra.input.detach()) else {
+            self.go_on_receiving(id);
+            return;
+        };
+        input.consume(|bytes| self.take_frames(id, bytes));
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.state != State::Open {
+            return;
+        }
+        if input.is_empty() {
+            conn.settle();
+            if !conn.flags.has(Flags::PAUSED) {
+                self.go_on_receiving(id);
+            }
+            return;
+        }
+        conn.extra(&self.account).input = input;
+        // It has had its part of the turn, or met something else to wait for: the next try tells.
+        self.wait_again(id);
+        self.list_paused(id);
+    }
+
+    /// Its input waits still.
+    fn wait_again(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id) {
+            conn.flags.set(Flags::PAUSED);
+            if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
+                pace.waits(self.now);
+            }
+        }
+    }
+
+    /// Lists a connection whose input waits for something that only others can change.
+    fn park(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if waits_for_a_send(conn, self.limits.outbox_bytes_max) || conn.flags.has(Flags::PAUSE_LISTED) {
+            return;
+        }
+        conn.flags.set(Flags::PAUSE_LISTED);
+        self.paused.push_back(id);
+    }
+
+    /// All input that was kept is taken.
+    fn go_on_receiving(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.ended)) {
+            self.on_end_of_stream(id);
+        } else if !conn.flags.has(Flags::RECEIVING) {
+            conn.flags.set(Flags::RECEIVING);
+            self.driver.receive(id);
+        }
+    }
+}
