@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | a connection is accepted and upgraded | `shard/accept.rs`, `shard/handshake.rs` |
 //! | its frames become publishes and commands | `shard/ingress.rs`, `shard/commands.rs` |
-//! | the topic's home gives each message its offset | `topics/home.rs` |
+//! | the topic's sequencer gives each message its offset | `topics/sequencer.rs` |
 //! | every shard with subscribers appends it to the topic's log | `topics/log.rs` |
 //! | a sweep sends each subscriber all that waits for it | `shard/deliver.rs` |
 //! | the connection closes, as a join | `shard/close.rs` |

@@ -37,7 +37,7 @@ impl Encoding {
     pub const COUNT: usize = 2;
 }
 
-/// A payload on its way to its topic's home, already framed for raw subscribers.
+/// A payload on its way to its topic's sequencer, already framed for raw subscribers.
 #[derive(Clone, Debug)]
 pub struct Payload {
     kind: PayloadKind,
@@ -107,7 +107,7 @@ pub struct Message {
     pub topic_id: crate::topics::registry::TopicId,
     /// Dense from 1.
     pub offset: Offset,
-    /// When its home gave it its place, on the drivers' clock.
+    /// When its sequencer gave it its place, on the drivers' clock.
     pub sequenced_at: Nanos,
     payload: Payload,
     json: OnceLock<Bytes>,

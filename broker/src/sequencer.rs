@@ -1,8 +1,8 @@
-//! A topic's home: the one place that gives its messages their offsets.
+//! A topic's sequencer: the one place that gives its messages their offsets.
 //!
-//! Every shard has one [`Home`] for the topics that the registry places there. Invariants:
+//! Every shard has one [`Sequencer`] for the topics that the registry places there. Invariants:
 //!
-//! - offsets of a topic are dense from 1 within its epoch, in the order in which the home took them;
+//! - offsets of a topic are dense from 1 within its epoch, in the order in which the sequencer took them;
 //! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it;
 //! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
 //!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
@@ -42,7 +42,7 @@ const NEVER: Version = Version::MAX;
 
 /// What one shard sequences.
 #[derive(Debug)]
-pub struct Home {
+pub struct Sequencer {
     topics: FxHashMap<TopicId, Topic>,
     /// Filters with wildcards that some shard has joined, with those shards.
     filters: Joined,
@@ -81,8 +81,8 @@ pub struct Sequenced<'a> {
     pub wanted: &'a [ShardId],
 }
 
-impl Home {
-    /// An empty home. Its epochs count up from `epoch_base`. The registry may have `topics_max` names; `keys` are its
+impl Sequencer {
+    /// An empty sequencer. Its epochs count up from `epoch_base`. The registry may have `topics_max` names; `keys` are its
     /// own.
     #[must_use]
     pub fn new(epoch_base: Epoch, idle_timeout: Nanos, topics_max: usize, keys: Keys) -> Self {
@@ -176,7 +176,7 @@ impl Home {
         }
     }
 
-    /// When [`Home::expire`] has something to do next.
+    /// When [`Sequencer::expire`] has something to do next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Nanos> {
         self.unused.front().map(|&(due, _)| due)
@@ -194,7 +194,7 @@ impl Home {
         self.topics.is_empty()
     }
 
-    /// Makes sure that `topic` is kept. Consumes the reference: the home holds one of its own.
+    /// Makes sure that `topic` is kept. Consumes the reference: the sequencer holds one of its own.
     fn enter(&mut self, topic: TopicRef, now: Nanos) {
         let id = topic.id;
         if let Some(held) = self.topics.get_mut(&id) {
@@ -250,7 +250,7 @@ impl Home {
     }
 }
 
-/// The filters of a home, each with the shards that joined it.
+/// The filters of a sequencer, each with the shards that joined it.
 type Joined = Filters<(TopicRef, Vec<ShardId>)>;
 
 impl Topic {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use broker::capacity::budget::Held;
-use broker::shard::shared::Order;
+use broker::shard::shared::ControlMessage;
 use ring::sim::Faults;
 
 use crate::client::{Parting, Phase, Role};
@@ -81,7 +81,7 @@ impl Run<'_> {
     /// One last message on every topic: what was lost before it shows.
     fn mark_the_end(&mut self) {
         for topic in 0..self.params.topics.len() {
-            self.plane.publish(topic, Kind::Text, 30, &self.links, &self.params.topics, &mut self.model);
+            self.plane.publish(topic, Kind::Text, 30, &self.shared, &self.params.topics, &mut self.model);
         }
     }
 
@@ -144,7 +144,7 @@ impl Run<'_> {
     /// A publisher that ended its direction in order has said all it wanted, unless the broker dropped it.
     fn accept_half_closed(&mut self) {
         let dropped = |run: &Self| {
-            run.links.stats.iter().map(|stats| stats.snapshot()).any(|stats| {
+            run.shared.stats.iter().map(|stats| stats.snapshot()).any(|stats| {
                 stats.dropped_slow
                     + stats.dropped_ping_timeout
                     + stats.dropped_reset
@@ -180,7 +180,7 @@ impl Run<'_> {
             })
             .collect();
         let causes: u64 = self
-            .links
+            .shared
             .stats
             .iter()
             .map(|stats| stats.snapshot())
@@ -225,7 +225,7 @@ impl Run<'_> {
         ];
         let seconds: u64 = longest.iter().map(std::time::Duration::as_secs).max().unwrap_or(0);
         // Those that had found no room come in only now, and may still have something to say.
-        let accepted = |run: &Self| run.links.stats.iter().map(|stats| stats.accepted.get()).sum::<u64>();
+        let accepted = |run: &Self| run.shared.stats.iter().map(|stats| stats.accepted.get()).sum::<u64>();
         loop {
             let before = accepted(self);
             for _ in 0..seconds * 2 + 20 {
@@ -242,7 +242,7 @@ impl Run<'_> {
 
     fn check_empty(&self) -> Result<(), Violation> {
         let property = "nothing stays behind";
-        for (shard, stats) in self.links.stats.iter().enumerate() {
+        for (shard, stats) in self.shared.stats.iter().enumerate() {
             let stats = stats.snapshot();
             let gauges = [
                 ("connections", stats.connections),
@@ -263,26 +263,26 @@ impl Run<'_> {
                 return Err(Violation::new(property, evidence));
             }
         }
-        if !self.links.addresses.is_empty() {
-            let evidence = format!("{} addresses count as connected", self.links.addresses.len());
+        if !self.shared.addresses.is_empty() {
+            let evidence = format!("{} addresses count as connected", self.shared.addresses.len());
             return Err(Violation::new(property, evidence));
         }
-        if self.links.admission.open() != 0 {
-            return Err(Violation::new(property, format!("{} WebSockets count as open", self.links.admission.open())));
+        if self.shared.admission.open() != 0 {
+            return Err(Violation::new(property, format!("{} WebSockets count as open", self.shared.admission.open())));
         }
-        if self.links.budget.used() != 0 {
-            let held = Held::ALL.map(|held| (held.label(), self.links.budget.held(held)));
+        if self.shared.budget.used() != 0 {
+            let held = Held::ALL.map(|held| (held.label(), self.shared.budget.held(held)));
             return Err(Violation::new(property, format!("bytes are charged: {held:?}")));
         }
-        if !self.links.registry.is_empty() {
-            return Err(Violation::new(property, format!("{} names in the registry", self.links.registry.len())));
+        if !self.shared.registry.is_empty() {
+            return Err(Violation::new(property, format!("{} names in the registry", self.shared.registry.len())));
         }
         Ok(())
     }
 
     /// With no connection left, each that there was ended for one reason.
     fn check_reasons(&self) -> Result<(), Violation> {
-        for (shard, stats) in self.links.stats.iter().enumerate() {
+        for (shard, stats) in self.shared.stats.iter().enumerate() {
             let stats = stats.snapshot();
             let reasons: u64 = stats.closed_by().map(|(_, count)| count).sum();
             if reasons != stats.closed {
@@ -313,7 +313,10 @@ impl Run<'_> {
         }
         self.going_down = true;
         for shard in 0..self.shards.len() {
-            assert!(self.links.order(shard as u16, Order::Shutdown { window }).is_ok(), "thousands of orders wait");
+            assert!(
+                self.shared.send_control(shard as u16, ControlMessage::Shutdown { window }).is_ok(),
+                "thousands of control_messages wait"
+            );
             if self.rng.one_in(3) {
                 self.round()?;
             }
@@ -324,7 +327,7 @@ impl Run<'_> {
             self.world.advance(2 * MILLIS);
             if self.world.now() - began > (window + self.params.limits.shutdown_grace).as_nanos() as u64 + 100 * MILLIS
             {
-                let left: Vec<_> = self.links.stats.iter().map(|stats| stats.connections.get()).collect();
+                let left: Vec<_> = self.shared.stats.iter().map(|stats| stats.connections.get()).collect();
                 return Err(Violation::new("a shutdown keeps within its grace", format!("connections left: {left:?}")));
             }
         }

@@ -1,7 +1,7 @@
 //! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
 
 use broker::message::Payload;
-use broker::shard::shared::{Links, Order, Published, Purpose};
+use broker::shard::shared::{ControlMessage, Published, Purpose, SharedState};
 use protocol::v1::PayloadKind;
 use ring::sim::World;
 use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};
@@ -12,7 +12,7 @@ use crate::payload::{self, Kind};
 use crate::report::Coverage;
 use crate::trace::Trace;
 
-/// The publisher that HTTP requests count as: orders of one topic are carried out in their order.
+/// The publisher that HTTP requests count as: control_messages of one topic are carried out in their order.
 const HTTP: usize = usize::MAX;
 
 /// HTTP publishes that wait for their answers.
@@ -28,7 +28,7 @@ impl Plane {
         topic: usize,
         kind: Kind,
         len: usize,
-        links: &Links,
+        shared: &SharedState,
         topics: &[String],
         model: &mut Model,
     ) {
@@ -36,11 +36,15 @@ impl Plane {
         let bytes = payload::build(id, kind, len);
         let kind = if kind == Kind::Binary { PayloadKind::Binary } else { PayloadKind::Text };
         let (answer, receiver) = channel();
-        let topic = links.registry.resolve(&topics[topic]);
-        let home = topic.home;
+        let topic = shared.registry.resolve(&topics[topic]);
+        let sequencer = topic.sequencer;
         model.written(id);
-        let order = Order::Publish { topic, payload: Payload::copy_of(kind, &bytes, links.budget.of_plane()), answer };
-        assert!(links.order(home, order).is_ok(), "thousands of orders wait");
+        let order = ControlMessage::Publish {
+            topic,
+            payload: Payload::copy_of(kind, &bytes, shared.budget.of_plane()),
+            answer,
+        };
+        assert!(shared.send_control(sequencer, order).is_ok(), "thousands of control_messages wait");
         self.waiting.push((id, receiver));
     }
 
@@ -75,8 +79,13 @@ impl Plane {
 }
 
 /// Answers requests that were handed over, and hangs up.
-pub(crate) fn serve(links: &Links, world: &World, coverage: &mut Coverage, trace: &Trace) -> Result<(), Violation> {
-    while let Some(mut handover) = links.handovers.try_next() {
+pub(crate) fn serve(
+    shared: &SharedState,
+    world: &World,
+    coverage: &mut Coverage,
+    trace: &Trace,
+) -> Result<(), Violation> {
+    while let Some(mut handover) = shared.handovers.try_next() {
         handover.read.extend(&world.socket_read(&handover.socket, usize::MAX));
         let text = String::from_utf8_lossy(handover.read.as_ref());
         if !text.starts_with("GET /api/stats?") || !text.ends_with("\r\n\r\n") {
@@ -99,6 +108,6 @@ pub(crate) fn purpose(role: &Role, topics: &[String]) -> Purpose {
         Role::Subscriber(filter) => Purpose::Subscribe(filter.clone()),
         Role::Publisher(topic) => Purpose::Publish(topics[*topic].clone()),
         Role::Bus(topic) => Purpose::Bus(topics[*topic].clone()),
-        _ => Purpose::Multi,
+        _ => Purpose::V1Session,
     }
 }

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use broker::access::address::Guest;
+use broker::access::address::AddressLease;
 use broker::access::admission::Admission;
 use broker::capacity::budget::{Held, Level};
 use broker::observe::counters::{Distribution, Scale};
-use broker::shard::shared::{Adopt, Links, Order};
+use broker::shard::shared::{Adopt, ControlMessage, SharedState};
 use broker::shard::{Shard, ShardSetup};
 use ring::sim::{SimDriver, World};
 
@@ -34,7 +34,7 @@ const MILLIS: u64 = 1_000_000;
 pub fn run(params: &Params, verbose: bool) -> Result<Outcome, Failure> {
     let mut run = Run::new(params, verbose);
     let result = run.whole();
-    for (shard, stats) in run.links.stats.iter().enumerate() {
+    for (shard, stats) in run.shared.stats.iter().enumerate() {
         run.trace.say(|| format!("shard {shard} counted {:?}", stats.snapshot()));
     }
     let coverage = run.coverage();
@@ -48,7 +48,7 @@ pub fn run(params: &Params, verbose: bool) -> Result<Outcome, Failure> {
 pub(crate) struct Run<'a> {
     pub(crate) params: &'a Params,
     pub(crate) world: World,
-    pub(crate) links: Arc<Links>,
+    pub(crate) shared: Arc<SharedState>,
     /// `None`: ended.
     pub(crate) shards: Vec<Option<Shard<SimDriver>>>,
     /// Rounds for which a shard is withheld.
@@ -71,12 +71,12 @@ impl<'a> Run<'a> {
         let world = World::new(params.seed, params.faults);
         world.set_socket_buffer(params.socket_buffer_bytes);
         let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
-        let links = Links::new(params.shards, params.seed, params.seed << 20);
-        let links = Arc::new(links.admitting(admission).within(params.budget_bytes));
+        let shared = SharedState::new(params.shards, params.seed, params.seed << 20);
+        let shared = Arc::new(shared.admitting(admission).within(params.budget_bytes));
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
             let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
-            Some(Shard::new(driver, ShardSetup { id, links: Arc::clone(&links), limits: Arc::clone(&limits) }))
+            Some(Shard::new(driver, ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) }))
         };
         let shards = (0..params.shards).map(shard).collect();
         Self {
@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
             busy: true,
             going_down: false,
             world,
-            links,
+            shared,
         }
     }
 
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
         let role = self.role();
         let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi)
             && self.rng.one_in(12)
-            && self.links.admission.enter(self.world.now()).is_ok();
+            && self.shared.admission.enter(self.world.now()).is_ok();
         let shard = self.rng.below(self.shards.len());
         let index = self.clients.len();
         let client = if adopt {
@@ -125,8 +125,8 @@ impl<'a> Run<'a> {
             let mut stage = self.stage().0;
             let mut client = Client::adopted(index, conn, role, &mut stage);
             let read = client.first_words(&mut stage);
-            let order = Order::Adopt(Adopt { socket, purpose, read, guest: Guest::default() });
-            assert!(self.links.order(shard as u16, order).is_ok(), "thousands of orders wait");
+            let order = ControlMessage::Adopt(Adopt { socket, purpose, read, guest: AddressLease::default() });
+            assert!(self.shared.send_control(shard as u16, order).is_ok(), "thousands of control_messages wait");
             client
         } else {
             let conn = self.world.connect(shard);
@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
             }
             self.step(shard)?;
         }
-        plane::serve(&self.links, &self.world, &mut self.counted, &self.trace)?;
+        plane::serve(&self.shared, &self.world, &mut self.counted, &self.trace)?;
         self.plane.answers(self.going_down, &mut self.model, &mut self.counted)?;
         if self.busy && self.rng.percent(self.params.publish_percent / 2) {
             self.publish_http();
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
 
     /// What is charged is what the structures hold, and not more than there may be.
     fn check_budget(&mut self) -> Result<(), Violation> {
-        let budget = &self.links.budget;
+        let budget = &self.shared.budget;
         self.counted.budget_high += u64::from(budget.level() != Level::Calm);
         // Beyond the bound: one message, and a frugal send to each connection.
         let sends = self.clients.len() as u64 * (40 << 10);
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         let kind = self.rng.pick(&[Kind::Text, Kind::Binary]);
         let len = crate::client::length(&mut self.stage().0);
         self.counted.published += 1;
-        self.plane.publish(topic, kind, len, &self.links, &self.params.topics, &mut self.model);
+        self.plane.publish(topic, kind, len, &self.shared, &self.params.topics, &mut self.model);
     }
 
     pub(crate) fn stage(&mut self) -> (Stage<'_>, &mut Vec<Client>) {
@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
     /// What the run met, with what the shards counted.
     fn coverage(&self) -> Coverage {
         let mut coverage = self.counted;
-        for stats in &self.links.stats {
+        for stats in &self.shared.stats {
             let mut delivery = Distribution::new(Scale::TIME);
             stats.delivery.add_to(&mut delivery);
             coverage.timed_sends += delivery.count();

@@ -7,8 +7,8 @@
 //! whoever has one address of it has them all. Loopback is exempt, and so are trusted proxies, for whom their
 //! clients count.
 //!
-//! Invariant: the sum of all counts is the number of [`Standing`]s that count, and each is given back once. A
-//! connection keeps four bytes; while it is on its way between threads a [`Guest`] keeps them for it.
+//! Invariant: the sum of all counts is the number of [`AddressSlot`]s that count, and each is given back once. A
+//! connection keeps four bytes; while it is on its way between threads a [`AddressLease`] keeps them for it.
 //!
 //! Cost: a short lock at a connection's start and at its end, on one of 64 parts of the table; nothing where no
 //! address is asked for.
@@ -29,9 +29,9 @@ const STRIPES: usize = 1 << STRIPE_BITS;
 /// [`Addresses::release`].
 #[derive(PartialEq, Eq, Default, Debug)]
 #[must_use = "one that counts has to be released"]
-pub struct Standing(u32);
+pub struct AddressSlot(u32);
 
-impl Standing {
+impl AddressSlot {
     /// Its address does not count, or is not known.
     pub const UNCOUNTED: Self = Self(0);
     /// It comes from a trusted proxy, which says with each request for whom it speaks.
@@ -114,9 +114,9 @@ impl Addresses {
     ///
     /// # Errors
     /// There are that many.
-    pub fn admit(&self, ip: IpAddr, max: Option<NonZeroU32>) -> Result<Standing, TooMany> {
+    pub fn admit(&self, ip: IpAddr, max: Option<NonZeroU32>) -> Result<AddressSlot, TooMany> {
         let (Some(key), Some(max)) = (Key::of(ip), max) else {
-            return Ok(Standing::UNCOUNTED);
+            return Ok(AddressSlot::UNCOUNTED);
         };
         let at = key.stripe();
         let stripe = &mut *self.stripe(at);
@@ -126,7 +126,7 @@ impl Addresses {
                 return Err(TooMany);
             }
             entry.connections += 1;
-            return Ok(Standing::counted(at, index));
+            return Ok(AddressSlot::counted(at, index));
         }
         let entry = Entry { key, connections: 1 };
         let index = match stripe.free.pop() {
@@ -140,11 +140,11 @@ impl Addresses {
             }
         };
         stripe.index_of.insert(key, index);
-        Ok(Standing::counted(at, index))
+        Ok(AddressSlot::counted(at, index))
     }
 
     /// A connection is over.
-    pub fn release(&self, standing: Standing) {
+    pub fn release(&self, standing: AddressSlot) {
         let Some((at, index)) = standing.entry() else { return };
         let stripe = &mut *self.stripe(at);
         let entry = &mut stripe.entries[index as usize];
@@ -176,46 +176,46 @@ impl Addresses {
 /// The standing of a connection that is on its way between a shard and the control plane, or that the control plane
 /// has. Dropped with the connection, it gives the standing back.
 #[derive(Default, Debug)]
-pub struct Guest {
+pub struct AddressLease {
     addresses: Option<Arc<Addresses>>,
     standing: AtomicU32,
 }
 
-impl Guest {
+impl AddressLease {
     /// Keeps `standing`, which `addresses` gave.
     #[must_use]
-    pub fn new(addresses: &Arc<Addresses>, standing: Standing) -> Self {
+    pub fn new(addresses: &Arc<Addresses>, standing: AddressSlot) -> Self {
         Self { addresses: Some(Arc::clone(addresses)), standing: AtomicU32::new(standing.0) }
     }
 
     /// Whether there is anything to keep: it counts, or comes from a trusted proxy.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.standing.load(Ordering::Relaxed) != Standing::UNCOUNTED.0
+        self.standing.load(Ordering::Relaxed) != AddressSlot::UNCOUNTED.0
     }
 
     /// Whether it comes from a trusted proxy that says with each request for whom it speaks.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.standing.load(Ordering::Relaxed) == Standing::TRUSTED.0
+        self.standing.load(Ordering::Relaxed) == AddressSlot::TRUSTED.0
     }
 
     /// Whose connection it is, if it counts.
     #[must_use]
     pub fn client(&self) -> Option<Client> {
-        let standing = Standing(self.standing.load(Ordering::Relaxed));
+        let standing = AddressSlot(self.standing.load(Ordering::Relaxed));
         let (at, index) = standing.entry()?;
         let stripe = self.addresses.as_ref()?.stripe(at);
         Some(Client(stripe.entries[index as usize].key))
     }
 
     /// Hands the standing on; what is left does not count.
-    pub fn take(&self) -> Standing {
-        Standing(self.standing.swap(Standing::UNCOUNTED.0, Ordering::Relaxed))
+    pub fn take(&self) -> AddressSlot {
+        AddressSlot(self.standing.swap(AddressSlot::UNCOUNTED.0, Ordering::Relaxed))
     }
 }
 
-impl Drop for Guest {
+impl Drop for AddressLease {
     fn drop(&mut self) {
         let standing = self.take();
         if let Some(addresses) = &self.addresses {
@@ -303,28 +303,28 @@ mod tests {
     fn loopback_and_whoever_has_no_limit_do_not_count() {
         let addresses = Addresses::default();
         for text in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(addresses.admit(ip(text), max(1)), Ok(Standing::UNCOUNTED), "{text}");
+            assert_eq!(addresses.admit(ip(text), max(1)), Ok(AddressSlot::UNCOUNTED), "{text}");
         }
-        assert_eq!(addresses.admit(ip("203.0.113.7"), None), Ok(Standing::UNCOUNTED));
-        addresses.release(Standing::UNCOUNTED);
-        addresses.release(Standing::TRUSTED);
+        assert_eq!(addresses.admit(ip("203.0.113.7"), None), Ok(AddressSlot::UNCOUNTED));
+        addresses.release(AddressSlot::UNCOUNTED);
+        addresses.release(AddressSlot::TRUSTED);
         assert!(addresses.is_empty());
     }
 
     #[test]
     fn a_guest_gives_back_what_nobody_took() {
         let addresses = Arc::new(Addresses::default());
-        let guest = Guest::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
+        let guest = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
         assert!(!guest.is_trusted());
         drop(guest);
         assert!(addresses.is_empty());
-        let guest = Guest::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
+        let guest = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
         let taken = guest.take();
         drop(guest);
         assert_eq!(addresses.len(), 1);
         addresses.release(taken);
         assert!(addresses.is_empty());
-        assert!(Guest::new(&addresses, Standing::TRUSTED).is_trusted());
+        assert!(AddressLease::new(&addresses, AddressSlot::TRUSTED).is_trusted());
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
         #[test]
         fn counts_are_kept(steps in prop::collection::vec((0u8..6, any::<bool>()), 0..200)) {
             let addresses = Addresses::default();
-            let mut held: BTreeMap<u8, Vec<Standing>> = BTreeMap::new();
+            let mut held: BTreeMap<u8, Vec<AddressSlot>> = BTreeMap::new();
             for (host, comes) in steps {
                 let here = held.entry(host).or_default();
                 let ip = IpAddr::from([203, 0, 113, host]);

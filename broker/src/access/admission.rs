@@ -188,10 +188,10 @@ mod tests {
     fn the_rate_holds_over_any_time_and_idleness_saves_up_one_second() {
         let admission = Admission::new(u64::MAX, NonZeroU32::new(100));
         let millis = |ms: u64| 50 * SECOND + ms * 1_000_000;
-        let let_in = |from: u64, to: u64| (from..to).filter(|&ms| admission.enter(millis(ms)).is_ok()).count();
-        assert_eq!(let_in(0, 1000), 199, "a second's worth at once, and a second's worth");
-        assert_eq!(let_in(1000, 5000), 400);
-        assert_eq!(let_in(60_000, 61_000), 199);
+        let admit_client = |from: u64, to: u64| (from..to).filter(|&ms| admission.enter(millis(ms)).is_ok()).count();
+        assert_eq!(admit_client(0, 1000), 199, "a second's worth at once, and a second's worth");
+        assert_eq!(admit_client(1000, 5000), 400);
+        assert_eq!(admit_client(60_000, 61_000), 199);
     }
 
     #[test]

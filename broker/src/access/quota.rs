@@ -1,14 +1,14 @@
 //! How many names clients may begin: all together, and each by itself.
 //!
-//! A topic exists as long as somebody remembers it ([`home`](crate::sequencer)), so its name is memory that a client
+//! A topic exists as long as somebody remembers it ([`sequencer`](crate::sequencer)), so its name is memory that a client
 //! can make grow with one short message. Two bounds: `--max-topics`, and the names' share of the budget, hold for all
-//! ([`Links::admit_name`]); a [`NameShare`] holds for one client, so that the others find room. Names that exist already
+//! ([`SharedState::admit_name`]); a [`NameShare`] holds for one client, so that the others find room. Names that exist already
 //! cost nobody anything.
 
 use ring::Nanos;
 
 use crate::capacity::budget::Held;
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 use crate::topics::registry::name_bytes;
 
 /// What a name means for the registry.
@@ -40,7 +40,7 @@ impl NamesFull {
     }
 }
 
-impl Links {
+impl SharedState {
     /// Whether a client may use `name`, as a topic or a filter.
     ///
     /// # Errors
@@ -183,19 +183,19 @@ mod tests {
 
     #[test]
     fn names_have_their_share_and_leave_the_rest_alone() {
-        let links = Links::new(1, 1, 1).within(40_000);
+        let shared = SharedState::new(1, 1, 1).within(40_000);
         let mut names = Vec::new();
         let refusal = loop {
             let name = format!("t{}", names.len());
-            match links.admit_name(&name, 1_000_000) {
-                Ok(Name::New) => names.push(links.registry.resolve(&name)),
+            match shared.admit_name(&name, 1_000_000) {
+                Ok(Name::New) => names.push(shared.registry.resolve(&name)),
                 other => break other,
             }
         };
         assert_eq!(refusal, Err(NamesFull::Memory));
-        let used = links.budget.used();
+        let used = shared.budget.used();
         assert!((6_500..=7_500).contains(&used), "{used}");
-        assert_eq!(links.admit_name("t0", 1), Ok(Name::Known));
-        assert_eq!(links.admit_name("new", 1), Err(NamesFull::Topics));
+        assert_eq!(shared.admit_name("t0", 1), Ok(Name::Known));
+        assert_eq!(shared.admit_name("new", 1), Err(NamesFull::Topics));
     }
 }

@@ -5,7 +5,7 @@
 //! Cost per message: a comparison and an addition.
 //!
 //! Time in which the shard itself made the connection wait does not count against it: what it sent meanwhile comes in
-//! at once, and is no burst of its own making ([`Pace::waited`]).
+//! at once, and is no burst of its own making ([`RateLimiter::waited`]).
 
 use std::num::NonZeroU32;
 
@@ -17,7 +17,7 @@ const AHEAD: Nanos = 2 * SECOND;
 
 /// One publisher's place in its schedule.
 #[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     /// The place of its last message.
     last: Nanos,
     /// How far its clock is behind: the time that it was made to wait, until it has caught up.
@@ -26,7 +26,7 @@ pub(crate) struct Pace {
     waits_since: Nanos,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Takes a message's place. False: it comes too fast.
     pub(crate) fn take(&mut self, now: Nanos, rate_max: NonZeroU32) -> bool {
         let period = SECOND / Nanos::from(rate_max.get());
@@ -64,30 +64,30 @@ mod tests {
 
     const TEN: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-    fn taken(pace: &mut Pace, now: Nanos, tries: usize) -> usize {
-        (0..tries).filter(|_| pace.take(now, TEN)).count()
+    fn taken(rate_limiter: &mut RateLimiter, now: Nanos, tries: usize) -> usize {
+        (0..tries).filter(|_| rate_limiter.take(now, TEN)).count()
     }
 
     #[test]
     fn twice_the_rate_at_once_and_then_the_rate() {
-        let mut pace = Pace::default();
+        let mut rate_limiter = RateLimiter::default();
         let begin = 100 * SECOND;
-        assert_eq!(taken(&mut pace, begin, 50), 20);
-        assert_eq!(taken(&mut pace, begin + SECOND, 50), 10);
-        assert_eq!(taken(&mut pace, begin + SECOND / 100 * 105, 50), 0);
-        assert_eq!(taken(&mut pace, begin + 60 * SECOND, 50), 20, "idleness saves up no more than that");
+        assert_eq!(taken(&mut rate_limiter, begin, 50), 20);
+        assert_eq!(taken(&mut rate_limiter, begin + SECOND, 50), 10);
+        assert_eq!(taken(&mut rate_limiter, begin + SECOND / 100 * 105, 50), 0);
+        assert_eq!(taken(&mut rate_limiter, begin + 60 * SECOND, 50), 20, "idleness saves up no more than that");
     }
 
     #[test]
     fn who_was_made_to_wait_may_catch_up() {
-        let mut pace = Pace::default();
+        let mut rate_limiter = RateLimiter::default();
         let begin = 100 * SECOND;
-        assert_eq!(taken(&mut pace, begin, 5), 5);
-        pace.waits(begin);
+        assert_eq!(taken(&mut rate_limiter, begin, 5), 5);
+        rate_limiter.waits(begin);
         let now = begin + 7 * SECOND;
-        pace.waited(now);
-        assert!(taken(&mut pace, now, 200) >= 70, "seven seconds' worth waited in the sockets");
-        assert_eq!(taken(&mut pace, now + SECOND, 50), 10);
-        assert_eq!(taken(&mut pace, now + 60 * SECOND, 200), 20, "but once");
+        rate_limiter.waited(now);
+        assert!(taken(&mut rate_limiter, now, 200) >= 70, "seven seconds' worth waited in the sockets");
+        assert_eq!(taken(&mut rate_limiter, now + SECOND, 50), 10);
+        assert_eq!(taken(&mut rate_limiter, now + 60 * SECOND, 200), 20, "but once");
     }
 }

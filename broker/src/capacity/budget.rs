@@ -7,7 +7,7 @@
 //! the bound: the code that is about to hold more asks ([`Budget::level`], [`Budget::fits`]) and decides.
 //!
 //! Not charged, because their number is bounded and their size fixed: connection records, timers, rings and receive
-//! buffers. [`Room`](crate::capacity::connections::Room) adds those up at start.
+//! buffers. [`Capacity`](crate::capacity::connections::Capacity) adds those up at start.
 //!
 //! Units: bytes as the allocator gives them out ([`allocated`]), overhead included.
 //!
@@ -334,7 +334,7 @@ impl Buffer {
     /// Has `edit` add something.
     pub fn edit(&mut self, edit: impl FnOnce(&mut BytesMut)) {
         edit(&mut self.bytes);
-        // Room at the front that was read is seen again by nobody: the largest capacity stands for all of it.
+        // Capacity at the front that was read is seen again by nobody: the largest capacity stands for all of it.
         let bytes = allocated(self.bytes.capacity());
         if bytes > self.charge.bytes() {
             self.charge.resize(bytes);

@@ -44,7 +44,7 @@ const HTTP_PART: u64 = 8;
 
 /// What there is room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Room {
+pub struct Capacity {
     /// The driver that this is for.
     pub io: Io,
     /// Connections of all shards together.
@@ -61,7 +61,7 @@ pub struct Room {
     pub memory: MemoryPlan,
 }
 
-impl Room {
+impl Capacity {
     /// The room for `asked` connections of all shards together, or for as many as `descriptors`, the limit of open
     /// files, and `memory` allow.
     ///
@@ -182,8 +182,8 @@ fn too_many(io: Io, asked: u64, table: u64, shards: ShardId, descriptors: u64) -
 mod tests {
     use super::*;
 
-    fn room(io: Io, asked: u32, shards: ShardId, descriptors: u64) -> Result<Room, String> {
-        Room::new(io, NonZeroU32::new(asked), shards, descriptors, MemoryPlan::new(None, 0, shards, None))
+    fn room(io: Io, asked: u32, shards: ShardId, descriptors: u64) -> Result<Capacity, String> {
+        Capacity::new(io, NonZeroU32::new(asked), shards, descriptors, MemoryPlan::new(None, 0, shards, None))
     }
 
     /// Of all shards, and places of each.
@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn memory_bounds_what_nobody_asked_for() {
         let plan = |memory| MemoryPlan::new(None, 0, 2, memory);
-        let estimate = |asked, memory| Room::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, plan(memory)).unwrap();
+        let estimate =
+            |asked, memory| Capacity::new(Io::Uring, NonZeroU32::new(asked), 2, 20_000, plan(memory)).unwrap();
         let small = estimate(0, Some(256 << 20));
         // 80 % of 256 MiB, without 64 MiB and half as much for the budget, and 20 MiB that are fixed.
         assert_eq!((small.connections_max, small.http_connections_max), (15_155, 256));

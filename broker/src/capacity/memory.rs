@@ -8,14 +8,14 @@
 //! | what is held for clients: the budget of `--max-memory`, see [`Budget`](crate::capacity::budget::Budget) | itself, and half as much for what the allocator cannot use |
 //!
 //! Resident memory stays below the sum, [`MemoryPlan::resident_bytes_max`]. What the kernel takes for sockets is not
-//! resident memory of the process, but a control group counts it too: [`Room`] keeps it within what is available.
+//! resident memory of the process, but a control group counts it too: [`Capacity`] keeps it within what is available.
 //!
 //! The figures of the table have a margin over what was measured: resident memory of idle brokers with 1 to 8 shards on
 //! io_uring and 1 to 32 on epoll, with 4,000 HTTP connections in the middle of a request on io_uring, and with idle
 //! WebSockets (bench/results/SCALE.md).
 
 use crate::capacity::budget::Held;
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::http::places::CONNECTION_BYTES;
 use crate::topics::registry::ShardId;
 
@@ -87,7 +87,7 @@ impl MemoryPlan {
 
     /// What resident memory stays below, in bytes.
     #[must_use]
-    pub fn resident_bytes_max(&self, room: &Room) -> u64 {
+    pub fn resident_bytes_max(&self, room: &Capacity) -> u64 {
         self.fixed_bytes() + u64::from(room.connections_max) * RECORD_BYTES + self.held_bytes_max()
     }
 }
@@ -118,7 +118,7 @@ mod tests {
         for available in [64 * MIB, 100 * MIB, 256 * MIB, 1 << 30, 24 << 30] {
             for (io, shards) in [(Io::Uring, 1), (Io::Epoll, 2), (Io::Uring, 8)] {
                 let plan = MemoryPlan::new(None, 0, shards, Some(available));
-                let room = Room::new(io, None, shards, 1 << 20, plan).unwrap();
+                let room = Capacity::new(io, None, shards, 1 << 20, plan).unwrap();
                 let resident = plan.resident_bytes_max(&room);
                 let kernel = u64::from(room.connections_max) * (6 << 10);
                 assert!(resident + kernel <= available, "{available} {shards}: {resident} + {kernel}");
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn the_sum_has_all_parts() {
         let plan = MemoryPlan::new(Some(40 * MIB), 0, 4, None);
-        let room = Room::new(Io::Uring, NonZeroU32::new(100_000), 4, 1 << 20, plan).unwrap();
+        let room = Capacity::new(Io::Uring, NonZeroU32::new(100_000), 4, 1 << 20, plan).unwrap();
         let parts = 16 * MIB + 4 * 2 * MIB + 100_000 * 128 + 60 * MIB;
         assert_eq!(plan.resident_bytes_max(&room), parts);
     }

@@ -9,7 +9,7 @@
 //! | `sources` | where each value came from |
 //! | `rules` | ranges, and what goes with what |
 //! | `written` | settings written as a file |
-//! | `misspelt` | variables of the environment that nothing reads |
+//! | `suggestions_for` | variables of the environment that nothing reads |
 //! | `refusal` | the parser's complaints as sentences |
 //!
 //! Not responsible for what the limits mean ([`Limits`] says that) nor for starting anything.
@@ -37,11 +37,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
 
-pub use crate::config::suggestions::misspelt;
+pub use crate::config::suggestions::suggestions_for;
 
 use crate::config::file::File;
 use crate::config::limits::Limits;
-use crate::config::options::{ConfigErrand, Errand, Options};
+use crate::config::options::{ConfigSubcommand, Options, RunSubcommand};
 use crate::config::refusal::stop;
 use crate::config::sources::Sources;
 use crate::server::healthcheck::Url;
@@ -172,28 +172,30 @@ pub enum Stop {
 /// # Errors
 /// [`Stop`]: a text was asked for, or an option is wrong.
 pub fn read<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Result<Task, Stop> {
-    let told = Told::new(args.into_iter().map(Into::into).collect())?;
+    let told = RawArguments::new(args.into_iter().map(Into::into).collect())?;
     let refused = |wrong: Vec<String>| Stop::Refused(wrong.join("\n"));
-    match told.options.errand.clone() {
+    match told.options.subcommand.clone() {
         None => told.settle(None).map(|settled| Task::Serve(Box::new(settled.config))).map_err(refused),
-        Some(Errand::Doctor { json }) => {
+        Some(RunSubcommand::Doctor { json }) => {
             Ok(Task::Doctor { json, config: told.settle(None).map(|settled| Box::new(settled.config)) })
         }
-        Some(Errand::Healthcheck { url }) => told.healthcheck(url).map_err(refused),
-        Some(Errand::Config { what: ConfigErrand::Example }) => Err(Stop::Shown(render::example(&told.command))),
-        Some(Errand::Config { what: ConfigErrand::Check { file } }) => {
+        Some(RunSubcommand::Healthcheck { url }) => told.healthcheck(url).map_err(refused),
+        Some(RunSubcommand::Config { what: ConfigSubcommand::Example }) => {
+            Err(Stop::Shown(render::example(&told.command)))
+        }
+        Some(RunSubcommand::Config { what: ConfigSubcommand::Check { file } }) => {
             told.settle(file).map_err(refused)?;
             Err(Stop::Shown("ok\n".to_owned()))
         }
-        Some(Errand::Config { what: ConfigErrand::Show { file } }) => {
-            let Settled { matches, sources, config } = told.settle(file).map_err(refused)?;
+        Some(RunSubcommand::Config { what: ConfigSubcommand::Show { file } }) => {
+            let ResolvedConfig { matches, sources, config } = told.settle(file).map_err(refused)?;
             Err(Stop::Shown(render::show(&told.command, &matches, &sources, &config)))
         }
     }
 }
 
 /// Flags and environment, before the file.
-struct Told {
+struct RawArguments {
     command: Command,
     args: Vec<OsString>,
     matches: ArgMatches,
@@ -201,13 +203,13 @@ struct Told {
 }
 
 /// Flags, environment and file.
-struct Settled {
+struct ResolvedConfig {
     matches: ArgMatches,
     sources: Sources,
     config: Config,
 }
 
-impl Told {
+impl RawArguments {
     fn new(args: Vec<OsString>) -> Result<Self, Stop> {
         let command = options::command();
         let matches = command.clone().try_get_matches_from(&args).map_err(|error| stop(&error))?;
@@ -216,11 +218,11 @@ impl Told {
     }
 
     /// Adds the file, `instead` of that of `--config` if given, and applies the rules.
-    fn settle(&self, instead: Option<PathBuf>) -> Result<Settled, Vec<String>> {
+    fn settle(&self, instead: Option<PathBuf>) -> Result<ResolvedConfig, Vec<String>> {
         let (matches, sources) = self.with_file(instead.as_deref().or(self.options.config.as_deref()))?;
         let options = Options::from_arg_matches(&matches).map_err(|error| vec![refusal::sentence(&error)])?;
         let config = rules::check(options, &sources)?;
-        Ok(Settled { matches, sources, config })
+        Ok(ResolvedConfig { matches, sources, config })
     }
 
     fn with_file(&self, path: Option<&Path>) -> Result<(ArgMatches, Sources), Vec<String>> {

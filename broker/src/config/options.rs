@@ -111,7 +111,7 @@ pub(super) struct Options {
     pub(super) times: Times,
 
     #[command(subcommand)]
-    pub(super) errand: Option<Errand>,
+    pub(super) subcommand: Option<RunSubcommand>,
 }
 
 #[derive(Args, Debug)]
@@ -301,7 +301,7 @@ Publish with:   curl -d 'hello' http://127.0.0.1:8080/pub/demo
 Subscribe with: new WebSocket('ws://127.0.0.1:8080/sub/demo'), or open http://127.0.0.1:8080/";
 
 #[derive(Subcommand, Clone, Debug)]
-pub(super) enum Errand {
+pub(super) enum RunSubcommand {
     /// Look at this machine: what the broker would find here, and the command that mends what is amiss
     ///
     /// Looks at the kernel, io_uring, limits, memory and network as the broker would with the same options, and says
@@ -325,12 +325,12 @@ pub(super) enum Errand {
     /// Check, show or explain the settings
     Config {
         #[command(subcommand)]
-        what: ConfigErrand,
+        what: ConfigSubcommand,
     },
 }
 
 #[derive(Subcommand, Clone, Debug)]
-pub(super) enum ConfigErrand {
+pub(super) enum ConfigSubcommand {
     /// Say ok, or everything that is wrong with flags, environment and file. Exit status: 0 or 2
     Check {
         /// The file, if not that of --config

@@ -9,7 +9,7 @@ const SLIP: usize = 2;
 
 /// Those of `names` that are close to a setting's variable, each with that.
 #[must_use]
-pub fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
+pub fn suggestions_for(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     let command = command();
     let variables: Vec<_> = settings(&command).map(|(name, _)| variable(name)).collect();
     let slip = |name: String| {
@@ -51,7 +51,7 @@ mod tests {
             ("RINGYARD_PUBLISH", None),
             ("HOME", None),
         ] {
-            let told = misspelt([name.to_owned()]);
+            let told = suggestions_for([name.to_owned()]);
             assert_eq!(told.first().map(|(_, meant)| meant.as_str()), meant, "{name}");
         }
     }

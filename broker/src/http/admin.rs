@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::access::address::Guest;
+use crate::access::address::AddressLease;
 use crate::capacity::budget::{Buffer, Held};
 use crate::capacity::connections::DESCRIPTORS_OPERATORS;
 use crate::config::Admin;
@@ -153,8 +153,8 @@ impl Reserve {
 }
 
 async fn serve_one(app: App, router: axum::Router, socket: TcpStream, _permit: OwnedSemaphorePermit) {
-    let connection = Arc::new(Connection::new(Guest::default(), || None, app.limits()));
-    let read = Buffer::new(app.links().budget.of_plane(), Held::Http);
+    let connection = Arc::new(Connection::new(AddressLease::default(), || None, app.limits()));
+    let read = Buffer::new(app.shared().budget.of_plane(), Held::Http);
     // Errors are the peer's.
     let _ = serve::connection(&app, router, socket, read, connection, true).await;
 }

@@ -40,7 +40,7 @@ const YOUNG: Duration = Duration::from_secs(1);
 const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 /// And how much of it, in bytes.
 const DISCARD_BYTES_MAX: usize = 8 << 20;
-/// Room set aside before a body's first byte; more only as bytes come.
+/// Capacity set aside before a body's first byte; more only as bytes come.
 const FIRST_ROOM: usize = 4 << 10;
 
 /// The bodies that are waited for.
@@ -203,7 +203,7 @@ impl From<Refusal> for Failure {
 }
 
 async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collected, Failure> {
-    let (limits, budget) = (app.limits(), &app.links().budget);
+    let (limits, budget) = (app.limits(), &app.shared().budget);
     let max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|len| len > max) {

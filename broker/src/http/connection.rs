@@ -10,28 +10,28 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::access::address;
-use crate::access::address::{Client, Guest};
-use crate::access::rate::Pace;
+use crate::access::address::{AddressLease, Client};
+use crate::access::rate::RateLimiter;
 use crate::config::limits::Limits;
 
 /// See the module's head.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// As what it counts among the connections of its address.
-    pub(crate) guest: Guest,
+    pub(crate) guest: AddressLease,
     /// Whose it is, where that is known: not on loopback, and not behind a proxy that speaks for many.
     pub(crate) client: Option<Client>,
     /// Whether it gets one answer and then ends, because all places are taken.
     pub(crate) is_spare: bool,
     /// How fast it publishes.
-    pub(crate) pace: Mutex<Pace>,
+    pub(crate) rate_limiter: Mutex<RateLimiter>,
     idle_since: Mutex<Option<Instant>>,
     end: Notify,
 }
 
 impl Connection {
     /// `peer` is asked for only if nobody counted the connection.
-    pub(crate) fn new(guest: Guest, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
+    pub(crate) fn new(guest: AddressLease, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
         let client = guest.client().or_else(|| {
             let ip = (!guest.is_known()).then(peer)??.ip();
             // A proxy that says for whom it speaks before the request was asked already.
@@ -41,7 +41,7 @@ impl Connection {
             guest,
             client,
             is_spare: false,
-            pace: Mutex::default(),
+            rate_limiter: Mutex::default(),
             idle_since: Mutex::default(),
             end: Notify::new(),
         }

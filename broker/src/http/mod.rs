@@ -41,10 +41,10 @@ use std::time::Duration;
 use ring::Cause;
 use tokio::time::sleep;
 
-use crate::shard::shared::{Links, Order};
+use crate::shard::shared::{ControlMessage, SharedState};
 use crate::topics::registry::ShardId;
 
-/// Between two looks at a shard's full queue of orders.
+/// Between two looks at a shard's full queue of control_messages.
 pub(crate) const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
 /// What operators are told, besides counters, and where.
@@ -57,9 +57,9 @@ pub(crate) struct Operators {
 }
 
 /// Gives an order however long the shard's queue is full.
-pub(crate) async fn order(links: &Links, shard: ShardId, mut order: Order) {
-    while let Err(full) = links.order(shard, order) {
-        order = full;
+pub(crate) async fn send_control(shared: &SharedState, shard: ShardId, mut message: ControlMessage) {
+    while let Err(full) = shared.send_control(shard, message) {
+        message = full;
         sleep(QUEUE_PAUSE).await;
     }
 }

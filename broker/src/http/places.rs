@@ -6,12 +6,12 @@
 //! finds none gets 503, but for probes (`/healthz`, `/readyz`): spare places are kept for them, in which one request is
 //! answered and the connection closed. So neither slow nor silent clients can keep probes out.
 //!
-//! Invariant: places and spare places together are [`Room::http_connections_max`], so descriptors suffice. A [`Place`]
+//! Invariant: places and spare places together are [`Capacity::http_connections_max`], so descriptors suffice. A [`Place`]
 //! is given back when it is dropped.
 //!
 //! Cost: a map entry per connection; at the bound a look at every connection per newcomer.
 //!
-//! [`Room::http_connections_max`]: crate::capacity::connections::Room::http_connections_max
+//! [`Capacity::http_connections_max`]: crate::capacity::connections::Capacity::http_connections_max
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -127,7 +127,7 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Fu
             return Err(Full::Client);
         }
     }
-    if !app.links().budget.has_room(CONNECTION_BYTES) {
+    if !app.shared().budget.has_room(CONNECTION_BYTES) {
         return Err(Full::All);
     }
     let permit = Arc::clone(&places.permits).try_acquire_owned().map_err(|_| Full::All)?;
@@ -137,7 +137,7 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Fu
 /// Has somebody who needs a place least give it up, and waits for it. `None`: nobody can, or enough wait already.
 pub(crate) fn wait(app: &App, connection: &Arc<Connection>) -> Option<impl Future<Output = Option<Place>> + use<>> {
     let waiting = Arc::clone(&app.places().waiting).try_acquire_owned().ok()?;
-    if !app.links().budget.has_room(CONNECTION_BYTES) {
+    if !app.shared().budget.has_room(CONNECTION_BYTES) {
         return None;
     }
     if !end_longest_idle(app.places(), None) && !app.bodies().give_up_longest() {
@@ -159,7 +159,7 @@ fn take(app: &App, connection: &Arc<Connection>, permit: OwnedSemaphorePermit) -
     if let Some(client) = connection.client {
         *open.of_client.entry(client).or_default() += 1;
     }
-    let charge = Charge::new(app.links().budget.of_plane(), Held::Http, CONNECTION_BYTES);
+    let charge = Charge::new(app.shared().budget.of_plane(), Held::Http, CONNECTION_BYTES);
     Place { app: app.clone(), at, client: connection.client, _permit: permit, _charge: charge }
 }
 

@@ -1,9 +1,9 @@
-//! `POST /pub/{topic}`: the body becomes a message, the answer says where the topic's home put it.
+//! `POST /pub/{topic}`: the body becomes a message, the answer says where the topic's sequencer put it.
 //!
 //! Invariant: a topic's reference is taken and given away without waiting in between, so a request that is
 //! given up half-way holds no name in the registry. Limits per client are those of a WebSocket: messages a second of
 //! a connection, new topics of an address (`names`). Cost: the body is copied once, into the frame that every raw
-//! subscriber shares; no thread is waited for but the home's.
+//! subscriber shares; no thread is waited for but the sequencer's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::access::address::{Client, Guest};
+use crate::access::address::{AddressLease, Client};
 use crate::access::quota::Name;
 use crate::config::limits::Limits;
 use crate::http::QUEUE_PAUSE;
@@ -29,9 +29,9 @@ use crate::http::routes::App;
 use crate::http::upgrade;
 use crate::message::Payload;
 use crate::observe::counters::Refused;
-use crate::shard::shared::{Order, Published};
+use crate::shard::shared::{ControlMessage, Published};
 
-/// How long a publish waits for room in its home's queue, and for its topic's slow subscribers.
+/// How long a publish waits for room in its sequencer's queue, and for its topic's slow subscribers.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 /// When somebody may publish again who did so too fast.
 const RATE_RETRY_S: u32 = 1;
@@ -67,7 +67,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     let publisher = Publisher::new(head.extensions.get::<Arc<Connection>>(), &head.headers, limits);
     publisher.take_turn(&app)?;
     let capacity = room.capacity();
-    let payload = Payload::in_place(kind, room, capacity, app.links().budget.of_plane());
+    let payload = Payload::in_place(kind, room, capacity, app.shared().budget.of_plane());
     // From here on it counts as a message.
     drop(charge);
     let published = sequence(&app, &topic, &publisher, payload).await?;
@@ -97,7 +97,8 @@ struct Publisher {
 impl Publisher {
     fn new(connection: Option<&Arc<Connection>>, headers: &HeaderMap, limits: &Limits) -> Self {
         let connection = connection.cloned();
-        let connection = connection.unwrap_or_else(|| Arc::new(Connection::new(Guest::default(), || None, limits)));
+        let connection =
+            connection.unwrap_or_else(|| Arc::new(Connection::new(AddressLease::default(), || None, limits)));
         let client = if connection.guest.is_trusted() {
             upgrade::forwarded(headers, limits).and_then(Client::of)
         } else {
@@ -109,10 +110,10 @@ impl Publisher {
     /// Whether it may publish one more message now (`--max-publish-rate`).
     fn take_turn(&self, app: &App) -> Result<(), Refusal> {
         let Some(rate_max) = app.limits().publish_rate_max else { return Ok(()) };
-        if lock(&self.connection.pace).take(ring::monotonic(), rate_max) {
+        if lock(&self.connection.rate_limiter).take(ring::monotonic(), rate_max) {
             return Ok(());
         }
-        app.links().plane.commands_limited.add(1);
+        app.shared().plane.commands_limited.add(1);
         let sentence = "Publishing faster than --max-publish-rate allows; the message was not published.";
         Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, sentence).uncounted().retry_after(RATE_RETRY_S))
     }
@@ -120,7 +121,7 @@ impl Publisher {
     /// Whether there is room for the topic, and this client may begin it if it is new.
     fn admit(&self, app: &App, topic: &str) -> Result<(), Refusal> {
         let limits = app.limits();
-        match app.links().admit_name(topic, limits.topics_max) {
+        match app.shared().admit_name(topic, limits.topics_max) {
             Ok(Name::Known) => return Ok(()),
             Ok(Name::New) => {}
             Err(full) => {
@@ -128,7 +129,7 @@ impl Publisher {
                 return Err(refusal.because(Refused::Topics).retry_after(TOPICS_RETRY_S));
             }
         }
-        let (bytes, left) = (app.links().name_bytes(topic), app.links().names_left(limits.topics_max));
+        let (bytes, left) = (app.shared().name_bytes(topic), app.shared().names_left(limits.topics_max));
         if !app.names().take(self.client, ring::monotonic(), limits, bytes, left) {
             let sentence = "This client began as many topics as --max-topics-per-connection allows for now.";
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, sentence);
@@ -138,30 +139,30 @@ impl Publisher {
     }
 }
 
-/// Has the topic's home give the message its place. Waits while the home's queue is full, or the topic's subscribers
+/// Has the topic's sequencer give the message its place. Waits while the sequencer's queue is full, or the topic's subscribers
 /// are so far behind that its publishers have to wait.
 async fn sequence(app: &App, topic: &str, publisher: &Publisher, mut payload: Payload) -> Result<Published, Refusal> {
-    let links = app.links();
+    let shared = app.shared();
     let deadline = Instant::now() + QUEUE_PATIENCE;
     let mut admitted = false;
     let published = loop {
         if app.is_leaving() {
             let refusal = Refusal::unavailable("The broker is shutting down; the message was not published.");
-            return Err(refusal.because(Refused::Draining).retry_as(&links.admission.draining()));
+            return Err(refusal.because(Refused::Draining).retry_as(&shared.admission.draining()));
         }
         if !admitted {
             publisher.admit(app, topic)?;
             admitted = true;
         }
-        let topic = links.registry.resolve(topic);
+        let topic = shared.registry.resolve(topic);
         if topic.is_congested() {
-            links.registry.release(topic);
+            shared.registry.release(topic);
         } else {
             let (answer, published) = oneshot::channel();
-            match links.order(topic.home, Order::Publish { topic, payload, answer }) {
+            match shared.send_control(topic.sequencer, ControlMessage::Publish { topic, payload, answer }) {
                 Ok(()) => break published,
-                Err(Order::Publish { topic, payload: back, .. }) => {
-                    links.registry.release(topic);
+                Err(ControlMessage::Publish { topic, payload: back, .. }) => {
+                    shared.registry.release(topic);
                     payload = back;
                 }
                 Err(other) => unreachable!("a refused order comes back: {other:?}"),

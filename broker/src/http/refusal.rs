@@ -85,6 +85,6 @@ impl IntoResponse for Refusal {
 /// Counts what was refused, by the cause that the response carries.
 pub(crate) fn count(app: &App, response: &Response) {
     if let Some(cause) = response.extensions().get() {
-        app.links().plane.count_refusal(*cause);
+        app.shared().plane.count_refusal(*cause);
     }
 }

@@ -142,7 +142,7 @@ impl<S> Heads<S> {
             clock: None,
             waits: None,
         };
-        heads.judge_held();
+        heads.check_held();
         heads
     }
 
@@ -153,7 +153,7 @@ impl<S> Heads<S> {
 
     /// How much of `bytes`, which begin where the last ones that passed ended, may be handed on: of one request at most,
     /// so that the library asks again for the next one.
-    fn judge(&mut self, bytes: &[u8]) -> (usize, Option<Stop>) {
+    fn check(&mut self, bytes: &[u8]) -> (usize, Option<Stop>) {
         let mut passed = 0;
         self.more = false;
         loop {
@@ -181,7 +181,7 @@ impl<S> Heads<S> {
                         self.at = At::Head;
                     }
                 }
-                At::Head => match self.judge_head(rest) {
+                At::Head => match self.check_head(rest) {
                     Ok(0) => return (passed, None),
                     Ok(head_len) => passed += head_len,
                     Err(refusal) => return (passed, Some(Stop::Refused(refusal))),
@@ -191,7 +191,7 @@ impl<S> Heads<S> {
     }
 
     /// The length of the head at the front, 0 while it is incomplete.
-    fn judge_head(&mut self, bytes: &[u8]) -> Result<usize, head::Refusal> {
+    fn check_head(&mut self, bytes: &[u8]) -> Result<usize, head::Refusal> {
         self.connection.busy();
         let new = mem::replace(&mut self.seen, bytes.len());
         if !head::is_worth_parsing(bytes.len(), &bytes[new..], &self.head_limits) {
@@ -221,9 +221,9 @@ impl<S> Heads<S> {
     }
 
     /// The same of what is held.
-    fn judge_held(&mut self) {
+    fn check_held(&mut self) {
         let held = mem::take(&mut self.held);
-        let (passed, stop) = self.judge(&held);
+        let (passed, stop) = self.check(&held);
         self.held = held;
         self.passed = passed;
         self.stop(stop);
@@ -299,7 +299,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
                 return Poll::Ready(Ok(()));
             }
             if mem::take(&mut this.more) {
-                this.judge_held();
+                this.check_held();
                 continue;
             }
             match this.at {
@@ -317,7 +317,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
                         if read.is_empty() {
                             return Poll::Ready(Ok(()));
                         }
-                        let (passed, stop) = this.judge(read);
+                        let (passed, stop) = this.check(read);
                         this.held.extend_from_slice(&read[passed..]);
                         buf.set_filled(before + passed);
                         this.stop(stop);
@@ -337,7 +337,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heads<S> {
                             return Poll::Ready(Ok(()));
                         }
                         this.held.extend_from_slice(piece.filled());
-                        this.judge_held();
+                        this.check_held();
                     }
                 }
             }

@@ -13,7 +13,7 @@ use axum::{Json, Router, middleware};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
 use crate::http::Operators;
 use crate::http::bodies::Bodies;
@@ -26,7 +26,7 @@ use crate::http::refusal::Refusal;
 use crate::http::upgrade;
 use crate::observe::metrics;
 use crate::observe::stats;
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 use crate::topics::registry::ShardId;
 
 /// The broker's version.
@@ -38,13 +38,13 @@ pub(crate) struct App(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    links: Arc<Links>,
+    shared: Arc<SharedState>,
     limits: Arc<Limits>,
     started: Instant,
     /// Seconds since 1970.
     started_s: f64,
     life: watch::Sender<Life>,
-    room: Room,
+    room: Capacity,
     operators: Operators,
     places: Places,
     bodies: Bodies,
@@ -67,10 +67,10 @@ enum Life {
 }
 
 impl App {
-    pub(crate) fn new(links: Arc<Links>, limits: Arc<Limits>, room: Room, operators: Operators) -> Self {
-        let bodies = Bodies::new(&links.budget, limits.message_bytes_max);
+    pub(crate) fn new(shared: Arc<SharedState>, limits: Arc<Limits>, room: Capacity, operators: Operators) -> Self {
+        let bodies = Bodies::new(&shared.budget, limits.message_bytes_max);
         Self(Arc::new(Shared {
-            links,
+            shared,
             limits,
             started: Instant::now(),
             started_s: SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs_f64(),
@@ -105,7 +105,7 @@ impl App {
         let _ = self.0.life.subscribe().wait_for(|life| *life == Life::Stopping).await;
     }
 
-    /// Whether newcomers are welcome.
+    /// Whether newcomers are attach.
     pub(crate) fn is_ready(&self) -> bool {
         *self.0.life.borrow() == Life::Serving
     }
@@ -122,8 +122,8 @@ impl App {
         self.0.life.send_modify(|now| *now = life.max(*now));
     }
 
-    pub(crate) fn links(&self) -> &Links {
-        &self.0.links
+    pub(crate) fn shared(&self) -> &SharedState {
+        &self.0.shared
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -135,7 +135,7 @@ impl App {
         Arc::clone(&self.0.limits)
     }
 
-    pub(crate) fn room(&self) -> &Room {
+    pub(crate) fn room(&self) -> &Capacity {
         &self.0.room
     }
 
@@ -170,7 +170,7 @@ impl App {
     }
 
     pub(crate) fn shards(&self) -> ShardId {
-        ShardId::try_from(self.0.links.inboxes.len()).expect("links were made for that many")
+        ShardId::try_from(self.0.shared.inboxes.len()).expect("shared were made for that many")
     }
 
     /// Each shard in turn.

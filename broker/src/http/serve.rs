@@ -76,7 +76,7 @@ impl Server {
 async fn accept(app: App) {
     let router = router(app.clone());
     loop {
-        let Handover { socket, read, guest } = app.links().handovers.next().await;
+        let Handover { socket, read, guest } = app.shared().handovers.next().await;
         let Ok(socket) = stream(socket) else {
             continue; // Only a socket that is already broken cannot be registered.
         };
@@ -186,7 +186,7 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(refusal) = self.verdicts.take_refusal(number) {
-            self.app.links().plane.count_refusal(Refused::Request);
+            self.app.shared().plane.count_refusal(Refused::Request);
             let mut response = upgrade::refuse(&refusal, Refused::Request);
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
             return Box::pin(std::future::ready(Ok(response)));
@@ -249,7 +249,7 @@ fn turn_away(app: &App, socket: TcpStream, read: &[u8], full: Full) {
         }
         Full::Client => (client_address::too_many(), Refused::Address),
     };
-    app.links().plane.count_refusal(cause);
+    app.shared().plane.count_refusal(cause);
     let mut answer = Vec::with_capacity(512);
     handshake::readable(&refusal, read, app.limits()).write_to(&mut answer);
     if let Ok(mut socket) = socket.into_std() {

@@ -17,46 +17,46 @@ use ring::Io;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::access::address::Guest;
-use crate::capacity::connections::Room;
+use crate::access::address::AddressLease;
+use crate::capacity::connections::Capacity;
 use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::http::Operators;
 use crate::http::routes::{App, admin_router, router};
 use crate::message::Message;
-use crate::shard::shared::{Adopt, Links, Order, Published, Purpose};
+use crate::shard::shared::{Adopt, ControlMessage, Published, Purpose, SharedState};
 
 const EPOCH: u64 = 0xabc;
 
 /// What was published, and which sockets came back.
 type Done = (Vec<Arc<Message>>, Vec<Adopt>);
 
-/// Two shards' orders, carried out by one thread.
+/// Two shards' control_messages, carried out by one thread.
 struct FakeShards {
-    links: Arc<Links>,
+    shared: Arc<SharedState>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Done>>,
 }
 
 impl FakeShards {
-    fn start(links: &Arc<Links>) -> Self {
-        let (links, stop) = (Arc::clone(links), Arc::new(AtomicBool::new(false)));
+    fn start(shared: &Arc<SharedState>) -> Self {
+        let (shared, stop) = (Arc::clone(shared), Arc::new(AtomicBool::new(false)));
         let thread = thread::spawn({
-            let (links, stop) = (Arc::clone(&links), Arc::clone(&stop));
+            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
             move || {
                 let (mut messages, mut adopted) = (Vec::new(), Vec::new());
                 while !stop.load(Ordering::Relaxed) {
-                    for inbox in &links.inboxes {
-                        while let Some(order) = inbox.next_order() {
+                    for inbox in &shared.inboxes {
+                        while let Some(order) = inbox.next_control() {
                             match order {
-                                Order::Publish { topic, payload, answer } => {
+                                ControlMessage::Publish { topic, payload, answer } => {
                                     let offset = messages.len() as u64 + 1;
                                     messages.push(Arc::new(Message::new(&topic, offset, payload, 0)));
-                                    links.registry.release(topic);
+                                    shared.registry.release(topic);
                                     let _ = answer.send(Published { epoch: EPOCH, offset });
                                 }
-                                Order::Adopt(adopt) => adopted.push(adopt),
-                                Order::Shutdown { .. } => {}
+                                ControlMessage::Adopt(adopt) => adopted.push(adopt),
+                                ControlMessage::Shutdown { .. } => {}
                             }
                         }
                     }
@@ -65,30 +65,30 @@ impl FakeShards {
                 (messages, adopted)
             }
         });
-        Self { links, stop, thread: Some(thread) }
+        Self { shared, stop, thread: Some(thread) }
     }
 
     /// What was published, and which sockets came back. Checks that no topic's name was kept.
     fn finish(mut self) -> Done {
         self.stop.store(true, Ordering::Relaxed);
         let done = self.thread.take().unwrap().join().unwrap();
-        assert!(self.links.registry.is_empty(), "a request kept a topic's name");
+        assert!(self.shared.registry.is_empty(), "a request kept a topic's name");
         done
     }
 }
 
-fn app(limits: Limits) -> (App, Arc<Links>) {
+fn app(limits: Limits) -> (App, Arc<SharedState>) {
     app_for(limits, Operators { on_public_port: true, fallback: None })
 }
 
-fn app_for(limits: Limits, operators: Operators) -> (App, Arc<Links>) {
-    app_on(Links::new(2, 1, EPOCH), limits, operators)
+fn app_for(limits: Limits, operators: Operators) -> (App, Arc<SharedState>) {
+    app_on(SharedState::new(2, 1, EPOCH), limits, operators)
 }
 
-fn app_on(links: Links, limits: Limits, operators: Operators) -> (App, Arc<Links>) {
-    let links = Arc::new(links);
-    let room = Room::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
-    (App::new(Arc::clone(&links), Arc::new(limits), room, operators), links)
+fn app_on(shared: SharedState, limits: Limits, operators: Operators) -> (App, Arc<SharedState>) {
+    let shared = Arc::new(shared);
+    let room = Capacity::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
+    (App::new(Arc::clone(&shared), Arc::new(limits), room, operators), shared)
 }
 
 struct Answer {
@@ -139,8 +139,8 @@ fn raw_frames(messages: &[Arc<Message>]) -> Vec<(String, Vec<u8>)> {
 
 #[tokio::test]
 async fn a_publish_is_sequenced_and_answered() {
-    let (app, links) = app(Limits::default());
-    let shards = FakeShards::start(&links);
+    let (app, shared) = app(Limits::default());
+    let shards = FakeShards::start(&shared);
     let router = router(app);
     let answer = ask(&router, "POST", "/pub/chat/r%C3%A4ume%2F1", &[], "hello").await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -179,8 +179,8 @@ async fn bad_topics_are_refused_with_a_sentence() {
 
 #[tokio::test]
 async fn bodies_up_to_the_limit() {
-    let (app, links) = app(Limits { message_bytes_max: 1000, ..Limits::default() });
-    let shards = FakeShards::start(&links);
+    let (app, shared) = app(Limits { message_bytes_max: 1000, ..Limits::default() });
+    let shards = FakeShards::start(&shared);
     let router = router(app);
     for len in [0, 125, 126, 1000] {
         assert_eq!(ask(&router, "POST", "/pub/a", &[], vec![b'x'; len]).await.status, StatusCode::OK, "{len}");
@@ -195,11 +195,17 @@ async fn bodies_up_to_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_waited_for_and_then_refused() {
-    let (app, links) = app(Limits::default());
-    let home = links.registry.resolve("a").home;
-    let order =
-        || Order::Adopt(Adopt { socket: null(), purpose: Purpose::Multi, read: Vec::new(), guest: Guest::default() });
-    while links.order(home, order()).is_ok() {}
+    let (app, shared) = app(Limits::default());
+    let sequencer = shared.registry.resolve("a").sequencer;
+    let order = || {
+        ControlMessage::Adopt(Adopt {
+            socket: null(),
+            purpose: Purpose::V1Session,
+            read: Vec::new(),
+            guest: AddressLease::default(),
+        })
+    };
+    while shared.send_control(sequencer, order()).is_ok() {}
     let router = router(app);
     let started = tokio::time::Instant::now();
     let answer = ask(&router, "POST", "/pub/a", &[], "x").await;
@@ -207,16 +213,16 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert!(answer.sentence().contains("overloaded"));
     assert_eq!(started.elapsed().as_secs(), 5);
-    // Room while it waits: taken.
+    // Capacity while it waits: taken.
     let publish = ask(&router, "POST", "/pub/a", &[], "x");
     let make_room = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        while let Some(order) = links.inboxes[usize::from(home)].next_order() {
+        while let Some(order) = shared.inboxes[usize::from(sequencer)].next_control() {
             drop(order);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        match links.inboxes[usize::from(home)].next_order() {
-            Some(Order::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 9 }).unwrap(),
+        match shared.inboxes[usize::from(sequencer)].next_control() {
+            Some(ControlMessage::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 9 }).unwrap(),
             other => panic!("{other:?}"),
         }
     };
@@ -226,14 +232,14 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
 
 #[tokio::test]
 async fn a_stopping_broker_says_so() {
-    let (app, links) = app(Limits::default());
+    let (app, shared) = app(Limits::default());
     let router = router(app.clone());
     // Ordered, then dropped unanswered by a shard that ended.
     let publish = ask(&router, "POST", "/pub/a", &[], "x");
     let shard = async {
         loop {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            if links.inboxes.iter().find_map(|inbox| inbox.next_order()).is_some() {
+            if shared.inboxes.iter().find_map(|inbox| inbox.next_control()).is_some() {
                 break;
             }
         }
@@ -257,7 +263,7 @@ async fn a_stopping_broker_says_so() {
 /// Every refusal has a cause, counted once; what is no refusal has none.
 #[tokio::test]
 async fn refusals_are_counted_by_their_cause() {
-    let (app, links) = app(Limits { message_bytes_max: 10, topics_max: 0, ..Limits::default() });
+    let (app, shared) = app(Limits { message_bytes_max: 10, topics_max: 0, ..Limits::default() });
     let router = router(app.clone());
     let foreign = [("origin", "https://evil.example")];
     let upgrade = [
@@ -287,7 +293,7 @@ async fn refusals_are_counted_by_their_cause() {
     app.leave();
     ask(&router, "POST", "/pub/a", &[], "x").await;
     get(&router, "/readyz").await;
-    let counted: Vec<_> = links.plane.snapshot().refused_by().filter(|(_, count)| *count > 0).collect();
+    let counted: Vec<_> = shared.plane.snapshot().refused_by().filter(|(_, count)| *count > 0).collect();
     assert_eq!(counted, [("origin", 3), ("draining", 1), ("topics", 2), ("request", 4)]);
 }
 
@@ -335,8 +341,8 @@ async fn counters_are_where_operators_are_to_find_them() {
 
 #[tokio::test]
 async fn pages_of_other_origins_may_not_publish() {
-    let (app, links) = app(Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() });
-    let shards = FakeShards::start(&links);
+    let (app, shared) = app(Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() });
+    let shards = FakeShards::start(&shared);
     let router = router(app);
     for origin in ["https://evil.example", "null", "http://localhost:8081"] {
         let answer = ask(&router, "POST", "/pub/a", &[("origin", origin)], "x").await;
@@ -472,9 +478,9 @@ async fn every_resource_says_what_it_answers() {
 /// A topic whose subscribers are far behind lets its publishers wait, over HTTP too.
 #[tokio::test(start_paused = true)]
 async fn a_congested_topic_is_waited_for() {
-    let (app, links) = app(Limits::default());
+    let (app, shared) = app(Limits::default());
     let router = router(app);
-    let topic = links.registry.resolve("a");
+    let topic = shared.registry.resolve("a");
     topic.congest();
     let started = tokio::time::Instant::now();
     let answer = ask(&router, "POST", "/pub/a", &[], "x").await;
@@ -483,11 +489,11 @@ async fn a_congested_topic_is_waited_for() {
     let publish = ask(&router, "POST", "/pub/a", &[], "x");
     let relieve = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(links.inboxes[usize::from(topic.home)].next_order().is_none(), "it waits");
+        assert!(shared.inboxes[usize::from(topic.sequencer)].next_control().is_none(), "it waits");
         topic.relieve();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        match links.inboxes[usize::from(topic.home)].next_order() {
-            Some(Order::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 3 }).unwrap(),
+        match shared.inboxes[usize::from(topic.sequencer)].next_control() {
+            Some(ControlMessage::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 3 }).unwrap(),
             other => panic!("{other:?}"),
         }
     };

@@ -20,16 +20,16 @@ use protocol::head::{self, Endpoint, Head, HeadLimits, Upgrade};
 use tokio::time::timeout;
 
 use crate::access::address;
-use crate::access::address::{Guest, TooMany};
+use crate::access::address::{AddressLease, TooMany};
 use crate::access::origin;
 use crate::config::limits::Limits;
 use crate::http::connection::Connection;
-use crate::http::order;
 use crate::http::origins;
 use crate::http::routes::App;
+use crate::http::send_control;
 use crate::http::serve::Stream;
 use crate::observe::counters::Refused;
-use crate::shard::shared::{Adopt, Order, Purpose};
+use crate::shard::shared::{Adopt, ControlMessage, Purpose};
 use crate::shard::transport::client_address;
 use crate::shard::transport::handshake;
 
@@ -63,17 +63,17 @@ pub(crate) async fn answer(State(app): State<App>, mut request: Request, next: N
 }
 
 /// As what the client counts from now on: as before, or behind a trusted proxy as the proxy says.
-fn guest(app: &App, request: &Request) -> Result<Guest, TooMany> {
-    let addresses = &app.links().addresses;
+fn guest(app: &App, request: &Request) -> Result<AddressLease, TooMany> {
+    let addresses = &app.shared().addresses;
     let connection = request.extensions().get::<Arc<Connection>>().map(|connection| &connection.guest);
-    if !connection.is_some_and(Guest::is_trusted) {
-        let standing = connection.map(Guest::take).unwrap_or_default();
-        return Ok(Guest::new(addresses, standing));
+    if !connection.is_some_and(AddressLease::is_trusted) {
+        let standing = connection.map(AddressLease::take).unwrap_or_default();
+        return Ok(AddressLease::new(addresses, standing));
     }
     let limits = app.limits();
     Ok(match forwarded(request.headers(), limits) {
-        Some(ip) => Guest::new(addresses, addresses.admit(ip, limits.connections_per_address_max)?),
-        None => Guest::default(),
+        Some(ip) => AddressLease::new(addresses, addresses.admit(ip, limits.connections_per_address_max)?),
+        None => AddressLease::default(),
     })
 }
 
@@ -86,12 +86,12 @@ pub(crate) fn forwarded(headers: &HeaderMap, limits: &Limits) -> Option<IpAddr> 
 }
 
 /// Whether the broker takes one more WebSocket, for this endpoint. If so, it counts as let in.
-fn admit(app: &App, request: &Request, endpoint: &Endpoint<'_>) -> Result<Guest, (head::Refusal, Refused)> {
-    let admission = &app.links().admission;
+fn admit(app: &App, request: &Request, endpoint: &Endpoint<'_>) -> Result<AddressLease, (head::Refusal, Refused)> {
+    let admission = &app.shared().admission;
     if app.is_leaving() {
         return Err((admission.draining(), Refused::Draining));
     }
-    handshake::admit(app.links(), app.limits(), endpoint)?;
+    handshake::admit(app.shared(), app.limits(), endpoint)?;
     let guest = guest(app, request).map_err(|TooMany| (client_address::too_many(), Refused::Address))?;
     admission.enter(ring::monotonic())?;
     Ok(guest)
@@ -124,7 +124,7 @@ fn purpose(endpoint: &Endpoint<'_>) -> Purpose {
         Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.to_string()),
         Endpoint::Publish(topic) => Purpose::Publish(topic.to_string()),
         Endpoint::Bus(topic) => Purpose::Bus(topic.to_string()),
-        Endpoint::Multi => Purpose::Multi,
+        Endpoint::Multi => Purpose::V1Session,
     }
 }
 
@@ -171,16 +171,16 @@ pub(crate) fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
 }
 
 /// Waits until the 101 is sent, then gives the socket away. A client that breaks off meanwhile is gone.
-async fn hand_to_shard(app: App, purpose: Purpose, guest: Guest, on_upgrade: OnUpgrade) {
+async fn hand_to_shard(app: App, purpose: Purpose, guest: AddressLease, on_upgrade: OnUpgrade) {
     let given = async {
         let (socket, read) = parts(on_upgrade.await.ok()?).ok()?;
-        let adopt = Order::Adopt(Adopt { socket, purpose, read, guest });
+        let adopt = ControlMessage::Adopt(Adopt { socket, purpose, read, guest });
         let shard = app.next_shard();
-        // A shard that takes no orders for that long is overloaded: dropping the socket closes it.
-        timeout(QUEUE_PATIENCE, order(app.links(), shard, adopt)).await.ok()
+        // A shard that takes no control_messages for that long is overloaded: dropping the socket closes it.
+        timeout(QUEUE_PATIENCE, send_control(app.shared(), shard, adopt)).await.ok()
     };
     if given.await.is_none() {
-        app.links().admission.leave();
+        app.shared().admission.leave();
     }
 }
 

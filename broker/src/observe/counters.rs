@@ -51,7 +51,7 @@ macro_rules! stats {
         #[derive(Debug, Default)]
         pub struct Stats {
             $($(#[$doc])* pub $name: Counter,)+
-            /// From a message's sequencing at its topic's home to its completed send, in nanoseconds: one send of each
+            /// From a message's sequencing at its topic's sequencer to its completed send, in nanoseconds: one send of each
             /// turn is looked at, and counts as often as the turn had sends.
             pub delivery: Histogram<{ Scale::TIME.buckets() }>,
             /// Messages in those sends.
@@ -87,7 +87,7 @@ stats! {
     subscriptions,
     /// Gauge: topics and filters with subscribers on this shard.
     logs,
-    /// Gauge: topics whose home this shard is.
+    /// Gauge: topics whose sequencer this shard is.
     topics,
     /// Gauge: bytes of messages kept for subscribers that have not got them.
     log_bytes,
@@ -117,7 +117,7 @@ stats! {
     refused_topics,
     /// Of those: memory was short (503).
     refused_memory,
-    /// Of those: there was too much to do for the control plane or a topic's home (503).
+    /// Of those: there was too much to do for the control plane or a topic's sequencer (503).
     refused_overload,
     /// Of those: the request itself was wrong (400, 403, 404, 405, 426, 431).
     refused_request,
@@ -127,7 +127,7 @@ stats! {
     messages_in,
     /// Payload bytes of those.
     bytes_in,
-    /// Messages sequenced by this shard as home.
+    /// Messages sequenced by this shard as sequencer.
     sequenced,
     /// Messages sent to subscribers, each counted once per subscriber.
     messages_out,
@@ -276,7 +276,7 @@ causes! {
     Topics refused_topics "topics",
     /// Memory was short (503).
     Memory refused_memory "memory",
-    /// Too much to do for the control plane or a topic's home (503).
+    /// Too much to do for the control plane or a topic's sequencer (503).
     Overload refused_overload "overload",
     /// The request itself is wrong.
     Request refused_request "request",

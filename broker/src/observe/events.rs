@@ -24,8 +24,8 @@ pub(crate) async fn beside<T>(app: App, life: impl Future<Output = T>) -> T {
     let mut before = Snapshot::default();
     loop {
         let over = timeout(PERIOD, life.as_mut()).await;
-        let now = totals(app.links());
-        news(&before, &now).into_iter().for_each(News::log);
+        let now = totals(app.shared());
+        occurrences(&before, &now).into_iter().for_each(Occurrence::log);
         before = now;
         if let Ok(over) = over {
             return over;
@@ -35,7 +35,7 @@ pub(crate) async fn beside<T>(app: App, life: impl Future<Output = T>) -> T {
 
 /// What happened since the last look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct News {
+struct Occurrence {
     level: Level,
     event: &'static str,
     reason: &'static str,
@@ -43,7 +43,7 @@ struct News {
     count: u64,
 }
 
-impl News {
+impl Occurrence {
     fn log(self) {
         let Self { level, event, reason, what, count } = self;
         match level {
@@ -54,11 +54,11 @@ impl News {
     }
 }
 
-fn news(before: &Snapshot, now: &Snapshot) -> Vec<News> {
+fn occurrences(before: &Snapshot, now: &Snapshot) -> Vec<Occurrence> {
     let mut all = Vec::new();
     let mut put = |event, reason, told: Option<(Level, &'static str)>, count, counted: u64| {
         if let (Some((level, what)), 1..) = (told, counted.saturating_sub(count)) {
-            all.push(News { level, event, reason, what, count: counted - count });
+            all.push(Occurrence { level, event, reason, what, count: counted - count });
         }
     };
     for ((reason, (label, now)), (_, before)) in Reason::ALL.iter().zip(now.closed_by()).zip(before.closed_by()) {
@@ -163,9 +163,12 @@ mod tests {
     fn each_cause_is_told_once_a_look_with_how_often_it_happened() {
         let before = Snapshot { refused_origin: 3, dropped_slow: 1, ..Snapshot::default() };
         let now = Snapshot { refused_origin: 1003, dropped_slow: 1, no_buffers: 7, ..before };
-        let told: Vec<_> = news(&before, &now).iter().map(|news| (news.event, news.reason, news.count)).collect();
+        let told: Vec<_> = occurrences(&before, &now)
+            .iter()
+            .map(|occurrence| (occurrence.event, occurrence.reason, occurrence.count))
+            .collect();
         assert_eq!(told, [("refused", "origin", 1000), ("strained", "no_buffers", 7)]);
-        assert_eq!(news(&now, &now), []);
+        assert_eq!(occurrences(&now, &now), []);
     }
 
     #[test]
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn what_is_told_elsewhere_is_not_told_twice() {
         let now = Snapshot { refused: 5, refused_request: 5, handed_over: 9, closed: 14, ..Snapshot::default() };
-        let told: Vec<_> = news(&Snapshot::default(), &now).iter().map(|news| news.reason).collect();
+        let told: Vec<_> = occurrences(&Snapshot::default(), &now).iter().map(|occurrence| occurrence.reason).collect();
         assert_eq!(told, ["request"]);
     }
 }

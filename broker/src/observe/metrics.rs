@@ -51,16 +51,16 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn now(app: &'a App) -> Self {
-        let links = app.links();
+        let shared = app.shared();
         let (mut delivery, mut batch) = (Distribution::new(Scale::TIME), Distribution::new(Scale::COUNT));
         let mut turn = Distribution::new(Scale::TIME);
-        for shard in &links.stats {
+        for shard in &shared.stats {
             shard.delivery.add_to(&mut delivery);
             shard.batch.add_to(&mut batch);
             shard.turn.add_to(&mut turn);
         }
-        let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
-        let totals = sum(links, shards.iter().copied());
+        let shards: Vec<Snapshot> = shared.stats.iter().map(Stats::snapshot).collect();
+        let totals = sum(shared, shards.iter().copied());
         Self { app, shards, totals, delivery, batch, turn, process: Process::this() }
     }
 }
@@ -204,7 +204,7 @@ const FAMILIES: &[Family] = &[
         |view, out| out.value(view.totals.subscriptions)),
     plain("ringyard_topics", Gauge,
         "Topics and filters that somebody publishes, subscribes to or remembers; --max-topics bounds them.",
-        |view, out| out.value(view.app.links().registry.len())),
+        |view, out| out.value(view.app.shared().registry.len())),
     plain("ringyard_topics_max", Gauge,
         "Most of those: --max-topics.",
         |view, out| out.value(view.app.limits().topics_max)),
@@ -251,7 +251,7 @@ const FAMILIES: &[Family] = &[
         "Messages that one send to a subscriber carried. One send of each turn is looked at and stands for all.",
         |view, out| out.distribution(&view.batch, 1.0, |end| end - 1)),
     plain("ringyard_delivery_seconds", Histogram,
-        "From a message's sequencing at its topic's home to the completed send to a subscriber. One send of each turn \
+        "From a message's sequencing at its topic's sequencer to the completed send to a subscriber. One send of each turn \
          is looked at and stands for all.",
         |view, out| out.distribution(&view.delivery, 1e9, |end| end)),
     plain("ringyard_turn_seconds", Histogram,
@@ -260,7 +260,7 @@ const FAMILIES: &[Family] = &[
     plain("ringyard_turn_max_seconds", Gauge,
         "The longest turn of any shard since the start.",
         |view, out| {
-            let longest = view.app.links().stats.iter().map(|shard| shard.turn_max.get()).max();
+            let longest = view.app.shared().stats.iter().map(|shard| shard.turn_max.get()).max();
             out.value(longest.unwrap_or(0) as f64 / 1e9);
         }),
     plain("ringyard_given_up_total", Counter,
@@ -279,25 +279,25 @@ const FAMILIES: &[Family] = &[
     labelled("ringyard_memory_used_bytes", Gauge, &["held"],
         "Bytes held for clients, with what the allocator adds, by what they are held for.",
         |view, out| {
-            let budget = &view.app.links().budget;
+            let budget = &view.app.shared().budget;
             Held::ALL.iter().for_each(|held| out.labelled(&[("held", held.label())], budget.held(*held)));
         }),
     plain("ringyard_memory_used_bytes_max", Gauge,
         "Most of those, all together: --max-memory, or a quarter of what was available at start.",
-        |view, out| out.value(view.app.links().budget.bytes_max())),
+        |view, out| out.value(view.app.shared().budget.bytes_max())),
     plain("ringyard_resident_bytes_max", Gauge,
         "What process_resident_memory_bytes stays below: program, shards, connections and what is held for clients.",
         |view, out| out.value(view.app.room().resident_bytes_max())),
     labelled("ringyard_queue_depth", Gauge, &["queue"],
-        "What waits between threads, all shards together: batches of requests to topics' homes and of deliveries from \
-         them, orders of the control plane, handovers to it.",
+        "What waits between threads, all shards together: batches of requests to topics' sequencers and of deliveries from \
+         them, control_messages of the control plane, handovers to it.",
         |view, out| {
-            let links = view.app.links();
-            let depths = || links.inboxes.iter().map(|inbox| inbox.depths());
+            let shared = view.app.shared();
+            let depths = || shared.inboxes.iter().map(|inbox| inbox.depths());
             out.labelled(&[("queue", "requests")], depths().map(|depths| depths.requests).sum::<usize>());
             out.labelled(&[("queue", "deliveries")], depths().map(|depths| depths.deliveries).sum::<usize>());
-            out.labelled(&[("queue", "orders")], depths().map(|depths| depths.orders).sum::<usize>());
-            out.labelled(&[("queue", "handovers")], links.handovers.depth());
+            out.labelled(&[("queue", "control_messages")], depths().map(|depths| depths.control_messages).sum::<usize>());
+            out.labelled(&[("queue", "handovers")], shared.handovers.depth());
         }),
     plain("ringyard_queue_full_total", Counter,
         "Times a queue between two shards was full, so that a batch had to wait.",

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::capacity::budget::Held;
 use crate::http::routes::{App, VERSION};
 use crate::observe::counters::{Snapshot, Stats};
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 
 /// The answer. Fields of [`Snapshot`] are explained at [`Stats`].
 #[derive(Debug, Serialize)]
@@ -42,35 +42,35 @@ struct Memory {
 
 /// The handler.
 pub(crate) async fn show(State(app): State<App>) -> Json<Report> {
-    Json(report(app.links(), app.room().io, app.started().elapsed(), app.http_connections()))
+    Json(report(app.shared(), app.room().io, app.started().elapsed(), app.http_connections()))
 }
 
 /// All shards' counters added up, with what the control plane refused by itself.
-pub(crate) fn totals(links: &Links) -> Snapshot {
-    sum(links, links.stats.iter().map(Stats::snapshot))
+pub(crate) fn totals(shared: &SharedState) -> Snapshot {
+    sum(shared, shared.stats.iter().map(Stats::snapshot))
 }
 
 /// The same of looks that were taken before.
-pub(crate) fn sum(links: &Links, shards: impl Iterator<Item = Snapshot>) -> Snapshot {
-    let mut totals = links.plane.snapshot();
+pub(crate) fn sum(shared: &SharedState, shards: impl Iterator<Item = Snapshot>) -> Snapshot {
+    let mut totals = shared.plane.snapshot();
     shards.for_each(|shard| totals += shard);
     totals
 }
 
-fn report(links: &Links, io: Io, uptime: Duration, http_connections: usize) -> Report {
-    let shards: Vec<Snapshot> = links.stats.iter().map(Stats::snapshot).collect();
+fn report(shared: &SharedState, io: Io, uptime: Duration, http_connections: usize) -> Report {
+    let shards: Vec<Snapshot> = shared.stats.iter().map(Stats::snapshot).collect();
     Report {
         version: VERSION,
         driver: io.name(),
         uptime_ms: uptime.as_millis() as u64,
-        topics_registered: links.registry.len(),
+        topics_registered: shared.registry.len(),
         http_connections,
         memory: Memory {
-            used: links.budget.used(),
-            max: links.budget.bytes_max(),
-            held: Held::ALL.iter().map(|held| (held.label(), links.budget.held(*held))).collect(),
+            used: shared.budget.used(),
+            max: shared.budget.bytes_max(),
+            held: Held::ALL.iter().map(|held| (held.label(), shared.budget.held(*held))).collect(),
         },
-        totals: sum(links, shards.iter().copied()),
+        totals: sum(shared, shards.iter().copied()),
         shards,
     }
 }
@@ -82,15 +82,15 @@ mod tests {
 
     #[test]
     fn totals_are_sums_and_every_counter_has_its_name() {
-        let links = Links::new(2, 0, 1);
-        links.stats[0].messages_out.add(3);
-        links.stats[1].messages_out.add(4);
-        links.stats[1].dropped_slow.add(1);
-        let links = links.within(1000);
-        let input = Charge::new(links.budget.of_shard(1), Held::Input, 70);
-        let topic = links.registry.resolve("demo");
-        let json = serde_json::to_value(report(&links, Io::Epoll, Duration::from_millis(1500), 5)).unwrap();
-        links.registry.release(topic);
+        let shared = SharedState::new(2, 0, 1);
+        shared.stats[0].messages_out.add(3);
+        shared.stats[1].messages_out.add(4);
+        shared.stats[1].dropped_slow.add(1);
+        let shared = shared.within(1000);
+        let input = Charge::new(shared.budget.of_shard(1), Held::Input, 70);
+        let topic = shared.registry.resolve("demo");
+        let json = serde_json::to_value(report(&shared, Io::Epoll, Duration::from_millis(1500), 5)).unwrap();
+        shared.registry.release(topic);
         assert_eq!(json["version"], VERSION);
         assert_eq!(json["driver"], "epoll");
         assert_eq!(json["uptime_ms"], 1500);

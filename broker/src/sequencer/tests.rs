@@ -1,4 +1,4 @@
-//! Tests of the home: offsets, who is wanted, and what is forgotten when.
+//! Tests of the sequencer: offsets, who is wanted, and what is forgotten when.
 
 use protocol::v1::PayloadKind;
 
@@ -8,115 +8,115 @@ fn payload() -> Payload {
     Payload::copy_of(PayloadKind::Text, b"x", crate::capacity::budget::Budget::new(1, 1 << 20).of_shard(0))
 }
 
-fn home(epoch_base: Epoch) -> Home {
-    Home::new(epoch_base, 100, 1000, Keys::from_seed(1))
+fn sequencer(epoch_base: Epoch) -> Sequencer {
+    Sequencer::new(epoch_base, 100, 1000, Keys::from_seed(1))
 }
 
 #[test]
 fn offsets_are_dense_from_one_and_a_filter_widens_who_is_wanted() {
     let registry = Registry::new(2, 1);
-    let mut home = home(7);
-    assert_eq!(home.join(registry.resolve("a/b"), 1, 0), (7, 1));
-    let first = home.publish(registry.resolve("a/b"), payload(), 0);
+    let mut sequencer = sequencer(7);
+    assert_eq!(sequencer.join(registry.resolve("a/b"), 1, 0), (7, 1));
+    let first = sequencer.publish(registry.resolve("a/b"), payload(), 0);
     assert_eq!((first.message.offset, first.epoch, first.wanted), (1, 7, &[1][..]));
-    home.join(registry.resolve("a/+"), 0, 0);
-    let second = home.publish(registry.resolve("a/b"), payload(), 0);
+    sequencer.join(registry.resolve("a/+"), 0, 0);
+    let second = sequencer.publish(registry.resolve("a/b"), payload(), 0);
     assert_eq!((second.message.offset, second.wanted), (2, &[0, 1][..]));
-    home.leave(registry.resolve("a/+"), 0, 0, &registry);
-    assert_eq!(home.publish(registry.resolve("a/b"), payload(), 0).wanted, &[1]);
+    sequencer.leave(registry.resolve("a/+"), 0, 0, &registry);
+    assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &[1]);
 }
 
 #[test]
 fn a_topic_out_of_use_is_forgotten_and_begins_a_new_epoch() {
     let registry = Registry::new(1, 1);
-    let mut home = home(7);
-    home.publish(registry.resolve("t"), payload(), 0);
-    home.publish(registry.resolve("t"), payload(), 50);
-    home.expire(100, &registry);
-    assert_eq!(home.len(), 1, "used at 50");
-    home.expire(250, &registry);
-    assert!(home.is_empty());
+    let mut sequencer = sequencer(7);
+    sequencer.publish(registry.resolve("t"), payload(), 0);
+    sequencer.publish(registry.resolve("t"), payload(), 50);
+    sequencer.expire(100, &registry);
+    assert_eq!(sequencer.len(), 1, "used at 50");
+    sequencer.expire(250, &registry);
+    assert!(sequencer.is_empty());
     assert!(registry.is_empty(), "the name is forgotten with its last holder");
-    assert_eq!(home.join(registry.resolve("t"), 0, 300), (8, 1));
+    assert_eq!(sequencer.join(registry.resolve("t"), 0, 300), (8, 1));
 }
 
 #[test]
 fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
     let registry = Registry::new(1, 1);
-    let mut home = home(1);
-    home.join(registry.resolve("t"), 0, 0);
-    home.expire(1_000, &registry);
-    assert_eq!(home.len(), 1);
-    home.leave(registry.resolve("t"), 0, 1_000, &registry);
+    let mut sequencer = sequencer(1);
+    sequencer.join(registry.resolve("t"), 0, 0);
+    sequencer.expire(1_000, &registry);
+    assert_eq!(sequencer.len(), 1);
+    sequencer.leave(registry.resolve("t"), 0, 1_000, &registry);
     for round in 0..1_000_000_u64 {
         let now = 1_000 + round;
-        home.join(registry.resolve("t"), 0, now);
-        home.leave(registry.resolve("t"), 0, now, &registry);
-        home.expire(now, &registry);
+        sequencer.join(registry.resolve("t"), 0, now);
+        sequencer.leave(registry.resolve("t"), 0, now, &registry);
+        sequencer.expire(now, &registry);
     }
-    assert!(home.unused.len() <= 2);
-    home.expire(2_000_000_000, &registry);
-    assert!(home.is_empty() && registry.is_empty());
+    assert!(sequencer.unused.len() <= 2);
+    sequencer.expire(2_000_000_000, &registry);
+    assert!(sequencer.is_empty() && registry.is_empty());
 }
 
 #[test]
 fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
     let registry = Registry::new(1, 1);
-    let mut home = home(7);
-    home.publish(registry.resolve("chat/7"), payload(), 0);
+    let mut sequencer = sequencer(7);
+    sequencer.publish(registry.resolve("chat/7"), payload(), 0);
     // The filter comes after the message: what was known of the topic is out of date when its time comes.
-    home.join(registry.resolve("chat/+"), 0, 1);
-    home.publish(registry.resolve("other"), payload(), 1);
+    sequencer.join(registry.resolve("chat/+"), 0, 1);
+    sequencer.publish(registry.resolve("other"), payload(), 1);
     for now in (100..1000).step_by(100) {
-        home.expire(now, &registry);
+        sequencer.expire(now, &registry);
     }
-    assert_eq!(home.len(), 1, "nobody would notice `other`");
-    assert_eq!(home.publish(registry.resolve("chat/7"), payload(), 1000).message.offset, 2);
-    home.leave(registry.resolve("chat/+"), 0, 1001, &registry);
+    assert_eq!(sequencer.len(), 1, "nobody would notice `other`");
+    assert_eq!(sequencer.publish(registry.resolve("chat/7"), payload(), 1000).message.offset, 2);
+    sequencer.leave(registry.resolve("chat/+"), 0, 1001, &registry);
     for now in (1100..1400).step_by(100) {
-        home.expire(now, &registry);
+        sequencer.expire(now, &registry);
     }
-    assert!(home.is_empty() && registry.is_empty());
+    assert!(sequencer.is_empty() && registry.is_empty());
 }
 
 #[test]
 fn a_topic_is_kept_while_a_publisher_has_it() {
     let registry = Registry::new(1, 1);
-    let mut home = home(7);
+    let mut sequencer = sequencer(7);
     let publisher = registry.resolve("t");
     publisher.publisher_came();
-    home.publish(registry.resolve("t"), payload(), 0);
+    sequencer.publish(registry.resolve("t"), payload(), 0);
     for now in (100..1000).step_by(100) {
-        home.expire(now, &registry);
+        sequencer.expire(now, &registry);
     }
-    let next = home.publish(Arc::clone(&publisher), payload(), 1000);
+    let next = sequencer.publish(Arc::clone(&publisher), payload(), 1000);
     assert_eq!((next.epoch, next.message.offset), (7, 2));
     publisher.publisher_left();
     registry.release(publisher);
     for now in (1100..1400).step_by(100) {
-        home.expire(now, &registry);
+        sequencer.expire(now, &registry);
     }
-    assert!(home.is_empty() && registry.is_empty());
+    assert!(sequencer.is_empty() && registry.is_empty());
 }
 
 /// Endless topics under `#`: the oldest make room, those in use do not, and a table that is not full keeps all.
 #[test]
 fn when_the_registry_is_nearly_full_idle_topics_make_room_although_a_filter_matches() {
     let registry = Registry::new(1, 1);
-    let mut home = Home::new(1, 100, 64, Keys::from_seed(1));
-    home.join(registry.resolve("#"), 0, 0);
+    let mut sequencer = Sequencer::new(1, 100, 64, Keys::from_seed(1));
+    sequencer.join(registry.resolve("#"), 0, 0);
     let mut now = 0;
     for n in 0..1000 {
         now += 10;
-        home.expire(now, &registry);
+        sequencer.expire(now, &registry);
         let name = format!("t{n}");
         assert!(registry.admits(&name, 64), "{n}");
-        home.publish(registry.resolve(&name), payload(), now);
-        home.publish(registry.resolve("busy"), payload(), now);
+        sequencer.publish(registry.resolve(&name), payload(), now);
+        sequencer.publish(registry.resolve("busy"), payload(), now);
     }
     assert!(registry.len() >= 55, "no more are forgotten than have to be: {}", registry.len());
-    assert_eq!(home.publish(registry.resolve("busy"), payload(), now).message.offset, 1001);
-    let again = home.publish(registry.resolve("t0"), payload(), now);
+    assert_eq!(sequencer.publish(registry.resolve("busy"), payload(), now).message.offset, 1001);
+    let again = sequencer.publish(registry.resolve("t0"), payload(), now);
     assert_eq!(again.message.offset, 1);
     assert!(again.epoch > 1000, "another epoch than before");
 }
@@ -124,15 +124,15 @@ fn when_the_registry_is_nearly_full_idle_topics_make_room_although_a_filter_matc
 #[test]
 fn one_call_forgets_a_bounded_number() {
     let registry = Registry::new(1, 1);
-    let mut home = home(1);
+    let mut sequencer = sequencer(1);
     for n in 0..900 {
-        home.publish(registry.resolve(&format!("{n}")), payload(), 0);
+        sequencer.publish(registry.resolve(&format!("{n}")), payload(), 0);
     }
-    home.expire(100, &registry);
-    assert_eq!(home.len(), 900 - DUE_PER_TURN);
-    assert_eq!(home.next_expiry(), Some(100), "the rest at once");
-    (0..20).for_each(|_| home.expire(100, &registry));
-    assert!(home.is_empty());
+    sequencer.expire(100, &registry);
+    assert_eq!(sequencer.len(), 900 - DUE_PER_TURN);
+    assert_eq!(sequencer.next_expiry(), Some(100), "the rest at once");
+    (0..20).for_each(|_| sequencer.expire(100, &registry));
+    assert!(sequencer.is_empty());
 }
 
 mod wanted {
@@ -148,21 +148,21 @@ mod wanted {
         ) {
             const NAMES: [&str; 7] = ["a/b", "a/+", "+/b", "#", "a/#", "c/#", "a"];
             let registry = Registry::new(3, 1);
-            let mut home = home(1);
+            let mut sequencer = sequencer(1);
             let mut joined = std::collections::BTreeSet::new();
             for (name, shard, join, message) in steps {
                 let topic = registry.resolve(NAMES[name]);
                 if join && joined.insert((name, shard)) {
-                    home.join(topic, shard, 0);
+                    sequencer.join(topic, shard, 0);
                 } else if !join && joined.remove(&(name, shard)) {
-                    home.leave(topic, shard, 0, &registry);
+                    sequencer.leave(topic, shard, 0, &registry);
                 }
                 if message {
                     let wants = |shard| joined.iter().any(|&(name, by)| {
                         by == shard && protocol::topic::matches(NAMES[name], "a/b")
                     });
                     let expected: Vec<ShardId> = (0..3).filter(|&shard| wants(shard)).collect();
-                    prop_assert_eq!(home.publish(registry.resolve("a/b"), payload(), 0).wanted, &expected[..]);
+                    prop_assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &expected[..]);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::thread;
 use ring::Io;
 use tracing::{field, info, warn};
 
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
 use crate::server::healthcheck;
 use crate::server::output::write_out;
@@ -31,7 +31,13 @@ pub(crate) fn announce(io: Io, shards: u16, address: SocketAddr, operators: Opti
 }
 
 /// What runs, and within which limits.
-pub(crate) fn log_start(shards: u16, address: SocketAddr, operators: Option<SocketAddr>, room: &Room, limits: &Limits) {
+pub(crate) fn log_start(
+    shards: u16,
+    address: SocketAddr,
+    operators: Option<SocketAddr>,
+    room: &Capacity,
+    limits: &Limits,
+) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         driver = room.io.name(),

@@ -15,16 +15,16 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
 use crate::http::admin::Door;
 use crate::http::routes::App;
 use crate::http::serve::Server;
-use crate::http::{Operators, order};
+use crate::http::{Operators, send_control};
 use crate::observe::{events, stats};
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
-use crate::shard::shared::{Links, Order};
+use crate::shard::shared::{ControlMessage, SharedState};
 
 /// What shards get beyond the grace period, after which they cut connections themselves.
 const GRACE_MARGIN: Duration = Duration::from_secs(2);
@@ -34,16 +34,16 @@ const GRACE_MARGIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
 pub(crate) fn run(
-    links: Arc<Links>,
+    shared: Arc<SharedState>,
     limits: Arc<Limits>,
-    room: Room,
+    room: Capacity,
     shards: Shards,
     door: Door,
     fallback: Option<Cause>,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let operators = Operators { on_public_port: door.is_public(), fallback };
-    let app = App::new(links, limits, room, operators);
+    let app = App::new(shared, limits, room, operators);
     let life = events::beside(app.clone(), live(app, shards, door, ready));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
@@ -88,10 +88,10 @@ async fn shut_down(
         info!(delay_ms = ms(delay), "draining: readiness says no, everything else goes on");
         sleep(delay).await;
         app.leave();
-        let connections = stats::totals(app.links()).connections;
+        let connections = stats::totals(app.shared()).connections;
         info!(connections, window_ms = ms(window), "leaving: clients are told to go, newcomers refused");
         for shard in 0..app.shards() {
-            order(app.links(), shard, Order::Shutdown { window }).await;
+            send_control(app.shared(), shard, ControlMessage::Shutdown { window }).await;
         }
         let mut ended = pin!(shards.all_ended());
         let early = timeout(window, ended.as_mut()).await;
@@ -107,7 +107,7 @@ async fn shut_down(
         }
         // Requests that are under way even then are cut, as connections are.
         let _ = timeout_at(end, server.idle()).await;
-        match stats::totals(app.links()).cut_off {
+        match stats::totals(app.shared()).cut_off {
             0 => Ok(()),
             clients => Err(format!(
                 "{clients} clients were cut off before they had taken what was accepted for them: they read too slowly \
@@ -119,7 +119,7 @@ async fn shut_down(
         finished = finish => finished,
         // Who asks twice knows what is lost.
         _ = signals.next() => {
-            warn!(connections = stats::totals(app.links()).connections, "ended at once by a second signal");
+            warn!(connections = stats::totals(app.shared()).connections, "ended at once by a second signal");
             Ok(())
         }
     }

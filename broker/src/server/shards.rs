@@ -1,11 +1,11 @@
 //! Starts the shards, one thread with one driver each, and tells when they end.
 //!
-//! Not responsible for what a shard does. A shard ends by [`Order::Shutdown`] or because its driver broke;
+//! Not responsible for what a shard does. A shard ends by [`ControlMessage::Shutdown`] or because its driver broke;
 //! the latter ends the broker, because its connections are gone.
 //!
 //! Which driver it is, is known from here on at compile time: there is one kind of shard for each.
 //!
-//! [`Order::Shutdown`]: crate::shard::shared::Order::Shutdown
+//! [`ControlMessage::Shutdown`]: crate::shard::shared::ControlMessage::Shutdown
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,9 +17,9 @@ use ring::uring::{self, UringDriver};
 use ring::{Driver, Io};
 use tokio::sync::mpsc;
 
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 use crate::shard::{Shard, ShardSetup};
 use crate::topics::registry::ShardId;
 
@@ -44,17 +44,17 @@ impl Shards {
     /// process then: shards that did start are not stopped.
     pub fn start(
         listeners: Vec<OwnedFd>,
-        room: &Room,
-        links: &Arc<Links>,
+        room: &Capacity,
+        shared: &Arc<SharedState>,
         limits: &Arc<Limits>,
     ) -> Result<Self, String> {
         let capacity = room.shard_connections_max;
         match room.io {
-            Io::Uring => Self::start_on(listeners, links, limits, move |listener| {
+            Io::Uring => Self::start_on(listeners, shared, limits, move |listener| {
                 let setup = uring::Setup { listener: Some(listener), capacity, ..uring::Setup::default() };
                 UringDriver::new(setup).map_err(|error| error.to_string())
             }),
-            Io::Epoll => Self::start_on(listeners, links, limits, move |listener| {
+            Io::Epoll => Self::start_on(listeners, shared, limits, move |listener| {
                 let setup = epoll::Setup { listener: Some(listener), capacity, ..epoll::Setup::default() };
                 EpollDriver::new(setup).map_err(|error| error.to_string())
             }),
@@ -64,7 +64,7 @@ impl Shards {
     /// A driver belongs to its shard's thread, so it is made there.
     fn start_on<D: Driver>(
         listeners: Vec<OwnedFd>,
-        links: &Arc<Links>,
+        shared: &Arc<SharedState>,
         limits: &Arc<Limits>,
         make: impl Fn(OwnedFd) -> Result<D, String> + Copy + Send + 'static,
     ) -> Result<Self, String> {
@@ -72,13 +72,13 @@ impl Shards {
         let (ended, ends) = mpsc::channel(running);
         let (started, starts) = std::sync::mpsc::sync_channel::<Result<(), String>>(running);
         for (id, listener) in (0..).zip(listeners) {
-            let setup = ShardSetup { id, links: Arc::clone(links), limits: Arc::clone(limits) };
+            let setup = ShardSetup { id, shared: Arc::clone(shared), limits: Arc::clone(limits) };
             let (started, ended) = (started.clone(), ended.clone());
             let run = move || match make(listener) {
                 Ok(driver) => {
                     let _ = started.send(Ok(()));
                     let result = Shard::new(driver, setup).run();
-                    // Room for one end per shard; and nobody listens only when the process ends.
+                    // Capacity for one end per shard; and nobody listens only when the process ends.
                     let _ = ended.try_send(End { shard: id, result });
                 }
                 Err(error) => drop(started.send(Err(error))),

@@ -11,7 +11,7 @@ use ring::{Cause, Io};
 use tracing::{error, info, warn};
 
 use crate::access::admission::Admission;
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
 use crate::capacity::memlock::{self, Shortage};
 use crate::capacity::memory::MemoryPlan;
@@ -22,7 +22,7 @@ use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::output::complain;
 use crate::server::shards::Shards;
 use crate::server::{lifecycle, log};
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 use crate::topics::registry::ShardId;
 
 /// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
@@ -51,7 +51,7 @@ fn run(config: Config) -> Result<(), String> {
     let (descriptors, _) = ring::limits::raise_descriptors();
     let memory = Machine::here().memory().map(|memory| memory.available());
     let plan = MemoryPlan::new(config.memory_bytes_max, config.memory_bytes_least(), config.shards, memory);
-    let room = Room::new(io, config.connections_max, config.shards, descriptors, plan)?;
+    let room = Capacity::new(io, config.connections_max, config.shards, descriptors, plan)?;
     if let Some(warning) = room.warning() {
         warn!("{warning}");
     }
@@ -63,15 +63,16 @@ fn run(config: Config) -> Result<(), String> {
     let operators = door.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
-    let links = Links::new(config.shards, random_seed(), start_ns).admitting(admission).within(plan.budget_bytes);
-    let links = Arc::new(links);
+    let shared =
+        SharedState::new(config.shards, random_seed(), start_ns).admitting(admission).within(plan.budget_bytes);
+    let shared = Arc::new(shared);
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);
     let exposed = door.exposed(address);
-    let shards = Shards::start(listeners, &room, &links, &limits)?;
+    let shards = Shards::start(listeners, &room, &shared, &limits)?;
     let told = Arc::clone(&limits);
-    lifecycle::run(links, limits, room, shards, door, fallback, || {
+    lifecycle::run(shared, limits, room, shards, door, fallback, || {
         announce(io, config.shards, address, operators);
         log_start(config.shards, address, operators, &room, &told);
         warn_of_strangers(address, exposed);

@@ -3,12 +3,12 @@
 //! A message is sent to a connection once, however many of its subscriptions match. Which one sends it
 //! follows from a rule that needs no memory of what was sent: the subscription that went live first among
 //! those that match. A later one never takes anything over, so nothing is lost or doubled when it comes;
-//! before one is removed, everything that waits is sent first ([`Multi::deferred`]), so that the others
+//! before one is removed, everything that waits is sent first ([`V1Session::deferred`]), so that the others
 //! begin where it ended.
 //!
 //! Memory: this record and one [`Sub`] per subscription, without room for more while they are few; what commands
 //! need while they are under way is freed with them. More than a few have an [`Index`], so that nothing is linear in
-//! them but what concerns them all. What is on the heap is charged to the budget ([`Multi::charge`]).
+//! them but what concerns them all. What is on the heap is charged to the budget ([`V1Session::charge`]).
 
 #[cfg(test)]
 mod tests;
@@ -35,15 +35,15 @@ const FEW: usize = 8;
 
 /// Subscribe commands whose topics are not all joined yet.
 #[derive(Default, Debug)]
-struct Tickets {
-    open: FxHashMap<u64, Ticket>,
+struct PendingSubscribes {
+    open: FxHashMap<u64, PendingSubscribe>,
     /// Subscriptions of all of them.
     subs: usize,
 }
 
 /// What a `/ws` connection subscribes to.
 #[derive(Default, Debug)]
-pub(crate) struct Multi {
+pub(crate) struct V1Session {
     subs: Vec<Option<Sub>>,
     len: u32,
     /// Since there were more than [`FEW`], until there is none.
@@ -52,7 +52,7 @@ pub(crate) struct Multi {
     pub(crate) dirty: Vec<u32>,
     /// Whether two of the subscriptions may match the same topic.
     pub(crate) overlapping: bool,
-    tickets: Option<Box<Tickets>>,
+    pending_subscribes: Option<Box<PendingSubscribes>>,
     /// Publishes that wait for their acknowledgement.
     pub(crate) unacknowledged: FxHashMap<u64, Id>,
     /// The topic of the last publish, so that the next one need not ask the registry.
@@ -91,7 +91,7 @@ pub(crate) struct Sub {
     /// Its index among the log's subscribers, or among those that wait for the join; `u32::MAX` before either.
     pub(crate) index: u32,
     pub(crate) cursor: Seq,
-    /// In [`Multi::dirty`].
+    /// In [`V1Session::dirty`].
     pub(crate) dirty: bool,
     pub(crate) lagging: bool,
     /// So far behind that publishers wait for it.
@@ -108,7 +108,7 @@ pub(crate) struct Sub {
 
 /// A subscribe command under way.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct PendingSubscribe {
     pub(crate) id: Option<Id>,
     /// Topics that are not joined yet.
     pub(crate) joining: usize,
@@ -116,7 +116,7 @@ pub(crate) struct Ticket {
     pub(crate) subs: Vec<u32>,
 }
 
-impl Multi {
+impl V1Session {
     /// Adds a subscription that waits for the join of its log, with a filter that it does not have.
     pub(crate) fn add(&mut self, log: LogSlot, filter: Arc<str>, keys: Keys) -> u32 {
         if self.len as usize == FEW && self.index.is_none() {
@@ -191,7 +191,7 @@ impl Multi {
         (sub.index, sub.cursor, sub.position, sub.order) = (index, cursor, position, Some(order));
     }
 
-    /// Removes a subscription. Of many that end together, [`Multi::forget_dirty`] comes first.
+    /// Removes a subscription. Of many that end together, [`V1Session::forget_dirty`] comes first.
     pub(crate) fn remove(&mut self, key: u32) -> Option<Sub> {
         let sub = self.subs.get_mut(key as usize)?.take()?;
         if sub.dirty {
@@ -251,35 +251,37 @@ impl Multi {
     // ---- subscribe commands under way
 
     /// A command waits for the joins of these subscriptions.
-    pub(crate) fn open_ticket(&mut self, number: u64, ticket: Ticket) {
+    pub(crate) fn begin_subscribe(&mut self, number: u64, ticket: PendingSubscribe) {
         for &key in &ticket.subs {
             self.sub_mut(key).ticket = number;
         }
-        let tickets = self.tickets.get_or_insert_default();
-        tickets.subs += ticket.subs.len();
-        tickets.open.insert(number, ticket);
+        let pending_subscribes = self.pending_subscribes.get_or_insert_default();
+        pending_subscribes.subs += ticket.subs.len();
+        pending_subscribes.open.insert(number, ticket);
     }
 
     /// A subscription is joined: its command, if that waits for no other.
-    pub(crate) fn joined(&mut self, key: u32) -> Option<Ticket> {
+    pub(crate) fn joined(&mut self, key: u32) -> Option<PendingSubscribe> {
         let number = self.sub(key).ticket;
-        let tickets = self.tickets.as_mut().expect("a subscription comes with a command");
-        let ticket = tickets.open.get_mut(&number).expect("a subscription comes into force once");
+        let pending_subscribes = self.pending_subscribes.as_mut().expect("a subscription comes with a command");
+        let ticket = pending_subscribes.open.get_mut(&number).expect("a subscription comes into force once");
         ticket.joining -= 1;
         if ticket.joining > 0 {
             return None;
         }
-        let ticket = tickets.open.remove(&number)?;
-        tickets.subs -= ticket.subs.len();
-        if tickets.open.is_empty() {
-            self.tickets = None;
+        let ticket = pending_subscribes.open.remove(&number)?;
+        pending_subscribes.subs -= ticket.subs.len();
+        if pending_subscribes.open.is_empty() {
+            self.pending_subscribes = None;
         }
         Some(ticket)
     }
 
     /// Whether the command that a subscription came with is not answered yet.
     pub(crate) fn is_joining(&self, key: u32) -> bool {
-        self.tickets.as_ref().is_some_and(|tickets| tickets.open.contains_key(&self.sub(key).ticket))
+        self.pending_subscribes
+            .as_ref()
+            .is_some_and(|pending_subscribes| pending_subscribes.open.contains_key(&self.sub(key).ticket))
     }
 
     /// Keys of all subscriptions, by age of their slots.
@@ -319,14 +321,14 @@ impl Multi {
     }
 
     fn heap_bytes(&self) -> u64 {
-        let tickets = self.tickets.as_ref().map_or(0, |tickets| {
-            let open = 2 * tickets.open.capacity() * size_of::<(u64, Ticket)>();
-            size_of::<Tickets>() + open + tickets.subs * size_of::<u32>()
+        let pending_subscribes = self.pending_subscribes.as_ref().map_or(0, |pending_subscribes| {
+            let open = 2 * pending_subscribes.open.capacity() * size_of::<(u64, PendingSubscribe)>();
+            size_of::<PendingSubscribes>() + open + pending_subscribes.subs * size_of::<u32>()
         });
         allocated(self.subs.capacity() * size_of::<Option<Sub>>())
             + allocated(self.dirty.capacity() * size_of::<u32>())
             + 2 * (self.unacknowledged.capacity() * size_of::<(u64, Id)>()) as u64
-            + (self.index.as_ref().map_or(0, |index| index.heap_bytes()) + tickets) as u64
+            + (self.index.as_ref().map_or(0, |index| index.heap_bytes()) + pending_subscribes) as u64
     }
 
     /// What one more subscription takes at most, in bytes.

@@ -45,8 +45,8 @@ impl<D: Driver> Shard<D> {
             }
             paused += u64::from(conn.flags.has(crate::shard::transport::connection::Flags::PAUSE_LISTED));
             awaited += u64::from(conn.flags.has(crate::shard::transport::connection::Flags::AWAITED));
-            if let Some(multi) = &conn.multi {
-                awaited += multi.keys().into_iter().filter(|&key| multi.sub(key).awaited).count() as u64;
+            if let Some(v1) = &conn.v1 {
+                awaited += v1.keys().into_iter().filter(|&key| v1.sub(key).awaited).count() as u64;
             }
         }
         let under_way = self.assemblies.len() as u64;

@@ -15,7 +15,7 @@ use ring::{ConnId, Driver};
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
 use crate::message::Payload;
-use crate::session::v1::{Deferred, HeldPublish, Multi, Ticket};
+use crate::session::v1::{Deferred, HeldPublish, PendingSubscribe, V1Session};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::shared::{Origin, Published};
@@ -57,11 +57,11 @@ impl<D: Driver> Shard<D> {
 
     fn subscribe(&mut self, id: ConnId, name: Option<Id>, topics: Topics<'_>) -> Result<(), CommandError> {
         let limit = self.limits.subscriptions_max;
-        if self.multi(id).len() + topics.iter().len() > limit {
+        if self.v1(id).len() + topics.iter().len() > limit {
             let reason = format!("a connection may have {limit} subscriptions; see --max-subscriptions");
             return Err(error(name, ErrorCode::Limit, reason));
         }
-        let needed: u64 = topics.iter().map(Multi::bytes_of).sum();
+        let needed: u64 = topics.iter().map(V1Session::bytes_of).sum();
         if !self.has_memory_for_subscriptions(needed) {
             let reason = "the broker has no memory left for more subscriptions; see --max-memory";
             return Err(error(name, ErrorCode::Limit, reason.to_owned()));
@@ -69,7 +69,7 @@ impl<D: Driver> Shard<D> {
         let mut keys = Vec::with_capacity(topics.iter().len());
         let mut refused = None;
         for filter in topics.iter() {
-            if self.multi(id).find_filter(filter).is_some() {
+            if self.v1(id).find_filter(filter).is_some() {
                 refused = Some(error(name, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
                 break;
             }
@@ -79,8 +79,8 @@ impl<D: Driver> Shard<D> {
             }
             let slot = self.enter_log(filter);
             let filter = self.log(slot).topic.name.clone();
-            let hashing = self.links.registry.keys();
-            keys.push((slot, self.multi(id).add(slot, filter, hashing)));
+            let hashing = self.shared.registry.keys();
+            keys.push((slot, self.v1(id).add(slot, filter, hashing)));
             self.stats().subscriptions.add(1);
         }
         if let Some(error) = refused {
@@ -91,7 +91,7 @@ impl<D: Driver> Shard<D> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let subs = keys.iter().map(|&(_, key)| key).collect();
-        self.multi(id).open_ticket(ticket, Ticket { id: name, joining: keys.len(), subs });
+        self.v1(id).begin_subscribe(ticket, PendingSubscribe { id: name, joining: keys.len(), subs });
         self.charge_subscriptions(id);
         for (slot, key) in keys {
             self.attach(slot, Subscriber { conn: id, sub: key });
@@ -101,10 +101,9 @@ impl<D: Driver> Shard<D> {
 
     /// A subscription has come into force: answers its command, if it was the last of it.
     pub(super) fn answer_subscribe(&mut self, subscriber: Subscriber) {
-        let multi = self.multi(subscriber.conn);
-        let Some(ticket) = multi.joined(subscriber.sub) else { return };
-        let subs: Vec<_> =
-            ticket.subs.iter().map(|&key| (multi.sub(key).filter.clone(), multi.sub(key).position)).collect();
+        let v1 = self.v1(subscriber.conn);
+        let Some(ticket) = v1.joined(subscriber.sub) else { return };
+        let subs: Vec<_> = ticket.subs.iter().map(|&key| (v1.sub(key).filter.clone(), v1.sub(key).position)).collect();
         let topics = subs.iter().map(|(topic, position)| Subscribed { topic, position: *position });
         self.answer(subscriber.conn, |out| write_subscribed(out, ticket.id.as_ref(), topics));
     }
@@ -112,12 +111,12 @@ impl<D: Driver> Shard<D> {
     // ---- unsubscribe: all of a command's topics, or none
 
     fn unsubscribe(&mut self, id: ConnId, name: Option<Id>, topics: Topics<'_>) -> Result<(), CommandError> {
-        let multi = self.multi(id);
+        let v1 = self.v1(id);
         for filter in topics.iter() {
-            match multi.find_filter(filter) {
+            match v1.find_filter(filter) {
                 None => return Err(error(name, ErrorCode::NotSubscribed, format!("not subscribed to {filter:?}"))),
                 // In force or not: its command's answer names it.
-                Some(key) if multi.is_joining(key) => {
+                Some(key) if v1.is_joining(key) => {
                     let reason = format!("the subscription to {filter:?} is not confirmed yet");
                     return Err(error(name, ErrorCode::Busy, reason));
                 }
@@ -125,8 +124,8 @@ impl<D: Driver> Shard<D> {
             }
         }
         let filters = topics.iter().map(str::to_owned).collect();
-        multi.deferred = Some(Box::new(Deferred { id: name, filters }));
-        if self.multi(id).overlapping {
+        v1.deferred = Some(Box::new(Deferred { id: name, filters }));
+        if self.v1(id).overlapping {
             // What the ending subscriptions hold for the others goes out first.
             let conn = self.conns.get(id).expect("an open connection");
             conn.flags.set(Flags::PAUSED);
@@ -139,23 +138,23 @@ impl<D: Driver> Shard<D> {
 
     /// Marks every subscription that holds something, so that the next send takes it all.
     pub(super) fn gather_all(&mut self, id: ConnId) {
-        let multi = self.conns.get(id).and_then(|conn| conn.multi.as_mut()).expect("a /ws connection");
-        for key in multi.keys() {
-            let sub = multi.sub_mut(key);
+        let v1 = self.conns.get(id).and_then(|conn| conn.v1.as_mut()).expect("a /ws connection");
+        for key in v1.keys() {
+            let sub = v1.sub_mut(key);
             let log = self.logs[sub.log as usize].as_ref().expect("a log with a subscriber");
             if sub.order.is_some() && !sub.dirty && sub.cursor < log.head() {
                 sub.dirty = true;
-                multi.dirty.push(key);
+                v1.dirty.push(key);
             }
         }
     }
 
     /// Carries out the unsubscribe that waited, and goes on with the input behind it.
     pub(super) fn finish_unsubscribe(&mut self, id: ConnId) {
-        let Some(deferred) = self.multi(id).deferred.take() else { return };
+        let Some(deferred) = self.v1(id).deferred.take() else { return };
         let Deferred { id: name, filters } = *deferred;
-        let multi = self.multi(id);
-        let mut keys: Vec<u32> = filters.iter().filter_map(|filter| multi.find_filter(filter)).collect();
+        let v1 = self.v1(id);
+        let mut keys: Vec<u32> = filters.iter().filter_map(|filter| v1.find_filter(filter)).collect();
         // A command may name a topic twice.
         keys.sort_unstable();
         keys.dedup();
@@ -191,14 +190,14 @@ impl<D: Driver> Shard<D> {
             return Err(error(None, ErrorCode::Limit, reason.to_owned()));
         }
         // No reference but the connection's own may be about when that is given back.
-        let known = self.multi(id).last_publish.as_ref().filter(|last| *last.name == *name).cloned();
+        let known = self.v1(id).last_publish.as_ref().filter(|last| *last.name == *name).cloned();
         let topic = match known {
             Some(topic) => topic,
             None => {
                 self.admit(id, None, name)?;
-                let topic = self.links.registry.resolve(name);
-                if let Some(last) = self.multi(id).last_publish.replace(topic.clone()) {
-                    self.links.registry.release(last);
+                let topic = self.shared.registry.resolve(name);
+                if let Some(last) = self.v1(id).last_publish.replace(topic.clone()) {
+                    self.shared.registry.release(last);
                 }
                 topic
             }
@@ -208,10 +207,10 @@ impl<D: Driver> Shard<D> {
             Some(name) => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
-                let multi = self.multi(id);
-                let room = multi.unacknowledged.capacity();
-                multi.unacknowledged.insert(ticket, name);
-                if multi.unacknowledged.capacity() != room {
+                let v1 = self.v1(id);
+                let room = v1.unacknowledged.capacity();
+                v1.unacknowledged.insert(ticket, name);
+                if v1.unacknowledged.capacity() != room {
                     self.charge_subscriptions(id);
                 }
                 Origin::Connection { shard: self.id, conn: id, ticket }
@@ -220,7 +219,7 @@ impl<D: Driver> Shard<D> {
         let payload = Payload::copy_of(kind, data, &self.account);
         if topic.is_congested() {
             // Nothing behind it is looked at before it is published.
-            self.multi(id).held = Some(Box::new(HeldPublish { topic, payload, origin }));
+            self.v1(id).held = Some(Box::new(HeldPublish { topic, payload, origin }));
             self.conns.get(id).expect("a publisher").flags.set(Flags::PAUSED);
             self.list_paused(id);
         } else {
@@ -231,23 +230,23 @@ impl<D: Driver> Shard<D> {
 
     /// Publishes what waited for its topic. Returns false if it still has to.
     pub(super) fn publish_held(&mut self, id: ConnId) -> bool {
-        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return true };
-        if multi.held.as_ref().is_some_and(|held| held.topic.is_congested()) {
+        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return true };
+        if v1.held.as_ref().is_some_and(|held| held.topic.is_congested()) {
             return false;
         }
-        if let Some(held) = multi.held.take() {
+        if let Some(held) = v1.held.take() {
             let HeldPublish { topic, payload, origin } = *held;
             self.publish(topic, payload, origin);
         }
         true
     }
 
-    /// A home sequenced a publish that asked for an acknowledgement.
+    /// A sequencer sequenced a publish that asked for an acknowledgement.
     pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Published) {
-        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
-        if let Some(name) = multi.unacknowledged.remove(&ticket) {
-            if multi.unacknowledged.is_empty() && multi.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
-                multi.unacknowledged = Default::default();
+        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return };
+        if let Some(name) = v1.unacknowledged.remove(&ticket) {
+            if v1.unacknowledged.is_empty() && v1.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
+                v1.unacknowledged = Default::default();
                 self.charge_subscriptions(id);
             }
             self.answer(id, |out| write_published(out, Some(&name), published.epoch, published.offset));
@@ -258,14 +257,14 @@ impl<D: Driver> Shard<D> {
 
     /// Whether there is room for a topic or filter, and this connection may begin one more if it is new.
     fn admit(&mut self, conn: ConnId, id: Option<Id>, name: &str) -> Result<(), CommandError> {
-        match self.links.admit_name(name, self.limits.topics_max) {
+        match self.shared.admit_name(name, self.limits.topics_max) {
             Ok(Name::Known) => Ok(()),
             Ok(Name::New) => {
                 let (now, names_max) = (self.now, self.limits.topics_per_connection_max);
                 let window = crate::shard::nanos(self.limits.topic_idle_timeout);
-                let left = self.links.names_left(self.limits.topics_max);
-                let bytes = self.links.name_bytes(name);
-                if self.multi(conn).names.take(now, names_max, window, bytes, left) {
+                let left = self.shared.names_left(self.limits.topics_max);
+                let bytes = self.shared.name_bytes(name);
+                if self.v1(conn).names.take(now, names_max, window, bytes, left) {
                     return Ok(());
                 }
                 let reason = format!(
@@ -281,7 +280,7 @@ impl<D: Driver> Shard<D> {
 
     /// Whether subscriptions may take so many bytes more: their share of the budget is theirs, if the rest leaves it.
     fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
-        let budget = &self.links.budget;
+        let budget = &self.shared.budget;
         budget.fits(bytes)
             && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.share(Held::Subscriptions)
     }
@@ -294,8 +293,8 @@ impl<D: Driver> Shard<D> {
         self.scratch = text;
     }
 
-    fn multi(&mut self, id: ConnId) -> &mut Multi {
-        self.conns.get(id).and_then(|conn| conn.multi.as_deref_mut()).expect("a /ws connection")
+    fn v1(&mut self, id: ConnId) -> &mut V1Session {
+        self.conns.get(id).and_then(|conn| conn.v1.as_deref_mut()).expect("a /ws connection")
     }
 }
 

@@ -5,11 +5,11 @@
 //! published, and it gets those of others. Newcomers are answered with 503, and other requests are still handed over.
 //!
 //! Nobody is told to go before it has what was accepted, on any shard, when the drain began: every shard sends every
-//! home a mark behind its publishes, and a home that has the marks of all passes one on behind its deliveries. With the
-//! marks of all homes a shard has everything; and each client is first sent what waits for it.
+//! sequencer a mark behind its publishes, and a sequencer that has the marks of all passes one on behind its deliveries. With the
+//! marks of all sequencers a shard has everything; and each client is first sent what waits for it.
 //!
 //! **The end.** After that, or at once without a window, the shards go on together, a phase at a time, because a message
-//! accepted on one may have its home on a second and its subscribers on a third. With no WebSocket left, the window is
+//! accepted on one may have its sequencer on a second and its subscribers on a third. With no WebSocket left, the window is
 //! over.
 
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ pub(super) struct Drain {
     /// Connections to be told, the next one last, and how many there were.
     staying: Vec<ConnId>,
     clients: usize,
-    /// Shards that have marked what they accepted before, as this home was told.
+    /// Shards that have marked what they accepted before, as this sequencer was told.
     marks: u16,
     /// Homes that have passed that on.
     marked: u16,
@@ -53,11 +53,11 @@ enum Phase {
     Running,
     /// Clients are told to go, a few at a time.
     Window,
-    /// Nothing is published any more; what was goes to its homes.
+    /// Nothing is published any more; what was goes to its sequencers.
     Forward,
-    /// Every shard has forwarded: homes sequence and pass on.
+    /// Every shard has forwarded: sequencers sequence and pass on.
     Sequence,
-    /// Every home has passed on: subscribers are sent what waits.
+    /// Every sequencer has passed on: subscribers are sent what waits.
     Deliver,
     /// Close frames are out.
     Close,
@@ -95,12 +95,12 @@ impl<D: Driver> Shard<D> {
         }
         let mut clients: Vec<ConnId> = self.conns.ids();
         clients.retain(|&id| self.conns.get(id).is_some_and(|conn| conn.state == State::Open));
-        shuffle(&mut clients, self.links.epoch_base ^ u64::from(self.id));
+        shuffle(&mut clients, self.shared.epoch_base ^ u64::from(self.id));
         self.drain.clients = clients.len();
         self.drain.staying = clients;
         self.drain.phase = Phase::Window;
-        for home in 0..self.shards() {
-            self.request(home, Request::Mark);
+        for sequencer in 0..self.shards() {
+            self.request(sequencer, Request::Mark);
         }
     }
 
@@ -114,7 +114,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A home has passed on what was accepted before.
+    /// A sequencer has passed on what was accepted before.
     pub(super) fn on_marked(&mut self) {
         self.drain.marked += 1;
     }
@@ -124,7 +124,7 @@ impl<D: Driver> Shard<D> {
         if !self.drain.has_begun() {
             return false;
         }
-        let all = self.links.inboxes.len();
+        let all = self.shared.inboxes.len();
         let late = self.now >= self.drain.deadline;
         // Half the time is for delivering, half for closing.
         let hurry = self.now + nanos(self.limits.shutdown_grace) / 2 >= self.drain.deadline;
@@ -133,21 +133,21 @@ impl<D: Driver> Shard<D> {
             Phase::Window => self.tell_some(),
             Phase::Forward => {
                 if hurry || !self.outbound.holds_requests() {
-                    self.links.forwarded.fetch_add(1, Ordering::AcqRel);
+                    self.shared.forwarded.fetch_add(1, Ordering::AcqRel);
                     self.enter_phase(Phase::Sequence);
                 }
             }
             Phase::Sequence => {
-                let forwarded = self.links.forwarded.load(Ordering::Acquire) == all;
+                let forwarded = self.shared.forwarded.load(Ordering::Acquire) == all;
                 let idle =
                     self.inbox().requests.is_empty() && self.requests.is_empty() && !self.outbound.holds_deliveries();
                 if hurry || (forwarded && idle) {
-                    self.links.sequenced.fetch_add(1, Ordering::AcqRel);
+                    self.shared.sequenced.fetch_add(1, Ordering::AcqRel);
                     self.enter_phase(Phase::Deliver);
                 }
             }
             Phase::Deliver => {
-                let sequenced = self.links.sequenced.load(Ordering::Acquire) == all;
+                let sequenced = self.shared.sequenced.load(Ordering::Acquire) == all;
                 let idle = self.inbox().deliveries.is_empty()
                     && self.deliveries.is_empty()
                     && self.appends.is_empty()
@@ -182,7 +182,7 @@ impl<D: Driver> Shard<D> {
     /// Tells those to go whose turn has come. The window is over when its time is, or when nobody is left anywhere: a
     /// shard without clients waits for the others, because the kernel still deals it newcomers.
     fn tell_some(&mut self) {
-        if self.now >= self.drain.began + self.drain.window || self.links.admission.open() == 0 {
+        if self.now >= self.drain.began + self.drain.window || self.shared.admission.open() == 0 {
             self.begin_end();
             return;
         }
@@ -197,7 +197,7 @@ impl<D: Driver> Shard<D> {
         let told = self.drain.clients - self.drain.staying.len();
         for _ in told..self.drain.due(self.now) {
             if let Some(id) = self.drain.staying.pop() {
-                self.dismiss(id);
+                self.drain_connection(id);
             }
         }
     }
@@ -219,7 +219,7 @@ impl<D: Driver> Shard<D> {
 
     fn enter_phase(&mut self, phase: Phase) {
         self.drain.phase = phase;
-        for inbox in &self.links.inboxes {
+        for inbox in &self.shared.inboxes {
             inbox.wake();
         }
     }
@@ -230,7 +230,7 @@ impl<D: Driver> Shard<D> {
             match state {
                 Some(State::Open) => self.close_for_shutdown(id),
                 Some(State::Arriving | State::Proxied | State::Handshake) => {
-                    let refusal = self.links.admission.draining();
+                    let refusal = self.shared.admission.draining();
                     self.refuse(id, &refusal, Refused::Draining);
                 }
                 _ => {}
@@ -239,7 +239,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Has a WebSocket closed as soon as it was sent what waits for it.
-    pub(super) fn dismiss(&mut self, id: ConnId) {
+    pub(super) fn drain_connection(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) {
             conn.flags.set(Flags::LEAVING);
             self.make_ready(id);
@@ -286,16 +286,16 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::access::address::Guest;
+    use crate::access::address::AddressLease;
     use crate::config::limits::Limits;
     use crate::message::{Message, Payload};
     use crate::shard::ShardSetup;
-    use crate::shard::shared::{Adopt, Links, Order, Purpose};
+    use crate::shard::shared::{Adopt, ControlMessage, Purpose, SharedState};
 
-    fn shard(world: &World) -> (Shard<SimDriver>, Arc<Links>) {
-        let links = Arc::new(Links::new(1, 1, 1));
-        let setup = ShardSetup { id: 0, links: Arc::clone(&links), limits: Arc::new(Limits::default()) };
-        (Shard::new(world.driver(4, 4, 64), setup), links)
+    fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
+        let shared = Arc::new(SharedState::new(1, 1, 1));
+        let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
+        (Shard::new(world.driver(4, 4, 64), setup), shared)
     }
 
     #[test]
@@ -310,18 +310,22 @@ mod tests {
     #[test]
     fn a_socket_adopted_when_all_were_told_is_told_as_well() {
         let world = World::new(1, Faults::default());
-        let (mut shard, links) = shard(&world);
+        let (mut shard, shared) = shard(&world);
         let _silent = world.connect(0);
         shard.step().unwrap();
-        links.order(0, Order::Shutdown { window: Duration::ZERO }).unwrap();
+        shared.send_control(0, ControlMessage::Shutdown { window: Duration::ZERO }).unwrap();
         while shard.drain.phase != Phase::Close {
             assert!(shard.step().unwrap());
         }
         let (late, socket) = world.socket();
-        let adopt =
-            Adopt { socket, purpose: Purpose::Subscribe("t".to_owned()), read: Vec::new(), guest: Guest::default() };
-        links.admission.enter(0).unwrap();
-        links.order(0, Order::Adopt(adopt)).unwrap();
+        let adopt = Adopt {
+            socket,
+            purpose: Purpose::Subscribe("t".to_owned()),
+            read: Vec::new(),
+            guest: AddressLease::default(),
+        };
+        shared.admission.enter(0).unwrap();
+        shared.send_control(0, ControlMessage::Adopt(adopt)).unwrap();
         for _ in 0..5 {
             assert!(shard.step().unwrap());
         }
@@ -333,8 +337,8 @@ mod tests {
     #[test]
     fn clients_are_told_one_by_one_over_the_window_in_a_shuffled_order() {
         let world = World::new(1, Faults::default());
-        let links = Arc::new(Links::new(1, 1, 1));
-        let setup = ShardSetup { id: 0, links: Arc::clone(&links), limits: Arc::new(Limits::default()) };
+        let shared = Arc::new(SharedState::new(1, 1, 1));
+        let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
         let mut shard = Shard::new(world.driver(64, 8, 512), setup);
         const HEAD: &[u8] = b"GET /sub/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -343,9 +347,9 @@ mod tests {
         for _ in 0..10 {
             shard.step().unwrap();
         }
-        assert_eq!(links.admission.open(), 10);
+        assert_eq!(shared.admission.open(), 10);
         clients.iter().for_each(|&client| drop(world.client_read(client, 4096)));
-        links.order(0, Order::Shutdown { window: Duration::from_secs(10) }).unwrap();
+        shared.send_control(0, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
         let mut told = Vec::new();
         for half_second in 0..20 {
             for _ in 0..6 {
@@ -366,7 +370,7 @@ mod tests {
         clients.iter().for_each(|&client| world.client_close(client));
         let ended = (0..50).any(|_| !shard.step().unwrap());
         assert!(ended, "with nobody left it ends");
-        let counted = links.stats[0].snapshot();
+        let counted = shared.stats[0].snapshot();
         assert_eq!((counted.closed, counted.closed_shutdown), (10, 10));
     }
 
@@ -387,16 +391,16 @@ mod tests {
         const MESSAGES: usize = 12;
         let world = World::new(1, Faults::default());
         world.set_socket_buffer(30_000);
-        let links = Arc::new(Links::new(2, 1, 1));
+        let shared = Arc::new(SharedState::new(2, 1, 1));
         let limits = Arc::new(Limits::default());
         let shard = |id| {
-            let setup = ShardSetup { id, links: Arc::clone(&links), limits: Arc::clone(&limits) };
+            let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
             Shard::new(world.driver(64, 8, 512), setup)
         };
         let mut shards: Vec<Shard<SimDriver>> = vec![shard(0), shard(1)];
         let (name, topic) = (0..)
-            .map(|n: u32| (format!("t{n}"), links.registry.resolve(&format!("t{n}"))))
-            .find(|(_, topic)| topic.home == 1)
+            .map(|n: u32| (format!("t{n}"), shared.registry.resolve(&format!("t{n}"))))
+            .find(|(_, topic)| topic.sequencer == 1)
             .expect("names are many");
         let client = world.connect(0);
         let head = format!(
@@ -411,12 +415,15 @@ mod tests {
         }
         assert!(read.starts_with(b"HTTP/1.1 101 "), "{}", read.escape_ascii());
         read.clear();
-        let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes], links.budget.of_plane());
+        let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes], shared.budget.of_plane());
         let frame = Message::new(&topic, 1, payload.clone(), 0).raw().clone();
         let publish = |_| {
-            let order =
-                Order::Publish { topic: Arc::clone(&topic), payload: payload.clone(), answer: oneshot::channel().0 };
-            links.order(1, order).unwrap();
+            let order = ControlMessage::Publish {
+                topic: Arc::clone(&topic),
+                payload: payload.clone(),
+                answer: oneshot::channel().0,
+            };
+            shared.send_control(1, order).unwrap();
         };
         (0..MESSAGES / 2).for_each(publish);
         if blocked {
@@ -426,13 +433,13 @@ mod tests {
         }
         (0..MESSAGES / 2).for_each(publish);
         for shard in [0, 1] {
-            links.order(shard, Order::Shutdown { window: Duration::from_secs(10) }).unwrap();
+            shared.send_control(shard, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
         }
         for _ in 0..5 {
             shards[0].step().unwrap();
             world.advance(400_000_000);
         }
-        assert_eq!(links.stats[0].closed_shutdown.get(), 0, "told before it has everything");
+        assert_eq!(shared.stats[0].closed_shutdown.get(), 0, "told before it has everything");
         for _ in 0..2000 {
             shards.iter_mut().for_each(|shard| drop(shard.step()));
             read.extend(world.client_read(client, 2000));

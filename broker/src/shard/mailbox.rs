@@ -1,4 +1,4 @@
-//! Publishes on their way to a topic's home, and deliveries on their way from it.
+//! Publishes on their way to a topic's sequencer, and deliveries on their way from it.
 //!
 //! What goes to another shard is gathered for a turn and pushed as one batch with one wake-up. A full
 //! queue keeps the batch here and makes publishers wait ([`Shard::must_wait`]) and, if it is deliveries that wait, it
@@ -14,7 +14,7 @@ use ring::Driver;
 use crate::capacity::budget::{Account, Charge};
 use crate::message::Payload;
 use crate::sequencer::Sequenced;
-use crate::shard::shared::{Batch, Delivery, Order, Origin, Published, Request};
+use crate::shard::shared::{Batch, ControlMessage, Delivery, Origin, Published, Request};
 use crate::shard::{Backlog, Outbound, Shard};
 use crate::topics::registry::{ShardId, TopicRef};
 
@@ -56,19 +56,19 @@ impl<T> Rest<T> {
 }
 
 impl<D: Driver> Shard<D> {
-    /// A message of one of this shard's connections goes to its topic's home.
+    /// A message of one of this shard's connections goes to its topic's sequencer.
     pub(super) fn publish(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
         self.stats().messages_in.add(1);
         self.stats().bytes_in.add(payload.payload_len() as u64);
-        self.request(topic.home, Request::Publish { topic, payload, origin });
+        self.request(topic.sequencer, Request::Publish { topic, payload, origin });
     }
 
-    /// Asks a home; its own shard at once, another with the turn's batch.
-    pub(super) fn request(&mut self, home: ShardId, request: Request) {
-        if home == self.id {
+    /// Asks a sequencer; its own shard at once, another with the turn's batch.
+    pub(super) fn request(&mut self, sequencer: ShardId, request: Request) {
+        if sequencer == self.id {
             self.on_request(request);
         } else {
-            self.outbound.request(home, request);
+            self.outbound.request(sequencer, request);
         }
     }
 
@@ -77,16 +77,16 @@ impl<D: Driver> Shard<D> {
             Request::Publish { topic, payload, origin } => self.sequence(topic, payload, origin),
             Request::Join { topic, shard, join } => {
                 let id = topic.id;
-                let (epoch, next) = self.home.join(topic, shard, self.now);
+                let (epoch, next) = self.sequencer.join(topic, shard, self.now);
                 self.deliver(shard, Delivery::Joined { topic: id, join, epoch, next });
             }
-            Request::Leave { topic, shard } => self.home.leave(topic, shard, self.now, &self.links.registry),
+            Request::Leave { topic, shard } => self.sequencer.leave(topic, shard, self.now, &self.shared.registry),
             Request::Mark => self.on_mark(),
         }
     }
 
     fn sequence(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
-        let Sequenced { message, epoch, wanted } = self.home.publish(topic, payload, self.now);
+        let Sequenced { message, epoch, wanted } = self.sequencer.publish(topic, payload, self.now);
         let published = Published { epoch, offset: message.offset };
         let mut here = false;
         for &shard in wanted {
@@ -131,13 +131,17 @@ impl<D: Driver> Shard<D> {
 
     pub(super) fn take_orders(&mut self) {
         for _ in 0..ITEMS_PER_TURN {
-            let Some(order) = self.inbox().next_order() else { return };
+            let Some(order) = self.inbox().next_control() else { return };
             match order {
-                Order::Adopt(adopt) => self.adopt(adopt),
+                ControlMessage::Adopt(adopt) => self.adopt(adopt),
                 // Subscribers may be gone already: the answer's end says that it was not published.
-                Order::Publish { topic, .. } if self.drain.is_under_way() => self.links.registry.release(topic),
-                Order::Publish { topic, payload, answer } => self.publish(topic, payload, Origin::Http(answer)),
-                Order::Shutdown { window } => self.begin_drain(window),
+                ControlMessage::Publish { topic, .. } if self.drain.is_under_way() => {
+                    self.shared.registry.release(topic)
+                }
+                ControlMessage::Publish { topic, payload, answer } => {
+                    self.publish(topic, payload, Origin::Http(answer))
+                }
+                ControlMessage::Shutdown { window } => self.begin_drain(window),
             }
             if self.must_wait() {
                 return;
@@ -162,7 +166,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn take_requests(&mut self) {
         let mut rest = std::mem::take(&mut self.requests);
         for _ in 0..ITEMS_PER_TURN {
-            // Requests of its own that wait for other homes do not count: those homes may wait for this one.
+            // Requests of its own that wait for other sequencers do not count: those sequencers may wait for this one.
             if self.outbound.delivery_backlog.is_full() || !self.appends.has_room() {
                 break;
             }
@@ -175,10 +179,10 @@ impl<D: Driver> Shard<D> {
 
     /// Pushes what was gathered for other shards: one batch and one wake-up each.
     pub(super) fn flush_outbound(&mut self) {
-        let Self { outbound, links, .. } = self;
+        let Self { outbound, shared, .. } = self;
         let mut waiting = std::mem::take(&mut outbound.waiting);
-        waiting.retain(|&shard| !outbound.flush(shard, &links.inboxes[usize::from(shard)]));
-        links.stats[usize::from(self.id)].queues_full.add(waiting.len() as u64);
+        waiting.retain(|&shard| !outbound.flush(shard, &shared.inboxes[usize::from(shard)]));
+        shared.stats[usize::from(self.id)].queues_full.add(waiting.len() as u64);
         outbound.waiting = waiting;
         if outbound.waiting.is_empty() || !outbound.holds_requests() {
             outbound.request_backlog = Backlog::default();
@@ -276,7 +280,7 @@ mod tests {
     use super::*;
     use crate::config::limits::Limits;
     use crate::shard::ShardSetup;
-    use crate::shard::shared::Links;
+    use crate::shard::shared::SharedState;
 
     fn publish(topic: &TopicRef, account: &Arc<Account>) -> Request {
         let payload = Payload::copy_of(PayloadKind::Text, b"x", account);
@@ -284,24 +288,24 @@ mod tests {
     }
 
     /// Two shards whose queues of requests are full, and that have more for each other than publishers may
-    /// add to: each goes on as a home, or neither would ever.
+    /// add to: each goes on as a sequencer, or neither would ever.
     #[test]
     fn full_queues_of_requests_both_ways_do_not_lock_up() {
         let world = World::new(1, Faults::default());
-        let links = Arc::new(Links::new(2, 1, 1));
+        let shared = Arc::new(SharedState::new(2, 1, 1));
         let limits = Arc::new(Limits::default());
         let shard = |id| {
-            let setup = ShardSetup { id, links: Arc::clone(&links), limits: Arc::clone(&limits) };
+            let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
             Shard::new(world.driver(4, 4, 64), setup)
         };
         let mut shards: Vec<Shard<SimDriver>> = vec![shard(0), shard(1)];
-        let homed_at = |home| {
-            let mut topics = (0..).map(|n: u32| links.registry.resolve(&format!("t{n}")));
-            topics.find(|topic| topic.home == home).expect("names are many")
+        let homed_at = |sequencer| {
+            let mut topics = (0..).map(|n: u32| shared.registry.resolve(&format!("t{n}")));
+            topics.find(|topic| topic.sequencer == sequencer).expect("names are many")
         };
         let topics = [homed_at(0), homed_at(1)];
         for (shard, topic) in shards.iter_mut().zip(topics.iter().rev()) {
-            let inbox = &links.inboxes[usize::from(topic.home)];
+            let inbox = &shared.inboxes[usize::from(topic.sequencer)];
             let account = Arc::clone(&shard.account);
             let batch = || {
                 let mut batch = Batch::new(&account);
@@ -310,7 +314,7 @@ mod tests {
             };
             while inbox.requests.push(batch()).is_ok() {}
             while !shard.outbound.is_full() {
-                shard.request(topic.home, publish(topic, &account));
+                shard.request(topic.sequencer, publish(topic, &account));
             }
         }
         for _ in 0..100 {

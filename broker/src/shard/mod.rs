@@ -12,7 +12,7 @@
 //! | `pause` | input that has to wait |
 //! | `commands` | `ringyard.v1` |
 //! | `subscribe` | subscriptions, joins and leaves |
-//! | `exchange` | publishes to homes, deliveries from homes |
+//! | `exchange` | publishes to sequencers, deliveries from sequencers |
 //! | `append` | messages into logs; congested topics |
 //! | `deliver` | delivery rounds: one send carries all that waits |
 //! | `backpressure` | subscribers that are far behind |
@@ -21,7 +21,7 @@
 //! | `upkeep` | deadlines and pings |
 //! | `drain` | shutdown |
 //! | [`names`] | how many topics and filters clients may begin |
-//! | `conn`, `multi`, `index`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
+//! | `conn`, `v1`, `index`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
 //! the driver in one system call, and handles what completed. Each part has a budget of work; what does not fit goes on
@@ -50,13 +50,13 @@ use protocol::head::HeadLimits;
 use ring::{ConnId, Driver, Event, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
-use crate::access::address::Guest;
+use crate::access::address::AddressLease;
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
 use crate::observe::counters::{Scale, Stats};
-use crate::sequencer::Home;
+use crate::sequencer::Sequencer;
 use crate::shard::fanout::log::{Log, Subscriber};
-use crate::shard::shared::{Batch, Delivery, Inbox, Links, Purpose, Request};
+use crate::shard::shared::{Batch, Delivery, Inbox, Purpose, Request, SharedState};
 use crate::shard::transport::client_address::Doors;
 use crate::shard::transport::connection::{Conns, LogSlot};
 use crate::shard::transport::timers::Timers;
@@ -72,7 +72,7 @@ pub struct ShardSetup {
     /// Its number: index of its inbox and its stats.
     pub id: ShardId,
     /// What it shares with the others.
-    pub links: Arc<Links>,
+    pub shared: Arc<SharedState>,
     /// What it allows.
     pub limits: Arc<Limits>,
 }
@@ -80,7 +80,7 @@ pub struct ShardSetup {
 /// One shard over a driver. See the module's head.
 pub struct Shard<D: Driver> {
     id: ShardId,
-    links: Arc<Links>,
+    shared: Arc<SharedState>,
     limits: Arc<Limits>,
     head_limits: HeadLimits,
     frame_limits: FrameLimits,
@@ -107,9 +107,9 @@ pub struct Shard<D: Driver> {
     next_ticket: u64,
 
     /// Connections whose receive found no buffer, beyond those that this turn armed again.
-    starved: VecDeque<ConnId>,
+    waiting_for_buffer: VecDeque<ConnId>,
     /// How many those were.
-    fed: usize,
+    rearmed: usize,
 
     /// What is charged here counts as held by this shard.
     account: Arc<Account>,
@@ -132,10 +132,10 @@ pub struct Shard<D: Driver> {
     time_next: bool,
     /// Sends in flight that are.
     timed: Vec<fanout::deliver::Timed>,
-    /// Connections with something to send that no send in flight holds up, each once, here or in `visited_ready`.
+    /// Connections with something to send that no send in flight holds up, each once, here or in `delivered_ready`.
     ready: VecDeque<ConnId>,
-    /// Those that this turn's visits found.
-    visited_ready: Vec<ConnId>,
+    /// Those that this turn's deliveries_left found.
+    delivered_ready: Vec<ConnId>,
     /// Connections whose input waits for its next part of a turn, each once, here or in `paused`.
     yielded: VecDeque<ConnId>,
     /// Connections whose input waits for something else.
@@ -157,7 +157,7 @@ pub struct Shard<D: Driver> {
     deliveries: mailbox::Rest<Delivery>,
     requests: mailbox::Rest<Request>,
 
-    home: Home,
+    sequencer: Sequencer,
     outbound: Outbound,
     parser: Option<protocol::v1::Parser>,
     /// Where an answer is written before it is framed.
@@ -182,7 +182,7 @@ enum Accepting {
 struct Adopting {
     purpose: Purpose,
     read: Vec<u8>,
-    guest: Guest,
+    guest: AddressLease,
 }
 
 /// Batches that are being filled for other shards, or that their full queues did not take yet.
@@ -208,13 +208,13 @@ impl<D: Driver> Shard<D> {
     /// A shard over `driver`, which must belong to the calling thread.
     #[must_use]
     pub fn new(driver: D, setup: ShardSetup) -> Self {
-        let ShardSetup { id, links, limits } = setup;
-        links.inboxes[usize::from(id)].set_waker(driver.waker());
-        let shards = links.inboxes.len();
+        let ShardSetup { id, shared, limits } = setup;
+        shared.inboxes[usize::from(id)].set_waker(driver.waker());
+        let shards = shared.inboxes.len();
         let now = driver.now();
-        let account = Arc::clone(links.budget.of_shard(id));
+        let account = Arc::clone(shared.budget.of_shard(id));
         // Homes of one broker share a base; the shard's number keeps their epochs apart.
-        let epoch_base = links.epoch_base.wrapping_add(u64::from(id) << 40);
+        let epoch_base = shared.epoch_base.wrapping_add(u64::from(id) << 40);
         let mut shard = Self {
             id,
             head_limits: HeadLimits {
@@ -237,7 +237,7 @@ impl<D: Driver> Shard<D> {
             logs: Vec::new(),
             free_logs: Vec::new(),
             log_of: FxHashMap::default(),
-            matches: Matches::new(links.registry.keys()),
+            matches: Matches::new(shared.registry.keys()),
             next_join: 0,
             next_ticket: 0,
             pressure: pressure::Pressure::default(),
@@ -250,10 +250,10 @@ impl<D: Driver> Shard<D> {
             short_turns: 0,
             time_next: false,
             timed: Vec::new(),
-            starved: VecDeque::new(),
-            fed: 0,
+            waiting_for_buffer: VecDeque::new(),
+            rearmed: 0,
             ready: VecDeque::new(),
-            visited_ready: Vec::new(),
+            delivered_ready: Vec::new(),
             yielded: VecDeque::new(),
             paused: VecDeque::new(),
             untried: 0,
@@ -266,7 +266,12 @@ impl<D: Driver> Shard<D> {
             appends: fanout::append::Appends::default(),
             deliveries: mailbox::Rest::default(),
             requests: mailbox::Rest::default(),
-            home: Home::new(epoch_base, nanos(limits.topic_idle_timeout), limits.topics_max, links.registry.keys()),
+            sequencer: Sequencer::new(
+                epoch_base,
+                nanos(limits.topic_idle_timeout),
+                limits.topics_max,
+                shared.registry.keys(),
+            ),
             outbound: Outbound::new(shards, &account),
             account,
             parser: Some(protocol::v1::Parser::default()),
@@ -274,7 +279,7 @@ impl<D: Driver> Shard<D> {
             ping: Gather::one(Bytes::from_static(&[0x89, 0])),
             drain: drain::Drain::default(),
             driver,
-            links,
+            shared,
             limits,
         };
         shard.driver.accept();
@@ -305,9 +310,9 @@ impl<D: Driver> Shard<D> {
         self.take_deliveries();
         self.take_requests();
         self.resume_paused();
-        self.feed_starved();
+        self.rearm_waiting();
         self.deliver_pending();
-        self.trim_visited();
+        self.trim_delivered();
         if self.advance_drain() {
             return Ok(false);
         }
@@ -353,7 +358,7 @@ impl<D: Driver> Shard<D> {
             || !self.ready.is_empty()
             || !self.moved.is_empty()
             || !self.visited.is_empty()
-            || !self.starved.is_empty()
+            || !self.waiting_for_buffer.is_empty()
             || !self.appends.is_empty()
             || !self.deliveries.is_empty()
             || !self.requests.is_empty()
@@ -374,7 +379,7 @@ impl<D: Driver> Shard<D> {
         let paused = (!self.paused.is_empty() || self.pressure.level != Level::Calm) && !self.drain.is_under_way();
         let deadlines = [
             self.timers.next(),
-            self.home.next_expiry(),
+            self.sequencer.next_expiry(),
             accept,
             self.drain_deadline(),
             self.next_message_deadline(),
@@ -397,7 +402,7 @@ impl<D: Driver> Shard<D> {
         let stats = self.stats();
         stats.connections.set(self.conns.len() as u64);
         stats.logs.set((self.logs.len() - self.free_logs.len()) as u64);
-        stats.topics.set(self.home.len() as u64);
+        stats.topics.set(self.sequencer.len() as u64);
         stats.log_bytes.set(self.log_bytes);
         let counters = self.driver.counters();
         stats.no_buffers.set(counters.no_buffers);
@@ -409,11 +414,11 @@ impl<D: Driver> Shard<D> {
     }
 
     fn stats(&self) -> &Stats {
-        &self.links.stats[usize::from(self.id)]
+        &self.shared.stats[usize::from(self.id)]
     }
 
     fn inbox(&self) -> &Inbox {
-        &self.links.inboxes[usize::from(self.id)]
+        &self.shared.inboxes[usize::from(self.id)]
     }
 
     fn log(&mut self, slot: LogSlot) -> &mut Log {

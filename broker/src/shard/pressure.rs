@@ -85,7 +85,7 @@ impl Pressure {
 impl<D: Driver> Shard<D> {
     /// Finds out how short memory is, and closes connections for it; called once a turn.
     pub(super) fn relieve_pressure(&mut self) {
-        let budget = &self.links.budget;
+        let budget = &self.shared.budget;
         let used = budget.used();
         let log_max = self.limits.log_bytes_max;
         let logs = match self.log_bytes {
@@ -110,7 +110,7 @@ impl<D: Driver> Shard<D> {
         }
         // Down to five eighths.
         let goal = |bytes: u64, max: u64| bytes.saturating_sub(max - max / 8 * 3);
-        let excess = goal(used, self.links.budget.bytes_max()).max(goal(self.log_bytes, log_max));
+        let excess = goal(used, self.shared.budget.bytes_max()).max(goal(self.log_bytes, log_max));
         self.look_for_holders(excess);
     }
 
@@ -193,11 +193,11 @@ impl<D: Driver> Shard<D> {
 
 /// Bytes that wait for a connection in logs.
 fn lag_bytes(conn: &Conn, lag: impl Fn(u32, u64) -> u64) -> u64 {
-    match (&conn.raw, &conn.multi) {
+    match (&conn.raw, &conn.v1) {
         (Some(raw), _) if !conn.flags.has(Flags::HELD) => lag(raw.log, raw.cursor),
-        (_, Some(multi)) => {
-            let dirty = multi.dirty.iter().take(SUBSCRIPTIONS_LOOKED_AT);
-            dirty.map(|&key| lag(multi.sub(key).log, multi.sub(key).cursor)).sum()
+        (_, Some(v1)) => {
+            let dirty = v1.dirty.iter().take(SUBSCRIPTIONS_LOOKED_AT);
+            dirty.map(|&key| lag(v1.sub(key).log, v1.sub(key).cursor)).sum()
         }
         _ => 0,
     }

@@ -4,9 +4,9 @@
 //!
 //! | queue | carries | when it is full |
 //! | --- | --- | --- |
-//! | `requests` | publishes, joins and leaves for topics whose home this shard is | the sender keeps its batch and pauses its publishers, nothing else |
-//! | `deliveries` | sequenced messages and answers from homes | the home keeps its batch and takes no further requests |
-//! | `orders` | adopted sockets, HTTP publishes, shutdown | the control plane waits |
+//! | `requests` | publishes, joins and leaves for topics whose sequencer this shard is | the sender keeps its batch and pauses its publishers, nothing else |
+//! | `deliveries` | sequenced messages and answers from sequencers | the sequencer keeps its batch and takes no further requests |
+//! | `control_messages` | adopted sockets, HTTP publishes, shutdown | the control plane waits |
 //!
 //! A shard takes deliveries without waiting for anybody, so many a turn. So deliveries always drain. It takes requests
 //! while its own deliveries do not back up, whatever requests of its own wait elsewhere. Therefore requests always
@@ -25,7 +25,7 @@ use crossbeam::utils::CachePadded;
 use ring::{ConnId, Waker};
 use tokio::sync::{Notify, oneshot};
 
-use crate::access::address::{Addresses, Guest};
+use crate::access::address::{AddressLease, Addresses};
 use crate::access::admission::Admission;
 use crate::capacity::budget;
 use crate::capacity::budget::{Account, Budget, Buffer, Charge, Held};
@@ -65,7 +65,7 @@ pub enum Origin {
     Http(oneshot::Sender<Published>),
 }
 
-/// What a topic's home is asked for.
+/// What a topic's sequencer is asked for.
 #[derive(Debug)]
 pub enum Request {
     /// Sequence this payload and deliver it.
@@ -95,11 +95,11 @@ pub enum Request {
         shard: ShardId,
     },
     /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
-    /// home answers all with [`Delivery::Marked`].
+    /// sequencer answers all with [`Delivery::Marked`].
     Mark,
 }
 
-/// What a topic's home sends to a shard, in an order that subscribers rely on.
+/// What a topic's sequencer sends to a shard, in an order that subscribers rely on.
 #[derive(Debug)]
 pub enum Delivery {
     /// Append to the logs of the message's topic and of the filters that match it.
@@ -124,16 +124,16 @@ pub enum Delivery {
         /// Where.
         published: Published,
     },
-    /// Whatever any shard accepted before it began to drain, and this home sequences, is before this in the queue.
+    /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
 }
 
 /// What the control plane tells a shard.
 #[derive(Debug)]
-pub enum Order {
+pub enum ControlMessage {
     /// A client upgraded on a connection that the control plane had: it is a WebSocket of this shard now.
     Adopt(Adopt),
-    /// Sequence a message that came by HTTP; this shard is its topic's home.
+    /// Sequence a message that came by HTTP; this shard is its topic's sequencer.
     Publish {
         /// Which topic.
         topic: TopicRef,
@@ -160,7 +160,7 @@ pub enum Purpose {
     /// `/bus/{topic}`.
     Bus(String),
     /// `/ws`.
-    Multi,
+    V1Session,
 }
 
 /// A socket whose upgrade was already answered with 101.
@@ -173,7 +173,7 @@ pub struct Adopt {
     /// Bytes that arrived behind the request head.
     pub read: Vec<u8>,
     /// As what its client counts.
-    pub guest: Guest,
+    pub guest: AddressLease,
 }
 
 /// A connection that sent an HTTP request, not a WebSocket handshake.
@@ -184,7 +184,7 @@ pub struct Handover {
     /// Bytes already read from it, from the request's first byte on.
     pub read: Buffer,
     /// As what its client counts.
-    pub guest: Guest,
+    pub guest: AddressLease,
 }
 
 /// What one thread pushes for another at once, charged until it is taken apart.
@@ -221,8 +221,8 @@ pub struct Depths {
     pub requests: usize,
     /// Batches of deliveries.
     pub deliveries: usize,
-    /// [`Order`]s.
-    pub orders: usize,
+    /// [`ControlMessage`]s.
+    pub control_messages: usize,
 }
 
 /// The way into one shard, for other threads.
@@ -230,7 +230,7 @@ pub struct Depths {
 pub struct Inbox {
     pub(crate) requests: ArrayQueue<Batch<Request>>,
     pub(crate) deliveries: ArrayQueue<Batch<Delivery>>,
-    orders: ArrayQueue<Order>,
+    control_messages: ArrayQueue<ControlMessage>,
     /// True while the shard sleeps, or is about to: whoever makes it false wakes it.
     asleep: AtomicBool,
     waker: OnceLock<Waker>,
@@ -241,7 +241,7 @@ impl Inbox {
         Self {
             requests: ArrayQueue::new(BATCHES_MAX),
             deliveries: ArrayQueue::new(BATCHES_MAX),
-            orders: ArrayQueue::new(ORDERS_MAX),
+            control_messages: ArrayQueue::new(ORDERS_MAX),
             asleep: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
@@ -268,7 +268,7 @@ impl Inbox {
     pub(crate) fn may_sleep(&self) -> bool {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let empty = self.requests.is_empty() && self.deliveries.is_empty() && self.orders.is_empty();
+        let empty = self.requests.is_empty() && self.deliveries.is_empty() && self.control_messages.is_empty();
         if !empty {
             self.awake();
         }
@@ -283,18 +283,22 @@ impl Inbox {
     /// How much waits for the shard now. Any thread may ask.
     #[must_use]
     pub fn depths(&self) -> Depths {
-        Depths { requests: self.requests.len(), deliveries: self.deliveries.len(), orders: self.orders.len() }
+        Depths {
+            requests: self.requests.len(),
+            deliveries: self.deliveries.len(),
+            control_messages: self.control_messages.len(),
+        }
     }
 
     /// The next order of the control plane.
-    pub(crate) fn next_order(&self) -> Option<Order> {
-        self.orders.pop()
+    pub(crate) fn next_control(&self) -> Option<ControlMessage> {
+        self.control_messages.pop()
     }
 }
 
 /// Everything that threads of one broker share.
 #[derive(Debug)]
-pub struct Links {
+pub struct SharedState {
     /// Names of topics.
     pub registry: Registry,
     /// Memory held for clients.
@@ -311,7 +315,7 @@ pub struct Links {
     pub admission: CachePadded<Admission>,
     /// Sockets on their way to the control plane.
     pub handovers: Handovers,
-    /// Where epochs begin; every home adds its own count. Different after each start.
+    /// Where epochs begin; every sequencer adds its own count. Different after each start.
     pub epoch_base: Epoch,
     /// Shards that have, on their way out, forwarded every publish they had accepted.
     pub(crate) forwarded: AtomicUsize,
@@ -319,8 +323,8 @@ pub struct Links {
     pub(crate) sequenced: AtomicUsize,
 }
 
-impl Links {
-    /// Links for `shards` shards. `seed` decides which shard sequences a topic and how names of clients are hashed: it
+impl SharedState {
+    /// SharedState for `shards` shards. `seed` decides which shard sequences a topic and how names of clients are hashed: it
     /// must be random where they are not to be trusted. `epoch_base` should be the start time.
     #[must_use]
     pub fn new(shards: ShardId, seed: u64, epoch_base: Epoch) -> Self {
@@ -360,9 +364,9 @@ impl Links {
     ///
     /// # Errors
     /// The order itself, when the shard's queue is full: wait, then try again.
-    pub fn order(&self, shard: ShardId, order: Order) -> Result<(), Order> {
+    pub fn send_control(&self, shard: ShardId, message: ControlMessage) -> Result<(), ControlMessage> {
         let inbox = &self.inboxes[usize::from(shard)];
-        inbox.orders.push(order)?;
+        inbox.control_messages.push(message)?;
         inbox.wake();
         Ok(())
     }

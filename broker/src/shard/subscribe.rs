@@ -1,8 +1,8 @@
 //! Subscriptions, and the joins and leaves they cause.
 //!
-//! The first subscriber of a topic on a shard makes the shard join at the topic's home (a filter with
-//! wildcards: at every home); the last one's end makes it leave. A subscription is in force, and only then
-//! confirmed, once the homes have answered: from there on it misses nothing.
+//! The first subscriber of a topic on a shard makes the shard join at the topic's sequencer (a filter with
+//! wildcards: at every sequencer); the last one's end makes it leave. A subscription is in force, and only then
+//! confirmed, once the sequencers have answered: from there on it misses nothing.
 
 use std::sync::Arc;
 
@@ -37,14 +37,14 @@ impl<D: Driver> Shard<D> {
 
     /// The log of a topic or filter, made and joined if this is its first subscriber here.
     pub(super) fn enter_log(&mut self, filter: &str) -> LogSlot {
-        let topic = self.links.registry.resolve(filter);
+        let topic = self.shared.registry.resolve(filter);
         if let Some(&slot) = self.log_of.get(&topic.id) {
             return slot; // which holds a reference of its own
         }
-        let homes = if topic.wildcard { 0..self.shards() } else { topic.home..topic.home + 1 };
+        let sequencers = if topic.wildcard { 0..self.shards() } else { topic.sequencer..topic.sequencer + 1 };
         let join = self.next_join;
         self.next_join += 1;
-        let log = Box::new(Log::new(Arc::clone(&topic), homes.len() as u16, join, &self.account));
+        let log = Box::new(Log::new(Arc::clone(&topic), sequencers.len() as u16, join, &self.account));
         let slot = match self.free_logs.pop() {
             Some(slot) => {
                 self.logs[slot as usize] = Some(log);
@@ -59,8 +59,8 @@ impl<D: Driver> Shard<D> {
         if topic.wildcard {
             self.matches.insert(Arc::clone(&topic.name), slot);
         }
-        for home in homes {
-            self.request(home, Request::Join { topic: Arc::clone(&topic), shard: self.id, join });
+        for sequencer in sequencers {
+            self.request(sequencer, Request::Join { topic: Arc::clone(&topic), shard: self.id, join });
         }
         slot
     }
@@ -77,7 +77,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A home answered a join.
+    /// A sequencer answered a join.
     pub(super) fn on_joined(&mut self, topic: TopicId, join: u64, epoch: Epoch, next: Offset) {
         let Some(&slot) = self.log_of.get(&topic) else { return };
         let log = self.log(slot);
@@ -101,8 +101,8 @@ impl<D: Driver> Shard<D> {
         let cursor = log.head();
         let position = position(log);
         let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
-        if let Some(multi) = &mut conn.multi {
-            multi.go_live(subscriber.sub, index, cursor, position);
+        if let Some(v1) = &mut conn.v1 {
+            v1.go_live(subscriber.sub, index, cursor, position);
             self.answer_subscribe(subscriber);
         } else {
             conn.raw = Some(RawSubscription::new(slot, index, cursor));
@@ -126,17 +126,17 @@ impl<D: Driver> Shard<D> {
             self.detach(raw.log, place, lagged);
             return;
         }
-        let keys = conn.multi.as_ref().map(|multi| multi.keys()).unwrap_or_default();
+        let keys = conn.v1.as_ref().map(|v1| v1.keys()).unwrap_or_default();
         self.unsubscribe_keys(id, &keys);
     }
 
     /// Ends subscriptions of a `/ws` connection. Linear in them.
     pub(super) fn unsubscribe_keys(&mut self, id: ConnId, keys: &[u32]) {
-        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
-        multi.forget_dirty(keys);
+        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return };
+        v1.forget_dirty(keys);
         for &key in keys {
-            let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
-            if let Some(sub) = multi.remove(key) {
+            let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return };
+            if let Some(sub) = v1.remove(key) {
                 if sub.awaited {
                     self.await_no_longer(sub.log, Subscriber { conn: id, sub: key });
                 }
@@ -149,9 +149,9 @@ impl<D: Driver> Shard<D> {
 
     /// Charges what the subscriptions of a `/ws` connection take now.
     pub(super) fn charge_subscriptions(&mut self, id: ConnId) {
-        let account = self.links.budget.of_shard(self.id);
-        if let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) {
-            multi.charge(account);
+        let account = self.shared.budget.of_shard(self.id);
+        if let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) {
+            v1.charge(account);
         }
     }
 
@@ -188,8 +188,8 @@ impl<D: Driver> Shard<D> {
 
     fn set_index(&mut self, moved: Subscriber, index: u32) {
         let conn = self.conns.get(moved.conn).expect("a subscriber is an open connection");
-        match (&mut conn.multi, &mut conn.raw) {
-            (Some(multi), _) => multi.sub_mut(moved.sub).index = index,
+        match (&mut conn.v1, &mut conn.raw) {
+            (Some(v1), _) => v1.sub_mut(moved.sub).index = index,
             (None, Some(raw)) => raw.set_index(index),
             (None, None) => unreachable!("a subscriber has a subscription"),
         }
@@ -200,19 +200,19 @@ impl<D: Driver> Shard<D> {
         let log = self.logs[slot as usize].take().expect("a log without subscribers");
         self.free_logs.push(slot);
         self.log_of.remove(&log.topic.id);
-        let homes = if log.topic.wildcard {
+        let sequencers = if log.topic.wildcard {
             self.matches.remove(&log.topic.name);
             0..self.shards()
         } else {
-            log.topic.home..log.topic.home + 1
+            log.topic.sequencer..log.topic.sequencer + 1
         };
-        for home in homes {
-            self.request(home, Request::Leave { topic: Arc::clone(&log.topic), shard: self.id });
+        for sequencer in sequencers {
+            self.request(sequencer, Request::Leave { topic: Arc::clone(&log.topic), shard: self.id });
         }
-        self.links.registry.release(log.topic);
+        self.shared.registry.release(log.topic);
     }
 
     pub(super) fn shards(&self) -> ShardId {
-        self.links.inboxes.len() as ShardId
+        self.shared.inboxes.len() as ShardId
     }
 }

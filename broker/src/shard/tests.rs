@@ -7,7 +7,7 @@ use ring::sim::{ClientId, Faults, SimDriver, World};
 
 use crate::capacity::budget::Held;
 use crate::config::limits::Limits;
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 use crate::shard::{Shard, ShardSetup};
 
 const BUDGET: u64 = 1 << 20;
@@ -17,17 +17,17 @@ const MESSAGE_MAX: u64 = 64 << 10;
 struct Stage {
     world: World,
     shard: Shard<SimDriver>,
-    links: Arc<Links>,
+    shared: Arc<SharedState>,
 }
 
 impl Stage {
     fn new() -> Self {
         let world = World::new(1, Faults::default());
-        let links = Arc::new(Links::new(1, 1, 1).within(BUDGET));
+        let shared = Arc::new(SharedState::new(1, 1, 1).within(BUDGET));
         let limits = Limits { message_bytes_max: MESSAGE_MAX, ..Limits::default() };
-        let setup = ShardSetup { id: 0, links: Arc::clone(&links), limits: Arc::new(limits) };
+        let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(limits) };
         let shard = Shard::new(world.driver(512, 32, 4096), setup);
-        Self { world, shard, links }
+        Self { world, shard, shared }
     }
 
     /// A client whose WebSocket at `path` is open.
@@ -47,7 +47,7 @@ impl Stage {
         for _ in 0..turns {
             assert!(self.shard.step().unwrap());
             self.shard.audit().check().unwrap();
-            let used = self.links.budget.used();
+            let used = self.shared.budget.used();
             assert!(used <= BUDGET + MESSAGE_MAX, "{used} of {BUDGET}");
         }
     }
@@ -95,7 +95,7 @@ fn a_short_message_in_pieces_is_safe_among_many_long_ones() {
     let large: Vec<_> = (0..30).map(|_| stage.open("/pub/large")).collect();
     for &client in &large {
         stage.write(client, &piece);
-        let (held, share) = (stage.links.budget.held(Held::Assemblies), stage.links.budget.share(Held::Assemblies));
+        let (held, share) = (stage.shared.budget.held(Held::Assemblies), stage.shared.budget.share(Held::Assemblies));
         assert!(held <= share + 40_000, "{held}");
     }
     let closed =
@@ -143,7 +143,7 @@ fn pings_whose_answers_are_not_read_share_one() {
     for number in 0..4_000_u32 {
         let payload = format!("{number:0125}");
         stage.write(client, &frame(PING, payload.as_bytes()));
-        assert!(stage.links.budget.held(Held::Outboxes) <= 64 << 10);
+        assert!(stage.shared.budget.held(Held::Outboxes) <= 64 << 10);
     }
     let mut read = Vec::new();
     for _ in 0..100 {

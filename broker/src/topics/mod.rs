@@ -1,5 +1,5 @@
 //! Topics: their names ([`registry`], hashed under [`keys`]), the filters that match them ([`filters`], [`mod@matches`]),
-//! their messages ([`message`]), their order ([`home`]) and what a shard keeps of them for its subscribers ([`log`]).
+//! their messages ([`message`]), their order ([`sequencer`]) and what a shard keeps of them for its subscribers ([`log`]).
 //! No sockets and no connections here.
 
 pub mod filters;

@@ -34,7 +34,7 @@ pub struct Topic {
     /// Checked by [`protocol::topic::check_filter`]. Shared with messages, which may outlive the entry.
     pub name: Arc<str>,
     /// The shard that sequences it. Without meaning for a filter with wildcards.
-    pub home: ShardId,
+    pub sequencer: ShardId,
     /// Whether it has wildcards.
     pub wildcard: bool,
     /// How many logs, of all shards, hold so much of it that its publishers have to wait.
@@ -156,12 +156,12 @@ impl Registry {
             self.len.fetch_add(1, Ordering::Relaxed);
             let id = TopicId(self.next_id.fetch_add(1, Ordering::Relaxed));
             let wildcard = protocol::topic::is_wildcard(&name);
-            let home = self.home_of(&name);
+            let sequencer = self.home_of(&name);
             let charge = Charge::new(&self.account, Held::Names, name_bytes(&name, self.shards));
             Arc::new(Topic {
                 id,
                 name,
-                home,
+                sequencer,
                 wildcard,
                 congested: AtomicU32::new(0),
                 publishers: AtomicU32::new(0),
@@ -279,7 +279,7 @@ mod tests {
     fn the_seed_decides_where_topics_are_sequenced() {
         let places = |seed| {
             let registry = Registry::new(4, seed);
-            (0..64).map(|n| registry.resolve(&format!("t{n}")).home).collect::<Vec<_>>()
+            (0..64).map(|n| registry.resolve(&format!("t{n}")).sequencer).collect::<Vec<_>>()
         };
         assert_eq!(places(1), places(1));
         assert_ne!(places(1), places(2));

@@ -80,7 +80,7 @@ async fn a_subscription_may_be_a_filter() {
     for _ in 0..4 {
         heard.push(all.text().await);
     }
-    // Topics may have different homes, so only the order within one is promised.
+    // Topics may have different sequencers, so only the order within one is promised.
     heard.sort();
     assert_eq!(heard, ["a", "b", "c", "d"]);
 }

@@ -199,7 +199,7 @@ async fn a_command_with_the_most_and_longest_topics_is_confirmed() {
     assert_eq!(client.json().await["offset"], offset);
 }
 
-/// The name of the topic that was published to last is the connection's to give back, even when its home has
+/// The name of the topic that was published to last is the connection's to give back, even when its sequencer has
 /// forgotten the topic before.
 #[tokio::test]
 async fn a_publisher_that_moves_on_leaves_no_name_behind() {

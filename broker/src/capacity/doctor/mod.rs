@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::{Cause, Io, Offer};
 
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::capacity::machine::{Machine, Memory};
 use crate::capacity::memlock;
 use crate::capacity::memlock::Shortage;
@@ -126,7 +126,7 @@ fn configuration(plan: &Plan, facts: &Facts) -> Vec<Finding> {
     let unread = |(variable, meant)| {
         Finding::warning(name, format!("the variable {variable} says nothing"), format!("name it {meant}, or unset it"))
     };
-    let slips = suggestions::misspelt(facts.variables.iter().cloned()).into_iter().map(unread);
+    let slips = suggestions::suggestions_for(facts.variables.iter().cloned()).into_iter().map(unread);
     let findings: Vec<_> = plan.wrong.iter().map(told).chain(slips).collect();
     if findings.is_empty() {
         return vec![Finding::ok(name, "nothing is wrong with flags, environment and file")];
@@ -147,9 +147,9 @@ struct Look<'a> {
     descriptors: u64,
     memory: Option<Memory>,
     /// The room that the broker would find, or why it would not start.
-    room: Result<Room, String>,
+    room: Result<Capacity, String>,
     /// The room that there is if nobody asks for more.
-    most: Option<Room>,
+    most: Option<Capacity>,
 }
 
 impl<'a> Look<'a> {
@@ -164,8 +164,8 @@ impl<'a> Look<'a> {
         let memory = machine.memory();
         let available = memory.map(|memory| memory.available());
         let shared = MemoryPlan::new(plan.memory_asked, plan.memory_bytes_least, plan.shards, available);
-        let room = Room::new(io, plan.asked, plan.shards, descriptors, shared);
-        let most = Room::new(io, None, plan.shards, descriptors, shared).ok();
+        let room = Capacity::new(io, plan.asked, plan.shards, descriptors, shared);
+        let most = Capacity::new(io, None, plan.shards, descriptors, shared).ok();
         Self { machine, plan, facts, io, locked_shortage, descriptors, memory, room, most }
     }
 

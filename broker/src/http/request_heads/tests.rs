@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::access::address::Guest;
+use crate::access::address::AddressLease;
 use crate::capacity::budget::{Budget, Held};
 use crate::http::request_heads::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -18,7 +18,7 @@ const BARE: &str = "GET / HTTP/1.1\r\nHost: localhost\n\r\n";
 fn heads(early: &str) -> (Heads<DuplexStream>, DuplexStream, Arc<Verdicts>) {
     let (socket, peer) = duplex(1 << 16);
     let limits = Arc::new(Limits::default());
-    let connection = Arc::new(Connection::new(Guest::default(), || None, &limits));
+    let connection = Arc::new(Connection::new(AddressLease::default(), || None, &limits));
     let refused = Arc::new(Verdicts::default());
     let budget = Budget::new(1, 1 << 20);
     let mut read = Buffer::new(budget.of_plane(), Held::Http);

@@ -14,7 +14,7 @@ use crate::config::limits::Limits;
 use crate::http::Operators;
 use crate::http::routes::router;
 use crate::http::tests::{Answer, EPOCH, FakeShards, app, app_on, ask};
-use crate::shard::shared::Links;
+use crate::shard::shared::SharedState;
 
 /// `pieces` of `len` bytes, one each `pause`.
 fn body(pieces: usize, len: usize, pause: Duration) -> Body {
@@ -37,8 +37,8 @@ fn ms(ms: u64) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_has_a_least_rate_and_a_deadline() {
-    let (app, links) = app(Limits::default());
-    let shards = FakeShards::start(&links);
+    let (app, shared) = app(Limits::default());
+    let shards = FakeShards::start(&shared);
     let router = router(app);
     // A byte every three seconds: too slow after five.
     let started = Instant::now();
@@ -59,7 +59,7 @@ async fn a_body_has_a_least_rate_and_a_deadline() {
     assert_eq!(started.elapsed().as_secs(), 30);
     // Slow, and just fast enough.
     let answer = post(&router, body(25, 1024, ms(1000))).await;
-    assert_eq!((answer.status, links.budget.held(Held::Bodies)), (StatusCode::OK, 0));
+    assert_eq!((answer.status, shared.budget.held(Held::Bodies)), (StatusCode::OK, 0));
     assert_eq!(shards.finish().0.len(), 1);
 }
 
@@ -67,9 +67,9 @@ async fn a_body_has_a_least_rate_and_a_deadline() {
 #[tokio::test(start_paused = true)]
 async fn bodies_share_a_budget() {
     const BUDGET: u64 = 16 << 20;
-    let links = Links::new(2, 1, EPOCH).within(BUDGET);
-    let (app, links) = app_on(links, Limits::default(), Operators::default());
-    let shards = FakeShards::start(&links);
+    let shared = SharedState::new(2, 1, EPOCH).within(BUDGET);
+    let (app, shared) = app_on(shared, Limits::default(), Operators::default());
+    let shards = FakeShards::start(&shared);
     let router = router(app);
     let large: Vec<_> = (0..20)
         .map(|_| {
@@ -80,10 +80,10 @@ async fn bodies_share_a_budget() {
     let mut most = 0;
     for _ in 0..80 {
         sleep(ms(10)).await;
-        most = most.max(links.budget.held(Held::Bodies));
+        most = most.max(shared.budget.held(Held::Bodies));
     }
     // Twenty of them would need 18 MB; one that was given up may still hold its memory for a moment.
-    let share = links.budget.share(Held::Bodies);
+    let share = shared.budget.share(Held::Bodies);
     assert!(most > share / 2 && most <= share + (1 << 20), "{most}");
     let answer = post(&router, body(3, 100, ms(10))).await;
     assert_eq!(answer.status, StatusCode::OK, "a small one among large ones");
@@ -95,14 +95,14 @@ async fn bodies_share_a_budget() {
         }
     }
     assert!((1..=3).contains(&published), "{published} of 900 kB fit into two MiB");
-    assert_eq!(links.budget.held(Held::Bodies), 0);
+    assert_eq!(shared.budget.held(Held::Bodies), 0);
     assert_eq!(shards.finish().0.len(), published + 1);
 }
 
 /// A body that is refused is read on for so long and so far, not further.
 #[tokio::test(start_paused = true)]
 async fn what_is_discarded_is_bounded() {
-    let (app, links) = app(Limits { message_bytes_max: 100, ..Limits::default() });
+    let (app, shared) = app(Limits { message_bytes_max: 100, ..Limits::default() });
     let router = router(app);
     let started = Instant::now();
     assert_eq!(post(&router, body(1000, 101, ms(1000))).await.status, StatusCode::PAYLOAD_TOO_LARGE);
@@ -110,5 +110,5 @@ async fn what_is_discarded_is_bounded() {
     let started = Instant::now();
     assert_eq!(post(&router, body(1000, 1 << 20, ms(1))).await.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(started.elapsed() < ms(20), "eight of a thousand are read");
-    assert_eq!(links.budget.used(), 0);
+    assert_eq!(shared.budget.used(), 0);
 }

@@ -7,41 +7,41 @@ use ring::Io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::access::address::Guest;
+use crate::access::address::AddressLease;
 use crate::capacity::budget::{Buffer, Held};
-use crate::capacity::connections::Room;
+use crate::capacity::connections::Capacity;
 use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::http::Operators;
 use crate::http::routes::App;
 use crate::http::serve::Server;
 use crate::http::tests::{EPOCH, FakeShards, app};
-use crate::shard::shared::{Handover, Links, Purpose};
+use crate::shard::shared::{Handover, Purpose, SharedState};
 
 const HANDSHAKE: &str = "Host: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// A client whose first bytes a shard has read, the others not.
-async fn hand_over(links: &Links, read: &str) -> TcpStream {
-    hand_over_as(links, read, Guest::default()).await
+async fn hand_over(shared: &SharedState, read: &str) -> TcpStream {
+    hand_over_as(shared, read, AddressLease::default()).await
 }
 
-async fn hand_over_as(links: &Links, read: &str, guest: Guest) -> TcpStream {
+async fn hand_over_as(shared: &SharedState, read: &str, guest: AddressLease) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let socket = socket.into_std().unwrap().into();
-    let mut early = Buffer::new(links.budget.of_plane(), Held::Http);
+    let mut early = Buffer::new(shared.budget.of_plane(), Held::Http);
     early.extend(read.as_bytes());
-    links.handovers.push(Handover { socket, read: early, guest }).unwrap();
+    shared.handovers.push(Handover { socket, read: early, guest }).unwrap();
     client
 }
 
 /// Runs `test` where the server runs: on one thread, with local tasks.
-async fn with_server<T>(limits: Limits, test: impl AsyncFnOnce(App, Arc<Links>, Server) -> T) -> T {
-    let (app, links) = app(limits);
+async fn with_server<T>(limits: Limits, test: impl AsyncFnOnce(App, Arc<SharedState>, Server) -> T) -> T {
+    let (app, shared) = app(limits);
     let local = tokio::task::LocalSet::new();
-    local.run_until(async { test(app.clone(), links, Server::start(&app)).await }).await
+    local.run_until(async { test(app.clone(), shared, Server::start(&app)).await }).await
 }
 
 async fn read_until(client: &mut TcpStream, end: &str) -> String {
@@ -63,14 +63,14 @@ async fn read_all(client: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn pipelined_publishes_keep_their_order() {
-    with_server(Limits::default(), async |_, links, _server| {
-        let shards = FakeShards::start(&links);
+    with_server(Limits::default(), async |_, shared, _server| {
+        let shards = FakeShards::start(&shared);
         let requests: String = (0..50)
             .map(|n| format!("POST /pub/t{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{n:02}", n % 3))
             .collect();
         // The cut goes through the middle of a request.
         let (read, rest) = requests.split_at(333);
-        let mut client = hand_over(&links, read).await;
+        let mut client = hand_over(&shared, read).await;
         client.write_all(rest.as_bytes()).await.unwrap();
         let answers = read_until(&mut client, "\"offset\":50}").await;
         assert_eq!(answers.matches("200 OK").count(), 50);
@@ -85,9 +85,9 @@ async fn pipelined_publishes_keep_their_order() {
 
 #[tokio::test]
 async fn a_handshake_on_a_kept_connection_goes_to_a_shard() {
-    with_server(Limits::default(), async |_, links, server| {
-        let shards = FakeShards::start(&links);
-        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    with_server(Limits::default(), async |_, shared, server| {
+        let shards = FakeShards::start(&shared);
+        let mut client = hand_over(&shared, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         read_until(&mut client, "}").await;
         // The first frame comes together with the head.
         let request = format!("GET /bus/a%2Fb HTTP/1.1\r\n{HANDSHAKE}\r\nFIRST");
@@ -113,7 +113,7 @@ async fn a_handshake_on_a_kept_connection_goes_to_a_shard() {
 
 #[tokio::test]
 async fn handshakes_are_refused_as_shards_refuse_them() {
-    with_server(Limits::default(), async |_, links, _server| {
+    with_server(Limits::default(), async |_, shared, _server| {
         let version = HANDSHAKE.replace("Version: 13", "Version: 8");
         let foreign = format!("{HANDSHAKE}Origin: https://evil.example\r\n");
         for (target, fields, status) in [
@@ -124,7 +124,7 @@ async fn handshakes_are_refused_as_shards_refuse_them() {
             ("/ws", HANDSHAKE, "400"),
             ("/bus/a", &*foreign, "403"),
         ] {
-            let mut client = hand_over(&links, &format!("GET {target} HTTP/1.1\r\n{fields}\r\n")).await;
+            let mut client = hand_over(&shared, &format!("GET {target} HTTP/1.1\r\n{fields}\r\n")).await;
             client.shutdown().await.unwrap();
             let answer = read_all(&mut client).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
@@ -143,23 +143,23 @@ async fn long_and_late_heads_and_bodies_are_answered() {
         message_bytes_max: 100,
         ..Limits::default()
     };
-    with_server(limits, async |_, links, server| {
+    with_server(limits, async |_, shared, server| {
         let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(600));
-        let mut client = hand_over(&links, &long).await;
+        let mut client = hand_over(&shared, &long).await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 431 "));
         let mut client =
-            hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nx").await;
+            hand_over(&shared, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nx").await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 408 "));
-        let mut client = hand_over(&links, "GET / HT").await;
+        let mut client = hand_over(&shared, "GET / HT").await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 408 "));
-        let mut client = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut client = hand_over(&shared, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 200 "), "an idle connection ends in time");
         let mut client =
-            hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n").await;
+            hand_over(&shared, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n").await;
         client.write_all(&[b'x'; 5000]).await.unwrap();
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 413 "));
         let expect = "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n";
-        let mut client = hand_over(&links, expect).await;
+        let mut client = hand_over(&shared, expect).await;
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 413 "));
         server.idle().await;
     })
@@ -168,16 +168,17 @@ async fn long_and_late_heads_and_bodies_are_answered() {
 
 #[tokio::test]
 async fn a_stop_ends_idle_connections_and_answers_what_waits() {
-    with_server(Limits::default(), async |app, links, server| {
-        let mut idle = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    with_server(Limits::default(), async |app, shared, server| {
+        let mut idle = hand_over(&shared, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         read_until(&mut idle, "}").await;
-        let mut busy = hand_over(&links, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx").await;
+        let mut busy =
+            hand_over(&shared, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         app.stop();
         assert_eq!(read_all(&mut idle).await, "");
         busy.write_all(b"y").await.unwrap();
         assert!(read_all(&mut busy).await.starts_with("HTTP/1.1 503 "));
-        let mut late = hand_over(&links, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut late = hand_over(&shared, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert!(read_all(&mut late).await.contains("stopping"));
         server.idle().await;
     })
@@ -185,17 +186,17 @@ async fn a_stop_ends_idle_connections_and_answers_what_waits() {
 }
 
 /// A server with so many places for HTTP connections.
-async fn with_places<T>(http_connections_max: u32, test: impl AsyncFnOnce(Arc<Links>) -> T) -> T {
+async fn with_places<T>(http_connections_max: u32, test: impl AsyncFnOnce(Arc<SharedState>) -> T) -> T {
     let limits = Limits { origins: vec!["https://app.example".to_owned()], ..Limits::default() };
-    let room = Room::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
-    let links = Arc::new(Links::new(2, 1, EPOCH));
-    let room = Room { http_connections_max, ..room };
-    let app = App::new(Arc::clone(&links), Arc::new(limits), room, Operators::default());
+    let room = Capacity::new(Io::Uring, None, 2, 20_000, MemoryPlan::new(None, 0, 2, None)).expect("there is room");
+    let shared = Arc::new(SharedState::new(2, 1, EPOCH));
+    let room = Capacity { http_connections_max, ..room };
+    let app = App::new(Arc::clone(&shared), Arc::new(limits), room, Operators::default());
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async {
             let _server = Server::start(&app);
-            test(links).await
+            test(shared).await
         })
         .await
 }
@@ -207,19 +208,19 @@ const BODY: &str =
 /// Sixteen places, of which one answers and one lets newcomers wait when the others are taken.
 #[tokio::test]
 async fn probes_are_answered_when_all_places_are_taken() {
-    with_places(16, async |links| {
+    with_places(16, async |shared| {
         let mut held = Vec::new();
         for _ in 0..14 {
-            held.push(hand_over(&links, BODY).await);
+            held.push(hand_over(&shared, BODY).await);
         }
         for _ in 0..20 {
             for target in ["/healthz", "/readyz"] {
                 let probe = HEALTH.replace("/healthz", target);
-                let answer = read_all(&mut hand_over(&links, &probe).await).await;
+                let answer = read_all(&mut hand_over(&shared, &probe).await).await;
                 assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
                 assert!(answer.to_ascii_lowercase().contains("connection: close\r\n"), "{answer}");
             }
-            let answer = read_all(&mut hand_over(&links, BODY).await).await.to_ascii_lowercase();
+            let answer = read_all(&mut hand_over(&shared, BODY).await).await.to_ascii_lowercase();
             assert!(answer.starts_with("http/1.1 503 "), "{answer}");
             for field in ["retry-after: 1\r\n", "access-control-allow-origin: https://app.example\r\n"] {
                 assert!(answer.contains(field), "{field}: {answer}");
@@ -232,22 +233,22 @@ async fn probes_are_answered_when_all_places_are_taken() {
 /// Newcomers take the places of idle connections, and then of bodies that are long under way.
 #[tokio::test]
 async fn the_idle_and_the_slow_make_place() {
-    with_places(16, async |links| {
-        let shards = FakeShards::start(&links);
+    with_places(16, async |shared| {
+        let shards = FakeShards::start(&shared);
         let mut idle = Vec::new();
         for _ in 0..14 {
-            let mut client = hand_over(&links, HEALTH).await;
+            let mut client = hand_over(&shared, HEALTH).await;
             read_until(&mut client, "}").await;
             idle.push(client);
         }
         let mut slow = Vec::new();
         for client in &mut idle {
-            slow.push(hand_over(&links, BODY).await);
+            slow.push(hand_over(&shared, BODY).await);
             assert_eq!(read_all(client).await, "", "the longest idle one ends");
         }
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let whole = BODY.replace("Content-Length: 5", "Content-Length: 1");
-        let mut newcomer = hand_over(&links, &whole).await;
+        let mut newcomer = hand_over(&shared, &whole).await;
         assert!(read_until(&mut newcomer, "}").await.starts_with("HTTP/1.1 200 "));
         assert!(read_all(&mut slow[0]).await.starts_with("HTTP/1.1 503 "), "the longest under way was given up");
         assert_eq!(shards.finish().0.len(), 1);
@@ -258,10 +259,10 @@ async fn the_idle_and_the_slow_make_place() {
 /// One client has a quarter of the places.
 #[tokio::test]
 async fn a_client_has_its_share() {
-    with_places(16, async |links| {
+    with_places(16, async |shared| {
         let hand_over_for = async |ip: &str, read: &str| {
-            let standing = links.addresses.admit(ip.parse().unwrap(), std::num::NonZeroU32::new(100)).unwrap();
-            hand_over_as(&links, read, Guest::new(&links.addresses, standing)).await
+            let standing = shared.addresses.admit(ip.parse().unwrap(), std::num::NonZeroU32::new(100)).unwrap();
+            hand_over_as(&shared, read, AddressLease::new(&shared.addresses, standing)).await
         };
         let mut held = Vec::new();
         for _ in 0..4 {
@@ -281,14 +282,14 @@ async fn a_client_has_its_share() {
 
 #[tokio::test]
 async fn answers_say_how_long_the_connection_stays() {
-    with_server(Limits::default(), async |_, links, _server| {
+    with_server(Limits::default(), async |_, shared, _server| {
         for (head, kept) in [
             ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n", true),
             ("GET /nothing HTTP/1.1\r\nHost: localhost\r\n", true),
             ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", false),
             ("GET /healthz HTTP/1.0\r\nHost: localhost\r\n", false),
         ] {
-            let mut client = hand_over(&links, &format!("{head}\r\n")).await;
+            let mut client = hand_over(&shared, &format!("{head}\r\n")).await;
             let answer = read_until(&mut client, "}").await.to_ascii_lowercase();
             assert_eq!(answer.contains("keep-alive: timeout=70\r\n"), kept, "{answer}");
             assert_eq!(answer.contains("connection: keep-alive\r\n"), kept, "{answer}");
@@ -304,8 +305,8 @@ async fn answers_say_how_long_the_connection_stays() {
 #[tokio::test]
 async fn a_request_that_arrives_is_not_cut_off() {
     let limits = Limits { http_idle_timeout: Duration::from_millis(300), ..Limits::default() };
-    with_server(limits, async |_, links, _server| {
-        let mut client = hand_over(&links, HEALTH).await;
+    with_server(limits, async |_, shared, _server| {
+        let mut client = hand_over(&shared, HEALTH).await;
         read_until(&mut client, "}").await;
         let (begin, rest) = HEALTH.split_at(10);
         client.write_all(begin.as_bytes()).await.unwrap();

@@ -91,7 +91,7 @@ impl<D: Driver> Shard<D> {
                 return;
             }
         }
-        let registry = &self.links.registry;
+        let registry = &self.shared.registry;
         self.appends.wait(message, || registry.resolve(&message.topic));
     }
 
@@ -107,7 +107,7 @@ impl<D: Driver> Shard<D> {
             self.appends.left -= used.min(self.appends.left);
             if waiting.messages.is_empty() {
                 waiting.topic.relieve();
-                self.links.registry.release(waiting.topic);
+                self.shared.registry.release(waiting.topic);
                 self.wake_publishers();
             } else {
                 self.appends.topics.insert(id, waiting);
@@ -119,8 +119,8 @@ impl<D: Driver> Shard<D> {
     /// Appends messages that are in some of their logs to the others that this connection subscribes to, so that all its
     /// subscriptions stand at the same message of every topic.
     pub(in crate::shard) fn append_begun(&mut self, id: ConnId) {
-        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_ref()) else { return };
-        let own: FxHashSet<LogSlot> = multi.keys().into_iter().map(|key| multi.sub(key).log).collect();
+        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_ref()) else { return };
+        let own: FxHashSet<LogSlot> = v1.keys().into_iter().map(|key| v1.sub(key).log).collect();
         let mut begun = Vec::new();
         for waiting in self.appends.topics.values_mut() {
             let (Some(logs), Some(message)) = (waiting.logs.take(), waiting.messages.front()) else { continue };
@@ -179,19 +179,19 @@ impl<D: Driver> Shard<D> {
     fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
         let log = self.logs[slot as usize].as_mut().expect("a log that is registered");
         if log.joining > 0 || (!log.topic.wildcard && message.offset < log.next_offset) {
-            // Sequenced before the join that is under way, or known to the homes that answered already:
+            // Sequenced before the join that is under way, or known to the sequencers that answered already:
             // the subscription begins later.
             return false;
         }
         let grown = log.append(Arc::clone(message));
         self.log_bytes += grown;
-        if log.has_news() && !log.queued {
+        if log.has_pending() && !log.queued {
             log.queued = true;
             self.fresh.push_back(slot);
         }
         if log.congested {
             self.mark(slot, message);
-        } else if log.unswept_bytes() > self.limits.lag_bytes_max / 2 {
+        } else if log.undelivered_bytes() > self.limits.lag_bytes_max / 2 {
             self.congest(slot);
             self.mark(slot, message);
         }
@@ -219,7 +219,7 @@ impl<D: Driver> Shard<D> {
     fn mark(&mut self, slot: LogSlot, message: &Message) {
         let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
         if let Entry::Vacant(place) = log.marked.entry(message.topic_id) {
-            let topic = self.links.registry.resolve(&message.topic);
+            let topic = self.shared.registry.resolve(&message.topic);
             topic.congest();
             place.insert(topic);
         }
@@ -231,7 +231,7 @@ impl<D: Driver> Shard<D> {
         if let Some(log) = self.logs[slot as usize].as_ref()
             && log.congested
             && log.awaited == 0
-            && log.unswept_bytes() <= quarter
+            && log.undelivered_bytes() <= quarter
         {
             self.end_congestion(slot);
         }
@@ -244,7 +244,7 @@ impl<D: Driver> Shard<D> {
         self.congested_logs -= 1;
         for (_, topic) in std::mem::take(&mut log.marked) {
             topic.relieve();
-            self.links.registry.release(topic);
+            self.shared.registry.release(topic);
         }
         self.wake_publishers();
     }
@@ -252,7 +252,7 @@ impl<D: Driver> Shard<D> {
     /// Publishers that waited for a topic may go on, on whatever shard they are.
     fn wake_publishers(&mut self) {
         self.untried = self.paused.len();
-        for inbox in &self.links.inboxes {
+        for inbox in &self.shared.inboxes {
             inbox.wake();
         }
     }

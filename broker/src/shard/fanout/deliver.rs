@@ -2,7 +2,7 @@
 //!
 //! Cost per delivery: one visit (two lookups by index), one increment (the shared [`Gather`]), one
 //! operation queued. No allocation, no copy, no lock. While a round is under way messages go on
-//! arriving; visits after that carry them too, so that under load the sends grow instead of their number.
+//! arriving; deliveries_left after that carry them too, so that under load the sends grow instead of their number.
 //!
 //! A turn has a budget of work, in sends and their bytes, so that no turn is long. Logs share it in slices, those first
 //! that had nothing pending before: a busy topic does not hold up a quiet one.
@@ -39,7 +39,7 @@ const SHORT_TURNS: u32 = 2048;
 /// A send of this many bytes costs the kernel as much as an empty one; each as many more, once more.
 const SEND_BYTES: usize = 16 << 10;
 /// Visits of one turn, those that find nothing to send included.
-const VISITS_PER_TURN: u32 = 2048;
+const DELIVERIES_PER_TURN: u32 = 2048;
 /// Sends of one topic in one turn while others wait too.
 const SLICE: u32 = 8;
 /// Sends under way that are timed. One a turn begins; those that find their sockets full last longer.
@@ -52,14 +52,14 @@ const COPY_BYTES_MAX: usize = 4 << 10;
 #[derive(Clone, Copy, Default, Debug)]
 pub(in crate::shard) struct Work {
     sends: u32,
-    visits: u32,
+    deliveries_left: u32,
     /// Sends made, whatever their bytes.
     made: u32,
 }
 
 impl Work {
     fn is_done(self) -> bool {
-        self.sends == 0 || self.visits == 0
+        self.sends == 0 || self.deliveries_left == 0
     }
 
     fn charge(&mut self, bytes: usize) {
@@ -78,12 +78,12 @@ impl<D: Driver> Shard<D> {
         }
         let sends = if self.short_turns > 0 { SENDS_PER_TURN } else { SENDS_PER_TURN_ALONE };
         self.short_turns = self.short_turns.saturating_sub(1);
-        self.work = Work { sends: sends / 2, visits: VISITS_PER_TURN, made: 0 };
+        self.work = Work { sends: sends / 2, deliveries_left: DELIVERIES_PER_TURN, made: 0 };
         self.flush_ready();
         self.work.sends += sends / 2;
-        self.work.visits += VISITS_PER_TURN / 2;
+        self.work.deliveries_left += DELIVERIES_PER_TURN / 2;
         self.deliver_logs();
-        self.flush_visited();
+        self.flush_delivered();
         self.flush_ready();
     }
 
@@ -101,7 +101,7 @@ impl<D: Driver> Shard<D> {
             self.deliver_log(slot, slice);
             let Some(log) = self.logs[slot as usize].as_mut() else { continue };
             self.visited.push(slot);
-            log.queued = log.has_news();
+            log.queued = log.has_pending();
             if log.queued {
                 self.pending.push_back(slot);
             }
@@ -112,26 +112,26 @@ impl<D: Driver> Shard<D> {
         self.time_next = false;
         // Subscribers that took the place of one that left: the circle may have passed them.
         while let Some((slot, subscriber)) = self.moved.pop() {
-            self.visit_moved(slot, subscriber);
+            self.deliver_moved(slot, subscriber);
         }
     }
 
     fn deliver_log(&mut self, slot: LogSlot, slice: u32) {
         let end = self.work.sends - slice;
-        while self.work.sends > end && self.work.visits > 0 {
+        while self.work.sends > end && self.work.deliveries_left > 0 {
             // A visit may close a slow connection, and with the last one the log is gone.
             let Some(log) = self.logs[slot as usize].as_mut() else { break };
             let Some(subscriber) = log.visit() else { break };
-            self.work.visits -= 1;
+            self.work.deliveries_left -= 1;
             self.visit(slot, subscriber);
         }
     }
 
-    fn visit_moved(&mut self, slot: LogSlot, subscriber: Subscriber) {
+    fn deliver_moved(&mut self, slot: LogSlot, subscriber: Subscriber) {
         // It may have left, too, since it was moved.
         let Some(conn) = self.conns.get(subscriber.conn) else { return };
-        let still = match &conn.multi {
-            Some(multi) => multi.is_live(subscriber.sub, slot),
+        let still = match &conn.v1 {
+            Some(v1) => v1.is_live(subscriber.sub, slot),
             None => conn.raw.is_some_and(|raw| raw.log == slot) && !conn.flags.has(Flags::HELD),
         };
         if still {
@@ -144,8 +144,8 @@ impl<D: Driver> Shard<D> {
         let id = subscriber.conn;
         let log = self.logs[slot as usize].as_mut().expect("a log that is visited");
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
-        if conn.multi.is_some() {
-            self.visit_multi(slot, subscriber);
+        if conn.v1.is_some() {
+            self.deliver_v1(slot, subscriber);
             return;
         }
         let raw = conn.raw.as_mut().expect("a subscriber has a subscription");
@@ -156,7 +156,7 @@ impl<D: Driver> Shard<D> {
             log.lags(raw.cursor, !conn.flags.has(Flags::LAGGING));
             conn.flags.set(Flags::LAGGING);
             let lag_bytes = log.lag_bytes(raw.cursor);
-            self.judge(slot, subscriber, lag_bytes);
+            self.enforce_lag_limit(slot, subscriber, lag_bytes);
             return;
         }
         if std::mem::take(&mut self.time_next) {
@@ -171,12 +171,12 @@ impl<D: Driver> Shard<D> {
         self.send(id, gather);
     }
 
-    fn visit_multi(&mut self, slot: LogSlot, subscriber: Subscriber) {
+    fn deliver_v1(&mut self, slot: LogSlot, subscriber: Subscriber) {
         let id = subscriber.conn;
         let log = self.logs[slot as usize].as_mut().expect("a log that is visited");
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
-        let multi = conn.multi.as_mut().expect("a connection with many subscriptions");
-        let sub = multi.sub_mut(subscriber.sub);
+        let v1 = conn.v1.as_mut().expect("a connection with many subscriptions");
+        let sub = v1.sub_mut(subscriber.sub);
         if sub.cursor == log.head() {
             return;
         }
@@ -186,10 +186,10 @@ impl<D: Driver> Shard<D> {
         sub.lagging = true;
         if !sub.dirty {
             sub.dirty = true;
-            multi.dirty.push(subscriber.sub);
+            v1.dirty.push(subscriber.sub);
         }
         if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::READY) {
-            self.judge(slot, subscriber, lag_bytes);
+            self.enforce_lag_limit(slot, subscriber, lag_bytes);
             return;
         }
         if std::mem::take(&mut self.time_next) {
@@ -197,7 +197,7 @@ impl<D: Driver> Shard<D> {
         }
         conn.flags.set(Flags::READY);
         self.work.charge(0);
-        self.visited_ready.push(id);
+        self.delivered_ready.push(id);
     }
 
     // ---- sends of one connection
@@ -216,18 +216,18 @@ impl<D: Driver> Shard<D> {
         while !self.work.is_done()
             && let Some(id) = self.ready.pop_front()
         {
-            self.work.visits -= 1;
+            self.work.deliveries_left -= 1;
             self.flush_one(id);
         }
     }
 
     /// Sends to connections whose subscriptions were visited; their sends were charged then.
-    fn flush_visited(&mut self) {
-        let mut visited = std::mem::take(&mut self.visited_ready);
+    fn flush_delivered(&mut self) {
+        let mut visited = std::mem::take(&mut self.delivered_ready);
         for id in visited.drain(..) {
             self.flush_one(id);
         }
-        self.visited_ready = visited;
+        self.delivered_ready = visited;
     }
 
     fn flush_one(&mut self, id: ConnId) {
@@ -263,7 +263,7 @@ impl<D: Driver> Shard<D> {
         }
         let Some(conn) = self.conns.get(id) else { return };
         let leaves = conn.flags.has(Flags::LEAVING);
-        if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some() && multi.dirty.is_empty()) {
+        if conn.v1.as_ref().is_some_and(|v1| v1.deferred.is_some() && v1.dirty.is_empty()) {
             self.finish_unsubscribe(id);
         } else if leaves && !conn.flags.has(Flags::SENDING) && self.has_all(id) {
             self.close_for_shutdown(id);
@@ -274,11 +274,11 @@ impl<D: Driver> Shard<D> {
     fn has_all(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id) else { return true };
         let head = |slot: LogSlot| self.logs[slot as usize].as_ref().expect("a log with a subscriber").head();
-        match (&conn.raw, &conn.multi) {
+        match (&conn.raw, &conn.v1) {
             (Some(raw), _) => raw.cursor == head(raw.log),
-            (None, Some(multi)) => {
-                let mut subs = multi.keys().into_iter().map(|key| multi.sub(key));
-                multi.deferred.is_none() && subs.all(|sub| sub.order.is_none() || sub.cursor == head(sub.log))
+            (None, Some(v1)) => {
+                let mut subs = v1.keys().into_iter().map(|key| v1.sub(key));
+                v1.deferred.is_none() && subs.all(|sub| sub.order.is_none() || sub.cursor == head(sub.log))
             }
             (None, None) => true,
         }
@@ -295,12 +295,12 @@ impl<D: Driver> Shard<D> {
             }
             return Some(self.take_raw(id));
         }
-        if conn.multi.as_ref()?.deferred.is_some() || conn.flags.has(Flags::LEAVING) {
+        if conn.v1.as_ref()?.deferred.is_some() || conn.flags.has(Flags::LEAVING) {
             self.append_begun(id);
             self.gather_all(id);
         }
-        let multi = self.conns.get(id)?.multi.as_ref()?;
-        if multi.dirty.is_empty() { None } else { self.take_multi(id) }
+        let v1 = self.conns.get(id)?.v1.as_ref()?;
+        if v1.dirty.is_empty() { None } else { self.take_v1(id) }
     }
 
     /// All that waits for a raw subscriber, as far as one send takes it, and its cursor behind that.
@@ -311,7 +311,7 @@ impl<D: Driver> Shard<D> {
         let slot = raw.log;
         let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
         let (gather, to) = log.gather(raw.cursor, Encoding::Raw, thrift);
-        self.links.stats[usize::from(self.id)].messages_out.add(to - raw.cursor);
+        self.shared.stats[usize::from(self.id)].messages_out.add(to - raw.cursor);
         raw.cursor = to;
         if to < log.head() {
             log.lags(to, !conn.flags.has(Flags::LAGGING));
@@ -320,22 +320,22 @@ impl<D: Driver> Shard<D> {
             self.visited.push(slot);
         }
         let lag_bytes = log.lag_bytes(to);
-        self.judge(slot, Subscriber { conn: id, sub: 0 }, lag_bytes);
+        self.enforce_lag_limit(slot, Subscriber { conn: id, sub: 0 }, lag_bytes);
         gather
     }
 
     /// Everything that waits in a `/ws` connection's subscriptions, up to what one send takes.
-    fn take_multi(&mut self, id: ConnId) -> Option<Gather> {
+    fn take_v1(&mut self, id: ConnId) -> Option<Gather> {
         let thrift = self.thrift();
         let conn = self.conns.get(id)?;
-        let multi = conn.multi.as_mut()?;
-        let stats = &self.links.stats[usize::from(self.id)];
-        let dirty = std::mem::take(&mut multi.dirty);
+        let v1 = conn.v1.as_mut()?;
+        let stats = &self.shared.stats[usize::from(self.id)];
+        let dirty = std::mem::take(&mut v1.dirty);
         if let [key] = dirty[..]
-            && !multi.overlapping
+            && !v1.overlapping
         {
-            let cursor = multi.sub(key).cursor;
-            let log = self.logs[multi.sub(key).log as usize].as_mut().expect("a log with a subscriber");
+            let cursor = v1.sub(key).cursor;
+            let log = self.logs[v1.sub(key).log as usize].as_mut().expect("a log with a subscriber");
             let (gather, to) = log.gather(cursor, Encoding::Json, thrift);
             stats.messages_out.add(to - cursor);
             self.advance(id, key, to);
@@ -345,12 +345,12 @@ impl<D: Driver> Shard<D> {
         // Found once per topic: a thousand subscriptions that match are asked once, not each about the others.
         let mut senders = FxHashMap::default();
         for key in dirty {
-            let multi = self.conns.get(id)?.multi.as_mut()?;
-            let log = self.logs[multi.sub(key).log as usize].as_mut().expect("a log with a subscriber");
-            let mut to = multi.sub(key).cursor;
+            let v1 = self.conns.get(id)?.v1.as_mut()?;
+            let log = self.logs[v1.sub(key).log as usize].as_mut().expect("a log with a subscriber");
+            let mut to = v1.sub(key).cursor;
             for message in log.pending(to) {
-                if multi.overlapping {
-                    let sender = senders.entry(message.topic_id).or_insert_with(|| multi.sender_of(&message.topic));
+                if v1.overlapping {
+                    let sender = senders.entry(message.topic_id).or_insert_with(|| v1.sender_of(&message.topic));
                     if *sender != Some(key) {
                         to += 1;
                         continue;
@@ -361,17 +361,17 @@ impl<D: Driver> Shard<D> {
                 }
                 to += 1;
             }
-            self.work.visits = self.work.visits.saturating_sub(1);
+            self.work.deliveries_left = self.work.deliveries_left.saturating_sub(1);
             self.advance(id, key, to);
         }
-        self.links.stats[usize::from(self.id)].messages_out.add(parts.len() as u64);
+        self.shared.stats[usize::from(self.id)].messages_out.add(parts.len() as u64);
         (!parts.is_empty()).then(|| parts.coalesce(COPY_BYTES_MAX, &self.account))
     }
 
     /// Moves a subscription's cursor to `to`; what is left beyond stays marked.
     fn advance(&mut self, id: ConnId, key: u32, to: Seq) {
-        let Some(multi) = self.conns.get(id).and_then(|conn| conn.multi.as_mut()) else { return };
-        let sub = multi.sub_mut(key);
+        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return };
+        let sub = v1.sub_mut(key);
         let slot = sub.log;
         let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
         sub.cursor = to;
@@ -379,12 +379,12 @@ impl<D: Driver> Shard<D> {
         if sub.dirty {
             log.lags(to, !sub.lagging);
             sub.lagging = true;
-            multi.dirty.push(key);
+            v1.dirty.push(key);
         } else if std::mem::take(&mut sub.lagging) && log.caught_up() {
             self.visited.push(slot);
         }
         let lag_bytes = log.lag_bytes(to);
-        self.judge(slot, Subscriber { conn: id, sub: key }, lag_bytes);
+        self.enforce_lag_limit(slot, Subscriber { conn: id, sub: key }, lag_bytes);
     }
 
     pub(in crate::shard) fn send(&mut self, id: ConnId, gather: Gather) {
@@ -396,7 +396,7 @@ impl<D: Driver> Shard<D> {
 
     pub(in crate::shard) fn on_sent(&mut self, id: ConnId, gather: Gather, from: usize, result: Result<usize, i32>) {
         let Some(conn) = self.conns.get(id) else { return };
-        let stats = &self.links.stats[usize::from(self.id)];
+        let stats = &self.shared.stats[usize::from(self.id)];
         let asked = conn.flags.take(Flags::ASKED_PROGRESS);
         let sent = match result {
             Ok(0) if asked => {
@@ -432,7 +432,7 @@ impl<D: Driver> Shard<D> {
             || conn.flags.has(Flags::LEAVING)
             || conn.state == State::Closing
             || conn.outbox_len() > 0
-            || conn.multi.as_ref().is_some_and(|multi| !multi.dirty.is_empty() || multi.deferred.is_some());
+            || conn.v1.as_ref().is_some_and(|v1| !v1.dirty.is_empty() || v1.deferred.is_some());
         let paused = conn.flags.has(Flags::PAUSED);
         if waits {
             self.make_ready(id);
@@ -444,7 +444,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Frees what all subscribers of the visited logs have been sent.
-    pub(in crate::shard) fn trim_visited(&mut self) {
+    pub(in crate::shard) fn trim_delivered(&mut self) {
         for slot in std::mem::take(&mut self.visited) {
             let Some(log) = self.logs[slot as usize].as_mut() else { continue };
             self.log_bytes -= log.trim();

@@ -48,16 +48,16 @@ impl Awaited {
 
 /// Where one subscription stands: on the connection of a raw one, else on the subscription itself.
 fn standing(conn: &mut Conn, sub: u32) -> (bool, bool) {
-    match &conn.multi {
-        Some(multi) => (multi.sub(sub).awaited, multi.sub(sub).given_up),
+    match &conn.v1 {
+        Some(v1) => (v1.sub(sub).awaited, v1.sub(sub).given_up),
         None => (conn.flags.has(Flags::AWAITED), conn.flags.has(Flags::GIVEN_UP)),
     }
 }
 
 fn set_standing(conn: &mut Conn, sub: u32, awaited: bool, given_up: bool) {
-    match &mut conn.multi {
-        Some(multi) => {
-            let sub = multi.sub_mut(sub);
+    match &mut conn.v1 {
+        Some(v1) => {
+            let sub = v1.sub_mut(sub);
             (sub.awaited, sub.given_up) = (awaited, given_up);
         }
         None => {
@@ -69,7 +69,7 @@ fn set_standing(conn: &mut Conn, sub: u32, awaited: bool, given_up: bool) {
 
 impl<D: Driver> Shard<D> {
     /// A subscriber is now behind by `lag_bytes`.
-    pub(in crate::shard) fn judge(&mut self, slot: LogSlot, subscriber: Subscriber, lag_bytes: u64) {
+    pub(in crate::shard) fn enforce_lag_limit(&mut self, slot: LogSlot, subscriber: Subscriber, lag_bytes: u64) {
         let max = self.limits.lag_bytes_max;
         let Some(conn) = self.conns.get(subscriber.conn) else { return };
         let (awaited, given_up) = standing(conn, subscriber.sub);

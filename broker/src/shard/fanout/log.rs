@@ -1,7 +1,7 @@
 //! A topic's log on one shard, and the circle in which its subscribers are visited.
 //!
 //! The log keeps messages, by reference, that some subscriber of this shard has not been sent yet. A
-//! subscription is a cursor into it. Not responsible for connections: whoever visits asks for the next
+//! subscription is a cursor into it. Not responsible for connections: whoever deliveries_left asks for the next
 //! subscriber ([`Log::visit`]), sends it [`Log::gather`], and reports those that could not take it
 //! ([`Log::lags`], [`Log::caught_up`]).
 //!
@@ -9,13 +9,13 @@
 //!
 //! - `tail <= cursor <= head` for every subscriber's cursor: nothing is trimmed that somebody still needs.
 //!   Who is too far behind is *closed*, and only then stops holding the tail.
-//! - A subscriber that does not lag was visited since the head was `swept`: its cursor is at least that.
-//! - `left` visits remain until everybody has been visited since the last append; 0 means no news.
+//! - A subscriber that does not lag was visited since the head was `delivered`: its cursor is at least that.
+//! - `left` deliveries_left remain until everybody has been visited since the last append; 0 means no news.
 //!
 //! The circle never restarts: an append while a sweep is under way makes it go on for one more round from
 //! where it is, and every visit carries all that waits. So under load the sends get fuller, not more.
 //!
-//! Back-pressure: a log is congested when the circle is far behind the head ([`Log::unswept_bytes`]), or while
+//! Back-pressure: a log is congested when the circle is far behind the head ([`Log::undelivered_bytes`]), or while
 //! publishers wait for single subscribers that are ([`Log::awaited`]). The shard decides how far is far.
 //!
 //! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
@@ -98,14 +98,14 @@ pub struct Log {
     /// Cumulative bytes before `tail`.
     tail_bytes: u64,
 
-    next_visit: usize,
+    next_subscriber: usize,
     left: usize,
-    lap: Lap,
+    round: Round,
     /// Nobody that does not lag is behind this, and its position in bytes.
-    swept: Mark,
+    delivered: Mark,
     /// Subscriptions marked as lagging.
     lagging: u32,
-    /// The lowest cursor among those, as of the last whole lap and of what was seen since.
+    /// The lowest cursor among those, as of the last whole round and of what was seen since.
     lagging_min: Option<Seq>,
     gathers: [Option<Built>; Encoding::COUNT],
 }
@@ -125,7 +125,7 @@ struct Mark {
 
 /// One round of the circle.
 #[derive(Default, Debug)]
-struct Lap {
+struct Round {
     /// Visits until it is complete.
     left: usize,
     /// The head when it began.
@@ -143,7 +143,7 @@ struct Built {
 }
 
 impl Log {
-    /// An empty log that waits for `joining` homes to answer the join numbered `join`. What it holds is charged to
+    /// An empty log that waits for `joining` sequencers to answer the join numbered `join`. What it holds is charged to
     /// `account`.
     #[must_use]
     pub fn new(topic: TopicRef, joining: u16, join: u64, account: &Arc<Account>) -> Self {
@@ -164,10 +164,10 @@ impl Log {
             entries: VecDeque::new(),
             tail: 0,
             tail_bytes: 0,
-            next_visit: 0,
+            next_subscriber: 0,
             left: 0,
-            lap: Lap::default(),
-            swept: Mark::default(),
+            round: Round::default(),
+            delivered: Mark::default(),
             lagging: 0,
             lagging_min: None,
             gathers: [None, None],
@@ -191,11 +191,11 @@ impl Log {
         self.entries.push_back(Entry { message, end });
         self.recharge();
         if self.left == 0 {
-            // A lap that ends here before it is whole still saw who lags.
-            if let (Some(known), Some(seen)) = (self.lagging_min, self.lap.lagging_min) {
+            // A round that ends here before it is whole still saw who lags.
+            if let (Some(known), Some(seen)) = (self.lagging_min, self.round.lagging_min) {
                 self.lagging_min = Some(known.min(seen));
             }
-            self.begin_lap();
+            self.begin_round();
         }
         self.left = self.subscribers.len();
         weight
@@ -208,7 +208,7 @@ impl Log {
         if self.left > 0 {
             // The circle is one longer: without this the last one before it closes would be missed.
             self.left += 1;
-            self.lap.left += 1;
+            self.round.left += 1;
         }
         self.subscribers.len() - 1
     }
@@ -226,7 +226,7 @@ impl Log {
         }
         let len = self.subscribers.len();
         self.left = self.left.min(len);
-        self.lap.left = self.lap.left.min(len);
+        self.round.left = self.round.left.min(len);
         if len == 0 {
             self.clear();
         }
@@ -238,23 +238,23 @@ impl Log {
         if self.left == 0 {
             return None;
         }
-        if self.lap.left == 0 {
-            self.complete_lap();
+        if self.round.left == 0 {
+            self.complete_round();
         }
-        if self.next_visit >= self.subscribers.len() {
-            self.next_visit = 0;
+        if self.next_subscriber >= self.subscribers.len() {
+            self.next_subscriber = 0;
         }
-        let subscriber = self.subscribers[self.next_visit];
-        self.next_visit += 1;
+        let subscriber = self.subscribers[self.next_subscriber];
+        self.next_subscriber += 1;
         self.left -= 1;
-        self.lap.left -= 1;
+        self.round.left -= 1;
         Some(subscriber)
     }
 
     /// The subscriber with `cursor` could not take everything when visited. `newly`: it did not lag before.
     pub fn lags(&mut self, cursor: Seq, newly: bool) {
         self.lagging += u32::from(newly);
-        self.lap.lagging_min = Some(self.lap.lagging_min.map_or(cursor, |min| min.min(cursor)));
+        self.round.lagging_min = Some(self.round.lagging_min.map_or(cursor, |min| min.min(cursor)));
     }
 
     /// A subscriber that lagged has been sent everything up to the head. Returns whether it was the last
@@ -264,25 +264,25 @@ impl Log {
         self.lagging == 0
     }
 
-    /// After visits, once everybody visited was either sent to or reported lagging: frees what nobody
+    /// After deliveries_left, once everybody visited was either sent to or reported lagging: frees what nobody
     /// needs. Returns the bytes freed.
     pub fn trim(&mut self) -> u64 {
         let before = self.tail_bytes;
         if self.left == 0 {
-            self.swept = self.head_mark();
+            self.delivered = self.head_mark();
             if self.lagging == 0 {
                 self.clear();
                 return self.tail_bytes - before;
             }
         }
-        if self.lap.left == 0 {
-            self.complete_lap();
+        if self.round.left == 0 {
+            self.complete_round();
         }
-        let mut keep = self.swept.seq;
+        let mut keep = self.delivered.seq;
         if self.lagging > 0 {
-            // Before the first whole lap since somebody lags, nothing is known: keep all.
-            let lap_min = self.lap.lagging_min.unwrap_or(Seq::MAX);
-            keep = keep.min(self.lagging_min.unwrap_or(self.tail)).min(lap_min);
+            // Before the first whole round since somebody lags, nothing is known: keep all.
+            let round_min = self.round.lagging_min.unwrap_or(Seq::MAX);
+            keep = keep.min(self.lagging_min.unwrap_or(self.tail)).min(round_min);
         }
         while self.tail < keep {
             let entry = self.entries.pop_front().expect("the tail is below the head");
@@ -340,13 +340,13 @@ impl Log {
 
     /// How many bytes the sweep is behind, at most: what publishers must not let grow without end.
     #[must_use]
-    pub fn unswept_bytes(&self) -> u64 {
-        self.head_bytes() - self.swept.bytes.max(self.tail_bytes)
+    pub fn undelivered_bytes(&self) -> u64 {
+        self.head_bytes() - self.delivered.bytes.max(self.tail_bytes)
     }
 
     /// Whether somebody has not been visited since the last append.
     #[must_use]
-    pub fn has_news(&self) -> bool {
+    pub fn has_pending(&self) -> bool {
         self.left > 0
     }
 
@@ -370,16 +370,16 @@ impl Log {
 
     // ---- helpers
 
-    fn complete_lap(&mut self) {
-        if self.swept.seq < self.lap.head.seq {
-            self.swept = self.lap.head;
+    fn complete_round(&mut self) {
+        if self.delivered.seq < self.round.head.seq {
+            self.delivered = self.round.head;
         }
-        self.lagging_min = self.lap.lagging_min;
-        self.begin_lap();
+        self.lagging_min = self.round.lagging_min;
+        self.begin_round();
     }
 
-    fn begin_lap(&mut self) {
-        self.lap = Lap { left: self.subscribers.len(), head: self.head_mark(), lagging_min: None };
+    fn begin_round(&mut self) {
+        self.round = Round { left: self.subscribers.len(), head: self.head_mark(), lagging_min: None };
     }
 
     /// Forgets every message; all cursors are at the head.
@@ -391,7 +391,7 @@ impl Log {
             self.entries.shrink_to(16);
             self.recharge();
         }
-        self.swept = self.head_mark();
+        self.delivered = self.head_mark();
         self.lagging_min = None;
         self.gathers = [None, None];
     }

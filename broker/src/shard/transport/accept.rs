@@ -12,7 +12,7 @@ use crate::shard::transport::connection::{Flags, State};
 use crate::shard::{Accepting, RETRY_NANOS, Shard};
 
 /// Receives that one turn arms again after they found no buffer.
-const FED_PER_TURN: usize = 256;
+const REARMED_PER_TURN: usize = 256;
 
 impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn on_accepted(&mut self, id: ConnId) {
@@ -61,19 +61,19 @@ impl<D: Driver> Shard<D> {
         let Ok(id) = result else {
             self.stats().count_end(Reason::Adoption);
             self.stats().closed.add(1);
-            self.links.admission.leave();
+            self.shared.admission.leave();
             return;
         };
         let conn = self.conns.insert(id);
         conn.flags.set(Flags::RECEIVING);
         conn.flags.set(Flags::ADMITTED);
-        self.welcome(id, &adopting.guest);
+        self.attach_lease(id, &adopting.guest);
         self.driver.receive(id);
         self.establish(id, adopting.purpose, None);
         let mut read = adopting.read;
         self.take_input(id, &mut read);
         if self.drain.has_begun() {
-            self.dismiss(id);
+            self.drain_connection(id);
         }
     }
 
@@ -95,22 +95,22 @@ impl<D: Driver> Shard<D> {
                 conn.flags.set(Flags::RECEIVING);
                 self.driver.receive(id);
             }
-            (ReceiveEnd::NoBuffers, _) if self.starved.is_empty() && self.fed < FED_PER_TURN => {
-                self.fed += 1;
+            (ReceiveEnd::NoBuffers, _) if self.waiting_for_buffer.is_empty() && self.rearmed < REARMED_PER_TURN => {
+                self.rearmed += 1;
                 conn.flags.set(Flags::RECEIVING);
                 self.driver.receive(id);
             }
-            (ReceiveEnd::NoBuffers, _) => self.starved.push_back(id),
+            (ReceiveEnd::NoBuffers, _) => self.waiting_for_buffer.push_back(id),
         }
     }
 
     /// Has some of those receive again that found no buffer, in their order. Everybody at once would find no more
     /// buffers than before, and most of them would be told so again, as often as there are others.
-    pub(in crate::shard) fn feed_starved(&mut self) {
-        self.fed = 0;
-        while self.fed < FED_PER_TURN {
-            let Some(id) = self.starved.pop_front() else { return };
-            self.fed += 1;
+    pub(in crate::shard) fn rearm_waiting(&mut self) {
+        self.rearmed = 0;
+        while self.rearmed < REARMED_PER_TURN {
+            let Some(id) = self.waiting_for_buffer.pop_front() else { return };
+            self.rearmed += 1;
             let Some(conn) = self.conns.get(id) else { continue };
             let unwanted = matches!(conn.state, State::HandingOver | State::Gone) || conn.flags.has(Flags::PAUSED);
             if !unwanted && !conn.flags.has(Flags::RECEIVING) {

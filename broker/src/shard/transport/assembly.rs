@@ -91,7 +91,7 @@ impl<D: Driver> Shard<D> {
     /// A piece came: if all of them are too many bytes, or all that is held is, a connection goes that holds at least as
     /// much as they do on average. So short messages are safe however many long ones there are.
     pub(in crate::shard) fn make_room_for_pieces(&mut self) {
-        let budget = &self.links.budget;
+        let budget = &self.shared.budget;
         // There is always room for one message.
         let longest = usize::try_from(self.frame_limits.message_bytes_max).unwrap_or(usize::MAX);
         let longest = allocated(longest.saturating_add(HEADER_MAX));

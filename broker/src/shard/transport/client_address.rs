@@ -7,7 +7,7 @@
 //! speaks (X-Forwarded-For), so there an upgrade counts, when it is granted, and other requests do not.
 //!
 //! An HTTP connection counts while the shard has it and while the control plane has it: it goes from one to the
-//! other, and back as a WebSocket, without being counted twice or being forgotten ([`Guest`]). See `address.rs`.
+//! other, and back as a WebSocket, without being counted twice or being forgotten ([`AddressLease`]). See `address.rs`.
 //!
 //! Where nobody can be counted, on a loopback listener without proxies, no address is asked for and nothing here
 //! costs anything. Otherwise: one operation and a short lock per connection, and four bytes per slot.
@@ -19,7 +19,7 @@ use protocol::proxy;
 use ring::{ConnId, Driver};
 
 use crate::access::address;
-use crate::access::address::{Guest, Standing};
+use crate::access::address::{AddressLease, AddressSlot};
 use crate::config::limits::Limits;
 use crate::observe::counters::{Reason, Refused};
 use crate::shard::Shard;
@@ -34,7 +34,7 @@ pub(in crate::shard) struct Doors {
     /// Whether any is.
     asks: bool,
     /// By the driver's slots, as far as used.
-    standings: Vec<Standing>,
+    standings: Vec<AddressSlot>,
 }
 
 impl Doors {
@@ -43,24 +43,24 @@ impl Doors {
         Self { asks, standings: Vec::new() }
     }
 
-    fn put(&mut self, id: ConnId, standing: Standing) {
+    fn put(&mut self, id: ConnId, standing: AddressSlot) {
         let at = id.slot as usize;
         if self.standings.len() <= at {
-            if standing == Standing::UNCOUNTED {
+            if standing == AddressSlot::UNCOUNTED {
                 return;
             }
-            self.standings.resize_with(at + 1, Standing::default);
+            self.standings.resize_with(at + 1, AddressSlot::default);
         }
         let before = std::mem::replace(&mut self.standings[at], standing);
-        assert!(before == Standing::UNCOUNTED || before == Standing::TRUSTED, "a connection is counted once");
+        assert!(before == AddressSlot::UNCOUNTED || before == AddressSlot::TRUSTED, "a connection is counted once");
     }
 
-    fn take(&mut self, id: ConnId) -> Standing {
+    fn take(&mut self, id: ConnId) -> AddressSlot {
         self.standings.get_mut(id.slot as usize).map(std::mem::take).unwrap_or_default()
     }
 
     fn is_trusted(&self, id: ConnId) -> bool {
-        self.standings.get(id.slot as usize) == Some(&Standing::TRUSTED)
+        self.standings.get(id.slot as usize) == Some(&AddressSlot::TRUSTED)
     }
 }
 
@@ -89,7 +89,7 @@ impl<D: Driver> Shard<D> {
             conn.state = State::Proxied;
             self.on_proxied_bytes(id, &mut read);
         } else {
-            self.let_in(id, Some(address.ip()), &mut read);
+            self.admit_client(id, Some(address.ip()), &mut read);
         }
         if ended {
             self.on_early_end(id);
@@ -105,19 +105,19 @@ impl<D: Driver> Shard<D> {
             Ok(None) => self.keep_input(id, &read),
             Ok(Some(header)) => {
                 conn.settle();
-                self.let_in(id, header.client.map(|client| client.ip()), &mut read[header.header_len..]);
+                self.admit_client(id, header.client.map(|client| client.ip()), &mut read[header.header_len..]);
             }
             Err(_) => self.abort(id, Reason::ProxyHeader),
         }
     }
 
     /// The client is known; `None`: a trusted proxy speaks for itself. `read` are its first bytes.
-    fn let_in(&mut self, id: ConnId, client: Option<IpAddr>, read: &mut [u8]) {
+    fn admit_client(&mut self, id: ConnId, client: Option<IpAddr>, read: &mut [u8]) {
         let standing = match client {
             Some(ip) if !address::is_trusted(ip, &self.limits.trusted_proxies) => {
-                self.links.addresses.admit(ip, self.limits.connections_per_address_max)
+                self.shared.addresses.admit(ip, self.limits.connections_per_address_max)
             }
-            _ => Ok(Standing::TRUSTED),
+            _ => Ok(AddressSlot::TRUSTED),
         };
         let Some(conn) = self.conns.get(id) else { return };
         conn.state = State::Handshake;
@@ -154,26 +154,26 @@ impl<D: Driver> Shard<D> {
             return Ok(());
         }
         if let Some(ip) = address::client(head::forwarded_for(head), &self.limits.trusted_proxies) {
-            let admitted = self.links.addresses.admit(ip, self.limits.connections_per_address_max);
+            let admitted = self.shared.addresses.admit(ip, self.limits.connections_per_address_max);
             self.doors.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
         }
         Ok(())
     }
 
     /// The connection leaves the shard, and what is known of its client goes with it.
-    pub(in crate::shard) fn guest(&mut self, id: ConnId) -> Guest {
-        Guest::new(&self.links.addresses, self.doors.take(id))
+    pub(in crate::shard) fn guest(&mut self, id: ConnId) -> AddressLease {
+        AddressLease::new(&self.shared.addresses, self.doors.take(id))
     }
 
     /// A connection came back from the control plane.
-    pub(in crate::shard) fn welcome(&mut self, id: ConnId, guest: &Guest) {
+    pub(in crate::shard) fn attach_lease(&mut self, id: ConnId, guest: &AddressLease) {
         self.doors.put(id, guest.take());
     }
 
     /// The connection is gone.
     pub(in crate::shard) fn forget_address(&mut self, id: ConnId) {
         let standing = self.doors.take(id);
-        self.links.addresses.release(standing);
+        self.shared.addresses.release(standing);
     }
 }
 

@@ -89,15 +89,15 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
         self.forget_address(id);
-        let Conn { publish, multi, flags, .. } = conn;
+        let Conn { publish, v1, flags, .. } = conn;
         if flags.has(Flags::ADMITTED) {
-            self.links.admission.leave();
+            self.shared.admission.leave();
         }
         if let Some(topic) = &publish {
             topic.publisher_left();
         }
-        for topic in publish.into_iter().chain(multi.and_then(|multi| multi.last_publish)) {
-            self.links.registry.release(topic);
+        for topic in publish.into_iter().chain(v1.and_then(|v1| v1.last_publish)) {
+            self.shared.registry.release(topic);
         }
         if self.accepting == Accepting::Full {
             self.accept_again();

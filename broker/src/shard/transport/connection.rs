@@ -1,7 +1,7 @@
 //! What a shard knows of one connection.
 //!
 //! An idle connection is this record and nothing else: no buffer, no task, no timer object. What only
-//! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::multi`].
+//! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::v1`].
 //!
 //! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
 //! send ([`Extra::is_idle`]), and is no publisher whose rate is limited.
@@ -15,10 +15,10 @@ use bytes::Bytes;
 use protocol::frame::{ControlPayload, Decoder, MessageKind, Opcode, put_frame};
 use ring::{ConnId, Nanos};
 
-use crate::access::rate::Pace;
+use crate::access::rate::RateLimiter;
 use crate::capacity::budget::{Account, Buffer, Charge, Held};
 use crate::observe::counters::Reason;
-use crate::session::v1::Multi;
+use crate::session::v1::V1Session;
 use crate::shard::fanout::log::Seq;
 use crate::topics::registry::TopicRef;
 
@@ -180,7 +180,7 @@ pub(crate) struct Conn {
     pub(crate) raw: Option<RawSubscription>,
     /// Where its messages go, on `/pub` and `/bus`.
     pub(crate) publish: Option<TopicRef>,
-    pub(crate) multi: Option<Box<Multi>>,
+    pub(crate) v1: Option<Box<V1Session>>,
     pub(crate) extra: Option<Box<Extra>>,
 }
 
@@ -200,7 +200,7 @@ pub(crate) struct Extra {
     /// End of stream arrived while input was waiting.
     pub(crate) ended: bool,
     /// How fast it publishes, where that is limited; from the first publish to the connection's end.
-    pub(crate) pace: Option<Pace>,
+    pub(crate) rate_limiter: Option<RateLimiter>,
     /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
     pub(crate) unsent: Option<usize>,
     _charge: Charge,
@@ -224,7 +224,7 @@ impl Extra {
             outbox: Buffer::new(account, Held::Outboxes),
             pong: None,
             ended: false,
-            pace: None,
+            rate_limiter: None,
             unsent: None,
             _charge: Charge::new(account, Held::Input, Self::BYTES),
         }
@@ -240,7 +240,7 @@ impl Extra {
             && self.outbox.is_empty()
             && self.pong.is_none()
             && !self.ended
-            && self.pace.is_none()
+            && self.rate_limiter.is_none()
             && self.unsent.is_none()
     }
 
@@ -264,7 +264,7 @@ impl Conn {
             timer: u32::MAX,
             raw: None,
             publish: None,
-            multi: None,
+            v1: None,
             extra: None,
         }
     }

@@ -28,7 +28,7 @@ impl<D: Driver> Shard<D> {
                 self.on_deadline(id);
             }
         }
-        self.home.expire(self.now, &self.links.registry);
+        self.sequencer.expire(self.now, &self.shared.registry);
         self.expire_messages();
         self.give_up_some();
         if let Accepting::Retry(at) = self.accepting
@@ -43,7 +43,7 @@ impl<D: Driver> Shard<D> {
         match conn.state {
             State::Arriving | State::Proxied | State::Handshake => {
                 let refusal = Refusal::new(408, "no complete request head in time; see --handshake-timeout");
-                self.say_no(id, &refusal, Reason::HandshakeTimeout);
+                self.reject(id, &refusal, Reason::HandshakeTimeout);
             }
             State::Open => self.on_ping_deadline(id),
             State::HandingOver => self.abort(id, Reason::Handover),

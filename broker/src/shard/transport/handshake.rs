@@ -17,7 +17,7 @@ use crate::capacity::budget::Held;
 use crate::config::limits::Limits;
 use crate::observe::counters::{Reason, Refused};
 use crate::shard::Shard;
-use crate::shard::shared::{Handover, Links, Purpose};
+use crate::shard::shared::{Handover, Purpose, SharedState};
 use crate::shard::transport::connection::{Flags, State};
 
 /// When whoever found no room for a topic may try again: topics are forgotten slowly.
@@ -81,7 +81,7 @@ impl<D: Driver> Shard<D> {
     /// What the upgrade asks for, unless a door is locked. Granted, it counts as let in.
     fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, (Refusal, Refused)> {
         if self.drain.has_begun() {
-            return Err((self.links.admission.draining(), Refused::Draining));
+            return Err((self.shared.admission.draining(), Refused::Draining));
         }
         if !host::allowed(upgrade.host, &self.limits.hosts) {
             return Err((Refusal::new(421, host::refusal(upgrade.host)), Refused::Host));
@@ -93,16 +93,16 @@ impl<D: Driver> Shard<D> {
             Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.clone().into_owned()),
             Endpoint::Publish(name) => Purpose::Publish(publishable(name)?),
             Endpoint::Bus(name) => Purpose::Bus(publishable(name)?),
-            Endpoint::Multi => Purpose::Multi,
+            Endpoint::Multi => Purpose::V1Session,
         };
-        admit(&self.links, &self.limits, &upgrade.endpoint)?;
+        admit(&self.shared, &self.limits, &upgrade.endpoint)?;
         self.count_forwarded(id, &head[..upgrade.head_len])?;
         // Others have room, perhaps; this shard's last slots are for those who ask for something else.
         let capacity = self.driver.capacity();
         if self.conns.len() as u64 > u64::from(capacity - admission::reserve(capacity)) {
-            return Err((self.links.admission.full(), Refused::Connections));
+            return Err((self.shared.admission.full(), Refused::Connections));
         }
-        self.links.admission.enter(self.now)?;
+        self.shared.admission.enter(self.now)?;
         Ok(purpose)
     }
 
@@ -118,7 +118,7 @@ impl<D: Driver> Shard<D> {
             conn.extra(&self.account).outbox.extend(&response);
         }
         match purpose {
-            Purpose::Multi => conn.multi = Some(Box::default()),
+            Purpose::V1Session => conn.v1 = Some(Box::default()),
             Purpose::Publish(name) => self.begin_publishing(id, &name),
             Purpose::Bus(name) => {
                 self.begin_publishing(id, &name);
@@ -130,7 +130,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn begin_publishing(&mut self, id: ConnId, name: &str) {
-        let topic = self.links.registry.resolve(name);
+        let topic = self.shared.registry.resolve(name);
         topic.publisher_came();
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.flags.set(Flags::PUBLISHES);
@@ -140,11 +140,11 @@ impl<D: Driver> Shard<D> {
     /// Answers with an HTTP error and closes.
     pub(in crate::shard) fn refuse(&mut self, id: ConnId, refusal: &Refusal, cause: Refused) {
         self.stats().count_refusal(cause);
-        self.say_no(id, refusal, Reason::Refused);
+        self.reject(id, refusal, Reason::Refused);
     }
 
     /// The same for a reason that is no refusal of what was asked.
-    pub(in crate::shard) fn say_no(&mut self, id: ConnId, refusal: &Refusal, reason: Reason) {
+    pub(in crate::shard) fn reject(&mut self, id: ConnId, refusal: &Refusal, reason: Reason) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         // What was read of the request is of no use any more, but for whose page sent it.
         let head = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
@@ -168,9 +168,9 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id) else { return };
         let read = conn.extra(&self.account).input.detach();
         conn.extra = None;
-        let read = read.transfer(self.links.budget.of_plane(), Held::Http);
+        let read = read.transfer(self.shared.budget.of_plane(), Held::Http);
         let guest = self.guest(id);
-        let handed = result.is_ok_and(|socket| self.links.handovers.push(Handover { socket, read, guest }).is_ok());
+        let handed = result.is_ok_and(|socket| self.shared.handovers.push(Handover { socket, read, guest }).is_ok());
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.
         self.abort(id, if handed { Reason::HandedOver } else { Reason::Handover });
     }
@@ -212,10 +212,10 @@ fn publishable(name: &str) -> Result<String, (Refusal, Refused)> {
 ///
 /// # Errors
 /// The 503 for the client, and its cause.
-pub(crate) fn admit(links: &Links, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), (Refusal, Refused)> {
+pub(crate) fn admit(shared: &SharedState, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), (Refusal, Refused)> {
     match endpoint {
         Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name) => {
-            match links.admit_name(name, limits.topics_max) {
+            match shared.admit_name(name, limits.topics_max) {
                 Ok(_) => Ok(()),
                 Err(full) => {
                     let refusal = Refusal::new(503, full.as_str());

@@ -188,7 +188,7 @@ impl<D: Driver> Shard<D> {
         if conn.flags.has(Flags::PUBLISHES) {
             let payload = Payload::copy_of(kind.into(), payload, &self.account);
             self.publish_raw(id, payload);
-        } else if conn.multi.is_some() {
+        } else if conn.v1.is_some() {
             self.on_command_message(id, kind, payload);
         } else {
             self.refuse_data(id);
@@ -198,7 +198,7 @@ impl<D: Driver> Shard<D> {
     fn on_piece(&mut self, id: ConnId, kind: MessageKind, payload: &[u8], place: Piece) {
         let Piece { first, last, frame_left } = place;
         let Some(conn) = self.conns.get(id) else { return };
-        if !conn.flags.has(Flags::PUBLISHES) && conn.multi.is_none() {
+        if !conn.flags.has(Flags::PUBLISHES) && conn.v1.is_none() {
             self.refuse_data(id);
             return;
         }
@@ -258,7 +258,7 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn may_publish(&mut self, id: ConnId) -> bool {
         let Some(rate_max) = self.limits.publish_rate_max else { return true };
         let conn = self.conns.get(id).expect("a publisher");
-        conn.extra(&self.account).pace.get_or_insert_default().take(self.now, rate_max)
+        conn.extra(&self.account).rate_limiter.get_or_insert_default().take(self.now, rate_max)
     }
 
     fn refuse_data(&mut self, id: ConnId) {

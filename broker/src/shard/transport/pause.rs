@@ -38,7 +38,7 @@ const ACKNOWLEDGEMENT_BYTES: usize = 192;
 
 /// Whether a connection's answers, those to come included, are as many as it may have.
 fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
-    let to_come = conn.multi.as_ref().map_or(0, |multi| multi.unacknowledged.len());
+    let to_come = conn.v1.as_ref().map_or(0, |v1| v1.unacknowledged.len());
     conn.outbox_len() + to_come * ACKNOWLEDGEMENT_BYTES >= bytes_max
 }
 
@@ -58,7 +58,7 @@ impl<D: Driver> Shard<D> {
         let full = self.memory_is_full();
         let must_wait = full || self.outbound.is_full() || self.drain.is_under_way();
         let Some(conn) = self.conns.get(id) else { return false };
-        let commands = conn.multi.is_some();
+        let commands = conn.v1.is_some();
         // Only commands have answers that add up: see `answer_ping`.
         let more_answers = outbox_is_full(conn, self.limits.outbox_bytes_max) || (full && conn.outbox_len() > 0);
         if conn.flags.has(Flags::PAUSED) || (commands && more_answers) {
@@ -74,8 +74,8 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn pause(&mut self, id: ConnId, rest: &[u8]) {
         let conn = self.conns.get(id).expect("an open connection");
         conn.flags.set(Flags::PAUSED);
-        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
-            pace.waits(self.now);
+        if let Some(rate_limiter) = conn.extra.as_mut().and_then(|extra| extra.rate_limiter.as_mut()) {
+            rate_limiter.waits(self.now);
         }
         self.stats().pauses.add(1);
         self.list_paused(id);
@@ -91,13 +91,13 @@ impl<D: Driver> Shard<D> {
 
     /// What all kept input of this shard may take, in bytes.
     fn input_share(&self) -> u64 {
-        self.links.budget.share(Held::Input) / u64::from(self.shards())
+        self.shared.budget.share(Held::Input) / u64::from(self.shards())
     }
 
     /// Closes the connection if all kept input is too much, or all that is held is, and its own is part of the reason.
     fn limit_kept_input(&mut self, id: ConnId) {
         self.make_room_for_pieces();
-        let budget = &self.links.budget;
+        let budget = &self.shared.budget;
         let (all, share) = (self.account.held(Held::Input), self.input_share());
         let mean = all / ((self.paused.len() + self.yielded.len()) as u64).max(1);
         let most = if !budget.has_room(share / 8) {
@@ -183,7 +183,7 @@ impl<D: Driver> Shard<D> {
         if conn.state != State::Open {
             return;
         }
-        if conn.multi.as_ref().is_some_and(|multi| multi.deferred.is_some()) {
+        if conn.v1.as_ref().is_some_and(|v1| v1.deferred.is_some()) {
             // Something still waits to be sent: `finish_unsubscribe` lists it again.
             return;
         }
@@ -194,8 +194,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let Some(conn) = self.conns.get(id) else { return };
-        if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
-            pace.waited(self.now);
+        if let Some(rate_limiter) = conn.extra.as_mut().and_then(|extra| extra.rate_limiter.as_mut()) {
+            rate_limiter.waited(self.now);
         }
         // Taken out while it is looked at; nothing else comes in meanwhile.
         let Some(mut input) = conn.extra.as_mut().map(|extra| extra.input.detach()) else {
@@ -224,8 +224,8 @@ impl<D: Driver> Shard<D> {
     fn wait_again(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get(id) {
             conn.flags.set(Flags::PAUSED);
-            if let Some(pace) = conn.extra.as_mut().and_then(|extra| extra.pace.as_mut()) {
-                pace.waits(self.now);
+            if let Some(rate_limiter) = conn.extra.as_mut().and_then(|extra| extra.rate_limiter.as_mut()) {
+                rate_limiter.waits(self.now);
             }
         }
     }

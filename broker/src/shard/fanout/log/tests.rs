@@ -130,7 +130,7 @@ proptest! {
                 prop_assert!(rig.log.tail <= reader.cursor && reader.cursor <= rig.log.head());
             }
         }
-        while rig.log.has_news() {
+        while rig.log.has_pending() {
             rig.visit();
         }
         for at in 0..rig.readers.len() {
@@ -149,7 +149,7 @@ proptest! {
     }
 }
 
-/// Two that lag by turns, and a sweep that ends in the middle of a lap: what the second one still needs
+/// Two that lag by turns, and a sweep that ends in the middle of a round: what the second one still needs
 /// was freed, because only the first one's place was remembered.
 #[test]
 fn who_lags_in_a_lap_that_is_cut_short_keeps_its_messages() {
