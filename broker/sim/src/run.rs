@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
             let mut stage = self.stage().0;
             let mut client = Client::adopted(index, conn, role, &mut stage);
             let read = client.first_words(&mut stage);
-            let order = ControlMessage::Adopt(Adopt { socket, purpose, read, guest: AddressLease::default() });
+            let order = ControlMessage::Adopt(Adopt { socket, purpose, read, lease: AddressLease::default() });
             assert!(self.shared.send_control(shard as u16, order).is_ok(), "thousands of control_messages wait");
             client
         } else {

@@ -1,6 +1,6 @@
 //! Who connects: how many connections each client address has, and whose word counts about it.
 //!
-//! Not responsible for when an address is asked for (`shard/doors.rs`) nor for how proxies write it down
+//! Not responsible for when an address is asked for (`shard/transport/client_address.rs`) nor for how proxies write it down
 //! ([`protocol::proxy`], [`protocol::head::forwarded_for`]).
 //!
 //! An IPv4 address is itself, however it is written; of an IPv6 address its network counts, the first 64 bits, for
@@ -144,11 +144,11 @@ impl Addresses {
     }
 
     /// A connection is over.
-    pub fn release(&self, standing: AddressSlot) {
-        let Some((at, index)) = standing.entry() else { return };
+    pub fn release(&self, slot: AddressSlot) {
+        let Some((at, index)) = slot.entry() else { return };
         let stripe = &mut *self.stripe(at);
         let entry = &mut stripe.entries[index as usize];
-        entry.connections = entry.connections.checked_sub(1).expect("a standing is released once");
+        entry.connections = entry.connections.checked_sub(1).expect("a slot is released once");
         if entry.connections == 0 {
             stripe.index_of.remove(&entry.key);
             stripe.free.push(index);
@@ -173,53 +173,53 @@ impl Addresses {
     }
 }
 
-/// The standing of a connection that is on its way between a shard and the control plane, or that the control plane
-/// has. Dropped with the connection, it gives the standing back.
+/// The slot of a connection that is on its way between a shard and the control plane, or that the control plane
+/// has. Dropped with the connection, it gives the slot back.
 #[derive(Default, Debug)]
 pub struct AddressLease {
     addresses: Option<Arc<Addresses>>,
-    standing: AtomicU32,
+    slot: AtomicU32,
 }
 
 impl AddressLease {
-    /// Keeps `standing`, which `addresses` gave.
+    /// Keeps `slot`, which `addresses` gave.
     #[must_use]
-    pub fn new(addresses: &Arc<Addresses>, standing: AddressSlot) -> Self {
-        Self { addresses: Some(Arc::clone(addresses)), standing: AtomicU32::new(standing.0) }
+    pub fn new(addresses: &Arc<Addresses>, slot: AddressSlot) -> Self {
+        Self { addresses: Some(Arc::clone(addresses)), slot: AtomicU32::new(slot.0) }
     }
 
     /// Whether there is anything to keep: it counts, or comes from a trusted proxy.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        self.standing.load(Ordering::Relaxed) != AddressSlot::UNCOUNTED.0
+        self.slot.load(Ordering::Relaxed) != AddressSlot::UNCOUNTED.0
     }
 
     /// Whether it comes from a trusted proxy that says with each request for whom it speaks.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        self.standing.load(Ordering::Relaxed) == AddressSlot::TRUSTED.0
+        self.slot.load(Ordering::Relaxed) == AddressSlot::TRUSTED.0
     }
 
     /// Whose connection it is, if it counts.
     #[must_use]
     pub fn client(&self) -> Option<Client> {
-        let standing = AddressSlot(self.standing.load(Ordering::Relaxed));
-        let (at, index) = standing.entry()?;
+        let slot = AddressSlot(self.slot.load(Ordering::Relaxed));
+        let (at, index) = slot.entry()?;
         let stripe = self.addresses.as_ref()?.stripe(at);
         Some(Client(stripe.entries[index as usize].key))
     }
 
-    /// Hands the standing on; what is left does not count.
+    /// Hands the slot on; what is left does not count.
     pub fn take(&self) -> AddressSlot {
-        AddressSlot(self.standing.swap(AddressSlot::UNCOUNTED.0, Ordering::Relaxed))
+        AddressSlot(self.slot.swap(AddressSlot::UNCOUNTED.0, Ordering::Relaxed))
     }
 }
 
 impl Drop for AddressLease {
     fn drop(&mut self) {
-        let standing = self.take();
+        let slot = self.take();
         if let Some(addresses) = &self.addresses {
-            addresses.release(standing);
+            addresses.release(slot);
         }
     }
 }
@@ -285,8 +285,8 @@ mod tests {
         assert_eq!(addresses.len(), 2);
         addresses.release(first);
         let again = addresses.admit(ip("203.0.113.7"), max(2)).unwrap();
-        for standing in [second, other, again] {
-            addresses.release(standing);
+        for slot in [second, other, again] {
+            addresses.release(slot);
         }
         assert!(addresses.is_empty());
     }
@@ -314,13 +314,13 @@ mod tests {
     #[test]
     fn a_guest_gives_back_what_nobody_took() {
         let addresses = Arc::new(Addresses::default());
-        let guest = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
-        assert!(!guest.is_trusted());
-        drop(guest);
+        let lease = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
+        assert!(!lease.is_trusted());
+        drop(lease);
         assert!(addresses.is_empty());
-        let guest = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
-        let taken = guest.take();
-        drop(guest);
+        let lease = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
+        let taken = lease.take();
+        drop(lease);
         assert_eq!(addresses.len(), 1);
         addresses.release(taken);
         assert!(addresses.is_empty());
@@ -357,17 +357,17 @@ mod tests {
                 let here = held.entry(host).or_default();
                 let ip = IpAddr::from([203, 0, 113, host]);
                 if !comes {
-                    here.pop().into_iter().for_each(|standing| addresses.release(standing));
+                    here.pop().into_iter().for_each(|slot| addresses.release(slot));
                 } else {
                     match addresses.admit(ip, max(3)) {
-                        Ok(standing) => here.push(standing),
+                        Ok(slot) => here.push(slot),
                         Err(TooMany) => prop_assert_eq!(here.len(), 3),
                     }
                     prop_assert!(here.len() <= 3);
                 }
                 prop_assert_eq!(addresses.len(), held.values().filter(|here| !here.is_empty()).count());
             }
-            held.into_values().flatten().for_each(|standing| addresses.release(standing));
+            held.into_values().flatten().for_each(|slot| addresses.release(slot));
             prop_assert!(addresses.is_empty());
         }
     }

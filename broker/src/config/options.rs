@@ -98,8 +98,8 @@ pub(super) struct Options {
     #[arg(long, value_name = "ORIGIN", env = "RINGYARD_ALLOW_ORIGIN", value_parser = list(origin))]
     pub(super) allow_origin: Vec<List<String>>,
 
-    #[command(flatten, next_help_heading = "Doors")]
-    pub(super) doors: Doors,
+    #[command(flatten, next_help_heading = "Access control")]
+    pub(super) access: AccessOptions,
 
     #[command(flatten, next_help_heading = "Log")]
     pub(super) log: LogOptions,
@@ -115,7 +115,7 @@ pub(super) struct Options {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Doors {
+pub(super) struct AccessOptions {
     /// Host name, with or without a port, that requests may be addressed to, besides localhost and IP
     /// addresses (against DNS rebinding); repeatable; * allows every name [default: none]
     #[arg(long, value_name = "HOST", env = "RINGYARD_ALLOW_HOST", value_parser = list(host))]

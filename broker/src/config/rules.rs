@@ -34,7 +34,7 @@ const SHARDS_TOP: u64 = 1024;
 /// The configuration that the options are.
 pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<String>> {
     let mut rules = Rules { sources, broken: Vec::new(), wrong: Vec::new() };
-    let Options { doors, log: logging, sizes, times, .. } = options;
+    let Options { access, log: logging, sizes, times, .. } = options;
     let message = rules.bytes("max-message", sizes.max_message, 1, MESSAGE_BYTES_TOP);
     let frame = rules.bytes("max-frame", sizes.max_frame.unwrap_or(message), 1, MESSAGE_BYTES_TOP);
     rules.at_most(("max-frame", frame), ("max-message", message));
@@ -72,7 +72,7 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
             rules.at_most(small, ("max-memory", budget));
         }
     }
-    if !options.listen.ip().to_canonical().is_loopback() && !doors.allow_anonymous {
+    if !options.listen.ip().to_canonical().is_loopback() && !access.allow_anonymous {
         rules.refuse(format!(
             "--listen {} ({}) can be reached from other machines, and there is no authentication: whoever reaches it \
              may publish and subscribe; say --allow-anonymous if that is meant",
@@ -80,8 +80,8 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
             sources.of("listen")
         ));
     }
-    let trusted = joined(doors.trusted_proxy);
-    if doors.proxy_protocol && trusted.is_empty() {
+    let trusted = joined(access.trusted_proxy);
+    if access.proxy_protocol && trusted.is_empty() {
         rules.refuse(format!(
             "--proxy-protocol ({}) needs --trusted-proxy: the addresses that such a header is taken from",
             sources.of("proxy-protocol")
@@ -124,9 +124,9 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
             accept_rate_max: rules.optional("accept-rate", sizes.accept_rate),
             publish_rate_max: rules.optional("max-publish-rate", sizes.max_publish_rate),
             origins: joined(options.allow_origin),
-            hosts: joined(doors.allow_host),
+            hosts: joined(access.allow_host),
             trusted_proxies: trusted,
-            proxy_protocol: doors.proxy_protocol,
+            proxy_protocol: access.proxy_protocol,
         },
     };
     if rules.wrong.is_empty() { Ok(config) } else { Err(rules.wrong) }

@@ -18,7 +18,7 @@ use crate::config::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// As what it counts among the connections of its address.
-    pub(crate) guest: AddressLease,
+    pub(crate) lease: AddressLease,
     /// Whose it is, where that is known: not on loopback, and not behind a proxy that speaks for many.
     pub(crate) client: Option<Client>,
     /// Whether it gets one answer and then ends, because all places are taken.
@@ -31,14 +31,14 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// `peer` is asked for only if nobody counted the connection.
-    pub(crate) fn new(guest: AddressLease, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
-        let client = guest.client().or_else(|| {
-            let ip = (!guest.is_known()).then(peer)??.ip();
+    pub(crate) fn new(lease: AddressLease, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
+        let client = lease.client().or_else(|| {
+            let ip = (!lease.is_known()).then(peer)??.ip();
             // A proxy that says for whom it speaks before the request was asked already.
             if address::is_trusted(ip, &limits.trusted_proxies) { None } else { Client::of(ip) }
         });
         Self {
-            guest,
+            lease,
             client,
             is_spare: false,
             rate_limiter: Mutex::default(),

@@ -99,7 +99,7 @@ impl Publisher {
         let connection = connection.cloned();
         let connection =
             connection.unwrap_or_else(|| Arc::new(Connection::new(AddressLease::default(), || None, limits)));
-        let client = if connection.guest.is_trusted() {
+        let client = if connection.lease.is_trusted() {
             upgrade::forwarded(headers, limits).and_then(Client::of)
         } else {
             connection.client

@@ -76,11 +76,11 @@ impl Server {
 async fn accept(app: App) {
     let router = router(app.clone());
     loop {
-        let Handover { socket, read, guest } = app.shared().handovers.next().await;
+        let Handover { socket, read, lease } = app.shared().handovers.next().await;
         let Ok(socket) = stream(socket) else {
             continue; // Only a socket that is already broken cannot be registered.
         };
-        let connection = Arc::new(Connection::new(guest, || socket.peer_addr().ok(), app.limits()));
+        let connection = Arc::new(Connection::new(lease, || socket.peer_addr().ok(), app.limits()));
         let (app, router) = (app.clone(), router.clone());
         let full = match places::enter(&app, &connection) {
             Ok(place) => {

@@ -202,7 +202,7 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
             socket: null(),
             purpose: Purpose::V1Session,
             read: Vec::new(),
-            guest: AddressLease::default(),
+            lease: AddressLease::default(),
         })
     };
     while shared.send_control(sequencer, order()).is_ok() {}

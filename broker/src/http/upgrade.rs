@@ -47,13 +47,13 @@ pub(crate) async fn answer(State(app): State<App>, mut request: Request, next: N
             if !origin::allowed(upgrade.origin, upgrade.host, &app.limits().origins) {
                 return origins::refused().into_response();
             }
-            let guest = match admit(&app, &request, &upgrade.endpoint) {
-                Ok(guest) => guest,
+            let lease = match admit(&app, &request, &upgrade.endpoint) {
+                Ok(lease) => lease,
                 Err((refusal, cause)) => return refuse(&refusal, cause),
             };
             let purpose = purpose(&upgrade.endpoint);
             let on_upgrade = hyper::upgrade::on(&mut request);
-            tokio::spawn(hand_to_shard(app, purpose, guest, on_upgrade));
+            tokio::spawn(hand_to_shard(app, purpose, lease, on_upgrade));
             switch(&upgrade)
         }
         Ok(Head::Http(_)) => next.run(request).await,
@@ -63,9 +63,9 @@ pub(crate) async fn answer(State(app): State<App>, mut request: Request, next: N
 }
 
 /// As what the client counts from now on: as before, or behind a trusted proxy as the proxy says.
-fn guest(app: &App, request: &Request) -> Result<AddressLease, TooMany> {
+fn lease(app: &App, request: &Request) -> Result<AddressLease, TooMany> {
     let addresses = &app.shared().addresses;
-    let connection = request.extensions().get::<Arc<Connection>>().map(|connection| &connection.guest);
+    let connection = request.extensions().get::<Arc<Connection>>().map(|connection| &connection.lease);
     if !connection.is_some_and(AddressLease::is_trusted) {
         let standing = connection.map(AddressLease::take).unwrap_or_default();
         return Ok(AddressLease::new(addresses, standing));
@@ -92,9 +92,9 @@ fn admit(app: &App, request: &Request, endpoint: &Endpoint<'_>) -> Result<Addres
         return Err((admission.draining(), Refused::Draining));
     }
     handshake::admit(app.shared(), app.limits(), endpoint)?;
-    let guest = guest(app, request).map_err(|TooMany| (client_address::too_many(), Refused::Address))?;
+    let lease = lease(app, request).map_err(|TooMany| (client_address::too_many(), Refused::Address))?;
     admission.enter(ring::monotonic())?;
-    Ok(guest)
+    Ok(lease)
 }
 
 /// The head as the client sent it, up to white space and the case of names.
@@ -171,10 +171,10 @@ pub(crate) fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
 }
 
 /// Waits until the 101 is sent, then gives the socket away. A client that breaks off meanwhile is gone.
-async fn hand_to_shard(app: App, purpose: Purpose, guest: AddressLease, on_upgrade: OnUpgrade) {
+async fn hand_to_shard(app: App, purpose: Purpose, lease: AddressLease, on_upgrade: OnUpgrade) {
     let given = async {
         let (socket, read) = parts(on_upgrade.await.ok()?).ok()?;
-        let adopt = ControlMessage::Adopt(Adopt { socket, purpose, read, guest });
+        let adopt = ControlMessage::Adopt(Adopt { socket, purpose, read, lease });
         let shard = app.next_shard();
         // A shard that takes no control_messages for that long is overloaded: dropping the socket closes it.
         timeout(QUEUE_PATIENCE, send_control(app.shared(), shard, adopt)).await.ok()

@@ -2,13 +2,13 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | [`start`] | starts everything, in the order in which it may fail |
-//! | [`lifecycle`] | signals and shutdown |
-//! | [`shards`] | one thread with one driver for each shard |
-//! | [`signals`] | which signals end the broker, and which are only logged |
-//! | [`log`], [`crash`] | the log; a panic ends the process |
-//! | [`announce`], [`output`] | what is printed at start, and by commands |
-//! | [`healthcheck`] | `ringyard healthcheck` |
+//! | `start` | starts everything, in the order in which it may fail |
+//! | `lifecycle` | signals and shutdown |
+//! | `shards` | one thread with one driver for each shard |
+//! | `signals` | which signals end the broker, and which are only logged |
+//! | `log`, `crash` | the log; a panic ends the process |
+//! | `announce`, `output` | what is printed at start, and by commands |
+//! | `healthcheck` | `ringyard healthcheck` |
 
 pub(crate) mod announce;
 pub mod crash;

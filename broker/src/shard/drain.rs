@@ -322,7 +322,7 @@ mod tests {
             socket,
             purpose: Purpose::Subscribe("t".to_owned()),
             read: Vec::new(),
-            guest: AddressLease::default(),
+            lease: AddressLease::default(),
         };
         shared.admission.enter(0).unwrap();
         shared.send_control(0, ControlMessage::Adopt(adopt)).unwrap();

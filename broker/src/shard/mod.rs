@@ -1,27 +1,15 @@
 //! A shard: one thread, one driver, its own connections, topics and subscribers.
 //!
-//! | file | phase of the work |
+//! | file | what it does |
 //! | --- | --- |
-//! | [`link`] | what shards and the control plane tell each other |
-//! | [`admission`] | whom the broker takes, all shards together |
-//! | `accept` | connections come in |
-//! | `doors` | whose they are: addresses, trusted proxies, connections per address |
-//! | `handshake` | a request head becomes a WebSocket, a refusal, or the control plane's |
-//! | `ingress` | frames become publishes and commands |
-//! | `assembly` | messages that arrive in pieces |
-//! | `pause` | input that has to wait |
-//! | `commands` | `ringyard.v1` |
-//! | `subscribe` | subscriptions, joins and leaves |
-//! | `exchange` | publishes to sequencers, deliveries from sequencers |
-//! | `append` | messages into logs; congested topics |
-//! | `deliver` | delivery rounds: one send carries all that waits |
-//! | `backpressure` | subscribers that are far behind |
-//! | `pressure` | memory that is short |
-//! | `close` | the ways a connection ends |
-//! | `upkeep` | deadlines and pings |
+//! | [`transport`] | connections: accept, handshake, ingress, deadlines, close |
+//! | `commands`, `subscribe` | `ringyard.v1` commands; subscriptions, joins and leaves |
+//! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
+//! | [`fanout`] | logs and delivery rounds |
+//! | `pressure` | what happens when memory is short |
 //! | `drain` | shutdown |
-//! | [`names`] | how many topics and filters clients may begin |
-//! | `conn`, `v1`, `index`, `rate`, `timers`, [`stats`] | what is known of connections, subscriptions, time, and events |
+//! | [`shared`] | the state and the queues that shards and the control plane share |
+//! | [`audit`] | what the simulation checks after every step |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
 //! the driver in one system call, and handles what completed. Each part has a budget of work; what does not fit goes on
@@ -57,7 +45,7 @@ use crate::observe::counters::{Scale, Stats};
 use crate::sequencer::Sequencer;
 use crate::shard::fanout::log::{Log, Subscriber};
 use crate::shard::shared::{Batch, Delivery, Inbox, Purpose, Request, SharedState};
-use crate::shard::transport::client_address::Doors;
+use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Conns, LogSlot};
 use crate::shard::transport::timers::Timers;
 use crate::topics::matches::Matches;
@@ -90,7 +78,7 @@ pub struct Shard<D: Driver> {
     now: Nanos,
 
     conns: Conns,
-    doors: Doors,
+    client_addresses: ClientAddresses,
     timers: Timers,
     /// Sockets from the control plane that the driver is adopting, by token.
     adopting: FxHashMap<u64, Adopting>,
@@ -182,7 +170,7 @@ enum Accepting {
 struct Adopting {
     purpose: Purpose,
     read: Vec<u8>,
-    guest: AddressLease,
+    lease: AddressLease,
 }
 
 /// Batches that are being filled for other shards, or that their full queues did not take yet.
@@ -229,7 +217,7 @@ impl<D: Driver> Shard<D> {
             events: Vec::new(),
             now,
             conns: Conns::default(),
-            doors: Doors::new(&limits),
+            client_addresses: ClientAddresses::new(&limits),
             timers: Timers::new(now),
             adopting: FxHashMap::default(),
             next_token: 0,

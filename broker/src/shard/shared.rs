@@ -173,7 +173,7 @@ pub struct Adopt {
     /// Bytes that arrived behind the request head.
     pub read: Vec<u8>,
     /// As what its client counts.
-    pub guest: AddressLease,
+    pub lease: AddressLease,
 }
 
 /// A connection that sent an HTTP request, not a WebSocket handshake.
@@ -184,7 +184,7 @@ pub struct Handover {
     /// Bytes already read from it, from the request's first byte on.
     pub read: Buffer,
     /// As what its client counts.
-    pub guest: AddressLease,
+    pub lease: AddressLease,
 }
 
 /// What one thread pushes for another at once, charged until it is taken apart.

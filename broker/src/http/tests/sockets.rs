@@ -26,14 +26,14 @@ async fn hand_over(shared: &SharedState, read: &str) -> TcpStream {
     hand_over_as(shared, read, AddressLease::default()).await
 }
 
-async fn hand_over_as(shared: &SharedState, read: &str, guest: AddressLease) -> TcpStream {
+async fn hand_over_as(shared: &SharedState, read: &str, lease: AddressLease) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let socket = socket.into_std().unwrap().into();
     let mut early = Buffer::new(shared.budget.of_plane(), Held::Http);
     early.extend(read.as_bytes());
-    shared.handovers.push(Handover { socket, read: early, guest }).unwrap();
+    shared.handovers.push(Handover { socket, read: early, lease }).unwrap();
     client
 }
 

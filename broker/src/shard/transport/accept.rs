@@ -49,8 +49,8 @@ impl<D: Driver> Shard<D> {
         // The driver needs the socket; the rest waits for its answer.
         let token = self.next_token;
         self.next_token += 1;
-        let Adopt { socket, purpose, read, guest } = adopt;
-        self.adopting.insert(token, crate::shard::Adopting { purpose, read, guest });
+        let Adopt { socket, purpose, read, lease } = adopt;
+        self.adopting.insert(token, crate::shard::Adopting { purpose, read, lease });
         self.driver.adopt(socket, token);
     }
 
@@ -67,7 +67,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.insert(id);
         conn.flags.set(Flags::RECEIVING);
         conn.flags.set(Flags::ADMITTED);
-        self.attach_lease(id, &adopting.guest);
+        self.attach_lease(id, &adopting.lease);
         self.driver.receive(id);
         self.establish(id, adopting.purpose, None);
         let mut read = adopting.read;

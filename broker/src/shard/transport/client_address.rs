@@ -28,30 +28,30 @@ use crate::shard::transport::connection::State;
 /// When whoever finds its address's places taken may try again.
 const TOO_MANY_RETRY_S: u32 = 10;
 
-/// The standing of each connection whose address was asked for.
+/// The slot of each connection whose address was asked for.
 #[derive(Debug)]
-pub(in crate::shard) struct Doors {
+pub(in crate::shard) struct ClientAddresses {
     /// Whether any is.
     asks: bool,
     /// By the driver's slots, as far as used.
     standings: Vec<AddressSlot>,
 }
 
-impl Doors {
+impl ClientAddresses {
     pub(in crate::shard) fn new(limits: &Limits) -> Self {
         let asks = limits.connections_per_address_max.is_some() || !limits.trusted_proxies.is_empty();
         Self { asks, standings: Vec::new() }
     }
 
-    fn put(&mut self, id: ConnId, standing: AddressSlot) {
+    fn put(&mut self, id: ConnId, slot: AddressSlot) {
         let at = id.slot as usize;
         if self.standings.len() <= at {
-            if standing == AddressSlot::UNCOUNTED {
+            if slot == AddressSlot::UNCOUNTED {
                 return;
             }
             self.standings.resize_with(at + 1, AddressSlot::default);
         }
-        let before = std::mem::replace(&mut self.standings[at], standing);
+        let before = std::mem::replace(&mut self.standings[at], slot);
         assert!(before == AddressSlot::UNCOUNTED || before == AddressSlot::TRUSTED, "a connection is counted once");
     }
 
@@ -67,7 +67,7 @@ impl Doors {
 impl<D: Driver> Shard<D> {
     /// A connection was accepted.
     pub(in crate::shard) fn ask_address(&mut self, id: ConnId) {
-        if self.doors.asks
+        if self.client_addresses.asks
             && let Some(conn) = self.conns.get(id)
         {
             conn.state = State::Arriving;
@@ -113,7 +113,7 @@ impl<D: Driver> Shard<D> {
 
     /// The client is known; `None`: a trusted proxy speaks for itself. `read` are its first bytes.
     fn admit_client(&mut self, id: ConnId, client: Option<IpAddr>, read: &mut [u8]) {
-        let standing = match client {
+        let slot = match client {
             Some(ip) if !address::is_trusted(ip, &self.limits.trusted_proxies) => {
                 self.shared.addresses.admit(ip, self.limits.connections_per_address_max)
             }
@@ -121,9 +121,9 @@ impl<D: Driver> Shard<D> {
         };
         let Some(conn) = self.conns.get(id) else { return };
         conn.state = State::Handshake;
-        match standing {
-            Ok(standing) => {
-                self.doors.put(id, standing);
+        match slot {
+            Ok(slot) => {
+                self.client_addresses.put(id, slot);
                 if !read.is_empty() {
                     self.on_head_bytes(id, read);
                 }
@@ -150,30 +150,30 @@ impl<D: Driver> Shard<D> {
 
     /// An upgrade is granted, whose whole request head this is: behind a trusted proxy its client counts from now on.
     pub(in crate::shard) fn count_forwarded(&mut self, id: ConnId, head: &[u8]) -> Result<(), (Refusal, Refused)> {
-        if !self.doors.is_trusted(id) {
+        if !self.client_addresses.is_trusted(id) {
             return Ok(());
         }
         if let Some(ip) = address::client(head::forwarded_for(head), &self.limits.trusted_proxies) {
             let admitted = self.shared.addresses.admit(ip, self.limits.connections_per_address_max);
-            self.doors.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
+            self.client_addresses.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
         }
         Ok(())
     }
 
     /// The connection leaves the shard, and what is known of its client goes with it.
-    pub(in crate::shard) fn guest(&mut self, id: ConnId) -> AddressLease {
-        AddressLease::new(&self.shared.addresses, self.doors.take(id))
+    pub(in crate::shard) fn lease(&mut self, id: ConnId) -> AddressLease {
+        AddressLease::new(&self.shared.addresses, self.client_addresses.take(id))
     }
 
     /// A connection came back from the control plane.
-    pub(in crate::shard) fn attach_lease(&mut self, id: ConnId, guest: &AddressLease) {
-        self.doors.put(id, guest.take());
+    pub(in crate::shard) fn attach_lease(&mut self, id: ConnId, lease: &AddressLease) {
+        self.client_addresses.put(id, lease.take());
     }
 
     /// The connection is gone.
     pub(in crate::shard) fn forget_address(&mut self, id: ConnId) {
-        let standing = self.doors.take(id);
-        self.shared.addresses.release(standing);
+        let slot = self.client_addresses.take(id);
+        self.shared.addresses.release(slot);
     }
 }
 

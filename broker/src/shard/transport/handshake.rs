@@ -169,8 +169,8 @@ impl<D: Driver> Shard<D> {
         let read = conn.extra(&self.account).input.detach();
         conn.extra = None;
         let read = read.transfer(self.shared.budget.of_plane(), Held::Http);
-        let guest = self.guest(id);
-        let handed = result.is_ok_and(|socket| self.shared.handovers.push(Handover { socket, read, guest }).is_ok());
+        let lease = self.lease(id);
+        let handed = result.is_ok_and(|socket| self.shared.handovers.push(Handover { socket, read, lease }).is_ok());
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.
         self.abort(id, if handed { Reason::HandedOver } else { Reason::Handover });
     }

@@ -2,14 +2,14 @@
 //!
 //! | file | step |
 //! | --- | --- |
-//! | [`accept`] | connections come in |
-//! | [`client_address`] | whose they are: addresses, trusted proxies, connections per address |
-//! | [`handshake`] | a request head becomes a WebSocket, a refusal, or an HTTP request |
-//! | [`connection`] | what is known of one connection |
-//! | [`ingress`], [`assembly`] | frames become messages; messages that arrive in pieces |
-//! | [`pause`] | input that has to wait |
-//! | [`timers`], [`deadlines`] | deadlines and pings |
-//! | [`close`] | the ways a connection ends |
+//! | `accept` | connections come in |
+//! | `client_address` | whose they are: addresses, trusted proxies, connections per address |
+//! | `handshake` | a request head becomes a WebSocket, a refusal, or an HTTP request |
+//! | `connection` | what is known of one connection |
+//! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
+//! | `pause` | input that has to wait |
+//! | `timers`, `deadlines` | deadlines and pings |
+//! | `close` | the ways a connection ends |
 
 pub(crate) mod accept;
 pub(crate) mod assembly;
