@@ -48,7 +48,7 @@ pub(crate) struct V1Session {
     len: u32,
     /// Since there were more than [`FEW`], until there is none.
     index: Option<Box<Index>>,
-    /// Subscriptions that the sweep has visited and that wait to be sent; each once.
+    /// Subscriptions that had their turn and have something to be sent; each once.
     pub(crate) dirty: Vec<u32>,
     /// Whether two of the subscriptions may match the same topic.
     pub(crate) overlapping: bool,

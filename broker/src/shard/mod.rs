@@ -106,13 +106,13 @@ pub struct Shard<D: Driver> {
     work: fanout::deliver::Work,
     input_work: transport::ingress::InputWork,
 
-    /// Logs with subscribers to visit, each once, here or in `fresh`.
+    /// Logs with pending messages, each once, here or in `fresh`.
     pending: VecDeque<LogSlot>,
     /// Those that had nothing pending before.
     fresh: VecDeque<LogSlot>,
     /// Logs to be trimmed at the end of this turn's deliveries.
-    visited: Vec<LogSlot>,
-    /// Subscribers that took another's index in a log, to be visited out of turn.
+    delivered_logs: Vec<LogSlot>,
+    /// Subscribers that took another's index in a log, to be delivered to out of turn.
     moved: Vec<(LogSlot, Subscriber)>,
     /// For so many turns more, turns are short: see `deliver`.
     short_turns: u32,
@@ -122,7 +122,7 @@ pub struct Shard<D: Driver> {
     timed: Vec<fanout::deliver::Timed>,
     /// Connections with something to send that no send in flight holds up, each once, here or in `delivered_ready`.
     ready: VecDeque<ConnId>,
-    /// Those that this turn's deliveries_left found.
+    /// Those that this turn's delivery rounds found.
     delivered_ready: Vec<ConnId>,
     /// Connections whose input waits for its next part of a turn, each once, here or in `paused`.
     yielded: VecDeque<ConnId>,
@@ -233,7 +233,7 @@ impl<D: Driver> Shard<D> {
             input_work: transport::ingress::InputWork::default(),
             pending: VecDeque::new(),
             fresh: VecDeque::new(),
-            visited: Vec::new(),
+            delivered_logs: Vec::new(),
             moved: Vec::new(),
             short_turns: 0,
             time_next: false,
@@ -345,7 +345,7 @@ impl<D: Driver> Shard<D> {
             || !self.fresh.is_empty()
             || !self.ready.is_empty()
             || !self.moved.is_empty()
-            || !self.visited.is_empty()
+            || !self.delivered_logs.is_empty()
             || !self.waiting_for_buffer.is_empty()
             || !self.appends.is_empty()
             || !self.deliveries.is_empty()

@@ -182,7 +182,7 @@ impl<D: Driver> Shard<D> {
         if log.is_empty() && log.waiting.is_empty() {
             self.drop_log(slot);
         } else {
-            self.visited.push(slot);
+            self.delivered_logs.push(slot);
         }
     }
 

@@ -1,8 +1,8 @@
-//! Delivery rounds: logs with pending messages are visited in slices, and every visit sends all that waits, in one send.
+//! Delivery rounds: each subscriber of a log with pending messages is sent everything that is pending, in one send.
 //!
-//! Cost per delivery: one visit (two lookups by index), one increment (the shared [`Gather`]), one
-//! operation queued. No allocation, no copy, no lock. While a round is under way messages go on
-//! arriving; deliveries_left after that carry them too, so that under load the sends grow instead of their number.
+//! Cost per subscriber: two lookups by index, one increment (the shared [`Gather`]), one operation queued. No
+//! allocation, no copy, no lock. Messages that arrive during a round go along with the sends that are still to come, so
+//! that under load the sends grow instead of their number.
 //!
 //! A turn has a budget of work, in sends and their bytes, so that no turn is long. Logs share it in slices, those first
 //! that had nothing pending before: a busy topic does not hold up a quiet one.
@@ -38,7 +38,7 @@ const SENDS_PER_TURN_ALONE: u32 = 256;
 const SHORT_TURNS: u32 = 2048;
 /// A send of this many bytes costs the kernel as much as an empty one; each as many more, once more.
 const SEND_BYTES: usize = 16 << 10;
-/// Visits of one turn, those that find nothing to send included.
+/// Subscribers that have their turn in one turn of the shard, those with nothing to send included.
 const DELIVERIES_PER_TURN: u32 = 2048;
 /// Sends of one topic in one turn while others wait too.
 const SLICE: u32 = 8;
@@ -100,7 +100,7 @@ impl<D: Driver> Shard<D> {
             let slice = if alone { self.work.sends } else { self.work.sends.min(SLICE) };
             self.deliver_log(slot, slice);
             let Some(log) = self.logs[slot as usize].as_mut() else { continue };
-            self.visited.push(slot);
+            self.delivered_logs.push(slot);
             log.queued = log.has_pending();
             if log.queued {
                 self.pending.push_back(slot);
@@ -110,7 +110,7 @@ impl<D: Driver> Shard<D> {
             timed.stands_for = u64::from(self.work.made - before);
         }
         self.time_next = false;
-        // Subscribers that took the place of one that left: the circle may have passed them.
+        // Subscribers that took the place of one that left: the round may have passed them.
         while let Some((slot, subscriber)) = self.moved.pop() {
             self.deliver_moved(slot, subscriber);
         }
@@ -119,11 +119,11 @@ impl<D: Driver> Shard<D> {
     fn deliver_log(&mut self, slot: LogSlot, slice: u32) {
         let end = self.work.sends - slice;
         while self.work.sends > end && self.work.deliveries_left > 0 {
-            // A visit may close a slow connection, and with the last one the log is gone.
+            // A delivery may close a slow connection, and with the last one the log is gone.
             let Some(log) = self.logs[slot as usize].as_mut() else { break };
-            let Some(subscriber) = log.visit() else { break };
+            let Some(subscriber) = log.next_in_round() else { break };
             self.work.deliveries_left -= 1;
-            self.visit(slot, subscriber);
+            self.deliver_to(slot, subscriber);
         }
     }
 
@@ -135,14 +135,14 @@ impl<D: Driver> Shard<D> {
             None => conn.raw.is_some_and(|raw| raw.log == slot) && !conn.flags.has(Flags::HELD),
         };
         if still {
-            self.visit(slot, subscriber);
+            self.deliver_to(slot, subscriber);
         }
     }
 
     /// Sends a subscriber all that waits for it, or notes that it lags.
-    fn visit(&mut self, slot: LogSlot, subscriber: Subscriber) {
+    fn deliver_to(&mut self, slot: LogSlot, subscriber: Subscriber) {
         let id = subscriber.conn;
-        let log = self.logs[slot as usize].as_mut().expect("a log that is visited");
+        let log = self.logs[slot as usize].as_mut().expect("a log with pending messages");
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         if conn.v1.is_some() {
             self.deliver_v1(slot, subscriber);
@@ -173,7 +173,7 @@ impl<D: Driver> Shard<D> {
 
     fn deliver_v1(&mut self, slot: LogSlot, subscriber: Subscriber) {
         let id = subscriber.conn;
-        let log = self.logs[slot as usize].as_mut().expect("a log that is visited");
+        let log = self.logs[slot as usize].as_mut().expect("a log with pending messages");
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         let v1 = conn.v1.as_mut().expect("a connection with many subscriptions");
         let sub = v1.sub_mut(subscriber.sub);
@@ -221,7 +221,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Sends to connections whose subscriptions were visited; their sends were charged then.
+    /// Sends to connections whose subscriptions had their turn; their sends were charged then.
     fn flush_delivered(&mut self) {
         let mut visited = std::mem::take(&mut self.delivered_ready);
         for id in visited.drain(..) {
@@ -288,7 +288,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id)?;
         if let Some(raw) = conn.raw {
             let log = self.logs[raw.log as usize].as_ref().expect("a log with a subscriber");
-            // A visit is to come for everybody else.
+            // For all others, the round is still to come.
             let waits = conn.flags.has(Flags::LAGGING) || (conn.flags.has(Flags::LEAVING) && raw.cursor < log.head());
             if !waits {
                 return None;
@@ -317,7 +317,7 @@ impl<D: Driver> Shard<D> {
             log.lags(to, !conn.flags.has(Flags::LAGGING));
             conn.flags.set(Flags::LAGGING);
         } else if conn.flags.take(Flags::LAGGING) && log.caught_up() {
-            self.visited.push(slot);
+            self.delivered_logs.push(slot);
         }
         let lag_bytes = log.lag_bytes(to);
         self.enforce_lag_limit(slot, Subscriber { conn: id, sub: 0 }, lag_bytes);
@@ -381,7 +381,7 @@ impl<D: Driver> Shard<D> {
             sub.lagging = true;
             v1.dirty.push(key);
         } else if std::mem::take(&mut sub.lagging) && log.caught_up() {
-            self.visited.push(slot);
+            self.delivered_logs.push(slot);
         }
         let lag_bytes = log.lag_bytes(to);
         self.enforce_lag_limit(slot, Subscriber { conn: id, sub: key }, lag_bytes);
@@ -443,9 +443,9 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Frees what all subscribers of the visited logs have been sent.
+    /// Frees what all subscribers of those logs have been sent.
     pub(in crate::shard) fn trim_delivered(&mut self) {
-        for slot in std::mem::take(&mut self.visited) {
+        for slot in std::mem::take(&mut self.delivered_logs) {
             let Some(log) = self.logs[slot as usize].as_mut() else { continue };
             self.log_bytes -= log.trim();
             self.relieve(slot);

@@ -102,7 +102,7 @@ impl<D: Driver> Shard<D> {
         self.awaited.all.remove(&(subscriber.conn, subscriber.sub));
         let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
         log.awaited -= 1;
-        self.visited.push(slot);
+        self.delivered_logs.push(slot);
     }
 
     /// Gives up those that publishers have waited for long enough.

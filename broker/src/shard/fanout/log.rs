@@ -1,21 +1,20 @@
-//! A topic's log on one shard, and the circle in which its subscribers are visited.
+//! A topic's log on one shard, and the delivery round of its subscribers.
 //!
-//! The log keeps messages, by reference, that some subscriber of this shard has not been sent yet. A
-//! subscription is a cursor into it. Not responsible for connections: whoever deliveries_left asks for the next
-//! subscriber ([`Log::visit`]), sends it [`Log::gather`], and reports those that could not take it
-//! ([`Log::lags`], [`Log::caught_up`]).
+//! The log keeps messages, by reference, that some subscriber of this shard has not been sent yet. A subscription is a
+//! cursor into it. Not responsible for connections: the caller asks for the next subscriber ([`Log::next_in_round`]),
+//! sends it [`Log::gather`], and reports those that could not take it ([`Log::lags`], [`Log::caught_up`]).
 //!
 //! Invariants:
 //!
-//! - `tail <= cursor <= head` for every subscriber's cursor: nothing is trimmed that somebody still needs.
-//!   Who is too far behind is *closed*, and only then stops holding the tail.
-//! - A subscriber that does not lag was visited since the head was `delivered`: its cursor is at least that.
-//! - `left` deliveries_left remain until everybody has been visited since the last append; 0 means no news.
+//! - `tail <= cursor <= head` for every subscriber: nothing is trimmed that a subscriber still needs. One that is too
+//!   far behind is *closed*, and only then stops holding the tail.
+//! - `cursor >= delivered` for every subscriber that does not lag.
+//! - `left` subscribers have not had their turn since the last append; with `left = 0` nothing is pending.
 //!
-//! The circle never restarts: an append while a sweep is under way makes it go on for one more round from
-//! where it is, and every visit carries all that waits. So under load the sends get fuller, not more.
+//! A round never starts over: an append during a round makes it go on for one more round from where it is, and every
+//! subscriber is sent everything that is pending. So under load the sends grow, not their number.
 //!
-//! Back-pressure: a log is congested when the circle is far behind the head ([`Log::undelivered_bytes`]), or while
+//! Back-pressure: a log is congested when its round is far behind the head ([`Log::undelivered_bytes`]), or while
 //! publishers wait for single subscribers that are ([`Log::awaited`]). The shard decides how far is far.
 //!
 //! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
@@ -78,9 +77,9 @@ pub struct Log {
     pub epoch: Epoch,
     /// The offset that follows the newest message here, once live; 0 for a filter.
     pub next_offset: Offset,
-    /// Who waits for the join.
+    /// Subscribers that wait for the join.
     pub waiting: Vec<Subscriber>,
-    /// Whether the shard's sweep queue has it.
+    /// Whether it is in the shard's queue of logs with pending messages.
     pub queued: bool,
     /// Whether publishers have to wait for it.
     pub congested: bool,
@@ -123,10 +122,10 @@ struct Mark {
     bytes: u64,
 }
 
-/// One round of the circle.
+/// One round.
 #[derive(Default, Debug)]
 struct Round {
-    /// Visits until it is complete.
+    /// Subscribers that still have to have their turn.
     left: usize,
     /// The head when it began.
     head: Mark,
@@ -206,7 +205,7 @@ impl Log {
         self.subscribers.push(subscriber);
         self.recharge();
         if self.left > 0 {
-            // The circle is one longer: without this the last one before it closes would be missed.
+            // The round is one longer: without this its last subscriber would be missed.
             self.left += 1;
             self.round.left += 1;
         }
@@ -214,7 +213,7 @@ impl Log {
     }
 
     /// Removes the subscriber at `index`, which lagged or not. Returns the one that has that index now:
-    /// its owner must learn that, and visit it at once, since the circle may have passed the index already.
+    /// its owner must learn that, and deliver to it at once, since the round may have passed the index already.
     pub fn remove(&mut self, index: usize, lagged: bool) -> Option<Subscriber> {
         self.subscribers.swap_remove(index);
         if self.subscribers.capacity() > 64 && self.subscribers.len() < self.subscribers.capacity() / 4 {
@@ -233,8 +232,8 @@ impl Log {
         self.subscribers.get(index).copied()
     }
 
-    /// The next subscriber of the circle, if anybody is left to visit.
-    pub fn visit(&mut self) -> Option<Subscriber> {
+    /// The next subscriber of the round, if one is left.
+    pub fn next_in_round(&mut self) -> Option<Subscriber> {
         if self.left == 0 {
             return None;
         }
@@ -251,7 +250,7 @@ impl Log {
         Some(subscriber)
     }
 
-    /// The subscriber with `cursor` could not take everything when visited. `newly`: it did not lag before.
+    /// The subscriber with `cursor` could not take everything in its turn. `newly`: it did not lag before.
     pub fn lags(&mut self, cursor: Seq, newly: bool) {
         self.lagging += u32::from(newly);
         self.round.lagging_min = Some(self.round.lagging_min.map_or(cursor, |min| min.min(cursor)));
@@ -264,7 +263,7 @@ impl Log {
         self.lagging == 0
     }
 
-    /// After deliveries_left, once everybody visited was either sent to or reported lagging: frees what nobody
+    /// To be called once every subscriber that had its turn was either sent to or reported lagging: frees what nobody
     /// needs. Returns the bytes freed.
     pub fn trim(&mut self) -> u64 {
         let before = self.tail_bytes;
@@ -338,13 +337,13 @@ impl Log {
         self.head_bytes() - self.bytes_before(cursor)
     }
 
-    /// How many bytes the sweep is behind, at most: what publishers must not let grow without end.
+    /// How many bytes the round is behind the head, at most: what publishers must not let grow without end.
     #[must_use]
     pub fn undelivered_bytes(&self) -> u64 {
         self.head_bytes() - self.delivered.bytes.max(self.tail_bytes)
     }
 
-    /// Whether somebody has not been visited since the last append.
+    /// Whether a subscriber has not had its turn since the last append.
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.left > 0

@@ -66,8 +66,8 @@ impl Rig {
         }
     }
 
-    fn visit(&mut self) {
-        if let Some(subscriber) = self.log.visit() {
+    fn deliver_to(&mut self) {
+        if let Some(subscriber) = self.log.next_in_round() {
             self.take(subscriber.conn.slot, true);
         }
     }
@@ -108,7 +108,7 @@ proptest! {
                         rig.take(moved.conn.slot, true);
                     }
                 }
-                Step::Visit(times) => (0..times).for_each(|_| rig.visit()),
+                Step::Visit(times) => (0..times).for_each(|_| rig.deliver_to()),
                 Step::Block(at) if !rig.readers.is_empty() => {
                     let at = at % rig.readers.len();
                     rig.readers[at].blocked = true;
@@ -131,7 +131,7 @@ proptest! {
             }
         }
         while rig.log.has_pending() {
-            rig.visit();
+            rig.deliver_to();
         }
         for at in 0..rig.readers.len() {
             rig.readers[at].blocked = false;
@@ -149,10 +149,10 @@ proptest! {
     }
 }
 
-/// Two that lag by turns, and a sweep that ends in the middle of a round: what the second one still needs
+/// Two that lag by turns, and deliveries that end in the middle of a round: what the second one still needs
 /// was freed, because only the first one's place was remembered.
 #[test]
-fn who_lags_in_a_lap_that_is_cut_short_keeps_its_messages() {
+fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
@@ -162,7 +162,7 @@ fn who_lags_in_a_lap_that_is_cut_short_keeps_its_messages() {
         let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
         log.append(Arc::new(Message::new(&topic, log.next_offset, payload, 0)));
     };
-    let visit = |log: &mut Log, slot| assert_eq!(log.visit().map(|visited| visited.conn.slot), Some(slot));
+    let visit = |log: &mut Log, slot| assert_eq!(log.next_in_round().map(|visited| visited.conn.slot), Some(slot));
     for slot in [0, 1] {
         log.add(Subscriber { conn: ConnId { slot, generation: 0 }, sub: 0 });
     }
