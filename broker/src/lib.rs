@@ -17,6 +17,7 @@ pub mod access;
 pub mod capacity;
 pub mod config;
 pub mod http;
+pub mod ids;
 pub mod message;
 pub mod observe;
 pub mod sequencer;

@@ -17,11 +17,7 @@ use ring::Nanos;
 
 use crate::capacity::budget;
 use crate::capacity::budget::{Account, Held};
-
-/// Position of a message in its topic: dense, from 1, within an epoch.
-pub type Offset = u64;
-/// Identifies one life of a topic's log; another epoch means that offsets began anew.
-pub type Epoch = u64;
+use crate::ids::Offset;
 
 /// Which bytes a subscriber wants of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,7 +100,7 @@ pub struct Message {
     /// The topic's name.
     pub topic: Arc<str>,
     /// Which topic.
-    pub topic_id: crate::topics::registry::TopicId,
+    pub topic_id: crate::ids::TopicId,
     /// Dense from 1.
     pub offset: Offset,
     /// When its sequencer gave it its place, on the drivers' clock.

@@ -27,11 +27,12 @@ use std::sync::Arc;
 use ring::Nanos;
 use rustc_hash::FxHashMap;
 
-use crate::message::{Epoch, Message, Offset, Payload};
+use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::message::{Message, Payload};
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 use crate::topics::matches::{Change, Changes, Version};
-use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
+use crate::topics::registry::{Registry, TopicRef};
 
 /// Topics that one turn looks at because their time has come.
 const DUE_PER_TURN: usize = 64;

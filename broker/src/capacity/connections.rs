@@ -18,7 +18,7 @@ use std::num::NonZeroU32;
 use ring::Io;
 
 use crate::capacity::memory::{MEMORY_PERCENT, MemoryPlan};
-use crate::topics::registry::ShardId;
+use crate::ids::ShardId;
 
 /// Memory that one idle connection with a subscription takes, with a margin: 4.8 KB in the kernel for the server's
 /// end (half of what bench/results/SCALE.md shows for both), 0.1 KB in the broker, and a fifth for what is under way.

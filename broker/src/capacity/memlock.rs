@@ -3,7 +3,7 @@
 //! with one says too little.
 
 use crate::capacity::machine::Machine;
-use crate::topics::registry::ShardId;
+use crate::ids::ShardId;
 
 /// What the ring of a shard and its buffers lock, measured with a margin.
 const SHARD_BYTES: u64 = 300 << 10;

@@ -16,8 +16,7 @@
 
 use crate::capacity::budget::Held;
 use crate::capacity::connections::Capacity;
-use crate::http::places::CONNECTION_BYTES;
-use crate::topics::registry::ShardId;
+use crate::ids::ShardId;
 
 /// The program and what it has once: measured 10 MiB.
 pub const BASE_BYTES: u64 = 16 << 20;
@@ -26,6 +25,9 @@ pub const SHARD_BYTES: u64 = 2 << 20;
 /// An idle connection of a shard: measured 105 to 122 bytes.
 pub const RECORD_BYTES: u64 = 128;
 
+/// Memory of one HTTP connection beside its body, in bytes: its task, the HTTP library's read buffer at its longest,
+/// a head that is not complete, and an answer.
+pub(crate) const HTTP_CONNECTION_BYTES: u64 = 32 << 10;
 /// The part of what is available that the budget is by default, one in so many.
 const BUDGET_PART: u64 = 4;
 /// The budget by default is not larger than this.
@@ -75,7 +77,7 @@ impl MemoryPlan {
     /// Places for HTTP connections that the budget allows.
     #[must_use]
     pub fn http_places(&self) -> u64 {
-        (self.budget_bytes / 16 * Held::Http.sixteenths() / CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
+        (self.budget_bytes / 16 * Held::Http.sixteenths() / HTTP_CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
     }
 
     /// Bytes that are left for connections, kernel memory included; `None` where it is not known.

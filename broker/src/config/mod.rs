@@ -44,8 +44,8 @@ use crate::config::limits::Limits;
 use crate::config::options::{ConfigSubcommand, Options, RunSubcommand};
 use crate::config::refusal::stop;
 use crate::config::sources::Sources;
+use crate::ids::ShardId;
 use crate::server::healthcheck::Url;
-use crate::topics::registry::ShardId;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::config::options::Options;
 use crate::config::sources::Sources;
 use crate::config::values::{List, Size};
 use crate::config::{Config, Log};
-use crate::topics::registry::ShardId;
+use crate::ids::ShardId;
 
 /// Longest message that may be configured: one send's length is a signed 32-bit number in the kernel.
 const MESSAGE_BYTES_TOP: u64 = 1 << 30;

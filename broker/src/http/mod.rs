@@ -41,8 +41,8 @@ use std::time::Duration;
 use ring::Cause;
 use tokio::time::sleep;
 
+use crate::ids::ShardId;
 use crate::shard::shared::{ControlMessage, SharedState};
-use crate::topics::registry::ShardId;
 
 /// Between two looks at a shard's full queue of control_messages.
 pub(crate) const QUEUE_PAUSE: Duration = Duration::from_millis(1);

@@ -22,14 +22,12 @@ use tokio::time::timeout;
 
 use crate::access::address::Client;
 use crate::capacity::budget::{Charge, Held};
+use crate::capacity::memory::HTTP_CONNECTION_BYTES;
 use crate::http::connection::{Connection, lock};
 use crate::http::refusal::Refusal;
 use crate::http::routes::App;
 use crate::observe::counters::Refused;
 
-/// Memory of one HTTP connection beside its body, in bytes: its task, the HTTP library's read buffer at its longest,
-/// a head that is not complete, and an answer.
-pub(crate) const CONNECTION_BYTES: u64 = 32 << 10;
 /// Spare places, where there are enough.
 const SPARE_TOP: usize = 64;
 /// Places of which one is spare.
@@ -127,7 +125,7 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Fu
             return Err(Full::Client);
         }
     }
-    if !app.shared().budget.has_room(CONNECTION_BYTES) {
+    if !app.shared().budget.has_room(HTTP_CONNECTION_BYTES) {
         return Err(Full::All);
     }
     let permit = Arc::clone(&places.permits).try_acquire_owned().map_err(|_| Full::All)?;
@@ -137,7 +135,7 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Fu
 /// Has somebody who needs a place least give it up, and waits for it. `None`: nobody can, or enough wait already.
 pub(crate) fn wait(app: &App, connection: &Arc<Connection>) -> Option<impl Future<Output = Option<Place>> + use<>> {
     let waiting = Arc::clone(&app.places().waiting).try_acquire_owned().ok()?;
-    if !app.shared().budget.has_room(CONNECTION_BYTES) {
+    if !app.shared().budget.has_room(HTTP_CONNECTION_BYTES) {
         return None;
     }
     if !end_longest_idle(app.places(), None) && !app.bodies().give_up_longest() {
@@ -159,7 +157,7 @@ fn take(app: &App, connection: &Arc<Connection>, permit: OwnedSemaphorePermit) -
     if let Some(client) = connection.client {
         *open.of_client.entry(client).or_default() += 1;
     }
-    let charge = Charge::new(app.shared().budget.of_plane(), Held::Http, CONNECTION_BYTES);
+    let charge = Charge::new(app.shared().budget.of_plane(), Held::Http, HTTP_CONNECTION_BYTES);
     Place { app: app.clone(), at, client: connection.client, _permit: permit, _charge: charge }
 }
 

@@ -24,10 +24,10 @@ use crate::http::publish;
 use crate::http::quota::Names;
 use crate::http::refusal::Refusal;
 use crate::http::upgrade;
+use crate::ids::ShardId;
 use crate::observe::metrics;
 use crate::observe::stats;
 use crate::shard::shared::SharedState;
-use crate::topics::registry::ShardId;
 
 /// The broker's version.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 
 use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
+use crate::ids::ShardId;
 use crate::shard::shared::SharedState;
 use crate::shard::{Shard, ShardSetup};
-use crate::topics::registry::ShardId;
 
 /// The running shards.
 #[derive(Debug)]

@@ -18,12 +18,12 @@ use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::config::{Config, IoChoice};
 use crate::http::admin::Door;
+use crate::ids::ShardId;
 use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::output::complain;
 use crate::server::shards::Shards;
 use crate::server::{lifecycle, log};
 use crate::shard::shared::SharedState;
-use crate::topics::registry::ShardId;
 
 /// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
 #[must_use]

@@ -21,11 +21,10 @@ use rustc_hash::FxHashMap;
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::ids::{LogSlot, Seq};
 use crate::message::Payload;
 use crate::session::index::Index;
-use crate::shard::fanout::log::Seq;
 use crate::shard::shared::Origin;
-use crate::shard::transport::connection::LogSlot;
 use crate::topics::filters::filter_bytes;
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use ring::Driver;
 
 use crate::capacity::budget::{Account, Charge};
+use crate::ids::ShardId;
 use crate::message::Payload;
 use crate::sequencer::Sequenced;
 use crate::shard::shared::{Batch, ControlMessage, Delivery, Origin, Published, Request};
 use crate::shard::{Backlog, Outbound, Shard};
-use crate::topics::registry::{ShardId, TopicRef};
+use crate::topics::registry::TopicRef;
 
 /// Orders, and items of other shards' batches, that one turn takes of each kind.
 const ITEMS_PER_TURN: usize = 1024;

@@ -41,15 +41,15 @@ use rustc_hash::FxHashMap;
 use crate::access::address::AddressLease;
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
+use crate::ids::{LogSlot, ShardId, TopicId};
 use crate::observe::counters::{Scale, Stats};
 use crate::sequencer::Sequencer;
 use crate::shard::fanout::log::{Log, Subscriber};
 use crate::shard::shared::{Batch, Delivery, Inbox, Purpose, Request, SharedState};
 use crate::shard::transport::client_address::ClientAddresses;
-use crate::shard::transport::connection::{Conns, LogSlot};
+use crate::shard::transport::connection::Conns;
 use crate::shard::transport::timers::Timers;
 use crate::topics::matches::Matches;
-use crate::topics::registry::{ShardId, TopicId};
 
 /// How long a turn waits for another shard's full queue.
 const RETRY_NANOS: Nanos = 1_000_000;

@@ -29,9 +29,10 @@ use crate::access::address::{AddressLease, Addresses};
 use crate::access::admission::Admission;
 use crate::capacity::budget;
 use crate::capacity::budget::{Account, Budget, Buffer, Charge, Held};
-use crate::message::{Epoch, Message, Offset, Payload};
+use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;
-use crate::topics::registry::{Registry, ShardId, TopicId, TopicRef};
+use crate::topics::registry::{Registry, TopicRef};
 
 /// Batches that one queue between two shards holds.
 const BATCHES_MAX: usize = 256;

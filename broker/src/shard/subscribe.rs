@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use ring::{ConnId, Driver};
 
-use crate::message::{Epoch, Offset};
+use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
 use crate::shard::Shard;
 use crate::shard::commands::position;
 use crate::shard::fanout::log::{Log, Subscriber};
 use crate::shard::shared::Request;
-use crate::shard::transport::connection::{Flags, LogSlot, RawSubscription};
-use crate::topics::registry::{ShardId, TopicId};
+use crate::shard::transport::connection::{Flags, RawSubscription};
 
 /// Where a subscriber is in its log.
 enum Place {

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::ids::TopicId;
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
-use crate::topics::registry::TopicId;
 
 /// Changes that are kept: comparing a topic with so many filters costs about as much as looking for all that match.
 const CHANGES_MAX: usize = 128;

@@ -16,15 +16,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use dashmap::{DashMap, Entry};
 
 use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::ids::{ShardId, TopicId};
 use crate::topics::filters::filter_bytes;
 use crate::topics::keys::Keys;
-
-/// A shard's number, dense from 0.
-pub type ShardId = u16;
-
-/// Identifies a topic or filter for the life of the process; never reused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct TopicId(pub u64);
 
 /// A name in the registry: a topic, or a filter with wildcards.
 #[derive(Debug)]

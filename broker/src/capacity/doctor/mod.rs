@@ -36,7 +36,7 @@ use crate::capacity::memlock::Shortage;
 use crate::capacity::memory::MemoryPlan;
 use crate::config::suggestions;
 use crate::config::{Config, IoChoice};
-use crate::topics::registry::ShardId;
+use crate::ids::ShardId;
 
 pub use report::{Finding, Report, Status};
 

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use ring::{ConnId, Driver};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::ids::{LogSlot, TopicId};
 use crate::message::Message;
 use crate::shard::Shard;
-use crate::shard::transport::connection::LogSlot;
-use crate::topics::registry::{TopicId, TopicRef};
+use crate::topics::registry::TopicRef;
 
 /// Appends of one turn.
 const APPENDS_PER_TURN: usize = 2048;

@@ -23,11 +23,12 @@ use ring::{ConnId, Driver, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::Account;
+use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::observe::counters::{Reason, Scale, Stats};
 use crate::shard::Shard;
-use crate::shard::fanout::log::{Log, Parts, Seq, Subscriber, coalesce};
-use crate::shard::transport::connection::{Flags, LogSlot, State};
+use crate::shard::fanout::log::{Log, Parts, Subscriber, coalesce};
+use crate::shard::transport::connection::{Flags, State};
 
 /// Work of one turn, in sends of up to [`SEND_BYTES`], while several topics have messages: what arrives meanwhile waits
 /// this long at most, one or two hundred microseconds, and goes along after.

@@ -14,10 +14,11 @@ use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 use rustc_hash::FxHashMap;
 
+use crate::ids::LogSlot;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
-use crate::shard::transport::connection::{Conn, Flags, LogSlot};
+use crate::shard::transport::connection::{Conn, Flags};
 
 /// How long publishers wait for a subscriber whose socket takes nothing.
 const PATIENCE: Nanos = 250_000_000;

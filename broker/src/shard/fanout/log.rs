@@ -32,11 +32,9 @@ use rustc_hash::FxHashMap;
 
 use crate::capacity::budget;
 use crate::capacity::budget::{Account, Charge, Held};
-use crate::message::{Encoding, Epoch, Message, Offset};
-use crate::topics::registry::{TopicId, TopicRef};
-
-/// A position in one log.
-pub type Seq = u64;
+use crate::ids::{Epoch, Offset, Seq, TopicId};
+use crate::message::{Encoding, Message};
+use crate::topics::registry::TopicRef;
 
 /// The most bytes one send carries, unless a single message is longer.
 pub const GATHER_BYTES_MAX: usize = 256 << 10;

@@ -17,13 +17,10 @@ use ring::{ConnId, Nanos};
 
 use crate::access::rate::RateLimiter;
 use crate::capacity::budget::{Account, Buffer, Charge, Held};
+use crate::ids::{LogSlot, Seq};
 use crate::observe::counters::Reason;
 use crate::session::v1::V1Session;
-use crate::shard::fanout::log::Seq;
 use crate::topics::registry::TopicRef;
-
-/// Index of a log in its shard.
-pub(crate) type LogSlot = u32;
 
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
