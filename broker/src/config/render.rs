@@ -1,7 +1,7 @@
 //! Settings written as a TOML file: all that hold now (`config show`), or all that there are (`config example`).
 //!
 //! Both are made from the definitions of the options, so that a new option is in them. A file that either printed
-//! can be rearmed back with `--config`.
+//! can be passed back with `--config`.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -14,7 +14,7 @@ use crate::config::values::{Size, members, truth};
 const LINE: usize = 100;
 
 /// Every setting that holds, with its source. What has no value of its own is shown in a comment, so that it still
-/// follows what it follows when the file is rearmed back.
+/// follows what it follows when the file is passed back.
 pub(super) fn show(command: &Command, matches: &ArgMatches, sources: &Sources, config: &Config) -> String {
     let mut text = format!("# The settings of ringyard {}, and where each comes from.\n", env!("CARGO_PKG_VERSION"));
     for (name, arg) in settings(command).filter(|(name, _)| *name != FILE) {

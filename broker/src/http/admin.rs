@@ -21,8 +21,9 @@ use crate::access::address::AddressLease;
 use crate::capacity::budget::{Buffer, Held};
 use crate::capacity::connections::DESCRIPTORS_OPERATORS;
 use crate::config::Admin;
+use crate::http::app::App;
 use crate::http::connection::Connection;
-use crate::http::routes::{App, admin_router};
+use crate::http::routes::admin_router;
 use crate::http::serve;
 
 /// Operators' connections at the same time. `room` leaves descriptors free for them.

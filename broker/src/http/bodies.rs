@@ -25,9 +25,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::capacity::budget::{Budget, Charge, Held, allocated};
 use crate::config::limits::Limits;
+use crate::http::app::App;
 use crate::http::connection::lock;
 use crate::http::refusal::Refusal;
-use crate::http::routes::App;
 use crate::observe::counters::Refused;
 
 /// How long a body may come at any rate.

@@ -17,6 +17,7 @@
 //! What was accepted is delivered.
 
 pub mod admin;
+pub(crate) mod app;
 mod bodies;
 mod connection;
 mod hosts;
@@ -44,7 +45,7 @@ use tokio::time::sleep;
 use crate::ids::ShardId;
 use crate::shard::shared::{ControlMessage, SharedState};
 
-/// Between two looks at a shard's full queue of control_messages.
+/// Between two looks at a shard's full queue of control messages.
 pub(crate) const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
 /// What operators are told, besides counters, and where.

@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::origin;
+use crate::http::app::App;
 use crate::http::refusal::Refusal;
-use crate::http::routes::App;
 use crate::observe::counters::Refused;
 
 /// What goes with every answer, unless the handler said otherwise.

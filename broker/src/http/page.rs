@@ -4,7 +4,8 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::http::routes::{App, readable};
+use crate::http::app::App;
+use crate::http::routes::readable;
 
 /// Nothing from elsewhere, nothing inline; WebSockets also to brokers elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \

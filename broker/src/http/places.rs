@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use crate::access::address::Client;
 use crate::capacity::budget::{Charge, Held};
 use crate::capacity::memory::HTTP_CONNECTION_BYTES;
+use crate::http::app::App;
 use crate::http::connection::{Connection, lock};
 use crate::http::refusal::Refusal;
-use crate::http::routes::App;
 use crate::observe::counters::Refused;
 
 /// Spare places, where there are enough.

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::http::app::App;
 use crate::http::bodies;
 use crate::http::connection::Connection;
 use crate::http::hosts;
@@ -17,7 +18,6 @@ use crate::http::origins;
 use crate::http::places;
 use crate::http::refusal;
 use crate::http::routes;
-use crate::http::routes::App;
 
 /// Between the socket and the routes.
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use protocol::head;
 use serde_json::json;
 
-use crate::http::routes::App;
+use crate::http::app::App;
 use crate::observe::counters::Refused;
 
 /// What a client did wrong, or what the broker cannot do now.

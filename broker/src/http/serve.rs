@@ -36,11 +36,12 @@ use tower::ServiceExt;
 
 use crate::capacity::budget::Buffer;
 use crate::config::limits::Limits;
+use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::http::places;
 use crate::http::places::Full;
 use crate::http::request_heads::{Heads, Verdicts};
-use crate::http::routes::{App, router};
+use crate::http::routes::router;
 use crate::http::upgrade;
 use crate::http::write_timeout::Patience;
 use crate::observe::counters::Refused;

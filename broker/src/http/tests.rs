@@ -22,7 +22,8 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::http::Operators;
-use crate::http::routes::{App, admin_router, router};
+use crate::http::app::App;
+use crate::http::routes::{admin_router, router};
 use crate::message::Message;
 use crate::shard::shared::{Adopt, ControlMessage, Published, Purpose, SharedState};
 
@@ -31,7 +32,7 @@ const EPOCH: u64 = 0xabc;
 /// What was published, and which sockets came back.
 type Done = (Vec<Arc<Message>>, Vec<Adopt>);
 
-/// Two shards' control_messages, carried out by one thread.
+/// The control messages of two shards, carried out by one thread.
 struct FakeShards {
     shared: Arc<SharedState>,
     stop: Arc<AtomicBool>,

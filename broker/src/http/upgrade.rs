@@ -23,9 +23,9 @@ use crate::access::address;
 use crate::access::address::{AddressLease, TooMany};
 use crate::access::origin;
 use crate::config::limits::Limits;
+use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::http::origins;
-use crate::http::routes::App;
 use crate::http::send_control;
 use crate::http::serve::Stream;
 use crate::observe::counters::Refused;
@@ -176,7 +176,7 @@ async fn hand_to_shard(app: App, purpose: Purpose, lease: AddressLease, on_upgra
         let (socket, read) = parts(on_upgrade.await.ok()?).ok()?;
         let adopt = ControlMessage::Adopt(Adopt { socket, purpose, read, lease });
         let shard = app.next_shard();
-        // A shard that takes no control_messages for that long is overloaded: dropping the socket closes it.
+        // A shard that takes no control messages for that long is overloaded: dropping the socket closes it.
         timeout(QUEUE_PATIENCE, send_control(app.shared(), shard, adopt)).await.ok()
     };
     if given.await.is_none() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{Level, debug, info, warn};
 
-use crate::http::routes::App;
+use crate::http::app::App;
 use crate::observe::counters::{Reason, Refused, Snapshot};
 use crate::observe::stats::totals;
 

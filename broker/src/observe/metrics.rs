@@ -13,7 +13,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::capacity::budget::Held;
-use crate::http::routes::{App, VERSION};
+use crate::http::app::{App, VERSION};
 use crate::observe::counters::{Distribution, Scale, Snapshot, Stats};
 use crate::observe::process::Process;
 use crate::observe::stats::sum;

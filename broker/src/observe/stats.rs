@@ -9,7 +9,7 @@ use ring::Io;
 use serde::Serialize;
 
 use crate::capacity::budget::Held;
-use crate::http::routes::{App, VERSION};
+use crate::http::app::{App, VERSION};
 use crate::observe::counters::{Snapshot, Stats};
 use crate::shard::shared::SharedState;
 

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
 use crate::http::admin::Door;
-use crate::http::routes::App;
+use crate::http::app::App;
 use crate::http::serve::Server;
 use crate::http::{Operators, send_control};
 use crate::observe::{events, stats};

@@ -13,7 +13,7 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::http::Operators;
-use crate::http::routes::App;
+use crate::http::app::App;
 use crate::http::serve::Server;
 use crate::http::tests::{EPOCH, FakeShards, app};
 use crate::shard::shared::{Handover, Purpose, SharedState};

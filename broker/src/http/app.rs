@@ -1,0 +1,166 @@
+//! What HTTP handlers share: limits, capacity, places, bodies, and how far the broker is in its shutdown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::capacity::connections::Capacity;
+use crate::config::limits::Limits;
+use crate::http::Operators;
+use crate::http::bodies::Bodies;
+use crate::http::places::Places;
+use crate::http::quota::Names;
+use crate::ids::ShardId;
+use crate::shard::shared::SharedState;
+
+/// The broker's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct App(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    shared: Arc<SharedState>,
+    limits: Arc<Limits>,
+    started: Instant,
+    /// Seconds since 1970.
+    started_s: f64,
+    life: watch::Sender<Life>,
+    room: Capacity,
+    operators: Operators,
+    places: Places,
+    bodies: Bodies,
+    names: Names,
+    /// The shard that gets the next adopted WebSocket.
+    next_shard: AtomicU16,
+}
+
+/// How far the broker is on its way out. It only ever moves down this list.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Life {
+    /// Not at all.
+    Serving,
+    /// Load balancers are told to look elsewhere.
+    Draining,
+    /// WebSockets are closed, and newcomers refused.
+    Leaving,
+    /// HTTP connections end.
+    Stopping,
+}
+
+impl App {
+    pub(crate) fn new(shared: Arc<SharedState>, limits: Arc<Limits>, room: Capacity, operators: Operators) -> Self {
+        let bodies = Bodies::new(&shared.budget, limits.message_bytes_max);
+        Self(Arc::new(Shared {
+            shared,
+            limits,
+            started: Instant::now(),
+            started_s: SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs_f64(),
+            life: watch::Sender::new(Life::Serving),
+            room,
+            operators,
+            places: Places::new(room.http_connections_max as usize),
+            bodies,
+            names: Names::default(),
+            next_shard: AtomicU16::new(0),
+        }))
+    }
+
+    /// From now on readiness says no; everything else goes on.
+    pub(crate) fn drain(&self) {
+        self.enter(Life::Draining);
+    }
+
+    /// From now on nothing new is published over HTTP, and nobody becomes a WebSocket.
+    pub(crate) fn leave(&self) {
+        self.enter(Life::Leaving);
+    }
+
+    /// From now on connections end after the request under way.
+    pub(crate) fn stop(&self) {
+        self.enter(Life::Stopping);
+    }
+
+    /// Waits for [`App::stop`].
+    pub(crate) async fn stopping(&self) {
+        // The sender lives in here, so the channel stays open.
+        let _ = self.0.life.subscribe().wait_for(|life| *life == Life::Stopping).await;
+    }
+
+    /// Whether newcomers are admitted.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.0.life.borrow() == Life::Serving
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.0.life.borrow() >= Life::Leaving
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.0.life.borrow() == Life::Stopping
+    }
+
+    fn enter(&self, life: Life) {
+        self.0.life.send_modify(|now| *now = life.max(*now));
+    }
+
+    pub(crate) fn shared(&self) -> &SharedState {
+        &self.0.shared
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The same, for who keeps them.
+    pub(crate) fn shared_limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.0.limits)
+    }
+
+    pub(crate) fn room(&self) -> &Capacity {
+        &self.0.room
+    }
+
+    pub(crate) fn operators(&self) -> &Operators {
+        &self.0.operators
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.0.places
+    }
+
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.0.bodies
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn started_s(&self) -> f64 {
+        self.0.started_s
+    }
+
+    /// How many HTTP connections there are.
+    pub(crate) fn http_connections(&self) -> usize {
+        self.0.places.taken()
+    }
+
+    pub(crate) fn shards(&self) -> ShardId {
+        ShardId::try_from(self.0.shared.inboxes.len()).expect("as many as the broker was started with")
+    }
+
+    /// Each shard in turn.
+    pub(crate) fn next_shard(&self) -> ShardId {
+        self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards()
+    }
+}
