@@ -34,11 +34,8 @@ const KNOWN: &[(&str, &str)] = &[
     ("access", "shard"),
     ("access", "topics"),
     ("capacity", "config"),
-    ("capacity", "http"),
-    ("capacity", "topics"),
     ("config", "capacity"),
     ("config", "server"),
-    ("config", "topics"),
     ("message", "topics"),
     ("observe", "http"),
     ("observe", "shard"),
@@ -46,11 +43,11 @@ const KNOWN: &[(&str, &str)] = &[
 ];
 
 /// Files of the broker that import each other, directly or through others. May only get smaller.
-const FILES_IN_CYCLES: usize = 26;
+const FILES_IN_CYCLES: usize = 20;
 
 /// How many files the largest group has in which each file imports every other, directly or through others. May only
 /// get smaller.
-const LARGEST_CYCLE: usize = 16;
+const LARGEST_CYCLE: usize = 6;
 
 /// The longest a file may be, without its tests.
 const FILE_LINES: usize = 400;
@@ -60,8 +57,8 @@ const LONG_FILES: &[(&str, usize)] = &[
     ("bench/src/race/mod.rs", 438),
     ("broker/src/capacity/budget.rs", 426),
     ("broker/src/shard/fanout/deliver.rs", 486),
-    ("broker/src/shard/fanout/log.rs", 525),
-    ("broker/src/shard/mod.rs", 424),
+    ("broker/src/shard/fanout/log.rs", 522),
+    ("broker/src/shard/mod.rs", 417),
     ("broker/src/shard/shared.rs", 414),
     ("loadgen/src/adapter/mod.rs", 413),
     ("loadgen/src/options.rs", 458),
@@ -91,20 +88,20 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[
 /// Words that only this project understands, and how often code and comments use them, tests included. May only fall.
 const WORDS: &[(&str, usize)] = &[
     ("bell", 58),
-    ("circle", 9),
-    ("dismiss", 3),
-    ("doors", 25),
-    ("errand", 16),
-    ("guest", 85),
-    ("lap", 49),
-    ("misspelt", 5),
-    ("news", 24),
-    ("pace", 99),
-    ("settled", 14),
-    ("starved", 8),
-    ("sweep", 8),
-    ("told", 132),
-    ("welcome", 3),
+    ("circle", 1),
+    ("dismiss", 0),
+    ("doors", 0),
+    ("errand", 0),
+    ("guest", 1),
+    ("lap", 16),
+    ("misspelt", 0),
+    ("news", 3),
+    ("pace", 59),
+    ("settled", 10),
+    ("starved", 0),
+    ("sweep", 2),
+    ("told", 129),
+    ("welcome", 0),
 ];
 
 /// Where lengths and words are counted.
