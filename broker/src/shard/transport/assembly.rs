@@ -92,12 +92,14 @@ impl<D: Driver> Shard<D> {
     /// much as they do on average. So short messages are safe however many long ones there are.
     pub(in crate::shard) fn make_room_for_pieces(&mut self) {
         let budget = &self.shared.budget;
-        // There is always room for one message.
+        // There is always room for one message on each shard.
         let longest = usize::try_from(self.frame_limits.message_bytes_max).unwrap_or(usize::MAX);
         let longest = allocated(longest.saturating_add(HEADER_MAX));
-        let share = budget.share(Held::Assemblies).max(longest);
+        let share = budget.share(Held::Assemblies);
         let most = if budget.has_room(budget.bytes_max() / 32) { share } else { share / 2 };
-        if budget.held(Held::Assemblies) <= most {
+        // A shard that holds less than its part leaves it to the others: what it holds is not the reason.
+        let part = (most / u64::from(self.shards())).max(longest);
+        if budget.held(Held::Assemblies) <= most || self.account.held(Held::Assemblies) <= part {
             return;
         }
         let mean = self.mean_bytes();
