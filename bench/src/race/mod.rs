@@ -84,7 +84,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     results: PathBuf,
     /// The page that shows some of them, between `<!-- race -->` and `<!-- /race -->`.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))]
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"))]
     readme: PathBuf,
     #[command(flatten)]
     cores: CoreOptions,

@@ -217,13 +217,13 @@ fn section(race: &Race, drawn: &[charts::Chart]) -> String {
         "\n5,000 subscribers of one topic unless it says otherwise, {} bytes per message, one core for the server, one for \
          the clients; medians of\n{} runs, least and most in brackets, bold what nobody beats. `bench race` measured it, \
          {}. What each column is, the peers'\nversions and settings, what went wrong in which run and how to repeat it: \
-         [bench/results/RACE.md](bench/results/RACE.md).\n",
+         [RACE.md](results/RACE.md).\n",
         super::plan::PAYLOAD,
         race.rounds,
         race.begun,
     );
     for chart in drawn.iter().filter(|chart| chart.main) {
-        text += &format!("\n![{}](bench/results/race/{})\n", chart.title, chart.file);
+        text += &format!("\n![{}](results/race/{})\n", chart.title, chart.file);
     }
     text
 }

@@ -290,7 +290,7 @@ const FAMILIES: &[Family] = &[
         |view, out| out.value(view.app.room().resident_bytes_max())),
     labelled("ringyard_queue_depth", Gauge, &["queue"],
         "What waits between threads, all shards together: batches of requests to topics' sequencers and of deliveries from \
-         them, control_messages of the control plane, handovers to it.",
+         them, control messages of the control plane, handovers to it.",
         |view, out| {
             let shared = view.app.shared();
             let depths = || shared.inboxes.iter().map(|inbox| inbox.depths());
