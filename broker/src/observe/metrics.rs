@@ -296,7 +296,7 @@ const FAMILIES: &[Family] = &[
             let depths = || shared.inboxes.iter().map(|inbox| inbox.depths());
             out.labelled(&[("queue", "requests")], depths().map(|depths| depths.requests).sum::<usize>());
             out.labelled(&[("queue", "deliveries")], depths().map(|depths| depths.deliveries).sum::<usize>());
-            out.labelled(&[("queue", "control_messages")], depths().map(|depths| depths.control_messages).sum::<usize>());
+            out.labelled(&[("queue", "orders")], depths().map(|depths| depths.control_messages).sum::<usize>());
             out.labelled(&[("queue", "handovers")], shared.handovers.depth());
         }),
     plain("ringyard_queue_full_total", Counter,

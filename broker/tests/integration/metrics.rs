@@ -100,7 +100,7 @@ async fn what_happened_is_counted() {
         sum("ringyard_closed_total", &[]) + sum("ringyard_connections", &[]),
         "every connection that is gone has its reason"
     );
-    for queue in ["requests", "deliveries", "control_messages", "handovers"] {
+    for queue in ["requests", "deliveries", "orders", "handovers"] {
         assert_eq!(sum("ringyard_queue_depth", &[("queue", queue)]), 0.0);
     }
     assert!(sum("process_resident_memory_bytes", &[]) > 1e6);
