@@ -315,7 +315,7 @@ impl Run<'_> {
         for shard in 0..self.shards.len() {
             assert!(
                 self.shared.send_control(shard as u16, ControlMessage::Shutdown { window }).is_ok(),
-                "thousands of control_messages wait"
+                "thousands of control messages wait"
             );
             if self.rng.one_in(3) {
                 self.round()?;

@@ -12,7 +12,7 @@ use crate::payload::{self, Kind};
 use crate::report::Coverage;
 use crate::trace::Trace;
 
-/// The publisher that HTTP requests count as: control_messages of one topic are carried out in their order.
+/// The publisher that HTTP requests count as: control messages of one topic are carried out in their order.
 const HTTP: usize = usize::MAX;
 
 /// HTTP publishes that wait for their answers.
@@ -44,7 +44,7 @@ impl Plane {
             payload: Payload::copy_of(kind, &bytes, shared.budget.of_plane()),
             answer,
         };
-        assert!(shared.send_control(sequencer, order).is_ok(), "thousands of control_messages wait");
+        assert!(shared.send_control(sequencer, order).is_ok(), "thousands of control messages wait");
         self.waiting.push((id, receiver));
     }
 

@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
             let mut client = Client::adopted(index, conn, role, &mut stage);
             let read = client.first_words(&mut stage);
             let order = ControlMessage::Adopt(Adopt { socket, purpose, read, lease: AddressLease::default() });
-            assert!(self.shared.send_control(shard as u16, order).is_ok(), "thousands of control_messages wait");
+            assert!(self.shared.send_control(shard as u16, order).is_ok(), "thousands of control messages wait");
             client
         } else {
             let conn = self.world.connect(shard);

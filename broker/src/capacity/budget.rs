@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 use crossbeam::utils::CachePadded;
+use protocol::frame::HEADER_MAX;
 
 /// What memory is held for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +81,7 @@ impl Held {
     /// is left, and their senders wait when that is used. All other shares together are three quarters, so that messages
     /// get on however much is held for other reasons.
     #[must_use]
-    pub const fn sixteenths(self) -> u64 {
+    const fn sixteenths(self) -> u64 {
         match self {
             Self::Messages | Self::Outboxes | Self::Queues => 16,
             Self::Names => 3,
@@ -88,6 +89,18 @@ impl Held {
             Self::Input => 1,
         }
     }
+
+    /// Its share of a budget of so many bytes.
+    #[must_use]
+    pub const fn share_of(self, budget_bytes: u64) -> u64 {
+        budget_bytes / 16 * self.sixteenths()
+    }
+}
+
+/// What a message of `message_bytes_max` takes with its frame's header, in bytes.
+#[must_use]
+pub fn longest_message(message_bytes_max: u64) -> u64 {
+    allocated(usize::try_from(message_bytes_max).unwrap_or(usize::MAX).saturating_add(HEADER_MAX))
 }
 
 /// How much of the budget is used.
@@ -184,7 +197,7 @@ impl Budget {
     /// The most bytes that may be held for `held`.
     #[must_use]
     pub fn share(&self, held: Held) -> u64 {
-        self.bytes_max / 16 * held.sixteenths()
+        held.share_of(self.bytes_max)
     }
 
     /// Whether `bytes` more may be held by somebody who can be refused: they stay below [`Level::Full`].
@@ -356,9 +369,8 @@ impl Buffer {
 
     /// The same bytes, held for something else on another account.
     #[must_use]
-    pub fn transfer(mut self, account: &Arc<Account>, held: Held) -> Self {
-        let charge = Charge::new(account, held, self.charge.bytes());
-        Self { bytes: std::mem::take(&mut self.bytes), charge }
+    pub fn transfer(self, account: &Arc<Account>, held: Held) -> Self {
+        Self { bytes: self.bytes, charge: Charge::new(account, held, self.charge.bytes()) }
     }
 
     /// The bytes and their charge, which has to live as long as they do.

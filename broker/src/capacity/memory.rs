@@ -77,7 +77,7 @@ impl MemoryPlan {
     /// Places for HTTP connections that the budget allows.
     #[must_use]
     pub fn http_places(&self) -> u64 {
-        (self.budget_bytes / 16 * Held::Http.sixteenths() / HTTP_CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
+        (Held::Http.share_of(self.budget_bytes) / HTTP_CONNECTION_BYTES).max(HTTP_PLACES_LEAST)
     }
 
     /// Bytes that are left for connections, kernel memory included; `None` where it is not known.

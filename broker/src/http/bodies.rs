@@ -23,7 +23,7 @@ use protocol::frame::HEADER_MAX;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::capacity::budget::{Budget, Charge, Held, allocated};
+use crate::capacity::budget::{Budget, Charge, Held, allocated, longest_message};
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::lock;
@@ -76,8 +76,8 @@ struct NoRoom;
 impl Bodies {
     /// Within their share of a budget; there is always room for one message of `message_bytes_max`.
     pub(crate) fn new(budget: &Budget, message_bytes_max: u64) -> Self {
-        let longest = usize::try_from(message_bytes_max).unwrap_or(usize::MAX).saturating_add(HEADER_MAX);
-        Self { bytes_max: budget.share(Held::Bodies).max(allocated(longest)), under_way: Mutex::default() }
+        let bytes_max = budget.share(Held::Bodies).max(longest_message(message_bytes_max));
+        Self { bytes_max, under_way: Mutex::default() }
     }
 
     /// Gives up the body that is longest under way; false if none is old enough.

@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use protocol::frame::{HEADER_MAX, close_code};
+use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
-use crate::capacity::budget::{Held, Level, allocated};
+use crate::capacity::budget::{Held, Level, longest_message};
 use crate::observe::counters::Reason;
-use crate::shard::transport::connection::{Assembly, Flags};
+use crate::shard::transport::connection::{Assembly, Conn, Flags};
 use crate::shard::{Shard, nanos};
 
 /// Of so many, the one that weighs most goes.
@@ -52,6 +52,10 @@ impl Assemblies {
     }
 }
 
+fn under_way(conn: &mut Conn) -> &mut Assembly {
+    conn.extra.as_mut().and_then(|extra| extra.assembly.as_mut()).expect("it has a message under way")
+}
+
 impl<D: Driver> Shard<D> {
     /// When a message under way may be overdue.
     pub(in crate::shard) fn next_message_deadline(&self) -> Option<Nanos> {
@@ -68,8 +72,7 @@ impl<D: Driver> Shard<D> {
         {
             let conn = self.conns.get(id).expect("it has a message under way");
             let waits = conn.flags.has(Flags::PAUSED) || !conn.flags.has(Flags::RECEIVING);
-            let assembly = conn.extra.as_mut().and_then(|extra| extra.assembly.as_mut());
-            let assembly = assembly.expect("it has a message under way");
+            let assembly = under_way(conn);
             if waits && (self.pressure.level == Level::Calm || assembly.room.charged() < mean) {
                 // This shard makes it wait, or has no receive buffer for it; it may have sent the rest already. But not
                 // for ever when it is one of those for whose memory all wait.
@@ -91,23 +94,23 @@ impl<D: Driver> Shard<D> {
     /// A piece came: if all of them are too many bytes, or all that is held is, a connection goes that holds at least as
     /// much as they do on average. So short messages are safe however many long ones there are.
     pub(in crate::shard) fn make_room_for_pieces(&mut self) {
-        let budget = &self.shared.budget;
         // There is always room for one message on each shard.
-        let longest = usize::try_from(self.frame_limits.message_bytes_max).unwrap_or(usize::MAX);
-        let longest = allocated(longest.saturating_add(HEADER_MAX));
+        let (own, longest) = (self.account.held(Held::Assemblies), longest_message(self.limits.message_bytes_max));
+        if own <= longest {
+            return;
+        }
+        let budget = &self.shared.budget;
         let share = budget.share(Held::Assemblies);
         let most = if budget.has_room(budget.bytes_max() / 32) { share } else { share / 2 };
         // A shard that holds less than its part leaves it to the others: what it holds is not the reason.
-        let part = (most / u64::from(self.shards())).max(longest);
-        if budget.held(Held::Assemblies) <= most || self.account.held(Held::Assemblies) <= part {
+        if budget.held(Held::Assemblies) <= most || own <= most / u64::from(self.shards()) {
             return;
         }
         let mean = self.mean_bytes();
         let mut heaviest = None;
         for (since, id) in self.assemblies.some() {
             let conn = self.conns.get(id).expect("it has a message under way");
-            let assembly = conn.extra.as_ref().and_then(|extra| extra.assembly.as_ref());
-            let bytes = assembly.expect("it has a message under way").room.charged();
+            let bytes = under_way(conn).room.charged();
             if bytes >= mean {
                 let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
                 heaviest = heaviest.max(Some((weight, id)));

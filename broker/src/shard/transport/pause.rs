@@ -3,9 +3,9 @@
 //! | a connection's input waits while | until |
 //! | --- | --- |
 //! | it has had its part of this turn's work | the next turn |
-//! | answers to its commands are as many as `--max-outbox` allows, or some wait and memory is full | a send of it is over |
+//! | answers to its commands are as many as `--max-outbox` allows | a send of it is over |
 //! | it publishes, and its topic is congested | the topic's subscribers are near enough |
-//! | it publishes, and memory is full, or another shard's queue | there is room |
+//! | it publishes or sends commands, and memory is full, or another shard's queue | there is room |
 //! | an unsubscribe waits for what its subscriptions hold | that is sent |
 //!
 //! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
@@ -55,19 +55,24 @@ impl<D: Driver> Shard<D> {
 
     /// Whether this connection's input has to wait now.
     pub(in crate::shard) fn must_pause(&mut self, id: ConnId) -> bool {
-        let full = self.memory_is_full();
-        let must_wait = full || self.outbound.is_full() || self.drain.is_under_way();
+        self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PAUSED)) || self.must_wait_for_others(id)
+    }
+
+    /// Whether something else than its next turn has to come before this connection's input goes on.
+    fn must_wait_for_others(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
-        let commands = conn.v1.is_some();
-        // Only commands have answers that add up: see `answer_ping`.
-        let more_answers = outbox_is_full(conn, self.limits.outbox_bytes_max) || (full && conn.outbox_len() > 0);
-        if conn.flags.has(Flags::PAUSED) || (commands && more_answers) {
+        let (publishes, commands) = (conn.flags.has(Flags::PUBLISHES), conn.v1.is_some());
+        if !publishes && !commands {
+            // Its answers do not add up: see `answer_ping`.
+            return false;
+        }
+        if self.must_wait() || self.drain.is_under_way() {
             return true;
         }
-        if conn.flags.has(Flags::PUBLISHES) {
-            return must_wait || conn.publish.as_ref().is_some_and(|topic| topic.is_congested());
-        }
-        must_wait && commands
+        let outbox_bytes_max = self.limits.outbox_bytes_max;
+        let Some(conn) = self.conns.get(id) else { return false };
+        (commands && outbox_is_full(conn, outbox_bytes_max))
+            || conn.publish.as_ref().is_some_and(|topic| topic.is_congested())
     }
 
     /// Lets the connection's input wait, `rest` first.
@@ -117,13 +122,9 @@ impl<D: Driver> Shard<D> {
     }
 
     fn stop_receiving_if_much_waits(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(id) else { return };
-        // Whether it would have to wait if it had not yielded.
-        let yielded = conn.flags.take(Flags::PAUSED);
-        let waits = self.must_pause(id);
+        let waits = self.must_wait_for_others(id);
         let much = self.account.held(Held::Input) > self.input_share() / 2;
         let Some(conn) = self.conns.get(id) else { return };
-        conn.flags.put(Flags::PAUSED, yielded);
         let kept = conn.extra.as_ref().map_or(0, |extra| extra.input.len());
         if conn.flags.has(Flags::RECEIVING) && (waits || much || kept > KEPT_BYTES_MAX) {
             self.driver.receive_stop(id);
@@ -156,18 +157,14 @@ impl<D: Driver> Shard<D> {
             }
             let Some(id) = self.paused.pop_front() else { break };
             self.untried -= 1;
-            self.resuming = true;
             self.resume(id);
-            self.resuming = false;
         }
         for _ in 0..self.yielded.len().min(TRIES_PER_TURN) {
             if !self.input_work.is_left() {
                 return;
             }
             let Some(id) = self.yielded.pop_front() else { return };
-            self.resuming = true;
             self.resume(id);
-            self.resuming = false;
         }
     }
 
@@ -177,7 +174,14 @@ impl<D: Driver> Shard<D> {
         waits && !self.drain.is_under_way()
     }
 
+    /// Goes on with one connection's kept input; meanwhile [`Shard::memory_is_full`] allows a little more.
     fn resume(&mut self, id: ConnId) {
+        self.resuming = true;
+        self.take_kept_input(id);
+        self.resuming = false;
+    }
+
+    fn take_kept_input(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.clear(Flags::PAUSE_LISTED);
         if conn.state != State::Open {
