@@ -15,8 +15,7 @@ use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
 use protocol::v1::{PayloadKind, write_message};
 use ring::Nanos;
 
-use crate::capacity::budget;
-use crate::capacity::budget::{Account, Held};
+use crate::capacity::budget::{self, Account, Held};
 use crate::ids::Offset;
 
 /// Which bytes a subscriber wants of a message.

@@ -13,8 +13,7 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::options;
-use crate::config::options::settings;
+use crate::config::options::{self, settings};
 use crate::config::refusal::sentence;
 
 /// What a file says.

@@ -9,8 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::access::address;
-use crate::access::address::{AddressLease, Client};
+use crate::access::address::{self, AddressLease, Client};
 use crate::access::rate::RateLimiter;
 use crate::config::limits::Limits;
 

@@ -11,8 +11,7 @@ use protocol::v1::{PayloadKind, Values};
 
 use crate::capacity::budget::allocated;
 use crate::config::limits::Limits;
-use crate::http::bodies;
-use crate::http::bodies::Collected;
+use crate::http::bodies::{self, Collected};
 use crate::http::refusal::Refusal;
 
 thread_local! {

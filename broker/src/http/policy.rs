@@ -11,13 +11,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::app::App;
-use crate::http::bodies;
 use crate::http::connection::Connection;
-use crate::http::hosts;
-use crate::http::origins;
-use crate::http::places;
-use crate::http::refusal;
-use crate::http::routes;
+use crate::http::{bodies, hosts, origins, places, refusal, routes};
 
 /// Between the socket and the routes.
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {

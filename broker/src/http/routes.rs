@@ -9,13 +9,9 @@ use axum::{Json, Router, middleware};
 use serde_json::json;
 
 use crate::http::app::{App, VERSION};
-use crate::http::page;
-use crate::http::policy;
-use crate::http::publish;
 use crate::http::refusal::Refusal;
-use crate::http::upgrade;
-use crate::observe::metrics;
-use crate::observe::stats;
+use crate::http::{page, policy, publish, upgrade};
+use crate::observe::{metrics, stats};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {

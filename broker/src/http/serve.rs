@@ -38,16 +38,14 @@ use crate::capacity::budget::Buffer;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
-use crate::http::places;
-use crate::http::places::Full;
+use crate::http::places::{self, Full};
 use crate::http::request_heads::{Heads, Verdicts};
 use crate::http::routes::router;
 use crate::http::upgrade;
 use crate::http::write_timeout::Patience;
 use crate::observe::counters::Refused;
 use crate::shard::shared::Handover;
-use crate::shard::transport::client_address;
-use crate::shard::transport::handshake;
+use crate::shard::transport::{client_address, handshake};
 
 /// How much hyper reads ahead, in bytes; its least. A head that is longer by `--max-head` has room for itself.
 const READ_BYTES_MAX: usize = 8 << 10;

@@ -19,19 +19,16 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use protocol::head::{self, Endpoint, Head, HeadLimits, Upgrade};
 use tokio::time::timeout;
 
-use crate::access::address;
-use crate::access::address::{AddressLease, TooMany};
+use crate::access::address::{self, AddressLease, TooMany};
 use crate::access::origin;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
-use crate::http::origins;
-use crate::http::send_control;
 use crate::http::serve::Stream;
+use crate::http::{origins, send_control};
 use crate::observe::counters::Refused;
 use crate::shard::shared::{Adopt, ControlMessage, Purpose};
-use crate::shard::transport::client_address;
-use crate::shard::transport::handshake;
+use crate::shard::transport::{client_address, handshake};
 
 /// How long an upgraded socket waits for room in a shard's queue before it is closed.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);

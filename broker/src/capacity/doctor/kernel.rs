@@ -4,8 +4,7 @@ use ring::{Cause, is_at_least};
 
 use crate::capacity::doctor::report::{bytes, many};
 use crate::capacity::doctor::{Finding, Look};
-use crate::capacity::memlock;
-use crate::capacity::memlock::Shortage;
+use crate::capacity::memlock::{self, Shortage};
 use crate::config::IoChoice;
 
 /// The first version of Linux whose io_uring has all that the broker needs.

@@ -31,11 +31,9 @@ use ring::{Cause, Io, Offer};
 
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::{Machine, Memory};
-use crate::capacity::memlock;
-use crate::capacity::memlock::Shortage;
+use crate::capacity::memlock::{self, Shortage};
 use crate::capacity::memory::MemoryPlan;
-use crate::config::suggestions;
-use crate::config::{Config, IoChoice};
+use crate::config::{Config, IoChoice, suggestions};
 use crate::ids::ShardId;
 
 pub use report::{Finding, Report, Status};

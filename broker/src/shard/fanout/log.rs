@@ -30,8 +30,7 @@ use bytes::{Bytes, BytesMut};
 use ring::{ConnId, Gather};
 use rustc_hash::FxHashMap;
 
-use crate::capacity::budget;
-use crate::capacity::budget::{Account, Charge, Held};
+use crate::capacity::budget::{self, Account, Charge, Held};
 use crate::ids::{Epoch, Offset, Seq, TopicId};
 use crate::message::{Encoding, Message};
 use crate::topics::registry::TopicRef;

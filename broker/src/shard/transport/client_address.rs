@@ -18,8 +18,7 @@ use protocol::head::{self, Refusal};
 use protocol::proxy;
 use ring::{ConnId, Driver};
 
-use crate::access::address;
-use crate::access::address::{AddressLease, AddressSlot};
+use crate::access::address::{self, AddressLease, AddressSlot};
 use crate::config::limits::Limits;
 use crate::observe::counters::{Reason, Refused};
 use crate::shard::Shard;

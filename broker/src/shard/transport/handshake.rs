@@ -10,9 +10,7 @@ use protocol::head::{self, Endpoint, Head, Refusal, Upgrade};
 use protocol::topic;
 use ring::{ConnId, Driver};
 
-use crate::access::admission;
-use crate::access::host;
-use crate::access::origin;
+use crate::access::{admission, host, origin};
 use crate::capacity::budget::Held;
 use crate::config::limits::Limits;
 use crate::observe::counters::{Reason, Refused};
