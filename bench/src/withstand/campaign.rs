@@ -12,7 +12,7 @@ use super::abuse::Kind;
 use super::arena::{LAG_MAX, MESSAGE_MAX, Scale};
 use super::broker::{Broker, Place};
 use super::stats::Poller;
-use super::{report, round};
+use super::{report, round, scale};
 
 /// What a round may end above the first one's end, in kilobytes of resident memory: tables that are still as
 /// large as their largest use may double once more. A round opens hundreds of thousands of connections, so a leak
@@ -72,23 +72,18 @@ pub(super) fn run(program: &Path, kinds: &[Kind], scale: &Scale, rounds: usize, 
 }
 
 fn arguments(scale: &Scale) -> Vec<String> {
-    let time = |time: Duration| format!("{}ms", time.as_millis());
-    let options = [
-        ("listen", "127.0.0.1:0".to_owned()),
-        ("admin-listen", "public".to_owned()),
-        // As abusers call it.
-        ("allow-host", "broker,b".to_owned()),
-        // Refusals and closes are what this is about; what is said beyond is a fault.
-        ("log-level", "error".to_owned()),
-        ("shards", "2".to_owned()),
-        ("max-message", MESSAGE_MAX.to_string()),
-        ("max-lag", LAG_MAX.to_owned()),
-        ("handshake-timeout", time(scale.handshake_timeout)),
-        ("http-idle-timeout", time(scale.handshake_timeout)),
-        ("ping-interval", time(scale.ping_interval)),
-        ("ping-timeout", time(scale.ping_timeout)),
-        ("close-timeout", time(scale.close_timeout)),
-        ("topic-idle-timeout", time(scale.topic_idle_timeout)),
-    ];
-    options.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
+    scale::arguments(
+        scale,
+        &[
+            ("listen", "127.0.0.1:0"),
+            ("admin-listen", "public"),
+            // As abusers call it.
+            ("allow-host", "broker,b"),
+            // Refusals and closes are what this is about; what is said beyond is a fault.
+            ("log-level", "error"),
+            ("shards", "2"),
+            ("max-message", &MESSAGE_MAX.to_string()),
+            ("max-lag", LAG_MAX),
+        ],
+    )
 }

@@ -63,6 +63,25 @@ pub(super) fn together(options: &Options) -> Scale {
     }
 }
 
+/// The broker's arguments: the options of `own`, and the deadlines of `scale` that every run sets.
+pub(super) fn arguments(scale: &Scale, own: &[(&str, &str)]) -> Vec<String> {
+    let deadlines = [
+        ("handshake-timeout", scale.handshake_timeout),
+        ("http-idle-timeout", scale.handshake_timeout),
+        ("ping-interval", scale.ping_interval),
+        ("ping-timeout", scale.ping_timeout),
+        ("close-timeout", scale.close_timeout),
+        ("topic-idle-timeout", scale.topic_idle_timeout),
+    ];
+    let own = own.iter().map(|(name, value)| format!("--{name}={value}"));
+    own.chain(deadlines.map(|(name, time)| format!("--{name}={}", milliseconds(time)))).collect()
+}
+
+/// A time as options take it.
+pub(super) fn milliseconds(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
+}
+
 fn counts(options: &Options) -> Counts {
     let pick = |quick: usize, real: usize| if options.quick { quick } else { real };
     Counts {

@@ -25,6 +25,7 @@ use super::confine::Confinement;
 use super::control::{Control, Outcome};
 use super::phase::Phase;
 use super::report::{self, Promise};
+use super::scale;
 use super::watch::{Seen, Watch};
 use crate::process::CoreOptions;
 
@@ -167,26 +168,21 @@ fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<
 }
 
 fn arguments(scale: &Scale, shards: u64) -> Vec<String> {
-    let time = |time: Duration| format!("{}ms", time.as_millis());
-    let options = [
-        ("listen", "127.0.0.1:0".to_owned()),
-        ("admin-listen", "127.0.0.1:0".to_owned()),
-        // As abusers call it.
-        ("allow-host", "broker,b".to_owned()),
-        ("shards", shards.to_string()),
-        ("max-connections", CONNECTIONS_MAX.to_string()),
-        ("max-topics", TOPICS_MAX.to_string()),
-        ("max-message", "1m".to_owned()),
-        ("max-memory", BUDGET_BYTES.to_string()),
-        ("max-lag", LAG_BYTES.to_string()),
-        ("max-log", LOG_BYTES.to_string()),
-        ("handshake-timeout", time(scale.handshake_timeout)),
-        ("message-timeout", time(scale.message_timeout)),
-        ("http-idle-timeout", time(scale.handshake_timeout)),
-        ("ping-interval", time(scale.ping_interval)),
-        ("ping-timeout", time(scale.ping_timeout)),
-        ("close-timeout", time(scale.close_timeout)),
-        ("topic-idle-timeout", time(scale.topic_idle_timeout)),
-    ];
-    options.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
+    scale::arguments(
+        scale,
+        &[
+            ("listen", "127.0.0.1:0"),
+            ("admin-listen", "127.0.0.1:0"),
+            // As abusers call it.
+            ("allow-host", "broker,b"),
+            ("shards", &shards.to_string()),
+            ("max-connections", &CONNECTIONS_MAX.to_string()),
+            ("max-topics", &TOPICS_MAX.to_string()),
+            ("max-message", "1m"),
+            ("max-memory", &BUDGET_BYTES.to_string()),
+            ("max-lag", &LAG_BYTES.to_string()),
+            ("max-log", &LOG_BYTES.to_string()),
+            ("message-timeout", &scale::milliseconds(scale.message_timeout)),
+        ],
+    )
 }
