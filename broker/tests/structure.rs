@@ -55,9 +55,8 @@ const FILE_LINES: usize = 400;
 /// Longer files, and how long they are. Sorted. May only get shorter.
 const LONG_FILES: &[(&str, usize)] = &[
     ("bench/src/race/mod.rs", 438),
-    ("broker/src/capacity/budget.rs", 426),
     ("broker/src/shard/fanout/deliver.rs", 487),
-    ("broker/src/shard/fanout/log.rs", 522),
+    ("broker/src/shard/fanout/log.rs", 521),
     ("broker/src/shard/mod.rs", 417),
     ("broker/src/shard/shared.rs", 419),
     ("loadgen/src/adapter/mod.rs", 413),
@@ -97,10 +96,10 @@ const WORDS: &[(&str, usize)] = &[
     ("misspelt", 0),
     ("news", 3),
     ("pace", 59),
-    ("settled", 10),
+    ("settled", 6),
     ("starved", 0),
     ("sweep", 2),
-    ("told", 129),
+    ("told", 105),
     ("welcome", 0),
 ];
 

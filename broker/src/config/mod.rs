@@ -1,4 +1,4 @@
-//! What the operator told the broker: flags, the environment and one file become a [`Task`], mostly to serve with a
+//! What the operator asks for: flags, the environment and one file become a [`Task`], mostly to serve with a
 //! [`Config`].
 //!
 //! | file | its job |
@@ -56,14 +56,14 @@ pub enum Task {
     Doctor {
         /// Print JSON.
         json: bool,
-        /// What the broker would be told.
+        /// What the broker would be arguments.
         config: Result<Box<Config>, Vec<String>>,
     },
     /// Ask whether a broker is alive, at these addresses in turn.
     Healthcheck(Vec<Url>),
 }
 
-/// Everything the broker was told.
+/// Everything the broker was arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where to listen. Port 0 lets the kernel choose.
@@ -172,24 +172,24 @@ pub enum Stop {
 /// # Errors
 /// [`Stop`]: a text was asked for, or an option is wrong.
 pub fn read<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Result<Task, Stop> {
-    let told = RawArguments::new(args.into_iter().map(Into::into).collect())?;
+    let arguments = RawArguments::new(args.into_iter().map(Into::into).collect())?;
     let refused = |wrong: Vec<String>| Stop::Refused(wrong.join("\n"));
-    match told.options.subcommand.clone() {
-        None => told.settle(None).map(|settled| Task::Serve(Box::new(settled.config))).map_err(refused),
+    match arguments.options.subcommand.clone() {
+        None => arguments.resolve(None).map(|resolved| Task::Serve(Box::new(resolved.config))).map_err(refused),
         Some(RunSubcommand::Doctor { json }) => {
-            Ok(Task::Doctor { json, config: told.settle(None).map(|settled| Box::new(settled.config)) })
+            Ok(Task::Doctor { json, config: arguments.resolve(None).map(|resolved| Box::new(resolved.config)) })
         }
-        Some(RunSubcommand::Healthcheck { url }) => told.healthcheck(url).map_err(refused),
+        Some(RunSubcommand::Healthcheck { url }) => arguments.healthcheck(url).map_err(refused),
         Some(RunSubcommand::Config { what: ConfigSubcommand::Example }) => {
-            Err(Stop::Shown(render::example(&told.command)))
+            Err(Stop::Shown(render::example(&arguments.command)))
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Check { file } }) => {
-            told.settle(file).map_err(refused)?;
+            arguments.resolve(file).map_err(refused)?;
             Err(Stop::Shown("ok\n".to_owned()))
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Show { file } }) => {
-            let ResolvedConfig { matches, sources, config } = told.settle(file).map_err(refused)?;
-            Err(Stop::Shown(render::show(&told.command, &matches, &sources, &config)))
+            let ResolvedConfig { matches, sources, config } = arguments.resolve(file).map_err(refused)?;
+            Err(Stop::Shown(render::show(&arguments.command, &matches, &sources, &config)))
         }
     }
 }
@@ -218,7 +218,7 @@ impl RawArguments {
     }
 
     /// Adds the file, `instead` of that of `--config` if given, and applies the rules.
-    fn settle(&self, instead: Option<PathBuf>) -> Result<ResolvedConfig, Vec<String>> {
+    fn resolve(&self, instead: Option<PathBuf>) -> Result<ResolvedConfig, Vec<String>> {
         let (matches, sources) = self.with_file(instead.as_deref().or(self.options.config.as_deref()))?;
         let options = Options::from_arg_matches(&matches).map_err(|error| vec![refusal::sentence(&error)])?;
         let config = rules::check(options, &sources)?;

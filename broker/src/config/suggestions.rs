@@ -51,8 +51,8 @@ mod tests {
             ("RINGYARD_PUBLISH", None),
             ("HOME", None),
         ] {
-            let told = suggestions_for([name.to_owned()]);
-            assert_eq!(told.first().map(|(_, meant)| meant.as_str()), meant, "{name}");
+            let suggested = suggestions_for([name.to_owned()]);
+            assert_eq!(suggested.first().map(|(_, meant)| meant.as_str()), meant, "{name}");
         }
     }
 

@@ -18,7 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use crate::access::address::AddressLease;
-use crate::capacity::budget::{Buffer, Held};
+use crate::capacity::budget::Held;
+use crate::capacity::buffer::Buffer;
 use crate::capacity::connections::DESCRIPTORS_OPERATORS;
 use crate::config::Admin;
 use crate::http::app::App;
@@ -35,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What [`Admin`] became.
 #[derive(Debug)]
-pub enum Door {
+pub enum AdminListener {
     /// A listener of the operators' own.
     Own {
         /// Listens already.
@@ -49,7 +50,7 @@ pub enum Door {
     Closed,
 }
 
-impl Door {
+impl AdminListener {
     /// Listens, where that is asked for.
     ///
     /// # Errors
@@ -170,9 +171,9 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_a_sentence_that_names_the_option() {
-        let first = Door::open(any_port("127.0.0.1")).unwrap();
+        let first = AdminListener::open(any_port("127.0.0.1")).unwrap();
         let address = first.address().unwrap();
-        let sentence = Door::open(Admin::At(address)).unwrap_err();
+        let sentence = AdminListener::open(Admin::At(address)).unwrap_err();
         for part in ["--admin-listen", "in use", &address.to_string()] {
             assert!(sentence.contains(part), "{part}: {sentence}");
         }
@@ -193,12 +194,12 @@ mod tests {
     fn what_other_machines_reach_is_known() {
         let public: SocketAddr = "0.0.0.0:8080".parse().unwrap();
         let local: SocketAddr = "127.0.0.1:8080".parse().unwrap();
-        assert_eq!(Door::open(any_port("127.0.0.1")).unwrap().exposed(public), None);
-        assert_eq!(Door::open(any_port("::1")).unwrap().exposed(public), None);
-        let everywhere = Door::open(any_port("0.0.0.0")).unwrap();
+        assert_eq!(AdminListener::open(any_port("127.0.0.1")).unwrap().exposed(public), None);
+        assert_eq!(AdminListener::open(any_port("::1")).unwrap().exposed(public), None);
+        let everywhere = AdminListener::open(any_port("0.0.0.0")).unwrap();
         assert_eq!(everywhere.exposed(local), everywhere.address());
-        assert_eq!(Door::open(Admin::Public).unwrap().exposed(public), Some(public));
-        assert_eq!(Door::open(Admin::Public).unwrap().exposed(local), None);
-        assert_eq!(Door::open(Admin::Off).unwrap().exposed(public), None);
+        assert_eq!(AdminListener::open(Admin::Public).unwrap().exposed(public), Some(public));
+        assert_eq!(AdminListener::open(Admin::Public).unwrap().exposed(local), None);
+        assert_eq!(AdminListener::open(Admin::Off).unwrap().exposed(public), None);
     }
 }

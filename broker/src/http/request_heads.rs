@@ -29,7 +29,8 @@ use protocol::head::{self, BodyLength, Chunks, Head, HeadLimits};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::capacity::budget::{Buffer, Charge};
+use crate::capacity::budget::Charge;
+use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::connection::{Connection, lock};
 use crate::shard::transport::handshake;

@@ -34,7 +34,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use crate::capacity::budget::Buffer;
+use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;

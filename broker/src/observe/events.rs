@@ -56,8 +56,8 @@ impl Occurrence {
 
 fn occurrences(before: &Snapshot, now: &Snapshot) -> Vec<Occurrence> {
     let mut all = Vec::new();
-    let mut put = |event, reason, told: Option<(Level, &'static str)>, count, counted: u64| {
-        if let (Some((level, what)), 1..) = (told, counted.saturating_sub(count)) {
+    let mut put = |event, reason, said: Option<(Level, &'static str)>, count, counted: u64| {
+        if let (Some((level, what)), 1..) = (said, counted.saturating_sub(count)) {
             all.push(Occurrence { level, event, reason, what, count: counted - count });
         }
     };
@@ -163,11 +163,11 @@ mod tests {
     fn each_cause_is_told_once_a_look_with_how_often_it_happened() {
         let before = Snapshot { refused_origin: 3, dropped_slow: 1, ..Snapshot::default() };
         let now = Snapshot { refused_origin: 1003, dropped_slow: 1, no_buffers: 7, ..before };
-        let told: Vec<_> = occurrences(&before, &now)
+        let logged: Vec<_> = occurrences(&before, &now)
             .iter()
             .map(|occurrence| (occurrence.event, occurrence.reason, occurrence.count))
             .collect();
-        assert_eq!(told, [("refused", "origin", 1000), ("strained", "no_buffers", 7)]);
+        assert_eq!(logged, [("refused", "origin", 1000), ("strained", "no_buffers", 7)]);
         assert_eq!(occurrences(&now, &now), []);
     }
 
@@ -177,14 +177,15 @@ mod tests {
             let (level, what) = of_refusal(*cause);
             assert_eq!(level == Level::WARN, what.contains("see --"), "{what}");
         }
-        let told = Reason::ALL.iter().filter_map(|reason| of_end(*reason));
-        assert!(told.filter(|(level, _)| *level == Level::WARN).count() == 6);
+        let logged = Reason::ALL.iter().filter_map(|reason| of_end(*reason));
+        assert!(logged.filter(|(level, _)| *level == Level::WARN).count() == 6);
     }
 
     #[test]
     fn what_is_told_elsewhere_is_not_told_twice() {
         let now = Snapshot { refused: 5, refused_request: 5, handed_over: 9, closed: 14, ..Snapshot::default() };
-        let told: Vec<_> = occurrences(&Snapshot::default(), &now).iter().map(|occurrence| occurrence.reason).collect();
-        assert_eq!(told, ["request"]);
+        let logged: Vec<_> =
+            occurrences(&Snapshot::default(), &now).iter().map(|occurrence| occurrence.reason).collect();
+        assert_eq!(logged, ["request"]);
     }
 }

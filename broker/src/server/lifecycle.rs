@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
-use crate::http::admin::Door;
+use crate::http::admin::AdminListener;
 use crate::http::app::App;
 use crate::http::serve::Server;
 use crate::http::{Operators, send_control};
@@ -38,13 +38,13 @@ pub(crate) fn run(
     limits: Arc<Limits>,
     room: Capacity,
     shards: Shards,
-    door: Door,
+    admin: AdminListener,
     fallback: Option<Cause>,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
-    let operators = Operators { on_public_port: door.is_public(), fallback };
+    let operators = Operators { on_public_port: admin.is_public(), fallback };
     let app = App::new(shared, limits, room, operators);
-    let life = events::beside(app.clone(), live(app, shards, door, ready));
+    let life = events::beside(app.clone(), live(app, shards, admin, ready));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
@@ -58,10 +58,10 @@ pub(crate) fn run(
 }
 
 /// The life of the broker, on a runtime with local tasks.
-async fn live(app: App, mut shards: Shards, door: Door, ready: impl FnOnce()) -> Result<(), String> {
+async fn live(app: App, mut shards: Shards, admin: AdminListener, ready: impl FnOnce()) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
     let server = Server::start(&app);
-    door.serve(&app)?;
+    admin.serve(&app)?;
     ready();
     tokio::select! {
         stop = signals.next() => shut_down(&app, server, shards, signals, stop).await,

@@ -17,7 +17,7 @@ use crate::capacity::memlock::{self, Shortage};
 use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::config::{Config, IoChoice};
-use crate::http::admin::Door;
+use crate::http::admin::AdminListener;
 use crate::ids::ShardId;
 use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::output::complain;
@@ -59,8 +59,8 @@ fn run(config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
     let address = ring::listen::local_addr(&listeners[0])
         .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
-    let door = Door::open(config.admin)?;
-    let operators = door.address();
+    let admin = AdminListener::open(config.admin)?;
+    let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
     let shared =
@@ -69,12 +69,12 @@ fn run(config: Config) -> Result<(), String> {
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);
-    let exposed = door.exposed(address);
+    let exposed = admin.exposed(address);
     let shards = Shards::start(listeners, &room, &shared, &limits)?;
-    let told = Arc::clone(&limits);
-    lifecycle::run(shared, limits, room, shards, door, fallback, || {
+    let reported = Arc::clone(&limits);
+    lifecycle::run(shared, limits, room, shards, admin, fallback, || {
         announce(io, config.shards, address, operators);
-        log_start(config.shards, address, operators, &room, &told);
+        log_start(config.shards, address, operators, &room, &reported);
         warn_of_strangers(address, exposed);
     })
 }

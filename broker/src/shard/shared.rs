@@ -27,7 +27,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::access::address::{AddressLease, Addresses};
 use crate::access::admission::Admission;
-use crate::capacity::budget::{self, Account, Budget, Buffer, Charge, Held};
+use crate::capacity::budget::{self, Account, Budget, Charge, Held};
+use crate::capacity::buffer::Buffer;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::access::address::AddressLease;
-use crate::capacity::budget::{Buffer, Held};
+use crate::capacity::budget::Held;
+use crate::capacity::buffer::Buffer;
 use crate::capacity::connections::Capacity;
 use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;

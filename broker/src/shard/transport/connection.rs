@@ -16,7 +16,8 @@ use protocol::frame::{ControlPayload, Decoder, MessageKind, Opcode, put_frame};
 use ring::{ConnId, Nanos};
 
 use crate::access::rate::RateLimiter;
-use crate::capacity::budget::{Account, Buffer, Charge, Held};
+use crate::capacity::budget::{Account, Charge, Held};
+use crate::capacity::buffer::Buffer;
 use crate::ids::{LogSlot, Seq};
 use crate::observe::counters::Reason;
 use crate::session::v1::V1Session;

@@ -76,7 +76,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// What the upgrade asks for, unless a door is locked. Granted, it counts as let in.
+    /// What the upgrade asks for, unless access is refused. Granted, the connection counts as admitted.
     fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, (Refusal, Refused)> {
         if self.drain.has_begun() {
             return Err((self.shared.admission.draining(), Refused::Draining));

@@ -11,7 +11,8 @@
 use protocol::frame::{ControlPayload, Decoder, HEADER_MAX, Item, MessageKind, Opcode, Role, close_code, put_frame};
 use ring::{ConnId, Driver};
 
-use crate::capacity::budget::{Buffer, Held};
+use crate::capacity::budget::Held;
+use crate::capacity::buffer::Buffer;
 use crate::message::Payload;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
