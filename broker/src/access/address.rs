@@ -43,7 +43,8 @@ impl AddressSlot {
         Self((entry + 1) << STRIPE_BITS | stripe as u32)
     }
 
-    fn entry(&self) -> Option<(usize, u32)> {
+    /// The place of its address in the table; `None`: it does not count.
+    pub(crate) fn entry(&self) -> Option<(usize, u32)> {
         let entry = (self.0 >> STRIPE_BITS).checked_sub(1)?;
         Some((self.0 as usize % STRIPES, entry))
     }

@@ -1,5 +1,8 @@
 //! What a shard promises of memory while clients send more than it can work off, on the simulated network.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use protocol::frame::{Opcode, close_code};
@@ -22,9 +25,13 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
         let world = World::new(1, Faults::default());
         let shared = Arc::new(SharedState::new(1, 1, 1).within(BUDGET));
-        let limits = Limits { message_bytes_max: MESSAGE_MAX, ..Limits::default() };
+        let limits = Limits { message_bytes_max: MESSAGE_MAX, ..limits };
         let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(limits) };
         let shard = Shard::new(world.driver(512, 32, 4096), setup);
         Self { world, shard, shared }
@@ -104,6 +111,39 @@ fn a_short_message_in_pieces_is_safe_among_many_long_ones() {
     stage.write(small, &frame(LAST_PIECE, b" last"));
     stage.turns(8);
     assert_eq!(stage.world.client_read(reader, 64), b"\x82\x0afirst last");
+}
+
+#[test]
+fn of_pieces_those_go_whose_client_holds_most() {
+    let mut stage = Stage::with(Limits { connections_per_address_max: NonZeroU32::new(1000), ..Limits::default() });
+    let mut clients: BTreeMap<IpAddr, Vec<ClientId>> = BTreeMap::new();
+    for _ in 0..100 {
+        let client = stage.open("/pub/t");
+        let ip = stage.world.client_address(client).ip();
+        if !ip.is_loopback() {
+            clients.entry(ip).or_default().push(client);
+        }
+    }
+    let (&many, _) = clients.iter().max_by_key(|(_, clients)| clients.len()).unwrap();
+    let attackers = clients.remove(&many).unwrap();
+    let others: Vec<_> = clients.into_values().map(|clients| clients[0]).collect();
+    assert!(attackers.len() >= 8 && !others.is_empty(), "{} attackers, {} others", attackers.len(), others.len());
+    // The other begins before, and holds more than any connection of the attackers, but not more than all of them.
+    let other = others[0];
+    stage.write(other, &frame(BINARY_UNFINISHED, &[b'x'; 24_000]));
+    for &client in &attackers {
+        stage.write(client, &frame(BINARY_UNFINISHED, &[b'x'; 20_000]));
+        stage.world.advance(1_000_000);
+    }
+    for &client in &attackers {
+        let more = frame(0, &[b'x'; 1_000]);
+        let _ = stage.world.client_write(client, &more);
+        stage.turns(1);
+    }
+    let code = |client| stage.close_code(client);
+    let closed = attackers.iter().filter(|&&client| code(client) == Some(close_code::TRY_AGAIN_LATER.into())).count();
+    assert!(closed >= 2, "{closed}");
+    assert_eq!(code(other), None);
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! Messages that arrive in pieces: how long they may take, and how much memory all of them may.
 //!
 //! A message has `--message-timeout` from its first byte to its last; beyond, its connection is closed with 1008. All
-//! of them together may take their share of the budget. Beyond that one goes (1013) that holds much or has held it
-//! long, and at least as much as the average: so a client that sends a message in the usual way finds room, however
-//! many others are left unfinished.
+//! of them together may take their share of the budget. Beyond that one goes (1013), of the client that holds most or has
+//! held it longest, all its connections together where addresses are counted: so a client that sends a message in the
+//! usual way finds room, however many others are left unfinished.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
+use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Held, Level, longest_message};
 use crate::observe::counters::Reason;
@@ -91,8 +92,29 @@ impl<D: Driver> Shard<D> {
         self.account.held(Held::Assemblies) / (self.assemblies.len() as u64).max(1)
     }
 
-    /// A piece came: if all of them are too many bytes, or all that is held is, a connection goes that holds at least as
-    /// much as they do on average. So short messages are safe however many long ones there are.
+    /// Of some messages under way, the heaviest of the client whose messages weigh most together, if they are at least as
+    /// many bytes as a message on average.
+    fn heaviest_assembly(&mut self) -> Option<ConnId> {
+        let mean = self.mean_bytes();
+        let mut of_client: FxHashMap<_, (u64, u64)> = FxHashMap::default();
+        let mut messages = Vec::new();
+        for (since, id) in self.assemblies.some() {
+            let conn = self.conns.get(id).expect("it has a message under way");
+            let bytes = under_way(conn).room.charged();
+            let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
+            // Where addresses are not known, every connection is a client of its own.
+            let client = self.client_addresses.client_of(id).ok_or(id);
+            let (all_bytes, all_weight) = of_client.entry(client).or_default();
+            *all_bytes += bytes;
+            *all_weight = all_weight.saturating_add(weight);
+            messages.push((client, weight, id));
+        }
+        let much = messages.into_iter().filter(|(client, ..)| of_client[client].0 >= mean);
+        much.max_by_key(|&(client, weight, id)| (of_client[&client].1, weight, id)).map(|(.., id)| id)
+    }
+
+    /// A piece came: if all of them are too many bytes, or all that is held is, one goes, see
+    /// [`Shard::heaviest_assembly`]. So short messages are safe however many long ones there are.
     pub(in crate::shard) fn make_room_for_pieces(&mut self) {
         // There is always room for one message on each shard.
         let (own, longest) = (self.account.held(Held::Assemblies), longest_message(self.limits.message_bytes_max));
@@ -106,17 +128,7 @@ impl<D: Driver> Shard<D> {
         if budget.held(Held::Assemblies) <= most || own <= most / u64::from(self.shards()) {
             return;
         }
-        let mean = self.mean_bytes();
-        let mut heaviest = None;
-        for (since, id) in self.assemblies.some() {
-            let conn = self.conns.get(id).expect("it has a message under way");
-            let bytes = under_way(conn).room.charged();
-            if bytes >= mean {
-                let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
-                heaviest = heaviest.max(Some((weight, id)));
-            }
-        }
-        if let Some((_, id)) = heaviest {
+        if let Some(id) = self.heaviest_assembly() {
             let why = "too many messages are arriving in pieces, and this one held much; connect again";
             self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
         }

@@ -33,33 +33,38 @@ pub(in crate::shard) struct ClientAddresses {
     /// Whether any is.
     asks: bool,
     /// By the driver's slots, as far as used.
-    standings: Vec<AddressSlot>,
+    slots: Vec<AddressSlot>,
 }
 
 impl ClientAddresses {
     pub(in crate::shard) fn new(limits: &Limits) -> Self {
         let asks = limits.connections_per_address_max.is_some() || !limits.trusted_proxies.is_empty();
-        Self { asks, standings: Vec::new() }
+        Self { asks, slots: Vec::new() }
     }
 
     fn put(&mut self, id: ConnId, slot: AddressSlot) {
         let at = id.slot as usize;
-        if self.standings.len() <= at {
+        if self.slots.len() <= at {
             if slot == AddressSlot::UNCOUNTED {
                 return;
             }
-            self.standings.resize_with(at + 1, AddressSlot::default);
+            self.slots.resize_with(at + 1, AddressSlot::default);
         }
-        let before = std::mem::replace(&mut self.standings[at], slot);
+        let before = std::mem::replace(&mut self.slots[at], slot);
         assert!(before == AddressSlot::UNCOUNTED || before == AddressSlot::TRUSTED, "a connection is counted once");
     }
 
     fn take(&mut self, id: ConnId) -> AddressSlot {
-        self.standings.get_mut(id.slot as usize).map(std::mem::take).unwrap_or_default()
+        self.slots.get_mut(id.slot as usize).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What the client of this connection has in common with its others; `None`: it is not counted.
+    pub(in crate::shard) fn client_of(&self, id: ConnId) -> Option<(usize, u32)> {
+        self.slots.get(id.slot as usize)?.entry()
     }
 
     fn is_trusted(&self, id: ConnId) -> bool {
-        self.standings.get(id.slot as usize) == Some(&AddressSlot::TRUSTED)
+        self.slots.get(id.slot as usize) == Some(&AddressSlot::TRUSTED)
     }
 }
 
