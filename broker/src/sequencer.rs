@@ -126,9 +126,9 @@ impl Sequencer {
     }
 
     /// `shard` has no more subscribers of `topic`.
-    pub fn leave(&mut self, topic: TopicRef, shard: ShardId, now: Nanos, registry: &Registry) {
+    pub fn leave(&mut self, topic: &TopicRef, shard: ShardId, now: Nanos) {
         if topic.wildcard {
-            self.leave_filter(&topic, shard, registry);
+            self.leave_filter(topic, shard);
         } else {
             let id = topic.id;
             if let Some(held) = self.topics.get_mut(&id) {
@@ -138,14 +138,13 @@ impl Sequencer {
                 self.may_forget(id, now);
             }
         }
-        registry.release(topic);
     }
 
     /// Forgets topics that nobody would miss, a bounded number in one call; what is left is due at once.
     pub fn expire(&mut self, now: Nanos, registry: &Registry) {
         for _ in 0..DUE_PER_TURN {
             match self.unused.front() {
-                Some(&(due, _)) if due <= now => self.review(now, registry, false),
+                Some(&(due, _)) if due <= now => self.review(now, false),
                 _ => break,
             }
         }
@@ -153,12 +152,12 @@ impl Sequencer {
             if !registry.is_pressed(self.topics_max) {
                 break;
             }
-            self.review(now, registry, true);
+            self.review(now, true);
         }
     }
 
     /// Forgets the first of `unused`, or looks at it again later.
-    fn review(&mut self, now: Nanos, registry: &Registry, pressed: bool) {
+    fn review(&mut self, now: Nanos, pressed: bool) {
         let Some((due, id)) = self.unused.pop_front() else { return };
         let Some(held) = self.topics.get_mut(&id) else { return };
         held.may_be_forgotten = false;
@@ -170,8 +169,7 @@ impl Sequencer {
         let idle = (once || held.used_at + self.idle_timeout <= now) && !held.topic.has_publisher();
         let unseen = idle && (pressed || held.is_unwanted(&self.filters, &self.changes));
         if unseen {
-            let held = self.topics.remove(&id).expect("found above");
-            registry.release(held.topic);
+            self.topics.remove(&id);
         } else {
             self.may_forget(id, now);
         }
@@ -195,7 +193,7 @@ impl Sequencer {
         self.topics.is_empty()
     }
 
-    /// Makes sure that `topic` is kept. Consumes the reference: the sequencer holds one of its own.
+    /// Makes sure that `topic` is kept.
     fn enter(&mut self, topic: TopicRef, now: Nanos) {
         let id = topic.id;
         if let Some(held) = self.topics.get_mut(&id) {
@@ -239,13 +237,11 @@ impl Sequencer {
         }
     }
 
-    fn leave_filter(&mut self, filter: &TopicRef, shard: ShardId, registry: &Registry) {
+    fn leave_filter(&mut self, filter: &TopicRef, shard: ShardId) {
         let Some((_, shards)) = self.filters.get_mut(&filter.name) else { return };
         remove(shards, shard);
-        if shards.is_empty()
-            && let Some((gone, _)) = self.filters.remove(&filter.name)
-        {
-            registry.release(gone);
+        if shards.is_empty() {
+            self.filters.remove(&filter.name);
         }
         self.changes.push(Change { filter: Arc::clone(&filter.name), value: shard, added: false });
     }

@@ -152,16 +152,11 @@ async fn sequence(app: &App, topic: &str, publisher: &Publisher, mut payload: Pa
             admitted = true;
         }
         let topic = shared.registry.resolve(topic);
-        if topic.is_congested() {
-            shared.registry.release(topic);
-        } else {
+        if !topic.is_congested() {
             let (answer, published) = oneshot::channel();
             match shared.send_control(topic.sequencer, ControlMessage::Publish { topic, payload, answer }) {
                 Ok(()) => break published,
-                Err(ControlMessage::Publish { topic, payload: back, .. }) => {
-                    shared.registry.release(topic);
-                    payload = back;
-                }
+                Err(ControlMessage::Publish { payload: back, .. }) => payload = back,
                 Err(other) => unreachable!("a refused order comes back: {other:?}"),
             }
         }

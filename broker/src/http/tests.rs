@@ -26,6 +26,7 @@ use crate::http::app::App;
 use crate::http::routes::{admin_router, router};
 use crate::message::Message;
 use crate::shard::shared::{Adopt, ControlMessage, Published, Purpose, SharedState};
+use crate::topics::registry::Congestion;
 
 const EPOCH: u64 = 0xabc;
 
@@ -53,7 +54,6 @@ impl FakeShards {
                                 ControlMessage::Publish { topic, payload, answer } => {
                                     let offset = messages.len() as u64 + 1;
                                     messages.push(Arc::new(Message::new(&topic, offset, payload, 0)));
-                                    shared.registry.release(topic);
                                     let _ = answer.send(Published { epoch: EPOCH, offset });
                                 }
                                 ControlMessage::Adopt(adopt) => adopted.push(adopt),
@@ -482,7 +482,7 @@ async fn a_congested_topic_is_waited_for() {
     let (app, shared) = app(Limits::default());
     let router = router(app);
     let topic = shared.registry.resolve("a");
-    topic.congest();
+    let congestion = Congestion::of(topic.clone());
     let started = tokio::time::Instant::now();
     let answer = ask(&router, "POST", "/pub/a", &[], "x").await;
     assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
@@ -491,7 +491,7 @@ async fn a_congested_topic_is_waited_for() {
     let relieve = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(shared.inboxes[usize::from(topic.sequencer)].next_control().is_none(), "it waits");
-        topic.relieve();
+        drop(congestion);
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(topic.sequencer)].next_control() {
             Some(ControlMessage::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 3 }).unwrap(),

@@ -90,7 +90,7 @@ mod tests {
         let input = Charge::new(shared.budget.of_shard(1), Held::Input, 70);
         let topic = shared.registry.resolve("demo");
         let json = serde_json::to_value(report(&shared, Io::Epoll, Duration::from_millis(1500), 5)).unwrap();
-        shared.registry.release(topic);
+        drop(topic);
         assert_eq!(json["version"], VERSION);
         assert_eq!(json["driver"], "epoll");
         assert_eq!(json["uptime_ms"], 1500);

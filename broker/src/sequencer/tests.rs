@@ -3,6 +3,7 @@
 use protocol::v1::PayloadKind;
 
 use crate::sequencer::*;
+use crate::topics::registry::Publisher;
 
 fn payload() -> Payload {
     Payload::copy_of(PayloadKind::Text, b"x", crate::capacity::budget::Budget::new(1, 1 << 20).of_shard(0))
@@ -22,7 +23,7 @@ fn offsets_are_dense_from_one_and_a_filter_widens_who_is_wanted() {
     sequencer.join(registry.resolve("a/+"), 0, 0);
     let second = sequencer.publish(registry.resolve("a/b"), payload(), 0);
     assert_eq!((second.message.offset, second.wanted), (2, &[0, 1][..]));
-    sequencer.leave(registry.resolve("a/+"), 0, 0, &registry);
+    sequencer.leave(&registry.resolve("a/+"), 0, 0);
     assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &[1]);
 }
 
@@ -47,11 +48,11 @@ fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
     sequencer.join(registry.resolve("t"), 0, 0);
     sequencer.expire(1_000, &registry);
     assert_eq!(sequencer.len(), 1);
-    sequencer.leave(registry.resolve("t"), 0, 1_000, &registry);
+    sequencer.leave(&registry.resolve("t"), 0, 1_000);
     for round in 0..1_000_000_u64 {
         let now = 1_000 + round;
         sequencer.join(registry.resolve("t"), 0, now);
-        sequencer.leave(registry.resolve("t"), 0, now, &registry);
+        sequencer.leave(&registry.resolve("t"), 0, now);
         sequencer.expire(now, &registry);
     }
     assert!(sequencer.unused.len() <= 2);
@@ -72,7 +73,7 @@ fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
     }
     assert_eq!(sequencer.len(), 1, "nobody would notice `other`");
     assert_eq!(sequencer.publish(registry.resolve("chat/7"), payload(), 1000).message.offset, 2);
-    sequencer.leave(registry.resolve("chat/+"), 0, 1001, &registry);
+    sequencer.leave(&registry.resolve("chat/+"), 0, 1001);
     for now in (1100..1400).step_by(100) {
         sequencer.expire(now, &registry);
     }
@@ -83,16 +84,14 @@ fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
 fn a_topic_is_kept_while_a_publisher_has_it() {
     let registry = Registry::new(1, 1);
     let mut sequencer = sequencer(7);
-    let publisher = registry.resolve("t");
-    publisher.publisher_came();
+    let publisher = Publisher::new(registry.resolve("t"));
     sequencer.publish(registry.resolve("t"), payload(), 0);
     for now in (100..1000).step_by(100) {
         sequencer.expire(now, &registry);
     }
-    let next = sequencer.publish(Arc::clone(&publisher), payload(), 1000);
+    let next = sequencer.publish(publisher.topic().clone(), payload(), 1000);
     assert_eq!((next.epoch, next.message.offset), (7, 2));
-    publisher.publisher_left();
-    registry.release(publisher);
+    drop(publisher);
     for now in (1100..1400).step_by(100) {
         sequencer.expire(now, &registry);
     }
@@ -155,7 +154,7 @@ mod wanted {
                 if join && joined.insert((name, shard)) {
                     sequencer.join(topic, shard, 0);
                 } else if !join && joined.remove(&(name, shard)) {
-                    sequencer.leave(topic, shard, 0, &registry);
+                    sequencer.leave(&topic, shard, 0);
                 }
                 if message {
                     let wants = |shard| joined.iter().any(|&(name, by)| {

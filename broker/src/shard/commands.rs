@@ -196,9 +196,7 @@ impl<D: Driver> Shard<D> {
             None => {
                 self.admit(id, None, name)?;
                 let topic = self.shared.registry.resolve(name);
-                if let Some(last) = self.v1(id).last_publish.replace(topic.clone()) {
-                    self.shared.registry.release(last);
-                }
+                self.v1(id).last_publish = Some(topic.clone());
                 topic
             }
         };

@@ -419,7 +419,7 @@ mod tests {
         let frame = Message::new(&topic, 1, payload.clone(), 0).raw().clone();
         let publish = |_| {
             let order = ControlMessage::Publish {
-                topic: Arc::clone(&topic),
+                topic: topic.clone(),
                 payload: payload.clone(),
                 answer: oneshot::channel().0,
             };

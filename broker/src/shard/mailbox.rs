@@ -81,7 +81,7 @@ impl<D: Driver> Shard<D> {
                 let (epoch, next) = self.sequencer.join(topic, shard, self.now);
                 self.deliver(shard, Delivery::Joined { topic: id, join, epoch, next });
             }
-            Request::Leave { topic, shard } => self.sequencer.leave(topic, shard, self.now, &self.shared.registry),
+            Request::Leave { topic, shard } => self.sequencer.leave(&topic, shard, self.now),
             Request::Mark => self.on_mark(),
         }
     }
@@ -136,9 +136,7 @@ impl<D: Driver> Shard<D> {
             match order {
                 ControlMessage::Adopt(adopt) => self.adopt(adopt),
                 // Subscribers may be gone already: the answer's end says that it was not published.
-                ControlMessage::Publish { topic, .. } if self.drain.is_under_way() => {
-                    self.shared.registry.release(topic)
-                }
+                ControlMessage::Publish { .. } if self.drain.is_under_way() => {}
                 ControlMessage::Publish { topic, payload, answer } => {
                     self.publish(topic, payload, Origin::Http(answer))
                 }
@@ -285,7 +283,7 @@ mod tests {
 
     fn publish(topic: &TopicRef, account: &Arc<Account>) -> Request {
         let payload = Payload::copy_of(PayloadKind::Text, b"x", account);
-        Request::Publish { topic: Arc::clone(topic), payload, origin: Origin::Silent }
+        Request::Publish { topic: topic.clone(), payload, origin: Origin::Silent }
     }
 
     /// Two shards whose queues of requests are full, and that have more for each other than publishers may

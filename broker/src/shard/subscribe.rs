@@ -43,7 +43,7 @@ impl<D: Driver> Shard<D> {
         let sequencers = if topic.wildcard { 0..self.shards() } else { topic.sequencer..topic.sequencer + 1 };
         let join = self.next_join;
         self.next_join += 1;
-        let log = Box::new(Log::new(Arc::clone(&topic), sequencers.len() as u16, join, &self.account));
+        let log = Box::new(Log::new(topic.clone(), sequencers.len() as u16, join, &self.account));
         let slot = match self.free_logs.pop() {
             Some(slot) => {
                 self.logs[slot as usize] = Some(log);
@@ -59,7 +59,7 @@ impl<D: Driver> Shard<D> {
             self.matches.insert(Arc::clone(&topic.name), slot);
         }
         for sequencer in sequencers {
-            self.request(sequencer, Request::Join { topic: Arc::clone(&topic), shard: self.id, join });
+            self.request(sequencer, Request::Join { topic: topic.clone(), shard: self.id, join });
         }
         slot
     }
@@ -206,9 +206,8 @@ impl<D: Driver> Shard<D> {
             log.topic.sequencer..log.topic.sequencer + 1
         };
         for sequencer in sequencers {
-            self.request(sequencer, Request::Leave { topic: Arc::clone(&log.topic), shard: self.id });
+            self.request(sequencer, Request::Leave { topic: log.topic.clone(), shard: self.id });
         }
-        self.shared.registry.release(log.topic);
     }
 
     pub(super) fn shards(&self) -> ShardId {

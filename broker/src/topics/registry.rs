@@ -1,17 +1,17 @@
-//! The topic registry: one shared name table, asked at subscribe and first publish only. The hot path
-//! carries [`TopicRef`]s.
+//! The topic registry: one shared table of names, asked at subscribe and first publish only. The hot path carries
+//! [`TopicRef`]s.
 //!
-//! Invariant: a name is in the table exactly while somebody holds its [`TopicRef`]; ids are never reused.
-//! Whoever gives up a reference gives it to [`Registry::release`], which removes the entry when it was
-//! the last. The removal happens under the entry's lock, so nobody can take a reference meanwhile.
+//! Invariants: a name is in the table exactly while a [`TopicRef`] to it exists (`handles > 0`); ids are never reused.
+//! The last handle's drop removes the name, under the entry's lock, so that nobody can take a new handle meanwhile.
 //!
-//! A name is charged ([`name_bytes`]) for as long as anybody holds it. The table is keyed ([`Keys`]): clients choose
-//! names, and must not choose where in the table they fall. At [`Registry::is_pressed`] sequencers begin to forget
-//! topics that nobody has used for long, so that new names find room.
+//! A name is charged ([`name_bytes`]) while it is in the table. The table is keyed ([`Keys`]): clients choose names, and
+//! must not choose where in the table they fall. At [`Registry::is_pressed`] sequencers begin to forget topics that
+//! nobody has used for long, so that new names find room.
 
 use std::mem::size_of;
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use dashmap::{DashMap, Entry};
 
@@ -31,10 +31,13 @@ pub struct Topic {
     pub sequencer: ShardId,
     /// Whether it has wildcards.
     pub wildcard: bool,
-    /// How many logs, of all shards, hold so much of it that its publishers have to wait.
+    /// [`TopicRef`]s to it.
+    handles: AtomicUsize,
+    /// [`Congestion`]s of it.
     congested: AtomicU32,
-    /// Connections for whose whole life this is the topic that they publish to.
+    /// [`Publisher`]s of it.
     publishers: AtomicU32,
+    table: Weak<Table>,
     /// What it takes, here and where it is used.
     _charge: Charge,
 }
@@ -51,32 +54,89 @@ impl Topic {
     pub fn has_publisher(&self) -> bool {
         self.publishers.load(Ordering::Relaxed) > 0
     }
+}
 
-    /// Such a connection came.
-    pub(crate) fn publisher_came(&self) {
-        self.publishers.fetch_add(1, Ordering::Relaxed);
-    }
+/// A registration of a topic: its name stays in the registry for as long as one of these exists.
+#[derive(Debug)]
+pub struct TopicRef(Arc<Topic>);
 
-    /// It is gone.
-    pub(crate) fn publisher_left(&self) {
-        let before = self.publishers.fetch_sub(1, Ordering::Relaxed);
-        assert!(before > 0, "publishers leave as often as they came");
-    }
-
-    /// A log is congested by this topic's messages, until [`Topic::relieve`].
-    pub(crate) fn congest(&self) {
-        self.congested.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A log is no longer congested by them.
-    pub(crate) fn relieve(&self) {
-        let before = self.congested.fetch_sub(1, Ordering::Relaxed);
-        assert!(before > 0, "a topic is relieved as often as it was congested");
+impl TopicRef {
+    /// One more handle, for a topic whose entry is locked or that has a handle already.
+    fn new(topic: &Arc<Topic>) -> Self {
+        topic.handles.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(topic))
     }
 }
 
-/// A shared reference to a registered name.
-pub type TopicRef = Arc<Topic>;
+impl Clone for TopicRef {
+    fn clone(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl Deref for TopicRef {
+    type Target = Topic;
+
+    fn deref(&self) -> &Topic {
+        &self.0
+    }
+}
+
+impl Drop for TopicRef {
+    fn drop(&mut self) {
+        // Release: what was done with this handle is over for whoever removes the name.
+        if self.0.handles.fetch_sub(1, Ordering::Release) == 1
+            && let Some(table) = self.0.table.upgrade()
+        {
+            table.remove_unused(&self.0);
+        }
+    }
+}
+
+/// A connection that publishes to one topic for its whole life (`/pub`, `/bus`): the topic is kept meanwhile.
+#[derive(Debug)]
+pub struct Publisher(TopicRef);
+
+impl Publisher {
+    /// A publisher of `topic`.
+    #[must_use]
+    pub fn new(topic: TopicRef) -> Self {
+        topic.publishers.fetch_add(1, Ordering::Relaxed);
+        Self(topic)
+    }
+
+    /// What it publishes to.
+    #[must_use]
+    pub fn topic(&self) -> &TopicRef {
+        &self.0
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.0.publishers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Somebody holds so much of a topic's messages that its publishers have to wait, on whatever shard they are, for as
+/// long as this exists.
+#[derive(Debug)]
+pub struct Congestion(TopicRef);
+
+impl Congestion {
+    /// Publishers of `topic` wait from now on.
+    #[must_use]
+    pub fn of(topic: TopicRef) -> Self {
+        topic.congested.fetch_add(1, Ordering::Relaxed);
+        Self(topic)
+    }
+}
+
+impl Drop for Congestion {
+    fn drop(&mut self) {
+        self.0.congested.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What one name takes besides the text of a filter's levels, in bytes: the table's entry, the sequencer's record with
 /// its place in the order of forgetting, and what a shard remembers of the filters that match it. Tables count twice, as
@@ -93,11 +153,10 @@ pub fn name_bytes(name: &str, shards: ShardId) -> u64 {
     ENTRY_BYTES + name_itself + filter
 }
 
-/// The name table. Shared by all threads.
+/// The table of names. Shared by all threads.
 #[derive(Debug)]
 pub struct Registry {
-    names: DashMap<Arc<str>, TopicRef, Keys>,
-    len: AtomicUsize,
+    table: Arc<Table>,
     next_id: AtomicU64,
     shards: ShardId,
     /// For everything but the places of topics.
@@ -108,6 +167,29 @@ pub struct Registry {
     bytes_max: u64,
 }
 
+#[derive(Debug)]
+struct Table {
+    names: DashMap<Arc<str>, Arc<Topic>, Keys>,
+    len: AtomicUsize,
+}
+
+impl Table {
+    fn new(keys: Keys) -> Arc<Self> {
+        Arc::new(Self { names: DashMap::with_hasher(keys), len: AtomicUsize::new(0) })
+    }
+
+    /// Removes a name whose last handle is gone, unless somebody has taken a new one since.
+    fn remove_unused(&self, topic: &Arc<Topic>) {
+        if let Entry::Occupied(entry) = self.names.entry(Arc::clone(&topic.name))
+            && Arc::ptr_eq(entry.get(), topic)
+            && topic.handles.load(Ordering::Acquire) == 0
+        {
+            entry.remove();
+            self.len.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Registry {
     /// A table for `shards` shards (at least 1) without a bound. `seed` decides which shard sequences a topic, and how
     /// names are hashed: where clients are not to be trusted, it must be random.
@@ -116,8 +198,7 @@ impl Registry {
         assert!(shards > 0, "a broker has at least one shard");
         let keys = Keys::from_seed(seed);
         Self {
-            names: DashMap::with_hasher(keys),
-            len: AtomicUsize::new(0),
+            table: Table::new(keys),
             next_id: AtomicU64::new(1),
             shards,
             keys,
@@ -139,36 +220,35 @@ impl Registry {
         self.keys
     }
 
-    /// The reference for `name`, which must have been checked; registers it when it is new.
+    /// The handle for `name`, which must have been checked; registers it when it is new.
     #[must_use]
     pub fn resolve(&self, name: &str) -> TopicRef {
-        if let Some(found) = self.names.get(name) {
-            return Arc::clone(&found);
+        if let Some(found) = self.table.names.get(name) {
+            return TopicRef::new(&found);
         }
         let name: Arc<str> = name.into();
-        let entry = self.names.entry(Arc::clone(&name)).or_insert_with(|| {
-            self.len.fetch_add(1, Ordering::Relaxed);
-            let id = TopicId(self.next_id.fetch_add(1, Ordering::Relaxed));
-            let wildcard = protocol::topic::is_wildcard(&name);
-            let sequencer = self.home_of(&name);
+        let entry = self.table.names.entry(Arc::clone(&name)).or_insert_with(|| {
+            self.table.len.fetch_add(1, Ordering::Relaxed);
             let charge = Charge::new(&self.account, Held::Names, name_bytes(&name, self.shards));
             Arc::new(Topic {
-                id,
+                id: TopicId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+                sequencer: self.sequencer_of(&name),
+                wildcard: protocol::topic::is_wildcard(&name),
                 name,
-                sequencer,
-                wildcard,
+                handles: AtomicUsize::new(0),
                 congested: AtomicU32::new(0),
                 publishers: AtomicU32::new(0),
+                table: Arc::downgrade(&self.table),
                 _charge: charge,
             })
         });
-        Arc::clone(&entry)
+        TopicRef::new(&entry)
     }
 
     /// Whether `name` is registered.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.names.contains_key(name)
+        self.table.names.contains_key(name)
     }
 
     /// Whether `name` is registered, or there is room for one more among `topics_max` and within the names' bytes.
@@ -191,24 +271,10 @@ impl Registry {
             || self.account.held(Held::Names) >= self.bytes_max - self.bytes_max / 16
     }
 
-    /// Gives a reference back; forgets the name if it was the last one.
-    ///
-    /// A plain drop is right only where another holder is known to release later.
-    pub fn release(&self, topic: TopicRef) {
-        if let Entry::Occupied(held) = self.names.entry(topic.name.clone()) {
-            // Dropped under the entry's lock: of several that release at once, the last sees one.
-            drop(topic);
-            if Arc::strong_count(held.get()) == 1 {
-                held.remove();
-                self.len.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// How many names are registered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.table.len.load(Ordering::Relaxed)
     }
 
     /// Whether no name is registered.
@@ -217,7 +283,7 @@ impl Registry {
         self.len() == 0
     }
 
-    fn home_of(&self, name: &str) -> ShardId {
+    fn sequencer_of(&self, name: &str) -> ShardId {
         let spread = (u128::from(self.places.hash_text(name)) * u128::from(self.shards)) >> 64;
         ShardId::try_from(spread).expect("below the number of shards")
     }
@@ -235,7 +301,7 @@ mod tests {
         assert!(registry.admits("b", 2));
         let _second = registry.resolve("b");
         assert!(registry.admits("a", 2) && !registry.admits("c", 2));
-        registry.release(first);
+        drop(first);
         assert!(registry.admits("c", 2));
     }
 
@@ -250,12 +316,53 @@ mod tests {
         let filter = registry.resolve("b/+");
         assert!(name_bytes("b/+", 1) > name_bytes("b/c", 1) && name_bytes("b/+", 4) > name_bytes("b/+", 1));
         assert!(registry.admits("a", 10) && !registry.admits("c", 10) && registry.is_pressed(10));
-        registry.release(first);
-        registry.release(filter);
+        drop(first);
+        drop(filter);
         assert!(registry.admits("c", 10) && !registry.is_pressed(10));
         assert_eq!(budget.held(Held::Names), name_bytes("a", 1));
-        registry.release(again);
+        drop(again);
         assert_eq!((budget.held(Held::Names), registry.len()), (0, 0));
+    }
+
+    #[test]
+    fn publishers_and_congestion_end_with_their_handles() {
+        let registry = Registry::new(1, 1);
+        let publisher = Publisher::new(registry.resolve("a"));
+        let marks = [Congestion::of(publisher.topic().clone()), Congestion::of(publisher.topic().clone())];
+        let topic = registry.resolve("a");
+        assert!(topic.has_publisher() && topic.is_congested());
+        let [first, second] = marks;
+        drop(first);
+        assert!(topic.is_congested(), "one is left");
+        drop((second, publisher));
+        assert!(!topic.has_publisher() && !topic.is_congested());
+        drop(topic);
+        assert!(registry.is_empty());
+    }
+
+    /// Threads that take and drop handles of few names: at the end none is registered, none is charged, and meanwhile
+    /// two handles of one name that exist together have one id.
+    #[test]
+    fn handles_of_several_threads_leave_nothing_behind() {
+        let budget = Budget::new(1, 1 << 20);
+        let registry = Registry::new(2, 1).charging(Arc::clone(budget.of_plane()), u64::MAX);
+        let held = registry.resolve("held");
+        std::thread::scope(|threads| {
+            for thread in 0..4 {
+                let (registry, held) = (&registry, &held);
+                threads.spawn(move || {
+                    for round in 0..20_000 {
+                        let topic = registry.resolve(["a", "b", "held"][(thread + round) % 3]);
+                        let again = registry.resolve(&topic.name);
+                        assert_eq!(topic.id, again.id);
+                        assert!(*topic.name != *"held" || topic.id == held.id);
+                    }
+                });
+            }
+        });
+        assert_eq!(registry.len(), 1);
+        drop(held);
+        assert_eq!((registry.len(), budget.held(Held::Names)), (0, 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::ids::{LogSlot, TopicId};
 use crate::message::Message;
 use crate::shard::Shard;
-use crate::topics::registry::TopicRef;
+use crate::topics::registry::{Congestion, TopicRef};
 
 /// Appends of one turn.
 const APPENDS_PER_TURN: usize = 2048;
@@ -43,8 +43,8 @@ pub(in crate::shard) struct Appends {
 /// One topic's messages.
 #[derive(Debug)]
 struct Waiting {
-    /// Marked as congested for as long as anything waits.
-    topic: TopicRef,
+    /// Its publishers wait for as long as anything waits here.
+    _congestion: Congestion,
     /// Oldest first.
     messages: VecDeque<Arc<Message>>,
     /// The logs that the first one still has to get into: a log's slot and the number of its join, by which a slot that
@@ -66,9 +66,7 @@ impl Appends {
         self.bytes += message.weight();
         let waiting = self.topics.entry(message.topic_id).or_insert_with(|| {
             self.order.push_back(message.topic_id);
-            let topic = topic();
-            topic.congest();
-            Waiting { topic, messages: VecDeque::new(), logs: None }
+            Waiting { _congestion: Congestion::of(topic()), messages: VecDeque::new(), logs: None }
         });
         waiting.messages.push_back(Arc::clone(message));
     }
@@ -106,8 +104,7 @@ impl<D: Driver> Shard<D> {
             let used = self.append_some(&mut waiting, slice);
             self.appends.left -= used.min(self.appends.left);
             if waiting.messages.is_empty() {
-                waiting.topic.relieve();
-                self.shared.registry.release(waiting.topic);
+                drop(waiting);
                 self.wake_publishers();
             } else {
                 self.appends.topics.insert(id, waiting);
@@ -209,9 +206,7 @@ impl<D: Driver> Shard<D> {
         log.congested = true;
         self.congested_logs += 1;
         if !log.topic.wildcard {
-            let topic = Arc::clone(&log.topic);
-            topic.congest();
-            log.marked.insert(topic.id, topic);
+            log.marked.insert(log.topic.id, Congestion::of(log.topic.clone()));
         }
     }
 
@@ -219,9 +214,7 @@ impl<D: Driver> Shard<D> {
     fn mark(&mut self, slot: LogSlot, message: &Message) {
         let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
         if let Entry::Vacant(place) = log.marked.entry(message.topic_id) {
-            let topic = self.shared.registry.resolve(&message.topic);
-            topic.congest();
-            place.insert(topic);
+            place.insert(Congestion::of(self.shared.registry.resolve(&message.topic)));
         }
     }
 
@@ -242,10 +235,7 @@ impl<D: Driver> Shard<D> {
         let Some(log) = self.logs[slot as usize].as_mut().filter(|log| log.congested) else { return };
         log.congested = false;
         self.congested_logs -= 1;
-        for (_, topic) in std::mem::take(&mut log.marked) {
-            topic.relieve();
-            self.shared.registry.release(topic);
-        }
+        log.marked = FxHashMap::default();
         self.wake_publishers();
     }
 

@@ -33,7 +33,7 @@ use rustc_hash::FxHashMap;
 use crate::capacity::budget::{self, Account, Charge, Held};
 use crate::ids::{Epoch, Offset, Seq, TopicId};
 use crate::message::{Encoding, Message};
-use crate::topics::registry::TopicRef;
+use crate::topics::registry::{Congestion, TopicRef};
 
 /// The most bytes one send carries, unless a single message is longer.
 pub const GATHER_BYTES_MAX: usize = 256 << 10;
@@ -81,7 +81,7 @@ pub struct Log {
     /// Whether publishers have to wait for it.
     pub congested: bool,
     /// Topics whose publishers have to wait for it, as long as it is congested.
-    pub marked: FxHashMap<TopicId, TopicRef>,
+    pub marked: FxHashMap<TopicId, Congestion>,
     /// Subscribers that are far behind and that publishers wait for.
     pub awaited: u32,
 

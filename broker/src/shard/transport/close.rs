@@ -9,7 +9,7 @@ use protocol::frame::put_close;
 use ring::{ConnId, Driver};
 
 use crate::observe::counters::Reason;
-use crate::shard::transport::connection::{Conn, Flags, State};
+use crate::shard::transport::connection::{Flags, State};
 use crate::shard::{Accepting, Shard};
 
 impl<D: Driver> Shard<D> {
@@ -89,15 +89,8 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
         self.forget_address(id);
-        let Conn { publish, v1, flags, .. } = conn;
-        if flags.has(Flags::ADMITTED) {
+        if conn.flags.has(Flags::ADMITTED) {
             self.shared.admission.leave();
-        }
-        if let Some(topic) = &publish {
-            topic.publisher_left();
-        }
-        for topic in publish.into_iter().chain(v1.and_then(|v1| v1.last_publish)) {
-            self.shared.registry.release(topic);
         }
         if self.accepting == Accepting::Full {
             self.accept_again();

@@ -21,7 +21,7 @@ use crate::capacity::buffer::Buffer;
 use crate::ids::{LogSlot, Seq};
 use crate::observe::counters::Reason;
 use crate::session::v1::V1Session;
-use crate::topics::registry::TopicRef;
+use crate::topics::registry::Publisher;
 
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -177,7 +177,7 @@ pub(crate) struct Conn {
     pub(crate) timer: u32,
     pub(crate) raw: Option<RawSubscription>,
     /// Where its messages go, on `/pub` and `/bus`.
-    pub(crate) publish: Option<TopicRef>,
+    pub(crate) publish: Option<Publisher>,
     pub(crate) v1: Option<Box<V1Session>>,
     pub(crate) extra: Option<Box<Extra>>,
 }

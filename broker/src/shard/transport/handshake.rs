@@ -17,6 +17,7 @@ use crate::observe::counters::{Reason, Refused};
 use crate::shard::Shard;
 use crate::shard::shared::{Handover, Purpose, SharedState};
 use crate::shard::transport::connection::{Flags, State};
+use crate::topics::registry::Publisher;
 
 /// When whoever found no room for a topic may try again: topics are forgotten slowly.
 const TOPICS_RETRY_S: u32 = 10;
@@ -129,10 +130,9 @@ impl<D: Driver> Shard<D> {
 
     fn begin_publishing(&mut self, id: ConnId, name: &str) {
         let topic = self.shared.registry.resolve(name);
-        topic.publisher_came();
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.flags.set(Flags::PUBLISHES);
-        conn.publish = Some(topic);
+        conn.publish = Some(Publisher::new(topic));
     }
 
     /// Answers with an HTTP error and closes.

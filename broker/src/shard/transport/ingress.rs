@@ -251,7 +251,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let conn = self.conns.get(id).expect("a publisher");
-        let topic = conn.publish.clone().expect("a raw publisher has its topic");
+        let topic = conn.publish.as_ref().expect("a raw publisher has its topic").topic().clone();
         self.publish(topic, payload, Origin::Silent);
     }
 

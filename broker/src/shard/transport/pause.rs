@@ -72,7 +72,7 @@ impl<D: Driver> Shard<D> {
         let outbox_bytes_max = self.limits.outbox_bytes_max;
         let Some(conn) = self.conns.get(id) else { return false };
         (commands && outbox_is_full(conn, outbox_bytes_max))
-            || conn.publish.as_ref().is_some_and(|topic| topic.is_congested())
+            || conn.publish.as_ref().is_some_and(|publisher| publisher.topic().is_congested())
     }
 
     /// Lets the connection's input wait, `rest` first.
