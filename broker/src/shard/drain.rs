@@ -100,7 +100,7 @@ impl<D: Driver> Shard<D> {
         self.drain.staying = clients;
         self.drain.phase = Phase::Window;
         for sequencer in 0..self.shards() {
-            self.request(sequencer, Request::Mark);
+            self.mailbox.request(sequencer, Request::Mark);
         }
     }
 
@@ -109,7 +109,7 @@ impl<D: Driver> Shard<D> {
         self.drain.marks += 1;
         if self.drain.marks == self.shards() {
             for shard in 0..self.shards() {
-                self.deliver(shard, Delivery::Marked);
+                self.mailbox.deliver(shard, Delivery::Marked);
             }
         }
     }
@@ -132,24 +132,21 @@ impl<D: Driver> Shard<D> {
             Phase::Running => {}
             Phase::Window => self.tell_some(),
             Phase::Forward => {
-                if hurry || !self.outbound.holds_requests() {
+                if hurry || self.mailbox.has_forwarded() {
                     self.shared.forwarded.fetch_add(1, Ordering::AcqRel);
                     self.enter_phase(Phase::Sequence);
                 }
             }
             Phase::Sequence => {
                 let forwarded = self.shared.forwarded.load(Ordering::Acquire) == all;
-                let idle =
-                    self.inbox().requests.is_empty() && self.requests.is_empty() && !self.outbound.holds_deliveries();
-                if hurry || (forwarded && idle) {
+                if hurry || (forwarded && self.mailbox.has_sequenced()) {
                     self.shared.sequenced.fetch_add(1, Ordering::AcqRel);
                     self.enter_phase(Phase::Deliver);
                 }
             }
             Phase::Deliver => {
                 let sequenced = self.shared.sequenced.load(Ordering::Acquire) == all;
-                let idle = self.inbox().deliveries.is_empty()
-                    && self.deliveries.is_empty()
+                let idle = self.mailbox.has_taken_deliveries()
                     && self.appends.is_empty()
                     && self.pending.is_empty()
                     && self.fresh.is_empty()

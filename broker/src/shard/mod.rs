@@ -45,7 +45,7 @@ use crate::ids::{LogSlot, ShardId, TopicId};
 use crate::observe::counters::{Scale, Stats};
 use crate::sequencer::Sequencer;
 use crate::shard::fanout::log::{Log, Subscriber};
-use crate::shard::shared::{Batch, Delivery, Inbox, Purpose, Request, SharedState};
+use crate::shard::shared::{Purpose, SharedState};
 use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::Conns;
 use crate::shard::transport::timers::Timers;
@@ -141,12 +141,9 @@ pub struct Shard<D: Driver> {
     log_bytes: u64,
     assemblies: transport::assembly::Assemblies,
     appends: fanout::append::Appends,
-    /// What this shard has begun to take of other shards' batches.
-    deliveries: mailbox::Rest<Delivery>,
-    requests: mailbox::Rest<Request>,
 
     sequencer: Sequencer,
-    outbound: Outbound,
+    mailbox: mailbox::Mailbox,
     parser: Option<protocol::v1::Parser>,
     /// Where an answer is written before it is framed.
     scratch: BytesMut,
@@ -173,32 +170,12 @@ struct Adopting {
     lease: AddressLease,
 }
 
-/// Batches that are being filled for other shards, or that their full queues did not take yet.
-struct Outbound {
-    requests: Vec<Batch<Request>>,
-    deliveries: Vec<Batch<Delivery>>,
-    /// Shards for which either has something, each once.
-    waiting: Vec<ShardId>,
-    /// What waits in `requests`. Beyond a limit publishers wait, but nobody else does: see `link`.
-    request_backlog: Backlog,
-    /// What waits in `deliveries`. Beyond a limit no requests are taken either.
-    delivery_backlog: Backlog,
-}
-
-/// Items and payload bytes that wait for other shards.
-#[derive(Default)]
-struct Backlog {
-    items: usize,
-    bytes: u64,
-}
-
 impl<D: Driver> Shard<D> {
     /// A shard over `driver`, which must belong to the calling thread.
     #[must_use]
     pub fn new(driver: D, setup: ShardSetup) -> Self {
         let ShardSetup { id, shared, limits } = setup;
         shared.inboxes[usize::from(id)].set_waker(driver.waker());
-        let shards = shared.inboxes.len();
         let now = driver.now();
         let account = Arc::clone(shared.budget.of_shard(id));
         // Homes of one broker share a base; the shard's number keeps their epochs apart.
@@ -252,15 +229,13 @@ impl<D: Driver> Shard<D> {
             log_bytes: 0,
             assemblies: transport::assembly::Assemblies::default(),
             appends: fanout::append::Appends::default(),
-            deliveries: mailbox::Rest::default(),
-            requests: mailbox::Rest::default(),
             sequencer: Sequencer::new(
                 epoch_base,
                 nanos(limits.topic_idle_timeout),
                 limits.topics_max,
                 shared.registry.keys(),
             ),
-            outbound: Outbound::new(shards, &account),
+            mailbox: mailbox::Mailbox::new(id, Arc::clone(&shared), &account),
             account,
             parser: Some(protocol::v1::Parser::default()),
             scratch: BytesMut::new(),
@@ -294,9 +269,7 @@ impl<D: Driver> Shard<D> {
         self.keep_up();
         self.relieve_pressure();
         self.go_on_appending();
-        self.take_orders();
-        self.take_deliveries();
-        self.take_requests();
+        self.take_mail();
         self.resume_paused();
         self.rearm_waiting();
         self.deliver_pending();
@@ -304,13 +277,14 @@ impl<D: Driver> Shard<D> {
         if self.advance_drain() {
             return Ok(false);
         }
-        self.flush_outbound();
+        let full = self.mailbox.flush();
+        self.stats().queues_full.add(full as u64);
         self.publish_gauges();
 
         let deadline = self.wait_until();
         let mut events = std::mem::take(&mut self.events);
         let turned = self.driver.turn(deadline, &mut events);
-        self.inbox().awake();
+        self.mailbox.inbox().awake();
         turned?;
         self.now = self.driver.now();
         self.count_turn();
@@ -348,16 +322,15 @@ impl<D: Driver> Shard<D> {
             || !self.delivered_logs.is_empty()
             || !self.waiting_for_buffer.is_empty()
             || !self.appends.is_empty()
-            || !self.deliveries.is_empty()
-            || !self.requests.is_empty()
+            || self.mailbox.has_come()
             || self.may_resume()
         {
             return None;
         }
-        if !self.outbound.waiting.is_empty() {
+        if self.mailbox.has_waiting() {
             return Some(self.now + RETRY_NANOS);
         }
-        if !self.inbox().may_sleep() {
+        if !self.mailbox.inbox().may_sleep() {
             return None;
         }
         let accept = match self.accepting {
@@ -403,10 +376,6 @@ impl<D: Driver> Shard<D> {
 
     fn stats(&self) -> &Stats {
         &self.shared.stats[usize::from(self.id)]
-    }
-
-    fn inbox(&self) -> &Inbox {
-        &self.shared.inboxes[usize::from(self.id)]
     }
 
     fn log(&mut self, slot: LogSlot) -> &mut Log {

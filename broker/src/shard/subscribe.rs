@@ -59,7 +59,7 @@ impl<D: Driver> Shard<D> {
             self.matches.insert(Arc::clone(&topic.name), slot);
         }
         for sequencer in sequencers {
-            self.request(sequencer, Request::Join { topic: topic.clone(), shard: self.id, join });
+            self.mailbox.request(sequencer, Request::Join { topic: topic.clone(), shard: self.id, join });
         }
         slot
     }
@@ -206,7 +206,7 @@ impl<D: Driver> Shard<D> {
             log.topic.sequencer..log.topic.sequencer + 1
         };
         for sequencer in sequencers {
-            self.request(sequencer, Request::Leave { topic: log.topic.clone(), shard: self.id });
+            self.mailbox.request(sequencer, Request::Leave { topic: log.topic.clone(), shard: self.id });
         }
     }
 

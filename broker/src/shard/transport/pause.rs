@@ -50,7 +50,7 @@ fn waits_for_a_send(conn: &Conn, outbox_bytes_max: usize) -> bool {
 impl<D: Driver> Shard<D> {
     /// Whether every publisher has to wait.
     pub(in crate::shard) fn must_wait(&self) -> bool {
-        self.outbound.is_full() || self.memory_is_full()
+        self.mailbox.is_full() || self.memory_is_full()
     }
 
     /// Whether this connection's input has to wait now.
