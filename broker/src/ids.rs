@@ -16,5 +16,18 @@ pub type Epoch = u64;
 /// A position in one shard's log of a topic or filter: dense from 0.
 pub type Seq = u64;
 
-/// Index of a log in its shard.
-pub(crate) type LogSlot = u32;
+/// Index of a log in its shard; used again once that log is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct LogSlot(u32);
+
+impl LogSlot {
+    /// The slot with this index.
+    pub(crate) fn new(index: usize) -> Self {
+        Self(u32::try_from(index).expect("a shard has fewer logs than connections"))
+    }
+
+    /// Its index.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}

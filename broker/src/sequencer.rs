@@ -1,9 +1,13 @@
 //! A topic's sequencer: the one place that gives its messages their offsets.
 //!
-//! Every shard has one [`Sequencer`] for the topics that the registry places there. Invariants:
+//! Every shard has one [`Sequencer`] for the topics that the registry places there. Invariants
+//! ([`Sequencer::invariants`]):
 //!
-//! - offsets of a topic are dense from 1 within its epoch, in the order in which the sequencer took them;
-//! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it;
+//! - offsets of a topic are dense from 1 within its epoch, in the order in which the sequencer took them: `next >= 1`, and
+//!   every `epoch < next_epoch` belongs to one topic;
+//! - `wanted` of a topic = shards that joined it, or that joined a filter which matches it, as of `wanted_version`;
+//! - `joined` and `wanted` ascend, and `joined` is part of `wanted` while that is known;
+//! - a topic that no shard has joined is in `unused`, once (`may_be_forgotten`);
 //! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
 //!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
 //! - when the registry is nearly full ([`Registry::is_pressed`]), topics that nobody has joined are forgotten before
@@ -179,6 +183,38 @@ impl Sequencer {
     #[must_use]
     pub fn next_expiry(&self) -> Option<Nanos> {
         self.unused.front().map(|&(due, _)| due)
+    }
+
+    /// Checks what always holds: see the file's head. Linear in topics.
+    ///
+    /// # Errors
+    /// What does not hold, and of which topic.
+    pub fn invariants(&self) -> Result<(), String> {
+        let mut epochs: Vec<Epoch> = self.topics.values().map(|held| held.epoch).collect();
+        epochs.sort_unstable();
+        if epochs.windows(2).any(|pair| pair[0] == pair[1])
+            || epochs.last().is_some_and(|last| *last >= self.next_epoch)
+        {
+            return Err("sequencer: an epoch belongs to one topic".to_owned());
+        }
+        for held in self.topics.values() {
+            let known = held.wanted_version != NEVER;
+            let rules = [
+                ("next >= 1", held.next >= 1),
+                ("joined ascends", held.joined.is_sorted_by(|a, b| a < b)),
+                ("wanted ascends", held.wanted.is_sorted_by(|a, b| a < b)),
+                ("joined is part of wanted", !known || held.joined.iter().all(|shard| held.wanted.contains(shard))),
+                ("not joined: may be forgotten", !held.joined.is_empty() || held.may_be_forgotten),
+            ];
+            if let Some((rule, _)) = rules.iter().find(|(_, holds)| !holds) {
+                return Err(format!("sequencer, topic {:?}: {rule}", held.topic.name));
+            }
+        }
+        let listed = self.topics.values().filter(|held| held.may_be_forgotten).count();
+        if self.unused.len() < listed {
+            return Err(format!("sequencer: {listed} topics may be forgotten, {} are listed", self.unused.len()));
+        }
+        Ok(())
     }
 
     /// How many topics are kept.

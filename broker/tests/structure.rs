@@ -39,11 +39,10 @@ const KNOWN: &[(&str, &str)] = &[
     ("message", "topics"),
     ("observe", "http"),
     ("observe", "shard"),
-    ("session", "shard"),
 ];
 
 /// Files of the broker that import each other, directly or through others. May only get smaller.
-const FILES_IN_CYCLES: usize = 20;
+const FILES_IN_CYCLES: usize = 17;
 
 /// How many files the largest group has in which each file imports every other, directly or through others. May only
 /// get smaller.
@@ -55,8 +54,7 @@ const FILE_LINES: usize = 400;
 /// Longer files, and how long they are. Sorted. May only get shorter.
 const LONG_FILES: &[(&str, usize)] = &[
     ("bench/src/race/mod.rs", 438),
-    ("broker/src/shard/fanout/deliver.rs", 487),
-    ("broker/src/shard/fanout/log.rs", 521),
+    ("broker/src/shard/fanout/log.rs", 458),
     ("broker/src/shard/shared.rs", 419),
     ("loadgen/src/adapter/mod.rs", 413),
     ("loadgen/src/options.rs", 458),
@@ -74,7 +72,6 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("bench/src/withstand/report.rs show_siege", 67),
     ("broker/ring/src/sim/host.rs apply", 78),
     ("broker/src/config/rules.rs check", 99),
-    ("broker/src/shard/mod.rs new", 75),
     ("loadgen/src/machine.rs check", 72),
     ("loadgen/src/plan.rs new", 90),
     ("loadgen/src/run.rs go", 82),
@@ -97,7 +94,7 @@ const WORDS: &[(&str, usize)] = &[
     ("settled", 6),
     ("starved", 0),
     ("sweep", 2),
-    ("told", 105),
+    ("told", 85),
     ("welcome", 0),
 ];
 

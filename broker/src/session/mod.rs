@@ -1,4 +1,296 @@
-//! What a connection subscribes to, apart from its socket.
+//! What a connection speaks once it is a WebSocket. No sockets, no shard, no clock: a whole message goes in
+//! ([`SessionKind::on_message`]), an [`Action`] comes out; the shard carries it out and says what became of it.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`raw`] | `/sub`, `/pub`, `/bus`: one subscription, messages as they are |
+//! | [`v1`] | `/ws`: `ringyard.v1`, commands and many subscriptions |
+//! | [`subscription`] | one subscription: its place in a log, and how far it is |
+//!
+//! A subscription of a session is named by a key. Its life: [`SessionKind::add`], with a log that may not be joined yet;
+//! [`SessionKind::go_live`]; delivery rounds move its cursor, and list it as pending when there is more than one send
+//! takes; [`SessionKind::remove`].
+//!
+//! Answers are written to `out` as the payload of one text frame; nothing written means nothing to say.
+//!
+//! A new kind of session is a file with a type that implements [`SessionKind`], and a line in the list of [`Session`].
 
-pub(crate) mod index;
+pub(crate) mod raw;
+pub(crate) mod subscription;
 pub(crate) mod v1;
+
+use std::fmt::Debug;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use protocol::frame::{CloseCode, HEADER_MAX, MessageKind};
+use protocol::v1::{CommandError, Id, Parser, PayloadKind, Position, Topics};
+
+use crate::access::quota::NameShare;
+use crate::capacity::budget::Account;
+use crate::config::limits::Limits;
+use crate::ids::{LogSlot, Seq};
+use crate::message::{Encoding, Payload};
+use crate::observe::counters::Reason;
+use crate::session::raw::RawSession;
+use crate::session::subscription::Subscription;
+use crate::session::v1::V1Session;
+use crate::topics::keys::Keys;
+use crate::topics::registry::{Publisher, TopicRef};
+
+/// Makes the type of all sessions from their list.
+macro_rules! sessions {
+    ($($(#[$doc:meta])* $name:ident($kind:ty),)+) => {
+        /// What one connection speaks. Before its handshake: a raw session without a subscription.
+        #[derive(Debug)]
+        pub(crate) enum Session { $($(#[$doc])* $name($kind),)+ }
+
+        impl Deref for Session {
+            type Target = dyn SessionKind;
+
+            fn deref(&self) -> &Self::Target {
+                match self { $(Self::$name(session) => session.as_kind(),)+ }
+            }
+        }
+
+        impl DerefMut for Session {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                match self { $(Self::$name(session) => session.as_kind_mut(),)+ }
+            }
+        }
+    };
+}
+
+sessions! {
+    /// `/sub`, `/pub` and `/bus`.
+    Raw(RawSession),
+    /// `/ws`. On the heap: an idle raw connection is not to pay for its size.
+    V1(Box<V1Session>),
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::Raw(RawSession::default())
+    }
+}
+
+/// What one kind of session does. `out` takes an answer's text: see the module's head. Methods with a body are for
+/// sessions that have commands, or many subscriptions.
+pub(crate) trait SessionKind: Debug {
+    /// This session, whatever holds it.
+    fn as_kind(&self) -> &(dyn SessionKind + 'static);
+
+    /// This session, whatever holds it.
+    fn as_kind_mut(&mut self) -> &mut (dyn SessionKind + 'static);
+
+    // ---- input
+
+    /// Whether messages may come at all. Asked before a message in pieces is gathered.
+    fn takes_messages(&self) -> bool;
+
+    /// A whole message came.
+    fn on_message<'a>(&mut self, message: Incoming<'a>, codec: Codec<'a, '_>) -> Action<'a>;
+
+    /// What an [`Action`] asked for was not done.
+    fn on_error(&mut self, error: &CommandError, out: &mut BytesMut) -> Action<'static>;
+
+    /// A publish asked for an acknowledgement and is on its way. Returns the ticket that the answer has to bring.
+    fn await_published(&mut self, _id: Id) -> Option<u64> {
+        None
+    }
+
+    /// A publish with this ticket was sequenced.
+    fn on_published(&mut self, _ticket: u64, _position: Position, _out: &mut BytesMut) {}
+
+    /// How many answers are still to come from sequencers; `None`: what this session sends is never answered.
+    fn answers_to_come(&self) -> Option<usize> {
+        None
+    }
+
+    // ---- publishing
+
+    /// What keeps the topic that it publishes to for its whole life, if there is one.
+    fn publisher(&self) -> Option<&Publisher> {
+        None
+    }
+
+    /// Keeps the topic of its last publish, so that the next one need not ask the registry.
+    fn remember_topic(&mut self, _topic: TopicRef) {}
+
+    /// How many new topics its client may begin, if that is limited per connection.
+    fn name_share(&mut self) -> Option<&mut NameShare> {
+        None
+    }
+
+    // ---- subscriptions
+
+    /// Adds a subscription that waits for the join of its log, with a filter that it does not have. Returns its key.
+    fn add(&mut self, log: LogSlot, filter: Arc<str>, keys: Keys) -> u32;
+
+    /// All subscriptions of a command are added: it is answered once they are in force.
+    fn begin_subscribe(&mut self, _id: Option<Id>, _keys: Vec<u32>) {}
+
+    /// A subscription is in force: it has this index in its log and gets what follows `cursor`. `position` is where its
+    /// topic stands; `None` for a filter with wildcards.
+    fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>, out: &mut BytesMut);
+
+    /// Whether an [`Action::Unsubscribe`] was not carried out yet.
+    fn is_unsubscribing(&self) -> bool {
+        false
+    }
+
+    /// The unsubscribe is carried out now. Returns the keys to be removed, each once, and writes the answer.
+    fn finish_unsubscribe(&mut self, _out: &mut BytesMut) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// These subscriptions are pending no more: they are sent to now, or removed one by one after this. Linear in them.
+    fn forget_pending(&mut self, keys: &[u32]);
+
+    /// Removes a subscription.
+    fn remove(&mut self, key: u32) -> Option<Subscription>;
+
+    /// One subscription.
+    fn subscription(&self, key: u32) -> Option<&Subscription>;
+
+    /// The same, to be changed.
+    fn subscription_mut(&mut self, key: u32) -> Option<&mut Subscription>;
+
+    /// Keys of all subscriptions.
+    fn keys(&self) -> Vec<u32>;
+
+    // ---- output
+
+    /// What its subscriptions are sent of a message.
+    fn encoding(&self) -> Encoding;
+
+    /// Whether its subscriptions share one send, which is made at the end of a delivery round.
+    fn shares_sends(&self) -> bool {
+        false
+    }
+
+    /// A subscription has something to be sent as soon as the connection is free.
+    fn set_pending(&mut self, key: u32);
+
+    /// The subscriptions that have, each once.
+    fn pending(&self) -> &[u32];
+
+    /// The same, of which none is pending any more.
+    fn take_pending(&mut self) -> Pending;
+
+    /// Of the subscriptions in force that match `topic`, the one that is for longest. Asked only for [`Pending::Many`].
+    fn sender_of(&self, _topic: &str) -> Option<u32> {
+        None
+    }
+
+    // ---- memory
+
+    /// What one more subscription takes at most, in bytes.
+    fn bytes_for(&self, _filter: &str) -> u64 {
+        0
+    }
+
+    /// Charges what it has on the heap now. To be called after whatever makes that grow or shrink.
+    fn charge(&mut self, _account: &Arc<Account>) {}
+}
+
+/// A whole message of a client.
+#[derive(Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) kind: MessageKind,
+    pub(crate) data: Data<'a>,
+}
+
+/// Where its bytes are.
+#[derive(Debug)]
+pub(crate) enum Data<'a> {
+    /// In the buffer that they were received in.
+    Received(&'a mut [u8]),
+    /// In a buffer of their own, because they came in pieces, behind room for a frame header ([`HEADER_MAX`]).
+    Gathered(&'a mut BytesMut),
+}
+
+impl<'a> Data<'a> {
+    /// The message's bytes.
+    pub(crate) fn bytes(self) -> &'a mut [u8] {
+        match self {
+            Self::Received(bytes) => bytes,
+            Self::Gathered(room) => &mut room[HEADER_MAX..],
+        }
+    }
+}
+
+/// What sessions of one shard share.
+#[derive(Debug)]
+pub(crate) struct Codec<'a, 'o> {
+    pub(crate) parser: &'a mut Parser,
+    pub(crate) limits: &'o Limits,
+    /// Where an answer is written.
+    pub(crate) out: &'o mut BytesMut,
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub(crate) enum Action<'a> {
+    /// Nothing, but to send the answer, if one was written.
+    Answer,
+    /// Publish. `id` names the command in an error; `ack`: and in an acknowledgement.
+    Publish { to: Target<'a>, kind: PayloadKind, data: PublishData<'a>, id: Option<Id>, ack: bool },
+    /// Subscribe to all of these, or to none.
+    Subscribe { id: Option<Id>, filters: Topics<'a> },
+    /// Unsubscribe: see [`SessionKind::finish_unsubscribe`]. `flush`: once all that its subscriptions hold is sent.
+    Unsubscribe { flush: bool },
+    /// Close the connection with a code (RFC 6455 7.4).
+    Close { code: CloseCode, why: &'static str, reason: Reason },
+}
+
+impl Action<'_> {
+    /// Closes because of what the client sent.
+    pub(crate) fn violation(code: CloseCode, why: &'static str) -> Self {
+        Self::Close { code, why, reason: Reason::Violation }
+    }
+}
+
+/// Which topic is published to.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// One that the session has a handle of.
+    Known(TopicRef),
+    /// One that the registry knows, or has to learn.
+    Named(&'a str),
+}
+
+/// The bytes of a publish.
+#[derive(Debug)]
+pub(crate) enum PublishData<'a> {
+    /// To be copied.
+    Copy(&'a [u8]),
+    /// Behind room for a frame header.
+    InPlace(BytesMut),
+}
+
+impl PublishData<'_> {
+    /// A payload of these bytes, charged to `account`.
+    pub(crate) fn into_payload(self, kind: PayloadKind, account: &Arc<Account>) -> Payload {
+        match self {
+            Self::Copy(bytes) => Payload::copy_of(kind, bytes, account),
+            Self::InPlace(room) => {
+                let capacity = room.capacity();
+                Payload::in_place(kind, room, capacity, account)
+            }
+        }
+    }
+}
+
+/// Subscriptions that had something to be sent.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// None.
+    None,
+    /// One, which sends every message of its log.
+    One(u32),
+    /// Some, of which each sends the messages that [`SessionKind::sender_of`] says, if two of the session's may match
+    /// the same topic (`overlapping`), else every message of its log.
+    Many { keys: Vec<u32>, overlapping: bool },
+}

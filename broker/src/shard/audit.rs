@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ring::Driver;
 
 use crate::capacity::budget::Held;
+use crate::session::subscription::Patience;
 use crate::shard::Shard;
-use crate::shard::transport::connection::Extra;
+use crate::shard::transport::connection::{Extra, Flags};
 
 /// What was found on one shard.
 #[derive(Clone, Debug)]
@@ -17,12 +18,15 @@ pub struct Audit {
     pub messages: BTreeMap<usize, u64>,
     /// Pairs that must be equal: what it is, as found, as kept.
     equal: Vec<(&'static str, u64, u64)>,
+    /// The first invariant of a log or of the sequencer that does not hold.
+    invariants: Result<(), String>,
 }
 
 impl Audit {
     /// # Errors
     /// What does not agree.
     pub fn check(&self) -> Result<(), String> {
+        self.invariants.clone()?;
         match self.equal.iter().find(|(_, found, kept)| found != kept) {
             Some((what, found, kept)) => Err(format!("{what}: {found} found, {kept} kept")),
             None => Ok(()),
@@ -33,6 +37,7 @@ impl Audit {
 impl<D: Driver> Shard<D> {
     /// Looks at everything.
     pub fn audit(&mut self) -> Audit {
+        let mut invariants = self.sequencer.invariants();
         let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
         let (mut outboxes, mut awaited, mut paused) = (0, 0, 0);
         for id in self.conns.ids() {
@@ -43,16 +48,19 @@ impl<D: Driver> Shard<D> {
                 unfinished += u64::from(extra.assembly.is_some());
                 outboxes += extra.outbox.charged();
             }
-            paused += u64::from(conn.flags.has(crate::shard::transport::connection::Flags::PAUSE_LISTED));
-            awaited += u64::from(conn.flags.has(crate::shard::transport::connection::Flags::AWAITED));
-            if let Some(v1) = &conn.v1 {
-                awaited += v1.keys().into_iter().filter(|&key| v1.sub(key).awaited).count() as u64;
+            paused += u64::from(conn.flags.has(Flags::PAUSE_LISTED));
+            let subscriptions = conn.session.keys().into_iter().filter_map(|key| conn.session.subscription(key));
+            for sub in subscriptions.clone().filter(|sub| sub.live) {
+                let log = &self.fanout.logs[sub.log];
+                invariants = invariants.and_then(|()| log.cursor_invariant(sub.cursor, sub.lagging));
             }
+            awaited += subscriptions.filter(|sub| sub.patience == Patience::Awaited).count() as u64;
         }
-        let under_way = self.assemblies.len() as u64;
+        let under_way = self.input.assemblies.len() as u64;
         let mut messages = BTreeMap::new();
         let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
-        for log in self.logs.iter().flatten() {
+        for log in self.fanout.logs.iter() {
+            invariants = invariants.and_then(|()| log.invariants());
             log_bytes += log.kept_bytes();
             log_awaited += u64::from(log.awaited);
             congested += u64::from(log.congested);
@@ -60,7 +68,7 @@ impl<D: Driver> Shard<D> {
                 messages.insert(Arc::as_ptr(message).addr(), message.weight());
             }
         }
-        let listed = self.paused.iter().chain(&self.yielded).filter(|&&id| self.conns.get(id).is_some()).count() as u64;
+        let listed = self.input.waiting().filter(|&id| self.conns.get(id).is_some()).count() as u64;
         let equal = vec![
             ("bytes of messages in pieces", assemblies, self.account.held(Held::Assemblies)),
             ("messages in pieces", unfinished, under_way),
@@ -70,11 +78,11 @@ impl<D: Driver> Shard<D> {
                 outboxes.min(self.account.held(Held::Outboxes)),
                 outboxes,
             ),
-            ("bytes in logs", log_bytes, self.log_bytes),
+            ("bytes in logs", log_bytes, self.fanout.log_bytes),
             ("subscribers awaited", awaited, log_awaited),
-            ("congested logs", congested, self.congested_logs as u64),
+            ("congested logs", congested, self.fanout.congested_logs as u64),
             ("paused connections", paused, listed),
         ];
-        Audit { messages, equal }
+        Audit { messages, equal, invariants }
     }
 }

@@ -1,16 +1,17 @@
 //! Shutdown: refuse newcomers, close every WebSocket with 1001 over a while, deliver what was accepted, end.
 //!
-//! **The window.** Clients that are all told to go in one instant come back in one instant, wherever they go. So they are
-//! told in a shuffled order, evenly spread over the window. Whoever is still there is served as before: its messages are
-//! published, and it gets those of others. Newcomers are answered with 503, and other requests are still handed over.
+//! **The window.** Clients that are all closed in one instant come back in one instant, wherever they go. So they are
+//! closed in a shuffled order, evenly spread over the window. Clients that are still there are served as before: they
+//! publish, and receive what others publish. Newcomers are answered with 503; other requests are still handed over.
 //!
-//! Nobody is told to go before it has what was accepted, on any shard, when the drain began: every shard sends every
-//! sequencer a mark behind its publishes, and a sequencer that has the marks of all passes one on behind its deliveries. With the
-//! marks of all sequencers a shard has everything; and each client is first sent what waits for it.
+//! No client is closed before it has received what was accepted, on any shard, before the drain began. Every shard sends
+//! every sequencer a mark behind its publishes. A sequencer that has the marks of all shards sends each shard a mark
+//! behind its deliveries. A shard that has the marks of all sequencers has everything, and each client is first sent
+//! what is pending for it.
 //!
 //! **The end.** After that, or at once without a window, the shards go on together, a phase at a time, because a message
-//! accepted on one may have its sequencer on a second and its subscribers on a third. With no WebSocket left, the window is
-//! over.
+//! accepted on one may have its sequencer on a second and its subscribers on a third. With no WebSocket left, the window
+//! is over.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,11 +20,13 @@ use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
 use crate::observe::counters::{Reason, Refused};
+use crate::shard::Shard;
 use crate::shard::shared::{Delivery, Request};
+use crate::shard::time::nanos;
+use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
-use crate::shard::{Accepting, Shard, nanos};
 
-/// How often a shard looks whether the others are as far, or whose turn to go has come.
+/// How often a shard looks whether the others are as far, and which clients are due.
 const POLL_NANOS: Nanos = 10_000_000;
 
 /// How far the shutdown is.
@@ -33,12 +36,12 @@ pub(super) struct Drain {
     /// When the window began, and how long it is.
     began: Nanos,
     window: Nanos,
-    /// Connections to be told, the next one last, and how many there were.
+    /// Clients that are still to be closed, the next one last, and how many there were.
     staying: Vec<ConnId>,
     clients: usize,
-    /// Shards that have marked what they accepted before, as this sequencer was told.
+    /// Marks of shards that this sequencer has.
     marks: u16,
-    /// Homes that have passed that on.
+    /// Marks of sequencers that this shard has.
     marked: u16,
     /// All that came before is in its logs.
     appended: bool,
@@ -51,7 +54,7 @@ enum Phase {
     /// No shutdown.
     #[default]
     Running,
-    /// Clients are told to go, a few at a time.
+    /// Clients are closed, a few at a time.
     Window,
     /// Nothing is published any more; what was goes to its sequencers.
     Forward,
@@ -74,11 +77,11 @@ impl Drain {
         !matches!(self.phase, Phase::Running | Phase::Window)
     }
 
-    /// How many of the clients should have been told by `now`: the first at once, the last a step before the end.
+    /// How many of the clients should have been closed by `now`: the first at once, the last a step before the end.
     fn due(&self, now: Nanos) -> usize {
         let elapsed = u128::from(now.saturating_sub(self.began));
-        let told = self.clients as u128 * elapsed / u128::from(self.window.max(1)) + 1;
-        usize::try_from(told).unwrap_or(usize::MAX).min(self.clients)
+        let due = self.clients as u128 * elapsed / u128::from(self.window.max(1)) + 1;
+        usize::try_from(due).unwrap_or(usize::MAX).min(self.clients)
     }
 }
 
@@ -130,7 +133,7 @@ impl<D: Driver> Shard<D> {
         let hurry = self.now + nanos(self.limits.shutdown_grace) / 2 >= self.drain.deadline;
         match self.drain.phase {
             Phase::Running => {}
-            Phase::Window => self.tell_some(),
+            Phase::Window => self.close_due(),
             Phase::Forward => {
                 if hurry || self.mailbox.has_forwarded() {
                     self.shared.forwarded.fetch_add(1, Ordering::AcqRel);
@@ -147,10 +150,9 @@ impl<D: Driver> Shard<D> {
             Phase::Deliver => {
                 let sequenced = self.shared.sequenced.load(Ordering::Acquire) == all;
                 let idle = self.mailbox.has_taken_deliveries()
-                    && self.appends.is_empty()
-                    && self.pending.is_empty()
-                    && self.fresh.is_empty()
-                    && self.log_bytes == 0;
+                    && self.fanout.appends.is_empty()
+                    && self.fanout.has_delivered()
+                    && self.fanout.log_bytes == 0;
                 if hurry || (sequenced && idle) {
                     self.close_all();
                     self.enter_phase(Phase::Close);
@@ -176,9 +178,9 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Tells those to go whose turn has come. The window is over when its time is, or when nobody is left anywhere: a
+    /// Closes the clients that are due. The window is over when its time is, or when nobody is left anywhere: a
     /// shard without clients waits for the others, because the kernel still deals it newcomers.
-    fn tell_some(&mut self) {
+    fn close_due(&mut self) {
         if self.now >= self.drain.began + self.drain.window || self.shared.admission.open() == 0 {
             self.begin_end();
             return;
@@ -187,12 +189,12 @@ impl<D: Driver> Shard<D> {
             return;
         }
         // What has come may still be on its way into logs.
-        self.drain.appended |= self.appends.is_empty();
+        self.drain.appended |= self.fanout.appends.is_empty();
         if !self.drain.appended {
             return;
         }
-        let told = self.drain.clients - self.drain.staying.len();
-        for _ in told..self.drain.due(self.now) {
+        let gone = self.drain.clients - self.drain.staying.len();
+        for _ in gone..self.drain.due(self.now) {
             if let Some(id) = self.drain.staying.pop() {
                 self.drain_connection(id);
             }
@@ -201,17 +203,17 @@ impl<D: Driver> Shard<D> {
 
     /// Nothing new from here on.
     fn begin_end(&mut self) {
-        if self.accepting == Accepting::Armed {
+        if self.acceptor.accepting == Accepting::Armed {
             self.driver.accept_stop();
         }
-        self.accepting = Accepting::Stopped;
+        self.acceptor.accepting = Accepting::Stopped;
         self.drain.staying = Vec::new();
         self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
         self.enter_phase(Phase::Forward);
     }
 
     fn is_deserted(&self) -> bool {
-        self.conns.len() == 0 && self.adopting.is_empty()
+        self.conns.len() == 0 && !self.acceptor.is_adopting()
     }
 
     fn enter_phase(&mut self, phase: Phase) {
@@ -298,14 +300,14 @@ mod tests {
     #[test]
     fn paused_publishers_do_not_keep_a_shutdown_awake() {
         let (mut shard, _) = shard(&World::new(1, Faults::default()));
-        shard.yielded.push_back(ConnId { slot: 0, generation: 0 });
+        shard.input.yielded.push_back(ConnId { slot: 0, generation: 0 });
         assert_eq!(shard.wait_until(), None, "there is somebody to resume");
         shard.begin_drain(Duration::ZERO);
         assert!(shard.wait_until().is_some(), "nobody is resumed any more");
     }
 
     #[test]
-    fn a_socket_adopted_when_all_were_told_is_told_as_well() {
+    fn a_socket_adopted_when_all_were_closed_is_closed_as_well() {
         let world = World::new(1, Faults::default());
         let (mut shard, shared) = shard(&world);
         let _silent = world.connect(0);
@@ -326,13 +328,13 @@ mod tests {
         for _ in 0..5 {
             assert!(shard.step().unwrap());
         }
-        let told = world.client_read(late, 64);
-        assert_eq!(told.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{told:?}");
+        let closed = world.client_read(late, 64);
+        assert_eq!(closed.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{closed:?}");
     }
 
     /// Ten clients over ten seconds: about one a second, in no order of their coming, and then it ends.
     #[test]
-    fn clients_are_told_one_by_one_over_the_window_in_a_shuffled_order() {
+    fn clients_are_closed_one_by_one_over_the_window_in_a_shuffled_order() {
         let world = World::new(1, Faults::default());
         let shared = Arc::new(SharedState::new(1, 1, 1));
         let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
@@ -347,7 +349,7 @@ mod tests {
         assert_eq!(shared.admission.open(), 10);
         clients.iter().for_each(|&client| drop(world.client_read(client, 4096)));
         shared.send_control(0, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
-        let mut told = Vec::new();
+        let mut closed = Vec::new();
         for half_second in 0..20 {
             for _ in 0..6 {
                 shard.step().unwrap();
@@ -356,14 +358,14 @@ mod tests {
                 let read = world.client_read(client, 4096);
                 if !read.is_empty() {
                     assert_eq!(read.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{read:?}");
-                    told.push(at);
+                    closed.push(at);
                 }
             }
-            assert_eq!(told.len(), half_second / 2 + 1, "after {half_second} half seconds");
+            assert_eq!(closed.len(), half_second / 2 + 1, "after {half_second} half seconds");
             world.advance(500_000_000);
         }
-        assert_eq!(told.len(), 10);
-        assert!(!told.is_sorted(), "{told:?}");
+        assert_eq!(closed.len(), 10);
+        assert!(!closed.is_sorted(), "{closed:?}");
         clients.iter().for_each(|&client| world.client_close(client));
         let ended = (0..50).any(|_| !shard.step().unwrap());
         assert!(ended, "with nobody left it ends");
@@ -436,7 +438,7 @@ mod tests {
             shards[0].step().unwrap();
             world.advance(400_000_000);
         }
-        assert_eq!(shared.stats[0].closed_shutdown.get(), 0, "told before it has everything");
+        assert_eq!(shared.stats[0].closed_shutdown.get(), 0, "closed before it has everything");
         for _ in 0..2000 {
             shards.iter_mut().for_each(|shard| drop(shard.step()));
             read.extend(world.client_read(client, 2000));

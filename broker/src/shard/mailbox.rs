@@ -303,6 +303,12 @@ impl<D: Driver> Shard<D> {
         self.mailbox.request(topic.sequencer, Request::Publish { topic, payload, origin });
     }
 
+    /// Sends what was gathered for other shards.
+    pub(super) fn flush_mail(&mut self) {
+        let full = self.mailbox.flush();
+        self.stats().queues_full.add(full as u64);
+    }
+
     /// Takes what has come: control messages, then requests, then deliveries, among them the answers to those requests.
     pub(super) fn take_mail(&mut self) {
         self.take_control_messages();
@@ -331,7 +337,7 @@ impl<D: Driver> Shard<D> {
     fn take_requests(&mut self) {
         for _ in 0..ITEMS_PER_TURN {
             // Messages that wait to be appended come first in their topics, and their number is bounded.
-            if !self.appends.has_room() {
+            if !self.fanout.appends.has_room() {
                 break;
             }
             let Some(request) = self.mailbox.next_request() else { break };
@@ -372,7 +378,7 @@ impl<D: Driver> Shard<D> {
 
     fn take_deliveries(&mut self) {
         for _ in 0..ITEMS_PER_TURN {
-            if !self.appends.has_room() {
+            if !self.fanout.appends.has_room() {
                 break;
             }
             let Some(delivery) = self.mailbox.next_delivery() else { break };
@@ -383,7 +389,7 @@ impl<D: Driver> Shard<D> {
 
     fn on_delivery(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Message(message) => self.append(&message),
+            Delivery::Message(message) => self.fanout.append(&message),
             Delivery::Joined { topic, join, epoch, next } => self.on_joined(topic, join, epoch, next),
             Delivery::Published { conn, ticket, published } => self.on_published(conn, ticket, published),
             Delivery::Marked => self.on_marked(),

@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | [`transport`] | connections: accept, handshake, ingress, deadlines, close |
-//! | `commands`, `subscribe` | `ringyard.v1` commands; subscriptions, joins and leaves |
+//! | `actions`, `subscribe` | what sessions want done; subscriptions, joins and leaves |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `pressure` | what happens when memory is short |
@@ -16,8 +16,8 @@
 //! in the next turn. Nothing in it waits but the driver, nothing is linear in the number of connections, and nothing
 //! reads a clock but the driver: the simulation runs this very code, and a seed replays a run.
 
+mod actions;
 pub mod audit;
-mod commands;
 mod drain;
 pub mod fanout;
 mod mailbox;
@@ -26,33 +26,33 @@ pub mod shared;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod time;
 pub mod transport;
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use protocol::frame::FrameLimits;
 use protocol::head::HeadLimits;
-use ring::{ConnId, Driver, Event, Gather, Nanos};
-use rustc_hash::FxHashMap;
+use ring::{Driver, Event, Nanos};
 
-use crate::access::address::AddressLease;
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
-use crate::ids::{LogSlot, ShardId, TopicId};
+use crate::ids::ShardId;
 use crate::observe::counters::{Scale, Stats};
 use crate::sequencer::Sequencer;
-use crate::shard::fanout::log::{Log, Subscriber};
-use crate::shard::shared::{Purpose, SharedState};
-use crate::shard::transport::client_address::ClientAddresses;
+use crate::shard::drain::Drain;
+use crate::shard::fanout::FanOut;
+use crate::shard::mailbox::Mailbox;
+use crate::shard::pressure::Pressure;
+use crate::shard::shared::SharedState;
+use crate::shard::time::{RETRY_NANOS, nanos};
+use crate::shard::transport::accept::{Accepting, Acceptor};
 use crate::shard::transport::connection::Conns;
+use crate::shard::transport::egress::Egress;
+use crate::shard::transport::pause::Input;
 use crate::shard::transport::timers::Timers;
-use crate::topics::matches::Matches;
-
-/// How long a turn waits for another shard's full queue.
-const RETRY_NANOS: Nanos = 1_000_000;
 
 /// What a shard is given.
 #[derive(Clone, Debug)]
@@ -70,104 +70,52 @@ pub struct Shard<D: Driver> {
     id: ShardId,
     shared: Arc<SharedState>,
     limits: Arc<Limits>,
-    head_limits: HeadLimits,
-    frame_limits: FrameLimits,
     driver: D,
     events: Vec<Event<D::Buf>>,
     /// The driver's clock at the beginning of the turn.
     now: Nanos,
 
+    /// Every connection of this shard.
     conns: Conns,
-    client_addresses: ClientAddresses,
     timers: Timers,
-    /// Sockets from the control plane that the driver is adopting, by token.
-    adopting: FxHashMap<u64, Adopting>,
-    next_token: u64,
-    accepting: Accepting,
-
-    logs: Vec<Option<Box<Log>>>,
-    free_logs: Vec<LogSlot>,
-    /// Topics and filters that have a log.
-    log_of: FxHashMap<TopicId, LogSlot>,
-    /// Logs of filters with wildcards, and which of them match a topic.
-    matches: Matches<LogSlot>,
-    next_join: u64,
-    next_ticket: u64,
-
-    /// Connections whose receive found no buffer, beyond those that this turn armed again.
-    waiting_for_buffer: VecDeque<ConnId>,
-    /// How many those were.
-    rearmed: usize,
-
+    acceptor: Acceptor,
+    input: Input,
+    egress: Egress,
+    fanout: FanOut,
+    sequencer: Sequencer,
+    mailbox: Mailbox,
     /// What is charged here counts as held by this shard.
     account: Arc<Account>,
-    pressure: pressure::Pressure,
-    /// The rest of this turn's work.
-    work: fanout::deliver::Work,
-    input_work: transport::ingress::InputWork,
+    pressure: Pressure,
+    drain: Drain,
+    codec: ShardCodec,
+}
 
-    /// Logs with pending messages, each once, here or in `fresh`.
-    pending: VecDeque<LogSlot>,
-    /// Those that had nothing pending before.
-    fresh: VecDeque<LogSlot>,
-    /// Logs to be trimmed at the end of this turn's deliveries.
-    delivered_logs: Vec<LogSlot>,
-    /// Subscribers that took another's index in a log, to be delivered to out of turn.
-    moved: Vec<(LogSlot, Subscriber)>,
-    /// For so many turns more, turns are short: see `deliver`.
-    short_turns: u32,
-    /// Whether this turn's next send is to be timed.
-    time_next: bool,
-    /// Sends in flight that are.
-    timed: Vec<fanout::deliver::Timed>,
-    /// Connections with something to send that no send in flight holds up, each once, here or in `delivered_ready`.
-    ready: VecDeque<ConnId>,
-    /// Those that this turn's delivery rounds found.
-    delivered_ready: Vec<ConnId>,
-    /// Connections whose input waits for its next part of a turn, each once, here or in `paused`.
-    yielded: VecDeque<ConnId>,
-    /// Connections whose input waits for something else.
-    paused: VecDeque<ConnId>,
-    /// How many of those, from the first on, may be able to go on: something changed since they were tried.
-    untried: usize,
-    /// Whether a connection's kept input is looked at right now.
-    resuming: bool,
-    /// When all of them are tried again, because of what other shards may have changed.
-    retry_at: Nanos,
-    /// Logs whose publishers have to wait.
-    congested_logs: usize,
-    awaited: fanout::lag::Awaited,
-    /// Bytes that all logs keep.
-    log_bytes: u64,
-    assemblies: transport::assembly::Assemblies,
-    appends: fanout::append::Appends,
-
-    sequencer: Sequencer,
-    mailbox: mailbox::Mailbox,
+/// Limits of parsers, and buffers that every connection uses in turn.
+struct ShardCodec {
+    head_limits: HeadLimits,
+    frame_limits: FrameLimits,
     parser: Option<protocol::v1::Parser>,
     /// Where an answer is written before it is framed.
     scratch: BytesMut,
-    ping: Gather,
-    drain: drain::Drain,
 }
 
-#[derive(PartialEq, Eq, Debug)]
-enum Accepting {
-    /// The driver's multishot accept is armed.
-    Armed,
-    /// Wait for a free slot.
-    Full,
-    /// Wait for a deadline: the kernel refused.
-    Retry(Nanos),
-    /// Shutting down.
-    Stopped,
-}
-
-/// A socket that the driver is adopting.
-struct Adopting {
-    purpose: Purpose,
-    read: Vec<u8>,
-    lease: AddressLease,
+impl ShardCodec {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            head_limits: HeadLimits {
+                head_bytes_max: limits.head_bytes_max,
+                headers_max: limits.headers_max,
+                topic_len_max: limits.topic_bytes_max,
+            },
+            frame_limits: FrameLimits {
+                frame_bytes_max: limits.frame_bytes_max,
+                message_bytes_max: limits.message_bytes_max,
+            },
+            parser: Some(protocol::v1::Parser::default()),
+            scratch: BytesMut::new(),
+        }
+    }
 }
 
 impl<D: Driver> Shard<D> {
@@ -178,69 +126,25 @@ impl<D: Driver> Shard<D> {
         shared.inboxes[usize::from(id)].set_waker(driver.waker());
         let now = driver.now();
         let account = Arc::clone(shared.budget.of_shard(id));
-        // Homes of one broker share a base; the shard's number keeps their epochs apart.
+        // Sequencers of one broker share a base; the shard's number keeps their epochs apart.
         let epoch_base = shared.epoch_base.wrapping_add(u64::from(id) << 40);
+        let idle_timeout = nanos(limits.topic_idle_timeout);
         let mut shard = Self {
             id,
-            head_limits: HeadLimits {
-                head_bytes_max: limits.head_bytes_max,
-                headers_max: limits.headers_max,
-                topic_len_max: limits.topic_bytes_max,
-            },
-            frame_limits: FrameLimits {
-                frame_bytes_max: limits.frame_bytes_max,
-                message_bytes_max: limits.message_bytes_max,
-            },
             events: Vec::new(),
             now,
             conns: Conns::default(),
-            client_addresses: ClientAddresses::new(&limits),
             timers: Timers::new(now),
-            adopting: FxHashMap::default(),
-            next_token: 0,
-            accepting: Accepting::Armed,
-            logs: Vec::new(),
-            free_logs: Vec::new(),
-            log_of: FxHashMap::default(),
-            matches: Matches::new(shared.registry.keys()),
-            next_join: 0,
-            next_ticket: 0,
-            pressure: pressure::Pressure::default(),
-            work: fanout::deliver::Work::default(),
-            input_work: transport::ingress::InputWork::default(),
-            pending: VecDeque::new(),
-            fresh: VecDeque::new(),
-            delivered_logs: Vec::new(),
-            moved: Vec::new(),
-            short_turns: 0,
-            time_next: false,
-            timed: Vec::new(),
-            waiting_for_buffer: VecDeque::new(),
-            rearmed: 0,
-            ready: VecDeque::new(),
-            delivered_ready: Vec::new(),
-            yielded: VecDeque::new(),
-            paused: VecDeque::new(),
-            untried: 0,
-            resuming: false,
-            retry_at: 0,
-            congested_logs: 0,
-            awaited: fanout::lag::Awaited::default(),
-            log_bytes: 0,
-            assemblies: transport::assembly::Assemblies::default(),
-            appends: fanout::append::Appends::default(),
-            sequencer: Sequencer::new(
-                epoch_base,
-                nanos(limits.topic_idle_timeout),
-                limits.topics_max,
-                shared.registry.keys(),
-            ),
-            mailbox: mailbox::Mailbox::new(id, Arc::clone(&shared), &account),
+            acceptor: Acceptor::new(&limits),
+            input: Input::default(),
+            egress: Egress::default(),
+            fanout: FanOut::new(id, &shared, &limits, &account),
+            sequencer: Sequencer::new(epoch_base, idle_timeout, limits.topics_max, shared.registry.keys()),
+            mailbox: Mailbox::new(id, Arc::clone(&shared), &account),
             account,
-            parser: Some(protocol::v1::Parser::default()),
-            scratch: BytesMut::new(),
-            ping: Gather::one(Bytes::from_static(&[0x89, 0])),
-            drain: drain::Drain::default(),
+            pressure: Pressure::default(),
+            drain: Drain::default(),
+            codec: ShardCodec::new(&limits),
             driver,
             shared,
             limits,
@@ -258,42 +162,54 @@ impl<D: Driver> Shard<D> {
         Ok(())
     }
 
-    /// One turn. Returns false once a shutdown is complete.
+    /// One turn: what is due, what has come, what is pending, and then what the driver completed. Returns false once a
+    /// shutdown is complete.
     ///
     /// # Errors
     /// What [`Driver::turn`] cannot mend.
     pub fn step(&mut self) -> io::Result<bool> {
-        self.now = self.driver.now();
-        self.timers.advance(self.now);
-        self.input_work.begin_turn(self.short_turns > 0);
-        self.keep_up();
+        self.begin_turn();
+        self.expire();
         self.relieve_pressure();
-        self.go_on_appending();
+        self.fanout.append_waiting();
         self.take_mail();
-        self.resume_paused();
+        self.resume_input();
         self.rearm_waiting();
-        self.deliver_pending();
-        self.trim_delivered();
+        self.deliver();
         if self.advance_drain() {
             return Ok(false);
         }
-        let full = self.mailbox.flush();
-        self.stats().queues_full.add(full as u64);
+        self.flush_mail();
         self.publish_gauges();
+        self.wait()?;
+        self.handle_events();
+        Ok(true)
+    }
 
+    fn begin_turn(&mut self) {
+        self.now = self.driver.now();
+        self.timers.advance(self.now);
+        self.input.work.begin_turn(self.fanout.short_turns > 0);
+    }
+
+    /// Submits what the turn asked of the driver, and sleeps until something completes, comes or is due.
+    fn wait(&mut self) -> io::Result<()> {
         let deadline = self.wait_until();
-        let mut events = std::mem::take(&mut self.events);
-        let turned = self.driver.turn(deadline, &mut events);
+        let turned = self.driver.turn(deadline, &mut self.events);
         self.mailbox.inbox().awake();
         turned?;
         self.now = self.driver.now();
         self.count_turn();
         self.timers.advance(self.now);
+        Ok(())
+    }
+
+    fn handle_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             self.handle(event);
         }
         self.events = events;
-        Ok(true)
     }
 
     fn handle(&mut self, event: Event<D::Buf>) {
@@ -315,15 +231,11 @@ impl<D: Driver> Shard<D> {
 
     /// Until when the driver may sleep: not at all while there is work.
     fn wait_until(&mut self) -> Option<Nanos> {
-        if !self.pending.is_empty()
-            || !self.fresh.is_empty()
-            || !self.ready.is_empty()
-            || !self.moved.is_empty()
-            || !self.delivered_logs.is_empty()
-            || !self.waiting_for_buffer.is_empty()
-            || !self.appends.is_empty()
+        if self.fanout.has_work()
+            || self.egress.has_work()
             || self.mailbox.has_come()
-            || self.may_resume()
+            || self.acceptor.has_work()
+            || self.may_resume_input()
         {
             return None;
         }
@@ -333,20 +245,20 @@ impl<D: Driver> Shard<D> {
         if !self.mailbox.inbox().may_sleep() {
             return None;
         }
-        let accept = match self.accepting {
+        let accept = match self.acceptor.accepting {
             Accepting::Retry(at) => Some(at),
             _ => None,
         };
-        let paused = (!self.paused.is_empty() || self.pressure.level != Level::Calm) && !self.drain.is_under_way();
+        let paused = (self.input.has_paused() || self.pressure.level != Level::Calm) && !self.drain.is_under_way();
         let deadlines = [
             self.timers.next(),
             self.sequencer.next_expiry(),
             accept,
             self.drain_deadline(),
             self.next_message_deadline(),
-            self.awaited.next(),
+            self.fanout.next_deadline(),
             // What they wait for may come about on another shard.
-            paused.then_some(self.retry_at),
+            paused.then_some(self.input.retry_at),
         ];
         Some(deadlines.into_iter().flatten().min().unwrap_or(Nanos::MAX))
     }
@@ -362,9 +274,9 @@ impl<D: Driver> Shard<D> {
     fn publish_gauges(&self) {
         let stats = self.stats();
         stats.connections.set(self.conns.len() as u64);
-        stats.logs.set((self.logs.len() - self.free_logs.len()) as u64);
+        stats.logs.set(self.fanout.logs.len() as u64);
         stats.topics.set(self.sequencer.len() as u64);
-        stats.log_bytes.set(self.log_bytes);
+        stats.log_bytes.set(self.fanout.log_bytes);
         let counters = self.driver.counters();
         stats.no_buffers.set(counters.no_buffers);
         stats.multishots_ended.set(counters.multishots_ended);
@@ -377,12 +289,4 @@ impl<D: Driver> Shard<D> {
     fn stats(&self) -> &Stats {
         &self.shared.stats[usize::from(self.id)]
     }
-
-    fn log(&mut self, slot: LogSlot) -> &mut Log {
-        self.logs[slot as usize].as_mut().expect("a log with subscribers")
-    }
-}
-
-fn nanos(duration: std::time::Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 4)
 }

@@ -16,9 +16,11 @@ use ring::{ConnId, Driver, Nanos};
 
 use crate::capacity::budget::Level;
 use crate::observe::counters::Reason;
+use crate::session::Session;
+use crate::session::subscription::Subscription;
 use crate::shard::Shard;
-use crate::shard::fanout::log::Thrift;
-use crate::shard::transport::connection::{Conn, Flags, State};
+use crate::shard::fanout::parts::Thrift;
+use crate::shard::transport::connection::{Flags, State};
 
 /// For how long a connection has to have taken nothing.
 const BLOCKED: Nanos = 250_000_000;
@@ -88,7 +90,7 @@ impl<D: Driver> Shard<D> {
         let budget = &self.shared.budget;
         let used = budget.used();
         let log_max = self.limits.log_bytes_max;
-        let logs = match self.log_bytes {
+        let logs = match self.fanout.log_bytes {
             bytes if bytes >= log_max - log_max / 8 => Level::Full,
             bytes if bytes >= log_max - log_max / 4 => Level::High,
             _ => Level::Calm,
@@ -101,7 +103,7 @@ impl<D: Driver> Shard<D> {
         self.pressure.account_bytes_top = own(budget.bytes_to_top(used));
         self.pressure.logs_full = logs == Level::Full;
         if level != Level::Full && self.pressure.level == Level::Full {
-            self.untried = self.paused.len();
+            self.input.try_all();
         }
         self.pressure.level = level;
         if level == Level::Calm {
@@ -110,7 +112,7 @@ impl<D: Driver> Shard<D> {
         }
         // Down to five eighths.
         let goal = |bytes: u64, max: u64| bytes.saturating_sub(max - max / 8 * 3);
-        let excess = goal(used, self.shared.budget.bytes_max()).max(goal(self.log_bytes, log_max));
+        let excess = goal(used, self.shared.budget.bytes_max()).max(goal(self.fanout.log_bytes, log_max));
         self.look_for_holders(excess);
     }
 
@@ -153,8 +155,8 @@ impl<D: Driver> Shard<D> {
         let unfinished = unfinished.filter(|age| *age >= UNFINISHED && bytes >= UNFINISHED_BYTES);
         let age = stuck.filter(|age| *age >= BLOCKED).max(unfinished)?;
         if stuck.is_some() {
-            bytes += lag_bytes(conn, |slot, cursor| {
-                self.logs[slot as usize].as_ref().map_or(0, |log| log.lag_bytes(cursor))
+            bytes += lag_bytes(&conn.session, |subscription| {
+                self.fanout.logs.get(subscription.log).map_or(0, |log| log.lag_bytes(subscription.cursor))
             });
         }
         Some((bytes, age))
@@ -174,7 +176,7 @@ impl<D: Driver> Shard<D> {
     /// How long a send may be, and how free with memory.
     pub(super) fn thrift(&self) -> Thrift {
         let short = self.pressure.level != Level::Calm || self.account.used() >= self.pressure.account_bytes_high;
-        match (short, self.short_turns > 0) {
+        match (short, self.fanout.short_turns > 0) {
             (true, _) => Thrift::Frugal,
             (_, true) => Thrift::Short,
             (_, false) => Thrift::Fast,
@@ -184,7 +186,7 @@ impl<D: Driver> Shard<D> {
     /// Whether publishers have to wait because memory is short. Input that is kept already takes some itself: it is
     /// worked off a little longer than more is received, or all would hold memory while they wait for it.
     pub(super) fn memory_is_full(&self) -> bool {
-        if self.resuming {
+        if self.input.resuming {
             return self.pressure.logs_full || self.account.used() >= self.pressure.account_bytes_top;
         }
         self.pressure.level == Level::Full || self.account.used() >= self.pressure.account_bytes_max
@@ -192,15 +194,9 @@ impl<D: Driver> Shard<D> {
 }
 
 /// Bytes that wait for a connection in logs.
-fn lag_bytes(conn: &Conn, lag: impl Fn(u32, u64) -> u64) -> u64 {
-    match (&conn.raw, &conn.v1) {
-        (Some(raw), _) if !conn.flags.has(Flags::HELD) => lag(raw.log, raw.cursor),
-        (_, Some(v1)) => {
-            let dirty = v1.dirty.iter().take(SUBSCRIPTIONS_LOOKED_AT);
-            dirty.map(|&key| lag(v1.sub(key).log, v1.sub(key).cursor)).sum()
-        }
-        _ => 0,
-    }
+fn lag_bytes(session: &Session, lag: impl Fn(&Subscription) -> u64) -> u64 {
+    let some = session.pending().iter().take(SUBSCRIPTIONS_LOOKED_AT);
+    some.filter_map(|&key| session.subscription(key)).map(lag).sum()
 }
 
 #[cfg(test)]

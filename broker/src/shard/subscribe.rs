@@ -4,69 +4,58 @@
 //! wildcards: at every sequencer); the last one's end makes it leave. A subscription is in force, and only then
 //! confirmed, once the sequencers have answered: from there on it misses nothing.
 
-use std::sync::Arc;
+use std::ops::Range;
 
+use protocol::v1::Position;
 use ring::{ConnId, Driver};
 
 use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
+use crate::session::subscription::{Patience, Subscription};
 use crate::shard::Shard;
-use crate::shard::commands::position;
 use crate::shard::fanout::log::{Log, Subscriber};
 use crate::shard::shared::Request;
-use crate::shard::transport::connection::{Flags, RawSubscription};
-
-/// Where a subscriber is in its log.
-enum Place {
-    /// Index among those that wait for the join; `u32::MAX`: its command was refused before it came that far.
-    Waiting(u32),
-    /// Index among the others.
-    Live(u32),
-}
+use crate::shard::transport::connection::Flags;
+use crate::topics::registry::TopicRef;
 
 impl<D: Driver> Shard<D> {
-    /// Subscribes a raw connection.
-    pub(super) fn subscribe_raw(&mut self, id: ConnId, filter: &str) {
+    /// Subscribes a connection to one topic or filter, whose 101 waits until the subscription is in force.
+    pub(super) fn subscribe_on_upgrade(&mut self, id: ConnId, filter: &str) {
+        let (slot, sub) = self.enter_subscription(id, filter);
+        self.conns.get(id).expect("a connection being established").flags.set(Flags::HELD);
+        self.attach(slot, Subscriber { conn: id, sub });
+    }
+
+    /// Adds a subscription to a connection's session. Its log may not be joined yet: see [`Shard::attach`].
+    pub(super) fn enter_subscription(&mut self, id: ConnId, filter: &str) -> (LogSlot, u32) {
         let slot = self.enter_log(filter);
-        let conn = self.conns.get(id).expect("a connection being established");
-        conn.raw = Some(RawSubscription::waiting(slot));
-        conn.flags.set(Flags::HELD);
+        let filter = self.fanout.logs[slot].topic.name.clone();
+        let keys = self.shared.registry.keys();
         self.stats().subscriptions.add(1);
-        self.attach(slot, Subscriber { conn: id, sub: 0 });
+        (slot, self.conns.get(id).expect("an open connection").session.add(slot, filter, keys))
     }
 
     /// The log of a topic or filter, made and joined if this is its first subscriber here.
-    pub(super) fn enter_log(&mut self, filter: &str) -> LogSlot {
+    fn enter_log(&mut self, filter: &str) -> LogSlot {
         let topic = self.shared.registry.resolve(filter);
-        if let Some(&slot) = self.log_of.get(&topic.id) {
-            return slot; // which holds a reference of its own
+        if let Some(slot) = self.fanout.logs.slot_of(topic.id) {
+            return slot;
         }
-        let sequencers = if topic.wildcard { 0..self.shards() } else { topic.sequencer..topic.sequencer + 1 };
-        let join = self.next_join;
-        self.next_join += 1;
-        let log = Box::new(Log::new(topic.clone(), sequencers.len() as u16, join, &self.account));
-        let slot = match self.free_logs.pop() {
-            Some(slot) => {
-                self.logs[slot as usize] = Some(log);
-                slot
-            }
-            None => {
-                self.logs.push(Some(log));
-                (self.logs.len() - 1) as LogSlot
-            }
-        };
-        self.log_of.insert(topic.id, slot);
-        if topic.wildcard {
-            self.matches.insert(Arc::clone(&topic.name), slot);
-        }
+        let sequencers = self.sequencers_of(&topic);
+        let (slot, join) = self.fanout.open_log(&topic, sequencers.len() as u16);
         for sequencer in sequencers {
             self.mailbox.request(sequencer, Request::Join { topic: topic.clone(), shard: self.id, join });
         }
         slot
     }
 
+    /// The shards that sequence a topic, or topics that match a filter.
+    fn sequencers_of(&self, topic: &TopicRef) -> Range<ShardId> {
+        if topic.wildcard { 0..self.shards() } else { topic.sequencer..topic.sequencer + 1 }
+    }
+
     /// Puts a subscription in force, at once or as soon as its log is joined.
     pub(super) fn attach(&mut self, slot: LogSlot, subscriber: Subscriber) {
-        let log = self.log(slot);
+        let log = &mut self.fanout.logs[slot];
         if log.joining == 0 {
             self.go_live(slot, subscriber);
         } else {
@@ -78,8 +67,8 @@ impl<D: Driver> Shard<D> {
 
     /// A sequencer answered a join.
     pub(super) fn on_joined(&mut self, topic: TopicId, join: u64, epoch: Epoch, next: Offset) {
-        let Some(&slot) = self.log_of.get(&topic) else { return };
-        let log = self.log(slot);
+        let Some(slot) = self.fanout.logs.slot_of(topic) else { return };
+        let log = &mut self.fanout.logs[slot];
         if log.join != join {
             return; // the answer to a join that was left again since
         }
@@ -88,129 +77,83 @@ impl<D: Driver> Shard<D> {
             return;
         }
         (log.epoch, log.next_offset) = (epoch, next);
-        // One at a time: an answer that finds its outbox full ends the connection, and with the last one the log.
-        while let Some(subscriber) = self.logs[slot as usize].as_mut().and_then(|log| log.waiting.pop()) {
+        for subscriber in std::mem::take(&mut log.waiting) {
             self.go_live(slot, subscriber);
         }
     }
 
     fn go_live(&mut self, slot: LogSlot, subscriber: Subscriber) {
-        let log = self.log(slot);
+        let log = &mut self.fanout.logs[slot];
         let index = log.add(subscriber) as u32;
-        let cursor = log.head();
-        let position = position(log);
-        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
-        if let Some(v1) = &mut conn.v1 {
-            v1.go_live(subscriber.sub, index, cursor, position);
-            self.answer_subscribe(subscriber);
-        } else {
-            conn.raw = Some(RawSubscription::new(slot, index, cursor));
-            conn.flags.clear(Flags::HELD);
-            self.make_ready(subscriber.conn);
-        }
+        let (cursor, position) = (log.head(), position(log));
+        self.on_live(subscriber, index, cursor, position);
     }
 
     /// Ends every subscription of a connection.
     pub(super) fn unsubscribe_all(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
-        if let Some(raw) = conn.raw.take() {
-            let held = conn.flags.take(Flags::HELD);
-            let lagged = conn.flags.take(Flags::LAGGING);
-            let awaited = conn.flags.take(Flags::AWAITED);
-            conn.flags.clear(Flags::GIVEN_UP);
-            if awaited {
-                self.await_no_longer(raw.log, Subscriber { conn: id, sub: 0 });
-            }
-            let place = if held { Place::Waiting(raw.index()) } else { Place::Live(raw.index()) };
-            self.detach(raw.log, place, lagged);
-            return;
-        }
-        let keys = conn.v1.as_ref().map(|v1| v1.keys()).unwrap_or_default();
+        conn.flags.clear(Flags::HELD);
+        let keys = conn.session.keys();
         self.unsubscribe_keys(id, &keys);
     }
 
-    /// Ends subscriptions of a `/ws` connection. Linear in them.
+    /// Ends subscriptions of a connection. Linear in them.
     pub(super) fn unsubscribe_keys(&mut self, id: ConnId, keys: &[u32]) {
-        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return };
-        v1.forget_dirty(keys);
-        for &key in keys {
-            let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) else { return };
-            if let Some(sub) = v1.remove(key) {
-                if sub.awaited {
-                    self.await_no_longer(sub.log, Subscriber { conn: id, sub: key });
-                }
-                let place = if sub.order.is_some() { Place::Live(sub.index) } else { Place::Waiting(sub.index) };
-                self.detach(sub.log, place, sub.lagging);
+        let Some(conn) = self.conns.get(id) else { return };
+        conn.session.forget_pending(keys);
+        for &sub in keys {
+            let removed = self.conns.get(id).and_then(|conn| conn.session.remove(sub));
+            if let Some(subscription) = removed {
+                self.detach(Subscriber { conn: id, sub }, subscription);
             }
         }
-        self.charge_subscriptions(id);
+        self.charge_session(id);
     }
 
-    /// Charges what the subscriptions of a `/ws` connection take now.
-    pub(super) fn charge_subscriptions(&mut self, id: ConnId) {
-        let account = self.shared.budget.of_shard(self.id);
-        if let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_mut()) {
-            v1.charge(account);
+    /// Charges what a connection's session takes now.
+    pub(super) fn charge_session(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get(id) {
+            conn.session.charge(&self.account);
         }
     }
 
     /// Takes a subscriber out of its log.
-    fn detach(&mut self, slot: LogSlot, place: Place, lagged: bool) {
+    fn detach(&mut self, subscriber: Subscriber, subscription: Subscription) {
+        let Subscription { log: slot, index, live, lagging, patience, .. } = subscription;
         self.stats().subscriptions.sub(1);
-        let log = self.log(slot);
-        match place {
-            Place::Waiting(u32::MAX) => {}
-            Place::Waiting(index) => {
-                log.waiting.swap_remove(index as usize);
-                if let Some(&moved) = log.waiting.get(index as usize) {
-                    self.set_index(moved, index);
-                }
+        if patience == Patience::Awaited {
+            self.fanout.await_no_longer(slot, subscriber);
+        }
+        if live {
+            if let Some(moved) = self.fanout.remove_subscriber(slot, index, lagging) {
+                self.set_index(moved, index);
             }
-            Place::Live(index) => {
-                let kept = log.kept_bytes();
-                let moved = log.remove(index as usize, lagged);
-                let freed = kept - log.kept_bytes();
-                self.log_bytes -= freed;
-                if let Some(moved) = moved {
-                    self.moved.push((slot, moved));
-                    self.set_index(moved, index);
-                }
+        } else if index != u32::MAX {
+            // Otherwise its command was refused before it came to wait for the join.
+            let log = &mut self.fanout.logs[slot];
+            log.waiting.swap_remove(index as usize);
+            if let Some(&moved) = log.waiting.get(index as usize) {
+                self.set_index(moved, index);
             }
         }
-        let log = self.log(slot);
-        if log.is_empty() && log.waiting.is_empty() {
-            self.drop_log(slot);
-        } else {
-            self.delivered_logs.push(slot);
+        if let Some(topic) = self.fanout.close_unused(slot) {
+            for sequencer in self.sequencers_of(&topic) {
+                self.mailbox.request(sequencer, Request::Leave { topic: topic.clone(), shard: self.id });
+            }
         }
     }
 
     fn set_index(&mut self, moved: Subscriber, index: u32) {
         let conn = self.conns.get(moved.conn).expect("a subscriber is an open connection");
-        match (&mut conn.v1, &mut conn.raw) {
-            (Some(v1), _) => v1.sub_mut(moved.sub).index = index,
-            (None, Some(raw)) => raw.set_index(index),
-            (None, None) => unreachable!("a subscriber has a subscription"),
-        }
-    }
-
-    fn drop_log(&mut self, slot: LogSlot) {
-        self.end_congestion(slot);
-        let log = self.logs[slot as usize].take().expect("a log without subscribers");
-        self.free_logs.push(slot);
-        self.log_of.remove(&log.topic.id);
-        let sequencers = if log.topic.wildcard {
-            self.matches.remove(&log.topic.name);
-            0..self.shards()
-        } else {
-            log.topic.sequencer..log.topic.sequencer + 1
-        };
-        for sequencer in sequencers {
-            self.mailbox.request(sequencer, Request::Leave { topic: log.topic.clone(), shard: self.id });
-        }
+        conn.session.subscription_mut(moved.sub).expect("a subscriber has a subscription").index = index;
     }
 
     pub(super) fn shards(&self) -> ShardId {
         self.shared.inboxes.len() as ShardId
     }
+}
+
+/// Where a topic stands when a subscription to it begins; a filter stands nowhere.
+fn position(log: &Log) -> Option<Position> {
+    (!log.topic.wildcard).then_some(Position { epoch: log.epoch, offset: log.next_offset })
 }

@@ -1,161 +1,199 @@
-//! Tests of many subscriptions: few and many give the same answers, and memory is what is charged.
+//! A `ringyard.v1` session without a shard: text goes in, actions and answers come out.
 
-use proptest::prelude::*;
+use protocol::frame::{MessageKind, close_code};
+use protocol::v1::{ErrorCode, Parser, PayloadKind};
 
 use crate::capacity::budget::Budget;
+use crate::config::limits::Limits;
 use crate::session::v1::*;
+use crate::session::{Data, PublishData, Target};
+use crate::topics::registry::Registry;
 
-fn add(v1: &mut V1Session, log: LogSlot, filter: &str) -> u32 {
-    v1.add(log, filter.into(), Keys::from_seed(1))
+/// A session, and what a shard would lend it.
+struct Client {
+    session: V1Session,
+    limits: Limits,
+    registry: Registry,
 }
 
-#[test]
-fn the_first_live_subscription_that_matches_sends() {
-    let mut v1 = V1Session::default();
-    let wide = add(&mut v1, 0, "a/#");
-    let exact = add(&mut v1, 1, "a/b");
-    v1.go_live(exact, 0, 0, None);
-    assert!(!v1.overlapping);
-    v1.go_live(wide, 0, 0, None);
-    assert!(v1.overlapping);
-    assert_eq!(v1.sender_of("a/b"), Some(exact), "the exact one went live first");
-    assert_eq!(v1.sender_of("a/c"), Some(wide));
-    assert_eq!(v1.sender_of("b"), None);
-    v1.remove(exact);
-    assert_eq!(v1.sender_of("a/b"), Some(wide));
+/// What a message led to, without its borrows.
+#[derive(PartialEq, Debug)]
+enum Done {
+    Answer,
+    Publish { to: String, known: bool, kind: PayloadKind, data: Vec<u8>, ack: bool },
+    Subscribe(Vec<String>),
+    Unsubscribe { flush: bool },
+    Close(u16),
 }
 
-#[test]
-fn keys_are_reused_and_nothing_stays_behind() {
-    let mut v1 = V1Session::default();
-    for round in 0..1000 {
-        let key = add(&mut v1, round, "t");
-        v1.go_live(key, 0, 0, None);
-        v1.sub_mut(key).dirty = true;
-        v1.dirty.push(key);
-        assert!(key == 0 && v1.is_live(0, round) && !v1.is_live(0, round + 1));
-        v1.remove(key);
+impl Client {
+    fn new() -> Self {
+        let limits = Limits { subscriptions_max: 4, message_bytes_max: 16, ..Limits::default() };
+        Self { session: V1Session::default(), limits, registry: Registry::new(1, 1) }
     }
-    assert_eq!((v1.len(), v1.subs.len(), v1.dirty.len()), (0, 0, 0));
+
+    /// What a text message leads to, and its answer.
+    fn text(&mut self, text: &str) -> (Done, String) {
+        let (mut parser, mut out, mut text) = (Parser::default(), BytesMut::new(), text.as_bytes().to_vec());
+        let codec = Codec { parser: &mut parser, limits: &self.limits, out: &mut out };
+        let message = Incoming { kind: MessageKind::Text, data: Data::Received(&mut text) };
+        let done = match self.session.on_message(message, codec) {
+            Action::Answer => Done::Answer,
+            Action::Publish { to, kind, data, ack, .. } => {
+                let (to, known) = match to {
+                    Target::Known(topic) => (topic.name.to_string(), true),
+                    Target::Named(name) => (name.to_owned(), false),
+                };
+                let PublishData::Copy(data) = data else { panic!("{data:?}") };
+                Done::Publish { to, known, kind, data: data.to_vec(), ack }
+            }
+            Action::Subscribe { filters, .. } => Done::Subscribe(filters.iter().map(str::to_owned).collect()),
+            Action::Unsubscribe { flush } => Done::Unsubscribe { flush },
+            Action::Close { code, .. } => Done::Close(code.into()),
+        };
+        (done, String::from_utf8(out.to_vec()).unwrap())
+    }
+
+    /// Carries out a subscribe of the topics that `text` names, as a shard whose logs have to be joined first.
+    fn subscribe(&mut self, text: &str, id: u64) -> Vec<u32> {
+        let (Done::Subscribe(filters), _) = self.text(text) else { panic!("{text}") };
+        let keys = self.registry.keys();
+        let added: Vec<u32> =
+            filters.iter().map(|filter| self.session.add(LogSlot::new(7), filter.as_str().into(), keys)).collect();
+        self.session.begin_subscribe(Id::number(id), added.clone());
+        added
+    }
+
+    /// A subscription comes into force. What the client is told.
+    fn go_live(&mut self, key: u32, offset: u64) -> String {
+        let mut out = BytesMut::new();
+        self.session.go_live(key, 0, 0, Some(Position { epoch: 1, offset }), &mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
 }
 
-/// What `/ws` connections without and with one subscription take: millions of them have to fit.
+fn code(answer: &str) -> String {
+    let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+    answer["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
 #[test]
-fn a_connection_with_one_subscription_keeps_nothing_else() {
+fn a_ping_is_answered_and_nothing_else_happens() {
+    let (done, answer) = Client::new().text(r#"{"type":"ping","id":3}"#);
+    assert_eq!(done, Done::Answer);
+    assert!(answer.contains("pong") && answer.contains('3'), "{answer}");
+}
+
+#[test]
+fn what_is_no_command_is_answered_with_its_error_and_what_is_no_text_closes() {
+    let mut client = Client::new();
+    let (done, answer) = client.text("{");
+    assert_eq!((done, code(&answer)), (Done::Answer, ErrorCode::BadJson.as_str().to_owned()));
+    let (mut parser, mut out, mut bytes) = (Parser::default(), BytesMut::new(), [1, 2, 3]);
+    let codec = Codec { parser: &mut parser, limits: &client.limits, out: &mut out };
+    let message = Incoming { kind: MessageKind::Binary, data: Data::Received(&mut bytes) };
+    let action = client.session.on_message(message, codec);
+    assert!(matches!(action, Action::Close { code: close_code::UNSUPPORTED, .. }), "{action:?}");
+}
+
+#[test]
+fn a_subscribe_is_answered_once_all_its_topics_are_in_force() {
+    let mut client = Client::new();
+    let keys = client.subscribe(r#"{"type":"subscribe","id":1,"topics":["a","b"]}"#, 1);
+    assert_eq!(client.go_live(keys[1], 5), "", "the other is still to come");
+    let busy = client.text(r#"{"type":"unsubscribe","id":2,"topics":["b"]}"#);
+    assert_eq!((busy.0, code(&busy.1)), (Done::Answer, ErrorCode::Busy.as_str().to_owned()));
+    let answer = client.go_live(keys[0], 9);
+    let (a, b) = (answer.find("\"a\"").unwrap(), answer.find("\"b\"").unwrap());
+    assert!(a < b && answer.contains("\"id\":1"), "in the command's order: {answer}");
+}
+
+#[test]
+fn a_topic_twice_or_too_many_refuse_the_whole_command() {
+    let mut client = Client::new();
+    client.subscribe(r#"{"type":"subscribe","id":1,"topics":["a"]}"#, 1);
+    for (topics, expected) in [
+        (r#"["b","b"]"#, ErrorCode::AlreadySubscribed),
+        (r#"["b","a"]"#, ErrorCode::AlreadySubscribed),
+        (r#"["b","c","d","e"]"#, ErrorCode::Limit),
+    ] {
+        let (done, answer) = client.text(&format!(r#"{{"type":"subscribe","id":2,"topics":{topics}}}"#));
+        assert_eq!((done, code(&answer)), (Done::Answer, expected.as_str().to_owned()), "{topics}");
+    }
+    assert_eq!(client.session.keys(), [0]);
+}
+
+#[test]
+fn an_unsubscribe_names_its_subscriptions_once_and_waits_where_others_may_overlap() {
+    let mut client = Client::new();
+    let [a] = client.subscribe(r#"{"type":"subscribe","id":1,"topics":["a"]}"#, 1)[..] else { panic!() };
+    client.go_live(a, 1);
+    let unknown = client.text(r#"{"type":"unsubscribe","id":2,"topics":["a","x"]}"#);
+    assert_eq!((unknown.0, code(&unknown.1)), (Done::Answer, ErrorCode::NotSubscribed.as_str().to_owned()));
+    assert!(!client.session.is_unsubscribing());
+    let [all] = client.subscribe(r##"{"type":"subscribe","id":3,"topics":["#"]}"##, 3)[..] else { panic!() };
+    client.go_live(all, 1);
+    let (done, _) = client.text(r#"{"type":"unsubscribe","id":4,"topics":["a","a"]}"#);
+    assert_eq!(done, Done::Unsubscribe { flush: true });
+    let mut out = BytesMut::new();
+    assert_eq!(client.session.finish_unsubscribe(&mut out), [a]);
+    assert!(!out.is_empty() && !client.session.is_unsubscribing());
+}
+
+#[test]
+fn publishes_are_checked_and_the_last_topic_is_remembered() {
+    let mut client = Client::new();
+    let publish = |topic: &str, data: &str| format!(r#"{{"type":"publish","id":1,"topic":"{topic}","data":"{data}"}}"#);
+    for (topic, data, expected) in
+        [("$x", "y", ErrorCode::Forbidden), ("t", "much longer than it may be", ErrorCode::TooBig)]
+    {
+        let (done, answer) = client.text(&publish(topic, data));
+        assert_eq!((done, code(&answer)), (Done::Answer, expected.as_str().to_owned()), "{topic}");
+    }
+    for known in [false, true] {
+        let (done, answer) = client.text(&publish("t", "hi"));
+        let Done::Publish { to, known: was, data, .. } = done else { panic!("{done:?} {answer}") };
+        assert_eq!((&*to, was, &*data), ("t", known, &b"hi"[..]));
+        client.session.remember_topic(client.registry.resolve("t"));
+    }
+}
+
+#[test]
+fn each_acknowledgement_goes_to_its_command() {
+    let mut client = Client::new();
+    let tickets: Vec<u64> = [10, 11].map(|id| client.session.await_published(Id::number(id).unwrap()).unwrap()).into();
+    assert_eq!(client.session.answers_to_come(), Some(2));
+    let mut out = BytesMut::new();
+    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, &mut out);
+    assert!(String::from_utf8_lossy(&out).contains("\"id\":11"));
+    out.clear();
+    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, &mut out);
+    assert!(out.is_empty(), "answered once");
+    assert_eq!(client.session.answers_to_come(), Some(1));
+}
+
+/// Millions of `/ws` connections have to fit.
+#[test]
+fn an_idle_session_is_small() {
     assert!(size_of::<V1Session>() <= 176, "{}", size_of::<V1Session>());
-    assert!(size_of::<Option<Sub>>() <= 96, "{}", size_of::<Option<Sub>>());
-    let mut v1 = V1Session::default();
-    for n in 0..FEW {
-        add(&mut v1, n as LogSlot, &format!("{n}"));
-        assert_eq!((v1.subs.capacity(), v1.index.is_none()), (n + 1, true));
-    }
-    add(&mut v1, 100, "one more");
-    assert!(v1.index.is_some());
 }
 
 #[test]
 fn what_is_charged_grows_with_the_subscriptions_and_goes_with_them() {
     let budget = Budget::new(1, 1 << 30);
-    let mut v1 = V1Session::default();
+    let (mut session, keys) = (V1Session::default(), Registry::new(1, 1).keys());
     let mut estimate = 0;
-    let keys: Vec<u32> = (0..1024)
-        .map(|n| {
-            let filter = format!("+/{}/{n}/+", n % 7);
-            estimate += V1Session::bytes_of(&filter);
-            add(&mut v1, n, &filter)
-        })
-        .collect();
-    v1.charge(budget.of_shard(0));
+    for n in 0..1024 {
+        let filter = format!("+/{}/{n}/+", n % 7);
+        estimate += session.bytes_for(&filter);
+        session.add(LogSlot::new(n), filter.into(), keys);
+    }
+    session.charge(budget.of_shard(0));
     let used = budget.used();
     assert!(used > 1024 * 150 && used <= estimate, "{used} of {estimate}");
-    for key in keys {
-        v1.remove(key);
+    for key in session.keys() {
+        session.remove(key);
     }
-    v1.charge(budget.of_shard(0));
+    session.charge(budget.of_shard(0));
     assert_eq!(budget.used(), 0);
-}
-
-#[test]
-fn many_that_end_together_leave_the_others_dirty() {
-    let mut v1 = V1Session::default();
-    let keys: Vec<u32> = (0..100).map(|n| add(&mut v1, n, &format!("{n}"))).collect();
-    for &key in &keys {
-        v1.sub_mut(key).dirty = true;
-        v1.dirty.push(key);
-    }
-    v1.forget_dirty(&keys[10..]);
-    for &key in &keys[10..] {
-        v1.remove(key);
-    }
-    assert_eq!(v1.dirty, keys[..10]);
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Add(usize),
-    Live(prop::sample::Index),
-    Remove(prop::sample::Index),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        5 => (0..40_usize).prop_map(Step::Add),
-        4 => any::<prop::sample::Index>().prop_map(Step::Live),
-        2 => any::<prop::sample::Index>().prop_map(Step::Remove),
-    ]
-}
-
-fn filter(n: usize) -> String {
-    let level = |n: usize| ["+", "a", "b", "c"][n % 4];
-    match n % 3 {
-        0 => format!("{}/{}", level(n), level(n / 4)),
-        1 => format!("{}/#", level(n)),
-        _ => format!("{}/{}/{}/{}", level(n), level(n / 2), level(n / 4), level(n / 8)),
-    }
-}
-
-proptest! {
-    /// Few or many: the same filters are found, the same one sends, and overlaps are never missed.
-    #[test]
-    fn with_an_index_or_without_the_answers_are_the_same(steps in prop::collection::vec(step(), 1..80)) {
-        let mut v1 = V1Session::default();
-        let mut model: Vec<(u32, String, Option<u64>)> = Vec::new();
-        let mut order = 0;
-        for step in steps {
-            match step {
-                Step::Add(n) if model.iter().all(|(_, held, _)| *held != filter(n)) => {
-                    prop_assert_eq!(v1.find_filter(&filter(n)), None);
-                    let key = add(&mut v1, n as LogSlot, &filter(n));
-                    prop_assert!(model.iter().all(|&(other, ..)| other != key));
-                    model.push((key, filter(n), None));
-                }
-                Step::Live(at) => {
-                    let waiting: Vec<usize> = (0..model.len()).filter(|&at| model[at].2.is_none()).collect();
-                    if !waiting.is_empty() {
-                        let sub = &mut model[waiting[at.index(waiting.len())]];
-                        v1.go_live(sub.0, 0, 0, None);
-                        sub.2 = Some(order);
-                        order += 1;
-                    }
-                }
-                Step::Remove(at) if !model.is_empty() => {
-                    let (key, filter, _) = model.swap_remove(at.index(model.len()));
-                    prop_assert_eq!(v1.find_filter(&filter), Some(key));
-                    prop_assert_eq!(&*v1.remove(key).unwrap().filter, &*filter);
-                }
-                _ => {}
-            }
-            prop_assert_eq!(v1.len(), model.len());
-            let live: Vec<_> = model.iter().filter(|sub| sub.2.is_some()).collect();
-            let overlap = live.iter().enumerate().any(|(at, a)| {
-                live[..at].iter().any(|b| protocol::topic::overlap(&a.1, &b.1))
-            });
-            prop_assert!(v1.overlapping || !overlap);
-            for topic in ["a/b", "b/b", "a", "c/a", "a/b/c/a", "d/d/d/d"] {
-                let matching = live.iter().filter(|sub| protocol::topic::matches(&sub.1, topic));
-                let expected = matching.min_by_key(|sub| sub.2).map(|sub| sub.0);
-                prop_assert_eq!(v1.sender_of(topic), expected, "{}", topic);
-            }
-        }
-    }
 }

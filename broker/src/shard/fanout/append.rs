@@ -13,12 +13,11 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use ring::{ConnId, Driver};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::ids::{LogSlot, TopicId};
 use crate::message::Message;
-use crate::shard::Shard;
+use crate::shard::fanout::FanOut;
 use crate::topics::registry::{Congestion, TopicRef};
 
 /// Appends of one turn.
@@ -72,11 +71,11 @@ impl Appends {
     }
 }
 
-impl<D: Driver> Shard<D> {
+impl FanOut {
     /// Appends a message to the logs of its topic and of the filters that match it, at once or as soon as it has its turn.
     pub(in crate::shard) fn append(&mut self, message: &Arc<Message>) {
         if !self.appends.topics.contains_key(&message.topic_id) {
-            let own = self.log_of.get(&message.topic_id).copied();
+            let own = self.logs.slot_of(message.topic_id);
             let filters = self.matches.of(message.topic_id, &message.topic);
             let logs = usize::from(own.is_some()) + filters.len();
             if logs <= self.appends.left.max(1) {
@@ -94,7 +93,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Goes on with what waits; called once a turn.
-    pub(in crate::shard) fn go_on_appending(&mut self) {
+    pub(in crate::shard) fn append_waiting(&mut self) {
         self.appends.left = APPENDS_PER_TURN;
         while self.appends.left > 0
             && let Some(id) = self.appends.order.pop_front()
@@ -113,11 +112,9 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Appends messages that are in some of their logs to the others that this connection subscribes to, so that all its
+    /// Appends messages that are in some of their logs to the others among `own`, a connection's, so that all its
     /// subscriptions stand at the same message of every topic.
-    pub(in crate::shard) fn append_begun(&mut self, id: ConnId) {
-        let Some(v1) = self.conns.get(id).and_then(|conn| conn.v1.as_ref()) else { return };
-        let own: FxHashSet<LogSlot> = v1.keys().into_iter().map(|key| v1.sub(key).log).collect();
+    pub(in crate::shard) fn append_begun(&mut self, own: &FxHashSet<LogSlot>) {
         let mut begun = Vec::new();
         for waiting in self.appends.topics.values_mut() {
             let (Some(logs), Some(message)) = (waiting.logs.take(), waiting.messages.front()) else { continue };
@@ -127,7 +124,7 @@ impl<D: Driver> Shard<D> {
         }
         self.appends.left = self.appends.left.saturating_sub(begun.len());
         for ((slot, join), message) in begun {
-            if self.logs[slot as usize].as_ref().is_some_and(|log| log.join == join) {
+            if self.logs.get(slot).is_some_and(|log| log.join == join) {
                 self.append_to(slot, &message);
             }
         }
@@ -147,7 +144,7 @@ impl<D: Driver> Shard<D> {
                 && let Some((slot, join)) = logs.next()
             {
                 used += 1;
-                if self.logs[slot as usize].as_ref().is_some_and(|log| log.join == join) {
+                if self.logs.get(slot).is_some_and(|log| log.join == join) {
                     self.append_to(slot, &message);
                 }
             }
@@ -164,17 +161,17 @@ impl<D: Driver> Shard<D> {
 
     /// The logs that a message belongs to now, as [`Waiting::logs`] keeps them.
     fn logs_of(&mut self, message: &Message) -> std::vec::IntoIter<(LogSlot, u64)> {
-        let own = self.log_of.get(&message.topic_id).copied();
+        let own = self.logs.slot_of(message.topic_id);
         let filters = self.matches.of(message.topic_id, &message.topic);
         let live = own.into_iter().chain(filters.iter().copied()).filter_map(|slot| {
-            let log = self.logs[slot as usize].as_ref().expect("a log that is registered");
+            let log = &self.logs[slot];
             (log.joining == 0).then_some((slot, log.join))
         });
         live.collect::<Vec<_>>().into_iter()
     }
 
     fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
-        let log = self.logs[slot as usize].as_mut().expect("a log that is registered");
+        let log = &mut self.logs[slot];
         if log.joining > 0 || (!log.topic.wildcard && message.offset < log.next_offset) {
             // Sequenced before the join that is under way, or known to the sequencers that answered already:
             // the subscription begins later.
@@ -199,7 +196,7 @@ impl<D: Driver> Shard<D> {
 
     /// Publishers of whatever comes to this log wait from now on.
     pub(in crate::shard) fn congest(&mut self, slot: LogSlot) {
-        let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
+        let log = &mut self.logs[slot];
         if log.congested {
             return;
         }
@@ -212,7 +209,7 @@ impl<D: Driver> Shard<D> {
 
     /// A message came to a congested log: its topic's publishers wait, too.
     fn mark(&mut self, slot: LogSlot, message: &Message) {
-        let log = self.logs[slot as usize].as_mut().expect("a log with subscribers");
+        let log = &mut self.logs[slot];
         if let Entry::Vacant(place) = log.marked.entry(message.topic_id) {
             place.insert(Congestion::of(self.shared.registry.resolve(&message.topic)));
         }
@@ -221,7 +218,7 @@ impl<D: Driver> Shard<D> {
     /// Ends the congestion of a log once it is near enough.
     pub(in crate::shard) fn relieve(&mut self, slot: LogSlot) {
         let quarter = self.limits.lag_bytes_max / 4;
-        if let Some(log) = self.logs[slot as usize].as_ref()
+        if let Some(log) = self.logs.get(slot)
             && log.congested
             && log.awaited == 0
             && log.undelivered_bytes() <= quarter
@@ -232,16 +229,26 @@ impl<D: Driver> Shard<D> {
 
     /// Ends the congestion of a log, because it is near enough or goes.
     pub(in crate::shard) fn end_congestion(&mut self, slot: LogSlot) {
-        let Some(log) = self.logs[slot as usize].as_mut().filter(|log| log.congested) else { return };
+        let Some(log) = self.logs.get_mut(slot).filter(|log| log.congested) else { return };
         log.congested = false;
         self.congested_logs -= 1;
         log.marked = FxHashMap::default();
         self.wake_publishers();
     }
 
+    /// Whether publishers of this shard that waited for a topic may go on, since that was last asked.
+    pub(in crate::shard) fn take_relieved(&mut self) -> bool {
+        std::mem::take(&mut self.relieved)
+    }
+
+    /// The same, not taken.
+    pub(in crate::shard) fn has_relieved(&self) -> bool {
+        self.relieved
+    }
+
     /// Publishers that waited for a topic may go on, on whatever shard they are.
     fn wake_publishers(&mut self) {
-        self.untried = self.paused.len();
+        self.relieved = true;
         for inbox in &self.shared.inboxes {
             inbox.wake();
         }

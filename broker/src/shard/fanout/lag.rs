@@ -11,14 +11,16 @@
 use std::collections::VecDeque;
 
 use protocol::frame::close_code;
-use ring::{ConnId, Driver, Nanos};
+use ring::{Driver, Nanos};
 use rustc_hash::FxHashMap;
 
 use crate::ids::LogSlot;
 use crate::observe::counters::Reason;
+use crate::session::subscription::{Patience, Subscription};
 use crate::shard::Shard;
+use crate::shard::fanout::FanOut;
 use crate::shard::fanout::log::Subscriber;
-use crate::shard::transport::connection::{Conn, Flags};
+use crate::shard::transport::connection::Flags;
 
 /// How long publishers wait for a subscriber whose socket takes nothing.
 const PATIENCE: Nanos = 250_000_000;
@@ -29,7 +31,7 @@ const PATIENCE_MAX: Nanos = 2_000_000_000;
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Awaited {
     /// Since when, and until when for now.
-    all: FxHashMap<(ConnId, u32), Wait>,
+    all: FxHashMap<Subscriber, Wait>,
     /// By that deadline; those that are awaited no longer, or until later, are passed over.
     due: VecDeque<(Nanos, LogSlot, Subscriber)>,
 }
@@ -45,92 +47,86 @@ impl Awaited {
     pub(in crate::shard) fn next(&self) -> Option<Nanos> {
         self.due.front().map(|&(until, ..)| until)
     }
-}
 
-/// Where one subscription stands: on the connection of a raw one, else on the subscription itself.
-fn standing(conn: &mut Conn, sub: u32) -> (bool, bool) {
-    match &conn.v1 {
-        Some(v1) => (v1.sub(sub).awaited, v1.sub(sub).given_up),
-        None => (conn.flags.has(Flags::AWAITED), conn.flags.has(Flags::GIVEN_UP)),
+    /// Somebody that is awaited since `since` is looked at again after [`PATIENCE`].
+    fn add(&mut self, slot: LogSlot, subscriber: Subscriber, since: Nanos, now: Nanos) {
+        let until = now + PATIENCE;
+        self.all.insert(subscriber, Wait { since, until });
+        self.due.push_back((until, slot, subscriber));
     }
-}
 
-fn set_standing(conn: &mut Conn, sub: u32, awaited: bool, given_up: bool) {
-    match &mut conn.v1 {
-        Some(v1) => {
-            let sub = v1.sub_mut(sub);
-            (sub.awaited, sub.given_up) = (awaited, given_up);
-        }
-        None => {
-            conn.flags.put(Flags::AWAITED, awaited);
-            conn.flags.put(Flags::GIVEN_UP, given_up);
-        }
-    }
-}
-
-impl<D: Driver> Shard<D> {
-    /// A subscriber is now behind by `lag_bytes`.
-    pub(in crate::shard) fn enforce_lag_limit(&mut self, slot: LogSlot, subscriber: Subscriber, lag_bytes: u64) {
-        let max = self.limits.lag_bytes_max;
-        let Some(conn) = self.conns.get(subscriber.conn) else { return };
-        let (awaited, given_up) = standing(conn, subscriber.sub);
-        if lag_bytes <= max / 4 {
-            if awaited || (given_up && lag_bytes == 0) {
-                set_standing(conn, subscriber.sub, false, given_up && lag_bytes > 0);
+    /// The next one that is to be looked at by `now`.
+    fn take_due(&mut self, now: Nanos) -> Option<(LogSlot, Subscriber, Wait)> {
+        while let Some(&(until, slot, subscriber)) = self.due.front().filter(|(until, ..)| *until <= now) {
+            self.due.pop_front();
+            if let Some(&wait) = self.all.get(&subscriber).filter(|wait| wait.until == until) {
+                return Some((slot, subscriber, wait));
             }
-            if awaited {
+        }
+        None
+    }
+}
+
+impl FanOut {
+    /// A subscriber may be far behind now. `sending`: its socket has not taken all of the last send yet.
+    pub(in crate::shard) fn enforce_lag_limit(
+        &mut self,
+        subscriber: Subscriber,
+        subscription: &mut Subscription,
+        sending: bool,
+        now: Nanos,
+    ) {
+        let (slot, max) = (subscription.log, self.limits.lag_bytes_max);
+        let lag_bytes = self.logs[slot].lag_bytes(subscription.cursor);
+        match subscription.patience {
+            Patience::Awaited if lag_bytes <= max / 4 => {
+                subscription.patience = Patience::Near;
                 self.await_no_longer(slot, subscriber);
             }
-        } else if lag_bytes > max / 2 && !awaited && !given_up {
-            set_standing(conn, subscriber.sub, true, false);
-            self.await_subscriber(slot, subscriber, self.now);
-            let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
-            log.awaited += 1;
-            self.congest(slot);
-        } else if lag_bytes > max && given_up && conn.flags.has(Flags::SENDING) {
-            self.drop_slow(subscriber.conn);
+            Patience::GivenUp if lag_bytes == 0 => subscription.patience = Patience::Near,
+            Patience::Near if lag_bytes > max / 2 => {
+                subscription.patience = Patience::Awaited;
+                self.awaited.add(slot, subscriber, now, now);
+                self.logs[slot].awaited += 1;
+                self.congest(slot);
+            }
+            Patience::GivenUp if lag_bytes > max && sending => self.too_slow.push(subscriber.conn),
+            _ => {}
         }
-    }
-
-    fn await_subscriber(&mut self, slot: LogSlot, subscriber: Subscriber, since: Nanos) {
-        let until = self.now + PATIENCE;
-        self.awaited.all.insert((subscriber.conn, subscriber.sub), Wait { since, until });
-        self.awaited.due.push_back((until, slot, subscriber));
     }
 
     /// A subscription that was awaited is near again, was given up, or ends.
     pub(in crate::shard) fn await_no_longer(&mut self, slot: LogSlot, subscriber: Subscriber) {
-        self.awaited.all.remove(&(subscriber.conn, subscriber.sub));
-        let log = self.logs[slot as usize].as_mut().expect("a log with a subscriber");
-        log.awaited -= 1;
+        self.awaited.all.remove(&subscriber);
+        self.logs[slot].awaited -= 1;
         self.delivered_logs.push(slot);
     }
+}
 
+impl<D: Driver> Shard<D> {
     /// Gives up those that publishers have waited for long enough.
     pub(in crate::shard) fn give_up_some(&mut self) {
-        while let Some(&(until, slot, subscriber)) = self.awaited.due.front()
-            && until <= self.now
-        {
-            self.awaited.due.pop_front();
-            let key = (subscriber.conn, subscriber.sub);
-            let Some(&wait) = self.awaited.all.get(&key).filter(|wait| wait.until == until) else { continue };
+        while let Some((slot, subscriber, wait)) = self.fanout.awaited.take_due(self.now) {
             let conn = self.conns.get(subscriber.conn).expect("an awaited subscription's connection is open");
             // One that is not being sent to waits for this shard, and not the other way round.
             let blocked = conn.flags.has(Flags::SENDING)
                 && (conn.send_age(self.now) >= PATIENCE / 2 || self.now - wait.since >= PATIENCE_MAX);
             if blocked {
-                set_standing(conn, subscriber.sub, false, true);
+                let subscription = conn.session.subscription_mut(subscriber.sub).expect("an awaited subscription");
+                subscription.patience = Patience::GivenUp;
+                self.fanout.await_no_longer(slot, subscriber);
                 self.stats().given_up.add(1);
-                self.await_no_longer(slot, subscriber);
             } else {
-                self.await_subscriber(slot, subscriber, wait.since);
+                self.fanout.awaited.add(slot, subscriber, wait.since, self.now);
             }
         }
     }
 
-    /// The slow-consumer policy's end.
-    pub(in crate::shard) fn drop_slow(&mut self, id: ConnId) {
-        let why = "too slow: messages would be lost; connect again";
-        self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Slow);
+    /// Closes those that were found too slow in this turn's delivery rounds.
+    pub(in crate::shard) fn close_too_slow(&mut self) {
+        for id in std::mem::take(&mut self.fanout.too_slow) {
+            let why = "too slow: messages would be lost; connect again";
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Slow);
+        }
     }
 }

@@ -4,12 +4,13 @@
 //! cursor into it. Not responsible for connections: the caller asks for the next subscriber ([`Log::next_in_round`]),
 //! sends it [`Log::gather`], and reports those that could not take it ([`Log::lags`], [`Log::caught_up`]).
 //!
-//! Invariants:
+//! Invariants, with `n` subscribers ([`Log::invariants`]; those about cursors need [`Log::cursor_invariant`]):
 //!
-//! - `tail <= cursor <= head` for every subscriber: nothing is trimmed that a subscriber still needs. One that is too
-//!   far behind is *closed*, and only then stops holding the tail.
-//! - `cursor >= delivered` for every subscriber that does not lag.
-//! - `left` subscribers have not had their turn since the last append; with `left = 0` nothing is pending.
+//! - `head = tail + |entries|`, and `tail <= cursor <= head` for every subscriber: nothing is trimmed that a subscriber
+//!   still needs. One that is too far behind is *closed*, and only then stops holding the tail.
+//! - `tail <= delivered <= head`, and `cursor >= delivered` for every subscriber that does not lag and has had its turn.
+//! - `left <= n` subscribers have not had their turn since the last append; with `left = 0` nothing is pending.
+//! - `round.left <= n`; `lagging <= n`; with `n = 0` nothing is kept.
 //!
 //! A round never starts over: an append during a round makes it go on for one more round from where it is, and every
 //! subscriber is sent everything that is pending. So under load the sends grow, not their number.
@@ -26,34 +27,21 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use ring::{ConnId, Gather};
 use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{self, Account, Charge, Held};
 use crate::ids::{Epoch, Offset, Seq, TopicId};
 use crate::message::{Encoding, Message};
+use crate::shard::fanout::parts::{Parts, Thrift};
 use crate::topics::registry::{Congestion, TopicRef};
 
-/// The most bytes one send carries, unless a single message is longer.
-pub const GATHER_BYTES_MAX: usize = 256 << 10;
 /// Up to this many bytes, several frames are copied together once, so that thousands of sends are
 /// contiguous; above, they go out by reference as one vectored send.
 const COALESCE_BYTES_MAX: usize = 64 << 10;
-/// Frames that are shorter than this on average are copied together however many bytes they are: a range of a vectored
-/// send costs more than the copy.
-const PART_BYTES_LEAST: usize = 2 << 10;
-
-/// The most bytes of a send while other topics wait.
-const SHORT_BYTES_MAX: usize = 64 << 10;
-/// As many bytes are enough for a send when memory is short.
-const FRUGAL_BYTES_MAX: usize = 16 << 10;
-
-/// Most messages in one vectored send; a connection's own frames go in front.
-pub const PARTS_MAX: usize = Gather::PARTS_MAX - 1;
 
 /// One subscription, as its log knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Subscriber {
     /// Whose.
     pub conn: ConnId,
@@ -320,6 +308,51 @@ impl Log {
         self.entries.iter().map(|entry| &entry.message)
     }
 
+    // ---- invariants
+
+    /// Checks what always holds of a log by itself: see the file's head. Linear in the messages kept.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn invariants(&self) -> Result<(), String> {
+        let (n, head) = (self.subscribers.len(), self.head());
+        let rules = [
+            ("left <= n", self.left <= n),
+            ("round.left <= n", self.round.left <= n),
+            ("lagging <= n", self.lagging as usize <= n),
+            ("delivered <= head", self.delivered.seq <= head),
+            ("round.head <= head", self.round.head.seq <= head),
+            ("n = 0: nothing is kept", n > 0 || self.entries.is_empty()),
+            ("left > 0: something is kept", self.left == 0 || !self.entries.is_empty()),
+            ("sizes ascend", self.entries.iter().map(|entry| entry.end).is_sorted()),
+            ("offsets are dense", self.topic.wildcard || self.has_dense_offsets()),
+        ];
+        match rules.iter().find(|(_, holds)| !holds) {
+            Some((rule, _)) => Err(format!("log of {:?}: {rule}", self.topic.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of one subscriber's cursor. `lagging`: it is counted as such.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn cursor_invariant(&self, cursor: Seq, lagging: bool) -> Result<(), String> {
+        let within = self.tail <= cursor && cursor <= self.head();
+        // The round may still have to come to it.
+        let delivered = lagging || self.left > 0 || cursor >= self.delivered.seq;
+        if within && delivered {
+            return Ok(());
+        }
+        let (tail, delivered, head) = (self.tail, self.delivered.seq, self.head());
+        Err(format!("log of {:?}: cursor {cursor}, tail {tail}, delivered {delivered}, head {head}", self.topic.name))
+    }
+
+    fn has_dense_offsets(&self) -> bool {
+        let first = self.next_offset - self.entries.len() as u64;
+        (first..).zip(&self.entries).all(|(offset, entry)| entry.message.offset == offset)
+    }
+
     // ---- getters
 
     /// The position that the next message gets.
@@ -409,12 +442,7 @@ impl Log {
 
     fn build(&self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
         let mut parts = Parts::new(thrift);
-        for message in self.pending(from) {
-            if !parts.take(message, encoding, &self.account) {
-                break;
-            }
-        }
-        let to = from + parts.len() as u64;
+        let to = from + parts.fill(self.pending(from), encoding, &self.account, |_| true);
         (parts.coalesce(COALESCE_BYTES_MAX, &self.account), to)
     }
 
@@ -430,94 +458,3 @@ impl Log {
 const LOG_BYTES: u64 = size_of::<Log>().next_multiple_of(64) as u64 + 128;
 /// What a message takes in a log, on top of itself: the list has room for up to twice as many.
 const ENTRY_BYTES: u64 = 2 * size_of::<Entry>() as u64;
-
-/// How free a send may be with memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Thrift {
-    /// As fast as can be: many frames, copied together where that is cheaper, encodings kept for others.
-    Fast,
-    /// The same, in shorter sends: other topics wait for their turn.
-    Short,
-    /// Memory is short: few frames, by reference, encodings for this send only.
-    Frugal,
-}
-
-/// The frames of one send.
-#[derive(Debug)]
-pub struct Parts {
-    parts: Vec<Bytes>,
-    bytes: usize,
-    thrift: Thrift,
-}
-
-impl Parts {
-    /// None yet.
-    #[must_use]
-    pub fn new(thrift: Thrift) -> Self {
-        Self { parts: Vec::new(), bytes: 0, thrift }
-    }
-
-    /// Adds a message's frame, unless the send is long enough. Says whether it did.
-    pub fn take(&mut self, message: &Message, encoding: Encoding, account: &Arc<Account>) -> bool {
-        let frugal = self.thrift == Thrift::Frugal;
-        if frugal && (self.bytes >= FRUGAL_BYTES_MAX || self.parts.len() == PARTS_MAX) {
-            return false;
-        }
-        let frame = message.frame(encoding, account, !frugal);
-        let bytes_max = if self.thrift == Thrift::Short { SHORT_BYTES_MAX } else { GATHER_BYTES_MAX };
-        if !self.parts.is_empty() && self.bytes + frame.len() > bytes_max {
-            return false;
-        }
-        self.bytes += frame.len();
-        self.parts.push(frame);
-        true
-    }
-
-    /// How many frames there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    /// One send for them: see [`coalesce`].
-    #[must_use]
-    pub fn coalesce(self, copy_max: usize, account: &Arc<Account>) -> Gather {
-        match self.thrift {
-            Thrift::Fast | Thrift::Short => coalesce(self.parts, self.bytes, copy_max, account),
-            Thrift::Frugal => by_reference(self.parts, account),
-        }
-    }
-}
-
-/// One send for `parts`, `bytes` long together: copied into one range up to `copy_max` bytes, or if they are many and
-/// short; else by reference. What that takes is charged to `account`.
-#[must_use]
-pub fn coalesce(parts: Vec<Bytes>, bytes: usize, copy_max: usize, account: &Arc<Account>) -> Gather {
-    if parts.len() == 1 || (bytes > copy_max && bytes / parts.len() >= PART_BYTES_LEAST && parts.len() <= PARTS_MAX) {
-        return by_reference(parts, account);
-    }
-    let mut whole = BytesMut::with_capacity(bytes);
-    for part in &parts {
-        whole.extend_from_slice(part);
-    }
-    let capacity = whole.capacity();
-    Gather::one(budget::shared(whole, capacity, 0, account, Held::Messages))
-}
-
-fn by_reference(mut parts: Vec<Bytes>, account: &Arc<Account>) -> Gather {
-    if parts.len() == 1 {
-        return Gather::one(parts.remove(0));
-    }
-    let list = parts.len() * (size_of::<Bytes>() + IOVEC_BYTES);
-    let charge = Charge::new(account, Held::Messages, budget::allocated(list));
-    Gather::many_keeping(parts, Some(Box::new(charge)))
-}
-
-/// The kernel's name for one range of a vectored send: an address and a length (writev(2)).
-const IOVEC_BYTES: usize = 16;

@@ -3,11 +3,176 @@
 //! | file | step |
 //! | --- | --- |
 //! | `append` | messages get into logs; congested topics |
-//! | `log` | what waits for the subscribers of one topic or filter |
+//! | `logs`, `log` | what waits for the subscribers of one topic or filter |
 //! | `deliver` | delivery rounds: one send carries all that waits |
+//! | `take`, `parts` | what one send takes, and its frames |
+//! | `timed` | sends that are measured |
 //! | `lag` | subscribers that are far behind |
+//!
+//! [`FanOut`] holds the logs and their queues. It knows subscribers by their connection's id and key, and nothing of
+//! connections.
 
 pub(crate) mod append;
 pub(crate) mod deliver;
 pub(crate) mod lag;
 pub mod log;
+pub(crate) mod logs;
+pub mod parts;
+pub(crate) mod take;
+pub(crate) mod timed;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ring::ConnId;
+
+use crate::capacity::budget::Account;
+use crate::config::limits::Limits;
+use crate::ids::{LogSlot, ShardId};
+use crate::observe::counters::Stats;
+use crate::shard::fanout::append::Appends;
+use crate::shard::fanout::lag::Awaited;
+use crate::shard::fanout::log::{Log, Subscriber};
+use crate::shard::fanout::logs::Logs;
+use crate::shard::shared::SharedState;
+use crate::topics::matches::Matches;
+use crate::topics::registry::TopicRef;
+
+/// The logs of one shard, and what is to be done with them.
+///
+/// Invariants, checked by the audit: `log_bytes` = bytes that all logs keep; `congested_logs` = logs that are congested;
+/// a log is in `pending` or `fresh`, once, exactly while its `queued` is set.
+pub(in crate::shard) struct FanOut {
+    id: ShardId,
+    shared: Arc<SharedState>,
+    limits: Arc<Limits>,
+    account: Arc<Account>,
+    pub(in crate::shard) logs: Logs,
+    /// Logs of filters with wildcards, and which of them match a topic.
+    matches: Matches<LogSlot>,
+    next_join: u64,
+    /// Logs with pending messages, each once, here or in `fresh`. Slots whose log is gone are passed over.
+    pending: VecDeque<LogSlot>,
+    /// Those that had nothing pending before.
+    fresh: VecDeque<LogSlot>,
+    /// Logs to be trimmed at the end of this turn's deliveries.
+    delivered_logs: Vec<LogSlot>,
+    /// Subscribers that took another's index in a log, to be delivered to out of turn.
+    moved: Vec<(LogSlot, Subscriber)>,
+    /// For so many turns more, turns are short: see `deliver`.
+    pub(in crate::shard) short_turns: u32,
+    /// Connections that this turn's delivery rounds found too slow: to be closed once they are over.
+    too_slow: Vec<ConnId>,
+    /// Logs whose publishers have to wait.
+    pub(in crate::shard) congested_logs: usize,
+    /// Whether publishers that waited may go on, since that was last asked.
+    relieved: bool,
+    awaited: Awaited,
+    /// Bytes that all logs keep.
+    pub(in crate::shard) log_bytes: u64,
+    pub(in crate::shard) appends: Appends,
+}
+
+impl FanOut {
+    pub(in crate::shard) fn new(
+        id: ShardId,
+        shared: &Arc<SharedState>,
+        limits: &Arc<Limits>,
+        account: &Arc<Account>,
+    ) -> Self {
+        Self {
+            id,
+            shared: Arc::clone(shared),
+            limits: Arc::clone(limits),
+            account: Arc::clone(account),
+            logs: Logs::default(),
+            matches: Matches::new(shared.registry.keys()),
+            next_join: 0,
+            pending: VecDeque::new(),
+            fresh: VecDeque::new(),
+            delivered_logs: Vec::new(),
+            moved: Vec::new(),
+            short_turns: 0,
+            too_slow: Vec::new(),
+            congested_logs: 0,
+            relieved: false,
+            awaited: Awaited::default(),
+            log_bytes: 0,
+            appends: Appends::default(),
+        }
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.shared.stats[usize::from(self.id)]
+    }
+
+    /// Whether the next turn has something to do here.
+    pub(in crate::shard) fn has_work(&self) -> bool {
+        !self.has_delivered() || !self.moved.is_empty() || !self.delivered_logs.is_empty() || !self.appends.is_empty()
+    }
+
+    /// Whether every log's subscribers have had their turn since its last message.
+    pub(in crate::shard) fn has_delivered(&self) -> bool {
+        self.pending.is_empty() && self.fresh.is_empty()
+    }
+
+    /// When somebody that publishers wait for may have to be given up.
+    pub(in crate::shard) fn next_deadline(&self) -> Option<ring::Nanos> {
+        self.awaited.next()
+    }
+
+    // ---- logs
+
+    /// A log for a topic or filter that has none. It waits for the answers of `sequencers` to a join, whose number is
+    /// returned as well.
+    pub(in crate::shard) fn open_log(&mut self, topic: &TopicRef, sequencers: u16) -> (LogSlot, u64) {
+        let join = self.next_join;
+        self.next_join += 1;
+        let slot = self.logs.insert(Log::new(topic.clone(), sequencers, join, &self.account));
+        if topic.wildcard {
+            self.matches.insert(Arc::clone(&topic.name), slot);
+        }
+        (slot, join)
+    }
+
+    /// Takes a subscriber in force out of its log. The one that has its index now is returned: its subscription has to
+    /// learn that.
+    pub(in crate::shard) fn remove_subscriber(
+        &mut self,
+        slot: LogSlot,
+        index: u32,
+        lagged: bool,
+    ) -> Option<Subscriber> {
+        let log = &mut self.logs[slot];
+        let kept = log.kept_bytes();
+        let moved = log.remove(index as usize, lagged);
+        self.log_bytes -= kept - log.kept_bytes();
+        self.moved.extend(moved.map(|moved| (slot, moved)));
+        moved
+    }
+
+    /// Subscribers of a log have left: removes it if it has none any more. Returns its topic, to be left at its
+    /// sequencers.
+    pub(in crate::shard) fn close_unused(&mut self, slot: LogSlot) -> Option<TopicRef> {
+        let log = &self.logs[slot];
+        if !log.is_empty() || !log.waiting.is_empty() {
+            self.delivered_logs.push(slot);
+            return None;
+        }
+        self.end_congestion(slot);
+        let topic = self.logs.remove(slot).topic.clone();
+        if topic.wildcard {
+            self.matches.remove(&topic.name);
+        }
+        Some(topic)
+    }
+
+    /// Frees what all subscribers of the logs that were delivered to have been sent.
+    fn trim_delivered(&mut self) {
+        for slot in std::mem::take(&mut self.delivered_logs) {
+            let Some(log) = self.logs.get_mut(slot) else { continue };
+            self.log_bytes -= log.trim();
+            self.relieve(slot);
+        }
+    }
+}

@@ -4,15 +4,77 @@
 //! connection that closes makes room. WebSockets do not fill it: they leave [`reserve`](crate::access::admission::reserve)d
 //! slots, so that whoever comes then is answered. Cost per connection: one receive to arm, no allocation.
 
-use ring::{AcceptEnd, ConnId, Driver, ReceiveEnd};
+use std::collections::VecDeque;
 
+use ring::{AcceptEnd, ConnId, Driver, Nanos, ReceiveEnd};
+use rustc_hash::FxHashMap;
+
+use crate::access::address::AddressLease;
+use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
-use crate::shard::shared::Adopt;
+use crate::shard::Shard;
+use crate::shard::shared::{Adopt, Purpose};
+use crate::shard::time::RETRY_NANOS;
+use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Flags, State};
-use crate::shard::{Accepting, RETRY_NANOS, Shard};
 
 /// Receives that one turn arms again after they found no buffer.
 const REARMED_PER_TURN: usize = 256;
+
+/// Connections on their way in.
+pub(in crate::shard) struct Acceptor {
+    pub(in crate::shard) accepting: Accepting,
+    pub(in crate::shard) addresses: ClientAddresses,
+    /// Sockets from the control plane that the driver is adopting, by token.
+    adopting: FxHashMap<u64, Adopting>,
+    next_token: u64,
+    /// Connections whose receive found no buffer, beyond those that this turn armed again.
+    waiting_for_buffer: VecDeque<ConnId>,
+    /// How many those were.
+    rearmed: usize,
+}
+
+impl Acceptor {
+    pub(in crate::shard) fn new(limits: &Limits) -> Self {
+        Self {
+            accepting: Accepting::Armed,
+            addresses: ClientAddresses::new(limits),
+            adopting: FxHashMap::default(),
+            next_token: 0,
+            waiting_for_buffer: VecDeque::new(),
+            rearmed: 0,
+        }
+    }
+
+    /// Whether the next turn has something to do here.
+    pub(in crate::shard) fn has_work(&self) -> bool {
+        !self.waiting_for_buffer.is_empty()
+    }
+
+    /// Whether the driver is adopting a socket.
+    pub(in crate::shard) fn is_adopting(&self) -> bool {
+        !self.adopting.is_empty()
+    }
+}
+
+#[derive(PartialEq, Eq, Debug)]
+pub(in crate::shard) enum Accepting {
+    /// The driver's multishot accept is armed.
+    Armed,
+    /// Wait for a free slot.
+    Full,
+    /// Wait for a deadline: the kernel refused.
+    Retry(Nanos),
+    /// Shutting down.
+    Stopped,
+}
+
+/// A socket that the driver is adopting.
+struct Adopting {
+    purpose: Purpose,
+    read: Vec<u8>,
+    lease: AddressLease,
+}
 
 impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn on_accepted(&mut self, id: ConnId) {
@@ -25,37 +87,37 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(in crate::shard) fn on_accept_ended(&mut self, end: AcceptEnd) {
-        if self.accepting == Accepting::Stopped {
+        if self.acceptor.accepting == Accepting::Stopped {
             return;
         }
         match end {
             AcceptEnd::Stopped => self.driver.accept(),
             // Somebody may have closed since; otherwise `on_closed` goes on.
             AcceptEnd::TableFull if (self.conns.len() as u64) < u64::from(self.driver.capacity()) => {
-                self.accepting = Accepting::Retry(self.now + RETRY_NANOS);
+                self.acceptor.accepting = Accepting::Retry(self.now + RETRY_NANOS);
             }
-            AcceptEnd::TableFull => self.accepting = Accepting::Full,
+            AcceptEnd::TableFull => self.acceptor.accepting = Accepting::Full,
             // A peer that gave up while it waited, or passing want of memory: try again, without haste.
-            AcceptEnd::Failed(_) => self.accepting = Accepting::Retry(self.now + RETRY_NANOS),
+            AcceptEnd::Failed(_) => self.acceptor.accepting = Accepting::Retry(self.now + RETRY_NANOS),
         }
     }
 
     pub(in crate::shard) fn accept_again(&mut self) {
-        self.accepting = Accepting::Armed;
+        self.acceptor.accepting = Accepting::Armed;
         self.driver.accept();
     }
 
     pub(in crate::shard) fn adopt(&mut self, adopt: Adopt) {
         // The driver needs the socket; the rest waits for its answer.
-        let token = self.next_token;
-        self.next_token += 1;
+        let token = self.acceptor.next_token;
+        self.acceptor.next_token += 1;
         let Adopt { socket, purpose, read, lease } = adopt;
-        self.adopting.insert(token, crate::shard::Adopting { purpose, read, lease });
+        self.acceptor.adopting.insert(token, Adopting { purpose, read, lease });
         self.driver.adopt(socket, token);
     }
 
     pub(in crate::shard) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
-        let adopting = self.adopting.remove(&token).expect("a token of ours");
+        let adopting = self.acceptor.adopting.remove(&token).expect("a token of ours");
         self.stats().adopted.add(1);
         // With the table full the driver has closed the socket: the client sees that and comes back.
         let Ok(id) = result else {
@@ -95,22 +157,24 @@ impl<D: Driver> Shard<D> {
                 conn.flags.set(Flags::RECEIVING);
                 self.driver.receive(id);
             }
-            (ReceiveEnd::NoBuffers, _) if self.waiting_for_buffer.is_empty() && self.rearmed < REARMED_PER_TURN => {
-                self.rearmed += 1;
+            (ReceiveEnd::NoBuffers, _)
+                if self.acceptor.waiting_for_buffer.is_empty() && self.acceptor.rearmed < REARMED_PER_TURN =>
+            {
+                self.acceptor.rearmed += 1;
                 conn.flags.set(Flags::RECEIVING);
                 self.driver.receive(id);
             }
-            (ReceiveEnd::NoBuffers, _) => self.waiting_for_buffer.push_back(id),
+            (ReceiveEnd::NoBuffers, _) => self.acceptor.waiting_for_buffer.push_back(id),
         }
     }
 
     /// Has some of those receive again that found no buffer, in their order. Everybody at once would find no more
     /// buffers than before, and most of them would be told so again, as often as there are others.
     pub(in crate::shard) fn rearm_waiting(&mut self) {
-        self.rearmed = 0;
-        while self.rearmed < REARMED_PER_TURN {
-            let Some(id) = self.waiting_for_buffer.pop_front() else { return };
-            self.rearmed += 1;
+        self.acceptor.rearmed = 0;
+        while self.acceptor.rearmed < REARMED_PER_TURN {
+            let Some(id) = self.acceptor.waiting_for_buffer.pop_front() else { return };
+            self.acceptor.rearmed += 1;
             let Some(conn) = self.conns.get(id) else { continue };
             let unwanted = matches!(conn.state, State::HandingOver | State::Gone) || conn.flags.has(Flags::PAUSED);
             if !unwanted && !conn.flags.has(Flags::RECEIVING) {

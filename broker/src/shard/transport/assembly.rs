@@ -14,8 +14,9 @@ use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Held, Level, longest_message};
 use crate::observe::counters::Reason;
+use crate::shard::Shard;
+use crate::shard::time::nanos;
 use crate::shard::transport::connection::{Assembly, Conn, Flags};
-use crate::shard::{Shard, nanos};
 
 /// Of so many, the one that weighs most goes.
 const LOOKED_AT: usize = 64;
@@ -60,7 +61,7 @@ fn under_way(conn: &mut Conn) -> &mut Assembly {
 impl<D: Driver> Shard<D> {
     /// When a message under way may be overdue.
     pub(in crate::shard) fn next_message_deadline(&self) -> Option<Nanos> {
-        let (since, _) = self.assemblies.begun.first()?;
+        let (since, _) = self.input.assemblies.begun.first()?;
         Some(since + nanos(self.limits.message_timeout))
     }
 
@@ -68,7 +69,7 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn expire_messages(&mut self) {
         let timeout = nanos(self.limits.message_timeout);
         let mean = self.mean_bytes();
-        while let Some(&(since, id)) = self.assemblies.begun.first()
+        while let Some(&(since, id)) = self.input.assemblies.begun.first()
             && since + timeout <= self.now
         {
             let conn = self.conns.get(id).expect("it has a message under way");
@@ -78,8 +79,8 @@ impl<D: Driver> Shard<D> {
                 // This shard makes it wait, or has no receive buffer for it; it may have sent the rest already. But not
                 // for ever when it is one of those for whose memory all wait.
                 assembly.since = self.now;
-                self.assemblies.begun.pop_first();
-                self.assemblies.begin(id, self.now);
+                self.input.assemblies.begun.pop_first();
+                self.input.assemblies.begin(id, self.now);
             } else {
                 let why = "the message was not complete in time; see --message-timeout";
                 self.close_with(id, close_code::POLICY.into(), why, Reason::MessageTimeout);
@@ -89,7 +90,7 @@ impl<D: Driver> Shard<D> {
 
     /// What a message under way takes on average.
     fn mean_bytes(&self) -> u64 {
-        self.account.held(Held::Assemblies) / (self.assemblies.len() as u64).max(1)
+        self.account.held(Held::Assemblies) / (self.input.assemblies.len() as u64).max(1)
     }
 
     /// Of some messages under way, the heaviest of the client whose messages weigh most together, if they are at least as
@@ -98,12 +99,12 @@ impl<D: Driver> Shard<D> {
         let mean = self.mean_bytes();
         let mut of_client: FxHashMap<_, (u64, u64)> = FxHashMap::default();
         let mut messages = Vec::new();
-        for (since, id) in self.assemblies.some() {
+        for (since, id) in self.input.assemblies.some() {
             let conn = self.conns.get(id).expect("it has a message under way");
             let bytes = under_way(conn).room.charged();
             let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
             // Where addresses are not known, every connection is a client of its own.
-            let client = self.client_addresses.client_of(id).ok_or(id);
+            let client = self.acceptor.addresses.client_of(id).ok_or(id);
             let (all_bytes, all_weight) = of_client.entry(client).or_default();
             *all_bytes += bytes;
             *all_weight = all_weight.saturating_add(weight);

@@ -71,7 +71,7 @@ impl ClientAddresses {
 impl<D: Driver> Shard<D> {
     /// A connection was accepted.
     pub(in crate::shard) fn ask_address(&mut self, id: ConnId) {
-        if self.client_addresses.asks
+        if self.acceptor.addresses.asks
             && let Some(conn) = self.conns.get(id)
         {
             conn.state = State::Arriving;
@@ -127,7 +127,7 @@ impl<D: Driver> Shard<D> {
         conn.state = State::Handshake;
         match slot {
             Ok(slot) => {
-                self.client_addresses.put(id, slot);
+                self.acceptor.addresses.put(id, slot);
                 if !read.is_empty() {
                     self.on_head_bytes(id, read);
                 }
@@ -154,29 +154,29 @@ impl<D: Driver> Shard<D> {
 
     /// An upgrade is granted, whose whole request head this is: behind a trusted proxy its client counts from now on.
     pub(in crate::shard) fn count_forwarded(&mut self, id: ConnId, head: &[u8]) -> Result<(), (Refusal, Refused)> {
-        if !self.client_addresses.is_trusted(id) {
+        if !self.acceptor.addresses.is_trusted(id) {
             return Ok(());
         }
         if let Some(ip) = address::client(head::forwarded_for(head), &self.limits.trusted_proxies) {
             let admitted = self.shared.addresses.admit(ip, self.limits.connections_per_address_max);
-            self.client_addresses.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
+            self.acceptor.addresses.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
         }
         Ok(())
     }
 
     /// The connection leaves the shard, and what is known of its client goes with it.
     pub(in crate::shard) fn lease(&mut self, id: ConnId) -> AddressLease {
-        AddressLease::new(&self.shared.addresses, self.client_addresses.take(id))
+        AddressLease::new(&self.shared.addresses, self.acceptor.addresses.take(id))
     }
 
     /// A connection came back from the control plane.
     pub(in crate::shard) fn attach_lease(&mut self, id: ConnId, lease: &AddressLease) {
-        self.client_addresses.put(id, lease.take());
+        self.acceptor.addresses.put(id, lease.take());
     }
 
     /// The connection is gone.
     pub(in crate::shard) fn forget_address(&mut self, id: ConnId) {
-        let slot = self.client_addresses.take(id);
+        let slot = self.acceptor.addresses.take(id);
         self.shared.addresses.release(slot);
     }
 }

@@ -9,8 +9,9 @@ use protocol::frame::put_close;
 use ring::{ConnId, Driver};
 
 use crate::observe::counters::Reason;
+use crate::shard::Shard;
+use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
-use crate::shard::{Accepting, Shard};
 
 impl<D: Driver> Shard<D> {
     /// Ends a WebSocket with a close frame that says `why`.
@@ -77,7 +78,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         self.decide(id, reason);
-        self.timed.retain(|timed| timed.conn != id);
+        self.egress.timed.retain(|timed| timed.conn != id);
         self.unsubscribe_all(id);
         self.forget_assembly(id);
         let conn = self.conns.get(id).expect("found above");
@@ -92,7 +93,7 @@ impl<D: Driver> Shard<D> {
         if conn.flags.has(Flags::ADMITTED) {
             self.shared.admission.leave();
         }
-        if self.accepting == Accepting::Full {
+        if self.acceptor.accepting == Accepting::Full {
             self.accept_again();
         }
     }
@@ -103,7 +104,7 @@ impl<D: Driver> Shard<D> {
         extra.decoder = None;
         extra.input.take();
         if let Some(assembly) = extra.assembly.take() {
-            self.assemblies.end(id, &assembly);
+            self.input.assemblies.end(id, &assembly);
         }
     }
 }

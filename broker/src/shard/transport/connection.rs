@@ -1,14 +1,13 @@
 //! What a shard knows of one connection.
 //!
 //! An idle connection is this record and nothing else: no buffer, no task, no timer object. What only
-//! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::v1`].
+//! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::session`].
 //!
 //! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
 //! send ([`Extra::is_idle`]), and is no publisher whose rate is limited.
 //!
 //! What hangs on the record is charged to the shard's account of the budget, and so is `extra` itself.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,10 +17,11 @@ use ring::{ConnId, Nanos};
 use crate::access::rate::RateLimiter;
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::capacity::buffer::Buffer;
-use crate::ids::{LogSlot, Seq};
+use crate::message::Payload;
 use crate::observe::counters::Reason;
-use crate::session::v1::V1Session;
-use crate::topics::registry::Publisher;
+use crate::session::Session;
+use crate::shard::shared::Origin;
+use crate::topics::registry::TopicRef;
 
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,8 +57,6 @@ flags! {
     RECEIVING = 0,
     /// A send is in flight.
     SENDING = 1,
-    /// The raw subscription lags: it is sent to as soon as the send in flight is over.
-    LAGGING = 2,
     /// Something came in since the last ping was considered.
     ACTIVE = 3,
     /// A ping is to go out as soon as the send in flight is over.
@@ -69,8 +67,6 @@ flags! {
     READY = 7,
     /// The 101 waits for the topic's join.
     HELD = 8,
-    /// What the client sends is published.
-    PUBLISHES = 9,
     /// The last bytes were sent and the sending direction is shut down.
     SHUT = 10,
     /// The driver was asked how far the send in flight has got.
@@ -83,10 +79,6 @@ flags! {
     LEAVING = 14,
     /// It counts as a WebSocket in [`Admission`](crate::access::admission::Admission).
     ADMITTED = 15,
-    /// The raw subscription is so far behind that publishers wait for it.
-    AWAITED = 16,
-    /// Publishers waited for the raw subscription in vain; until it has caught up nobody does.
-    GIVEN_UP = 17,
 }
 
 impl Flags {
@@ -114,48 +106,11 @@ impl Flags {
 
     const UNANSWERED_AT: u32 = 24;
 
-    /// Sets `flag`, or clears it.
-    pub(crate) fn put(&mut self, flag: Self, set: bool) {
-        if set { self.set(flag) } else { self.clear(flag) }
-    }
-
     /// Clears `flag` and says whether it was set.
     pub(crate) fn take(&mut self, flag: Self) -> bool {
         let had = self.has(flag);
         self.clear(flag);
         had
-    }
-}
-
-/// The subscription of a raw connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RawSubscription {
-    pub(crate) log: LogSlot,
-    /// One more than this connection's index among the log's subscribers: so that a record without a subscription is
-    /// no longer than one with.
-    place: NonZeroU32,
-    /// The next message to send.
-    pub(crate) cursor: Seq,
-}
-
-impl RawSubscription {
-    pub(crate) fn new(log: LogSlot, index: u32, cursor: Seq) -> Self {
-        let mut raw = Self { log, place: NonZeroU32::MAX, cursor };
-        raw.set_index(index);
-        raw
-    }
-
-    /// One that has no index yet, because its log is not joined.
-    pub(crate) fn waiting(log: LogSlot) -> Self {
-        Self { log, place: NonZeroU32::MAX, cursor: 0 }
-    }
-
-    pub(crate) fn index(self) -> u32 {
-        self.place.get() - 1
-    }
-
-    pub(crate) fn set_index(&mut self, index: u32) {
-        self.place = NonZeroU32::MIN.saturating_add(index);
     }
 }
 
@@ -175,10 +130,8 @@ pub(crate) struct Conn {
     pub(crate) deadline: u32,
     /// Tick of its one valid entry in the timer wheel.
     pub(crate) timer: u32,
-    pub(crate) raw: Option<RawSubscription>,
-    /// Where its messages go, on `/pub` and `/bus`.
-    pub(crate) publish: Option<Publisher>,
-    pub(crate) v1: Option<Box<V1Session>>,
+    /// What it speaks once it is open.
+    pub(crate) session: Session,
     pub(crate) extra: Option<Box<Extra>>,
 }
 
@@ -199,9 +152,19 @@ pub(crate) struct Extra {
     pub(crate) ended: bool,
     /// How fast it publishes, where that is limited; from the first publish to the connection's end.
     pub(crate) rate_limiter: Option<RateLimiter>,
+    /// A publish whose topic is congested: nothing behind it is taken before it is published.
+    pub(crate) held: Option<Box<HeldPublish>>,
     /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
     pub(crate) unsent: Option<usize>,
     _charge: Charge,
+}
+
+/// A publish that waits until its topic is no longer congested.
+#[derive(Debug)]
+pub(crate) struct HeldPublish {
+    pub(crate) topic: TopicRef,
+    pub(crate) payload: Payload,
+    pub(crate) origin: Origin,
 }
 
 /// A message that arrives in pieces. The first bytes are room for a frame header.
@@ -223,6 +186,7 @@ impl Extra {
             pong: None,
             ended: false,
             rate_limiter: None,
+            held: None,
             unsent: None,
             _charge: Charge::new(account, Held::Input, Self::BYTES),
         }
@@ -239,6 +203,7 @@ impl Extra {
             && self.pong.is_none()
             && !self.ended
             && self.rate_limiter.is_none()
+            && self.held.is_none()
             && self.unsent.is_none()
     }
 
@@ -260,9 +225,7 @@ impl Conn {
             send_kib: 0,
             deadline: 0,
             timer: u32::MAX,
-            raw: None,
-            publish: None,
-            v1: None,
+            session: Session::default(),
             extra: None,
         }
     }

@@ -14,11 +14,13 @@ use protocol::head::Refusal;
 use ring::{ConnId, Driver};
 
 use crate::observe::counters::Reason;
+use crate::shard::Shard;
+use crate::shard::time::nanos;
+use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
-use crate::shard::{Accepting, Shard, nanos};
 
 impl<D: Driver> Shard<D> {
-    pub(in crate::shard) fn keep_up(&mut self) {
+    pub(in crate::shard) fn expire(&mut self) {
         let mut due = Vec::new();
         self.timers.due(&mut due);
         for (id, entry) in due {
@@ -31,7 +33,7 @@ impl<D: Driver> Shard<D> {
         self.sequencer.expire(self.now, &self.shared.registry);
         self.expire_messages();
         self.give_up_some();
-        if let Accepting::Retry(at) = self.accepting
+        if let Accepting::Retry(at) = self.acceptor.accepting
             && at <= self.now
         {
             self.accept_again();
@@ -91,7 +93,7 @@ impl<D: Driver> Shard<D> {
         if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) {
             conn.flags.set(Flags::PING_DUE);
         } else {
-            let ping = self.ping.clone();
+            let ping = self.egress.ping();
             self.send(id, ping);
         }
     }

@@ -14,10 +14,11 @@ use crate::access::{admission, host, origin};
 use crate::capacity::budget::Held;
 use crate::config::limits::Limits;
 use crate::observe::counters::{Reason, Refused};
+use crate::session::Session;
+use crate::session::raw::RawSession;
 use crate::shard::Shard;
 use crate::shard::shared::{Handover, Purpose, SharedState};
 use crate::shard::transport::connection::{Flags, State};
-use crate::topics::registry::Publisher;
 
 /// When whoever found no room for a topic may try again: topics are forgotten slowly.
 const TOPICS_RETRY_S: u32 = 10;
@@ -37,7 +38,7 @@ impl<D: Driver> Shard<D> {
         let mut whole = waiting;
         whole.extend_from_slice(bytes);
         // Parsed when a line has ended, not at every byte: the work stays linear.
-        if head::is_worth_parsing(whole.len(), bytes, &self.head_limits) {
+        if head::is_worth_parsing(whole.len(), bytes, &self.codec.head_limits) {
             self.on_head(id, &mut whole);
         } else if let Some(conn) = self.conns.get(id) {
             conn.extra(&self.account).input.extend(&whole);
@@ -45,7 +46,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn on_head(&mut self, id: ConnId, bytes: &mut [u8]) {
-        let granted = match head::parse(bytes, &self.head_limits) {
+        let granted = match head::parse(bytes, &self.codec.head_limits) {
             Ok(Head::Partial) if self.memory_is_full() => Err((short_of_memory(), Refused::Memory)),
             Ok(Head::Partial) => {
                 self.keep_input(id, bytes);
@@ -116,23 +117,16 @@ impl<D: Driver> Shard<D> {
         if let Some(response) = response {
             conn.extra(&self.account).outbox.extend(&response);
         }
-        match purpose {
-            Purpose::V1Session => conn.v1 = Some(Box::default()),
-            Purpose::Publish(name) => self.begin_publishing(id, &name),
-            Purpose::Bus(name) => {
-                self.begin_publishing(id, &name);
-                self.subscribe_raw(id, &name);
-            }
-            Purpose::Subscribe(filter) => self.subscribe_raw(id, &filter),
+        let session = |name: &str| Session::Raw(RawSession::publishing_to(self.shared.registry.resolve(name)));
+        match &purpose {
+            Purpose::V1Session => conn.session = Session::V1(Box::default()),
+            Purpose::Publish(name) | Purpose::Bus(name) => conn.session = session(name),
+            Purpose::Subscribe(_) => {}
+        }
+        if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &purpose {
+            self.subscribe_on_upgrade(id, filter);
         }
         self.flush(id);
-    }
-
-    fn begin_publishing(&mut self, id: ConnId, name: &str) {
-        let topic = self.shared.registry.resolve(name);
-        let conn = self.conns.get(id).expect("a connection in its handshake");
-        conn.flags.set(Flags::PUBLISHES);
-        conn.publish = Some(Publisher::new(topic));
     }
 
     /// Answers with an HTTP error and closes.

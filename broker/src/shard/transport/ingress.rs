@@ -13,10 +13,9 @@ use ring::{ConnId, Driver};
 
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
-use crate::message::Payload;
 use crate::observe::counters::Reason;
+use crate::session::{Data, Incoming};
 use crate::shard::Shard;
-use crate::shard::shared::Origin;
 use crate::shard::transport::connection::{Assembly, Flags, State};
 
 /// What a turn takes of input, in units of about 100 ns, and what of one connection.
@@ -139,13 +138,13 @@ impl<D: Driver> Shard<D> {
         let mut decoder = decoder.unwrap_or_else(|| Decoder::new(Role::Server));
         let mut rest = bytes;
         loop {
-            if !self.input_work.is_left_for(id) || self.must_pause(id) {
+            if !self.input.work.is_left_for(id) || self.must_pause(id) {
                 break;
             }
             let before = rest.len();
-            match decoder.next(&mut rest, &self.frame_limits) {
+            match decoder.next(&mut rest, &self.codec.frame_limits) {
                 Ok(Some(item)) => {
-                    self.input_work.charge(MESSAGE_COST + ((before - rest.len()) / BYTES_PER_UNIT) as u32);
+                    self.input.work.charge(MESSAGE_COST + ((before - rest.len()) / BYTES_PER_UNIT) as u32);
                     self.on_item(id, item);
                 }
                 Ok(None) => break,
@@ -167,7 +166,7 @@ impl<D: Driver> Shard<D> {
 
     fn on_item(&mut self, id: ConnId, item: Item<'_>) {
         match item {
-            Item::Message { kind, payload } => self.on_message(id, kind, payload),
+            Item::Message { kind, payload } => self.take_message(id, kind, Data::Received(payload)),
             Item::Piece { kind, payload, first, last, frame_left } => {
                 let place = Piece { first, last, frame_left: usize::try_from(frame_left).unwrap_or(usize::MAX) };
                 self.on_piece(id, kind, payload, place);
@@ -184,23 +183,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn on_message(&mut self, id: ConnId, kind: MessageKind, payload: &mut [u8]) {
-        let Some(conn) = self.conns.get(id) else { return };
-        if conn.flags.has(Flags::PUBLISHES) {
-            let payload = Payload::copy_of(kind.into(), payload, &self.account);
-            self.publish_raw(id, payload);
-        } else if conn.v1.is_some() {
-            self.on_command_message(id, kind, payload);
-        } else {
-            self.refuse_data(id);
-        }
-    }
-
     fn on_piece(&mut self, id: ConnId, kind: MessageKind, payload: &[u8], place: Piece) {
         let Piece { first, last, frame_left } = place;
         let Some(conn) = self.conns.get(id) else { return };
-        if !conn.flags.has(Flags::PUBLISHES) && conn.v1.is_none() {
-            self.refuse_data(id);
+        if !conn.session.takes_messages() {
+            // The session says why.
+            self.take_message(id, kind, Data::Received(&mut []));
             return;
         }
         let extra = conn.extra(&self.account);
@@ -208,7 +196,7 @@ impl<D: Driver> Shard<D> {
             let mut room = Buffer::new(&self.account, Held::Assemblies);
             room.extend(&[0; HEADER_MAX]);
             extra.assembly = Some(Assembly { kind, room, since: self.now });
-            self.assemblies.begin(id, self.now);
+            self.input.assemblies.begin(id, self.now);
         }
         let assembly = extra.assembly.as_mut().expect("the decoder begins every message with a first piece");
         make_room(&mut assembly.room, payload.len(), frame_left, last);
@@ -218,41 +206,17 @@ impl<D: Driver> Shard<D> {
             return;
         }
         let assembly = extra.assembly.take().expect("filled above");
-        self.assemblies.end(id, &assembly);
+        self.input.assemblies.end(id, &assembly);
         let Assembly { kind, mut room, .. } = assembly;
-        let publishes = conn.flags.has(Flags::PUBLISHES);
-        let mut room = room.take();
-        if publishes && room.len() < room.capacity() - room.capacity() / 8 {
-            room = bytes::BytesMut::from(&room[..]);
-        }
-        if publishes {
-            let capacity = room.capacity();
-            self.publish_raw(id, Payload::in_place(kind.into(), room, capacity, &self.account));
-        } else {
-            self.on_command_message(id, kind, &mut room[HEADER_MAX..]);
-        }
+        self.take_message(id, kind, Data::Gathered(&mut room.take()));
     }
 
-    fn on_command_message(&mut self, id: ConnId, kind: MessageKind, payload: &mut [u8]) {
-        self.input_work.charge(COMMAND_COST);
-        match kind {
-            MessageKind::Text => self.on_command(id, payload),
-            MessageKind::Binary => {
-                let why = "ringyard.v1 is text frames; send binary data as base64";
-                self.close_with(id, close_code::UNSUPPORTED.into(), why, Reason::Violation);
-            }
+    fn take_message(&mut self, id: ConnId, kind: MessageKind, data: Data<'_>) {
+        let Some(conn) = self.conns.get(id) else { return };
+        if conn.session.answers_to_come().is_some() {
+            self.input.work.charge(COMMAND_COST);
         }
-    }
-
-    fn publish_raw(&mut self, id: ConnId, payload: Payload) {
-        if !self.may_publish(id) {
-            let why = "publishing faster than --max-publish-rate allows";
-            self.close_with(id, close_code::POLICY.into(), why, Reason::Rate);
-            return;
-        }
-        let conn = self.conns.get(id).expect("a publisher");
-        let topic = conn.publish.as_ref().expect("a raw publisher has its topic").topic().clone();
-        self.publish(topic, payload, Origin::Silent);
+        self.on_message(id, Incoming { kind, data });
     }
 
     /// Whether the connection keeps to the rate at which one may publish.
@@ -260,11 +224,6 @@ impl<D: Driver> Shard<D> {
         let Some(rate_max) = self.limits.publish_rate_max else { return true };
         let conn = self.conns.get(id).expect("a publisher");
         conn.extra(&self.account).rate_limiter.get_or_insert_default().take(self.now, rate_max)
-    }
-
-    fn refuse_data(&mut self, id: ConnId) {
-        let why = "this is a subscription: publish at /pub or /bus";
-        self.close_with(id, close_code::POLICY.into(), why, Reason::Violation);
     }
 
     /// Answers a ping; of those whose answers cannot be sent yet, only the latest beyond a number of bytes, as RFC 6455

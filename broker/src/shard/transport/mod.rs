@@ -8,6 +8,7 @@
 //! | `connection` | what is known of one connection |
 //! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
 //! | `pause` | input that has to wait |
+//! | `egress` | what a connection is sent |
 //! | `timers`, `deadlines` | deadlines and pings |
 //! | `close` | the ways a connection ends |
 
@@ -17,6 +18,7 @@ pub(crate) mod client_address;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod deadlines;
+pub(crate) mod egress;
 pub(crate) mod handshake;
 pub(crate) mod ingress;
 pub(crate) mod pause;

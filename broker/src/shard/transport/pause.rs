@@ -16,13 +16,18 @@
 //! All input that is kept may take its share of the budget. Beyond that, a connection whose input is more than twice
 //! the average is closed when more of it comes (1013): small commands are safe however much others send.
 
+use std::collections::VecDeque;
+
 use protocol::frame::close_code;
-use ring::{ConnId, Driver};
+use ring::{ConnId, Driver, Nanos};
 
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
+use crate::shard::Shard;
+use crate::shard::time::RETRY_NANOS;
+use crate::shard::transport::assembly::Assemblies;
 use crate::shard::transport::connection::{Conn, Flags, State};
-use crate::shard::{RETRY_NANOS, Shard};
+use crate::shard::transport::ingress::InputWork;
 
 /// Bytes kept here for a connection that only waits for its next turn. One that waits for anything else is not received
 /// from at all.
@@ -36,9 +41,46 @@ const TRIES_PER_TURN: usize = 256;
 /// What an acknowledgement takes in the outbox, at most, once it comes.
 const ACKNOWLEDGEMENT_BYTES: usize = 192;
 
+/// Connections whose input waits, and what is kept of it.
+#[derive(Default, Debug)]
+pub(in crate::shard) struct Input {
+    /// What this turn may still take.
+    pub(in crate::shard) work: InputWork,
+    /// Messages that arrive in pieces.
+    pub(in crate::shard) assemblies: Assemblies,
+    /// Connections whose input waits for its next part of a turn, each once, here or in `paused`.
+    pub(in crate::shard) yielded: VecDeque<ConnId>,
+    /// Connections whose input waits for something else.
+    paused: VecDeque<ConnId>,
+    /// How many of those, from the first on, may be able to go on: something changed since they were tried.
+    untried: usize,
+    /// Whether a connection's kept input is looked at right now.
+    pub(in crate::shard) resuming: bool,
+    /// When all of them are tried again, because of what other shards may have changed.
+    pub(in crate::shard) retry_at: Nanos,
+}
+
+impl Input {
+    /// Whether a connection's input waits for something else than its next turn.
+    pub(in crate::shard) fn has_paused(&self) -> bool {
+        !self.paused.is_empty()
+    }
+
+    /// Connections whose input waits.
+    pub(in crate::shard) fn waiting(&self) -> impl ExactSizeIterator<Item = ConnId> {
+        let all: Vec<ConnId> = self.paused.iter().chain(&self.yielded).copied().collect();
+        all.into_iter()
+    }
+
+    /// Something that paused connections wait for may have come.
+    pub(in crate::shard) fn try_all(&mut self) {
+        self.untried = self.paused.len();
+    }
+}
+
 /// Whether a connection's answers, those to come included, are as many as it may have.
 fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
-    let to_come = conn.v1.as_ref().map_or(0, |v1| v1.unacknowledged.len());
+    let to_come = conn.session.answers_to_come().unwrap_or(0);
     conn.outbox_len() + to_come * ACKNOWLEDGEMENT_BYTES >= bytes_max
 }
 
@@ -61,7 +103,7 @@ impl<D: Driver> Shard<D> {
     /// Whether something else than its next turn has to come before this connection's input goes on.
     fn must_wait_for_others(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(id) else { return false };
-        let (publishes, commands) = (conn.flags.has(Flags::PUBLISHES), conn.v1.is_some());
+        let (publishes, commands) = (conn.session.publisher().is_some(), conn.session.answers_to_come().is_some());
         if !publishes && !commands {
             // Its answers do not add up: see `answer_ping`.
             return false;
@@ -72,7 +114,7 @@ impl<D: Driver> Shard<D> {
         let outbox_bytes_max = self.limits.outbox_bytes_max;
         let Some(conn) = self.conns.get(id) else { return false };
         (commands && outbox_is_full(conn, outbox_bytes_max))
-            || conn.publish.as_ref().is_some_and(|publisher| publisher.topic().is_congested())
+            || conn.session.publisher().is_some_and(|publisher| publisher.topic().is_congested())
     }
 
     /// Lets the connection's input wait, `rest` first.
@@ -104,7 +146,7 @@ impl<D: Driver> Shard<D> {
         self.make_room_for_pieces();
         let budget = &self.shared.budget;
         let (all, share) = (self.account.held(Held::Input), self.input_share());
-        let mean = all / ((self.paused.len() + self.yielded.len()) as u64).max(1);
+        let mean = all / ((self.input.paused.len() + self.input.yielded.len()) as u64).max(1);
         let most = if !budget.has_room(share / 8) {
             INNOCENT_BYTES_AT_BOUND
         } else if !budget.has_room(share / 2) {
@@ -131,54 +173,58 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Has [`Shard::resume_paused`] look at the connection, unless its answers are in the way: then its next completed
+    /// Has [`Shard::resume_input`] look at the connection, unless its answers are in the way: then its next completed
     /// send does.
     pub(in crate::shard) fn list_paused(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let answers = waits_for_a_send(conn, self.limits.outbox_bytes_max);
         if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) && !answers {
             conn.flags.set(Flags::PAUSE_LISTED);
-            self.yielded.push_back(id);
+            self.input.yielded.push_back(id);
         }
     }
 
     /// Goes on with those that waited, as long as there is room.
-    pub(in crate::shard) fn resume_paused(&mut self) {
-        if self.now >= self.retry_at {
-            self.retry_at = self.now + RETRY_NANOS;
-            self.untried = self.paused.len();
+    pub(in crate::shard) fn resume_input(&mut self) {
+        if self.now >= self.input.retry_at {
+            self.input.retry_at = self.now + RETRY_NANOS;
+            self.input.try_all();
+        }
+        if self.fanout.take_relieved() {
+            self.input.try_all();
         }
         if self.drain.is_under_way() {
             return;
         }
-        for _ in 0..self.untried.min(TRIES_PER_TURN) {
-            if !self.input_work.is_half_left() {
+        for _ in 0..self.input.untried.min(TRIES_PER_TURN) {
+            if !self.input.work.is_half_left() {
                 break;
             }
-            let Some(id) = self.paused.pop_front() else { break };
-            self.untried -= 1;
+            let Some(id) = self.input.paused.pop_front() else { break };
+            self.input.untried -= 1;
             self.resume(id);
         }
-        for _ in 0..self.yielded.len().min(TRIES_PER_TURN) {
-            if !self.input_work.is_left() {
-                return;
+        for _ in 0..self.input.yielded.len().min(TRIES_PER_TURN) {
+            if !self.input.work.is_left() {
+                break;
             }
-            let Some(id) = self.yielded.pop_front() else { return };
+            let Some(id) = self.input.yielded.pop_front() else { break };
             self.resume(id);
         }
     }
 
     /// Whether connections wait that may be able to go on.
-    pub(in crate::shard) fn may_resume(&self) -> bool {
-        let waits = !self.yielded.is_empty() || (self.untried > 0 && !self.paused.is_empty());
+    pub(in crate::shard) fn may_resume_input(&self) -> bool {
+        let tries = self.input.untried > 0 || self.fanout.has_relieved();
+        let waits = !self.input.yielded.is_empty() || (tries && self.input.has_paused());
         waits && !self.drain.is_under_way()
     }
 
     /// Goes on with one connection's kept input; meanwhile [`Shard::memory_is_full`] allows a little more.
     fn resume(&mut self, id: ConnId) {
-        self.resuming = true;
+        self.input.resuming = true;
         self.take_kept_input(id);
-        self.resuming = false;
+        self.input.resuming = false;
     }
 
     fn take_kept_input(&mut self, id: ConnId) {
@@ -187,7 +233,7 @@ impl<D: Driver> Shard<D> {
         if conn.state != State::Open {
             return;
         }
-        if conn.v1.as_ref().is_some_and(|v1| v1.deferred.is_some()) {
+        if conn.session.is_unsubscribing() {
             // Something still waits to be sent: `finish_unsubscribe` lists it again.
             return;
         }
@@ -241,7 +287,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         conn.flags.set(Flags::PAUSE_LISTED);
-        self.paused.push_back(id);
+        self.input.paused.push_back(id);
     }
 
     /// All input that was kept is taken.

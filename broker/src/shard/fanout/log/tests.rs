@@ -6,6 +6,7 @@ use protocol::v1::PayloadKind;
 use crate::capacity::budget::Budget;
 use crate::message::Payload;
 use crate::shard::fanout::log::*;
+use crate::shard::fanout::parts::*;
 use crate::topics::registry::Registry;
 
 /// One subscriber as the model knows it: what it was sent, and whether its socket takes anything.

@@ -1,0 +1,267 @@
+//! `ringyard.v1`: the session of a `/ws` connection.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `commands` | commands become actions, and answers are written |
+//! | `subscriptions`, `index` | the connection's subscriptions |
+//!
+//! Commands of one connection are carried out in their order. Answers carry the command's id; those that wait for a
+//! sequencer (subscribe, acknowledged publish) may come after later ones.
+//!
+//! Memory: this record, and what commands need while they are under way, which is freed with them. What is on the heap is
+//! charged to the budget ([`SessionKind::charge`]).
+
+mod commands;
+mod index;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+use std::mem::size_of;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use protocol::v1::{CommandError, Id, Position, write_ok, write_published};
+use rustc_hash::FxHashMap;
+
+use crate::access::quota::NameShare;
+use crate::capacity::budget::{Account, Charge, Held};
+use crate::ids::{LogSlot, Seq};
+use crate::message::Encoding;
+use crate::session::subscription::Subscription;
+use crate::session::v1::subscriptions::Subscriptions;
+use crate::session::{Action, Codec, Incoming, Pending, SessionKind};
+use crate::topics::keys::Keys;
+use crate::topics::registry::TopicRef;
+
+/// A connection whose publishes are all acknowledged keeps room for so many more.
+const ACKNOWLEDGED_ROOM: usize = 64;
+
+/// See the file's head.
+#[derive(Default, Debug)]
+pub(crate) struct V1Session {
+    subscriptions: Subscriptions,
+    /// Subscribe commands whose topics are not all in force.
+    subscribing: Option<Box<PendingSubscribes>>,
+    /// Publishes that wait for their acknowledgement, by ticket.
+    unacknowledged: FxHashMap<u64, Id>,
+    /// The topic of the last publish.
+    last_publish: Option<TopicRef>,
+    /// An unsubscribe that waits until what its subscriptions hold is sent.
+    unsubscribing: Option<Box<Unsubscribing>>,
+    next_ticket: u64,
+    /// The names that it began.
+    names: NameShare,
+    charge: Option<Charge>,
+}
+
+/// Subscribe commands whose topics are not all in force, by ticket.
+#[derive(Default, Debug)]
+struct PendingSubscribes {
+    open: FxHashMap<u64, PendingSubscribe>,
+    /// Subscriptions of all of them.
+    subs: usize,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct PendingSubscribe {
+    id: Option<Id>,
+    /// Subscriptions that are not in force yet.
+    joining: usize,
+    /// The command's subscriptions, in its order.
+    subs: Vec<u32>,
+}
+
+/// An unsubscribe command, checked.
+#[derive(Debug)]
+struct Unsubscribing {
+    id: Option<Id>,
+    filters: Vec<String>,
+}
+
+impl SessionKind for V1Session {
+    fn as_kind(&self) -> &(dyn SessionKind + 'static) {
+        self
+    }
+
+    fn as_kind_mut(&mut self) -> &mut (dyn SessionKind + 'static) {
+        self
+    }
+
+    fn takes_messages(&self) -> bool {
+        true
+    }
+
+    fn on_message<'a>(&mut self, message: Incoming<'a>, codec: Codec<'a, '_>) -> Action<'a> {
+        self.on_command(message, codec)
+    }
+
+    fn on_error(&mut self, error: &CommandError, out: &mut BytesMut) -> Action<'static> {
+        commands::write(error, out);
+        Action::Answer
+    }
+
+    fn await_published(&mut self, id: Id) -> Option<u64> {
+        let ticket = self.take_ticket();
+        self.unacknowledged.insert(ticket, id);
+        Some(ticket)
+    }
+
+    fn on_published(&mut self, ticket: u64, position: Position, out: &mut BytesMut) {
+        let Some(id) = self.unacknowledged.remove(&ticket) else { return };
+        if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
+            self.unacknowledged = FxHashMap::default();
+        }
+        write_published(out, Some(&id), position.epoch, position.offset);
+    }
+
+    fn answers_to_come(&self) -> Option<usize> {
+        Some(self.unacknowledged.len())
+    }
+
+    fn remember_topic(&mut self, topic: TopicRef) {
+        self.last_publish = Some(topic);
+    }
+
+    fn name_share(&mut self) -> Option<&mut NameShare> {
+        Some(&mut self.names)
+    }
+
+    fn add(&mut self, log: LogSlot, filter: Arc<str>, keys: Keys) -> u32 {
+        self.subscriptions.add(log, filter, keys)
+    }
+
+    fn begin_subscribe(&mut self, id: Option<Id>, keys: Vec<u32>) {
+        let ticket = self.take_ticket();
+        for &key in &keys {
+            self.subscriptions.sub_mut(key).ticket = ticket;
+        }
+        let subscribing = self.subscribing.get_or_insert_default();
+        subscribing.subs += keys.len();
+        subscribing.open.insert(ticket, PendingSubscribe { id, joining: keys.len(), subs: keys });
+    }
+
+    fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>, out: &mut BytesMut) {
+        self.subscriptions.go_live(key, index, cursor, position);
+        if let Some(command) = self.joined(key) {
+            self.write_subscribed(&command, out);
+        }
+    }
+
+    fn is_unsubscribing(&self) -> bool {
+        self.unsubscribing.is_some()
+    }
+
+    fn finish_unsubscribe(&mut self, out: &mut BytesMut) -> Vec<u32> {
+        let Some(command) = self.unsubscribing.take() else { return Vec::new() };
+        let mut keys: Vec<u32> =
+            command.filters.iter().filter_map(|filter| self.subscriptions.find_filter(filter)).collect();
+        // A command may name a topic twice.
+        keys.sort_unstable();
+        keys.dedup();
+        write_ok(out, command.id.as_ref());
+        keys
+    }
+
+    fn forget_pending(&mut self, keys: &[u32]) {
+        self.subscriptions.forget_pending(keys);
+    }
+
+    fn remove(&mut self, key: u32) -> Option<Subscription> {
+        self.subscriptions.remove(key).map(|sub| sub.subscription)
+    }
+
+    fn subscription(&self, key: u32) -> Option<&Subscription> {
+        self.subscriptions.get(key).map(|sub| &sub.subscription)
+    }
+
+    fn subscription_mut(&mut self, key: u32) -> Option<&mut Subscription> {
+        self.subscriptions.get_mut(key).map(|sub| &mut sub.subscription)
+    }
+
+    fn keys(&self) -> Vec<u32> {
+        self.subscriptions.keys()
+    }
+
+    fn encoding(&self) -> Encoding {
+        Encoding::Json
+    }
+
+    fn shares_sends(&self) -> bool {
+        true
+    }
+
+    fn set_pending(&mut self, key: u32) {
+        self.subscriptions.set_pending(key);
+    }
+
+    fn pending(&self) -> &[u32] {
+        self.subscriptions.pending()
+    }
+
+    fn take_pending(&mut self) -> Pending {
+        let (keys, overlapping) = (self.subscriptions.take_pending(), self.subscriptions.overlapping());
+        match keys[..] {
+            [] => Pending::None,
+            [key] if !overlapping => Pending::One(key),
+            _ => Pending::Many { keys, overlapping },
+        }
+    }
+
+    fn sender_of(&self, topic: &str) -> Option<u32> {
+        self.subscriptions.sender_of(topic)
+    }
+
+    fn bytes_for(&self, filter: &str) -> u64 {
+        Subscriptions::bytes_of(filter)
+    }
+
+    fn charge(&mut self, account: &Arc<Account>) {
+        let bytes = self.heap_bytes();
+        match &mut self.charge {
+            Some(charge) => charge.resize(bytes),
+            None => self.charge = Some(Charge::new(account, Held::Subscriptions, bytes)),
+        }
+    }
+}
+
+impl V1Session {
+    fn take_ticket(&mut self) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        ticket
+    }
+
+    /// A subscription is in force: its command, if that waits for no other.
+    fn joined(&mut self, key: u32) -> Option<PendingSubscribe> {
+        let ticket = self.subscriptions.sub(key).ticket;
+        let subscribing = self.subscribing.as_mut().expect("a subscription comes with a command");
+        let command = subscribing.open.get_mut(&ticket).expect("a subscription comes into force once");
+        command.joining -= 1;
+        if command.joining > 0 {
+            return None;
+        }
+        let command = subscribing.open.remove(&ticket)?;
+        subscribing.subs -= command.subs.len();
+        if subscribing.open.is_empty() {
+            self.subscribing = None;
+        }
+        Some(command)
+    }
+
+    /// Whether the command that a subscription came with is not answered yet.
+    fn is_joining(&self, key: u32) -> bool {
+        let ticket = self.subscriptions.sub(key).ticket;
+        self.subscribing.as_ref().is_some_and(|subscribing| subscribing.open.contains_key(&ticket))
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        let subscribing = self.subscribing.as_ref().map_or(0, |subscribing| {
+            let open = 2 * subscribing.open.capacity() * size_of::<(u64, PendingSubscribe)>();
+            size_of::<PendingSubscribes>() + open + subscribing.subs * size_of::<u32>()
+        });
+        let unacknowledged = 2 * self.unacknowledged.capacity() * size_of::<(u64, Id)>();
+        self.subscriptions.heap_bytes() + (unacknowledged + subscribing) as u64
+    }
+}

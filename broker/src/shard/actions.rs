@@ -1,0 +1,234 @@
+//! What sessions want done is carried out: see [`crate::session`].
+//!
+//! An answer is queued before its action is carried out. An action that cannot be carried out is an error that the
+//! session tells its client.
+
+use bytes::BytesMut;
+use protocol::frame::Opcode;
+use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Topics};
+use ring::{ConnId, Driver};
+
+use crate::access::quota::Name;
+use crate::capacity::budget::Held;
+use crate::session::{Action, Codec, Incoming, PublishData, Target};
+use crate::shard::Shard;
+use crate::shard::fanout::log::Subscriber;
+use crate::shard::shared::{Origin, Published};
+use crate::shard::time::nanos;
+use crate::shard::transport::connection::{Flags, HeldPublish};
+
+impl<D: Driver> Shard<D> {
+    /// A whole message of an open connection, whose bytes may be overwritten.
+    pub(super) fn on_message(&mut self, id: ConnId, message: Incoming<'_>) {
+        let mut parser = self.codec.parser.take().expect("one message at a time");
+        let mut out = self.begin_answer();
+        let Some(conn) = self.conns.get(id) else { return };
+        let codec = Codec { parser: &mut parser, limits: &self.limits, out: &mut out };
+        let action = conn.session.on_message(message, codec);
+        self.answer(id, out);
+        self.carry_out(id, action);
+        self.codec.parser = Some(parser);
+    }
+
+    fn carry_out(&mut self, id: ConnId, action: Action<'_>) {
+        let done = match action {
+            Action::Answer => Ok(()),
+            Action::Close { code, why, reason } => {
+                self.close_with(id, code.into(), why, reason);
+                Ok(())
+            }
+            Action::Publish { to, kind, data, id: command, ack } => self.publish_for(id, to, kind, data, command, ack),
+            Action::Subscribe { id: command, filters } => self.subscribe(id, command, filters),
+            Action::Unsubscribe { flush: true } => {
+                let conn = self.conns.get(id).expect("an open connection");
+                conn.flags.set(Flags::PAUSED);
+                self.flush(id);
+                Ok(())
+            }
+            Action::Unsubscribe { flush: false } => {
+                self.finish_unsubscribe(id);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            let mut out = self.begin_answer();
+            let action = self.conns.get(id).expect("an open connection").session.on_error(&error, &mut out);
+            self.answer(id, out);
+            if let Action::Close { code, why, reason } = action {
+                self.close_with(id, code.into(), why, reason);
+            }
+        }
+    }
+
+    // ---- answers
+
+    fn begin_answer(&mut self) -> BytesMut {
+        let mut out = std::mem::take(&mut self.codec.scratch);
+        out.clear();
+        out
+    }
+
+    /// Queues what was written as one text frame, if anything was.
+    fn answer(&mut self, id: ConnId, out: BytesMut) {
+        if !out.is_empty() {
+            self.queue_frame(id, Opcode::Text, &out);
+        }
+        self.codec.scratch = out;
+    }
+
+    // ---- subscribe: all of a command's topics, or none
+
+    fn subscribe(&mut self, id: ConnId, command: Option<Id>, filters: Topics<'_>) -> Result<(), CommandError> {
+        let session = &self.conns.get(id).expect("an open connection").session;
+        let needed: u64 = filters.iter().map(|filter| session.bytes_for(filter)).sum();
+        if !self.has_memory_for_subscriptions(needed) {
+            let reason = "the broker has no memory left for more subscriptions; see --max-memory";
+            return Err(limit(command, reason.to_owned()));
+        }
+        let mut entered = Vec::with_capacity(filters.iter().len());
+        for filter in filters.iter() {
+            if let Err(error) = self.admit(id, command, filter) {
+                let keys: Vec<u32> = entered.into_iter().map(|(_, key)| key).collect();
+                self.unsubscribe_keys(id, &keys);
+                return Err(error);
+            }
+            entered.push(self.enter_subscription(id, filter));
+        }
+        let keys = entered.iter().map(|&(_, key)| key).collect();
+        self.conns.get(id).expect("an open connection").session.begin_subscribe(command, keys);
+        self.charge_session(id);
+        for (slot, sub) in entered {
+            self.attach(slot, Subscriber { conn: id, sub });
+        }
+        Ok(())
+    }
+
+    /// A subscription is in force.
+    pub(super) fn on_live(&mut self, subscriber: Subscriber, index: u32, cursor: u64, position: Option<Position>) {
+        let id = subscriber.conn;
+        let mut out = self.begin_answer();
+        let conn = self.conns.get(id).expect("a subscriber is an open connection");
+        conn.session.go_live(subscriber.sub, index, cursor, position, &mut out);
+        if conn.flags.take(Flags::HELD) {
+            self.make_ready(id);
+        }
+        self.answer(id, out);
+    }
+
+    /// Whether subscriptions may take so many bytes more: their share of the budget is theirs, if the rest leaves it.
+    fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
+        let budget = &self.shared.budget;
+        budget.fits(bytes)
+            && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.share(Held::Subscriptions)
+    }
+
+    /// Carries out the unsubscribe that waited, and goes on with the input behind it.
+    pub(super) fn finish_unsubscribe(&mut self, id: ConnId) {
+        let mut out = self.begin_answer();
+        let conn = self.conns.get(id).expect("an open connection");
+        let keys = conn.session.finish_unsubscribe(&mut out);
+        self.unsubscribe_keys(id, &keys);
+        self.answer(id, out);
+        self.list_paused(id);
+    }
+
+    // ---- publish
+
+    fn publish_for(
+        &mut self,
+        id: ConnId,
+        to: Target<'_>,
+        kind: PayloadKind,
+        data: PublishData<'_>,
+        command: Option<Id>,
+        ack: bool,
+    ) -> Result<(), CommandError> {
+        if !self.may_publish(id) {
+            let has_answers = self.conns.get(id).is_some_and(|conn| conn.session.answers_to_come().is_some());
+            self.stats().commands_limited.add(u64::from(has_answers));
+            let reason = "publishing faster than --max-publish-rate allows; the message was not published";
+            return Err(limit(command, reason.to_owned()));
+        }
+        let topic = match to {
+            Target::Known(topic) => topic,
+            Target::Named(name) => {
+                self.admit(id, command, name)?;
+                let topic = self.shared.registry.resolve(name);
+                self.conns.get(id).expect("a publisher").session.remember_topic(topic.clone());
+                topic
+            }
+        };
+        let origin = command.filter(|_| ack).map_or(Origin::Silent, |command| self.origin(id, command));
+        let payload = data.into_payload(kind, &self.account);
+        if topic.is_congested() {
+            let conn = self.conns.get(id).expect("a publisher");
+            conn.flags.set(Flags::PAUSED);
+            conn.extra(&self.account).held = Some(Box::new(HeldPublish { topic, payload, origin }));
+            self.list_paused(id);
+        } else {
+            self.publish(topic, payload, origin);
+        }
+        Ok(())
+    }
+
+    /// Whom the acknowledgement of this command goes to.
+    fn origin(&mut self, id: ConnId, command: Id) -> Origin {
+        let ticket = self.conns.get(id).expect("a publisher").session.await_published(command);
+        self.charge_session(id);
+        ticket.map_or(Origin::Silent, |ticket| Origin::Connection { shard: self.id, conn: id, ticket })
+    }
+
+    /// Publishes what waited for its topic. Returns false if it still has to.
+    pub(super) fn publish_held(&mut self, id: ConnId) -> bool {
+        let Some(extra) = self.conns.get(id).and_then(|conn| conn.extra.as_mut()) else { return true };
+        if extra.held.as_ref().is_some_and(|held| held.topic.is_congested()) {
+            return false;
+        }
+        if let Some(held) = extra.held.take() {
+            let HeldPublish { topic, payload, origin } = *held;
+            self.publish(topic, payload, origin);
+        }
+        true
+    }
+
+    /// A sequencer sequenced a publish that asked for an acknowledgement.
+    pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Published) {
+        let mut out = self.begin_answer();
+        if let Some(conn) = self.conns.get(id) {
+            let Published { epoch, offset } = published;
+            conn.session.on_published(ticket, Position { epoch, offset }, &mut out);
+        }
+        self.charge_session(id);
+        self.answer(id, out);
+    }
+
+    // ---- names
+
+    /// Whether there is room for a topic or filter, and this connection may begin one more if it is new.
+    fn admit(&mut self, conn: ConnId, command: Option<Id>, name: &str) -> Result<(), CommandError> {
+        match self.shared.admit_name(name, self.limits.topics_max) {
+            Ok(Name::Known) => Ok(()),
+            Ok(Name::New) => {
+                let (now, names_max) = (self.now, self.limits.topics_per_connection_max);
+                let window = nanos(self.limits.topic_idle_timeout);
+                let left = self.shared.names_left(self.limits.topics_max);
+                let bytes = self.shared.name_bytes(name);
+                let session = &mut self.conns.get(conn).expect("an open connection").session;
+                if session.name_share().is_none_or(|share| share.take(now, names_max, window, bytes, left)) {
+                    return Ok(());
+                }
+                let reason = format!(
+                    "this connection has begun as many topics within --topic-idle-timeout as there is room for: {}; \
+                     see --max-topics-per-connection",
+                    names_max.min(left.names)
+                );
+                Err(limit(command, reason))
+            }
+            Err(full) => Err(limit(command, full.as_str().to_owned())),
+        }
+    }
+}
+
+fn limit(id: Option<Id>, reason: String) -> CommandError {
+    CommandError { id, code: ErrorCode::Limit, reason: reason.into() }
+}

@@ -1,0 +1,112 @@
+//! What one send of a session takes: everything from its subscriptions' cursors to the heads of their logs, as far as one
+//! send goes, in the encoding of the session.
+
+use ring::{ConnId, Gather, Nanos};
+use rustc_hash::FxHashMap;
+
+use crate::ids::Seq;
+use crate::session::subscription::Subscription;
+use crate::session::{Pending, Session};
+use crate::shard::fanout::FanOut;
+use crate::shard::fanout::log::Subscriber;
+use crate::shard::fanout::parts::{COPY_BYTES_MAX, Parts, Thrift};
+
+impl FanOut {
+    /// What a session's pending subscriptions have. Cursors are behind it afterwards, and what is left stays pending.
+    /// `all`: what others have as well, so that this send and those that follow take everything.
+    pub(in crate::shard) fn take_pending(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        all: bool,
+        thrift: Thrift,
+        now: Nanos,
+    ) -> Option<Gather> {
+        if all {
+            self.gather_all(session);
+        }
+        match session.take_pending() {
+            Pending::None => None,
+            Pending::One(key) => Some(self.take_one(id, session, key, thrift, now)),
+            Pending::Many { keys, overlapping } => self.take_many(id, session, &keys, overlapping, thrift, now),
+        }
+    }
+
+    /// Whether every subscription of a session was sent everything.
+    pub(in crate::shard) fn has_sent_all(&self, session: &Session) -> bool {
+        let mut subscriptions = session.keys().into_iter().filter_map(|key| session.subscription(key));
+        subscriptions.all(|sub| !sub.live || sub.cursor == self.logs[sub.log].head())
+    }
+
+    /// Lists every subscription that has something as pending.
+    fn gather_all(&mut self, session: &mut Session) {
+        let subscriptions = session.keys().into_iter().filter_map(|key| session.subscription(key));
+        self.append_begun(&subscriptions.map(|subscription| subscription.log).collect());
+        for key in session.keys() {
+            let Some(subscription) = session.subscription(key) else { continue };
+            if subscription.live && subscription.cursor < self.logs[subscription.log].head() {
+                session.set_pending(key);
+            }
+        }
+    }
+
+    /// What one subscription has: the send that its log made for everybody at the same place.
+    pub(in crate::shard) fn take_one(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        key: u32,
+        thrift: Thrift,
+        now: Nanos,
+    ) -> Gather {
+        let encoding = session.encoding();
+        let &Subscription { log, cursor, .. } = session.subscription(key).expect("a subscriber has a subscription");
+        let (gather, to) = self.logs[log].gather(cursor, encoding, thrift);
+        self.stats().messages_out.add(to - cursor);
+        self.advance(Subscriber { conn: id, sub: key }, session, to, now);
+        gather
+    }
+
+    /// What several subscriptions have, in one send.
+    fn take_many(
+        &mut self,
+        id: ConnId,
+        session: &mut Session,
+        keys: &[u32],
+        overlapping: bool,
+        thrift: Thrift,
+        now: Nanos,
+    ) -> Option<Gather> {
+        let (mut parts, encoding) = (Parts::new(thrift), session.encoding());
+        // Found once per topic: a thousand subscriptions that match are asked once, not each about the others.
+        let mut senders = FxHashMap::default();
+        for &key in keys {
+            let &Subscription { log, cursor, .. } = session.subscription(key).expect("a pending subscription");
+            let passed = parts.fill(self.logs[log].pending(cursor), encoding, &self.account, |message| {
+                let sender = || session.sender_of(&message.topic);
+                !overlapping || *senders.entry(message.topic_id).or_insert_with(sender) == Some(key)
+            });
+            self.advance(Subscriber { conn: id, sub: key }, session, cursor + passed, now);
+        }
+        self.stats().messages_out.add(parts.len() as u64);
+        (!parts.is_empty()).then(|| parts.coalesce(COPY_BYTES_MAX, &self.account))
+    }
+
+    /// Moves a subscription's cursor to `to`; what is left beyond stays pending.
+    fn advance(&mut self, subscriber: Subscriber, session: &mut Session, to: Seq, now: Nanos) {
+        let subscription = session.subscription_mut(subscriber.sub).expect("a subscriber has a subscription");
+        let log = &mut self.logs[subscription.log];
+        subscription.cursor = to;
+        let left = to < log.head();
+        if left {
+            log.lags(to, !std::mem::replace(&mut subscription.lagging, true));
+        } else if std::mem::take(&mut subscription.lagging) && log.caught_up() {
+            self.delivered_logs.push(subscription.log);
+        }
+        // It is about to be sent this: it is not blocked.
+        self.enforce_lag_limit(subscriber, subscription, false, now);
+        if left {
+            session.set_pending(subscriber.sub);
+        }
+    }
+}
