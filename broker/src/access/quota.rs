@@ -1,15 +1,11 @@
 //! How many names clients may begin: all together, and each by itself.
 //!
-//! A topic exists as long as somebody remembers it ([`sequencer`](crate::sequencer)), so its name is memory that a client
-//! can make grow with one short message. Two bounds: `--max-topics`, and the names' share of the budget, hold for all
-//! ([`SharedState::admit_name`]); a [`NameShare`] holds for one client, so that the others find room. Names that exist already
-//! cost nobody anything.
+//! A topic exists as long as somebody remembers it, so its name is memory that a client can make grow with one short
+//! message. Two bounds: `--max-topics`, and the names' share of the budget, hold for all (`shard/names.rs` compares); a
+//! [`NameShare`] holds for one client, so that the others find room. Names that exist already cost nobody anything.
 
 use ring::Nanos;
 
-use crate::capacity::budget::Held;
-use crate::shard::shared::SharedState;
-use crate::topics::registry::name_bytes;
 
 /// What a name means for the registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,46 +33,6 @@ impl NamesFull {
             Self::Topics => "the broker has as many topics as --max-topics allows",
             Self::Memory => "the broker has no memory left for new topics; see --max-memory",
         }
-    }
-}
-
-impl SharedState {
-    /// Whether a client may use `name`, as a topic or a filter.
-    ///
-    /// # Errors
-    /// It is new, and there is no room for it.
-    pub fn admit_name(&self, name: &str, topics_max: usize) -> Result<Name, NamesFull> {
-        if self.registry.contains(name) {
-            return Ok(Name::Known);
-        }
-        if self.registry.len() >= topics_max {
-            return Err(NamesFull::Topics);
-        }
-        let shards = self.inboxes.len() as u16;
-        // Filters stay as long as their subscribers do, while idle topics make room for others: a quarter is for topics.
-        let filters_max = self.budget.share(Held::Names) / 4 * 3;
-        let bytes = self.budget.held(Held::Names).saturating_add(name_bytes(name, shards));
-        if protocol::topic::is_wildcard(name) && bytes > filters_max {
-            return Err(NamesFull::Memory);
-        }
-        if !self.registry.has_bytes_for(name) || !self.budget.has_room(name_bytes(name, shards)) {
-            return Err(NamesFull::Memory);
-        }
-        Ok(Name::New)
-    }
-
-    /// For how many more names there is room.
-    #[must_use]
-    pub fn names_left(&self, topics_max: usize) -> NamesLeft {
-        let bytes_max = self.budget.share(Held::Names);
-        let bytes = bytes_max.saturating_sub(self.budget.held(Held::Names));
-        NamesLeft { names: topics_max.saturating_sub(self.registry.len()), bytes, bytes_max }
-    }
-
-    /// What a name weighs once it is registered, in bytes.
-    #[must_use]
-    pub fn name_bytes(&self, name: &str) -> u64 {
-        name_bytes(name, self.inboxes.len() as u16)
     }
 }
 
@@ -179,23 +135,5 @@ mod tests {
             }
         }
         assert!((850_000..=900_000).contains(&bytes), "{bytes}");
-    }
-
-    #[test]
-    fn names_have_their_share_and_leave_the_rest_alone() {
-        let shared = SharedState::new(1, 1, 1).within(40_000);
-        let mut names = Vec::new();
-        let refusal = loop {
-            let name = format!("t{}", names.len());
-            match shared.admit_name(&name, 1_000_000) {
-                Ok(Name::New) => names.push(shared.registry.resolve(&name)),
-                other => break other,
-            }
-        };
-        assert_eq!(refusal, Err(NamesFull::Memory));
-        let used = shared.budget.used();
-        assert!((6_500..=7_500).contains(&used), "{used}");
-        assert_eq!(shared.admit_name("t0", 1), Ok(Name::Known));
-        assert_eq!(shared.admit_name("new", 1), Err(NamesFull::Topics));
     }
 }

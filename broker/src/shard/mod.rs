@@ -6,10 +6,9 @@
 //! | `actions`, `subscribe` | what sessions want done; subscriptions, joins and leaves |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | [`fanout`] | logs and delivery rounds |
-//! | `pressure` | what happens when memory is short |
-//! | `drain` | shutdown |
+//! | `names`, `pressure` | room for new topics; what happens when memory is short |
 //! | [`shared`] | the state and the queues that shards and the control plane share |
-//! | [`audit`] | what the simulation checks after every step |
+//! | `drain`, [`audit`] | shutdown; what the simulation checks after every step |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
 //! the driver in one system call, and handles what completed. Each part has a budget of work; what does not fit goes on
@@ -21,6 +20,7 @@ pub mod audit;
 mod drain;
 pub mod fanout;
 mod mailbox;
+mod names;
 mod pressure;
 pub mod shared;
 mod subscribe;
