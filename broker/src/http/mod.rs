@@ -11,7 +11,7 @@
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means, new topics | `publish`, `bodies`, `payload`, `quota` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
 //! | the page, refusals as one JSON sentence | `page`, `refusal` |
-//! | operators ask on a listener of their own | [`admin`] |
+//! | operators ask on a listener of their own; counters | [`admin`], `metrics`, `stats` |
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
 //! What was accepted is delivered.
@@ -21,6 +21,7 @@ pub(crate) mod app;
 mod bodies;
 mod connection;
 mod hosts;
+mod metrics;
 mod origins;
 mod page;
 mod payload;
@@ -32,6 +33,7 @@ mod refusal;
 mod request_heads;
 pub(crate) mod routes;
 pub(crate) mod serve;
+pub(crate) mod stats;
 #[cfg(test)]
 mod tests;
 mod upgrade;

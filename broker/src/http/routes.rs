@@ -10,8 +10,7 @@ use serde_json::json;
 
 use crate::http::app::{App, VERSION};
 use crate::http::refusal::Refusal;
-use crate::http::{page, policy, publish, upgrade};
-use crate::observe::{metrics, stats};
+use crate::http::{metrics, page, policy, publish, stats, upgrade};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {

@@ -11,20 +11,18 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{Level, debug, info, warn};
 
-use crate::http::app::App;
 use crate::observe::counters::{Reason, Refused, Snapshot};
-use crate::observe::stats::totals;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Looks for as long as `life` takes, and once more when it is over.
-pub(crate) async fn beside<T>(app: App, life: impl Future<Output = T>) -> T {
+/// Looks at `totals`, all counters added up, for as long as `life` takes, and once more when it is over.
+pub(crate) async fn beside<T>(totals: impl Fn() -> Snapshot, life: impl Future<Output = T>) -> T {
     let mut life = pin!(life);
     let mut before = Snapshot::default();
     loop {
         let over = timeout(PERIOD, life.as_mut()).await;
-        let now = totals(app.shared());
+        let now = totals();
         occurrences(&before, &now).into_iter().for_each(Occurrence::log);
         before = now;
         if let Ok(over) = over {

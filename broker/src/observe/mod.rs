@@ -1,8 +1,7 @@
-//! What the broker tells about itself: counters, histograms, `/metrics`, `/api/stats`, log lines once a second.
+//! What the broker counts, and the log lines that it makes of it once a second. `/metrics` and `/api/stats` are in
+//! `http`.
 
 pub mod counters;
 pub(crate) mod events;
 pub(crate) mod histogram;
-pub(crate) mod metrics;
 pub(crate) mod process;
-pub(crate) mod stats;

@@ -20,8 +20,8 @@ use crate::config::limits::Limits;
 use crate::http::admin::AdminListener;
 use crate::http::app::App;
 use crate::http::serve::Server;
-use crate::http::{Operators, send_control};
-use crate::observe::{events, stats};
+use crate::http::{Operators, send_control, stats};
+use crate::observe::events;
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
 use crate::shard::shared::{ControlMessage, SharedState};
@@ -43,8 +43,8 @@ pub(crate) fn run(
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let operators = Operators { on_public_port: admin.is_public(), fallback };
-    let app = App::new(shared, limits, room, operators);
-    let life = events::beside(app.clone(), live(app, shards, admin, ready));
+    let app = App::new(Arc::clone(&shared), limits, room, operators);
+    let life = events::beside(move || stats::totals(&shared), live(app, shards, admin, ready));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?

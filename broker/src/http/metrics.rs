@@ -14,9 +14,9 @@ use axum::response::{IntoResponse, Response};
 
 use crate::capacity::budget::Held;
 use crate::http::app::{App, VERSION};
+use crate::http::stats::sum;
 use crate::observe::counters::{Distribution, Scale, Snapshot, Stats};
 use crate::observe::process::Process;
-use crate::observe::stats::sum;
 
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
