@@ -6,7 +6,6 @@
 
 use ring::Nanos;
 
-
 /// What a name means for the registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Name {

@@ -27,7 +27,7 @@ use crate::capacity::budget::{Budget, Charge, Held, allocated, longest_message};
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::lock;
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 use crate::observe::counters::Refused;
 
 /// How long a body may come at any rate.
@@ -177,13 +177,13 @@ pub(crate) struct Collected {
 
 /// Reads a body to its end. Of a body that is refused the rest is [discarded](discard), unless it was slow or had to go
 /// for others: then its connection ends at once.
-pub(crate) async fn collect(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Collected, Refusal> {
+pub(crate) async fn collect(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Collected, HttpError> {
     match read(app, headers, &mut body).await {
         Ok(collected) => Ok(collected),
-        Err(Failure::Late(refusal)) => Err(refusal),
-        Err(Failure::Refused(refusal)) => {
+        Err(Failure::Late(error)) => Err(error),
+        Err(Failure::Refused(error)) => {
             discard(app, headers, body).await;
-            Err(refusal)
+            Err(error)
         }
     }
 }
@@ -191,14 +191,14 @@ pub(crate) async fn collect(app: &App, headers: &HeaderMap, mut body: Body) -> R
 /// Why there is no whole body.
 enum Failure {
     /// It is not wanted; its sender may still be sending it.
-    Refused(Refusal),
+    Refused(HttpError),
     /// It took too long.
-    Late(Refusal),
+    Late(HttpError),
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self::Refused(error)
     }
 }
 
@@ -224,7 +224,7 @@ async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collect
             next = timeout_at(due(started, received, limits), body.frame()) => next.map_err(|_| Failure::Late(too_slow(limits)))?,
         };
         let Some(frame) = next else { break };
-        let frame = frame.map_err(|_| Refusal::bad("The request body ended early or is malformed."))?;
+        let frame = frame.map_err(|_| HttpError::bad("The request body ended early or is malformed."))?;
         let Ok(data) = frame.into_data() else { continue }; // trailers
         if Instant::now() > due(started, received + data.len(), limits) {
             return Err(Failure::Late(too_slow(limits)));
@@ -278,25 +278,26 @@ pub(crate) async fn discard(app: &App, headers: &HeaderMap, mut body: Body) {
 }
 
 /// The answer to a body of more bytes than a message may have.
-pub(crate) fn too_long(limits: &Limits) -> Refusal {
+pub(crate) fn too_long(limits: &Limits) -> HttpError {
     let sentence = format!("The message is longer than {} bytes (--max-message).", limits.message_bytes_max);
-    Refusal::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, sentence)
+    HttpError::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, sentence)
 }
 
-fn too_slow(limits: &Limits) -> Refusal {
+fn too_slow(limits: &Limits) -> HttpError {
     let sentence = format!(
         "The body came too slowly: it has {:?} in all (--message-timeout), and 1 KiB/s on average after the first {GRACE:?}.",
         limits.message_timeout
     );
-    Refusal::new(axum::http::StatusCode::REQUEST_TIMEOUT, sentence)
+    HttpError::new(axum::http::StatusCode::REQUEST_TIMEOUT, sentence)
 }
 
-fn no_room() -> Refusal {
-    Refusal::unavailable("The broker has no memory for so long a message now (--max-memory).").because(Refused::Memory)
+fn no_room() -> HttpError {
+    HttpError::unavailable("The broker has no memory for so long a message now (--max-memory).")
+        .because(Refused::Memory)
 }
 
-fn given_up() -> Refusal {
-    Refusal::unavailable("The broker gave this request up, because others needed its memory or its place.")
+fn given_up() -> HttpError {
+    HttpError::unavailable("The broker gave this request up, because others needed its memory or its place.")
         .because(Refused::Overload)
 }
 

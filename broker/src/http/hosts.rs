@@ -7,13 +7,13 @@ use axum::http::{StatusCode, Version, header};
 use protocol::head::authority_parts;
 
 use crate::access::host;
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 use crate::observe::counters::Refused;
 
 /// RFC 9112 §3.2: exactly one `Host`, unless the client speaks HTTP/1.0; the authority of an absolute target goes
 /// before it.
-pub(crate) fn refused(request: &Request, listed: &[String]) -> Option<Refusal> {
-    let bad = |sentence| Some(Refusal::new(StatusCode::BAD_REQUEST, sentence));
+pub(crate) fn refused(request: &Request, listed: &[String]) -> Option<HttpError> {
+    let bad = |sentence| Some(HttpError::new(StatusCode::BAD_REQUEST, sentence));
     let mut fields = request.headers().get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
         (None, _) if request.version() == Version::HTTP_10 => None,
@@ -30,7 +30,7 @@ pub(crate) fn refused(request: &Request, listed: &[String]) -> Option<Refusal> {
     if authority_parts(host).is_none() {
         return bad("The request has a malformed Host.");
     }
-    let foreign = || Refusal::new(StatusCode::MISDIRECTED_REQUEST, host::refusal(host)).because(Refused::Host);
+    let foreign = || HttpError::new(StatusCode::MISDIRECTED_REQUEST, host::refusal(host)).because(Refused::Host);
     (!host::allowed(host, listed)).then(foreign)
 }
 

@@ -10,7 +10,7 @@
 //! | a request is addressed to this broker; a browser's comes from its own pages or allowed origins | `policy`, `hosts`, `origins` |
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means, new topics | `publish`, `bodies`, `payload`, `quota` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
-//! | the page, refusals as one JSON sentence | `page`, `refusal` |
+//! | the page, errors as one JSON sentence | `page`, `error` |
 //! | operators ask on a listener of their own; counters | [`admin`], `metrics`, `stats` |
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
@@ -20,6 +20,7 @@ pub mod admin;
 pub(crate) mod app;
 mod bodies;
 mod connection;
+mod error;
 mod hosts;
 mod metrics;
 mod origins;
@@ -29,7 +30,6 @@ pub(crate) mod places;
 mod policy;
 mod publish;
 mod quota;
-mod refusal;
 mod request_heads;
 pub(crate) mod routes;
 pub(crate) mod serve;

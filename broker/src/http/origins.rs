@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::access::origin;
 use crate::http::app::App;
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 use crate::observe::counters::Refused;
 
 /// What goes with every answer, unless the handler said otherwise.
@@ -88,8 +88,8 @@ fn is_allowed(app: &App, request: &Request) -> bool {
     origin::allowed(from, host.unwrap_or_default(), &app.limits().origins)
 }
 
-pub(crate) fn refused() -> Refusal {
-    Refusal::new(
+pub(crate) fn refused() -> HttpError {
+    HttpError::new(
         StatusCode::FORBIDDEN,
         "Pages of this origin may not use this broker: start it with --allow-origin and that origin.",
     )

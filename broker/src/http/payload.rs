@@ -12,7 +12,7 @@ use protocol::v1::{PayloadKind, Values};
 use crate::capacity::budget::allocated;
 use crate::config::limits::Limits;
 use crate::http::bodies::{self, Collected};
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 
 thread_local! {
     /// Buffers of the one thread that serves HTTP.
@@ -20,14 +20,14 @@ thread_local! {
 }
 
 /// RFC 9110 §8.4, §15.5.16: the only coding that is understood is none.
-pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), HttpError> {
     let fields = headers.get_all(header::CONTENT_ENCODING).iter();
     let mut codings = fields.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
     if codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")) {
         return Ok(());
     }
     let sentence = "A body with a Content-Encoding cannot be published: send it as it is.";
-    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence))
+    Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence))
 }
 
 /// What a body is and, as JSON, becomes.
@@ -35,20 +35,20 @@ pub(crate) fn interpret(
     headers: &HeaderMap,
     mut collected: Collected,
     limits: &Limits,
-) -> Result<(PayloadKind, Collected), Refusal> {
+) -> Result<(PayloadKind, Collected), HttpError> {
     let body = &mut collected.room[HEADER_MAX..];
     if !is_json(headers) {
         let kind = kind_of(headers, body);
         return Ok((kind, collected));
     }
     if std::str::from_utf8(body).is_err() {
-        return Err(Refusal::bad("The body is not JSON: it is not UTF-8."));
+        return Err(HttpError::bad("The body is not JSON: it is not UTF-8."));
     }
     let mut room = Vec::with_capacity(HEADER_MAX + body.len());
     room.resize(HEADER_MAX, 0);
     let kind = VALUES
         .with_borrow_mut(|values| values.payload(body, &mut room))
-        .map_err(|error| Refusal::bad(format_args!("The body is not JSON that can be published: {error}")))?;
+        .map_err(|error| HttpError::bad(format_args!("The body is not JSON that can be published: {error}")))?;
     // A number's text may grow.
     if (room.len() - HEADER_MAX) as u64 > limits.message_bytes_max {
         return Err(bodies::too_long(limits));
@@ -93,7 +93,7 @@ mod tests {
         let limits = Limits { message_bytes_max: 100, ..Limits::default() };
         match interpret(&headers, Collected { room, charge }, &limits) {
             Ok((kind, collected)) => Ok((kind, collected.room[HEADER_MAX..].to_vec())),
-            Err(refusal) => Err(refusal.status()),
+            Err(error) => Err(error.status()),
         }
     }
 
@@ -140,7 +140,7 @@ mod tests {
             for value in values {
                 headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
             }
-            check_coding(&headers).map_err(|refusal| refusal.status().as_u16())
+            check_coding(&headers).map_err(|error| error.status().as_u16())
         };
         for values in [&[][..], &[""], &["identity"], &["Identity, identity"], &["identity", ""]] {
             assert_eq!(verdict(values), Ok(()), "{values:?}");

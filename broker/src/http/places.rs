@@ -25,7 +25,7 @@ use crate::capacity::budget::{Charge, Held};
 use crate::capacity::memory::HTTP_CONNECTION_BYTES;
 use crate::http::app::App;
 use crate::http::connection::{Connection, lock};
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 use crate::observe::counters::Refused;
 
 /// Spare places, where there are enough.
@@ -196,10 +196,10 @@ impl Drop for Place {
 }
 
 /// In a spare place only probes are answered.
-pub(crate) fn refused(app: &App, path: &str) -> Option<Refusal> {
+pub(crate) fn refused(app: &App, path: &str) -> Option<HttpError> {
     let sentence = || format!("The broker has as many HTTP connections as it can ({}).", app.places().max);
     let is_probe = matches!(path, "/healthz" | "/readyz");
-    (!is_probe).then(|| Refusal::unavailable(&sentence()).because(Refused::Overload))
+    (!is_probe).then(|| HttpError::unavailable(&sentence()).because(Refused::Overload))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::app::App;
 use crate::http::connection::Connection;
-use crate::http::{bodies, hosts, origins, places, refusal, routes};
+use crate::http::{bodies, error, hosts, origins, places, routes};
 
 /// Between the socket and the routes.
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -33,7 +33,7 @@ pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) 
         }
     };
     page.name_in(response.headers_mut());
-    refusal::count(&app, &response);
+    error::count(&app, &response);
     response
 }
 

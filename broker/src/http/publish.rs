@@ -22,7 +22,7 @@ use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::bodies::{self, Collected};
 use crate::http::connection::{Connection, lock};
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 use crate::http::{QUEUE_PAUSE, payload, upgrade};
 use crate::message::Payload;
 use crate::observe::counters::Refused;
@@ -45,7 +45,7 @@ pub(crate) struct Answer {
 }
 
 /// The handler.
-pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<Json<Answer>, Refusal> {
+pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<Json<Answer>, HttpError> {
     let (head, body) = request.into_parts();
     let limits = app.limits();
     let checked = topic_of(head.uri.path(), limits).and_then(|topic| {
@@ -54,9 +54,9 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     });
     let topic = match checked {
         Ok(topic) => topic,
-        Err(refusal) => {
+        Err(error) => {
             bodies::discard(&app, &head.headers, body).await;
-            return Err(refusal);
+            return Err(error);
         }
     };
     let collected = bodies::collect(&app, &head.headers, body).await?;
@@ -72,15 +72,15 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
 }
 
 /// The topic that the path names, under the rules for WebSockets.
-fn topic_of(path: &str, limits: &Limits) -> Result<String, Refusal> {
+fn topic_of(path: &str, limits: &Limits) -> Result<String, HttpError> {
     // Without a topic it is the same request with an empty one.
     let path = if path == "/pub" { "/pub/" } else { path };
     match endpoint(path, limits.topic_bytes_max) {
         Ok(Endpoint::Publish(topic)) => Ok(topic.into_owned()),
-        Ok(_) => Err(Refusal::bad("There is no topic in this path.")),
+        Ok(_) => Err(HttpError::bad("There is no topic in this path.")),
         Err(refusal) => {
             let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
-            Err(Refusal::new(status, refusal.reason))
+            Err(HttpError::new(status, refusal.reason))
         }
     }
 }
@@ -105,32 +105,32 @@ impl Publisher {
     }
 
     /// Whether it may publish one more message now (`--max-publish-rate`).
-    fn take_turn(&self, app: &App) -> Result<(), Refusal> {
+    fn take_turn(&self, app: &App) -> Result<(), HttpError> {
         let Some(rate_max) = app.limits().publish_rate_max else { return Ok(()) };
         if lock(&self.connection.rate_limiter).take(ring::monotonic(), rate_max) {
             return Ok(());
         }
         app.shared().plane.commands_limited.add(1);
         let sentence = "Publishing faster than --max-publish-rate allows; the message was not published.";
-        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, sentence).uncounted().retry_after(RATE_RETRY_S))
+        Err(HttpError::new(StatusCode::TOO_MANY_REQUESTS, sentence).uncounted().retry_after(RATE_RETRY_S))
     }
 
     /// Whether there is room for the topic, and this client may begin it if it is new.
-    fn admit(&self, app: &App, topic: &str) -> Result<(), Refusal> {
+    fn admit(&self, app: &App, topic: &str) -> Result<(), HttpError> {
         let limits = app.limits();
         match app.shared().admit_name(topic, limits.topics_max) {
             Ok(Name::Known) => return Ok(()),
             Ok(Name::New) => {}
             Err(full) => {
-                let refusal = Refusal::unavailable(&format!("There is no room for the topic: {}.", full.as_str()));
-                return Err(refusal.because(Refused::Topics).retry_after(TOPICS_RETRY_S));
+                let error = HttpError::unavailable(&format!("There is no room for the topic: {}.", full.as_str()));
+                return Err(error.because(Refused::Topics).retry_after(TOPICS_RETRY_S));
             }
         }
         let (bytes, left) = (app.shared().name_bytes(topic), app.shared().names_left(limits.topics_max));
         if !app.names().take(self.client, ring::monotonic(), limits, bytes, left) {
             let sentence = "This client began as many topics as --max-topics-per-connection allows for now.";
-            let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, sentence);
-            return Err(refusal.because(Refused::Topics).retry_after(TOPICS_RETRY_S));
+            let error = HttpError::new(StatusCode::TOO_MANY_REQUESTS, sentence);
+            return Err(error.because(Refused::Topics).retry_after(TOPICS_RETRY_S));
         }
         Ok(())
     }
@@ -138,14 +138,14 @@ impl Publisher {
 
 /// Has the topic's sequencer give the message its place. Waits while the sequencer's queue is full, or the topic's subscribers
 /// are so far behind that its publishers have to wait.
-async fn sequence(app: &App, topic: &str, publisher: &Publisher, mut payload: Payload) -> Result<Published, Refusal> {
+async fn sequence(app: &App, topic: &str, publisher: &Publisher, mut payload: Payload) -> Result<Published, HttpError> {
     let shared = app.shared();
     let deadline = Instant::now() + QUEUE_PATIENCE;
     let mut admitted = false;
     let published = loop {
         if app.is_leaving() {
-            let refusal = Refusal::unavailable("The broker is shutting down; the message was not published.");
-            return Err(refusal.because(Refused::Draining).retry_as(&shared.admission.draining()));
+            let error = HttpError::unavailable("The broker is shutting down; the message was not published.");
+            return Err(error.because(Refused::Draining).retry_as(&shared.admission.draining()));
         }
         if !admitted {
             publisher.admit(app, topic)?;
@@ -161,13 +161,13 @@ async fn sequence(app: &App, topic: &str, publisher: &Publisher, mut payload: Pa
             }
         }
         if Instant::now() >= deadline {
-            let refusal = Refusal::unavailable("The broker is overloaded; the message was not published.");
-            return Err(refusal.because(Refused::Overload));
+            let error = HttpError::unavailable("The broker is overloaded; the message was not published.");
+            return Err(error.because(Refused::Overload));
         }
         sleep(QUEUE_PAUSE).await;
     };
     published.await.map_err(|_| {
         let sentence = "The broker shut down meanwhile; the message may or may not have been published.";
-        Refusal::unavailable(sentence).because(Refused::Draining)
+        HttpError::unavailable(sentence).because(Refused::Draining)
     })
 }

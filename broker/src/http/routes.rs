@@ -9,7 +9,7 @@ use axum::{Json, Router, middleware};
 use serde_json::json;
 
 use crate::http::app::{App, VERSION};
-use crate::http::refusal::Refusal;
+use crate::http::error::HttpError;
 use crate::http::{metrics, page, policy, publish, stats, upgrade};
 
 /// What the public port answers.
@@ -77,7 +77,7 @@ async fn health(State(app): State<App>) -> Response {
 /// Whether the broker wants new connections, for load balancers.
 async fn readiness(State(app): State<App>) -> Response {
     if !app.is_ready() {
-        return Refusal::unavailable("The broker is shutting down: connect elsewhere.").into_response();
+        return HttpError::unavailable("The broker is shutting down: connect elsewhere.").into_response();
     }
     Json(json!({ "status": "ready" })).into_response()
 }
@@ -98,24 +98,24 @@ pub(crate) fn allowed(methods: &'static str) -> Response {
 
 /// RFC 9110 §15.5.22: says which protocol would be right.
 async fn websocket_only() -> Response {
-    let refusal = Refusal::new(
+    let error = HttpError::new(
         StatusCode::UPGRADE_REQUIRED,
         "A WebSocket lives here: connect with new WebSocket(...); publish over HTTP with POST /pub/{topic}.",
     );
-    ([(header::UPGRADE, "websocket"), (header::CONNECTION, "Upgrade")], refusal).into_response()
+    ([(header::UPGRADE, "websocket"), (header::CONNECTION, "Upgrade")], error).into_response()
 }
 
-async fn nothing_here(request: Request) -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, format!("There is nothing at {}.", request.uri().path()))
+async fn nothing_here(request: Request) -> HttpError {
+    HttpError::new(StatusCode::NOT_FOUND, format!("There is nothing at {}.", request.uri().path()))
 }
 
-async fn nothing_for_operators(request: Request) -> Refusal {
+async fn nothing_for_operators(request: Request) -> HttpError {
     let path = request.uri().path();
     let sentence = format!("There is nothing at {path}; there is /metrics, /api/stats, /healthz and /readyz.");
-    Refusal::new(StatusCode::NOT_FOUND, sentence)
+    HttpError::new(StatusCode::NOT_FOUND, sentence)
 }
 
-async fn wrong_method(request: Request) -> Refusal {
+async fn wrong_method(request: Request) -> HttpError {
     let sentence = format!("{} does not answer {}.", request.uri().path(), request.method());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
 }

@@ -1,4 +1,4 @@
-//! Refusals of the HTTP API: a status and one sentence, as JSON; each is counted by its cause, in one place.
+//! Errors of the HTTP API: a status and one sentence, as JSON; each is counted by its cause, in one place.
 
 use std::fmt::Display;
 
@@ -13,7 +13,7 @@ use crate::observe::counters::Refused;
 
 /// What a client did wrong, or what the broker cannot do now.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct HttpError {
     status: StatusCode,
     sentence: String,
     retry_after_s: Option<u32>,
@@ -21,7 +21,7 @@ pub(crate) struct Refusal {
     cause: Option<Refused>,
 }
 
-impl Refusal {
+impl HttpError {
     /// Counts as the fault of the request, if the status says that it is one.
     pub(crate) fn new(status: StatusCode, sentence: impl Display) -> Self {
         let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
@@ -65,7 +65,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
         if let Some(seconds) = self.retry_after_s {
