@@ -1,7 +1,8 @@
 //! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
 
 use broker::message::Payload;
-use broker::shard::shared::{ControlMessage, Published, Purpose, SharedState};
+use broker::shard::handover::Purpose;
+use broker::shard::shared::{ControlMessage, Published, SharedState};
 use protocol::v1::PayloadKind;
 use ring::sim::World;
 use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};

@@ -12,7 +12,8 @@ use broker::access::address::AddressLease;
 use broker::access::admission::Admission;
 use broker::capacity::budget::{Held, Level};
 use broker::observe::counters::{Distribution, Scale};
-use broker::shard::shared::{Adopt, ControlMessage, SharedState};
+use broker::shard::handover::Adopt;
+use broker::shard::shared::{ControlMessage, SharedState};
 use broker::shard::{Shard, ShardSetup};
 use ring::sim::{SimDriver, World};
 

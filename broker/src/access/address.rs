@@ -17,10 +17,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ipnet::IpNet;
 use protocol::head::forwarded_address;
+
+use crate::access::lock;
 
 const STRIPE_BITS: u32 = 6;
 const STRIPES: usize = 1 << STRIPE_BITS;
@@ -169,8 +171,7 @@ impl Addresses {
     }
 
     fn stripe(&self, at: usize) -> MutexGuard<'_, Stripe> {
-        // A thread that panics ends the process.
-        self.stripes[at].lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stripes[at])
     }
 }
 
@@ -210,7 +211,13 @@ impl AddressLease {
         Some(Client(stripe.entries[index as usize].key))
     }
 
-    /// Hands the slot on; what is left does not count.
+    /// The same slot for another holder; what is left does not count.
+    #[must_use]
+    pub fn hand_on(&self) -> Self {
+        Self { addresses: self.addresses.clone(), slot: AtomicU32::new(self.take().0) }
+    }
+
+    /// Takes the slot out; what is left does not count.
     pub fn take(&self) -> AddressSlot {
         AddressSlot(self.slot.swap(AddressSlot::UNCOUNTED.0, Ordering::Relaxed))
     }

@@ -18,10 +18,9 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use protocol::head::Refusal;
 use ring::Nanos;
 
-use crate::observe::counters::Refused;
+use crate::access::rejection::Rejection;
 
 const SECOND: Nanos = 1_000_000_000;
 /// The longest that a client is told to stay away because of the rate.
@@ -76,16 +75,15 @@ impl Admission {
     /// Lets a WebSocket in, at `now` on the monotonic clock. It must [`Admission::leave`] when it is gone.
     ///
     /// # Errors
-    /// The answer for the client, and which limit it met.
-    pub fn enter(&self, now: Nanos) -> Result<(), (Refusal, Refused)> {
+    /// Which limit it met.
+    pub fn enter(&self, now: Nanos) -> Result<(), Rejection> {
         let more = |open| (open < self.connections_max).then_some(open + 1);
         if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-            return Err((self.full(), Refused::Connections));
+            return Err(self.full());
         }
         if let Err(seconds) = self.take_place(now) {
             self.leave();
-            let refusal = Refusal::new(503, "More clients come at once than --accept-rate allows.");
-            return Err((refusal.retry_after(seconds), Refused::AcceptRate));
+            return Err(Rejection::AcceptRate(seconds));
         }
         Ok(())
     }
@@ -101,15 +99,14 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// The answer when there is no room.
-    pub(crate) fn full(&self) -> Refusal {
-        let refusal = Refusal::new(503, "The broker has as many connections as it takes; see --max-connections.");
-        refusal.retry_after(self.spread(FULL_S))
+    /// There is no room.
+    pub(crate) fn full(&self) -> Rejection {
+        Rejection::Connections(self.spread(FULL_S))
     }
 
-    /// The answer when the broker goes down.
-    pub(crate) fn draining(&self) -> Refusal {
-        Refusal::new(503, "The broker is shutting down.").retry_after(self.spread(DRAINING_S))
+    /// The broker goes down.
+    pub(crate) fn draining(&self) -> Rejection {
+        Rejection::Draining(self.spread(DRAINING_S))
     }
 
     /// The next place in the schedule, or after how many seconds to ask again.
@@ -143,9 +140,8 @@ mod tests {
     fn as_many_as_allowed_and_again_when_one_has_left() {
         let admission = Admission::new(2, None);
         assert!(admission.enter(0).is_ok() && admission.enter(0).is_ok());
-        let (refusal, cause) = admission.enter(0).unwrap_err();
-        assert_eq!((refusal.status, cause), (503, Refused::Connections));
-        let waits: std::collections::BTreeSet<_> = (0..20).map(|_| admission.full().retry_after_s).collect();
+        assert!(matches!(admission.enter(0), Err(Rejection::Connections(3..=12))));
+        let waits: std::collections::BTreeSet<_> = (0..20).map(|_| admission.full().answer().retry_after_s).collect();
         assert_eq!(waits.len(), 10, "they do not all come back together");
         admission.leave();
         assert!(admission.enter(0).is_ok());
@@ -169,11 +165,11 @@ mod tests {
                 came += 1;
                 match admission.enter(now) {
                     Ok(()) => false,
-                    Err((refusal, cause)) => {
-                        assert_eq!((refusal.status, cause), (503, Refused::AcceptRate));
-                        *due = second + u64::from(refusal.retry_after_s.expect("when to come back"));
+                    Err(Rejection::AcceptRate(wait_s)) => {
+                        *due = second + u64::from(wait_s);
                         true
                     }
+                    Err(other) => panic!("{other:?}"),
                 }
             });
             assert!(second == 0 || came <= 5_001, "{came} in second {second}");

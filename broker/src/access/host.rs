@@ -8,9 +8,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use protocol::head::authority_parts;
 
-/// What a client is told (421) whose `host` is not allowed.
+/// The sentence for a client whose `host` is not allowed.
 #[must_use]
-pub fn refusal(host: &str) -> String {
+pub fn sentence(host: &str) -> String {
     // What a browser would not show as it is, nobody has to read.
     let shown: String = host.chars().filter(|c| c.is_ascii_graphic()).take(100).collect();
     format!("This broker is not known as {shown}: start it with --allow-host and that name.")
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn the_sentence_names_the_option_and_nothing_strange() {
-        let sentence = refusal("evil.example\r\n<script>");
-        assert!(sentence.contains("evil.example<script>") && sentence.contains("--allow-host"), "{sentence}");
-        assert!(refusal(&"x".repeat(9000)).len() < 200);
+        let text = sentence("evil.example\r\n<script>");
+        assert!(text.contains("evil.example<script>") && text.contains("--allow-host"), "{text}");
+        assert!(sentence(&"x".repeat(9000)).len() < 200);
     }
 }

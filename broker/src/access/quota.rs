@@ -4,7 +4,15 @@
 //! message. Two bounds: `--max-topics`, and the names' share of the budget, hold for all (`shard/names.rs` compares); a
 //! [`NameShare`] holds for one client, so that the others find room. Names that exist already cost nobody anything.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
 use ring::Nanos;
+
+use crate::access::address::Client;
+use crate::access::lock;
+use crate::config::limits::Limits;
 
 /// What a name means for the registry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +99,45 @@ impl NameShare {
     }
 }
 
+/// Addresses that are remembered, 32 bytes each.
+const CLIENTS_MAX: usize = 1 << 16;
+
+/// The shares of clients that begin topics over HTTP, where a client is an address and not a connection. All whose
+/// address is not known, those of loopback, are one client together. Beyond [`CLIENTS_MAX`] addresses a client counts as
+/// one of those. Hashed at random, for clients may choose their addresses.
+#[derive(Default, Debug)]
+pub struct ClientShares {
+    known: Mutex<HashMap<Client, NameShare>>,
+    unknown: Mutex<NameShare>,
+}
+
+impl ClientShares {
+    /// Takes a place for one new topic. False: this client began too many.
+    /// `bytes`: what it weighs; `left`: for how much more of all clients there is room.
+    #[must_use]
+    pub fn take(&self, client: Option<Client>, now: Nanos, limits: &Limits, bytes: u64, left: NamesLeft) -> bool {
+        let take = |share: &mut NameShare| {
+            share.take(now, limits.topics_per_connection_max, nanos(limits.topic_idle_timeout), bytes, left)
+        };
+        let Some(client) = client else {
+            return take(&mut lock(&self.unknown));
+        };
+        let clients = &mut *lock(&self.known);
+        if clients.len() >= CLIENTS_MAX && !clients.contains_key(&client) {
+            // In an order that nobody can foresee, for as long as it takes to find what is out of date.
+            clients.retain(|_, share| !share.is_over(now));
+            if clients.len() >= CLIENTS_MAX {
+                return take(&mut lock(&self.unknown));
+            }
+        }
+        take(clients.entry(client).or_default())
+    }
+}
+
+fn nanos(time: Duration) -> Nanos {
+    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX >> 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +181,25 @@ mod tests {
             }
         }
         assert!((850_000..=900_000).contains(&bytes), "{bytes}");
+    }
+
+    fn begun(names: &ClientShares, client: Option<Client>, now: Nanos, tries: usize) -> usize {
+        let limits = Limits { topics_per_connection_max: 10, ..Limits::default() };
+        (0..tries).filter(|_| names.take(client, now, &limits, 600, PLENTY)).count()
+    }
+
+    #[test]
+    fn each_client_begins_so_many_and_then_as_time_goes_by() {
+        let names = ClientShares::default();
+        let client = |ip: &str| Client::of(ip.parse().unwrap());
+        let begin = 1000 * SECOND;
+        let one = client("203.0.113.7");
+        assert_eq!(begun(&names, one, begin, 50), 10);
+        assert_eq!(begun(&names, one, begin, 50), 0);
+        assert_eq!(begun(&names, client("203.0.113.8"), begin, 50), 10);
+        assert_eq!(begun(&names, None, begin, 50), 10);
+        assert_eq!(begun(&names, None, begin, 50), 0, "those that nobody knows are one client");
+        assert_eq!(begun(&names, one, begin + 6 * SECOND, 50), 1);
+        assert_eq!(begun(&names, one, begin + 200 * SECOND, 50), 10);
     }
 }

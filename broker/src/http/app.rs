@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::access::policy::Policy;
+use crate::access::quota::ClientShares;
 use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
 use crate::http::Operators;
 use crate::http::bodies::Bodies;
 use crate::http::places::Places;
-use crate::http::quota::Names;
 use crate::ids::ShardId;
 use crate::shard::shared::SharedState;
 
@@ -34,7 +35,7 @@ struct Shared {
     operators: Operators,
     places: Places,
     bodies: Bodies,
-    names: Names,
+    name_shares: ClientShares,
     /// The shard that gets the next adopted WebSocket.
     next_shard: AtomicU16,
 }
@@ -65,7 +66,7 @@ impl App {
             operators,
             places: Places::new(room.http_connections_max as usize),
             bodies,
-            names: Names::default(),
+            name_shares: ClientShares::default(),
             next_shard: AtomicU16::new(0),
         }))
     }
@@ -121,6 +122,13 @@ impl App {
         Arc::clone(&self.0.limits)
     }
 
+    /// The rules as they stand now.
+    pub(crate) fn policy(&self) -> Policy<'_> {
+        let SharedState { addresses, admission, .. } = self.shared();
+        let (is_draining, now) = (self.is_leaving(), ring::monotonic());
+        Policy { limits: self.limits(), addresses, admission, is_draining, now }
+    }
+
     pub(crate) fn room(&self) -> &Capacity {
         &self.0.room
     }
@@ -137,8 +145,8 @@ impl App {
         &self.0.bodies
     }
 
-    pub(crate) fn names(&self) -> &Names {
-        &self.0.names
+    pub(crate) fn name_shares(&self) -> &ClientShares {
+        &self.0.name_shares
     }
 
     pub(crate) fn started(&self) -> Instant {

@@ -23,10 +23,10 @@ use protocol::frame::HEADER_MAX;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::access::lock;
 use crate::capacity::budget::{Budget, Charge, Held, allocated, longest_message};
 use crate::config::limits::Limits;
 use crate::http::app::App;
-use crate::http::connection::lock;
 use crate::http::error::HttpError;
 use crate::observe::counters::Refused;
 

@@ -4,12 +4,13 @@
 //! Not responsible for its bytes (`heads`) nor for how many there may be (`places`).
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::access::address::{self, AddressLease, Client};
+use crate::access::lock;
 use crate::access::rate::RateLimiter;
 use crate::config::limits::Limits;
 
@@ -75,9 +76,4 @@ impl Connection {
     pub(crate) async fn ended(&self) {
         self.end.notified().await;
     }
-}
-
-/// A thread that panics ends the process, so there is no poison to heed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

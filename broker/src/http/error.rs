@@ -5,9 +5,9 @@ use std::fmt::Display;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::head;
 use serde_json::json;
 
+use crate::access::rejection::Rejection;
 use crate::http::app::App;
 use crate::observe::counters::Refused;
 
@@ -48,20 +48,14 @@ impl HttpError {
     pub(crate) fn unavailable(sentence: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
     }
+}
 
-    /// The same, to be tried again after so many seconds.
-    pub(crate) fn retry_after(self, seconds: u32) -> Self {
-        Self { retry_after_s: Some(seconds), ..self }
-    }
-
-    /// The same, without a cause: it is counted elsewhere.
-    pub(crate) fn uncounted(self) -> Self {
-        Self { cause: None, ..self }
-    }
-
-    /// The same, to be tried again after as many seconds as `other` says.
-    pub(crate) fn retry_as(self, other: &head::Refusal) -> Self {
-        Self { retry_after_s: other.retry_after_s.or(self.retry_after_s), ..self }
+impl From<Rejection> for HttpError {
+    fn from(rejection: Rejection) -> Self {
+        let answer = rejection.answer();
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let (sentence, retry_after_s) = (answer.reason.into_owned(), answer.retry_after_s);
+        Self { status, sentence, retry_after_s, cause: rejection.cause() }
     }
 }
 
@@ -84,7 +78,52 @@ impl IntoResponse for HttpError {
 
 /// Counts what was refused, by the cause that the response carries.
 pub(crate) fn count(app: &App, response: &Response) {
-    if let Some(cause) = response.extensions().get() {
-        app.shared().plane.count_refusal(*cause);
+    app.shared().plane.count_refusal(response.extensions().get::<Refused>().copied());
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::access::quota::NamesFull;
+
+    /// A shard's bytes and the API's JSON say the same.
+    #[tokio::test]
+    async fn both_planes_answer_a_rejection_alike() {
+        let parsed = protocol::head::Refusal::new(431, "Too long.");
+        let rejections = [
+            Rejection::Malformed(parsed),
+            Rejection::HeadTimeout,
+            Rejection::Memory,
+            Rejection::Host("evil.example".to_owned()),
+            Rejection::Origin,
+            Rejection::NoWebSockets,
+            Rejection::PublishRate,
+            Rejection::Draining(3),
+            Rejection::Topics(NamesFull::Topics),
+            Rejection::NewTopics,
+            Rejection::Address,
+            Rejection::Connections(4),
+            Rejection::AcceptRate(5),
+            Rejection::HttpConnections,
+        ];
+        for rejection in rejections {
+            let mut bytes = Vec::new();
+            rejection.answer().write_to(&mut bytes);
+            let text = String::from_utf8(bytes).expect("text");
+            let cause = rejection.cause();
+            let (head, body) = HttpError::from(rejection).into_response().into_parts();
+            assert!(text.starts_with(&format!("HTTP/1.1 {} ", head.status.as_str())), "{text}");
+            let wait = head.headers.get(header::RETRY_AFTER).map(|value| value.to_str().expect("a number"));
+            let line = wait.map(|seconds| format!("\r\nRetry-After: {seconds}\r\n"));
+            assert_eq!(text.contains("Retry-After"), line.is_some(), "{text}");
+            assert!(text.contains(&line.unwrap_or_default()), "{text}");
+            assert_eq!(head.extensions.get::<Refused>().copied(), cause);
+            let json: Value = serde_json::from_slice(&body.collect().await.expect("a body").to_bytes()).expect("JSON");
+            let sentence = json["error"].as_str().expect("a sentence");
+            assert!(sentence.ends_with('.') && text.ends_with(&format!("\r\n\r\n{sentence}\n")), "{text}");
+        }
     }
 }

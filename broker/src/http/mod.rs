@@ -7,8 +7,8 @@
 //! | so many have a place; what is known of each | `places`, `connection` |
 //! | every request head is checked; a peer that reads nothing is given up | `request_heads`, `write_timeout` |
 //! | the request finds its handler | `routes` |
-//! | a request is addressed to this broker; a browser's comes from its own pages or allowed origins | `policy`, `hosts`, `origins` |
-//! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means, new topics | `publish`, `bodies`, `payload`, `quota` |
+//! | the access policy decides; answers say which pages may read them | `middleware`, `cors` |
+//! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `payload` |
 //! | a WebSocket handshake goes back to a shard | `upgrade` |
 //! | the page, errors as one JSON sentence | `page`, `error` |
 //! | operators ask on a listener of their own; counters | [`admin`], `metrics`, `stats` |
@@ -20,16 +20,14 @@ pub mod admin;
 pub(crate) mod app;
 mod bodies;
 mod connection;
+mod cors;
 mod error;
-mod hosts;
 mod metrics;
-mod origins;
+mod middleware;
 mod page;
 mod payload;
 pub(crate) mod places;
-mod policy;
 mod publish;
-mod quota;
 mod request_heads;
 pub(crate) mod routes;
 pub(crate) mod serve;

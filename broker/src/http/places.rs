@@ -21,12 +21,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::access::address::Client;
+use crate::access::lock;
+use crate::access::rejection::Rejection;
 use crate::capacity::budget::{Charge, Held};
 use crate::capacity::memory::HTTP_CONNECTION_BYTES;
 use crate::http::app::App;
-use crate::http::connection::{Connection, lock};
-use crate::http::error::HttpError;
-use crate::observe::counters::Refused;
+use crate::http::connection::Connection;
 
 /// Spare places, where there are enough.
 const SPARE_TOP: usize = 64;
@@ -36,15 +36,6 @@ const SPARE_PART: usize = 8;
 const CLIENT_PART: usize = 4;
 /// How long a newcomer waits for a place that is about to become free.
 const WAIT: Duration = Duration::from_secs(1);
-
-/// Why there is no place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Full {
-    /// All are taken.
-    All,
-    /// This client has its share.
-    Client,
-}
 
 /// All places of the public port.
 #[derive(Debug)]
@@ -116,19 +107,19 @@ impl Places {
 }
 
 /// A place for `connection`, at once.
-pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Full> {
+pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Rejection> {
     let places = app.places();
     if let Some(client) = connection.client {
         let has = lock(&places.open).of_client.get(&client).copied().unwrap_or(0);
         if has >= places.share() {
             end_longest_idle(places, Some(client));
-            return Err(Full::Client);
+            return Err(Rejection::Address);
         }
     }
     if !app.shared().budget.has_room(HTTP_CONNECTION_BYTES) {
-        return Err(Full::All);
+        return Err(Rejection::HttpConnections);
     }
-    let permit = Arc::clone(&places.permits).try_acquire_owned().map_err(|_| Full::All)?;
+    let permit = Arc::clone(&places.permits).try_acquire_owned().map_err(|_| Rejection::HttpConnections)?;
     Ok(take(app, connection, permit))
 }
 
@@ -193,13 +184,6 @@ impl Drop for Place {
             }
         }
     }
-}
-
-/// In a spare place only probes are answered.
-pub(crate) fn refused(app: &App, path: &str) -> Option<HttpError> {
-    let sentence = || format!("The broker has as many HTTP connections as it can ({}).", app.places().max);
-    let is_probe = matches!(path, "/healthz" | "/readyz");
-    (!is_probe).then(|| HttpError::unavailable(&sentence()).because(Refused::Overload))
 }
 
 #[cfg(test)]

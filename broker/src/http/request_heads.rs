@@ -29,11 +29,12 @@ use protocol::head::{self, BodyLength, Chunks, Head, HeadLimits};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::access::lock;
+use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Charge;
 use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
-use crate::http::connection::{Connection, lock};
-use crate::shard::transport::handshake;
+use crate::http::connection::Connection;
 
 /// Read at once behind an incomplete head, in bytes.
 const PIECE: usize = 2048;
@@ -209,7 +210,7 @@ impl<S> Heads<S> {
                     BodyLength::Chunked => At::Chunks(Chunks::default()),
                 },
             ),
-            Err(refusal) => return Err(handshake::readable(&refusal, bytes, &self.limits)),
+            Err(refusal) => return Err(readable(refusal, bytes, &self.limits.origins)),
         };
         self.seen = 0;
         self.heads += 1;
@@ -275,8 +276,7 @@ impl<S> Heads<S> {
         let clock = self.clock.as_mut().expect("it was set");
         ready!(clock.as_mut().poll(cx));
         if waits == Waits::ForRest {
-            let refusal = head::Refusal::new(408, "no complete request head in time; see --handshake-timeout");
-            self.refuse(handshake::readable(&refusal, &self.held.clone(), &self.limits));
+            self.refuse(readable(Rejection::HeadTimeout.answer(), &self.held, &self.limits.origins));
         } else {
             self.at = At::End;
         }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::http::app::{App, VERSION};
 use crate::http::error::HttpError;
-use crate::http::{metrics, page, policy, publish, stats, upgrade};
+use crate::http::{metrics, middleware as http_middleware, page, publish, stats, upgrade};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -51,7 +51,7 @@ fn counters() -> Router<App> {
 
 /// Behind the checks that every request passes.
 fn checked(router: Router<App>, app: App) -> Router {
-    router.layer(middleware::from_fn_with_state(app.clone(), policy::check)).with_state(app)
+    router.layer(middleware::from_fn_with_state(app.clone(), http_middleware::check)).with_state(app)
 }
 
 /// Whether the process is alive: as long as it answers, it is.

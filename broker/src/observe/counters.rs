@@ -288,9 +288,11 @@ impl Stats {
         self.closed_by(reason).add(1);
     }
 
-    /// Counts a refusal by its cause. Only the owner may call this.
-    pub(crate) fn count_refusal(&self, cause: Refused) {
-        self.refused_by(cause).add(1);
+    /// Counts a refusal by its cause, if it has one. Only the owner may call this.
+    pub(crate) fn count_refusal(&self, cause: impl Into<Option<Refused>>) {
+        if let Some(cause) = cause.into() {
+            self.refused_by(cause).add(1);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
-use crate::observe::counters::{Reason, Refused};
+use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::shared::{Delivery, Request};
 use crate::shard::time::nanos;
@@ -229,8 +229,8 @@ impl<D: Driver> Shard<D> {
             match state {
                 Some(State::Open) => self.close_for_shutdown(id),
                 Some(State::Arriving | State::Proxied | State::Handshake) => {
-                    let refusal = self.shared.admission.draining();
-                    self.refuse(id, &refusal, Refused::Draining);
+                    let rejection = self.shared.admission.draining();
+                    self.refuse(id, &rejection);
                 }
                 _ => {}
             }
@@ -289,7 +289,8 @@ mod tests {
     use crate::config::limits::Limits;
     use crate::message::{Message, Payload};
     use crate::shard::ShardSetup;
-    use crate::shard::shared::{Adopt, ControlMessage, Purpose, SharedState};
+    use crate::shard::handover::{Adopt, Purpose};
+    use crate::shard::shared::{ControlMessage, SharedState};
 
     fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
         let shared = Arc::new(SharedState::new(1, 1, 1));

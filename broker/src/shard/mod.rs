@@ -7,7 +7,7 @@
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
-//! | [`shared`] | the state and the queues that shards and the control plane share |
+//! | [`shared`], [`handover`] | what shards and the control plane share; sockets on their way between them |
 //! | `drain`, [`audit`] | shutdown; what the simulation checks after every step |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
@@ -19,6 +19,7 @@ mod actions;
 pub mod audit;
 mod drain;
 pub mod fanout;
+pub mod handover;
 mod mailbox;
 mod names;
 mod pressure;

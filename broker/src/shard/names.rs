@@ -5,6 +5,7 @@
 
 use crate::access::quota::{Name, NamesFull, NamesLeft};
 use crate::capacity::budget::Held;
+use crate::shard::handover::Purpose;
 use crate::shard::shared::SharedState;
 use crate::topics::registry::name_bytes;
 
@@ -31,6 +32,17 @@ impl SharedState {
             return Err(NamesFull::Memory);
         }
         Ok(Name::New)
+    }
+
+    /// The same of the topic that a WebSocket is for, if it is for one.
+    ///
+    /// # Errors
+    /// It is new, and there is no room for it.
+    pub fn admit_purpose(&self, purpose: &Purpose, topics_max: usize) -> Result<Name, NamesFull> {
+        match purpose {
+            Purpose::Subscribe(name) | Purpose::Publish(name) | Purpose::Bus(name) => self.admit_name(name, topics_max),
+            Purpose::V1Session => Ok(Name::Known),
+        }
     }
 
     /// For how many more names there is room.

@@ -15,7 +15,6 @@
 //!
 //! [`Topic::is_congested`]: crate::topics::registry::Topic::is_congested
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,15 +22,15 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use ring::{ConnId, Waker};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use crate::access::address::{AddressLease, Addresses};
+use crate::access::address::Addresses;
 use crate::access::admission::Admission;
 use crate::capacity::budget::{self, Account, Budget, Charge, Held};
-use crate::capacity::buffer::Buffer;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;
+use crate::shard::handover::{Adopt, Handovers};
 use crate::topics::registry::{Registry, TopicRef};
 
 /// Batches that one queue between two shards holds.
@@ -149,43 +148,6 @@ pub enum ControlMessage {
         /// Zero: all at once.
         window: Duration,
     },
-}
-
-/// What an established WebSocket is for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Purpose {
-    /// `/sub/{filter}`.
-    Subscribe(String),
-    /// `/pub/{topic}`.
-    Publish(String),
-    /// `/bus/{topic}`.
-    Bus(String),
-    /// `/ws`.
-    V1Session,
-}
-
-/// A socket whose upgrade was already answered with 101.
-#[derive(Debug)]
-pub struct Adopt {
-    /// A connected stream socket.
-    pub socket: OwnedFd,
-    /// What it asked for, checked.
-    pub purpose: Purpose,
-    /// Bytes that arrived behind the request head.
-    pub read: Vec<u8>,
-    /// As what its client counts.
-    pub lease: AddressLease,
-}
-
-/// A connection that sent an HTTP request, not a WebSocket handshake.
-#[derive(Debug)]
-pub struct Handover {
-    /// A connected, non-blocking stream socket.
-    pub socket: OwnedFd,
-    /// Bytes already read from it, from the request's first byte on.
-    pub read: Buffer,
-    /// As what its client counts.
-    pub lease: AddressLease,
 }
 
 /// What one thread pushes for another at once, charged until it is taken apart.
@@ -339,7 +301,7 @@ impl SharedState {
             addresses: Arc::default(),
             plane: Stats::default(),
             admission: CachePadded::default(),
-            handovers: Handovers::new(),
+            handovers: Handovers::new(ORDERS_MAX),
             epoch_base,
             forwarded: AtomicUsize::new(0),
             sequenced: AtomicUsize::new(0),
@@ -370,50 +332,5 @@ impl SharedState {
         inbox.control_messages.push(message)?;
         inbox.wake();
         Ok(())
-    }
-}
-
-/// Sockets on their way from shards to the control plane.
-#[derive(Debug)]
-pub struct Handovers {
-    queue: ArrayQueue<Handover>,
-    arrived: Notify,
-}
-
-impl Handovers {
-    fn new() -> Self {
-        Self { queue: ArrayQueue::new(ORDERS_MAX), arrived: Notify::new() }
-    }
-
-    /// A shard's side.
-    ///
-    /// # Errors
-    /// The socket itself, when too many wait: the shard closes it and counts that.
-    pub(crate) fn push(&self, handover: Handover) -> Result<(), Handover> {
-        self.queue.push(handover)?;
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// The control plane's side: the next socket. Cancel safe.
-    pub async fn next(&self) -> Handover {
-        loop {
-            if let Some(handover) = self.queue.pop() {
-                return handover;
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    /// How many wait now.
-    #[must_use]
-    pub fn depth(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// The next socket if one waits.
-    #[must_use]
-    pub fn try_next(&self) -> Option<Handover> {
-        self.queue.pop()
     }
 }

@@ -17,7 +17,8 @@ use crate::http::Operators;
 use crate::http::app::App;
 use crate::http::serve::Server;
 use crate::http::tests::{EPOCH, FakeShards, app};
-use crate::shard::shared::{Handover, Purpose, SharedState};
+use crate::shard::handover::{Handover, Purpose};
+use crate::shard::shared::SharedState;
 
 const HANDSHAKE: &str = "Host: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -13,7 +13,7 @@ use crate::access::address::AddressLease;
 use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
-use crate::shard::shared::{Adopt, Purpose};
+use crate::shard::handover::{Adopt, Purpose};
 use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Flags, State};

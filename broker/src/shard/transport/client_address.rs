@@ -14,18 +14,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use protocol::head::{self, Refusal};
-use protocol::proxy;
+use protocol::{head, proxy};
 use ring::{ConnId, Driver};
 
 use crate::access::address::{self, AddressLease, AddressSlot};
 use crate::config::limits::Limits;
-use crate::observe::counters::{Reason, Refused};
+use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::transport::connection::State;
-
-/// When whoever finds its address's places taken may try again.
-const TOO_MANY_RETRY_S: u32 = 10;
 
 /// The slot of each connection whose address was asked for.
 #[derive(Debug)]
@@ -117,12 +113,7 @@ impl<D: Driver> Shard<D> {
 
     /// The client is known; `None`: a trusted proxy speaks for itself. `read` are its first bytes.
     fn admit_client(&mut self, id: ConnId, client: Option<IpAddr>, read: &mut [u8]) {
-        let slot = match client {
-            Some(ip) if !address::is_trusted(ip, &self.limits.trusted_proxies) => {
-                self.shared.addresses.admit(ip, self.limits.connections_per_address_max)
-            }
-            _ => Ok(AddressSlot::TRUSTED),
-        };
+        let slot = self.policy().admit_connection(client);
         let Some(conn) = self.conns.get(id) else { return };
         conn.state = State::Handshake;
         match slot {
@@ -132,9 +123,9 @@ impl<D: Driver> Shard<D> {
                     self.on_head_bytes(id, read);
                 }
             }
-            Err(address::TooMany) => {
+            Err(rejection) => {
                 self.keep_input(id, read);
-                self.refuse(id, &too_many(), Refused::Address);
+                self.refuse(id, &rejection);
             }
         }
     }
@@ -152,16 +143,10 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// An upgrade is granted, whose whole request head this is: behind a trusted proxy its client counts from now on.
-    pub(in crate::shard) fn count_forwarded(&mut self, id: ConnId, head: &[u8]) -> Result<(), (Refusal, Refused)> {
-        if !self.acceptor.addresses.is_trusted(id) {
-            return Ok(());
-        }
-        if let Some(ip) = address::client(head::forwarded_for(head), &self.limits.trusted_proxies) {
-            let admitted = self.shared.addresses.admit(ip, self.limits.connections_per_address_max);
-            self.acceptor.addresses.put(id, admitted.map_err(|address::TooMany| (too_many(), Refused::Address))?);
-        }
-        Ok(())
+    /// For whom a trusted proxy sends the request whose whole head this is; `None`: for itself, or none sends it.
+    pub(in crate::shard) fn forwarded(&self, id: ConnId, head: &[u8]) -> Option<IpAddr> {
+        let is_trusted = self.acceptor.addresses.is_trusted(id);
+        is_trusted.then(|| address::client(head::forwarded_for(head), &self.limits.trusted_proxies))?
     }
 
     /// The connection leaves the shard, and what is known of its client goes with it.
@@ -169,7 +154,7 @@ impl<D: Driver> Shard<D> {
         AddressLease::new(&self.shared.addresses, self.acceptor.addresses.take(id))
     }
 
-    /// A connection came back from the control plane.
+    /// A connection counts as `lease` says from now on.
     pub(in crate::shard) fn attach_lease(&mut self, id: ConnId, lease: &AddressLease) {
         self.acceptor.addresses.put(id, lease.take());
     }
@@ -179,10 +164,4 @@ impl<D: Driver> Shard<D> {
         let slot = self.acceptor.addresses.take(id);
         self.shared.addresses.release(slot);
     }
-}
-
-/// The answer to one connection more than its address may have.
-pub(crate) fn too_many() -> Refusal {
-    let refusal = Refusal::new(429, "this address has as many connections as --max-connections-per-address allows");
-    refusal.retry_after(TOO_MANY_RETRY_S)
 }

@@ -10,9 +10,9 @@
 
 use std::time::Duration;
 
-use protocol::head::Refusal;
 use ring::{ConnId, Driver};
 
+use crate::access::rejection::Rejection;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::time::nanos;
@@ -44,8 +44,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("a connection with a deadline");
         match conn.state {
             State::Arriving | State::Proxied | State::Handshake => {
-                let refusal = Refusal::new(408, "no complete request head in time; see --handshake-timeout");
-                self.reject(id, &refusal, Reason::HandshakeTimeout);
+                self.reject(id, Rejection::HeadTimeout.answer(), Reason::HandshakeTimeout);
             }
             State::Open => self.on_ping_deadline(id),
             State::HandingOver => self.abort(id, Reason::Handover),

@@ -6,25 +6,19 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use protocol::head::{self, Endpoint, Head, Refusal, Upgrade};
-use protocol::topic;
+use protocol::head::{self, Head, Refusal, Upgrade};
 use ring::{ConnId, Driver};
 
-use crate::access::{admission, host, origin};
+use crate::access::admission;
+use crate::access::policy::{Handshake, Kind, Policy, RequestFacts};
+use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
-use crate::config::limits::Limits;
-use crate::observe::counters::{Reason, Refused};
+use crate::observe::counters::Reason;
 use crate::session::Session;
 use crate::session::raw::RawSession;
 use crate::shard::Shard;
-use crate::shard::shared::{Handover, Purpose, SharedState};
+use crate::shard::handover::{Handover, Purpose};
 use crate::shard::transport::connection::{Flags, State};
-
-/// When whoever found no room for a topic may try again: topics are forgotten slowly.
-const TOPICS_RETRY_S: u32 = 10;
-
-/// When a client that found memory short may try again: connections that hold much of it are closed within a second.
-const MEMORY_RETRY_S: u32 = 2;
 
 impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
@@ -47,7 +41,7 @@ impl<D: Driver> Shard<D> {
 
     fn on_head(&mut self, id: ConnId, bytes: &mut [u8]) {
         let granted = match head::parse(bytes, &self.codec.head_limits) {
-            Ok(Head::Partial) if self.memory_is_full() => Err((short_of_memory(), Refused::Memory)),
+            Ok(Head::Partial) if self.memory_is_full() => Err(Rejection::Memory),
             Ok(Head::Partial) => {
                 self.keep_input(id, bytes);
                 return;
@@ -62,7 +56,7 @@ impl<D: Driver> Shard<D> {
                 head::write_switching_protocols(&mut response, &upgrade.accept, upgrade.subprotocol);
                 (purpose, response, upgrade.head_len)
             }),
-            Err(refusal) => Err((refusal, Refused::Request)),
+            Err(refusal) => Err(Rejection::Malformed(refusal)),
         };
         match granted {
             Ok((purpose, response, head_len)) => {
@@ -71,39 +65,41 @@ impl<D: Driver> Shard<D> {
                 self.establish(id, purpose, Some(response));
                 self.take_input(id, &mut bytes[head_len..]);
             }
-            Err((refusal, cause)) => {
+            Err(rejection) => {
                 self.keep_input(id, bytes);
-                self.refuse(id, &refusal, cause);
+                self.refuse(id, &rejection);
             }
         }
     }
 
-    /// What the upgrade asks for, unless access is refused. Granted, the connection counts as admitted.
-    fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, (Refusal, Refused)> {
-        if self.drain.has_begun() {
-            return Err((self.shared.admission.draining(), Refused::Draining));
-        }
-        if !host::allowed(upgrade.host, &self.limits.hosts) {
-            return Err((Refusal::new(421, host::refusal(upgrade.host)), Refused::Host));
-        }
-        if !origin::allowed(upgrade.origin, upgrade.host, &self.limits.origins) {
-            return Err((Refusal::new(403, "this Origin may not connect; see --allow-origin"), Refused::Origin));
-        }
-        let purpose = match &upgrade.endpoint {
-            Endpoint::Subscribe(filter) => Purpose::Subscribe(filter.clone().into_owned()),
-            Endpoint::Publish(name) => Purpose::Publish(publishable(name)?),
-            Endpoint::Bus(name) => Purpose::Bus(publishable(name)?),
-            Endpoint::Multi => Purpose::V1Session,
-        };
-        admit(&self.shared, &self.limits, &upgrade.endpoint)?;
-        self.count_forwarded(id, &head[..upgrade.head_len])?;
-        // Others have room, perhaps; this shard's last slots are for those who ask for something else.
+    /// What the upgrade asks for, if it is admitted; then the connection counts as a WebSocket.
+    fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, Rejection> {
+        let purpose = Purpose::from(&upgrade.endpoint);
+        // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
-        if self.conns.len() as u64 > u64::from(capacity - admission::reserve(capacity)) {
-            return Err((self.shared.admission.full(), Refused::Connections));
+        let has_slot = self.conns.len() as u64 <= u64::from(capacity - admission::reserve(capacity));
+        let handshake = Handshake {
+            is_public: true,
+            topic: self.shared.admit_purpose(&purpose, self.limits.topics_max),
+            forwarded: self.forwarded(id, &head[..upgrade.head_len]),
+            has_slot,
+        };
+        let kind = Kind::Handshake(handshake);
+        let facts = RequestFacts { host: Some(upgrade.host), origin: upgrade.origin, kind };
+        if let Some(lease) = self.policy().decide(facts)? {
+            self.attach_lease(id, &lease);
         }
-        self.shared.admission.enter(self.now)?;
         Ok(purpose)
+    }
+
+    pub(in crate::shard) fn policy(&self) -> Policy<'_> {
+        Policy {
+            limits: &self.limits,
+            addresses: &self.shared.addresses,
+            admission: &self.shared.admission,
+            is_draining: self.drain.has_begun(),
+            now: self.now,
+        }
     }
 
     /// Makes a WebSocket of the connection. `response` is the 101, unless the peer has it already. It goes
@@ -130,18 +126,18 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Answers with an HTTP error and closes.
-    pub(in crate::shard) fn refuse(&mut self, id: ConnId, refusal: &Refusal, cause: Refused) {
-        self.stats().count_refusal(cause);
-        self.reject(id, refusal, Reason::Refused);
+    pub(in crate::shard) fn refuse(&mut self, id: ConnId, rejection: &Rejection) {
+        self.stats().count_refusal(rejection.cause());
+        self.reject(id, rejection.answer(), Reason::Refused);
     }
 
     /// The same for a reason that is no refusal of what was asked.
-    pub(in crate::shard) fn reject(&mut self, id: ConnId, refusal: &Refusal, reason: Reason) {
+    pub(in crate::shard) fn reject(&mut self, id: ConnId, answer: Refusal, reason: Reason) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         // What was read of the request is of no use any more, but for whose page sent it.
         let head = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         let mut response = Vec::with_capacity(256);
-        readable(refusal, &head, &self.limits).write_to(&mut response);
+        readable(answer, &head, &self.limits.origins).write_to(&mut response);
         conn.extra(&self.account).outbox.extend(&response);
         self.finish(id, reason);
     }
@@ -174,47 +170,5 @@ impl<D: Driver> Shard<D> {
         {
             conn.extra(&self.account).input.extend(bytes);
         }
-    }
-}
-
-/// The refusal of the request whose head this is, for the page that sent it to read, if that is of an allowed origin:
-/// a browser shows a page nothing else of an answer from elsewhere, neither status nor `Retry-After`.
-pub(crate) fn readable(refusal: &Refusal, head: &[u8], limits: &Limits) -> Refusal {
-    let page = head::page(head).filter(|page| origin::allowed(Some(page.origin), page.host, &limits.origins));
-    match page {
-        Some(page) => refusal.clone().readable_for(page.origin),
-        None => refusal.clone(),
-    }
-}
-
-/// A head that is not complete would have to be kept.
-fn short_of_memory() -> Refusal {
-    Refusal::new(503, "the broker is short of memory; see --max-memory").retry_after(MEMORY_RETRY_S)
-}
-
-/// A topic that clients may publish to.
-fn publishable(name: &str) -> Result<String, (Refusal, Refused)> {
-    if topic::is_reserved(name) {
-        return Err((Refusal::new(403, "topics that begin with '$' are the broker's own"), Refused::Request));
-    }
-    Ok(name.to_owned())
-}
-
-/// Whether there is room for the topic that an upgrade names.
-///
-/// # Errors
-/// The 503 for the client, and its cause.
-pub(crate) fn admit(shared: &SharedState, limits: &Limits, endpoint: &Endpoint<'_>) -> Result<(), (Refusal, Refused)> {
-    match endpoint {
-        Endpoint::Subscribe(name) | Endpoint::Publish(name) | Endpoint::Bus(name) => {
-            match shared.admit_name(name, limits.topics_max) {
-                Ok(_) => Ok(()),
-                Err(full) => {
-                    let refusal = Refusal::new(503, full.as_str());
-                    Err((refusal.retry_after(TOPICS_RETRY_S), Refused::Topics))
-                }
-            }
-        }
-        _ => Ok(()),
     }
 }

@@ -1,8 +1,6 @@
-//! What a page from another origin may do over HTTP, and what every answer says to browsers.
+//! What answers say to browsers: which page may read them, and what it may send (CORS, Fetch standard, 3.2).
 //!
-//! A browser sends a form or a `fetch` of any page anywhere; what protects the broker of a developer's
-//! machine is that it says from where. Reading needs no check, because a browser shows the answer only to
-//! origins named in it.
+//! Not responsible for whether a foreign page is answered at all: see [`policy`](crate::access::policy).
 
 use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
@@ -10,9 +8,8 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::origin;
+use crate::access::policy::RequestFacts;
 use crate::http::app::App;
-use crate::http::error::HttpError;
-use crate::observe::counters::Refused;
 
 /// What goes with every answer, unless the handler said otherwise.
 const ALWAYS: [(HeaderName, &str); 3] = [
@@ -26,7 +23,7 @@ const ASKED_BYTES_MAX: usize = 2048;
 /// Fields of a preflight that its answer depends on.
 const ASKED_FOR: &str = "Access-Control-Request-Headers, Access-Control-Request-Private-Network";
 
-/// The page that sent a request, and what it may do.
+/// The page that sent a request, and whether it may read the answer.
 #[derive(Debug)]
 pub(crate) struct Page {
     origin: Option<HeaderValue>,
@@ -35,26 +32,15 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn of(app: &App, request: &Request) -> Self {
+    pub(crate) fn of(app: &App, request: &Request, facts: &RequestFacts<'_>) -> Self {
         Self {
             origin: request.headers().get(header::ORIGIN).cloned(),
-            allowed: is_allowed(app, request),
+            allowed: origin::allowed(facts.origin, facts.host.unwrap_or_default(), &app.limits().origins),
             is_options: request.method() == Method::OPTIONS,
         }
     }
 
-    /// The answer to its request, if that gets no further.
-    pub(crate) fn answer(&self, request: &Request) -> Option<Response> {
-        if self.is_options && self.origin.is_some() {
-            Some(preflight(self.allowed, request.headers()))
-        } else if self.allowed || request.method().is_safe() {
-            None
-        } else {
-            Some(refused().into_response())
-        }
-    }
-
-    /// Says in an answer's fields who may read it; in a refusal's too.
+    /// Says in an answer's fields who may read it; in an error's too.
     pub(crate) fn name_in(self, headers: &mut HeaderMap) {
         for (name, value) in ALWAYS {
             headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -70,38 +56,13 @@ impl Page {
     }
 }
 
-/// Applies the broker's one rule ([`origin::allowed`]) to a request. The authority of an absolute target goes before
-/// `Host` (RFC 9112 §3.2.2). More than one `Origin` or `Host`, or one that is not text, is nobody's.
-fn is_allowed(app: &App, request: &Request) -> bool {
-    let one = |name| {
-        let mut values = request.headers().get_all(name).iter();
-        match (values.next(), values.next()) {
-            (None, _) => Ok(None),
-            (Some(value), None) => value.to_str().map(Some).map_err(drop),
-            _ => Err(()),
-        }
-    };
-    let (Ok(from), Ok(field)) = (one(header::ORIGIN), one(header::HOST)) else {
-        return false;
-    };
-    let host = request.uri().authority().map(|authority| authority.as_str()).or(field);
-    origin::allowed(from, host.unwrap_or_default(), &app.limits().origins)
+/// A page's browser asks before it sends what no form could send (Fetch standard, 3.2.2).
+pub(crate) fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN)
 }
 
-pub(crate) fn refused() -> HttpError {
-    HttpError::new(
-        StatusCode::FORBIDDEN,
-        "Pages of this origin may not use this broker: start it with --allow-origin and that origin.",
-    )
-    .because(Refused::Origin)
-}
-
-/// A browser asks before it sends what no form could send (Fetch standard, 3.2.2). An allowed page may send any field:
-/// none means anything here that a page could misuse.
-fn preflight(allowed: bool, asked: &HeaderMap) -> Response {
-    if !allowed {
-        return refused().into_response();
-    }
+/// The answer to the preflight of an allowed page. It may send any field: none means anything here that it could misuse.
+pub(crate) fn preflight(asked: &HeaderMap) -> Response {
     let names = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| is_list_of_names(names.as_bytes()));
     let fields = [
         (header::ALLOW, HeaderValue::from_static("GET,HEAD,POST,OPTIONS")),

@@ -1,0 +1,139 @@
+//! Why a request or a connection is not admitted, and what its client is answered: one table for both planes.
+//!
+//! Not responsible for the order in which the reasons win: see [`policy`](crate::access::policy). Handshakes are answered
+//! with the bytes of [`Rejection::answer`] by whoever rejects them; the HTTP API puts the same sentence into JSON.
+
+use std::borrow::Cow;
+
+use protocol::head::{self, Refusal};
+
+use crate::access::quota::NamesFull;
+use crate::access::{host, origin};
+use crate::observe::counters::Refused;
+
+/// When to try again whose address has all its connections, or who found no room for a topic: connections last, and
+/// topics are forgotten slowly.
+const LONG_S: u32 = 10;
+/// When to try again while memory is short: connections that hold much of it are closed within a second.
+const MEMORY_S: u32 = 2;
+
+/// See the file's head.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Rejection {
+    /// The head is wrong in itself; the parser's answer.
+    Malformed(Refusal),
+    /// No complete head in time.
+    HeadTimeout,
+    /// A head is not complete, and there is no memory to keep it.
+    Memory,
+    /// Addressed to this host, which is not the broker's.
+    Host(String),
+    /// From a page of a foreign origin.
+    Origin,
+    /// A handshake on the operators' port.
+    NoWebSockets,
+    /// The connection publishes too fast.
+    PublishRate,
+    /// The broker is on its way out; when to try again.
+    Draining(u32),
+    /// There is no room for a new topic.
+    Topics(NamesFull),
+    /// The client began too many topics.
+    NewTopics,
+    /// The client's address has too many connections.
+    Address,
+    /// There are too many WebSockets; when to try again.
+    Connections(u32),
+    /// Too many handshakes come at once; when to try again.
+    AcceptRate(u32),
+    /// The control plane has too many connections.
+    HttpConnections,
+}
+
+impl Rejection {
+    /// The table: status, reason in the metrics, seconds until another try makes sense, sentence.
+    fn row(&self) -> (u16, Option<Refused>, Option<u32>, Cow<'static, str>) {
+        let row = |status, cause, retry_s, sentence: &'static str| (status, Some(cause), retry_s, sentence.into());
+        match self {
+            Self::Malformed(refusal) => {
+                (refusal.status, Some(Refused::Request), refusal.retry_after_s, refusal.reason.clone())
+            }
+            Self::HeadTimeout => {
+                row(408, Refused::Request, None, "The request head was not complete in time; see --handshake-timeout.")
+            }
+            Self::Memory => {
+                row(503, Refused::Memory, Some(MEMORY_S), "The broker is short of memory; see --max-memory.")
+            }
+            Self::Host(host) => (421, Some(Refused::Host), None, host::sentence(host).into()),
+            Self::Origin => row(
+                403,
+                Refused::Origin,
+                None,
+                "Pages of this origin may not use this broker: start it with --allow-origin and that origin.",
+            ),
+            Self::NoWebSockets => row(404, Refused::Request, None, "There is no WebSocket on the operators' port."),
+            // Counted as a command that was limited.
+            Self::PublishRate => (
+                429,
+                None,
+                Some(1),
+                "Publishing faster than --max-publish-rate allows; the message was not published.".into(),
+            ),
+            Self::Draining(retry_s) => row(503, Refused::Draining, Some(*retry_s), "The broker is shutting down."),
+            Self::Topics(full) => (
+                503,
+                Some(Refused::Topics),
+                Some(LONG_S),
+                format!("There is no room for the topic: {}.", full.as_str()).into(),
+            ),
+            Self::NewTopics => row(
+                429,
+                Refused::Topics,
+                Some(LONG_S),
+                "This client began as many topics as --max-topics-per-connection allows for now.",
+            ),
+            Self::Address => row(
+                429,
+                Refused::Address,
+                Some(LONG_S),
+                "This address has as many connections as --max-connections-per-address allows.",
+            ),
+            Self::Connections(retry_s) => row(
+                503,
+                Refused::Connections,
+                Some(*retry_s),
+                "The broker has as many connections as it takes; see --max-connections.",
+            ),
+            Self::AcceptRate(retry_s) => {
+                row(503, Refused::AcceptRate, Some(*retry_s), "More clients come at once than --accept-rate allows.")
+            }
+            Self::HttpConnections => {
+                row(503, Refused::Overload, Some(1), "The broker has as many HTTP connections as it can.")
+            }
+        }
+    }
+
+    /// As what it counts; `None`: it is counted elsewhere.
+    #[must_use]
+    pub fn cause(&self) -> Option<Refused> {
+        self.row().1
+    }
+
+    /// The answer to a client that waits for no JSON.
+    #[must_use]
+    pub fn answer(&self) -> Refusal {
+        let (status, _, retry_after_s, sentence) = self.row();
+        Refusal { retry_after_s, ..Refusal::new(status, sentence) }
+    }
+}
+
+/// The answer to the request whose head this is, for the page that sent it to read, if that is of one of these `origins`:
+/// a browser shows a page nothing else of an answer from elsewhere, neither status nor `Retry-After`.
+#[must_use]
+pub fn readable(answer: Refusal, head: &[u8], origins: &[String]) -> Refusal {
+    let page = head::page(head).filter(|page| origin::allowed(Some(page.origin), page.host, origins));
+    match page {
+        Some(page) => answer.readable_for(page.origin),
+        None => answer,
+    }
+}

@@ -1,0 +1,72 @@
+//! What surrounds every handler, whichever listener the request came by: the access policy before it; afterwards the
+//! answer says which pages may read it, and an error is counted by its cause. In one layer, because each costs
+//! allocations.
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::access::policy::{Kind, RequestFacts};
+use crate::http::app::App;
+use crate::http::cors::{self, Page};
+use crate::http::error::{self, HttpError};
+use crate::http::{bodies, routes};
+
+/// Between the socket and the routes.
+pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+    let page = Page::of(&app, &request, &facts(&request));
+    let mut response = match answer(&app, &request) {
+        Some(response) => {
+            let (head, body) = request.into_parts();
+            discard(&app, &head.headers, body).await;
+            response
+        }
+        None if takes_body(&request) => next.run(request).await,
+        None => {
+            let (head, body) = request.into_parts();
+            let headers = head.headers.clone();
+            let response = next.run(Request::from_parts(head, Body::empty())).await;
+            discard(&app, &headers, body).await;
+            response
+        }
+    };
+    page.name_in(response.headers_mut());
+    error::count(&app, &response);
+    response
+}
+
+/// Whether the request's handler reads its body.
+fn takes_body(request: &Request) -> bool {
+    request.method() == Method::POST && request.uri().path().starts_with("/pub")
+}
+
+/// Reads a body that nobody wants. The HTTP library does not get to the next request behind one that was left, if that
+/// request was in the same read.
+async fn discard(app: &App, headers: &HeaderMap, body: Body) {
+    if !body.is_end_stream() {
+        bodies::discard(app, headers, body).await;
+    }
+}
+
+/// The authority of an absolute target goes before `Host` (RFC 9112 §3.2.2). `request_heads` let neither field pass twice.
+fn facts(request: &Request) -> RequestFacts<'_> {
+    let field = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = request.uri().authority().map(|authority| authority.as_str()).or(field(header::HOST));
+    let kind = if request.method().is_safe() && !cors::is_preflight(request) { Kind::Read } else { Kind::Change };
+    RequestFacts { host, origin: field(header::ORIGIN), kind }
+}
+
+/// The answer, if the request gets no further.
+fn answer(app: &App, request: &Request) -> Option<Response> {
+    if let Err(rejection) = app.policy().decide(facts(request)) {
+        return Some(HttpError::from(rejection).into_response());
+    }
+    if cors::is_preflight(request) {
+        return Some(cors::preflight(request.headers()));
+    }
+    // RFC 9110 §9.3.7: the server as a whole.
+    let asks_server = request.method() == Method::OPTIONS && request.uri().path() == "*";
+    asks_server.then(|| routes::allowed("GET,HEAD,POST,OPTIONS"))
+}
