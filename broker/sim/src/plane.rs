@@ -1,13 +1,14 @@
 //! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
 
 use broker::message::Payload;
-use broker::shard::handover::Purpose;
+use broker::shard::handover::{Purpose, Upgrade};
 use broker::shard::shared::{ControlMessage, Published, SharedState};
-use protocol::v1::PayloadKind;
+use protocol::head::accept_key;
+use protocol::v1::{PayloadKind, SUBPROTOCOL};
 use ring::sim::World;
 use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};
 
-use crate::client::Role;
+use crate::client::{KEY, Role};
 use crate::model::{MessageId, Model, Position, Violation};
 use crate::payload::{self, Kind};
 use crate::report::Coverage;
@@ -103,12 +104,14 @@ pub(crate) fn serve(
     Ok(())
 }
 
-/// What a client whose upgrade is answered is for.
-pub(crate) fn purpose(role: &Role, topics: &[String]) -> Purpose {
-    match role {
+/// What the head of a client says.
+pub(crate) fn upgrade(role: &Role, topics: &[String]) -> Upgrade {
+    let purpose = match role {
         Role::Subscriber(filter) => Purpose::Subscribe(filter.clone()),
         Role::Publisher(topic) => Purpose::Publish(topics[*topic].clone()),
         Role::Bus(topic) => Purpose::Bus(topics[*topic].clone()),
         _ => Purpose::V1Session,
-    }
+    };
+    let subprotocol = (purpose == Purpose::V1Session).then_some(SUBPROTOCOL);
+    Upgrade { purpose, accept: accept_key(KEY.as_bytes()), subprotocol }
 }

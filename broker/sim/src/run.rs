@@ -11,6 +11,7 @@ use std::sync::Arc;
 use broker::access::address::AddressLease;
 use broker::access::admission::Admission;
 use broker::capacity::budget::{Held, Level};
+use broker::capacity::buffer::Buffer;
 use broker::observe::counters::{Distribution, Scale};
 use broker::shard::handover::Adopt;
 use broker::shard::shared::{ControlMessage, SharedState};
@@ -122,11 +123,12 @@ impl<'a> Run<'a> {
         let index = self.clients.len();
         let client = if adopt {
             let (conn, socket) = self.world.socket();
-            let purpose = plane::purpose(&role, &self.params.topics);
+            let upgrade = plane::upgrade(&role, &self.params.topics);
+            let mut read = Buffer::new(self.shared.budget.of_plane(), Held::Http);
             let mut stage = self.stage().0;
             let mut client = Client::adopted(index, conn, role, &mut stage);
-            let read = client.first_words(&mut stage);
-            let order = ControlMessage::Adopt(Adopt { socket, purpose, read, lease: AddressLease::default() });
+            read.extend(&client.first_words(&mut stage));
+            let order = ControlMessage::Adopt(Adopt { socket, upgrade, read, lease: AddressLease::default() });
             assert!(self.shared.send_control(shard as u16, order).is_ok(), "thousands of control messages wait");
             client
         } else {

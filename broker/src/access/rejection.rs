@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use protocol::head::{self, Refusal};
+use protocol::head::{Page, Refusal};
 
 use crate::access::quota::NamesFull;
 use crate::access::{host, origin};
@@ -127,12 +127,11 @@ impl Rejection {
     }
 }
 
-/// The answer to the request whose head this is, for the page that sent it to read, if that is of one of these `origins`:
-/// a browser shows a page nothing else of an answer from elsewhere, neither status nor `Retry-After`.
+/// The answer for the page that sent the request to read, if it is of one of these `origins`: a browser shows a page
+/// nothing else of an answer from elsewhere, neither status nor `Retry-After`.
 #[must_use]
-pub fn readable(answer: Refusal, head: &[u8], origins: &[String]) -> Refusal {
-    let page = head::page(head).filter(|page| origin::allowed(Some(page.origin), page.host, origins));
-    match page {
+pub fn readable(answer: Refusal, page: Option<Page<'_>>, origins: &[String]) -> Refusal {
+    match page.filter(|page| origin::allowed(Some(page.origin), page.host, origins)) {
         Some(page) => answer.readable_for(page.origin),
         None => answer,
     }

@@ -9,6 +9,7 @@
 //! there.
 
 use std::fs::File;
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,10 +156,9 @@ impl Reserve {
 }
 
 async fn serve_one(app: App, router: axum::Router, socket: TcpStream, _permit: OwnedSemaphorePermit) {
-    let connection = Arc::new(Connection::new(AddressLease::default(), || None, app.limits()));
+    let connection = Connection::new(AddressLease::default(), || None, app.limits()).of_operators();
     let read = Buffer::new(app.shared().budget.of_plane(), Held::Http);
-    // Errors are the peer's.
-    let _ = serve::connection(&app, router, socket, read, connection, true).await;
+    serve::connection(&app, router, socket, read, &Arc::new(connection), true, pending()).await;
 }
 
 #[cfg(test)]

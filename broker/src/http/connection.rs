@@ -23,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) client: Option<Client>,
     /// Whether it gets one answer and then ends, because all places are taken.
     pub(crate) is_spare: bool,
+    /// Whether it came by the operators' listener.
+    pub(crate) is_operators: bool,
     /// How fast it publishes.
     pub(crate) rate_limiter: Mutex<RateLimiter>,
     idle_since: Mutex<Option<Instant>>,
@@ -41,6 +43,7 @@ impl Connection {
             lease,
             client,
             is_spare: false,
+            is_operators: false,
             rate_limiter: Mutex::default(),
             idle_since: Mutex::default(),
             end: Notify::new(),
@@ -50,6 +53,11 @@ impl Connection {
     /// A connection that gets one answer.
     pub(crate) fn spare(self) -> Self {
         Self { is_spare: true, ..self }
+    }
+
+    /// A connection of the operators' listener.
+    pub(crate) fn of_operators(self) -> Self {
+        Self { is_operators: true, ..self }
     }
 
     /// Nothing of its next request has come, from now on.

@@ -5,6 +5,7 @@
 //! a connection, new topics of an address ([`policy`](crate::access::policy)). Cost: the body is copied once, into the frame that every raw
 //! subscriber shares; no thread is waited for but the sequencer's.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::access::address::{AddressLease, Client};
+use crate::access::address::{self, AddressLease, Client};
 use crate::access::lock;
 use crate::access::policy::{Kind, Publish, RequestFacts};
 use crate::access::rejection::Rejection;
@@ -25,7 +26,7 @@ use crate::http::app::App;
 use crate::http::bodies::{self, Collected};
 use crate::http::connection::Connection;
 use crate::http::error::HttpError;
-use crate::http::{QUEUE_PAUSE, payload, upgrade};
+use crate::http::{QUEUE_PAUSE, payload};
 use crate::message::Payload;
 use crate::observe::counters::Refused;
 use crate::shard::shared::{ControlMessage, Published};
@@ -92,7 +93,7 @@ impl Publisher {
         let connection =
             connection.unwrap_or_else(|| Arc::new(Connection::new(AddressLease::default(), || None, limits)));
         let client = if connection.lease.is_trusted() {
-            upgrade::forwarded(headers, limits).and_then(Client::of)
+            forwarded(headers, limits).and_then(Client::of)
         } else {
             connection.client
         };
@@ -117,6 +118,14 @@ impl Publisher {
         }
         decision.map(drop).map_err(HttpError::from)
     }
+}
+
+/// For whom a trusted proxy sends this request; `None`: for itself.
+fn forwarded(headers: &HeaderMap, limits: &Limits) -> Option<IpAddr> {
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    let members = lines.iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let members = members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
+    address::client(members, &limits.trusted_proxies)
 }
 
 /// Has the topic's sequencer give the message its place. Waits while the sequencer's queue is full, or the topic's subscribers

@@ -3,10 +3,10 @@
 //! Each head is judged by `protocol::head::parse`, which also judges a connection's first head on a shard, so all
 //! requests of all connections pass the same rules: line ends, sizes, targets, hosts, body lengths. To know where heads
 //! begin, this reader counts bodies, and hands on nothing that it does not understand itself; so the HTTP library,
-//! which is more lenient, never sees what it could understand otherwise. Behind a WebSocket handshake everything passes.
+//! which is more lenient, never sees what it could understand otherwise.
 //!
-//! A head that is refused is replaced by a request that means nothing; its answer is the refusal, in its turn behind
-//! the answers to earlier requests ([`Verdicts`]). After it the stream ends.
+//! A WebSocket handshake, or a head that is refused, ends what the library reads: it answers the requests before that, and
+//! is done. Then the reader says what the end was ([`Heads::into_parts`], [`Ended`]), and `upgrade` goes on.
 //!
 //! Times: a head that has begun has `--handshake-timeout` (408); between two requests a connection may be idle for
 //! `--http-idle-timeout`, then the stream ends. Bodies have their own times (`bodies`).
@@ -19,46 +19,44 @@ mod tests;
 
 use std::io::{self, IoSlice};
 use std::mem;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
-use protocol::head::{self, BodyLength, Chunks, Head, HeadLimits};
+use bytes::{Buf, BytesMut};
+use protocol::head::{self, BodyLength, Chunks, Head, HeadLimits, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::access::lock;
+use crate::access::address;
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Charge;
 use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::connection::Connection;
+use crate::shard::handover::Upgrade;
 
 /// Read at once behind an incomplete head, in bytes.
 const PIECE: usize = 2048;
-/// Stands for a request whose head was refused.
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
-
-/// What whoever answers requests has to know of a connection's last request. Numbers begin with 1.
-#[derive(Default, Debug)]
-pub(crate) struct Verdicts {
-    refused: Mutex<Option<(u64, head::Refusal)>>,
-    /// 0: none.
-    handshake: AtomicU64,
+/// What ended the requests of a connection, other than its peer or the time.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// A head that is refused; the answer to it.
+    Refused(Refusal),
+    /// A WebSocket handshake. What was read behind its head belongs to the WebSocket.
+    Handshake(Handshake),
 }
 
-impl Verdicts {
-    /// The refusal of the request of this number, if it was refused.
-    pub(crate) fn take_refusal(&self, number: u64) -> Option<head::Refusal> {
-        lock(&self.refused).take_if(|(refused, _)| *refused == number).map(|(_, refusal)| refusal)
-    }
-
-    /// Whether the request of this number is a WebSocket handshake: what follows it is no request, whatever its answer.
-    pub(crate) fn is_handshake(&self, number: u64) -> bool {
-        self.handshake.load(Ordering::Relaxed) == number
-    }
+/// A WebSocket handshake without its head.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    head_len: usize,
+    pub(crate) upgrade: Upgrade,
+    pub(crate) host: String,
+    pub(crate) origin: Option<String>,
+    /// For whom a trusted proxy sent it; `None`: for itself, or it came from none.
+    pub(crate) forwarded: Option<IpAddr>,
 }
 
 /// See the module's head.
@@ -68,7 +66,6 @@ pub(crate) struct Heads<S> {
     limits: Arc<Limits>,
     head_limits: HeadLimits,
     connection: Arc<Connection>,
-    verdicts: Arc<Verdicts>,
     /// Read from the socket, not yet handed on.
     held: BytesMut,
     /// Charged for `held` until it was empty once.
@@ -80,8 +77,9 @@ pub(crate) struct Heads<S> {
     /// Behind that, how much of an incomplete head was looked at.
     seen: usize,
     at: At,
-    /// Heads that were handed on.
-    heads: u64,
+    ended: Option<Ended>,
+    /// Whether a head was handed on.
+    has_begun: bool,
     clock: Option<Pin<Box<Sleep>>>,
     /// What `clock` was set for.
     waits: Option<Waits>,
@@ -93,9 +91,7 @@ enum At {
     Head,
     Body(u64),
     Chunks(Chunks),
-    /// A WebSocket, or whatever is sent ahead of its 101.
-    Upgraded,
-    /// Nothing: a head was refused.
+    /// Nothing: [`Heads::ended`] says why, or the time is over.
     End,
     /// An error: a body is not what its head says.
     Broken,
@@ -109,19 +105,13 @@ enum Waits {
 
 /// Why bytes do not pass.
 enum Stop {
-    Refused(head::Refusal),
+    Ended(Ended),
     Broken,
 }
 
 impl<S> Heads<S> {
     /// `early` arrived before whatever `socket` brings from now on.
-    pub(crate) fn new(
-        socket: S,
-        early: Buffer,
-        limits: Arc<Limits>,
-        connection: Arc<Connection>,
-        verdicts: Arc<Verdicts>,
-    ) -> Self {
+    pub(crate) fn new(socket: S, early: Buffer, limits: Arc<Limits>, connection: Arc<Connection>) -> Self {
         let head_limits = HeadLimits {
             head_bytes_max: limits.head_bytes_max,
             headers_max: limits.headers_max,
@@ -133,14 +123,14 @@ impl<S> Heads<S> {
             limits,
             head_limits,
             connection,
-            verdicts,
             held,
             early: Some(early),
             passed: 0,
             more: false,
             seen: 0,
             at: At::Head,
-            heads: 0,
+            ended: None,
+            has_begun: false,
             clock: None,
             waits: None,
         };
@@ -148,9 +138,9 @@ impl<S> Heads<S> {
         heads
     }
 
-    /// The socket, and what was read from it and not handed on.
-    pub(crate) fn into_parts(self) -> (S, Bytes) {
-        (self.socket, self.held.freeze())
+    /// The socket, what was read from it and not handed on, and what that is the beginning of.
+    pub(crate) fn into_parts(self) -> (S, BytesMut, Option<Ended>) {
+        (self.socket, self.held, self.ended)
     }
 
     /// How much of `bytes`, which begin where the last ones that passed ended, may be handed on: of one request at most,
@@ -165,7 +155,6 @@ impl<S> Heads<S> {
                 return (passed, None);
             }
             match &mut self.at {
-                At::Upgraded => return (bytes.len(), None),
                 At::End | At::Broken => return (passed, None),
                 _ if rest.is_empty() => return (passed, None),
                 At::Body(left) => {
@@ -186,40 +175,46 @@ impl<S> Heads<S> {
                 At::Head => match self.check_head(rest) {
                     Ok(0) => return (passed, None),
                     Ok(head_len) => passed += head_len,
-                    Err(refusal) => return (passed, Some(Stop::Refused(refusal))),
+                    Err(ended) => return (passed, Some(Stop::Ended(ended))),
                 },
             }
         }
     }
 
     /// The length of the head at the front, 0 while it is incomplete.
-    fn check_head(&mut self, bytes: &[u8]) -> Result<usize, head::Refusal> {
+    fn check_head(&mut self, bytes: &[u8]) -> Result<usize, Ended> {
         self.connection.busy();
         let new = mem::replace(&mut self.seen, bytes.len());
         if !head::is_worth_parsing(bytes.len(), &bytes[new..], &self.head_limits) {
             return Ok(0);
         }
-        let (head_len, next) = match head::parse(bytes, &self.head_limits) {
-            Ok(Head::Partial) => return Ok(0),
-            Ok(Head::Upgrade(upgrade)) => (upgrade.head_len, At::Upgraded),
-            Ok(Head::Http(plain)) => (
-                plain.head_len,
-                match plain.body {
+        match head::parse(bytes, &self.head_limits) {
+            Ok(Head::Partial) => Ok(0),
+            Ok(Head::Http(plain)) => {
+                self.at = match plain.body {
                     BodyLength::Bytes(0) => At::Head,
                     BodyLength::Bytes(len) => At::Body(len),
                     BodyLength::Chunked => At::Chunks(Chunks::default()),
-                },
-            ),
-            Err(refusal) => return Err(readable(refusal, bytes, &self.limits.origins)),
-        };
-        self.seen = 0;
-        self.heads += 1;
-        if matches!(next, At::Upgraded) {
-            self.verdicts.handshake.store(self.heads, Ordering::Relaxed);
+                };
+                (self.seen, self.has_begun, self.waits) = (0, true, None);
+                Ok(plain.head_len)
+            }
+            Ok(Head::Upgrade(parsed)) => Err(Ended::Handshake(self.handshake(&parsed, &bytes[..parsed.head_len]))),
+            Err(refusal) => Err(Ended::Refused(readable(refusal, head::page(bytes), &self.limits.origins))),
         }
-        self.at = next;
-        self.waits = None;
-        Ok(head_len)
+    }
+
+    fn handshake(&self, parsed: &head::Upgrade<'_>, head: &[u8]) -> Handshake {
+        let is_trusted = self.connection.lease.is_trusted();
+        Handshake {
+            head_len: parsed.head_len,
+            upgrade: Upgrade::from(parsed),
+            host: parsed.host.to_owned(),
+            origin: parsed.origin.map(str::to_owned),
+            forwarded: is_trusted
+                .then(|| address::client(head::forwarded_for(head), &self.limits.trusted_proxies))
+                .flatten(),
+        }
     }
 
     /// The same of what is held.
@@ -234,7 +229,13 @@ impl<S> Heads<S> {
     fn stop(&mut self, stop: Option<Stop>) {
         match stop {
             None => {}
-            Some(Stop::Refused(refusal)) => self.refuse(refusal),
+            Some(Stop::Ended(ended)) => {
+                // Nothing before the head was left to hand on.
+                if let Ended::Handshake(handshake) = &ended {
+                    self.held.advance(handshake.head_len);
+                }
+                self.end(ended);
+            }
             Some(Stop::Broken) => {
                 self.held.truncate(self.passed);
                 self.at = At::Broken;
@@ -242,13 +243,9 @@ impl<S> Heads<S> {
         }
     }
 
-    /// Has the request that comes next answered with a refusal.
-    fn refuse(&mut self, refusal: head::Refusal) {
-        self.held.truncate(self.passed);
-        self.held.extend_from_slice(STAND_IN);
-        self.passed = self.held.len();
+    fn end(&mut self, ended: Ended) {
         self.at = At::End;
-        *lock(&self.verdicts.refused) = Some((self.heads + 1, refusal));
+        self.ended = Some(ended);
     }
 
     /// The socket has nothing: how long may that be?
@@ -257,7 +254,7 @@ impl<S> Heads<S> {
             return Poll::Pending;
         }
         let begun = !self.held.is_empty();
-        let waits = if begun || self.heads == 0 { Waits::ForRest } else { Waits::ForNext };
+        let waits = if begun || !self.has_begun { Waits::ForRest } else { Waits::ForNext };
         if self.waits != Some(waits) {
             let time = match waits {
                 Waits::ForRest => self.limits.handshake_timeout,
@@ -276,7 +273,8 @@ impl<S> Heads<S> {
         let clock = self.clock.as_mut().expect("it was set");
         ready!(clock.as_mut().poll(cx));
         if waits == Waits::ForRest {
-            self.refuse(readable(Rejection::HeadTimeout.answer(), &self.held, &self.limits.origins));
+            let page = head::page(&self.held);
+            self.end(Ended::Refused(readable(Rejection::HeadTimeout.answer(), page, &self.limits.origins)));
         } else {
             self.at = At::End;
         }
@@ -367,7 +365,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
+    /// The library has sent its last answer. Somebody goes on with the socket if the requests ended before that did.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        if self.ended.is_some() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.socket).poll_shutdown(cx) }
     }
 }

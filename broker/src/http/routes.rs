@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::http::app::{App, VERSION};
 use crate::http::error::HttpError;
-use crate::http::{metrics, middleware as http_middleware, page, publish, stats, upgrade};
+use crate::http::{metrics, middleware as http_middleware, page, publish, stats};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -28,8 +28,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(counters)
         .merge(page::routes())
         .fallback(nothing_here)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(app.clone(), upgrade::answer));
+        .method_not_allowed_fallback(wrong_method);
     checked(router, app)
 }
 

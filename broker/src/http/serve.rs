@@ -16,14 +16,13 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderName, HeaderValue, Version, header};
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -40,20 +39,16 @@ use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::http::places;
-use crate::http::request_heads::{Heads, Verdicts};
+use crate::http::request_heads::Heads;
 use crate::http::routes::router;
 use crate::http::upgrade;
 use crate::http::write_timeout::Patience;
-use crate::observe::counters::Refused;
 use crate::shard::handover::Handover;
 
 /// How much hyper reads ahead, in bytes; its least. A head that is longer by `--max-head` has room for itself.
 const READ_BYTES_MAX: usize = 8 << 10;
 /// How long a connection in a spare place may take for its one answer.
 const SPARE_TIME: Duration = Duration::from_secs(2);
-
-/// What hyper reads and writes; comes back when a connection is upgraded.
-pub(crate) type Stream = TokioIo<Heads<Patience<TcpStream>>>;
 
 /// The running server.
 #[derive(Debug)]
@@ -116,34 +111,42 @@ async fn accept(app: App) {
 async fn serve<P>(app: App, router: Router, socket: TcpStream, read: Buffer, connection: Arc<Connection>, _place: P) {
     // While the broker stops, a connection gets its one answer.
     let keep_alive = !connection.is_spare && !app.is_stopping();
-    let served = crate::http::serve::connection(&app, router, socket, read, Arc::clone(&connection), keep_alive);
-    let mut served = pin!(served.with_upgrades());
-    tokio::select! {
-        biased;
-        // Errors are the peer's: a reset, or a body that is not what its head says; hyper has answered what it could.
-        _ = served.as_mut() => return,
-        () = app.stopping() => served.as_mut().graceful_shutdown(),
-        () = connection.ended() => served.as_mut().graceful_shutdown(),
-    }
-    let _ = served.await;
+    let stop = async {
+        tokio::select! {
+            () = app.stopping() => {}
+            () = connection.ended() => {}
+        }
+    };
+    self::connection(&app, router, socket, read, &connection, keep_alive, stop).await;
 }
 
-/// Serves one socket, of which `read` was read before.
-pub(crate) fn connection(
+/// Serves one socket, of which `read` was read before, until its client or `stop` ends it.
+pub(crate) async fn connection(
     app: &App,
     router: Router,
     socket: TcpStream,
     read: Buffer,
-    connection: Arc<Connection>,
+    connection: &Arc<Connection>,
     keep_alive: bool,
-) -> http1::Connection<Stream, Requests> {
+    stop: impl Future<Output = ()>,
+) {
     let patient = Patience::new(socket, app.limits().ping_timeout);
-    let verdicts = Arc::new(Verdicts::default());
-    let heads = Heads::new(patient, read, app.shared_limits(), Arc::clone(&connection), Arc::clone(&verdicts));
+    let heads = Heads::new(patient, read, app.shared_limits(), Arc::clone(connection));
     let keep_alive_for = keep_alive.then(|| announced(app.limits().http_idle_timeout)).flatten();
-    let requests =
-        Requests { app: app.clone(), router, connection, verdicts, keep_alive_for, count: AtomicU64::new(0) };
-    http(app.limits()).keep_alive(keep_alive).serve_connection(TokioIo::new(heads), requests)
+    let requests = Requests { router, connection: Arc::clone(connection), keep_alive_for };
+    let mut http = http(app.limits()).keep_alive(keep_alive).serve_connection(TokioIo::new(heads), requests);
+    let served = tokio::select! {
+        biased;
+        served = &mut http => served,
+        () = stop => {
+            Pin::new(&mut http).graceful_shutdown();
+            (&mut http).await
+        }
+    };
+    // Errors are the peer's: a reset, or a body that is not what its head says; hyper has answered what it could.
+    if served.is_ok() {
+        upgrade::finish(app, connection, http.into_parts().io.into_inner()).await;
+    }
 }
 
 fn http(limits: &Limits) -> http1::Builder {
@@ -166,15 +169,11 @@ fn announced(idle: Duration) -> Option<HeaderValue> {
 
 /// Answers the requests of one connection, in their order.
 #[derive(Debug)]
-pub(crate) struct Requests {
-    app: App,
+struct Requests {
     router: Router,
     connection: Arc<Connection>,
-    verdicts: Arc<Verdicts>,
     /// The announcement of the idle time; `None`: the connection ends after its first answer, or says nothing.
     keep_alive_for: Option<HeaderValue>,
-    /// Requests so far.
-    count: AtomicU64,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -183,30 +182,14 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(refusal) = self.verdicts.take_refusal(number) {
-            self.app.shared().plane.count_refusal(Refused::Request);
-            let mut response = upgrade::refuse(&refusal, Refused::Request);
-            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
-            return Box::pin(std::future::ready(Ok(response)));
-        }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&self.connection));
-        let is_handshake = self.verdicts.is_handshake(number);
         let keep_alive_for = self.keep_alive_for.clone().filter(|_| stays(&request));
         let answered = self.router.clone().oneshot(request);
         Box::pin(async move {
             let mut response = answered.await?;
-            let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             let headers = response.headers_mut();
-            if is_handshake && !upgraded {
-                // What follows would have been frames (RFC 9931).
-                let close = match headers.contains_key(header::UPGRADE) {
-                    true => "Upgrade, close",
-                    false => "close",
-                };
-                headers.insert(header::CONNECTION, HeaderValue::from_static(close));
-            } else if let Some(timeout) = keep_alive_for
+            if let Some(timeout) = keep_alive_for
                 && !headers.contains_key(header::CONNECTION)
             {
                 // A field for this connection only is named in `Connection` (RFC 9110 §7.6.1).
@@ -243,7 +226,8 @@ fn is_probe(read: &[u8]) -> bool {
 fn turn_away(app: &App, socket: TcpStream, read: &[u8], rejection: &Rejection) {
     app.shared().plane.count_refusal(rejection.cause());
     let mut answer = Vec::with_capacity(512);
-    readable(rejection.answer(), read, &app.limits().origins).write_to(&mut answer);
+    let page = protocol::head::page(read);
+    readable(rejection.answer(), page, &app.limits().origins).write_to(&mut answer);
     if let Ok(mut socket) = socket.into_std() {
         // A new connection's send buffer is empty, so this neither waits nor is short.
         let _ = socket.write_all(&answer);

@@ -286,10 +286,12 @@ mod tests {
 
     use super::*;
     use crate::access::address::AddressLease;
+    use crate::capacity::budget::Held;
+    use crate::capacity::buffer::Buffer;
     use crate::config::limits::Limits;
     use crate::message::{Message, Payload};
     use crate::shard::ShardSetup;
-    use crate::shard::handover::{Adopt, Purpose};
+    use crate::shard::handover::{Adopt, Purpose, Upgrade};
     use crate::shard::shared::{ControlMessage, SharedState};
 
     fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
@@ -320,8 +322,8 @@ mod tests {
         let (late, socket) = world.socket();
         let adopt = Adopt {
             socket,
-            purpose: Purpose::Subscribe("t".to_owned()),
-            read: Vec::new(),
+            upgrade: Upgrade { purpose: Purpose::Subscribe("t".to_owned()), accept: [b'='; 28], subprotocol: None },
+            read: Buffer::new(shared.budget.of_plane(), Held::Http),
             lease: AddressLease::default(),
         };
         shared.admission.enter(0).unwrap();
@@ -329,8 +331,9 @@ mod tests {
         for _ in 0..5 {
             assert!(shard.step().unwrap());
         }
-        let closed = world.client_read(late, 64);
-        assert_eq!(closed.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{closed:?}");
+        let read = world.client_read(late, 256);
+        let frames = read.windows(4).position(|four| four == b"\r\n\r\n").map(|end| &read[end + 4..]);
+        assert_eq!(frames.and_then(|frames| frames.get(2..4)), Some(&1001_u16.to_be_bytes()[..]), "{read:?}");
     }
 
     /// Ten clients over ten seconds: about one a second, in no order of their coming, and then it ends.

@@ -1,4 +1,4 @@
-//! Sockets between shards and the control plane: requests that a shard hands over, WebSockets that it adopts.
+//! Sockets between shards and the control plane: requests that a shard hands over, handshakes that it gets back.
 //!
 //! A socket travels with what was read of it, charged to the budget, and with the place of its client among the connections
 //! of its address. Not responsible for the queue towards a shard: see [`shared`](crate::shard::shared).
@@ -6,13 +6,13 @@
 use std::os::fd::OwnedFd;
 
 use crossbeam::queue::ArrayQueue;
-use protocol::head::Endpoint;
+use protocol::head::{self, Endpoint};
 use tokio::sync::Notify;
 
 use crate::access::address::AddressLease;
 use crate::capacity::buffer::Buffer;
 
-/// What an established WebSocket is for.
+/// What a WebSocket is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Purpose {
     /// `/sub/{filter}`.
@@ -23,6 +23,33 @@ pub enum Purpose {
     Bus(String),
     /// `/ws`.
     V1Session,
+}
+
+/// A handshake that was admitted, as far as its answer and its session need it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upgrade {
+    /// What it asked for.
+    pub purpose: Purpose,
+    /// The value of `Sec-WebSocket-Accept`.
+    pub accept: [u8; 28],
+    /// What was chosen of the sub-protocols on offer.
+    pub subprotocol: Option<&'static str>,
+}
+
+impl Upgrade {
+    /// The 101.
+    #[must_use]
+    pub fn response(&self) -> Vec<u8> {
+        let mut response = Vec::with_capacity(192);
+        head::write_switching_protocols(&mut response, &self.accept, self.subprotocol);
+        response
+    }
+}
+
+impl From<&head::Upgrade<'_>> for Upgrade {
+    fn from(parsed: &head::Upgrade<'_>) -> Self {
+        Self { purpose: Purpose::from(&parsed.endpoint), accept: parsed.accept, subprotocol: parsed.subprotocol }
+    }
 }
 
 impl From<&Endpoint<'_>> for Purpose {
@@ -36,15 +63,15 @@ impl From<&Endpoint<'_>> for Purpose {
     }
 }
 
-/// A socket whose upgrade was already answered with 101.
+/// A socket whose handshake the control plane admitted, and the shard answers.
 #[derive(Debug)]
 pub struct Adopt {
     /// A connected stream socket.
     pub socket: OwnedFd,
-    /// What it asked for, checked.
-    pub purpose: Purpose,
+    /// What its client waits for.
+    pub upgrade: Upgrade,
     /// Bytes that arrived behind the request head.
-    pub read: Vec<u8>,
+    pub read: Buffer,
     /// As what its client counts.
     pub lease: AddressLease,
 }

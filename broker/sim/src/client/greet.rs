@@ -3,6 +3,8 @@
 use super::{Client, Parting, Phase, Role, Stage};
 use crate::model::{Confirmed, Violation};
 
+/// Of every handshake (RFC 6455 §1.3).
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
 impl Client {
@@ -106,7 +108,7 @@ impl Client {
 fn upgrade(path: &str, more: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: broker.example\r\n{more}Connection: keep-alive, Upgrade\r\nUPGRADE: WebSocket\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
 }
 

@@ -25,6 +25,7 @@ use crate::rng::Rng;
 use crate::trace::Trace;
 
 use door::Door;
+pub(crate) use greet::KEY;
 pub(crate) use talk::length;
 use wire::{Pace, Wire};
 
@@ -140,15 +141,14 @@ impl Client {
         client
     }
 
-    /// A client whose upgrade was answered elsewhere, and whose socket a shard adopts.
+    /// A client whose head the control plane has read, and whose socket a shard adopts.
     pub(crate) fn adopted(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
         let mut client = Self::new(index, conn, role, stage);
-        client.phase = Phase::Open;
         client.open_stream(stage);
         client
     }
 
-    /// Frames that came with the head, and were read with it by whoever answered that.
+    /// Frames that came with the head, and were read with it.
     pub(crate) fn first_words(&mut self, stage: &mut Stage<'_>) -> Vec<u8> {
         if self.eager {
             self.speak(stage);

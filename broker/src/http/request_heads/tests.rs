@@ -15,15 +15,23 @@ const CHUNKED: &str = "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encod
     2\r\n\n\n\r\n0\r\n\r\n";
 const BARE: &str = "GET / HTTP/1.1\r\nHost: localhost\n\r\n";
 
-fn heads(early: &str) -> (Heads<DuplexStream>, DuplexStream, Arc<Verdicts>) {
+fn heads(early: &str) -> (Heads<DuplexStream>, DuplexStream) {
     let (socket, peer) = duplex(1 << 16);
     let limits = Arc::new(Limits::default());
     let connection = Arc::new(Connection::new(AddressLease::default(), || None, &limits));
-    let refused = Arc::new(Verdicts::default());
     let budget = Budget::new(1, 1 << 20);
     let mut read = Buffer::new(budget.of_plane(), Held::Http);
     read.extend(early.as_bytes());
-    (Heads::new(socket, read, limits, connection, Arc::clone(&refused)), peer, refused)
+    (Heads::new(socket, read, limits, connection), peer)
+}
+
+/// The status of a refusal that ended the requests.
+fn refused(heads: Heads<DuplexStream>) -> Option<u16> {
+    match heads.into_parts() {
+        (_, _, Some(Ended::Refused(answer))) => Some(answer.status),
+        (_, _, None) => None,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn all(heads: &mut Heads<DuplexStream>) -> String {
@@ -39,13 +47,11 @@ async fn every_head_is_judged_wherever_the_bytes_are_cut() {
     let sent = [&right, BARE, GET].concat();
     for cut in 0..sent.len() {
         let (early, later) = sent.split_at(cut);
-        let (mut heads, mut peer, refused) = heads(early);
+        let (mut heads, mut peer) = heads(early);
         peer.write_all(later.as_bytes()).await.unwrap();
         drop(peer);
-        let expected = [right.as_bytes(), STAND_IN].concat();
-        assert_eq!(all(&mut heads).await.as_bytes(), expected, "cut at {cut}");
-        assert!(refused.take_refusal(4).is_none());
-        assert_eq!(refused.take_refusal(5).map(|refusal| refusal.status), Some(400), "cut at {cut}");
+        assert_eq!(all(&mut heads).await, right, "cut at {cut}");
+        assert_eq!(refused(heads), Some(400), "cut at {cut}");
     }
 }
 
@@ -53,7 +59,7 @@ async fn every_head_is_judged_wherever_the_bytes_are_cut() {
 async fn byte_by_byte_into_any_buffer() {
     let sent = [GET, POST, CHUNKED].concat();
     for buffer in [1, 3, 7, 4096] {
-        let (mut heads, mut peer, _) = heads("");
+        let (mut heads, mut peer) = heads("");
         let writer = async {
             for byte in sent.bytes() {
                 peer.write_all(&[byte]).await.unwrap();
@@ -76,25 +82,38 @@ async fn byte_by_byte_into_any_buffer() {
     }
 }
 
+/// Wherever the bytes are cut: requests before a handshake pass, its head does not, and what is behind it is kept.
 #[tokio::test]
-async fn behind_a_handshake_everything_passes() {
-    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+async fn a_handshake_ends_the_requests() {
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Protocol: ringyard.v1\r\n\r\n";
-    let (mut heads, mut peer, _) = heads(GET);
     let frames = "\u{1}\n\n frames";
-    peer.write_all([upgrade, frames].concat().as_bytes()).await.unwrap();
-    let mut read = vec![0; GET.len() + upgrade.len() + 2];
-    heads.read_exact(&mut read).await.unwrap();
-    assert_eq!(read, [GET, upgrade, &frames[..2]].concat().as_bytes());
-    let mut rest = vec![0; frames.len() - 2];
-    heads.read_exact(&mut rest).await.unwrap();
-    assert_eq!(rest, &frames.as_bytes()[2..]);
+    let sent = [GET, POST, upgrade, frames].concat();
+    for cut in 0..sent.len() {
+        let (early, later) = sent.split_at(cut);
+        let (mut heads, mut peer) = heads(early);
+        peer.write_all(later.as_bytes()).await.unwrap();
+        assert_eq!(all(&mut heads).await, [GET, POST].concat(), "cut at {cut}");
+        let (mut socket, mut rest, ended) = heads.into_parts();
+        drop(peer);
+        let mut unread = Vec::new();
+        socket.read_to_end(&mut unread).await.unwrap();
+        rest.extend_from_slice(&unread);
+        assert_eq!(rest, frames, "cut at {cut}");
+        let Some(Ended::Handshake(handshake)) = ended else { panic!("{ended:?}") };
+        assert_eq!(handshake.upgrade.purpose, crate::shard::handover::Purpose::V1Session);
+        assert_eq!((&*handshake.host, handshake.origin.as_deref()), ("a", Some("http://a")));
+        let response = String::from_utf8(handshake.upgrade.response()).unwrap();
+        for field in ["Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "Protocol: ringyard.v1"] {
+            assert!(response.contains(&format!("\r\nSec-WebSocket-{field}\r\n")), "{response}");
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_body_that_is_not_chunked_is_an_error() {
-    let (mut heads, mut peer, _) = heads(&CHUNKED[..CHUNKED.len() - 5]);
+    let (mut heads, mut peer) = heads(&CHUNKED[..CHUNKED.len() - 5]);
     peer.write_all(b"1\nx").await.unwrap();
     let mut read = Vec::new();
     assert_eq!(heads.read_to_end(&mut read).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -104,28 +123,28 @@ async fn a_body_that_is_not_chunked_is_an_error() {
 async fn idle_time_and_head_time_are_different() {
     let limits = Limits::default();
     let started = Instant::now();
-    let (mut heads, _peer, refused) = heads(GET);
-    assert_eq!(all(&mut heads).await, GET);
+    let (mut idle, _peer) = heads(GET);
+    assert_eq!(all(&mut idle).await, GET);
     assert_eq!(started.elapsed(), limits.http_idle_timeout);
-    assert!(refused.take_refusal(2).is_none(), "an idle connection just ends");
+    assert_eq!(refused(idle), None, "an idle connection just ends");
     // A byte just before its end keeps it, for as long as a head may take.
-    let (mut heads, mut peer, refused) = crate::http::request_heads::tests::heads(GET);
+    let (mut late_one, mut peer) = heads(GET);
     let started = Instant::now();
     let late = async {
         tokio::time::sleep(limits.http_idle_timeout - Duration::from_millis(1)).await;
         peer.write_all(b"G").await.unwrap();
     };
-    let (read, ()) = tokio::join!(all(&mut heads), late);
-    assert_eq!(read.as_bytes(), [GET.as_bytes(), STAND_IN].concat());
-    assert_eq!(refused.take_refusal(2).map(|refusal| refusal.status), Some(408));
+    let (read, ()) = tokio::join!(all(&mut late_one), late);
+    assert_eq!(read, GET);
+    assert_eq!(refused(late_one), Some(408));
     let whole = limits.http_idle_timeout + limits.handshake_timeout;
     assert!(whole - started.elapsed() <= Duration::from_millis(2), "{:?}", started.elapsed());
     // The first head of a connection has no idle time before it.
-    let (mut heads, _peer, refused) = crate::http::request_heads::tests::heads("");
+    let (mut first, _peer) = heads("");
     let started = Instant::now();
-    all(&mut heads).await;
+    all(&mut first).await;
     assert_eq!(started.elapsed(), limits.handshake_timeout);
-    assert_eq!(refused.take_refusal(1).map(|refusal| refusal.status), Some(408));
+    assert_eq!(refused(first), Some(408));
 }
 
 proptest! {

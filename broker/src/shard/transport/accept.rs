@@ -10,10 +10,11 @@ use ring::{AcceptEnd, ConnId, Driver, Nanos, ReceiveEnd};
 use rustc_hash::FxHashMap;
 
 use crate::access::address::AddressLease;
+use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
-use crate::shard::handover::{Adopt, Purpose};
+use crate::shard::handover::{Adopt, Upgrade};
 use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Flags, State};
@@ -71,8 +72,8 @@ pub(in crate::shard) enum Accepting {
 
 /// A socket that the driver is adopting.
 struct Adopting {
-    purpose: Purpose,
-    read: Vec<u8>,
+    upgrade: Upgrade,
+    read: Buffer,
     lease: AddressLease,
 }
 
@@ -111,13 +112,13 @@ impl<D: Driver> Shard<D> {
         // The driver needs the socket; the rest waits for its answer.
         let token = self.acceptor.next_token;
         self.acceptor.next_token += 1;
-        let Adopt { socket, purpose, read, lease } = adopt;
-        self.acceptor.adopting.insert(token, Adopting { purpose, read, lease });
+        let Adopt { socket, upgrade, read, lease } = adopt;
+        self.acceptor.adopting.insert(token, Adopting { upgrade, read, lease });
         self.driver.adopt(socket, token);
     }
 
     pub(in crate::shard) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
-        let adopting = self.acceptor.adopting.remove(&token).expect("a token of ours");
+        let mut adopting = self.acceptor.adopting.remove(&token).expect("a token of ours");
         self.stats().adopted.add(1);
         // With the table full the driver has closed the socket: the client sees that and comes back.
         let Ok(id) = result else {
@@ -131,9 +132,8 @@ impl<D: Driver> Shard<D> {
         conn.flags.set(Flags::ADMITTED);
         self.attach_lease(id, &adopting.lease);
         self.driver.receive(id);
-        self.establish(id, adopting.purpose, None);
-        let mut read = adopting.read;
-        self.take_input(id, &mut read);
+        self.establish(id, adopting.upgrade);
+        self.take_input(id, &mut adopting.read.take());
         if self.drain.has_begun() {
             self.drain_connection(id);
         }

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use protocol::head::{self, Head, Refusal, Upgrade};
+use protocol::head::{self, Head, Refusal};
 use ring::{ConnId, Driver};
 
 use crate::access::admission;
@@ -17,7 +17,7 @@ use crate::observe::counters::Reason;
 use crate::session::Session;
 use crate::session::raw::RawSession;
 use crate::shard::Shard;
-use crate::shard::handover::{Handover, Purpose};
+use crate::shard::handover::{Handover, Purpose, Upgrade};
 use crate::shard::transport::connection::{Flags, State};
 
 impl<D: Driver> Shard<D> {
@@ -51,18 +51,14 @@ impl<D: Driver> Shard<D> {
                 self.hand_over(id);
                 return;
             }
-            Ok(Head::Upgrade(upgrade)) => self.grant(id, &upgrade, bytes).map(|purpose| {
-                let mut response = Vec::with_capacity(192);
-                head::write_switching_protocols(&mut response, &upgrade.accept, upgrade.subprotocol);
-                (purpose, response, upgrade.head_len)
-            }),
+            Ok(Head::Upgrade(parsed)) => self.grant(id, &parsed, bytes).map(|upgrade| (upgrade, parsed.head_len)),
             Err(refusal) => Err(Rejection::Malformed(refusal)),
         };
         match granted {
-            Ok((purpose, response, head_len)) => {
+            Ok((upgrade, head_len)) => {
                 self.stats().upgraded.add(1);
                 self.conns.get(id).expect("a connection in its handshake").flags.set(Flags::ADMITTED);
-                self.establish(id, purpose, Some(response));
+                self.establish(id, upgrade);
                 self.take_input(id, &mut bytes[head_len..]);
             }
             Err(rejection) => {
@@ -73,23 +69,23 @@ impl<D: Driver> Shard<D> {
     }
 
     /// What the upgrade asks for, if it is admitted; then the connection counts as a WebSocket.
-    fn grant(&mut self, id: ConnId, upgrade: &Upgrade<'_>, head: &[u8]) -> Result<Purpose, Rejection> {
-        let purpose = Purpose::from(&upgrade.endpoint);
+    fn grant(&mut self, id: ConnId, parsed: &head::Upgrade<'_>, head: &[u8]) -> Result<Upgrade, Rejection> {
+        let upgrade = Upgrade::from(parsed);
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
         let has_slot = self.conns.len() as u64 <= u64::from(capacity - admission::reserve(capacity));
         let handshake = Handshake {
             is_public: true,
-            topic: self.shared.admit_purpose(&purpose, self.limits.topics_max),
-            forwarded: self.forwarded(id, &head[..upgrade.head_len]),
+            topic: self.shared.admit_purpose(&upgrade.purpose, self.limits.topics_max),
+            forwarded: self.forwarded(id, &head[..parsed.head_len]),
             has_slot,
         };
         let kind = Kind::Handshake(handshake);
-        let facts = RequestFacts { host: Some(upgrade.host), origin: upgrade.origin, kind };
+        let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, kind };
         if let Some(lease) = self.policy().decide(facts)? {
             self.attach_lease(id, &lease);
         }
-        Ok(purpose)
+        Ok(upgrade)
     }
 
     pub(in crate::shard) fn policy(&self) -> Policy<'_> {
@@ -102,24 +98,22 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Makes a WebSocket of the connection. `response` is the 101, unless the peer has it already. It goes
-    /// out once the subscription is in force: whoever sees the WebSocket open misses nothing from then on.
-    pub(in crate::shard) fn establish(&mut self, id: ConnId, purpose: Purpose, response: Option<Vec<u8>>) {
+    /// Makes a WebSocket of the connection. The 101 goes out once the subscription is in force: whoever sees the
+    /// WebSocket open misses nothing from then on.
+    pub(in crate::shard) fn establish(&mut self, id: ConnId, upgrade: Upgrade) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.state = State::Open;
         // The handshake is no sign of life for the WebSocket: its first ping comes after one interval.
         conn.flags.clear(Flags::ACTIVE);
         self.timers.set(id, conn, self.limits.ping_interval);
-        if let Some(response) = response {
-            conn.extra(&self.account).outbox.extend(&response);
-        }
+        conn.extra(&self.account).outbox.extend(&upgrade.response());
         let session = |name: &str| Session::Raw(RawSession::publishing_to(self.shared.registry.resolve(name)));
-        match &purpose {
+        match &upgrade.purpose {
             Purpose::V1Session => conn.session = Session::V1(Box::default()),
             Purpose::Publish(name) | Purpose::Bus(name) => conn.session = session(name),
             Purpose::Subscribe(_) => {}
         }
-        if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &purpose {
+        if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &upgrade.purpose {
             self.subscribe_on_upgrade(id, filter);
         }
         self.flush(id);
@@ -137,7 +131,7 @@ impl<D: Driver> Shard<D> {
         // What was read of the request is of no use any more, but for whose page sent it.
         let head = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         let mut response = Vec::with_capacity(256);
-        readable(answer, &head, &self.limits.origins).write_to(&mut response);
+        readable(answer, head::page(&head), &self.limits.origins).write_to(&mut response);
         conn.extra(&self.account).outbox.extend(&response);
         self.finish(id, reason);
     }
