@@ -52,64 +52,37 @@ pub enum Rejection {
 
 impl Rejection {
     /// The table: status, reason in the metrics, seconds until another try makes sense, sentence.
+    #[rustfmt::skip]
     fn row(&self) -> (u16, Option<Refused>, Option<u32>, Cow<'static, str>) {
         let row = |status, cause, retry_s, sentence: &'static str| (status, Some(cause), retry_s, sentence.into());
         match self {
-            Self::Malformed(refusal) => {
-                (refusal.status, Some(Refused::Request), refusal.retry_after_s, refusal.reason.clone())
-            }
-            Self::HeadTimeout => {
-                row(408, Refused::Request, None, "The request head was not complete in time; see --handshake-timeout.")
-            }
-            Self::Memory => {
-                row(503, Refused::Memory, Some(MEMORY_S), "The broker is short of memory; see --max-memory.")
-            }
+            Self::Malformed(parsed) => (parsed.status, Some(Refused::Request), parsed.retry_after_s, parsed.reason.clone()),
+            Self::HeadTimeout => row(408, Refused::Request, None,
+                "The request head was not complete in time; see --handshake-timeout."),
+            Self::Memory => row(503, Refused::Memory, Some(MEMORY_S),
+                "The broker is short of memory; see --max-memory."),
             Self::Host(host) => (421, Some(Refused::Host), None, host::sentence(host).into()),
-            Self::Origin => row(
-                403,
-                Refused::Origin,
-                None,
-                "Pages of this origin may not use this broker: start it with --allow-origin and that origin.",
-            ),
-            Self::NoWebSockets => row(404, Refused::Request, None, "There is no WebSocket on the operators' port."),
+            Self::Origin => row(403, Refused::Origin, None,
+                "Pages of this origin may not use this broker: start it with --allow-origin and that origin."),
+            Self::NoWebSockets => row(404, Refused::Request, None,
+                "There is no WebSocket on the operators' port."),
             // Counted as a command that was limited.
-            Self::PublishRate => (
-                429,
-                None,
-                Some(1),
-                "Publishing faster than --max-publish-rate allows; the message was not published.".into(),
-            ),
-            Self::Draining(retry_s) => row(503, Refused::Draining, Some(*retry_s), "The broker is shutting down."),
-            Self::Topics(full) => (
-                503,
-                Some(Refused::Topics),
-                Some(LONG_S),
-                format!("There is no room for the topic: {}.", full.as_str()).into(),
-            ),
-            Self::NewTopics => row(
-                429,
-                Refused::Topics,
-                Some(LONG_S),
-                "This client began as many topics as --max-topics-per-connection allows for now.",
-            ),
-            Self::Address => row(
-                429,
-                Refused::Address,
-                Some(LONG_S),
-                "This address has as many connections as --max-connections-per-address allows.",
-            ),
-            Self::Connections(retry_s) => row(
-                503,
-                Refused::Connections,
-                Some(*retry_s),
-                "The broker has as many connections as it takes; see --max-connections.",
-            ),
-            Self::AcceptRate(retry_s) => {
-                row(503, Refused::AcceptRate, Some(*retry_s), "More clients come at once than --accept-rate allows.")
-            }
-            Self::HttpConnections => {
-                row(503, Refused::Overload, Some(1), "The broker has as many HTTP connections as it can.")
-            }
+            Self::PublishRate => (429, None, Some(1),
+                "Publishing faster than --max-publish-rate allows; the message was not published.".into()),
+            Self::Draining(retry_s) => row(503, Refused::Draining, Some(*retry_s),
+                "The broker is shutting down."),
+            Self::Topics(full) => (503, Some(Refused::Topics), Some(LONG_S),
+                format!("There is no room for the topic: {}.", full.as_str()).into()),
+            Self::NewTopics => row(429, Refused::Topics, Some(LONG_S),
+                "This client began as many topics as --max-topics-per-connection allows for now."),
+            Self::Address => row(429, Refused::Address, Some(LONG_S),
+                "This address has as many connections as --max-connections-per-address allows."),
+            Self::Connections(retry_s) => row(503, Refused::Connections, Some(*retry_s),
+                "The broker has as many connections as it takes; see --max-connections."),
+            Self::AcceptRate(retry_s) => row(503, Refused::AcceptRate, Some(*retry_s),
+                "More clients come at once than --accept-rate allows."),
+            Self::HttpConnections => row(503, Refused::Overload, Some(1),
+                "The broker has as many HTTP connections as it can."),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Errors of the HTTP API: a status and one sentence, as JSON; each is counted by its cause, in one place.
+//! Errors of the HTTP API: a status and one sentence, as JSON; the answer carries its cause, by which
+//! `middleware` counts it.
 
 use std::fmt::Display;
 
@@ -8,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::access::rejection::Rejection;
-use crate::http::app::App;
 use crate::observe::counters::Refused;
 
 /// What a client did wrong, or what the broker cannot do now.
@@ -74,11 +74,6 @@ impl IntoResponse for HttpError {
         }
         response
     }
-}
-
-/// Counts what was refused, by the cause that the response carries.
-pub(crate) fn count(app: &App, response: &Response) {
-    app.shared().plane.count_refusal(response.extensions().get::<Refused>().copied());
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use crate::access::policy::{Kind, RequestFacts};
 use crate::http::app::App;
 use crate::http::cors::{self, Page};
-use crate::http::error::{self, HttpError};
+use crate::http::error::HttpError;
 use crate::http::{bodies, routes};
+use crate::observe::counters::Refused;
 
 /// Between the socket and the routes.
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -33,7 +34,7 @@ pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) 
         }
     };
     page.name_in(response.headers_mut());
-    error::count(&app, &response);
+    app.shared().plane.count_refusal(response.extensions().get::<Refused>().copied());
     response
 }
 

@@ -3,14 +3,15 @@
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use serde_json::json;
 
 use crate::http::app::{App, VERSION};
 use crate::http::error::HttpError;
-use crate::http::{metrics, middleware as http_middleware, page, publish, stats};
+use crate::http::{metrics, middleware, page, publish, stats};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -50,7 +51,7 @@ fn counters() -> Router<App> {
 
 /// Behind the checks that every request passes.
 fn checked(router: Router<App>, app: App) -> Router {
-    router.layer(middleware::from_fn_with_state(app.clone(), http_middleware::check)).with_state(app)
+    router.layer(from_fn_with_state(app.clone(), middleware::check)).with_state(app)
 }
 
 /// Whether the process is alive: as long as it answers, it is.

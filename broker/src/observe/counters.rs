@@ -6,7 +6,7 @@
 //! Invariant: every connection of a shard ends for one [`Reason`], counted when that is decided; so once no connection
 //! is closing, the reasons' sum is `closed`. Every refusal has one [`Refused`].
 //!
-//! Distributions ([`Stats::delivery`], [`Stats::batch`]) are in `stats/histogram.rs`.
+//! Distributions ([`Stats::delivery`], [`Stats::batch`]) are in `histogram`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
