@@ -1,49 +1,16 @@
 //! What a shard counts, readable from any thread while it runs.
 //!
-//! One writer (the shard), many readers: a plain load and store, no locked instruction. The control plane has a set
-//! of its own for what it refuses.
+//! One writer (the shard), many readers. The control plane has a set of its own for what it refuses.
 //!
 //! Invariant: every connection of a shard ends for one [`Reason`], counted when that is decided; so once no connection
 //! is closing, the reasons' sum is `closed`. Every refusal has one [`Refused`].
 //!
 //! Distributions ([`Stats::delivery`], [`Stats::batch`]) are in `histogram`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::Serialize;
 
+pub use crate::observe::counter::Counter;
 pub use crate::observe::histogram::{Distribution, Histogram, Scale};
-
-/// A number with one writer.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Adds `n`. Only the shard that owns the counter may call this.
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Subtracts `n`. Only the owner may call this.
-    pub fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
-    }
-
-    /// Sets it. Only the owner may call this.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    /// The current value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)+) => {

@@ -4,7 +4,7 @@
 //! One writer, many readers, as all of [`crate::observe::counters::Stats`]. Cost of an observation: two counters, no branch that depends on
 //! what was observed before. Memory: 8 bytes a bucket.
 
-use crate::observe::counters::Counter;
+use crate::observe::counter::Counter;
 
 /// How values fall into buckets: each octave `2^k .. 2^(k+1)` is cut into `2^steps_log` equal parts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
