@@ -30,23 +30,15 @@ const ORDER: &[&str] = &["message", "topics", "sequencer", "session", "shard", "
 const BESIDE: &[&str] = &["access", "capacity", "config", "ids", "observe"];
 
 /// Imports, (from, to), that are still against the order. Sorted. This list may only get shorter.
-const KNOWN: &[(&str, &str)] = &[
-    ("access", "shard"),
-    ("access", "topics"),
-    ("capacity", "config"),
-    ("config", "capacity"),
-    ("config", "server"),
-    ("message", "topics"),
-    ("observe", "http"),
-    ("observe", "shard"),
-];
+const KNOWN: &[(&str, &str)] =
+    &[("capacity", "config"), ("config", "capacity"), ("config", "server"), ("message", "topics")];
 
 /// Files of the broker that import each other, directly or through others. May only get smaller.
-const FILES_IN_CYCLES: usize = 17;
+const FILES_IN_CYCLES: usize = 10;
 
 /// How many files the largest group has in which each file imports every other, directly or through others. May only
 /// get smaller.
-const LARGEST_CYCLE: usize = 6;
+const LARGEST_CYCLE: usize = 3;
 
 /// The longest a file may be, without its tests.
 const FILE_LINES: usize = 400;
@@ -55,7 +47,6 @@ const FILE_LINES: usize = 400;
 const LONG_FILES: &[(&str, usize)] = &[
     ("bench/src/race/mod.rs", 438),
     ("broker/src/shard/fanout/log.rs", 458),
-    ("broker/src/shard/shared.rs", 419),
     ("loadgen/src/adapter/mod.rs", 413),
     ("loadgen/src/options.rs", 458),
     ("loadgen/src/outcome.rs", 502),
@@ -94,7 +85,7 @@ const WORDS: &[(&str, usize)] = &[
     ("settled", 6),
     ("starved", 0),
     ("sweep", 2),
-    ("told", 85),
+    ("told", 84),
     ("welcome", 0),
 ];
 

@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         let index = self.clients.len();
         let client = if adopt {
             let (conn, socket) = self.world.socket();
-            let upgrade = plane::upgrade(&role, &self.params.topics);
+            let upgrade = Box::new(plane::upgrade(&role, &self.params.topics));
             let mut read = Buffer::new(self.shared.budget.of_plane(), Held::Http);
             let mut stage = self.stage().0;
             let mut client = Client::adopted(index, conn, role, &mut stage);

@@ -74,14 +74,14 @@ pub enum Kind<'a> {
     /// It may change something, or asks whether it may (a preflight).
     Change,
     /// A WebSocket handshake.
-    Handshake(Handshake),
+    Handshake(HandshakeFacts),
     /// A message is there to be published.
-    Publish(Publish<'a>),
+    Publish(PublishFacts<'a>),
 }
 
 /// What is known of a handshake.
 #[derive(Debug)]
-pub struct Handshake {
+pub struct HandshakeFacts {
     /// Whether the port has WebSockets.
     pub is_public: bool,
     /// Whether there is room for the topic that it names, if it names one.
@@ -94,7 +94,7 @@ pub struct Handshake {
 
 /// What is known of a message that came over HTTP.
 #[derive(Debug)]
-pub struct Publish<'a> {
+pub struct PublishFacts<'a> {
     /// Of its connection.
     pub rate_limiter: &'a mut RateLimiter,
     /// Whether there is room for its topic.
@@ -135,7 +135,7 @@ impl Policy<'_> {
         if !matches!(kind, Kind::Read) && !origin::allowed(origin, host.unwrap_or_default(), &self.limits.origins) {
             return Err(Rejection::Origin);
         }
-        if matches!(kind, Kind::Handshake(Handshake { is_public: false, .. })) {
+        if matches!(kind, Kind::Handshake(HandshakeFacts { is_public: false, .. })) {
             return Err(Rejection::NoWebSockets);
         }
         if let (Kind::Publish(publish), Some(rate_max)) = (&mut kind, self.limits.publish_rate_max)
@@ -145,19 +145,19 @@ impl Policy<'_> {
         }
         let topic = match &kind {
             Kind::Read | Kind::Change => return Ok(None),
-            Kind::Handshake(Handshake { topic, .. }) | Kind::Publish(Publish { topic, .. }) => *topic,
+            Kind::Handshake(HandshakeFacts { topic, .. }) | Kind::Publish(PublishFacts { topic, .. }) => *topic,
         };
         if self.is_draining {
             return Err(self.admission.draining());
         }
         let name = topic.map_err(Rejection::Topics)?;
-        if let Kind::Publish(Publish { shares, client, name_bytes, names_left, .. }) = kind
+        if let Kind::Publish(PublishFacts { shares, client, name_bytes, names_left, .. }) = kind
             && name == Name::New
             && !shares.take(client, self.now, self.limits, name_bytes, names_left)
         {
             return Err(Rejection::NewTopics);
         }
-        let Kind::Handshake(Handshake { forwarded, has_slot, .. }) = kind else { return Ok(None) };
+        let Kind::Handshake(HandshakeFacts { forwarded, has_slot, .. }) = kind else { return Ok(None) };
         let slot = forwarded.map(|ip| self.count(ip)).transpose()?;
         let lease = slot.map(|slot| AddressLease::new(self.addresses, slot));
         if !has_slot {
@@ -328,13 +328,13 @@ mod tests {
         let kind = match case.kind {
             "read" => Kind::Read,
             "change" => Kind::Change,
-            "handshake" => Kind::Handshake(Handshake {
+            "handshake" => Kind::Handshake(HandshakeFacts {
                 is_public: case.is_public,
                 topic: case.topic,
                 forwarded: case.is_forwarded.then_some(CLIENT),
                 has_slot: case.has_slot,
             }),
-            _ => Kind::Publish(Publish {
+            _ => Kind::Publish(PublishFacts {
                 rate_limiter: &mut rate_limiter,
                 topic: case.topic,
                 name_bytes: 100,

@@ -17,7 +17,7 @@ const LONG_S: u32 = 10;
 /// When to try again while memory is short: connections that hold much of it are closed within a second.
 const MEMORY_S: u32 = 2;
 
-/// See the file's head.
+/// See the file's head. Numbers are seconds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Rejection {
     /// The head is wrong in itself; the parser's answer.

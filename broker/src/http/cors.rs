@@ -1,4 +1,5 @@
-//! What answers say to browsers: which page may read them, and what it may send (CORS, Fetch standard, 3.2).
+//! What answers say to browsers: which page may read them, and what it may send (CORS, Fetch standard, 3.2). And what
+//! OPTIONS is answered.
 //!
 //! Not responsible for whether a foreign page is answered at all: see [`policy`](crate::access::policy).
 
@@ -80,6 +81,11 @@ pub(crate) fn preflight(asked: &HeaderMap) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static("true"));
     }
     response
+}
+
+/// The answer to OPTIONS of a resource (RFC 9110 §9.3.7).
+pub(crate) fn allowed(methods: &'static str) -> Response {
+    (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
 }
 
 /// Tokens between commas (RFC 9110 §5.6.2), not more than an answer should repeat.

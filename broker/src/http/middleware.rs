@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 
 use crate::access::policy::{Kind, RequestFacts};
 use crate::http::app::App;
+use crate::http::bodies;
 use crate::http::cors::{self, Page};
 use crate::http::error::HttpError;
-use crate::http::{bodies, routes};
 use crate::observe::counters::Refused;
 
 /// Between the socket and the routes.
@@ -69,5 +69,5 @@ fn answer(app: &App, request: &Request) -> Option<Response> {
     }
     // RFC 9110 §9.3.7: the server as a whole.
     let asks_server = request.method() == Method::OPTIONS && request.uri().path() == "*";
-    asks_server.then(|| routes::allowed("GET,HEAD,POST,OPTIONS"))
+    asks_server.then(|| cors::allowed("GET,HEAD,POST,OPTIONS"))
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::access::address::{self, AddressLease, Client};
 use crate::access::lock;
-use crate::access::policy::{Kind, Publish, RequestFacts};
+use crate::access::policy::{Kind, PublishFacts, RequestFacts};
 use crate::access::rejection::Rejection;
 use crate::config::limits::Limits;
 use crate::http::app::App;
@@ -103,7 +103,7 @@ impl Publisher {
     /// Whether it may publish a message to this topic now.
     fn admit(&self, app: &App, topic: &str) -> Result<(), HttpError> {
         let (shared, topics_max) = (app.shared(), app.limits().topics_max);
-        let kind = Kind::Publish(Publish {
+        let kind = Kind::Publish(PublishFacts {
             rate_limiter: &mut lock(&self.connection.rate_limiter),
             topic: shared.admit_name(topic, topics_max),
             name_bytes: shared.name_bytes(topic),

@@ -52,7 +52,7 @@ pub(crate) enum Ended {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     head_len: usize,
-    pub(crate) upgrade: Upgrade,
+    pub(crate) upgrade: Box<Upgrade>,
     pub(crate) host: String,
     pub(crate) origin: Option<String>,
     /// For whom a trusted proxy sent it; `None`: for itself, or it came from none.
@@ -208,7 +208,7 @@ impl<S> Heads<S> {
         let is_trusted = self.connection.lease.is_trusted();
         Handshake {
             head_len: parsed.head_len,
-            upgrade: Upgrade::from(parsed),
+            upgrade: Box::new(Upgrade::from(parsed)),
             host: parsed.host.to_owned(),
             origin: parsed.origin.map(str::to_owned),
             forwarded: is_trusted

@@ -10,6 +10,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::http::app::{App, VERSION};
+use crate::http::cors::allowed;
 use crate::http::error::HttpError;
 use crate::http::{metrics, middleware, page, publish, stats};
 
@@ -89,11 +90,6 @@ where
     T: 'static,
 {
     get(handler).options(|| async { allowed("GET,HEAD,OPTIONS") })
-}
-
-/// The answer to OPTIONS.
-pub(crate) fn allowed(methods: &'static str) -> Response {
-    (StatusCode::NO_CONTENT, [(header::ALLOW, methods)]).into_response()
 }
 
 /// RFC 9110 §15.5.22: says which protocol would be right.

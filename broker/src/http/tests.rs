@@ -204,7 +204,7 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
     let order = || {
         ControlMessage::Adopt(Adopt {
             socket: null(),
-            upgrade: Upgrade { purpose: Purpose::V1Session, accept: [b'='; 28], subprotocol: None },
+            upgrade: Upgrade { purpose: Purpose::V1Session, accept: [b'='; 28], subprotocol: None }.into(),
             read: Buffer::new(shared.budget.of_plane(), Held::Http),
             lease: AddressLease::default(),
         })

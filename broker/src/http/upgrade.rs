@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::access::address::AddressLease;
-use crate::access::policy::{self, Kind, RequestFacts};
+use crate::access::policy::{HandshakeFacts, Kind, RequestFacts};
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
@@ -60,7 +60,7 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
 
 /// As what the client counts from now on. The handshake counts as let in.
 fn admit(app: &App, connection: &Connection, handshake: &Handshake) -> Result<AddressLease, Rejection> {
-    let kind = Kind::Handshake(policy::Handshake {
+    let kind = Kind::Handshake(HandshakeFacts {
         is_public: !connection.is_operators,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),
         forwarded: handshake.forwarded,

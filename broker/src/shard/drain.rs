@@ -322,7 +322,8 @@ mod tests {
         let (late, socket) = world.socket();
         let adopt = Adopt {
             socket,
-            upgrade: Upgrade { purpose: Purpose::Subscribe("t".to_owned()), accept: [b'='; 28], subprotocol: None },
+            upgrade: Upgrade { purpose: Purpose::Subscribe("t".to_owned()), accept: [b'='; 28], subprotocol: None }
+                .into(),
             read: Buffer::new(shared.budget.of_plane(), Held::Http),
             lease: AddressLease::default(),
         };

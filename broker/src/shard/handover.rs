@@ -69,7 +69,7 @@ pub struct Adopt {
     /// A connected stream socket.
     pub socket: OwnedFd,
     /// What its client waits for.
-    pub upgrade: Upgrade,
+    pub upgrade: Box<Upgrade>,
     /// Bytes that arrived behind the request head.
     pub read: Buffer,
     /// As what its client counts.

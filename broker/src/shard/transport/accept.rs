@@ -72,7 +72,7 @@ pub(in crate::shard) enum Accepting {
 
 /// A socket that the driver is adopting.
 struct Adopting {
-    upgrade: Upgrade,
+    upgrade: Box<Upgrade>,
     read: Buffer,
     lease: AddressLease,
 }
@@ -132,7 +132,7 @@ impl<D: Driver> Shard<D> {
         conn.flags.set(Flags::ADMITTED);
         self.attach_lease(id, &adopting.lease);
         self.driver.receive(id);
-        self.establish(id, adopting.upgrade);
+        self.establish(id, *adopting.upgrade);
         self.take_input(id, &mut adopting.read.take());
         if self.drain.has_begun() {
             self.drain_connection(id);

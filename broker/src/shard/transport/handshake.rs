@@ -10,7 +10,7 @@ use protocol::head::{self, Head, Refusal};
 use ring::{ConnId, Driver};
 
 use crate::access::admission;
-use crate::access::policy::{Handshake, Kind, Policy, RequestFacts};
+use crate::access::policy::{HandshakeFacts, Kind, Policy, RequestFacts};
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
@@ -74,7 +74,7 @@ impl<D: Driver> Shard<D> {
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
         let has_slot = self.conns.len() as u64 <= u64::from(capacity - admission::reserve(capacity));
-        let handshake = Handshake {
+        let handshake = HandshakeFacts {
             is_public: true,
             topic: self.shared.admit_purpose(&upgrade.purpose, self.limits.topics_max),
             forwarded: self.forwarded(id, &head[..parsed.head_len]),
