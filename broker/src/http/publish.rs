@@ -12,12 +12,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use protocol::head::{Endpoint, endpoint};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::access::address::{self, AddressLease, Client};
+use crate::access::address::{self, Client};
 use crate::access::lock;
 use crate::access::policy::{Kind, PublishFacts, RequestFacts};
 use crate::access::rejection::Rejection;
@@ -60,8 +61,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     };
     let collected = bodies::collect(&app, &head.headers, body).await?;
     let (kind, Collected { room, charge }) = payload::interpret(&head.headers, collected, limits)?;
-    let publisher = Publisher::new(head.extensions.get::<Arc<Connection>>(), &head.headers, limits);
-    publisher.admit(&app, &topic)?;
+    admit(&app, &head, &topic)?;
     let capacity = room.capacity();
     let payload = Payload::in_place(kind, room, capacity, app.shared().budget.of_plane());
     // From here on it counts as a message.
@@ -81,43 +81,27 @@ fn topic_of(path: &str, limits: &Limits) -> Result<String, HttpError> {
     }
 }
 
-/// Who publishes, for the limits that hold per client.
-struct Publisher {
-    connection: Arc<Connection>,
-    client: Option<Client>,
-}
-
-impl Publisher {
-    fn new(connection: Option<&Arc<Connection>>, headers: &HeaderMap, limits: &Limits) -> Self {
-        let connection = connection.cloned();
-        let connection =
-            connection.unwrap_or_else(|| Arc::new(Connection::new(AddressLease::default(), || None, limits)));
-        let client = if connection.lease.is_trusted() {
-            forwarded(headers, limits).and_then(Client::of)
-        } else {
-            connection.client
-        };
-        Self { connection, client }
+/// Whether whoever sent this request may publish a message to the topic now.
+fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpError> {
+    let (shared, limits) = (app.shared(), app.limits());
+    let connection = head.extensions.get::<Arc<Connection>>().expect("every request comes with its connection");
+    let kind = Kind::Publish(PublishFacts {
+        rate_limiter: &mut lock(&connection.rate_limiter),
+        topic: shared.admit_name(topic, limits.topics_max),
+        name_bytes: shared.name_bytes(topic),
+        names_left: shared.names_left(limits.topics_max),
+        client: match connection.lease.is_trusted() {
+            true => forwarded(&head.headers, limits).and_then(Client::of),
+            false => connection.client,
+        },
+        shares: app.name_shares(),
+    });
+    // Host and origin were judged with the head.
+    let decision = app.policy().decide(RequestFacts { host: None, origin: None, kind });
+    if matches!(decision, Err(Rejection::PublishRate)) {
+        shared.plane.commands_limited.add(1);
     }
-
-    /// Whether it may publish a message to this topic now.
-    fn admit(&self, app: &App, topic: &str) -> Result<(), HttpError> {
-        let (shared, topics_max) = (app.shared(), app.limits().topics_max);
-        let kind = Kind::Publish(PublishFacts {
-            rate_limiter: &mut lock(&self.connection.rate_limiter),
-            topic: shared.admit_name(topic, topics_max),
-            name_bytes: shared.name_bytes(topic),
-            names_left: shared.names_left(topics_max),
-            client: self.client,
-            shares: app.name_shares(),
-        });
-        // Host and origin were judged with the head.
-        let decision = app.policy().decide(RequestFacts { host: None, origin: None, kind });
-        if matches!(decision, Err(Rejection::PublishRate)) {
-            shared.plane.commands_limited.add(1);
-        }
-        decision.map(drop).map_err(HttpError::from)
-    }
+    decision.map(drop).map_err(HttpError::from)
 }
 
 /// For whom a trusted proxy sends this request; `None`: for itself.

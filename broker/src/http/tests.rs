@@ -25,6 +25,7 @@ use crate::capacity::memory::MemoryPlan;
 use crate::config::limits::Limits;
 use crate::http::Operators;
 use crate::http::app::App;
+use crate::http::connection::Connection;
 use crate::http::routes::{admin_router, router};
 use crate::message::Message;
 use crate::shard::handover::{Adopt, Purpose, Upgrade};
@@ -119,7 +120,9 @@ impl Answer {
 }
 
 async fn ask(router: &Router, method: &str, target: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
-    let mut request = Request::builder().method(method).uri(target).header(header::HOST, "localhost:8080");
+    let connection = Arc::new(Connection::new(AddressLease::default(), || None, &Limits::default()));
+    let request = Request::builder().extension(connection).header(header::HOST, "localhost:8080");
+    let mut request = request.method(method).uri(target);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
