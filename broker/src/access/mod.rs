@@ -1,13 +1,13 @@
-//! Who may come in and how much one client may do. [`policy`] has the rules in their order, [`rejection`] the answers; the
+//! Who may come in and how much one client may do. `policy` has the rules in their order, [`rejection`] the answers; the
 //! other files are what the rules count and compare.
 
 pub mod address;
 pub mod admission;
 pub mod host;
 pub mod origin;
-pub mod policy;
+pub(crate) mod policy;
 pub mod quota;
-pub mod rate;
+pub(crate) mod rate;
 pub mod rejection;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

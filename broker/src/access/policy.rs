@@ -4,9 +4,9 @@
 //! | --- | --- | --- | --- |
 //! | accepted | begins with a PROXY header | trusted proxies, with `--proxy-protocol` | closed |
 //! | its client is known ([`Policy::admit_connection`]) | connections of the address | all connections but trusted proxies' | 429 |
+//! | a head comes | memory to keep it, time; then whether it is well-formed (`protocol::head`) | all requests | 503, 408; 4xx, 501 |
 //! | handed to the control plane (`http/places.rs`) | HTTP connections of the address, of all | HTTP connections | 429, 503 |
-//! | its head is complete | is well-formed (`protocol::head`), has memory until then | all requests | 4xx, 501, 503 |
-//! | then ([`Policy::decide`]) | host | all requests | 421 |
+//! | its head is complete ([`Policy::decide`]) | host | all requests | 421 |
 //! | | origin | what changes something, and handshakes | 403 |
 //! | | *token, permission: later* | | |
 //! | | port has WebSockets | handshakes | 404 |
@@ -41,34 +41,34 @@ use crate::config::limits::Limits;
 
 /// What the rules compare facts with.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy<'a> {
+pub(crate) struct Policy<'a> {
     /// The configured ones.
-    pub limits: &'a Limits,
+    pub(crate) limits: &'a Limits,
     /// Connections by address.
-    pub addresses: &'a Arc<Addresses>,
+    pub(crate) addresses: &'a Arc<Addresses>,
     /// WebSockets of all shards.
-    pub admission: &'a Admission,
+    pub(crate) admission: &'a Admission,
     /// Whether the broker is on its way out.
-    pub is_draining: bool,
+    pub(crate) is_draining: bool,
     /// On the monotonic clock.
-    pub now: Nanos,
+    pub(crate) now: Nanos,
 }
 
 /// What is known of a request.
 #[derive(Debug)]
-pub struct RequestFacts<'a> {
+pub(crate) struct RequestFacts<'a> {
     /// The host that it is addressed to, with its port if one was given. `None`: judged before, or it names none, which
     /// only HTTP/1.0 may do; no browser speaks that.
-    pub host: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
     /// The origin of the page that sent it, if one did. `None`, too, if it was judged before.
-    pub origin: Option<&'a str>,
+    pub(crate) origin: Option<&'a str>,
     /// What it is about.
-    pub kind: Kind<'a>,
+    pub(crate) kind: Kind<'a>,
 }
 
 /// What a request is about.
 #[derive(Debug)]
-pub enum Kind<'a> {
+pub(crate) enum Kind<'a> {
     /// It reads something. A foreign page may ask, since its browser shows it no answer that does not name it.
     Read,
     /// It may change something, or asks whether it may (a preflight).
@@ -81,32 +81,32 @@ pub enum Kind<'a> {
 
 /// What is known of a handshake.
 #[derive(Debug)]
-pub struct HandshakeFacts {
+pub(crate) struct HandshakeFacts {
     /// Whether the port has WebSockets.
-    pub is_public: bool,
+    pub(crate) is_public: bool,
     /// Whether there is room for the topic that it names, if it names one.
-    pub topic: Result<Name, NamesFull>,
+    pub(crate) topic: Result<Name, NamesFull>,
     /// For whom a trusted proxy speaks. `None`: for itself, or the connection comes from no trusted proxy.
-    pub forwarded: Option<IpAddr>,
+    pub(crate) forwarded: Option<IpAddr>,
     /// Whether the shard that answers it has a slot for it.
-    pub has_slot: bool,
+    pub(crate) has_slot: bool,
 }
 
 /// What is known of a message that came over HTTP.
 #[derive(Debug)]
-pub struct PublishFacts<'a> {
+pub(crate) struct PublishFacts<'a> {
     /// Of its connection.
-    pub rate_limiter: &'a mut RateLimiter,
+    pub(crate) rate_limiter: &'a mut RateLimiter,
     /// Whether there is room for its topic.
-    pub topic: Result<Name, NamesFull>,
+    pub(crate) topic: Result<Name, NamesFull>,
     /// What its topic's name takes, in bytes.
-    pub name_bytes: u64,
+    pub(crate) name_bytes: u64,
     /// For how many more names there is room.
-    pub names_left: NamesLeft,
+    pub(crate) names_left: NamesLeft,
     /// Who publishes, if that is known.
-    pub client: Option<Client>,
+    pub(crate) client: Option<Client>,
     /// What clients began so far.
-    pub shares: &'a ClientShares,
+    pub(crate) shares: &'a ClientShares,
 }
 
 impl Policy<'_> {
@@ -115,7 +115,7 @@ impl Policy<'_> {
     ///
     /// # Errors
     /// The client has too many.
-    pub fn admit_connection(&self, client: Option<IpAddr>) -> Result<AddressSlot, Rejection> {
+    pub(crate) fn admit_connection(&self, client: Option<IpAddr>) -> Result<AddressSlot, Rejection> {
         match client {
             Some(ip) if !address::is_trusted(ip, &self.limits.trusted_proxies) => self.count(ip),
             _ => Ok(AddressSlot::TRUSTED),
@@ -127,7 +127,7 @@ impl Policy<'_> {
     ///
     /// # Errors
     /// The first rule, in the order of the file's head, that objects.
-    pub fn decide(&self, request: RequestFacts<'_>) -> Result<Option<AddressLease>, Rejection> {
+    pub(crate) fn decide(&self, request: RequestFacts<'_>) -> Result<Option<AddressLease>, Rejection> {
         let RequestFacts { host, origin, mut kind } = request;
         if let Some(host) = host.filter(|host| !host::allowed(host, &self.limits.hosts)) {
             return Err(Rejection::Host(host.to_owned()));

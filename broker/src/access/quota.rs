@@ -103,7 +103,7 @@ impl NameShare {
 const CLIENTS_MAX: usize = 1 << 16;
 
 /// The shares of clients that begin topics over HTTP, where a client is an address and not a connection. All whose
-/// address is not known, those of loopback, are one client together. Beyond [`CLIENTS_MAX`] addresses a client counts as
+/// address is not known, those of loopback, are one client together. Beyond 65,536 addresses a client counts as
 /// one of those. Hashed at random, for clients may choose their addresses.
 #[derive(Default, Debug)]
 pub struct ClientShares {

@@ -17,7 +17,7 @@ const AHEAD: Nanos = 2 * SECOND;
 
 /// One publisher's place in its schedule.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct RateLimiter {
+pub(crate) struct RateLimiter {
     /// The place of its last message.
     last: Nanos,
     /// How far its clock is behind: the time that it was made to wait, until it has caught up.

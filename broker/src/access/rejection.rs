@@ -1,6 +1,6 @@
 //! Why a request or a connection is not admitted, and what its client is answered: one table for both planes.
 //!
-//! Not responsible for the order in which the reasons win: see [`policy`](crate::access::policy). Handshakes are answered
+//! Not responsible for the order in which the reasons win: see `policy`. Handshakes are answered
 //! with the bytes of [`Rejection::answer`] by whoever rejects them; the HTTP API puts the same sentence into JSON.
 
 use std::borrow::Cow;
