@@ -27,7 +27,8 @@ mod refusal;
 mod render;
 mod rules;
 mod sources;
-pub(crate) mod suggestions;
+mod suggestions;
+pub mod url;
 mod values;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches, ValueEnum};
+use ring::Io;
 
 pub use crate::config::suggestions::suggestions_for;
 
@@ -44,8 +46,8 @@ use crate::config::limits::Limits;
 use crate::config::options::{ConfigSubcommand, Options, RunSubcommand};
 use crate::config::refusal::stop;
 use crate::config::sources::Sources;
+use crate::config::url::Url;
 use crate::ids::ShardId;
-use crate::server::healthcheck::Url;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +70,8 @@ pub enum Task {
 pub struct Config {
     /// Where to listen. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
-    /// What moves the bytes.
-    pub io: IoChoice,
+    /// What moves the bytes; `None`: io_uring where it can be used, else epoll.
+    pub io: Option<Io>,
     /// How many shards, at least 1.
     pub shards: ShardId,
     /// Where operators ask.
@@ -158,6 +160,25 @@ pub enum IoChoice {
     Epoll,
 }
 
+impl IoChoice {
+    fn driver(self) -> Option<Io> {
+        match self {
+            Self::Auto => None,
+            Self::Uring => Some(Io::Uring),
+            Self::Epoll => Some(Io::Epoll),
+        }
+    }
+}
+
+/// Facts of the machine that some defaults follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Surroundings {
+    /// Cores that the process may use at a time.
+    pub cores: u64,
+    /// The largest value that `--max-memory` has by default.
+    pub memory_bytes_default_max: u64,
+}
+
 /// Why there is no [`Task`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -171,24 +192,24 @@ pub enum Stop {
 ///
 /// # Errors
 /// [`Stop`]: a text was asked for, or an option is wrong.
-pub fn read<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Result<Task, Stop> {
+pub fn read<A: Into<OsString>>(args: impl IntoIterator<Item = A>, here: &Surroundings) -> Result<Task, Stop> {
     let arguments = RawArguments::new(args.into_iter().map(Into::into).collect())?;
     let refused = |wrong: Vec<String>| Stop::Refused(wrong.join("\n"));
     match arguments.options.subcommand.clone() {
-        None => arguments.resolve(None).map(|resolved| Task::Serve(Box::new(resolved.config))).map_err(refused),
+        None => arguments.resolve(None, here).map(|resolved| Task::Serve(Box::new(resolved.config))).map_err(refused),
         Some(RunSubcommand::Doctor { json }) => {
-            Ok(Task::Doctor { json, config: arguments.resolve(None).map(|resolved| Box::new(resolved.config)) })
+            Ok(Task::Doctor { json, config: arguments.resolve(None, here).map(|resolved| Box::new(resolved.config)) })
         }
         Some(RunSubcommand::Healthcheck { url }) => arguments.healthcheck(url).map_err(refused),
         Some(RunSubcommand::Config { what: ConfigSubcommand::Example }) => {
             Err(Stop::Shown(render::example(&arguments.command)))
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Check { file } }) => {
-            arguments.resolve(file).map_err(refused)?;
+            arguments.resolve(file, here).map_err(refused)?;
             Err(Stop::Shown("ok\n".to_owned()))
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Show { file } }) => {
-            let ResolvedConfig { matches, sources, config } = arguments.resolve(file).map_err(refused)?;
+            let ResolvedConfig { matches, sources, config } = arguments.resolve(file, here).map_err(refused)?;
             Err(Stop::Shown(render::show(&arguments.command, &matches, &sources, &config)))
         }
     }
@@ -218,10 +239,10 @@ impl RawArguments {
     }
 
     /// Adds the file, `instead` of that of `--config` if given, and applies the rules.
-    fn resolve(&self, instead: Option<PathBuf>) -> Result<ResolvedConfig, Vec<String>> {
+    fn resolve(&self, instead: Option<PathBuf>, here: &Surroundings) -> Result<ResolvedConfig, Vec<String>> {
         let (matches, sources) = self.with_file(instead.as_deref().or(self.options.config.as_deref()))?;
         let options = Options::from_arg_matches(&matches).map_err(|error| vec![refusal::sentence(&error)])?;
-        let config = rules::check(options, &sources)?;
+        let config = rules::check(options, &sources, here)?;
         Ok(ResolvedConfig { matches, sources, config })
     }
 
@@ -260,7 +281,8 @@ mod tests {
     use super::*;
 
     pub(super) fn read(options: &[&str]) -> Result<Task, Stop> {
-        crate::config::read(["ringyard"].iter().chain(options))
+        let here = Surroundings { cores: 2, memory_bytes_default_max: 1 << 30 };
+        crate::config::read(["ringyard"].iter().chain(options), &here)
     }
 
     pub(super) fn refused(options: &[&str]) -> String {
@@ -300,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_driver_is_chosen() {
-        for (name, io) in [("auto", IoChoice::Auto), ("uring", IoChoice::Uring), ("epoll", IoChoice::Epoll)] {
+        for (name, io) in [("auto", None), ("uring", Some(Io::Uring)), ("epoll", Some(Io::Epoll))] {
             assert_eq!(config(&["--io", name]).io, io);
         }
     }

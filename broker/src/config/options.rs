@@ -15,11 +15,11 @@ use clap::builder::Resettable;
 use clap::{Arg, Args, Command, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::config::url::Url;
 use crate::config::values::{
     List, address, admin, choice, duration, file, host, list, network, number, origin, size, truth,
 };
 use crate::config::{Admin, IoChoice, LogFormat, LogLevel};
-use crate::server::healthcheck::Url;
 
 /// The command line. Every option holds for every subcommand, before or behind its name. A variable of the
 /// environment that is empty says nothing: that is how compose files and the like leave one out.

@@ -1,16 +1,14 @@
 //! The rules that hold for values: the range of each, and what goes with what. They make the [`Config`] of the
 //! options, or tell everything that is wrong. A complaint names each setting with its value and its source.
 
-use std::num::{NonZeroU32, NonZeroUsize};
-use std::thread::available_parallelism;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::capacity::memory::BUDGET_BYTES_TOP;
 use crate::config::limits::Limits;
 use crate::config::options::Options;
 use crate::config::sources::Sources;
 use crate::config::values::{List, Size};
-use crate::config::{Config, Log};
+use crate::config::{Config, Log, Surroundings};
 use crate::ids::ShardId;
 
 /// Longest message that may be configured: one send's length is a signed 32-bit number in the kernel.
@@ -32,7 +30,7 @@ const HEADERS_TOP: u64 = 100;
 const SHARDS_TOP: u64 = 1024;
 
 /// The configuration that the options are.
-pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<String>> {
+pub(super) fn check(options: Options, sources: &Sources, here: &Surroundings) -> Result<Config, Vec<String>> {
     let mut rules = Rules { sources, broken: Vec::new(), wrong: Vec::new() };
     let Options { access, log: logging, sizes, times, .. } = options;
     let message = rules.bytes("max-message", sizes.max_message, 1, MESSAGE_BYTES_TOP);
@@ -48,11 +46,10 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
     let topics = rules.count("max-topics", sizes.max_topics, 1, u64::from(u32::MAX));
     let own_topics = sizes.max_topics_per_connection.unwrap_or((topics / 8).max(OWN_TOPICS_LEAST.min(topics)));
     let own_topics = rules.count("max-topics-per-connection", own_topics, 1, u64::from(u32::MAX));
-    let cores = available_parallelism().map_or(1, NonZeroUsize::get) as u64;
-    let shards = rules.count("shards", options.shards.unwrap_or(cores.min(SHARDS_TOP)), 1, SHARDS_TOP);
+    let shards = rules.count("shards", options.shards.unwrap_or(here.cores.min(SHARDS_TOP)), 1, SHARDS_TOP);
     let shards = ShardId::try_from(shards).expect("at most SHARDS_TOP");
     let least = MESSAGES_IN_BUDGET * message;
-    let budget = memory.unwrap_or(BUDGET_BYTES_TOP.max(least));
+    let budget = memory.unwrap_or(here.memory_bytes_default_max.max(least));
     if least > budget && !rules.broken.contains(&"max-memory") && !rules.broken.contains(&"max-message") {
         rules.refuse(format!(
             "--max-message ({}, {}) must not be above a quarter of --max-memory ({}, {}): lower the one or raise the \
@@ -91,7 +88,7 @@ pub(super) fn check(options: Options, sources: &Sources) -> Result<Config, Vec<S
         listen: options.listen,
         admin: options.admin_listen,
         log: Log { format: logging.log_format, level: logging.log_level },
-        io: options.io,
+        io: options.io.driver(),
         shards,
         memory_bytes_max: memory,
         lag_asked: sizes.max_lag,

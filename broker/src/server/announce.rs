@@ -9,16 +9,15 @@ use tracing::{field, info, warn};
 
 use crate::capacity::connections::Capacity;
 use crate::config::limits::Limits;
-use crate::server::healthcheck;
+use crate::config::url::from_here;
 use crate::server::output::write_out;
 
 /// Where to find it, on standard output: the public address comes first, the operators' next. On a thread of its own:
 /// standard output may be a pipe that is full and that nobody reads.
 pub(crate) fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
     let plural = if shards == 1 { "" } else { "s" };
-    let page = healthcheck::from_here(address);
-    let operators =
-        operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", healthcheck::from_here(at)));
+    let page = from_here(address);
+    let operators = operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", from_here(at)));
     let text = format!(
         "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",

@@ -15,8 +15,8 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
 use crate::capacity::memlock::{self, Shortage};
 use crate::capacity::memory::MemoryPlan;
+use crate::config::Config;
 use crate::config::limits::Limits;
-use crate::config::{Config, IoChoice};
 use crate::http::admin::AdminListener;
 use crate::ids::ShardId;
 use crate::server::announce::{announce, log_start, warn_of_strangers};
@@ -94,20 +94,18 @@ fn per_address(limits: &Limits, listen: IpAddr, connections: u32) -> Option<NonZ
 }
 
 /// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
-fn choose(choice: IoChoice, shards: ShardId) -> Result<(Io, Option<Cause>), String> {
-    if choice == IoChoice::Epoll {
+fn choose(choice: Option<Io>, shards: ShardId) -> Result<(Io, Option<Cause>), String> {
+    if choice == Some(Io::Epoll) {
         return Ok((Io::Epoll, None));
     }
     let probed = match memlock::shortage(&Machine::here(), shards) {
         // Where it is a must, the rings themselves have the last word.
-        Some(Shortage { limit, .. }) if choice == IoChoice::Auto => {
-            ring::probe().and(Err(Cause::Memory { memlock: limit }))
-        }
+        Some(Shortage { limit, .. }) if choice.is_none() => ring::probe().and(Err(Cause::Memory { memlock: limit })),
         _ => ring::probe(),
     };
     match (probed, choice) {
         (Ok(()), _) => Ok((Io::Uring, None)),
-        (Err(cause), IoChoice::Uring) => Err(format!("{cause}; or run on epoll (--io epoll)")),
+        (Err(cause), Some(Io::Uring)) => Err(format!("{cause}; or run on epoll (--io epoll)")),
         (Err(cause), _) => {
             warn!(
                 cause = cause.name(),

@@ -1,11 +1,10 @@
 //! The kernel, whether it lets the broker use io_uring, and how it treats memory and time.
 
-use ring::{Cause, is_at_least};
+use ring::{Cause, Io, is_at_least};
 
 use crate::capacity::doctor::report::{bytes, many};
 use crate::capacity::doctor::{Finding, Look};
 use crate::capacity::memlock::{self, Shortage};
-use crate::config::IoChoice;
 
 /// The first version of Linux whose io_uring has all that the broker needs.
 const ENOUGH: (u32, u32) = (6, 8);
@@ -35,7 +34,7 @@ impl Look<'_> {
             return Finding::warning("kernel", "its version cannot be read", "mount /proc");
         };
         let value = format!("Linux {release}");
-        if is_at_least(&release, ENOUGH.0, ENOUGH.1) || self.plan.io == IoChoice::Epoll {
+        if is_at_least(&release, ENOUGH.0, ENOUGH.1) || self.plan.io == Some(Io::Epoll) {
             return Finding::ok("kernel", value);
         }
         let (major, minor) = ENOUGH;
@@ -62,9 +61,9 @@ impl Look<'_> {
             _ => change.to_owned(),
         };
         match self.plan.io {
-            IoChoice::Epoll => Finding::ok(name, format!("not needed with --io epoll ({value})")),
-            IoChoice::Auto => Finding::warning(name, value, advice),
-            IoChoice::Uring => Finding::problem(name, value, advice),
+            Some(Io::Epoll) => Finding::ok(name, format!("not needed with --io epoll ({value})")),
+            None => Finding::warning(name, value, advice),
+            Some(Io::Uring) => Finding::problem(name, value, advice),
         }
     }
 
@@ -85,11 +84,11 @@ impl Look<'_> {
 
     fn driver(&self) -> Finding {
         let choice = match self.plan.io {
-            IoChoice::Auto => "auto",
-            IoChoice::Uring => "uring",
-            IoChoice::Epoll => "epoll",
+            None => "auto",
+            Some(Io::Uring) => "uring",
+            Some(Io::Epoll) => "epoll",
         };
-        if self.plan.io == IoChoice::Uring && self.facts.io_uring.is_err() {
+        if self.plan.io == Some(Io::Uring) && self.facts.io_uring.is_err() {
             return Finding::problem("driver", "none: the broker does not start with --io uring", "--io auto");
         }
         Finding::ok("driver", format!("{}, by --io {choice}", self.io))
@@ -116,7 +115,7 @@ impl Look<'_> {
             _ => "nobody may use io_uring",
         };
         let value = format!("{value}: {meaning}");
-        if value.starts_with('0') || self.facts.io_uring.is_ok() || self.plan.io == IoChoice::Epoll {
+        if value.starts_with('0') || self.facts.io_uring.is_ok() || self.plan.io == Some(Io::Epoll) {
             return Finding::ok(name, value);
         }
         Finding::warning(name, value, "sysctl -w kernel.io_uring_disabled=0")
@@ -130,7 +129,7 @@ impl Look<'_> {
             return Finding::ok(name, "not known");
         };
         let value = format!("{} (hard limit {})", bytes(soft), bytes(hard));
-        if self.plan.io != IoChoice::Epoll && matches!(self.facts.io_uring, Err(Cause::Memory { .. })) {
+        if self.plan.io != Some(Io::Epoll) && matches!(self.facts.io_uring, Err(Cause::Memory { .. })) {
             return Finding::warning(name, format!("{value}: too little for a ring"), ADVICE);
         }
         if memlock::is_exempt(self.machine) {
@@ -140,9 +139,9 @@ impl Look<'_> {
         let value =
             format!("{value}: the rings of {} need about {}", many(self.plan.shards.into(), "shard"), bytes(needed));
         match self.plan.io {
-            IoChoice::Epoll => Finding::ok(name, value),
-            IoChoice::Auto => Finding::warning(name, value, ADVICE),
-            IoChoice::Uring => Finding::problem(name, value, ADVICE),
+            Some(Io::Epoll) => Finding::ok(name, value),
+            None => Finding::warning(name, value, ADVICE),
+            Some(Io::Uring) => Finding::problem(name, value, ADVICE),
         }
     }
 

@@ -22,7 +22,6 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-use std::env;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,16 +32,15 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::machine::{Machine, Memory};
 use crate::capacity::memlock::{self, Shortage};
 use crate::capacity::memory::MemoryPlan;
-use crate::config::{Config, IoChoice, suggestions};
 use crate::ids::ShardId;
 
 pub use report::{Finding, Report, Status};
 
-/// What the broker is going to be told.
+/// What the broker is going to be asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// What moves the bytes.
-    pub io: IoChoice,
+    /// What moves the bytes; `None`: io_uring where it can be used, else epoll.
+    pub io: Option<Io>,
     /// How many shards.
     pub shards: ShardId,
     /// `--max-connections`.
@@ -55,31 +53,6 @@ pub struct Plan {
     pub wrong: Vec<String>,
 }
 
-impl Plan {
-    /// The plan that a configuration is; of one that is wrong, the defaults.
-    #[must_use]
-    pub fn new(config: &Result<Box<Config>, Vec<String>>, facts: &Facts) -> Self {
-        match config {
-            Ok(config) => Self {
-                io: config.io,
-                shards: config.shards,
-                asked: config.connections_max,
-                memory_asked: config.memory_bytes_max,
-                memory_bytes_least: config.memory_bytes_least(),
-                wrong: Vec::new(),
-            },
-            Err(wrong) => Self {
-                io: IoChoice::Auto,
-                shards: ShardId::try_from(facts.cores).unwrap_or(ShardId::MAX),
-                asked: None,
-                memory_asked: None,
-                memory_bytes_least: 0,
-                wrong: wrong.clone(),
-            },
-        }
-    }
-}
-
 /// What no file tells.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
@@ -89,19 +62,19 @@ pub struct Facts {
     pub cores: u64,
     /// Since 1970.
     pub now: Duration,
-    /// The names of all variables of the environment.
-    pub variables: Vec<String>,
+    /// Variables of the environment that look like a setting's, each with the name it should have.
+    pub misnamed: Vec<(String, String)>,
 }
 
 impl Facts {
     /// Those of this process.
     #[must_use]
-    pub fn here() -> Self {
+    pub fn here(misnamed: Vec<(String, String)>) -> Self {
         Self {
             io_uring: ring::offers(),
             cores: available_parallelism().map_or(1, NonZeroUsize::get) as u64,
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            variables: env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
+            misnamed,
         }
     }
 }
@@ -120,12 +93,11 @@ pub fn examine(machine: &Machine, plan: &Plan, facts: &Facts) -> Report {
 
 fn configuration(plan: &Plan, facts: &Facts) -> Vec<Finding> {
     let name = "configuration";
-    let told = |sentence: &String| Finding::problem(name, sentence, "ringyard config check");
-    let unread = |(variable, meant)| {
+    let wrong = plan.wrong.iter().map(|sentence| Finding::problem(name, sentence, "ringyard config check"));
+    let misnamed = facts.misnamed.iter().map(|(variable, meant)| {
         Finding::warning(name, format!("the variable {variable} says nothing"), format!("name it {meant}, or unset it"))
-    };
-    let slips = suggestions::suggestions_for(facts.variables.iter().cloned()).into_iter().map(unread);
-    let findings: Vec<_> = plan.wrong.iter().map(told).chain(slips).collect();
+    });
+    let findings: Vec<_> = wrong.chain(misnamed).collect();
     if findings.is_empty() {
         return vec![Finding::ok(name, "nothing is wrong with flags, environment and file")];
     }
@@ -154,9 +126,8 @@ impl<'a> Look<'a> {
     fn new(machine: &'a Machine, plan: &'a Plan, facts: &'a Facts) -> Self {
         let locked_shortage = memlock::shortage(machine, plan.shards);
         let io = match plan.io {
-            IoChoice::Epoll => Io::Epoll,
-            IoChoice::Auto if facts.io_uring.is_err() || locked_shortage.is_some() => Io::Epoll,
-            IoChoice::Auto | IoChoice::Uring => Io::Uring,
+            None if facts.io_uring.is_err() || locked_shortage.is_some() => Io::Epoll,
+            chosen => chosen.unwrap_or(Io::Uring),
         };
         let descriptors = machine.limit("Max open files").map_or(1024, |(_, hard)| hard);
         let memory = machine.memory();

@@ -3,11 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use ring::{Cause, Offer};
+use ring::{Cause, Io, Offer};
 
 use crate::capacity::doctor::{Facts, Finding, Plan, Report, Status, examine};
 use crate::capacity::machine::fixture::Fixture;
-use crate::config::IoChoice;
 
 const LIMITS: &str = "/proc/self/limits";
 const MEMINFO: &str = "/proc/meminfo";
@@ -37,7 +36,7 @@ const HEALTHY: [(&str, &str); 17] = [
 ];
 
 fn plan() -> Plan {
-    Plan { io: IoChoice::Auto, shards: 4, asked: None, memory_asked: None, memory_bytes_least: 0, wrong: Vec::new() }
+    Plan { io: None, shards: 4, asked: None, memory_asked: None, memory_bytes_least: 0, wrong: Vec::new() }
 }
 
 fn asking(connections: u32) -> Plan {
@@ -49,7 +48,7 @@ fn facts() -> Facts {
         Offer { name: "buffer rings", there: true, since: "5.19" },
         Offer { name: "prompt close", there: false, since: "6.13" },
     ];
-    Facts { io_uring: Ok(offers), cores: 4, now: Duration::from_secs(1_800_000_000), variables: Vec::new() }
+    Facts { io_uring: Ok(offers), cores: 4, now: Duration::from_secs(1_800_000_000), misnamed: Vec::new() }
 }
 
 fn without(cause: Cause) -> Facts {
@@ -110,13 +109,13 @@ fn of_a_machine_that_shows_nothing_little_is_said() {
 fn an_old_kernel() {
     let files = [("/proc/sys/kernel/osrelease", "6.1.0-44-amd64\n")];
     expect("kernel", Status::Warning, &["6.1.0-44-amd64", "run Linux 6.8"], &files, &plan(), &facts());
-    expect("kernel", Status::Ok, &[], &files, &Plan { io: IoChoice::Epoll, ..plan() }, &facts());
+    expect("kernel", Status::Ok, &[], &files, &Plan { io: Some(Io::Epoll), ..plan() }, &facts());
 }
 
 #[test]
 fn io_uring_is_refused_for_a_cause() {
-    let epoll = Plan { io: IoChoice::Epoll, ..plan() };
-    let uring = Plan { io: IoChoice::Uring, ..plan() };
+    let epoll = Plan { io: Some(Io::Epoll), ..plan() };
+    let uring = Plan { io: Some(Io::Uring), ..plan() };
     let release = || "5.15.0".to_owned();
     for (cause, words) in [
         (
@@ -152,7 +151,7 @@ fn seccomp_and_the_sysctl() {
     expect("seccomp", Status::Ok, &["no filter"], &[], &plan(), &facts);
     let (name, files) = ("kernel.io_uring_disabled", [("/proc/sys/kernel/io_uring_disabled", "2\n")]);
     expect(name, Status::Warning, &["2: nobody", "sysctl -w kernel.io_uring_disabled=0"], &files, &plan(), &facts);
-    expect(name, Status::Ok, &["2: nobody"], &files, &Plan { io: IoChoice::Epoll, ..plan() }, &facts);
+    expect(name, Status::Ok, &["2: nobody"], &files, &Plan { io: Some(Io::Epoll), ..plan() }, &facts);
     let one = [("/proc/sys/kernel/io_uring_disabled", "1\n")];
     expect(name, Status::Ok, &["1: only a group"], &one, &plan(), &crate::capacity::doctor::tests::facts());
 }
@@ -169,9 +168,9 @@ fn locked_memory() {
     let words = ["1.0 MiB", "4 shards need about 1.2 MiB", "memlock=-1"];
     expect(name, Status::Warning, &words, &files, &plan(), &facts());
     expect("driver", Status::Ok, &["epoll, by --io auto"], &files, &plan(), &facts());
-    expect(name, Status::Problem, &words, &files, &Plan { io: IoChoice::Uring, ..plan() }, &facts());
+    expect(name, Status::Problem, &words, &files, &Plan { io: Some(Io::Uring), ..plan() }, &facts());
     expect(name, Status::Ok, &["1.0 MiB"], &files, &Plan { shards: 3, ..plan() }, &facts());
-    expect(name, Status::Ok, &["1.0 MiB"], &files, &Plan { io: IoChoice::Epoll, ..plan() }, &facts());
+    expect(name, Status::Ok, &["1.0 MiB"], &files, &Plan { io: Some(Io::Epoll), ..plan() }, &facts());
     let root = [files[0], ("/proc/self/status", "CapEff:\t000001ffffffffff\nTHP_enabled:\t0\n")];
     expect(name, Status::Ok, &["CAP_IPC_LOCK"], &root, &plan(), &facts());
 }
@@ -196,7 +195,7 @@ fn descriptors() {
     let name = "descriptors";
     let few = limits("Max open files            1024                 4096                 files     \n");
     expect(name, Status::Warning, &["4,096", "raised", "ulimit -n 100100", "LimitNOFILE"], &few, &plan(), &facts());
-    let epoll = Plan { io: IoChoice::Epoll, ..plan() };
+    let epoll = Plan { io: Some(Io::Epoll), ..plan() };
     expect(name, Status::Ok, &["95,896 for 4 shards"], &[], &epoll, &facts());
     expect(name, Status::Ok, &[], &[], &asking(399_968), &facts());
     expect(
@@ -288,7 +287,7 @@ fn a_wrong_configuration_is_a_problem_each() {
 
 #[test]
 fn a_variable_that_nothing_reads_is_a_warning() {
-    let facts = Facts { variables: vec!["RINGYARD_SHARD".to_owned(), "PATH".to_owned()], ..facts() };
+    let facts = Facts { misnamed: vec![("RINGYARD_SHARD".to_owned(), "RINGYARD_SHARDS".to_owned())], ..facts() };
     let words = ["RINGYARD_SHARD says nothing", "name it RINGYARD_SHARDS"];
     expect("configuration", Status::Warning, &words, &[], &plan(), &facts);
 }
