@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         cores: available_parallelism().map_or(1, NonZeroUsize::get) as u64,
         memory_bytes_default_max: BUDGET_BYTES_TOP,
     };
-    let task = match config::read(env::args_os(), &here) {
+    let task = match config::read(env::args_os(), |name| env::var_os(name), &here) {
         Ok(Task::Serve(config)) => return start::serve(*config),
         task => task,
     };

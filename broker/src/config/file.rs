@@ -1,176 +1,187 @@
-//! The TOML file: its text becomes flags, so that a value in it is read, and refused, as the flag's would be.
+//! The TOML file: reads it by a schema into a [`Section`].
 //!
-//! Every key is the name of a setting, at the top level: there are no tables. A value is a string, a whole number or
-//! a boolean; for a repeatable setting also a list of those.
+//! A value is a string, a whole number or a boolean; of a list also an array of those. The top of the file and each
+//! table in it are read alike.
 //!
-//! Complaints are sentences that begin with `FILE:LINE:`. All are found that can be found in one look: with wrong
-//! syntax the syntax only.
+//! Complaints are sentences that begin with `FILE:LINE:`, in the order of lines. All are found in one run; with wrong
+//! syntax, only that.
 
 use std::path::Path;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
-use crate::config::options::{self, settings};
-use crate::config::refusal::sentence;
+use crate::config::provenance::{Section, Setting, Source};
+use crate::config::schema::{Key, Table, header};
+use crate::config::settings::FILE;
+use crate::config::suggestions::nearest;
 
-/// What a file says.
-#[derive(Debug)]
-pub(super) struct File {
-    /// As the operator named it.
-    pub(super) name: String,
-    settings: Vec<Setting>,
-}
-
-/// What a file says of one setting.
-#[derive(Debug)]
-pub(super) struct Setting {
-    name: String,
-    /// From 1.
-    pub(super) line: usize,
-    /// The same, as flags; none for an empty list.
-    flags: Vec<String>,
-}
-
-impl File {
-    /// Reads the file at `path`.
-    pub(super) fn read(path: &Path, command: &Command) -> Result<Self, Vec<String>> {
-        let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(name, &text, command),
-            Err(error) => Err(vec![format!("{name}: the file of --config cannot be read: {error}")]),
-        }
+/// Reads the file at `path`.
+pub(super) fn read(path: &Path, schema: &'static Table) -> Result<Section, Vec<String>> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&name, &text, schema),
+        Err(error) => Err(vec![format!("{name}: the file of --config cannot be read: {error}")]),
     }
+}
 
-    /// Reads `text`, the content of the file `name`.
-    pub(super) fn parse(name: String, text: &str, command: &Command) -> Result<Self, Vec<String>> {
-        let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-        let (table, wrong) = DeTable::parse_recoverable(text);
-        if !wrong.is_empty() {
-            let told = |error: &toml::de::Error| {
-                let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-                format!("{name}:{}: this is no TOML: {message}", line(error.span().map_or(0, |span| span.start)))
-            };
-            let mut wrong: Vec<_> = wrong.iter().map(told).collect();
-            wrong.dedup();
-            return Err(wrong);
-        }
-        let mut entries: Vec<_> = table.get_ref().iter().collect();
+/// Reads `text`, the content of the file `name`.
+pub(super) fn parse(name: &str, text: &str, schema: &'static Table) -> Result<Section, Vec<String>> {
+    let mut reader = Reader { name, text, wrong: Vec::new() };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        reader.complain(error.span().map_or(0, |span| span.start), &format!("invalid TOML: {message}"));
+    }
+    let section = if errors.is_empty() { Some(reader.section(schema, table.get_ref(), 0)) } else { None };
+    let mut wrong = reader.wrong;
+    wrong.sort_by_key(|(line, _)| *line);
+    let mut wrong: Vec<_> = wrong.into_iter().map(|(_, sentence)| sentence).collect();
+    wrong.dedup();
+    section.filter(|_| wrong.is_empty()).ok_or(wrong)
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    text: &'a str,
+    /// Lines and sentences.
+    wrong: Vec<(usize, String)>,
+}
+
+impl Reader<'_> {
+    /// Reads a table that begins at `at`.
+    fn section(&mut self, schema: &'static Table, table: &DeTable<'_>, at: usize) -> Section {
+        let mut section = Section::new(schema, self.source(at));
+        let mut entries: Vec<_> = table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
-        let (mut settings, mut wrong) = (Vec::new(), Vec::new());
-        for (key, value) in entries {
-            let line = line(key.span().start);
-            match flags(key.get_ref(), value, command) {
-                Ok(flags) => settings.push(Setting { name: key.get_ref().to_string(), line, flags }),
-                Err(complaint) => wrong.push(format!("{name}:{line}: {complaint}")),
+        for (name, value) in entries {
+            let at = name.span().start;
+            let name: &str = name.get_ref();
+            if let Some(key) = schema.key(name) {
+                match texts(key, value.get_ref()) {
+                    Ok(texts) => match Setting::read(key, &texts, self.source(at)) {
+                        Ok(setting) => section.add(setting),
+                        Err(sentence) => self.wrong.push((self.line(at), sentence)),
+                    },
+                    Err(why) => self.complain(at, &why),
+                }
+            } else if let Some(inner) = schema.tables.iter().find(|table| table.name == name) {
+                section.tables.extend(self.tables(inner, value, at));
+            } else {
+                self.complain(at, &unknown(name, value.get_ref(), schema));
             }
         }
-        if wrong.is_empty() { Ok(Self { name, settings }) } else { Err(wrong) }
+        section
     }
 
-    /// What it says of the setting `name`.
-    pub(super) fn setting(&self, name: &str) -> Option<&Setting> {
-        self.settings.iter().find(|setting| setting.name == name)
-    }
-
-    /// The flags of those settings of which `wanted` says so.
-    pub(super) fn flags<'a>(&'a self, wanted: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a str> + 'a {
-        let wanted = self.settings.iter().filter(move |setting| wanted(&setting.name));
-        wanted.flat_map(|setting| setting.flags.iter().map(String::as_str))
-    }
-}
-
-/// One key's value as flags that the command line takes, or what is wrong with it.
-fn flags(key: &str, value: &Spanned<DeValue<'_>>, command: &Command) -> Result<Vec<String>, String> {
-    let found = settings(command).find(|(name, _)| *name == key && key != options::FILE);
-    let Some((_, arg)) = found else { return Err(unknown(key, value.get_ref(), command)) };
-    let flags = match value.get_ref() {
-        DeValue::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
-            values.iter().map(|value| flag(key, value.get_ref())).collect::<Result<Vec<_>, _>>()?
+    /// Reads the value of a table's name: one table, or an array of tables.
+    fn tables(&mut self, schema: &'static Table, value: &Spanned<DeValue<'_>>, at: usize) -> Vec<Section> {
+        match (value.get_ref(), schema.is_array) {
+            (DeValue::Table(table), false) => vec![self.section(schema, table, at)],
+            (DeValue::Array(array), true) if are_tables(array) => {
+                let inner = array.iter().filter_map(|value| Some((value.get_ref().as_table()?, value.span().start)));
+                inner.map(|(table, at)| self.section(schema, table, at)).collect()
+            }
+            _ => {
+                self.complain(at, &format!("{} is a table: write {} above its keys", schema.name, schema.header()));
+                Vec::new()
+            }
         }
-        DeValue::Array(_) => return Err(format!("{key} takes one value, not a list")),
-        value => vec![flag(key, value)?],
-    };
-    // Alone, so that nothing else can be what is complained of.
-    match command.clone().try_get_matches_from(std::iter::once("ringyard").chain(flags.iter().map(String::as_str))) {
-        Ok(_) => Ok(flags),
-        Err(error) => Err(as_key(&sentence(&error), key, arg)),
+    }
+
+    fn complain(&mut self, at: usize, why: &str) {
+        self.wrong.push((self.line(at), format!("{}: {why}", self.source(at))));
+    }
+
+    fn source(&self, at: usize) -> Source {
+        Source::File { name: self.name.to_owned(), line: self.line(at) }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
     }
 }
 
-fn flag(key: &str, value: &DeValue<'_>) -> Result<String, String> {
-    let text = match value {
-        DeValue::String(text) => text.to_string(),
-        DeValue::Integer(number) if number.radix() == 10 => number.as_str().replace('_', ""),
+/// The values of a key, as text.
+fn texts(key: &Key, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    match value {
+        DeValue::Array(values) if key.is_list() => values.iter().map(|value| text(key, value.get_ref())).collect(),
+        DeValue::Array(_) => Err(format!("{} takes one value, not a list", key.name)),
+        value => Ok(vec![text(key, value)?]),
+    }
+}
+
+fn text(key: &Key, value: &DeValue<'_>) -> Result<String, String> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => {
-            let text = number.as_str().replace('_', "");
-            i64::from_str_radix(&text, number.radix()).map_or(text, |number| number.to_string())
+            let digits = number.as_str().replace('_', "");
+            match number.radix() {
+                10 => Ok(digits),
+                radix => Ok(i64::from_str_radix(&digits, radix).map_or(digits, |number| number.to_string())),
+            }
         }
-        DeValue::Float(number) => number.as_str().to_owned(),
-        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Float(number) => Ok(number.as_str().to_owned()),
+        DeValue::Boolean(value) => Ok(value.to_string()),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-            return Err(format!("{key} takes a string, a whole number, true or false"));
+            Err(format!("{} takes a string, a whole number, true or false", key.name))
         }
+    }
+}
+
+/// What is wrong with a name that the schema does not have.
+fn unknown(name: &str, value: &DeValue<'_>, schema: &Table) -> String {
+    if name == FILE.name {
+        return format!("a file cannot name another with {name}: give --config, or {}", FILE.variable());
+    }
+    let is_array = matches!(value, DeValue::Array(array) if are_tables(array) && !array.is_empty());
+    let is_table = is_array || matches!(value, DeValue::Table(_));
+    let names: Vec<_> = if is_table {
+        schema.tables.iter().map(|table| table.name).collect()
+    } else {
+        schema.keys().map(|key| key.name).collect()
     };
-    Ok(format!("--{key}={text}"))
+    let advice = match nearest(name, &names, name.len() / 3) {
+        Some(similar) => format!(": did you mean {similar}?"),
+        None => " (`ringyard config example` shows all)".to_owned(),
+    };
+    let name = name.escape_debug().to_string();
+    match (is_table, schema.name) {
+        (true, _) => format!("there is no table {}{advice}", header(&name, is_array)),
+        (false, "") => format!("there is no setting '{name}'{advice}"),
+        (false, _) => format!("there is no setting '{name}' in {}{advice}", schema.header()),
+    }
 }
 
-/// The sentence about a flag as one about a key: the line in the file already says where.
-fn as_key(sentence: &str, key: &str, arg: &Arg) -> String {
-    sentence.replace(&format!("'{arg}'"), key).replace(&format!("--{key}"), key)
-}
-
-/// A key that names no setting; if it is close to one, says to which.
-fn unknown(key: &str, value: &DeValue<'_>, command: &Command) -> String {
-    if key == options::FILE {
-        return format!("a file cannot name another with {key}: give --config, or RINGYARD_CONFIG");
-    }
-    let similar = command.clone().try_get_matches_from(["ringyard", &format!("--{key}")]).err().and_then(|error| {
-        match error.get(ContextKind::SuggestedArg) {
-            Some(ContextValue::String(flag)) => Some(flag.trim_start_matches('-').to_owned()),
-            _ => None,
-        }
-    });
-    let key = key.escape_debug();
-    match (similar, value) {
-        (_, DeValue::Table(_)) => format!("there are no tables here, such as {key}: every setting stands by itself"),
-        (Some(similar), _) => format!("there is no setting '{key}': did you mean {similar}?"),
-        (None, _) => format!("there is no setting '{key}' (`ringyard config example` shows all)"),
-    }
+/// Whether an array holds nothing but tables.
+fn are_tables(array: &DeArray<'_>) -> bool {
+    array.iter().all(|value| value.get_ref().is_table())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::SETTINGS;
 
-    fn parse(text: &str) -> Result<File, Vec<String>> {
-        File::parse("a.toml".to_owned(), text, &options::command())
+    fn parse(text: &str) -> Result<Section, Vec<String>> {
+        super::parse("a.toml", text, &SETTINGS)
     }
 
     #[test]
-    fn settings_become_flags() {
+    fn values_are_read_with_their_lines() {
         let file = parse(
             "# A comment.\nmax-connections = 100_000\nmax-lag = '4m'\nproxy-protocol = true\n\
              allow-origin = [\n  'https://a',\n  'https://b',\n]\nallow-host = 'c'\ntrusted-proxy = []\nmax-head = 0x400\n",
         )
-        .unwrap();
-        assert_eq!(
-            file.flags(|_| true).collect::<Vec<_>>(),
-            [
-                "--max-connections=100000",
-                "--max-lag=4m",
-                "--proxy-protocol=true",
-                "--allow-origin=https://a",
-                "--allow-origin=https://b",
-                "--allow-host=c",
-                "--max-head=1024",
-            ]
-        );
-        assert_eq!(file.setting("max-lag").unwrap().line, 3);
-        assert_eq!(file.setting("max-head").unwrap().line, 11);
-        assert!(file.setting("trusted-proxy").is_some() && file.setting("io").is_none());
+        .unwrap_or_else(|wrong| panic!("{wrong:?}"));
+        assert_eq!(file.find::<u64>("max-connections"), Some(100_000));
+        assert_eq!((file.find::<u64>("max-lag"), file.get::<u64>("max-head")), (Some(4 << 20), 1024));
+        assert!(file.get::<bool>("proxy-protocol"));
+        assert_eq!(file.all::<String>("allow-origin"), ["https://a", "https://b"]);
+        assert_eq!(file.all::<String>("allow-host"), ["c"]);
+        let source = |name| file.source_of(name).to_string();
+        assert_eq!((source("max-lag"), source("max-head")), ("a.toml:3".into(), "a.toml:11".into()));
+        assert_eq!((source("trusted-proxy"), source("io")), ("a.toml:10".into(), "default".into()));
     }
 
     #[test]
@@ -190,12 +201,17 @@ mod tests {
             ("zzz = 1", &["a.toml:1: ", "no setting 'zzz'"]),
             ("config = 'b.toml'", &["a.toml:1: ", "--config"]),
             ("help = true", &["a.toml:1: ", "no setting 'help'"]),
-            ("\n[limits]\nmax-lag = '4m'", &["a.toml:2: ", "no tables", "limits"]),
-            ("max-lag = 4m", &["a.toml:1: ", "no TOML"]),
-            ("\nmax-lag '4m'", &["a.toml:2: ", "no TOML"]),
-            ("max-lag = '4m'\nmax-lag = '5m'", &["a.toml:2: ", "no TOML", "duplicate"]),
+            ("\n[limits]\nmax-lag = '4m'", &["a.toml:2: ", "there is no table [limits]"]),
+            ("[[topic]]\nmatch = 'a'", &["a.toml:1: ", "there is no table [[topic]]"]),
+            ("\nlog.level = 'info'", &["a.toml:2: ", "there is no table [log]"]),
+            ("max-message = '2g'", &["a.toml:1: ", "'2g' for max-message", "from 1 to 1g"]),
+            ("max-memory = '1m'", &["a.toml:1: ", "at least 4m"]),
+            ("ping-interval = '0s'", &["a.toml:1: ", "at least 1ms"]),
+            ("max-lag = 4m", &["a.toml:1: ", "invalid TOML"]),
+            ("\nmax-lag '4m'", &["a.toml:2: ", "invalid TOML"]),
+            ("max-lag = '4m'\nmax-lag = '5m'", &["a.toml:2: ", "invalid TOML", "duplicate"]),
         ] {
-            let wrong = parse(text).unwrap_err();
+            let Err(wrong) = parse(text) else { panic!("{text:?} is no error") };
             for part in parts {
                 assert!(wrong[0].contains(part), "{text:?}: {part}: {wrong:?}");
             }
@@ -204,17 +220,18 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_in_one_go() {
-        let wrong = parse("io = 'aio'\nshards = 2\nzzz = 1\nmax-lag = 'lots'\n").unwrap_err();
+    fn everything_wrong_is_found_in_one_run() {
+        let wrong = parse("io = 'aio'\nshards = 2\nzzz = 1\nmax-lag = 'lots'\n").err().unwrap();
         let lines: Vec<_> = wrong.iter().map(|sentence| sentence.split(' ').next().unwrap()).collect();
         assert_eq!(lines, ["a.toml:1:", "a.toml:3:", "a.toml:4:"]);
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let wrong = File::read(Path::new("/nowhere/ringyard.toml"), &options::command()).unwrap_err();
+        let wrong = read(Path::new("/nowhere/ringyard.toml"), &SETTINGS).err().unwrap();
         assert!(wrong[0].starts_with("/nowhere/ringyard.toml: ") && wrong[0].contains("--config"), "{wrong:?}");
     }
+
     proptest::proptest! {
         #[test]
         fn whatever_a_file_holds_complaints_name_it_and_a_line(

@@ -1,4 +1,4 @@
-//! Every limit of the broker, with its default. Not responsible for parsing options (`main`'s `config`).
+//! Every limit of the broker, as the settings give it.
 //!
 //! Units: names end in what they count; bytes unless said otherwise, durations as [`Duration`].
 
@@ -6,6 +6,17 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::config::provenance::{Section, Source};
+use crate::config::settings::SETTINGS;
+use crate::ids::ShardId;
+
+/// Topics that one connection may begin at least, where there are as many: those of its subscriptions.
+const OWN_TOPICS_LEAST: usize = 1024;
+/// What subscribers may be behind by default, where there is room.
+const LAG_BYTES_DEFAULT: u64 = 4 << 20;
+/// What all topics of a shard keep by default, where there is room.
+const LOG_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// What one broker allows. Shared, read-only, by all shards and the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,37 +82,65 @@ pub struct Limits {
     pub proxy_protocol: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl Limits {
+    /// The limits that are set. `lag` and `log` are `lag_bytes_max` and `log_bytes_max`.
+    pub(super) fn new(settings: &Section, lag: u64, log: u64) -> Self {
+        let count = |name| settings.get::<u64>(name) as usize;
+        let optional = |name| settings.find::<u64>(name).and_then(|number| NonZeroU32::new(number as u32));
+        let message_bytes_max = settings.get("max-message");
+        let topics_max = count("max-topics");
+        let own_topics = settings.find::<u64>("max-topics-per-connection").map(|number| number as usize);
         Self {
-            head_bytes_max: 8 << 10,
-            headers_max: 64,
-            frame_bytes_max: 1 << 20,
-            message_bytes_max: 1 << 20,
-            topic_bytes_max: protocol::topic::TOPIC_LEN_MAX_DEFAULT,
-            topics_max: 1_000_000,
-            topics_per_connection_max: 125_000,
-            subscriptions_max: 1024,
-            lag_bytes_max: 4 << 20,
-            log_bytes_max: 256 << 20,
-            outbox_bytes_max: 256 << 10,
-            handshake_timeout: Duration::from_secs(10),
-            message_timeout: Duration::from_secs(30),
-            http_idle_timeout: Duration::from_secs(75),
-            ping_interval: Duration::from_secs(25),
-            ping_timeout: Duration::from_secs(20),
-            close_timeout: Duration::from_secs(5),
-            topic_idle_timeout: Duration::from_secs(60),
-            drain_delay: Duration::ZERO,
-            drain_window: Duration::from_secs(25),
-            shutdown_grace: Duration::from_secs(4),
-            connections_per_address_max: None,
-            accept_rate_max: None,
-            publish_rate_max: None,
-            origins: Vec::new(),
-            hosts: Vec::new(),
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
+            head_bytes_max: count("max-head"),
+            headers_max: count("max-headers"),
+            frame_bytes_max: settings.find("max-frame").unwrap_or(message_bytes_max),
+            message_bytes_max,
+            topic_bytes_max: count("max-topic"),
+            topics_max,
+            topics_per_connection_max: own_topics.unwrap_or((topics_max / 8).max(OWN_TOPICS_LEAST.min(topics_max))),
+            subscriptions_max: count("max-subscriptions"),
+            lag_bytes_max: lag,
+            log_bytes_max: log,
+            outbox_bytes_max: count("max-outbox"),
+            handshake_timeout: settings.get("handshake-timeout"),
+            message_timeout: settings.get("message-timeout"),
+            http_idle_timeout: settings.get("http-idle-timeout"),
+            ping_interval: settings.get("ping-interval"),
+            ping_timeout: settings.get("ping-timeout"),
+            close_timeout: settings.get("close-timeout"),
+            topic_idle_timeout: settings.get("topic-idle-timeout"),
+            drain_delay: settings.get("drain-delay"),
+            drain_window: settings.get("drain-window"),
+            shutdown_grace: settings.get("shutdown-grace"),
+            connections_per_address_max: optional("max-connections-per-address"),
+            accept_rate_max: optional("accept-rate"),
+            publish_rate_max: optional("max-publish-rate"),
+            origins: settings.all("allow-origin"),
+            hosts: settings.all("allow-host"),
+            trusted_proxies: settings.all("trusted-proxy"),
+            proxy_protocol: settings.get("proxy-protocol"),
         }
     }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&Section::new(&SETTINGS, Source::Default), LAG_BYTES_DEFAULT, LOG_BYTES_DEFAULT)
+    }
+}
+
+/// Bytes that subscribers of one topic may be behind, and bytes that all topics of a shard keep: as set, or what fits
+/// into the budget, but never so little that the longest message does not fit.
+pub(super) fn waiting_bytes(
+    message: u64,
+    (lag, log): (Option<u64>, Option<u64>),
+    budget_bytes: u64,
+    shards: ShardId,
+) -> (u64, u64) {
+    let lag = lag.unwrap_or_else(|| {
+        let most = LAG_BYTES_DEFAULT.max(4 * message).min(budget_bytes / 4).max(message);
+        log.map_or(most, |log| most.min(log.max(message)))
+    });
+    let log = log.unwrap_or_else(|| LOG_BYTES_DEFAULT.min(budget_bytes / 2 / u64::from(shards.max(1))).max(lag));
+    (lag, log)
 }

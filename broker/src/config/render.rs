@@ -1,140 +1,77 @@
-//! Settings written as a TOML file: all that hold now (`config show`), or all that there are (`config example`).
-//!
-//! Both are made from the definitions of the options, so that a new option is in them. A file that either printed
-//! can be passed back with `--config`.
+//! Settings as a TOML file: all values with their sources (`config show`), or all settings with their explanations and
+//! defaults (`config example`). Either can be passed back with `--config`.
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::fmt::Write;
 
-use crate::config::Config;
-use crate::config::options::{FILE, settings, variable};
-use crate::config::sources::Sources;
-use crate::config::values::{Size, members, truth};
+use crate::config::provenance::Section;
+use crate::config::schema::{Key, Kind, Table};
+use crate::config::values::{number, truth};
 
 /// Longest line of a comment, in characters.
 const LINE: usize = 100;
 
-/// Every setting that holds, with its source. What has no value of its own is shown in a comment, so that it still
-/// follows what it follows when the file is passed back.
-pub(super) fn show(command: &Command, matches: &ArgMatches, sources: &Sources, config: &Config) -> String {
+/// Every setting with its value and source. A setting that follows others is a comment with the value that `following`
+/// knows for it, so that it still follows them when the file is passed back.
+pub(super) fn show(settings: &Section, following: impl Fn(&str) -> Option<String>) -> String {
     let mut text = format!("# The settings of ringyard {}, and where each comes from.\n", env!("CARGO_PKG_VERSION"));
-    for (name, arg) in settings(command).filter(|(name, _)| *name != FILE) {
-        let values: Vec<String> = matches
-            .get_raw(arg.get_id().as_str())
-            .into_iter()
-            .flatten()
-            .map(|value| value.to_string_lossy().into_owned())
-            .collect();
-        let values = match Kind::of(arg) {
-            Kind::List => values.iter().flat_map(|value| members(value)).map(str::to_owned).collect(),
-            _ => values,
-        };
-        let source = sources.of(name);
-        let line = match (effective(name, config), values.is_empty()) {
-            (_, false) => format!("{name} = {} # {source}", literal(arg, &values)),
-            (_, true) if Kind::of(arg) == Kind::List => format!("{name} = [] # {source}"),
-            (Some(value), true) => format!("# {name} = {} # {source}: {}", literal(arg, &[value]), default(arg)),
-            (None, true) => format!("# {name} is not set: {}", default(arg)),
-        };
-        text.push_str(&line);
-        text.push('\n');
+    show_keys(&mut text, settings, &following);
+    for section in &settings.tables {
+        let _ = writeln!(text, "\n{} # {}", section.table.header(), section.source);
+        show_keys(&mut text, section, &|_| None);
     }
     text
 }
 
-/// A file with every setting, each in a comment that explains it and gives its default.
-pub(super) fn example(command: &Command) -> String {
-    let mut text = String::from(
-        "# Every setting of ringyard with its default. Printed by `ringyard config example`; `ringyard config check FILE`\n\
-         # tells whether a file is right. A flag or a variable of the environment outdoes what stands here. To change a\n\
-         # setting, take away the # in front of it.\n",
-    );
-    let mut heading = None;
-    for (name, arg) in settings(command).filter(|(name, _)| *name != FILE) {
-        if arg.get_help_heading() != heading {
-            heading = arg.get_help_heading();
-            text.push_str(&format!("\n\n# {}\n", heading.unwrap_or_default()));
-        }
-        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        let help = help.split(" [default: ").next().unwrap_or_default();
-        let variable = variable(name);
-        text.push('\n');
-        text.push_str(&comment(&format!("{help}. Default: {}. Environment: {variable}.", default(arg))));
-        let values: Vec<_> =
-            arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
-        let values = if values.is_empty() { vec![instance(name, arg).to_owned()] } else { values };
-        text.push_str(&format!("#{name} = {}\n", literal(arg, &values)));
+fn show_keys(out: &mut String, section: &Section, following: &dyn Fn(&str) -> Option<String>) {
+    for key in section.table.keys() {
+        let (name, source, values) = (key.name, section.source_of(key.name), section.texts(key));
+        let _ = match following(name) {
+            _ if !values.is_empty() || key.is_list() => writeln!(out, "{name} = {} # {source}", literal(key, &values)),
+            Some(value) => {
+                writeln!(out, "# {name} = {} # {source}: {}", literal(key, &[value]), key.default_text())
+            }
+            None => writeln!(out, "# {name} is not set: {}", key.default_text()),
+        };
+    }
+}
+
+/// Every setting, each commented out, below its explanation.
+pub(super) fn example(schema: &Table) -> String {
+    let mut text = comment(schema.help);
+    example_keys(&mut text, schema);
+    for table in schema.tables {
+        let _ = write!(text, "\n\n{}#{}\n", comment(&format!("{}.", table.help)), table.header());
+        example_keys(&mut text, table);
     }
     text
 }
 
-/// What holds when nobody says anything.
-fn default(arg: &Arg) -> String {
-    if let [value, ..] = arg.get_default_values() {
-        return value.to_string_lossy().into_owned();
-    }
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let told = help.split_once("[default: ").and_then(|(_, rest)| rest.strip_suffix(']'));
-    told.unwrap_or("none").to_owned()
-}
-
-/// What holds instead of a setting that has no value of its own, where the configuration alone tells that.
-fn effective(name: &str, config: &Config) -> Option<String> {
-    match name {
-        "shards" => Some(config.shards.to_string()),
-        "max-frame" => Some(Size(config.limits.frame_bytes_max).to_string()),
-        "max-lag" => Some(Size(config.limits.lag_bytes_max).to_string()),
-        "max-log" => Some(Size(config.limits.log_bytes_max).to_string()),
-        _ => None,
-    }
-}
-
-/// An example value for a setting without a fixed default.
-fn instance(name: &str, arg: &Arg) -> &'static str {
-    match name {
-        "shards" => "2",
-        "max-connections" => "100000",
-        "max-frame" => "1m",
-        "max-lag" => "4m",
-        "max-log" => "256m",
-        "max-memory" => "1g",
-        "allow-origin" => "https://example.org",
-        "allow-host" => "example.org",
-        "trusted-proxy" => "10.0.0.0/8",
-        _ if Kind::of(arg) == Kind::Number => "1000",
-        _ => "",
-    }
-}
-
-/// How TOML writes a value.
-#[derive(PartialEq, Eq, Debug)]
-enum Kind {
-    Number,
-    Truth,
-    List,
-    Text,
-}
-
-impl Kind {
-    fn of(arg: &Arg) -> Self {
-        let value_name = arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str());
-        match (arg.get_action(), value_name) {
-            (ArgAction::Append, _) => Self::List,
-            (_, Some("N")) => Self::Number,
-            (_, Some("BOOL")) => Self::Truth,
-            _ => Self::Text,
+fn example_keys(out: &mut String, table: &Table) {
+    for group in table.groups {
+        if !group.heading.is_empty() {
+            let _ = write!(out, "\n\n# {}\n", group.heading);
+        }
+        for key in group.keys {
+            let mut about = format!("{}. Default: {}.", key.help, key.default_text());
+            if table.name.is_empty() {
+                let _ = write!(about, " Environment: {}.", key.variable());
+            }
+            let _ = write!(about, " Since {}.", key.since);
+            let value = literal(key, &[key.example().to_owned()]);
+            let _ = write!(out, "\n{}#{} = {value}\n", comment(&about), key.name);
         }
     }
 }
 
-fn literal(arg: &Arg, values: &[String]) -> String {
-    let text = |value: &String| toml::Value::String(value.trim().to_owned()).to_string();
-    let first = values.first().map(|value| value.trim()).unwrap_or_default();
-    match Kind::of(arg) {
-        Kind::List => format!("[{}]", values.iter().map(text).collect::<Vec<_>>().join(", ")),
-        Kind::Number => first.to_owned(),
-        // What is shown was read before.
-        Kind::Truth => truth(first).is_ok_and(|value| value).to_string(),
-        Kind::Text => values.first().map(text).unwrap_or_default(),
+/// Values as TOML writes them.
+fn literal(key: &Key, values: &[String]) -> String {
+    let quoted = |value: &String| toml::Value::String(value.clone()).to_string();
+    let first = values.first().map(String::as_str).unwrap_or_default();
+    match key.kind {
+        Kind::List(_) => format!("[{}]", values.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+        Kind::Number(..) => number(first).map_or_else(|_| first.to_owned(), |number| number.to_string()),
+        Kind::Bool => truth(first).is_ok_and(|value| value).to_string(),
+        _ => values.first().map(quoted).unwrap_or_default(),
     }
 }
 
@@ -158,13 +95,14 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::config::settings::SETTINGS;
     use crate::config::tests::{read, refused, shown};
-    use crate::config::{Config, Task, options};
+    use crate::config::{Config, Task};
 
     fn config(text: &str) -> Config {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let file = std::env::temp_dir().join(format!("ringyard-written-{}-{number}.toml", std::process::id()));
+        let file = std::env::temp_dir().join(format!("ringyard-render-{}-{number}.toml", std::process::id()));
         std::fs::write(&file, text).unwrap();
         let task = read(&["--config", file.to_str().unwrap()]).unwrap();
         std::fs::remove_file(&file).unwrap();
@@ -174,10 +112,9 @@ mod tests {
 
     #[test]
     fn the_example_has_every_setting_with_its_default() {
-        let example = example(&options::command());
-        for (name, arg) in settings(&options::command()).filter(|(name, _)| *name != FILE) {
-            assert!(example.contains(&format!("\n#{name} = ")), "{name}");
-            assert!(!instance(name, arg).is_empty() || !arg.get_default_values().is_empty(), "{name} has no example");
+        let example = example(&SETTINGS);
+        for key in SETTINGS.keys() {
+            assert!(example.contains(&format!("\n#{} = ", key.name)), "{}", key.name);
         }
         assert!(example.lines().all(|line| line.chars().count() <= 120));
         assert_eq!(config(&example), config(""));
@@ -218,7 +155,7 @@ mod tests {
             "trusted-proxy = [\"10.0.0.0/8\", \"::1\"] # flag",
             "proxy-protocol = true # flag",
             "max-connections = 7 # flag",
-            "# max-frame = \"1m\" # default: what --max-message says",
+            "# max-frame = \"1m\" # default: the same as --max-message",
             "max-message = \"1m\" # default",
             "allow-host = [] # default",
             "# accept-rate is not set: no limit",

@@ -1,63 +1,68 @@
-//! Where each setting's value came from, so that complaints and `config show` can say it.
+//! The sources of settings, in the order of precedence: flag, environment, file, default.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::ffi::OsString;
+use std::path::PathBuf;
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
+use crate::config::command::CommandLine;
+use crate::config::provenance::{Section, Setting, Source};
+use crate::config::settings::{FILE, SETTINGS};
+use crate::config::{Config, Surroundings, file, rules};
 
-use crate::config::file::File;
-use crate::config::options::{settings, variable};
-
-/// Who said what a setting is. `Display` is what an operator has to look at.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Source {
-    Flag,
-    /// The variable.
-    Environment(String),
-    File {
-        name: String,
-        line: usize,
-    },
-    Default,
+/// What flags and environment give.
+pub(super) struct Given {
+    settings: Section,
+    file: Option<PathBuf>,
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag => f.write_str("flag"),
-            Self::Environment(variable) => f.write_str(variable),
-            Self::File { name, line } => write!(f, "{name}:{line}"),
-            Self::Default => f.write_str("default"),
+impl Given {
+    /// # Errors
+    /// A sentence for each value that is wrong.
+    pub(super) fn new(line: &CommandLine, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, Vec<String>> {
+        // An empty variable counts as not set: compose files pass one for what nobody set.
+        let variable = |name: &str| environment(name).filter(|value| !value.to_string_lossy().trim().is_empty());
+        let (mut settings, mut wrong) = (Section::new(&SETTINGS, Source::Default), Vec::new());
+        for key in SETTINGS.keys() {
+            let name = key.variable();
+            let flag = line.values(key).map(|values| (values, Source::Flag));
+            let variable = variable(&name).map(|value| (vec![value], Source::Environment(name)));
+            for (values, source) in flag.into_iter().chain(variable) {
+                let texts: Vec<_> = values.iter().map(|value| value.to_string_lossy().into_owned()).collect();
+                match Setting::read(key, &texts, source) {
+                    Ok(setting) => settings.add(setting),
+                    Err(sentence) => wrong.push(sentence),
+                }
+            }
         }
+        let file =
+            line.values(&FILE).and_then(|values| values.into_iter().next()).or_else(|| variable(&FILE.variable()));
+        if wrong.is_empty() { Ok(Self { settings, file: file.map(path) }) } else { Err(wrong) }
+    }
+
+    /// Adds the file: `instead`, or that of `--config`.
+    pub(super) fn with_file(mut self, instead: Option<PathBuf>) -> Result<Section, Vec<String>> {
+        if let Some(path) = instead.or(self.file) {
+            self.settings.add_section(file::read(&path, &SETTINGS)?);
+        }
+        Ok(self.settings)
+    }
+
+    /// Adds the file, and applies the rules.
+    pub(super) fn resolve(
+        self,
+        instead: Option<PathBuf>,
+        here: &Surroundings,
+    ) -> Result<(Config, Section), Vec<String>> {
+        let settings = self.with_file(instead)?;
+        let config = Config::new(&settings, here);
+        let wrong = rules::check(&config, &settings);
+        if wrong.is_empty() { Ok((config, settings)) } else { Err(wrong) }
     }
 }
 
-/// The source of every setting, by its name.
-#[derive(Debug)]
-pub(super) struct Sources(BTreeMap<String, Source>);
-
-impl Sources {
-    /// `matches` are flags and environment without the file.
-    pub(super) fn new(command: &Command, matches: &ArgMatches, file: Option<&File>) -> Self {
-        let source = |name: &str, arg: &clap::Arg| match matches.value_source(arg.get_id().as_str()) {
-            Some(ValueSource::CommandLine) => Source::Flag,
-            Some(ValueSource::EnvVariable) => Source::Environment(variable(name)),
-            _ => match file.and_then(|file| Some((file, file.setting(name)?))) {
-                Some((file, setting)) => Source::File { name: file.name.clone(), line: setting.line },
-                None => Source::Default,
-            },
-        };
-        Self(settings(command).map(|(name, arg)| (name.to_owned(), source(name, arg))).collect())
-    }
-
-    /// The source of the setting `name`.
-    pub(super) fn of(&self, name: &str) -> &Source {
-        self.0.get(name).unwrap_or(&Source::Default)
-    }
-
-    /// Whether the file's value of the setting `name` holds.
-    pub(super) fn is_file(&self, name: &str) -> bool {
-        matches!(self.of(name), Source::File { .. })
+/// The path that a value is. One that is not UTF-8 is taken as it is.
+fn path(value: OsString) -> PathBuf {
+    match value.to_str() {
+        Some(text) => text.trim().into(),
+        None => value.into(),
     }
 }

@@ -1,37 +1,26 @@
-//! Variables of the environment that look like a setting and are none. Nobody else would tell: what is not read is
-//! not complained of. Other programs have variables that begin with `RINGYARD_` too (Kubernetes makes some for a
-//! service of that name), so only close misses count.
+//! Near misses: the known name that somebody probably meant.
 
-use crate::config::options::{command, settings, variable};
+use crate::config::schema::Key;
+use crate::config::settings::{FILE, SETTINGS};
 
-/// So many wrong letters are a slip.
+/// So many wrong letters in the name of a variable are a slip. Other programs have variables that begin with
+/// `RINGYARD_` too: Kubernetes makes some for a service of that name.
 const SLIP: usize = 2;
 
-/// Those of `names` that are close to a setting's variable, each with that.
-#[must_use]
-pub fn suggestions_for(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
-    let command = command();
-    let variables: Vec<_> = settings(&command).map(|(name, _)| variable(name)).collect();
-    let slip = |name: String| {
-        let nearest = variables.iter().min_by_key(|variable| distance(&name, variable))?;
-        (1..=SLIP).contains(&distance(&name, nearest)).then(|| (name, nearest.clone()))
-    };
-    names.into_iter().filter(|name| name.to_ascii_uppercase().starts_with("RINGYARD")).filter_map(slip).collect()
+/// The one of `names` that differs least from `name`, in at most so many letters, but in one at least.
+pub(super) fn nearest<'a>(name: &str, names: &[&'a str], letters_max: usize) -> Option<&'a str> {
+    let distances = names.iter().map(|known| (strsim::osa_distance(name, known), *known));
+    let (distance, known) = distances.min_by_key(|(distance, _)| *distance)?;
+    (1..=letters_max.max(1)).contains(&distance).then_some(known)
 }
 
-/// How many letters must be added, removed or replaced to make one of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+/// Those of the `names` of variables that are close to a setting's, each with that. Nothing reads them.
+#[must_use]
+pub fn suggestions_for(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
+    let variables: Vec<_> = std::iter::once(&FILE).chain(SETTINGS.keys()).map(Key::variable).collect();
+    let variables: Vec<_> = variables.iter().map(String::as_str).collect();
+    let ours = names.into_iter().filter(|name| name.to_ascii_uppercase().starts_with("RINGYARD"));
+    ours.filter_map(|name| nearest(&name, &variables, SLIP).map(str::to_owned).map(|meant| (name, meant))).collect()
 }
 
 #[cfg(test)]
@@ -39,11 +28,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_misses_are_told_and_others_are_not() {
+    fn close_misses_are_named_and_others_are_not() {
         for (name, meant) in [
             ("RINGYARD_MAX_CONECTIONS", Some("RINGYARD_MAX_CONNECTIONS")),
             ("RINGYARD_SHARD", Some("RINGYARD_SHARDS")),
             ("RINGYARDMAX_LAG", Some("RINGYARD_MAX_LAG")),
+            ("RINGYARD_MAX_LGA", Some("RINGYARD_MAX_LAG")),
             ("RINGYARD_MAX_LAG", None),
             ("RINGYARD_SERVICE_HOST", None),
             ("RINGYARD_PORT_8080_TCP", None),
@@ -57,9 +47,16 @@ mod tests {
     }
 
     #[test]
-    fn distances() {
-        for (a, b, expected) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "abd", 1), ("kitten", "sitting", 3)] {
-            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
+    fn the_nearest_name_is_suggested() {
+        let names = ["max-lag", "max-log", "max-topics"];
+        for (name, expected) in [
+            ("max_lag", Some("max-lag")),
+            ("maxtopics", Some("max-topics")),
+            ("max-lag", None),
+            ("topic", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(name, &names, name.len() / 3), expected, "{name}");
         }
     }
 }

@@ -1,24 +1,22 @@
-//! What a single value may look like: how its text becomes a number of bytes, a time, an address.
+//! Values: how a text becomes a number of bytes, a time, an address.
 //!
-//! Not responsible for which range makes sense nor for what goes with what ([`rules`](crate::config::rules)). A refusal is
-//! the rest of a sentence that began with the value and the name of its setting.
-//!
-//! White space around a value says nothing, wherever the value comes from; nor do empty members of a [`List`].
+//! Not responsible for ranges ([`Kind`](crate::config::schema::Kind)) nor for rules between settings
+//! ([`rules`](crate::config::rules)). An error is the rest of a sentence that begins with the value and the name of its
+//! setting. White space around a value is ignored.
 //!
 //! Units: sizes in bytes with an optional `k`, `m` or `g` (powers of 1024); durations with `ms`, `s`, `m` or `h`.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ValueEnum;
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use ipnet::IpNet;
 
 use crate::config::Admin;
 
 /// Longest duration that may be configured.
 const DURATION_TOP: Duration = Duration::from_secs(1000 * 3600);
+/// Most bytes that may be configured: sums of a few sizes fit into 64 bits.
+pub(super) const SIZE_TOP: u64 = u64::MAX >> 4;
 
 /// Bytes as the command line writes them.
 pub(super) struct Size(pub(super) u64);
@@ -33,23 +31,28 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// The members of one value, which commas separate. A setting that is a list may have several such values.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct List<T>(pub(super) Vec<T>);
+macro_rules! value {
+    ($($variant:ident($type:ty)),+) => {
+        /// A value of any type that a setting may have.
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub(super) enum Value {
+            $($variant($type)),+
+        }
 
-/// The texts of the members of a list.
-pub(super) fn members(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|member| !member.is_empty())
+        $(impl FromValue for $type {
+            fn from_value(value: &Value) -> Option<Self> {
+                if let Value::$variant(value) = value { Some(value.clone()) } else { None }
+            }
+        })+
+    };
 }
 
-/// `a,b`, `a, b`, `a,`: a parser of lists, of a parser of members.
-pub(super) fn list<T>(
-    member: impl Fn(&str) -> Result<T, String> + Clone,
-) -> impl Fn(&str) -> Result<List<T>, String> + Clone {
-    move |text| {
-        let read = |part| member(part).map_err(|why| if part == text { why } else { format!("'{part}': {why}") });
-        members(text).map(read).collect::<Result<_, _>>().map(List)
-    }
+value!(Bool(bool), Number(u64), Time(Duration), Text(String), Address(SocketAddr), Admin(Admin), Network(IpNet));
+
+/// A type that a setting may have.
+pub(super) trait FromValue: Sized {
+    /// `None`: the value has another type.
+    fn from_value(value: &Value) -> Option<Self>;
 }
 
 /// `true`, `no`, `1`, in any case.
@@ -59,23 +62,6 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
         "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
         _ => Err("it must be true or false".to_owned()),
     }
-}
-
-/// One of the names of `T`.
-pub(super) fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
-    T::from_str(text.trim(), false).map_err(|_| {
-        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-        let names: Vec<_> = names.map(|name| name.get_name().to_owned()).collect();
-        format!("it must be one of {}", names.join(", "))
-    })
-}
-
-/// The path of a file. One that is not UTF-8 is taken as it is.
-pub(super) fn file() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(|path| match path.to_str() {
-        Some(text) => text.trim().into(),
-        None => path.into(),
-    })
 }
 
 /// `64`, `1024`.
@@ -96,7 +82,8 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         }
     };
     let number: u64 = number.parse().map_err(|_| "a size is a whole number, such as 4096, 64k or 16m")?;
-    number.checked_mul(1 << shift).ok_or_else(|| "that is more than any machine can hold".into())
+    let bytes = number.checked_mul(1 << shift).filter(|bytes| *bytes <= SIZE_TOP);
+    bytes.ok_or_else(|| "that is more than any machine can hold".into())
 }
 
 /// `500ms`, `10s`, `2m`, `1h`.
@@ -257,24 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_alike_whatever_they_hold() {
-        let numbers = |text: &str| list(number)(text).map(|List(numbers)| numbers);
-        for (text, expected) in
-            [("1,2", &[1, 2][..]), (" 1 , 2 ", &[1, 2]), ("1,", &[1]), (",,1\n", &[1]), ("", &[]), (" , ", &[])]
-        {
-            assert_eq!(numbers(text).as_deref(), Ok(expected), "{text:?}");
-        }
-        assert!(numbers("1, x").unwrap_err().starts_with("'x': it must be"));
-        assert!(numbers("x").unwrap_err().starts_with("it must be"));
-        assert_eq!(list(origin)("https://a, null").map(|list| list.0), Ok(vec!["https://a".into(), "null".into()]));
-    }
-
-    #[test]
-    fn words_may_have_white_space_around_them() {
-        use crate::config::{IoChoice, LogFormat};
-        assert_eq!(choice::<IoChoice>(" epoll\n"), Ok(IoChoice::Epoll));
-        assert_eq!(choice::<LogFormat>("json "), Ok(LogFormat::Json));
-        assert!(choice::<IoChoice>("aio").unwrap_err().contains("auto, uring, epoll"));
+    fn truths() {
         for (text, expected) in [(" True", true), ("OFF", false), ("1 ", true), ("n", false)] {
             assert_eq!(truth(text), Ok(expected), "{text}");
         }

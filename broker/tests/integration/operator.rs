@@ -90,6 +90,8 @@ fn a_wrong_variable_is_named() {
     let error = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("--max-frame (2m, RINGYARD_MAX_FRAME)"), "{error}");
+    let output = ringyard(&["config", "check"]).env("RINGYARD_SHARDS", "many").output().unwrap();
+    assert!(stderr(&output).contains("invalid value 'many' for RINGYARD_SHARDS: "), "{}", stderr(&output));
 }
 
 /// Compose files pass what nobody set as an empty variable.
