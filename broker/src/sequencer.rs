@@ -110,7 +110,7 @@ impl Sequencer {
         held.bring_up_to_date(&self.filters, &self.changes);
         let offset = held.next;
         held.next += 1;
-        let message = Arc::new(Message::new(&held.topic, offset, payload, now));
+        let message = Arc::new(Message::new(held.topic.key(), offset, payload, now));
         Sequenced { message, epoch: held.epoch, wanted: &held.wanted }
     }
 

@@ -30,8 +30,7 @@ const ORDER: &[&str] = &["message", "topics", "sequencer", "session", "shard", "
 const BESIDE: &[&str] = &["access", "capacity", "config", "ids", "observe"];
 
 /// Imports, (from, to), that are still against the order. Sorted. This list may only get shorter.
-const KNOWN: &[(&str, &str)] =
-    &[("capacity", "config"), ("config", "capacity"), ("config", "server"), ("message", "topics")];
+const KNOWN: &[(&str, &str)] = &[];
 
 /// Files of the broker that import each other, directly or through others. May only get smaller.
 const FILES_IN_CYCLES: usize = 10;
@@ -46,7 +45,6 @@ const FILE_LINES: usize = 400;
 /// Longer files, and how long they are. Sorted. May only get shorter.
 const LONG_FILES: &[(&str, usize)] = &[
     ("bench/src/race/mod.rs", 438),
-    ("broker/src/shard/fanout/log.rs", 458),
     ("loadgen/src/adapter/mod.rs", 413),
     ("loadgen/src/options.rs", 458),
     ("loadgen/src/outcome.rs", 502),
@@ -62,7 +60,6 @@ const FUNCTION_LINES: usize = 60;
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("bench/src/withstand/report.rs show_siege", 67),
     ("broker/ring/src/sim/host.rs apply", 78),
-    ("broker/src/config/rules.rs check", 99),
     ("loadgen/src/machine.rs check", 72),
     ("loadgen/src/plan.rs new", 90),
     ("loadgen/src/run.rs go", 82),
@@ -80,12 +77,12 @@ const WORDS: &[(&str, usize)] = &[
     ("guest", 1),
     ("lap", 16),
     ("misspelt", 0),
-    ("news", 3),
+    ("news", 2),
     ("pace", 59),
     ("settled", 6),
     ("starved", 0),
     ("sweep", 2),
-    ("told", 84),
+    ("told", 75),
     ("welcome", 0),
 ];
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use crate::access::address::AddressLease;
-use crate::capacity::budget::Held;
+use crate::capacity::budget::{Budget, Held};
 use crate::capacity::buffer::Buffer;
 use crate::capacity::connections::Capacity;
 use crate::capacity::memory::MemoryPlan;
@@ -27,7 +27,7 @@ use crate::http::Operators;
 use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::http::routes::{admin_router, router};
-use crate::message::Message;
+use crate::message::{Encoding, Message};
 use crate::shard::handover::{Adopt, Purpose, Upgrade};
 use crate::shard::shared::{ControlMessage, Published, SharedState};
 use crate::topics::registry::Congestion;
@@ -57,7 +57,7 @@ impl FakeShards {
                             match order {
                                 ControlMessage::Publish { topic, payload, answer } => {
                                     let offset = messages.len() as u64 + 1;
-                                    messages.push(Arc::new(Message::new(&topic, offset, payload, 0)));
+                                    messages.push(Arc::new(Message::new(topic.key(), offset, payload, 0)));
                                     let _ = answer.send(Published { epoch: EPOCH, offset });
                                 }
                                 ControlMessage::Adopt(adopt) => adopted.push(adopt),
@@ -141,7 +141,9 @@ async fn get(router: &Router, target: &str) -> Answer {
 }
 
 fn raw_frames(messages: &[Arc<Message>]) -> Vec<(String, Vec<u8>)> {
-    messages.iter().map(|m| (m.topic.to_string(), m.raw().to_vec())).collect()
+    let budget = Budget::new(1, 0);
+    let raw = |m: &Message| m.frame(Encoding::Raw, budget.of_plane(), true).to_vec();
+    messages.iter().map(|m| (m.topic.to_string(), raw(m))).collect()
 }
 
 #[tokio::test]

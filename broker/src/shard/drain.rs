@@ -289,7 +289,7 @@ mod tests {
     use crate::capacity::budget::Held;
     use crate::capacity::buffer::Buffer;
     use crate::config::limits::Limits;
-    use crate::message::{Message, Payload};
+    use crate::message::{Encoding, Message, Payload};
     use crate::shard::ShardSetup;
     use crate::shard::handover::{Adopt, Purpose, Upgrade};
     use crate::shard::shared::{ControlMessage, SharedState};
@@ -420,7 +420,8 @@ mod tests {
         assert!(read.starts_with(b"HTTP/1.1 101 "), "{}", read.escape_ascii());
         read.clear();
         let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes], shared.budget.of_plane());
-        let frame = Message::new(&topic, 1, payload.clone(), 0).raw().clone();
+        let frame =
+            Message::new(topic.key(), 1, payload.clone(), 0).frame(Encoding::Raw, shared.budget.of_plane(), true);
         let publish = |_| {
             let order = ControlMessage::Publish {
                 topic: topic.clone(),

@@ -299,7 +299,7 @@ impl<D: Driver> Shard<D> {
     /// A message of one of this shard's connections goes to its topic's sequencer.
     pub(super) fn publish(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
         self.stats().messages_in.add(1);
-        self.stats().bytes_in.add(payload.payload_len() as u64);
+        self.stats().bytes_in.add(payload.bytes().len() as u64);
         self.mailbox.request(topic.sequencer, Request::Publish { topic, payload, origin });
     }
 

@@ -43,6 +43,12 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// Its id and name, as its messages carry them.
+    #[must_use]
+    pub fn key(&self) -> (TopicId, Arc<str>) {
+        (self.id, Arc::clone(&self.name))
+    }
+
     /// Whether publishers of this topic have to wait. Any thread may ask, at the cost of a load.
     #[must_use]
     pub fn is_congested(&self) -> bool {

@@ -78,7 +78,7 @@ async fn pipelined_publishes_keep_their_order() {
         assert_eq!(answers.matches("200 OK").count(), 50);
         let (messages, _) = shards.finish();
         let payloads: Vec<String> =
-            messages.iter().map(|message| String::from_utf8(message.raw()[2..].to_vec()).unwrap()).collect();
+            messages.iter().map(|message| String::from_utf8(message.payload().bytes().to_vec()).unwrap()).collect();
         let expected: Vec<String> = (0..50).map(|n| format!("{n:02}")).collect();
         assert_eq!(payloads, expected);
     })

@@ -21,24 +21,22 @@
 //! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
 //! topics. Sizes are bytes of memory: a message with its overhead, and its entry here.
 
+mod gather;
+mod invariants;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ring::{ConnId, Gather};
+use ring::ConnId;
 use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{self, Account, Charge, Held};
 use crate::ids::{Epoch, Offset, Seq, TopicId};
-use crate::message::{Encoding, Message};
-use crate::shard::fanout::parts::{Parts, Thrift};
+use crate::message::Message;
+use crate::shard::fanout::log::gather::Built;
 use crate::topics::registry::{Congestion, TopicRef};
-
-/// Up to this many bytes, several frames are copied together once, so that thousands of sends are
-/// contiguous; above, they go out by reference as one vectored send.
-const COALESCE_BYTES_MAX: usize = 64 << 10;
 
 /// One subscription, as its log knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -91,7 +89,8 @@ pub struct Log {
     lagging: u32,
     /// The lowest cursor among those, as of the last whole round and of what was seen since.
     lagging_min: Option<Seq>,
-    gathers: [Option<Built>; Encoding::COUNT],
+    /// The last send of each encoding that somebody was sent.
+    gathers: Vec<Built>,
 }
 
 #[derive(Debug)]
@@ -116,14 +115,6 @@ struct Round {
     head: Mark,
     /// The lowest cursor of a lagging subscriber seen in it.
     lagging_min: Option<Seq>,
-}
-
-#[derive(Debug)]
-struct Built {
-    from: Seq,
-    head: Seq,
-    to: Seq,
-    gather: Gather,
 }
 
 impl Log {
@@ -154,7 +145,7 @@ impl Log {
             delivered: Mark::default(),
             lagging: 0,
             lagging_min: None,
-            gathers: [None, None],
+            gathers: Vec::new(),
         }
     }
 
@@ -278,25 +269,6 @@ impl Log {
 
     // ---- output
 
-    /// Everything from `from` to the head in one send, or as much as one send takes, and the position
-    /// after it. Built once for all subscribers that are at the same place, as thrifty as the first one asks for.
-    ///
-    /// # Panics
-    /// If `from` is not within the log, or at its head.
-    pub fn gather(&mut self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
-        let head = self.head();
-        assert!(self.tail <= from && from < head, "a cursor outside its log");
-        if let Some(built) = &self.gathers[encoding as usize]
-            && built.from == from
-            && built.head == head
-        {
-            return (built.gather.clone(), built.to);
-        }
-        let (gather, to) = self.build(from, encoding, thrift);
-        self.gathers[encoding as usize] = Some(Built { from, head, to, gather: gather.clone() });
-        (gather, to)
-    }
-
     /// The messages from `from` to the head, oldest first.
     pub fn pending(&self, from: Seq) -> impl Iterator<Item = &Arc<Message>> {
         let skip = usize::try_from(from - self.tail).expect("a log fits in memory");
@@ -306,51 +278,6 @@ impl Log {
     /// Every message that is kept, oldest first.
     pub fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.entries.iter().map(|entry| &entry.message)
-    }
-
-    // ---- invariants
-
-    /// Checks what always holds of a log by itself: see the file's head. Linear in the messages kept.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub fn invariants(&self) -> Result<(), String> {
-        let (n, head) = (self.subscribers.len(), self.head());
-        let rules = [
-            ("left <= n", self.left <= n),
-            ("round.left <= n", self.round.left <= n),
-            ("lagging <= n", self.lagging as usize <= n),
-            ("delivered <= head", self.delivered.seq <= head),
-            ("round.head <= head", self.round.head.seq <= head),
-            ("n = 0: nothing is kept", n > 0 || self.entries.is_empty()),
-            ("left > 0: something is kept", self.left == 0 || !self.entries.is_empty()),
-            ("sizes ascend", self.entries.iter().map(|entry| entry.end).is_sorted()),
-            ("offsets are dense", self.topic.wildcard || self.has_dense_offsets()),
-        ];
-        match rules.iter().find(|(_, holds)| !holds) {
-            Some((rule, _)) => Err(format!("log of {:?}: {rule}", self.topic.name)),
-            None => Ok(()),
-        }
-    }
-
-    /// The same of one subscriber's cursor. `lagging`: it is counted as such.
-    ///
-    /// # Errors
-    /// What does not hold.
-    pub fn cursor_invariant(&self, cursor: Seq, lagging: bool) -> Result<(), String> {
-        let within = self.tail <= cursor && cursor <= self.head();
-        // The round may still have to come to it.
-        let delivered = lagging || self.left > 0 || cursor >= self.delivered.seq;
-        if within && delivered {
-            return Ok(());
-        }
-        let (tail, delivered, head) = (self.tail, self.delivered.seq, self.head());
-        Err(format!("log of {:?}: cursor {cursor}, tail {tail}, delivered {delivered}, head {head}", self.topic.name))
-    }
-
-    fn has_dense_offsets(&self) -> bool {
-        let first = self.next_offset - self.entries.len() as u64;
-        (first..).zip(&self.entries).all(|(offset, entry)| entry.message.offset == offset)
     }
 
     // ---- getters
@@ -422,7 +349,7 @@ impl Log {
         }
         self.delivered = self.head_mark();
         self.lagging_min = None;
-        self.gathers = [None, None];
+        self.gathers.clear();
     }
 
     fn head_bytes(&self) -> u64 {
@@ -438,12 +365,6 @@ impl Log {
             0 => self.tail_bytes,
             behind => self.entries[behind - 1].end,
         }
-    }
-
-    fn build(&self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
-        let mut parts = Parts::new(thrift);
-        let to = from + parts.fill(self.pending(from), encoding, &self.account, |_| true);
-        (parts.coalesce(COALESCE_BYTES_MAX, &self.account), to)
     }
 
     /// Brings the charge up to date after a list may have grown or shrunk.

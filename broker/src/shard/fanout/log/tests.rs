@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use protocol::v1::PayloadKind;
 
 use crate::capacity::budget::Budget;
-use crate::message::Payload;
+use crate::message::{Encoding, Payload};
+use crate::shard::fanout::log::gather::COALESCE_BYTES_MAX;
 use crate::shard::fanout::log::*;
 use crate::shard::fanout::parts::*;
 use crate::topics::registry::Registry;
@@ -91,7 +92,7 @@ proptest! {
                 Step::Append => {
                     published += 1;
                     let payload = Payload::copy_of(PayloadKind::Text, b"0123456789", budget.of_shard(0));
-                    rig.log.append(Arc::new(Message::new(&topic, published, payload, 0)));
+                    rig.log.append(Arc::new(Message::new(topic.key(), published, payload, 0)));
                 }
                 Step::Add => {
                     let slot = rig.next_slot;
@@ -161,7 +162,7 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     log.next_offset = 1;
     let append = |log: &mut Log| {
         let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
-        log.append(Arc::new(Message::new(&topic, log.next_offset, payload, 0)));
+        log.append(Arc::new(Message::new(topic.key(), log.next_offset, payload, 0)));
     };
     let visit = |log: &mut Log, slot| assert_eq!(log.next_in_round().map(|visited| visited.conn.slot), Some(slot));
     for slot in [0, 1] {
@@ -197,7 +198,7 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
     log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
     for offset in 1..=3 {
         log.append(Arc::new(Message::new(
-            &topic,
+            topic.key(),
             offset,
             Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0)),
             0,
@@ -208,11 +209,11 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
     let (again, _) = log.gather(0, Encoding::Raw, Thrift::Fast);
     assert_eq!(again.parts()[0].as_ptr(), first.parts()[0].as_ptr());
     let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX], budget.of_shard(0));
-    log.append(Arc::new(Message::new(&topic, 4, big, 0)));
+    log.append(Arc::new(Message::new(topic.key(), 4, big, 0)));
     let (vectored, to) = log.gather(2, Encoding::Raw, Thrift::Fast);
     assert_eq!((vectored.parts().len(), to), (2, 4));
     let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX], budget.of_shard(0));
-    log.append(Arc::new(Message::new(&topic, 5, huge, 0)));
+    log.append(Arc::new(Message::new(topic.key(), 5, huge, 0)));
     assert_eq!(log.gather(3, Encoding::Raw, Thrift::Fast).1, 4, "the huge one goes alone");
     assert_eq!(log.gather(4, Encoding::Raw, Thrift::Fast).1, 5);
 }

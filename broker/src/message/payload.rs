@@ -1,0 +1,88 @@
+//! What a client published: its kind and its bytes.
+//!
+//! The bytes are stored behind room for one frame header, which is written when they come in: so the encoding that most
+//! subscribers want costs nothing ([`Encoding::Raw`](crate::message::Encoding)), and everything else reads
+//! [`Payload::bytes`]. One allocation, one copy out of the receive buffer; none for a message that was gathered with
+//! that room.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
+use protocol::v1::PayloadKind;
+
+use crate::capacity::budget::{self, Account, Held};
+use crate::message::MESSAGE_BYTES;
+
+/// See the file's head.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    kind: PayloadKind,
+    header_len: u8,
+    /// Bytes charged for the frame and the [`Message`](crate::message::Message) that will carry it.
+    charged: u32,
+    /// The header, then the payload.
+    frame: Bytes,
+}
+
+impl Payload {
+    /// Frames a copy of `bytes`.
+    #[must_use]
+    pub fn copy_of(kind: PayloadKind, bytes: &[u8], account: &Arc<Account>) -> Self {
+        let mut frame = BytesMut::with_capacity(HEADER_MAX + bytes.len());
+        put_frame(&mut frame, opcode(kind), bytes);
+        let header_len = (frame.len() - bytes.len()) as u8;
+        let capacity = frame.capacity();
+        Self::new(kind, header_len, budget::shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages), capacity)
+    }
+
+    /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header, and whose
+    /// buffer is `capacity` bytes long. Copies nothing.
+    #[must_use]
+    pub fn in_place<T>(kind: PayloadKind, mut room: T, capacity: usize, account: &Arc<Account>) -> Self
+    where
+        T: AsRef<[u8]> + AsMut<[u8]> + Send + 'static,
+    {
+        let bytes = room.as_mut();
+        let mut header = [0; HEADER_MAX];
+        let len = server_header(opcode(kind), (bytes.len() - HEADER_MAX) as u64, &mut header);
+        bytes[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
+        let whole = budget::shared(room, capacity, MESSAGE_BYTES, account, Held::Messages);
+        Self::new(kind, len as u8, whole.slice(HEADER_MAX - len..), capacity)
+    }
+
+    fn new(kind: PayloadKind, header_len: u8, frame: Bytes, capacity: usize) -> Self {
+        let charged = u32::try_from(budget::allocated(capacity) + MESSAGE_BYTES).unwrap_or(u32::MAX);
+        Self { kind, header_len, charged, frame }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> PayloadKind {
+        self.kind
+    }
+
+    /// The payload itself.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.frame[usize::from(self.header_len)..]
+    }
+
+    /// The payload in one WebSocket frame.
+    pub(super) fn raw_frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// Bytes of memory that it and its message take.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.charged.into()
+    }
+}
+
+fn opcode(kind: PayloadKind) -> Opcode {
+    match kind {
+        PayloadKind::Text | PayloadKind::Json => Opcode::Text,
+        PayloadKind::Binary => Opcode::Binary,
+    }
+}
