@@ -1,4 +1,4 @@
-//! A load generator for WebSocket brokers: hundreds of thousands of clients, each of whom counts what it gets.
+//! A load generator for WebSocket brokers: hundreds of thousands of clients, each of which checks what it receives.
 //!
 //! It must cost less per message than the server it judges: io_uring all through, connections in direct descriptors,
 //! several rings, bytes thrown away in the kernel where nobody needs to look at them. Where it was the limit itself, it
@@ -17,21 +17,22 @@
 //! | [`usage`] | what processes use of processor and memory |
 //! | [`outcome`] | everything a run saw |
 //! | [`merge`], [`verdict`], [`threshold`] | several outcomes as one; what was lost; what is a failure |
-//! | [`live`], [`results`], [`plot`] | the terminal while it runs, the table and the page at the end |
+//! | [`progress`] | what the terminal shows while it runs |
+//! | [`results`], [`plot`], [`format`](mod@format) | the table and the page at the end; plots; numbers as text |
 //!
 //! It knows nothing of the broker's code, only of its wire protocol and of the ring under both, so that it can judge.
 
 pub mod adapter;
 mod clock;
 pub mod command;
-pub mod figures;
-pub mod live;
+pub mod format;
 mod machine;
 pub mod merge;
 pub mod options;
 pub mod outcome;
 mod plan;
 pub mod plot;
+pub mod progress;
 pub mod results;
 mod run;
 #[cfg(test)]

@@ -17,17 +17,17 @@ use ring::Driver;
 use ring::uring::{Setup, UringDriver};
 
 use crate::clock::monotonic;
-use crate::live::Live;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::outcome::{
     Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Phase, Second, ServerUse, Traffic, add_streams, histogram,
 };
 use crate::plan::{Pacing, Plan};
+use crate::progress::ProgressDisplay;
 use crate::stamp::{Sizes, Stamp};
 use crate::usage::{self, Server};
 use crate::verdict;
-use crate::worker::{Broadcast, Command, Counts, Crew, Final, Part, Report, Snapshot, Times, Worker};
+use crate::worker::{Broadcast, Command, Counts, Final, Part, Report, Shared, Snapshot, Times, Worker};
 
 /// After the last subscription: what the server still does for it belongs to admission.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -67,7 +67,7 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
     let memory = usage::memory(std::process::id())?;
     let mut run = Run::start(plan, interrupt)?;
     let outcome = run.go(machine.cores, memory);
-    run.live.done();
+    run.progress.done();
     outcome
 }
 
@@ -79,11 +79,11 @@ fn warn(warning: &dyn std::fmt::Display) {
 /// A run under way.
 struct Run {
     plan: Arc<Plan>,
-    crew: Arc<Crew>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<Option<Part>>>,
     reports: Receiver<Report>,
     interrupt: Interrupt,
-    live: Live,
+    progress: ProgressDisplay,
     server: Option<Server>,
     /// What it took before anybody connected, in bytes.
     server_before: u64,
@@ -131,13 +131,13 @@ impl Run {
         let (introduce, introductions) = unbounded();
         let mut threads = Vec::new();
         let mut commands = Vec::new();
-        let mut crews = Vec::new();
+        let mut shared_senders = Vec::new();
         for index in 0..plan.workers {
             let (plan, report, introduce) = (Arc::clone(&plan), report.clone(), introduce.clone());
             let (command, inbox) = unbounded();
-            let (hand_over, crew) = unbounded::<Arc<Crew>>();
+            let (share, shared) = unbounded::<Arc<Shared>>();
             commands.push(command);
-            crews.push(hand_over);
+            shared_senders.push(share);
             let work = move || {
                 let needed = plan.roles_of(index).count() as u32;
                 let setup = Setup {
@@ -158,8 +158,8 @@ impl Run {
                 };
                 drop(introduce.send((index, Ok(driver.waker()))));
                 drop(introduce);
-                let crew = crew.recv().ok()?;
-                Some(Worker::new(index, plan, crew, driver, inbox, report).run())
+                let shared = shared.recv().ok()?;
+                Some(Worker::new(index, plan, shared, driver, inbox, report).run())
             };
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
         }
@@ -172,7 +172,7 @@ impl Run {
             Pacing::Closed(_) => plan.workers as usize * plan.streams as usize,
             _ => 0,
         };
-        let crew = Arc::new(Crew {
+        let shared = Arc::new(Shared {
             commands,
             wakers: wakers.into_values().collect(),
             completed: (0..completed).map(|_| AtomicU64::new(0)).collect(),
@@ -182,7 +182,7 @@ impl Run {
         let facts = facts(&plan, started);
         let run = Self {
             threads,
-            live: Live::new(&facts, !plan.options.quiet),
+            progress: ProgressDisplay::new(&facts, !plan.options.quiet),
             server_before: server.as_ref().map_or(0, Server::anonymous),
             server,
             facts,
@@ -205,18 +205,18 @@ impl Run {
             interrupted: false,
             interrupt: Arc::clone(interrupt),
             reports,
-            crew: Arc::clone(&crew),
+            shared: Arc::clone(&shared),
             plan,
         };
-        for hand_over in crews {
-            drop(hand_over.send(Arc::clone(&crew)));
+        for share in shared_senders {
+            drop(share.send(Arc::clone(&shared)));
         }
         Ok(run)
     }
 
-    fn tell_all(&self, command: &Command) {
-        for worker in 0..self.crew.commands.len() {
-            self.crew.tell(worker, command.clone());
+    fn send_all(&self, command: &Command) {
+        for worker in 0..self.shared.commands.len() {
+            self.shared.send(worker, command.clone());
         }
     }
 }
@@ -347,7 +347,7 @@ impl Run {
         if self.interrupted {
             times = Times { begin, measure_from: begin, end: begin };
         }
-        self.tell_all(&Command::Begin(times));
+        self.send_all(&Command::Begin(times));
         self.phase = Phase::WarmUp;
         self.wait_until(times.measure_from)?;
         self.row()?;
@@ -359,14 +359,14 @@ impl Run {
             self.wait_until(times.measure_from + (times.end - times.measure_from) * storm / (storms + 1))?;
             if !self.interrupted {
                 self.missing_since = Some(monotonic());
-                self.unstormed += self.crew.commands.len();
-                self.tell_all(&Command::Storm);
+                self.unstormed += self.shared.commands.len();
+                self.send_all(&Command::Storm);
             }
         }
         self.wait_until(times.end)?;
         if self.interrupted {
             times.end = times.end.min(monotonic());
-            self.tell_all(&Command::Begin(times));
+            self.send_all(&Command::Begin(times));
         }
         self.row()?;
         let to = self.last.clone();
@@ -379,13 +379,13 @@ impl Run {
 
     fn drain(&mut self) -> Result<()> {
         self.phase = Phase::Drain;
-        self.tell_all(&Command::Published);
-        while self.published_workers < self.crew.commands.len() {
+        self.send_all(&Command::Published);
+        while self.published_workers < self.shared.commands.len() {
             self.wait(self.next_row)?;
         }
         let last = Arc::new(self.final_counts());
-        self.tell_all(&Command::Drain(last));
-        while self.drained_workers < self.crew.commands.len() && !self.stopped_twice() {
+        self.send_all(&Command::Drain(last));
+        while self.drained_workers < self.shared.commands.len() && !self.stopped_twice() {
             self.wait(self.next_row)?;
         }
         // One state more: the last rows' errors and broadcast.
@@ -422,7 +422,7 @@ impl Run {
 
     /// Ends all workers and puts their parts together.
     fn finish(&mut self) -> Part {
-        self.tell_all(&Command::Finish);
+        self.send_all(&Command::Finish);
         let mut sum = Part {
             errors: crate::outcome::Errors::default(),
             gaps: 0,
@@ -487,7 +487,7 @@ impl Run {
     fn ask(&mut self) {
         self.asked = true;
         self.gathering.clear();
-        self.tell_all(&Command::Snapshot);
+        self.send_all(&Command::Snapshot);
     }
 
     /// Makes a row now, whatever time it is.
@@ -526,7 +526,7 @@ impl Run {
             }
             Report::Snapshot(snapshot) => {
                 self.gathering.insert(snapshot.worker, snapshot);
-                if self.gathering.len() == self.crew.commands.len() {
+                if self.gathering.len() == self.shared.commands.len() {
                     self.make_row();
                 }
             }
@@ -580,12 +580,12 @@ impl Run {
             server_memory,
         };
         if self.phase == Phase::Connect {
-            self.live.connecting(counts.open, counts.failed, row.opened as f64 / span);
+            self.progress.connecting(counts.open, counts.failed, row.opened as f64 / span);
         } else {
             let each = server_memory
                 .filter(|_| counts.open > 0)
                 .map(|memory| memory.saturating_sub(self.server_before) as f64 / counts.open as f64);
-            self.live.second(&row, &errors, each);
+            self.progress.second(&row, &errors, each);
         }
         self.series.push(row);
         self.last = state;

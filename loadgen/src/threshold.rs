@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-use crate::figures;
+use crate::format;
 use crate::outcome::{Latencies, Outcome};
 
 /// A figure, a comparison and a limit.
@@ -272,12 +272,12 @@ impl Unit {
 
     fn write(self, value: f64) -> String {
         match self {
-            Self::Time | Self::Nanoseconds => figures::time(value),
-            Self::Seconds => figures::seconds(value),
-            Self::Count if value.fract() == 0.0 => figures::count(value as u64),
-            Self::Count => figures::number(value),
-            Self::Share => figures::percent(value),
-            Self::Bytes => figures::bytes(value),
+            Self::Time | Self::Nanoseconds => format::time(value),
+            Self::Seconds => format::seconds(value),
+            Self::Count if value.fract() == 0.0 => format::count(value as u64),
+            Self::Count => format::number(value),
+            Self::Share => format::percent(value),
+            Self::Bytes => format::bytes(value),
         }
     }
 }

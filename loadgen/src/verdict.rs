@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use crate::figures;
+use crate::format;
 use crate::outcome::{Errors, Outcome};
 
 /// Sets [`Errors::lost`] and [`Errors::beyond`] from the streams. Doing it twice changes nothing.
@@ -44,7 +44,7 @@ impl Verdict {
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         let mut failures: Vec<_> = kinds(&outcome.errors).iter().map(Kind::in_words).collect();
-        failures.extend(outcome.crossed.iter().map(|sentence| figures::plain(sentence)));
+        failures.extend(outcome.crossed.iter().map(|sentence| format::plain(sentence)));
         let mut notes = Vec::new();
         if outcome.interrupted {
             notes.push("interrupted before its time".into());
@@ -53,7 +53,7 @@ impl Verdict {
         if shares > outcome.parts.max(1) {
             notes.push(format!("{} of {shares} shares: loss is judged by `merge` of all", outcome.parts.max(1)));
         }
-        let invalid = outcome.invalid.iter().map(|why| figures::plain(why)).collect();
+        let invalid = outcome.invalid.iter().map(|why| format::plain(why)).collect();
         Self { failures, invalid, notes }
     }
 
@@ -110,7 +110,7 @@ impl Kind {
     /// `12 lost`.
     #[must_use]
     pub fn in_words(&self) -> String {
-        format!("{} {}", figures::count(self.count), self.name)
+        format!("{} {}", format::count(self.count), self.name)
     }
 }
 
@@ -125,7 +125,7 @@ pub fn kinds(errors: &Errors) -> Vec<Kind> {
         Kind { name, meaning, count, details }
     };
     let reasons = |of: &std::collections::BTreeMap<String, u64>| {
-        of.iter().map(|(reason, count)| (figures::plain(reason), *count)).collect()
+        of.iter().map(|(reason, count)| (format::plain(reason), *count)).collect()
     };
     let mut corrupt =
         plain("corrupt", "messages with the wrong length, filler or topic, or that nobody published", errors.corrupt);

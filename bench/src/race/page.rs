@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use loadgen::figures;
+use loadgen::format;
 
 use super::charts;
 use super::plan::{PERCENTS, Row, TOPICS_PERCENT};
@@ -58,7 +58,7 @@ fn whole(race: &Race, file: &str, drawn: &[charts::Chart]) -> Result<String> {
         race.begun,
         race.rounds,
         super::plan::PAYLOAD,
-        figures::percent(super::load::VERIFY),
+        format::percent(super::load::VERIFY),
     )?;
     if !race.finished {
         page += "**This race was interrupted; some runs are missing.**\n\n";
@@ -91,7 +91,7 @@ fn title(row: Row) -> &'static str {
 fn about(race: &Race, row: Row) -> String {
     let rates = |key: &str| {
         let rate = race.runs.iter().find(|run| run.key == key).and_then(|run| run.rate);
-        rate.map_or_else(|| "–".to_owned(), figures::number)
+        rate.map_or_else(|| "–".to_owned(), format::number)
     };
     match row {
         Row::Saturation => {
@@ -197,7 +197,7 @@ fn how(race: &Race) -> Result<String> {
     let mean = others.iter().sum::<f64>() / others.len().max(1) as f64;
     let mut text = String::from("## Machine\n\n");
     writeln!(text, "- {machine}")?;
-    writeln!(text, "- other processes used {} of a core on average meanwhile", figures::percent(mean))?;
+    writeln!(text, "- other processes used {} of a core on average meanwhile", format::percent(mean))?;
     writeln!(text, "- source: {}; it took {:.0} min\n", race.source, race.seconds / 60.0)?;
     text += "## How to repeat it\n\n```sh\ncargo build --release --workspace\n\
              target/release/bench race --install            # installs the peers (apt-get, npm), then races\n\

@@ -159,14 +159,14 @@ impl Point {
 
     /// In words, for progress.
     pub(super) fn title(&self) -> String {
-        let subscribers = format!("{} subscribers", loadgen::figures::count(self.clients.into()));
+        let subscribers = format!("{} subscribers", loadgen::format::count(self.clients.into()));
         match (self.row, self.pace) {
             (_, Pace::Search) => format!("capacity, {}", self.shape()),
             (Row::Saturation, Pace::Closed(window)) => format!("saturation, {window} outstanding"),
             (Row::Bursts, _) => "bursts of ten".to_owned(),
             (Row::Cpu, _) => format!("processor time, {subscribers}"),
             (Row::Latency, Pace::Percent(percent)) => format!("latency at {percent} %"),
-            (Row::Crowd, _) => format!("{} idle", loadgen::figures::count(self.clients.into())),
+            (Row::Crowd, _) => format!("{} idle", loadgen::format::count(self.clients.into())),
             (_, Pace::Percent(percent)) => format!("{} at {percent} %", self.shape()),
             _ => self.key.clone(),
         }
@@ -174,9 +174,9 @@ impl Point {
 
     fn shape(&self) -> String {
         if self.topics > 1 {
-            return format!("{} topics", loadgen::figures::count(self.topics.into()));
+            return format!("{} topics", loadgen::format::count(self.topics.into()));
         }
-        format!("{} subscribers", loadgen::figures::count(self.clients.into()))
+        format!("{} subscribers", loadgen::format::count(self.clients.into()))
     }
 
     /// The search that tells what a percentage is of.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use loadgen::figures;
+use loadgen::format;
 use loadgen::outcome::Outcome;
 use loadgen::verdict;
 
@@ -78,7 +78,7 @@ impl Column {
 
     fn capacity(key: &str) -> Self {
         let title = "capacity, published/s".to_owned();
-        Self { title, key: key.to_owned(), source: Source::Search, better: Better::More, show: figures::number }
+        Self { title, key: key.to_owned(), source: Source::Search, better: Better::More, show: format::number }
     }
 
     /// A peer's figure, if it has one.
@@ -136,7 +136,7 @@ impl Column {
 /// The columns of a row's table.
 pub(super) fn columns(row: Row) -> Vec<Column> {
     use Better::{Less, More, Neither};
-    let count: fn(f64) -> String = figures::number;
+    let count: fn(f64) -> String = format::number;
     match row {
         Row::Saturation => WINDOWS
             .iter()
@@ -144,21 +144,21 @@ pub(super) fn columns(row: Row) -> Vec<Column> {
                 let key = format!("saturation-{window}");
                 [
                     Column::of(format!("delivered/s, {window} outstanding"), &key, More, count, delivered),
-                    Column::of(format!("CPU per message, {window}"), &key, Less, figures::time, cpu),
-                    Column::of(format!("p99, {window}"), &key, Less, figures::time, p99),
+                    Column::of(format!("CPU per message, {window}"), &key, Less, format::time, cpu),
+                    Column::of(format!("p99, {window}"), &key, Less, format::time, p99),
                 ]
             })
             .collect(),
         Row::Bursts => vec![
             Column::of("delivered/s", "bursts", More, count, delivered),
-            Column::of("CPU per message", "bursts", Less, figures::time, cpu),
-            Column::of("p99", "bursts", Less, figures::time, p99),
+            Column::of("CPU per message", "bursts", Less, format::time, cpu),
+            Column::of("p99", "bursts", Less, format::time, p99),
         ],
         Row::Cpu => {
-            let title = |clients: u32| format!("{} subscribers", figures::count(clients.into()));
+            let title = |clients: u32| format!("{} subscribers", format::count(clients.into()));
             let mut columns: Vec<_> = CROWDS
                 .iter()
-                .map(|clients| Column::of(title(*clients), format!("cpu-{clients}"), Less, figures::time, cpu))
+                .map(|clients| Column::of(title(*clients), format!("cpu-{clients}"), Less, format::time, cpu))
                 .collect();
             columns.push(Column::of("receives per message, 5,000", "cpu-5000", Neither, count, receives));
             columns
@@ -167,26 +167,25 @@ pub(super) fn columns(row: Row) -> Vec<Column> {
             let mut columns = vec![Column::capacity("latency-capacity")];
             for percent in PERCENTS {
                 let key = format!("latency-{percent}");
-                let of = |name: &str, metric| {
-                    Column::of(format!("{name} at {percent} %"), &key, Less, figures::time, metric)
-                };
+                let of =
+                    |name: &str, metric| Column::of(format!("{name} at {percent} %"), &key, Less, format::time, metric);
                 columns.extend([of("p50", p50), of("p99", p99), of("p99.9", p999)]);
             }
             columns
         }
         Row::Crowd => vec![
-            Column::of("memory per connection", "crowd", Less, figures::bytes, memory),
-            Column::of("seconds to admit all", "crowd", Less, figures::seconds, admission_seconds),
-            Column::of("CPU per admission", "crowd", Less, figures::time, admission_cpu),
+            Column::of("memory per connection", "crowd", Less, format::bytes, memory),
+            Column::of("seconds to admit all", "crowd", Less, format::seconds, admission_seconds),
+            Column::of("CPU per admission", "crowd", Less, format::time, admission_cpu),
         ],
         Row::Topics => {
             let key = format!("topics-{TOPICS_PERCENT}");
             let at = format!("at {TOPICS_PERCENT} %");
             vec![
                 Column::capacity("topics-capacity"),
-                Column::of(format!("CPU per message {at}"), &key, Less, figures::time, cpu),
-                Column::of(format!("p50 {at}"), &key, Less, figures::time, p50),
-                Column::of(format!("p99 {at}"), &key, Less, figures::time, p99),
+                Column::of(format!("CPU per message {at}"), &key, Less, format::time, cpu),
+                Column::of(format!("p50 {at}"), &key, Less, format::time, p50),
+                Column::of(format!("p99 {at}"), &key, Less, format::time, p99),
             ]
         }
     }
@@ -276,13 +275,13 @@ pub(super) fn remarks(race: &Race, row: Row, peer: &str) -> Vec<String> {
     for run in &runs {
         let mut note = |text: String| found.entry(text).or_default().push(&run.key);
         if let Some(failure) = &run.failure {
-            note(format!("failed: {}", figures::plain(failure)));
+            note(format!("failed: {}", format::plain(failure)));
         }
         let Some(outcome) = &run.outcome else {
             continue;
         };
         for kind in verdict::kinds(&outcome.errors) {
-            let details: Vec<_> = kind.details.iter().map(|(why, _)| figures::plain(why)).collect();
+            let details: Vec<_> = kind.details.iter().map(|(why, _)| format::plain(why)).collect();
             let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
             note(format!("{}{details}", kind.in_words()));
         }
@@ -290,7 +289,7 @@ pub(super) fn remarks(race: &Race, row: Row, peer: &str) -> Vec<String> {
             note("\\* the load generator was the limit".to_owned());
         }
         if run.others > DISTURBED {
-            note(format!("other processes used more than {} of a core", figures::percent(DISTURBED)));
+            note(format!("other processes used more than {} of a core", format::percent(DISTURBED)));
         }
     }
     let mut remarks: Vec<_> = found
@@ -318,16 +317,16 @@ pub(super) fn in_a_line(run: &Run) -> String {
     };
     let mut said = Vec::new();
     if let Some(rate) = run.rate {
-        said.push(format!("{}/s published", figures::number(rate)));
+        said.push(format!("{}/s published", format::number(rate)));
     }
     if outcome.traffic.delivered > 0 {
-        said.push(format!("{}/s delivered", figures::number(outcome.delivered_per_second())));
-        said.extend(cpu(outcome).map(|ns| format!("{} each", figures::time(ns))));
-        said.extend(p99(outcome).map(|ns| format!("p99 {}", figures::time(ns))));
+        said.push(format!("{}/s delivered", format::number(outcome.delivered_per_second())));
+        said.extend(cpu(outcome).map(|ns| format!("{} each", format::time(ns))));
+        said.extend(p99(outcome).map(|ns| format!("p99 {}", format::time(ns))));
     } else {
-        said.push(format!("admitted in {}", figures::seconds(outcome.connect.seconds)));
-        said.extend(admission_cpu(outcome).map(|ns| format!("{} each", figures::time(ns))));
-        said.extend(memory(outcome).map(|bytes| format!("{} each", figures::bytes(bytes))));
+        said.push(format!("admitted in {}", format::seconds(outcome.connect.seconds)));
+        said.extend(admission_cpu(outcome).map(|ns| format!("{} each", format::time(ns))));
+        said.extend(memory(outcome).map(|bytes| format!("{} each", format::bytes(bytes))));
     }
     match run.sustained {
         Some(true) => said.push("sustained".to_owned()),
@@ -337,7 +336,7 @@ pub(super) fn in_a_line(run: &Run) -> String {
     said.extend(verdict::kinds(&outcome.errors).iter().map(verdict::Kind::in_words));
     said.extend(outcome.invalid.iter().map(|why| format!("INVALID: {why}")));
     if run.others > DISTURBED {
-        said.push(format!("others used {} of a core", figures::percent(run.others)));
+        said.push(format!("others used {} of a core", format::percent(run.others)));
     }
     said.join(", ")
 }

@@ -1,6 +1,6 @@
 //! An axis: which values it spans, where they go, and which of them are written at it.
 
-use crate::figures;
+use crate::format;
 
 /// What an axis measures: how its ticks are chosen and written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -69,11 +69,11 @@ impl Axis {
     pub(super) fn value(&self, value: f64) -> String {
         match self.unit {
             Unit::Number if value.abs() >= 10_000.0 => compact(value),
-            Unit::Number => figures::number(value),
-            Unit::Time => figures::time(value),
-            Unit::Seconds => figures::seconds(value),
-            Unit::Bytes => figures::bytes(value),
-            Unit::Share => figures::percent(value),
+            Unit::Number => format::number(value),
+            Unit::Time => format::time(value),
+            Unit::Seconds => format::seconds(value),
+            Unit::Bytes => format::bytes(value),
+            Unit::Share => format::percent(value),
         }
     }
 
@@ -233,7 +233,7 @@ fn compact(value: f64) -> String {
         size if size >= 1e9 => (value / 1e9, "G"),
         size if size >= 1e6 => (value / 1e6, "M"),
         size if size >= 1e4 => (value / 1e3, "k"),
-        size if size >= 1e3 => return figures::number(value),
+        size if size >= 1e3 => return format::number(value),
         _ => (value, ""),
     };
     format!("{}{suffix}", significant(value))

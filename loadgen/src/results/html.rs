@@ -8,7 +8,7 @@ mod plots;
 use std::fmt::Write;
 
 use super::{errors, lines};
-use crate::figures::{bytes, count, number, plain, time};
+use crate::format::{bytes, count, number, plain, time};
 use crate::outcome::Outcome;
 use crate::plot::escape;
 use crate::verdict::{Verdict, kinds};
@@ -116,7 +116,7 @@ fn put_tiles(out: &mut String, outcome: &Outcome) {
         ("longest", measured(latency.max)),
         ("server CPU per message", outcome.server_ns_per_message().map(time)),
         ("server memory per client", outcome.server_bytes_per_connection().map(bytes)),
-        ("all connected after", (outcome.connect.opened > 0).then(|| crate::figures::seconds(outcome.connect.seconds))),
+        ("all connected after", (outcome.connect.opened > 0).then(|| crate::format::seconds(outcome.connect.seconds))),
     ];
     out.push_str("<dl class=\"tiles\">\n");
     for (name, value) in tiles {

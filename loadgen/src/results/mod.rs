@@ -13,7 +13,7 @@ mod table;
 pub use html::page;
 pub use table::table;
 
-use crate::figures::{bytes, count, number, of, percent, plain, seconds, time};
+use crate::format::{bytes, count, number, of, percent, plain, seconds, time};
 use crate::outcome::{Latencies, Outcome, percentile};
 use crate::verdict::{by_code, kinds};
 

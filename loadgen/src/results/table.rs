@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Line, errors, lines};
-use crate::figures::plain;
+use crate::format::plain;
 use crate::outcome::Outcome;
 use crate::verdict::Verdict;
 

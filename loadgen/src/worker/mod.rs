@@ -100,8 +100,8 @@ pub(crate) enum Report {
     Failed(u32, io::Error),
 }
 
-/// What workers share.
-pub(crate) struct Crew {
+/// What all workers and the coordinator share.
+pub(crate) struct Shared {
     pub(crate) commands: Vec<Sender<Command>>,
     pub(crate) wakers: Vec<Waker>,
     /// Closed loop: messages that all subscribers of a worker received, by worker and stream.
@@ -110,20 +110,20 @@ pub(crate) struct Crew {
     pub(crate) last_published: AtomicU64,
 }
 
-impl Crew {
-    /// Closed loop: a worker's subscribers have received `messages` of a stream. Says whether the stream is written by
-    /// that very worker, which has to see to it; another one is told.
+impl Shared {
+    /// Closed loop: all subscribers of `worker` have received `messages` of a stream. Returns true if `worker` itself
+    /// publishes this stream; otherwise the worker that does gets a command.
     fn complete(&self, plan: &Plan, worker: u32, stream: u32, messages: u64) -> bool {
         self.completed[plan.progress_at(worker, stream)].store(messages, Ordering::Release);
         let writer = plan.writer(stream);
         if writer != worker {
-            self.tell(writer as usize, Command::Advanced(stream));
+            self.send(writer as usize, Command::Advanced(stream));
         }
         writer == worker
     }
 
-    pub(crate) fn tell(&self, worker: usize, command: Command) {
-        // A worker that ended has nothing to be told.
+    pub(crate) fn send(&self, worker: usize, command: Command) {
+        // A worker that has ended needs no commands.
         drop(self.commands[worker].send(command));
         self.wakers[worker].wake();
     }
@@ -133,7 +133,7 @@ impl Crew {
 pub(crate) struct Worker<D: Dial> {
     index: u32,
     plan: Arc<Plan>,
-    crew: Arc<Crew>,
+    shared: Arc<Shared>,
     driver: D,
     commands: Receiver<Command>,
     reports: Sender<Report>,
@@ -150,8 +150,8 @@ pub(crate) struct Worker<D: Dial> {
     ramped_at: Nanos,
     /// Clients that are neither open nor given up.
     incomplete: usize,
-    /// What the coordinator was told.
-    told_complete: bool,
+    /// The last [`Report::Complete`] (true) or [`Report::Incomplete`] (false).
+    reported_complete: bool,
     times: Option<Times>,
     publishing: Publishing,
     upkeep: Upkeep,
@@ -178,7 +178,7 @@ impl<D: Dial> Worker<D> {
     pub(crate) fn new(
         index: u32,
         plan: Arc<Plan>,
-        crew: Arc<Crew>,
+        shared: Arc<Shared>,
         driver: D,
         commands: Receiver<Command>,
         reports: Sender<Report>,
@@ -205,7 +205,7 @@ impl<D: Dial> Worker<D> {
             ramp_credit: 1.0,
             ramped_at: now,
             incomplete: clients.len(),
-            told_complete: false,
+            reported_complete: false,
             times: None,
             publishing,
             upkeep: Upkeep::new(now),
@@ -220,14 +220,14 @@ impl<D: Dial> Worker<D> {
             random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(index) << 32,
             clients,
             plan,
-            crew,
+            shared,
             driver,
             commands,
             reports,
         }
     }
 
-    /// Runs until it is told to finish.
+    /// Runs until [`Command::Finish`].
     pub(crate) fn run(mut self) -> Part {
         let mut events = Vec::new();
         if let Err(error) = self.work(&mut events) {
@@ -252,7 +252,7 @@ impl<D: Dial> Worker<D> {
                 self.drain_due(now),
                 now + TURN_MAX_NS,
             ];
-            self.tell_whether_complete(now);
+            self.report_completeness(now);
             let deadline = due.into_iter().min().expect("several");
             self.driver.turn(Some(deadline), events)?;
             for event in events.drain(..) {
@@ -278,7 +278,7 @@ impl<D: Dial> Worker<D> {
             }
             Command::Storm => {
                 self.storm();
-                self.told_complete = false;
+                self.reported_complete = false;
                 self.report(Report::Stormed(self.index));
             }
             Command::Published => {
@@ -490,12 +490,12 @@ impl<D: Dial> Worker<D> {
         }
     }
 
-    fn tell_whether_complete(&mut self, now: Nanos) {
+    fn report_completeness(&mut self, now: Nanos) {
         let complete = self.incomplete == 0;
-        if complete != self.told_complete {
-            self.told_complete = complete;
+        if complete != self.reported_complete {
+            self.reported_complete = complete;
             if complete {
-                self.progress.release(&self.plan, self.index, &self.crew);
+                self.progress.release(&self.plan, self.index, &self.shared);
             }
             self.report(if complete { Report::Complete(self.index, now) } else { Report::Incomplete(self.index, now) });
         }
@@ -509,7 +509,7 @@ impl<D: Dial> Worker<D> {
     }
 
     fn note_publication(&self, now: Nanos) {
-        self.crew.last_published.store(now, Ordering::Relaxed);
+        self.shared.last_published.store(now, Ordering::Relaxed);
     }
 }
 

@@ -214,7 +214,7 @@ impl<D: Dial> Worker<D> {
         for index in ready.drain(..) {
             let id = self.publishing.streams[index as usize].id;
             let completed = (0..self.plan.workers)
-                .map(|worker| &self.crew.completed[self.plan.progress_at(worker, id)])
+                .map(|worker| &self.shared.completed[self.plan.progress_at(worker, id)])
                 .map(|completed| completed.load(Ordering::Acquire))
                 .min()
                 .expect("at least this worker");

@@ -8,7 +8,7 @@ use ring::{Dial, Nanos};
 
 use super::client::{Awaits, Client, State, UNKNOWN};
 use super::tally::Tally;
-use super::{Crew, Worker};
+use super::{Shared, Worker};
 use crate::adapter::{Duty, Topics, Visit};
 use crate::clock::{Clock, monotonic};
 use crate::plan::{Plan, Role};
@@ -80,10 +80,10 @@ impl Progress {
     }
 
     /// Streams that nobody here hears are complete, whatever is published on them.
-    pub(super) fn release(&self, plan: &Plan, worker: u32, crew: &Crew) {
+    pub(super) fn release(&self, plan: &Plan, worker: u32, shared: &Shared) {
         for (stream, receipts) in (0..).zip(&self.streams) {
             if receipts.heard == 0 {
-                crew.completed[plan.progress_at(worker, stream)].store(u64::MAX, Ordering::Release);
+                shared.completed[plan.progress_at(worker, stream)].store(u64::MAX, Ordering::Release);
             }
         }
     }
@@ -161,7 +161,7 @@ impl<D: Dial> Worker<D> {
         let mut inbound = std::mem::take(&mut client.inbound);
         let mut visitor = Visitor {
             plan: &self.plan,
-            crew: &self.crew,
+            shared: &self.shared,
             worker: self.index,
             at,
             topics: duty.subscribes,
@@ -205,7 +205,7 @@ impl<D: Dial> Worker<D> {
     /// A closed loop goes on without this client.
     pub(super) fn stop_waiting_for(&mut self, at: u32) {
         for (stream, completed) in self.progress.leaves(&self.plan, &self.clients[at as usize]) {
-            if self.crew.complete(&self.plan, self.index, stream, completed) {
+            if self.shared.complete(&self.plan, self.index, stream, completed) {
                 self.publishing.advanced(stream);
             }
         }
@@ -243,7 +243,7 @@ impl<D: Dial> Worker<D> {
     /// Something that was published has come: was it the first, is it the last so far?
     fn note_receipt(&mut self, now: Nanos) {
         self.heard_at = now;
-        let published = self.crew.last_published.load(Ordering::Relaxed);
+        let published = self.shared.last_published.load(Ordering::Relaxed);
         let broadcast = &mut self.tally.broadcast;
         if broadcast.published != published {
             *broadcast = super::Broadcast { published, first: now, last: now };
@@ -255,7 +255,7 @@ impl<D: Dial> Worker<D> {
 /// Counts what one read contained.
 struct Visitor<'a> {
     plan: &'a Arc<Plan>,
-    crew: &'a Crew,
+    shared: &'a Shared,
     worker: u32,
     at: u32,
     topics: Topics,
@@ -377,7 +377,7 @@ impl Visit for Visitor<'_> {
             Order::Next { from } => self.progress.received(stream, from, seq),
             Order::Late | Order::Doubled => None,
         };
-        if completed.is_some_and(|completed| self.crew.complete(self.plan, self.worker, stream, completed)) {
+        if completed.is_some_and(|completed| self.shared.complete(self.plan, self.worker, stream, completed)) {
             self.advanced.push(stream);
         }
     }

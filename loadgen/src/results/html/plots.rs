@@ -2,7 +2,7 @@
 //! for small screens.
 
 use super::put;
-use crate::figures::{bytes, count, number, percent, time};
+use crate::format::{bytes, count, number, percent, time};
 use crate::outcome::{Latencies, Outcome, Phase, Second, percentile};
 use crate::plot::{Axis, Line, LineChart, Unit, escape};
 use crate::series::thin;
