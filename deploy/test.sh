@@ -112,7 +112,7 @@ step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figure
 step 300 'Race, smoke run' cargo run --release -p bench --bin bench -- race --quick
 step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
-step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- withstand --quick
+step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- abuse --quick
 step 60 'Compose file' bash -euo pipefail -c compose_file
 step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile

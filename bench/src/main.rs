@@ -2,8 +2,8 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `figures` | the figures the broker must reach, one file each kind, measured and judged |
-//! | `withstand` | abusive clients beside well-behaved ones, and proof that nobody else was harmed |
+//! | `measure` | measures and judges the figures that the broker must reach, one file per kind |
+//! | `abuse` | abusive clients beside well-behaved ones, and proof that nobody else was harmed |
 //! | `race` | the broker against its peers: the same work, in turn |
 //! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
 //! | `broadcaster` | a peer of ours for the race: what one writes oneself with tokio and tungstenite |
@@ -16,16 +16,16 @@
 //! The server under test and the client are always other processes than this one; the client is the load
 //! generator, started through the hidden command `client`, so that one binary is enough.
 
+mod abuse;
 mod broadcaster;
-mod figures;
 mod floor;
 mod machine;
+mod measure;
 mod micro;
 mod process;
 mod race;
 mod results;
 mod scale;
-mod withstand;
 
 use std::process::ExitCode;
 
@@ -44,9 +44,10 @@ enum What {
     /// The kernel alone: processor time per send, by method, sockets and bytes.
     Floor(floor::Options),
     /// The figures the broker must reach, each with its bound.
-    Figures(figures::Options),
+    Figures(measure::Options),
     /// Abusive clients beside well-behaved ones: nobody else is harmed, and everything goes back to the start.
-    Withstand(withstand::Options),
+    #[command(alias = "withstand")]
+    Abuse(abuse::Options),
     /// The broker against every peer that is installed.
     Race(race::Options),
     /// As many subscribers as this machine holds, and one broadcast to all of them.
@@ -77,8 +78,8 @@ struct Client {
 fn main() -> ExitCode {
     let good = match Command::parse().what {
         What::Floor(options) => floor::run(&options),
-        What::Figures(options) => figures::run(&options),
-        What::Withstand(options) => withstand::run(&options),
+        What::Figures(options) => measure::run(&options),
+        What::Abuse(options) => abuse::run(&options),
         What::Race(options) => race::run(&options),
         What::Scale(options) => scale::run(&options),
         What::Micro(options) => micro::run(&options),

@@ -1,0 +1,46 @@
+//! Connections that come and go as fast as the machine allows.
+
+use anyhow::Result;
+
+use crate::abuse::abuser::Abuser;
+use crate::abuse::peer::Ending;
+use crate::abuse::wire::{CLOSE, frame, upgrade};
+
+/// The first two never ask for an upgrade: they wait for nothing.
+pub(super) const THREADS: usize = 6;
+const HASTY: usize = 2;
+
+pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
+    let (ask, close) = (upgrade("/sub/abuse/churn"), frame(CLOSE, &[3, 0xe8]));
+    let kinds = if abuser.index < HASTY { 0..3 } else { 3..5 };
+    for kind in kinds.cycle() {
+        if abuser.over() {
+            break;
+        }
+        let mut peer = abuser.connect()?;
+        match kind {
+            0 => abuser.count("connected and left", 1),
+            1 => {
+                peer.reset();
+                abuser.count("connected and reset", 1);
+            }
+            2 => {
+                peer.send(&ask)?;
+                abuser.count("asked for an upgrade and left", 1);
+            }
+            3 => {
+                drop(peer.upgraded("/sub/abuse/churn")?);
+                abuser.count("upgraded and left", 1);
+            }
+            _ => {
+                let mut peer = peer.upgraded("/ws")?;
+                peer.send(&close)?;
+                match peer.ending() {
+                    Ending::Close(1000) => abuser.count("upgraded and closed", 1),
+                    other => abuser.violation(format!("a close with 1000 was answered by {other:?}")),
+                }
+            }
+        }
+    }
+    Ok(())
+}

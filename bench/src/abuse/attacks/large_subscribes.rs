@@ -1,0 +1,30 @@
+//! Commands with as many filters as a connection may have, of as many levels as fit, begun and ended over and over.
+
+use anyhow::Result;
+
+use super::v1_client::{V1Client, put_filters};
+use crate::abuse::abuser::Abuser;
+
+/// Filters of the command: the broker's default limit.
+const FILTERS: usize = 1024;
+/// Levels that all filters share, behind a first that is `+`: with the last, 255 bytes are not exceeded.
+const SHARED_LEVELS: usize = 108;
+
+pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
+    let filters: Vec<_> = (0..FILTERS).map(|at| format!("+/{}{at:06}", "a/".repeat(SHARED_LEVELS))).collect();
+    let (mut subscribe, mut unsubscribe) = (Vec::new(), Vec::new());
+    put_filters(&mut subscribe, "subscribe", &filters);
+    put_filters(&mut unsubscribe, "unsubscribe", &filters);
+    let mut kept = None;
+    while !abuser.over() {
+        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else { continue };
+        let begun = connection.ask(abuser, &subscribe, 1)?;
+        abuser.count("filters subscribed", (begun.ok * FILTERS) as u64);
+        if begun.ok == 1 {
+            let ended = connection.ask(abuser, &unsubscribe, 1)?;
+            abuser.count("filters unsubscribed", (ended.ok * FILTERS) as u64);
+            kept = (!ended.closed).then_some(connection);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The campaign: rounds of all kinds of abuse that leave nothing behind, in one broker.
+//!
+//! The first round is the warm-up: what the broker keeps for good, it has after that. Each later one must end
+//! with the same memory, within [`GROWTH_MAX_KIB`], and always with the same descriptors.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::attacks::Kind;
+use super::broker::{Broker, Place};
+use super::scale::{self, LAG_MAX, MESSAGE_MAX, Scale};
+use super::stats::Poller;
+use super::{report, round};
+
+/// What a round may end above the first one's end, in kilobytes of resident memory: tables that are still as
+/// large as their largest use may double once more. A round opens hundreds of thousands of connections, so a leak
+/// of some twenty bytes each is above it.
+const GROWTH_MAX_KIB: u64 = 16 << 10;
+
+/// How long a broker may take to end when nobody is connected: far below the grace period.
+const END_MAX: Duration = Duration::from_secs(3);
+
+/// Runs it and returns everything that must not have happened.
+pub(super) fn run(program: &Path, kinds: &[Kind], scale: &Scale, rounds: usize, seed: u64) -> Result<Vec<String>> {
+    let mut broker = Broker::start(program, &arguments(scale), Place::default())?;
+    println!("{} at {}, seed {seed}", program.display(), broker.address);
+
+    let mut poller = Poller::new(broker.address);
+    poller.ask()?;
+    let start = broker.held()?;
+    println!("at the start: {} KiB resident, {} descriptors", start.resident_kib, start.descriptors);
+    let mut evidence = Vec::new();
+    let mut warm_kib = None;
+    for number in 1..=rounds {
+        let round = round::run(&broker, &mut poller, kinds, scale, number, seed);
+        if let Some(status) = broker.ended()? {
+            evidence.push(format!("round {number}: the broker ended: {status}"));
+        }
+        let round = match round {
+            Ok(round) => round,
+            Err(error) => {
+                evidence.push(format!("round {number}: {error:#}"));
+                break;
+            }
+        };
+        evidence.extend(report::show_round(number, &round));
+        let held = round.held;
+        if held.descriptors != start.descriptors {
+            let (now, before) = (held.descriptors, start.descriptors);
+            evidence.push(format!("round {number}: {now} descriptors, {before} at the start"));
+        }
+        let warm_kib = *warm_kib.get_or_insert(held.resident_kib);
+        if held.resident_kib > warm_kib + GROWTH_MAX_KIB {
+            let now = held.resident_kib;
+            evidence.push(format!("round {number}: {now} KiB resident, {warm_kib} KiB after the first"));
+        }
+    }
+    drop(poller);
+    let (status, took, said) = broker.end()?;
+    if took > END_MAX {
+        evidence.push(format!("with nobody connected, the broker took {took:.1?} to end"));
+    }
+    if !status.success() {
+        evidence.push(format!("the broker ended with {status}"));
+    }
+    if !said.is_empty() {
+        evidence.push(format!("the broker said: {said}"));
+    }
+    Ok(evidence)
+}
+
+fn arguments(scale: &Scale) -> Vec<String> {
+    scale::arguments(
+        scale,
+        &[
+            ("listen", "127.0.0.1:0"),
+            ("admin-listen", "public"),
+            // As abusers call it.
+            ("allow-host", "broker,b"),
+            // Refusals and closes are what this is about; what is said beyond is a fault.
+            ("log-level", "error"),
+            ("shards", "2"),
+            ("max-message", &MESSAGE_MAX.to_string()),
+            ("max-lag", LAG_MAX),
+        ],
+    )
+}

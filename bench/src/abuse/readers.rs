@@ -1,0 +1,97 @@
+//! Many subscribers on one thread that read as fast as they can and look at nothing: their kernel throws away what
+//! came, so the cost on the client's side is one system call per read.
+//!
+//! Invariant: `bytes` counts what came behind the handshakes, over all of them.
+
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+use super::peer::Peer;
+use super::wire::{PONG, frame};
+
+/// Bytes one read throws away at most.
+const READ_LEN: usize = 4 << 20;
+/// Between two signs of life of each.
+const LIFE_INTERVAL: Duration = Duration::from_millis(700);
+
+/// The subscribers.
+pub(super) struct Readers {
+    poll: Poll,
+    events: Events,
+    streams: Vec<Option<TcpStream>>,
+    scratch: Vec<u8>,
+    alive_at: Instant,
+    /// Bytes that came.
+    pub(super) bytes: u64,
+    /// Of them that ended.
+    pub(super) ended: usize,
+}
+
+impl Readers {
+    pub(super) fn new(peers: Vec<Peer>) -> Result<Self> {
+        let poll = Poll::new()?;
+        let (mut streams, mut bytes) = (Vec::with_capacity(peers.len()), 0);
+        for (token, peer) in peers.into_iter().enumerate() {
+            bytes += peer.rest().len() as u64;
+            let stream = peer.into_stream();
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
+            streams.push(Some(stream));
+        }
+        let events = Events::with_capacity(1024);
+        Ok(Self { poll, events, streams, scratch: vec![0; READ_LEN], alive_at: Instant::now(), bytes, ended: 0 })
+    }
+
+    /// Reads what came, or waits for the first of it, at most `patience`.
+    pub(super) fn read(&mut self, patience: Duration) -> Result<()> {
+        if self.alive_at.elapsed() > LIFE_INTERVAL {
+            self.alive_at = Instant::now();
+            let pong = frame(PONG, b"");
+            // Fails only when the connection has ended, which the next read shows, or when its buffer is full.
+            self.streams.iter_mut().flatten().for_each(|stream| drop(stream.write(&pong)));
+        }
+        match self.poll.poll(&mut self.events, Some(patience)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        for event in &self.events {
+            let place = &mut self.streams[event.token().0];
+            while let Some(stream) = place {
+                // A stream socket that gave less than was asked for is empty (epoll(7)).
+                match recv(&*stream, &mut self.scratch[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+                    Ok((_, len @ 1..READ_LEN)) => {
+                        self.bytes += len as u64;
+                        break;
+                    }
+                    Ok((_, len @ READ_LEN..)) => self.bytes += len as u64,
+                    Err(Errno::AGAIN) => break,
+                    Err(Errno::INTR) => {}
+                    Ok(_) | Err(_) => {
+                        self.ended += 1;
+                        *place = None;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads until `bytes` have come in all, every one has ended, or nothing more comes for `patience`.
+    pub(super) fn read_up_to(&mut self, bytes: u64, patience: Duration) -> Result<()> {
+        let (mut last, mut since) = (self.bytes, Instant::now());
+        while self.bytes < bytes && self.ended < self.streams.len() && since.elapsed() < patience {
+            self.read(Duration::from_millis(50))?;
+            if self.bytes != last {
+                (last, since) = (self.bytes, Instant::now());
+            }
+        }
+        Ok(())
+    }
+}
