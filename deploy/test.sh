@@ -32,7 +32,7 @@ install_packages() {
     local missing=()
     command -v chromium >/dev/null || missing+=(chromium)
     command -v cc >/dev/null || missing+=(build-essential)
-    # What the load generator's adapters are tested against, and the broker raced with.
+    # What the load generator's adapters are tested against, and the broker compared with.
     command -v nats-server >/dev/null || missing+=(nats-server)
     command -v mosquitto >/dev/null || missing+=(mosquitto)
     [[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || missing+=(nginx libnginx-mod-nchan)
@@ -109,7 +109,7 @@ step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo 
 step 900 'Release build' cargo build --workspace --release
 step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
 step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
-step 300 'Race, smoke run' cargo run --release -p bench --bin bench -- race --quick
+step 300 'Comparison, smoke run' cargo run --release -p bench --bin bench -- compare --quick
 step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- abuse --quick

@@ -1,9 +1,9 @@
-//! A broadcaster as one would write it today with tokio and tokio-tungstenite: the race's yardstick of doing it oneself.
+//! A minimal broker as one would write it today with tokio and tokio-tungstenite: in the comparison it stands for
+//! writing the server oneself.
 //!
-//! A topic is a broadcast channel, a subscriber a task. Paths are those of Ringyard's raw endpoints: what comes in at
-//! `/pub/TOPIC` goes out to everybody at `/sub/TOPIC`. A subscriber writes all that waits for it before it flushes, so
-//! that one send may carry several messages. Who falls behind by [`BACKLOG`] messages is closed with 1013: nothing is
-//! lost in silence.
+//! A topic is a broadcast channel, a subscriber a task. Paths are those of Ringyard's raw endpoints: messages received at
+//! `/pub/TOPIC` go to all subscribers at `/sub/TOPIC`. A subscriber's task writes all waiting messages before it flushes,
+//! so that one send may carry several messages. A subscriber that is [`BACKLOG`] messages behind is closed with 1013.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 /// Messages of a topic that a subscriber may be behind.
 const BACKLOG: usize = 16 << 10;
 /// Connections that wait to be accepted.
-const KNOCKING: u32 = 4096;
+const ACCEPT_BACKLOG: u32 = 4096;
 
 /// `bench broadcaster`.
 #[derive(Args, Clone, Debug)]
@@ -69,13 +69,13 @@ async fn accept(address: SocketAddr) -> Result<()> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address).with_context(|| format!("listening on {address}"))?;
-    let listener = socket.listen(KNOCKING)?;
+    let listener = socket.listen(ACCEPT_BACKLOG)?;
     println!("listening on {}", listener.local_addr()?);
     let topics = Topics::default();
     loop {
-        // Whoever gave up before it was accepted is no reason to end.
+        // A client that left before it was accepted is an error here, and no reason to end.
         if let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(greet(stream, topics.clone()));
+            tokio::spawn(serve_client(stream, topics.clone()));
         }
     }
 }
@@ -85,7 +85,7 @@ enum Role {
     Publisher(Sender<Message>),
 }
 
-async fn greet(stream: TcpStream, topics: Topics) {
+async fn serve_client(stream: TcpStream, topics: Topics) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -155,7 +155,7 @@ async fn publish(mut socket: WebSocketStream<TcpStream>, topic: Sender<Message>)
     while let Some(message) = socket.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {
-            // Without subscribers it reaches nobody, as it should.
+            // Fails without subscribers, which is no error.
             let _reached = topic.send(message);
         }
     }

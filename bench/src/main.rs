@@ -1,13 +1,13 @@
-//! `bench`: where the broker stands, and where the kernel's floor is.
+//! `bench`: measures the broker, and compares it with the kernel's floor and with other brokers.
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | `measure` | measures and judges the figures that the broker must reach, one file per kind |
-//! | `abuse` | abusive clients beside well-behaved ones, and proof that nobody else was harmed |
-//! | `race` | the broker against its peers: the same work, in turn |
+//! | `abuse` | abusive clients beside well-behaved ones, which must notice nothing |
+//! | `compare` | the broker and other brokers: the same work, in turn |
 //! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
-//! | `broadcaster` | a peer of ours for the race: what one writes oneself with tokio and tungstenite |
-//! | `floor` | what the kernel alone takes for sends: the least that any broker pays |
+//! | `broadcaster` | a minimal broker for the comparison: what one writes oneself with tokio and tungstenite |
+//! | `floor` | processor time of the sends alone: the least that any broker pays |
 //! | `micro` | the table of `cargo bench` |
 //! | `process` | servers and clients as child processes, each on its own core |
 //! | `machine` | what a figure was measured on |
@@ -18,12 +18,12 @@
 
 mod abuse;
 mod broadcaster;
+mod compare;
 mod floor;
 mod machine;
 mod measure;
 mod micro;
 mod process;
-mod race;
 mod results;
 mod scale;
 
@@ -43,13 +43,14 @@ struct Command {
 enum What {
     /// The kernel alone: processor time per send, by method, sockets and bytes.
     Floor(floor::Options),
-    /// The figures the broker must reach, each with its bound.
+    /// The figures that the broker must reach, each with its bound.
     Figures(measure::Options),
-    /// Abusive clients beside well-behaved ones: nobody else is harmed, and everything goes back to the start.
+    /// Abusive clients beside well-behaved ones, which must notice nothing.
     #[command(alias = "withstand")]
     Abuse(abuse::Options),
-    /// The broker against every peer that is installed.
-    Race(race::Options),
+    /// The broker and every other broker that is installed.
+    #[command(visible_alias = "race")]
+    Compare(compare::Options),
     /// As many subscribers as this machine holds, and one broadcast to all of them.
     Scale(scale::Options),
     /// The table of the last cargo bench.
@@ -63,7 +64,7 @@ enum What {
     /// Sockets that throw away what the floor sends.
     #[command(hide = true)]
     FloorReceivers(floor::ReceiverOptions),
-    /// A broadcaster on tokio and tungstenite, as a peer in the race.
+    /// A minimal broker on tokio and tungstenite, for the comparison.
     #[command(hide = true)]
     Broadcaster(broadcaster::Options),
 }
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
         What::Floor(options) => floor::run(&options),
         What::Figures(options) => measure::run(&options),
         What::Abuse(options) => abuse::run(&options),
-        What::Race(options) => race::run(&options),
+        What::Compare(options) => compare::run(&options),
         What::Scale(options) => scale::run(&options),
         What::Micro(options) => micro::run(&options),
         What::Client(client) => {

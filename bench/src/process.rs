@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -86,20 +85,17 @@ impl Drop for Server {
 /// Runs the load generator against `server` and returns its report. A run with errors is an error: its
 /// figures mean nothing.
 pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Outcome> {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let json = std::env::temp_dir().join(format!("ringyard-bench-{}-{run}.json", std::process::id()));
+    let json = tempfile::NamedTempFile::new()?;
     let status = bound(&std::env::current_exe()?, core)
         .args(["client", "--quiet"])
         .args(["--url", &format!("ws://{}/sub/bench", server.address)])
         .args(["--server-pid", &server.pid().to_string(), "--json"])
-        .arg(&json)
+        .arg(json.path())
         .args(arguments)
         .status()
         .context("starting the load generator")?;
     ensure!(status.code().is_some_and(|code| code < 2), "the load generator failed: {status}");
-    let outcome: Outcome = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
-    std::fs::remove_file(&json)?;
+    let outcome: Outcome = serde_json::from_str(&std::fs::read_to_string(json.path())?)?;
     ensure!(outcome.good(), "messages went wrong: {:?}", outcome.errors);
     Ok(outcome)
 }

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_folder_without_the_controller_is_no_group_and_is_removed() {
-        let folder = std::env::temp_dir().join(format!("ringyard-no-group-{}", std::process::id()));
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("group");
         assert!(Group::make(folder.clone(), &VERSIONS[0], 1 << 20).is_none());
         assert!(!folder.exists());
     }

@@ -1,6 +1,6 @@
-//! What the runs of a race say: of each peer and figure the median and the spread, and what went wrong.
+//! The figures of a comparison: for each broker and figure the median and the spread of the runs, and what went wrong.
 //!
-//! Not responsible for how that is shown (`page`, `charts`).
+//! Not responsible for showing them (`page`, `charts`).
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use loadgen::verdict;
 
 use super::capacity::{self, Try};
 use super::load::DISTURBED;
-use super::plan::{CROWDS, PERCENTS, Row, TOPICS_PERCENT, WINDOWS};
-use super::record::{Contestant, Race, Run};
+use super::plan::{PERCENTS, Row, SUBSCRIBERS, TOPICS_PERCENT, WINDOWS};
+use super::record::{Comparison, Participant, Run};
 
 /// What is better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,49 +82,50 @@ impl Column {
     }
 
     /// A peer's figure, if it has one.
-    pub(super) fn figure(&self, race: &Race, peer: &str) -> Option<Figure> {
+    pub(super) fn figure(&self, comparison: &Comparison, peer: &str) -> Option<Figure> {
         match self.source {
             Source::Search => {
-                let tries = tries(race, &self.key, peer);
+                let tries = tries(comparison, &self.key, peer);
                 let above = tries.iter().filter(|(_, good)| !good).map(|(rate, _)| *rate).reduce(f64::min);
                 let rate = capacity::highest(&tries)?;
                 let invalid =
-                    race.runs_of(&self.key, peer).filter(|run| Some(rate) < run.rate && is_invalid(run)).count();
+                    comparison.runs_of(&self.key, peer).filter(|run| Some(rate) < run.rate && is_invalid(run)).count();
                 Some(Figure { median: rate, least: rate, most: above.unwrap_or(rate), runs: 1, invalid })
             }
             Source::Runs(metric) => {
-                let runs: Vec<_> = race.runs_of(&self.key, peer).collect();
+                let runs: Vec<_> = comparison.runs_of(&self.key, peer).collect();
                 let values = runs.iter().filter_map(|run| metric(run.outcome.as_ref()?)).collect();
                 Figure::of(values, runs.iter().filter(|run| is_invalid(run)).count())
             }
         }
     }
 
-    /// Median, and least and most in brackets; marked where the load generator was the limit.
-    pub(super) fn cell(&self, race: &Race, contestant: &Contestant) -> String {
-        if let Some((_, why)) = contestant.cannot.iter().find(|(key, _)| *key == self.key) {
+    /// The median, with the least and the most in brackets.
+    pub(super) fn cell(&self, comparison: &Comparison, participant: &Participant) -> String {
+        if let Some((_, why)) = participant.cannot.iter().find(|(key, _)| *key == self.key) {
             return format!("({why})");
         }
-        let Some(figure) = self.figure(race, &contestant.name) else {
-            return "–".to_owned();
-        };
-        let show = self.show;
-        let mark = if figure.invalid > 0 { "\\*" } else { "" };
-        let median = show(figure.median);
-        let median = if self.is_best(race, &figure) { format!("**{median}**") } else { median };
+        let median = self.median(comparison, participant);
+        let (Some(figure), show) = (self.figure(comparison, &participant.name), self.show) else { return median };
         match self.source {
-            Source::Search if figure.most > figure.median => format!("{median}{mark} (not {})", show(figure.most)),
-            Source::Search => format!("{median}{mark} or more"),
-            Source::Runs(_) if figure.runs > 1 => {
-                format!("{median}{mark} ({}–{})", show(figure.least), show(figure.most))
-            }
-            Source::Runs(_) => format!("{median}{mark}"),
+            Source::Search if figure.most > figure.median => format!("{median} (not {})", show(figure.most)),
+            Source::Search => format!("{median} or more"),
+            Source::Runs(_) if figure.runs > 1 => format!("{median} ({}–{})", show(figure.least), show(figure.most)),
+            Source::Runs(_) => median,
         }
     }
 
+    /// The median alone: bold if it is the best, with a star if the load generator was the limit, a dash if there is none.
+    pub(super) fn median(&self, comparison: &Comparison, participant: &Participant) -> String {
+        let Some(figure) = self.figure(comparison, &participant.name) else { return "–".to_owned() };
+        let mark = if figure.invalid > 0 { "\\*" } else { "" };
+        let median = (self.show)(figure.median);
+        if self.is_best(comparison, &figure) { format!("**{median}**{mark}") } else { format!("{median}{mark}") }
+    }
+
     /// Nobody's median is better.
-    fn is_best(&self, race: &Race, figure: &Figure) -> bool {
-        let all = race.contestants.iter().filter_map(|other| self.figure(race, &other.name));
+    fn is_best(&self, comparison: &Comparison, figure: &Figure) -> bool {
+        let all = comparison.participants.iter().filter_map(|other| self.figure(comparison, &other.name));
         !all.map(|other| other.median).any(|other| match self.better {
             Better::More => other > figure.median,
             Better::Less => other < figure.median,
@@ -156,7 +157,7 @@ pub(super) fn columns(row: Row) -> Vec<Column> {
         ],
         Row::Cpu => {
             let title = |clients: u32| format!("{} subscribers", format::count(clients.into()));
-            let mut columns: Vec<_> = CROWDS
+            let mut columns: Vec<_> = SUBSCRIBERS
                 .iter()
                 .map(|clients| Column::of(title(*clients), format!("cpu-{clients}"), Less, format::time, cpu))
                 .collect();
@@ -173,10 +174,10 @@ pub(super) fn columns(row: Row) -> Vec<Column> {
             }
             columns
         }
-        Row::Crowd => vec![
-            Column::of("memory per connection", "crowd", Less, format::bytes, memory),
-            Column::of("seconds to admit all", "crowd", Less, format::seconds, admission_seconds),
-            Column::of("CPU per admission", "crowd", Less, format::time, admission_cpu),
+        Row::Idle => vec![
+            Column::of("memory per connection", "idle", Less, format::bytes, memory),
+            Column::of("seconds to admit all", "idle", Less, format::seconds, admission_seconds),
+            Column::of("CPU per admission", "idle", Less, format::time, admission_cpu),
         ],
         Row::Topics => {
             let key = format!("topics-{TOPICS_PERCENT}");
@@ -191,17 +192,15 @@ pub(super) fn columns(row: Row) -> Vec<Column> {
     }
 }
 
-/// One column of each kind: what a short table shows.
-pub(super) fn main_columns() -> Vec<Column> {
+/// The columns of the README's short table.
+pub(super) fn main_columns() -> [Column; 5] {
     let pick = |row: Row, at: usize, title: &str| Column { title: title.to_owned(), ..columns(row).swap_remove(at) };
-    vec![
+    [
         pick(Row::Saturation, 0, "delivered/s, 4 outstanding"),
         pick(Row::Bursts, 0, "delivered/s, bursts of ten"),
-        pick(Row::Cpu, 2, "CPU per message, slow"),
-        pick(Row::Latency, 5, "p99, 1,000 subscribers"),
-        pick(Row::Crowd, 0, "memory per connection"),
-        pick(Row::Crowd, 2, "CPU per admission"),
-        pick(Row::Topics, 1, "CPU per message, 10,000 topics"),
+        pick(Row::Cpu, 2, "CPU per message"),
+        pick(Row::Latency, 5, "p99 latency"),
+        pick(Row::Idle, 0, "memory per connection"),
     ]
 }
 
@@ -251,14 +250,16 @@ fn admission_cpu(outcome: &Outcome) -> Option<f64> {
 }
 
 /// What a search tried.
-pub(super) fn tries(race: &Race, key: &str, peer: &str) -> Vec<Try> {
-    race.runs_of(key, peer).filter_map(|run| Some((run.rate?, run.sustained?))).collect()
+pub(super) fn tries(comparison: &Comparison, key: &str, peer: &str) -> Vec<Try> {
+    comparison.runs_of(key, peer).filter_map(|run| Some((run.rate?, run.sustained?))).collect()
 }
 
 /// The least capacity, and whose it is.
-pub(super) fn slowest<'a>(race: &'a Race, key: &str) -> Option<(&'a Contestant, f64)> {
-    let found =
-        race.contestants.iter().filter_map(|peer| Some((peer, capacity::highest(&tries(race, key, &peer.name))?)));
+pub(super) fn slowest<'a>(comparison: &'a Comparison, key: &str) -> Option<(&'a Participant, f64)> {
+    let found = comparison
+        .participants
+        .iter()
+        .filter_map(|peer| Some((peer, capacity::highest(&tries(comparison, key, &peer.name))?)));
     found.min_by(|(_, one), (_, other)| one.total_cmp(other))
 }
 
@@ -268,9 +269,9 @@ fn is_invalid(run: &Run) -> bool {
 
 /// What one must know of a peer's runs in a row: errors, failures, limits of the load generator. Searches go beyond
 /// what can be sustained, so that what is lost there says nothing.
-pub(super) fn remarks(race: &Race, row: Row, peer: &str) -> Vec<String> {
+pub(super) fn remarks(comparison: &Comparison, row: Row, peer: &str) -> Vec<String> {
     let runs: Vec<_> =
-        race.runs.iter().filter(|run| run.row == row && run.peer == peer && run.sustained.is_none()).collect();
+        comparison.runs.iter().filter(|run| run.row == row && run.peer == peer && run.sustained.is_none()).collect();
     let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for run in &runs {
         let mut note = |text: String| found.entry(text).or_default().push(&run.key);
@@ -297,7 +298,7 @@ pub(super) fn remarks(race: &Race, row: Row, peer: &str) -> Vec<String> {
         .map(|(text, keys)| format!("{text} in {} of {} runs ({})", keys.len(), runs.len(), distinct(keys).join(", ")))
         .collect();
     let tries: Vec<_> =
-        race.runs.iter().filter(|run| run.row == row && run.peer == peer && run.sustained.is_some()).collect();
+        comparison.runs.iter().filter(|run| run.row == row && run.peer == peer && run.sustained.is_some()).collect();
     let limited = tries.iter().filter(|run| is_invalid(run)).count();
     if limited > 0 {
         remarks.push(format!("the load generator was the limit in {limited} of {} tries for capacity", tries.len()));
@@ -346,11 +347,11 @@ pub(super) mod tests {
     use loadgen::outcome::{Connect, Memory, ServerUse};
 
     use super::*;
-    use crate::race::plan::points;
-    use crate::race::record::tests::{delivering, race, run};
+    use crate::compare::plan::points;
+    use crate::compare::record::tests::{comparison, delivering, run};
 
-    pub(in crate::race) fn contestant(name: &str) -> Contestant {
-        Contestant {
+    pub(in crate::compare) fn participant(name: &str) -> Participant {
+        Participant {
             name: name.to_owned(),
             title: name.to_uppercase(),
             version: "1".to_owned(),
@@ -361,59 +362,59 @@ pub(super) mod tests {
         }
     }
 
-    fn two() -> Race {
-        let mut race = race();
-        race.contestants = vec![contestant("a"), contestant("b")];
+    fn two() -> Comparison {
+        let mut comparison = comparison();
+        comparison.participants = vec![participant("a"), participant("b")];
         for (round, of_a, of_b) in [(1, 100, 400), (2, 300, 500), (3, 200, 300)] {
-            race.runs.push(run("a", Row::Saturation, "saturation-4", round, delivering(of_a)));
-            race.runs.push(run("b", Row::Saturation, "saturation-4", round, delivering(of_b)));
+            comparison.runs.push(run("a", Row::Saturation, "saturation-4", round, delivering(of_a)));
+            comparison.runs.push(run("b", Row::Saturation, "saturation-4", round, delivering(of_b)));
         }
-        race
+        comparison
     }
 
     #[test]
     fn medians_and_spread() {
-        let race = two();
+        let comparison = two();
         let column = &columns(Row::Saturation)[0];
-        assert_eq!(column.figure(&race, "a").unwrap().median, 200.0);
-        assert_eq!(column.cell(&race, &race.contestants[0]), "200 (100–300)");
-        assert_eq!(column.cell(&race, &race.contestants[1]), "**400** (300–500)");
-        assert_eq!(columns(Row::Saturation)[3].cell(&race, &race.contestants[0]), "–");
+        assert_eq!(column.figure(&comparison, "a").unwrap().median, 200.0);
+        assert_eq!(column.cell(&comparison, &comparison.participants[0]), "200 (100–300)");
+        assert_eq!(column.cell(&comparison, &comparison.participants[1]), "**400** (300–500)");
+        assert_eq!(columns(Row::Saturation)[3].cell(&comparison, &comparison.participants[0]), "–");
         assert_eq!(Figure::of(vec![1.0, 2.0], 0).unwrap().median, 1.5);
     }
 
     #[test]
     fn limits_of_the_client_are_marked() {
-        let mut race = two();
-        race.runs[0].outcome.as_mut().unwrap().invalid.push("its core was busy".to_owned());
-        race.runs[2].outcome.as_mut().unwrap().errors.lost = 7;
-        race.runs[4].others = 0.5;
-        let cell = columns(Row::Saturation)[0].cell(&race, &race.contestants[0]);
+        let mut comparison = two();
+        comparison.runs[0].outcome.as_mut().unwrap().invalid.push("its core was busy".to_owned());
+        comparison.runs[2].outcome.as_mut().unwrap().errors.lost = 7;
+        comparison.runs[4].others = 0.5;
+        let cell = columns(Row::Saturation)[0].cell(&comparison, &comparison.participants[0]);
         assert_eq!(cell, "200\\* (100–300)");
-        let remarks = remarks(&race, Row::Saturation, "a").join("\n");
+        let remarks = remarks(&comparison, Row::Saturation, "a").join("\n");
         assert!(remarks.contains("\\* the load generator was the limit in 1 of 3 runs (saturation-4)"), "{remarks}");
         assert!(remarks.contains("7 lost in 1 of 3") && remarks.contains("other processes"), "{remarks}");
-        assert!(super::remarks(&race, Row::Cpu, "a").is_empty());
+        assert!(super::remarks(&comparison, Row::Cpu, "a").is_empty());
     }
 
     #[test]
-    fn whoever_cannot_says_why() {
-        let mut race = two();
-        race.contestants[0].cannot.push(("topics-50".to_owned(), "no".to_owned()));
-        assert_eq!(columns(Row::Topics)[1].cell(&race, &race.contestants[0]), "(no)");
+    fn a_broker_that_cannot_take_part_says_why() {
+        let mut comparison = two();
+        comparison.participants[0].cannot.push(("topics-50".to_owned(), "no".to_owned()));
+        assert_eq!(columns(Row::Topics)[1].cell(&comparison, &comparison.participants[0]), "(no)");
     }
 
     #[test]
     fn capacities_are_bracketed() {
-        let mut race = two();
+        let mut comparison = two();
         for (rate, good) in [(None, None), (Some(100.0), Some(true)), (Some(160.0), Some(false))] {
             let mut run = run("a", Row::Latency, "latency-capacity", 1, delivering(1));
             (run.rate, run.sustained) = (rate, good);
-            race.runs.push(run);
+            comparison.runs.push(run);
         }
-        assert_eq!(columns(Row::Latency)[0].cell(&race, &race.contestants[0]), "**100** (not 160)");
-        assert_eq!(slowest(&race, "latency-capacity").unwrap().1, 100.0);
-        assert!(slowest(&race, "topics-capacity").is_none());
+        assert_eq!(columns(Row::Latency)[0].cell(&comparison, &comparison.participants[0]), "**100** (not 160)");
+        assert_eq!(slowest(&comparison, "latency-capacity").unwrap().1, 100.0);
+        assert!(slowest(&comparison, "topics-capacity").is_none());
     }
 
     #[test]

@@ -175,37 +175,21 @@ mod tests {
 
     use super::*;
 
-    /// A folder with a peer's description and settings, gone with the test.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("ringyard-race-{name}-{}", std::process::id()));
-            fs::create_dir_all(&folder).unwrap();
-            Self(folder)
-        }
-
-        fn shell(&self, script: &str) -> Peer {
-            fs::write(self.0.join("settings"), "port {port} in {dir}\n").unwrap();
-            let head = "[[peer]]\nname = \"x\"\ntitle = \"X\"\nprotocol = \"raw\"\nurl = \"ws://x/\"";
-            let command = format!("files = [\"settings\"]\ncommand = [\"sh\", \"-c\", \"{script}\"]");
-            let file = self.0.join("peers.toml");
-            fs::write(&file, format!("{head}\n{command}\n")).unwrap();
-            peer::read(&file).unwrap().remove(0)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
+    /// A peer that is a shell script, described in `folder`.
+    fn shell(folder: &Path, script: &str) -> Peer {
+        fs::write(folder.join("settings"), "port {port} in {dir}\n").unwrap();
+        let head = "[[peer]]\nname = \"x\"\ntitle = \"X\"\nprotocol = \"raw\"\nurl = \"ws://x/\"";
+        let command = format!("files = [\"settings\"]\ncommand = [\"sh\", \"-c\", \"{script}\"]");
+        let file = folder.join("peers.toml");
+        fs::write(&file, format!("{head}\n{command}\n")).unwrap();
+        peer::read(&file).unwrap().remove(0)
     }
 
     #[test]
     fn who_ends_at_once_is_quoted() {
-        let folder = Folder::new("ends");
-        let peer = folder.shell("cat settings; echo no such luck >&2; exit 3");
-        let run = folder.0.join("run");
+        let folder = tempfile::tempdir().unwrap();
+        let peer = shell(folder.path(), "cat settings; echo no such luck >&2; exit 3");
+        let run = folder.path().join("run");
         let error = Server::start(&peer, &Words::default(), 0, &run).err().unwrap().to_string();
         assert!(error.contains("exit status: 3") && error.contains("no such luck"), "{error}");
         assert!(error.contains("port ") && error.contains(run.to_str().unwrap()), "{error}");

@@ -1,4 +1,4 @@
-//! Installs the peers that are packages: Debian's by apt-get, node's by npm. Only when asked to.
+//! Installs the brokers that come as packages: Debian's by apt-get, node's by npm. Only when asked to.
 
 use std::process::Command;
 
@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::peer::{Peer, Words, find};
 
-/// What is missing, and nothing else.
+/// Installs what is missing, and nothing else.
 pub(super) fn run(peers: &[Peer], words: &Words) -> Result<()> {
     let missing: Vec<_> = peers.iter().filter(|peer| peer.missing(words).is_some()).collect();
     let packages: Vec<_> = missing.iter().flat_map(|peer| peer.packages.iter().map(String::as_str)).collect();
     if !packages.is_empty() {
         apt_get(&["update", "-q"])?;
         apt_get(&[&["install", "-qy", "--no-install-recommends"][..], &packages].concat())?;
-        println!("Debian starts a service for some of them; they are not needed for a race.");
+        println!("Debian starts a service for some of them; a comparison does not need those services.");
     }
     for peer in missing {
         if let Some(folder) = &peer.npm {

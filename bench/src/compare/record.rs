@@ -1,7 +1,7 @@
-//! What a race found, run by run: one JSON file, written anew after every run, so that an interrupted race goes on
-//! where it was.
+//! The results of a comparison, run by run: one JSON file, rewritten after every run, so that an interrupted comparison
+//! can continue.
 //!
-//! Not responsible for what it means (`summary`).
+//! Not responsible for medians and spread (`summary`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use crate::machine::Machine;
 /// Raised when a field changes its meaning.
 const FORMAT: u32 = 1;
 
-/// A race. Runs are one line each in its file.
+/// A comparison. In its file, each run is one line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Race {
+pub(super) struct Comparison {
     format: u32,
     pub(super) machine: Machine,
     /// Which state of the sources: `git describe`.
@@ -27,28 +27,28 @@ pub(super) struct Race {
     /// When it began, UTC.
     pub(super) begun: String,
     pub(super) rounds: u32,
-    /// Every row and every peer that is installed: tables are made of it.
+    /// It has every row and every installed broker: only then the pages are made of it.
     pub(super) whole: bool,
     /// Nothing is left to do.
     pub(super) finished: bool,
     /// Seconds it took, interruptions left out.
     pub(super) seconds: f64,
-    pub(super) contestants: Vec<Contestant>,
-    /// Who did not take part, and why.
+    pub(super) participants: Vec<Participant>,
+    /// Brokers that did not take part, and why.
     pub(super) absent: Vec<(String, String)>,
     pub(super) runs: Vec<Run>,
 }
 
-/// Who took part, and how.
+/// A broker that took part, and its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Contestant {
+pub(super) struct Participant {
     pub(super) name: String,
     pub(super) title: String,
     pub(super) version: String,
     pub(super) settings: String,
     pub(super) documentation: Vec<String>,
     pub(super) remark: Option<String>,
-    /// Points it has no part in, and why.
+    /// Points that it cannot run, and why.
     pub(super) cannot: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Run {
     pub(super) row: Row,
     pub(super) key: String,
     pub(super) round: u32,
-    /// Of open loops: messages published per second.
+    /// Open loop: messages published per second.
     pub(super) rate: Option<f64>,
     /// Of a search: whether the rate was sustained.
     pub(super) sustained: Option<bool>,
@@ -71,7 +71,7 @@ pub(super) struct Run {
     pub(super) outcome: Option<Outcome>,
 }
 
-impl Race {
+impl Comparison {
     pub(super) fn new(machine: Machine, begun: String, source: String, rounds: u32, whole: bool) -> Self {
         let arguments = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         Self {
@@ -84,7 +84,7 @@ impl Race {
             whole,
             finished: false,
             seconds: 0.0,
-            contestants: Vec::new(),
+            participants: Vec::new(),
             absent: Vec::new(),
             runs: Vec::new(),
         }
@@ -97,9 +97,10 @@ impl Race {
 
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let race: Self = serde_json::from_str(&text).with_context(|| format!("{} is no race", path.display()))?;
-        ensure!(race.format == FORMAT, "{} has format {}, not {FORMAT}", path.display(), race.format);
-        Ok(race)
+        let comparison: Self =
+            serde_json::from_str(&text).with_context(|| format!("{} is no comparison", path.display()))?;
+        ensure!(comparison.format == FORMAT, "{} has format {}, not {FORMAT}", path.display(), comparison.format);
+        Ok(comparison)
     }
 
     /// Writes all of it; the file is whole at any time.
@@ -121,8 +122,8 @@ impl Race {
     }
 }
 
-/// The newest race in a folder that `wanted` accepts.
-pub(super) fn newest(folder: &Path, wanted: impl Fn(&Race) -> bool) -> Result<Option<(PathBuf, Race)>> {
+/// The newest comparison in a folder that `wanted` accepts.
+pub(super) fn newest(folder: &Path, wanted: impl Fn(&Comparison) -> bool) -> Result<Option<(PathBuf, Comparison)>> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Ok(None);
     };
@@ -130,9 +131,9 @@ pub(super) fn newest(folder: &Path, wanted: impl Fn(&Race) -> bool) -> Result<Op
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     for path in paths.into_iter().rev() {
-        let race = Race::read(&path)?;
-        if wanted(&race) {
-            return Ok(Some((path, race)));
+        let comparison = Comparison::read(&path)?;
+        if wanted(&comparison) {
+            return Ok(Some((path, comparison)));
         }
     }
     Ok(None)
@@ -144,11 +145,11 @@ pub(super) mod tests {
 
     use super::*;
 
-    pub(in crate::race) fn race() -> Race {
-        Race::new(Machine::this(), "2026-01-02 03:04".to_owned(), "abc".to_owned(), 3, true)
+    pub(in crate::compare) fn comparison() -> Comparison {
+        Comparison::new(Machine::this(), "2026-01-02 03:04".to_owned(), "abc".to_owned(), 3, true)
     }
 
-    pub(in crate::race) fn run(peer: &str, row: Row, key: &str, round: u32, outcome: Outcome) -> Run {
+    pub(in crate::compare) fn run(peer: &str, row: Row, key: &str, round: u32, outcome: Outcome) -> Run {
         Run {
             peer: peer.to_owned(),
             row,
@@ -163,28 +164,27 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::race) fn delivering(per_second: u64) -> Outcome {
+    pub(in crate::compare) fn delivering(per_second: u64) -> Outcome {
         let traffic = Traffic { delivered: per_second * 2, ..Traffic::default() };
         Outcome { seconds: 2.0, traffic, ..Outcome::default() }
     }
 
     #[test]
-    fn a_race_comes_back_from_its_file() {
-        let folder = std::env::temp_dir().join(format!("ringyard-race-record-{}", std::process::id()));
-        let path = folder.join("2026-01-02-0304.json");
-        let mut race = race();
-        race.write(&path).unwrap();
-        assert_eq!(Race::read(&path).unwrap().runs.len(), 0);
-        race.runs.push(run("a", Row::Cpu, "cpu-100", 1, delivering(5)));
-        race.runs.push(run("b", Row::Cpu, "cpu-100", 1, delivering(7)));
-        race.finished = true;
-        race.write(&path).unwrap();
+    fn a_comparison_comes_back_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("2026-01-02-0304.json");
+        let mut comparison = comparison();
+        comparison.write(&path).unwrap();
+        assert_eq!(Comparison::read(&path).unwrap().runs.len(), 0);
+        comparison.runs.push(run("a", Row::Cpu, "cpu-100", 1, delivering(5)));
+        comparison.runs.push(run("b", Row::Cpu, "cpu-100", 1, delivering(7)));
+        comparison.finished = true;
+        comparison.write(&path).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().filter(|line| line.contains("\"cpu-100\"")).count(), 2);
-        let (found, back) = newest(&folder, |race| race.finished).unwrap().unwrap();
+        let (found, back) = newest(folder.path(), |comparison| comparison.finished).unwrap().unwrap();
         assert_eq!((found, back.runs.len(), back.runs_of("cpu-100", "b").count()), (path, 2, 1));
         assert_eq!(back.runs[1].outcome.as_ref().unwrap().delivered_per_second(), 7.0);
-        assert!(newest(&folder, |race| !race.finished).unwrap().is_none());
-        fs::remove_dir_all(folder).unwrap();
+        assert!(newest(folder.path(), |comparison| !comparison.finished).unwrap().is_none());
     }
 }

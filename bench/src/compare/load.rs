@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use loadgen::outcome::Outcome;
 
 use super::peer::Peer;
-use super::plan::{PAYLOAD, Pace, Point};
+use super::plan::{PAYLOAD, Point, Rate};
 use super::server::Server;
 use crate::process::bound;
 
@@ -113,14 +113,14 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
     if point.topics > 1 {
         arguments.push(format!("--topics {} --topics-per-client {}", point.topics, point.topics_per_client));
     }
-    match (point.pace, rate) {
-        (Pace::Idle, _) => arguments.push("--scenario idle".to_owned()),
-        (Pace::Closed(window), _) => arguments.push(format!("--rate max --outstanding {window}")),
+    match (point.rate, rate) {
+        (Rate::Idle, _) => arguments.push("--scenario idle".to_owned()),
+        (Rate::ClosedLoop(window), _) => arguments.push(format!("--rate max --outstanding {window}")),
         (_, Some(rate)) => arguments.push(format!("--rate {rate}")),
         // The first guess of a search: each topic's next message when the last has arrived, or a few of a single topic.
         (_, None) => arguments.push(format!("--rate max --outstanding {}", if point.topics > 1 { 1 } else { 4 })),
     }
-    if point.pace != Pace::Idle {
+    if point.rate != Rate::Idle {
         arguments.push(format!("--payload {PAYLOAD}"));
     }
     if point.goes_to_the_limit() && peer.protocol.abilities().discard {
@@ -129,7 +129,7 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
     if point.burst > 1 {
         arguments.push(format!("--burst {}", point.burst));
     }
-    let drain = if point.pace == Pace::Search { DRAIN_IN_SEARCH } else { DRAIN };
+    let drain = if point.rate == Rate::Search { DRAIN_IN_SEARCH } else { DRAIN };
     arguments.push("--ramp max --workers 1".to_owned());
     arguments.push(format!("--warmup {} --duration {} --drain-timeout {drain}", point.warmup, point.duration));
     arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect()
@@ -203,11 +203,11 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::race::peer;
-    use crate::race::plan::{Row, points};
+    use crate::compare::peer;
+    use crate::compare::plan::{Row, points};
 
     fn line(name: &str, point: &Point, rate: Option<f64>) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("race.toml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("compare.toml");
         let peers = peer::read(&path).unwrap();
         arguments(peers.iter().find(|peer| peer.name == name).unwrap(), point, rate).join(" ")
     }
@@ -222,9 +222,9 @@ mod tests {
         );
         assert!(line_of("bursts", None).contains("--outstanding 1 --payload 128 --burst 10 "));
         assert!(line_of("cpu-15000", Some(1.0)).contains("--clients 15000 --rate 1 --payload 128"));
-        assert!(line_of("crowd", None).contains("--scenario idle --ramp max"));
+        assert!(line_of("idle", None).contains("--scenario idle --ramp max"));
         assert!(line_of("topics-50", Some(7.0)).contains("--topics 10000 --topics-per-client 100 --rate 7"));
-        assert!(line_of("latency-capacity", None).contains("--rate max") && find("crowd").row == Row::Crowd);
+        assert!(line_of("latency-capacity", None).contains("--rate max") && find("idle").row == Row::Idle);
         for point in &points {
             let work = |name: &str| line(name, point, Some(5.0)).split_once("--clients").unwrap().1.to_owned();
             assert_eq!(work("nats"), work("mosquitto"));

@@ -1,6 +1,6 @@
-//! Who can take part: read from `race.toml` and files like it. What stands in braces there is replaced here.
+//! The brokers that can take part, read from `compare.toml` and files like it. Names in braces are replaced here.
 //!
-//! Not responsible for starting anybody (`server`).
+//! Not responsible for starting them (`server`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use super::plan::{Point, Row};
 /// Where daemons are that are on the path of root only.
 const MORE_PATHS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Its fields are explained in `race.toml`.
+/// Its fields are explained in `compare.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Peer {
@@ -152,10 +152,10 @@ fn first_line(command: &[String], words: &Words) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::race::plan::points;
+    use crate::compare::plan::points;
 
     fn ours() -> Vec<Peer> {
-        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("race.toml")).unwrap()
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("compare.toml")).unwrap()
     }
 
     #[test]
