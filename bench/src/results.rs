@@ -1,4 +1,4 @@
-//! Raw data as JSON, one file per figure and day, and the table made of the newest file of each.
+//! Raw data as JSON, of which only the latest run of each kind is kept, and the table of the broker's figures.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,19 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 
-/// One figure: what was measured, what is asked for, and whether that is reached.
+/// One figure: what was measured, its bound, and whether that is reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// A letter, as the command line takes it, and a few words.
+    /// A letter, as `--only` takes it, and a word or two.
     pub(crate) key: String,
-    /// What it is, in words.
+    /// What is measured.
     pub(crate) what: String,
-    /// What was measured, with its unit.
+    /// The result, with its unit.
     pub(crate) measured: String,
-    /// What is asked for.
-    pub(crate) bound: String,
+    /// What the broker must reach; nothing where the figure only informs.
+    pub(crate) bound: Option<String>,
+    /// Whether the bound is reached; true without one.
     pub(crate) reached: bool,
-    /// What else one needs to know to believe it.
+    /// Conditions that the reader has to know.
     pub(crate) remarks: Vec<String>,
     /// Every run, as the load generator reported it, by name.
     pub(crate) runs: Vec<(String, Outcome)>,
@@ -36,14 +37,33 @@ struct File {
     figure: Figure,
 }
 
-/// Keeps a figure as `DATE-KEY.json`.
+/// Keeps a figure as `DATE-KEY.json`, in place of earlier runs.
 pub(crate) fn keep(directory: &Path, machine: &Machine, figure: &Figure) -> Result<()> {
     fs::create_dir_all(directory)?;
     let path = directory.join(format!("{}-{}.json", machine.date, figure.key));
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let file =
         File { machine: machine.clone(), command: format!("bench {command}"), figure: without_bulk(figure.clone()) };
-    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n").with_context(|| format!("writing {}", path.display()))
+    fs::write(&path, serde_json::to_string_pretty(&file)? + "\n")
+        .with_context(|| format!("writing {}", path.display()))?;
+    remove_older(&path)
+}
+
+/// Removes the earlier runs of the same kind from the folder of `latest`. A file's name is the date of its run, then its
+/// kind.
+pub(crate) fn remove_older(latest: &Path) -> Result<()> {
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let kind = |name: &str| name.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+    let name = name_of(latest);
+    let folder = latest.parent().context("a file is in a folder")?;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let other = name_of(&path);
+        if other < name && other.starts_with(|c: char| c.is_ascii_digit()) && kind(&other) == kind(&name) {
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A figure needs percentiles, not every value that a run saw.
@@ -54,8 +74,13 @@ fn without_bulk(mut figure: Figure) -> Figure {
     figure
 }
 
-/// Makes `FIGURES.md` of the newest file of each figure.
+/// Writes `FIGURES.md`.
 pub(crate) fn write_table(directory: &Path) -> Result<()> {
+    fs::write(directory.join("FIGURES.md"), table(directory)?)?;
+    Ok(())
+}
+
+fn table(directory: &Path) -> Result<String> {
     let mut newest: BTreeMap<String, File> = BTreeMap::new();
     let mut paths: Vec<_> = fs::read_dir(directory)?.map(|entry| anyhow::Ok(entry?.path())).collect::<Result<_>>()?;
     paths.sort();
@@ -67,11 +92,16 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
     let mut table = String::from(
         "# Figures\n\nMade by `cargo run --release -p bench --bin bench -- figures`. Server and client each have \
          one core, unless the row says otherwise.\nRaw data: the JSON files beside this page.\n\n\
-         | figure | measured | asked for | | date |\n| --- | --- | --- | --- | --- |\n",
+         | figure | measured | bound | | date |\n| --- | --- | --- | --- | --- |\n",
     );
     for File { machine, figure, .. } in newest.values() {
-        let verdict = if figure.reached { "reached" } else { "**falls short**" };
         let Figure { what, measured, bound, .. } = figure;
+        let bound = bound.as_deref().unwrap_or("–");
+        let verdict = match (&figure.bound, figure.reached) {
+            (None, _) => "",
+            (_, true) => "reached",
+            (_, false) => "**not reached**",
+        };
         writeln!(table, "| {what} | {measured} | {bound} | {verdict} | {} |", machine.date)?;
     }
     table += "\n## Remarks\n\n";
@@ -80,14 +110,13 @@ pub(crate) fn write_table(directory: &Path) -> Result<()> {
             writeln!(table, "- {}: {remark}", figure.what)?;
         }
     }
-    table += &machines(newest.values().map(|file| &file.machine));
-    fs::write(directory.join("FIGURES.md"), table)?;
-    Ok(())
+    Ok(table + &machines(newest.values().map(|file| &file.machine)))
 }
 
-/// A page's last section: on which machines it was measured.
+/// The last section of a page: the machines on which it was measured.
 pub(crate) fn machines<'a>(all: impl Iterator<Item = &'a Machine>) -> String {
     let mut lines: Vec<_> = all.map(|machine| format!("- {}\n", describe(machine))).collect();
+    lines.sort();
     lines.dedup();
     format!("\n## Machine\n\n{}", lines.concat())
 }
@@ -97,4 +126,37 @@ pub(crate) fn describe(machine: &Machine) -> String {
     format!(
         "{date}: {cores} cores ({processor}), {memory_gib} GiB, Linux {kernel}, loopback TCP with congestion control {congestion_control}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_latest_run_of_a_kind_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            "2026-01-01-a-message.json",
+            "2026-02-03-a-message.json",
+            "2026-02-04-a-message.json",
+            "2026-01-01-h-message.json",
+            "2026-01-01-2358.json",
+            "2026-01-01-2359.json",
+            "2026-01-01-2359-part.json",
+            "FIGURES.md",
+        ];
+        names.iter().for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+        for latest in ["2026-02-03-a-message.json", "2026-01-01-2359.json"] {
+            remove_older(&folder.path().join(latest)).unwrap();
+        }
+        let left = names.iter().filter(|name| folder.path().join(name).exists()).copied().collect::<Vec<_>>();
+        assert_eq!(left, [&names[1..4], &names[5..]].concat());
+    }
+
+    /// What `bench figures --pages` would write now.
+    #[test]
+    fn the_kept_table_is_made_of_the_kept_runs() {
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        assert!(table(&kept).unwrap() == fs::read_to_string(kept.join("FIGURES.md")).unwrap(), "bench figures --pages");
+    }
 }

@@ -18,6 +18,7 @@ use super::server::Server;
 use super::{Options, capacity, load, summary};
 use crate::machine::Machine;
 use crate::process::CoreOptions;
+use crate::results::remove_older;
 
 /// Connections before memory is measured: what a server allocates once is not a cost of a connection.
 const WARMING: u32 = 100;
@@ -106,6 +107,7 @@ impl Runner {
         }
         self.comparison.finished = true;
         self.keep()?;
+        self.path.as_deref().map_or(Ok(()), remove_older)?;
         Ok(self.comparison.runs.iter().all(|run| {
             let good = run.sustained.is_some() || run.outcome.as_ref().is_some_and(|outcome| outcome.errors.none());
             run.failure.is_none() && (good || !run.peer.starts_with("ringyard"))

@@ -1,4 +1,4 @@
-//! What was measured, as tables and as JSON.
+//! The results of the floor, as tables and as JSON.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::{Cell, Matrix, Way};
-use crate::results::describe;
+use crate::results::{describe, remove_older};
 
 /// One line while the matrix is measured.
 pub(super) fn print_row(row: &[Cell]) {
@@ -50,13 +50,14 @@ fn name(way: Way) -> String {
     way.to_possible_value().expect("no way is hidden").get_name().to_owned()
 }
 
-/// Keeps the raw data as `floor/DATE.json`, and the tables as `FLOOR.md`.
+/// Keeps the raw data as `floor/DATE.json`, in place of earlier runs, and the tables as `FLOOR.md`.
 pub(super) fn keep(results: &Path, matrix: &Matrix) -> Result<()> {
     let directory = results.join("floor");
     fs::create_dir_all(&directory)?;
     let path = directory.join(format!("{}.json", matrix.machine.date));
     fs::write(&path, serde_json::to_string_pretty(matrix)? + "\n")
         .with_context(|| format!("writing {}", path.display()))?;
+    remove_older(&path)?;
     let mut page = String::from(
         "# Floor\n\nWhat the kernel alone takes to send one message to each of many sockets over loopback, made by \
          `cargo run --release -p bench --bin bench -- floor`. The sender is one thread on one core; the receivers are \

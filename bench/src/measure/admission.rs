@@ -23,7 +23,7 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
         key: "d-admission".to_owned(),
         what: format!("processor time per admitted client (accept, upgrade, subscribe), {clients} clients"),
         measured: format!("{us:.1} us"),
-        bound: format!("at most {ADMISSION_MAX_US:.0} us"),
+        bound: Some(format!("at most {ADMISSION_MAX_US:.0} us")),
         reached: us <= ADMISSION_MAX_US,
         remarks: Vec::new(),
         runs,

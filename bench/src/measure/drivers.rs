@@ -1,5 +1,5 @@
-//! What io_uring is worth: the same runs on the same broker, on io_uring and on epoll in turn. Nothing is asked for;
-//! who must do without io_uring sees what that costs.
+//! The same runs on the same broker, on io_uring and on epoll in turn. They have no bound; they show what it costs to do
+//! without io_uring.
 
 use anyhow::Result;
 use loadgen::Outcome;
@@ -75,7 +75,7 @@ fn compare(
         key: key.to_owned(),
         what: format!("io_uring against epoll: {what}"),
         measured: format!("{uring:.1} {unit} against {epoll:.1} {unit}, {:.2} x", epoll / uring),
-        bound: "nothing".to_owned(),
+        bound: None,
         reached: true,
         remarks: client_remark(&runs),
         runs,

@@ -1,4 +1,4 @@
-//! The figures the broker must reach. Each is measured on a broker started for it, and judged.
+//! `bench figures`: the figures that the broker must reach. Each is measured on a broker started for it, and judged.
 
 mod admission;
 mod drivers;
@@ -22,9 +22,12 @@ pub(crate) struct Options {
     /// Only these: letters separated by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<char>,
-    /// Seconds and tens of clients instead of thousands: shows that nothing is lost, judges no figure, keeps nothing.
+    /// A few seconds and tens of clients: shows that nothing is lost, judges and keeps nothing.
     #[arg(long)]
     quick: bool,
+    /// Runs nothing: writes the table of the kept runs again.
+    #[arg(long)]
+    pages: bool,
     /// The broker [default: `ringyard` beside this program].
     #[arg(long)]
     broker: Option<PathBuf>,
@@ -89,6 +92,9 @@ impl Bench {
 
 /// True when every figure is reached; in a quick run, when nothing went wrong.
 pub(crate) fn run(options: &Options) -> Result<bool> {
+    if options.pages {
+        return write_table(&options.results).map(|()| true);
+    }
     for letter in &options.only {
         ensure!(FIGURES.iter().any(|(known, _)| known == letter), "there is no figure {letter}");
     }
@@ -114,20 +120,20 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         let verdict = match (options.quick, reached) {
             (true, _) => "not judged",
             (false, true) => "reached",
-            (false, false) => "FALLS SHORT",
+            (false, false) => "NOT REACHED",
         };
-        println!("{key:28} {measured:60} asked for: {bound:40} {verdict}");
+        println!("{key:28} {measured:60} bound: {:40} {verdict}", bound.as_deref().unwrap_or("none"));
     }
     Ok(options.quick || figures.iter().all(|figure| figure.reached))
 }
 
-/// The value in the middle.
+/// The median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// A remark when the client, not the server, was the limit of some run.
+/// A remark on how busy the client was: in some run it may have been the limit instead of the server.
 pub(crate) fn client_remark(runs: &[(String, Outcome)]) -> Vec<String> {
     let saturated: Vec<_> =
         runs.iter().filter(|(_, report)| !report.invalid.is_empty()).map(|(name, _)| &name[..]).collect();
