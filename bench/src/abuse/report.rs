@@ -1,22 +1,24 @@
-//! What rounds and trials showed, for people: counts, latencies, the broker's memory; then what was violated.
+//! The results of rounds and trials as text: counts, latencies, the broker's memory, and what was violated.
 
 use std::time::Duration;
 
 use super::abuser::Tally;
+use super::bystanders::Service;
 use super::control::Outcome;
 use super::phase::Latencies;
 use super::round::Round;
 use super::trial::{BUDGET_BYTES, End, Trial};
+use super::watch::Seen;
 
-/// A median that was shorter before an attack counts as so long: below, a client's own timing decides.
+/// A shorter median before an attack counts as this long: below it, the client's own timing decides.
 const MEDIAN_LEAST: Duration = Duration::from_micros(100);
-/// What one in a hundred of the pairs' messages may take while a shard is attacked: nothing that a client sends may
-/// hold it up for longer. On a machine that has no time even before, it may be twice what it was.
+/// The longest p99 of the pairs' messages while a shard is attacked: nothing that a client sends may delay a shard for
+/// longer. On a machine that is slow even before the attack, twice the p99 from before is allowed.
 const P99_MAX: Duration = Duration::from_millis(100);
-/// What nobody well-behaved may wait for, whatever happens: longer, and a broker that is short of memory lets those wait
-/// who hold none of it.
+/// The longest that a well-behaved client may wait for anything. A longer wait means that a broker short of memory makes
+/// those wait who hold none of it.
 const WAIT_MAX: Duration = Duration::from_secs(8);
-/// What may be held beyond the budget: one message, and what changed while the gauges were read.
+/// Bytes that may be held beyond the budget: one message, and changes while the gauges were read.
 const BUDGET_SLACK: u64 = 2 << 20;
 /// The broker's levels of log lines that are faults.
 const FAULTS: [&str; 3] = [" ERROR ", "panicked", "RUST_BACKTRACE"];
@@ -24,9 +26,9 @@ const FAULTS: [&str; 3] = [" ERROR ", "panicked", "RUST_BACKTRACE"];
 /// What the broker promises about the latency of other topics during an attack.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Promise {
-    /// Whether latencies are judged at all: not where broker and clients share their cores.
+    /// Whether latencies are judged: not where broker and clients share their cores.
     pub(super) judged: bool,
-    /// What their median may be, in times of what it was before.
+    /// The largest median, as a multiple of the median before the attack.
     pub(super) median_factor_max: Option<f64>,
 }
 
@@ -55,10 +57,10 @@ pub(super) fn show_round(number: usize, round: &Round) -> Vec<String> {
     evidence.into_iter().map(|what| format!("round {number}: {what}")).collect()
 }
 
-/// Prints a trial and returns everything in it that must not have happened. `memory_max`: the bound in bytes where the
+/// Prints a trial and returns everything in it that must not have happened. `memory_max`: the limit in bytes where the
 /// broker announced none.
 pub(super) fn show_trial(trial: &Trial, memory_max: u64, promise: Promise) -> Vec<String> {
-    let Trial { kinds, control, services, seen, resident_max, log_max, took, end } = trial;
+    let Trial { kinds, control, services, took, end, .. } = trial;
     let mut evidence = show_kinds(kinds);
     println!(
         "  {:16} {} published, {} delivered in order, in {:.1} s",
@@ -72,60 +74,70 @@ pub(super) fn show_trial(trial: &Trial, memory_max: u64, promise: Promise) -> Ve
         println!("  {name:16} {} -> {}", latencies.calm, latencies.under_attack);
     }
     evidence.extend(of_control(control));
-    evidence.extend(held_up("control group", &control.latencies));
-    for service in services {
-        evidence.extend(held_up(service.name, &service.latencies));
-        evidence.extend(service.violations.iter().map(|(what, n)| format!("{}: {n} times {what}", service.name)));
-        if service.latencies.under_attack.count() == 0 {
-            evidence.push(format!("{}: never served", service.name));
-        }
-    }
-
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let announced = resident_max.map_or("not reported".to_owned(), |bytes| format!("{:.1} MiB", mib(bytes)));
-    let (memory, operators) = (&seen.memory, &seen.operators);
-    println!(
-        "  {:16} {:.1} MiB before, {:.1} MiB at most, announced: {announced}; log {:.1} of {:.0} MiB",
-        "resident",
-        mib(memory.first_bytes),
-        mib(memory.peak_bytes),
-        mib(operators.log_peak_bytes),
-        mib(*log_max),
-    );
-    println!("  {:16} {}", "held for clients", operators.budget);
-    println!("  {:16} {}", "longest turn", seen.longest_turn);
-    println!(
-        "  {:16} answered {} times, within {:.1} ms",
-        "operators",
-        operators.answers,
-        operators.slowest.as_secs_f64() * 1e3
-    );
-    if memory.peak_bytes > resident_max.unwrap_or(memory_max) {
-        let (peak, most) = (mib(memory.peak_bytes), mib(resident_max.unwrap_or(memory_max)));
-        evidence.push(format!("{peak:.1} MiB were resident, {most:.1} MiB are the bound"));
-    }
-    if let Some(announced) = resident_max.filter(|announced| *announced > memory_max) {
-        evidence.push(format!("it announced {:.1} MiB, more than its limits were chosen for", mib(announced)));
-    }
-    if operators.log_peak_bytes > *log_max {
-        evidence.push(format!(
-            "{:.1} MiB in logs, {:.0} MiB are the bound",
-            mib(operators.log_peak_bytes),
-            mib(*log_max)
-        ));
-    }
-    if operators.budget.used() > BUDGET_BYTES + BUDGET_SLACK {
-        let (held, most) = (mib(operators.budget.used()), mib(BUDGET_BYTES));
-        evidence.push(format!("{held:.1} MiB were held for clients, {most:.1} MiB are the budget"));
-    }
-    evidence.extend(operators.failure.iter().map(|what| format!("operators were not answered: {what}")));
+    evidence.extend(waited_too_long("control group", &control.latencies));
+    evidence.extend(services.iter().flat_map(of_service));
+    show_broker(trial);
+    evidence.extend(of_memory(trial, memory_max));
+    evidence.extend(trial.seen.operators.failure.iter().map(|what| format!("operators were not answered: {what}")));
     let pairs = services.iter().filter(|service| service.name == "pairs");
     evidence.extend(pairs.flat_map(|pairs| judge_latencies(&pairs.latencies, promise)));
     evidence.extend(of_end(end));
     evidence
 }
 
-fn held_up(who: &str, latencies: &Latencies) -> Option<String> {
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn show_broker(trial: &Trial) {
+    let (memory, operators) = (&trial.seen.memory, &trial.seen.operators);
+    let announced = trial.resident_max.map_or("not reported".to_owned(), |bytes| format!("{:.1} MiB", mib(bytes)));
+    println!(
+        "  {:16} {:.1} MiB before, {:.1} MiB at most, announced: {announced}; log {:.1} of {:.0} MiB",
+        "resident",
+        mib(memory.first_bytes),
+        mib(memory.peak_bytes),
+        mib(operators.log_peak_bytes),
+        mib(trial.log_max),
+    );
+    println!("  {:16} {}", "held for clients", operators.budget);
+    println!("  {:16} {}", "longest turn", trial.seen.longest_turn);
+    let slowest_ms = operators.slowest.as_secs_f64() * 1e3;
+    println!("  {:16} answered {} times, within {slowest_ms:.1} ms", "operators", operators.answers);
+}
+
+fn of_service(service: &Service) -> Vec<String> {
+    let Service { name, latencies, violations } = service;
+    let mut evidence: Vec<_> = waited_too_long(name, latencies).into_iter().collect();
+    evidence.extend(violations.iter().map(|(what, n)| format!("{name}: {n} times {what}")));
+    if latencies.under_attack.count() == 0 {
+        evidence.push(format!("{name}: never served"));
+    }
+    evidence
+}
+
+/// Limits of memory that the broker did not keep.
+fn of_memory(trial: &Trial, memory_max: u64) -> Vec<String> {
+    let Seen { memory, operators, .. } = &trial.seen;
+    let (peak, log, held) = (memory.peak_bytes, operators.log_peak_bytes, operators.budget.used());
+    let resident_max = trial.resident_max.unwrap_or(memory_max);
+    let mut evidence = Vec::new();
+    if peak > resident_max {
+        evidence.push(format!("{:.1} MiB were resident, the limit is {:.1} MiB", mib(peak), mib(resident_max)));
+    }
+    if resident_max > memory_max {
+        evidence.push(format!("it announced {:.1} MiB, more than its limits were chosen for", mib(resident_max)));
+    }
+    if log > trial.log_max {
+        evidence.push(format!("{:.1} MiB in logs, the limit is {:.0} MiB", mib(log), mib(trial.log_max)));
+    }
+    if held > BUDGET_BYTES + BUDGET_SLACK {
+        evidence.push(format!("{:.1} MiB held for clients, the budget is {:.1} MiB", mib(held), mib(BUDGET_BYTES)));
+    }
+    evidence
+}
+
+fn waited_too_long(who: &str, latencies: &Latencies) -> Option<String> {
     let worst = latencies.under_attack.worst();
     (worst > WAIT_MAX).then(|| format!("{who}: held up for {:.1} s", worst.as_secs_f64()))
 }
@@ -197,11 +209,11 @@ mod tests {
         assert_eq!(judge(&latencies, true, None), 0);
         assert_eq!(judge(&latencies, true, Some(60.0)), 0);
         assert_eq!(judge(&latencies, true, Some(3.0)), 1);
-        assert_eq!(held_up("pairs", &latencies), None);
+        assert_eq!(waited_too_long("pairs", &latencies), None);
         latencies.record(&phase, Duration::from_millis(150));
         assert_eq!(judge(&latencies, true, Some(3.0)), 2);
         assert_eq!(judge(&latencies, false, Some(3.0)), 0);
         latencies.record(&phase, WAIT_MAX * 2);
-        assert!(held_up("pairs", &latencies).is_some_and(|what| what.starts_with("pairs: held up for 16.0")));
+        assert!(waited_too_long("pairs", &latencies).is_some_and(|what| what.starts_with("pairs: held up for 16.0")));
     }
 }
