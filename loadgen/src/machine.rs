@@ -1,11 +1,11 @@
-//! Whether this machine can hold what a run asks for: descriptors, ports, memory. Asked before the first connection, so
-//! that nobody waits minutes for an error; each answer says which figure would work.
+//! Whether this machine can hold a run: descriptors, ports, memory. Checked before the first connection, so that the user
+//! does not wait minutes for an error; each error names a number of clients that would work.
 
 use std::fs;
 
 use anyhow::{Result, ensure};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Role};
 
 /// Kernel memory of an established connection, one end, and one more when both ends are here: measured on
 /// Linux 6.18 with idle sockets, rounded up.
@@ -66,10 +66,29 @@ impl Machine {
         connections.div_ceil((self.descriptors_per_ring() * 19 / 20).max(1)).max(1)
     }
 
-    /// Says what does not fit.
+    /// Checks that the machine can hold the run; returns what may not fit.
+    ///
+    /// # Errors
+    /// What does not fit, with the number of clients that would.
     pub(crate) fn check(&self, plan: &Plan) -> Result<Vec<String>> {
-        let connections = plan.connections();
-        let mut warnings = Vec::new();
+        let needs = Needs::of(plan);
+        self.check_descriptors(plan)?;
+        self.check_ports(plan)?;
+        self.check_memory(&needs)?;
+        self.check_files(plan, &needs)?;
+        if let Some(tracked) = self.tracked_max {
+            ensure!(
+                needs.connections < tracked || plan.is_local(),
+                "{} connections are more than net.netfilter.nf_conntrack_max = {tracked} tracks: enough for --clients {}. \
+                 Raise it with sysctl",
+                needs.connections,
+                tracked.saturating_sub(100)
+            );
+        }
+        Ok(self.socket_memory_warning(&needs).into_iter().collect())
+    }
+
+    fn check_descriptors(&self, plan: &Plan) -> Result<()> {
         let rings = self.descriptors.saturating_sub(DESCRIPTORS_OWN) / DESCRIPTORS_PER_RING;
         ensure!(
             u64::from(plan.workers) <= rings,
@@ -79,65 +98,81 @@ impl Machine {
             self.descriptors,
             (rings * (self.descriptors_per_ring() * 19 / 20)).saturating_sub(plan.own_publishers.1),
         );
-        if plan.source(crate::plan::Role::Client(plan.own_clients.0)).is_none() || !plan.options.source.is_empty() {
-            let sources = plan.options.source.len().max(1) as u64;
-            // A few are taken or still closing.
-            let most = self.ports * sources * 95 / 100;
-            ensure!(
-                connections <= most,
-                "{connections} connections from {sources} address(es) need as many ports to {}: net.ipv4.ip_local_port_range \
-                 offers {}, enough for --clients {}. Widen it, or name more addresses of this machine with --source",
-                plan.adapter.address(),
-                self.ports * sources,
-                most.saturating_sub(plan.own_publishers.1),
-            );
+        Ok(())
+    }
+
+    fn check_ports(&self, plan: &Plan) -> Result<()> {
+        let given = &plan.options.source;
+        if given.is_empty() && plan.source(Role::Client(plan.own_clients.0)).is_some() {
+            return Ok(());
         }
-        let ends = if plan.is_local() { 2 } else { 1 };
+        let (connections, sources) = (plan.connections(), given.len().max(1) as u64);
+        // A few are taken or still closing.
+        let most = self.ports * sources * 95 / 100;
+        ensure!(
+            connections <= most,
+            "{connections} connections from {sources} address(es) need as many ports to {}: net.ipv4.ip_local_port_range \
+             offers {}, enough for --clients {}. Widen it, or name more addresses of this machine with --source",
+            plan.adapter.address(),
+            self.ports * sources,
+            most.saturating_sub(plan.own_publishers.1),
+        );
+        Ok(())
+    }
+
+    fn check_memory(&self, &Needs { connections, ends }: &Needs) -> Result<()> {
+        let Some(memory) = self.memory else { return Ok(()) };
         let each = ends * KERNEL_BYTES_PER_END + OWN_BYTES_PER_CLIENT;
-        if let Some(memory) = self.memory {
-            ensure!(
-                connections * each <= memory,
-                "{connections} connections need about {:.1} GB of memory ({each} bytes each{}), {:.1} GB are available: \
-                 enough for --clients {}",
-                (connections * each) as f64 / 1e9,
-                if ends == 2 { ", both ends being on this machine" } else { "" },
-                memory as f64 / 1e9,
-                memory / each,
-            );
-        }
-        if let Some(pages) = self.tcp_pages_max {
-            // A socket that was used once keeps a page's worth of accounting for a while.
-            let wanted = connections * ends;
-            if wanted > pages {
-                warnings.push(format!(
-                    "net.ipv4.tcp_mem allows {pages} pages, {connections} connections may want {wanted}: sockets beyond fail. \
-                     sysctl -w net.ipv4.tcp_mem=\"{} {} {}\"",
-                    wanted,
-                    wanted * 3 / 2,
-                    wanted * 2
-                ));
-            }
-        }
-        if let Some(files) = self.files {
-            ensure!(
-                connections * ends <= files,
-                "{connections} connections{} are {} open files, fs.file-max leaves {files}: enough for --clients {}. \
-                 sysctl -w fs.file-max={}",
-                if ends == 2 { ", both ends being on this machine," } else { "" },
-                connections * ends,
-                (files / ends).saturating_sub(plan.own_publishers.1),
-                connections * ends + 200_000,
-            );
-        }
-        if let Some(tracked) = self.tracked_max {
-            ensure!(
-                connections < tracked || plan.is_local(),
-                "{connections} connections are more than net.netfilter.nf_conntrack_max = {tracked} tracks: enough for \
-                 --clients {}. Raise it with sysctl",
-                tracked.saturating_sub(100)
-            );
-        }
-        Ok(warnings)
+        ensure!(
+            connections * each <= memory,
+            "{connections} connections need about {:.1} GB of memory ({each} bytes each{}), {:.1} GB are available: \
+             enough for --clients {}",
+            (connections * each) as f64 / 1e9,
+            if ends == 2 { ", both ends being on this machine" } else { "" },
+            memory as f64 / 1e9,
+            memory / each,
+        );
+        Ok(())
+    }
+
+    /// The kernel accounts a page to a socket that was used once, for a while.
+    fn socket_memory_warning(&self, &Needs { connections, ends }: &Needs) -> Option<String> {
+        let (pages, wanted) = (self.tcp_pages_max?, connections * ends);
+        (wanted > pages).then(|| {
+            format!(
+                "net.ipv4.tcp_mem allows {pages} pages, {connections} connections may want {wanted}: sockets beyond fail. \
+                 sysctl -w net.ipv4.tcp_mem=\"{wanted} {} {}\"",
+                wanted * 3 / 2,
+                wanted * 2
+            )
+        })
+    }
+
+    fn check_files(&self, plan: &Plan, &Needs { connections, ends }: &Needs) -> Result<()> {
+        let Some(files) = self.files else { return Ok(()) };
+        ensure!(
+            connections * ends <= files,
+            "{connections} connections{} are {} open files, fs.file-max leaves {files}: enough for --clients {}. \
+             sysctl -w fs.file-max={}",
+            if ends == 2 { ", both ends being on this machine," } else { "" },
+            connections * ends,
+            (files / ends).saturating_sub(plan.own_publishers.1),
+            connections * ends + 200_000,
+        );
+        Ok(())
+    }
+}
+
+/// What a run needs of the kernel.
+struct Needs {
+    connections: u64,
+    /// Ends of each connection that are on this machine.
+    ends: u64,
+}
+
+impl Needs {
+    fn of(plan: &Plan) -> Self {
+        Self { connections: plan.connections(), ends: if plan.is_local() { 2 } else { 1 } }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Who does what: the whole run as pure functions of a client's or publisher's number, so that every process, worker
-//! and check agrees without asking.
+//! The plan of a run: pure functions from the number of a client or publisher to its topics, streams, worker and source
+//! address. So every process and worker knows them without communication.
 //!
 //! Client `i` subscribes to topics `i·k .. i·k + k` modulo the number of topics. Stream `s` goes to topic `s` modulo the
-//! same, and publisher `p` of `P` writes the streams `p, p + P, ...`. Numbers are global: of all processes of a
-//! run; a process does its [`Portion`] of them. Clients are dealt to workers in turn.
+//! same, and publisher `p` of `P` writes the streams `p, p + P, ...`. Numbers count over all processes of a run; each
+//! process does its [`Portion`] of them. Clients are assigned to workers in turn.
 //!
 //! Not responsible for whether the machine can do it (`machine`).
 
@@ -11,15 +11,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 
-use crate::adapter::{Adapter, Duty, Names, Topics};
+use crate::adapter::{Adapter, Duty, Names, Protocol, Topics};
 use crate::clock::Clock;
 use crate::machine::Machine;
 use crate::options::{Options, Portion, Rate};
 use crate::stamp::{Payloads, STREAMS_MAX};
 
-/// Clients that look at every frame, when nobody said how many.
+/// Clients that look at every frame, unless `--verify` says otherwise.
 const VERIFYING_MAX: u64 = 20_000;
-/// Connections per source address on loopback: far below the number of ports, so that the kernel finds a free one at
+/// Connections per source address on loopback: far fewer than there are ports, so that the kernel finds a free one at
 /// once.
 const PER_SOURCE: u64 = 1000;
 
@@ -73,86 +73,38 @@ impl Plan {
     pub(crate) fn new(options: Options, machine: &Machine) -> Result<Self> {
         let topics = options.topics.expect("completed");
         let clients = options.clients.expect("completed");
-        let per_client = options.topics_per_client.expect("completed");
         let payloads = Payloads::new(options.payload.clone().expect("completed").0);
         let names = Names { prefix: options.topic_prefix.clone(), count: topics };
         let protocol = options.protocol.expect("completed");
         let adapter = Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
-        let can = adapter.abilities();
-        let protocol = protocol.name();
-        ensure!(
-            per_client <= can.subscriptions_max,
-            "--topics-per-client {per_client}: with {protocol}, a connection holds at most {}",
-            can.subscriptions_max
-        );
-        let publishers = if options.idle || options.everyone_publishes {
-            0
-        } else {
-            let least = topics.div_ceil(can.publications_max.max(1));
-            let publishers = options.publishers.unwrap_or(least);
-            ensure!(
-                publishers >= least,
-                "--publishers {publishers}: with {protocol}, {topics} topics need {least} publishing connections"
-            );
-            publishers
-        };
-        ensure!(
-            !options.everyone_publishes || can.both,
-            "--everyone-publishes (or --scenario chat): with {protocol}, a connection cannot do both"
-        );
-        ensure!(
-            can.churn || !options.everyone_publishes || options.churn.is_none_or(|churn| churn == 0.0),
-            "--churn: with {protocol}, whole connections come and go, and would take along what they have just published: \
-             not together with --everyone-publishes (or --scenario chat)"
-        );
+        check_abilities(&options, protocol)?;
+        let publishers = publishers(&options, protocol)?;
         let streams = match (options.idle, options.everyone_publishes) {
             (true, _) => 0,
             (_, true) => clients,
             _ => u64::from(publishers.max(topics)),
         };
-        ensure!(streams < u64::from(STREAMS_MAX), "{streams} streams: at most {} are told apart", STREAMS_MAX - 1);
-        let verifying = match options.verify {
-            Some(share) => share.0,
-            None if can.discard => (VERIFYING_MAX as f64 / clients as f64).min(1.0),
-            None => 1.0,
-        };
-        ensure!(
-            can.discard || verifying >= 1.0,
-            "--verify: with {protocol}, bytes alone do not tell what arrived, so every client has to look"
-        );
+        ensure!(streams < u64::from(STREAMS_MAX), "{streams} streams: at most {} are possible", STREAMS_MAX - 1);
+        let verifying = verifying(&options, protocol)?;
         let pacing = match options.rate.expect("completed") {
             _ if options.idle => Pacing::Idle,
             Rate::PerSecond(rate) => Pacing::Open(rate),
             Rate::Max => Pacing::Closed(options.outstanding.expect("completed")),
         };
-        let share = options.share;
-        let own_clients = share.part(clients);
-        let own_publishers = share.part(u64::from(publishers));
-        let connections = own_clients.1 + own_publishers.1;
-        let least = machine.workers_for(connections);
-        let workers = match options.workers {
-            Some(workers) => {
-                ensure!(
-                    u64::from(workers) >= least || options.force,
-                    "--workers {workers}: {connections} connections need at least {least} rings of {} descriptors",
-                    machine.descriptors_per_ring()
-                );
-                workers
-            }
-            None => u64::from(machine.cores).max(least).min(connections.max(1)) as u32,
-        };
+        let own_clients = options.share.part(clients);
+        let own_publishers = options.share.part(u64::from(publishers));
         let plan = Self {
             adapter,
             payloads,
             clock: Clock::new(),
             clients,
             topics,
-            topics_per_client: per_client,
+            topics_per_client: options.topics_per_client.expect("completed"),
             streams: streams as u32,
             publishers,
             verifying,
             pacing,
-            workers,
+            workers: workers(&options, machine, own_clients.1 + own_publishers.1)?,
             own_clients,
             own_publishers,
             options,
@@ -233,7 +185,7 @@ impl Plan {
         role % self.workers
     }
 
-    /// Closed loop: where it stands how far a worker's subscribers are on a stream.
+    /// Closed loop: the index of the counter of a worker and a stream in `Shared::completed`.
     pub(crate) fn progress_at(&self, worker: u32, stream: u32) -> usize {
         worker as usize * self.streams as usize + stream as usize
     }
@@ -243,12 +195,12 @@ impl Plan {
         stream % self.topics
     }
 
-    /// Streams on each topic that a client hears, at most.
+    /// The most streams on one topic.
     pub(crate) fn streams_per_topic(&self) -> u32 {
         self.streams.div_ceil(self.topics)
     }
 
-    /// Where a stream stands among those that a client with these topics hears; nothing when it hears it not.
+    /// The index of a stream among those that a client with these topics receives; nothing if it does not receive it.
     pub(crate) fn place(&self, topics: &Topics, stream: u32) -> Option<usize> {
         if stream >= self.streams {
             return None;
@@ -305,6 +257,72 @@ impl Plan {
     pub(crate) fn is_local(&self) -> bool {
         self.adapter.address().ip().is_loopback()
     }
+}
+
+/// Connections that only publish: as many as were asked for, or the fewest that can publish on all topics.
+fn publishers(options: &Options, protocol: Protocol) -> Result<u32> {
+    let (topics, can) = (options.topics.unwrap_or(1), protocol.abilities());
+    if options.idle || options.everyone_publishes {
+        return Ok(0);
+    }
+    let least = topics.div_ceil(can.publications_max.max(1));
+    let publishers = options.publishers.unwrap_or(least);
+    ensure!(
+        publishers >= least,
+        "--publishers {publishers}: with {}, {topics} topics need {least} publishing connections",
+        protocol.name()
+    );
+    Ok(publishers)
+}
+
+/// Refuses options that the protocol cannot serve.
+fn check_abilities(options: &Options, protocol: Protocol) -> Result<()> {
+    let (can, protocol) = (protocol.abilities(), protocol.name());
+    let per_client = options.topics_per_client.unwrap_or(1);
+    ensure!(
+        per_client <= can.subscriptions_max,
+        "--topics-per-client {per_client}: with {protocol}, a connection holds at most {}",
+        can.subscriptions_max
+    );
+    ensure!(
+        !options.everyone_publishes || can.both,
+        "--everyone-publishes (or --scenario chat): with {protocol}, a connection cannot do both"
+    );
+    ensure!(
+        can.churn || !options.everyone_publishes || options.churn.is_none_or(|churn| churn == 0.0),
+        "--churn: with {protocol}, whole connections come and go, and would lose what they have just published: not \
+         together with --everyone-publishes (or --scenario chat)"
+    );
+    Ok(())
+}
+
+/// The share of the clients that look at every frame.
+fn verifying(options: &Options, protocol: Protocol) -> Result<f64> {
+    let discard = protocol.abilities().discard;
+    let verifying = match options.verify {
+        Some(share) => share.0,
+        None if discard => (VERIFYING_MAX as f64 / options.clients.unwrap_or(1) as f64).min(1.0),
+        None => 1.0,
+    };
+    ensure!(
+        discard || verifying >= 1.0,
+        "--verify: with {}, the number of bytes does not tell what arrived, so every client has to look at every frame",
+        protocol.name()
+    );
+    Ok(verifying)
+}
+
+fn workers(options: &Options, machine: &Machine, connections: u64) -> Result<u32> {
+    let least = machine.workers_for(connections);
+    let Some(workers) = options.workers else {
+        return Ok(u64::from(machine.cores).max(least).min(connections.max(1)) as u32);
+    };
+    ensure!(
+        u64::from(workers) >= least || options.force,
+        "--workers {workers}: {connections} connections need at least {least} rings of {} descriptors",
+        machine.descriptors_per_ring()
+    );
+    Ok(workers)
 }
 
 /// `127.x.y.z`: a block for each process, an address for each thousand connections. 127.0 is left to servers.

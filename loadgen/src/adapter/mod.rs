@@ -11,10 +11,12 @@
 //! | `unit` | where messages begin and end in all of these, and what is kept when one is cut |
 //! | `socket` | the WebSocket layer below all of them: frames (RFC 6455, section 5) |
 //! | `upgrade` | and its opening handshake (RFC 6455, section 4) |
-//! | `names`, `url` | what topics are called, and where the server is |
+//! | `names`, `url` | the names of topics, and the server's address |
+//! | `abilities` | what each protocol can do |
 //!
 //! What this does not know: sockets, time, order, counting (`worker`).
 
+mod abilities;
 mod mqtt;
 mod names;
 mod nats;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use protocol::frame::Opcode;
 
+pub use self::abilities::{Abilities, Protocol};
 use self::mqtt::Mqtt;
 use self::nats::Nats;
 use self::nchan::Nchan;
@@ -45,65 +48,6 @@ use self::raw::Raw;
 use self::url::Url;
 use self::v1::V1;
 use crate::stamp::{Payloads, Stamp};
-
-/// A wire protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Ringyard's raw endpoints.
-    Raw,
-    /// `ringyard.v1`.
-    V1,
-    /// NATS over WebSocket.
-    Nats,
-    /// MQTT 3.1.1 over WebSocket.
-    Mqtt,
-    /// Nchan in nginx.
-    Nchan,
-    /// Whatever one client sends, all receive.
-    Plain,
-}
-
-impl Protocol {
-    /// As options and outcomes write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::V1 => "v1",
-            Self::Nats => "nats",
-            Self::Mqtt => "mqtt",
-            Self::Nchan => "nchan",
-            Self::Plain => "plain",
-        }
-    }
-
-    /// What it can do.
-    #[must_use]
-    pub fn abilities(self) -> Abilities {
-        // One topic per connection, named by its URL; nothing but payloads comes back.
-        let bare = Abilities {
-            subscriptions_max: 1,
-            publications_max: 1,
-            both: true,
-            churn: false,
-            discard: true,
-            echoes: true,
-        };
-        match self {
-            Self::Raw | Self::Plain => bare,
-            Self::Nchan => Abilities { subscriptions_max: nchan::MULTIPLEXED_MAX, ..bare },
-            // Topics are named in commands, and messages come with what differs from client to client.
-            Self::V1 | Self::Nats | Self::Mqtt => Abilities {
-                subscriptions_max: u32::MAX,
-                publications_max: u32::MAX,
-                churn: true,
-                discard: false,
-                ..bare
-            },
-        }
-    }
-}
 
 /// The topics of a run: how many, and what they are called.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,23 +74,6 @@ pub struct Duty {
     pub subscribes: Topics,
     /// Publishes on these. Count 0: none. (A client of a chat room does both, on one topic.)
     pub publishes: Topics,
-}
-
-/// What an adapter can do; what it cannot is refused before a run, with a sentence.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Abilities {
-    /// Topics one connection may subscribe to.
-    pub subscriptions_max: u32,
-    /// Topics one connection may publish on.
-    pub publications_max: u32,
-    /// One connection can do both.
-    pub both: bool,
-    /// [`Adapter::subscribe`] and [`Adapter::unsubscribe`] exist.
-    pub churn: bool,
-    /// [`Adapter::wire_len`] is exact, so that clients may count bytes without looking at them.
-    pub discard: bool,
-    /// A client receives what it publishes itself.
-    pub echoes: bool,
 }
 
 /// What a stream contained, in its order.

@@ -129,7 +129,7 @@ impl<D: Dial> Worker<D> {
                 };
                 match retry {
                     Some(_) => self.on_failed_try(at, &text, retry, true),
-                    // Asking again would change nothing.
+                    // A retry would fail in the same way.
                     None => self.give_up(at, &text, true),
                 }
             }
@@ -179,7 +179,7 @@ impl<D: Dial> Worker<D> {
             let took = now.saturating_sub(opening.asked).max(1);
             self.tally.admission.saturating_record(took);
             self.tally.admission_interval.saturating_record(took);
-            self.progress.joins(&self.plan, client);
+            self.receipts.joins(&self.plan, client);
             self.opened_at = now;
         }
         self.publishing.opened(at);
@@ -195,7 +195,7 @@ impl<D: Dial> Worker<D> {
             Some(seconds) => (u64::from(seconds) * 1_000_000_000, 1.0),
             None => ((RETRY_MIN_NS << tries.min(5)).min(RETRY_MAX_NS), 0.75),
         };
-        let wait = (least as f64 * (earliest + 0.5 * self.jitter())) as u64;
+        let wait = (least as f64 * (earliest + 0.5 * self.random.f64())) as u64;
         if now + wait > opening.patience {
             self.opening.insert(at, opening);
             return self.give_up(at, why, there);

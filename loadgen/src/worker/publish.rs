@@ -5,12 +5,13 @@
 //! waiting counts as latency (no coordinated omission). Closed loop: a stream publishes when enough of what it has
 //! published is with all subscribers.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use ring::{Dial, Nanos};
 
 use super::client::{Client, State};
-use super::{Dirty, Times, Worker};
+use super::{Times, Worker};
 use crate::clock::monotonic;
 use crate::plan::{Pacing, Plan};
 use crate::stamp::Stamp;
@@ -49,7 +50,8 @@ pub(super) struct Publishing {
     call_at: Nanos,
     /// Closed loop: streams, by number, whose subscribers here got on.
     pub(super) advanced_here: Vec<u32>,
-    dirty: Dirty,
+    /// Clients with an outbox to be sent at the end of the turn.
+    dirty: BTreeSet<u32>,
     /// An outbox was full; until a send is over, nothing is published.
     blocked: Option<u32>,
     /// When the last such time was over: what was due before is late because the server was.
@@ -78,7 +80,7 @@ impl Publishing {
             unheard: Vec::new(),
             call_at: 0,
             advanced_here: Vec::new(),
-            dirty: Dirty::new(),
+            dirty: BTreeSet::new(),
             blocked: None,
             unblocked_at: 0,
             lost: 0,

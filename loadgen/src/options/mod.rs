@@ -1,16 +1,27 @@
-//! The command line and the TOML file, which have the same names. What was not said, the scenario says
-//! ([`Scenario`]); what that leaves open has a default here. Not responsible for whether the machine can do it (`plan`).
+//! The command line and the TOML file, which use the same names. Precedence: command line, file, scenario, default.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `scenario` | the scenarios, and the options that each of them sets |
+//! | `values` | the types of the options' values |
+//!
+//! Not responsible for whether the machine can do it (`machine`).
+
+mod scenario;
+mod values;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+pub use self::scenario::Scenario;
+use self::values::seconds;
+pub use self::values::{Payload, Portion, Rate, Share};
 use crate::adapter::Protocol;
-use crate::stamp::{STAMP_LEN, STREAMS_MAX, Sizes};
+use crate::stamp::{STAMP_LEN, STREAMS_MAX};
 use crate::threshold::Threshold;
 use crate::usage::StatsUrl;
 
@@ -149,103 +160,7 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// What the clients do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub enum Scenario {
-    /// All subscribe to one topic, one publisher
-    #[default]
-    FanOut,
-    /// A tenth as many topics as clients, one publisher each where the protocol needs it; 1,000 messages per second
-    ManyTopics,
-    /// Rooms of ten; everyone publishes, once in ten seconds
-    Chat,
-    /// A thousand publishers on one topic, ten readers; 10,000 messages per second
-    Telemetry,
-    /// Nobody publishes
-    Idle,
-    /// All connect at once; nobody publishes
-    ConnectStorm,
-    /// Ten messages per second; thrice, all drop and come back
-    ReconnectStorm,
-    /// A tenth of the clients never reads; 100 messages per second
-    SlowConsumers,
-    /// A tenth of the subscriptions, each second, is left and taken again; 10 messages per second
-    Churn,
-    /// Payloads of 64 bytes to 64 KiB; 20 messages per second
-    MixedSizes,
-}
-
-impl Scenario {
-    /// As on the command line.
-    #[must_use]
-    pub fn name(self) -> String {
-        self.to_possible_value().expect("none is hidden").get_name().to_owned()
-    }
-}
-
 impl Options {
-    /// Sets what was not said to what the scenario, or else everybody, would want.
-    #[must_use]
-    pub fn completed(mut self) -> Self {
-        fn or<T>(place: &mut Option<T>, value: T) {
-            place.get_or_insert(value);
-        }
-        let clients = self.clients.unwrap_or(1000);
-        let per_second = |rate| Rate::PerSecond(rate);
-        let paced = self.outstanding.is_none();
-        let rate = |place: &mut Option<Rate>, rate| {
-            if paced {
-                or(place, per_second(rate));
-            }
-        };
-        match self.scenario {
-            Scenario::FanOut => {}
-            Scenario::ManyTopics => {
-                or(&mut self.topics, (clients / 10).clamp(1, 100_000) as u32);
-                rate(&mut self.rate, 1000.0);
-            }
-            Scenario::Chat => {
-                or(&mut self.topics, (clients / 10).clamp(1, u64::from(STREAMS_MAX)) as u32);
-                self.everyone_publishes = true;
-                rate(&mut self.rate, (clients as f64 / 10.0).max(1.0));
-            }
-            Scenario::Telemetry => {
-                or(&mut self.clients, 10);
-                or(&mut self.publishers, 1000);
-                rate(&mut self.rate, 10_000.0);
-            }
-            Scenario::Idle | Scenario::ConnectStorm => self.idle = true,
-            Scenario::ReconnectStorm => {
-                or(&mut self.storms, 3);
-                rate(&mut self.rate, 10.0);
-            }
-            Scenario::SlowConsumers => {
-                or(&mut self.slow_share, 0.1);
-                rate(&mut self.rate, 100.0);
-            }
-            Scenario::Churn => {
-                or(&mut self.churn, (clients as f64 / 10.0).max(1.0));
-                rate(&mut self.rate, 10.0);
-            }
-            Scenario::MixedSizes => {
-                or(&mut self.payload, Payload(Sizes::Mixed(vec![64, 256, 1024, 4096, 16_384, 65_536])));
-                rate(&mut self.rate, 20.0);
-            }
-        }
-        if self.scenario == Scenario::ConnectStorm {
-            or(&mut self.ramp, Rate::Max);
-            self.concurrency = self.concurrency.max(8192);
-        }
-        or(&mut self.clients, 1000);
-        or(&mut self.topics, 1);
-        or(&mut self.topics_per_client, 1);
-        or(&mut self.payload, Payload(Sizes::Fixed(128)));
-        or(&mut self.rate, Rate::Max);
-        or(&mut self.outstanding, 1);
-        or(&mut self.protocol, Protocol::Raw);
-        self
-    }
-
     /// Options of a file, and then those of the command line: what the parser of the command line is to read.
     ///
     /// # Errors
@@ -331,129 +246,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// An open loop's rate, or none.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Rate {
-    /// Per second.
-    PerSecond(f64),
-    /// As fast as it goes.
-    Max,
-}
-
-impl FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.trim_end_matches("/s").parse::<f64>() {
-            _ if text == "max" => Ok(Self::Max),
-            Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Self::PerSecond(rate)),
-            _ => Err("a number per second above 0, or `max`".to_owned()),
-        }
-    }
-}
-
-/// A share of the clients.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Share(pub f64);
-
-impl FromStr for Share {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<f64>() {
-            _ if text == "all" => Ok(Self(1.0)),
-            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self(share)),
-            _ => Err("`all`, or a share from 0 to 1".to_owned()),
-        }
-    }
-}
-
-/// Which of several processes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Portion {
-    /// From 1.
-    pub index: u32,
-    /// Processes in all.
-    pub of: u32,
-}
-
-impl Default for Portion {
-    fn default() -> Self {
-        Self { index: 1, of: 1 }
-    }
-}
-
-impl Portion {
-    /// How many of `all` are this process's, and how many lie before them.
-    #[must_use]
-    pub fn part(self, all: u64) -> (u64, u64) {
-        let (index, of) = (u64::from(self.index - 1), u64::from(self.of));
-        let first = all * index / of;
-        (first, all * (index + 1) / of - first)
-    }
-}
-
-impl FromStr for Portion {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "two numbers such as 2/4".to_owned();
-        let (index, of) = text.split_once('/').ok_or_else(wrong)?;
-        let (index, of) = (index.parse().map_err(|_| wrong())?, of.parse().map_err(|_| wrong())?);
-        // Each process has source addresses of its own: a block of 127.0.0.0/8.
-        if index < 1 || index > of || of > 250 {
-            return Err("the first number is from 1 to the second, the second at most 250".to_owned());
-        }
-        Ok(Self { index, of })
-    }
-}
-
-/// Lengths of messages.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Payload(pub Sizes);
-
-impl FromStr for Payload {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| format!("{text:?} is no number of bytes"));
-        if let Some((least, most)) = text.split_once("..") {
-            let (least, most) = (number(least)?, number(most)?);
-            return if least <= most {
-                Ok(Self(Sizes::Range(least, most)))
-            } else {
-                Err("a range begins with the lesser".into())
-            };
-        }
-        let sizes: Vec<_> = text.split(',').map(number).collect::<Result<_, _>>()?;
-        Ok(Self(if let [one] = sizes[..] { Sizes::Fixed(one) } else { Sizes::Mixed(sizes) }))
-    }
-}
-
-impl std::fmt::Display for Payload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.0 {
-            Sizes::Fixed(bytes) => write!(f, "{bytes}"),
-            Sizes::Range(least, most) => write!(f, "{least}..{most}"),
-            Sizes::Mixed(sizes) => {
-                let sizes: Vec<_> = sizes.iter().map(u32::to_string).collect();
-                write!(f, "{}", sizes.join(","))
-            }
-        }
-    }
-}
-
-/// Longer times are mistakes.
-const SECONDS_MAX: f64 = 366.0 * 86400.0;
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "a number of seconds".to_owned())?;
-    if seconds > SECONDS_MAX {
-        return Err("a year at most".to_owned());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

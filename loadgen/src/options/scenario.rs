@@ -1,0 +1,105 @@
+//! The scenarios, and the options that each of them sets unless they were given.
+
+use clap::ValueEnum;
+
+use super::{Options, Payload, Rate};
+use crate::adapter::Protocol;
+use crate::stamp::{STREAMS_MAX, Sizes};
+
+/// What the clients do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Scenario {
+    /// All subscribe to one topic, one publisher
+    #[default]
+    FanOut,
+    /// A tenth as many topics as clients, one publisher each where the protocol needs it; 1,000 messages per second
+    ManyTopics,
+    /// Rooms of ten; everyone publishes, once in ten seconds
+    Chat,
+    /// A thousand publishers on one topic, ten readers; 10,000 messages per second
+    Telemetry,
+    /// Nobody publishes
+    Idle,
+    /// All connect at once; nobody publishes
+    ConnectStorm,
+    /// Ten messages per second; thrice, all drop and come back
+    ReconnectStorm,
+    /// A tenth of the clients never reads; 100 messages per second
+    SlowConsumers,
+    /// A tenth of the subscriptions, each second, is left and taken again; 10 messages per second
+    Churn,
+    /// Payloads of 64 bytes to 64 KiB; 20 messages per second
+    MixedSizes,
+}
+
+impl Scenario {
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().expect("none is hidden").get_name().to_owned()
+    }
+}
+
+impl Options {
+    /// Sets what was not said to what the scenario, or else everybody, would want.
+    #[must_use]
+    pub fn completed(mut self) -> Self {
+        fn or<T>(place: &mut Option<T>, value: T) {
+            place.get_or_insert(value);
+        }
+        let clients = self.clients.unwrap_or(1000);
+        let per_second = |rate| Rate::PerSecond(rate);
+        let paced = self.outstanding.is_none();
+        let rate = |place: &mut Option<Rate>, rate| {
+            if paced {
+                or(place, per_second(rate));
+            }
+        };
+        match self.scenario {
+            Scenario::FanOut => {}
+            Scenario::ManyTopics => {
+                or(&mut self.topics, (clients / 10).clamp(1, 100_000) as u32);
+                rate(&mut self.rate, 1000.0);
+            }
+            Scenario::Chat => {
+                or(&mut self.topics, (clients / 10).clamp(1, u64::from(STREAMS_MAX)) as u32);
+                self.everyone_publishes = true;
+                rate(&mut self.rate, (clients as f64 / 10.0).max(1.0));
+            }
+            Scenario::Telemetry => {
+                or(&mut self.clients, 10);
+                or(&mut self.publishers, 1000);
+                rate(&mut self.rate, 10_000.0);
+            }
+            Scenario::Idle | Scenario::ConnectStorm => self.idle = true,
+            Scenario::ReconnectStorm => {
+                or(&mut self.storms, 3);
+                rate(&mut self.rate, 10.0);
+            }
+            Scenario::SlowConsumers => {
+                or(&mut self.slow_share, 0.1);
+                rate(&mut self.rate, 100.0);
+            }
+            Scenario::Churn => {
+                or(&mut self.churn, (clients as f64 / 10.0).max(1.0));
+                rate(&mut self.rate, 10.0);
+            }
+            Scenario::MixedSizes => {
+                or(&mut self.payload, Payload(Sizes::Mixed(vec![64, 256, 1024, 4096, 16_384, 65_536])));
+                rate(&mut self.rate, 20.0);
+            }
+        }
+        if self.scenario == Scenario::ConnectStorm {
+            or(&mut self.ramp, Rate::Max);
+            self.concurrency = self.concurrency.max(8192);
+        }
+        or(&mut self.clients, 1000);
+        or(&mut self.topics, 1);
+        or(&mut self.topics_per_client, 1);
+        or(&mut self.payload, Payload(Sizes::Fixed(128)));
+        or(&mut self.rate, Rate::Max);
+        or(&mut self.outstanding, 1);
+        or(&mut self.protocol, Protocol::Raw);
+        self
+    }
+}

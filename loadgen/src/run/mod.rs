@@ -1,0 +1,147 @@
+//! One run: starts the workers, opens the connections, warms up, measures, drains, and makes the outcome.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `mod` | the order of the phases |
+//! | `start` | starts the workers, one thread and one ring each |
+//! | `phases` | connecting, measuring, draining, ending the workers |
+//! | `reports` | waits for reports of the workers, and handles them |
+//! | `rows` | the state of all workers, once a second: a row of the series |
+//! | `outcome` | makes the outcome of what was observed |
+//! | `bottleneck` | whether the load generator was the limit |
+//!
+//! The coordinator is the calling thread. It asks every worker for its state once a second and at the borders of the
+//! phases. It never touches a connection.
+
+mod bottleneck;
+mod outcome;
+mod phases;
+mod reports;
+mod rows;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use crossbeam::channel::Receiver;
+
+use self::outcome::Observed;
+use self::rows::State;
+use crate::clock::monotonic;
+use crate::machine::Machine;
+use crate::options::Options;
+use crate::outcome::{Connect, Facts, Memory, Outcome, Phase, Second};
+use crate::plan::Plan;
+use crate::progress::ProgressDisplay;
+use crate::usage::{self, Server};
+use crate::worker::{Broadcast, Command, Part, Report, Shared, Snapshot};
+
+/// Set by a signal; a run ends early then, and its outcome says so.
+pub type Interrupt = Arc<AtomicBool>;
+
+/// Runs what `options` ask for.
+///
+/// # Errors
+/// When the run could not take place: a sentence that says what to change. What went wrong with connections and
+/// messages stands in the outcome.
+pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
+    let options = options.completed();
+    options.check()?;
+    let machine = Machine::this();
+    ring::limits::forgo_huge_pages();
+    let plan = Arc::new(Plan::new(options, &machine)?);
+    match machine.check(&plan) {
+        Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),
+        Err(error) if plan.options.force => warn(&error),
+        Err(error) => return Err(error.context("this machine cannot hold that (--force tries nevertheless)")),
+    }
+    for address in BTreeSet::from([plan.adapter.address(), plan.adapter.publish_address()]) {
+        TcpStream::connect_timeout(&address, Duration::from_secs(5))
+            .with_context(|| format!("nobody answers at {address}"))?;
+    }
+    // Before the rings and the tables of clients are made: they are a cost of the clients.
+    let memory = usage::memory(std::process::id())?;
+    let mut run = Run::start(plan, interrupt)?;
+    let outcome = run.go(machine.cores, memory);
+    run.progress.done();
+    outcome
+}
+
+/// To standard error, which may be full or closed: `eprintln!` would panic then.
+fn warn(warning: &dyn std::fmt::Display) {
+    drop(writeln!(std::io::stderr(), "warning: {warning}"));
+}
+
+/// A run under way.
+struct Run {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Option<Part>>>,
+    reports: Receiver<Report>,
+    interrupt: Interrupt,
+    progress: ProgressDisplay,
+    server: Option<Server>,
+    /// What it took before anybody connected, in bytes.
+    server_before: u64,
+    /// What the outcome says of the run.
+    facts: Facts,
+    started: u64,
+    phase: Phase,
+    series: Vec<Second>,
+    /// State as of the last row.
+    last: State,
+    /// Answers to the request under way.
+    gathering: BTreeMap<u32, Box<Snapshot>>,
+    next_row: u64,
+    asked: bool,
+    incomplete: BTreeSet<usize>,
+    /// Workers that have not heard of the storm yet.
+    unstormed: usize,
+    /// When the last worker became complete, and since when somebody is missing again.
+    complete_at: u64,
+    missing_since: Option<u64>,
+    storm_seconds: Vec<f64>,
+    published: Vec<(u32, u64)>,
+    published_workers: usize,
+    drained_workers: usize,
+    broadcast: Broadcast,
+    interrupted: bool,
+}
+
+impl Run {
+    /// All phases, in order.
+    fn go(&mut self, cores: u32, own_before: Memory) -> Result<Outcome> {
+        let before = self.usage();
+        self.connect()?;
+        let connected = self.usage();
+        let opened = self.last.counts.opened;
+        if opened == 0 && self.plan.own_clients.1 > 0 {
+            let mut reasons: Vec<_> = self.finish().errors.refused.into_iter().collect();
+            reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            let reason = reasons.first().map_or("interrupted", |(reason, _)| reason);
+            bail!("none of {} clients could subscribe at {}: {reason}", self.plan.own_clients.1, self.plan.options.url);
+        }
+        if !self.incomplete.is_empty() {
+            self.complete_at = monotonic();
+        }
+        let connect = Connect { opened, seconds: (self.complete_at - self.started) as f64 / 1e9, ..Connect::default() };
+        let measured = self.measure()?;
+        let after = self.usage();
+        let own_after = usage::memory(std::process::id()).unwrap_or_default();
+        self.drain()?;
+        let part = self.finish();
+        Ok(self.outcome(Observed { cores, connect, before, connected, after, own_before, own_after, measured, part }))
+    }
+
+    fn send_all(&self, command: &Command) {
+        for worker in 0..self.shared.commands.len() {
+            self.shared.send(worker, command.clone());
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Makes the outcome of what a run observed.
+
+use super::Run;
+use super::bottleneck::busiest;
+use super::phases::Measured;
+use super::rows::Usage;
+use crate::outcome::{Connect, FORMAT, Latencies, Memory, Outcome, Own, ServerUse, Traffic};
+use crate::verdict;
+use crate::worker::Part;
+
+/// What a run observed, beside its series.
+pub(super) struct Observed {
+    /// Cores that this program may run on.
+    pub(super) cores: u32,
+    pub(super) connect: Connect,
+    /// Before the first connection, when all were connected, and at the end of the measured time.
+    pub(super) before: Usage,
+    pub(super) connected: Usage,
+    pub(super) after: Usage,
+    /// This program's memory, before the first connection and at the end of the measured time.
+    pub(super) own_before: Memory,
+    pub(super) own_after: Memory,
+    pub(super) measured: Measured,
+    pub(super) part: Part,
+}
+
+impl Run {
+    pub(super) fn outcome(&mut self, observed: Observed) -> Outcome {
+        let (own, server, traffic) = (own(&observed), self.server_use(&observed), self.traffic(&observed));
+        let Observed { connect, measured, part, .. } = observed;
+        let total = self.last.counts;
+        let latency = Latencies::of(&part.latency);
+        let mut outcome = Outcome {
+            format: FORMAT,
+            run: self.facts.clone(),
+            connect: Connect {
+                retries: total.retries,
+                reopened: total.reopened,
+                storm_seconds: std::mem::take(&mut self.storm_seconds),
+                ..connect
+            },
+            seconds: measured.seconds(),
+            traffic,
+            admission: Latencies::of(&part.admission),
+            series: std::mem::take(&mut self.series),
+            errors: part.errors,
+            streams: part.streams,
+            own,
+            server,
+            interrupted: self.interrupted,
+            parts: 1,
+            ..Outcome::default()
+        };
+        outcome.invalid = self.bottlenecks(&outcome, &latency, measured.times);
+        outcome.latency = latency;
+        verdict::judge(&mut outcome);
+        outcome
+    }
+
+    fn traffic(&self, Observed { measured: Measured { from, to, .. }, part, .. }: &Observed) -> Traffic {
+        let total = self.last.counts;
+        Traffic {
+            published: total.published,
+            published_measured: to.counts.published - from.counts.published,
+            delivered: self.delivered(&to.counts) - self.delivered(&from.counts),
+            delivered_total: self.delivered(&total),
+            bytes: to.counts.bytes - from.counts.bytes,
+            receives: to.counts.receives - from.counts.receives,
+            pings: total.pings,
+            gaps: part.gaps,
+            lateness_p99_ns: if part.lateness.is_empty() { 0 } else { part.lateness.value_at_quantile(0.99) },
+            last_first_ns: self.broadcast.first.saturating_sub(self.broadcast.published),
+            last_last_ns: self.broadcast.last.saturating_sub(self.broadcast.published),
+        }
+    }
+
+    fn server_use(&self, Observed { before, connected, after, measured, .. }: &Observed) -> Option<ServerUse> {
+        let Measured { from, to, counters, .. } = measured;
+        self.server.as_ref().map(|server| ServerUse {
+            pid: server.pid(),
+            connect_cpu_ns: connected.server_cpu_ns.saturating_sub(before.server_cpu_ns),
+            cpu_ns: to.server_cpu_ns.saturating_sub(from.server_cpu_ns),
+            memory_before: before.server_memory,
+            memory_connected: connected.server_memory,
+            memory_after: after.server_memory,
+            sends: counters.map(|(sends, _)| sends),
+            messages: counters.map(|(_, messages)| messages),
+        })
+    }
+}
+
+fn own(Observed { cores, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {
+    let cpu_ns = measured.to.own_cpu_ns - measured.from.own_cpu_ns;
+    Own {
+        cpu_ns,
+        connect_cpu_ns: connected.own_cpu_ns - before.own_cpu_ns,
+        cpu_share: cpu_ns as f64 / 1e9 / measured.seconds().max(1e-9) / f64::from((*cores).max(1)),
+        busiest_worker: busiest(&measured.from, &measured.to),
+        memory_before: *own_before,
+        memory_after: *own_after,
+    }
+}
