@@ -2,32 +2,23 @@
 
 use std::collections::BTreeMap;
 
+use fastrand::Rng;
+
 use crate::adapter::Protocol;
 use crate::outcome::{
     Connect, Errors, FORMAT, Facts, Latencies, Memory, Outcome, Own, Phase, Second, ServerUse, Stream, Traffic,
     histogram,
 };
 
-/// Numbers that look random and are always the same.
-struct Noise(u64);
-
-impl Noise {
-    /// From 0 to below 1.
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f64 / (1_u64 << 24) as f64
-    }
-
-    /// Nanoseconds around a middle, with a long tail.
-    fn latency(&mut self, middle_ns: f64) -> u64 {
-        let tail = 1.0 / (1.0 - self.next()).powf(0.35);
-        (middle_ns * (0.6 + 0.4 * self.next()) * tail) as u64
-    }
+/// Nanoseconds around a middle, with a long tail.
+fn latency_ns(rng: &mut Rng, middle_ns: f64) -> u64 {
+    let tail = 1.0 / (1.0 - rng.f64()).powf(0.35);
+    (middle_ns * (0.6 + 0.4 * rng.f64()) * tail) as u64
 }
 
-/// A minute of fan-out to 15,000 clients that a server stood well, but for half a second in which it stumbled.
+/// A minute of fan-out to 15,000 clients without errors; the server is slow in one second.
 pub(crate) fn good() -> Outcome {
-    let mut noise = Noise(7);
+    let mut rng = Rng::with_seed(7);
     let (clients, rate, connecting) = (15_000_u64, 100_u64, 4);
     let (mut latency, mut admission) = (histogram(), histogram());
     let mut series = Vec::new();
@@ -38,14 +29,14 @@ pub(crate) fn good() -> Outcome {
             _ if at <= connecting + 63 => Phase::Measure,
             _ => Phase::Drain,
         };
-        let stumbles = at == 41;
+        let is_slow = at == 41;
         let mut second = histogram();
         for _ in 0..1500 {
-            let slow = if stumbles && noise.next() < 0.4 { 60.0 } else { 1.0 };
+            let slow = if is_slow && rng.f64() < 0.4 { 60.0 } else { 1.0 };
             match phase {
-                Phase::Connect => second.record(noise.latency(900_000.0)).unwrap(),
+                Phase::Connect => second.record(latency_ns(&mut rng, 900_000.0)).unwrap(),
                 Phase::Drain => {}
-                _ => second.record(noise.latency(1_400_000.0 * slow)).unwrap(),
+                _ => second.record(latency_ns(&mut rng, 1_400_000.0 * slow)).unwrap(),
             }
         }
         match phase {
@@ -54,7 +45,7 @@ pub(crate) fn good() -> Outcome {
             _ => {}
         }
         let published = if matches!(phase, Phase::WarmUp | Phase::Measure) { rate } else { 0 };
-        let delivered = (published * clients) as f64 * if stumbles { 0.7 } else { 0.995 + 0.01 * noise.next() };
+        let delivered = (published * clients) as f64 * if is_slow { 0.7 } else { 0.995 + 0.01 * rng.f64() };
         let busy = published > 0;
         series.push(Second {
             at: f64::from(at),
@@ -67,9 +58,9 @@ pub(crate) fn good() -> Outcome {
             bytes: delivered as u64 * 132,
             latency: Latencies { values: Vec::new(), ..Latencies::of(&second) },
             errors: 0,
-            own_cpu: if busy { 0.36 + 0.03 * noise.next() } else { 0.2 },
-            server_cpu: Some(if busy { 0.71 + 0.05 * noise.next() } else { 0.3 }),
-            server_memory: Some(3_000_000 + clients.min(at as u64 * 3750) * 220 + if stumbles { 4_000_000 } else { 0 }),
+            own_cpu: if busy { 0.36 + 0.03 * rng.f64() } else { 0.2 },
+            server_cpu: Some(if busy { 0.71 + 0.05 * rng.f64() } else { 0.3 }),
+            server_memory: Some(3_000_000 + clients.min(at as u64 * 3750) * 220 + if is_slow { 4_000_000 } else { 0 }),
         });
     }
     let memory = |pss, tcp, slab| Memory { anonymous: pss, pss, tcp, slab, available: 20 << 30 };

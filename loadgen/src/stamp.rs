@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use fastrand::Rng;
+
 /// Length of a stamp, in bytes; the least a payload can be.
 pub const STAMP_LEN: usize = 24;
 /// Streams are numbered below this.
@@ -91,9 +93,9 @@ fn check(digits: &[u8]) -> usize {
 pub enum Sizes {
     /// All alike, in bytes.
     Fixed(u32),
-    /// Drawn from these, equally often, in an order that looks random and is the same for everybody.
+    /// Drawn from these with equal probability.
     Mixed(Vec<u32>),
-    /// Drawn evenly from a range, both ends included.
+    /// Drawn from a range with equal probability, both ends included.
     Range(u32, u32),
 }
 
@@ -103,8 +105,8 @@ impl Sizes {
     pub fn of(&self, stream: u32, seq: u64) -> u32 {
         match self {
             Self::Fixed(bytes) => *bytes,
-            Self::Mixed(sizes) => sizes[(scatter(stream, seq) % sizes.len() as u64) as usize],
-            Self::Range(least, most) => least + (scatter(stream, seq) % u64::from(most - least + 1)) as u32,
+            Self::Mixed(sizes) => sizes[random(stream, seq).usize(..sizes.len())],
+            Self::Range(least, most) => random(stream, seq).u32(*least..=*most),
         }
     }
 
@@ -129,12 +131,9 @@ impl Sizes {
     }
 }
 
-/// SplitMix64's finalizer over both numbers.
-fn scatter(stream: u32, seq: u64) -> u64 {
-    let mut x = seq ^ u64::from(stream).rotate_left(40) ^ 0x9e37_79b9_7f4a_7c15;
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
+/// A generator that is the same for everybody who knows the message.
+pub(crate) fn random(stream: u32, seq: u64) -> Rng {
+    Rng::with_seed(seq ^ u64::from(stream).rotate_left(40))
 }
 
 /// Writes and checks payloads. Cheap to clone.

@@ -60,7 +60,7 @@ impl Mqtt {
             subscribe: usual(url),
             publish: usual(publish.unwrap_or(url)),
             names: called,
-            run: format!("r{:012x}", socket::nonce() >> 16),
+            run: format!("r{:012x}", fastrand::u64(..) >> 16),
         })
     }
 

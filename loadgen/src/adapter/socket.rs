@@ -9,14 +9,13 @@
 //! UTF-8, since what is no payload of ours is reported anyway.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use protocol::frame::{CloseCode, HEADER_MAX, Opcode, close_code, put_client_frame, server_header, unmask};
 
 use super::unit::Cut;
 use super::{Inbound, Visit};
-use crate::stamp::Stamp;
+use crate::stamp::{Stamp, random};
 
 /// What is wrong with a stream.
 pub(super) type Broken = Cow<'static, str>;
@@ -333,26 +332,19 @@ pub(super) fn put(out: &mut Vec<u8>, opcode: Opcode, len: usize, mask: [u8; 4], 
 }
 
 /// A message's mask. Section 5.3 wants masks that a page's scripts cannot foresee, since they could write requests into
-/// proxies with them; a load generator has no such scripts, so that differing is enough.
+/// proxies with them. A load generator runs no such scripts, so it is enough that masks differ.
 pub(super) fn mask(stamp: Stamp) -> [u8; 4] {
-    let mixed =
-        (stamp.seq ^ u64::from(stamp.stream).rotate_left(48) ^ stamp.sent_ns).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // Never zero, which would mask nothing.
-    ((mixed >> 32) as u32 | 1).to_be_bytes()
+    (random(stamp.stream, stamp.seq ^ stamp.sent_ns).u32(..) | 1).to_be_bytes()
 }
 
 /// A mask for what is no message.
 pub(super) fn fresh_mask() -> [u8; 4] {
-    (serial().wrapping_mul(0x9e37_79b9) | 1).to_be_bytes()
+    (fastrand::u32(..) | 1).to_be_bytes()
 }
 
 /// A number that this process did not give before, until it has given all.
 pub(super) fn serial() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A number that other processes hardly have.
-pub(super) fn nonce() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
