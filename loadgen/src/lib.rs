@@ -13,6 +13,8 @@
 //! | [`run()`] | one run, from the first connection to the outcome |
 //! | `worker` | one thread, one ring, its share of the connections |
 //! | [`adapter`] | wire protocols, without I/O |
+//! | `frame` | the header of a server's WebSocket frame |
+//! | [`client`] | one plain connection, for tools and tests |
 //! | [`stamp`] | what a message carries: stream, number, time, filler |
 //! | [`usage`] | what processes use of processor and memory |
 //! | [`outcome`] | everything a run saw |
@@ -23,9 +25,11 @@
 //! It knows nothing of the broker's code, only of its wire protocol and of the ring under both, so that it can judge.
 
 pub mod adapter;
+pub mod client;
 mod clock;
 pub mod command;
 pub mod format;
+mod frame;
 mod machine;
 pub mod merge;
 pub mod options;

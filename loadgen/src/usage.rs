@@ -1,14 +1,14 @@
 //! What processes use: processor time and memory from `/proc`, and a Ringyard broker's own counters from `/api/stats`.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::client;
 use crate::machine::meminfo;
 use crate::outcome::Memory;
 
@@ -154,20 +154,15 @@ impl Server {
 }
 
 fn get_json(StatsUrl { address, host, path }: &StatsUrl) -> Result<Value> {
-    let patience = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    // In one write: one packet.
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without end of head")?;
-    anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    Ok(serde_json::from_str(body)?)
+    let answer = client::get(*address, host, path, Duration::from_secs(1))?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(serde_json::from_slice(&answer.body)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]

@@ -125,9 +125,7 @@ fn pair(address: SocketAddr, pair: usize) -> Act {
 fn probes(address: SocketAddr) -> Act {
     Box::new(move || {
         for path in ["/healthz", "/readyz"] {
-            let mut peer = Peer::connect(address)?;
-            peer.send(format!("GET {path} HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n\r\n").as_bytes())?;
-            match peer.answer() {
+            match Peer::connect(address)?.get("broker", path, "Connection: close\r\n") {
                 Ok(Answer { status: 200, .. }) => {}
                 Ok(Answer { status, .. }) => bail!("{path} answered {status}"),
                 Err(ending) => bail!("{path} ended with {ending:?}"),

@@ -1,12 +1,11 @@
-//! The control group: well-behaved subscribers, raw and over `ringyard.v1`, and their publisher, who must not
-//! notice what goes on around them.
+//! The control group: well-behaved subscribers, raw and over `ringyard.v1`, and their publisher, which must not notice
+//! the attacks.
 //!
-//! One thread, one epoll. A message's time is when it was due, so that a publisher who is held up hides no
-//! waiting. Every subscriber must get messages 0, 1, 2, ... as they were sent, `ringyard.v1` with
-//! offsets without gaps.
+//! One thread, one epoll. Latency counts from when a message was due, so that a late publisher hides no waiting. Every
+//! subscriber must receive the messages 0, 1, 2, ... unchanged, and over `ringyard.v1` offsets without gaps.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,23 +13,23 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use loadgen::client::Client;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::Deserialize;
 
-use super::peer::Peer;
+use super::peer::{Ending, Peer};
 use super::phase::{Latencies, Phase};
-use super::wire::{self, CLOSE, PING, PONG, TEXT, put_frame};
+use super::wire::{self, PING, PONG, TEXT, describe, put_frame};
 
 /// The control group's topic.
-pub(super) const TOPIC: &str = "control/news";
+pub(super) const TOPIC: &str = "control/messages";
 /// Between two messages.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long the last message may take.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// Characters of filler behind a message's number.
 const FILLER: usize = 400;
-const READ_LEN: usize = 64 << 10;
 
 /// The running group.
 pub(super) struct Control {
@@ -78,15 +77,19 @@ struct Group {
 }
 
 struct Member {
-    stream: TcpStream,
+    client: Client<TcpStream>,
+    unsent: Vec<u8>,
+    expected: Expected,
+    gone: bool,
+}
+
+/// What a subscriber must receive next.
+struct Expected {
     /// Whether messages come in the envelopes of `ringyard.v1`.
     multi: bool,
-    input: Vec<u8>,
-    unsent: Vec<u8>,
-    next: u64,
-    /// The offset that must come next, once one came.
-    next_offset: Option<u64>,
-    gone: bool,
+    number: u64,
+    /// Known once a message came.
+    offset: Option<u64>,
 }
 
 /// A message of `ringyard.v1`.
@@ -120,13 +123,10 @@ impl Group {
         let poll = Poll::new()?;
         let mut members = Vec::with_capacity(peers.len());
         for (token, (peer, multi)) in peers.into_iter().enumerate() {
-            let input = peer.rest().to_vec();
-            let stream = peer.into_stream();
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
-            let unsent = Vec::new();
-            members.push(Member { stream, multi, input, unsent, next: 0, next_offset: None, gone: false });
+            let mut client = peer.into_nonblocking()?;
+            poll.registry().register(client.stream(), Token(token), Interest::READABLE)?;
+            let expected = Expected { multi, number: 0, offset: None };
+            members.push(Member { client, unsent: Vec::new(), expected, gone: false });
         }
         let outcome =
             Outcome { published: 0, delivered: 0, pings: 0, latencies: Latencies::new(), violations: BTreeMap::new() };
@@ -145,7 +145,7 @@ impl Group {
         }
         let published = self.outcome.published;
         let waiting = self.subscribers().filter(|member| !member.gone);
-        let missing: u64 = waiting.map(|member| published - member.next).sum();
+        let missing: u64 = waiting.map(|member| published - member.expected.number).sum();
         if missing > 0 {
             self.outcome.violations.insert("messages that never came".to_owned(), missing);
         }
@@ -157,7 +157,7 @@ impl Group {
     }
 
     fn all_have_all(&self) -> bool {
-        self.subscribers().all(|member| member.gone || member.next == self.outcome.published)
+        self.subscribers().all(|member| member.gone || member.expected.number == self.outcome.published)
     }
 
     /// Publishes what is due.
@@ -186,85 +186,26 @@ impl Group {
 impl Member {
     fn read(&mut self, begun: Instant, phase: &Phase, outcome: &mut Outcome) {
         while !self.gone {
-            let len = self.input.len();
-            self.input.resize(len + READ_LEN, 0);
-            let read = self.stream.read(&mut self.input[len..]);
-            self.input.truncate(len + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => self.lose("end of stream", outcome),
-                Ok(_) => self.take_frames(begun, phase, outcome),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => self.lose(&error.to_string(), outcome),
-            }
-        }
-    }
-
-    fn take_frames(&mut self, begun: Instant, phase: &Phase, outcome: &mut Outcome) {
-        let input = std::mem::take(&mut self.input);
-        let mut rest = &input[..];
-        while !self.gone {
-            match wire::find(rest) {
-                Ok(Some(found)) => {
-                    let (frame, after) = rest.split_at(found.header_len + found.payload_len);
-                    self.take(found.first, &frame[found.header_len..], begun, phase, outcome);
-                    rest = after;
+            match self.client.frame() {
+                Ok((TEXT, payload)) => self.expected.take(payload, begun, phase, outcome),
+                Ok((PING, payload)) => {
+                    outcome.pings += 1;
+                    put_frame(&mut self.unsent, PONG, payload);
                 }
-                Ok(None) => break,
-                Err(what) => self.lose(what, outcome),
+                Ok((first, payload)) => {
+                    let how = describe(first, payload);
+                    self.lose(&how, outcome);
+                }
+                Err(Ending::Late) => break,
+                Err(ending) => self.lose(&format!("{ending:?}"), outcome),
             }
         }
-        self.input = rest.to_vec();
         self.flush(outcome);
-    }
-
-    fn take(&mut self, first: u8, payload: &[u8], begun: Instant, phase: &Phase, outcome: &mut Outcome) {
-        match first {
-            TEXT => self.take_message(payload, begun, phase, outcome),
-            PING => {
-                outcome.pings += 1;
-                put_frame(&mut self.unsent, PONG, payload);
-            }
-            CLOSE => self.lose(&format!("close code {}", wire::close_code(payload)), outcome),
-            _ => self.lose("a frame that nobody sent", outcome),
-        }
-    }
-
-    fn take_message(&mut self, payload: &[u8], begun: Instant, phase: &Phase, outcome: &mut Outcome) {
-        let data = if self.multi { self.open_envelope(payload) } else { std::str::from_utf8(payload).ok() };
-        let seq = data.and_then(|data| data.split(' ').next()?.parse().ok());
-        let due = |seq: u64| begun + INTERVAL * seq as u32;
-        let what = match seq {
-            Some(seq) if data != Some(&message(seq)) => "damaged messages",
-            Some(seq) if seq == self.next => {
-                self.next += 1;
-                outcome.delivered += 1;
-                let waited = Instant::now().saturating_duration_since(due(seq));
-                outcome.latencies.record(phase, waited);
-                return;
-            }
-            Some(seq) if seq > self.next => {
-                *outcome.violations.entry("lost messages".to_owned()).or_default() += seq - self.next;
-                self.next = seq + 1;
-                return;
-            }
-            Some(_) => "messages that came again or late",
-            None => "messages that nobody sent",
-        };
-        *outcome.violations.entry(what.to_owned()).or_default() += 1;
-    }
-
-    /// The data of a message with the right topic and the next offset.
-    fn open_envelope<'a>(&mut self, payload: &'a [u8]) -> Option<&'a str> {
-        let Envelope { r#type, topic, offset, data } = serde_json::from_slice(payload).ok()?;
-        let good = r#type == "message" && topic == TOPIC && self.next_offset.is_none_or(|next| next == offset);
-        self.next_offset = Some(offset + 1);
-        good.then_some(data)
     }
 
     fn flush(&mut self, outcome: &mut Outcome) {
         while !self.unsent.is_empty() && !self.gone {
-            match self.stream.write(&self.unsent) {
+            match self.client.stream().write(&self.unsent) {
                 Ok(len) => drop(self.unsent.drain(..len)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -276,6 +217,39 @@ impl Member {
     fn lose(&mut self, how: &str, outcome: &mut Outcome) {
         self.gone = true;
         *outcome.violations.entry(format!("connections lost: {how}")).or_default() += 1;
+    }
+}
+
+impl Expected {
+    fn take(&mut self, payload: &[u8], begun: Instant, phase: &Phase, outcome: &mut Outcome) {
+        let data = if self.multi { self.open_envelope(payload) } else { std::str::from_utf8(payload).ok() };
+        let seq = data.and_then(|data| data.split(' ').next()?.parse().ok());
+        let due = |seq: u64| begun + INTERVAL * seq as u32;
+        let what = match seq {
+            Some(seq) if data != Some(&message(seq)) => "damaged messages",
+            Some(seq) if seq == self.number => {
+                self.number += 1;
+                outcome.delivered += 1;
+                outcome.latencies.record(phase, Instant::now().saturating_duration_since(due(seq)));
+                return;
+            }
+            Some(seq) if seq > self.number => {
+                *outcome.violations.entry("lost messages".to_owned()).or_default() += seq - self.number;
+                self.number = seq + 1;
+                return;
+            }
+            Some(_) => "messages that came again or late",
+            None => "messages that nobody sent",
+        };
+        *outcome.violations.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// The data of a message with the right topic and the next offset.
+    fn open_envelope<'a>(&mut self, payload: &'a [u8]) -> Option<&'a str> {
+        let Envelope { r#type, topic, offset, data } = serde_json::from_slice(payload).ok()?;
+        let good = r#type == "message" && topic == TOPIC && self.offset.is_none_or(|next| next == offset);
+        self.offset = Some(offset + 1);
+        good.then_some(data)
     }
 }
 

@@ -1,12 +1,13 @@
-//! Many subscribers on one thread that read as fast as they can and look at nothing: their kernel throws away what
-//! came, so the cost on the client's side is one system call per read.
+//! Many subscribers on one thread that read as fast as they can and look at nothing: their kernel discards what came, so
+//! that a read costs the client one system call.
 //!
-//! Invariant: `bytes` counts what came behind the handshakes, over all of them.
+//! Invariant: `bytes` counts what all of them received after their handshakes.
 
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use loadgen::client::Client;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
@@ -15,7 +16,7 @@ use rustix::net::{RecvFlags, recv};
 use super::peer::Peer;
 use super::wire::{PONG, frame};
 
-/// Bytes one read throws away at most.
+/// The most bytes that one read discards.
 const READ_LEN: usize = 4 << 20;
 /// Between two signs of life of each.
 const LIFE_INTERVAL: Duration = Duration::from_millis(700);
@@ -24,29 +25,27 @@ const LIFE_INTERVAL: Duration = Duration::from_millis(700);
 pub(super) struct Readers {
     poll: Poll,
     events: Events,
-    streams: Vec<Option<TcpStream>>,
+    clients: Vec<Option<Client<TcpStream>>>,
     scratch: Vec<u8>,
     alive_at: Instant,
-    /// Bytes that came.
+    /// Bytes that all received.
     pub(super) bytes: u64,
-    /// Of them that ended.
+    /// Connections that ended.
     pub(super) ended: usize,
 }
 
 impl Readers {
     pub(super) fn new(peers: Vec<Peer>) -> Result<Self> {
         let poll = Poll::new()?;
-        let (mut streams, mut bytes) = (Vec::with_capacity(peers.len()), 0);
+        let (mut clients, mut bytes) = (Vec::with_capacity(peers.len()), 0);
         for (token, peer) in peers.into_iter().enumerate() {
             bytes += peer.rest().len() as u64;
-            let stream = peer.into_stream();
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
-            streams.push(Some(stream));
+            let mut client = peer.into_nonblocking()?;
+            poll.registry().register(client.stream(), Token(token), Interest::READABLE)?;
+            clients.push(Some(client));
         }
         let events = Events::with_capacity(1024);
-        Ok(Self { poll, events, streams, scratch: vec![0; READ_LEN], alive_at: Instant::now(), bytes, ended: 0 })
+        Ok(Self { poll, events, clients, scratch: vec![0; READ_LEN], alive_at: Instant::now(), bytes, ended: 0 })
     }
 
     /// Reads what came, or waits for the first of it, at most `patience`.
@@ -55,17 +54,17 @@ impl Readers {
             self.alive_at = Instant::now();
             let pong = frame(PONG, b"");
             // Fails only when the connection has ended, which the next read shows, or when its buffer is full.
-            self.streams.iter_mut().flatten().for_each(|stream| drop(stream.write(&pong)));
+            self.clients.iter_mut().flatten().for_each(|client| drop(client.stream().write(&pong)));
         }
         match self.poll.poll(&mut self.events, Some(patience)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
         for event in &self.events {
-            let place = &mut self.streams[event.token().0];
-            while let Some(stream) = place {
+            let place = &mut self.clients[event.token().0];
+            while let Some(client) = place {
                 // A stream socket that gave less than was asked for is empty (epoll(7)).
-                match recv(&*stream, &mut self.scratch[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
+                match recv(client.stream(), &mut self.scratch[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT) {
                     Ok((_, len @ 1..READ_LEN)) => {
                         self.bytes += len as u64;
                         break;
@@ -86,7 +85,7 @@ impl Readers {
     /// Reads until `bytes` have come in all, every one has ended, or nothing more comes for `patience`.
     pub(super) fn read_up_to(&mut self, bytes: u64, patience: Duration) -> Result<()> {
         let (mut last, mut since) = (self.bytes, Instant::now());
-        while self.bytes < bytes && self.ended < self.streams.len() && since.elapsed() < patience {
+        while self.bytes < bytes && self.ended < self.clients.len() && since.elapsed() < patience {
             self.read(Duration::from_millis(50))?;
             if self.bytes != last {
                 (last, since) = (self.bytes, Instant::now());

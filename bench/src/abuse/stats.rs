@@ -1,4 +1,4 @@
-//! The broker's own counters, over one kept connection, and waiting for its gauges to come back.
+//! The broker's own counters and gauges, over one connection that stays open.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use serde_json::Value;
 
 use super::peer::{Answer, Peer};
 
-/// How often gauges are looked at while they are waited for.
+/// Between two requests while waiting for gauges.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Asks `/api/stats`.
 pub(super) struct Poller {
     address: SocketAddr,
-    /// Kept, so that asking opens no connection that would be counted.
+    /// Stays open, so that requests do not change the counters of connections.
     peer: Option<Peer>,
 }
 
-/// One look.
+/// One answer.
 #[derive(Clone, Debug)]
 pub(super) struct Stats(Value);
 
-/// What goes back when clients leave.
+/// Gauges that return to their start when clients leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Gauges {
     pub(super) connections: u64,
@@ -43,7 +43,7 @@ impl Poller {
     }
 
     pub(super) fn ask(&mut self) -> Result<Stats> {
-        // The broker ends a connection that was quiet for long; a new one answers.
+        // The broker closes a connection that was idle for long; a new one answers.
         if let Some(peer) = &mut self.peer
             && let Ok(stats) = ask(peer)
         {
@@ -51,14 +51,14 @@ impl Poller {
         }
         let mut peer = Peer::connect(self.address)?;
         ask(&mut peer)?;
-        // By the second answer the shard has let go of the connection that it handed over.
+        // By the second answer the shard has dropped the connection that it handed over.
         thread::sleep(POLL);
         let stats = ask(&mut peer)?;
         self.peer = Some(peer);
         Ok(stats)
     }
 
-    /// Waits until `good`; how long that took and the look that was good, or the last look that was not.
+    /// Waits until the gauges are `good`: returns how long that took and the answer, or the last answer that was not.
     pub(super) fn wait(
         &mut self,
         patience: Duration,
@@ -80,17 +80,14 @@ impl Poller {
 
 /// The text of /metrics, over a connection of its own.
 pub(super) fn metrics(operators: SocketAddr) -> Result<String> {
-    let mut peer = Peer::connect(operators)?;
-    peer.send(b"GET /metrics HTTP/1.1\r\nHost: broker\r\n\r\n")?;
-    match peer.answer() {
+    match Peer::connect(operators)?.get("broker", "/metrics", "") {
         Ok(Answer { status: 200, body }) => Ok(String::from_utf8_lossy(&body).into_owned()),
         other => bail!("/metrics: {other:?}"),
     }
 }
 
 fn ask(peer: &mut Peer) -> Result<Stats> {
-    peer.send(b"GET /api/stats HTTP/1.1\r\nHost: broker\r\n\r\n")?;
-    match peer.answer() {
+    match peer.get("broker", "/api/stats", "") {
         Ok(Answer { status: 200, body }) => Ok(Stats(serde_json::from_slice(&body)?)),
         other => bail!("/api/stats: {other:?}"),
     }

@@ -1,6 +1,8 @@
-//! What abusers and the control group say and read: request heads and frames (RFC 6455), as bytes.
-//!
-//! Independent of the broker's own code, so that it can judge. Lengths are bytes.
+//! Request heads and clients' frames (RFC 6455) as bytes, valid or not.
+
+pub(super) use loadgen::client::close_code;
+use loadgen::client::upgrade_request;
+use protocol::frame::{Opcode, put_client_frame};
 
 /// The first byte of a whole text message, a whole binary message, and of control frames.
 pub(super) const TEXT: u8 = 0x81;
@@ -19,12 +21,11 @@ pub(super) fn upgrade(path: &str) -> Vec<u8> {
 
 /// The same with further header fields, each ended by CR LF.
 pub(super) fn upgrade_with(path: &str, fields: &str) -> Vec<u8> {
-    let offer = if path == "/ws" { "Sec-WebSocket-Protocol: ringyard.v1\r\n" } else { "" };
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}{fields}\r\n"
-    )
-    .into_bytes()
+    let mut head = Vec::new();
+    upgrade_request("broker", path, (path == "/ws").then_some(protocol::v1::SUBPROTOCOL), &mut head);
+    head.truncate(head.len() - b"\r\n".len());
+    head.extend_from_slice(format!("{fields}\r\n").as_bytes());
+    head
 }
 
 /// A publish over HTTP on a connection that is kept.
@@ -34,22 +35,11 @@ pub(super) fn post(topic: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Appends a client's frame.
+/// Appends a client's frame. Its first byte (FIN, reserved bits, opcode) may be wrong.
 pub(super) fn put_frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
-    out.push(first);
-    match payload.len() {
-        len @ 0..126 => out.push(0x80 | len as u8),
-        len @ 126..65536 => {
-            out.push(0x80 | 126);
-            out.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            out.push(0x80 | 127);
-            out.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&MASK);
-    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    let at = out.len();
+    put_client_frame(out, Opcode::Binary, payload, MASK);
+    out[at] = first;
 }
 
 /// A client's frame.
@@ -59,46 +49,7 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A server's frame at the front of some bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Found {
-    /// FIN, reserved bits and opcode.
-    pub(super) first: u8,
-    pub(super) header_len: usize,
-    pub(super) payload_len: usize,
-}
-
-/// Finds the whole frame at the front; nothing while its end is missing.
-///
-/// # Errors
-/// What a server never sends.
-pub(super) fn find(bytes: &[u8]) -> Result<Option<Found>, &'static str> {
-    let &[first, second, ref rest @ ..] = bytes else {
-        return Ok(None);
-    };
-    if !matches!(first, TEXT | BINARY | CLOSE | PING | PONG) {
-        return Err("a fragment, a reserved bit or an unknown opcode");
-    }
-    let (extended_len, len) = match second {
-        0..126 => (0, u64::from(second)),
-        126 => (2, rest.first_chunk().map_or(u64::MAX, |len| u64::from(u16::from_be_bytes(*len)))),
-        127 => (8, rest.first_chunk().map_or(u64::MAX, |len| u64::from_be_bytes(*len))),
-        _ => return Err("a masked frame"),
-    };
-    if rest.len() < extended_len {
-        return Ok(None);
-    }
-    let found =
-        Found { first, header_len: 2 + extended_len, payload_len: usize::try_from(len).map_err(|_| "a huge frame")? };
-    Ok((rest.len() - extended_len >= found.payload_len).then_some(found))
-}
-
-/// The code of a close frame's payload; 1005 when it carries none.
-pub(super) fn close_code(payload: &[u8]) -> u16 {
-    payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
-}
-
-/// A frame in words: a close with its code and reason, others by their first byte.
+/// A frame as text: a close with its code and reason, others by their first byte.
 pub(super) fn describe(first: u8, payload: &[u8]) -> String {
     if first == CLOSE {
         let reason = payload.get(2..).unwrap_or_default().escape_ascii();
@@ -110,17 +61,6 @@ pub(super) fn describe(first: u8, payload: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_are_found_when_whole() {
-        let mut bytes = vec![BINARY, 126, 0, 200];
-        bytes.extend([7; 200]);
-        for len in 0..bytes.len() {
-            assert_eq!(find(&bytes[..len]), Ok(None), "{len}");
-        }
-        assert_eq!(find(&bytes), Ok(Some(Found { first: BINARY, header_len: 4, payload_len: 200 })));
-        assert!(find(&[0x82, 0x80]).is_err() && find(&[0xc1, 0]).is_err() && find(&[0x01, 0]).is_err());
-    }
 
     #[test]
     fn clients_mask() {

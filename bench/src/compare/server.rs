@@ -3,7 +3,6 @@
 //! Not responsible for what is asked of it (`load`).
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -11,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use loadgen::client::{Client, Ending};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::peer::{self, Peer, Words};
@@ -121,18 +121,13 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Whether somebody behind the port reacts to a request: an answer, whatever it is, or the end of the connection.
+/// Whether a server reacts to a request at this port: with any answer, or by ending the connection.
 fn answers(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) else {
-        return false;
-    };
-    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    if stream.set_read_timeout(Some(Duration::from_secs(1))).is_err() || stream.write_all(request.as_bytes()).is_err() {
-        return false;
-    }
-    let answer = stream.read(&mut [0; 512]);
-    answer.is_ok() || answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok_and(|stream| {
+        let answer = |stream| Client::new(stream).get(&address.to_string(), "/", "Connection: close\r\n");
+        stream.set_read_timeout(Some(Duration::from_secs(1))).is_ok() && !matches!(answer(stream), Err(Ending::Late))
+    })
 }
 
 fn signal(pid: u32, signal: Signal) {

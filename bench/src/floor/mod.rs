@@ -2,15 +2,15 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `mod` | the matrix: one sender, in this process, on its core |
-//! | `receivers` | the sockets' other ends, in another process on another core: they throw everything away |
-//! | `page` | the table, and what is kept of it |
-//! | `server` | the bare sender as a server for the load generator: the floor that the broker is held against |
+//! | `mod` | measures all cells of the table: one sender, in this process, on its core |
+//! | `receivers` | the sockets' other ends, in another process on another core: they discard everything |
+//! | `page` | the table, as a page and as JSON |
+//! | `server` | the bare sender as a server for the load generator: the floor that the broker is compared with |
 //!
-//! A round sends one message to every socket, and the next begins when every byte of it was received: nothing ever
-//! piles up, as in the broker's own figure. The methods take turns on the same sockets, lap by lap, so that all see
-//! the same machine; a cell is the median of its laps. What counts is the processor time of the sending thread, in
-//! which the kernel does the receiving side's protocol work too (loopback).
+//! A round sends one message to every socket, and the next begins when every byte of it was received: nothing waits in
+//! queues, as in the broker's own figure. The methods take turns on the same sockets, a pass of some rounds each, so that
+//! all see the same machine; a cell is the median of its passes. What counts is the processor time of the sending
+//! thread, in which the kernel also does the protocol work of the receiving side (loopback).
 
 mod page;
 mod receivers;
@@ -28,16 +28,17 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::measure::median;
 use crate::process::CoreOptions;
 use receivers::Receivers;
 
 pub(crate) use receivers::{Options as ReceiverOptions, serve as receive};
 pub(crate) use server::{Options as ServerOptions, Timing, measure, serve};
 
-/// Sends in one system call, as many as a turn of the broker has.
+/// Sends in one system call, as many as in a turn of the broker.
 const SENDS_PER_CALL: u32 = 256;
-/// Sends of a lap, unless `--rounds` says otherwise.
-const SENDS_PER_LAP: usize = 10_000;
+/// Sends of a pass, unless `--rounds` says otherwise.
+const SENDS_PER_PASS: usize = 10_000;
 /// Descriptors that are no sockets of the matrix.
 const OTHER_DESCRIPTORS: u64 = 64;
 
@@ -53,13 +54,13 @@ pub(crate) struct Options {
     /// Ways to send [default: all].
     #[arg(long, value_delimiter = ',')]
     methods: Vec<Way>,
-    /// Rounds of one lap [default: as many as make 10,000 sends].
+    /// Rounds of one pass [default: as many as make 10,000 sends].
     #[arg(long)]
     rounds: Option<usize>,
-    /// Laps of each cell.
-    #[arg(long, default_value_t = 5)]
-    laps: usize,
-    /// Few sockets, few bytes, short laps: shows that it works, keeps nothing.
+    /// Passes of each cell.
+    #[arg(long, alias = "laps", default_value_t = 5)]
+    passes: usize,
+    /// Few sockets, few bytes, short passes: shows that it works, keeps nothing.
     #[arg(long)]
     quick: bool,
     /// Prints the raw data instead of tables.
@@ -72,7 +73,7 @@ pub(crate) struct Options {
     cores: CoreOptions,
 }
 
-/// A method, as the command line and the table call it.
+/// A method of sending, under its name in the command line and the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Way {
@@ -109,24 +110,21 @@ struct Cell {
     way: Way,
     sockets: usize,
     bytes: usize,
-    /// Of every lap.
+    /// Sends of one pass.
     sends: u64,
-    /// Processor time per send, lap by lap, in nanoseconds.
+    /// Processor time per send of each pass, in nanoseconds.
     cpu_ns: Vec<f64>,
-    /// Time on the clock per send, lap by lap, in nanoseconds.
+    /// Time on the clock per send of each pass, in nanoseconds.
     wall_ns: Vec<f64>,
 }
 
 impl Cell {
-    /// Half of the laps took longer.
     fn median_cpu_ns(&self) -> f64 {
-        let mut laps = self.cpu_ns.clone();
-        laps.sort_by(f64::total_cmp);
-        laps[laps.len() / 2]
+        median(self.cpu_ns.clone())
     }
 }
 
-/// A matrix, and what it was measured on.
+/// All cells, and the machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Matrix {
     machine: Machine,
@@ -136,25 +134,25 @@ struct Matrix {
 
 /// Measures, prints, keeps.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let (sockets, bytes, laps) = if options.quick {
+    let (sockets, bytes, passes) = if options.quick {
         (vec![50, 500], vec![128, 16_384], 1)
     } else {
-        (options.sockets.clone(), options.bytes.clone(), options.laps)
+        (options.sockets.clone(), options.bytes.clone(), options.passes)
     };
-    ensure!(laps > 0 && options.rounds != Some(0), "nothing to measure");
+    ensure!(passes > 0 && options.rounds != Some(0), "nothing to measure");
     ensure!(sockets.iter().chain(&bytes).all(|figure| *figure > 0), "--sockets and --bytes must be at least 1");
     let ways = if options.methods.is_empty() { Way::value_variants() } else { &options.methods };
     let (descriptors, _) = limits::raise_descriptors();
     let sockets_max = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS))?;
-    // Before this thread is bound to one of them.
+    // Before this thread is bound to a core: it counts the cores that this thread may use.
     let machine = Machine::this();
     pin(options.cores.server_core)?;
     let mut cells = Vec::new();
     for sockets in sockets {
         let mut field = Field::open(sockets.min(sockets_max), options.cores.client_core)?;
         for &bytes in &bytes {
-            let rounds = options.rounds.unwrap_or(SENDS_PER_LAP.div_ceil(field.sockets.len()));
-            let row = field.row(ways, bytes, laps, if options.quick { 1 } else { rounds })?;
+            let rounds = options.rounds.unwrap_or(SENDS_PER_PASS.div_ceil(field.sockets.len()));
+            let row = field.row(ways, bytes, passes, if options.quick { 1 } else { rounds })?;
             if !options.json {
                 page::print_row(&row);
             }
@@ -174,7 +172,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(true)
 }
 
-/// This thread runs there from now on.
+/// Moves this thread to a core.
 fn pin(core: u32) -> Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core as usize);
@@ -200,26 +198,26 @@ impl Field {
         Ok(Self { sockets, receivers })
     }
 
-    /// Every way in turn, lap by lap, after one that does not count.
-    fn row(&mut self, ways: &[Way], bytes: usize, laps: usize, rounds: usize) -> Result<Vec<Cell>> {
+    /// Passes of every way in turn, after one that does not count.
+    fn row(&mut self, ways: &[Way], bytes: usize, passes: usize, rounds: usize) -> Result<Vec<Cell>> {
         let sockets = self.sockets.len();
         let cell = |way: &Way| Cell { way: *way, sockets, bytes, sends: 0, cpu_ns: Vec::new(), wall_ns: Vec::new() };
         let mut row: Vec<_> = ways.iter().map(cell).collect();
         for cell in &mut row {
-            self.lap(cell, 1)?;
+            self.pass(cell, 1)?;
         }
         for cell in &mut row {
             (cell.cpu_ns, cell.wall_ns) = (Vec::new(), Vec::new());
         }
-        for _ in 0..laps {
+        for _ in 0..passes {
             for cell in &mut row {
-                self.lap(cell, rounds)?;
+                self.pass(cell, rounds)?;
             }
         }
         Ok(row)
     }
 
-    fn lap(&mut self, cell: &mut Cell, rounds: usize) -> Result<()> {
+    fn pass(&mut self, cell: &mut Cell, rounds: usize) -> Result<()> {
         let payload: Vec<u8> = (0..cell.bytes).map(|at| at as u8).collect();
         let sockets = std::mem::take(&mut self.sockets);
         let mut sender = Sender::new(sockets, cell.way.method(), SENDS_PER_CALL)?;

@@ -1,5 +1,5 @@
-//! `bench floor-receivers`: dials many connections and throws away what comes, counting bytes. It is told on its
-//! standard input how many are to come next, a number per line, and answers each with a line when they have.
+//! `bench floor-receivers`: opens many connections, and discards and counts what they receive. Each line of its standard
+//! input is a number of bytes; it answers with a line when so many have come.
 
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,9 +13,9 @@ use ring::{Dial, Driver, Event, ReceiveEnd};
 
 use crate::process::bound;
 
-/// Handshakes under way at once.
+/// Connections being opened at the same time.
 const DIALS_MAX: usize = 256;
-/// Connections from one source address: well below its ports, which the kernel looks for by trying.
+/// Connections from one source address: far fewer than it has ports, because the kernel searches for a free one.
 const DIALS_PER_SOURCE: usize = 5_000;
 /// Nothing takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,12 +51,12 @@ impl Receivers {
         Ok(Self { child, orders, answers })
     }
 
-    /// So many bytes come next.
+    /// Announces so many bytes.
     pub(super) fn expect(&mut self, bytes: u64) -> Result<()> {
         writeln!(self.orders, "{bytes}").context("the receivers are gone")
     }
 
-    /// They are connected, or have got what they expected.
+    /// Waits until they are connected, or have received what was announced.
     pub(super) fn wait_until_ready(&mut self) -> Result<()> {
         let mut line = String::new();
         ensure!(self.answers.read_line(&mut line)? > 0, "the receivers are gone");

@@ -1,24 +1,24 @@
-//! The floor beside the broker: a broadcaster that does nothing but send, measured by the same client, in the same
-//! loop and with the same messages.
+//! The floor beside the broker: a server that does nothing but send, measured by the same client with the same messages.
 //!
-//! It answers every upgrade with the same head, takes frames from its one publisher, and sends each, unmasked,
-//! to all sockets through a bare io_uring ([`ring::floor`]). No topics, no order, no limits, no other event.
-//! Only the sends count: reading the publisher and making the ring do not.
+//! It accepts every upgrade, reads the messages of its one publisher, and sends each to all sockets through a bare
+//! io_uring ([`ring::floor`]). No topics, no order, no limits, no other event. Only the processor time of the sends
+//! counts, not that of reading.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use loadgen::Outcome;
+use protocol::frame::{Decoder, FrameLimits, HEADER_MAX, Item, MessageKind, Opcode, server_header};
 use protocol::head::{Head, HeadLimits, write_switching_protocols};
 use ring::floor::{Method, Sender};
 
+use super::SENDS_PER_CALL;
 use crate::process::{Cores, Server, run_client};
 
-/// Sends in one system call, as many as a turn of the broker has.
-const SENDS_PER_CALL: u32 = 256;
+const LIMITS: FrameLimits = FrameLimits { frame_bytes_max: 1 << 30, message_bytes_max: 1 << 30 };
 
 /// `bench floor-server`.
 #[derive(Args, Clone, Debug)]
@@ -39,14 +39,14 @@ pub(crate) struct Timing {
 }
 
 impl Timing {
-    /// As the load generator takes it.
+    /// As arguments of the load generator.
     pub(crate) fn arguments(self) -> String {
         format!("--warmup {} --duration {}", self.warmup, self.duration)
     }
 }
 
-/// One run of the load generator against the bare sender, the next message being published when all have the
-/// last: its report, and the sender's nanoseconds of processor time per send.
+/// One run of the load generator against the bare sender; the next message is published when all subscribers have the
+/// last. Returns the report, and the sender's nanoseconds of processor time per send.
 pub(crate) fn measure(cores: Cores, sockets: usize, bytes: usize, timing: Timing) -> Result<(Outcome, f64)> {
     let (clients, warmup) = (sockets.to_string(), timing.warmup.to_string());
     let program = std::env::current_exe()?;
@@ -68,24 +68,24 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     let mut publisher = None;
     while subscribers.len() < options.clients || publisher.is_none() {
         match accept(&listener)? {
-            Some((stream, Peer::Subscriber)) => subscribers.push(stream.into()),
-            Some((stream, Peer::Publisher)) => publisher = Some(stream),
+            Some((stream, Role::Subscriber)) => subscribers.push(stream.into()),
+            Some((stream, Role::Publisher)) => publisher = Some(Publisher::new(stream)),
             None => {}
         }
     }
     let mut publisher = publisher.expect("it has come");
-    // Whoever asks for anything else is refused by the kernel.
+    // From now on the kernel refuses connections.
     drop(listener);
     let mut sender = Sender::new(subscribers, Method::UringDirect, SENDS_PER_CALL)?;
     let counts_from = Instant::now() + Duration::try_from_secs_f64(options.warmup)?;
-    let (mut frame, mut warm) = (Vec::new(), false);
-    while read_frame(&mut publisher, &mut frame)? {
+    let mut warm = false;
+    while publisher.read(|frame| {
         if !warm && Instant::now() >= counts_from {
             warm = true;
             sender.take_report();
         }
-        sender.round(&frame)?;
-    }
+        Ok(sender.round(frame)?)
+    })? {}
     let report = sender.take_report();
     ensure!(report.short_sends == 0, "a socket was full: the receiver does not keep up");
     ensure!(warm && report.sends > 0, "nothing was sent after the warm-up");
@@ -93,14 +93,14 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Who connected.
-enum Peer {
+/// What a client is.
+enum Role {
     Subscriber,
     Publisher,
 }
 
-/// Whoever upgrades next; nothing of those who only looked whether somebody answers.
-fn accept(listener: &TcpListener) -> Result<Option<(TcpStream, Peer)>> {
+/// Accepts the next upgrade; nothing when the client only looked whether the port is open.
+fn accept(listener: &TcpListener) -> Result<Option<(TcpStream, Role)>> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     let mut head = Vec::new();
@@ -119,35 +119,52 @@ fn accept(listener: &TcpListener) -> Result<Option<(TcpStream, Peer)>> {
     let mut answer = Vec::new();
     write_switching_protocols(&mut answer, &upgrade.accept, None);
     stream.write_all(&answer)?;
-    let publishes = head.starts_with(b"GET /pub/");
-    Ok(Some((stream, if publishes { Peer::Publisher } else { Peer::Subscriber })))
+    let role = if head.starts_with(b"GET /pub/") { Role::Publisher } else { Role::Subscriber };
+    Ok(Some((stream, role)))
 }
 
-/// Reads a client's frame and makes a server's frame of it: the same without mask (RFC 6455, section 5.2).
-/// False at the end of the stream.
-fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> Result<bool> {
-    let mut start = [0; 2];
-    if stream.read_exact(&mut start).is_err() {
-        return Ok(false);
+/// The publisher's connection.
+struct Publisher {
+    stream: TcpStream,
+    decoder: Decoder,
+    input: Vec<u8>,
+    /// The message that has begun.
+    message: Vec<u8>,
+}
+
+impl Publisher {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            decoder: Decoder::new(protocol::frame::Role::Server),
+            input: vec![0; 64 << 10],
+            message: Vec::new(),
+        }
     }
-    let extended_len = match start[1] & 0x7f {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    let mut rest = [0; 12];
-    stream.read_exact(&mut rest[..extended_len + 4])?;
-    let (extended, mask) = rest[..extended_len + 4].split_at(extended_len);
-    let len = match extended_len {
-        0 => u64::from(start[1] & 0x7f),
-        _ => extended.iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
-    };
-    frame.clear();
-    frame.extend([start[0], start[1] & 0x7f]);
-    frame.extend_from_slice(extended);
-    let header = frame.len();
-    frame.resize(header + usize::try_from(len)?, 0);
-    stream.read_exact(&mut frame[header..])?;
-    frame[header..].iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
-    Ok(true)
+
+    /// Reads once, and calls `send` with each message that is complete then, as a server's frame. False when the
+    /// publisher has left.
+    fn read(&mut self, mut send: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        // The publisher may leave with a reset.
+        let Ok(len) = self.stream.read(&mut self.input) else { return Ok(false) };
+        let mut rest = &mut self.input[..len];
+        while let Some(item) = self.decoder.next(&mut rest, &LIMITS).map_err(|error| anyhow!("{error:?}"))? {
+            let (kind, payload, last) = match item {
+                Item::Message { kind, payload } => (kind, payload, true),
+                Item::Piece { kind, payload, last, .. } => (kind, payload, last),
+                Item::Close(..) => return Ok(false),
+                Item::Ping(_) | Item::Pong(_) => continue,
+            };
+            self.message.extend_from_slice(payload);
+            if last {
+                let opcode = if kind == MessageKind::Text { Opcode::Text } else { Opcode::Binary };
+                let mut header = [0; HEADER_MAX];
+                let header_len = server_header(opcode, self.message.len() as u64, &mut header);
+                self.message.splice(..0, header[..header_len].iter().copied());
+                send(&self.message)?;
+                self.message.clear();
+            }
+        }
+        Ok(len > 0)
+    }
 }

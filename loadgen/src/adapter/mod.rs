@@ -45,6 +45,7 @@ use self::nats::Nats;
 use self::nchan::Nchan;
 use self::plain::Plain;
 use self::raw::Raw;
+pub use self::upgrade::upgrade_request;
 use self::url::Url;
 use self::v1::V1;
 use crate::stamp::{Payloads, Stamp};
@@ -232,7 +233,7 @@ impl Adapter {
             Wire::Nchan(nchan) => nchan.path(duty),
             _ => url.path.clone(),
         };
-        upgrade::request(url, &path, self.subprotocol(), out);
+        upgrade_request(&url.host, &path, self.subprotocol(), out);
     }
 
     /// What a server answered so far: not yet a whole head (nothing), or an acceptance, with the length of its head.

@@ -5,20 +5,18 @@
 //! one piece, anything else in pieces. Control frames are dealt with here, also between the fragments of a message
 //! (section 5.4); of them and of headers, what was cut is kept, at most 133 bytes.
 //!
-//! Judged here: reserved bits and opcodes, masks, lengths in their shortest form, the order of fragments. Not judged:
-//! UTF-8, since what is no payload of ours is reported anyway.
+//! Judged here: the order of fragments; headers are judged in `frame`. Not judged: UTF-8, since payloads that are not
+//! ours are reported anyway.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use protocol::frame::{CloseCode, HEADER_MAX, Opcode, close_code, put_client_frame, server_header, unmask};
 
 use super::unit::Cut;
 use super::{Inbound, Visit};
+pub(super) use crate::frame::Broken;
+use crate::frame::Header;
 use crate::stamp::{Stamp, random};
-
-/// What is wrong with a stream.
-pub(super) type Broken = Cow<'static, str>;
 
 /// What a protocol makes of data frames.
 pub(super) trait Content {
@@ -83,61 +81,6 @@ pub(super) struct Frames {
 impl Frames {
     pub(super) fn is_between_messages(&self) -> bool {
         self.left == 0 && !self.open
-    }
-}
-
-/// A frame's header (section 5.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Header {
-    fin: bool,
-    opcode: Opcode,
-    /// Bytes of the header.
-    len: usize,
-    /// Bytes of the payload.
-    payload: u64,
-}
-
-impl Header {
-    /// Bytes of the payload, if that is part of what is taken at once.
-    fn control_len(&self) -> usize {
-        if self.opcode.is_control() { self.payload as usize } else { 0 }
-    }
-
-    /// Nothing when more bytes are needed.
-    #[inline]
-    fn read(bytes: &[u8]) -> Result<Option<Self>, Broken> {
-        let [first, second, rest @ ..] = bytes else {
-            return Ok(None);
-        };
-        let (len, payload) = match second {
-            len @ 0..126 => (2, u64::from(*len)),
-            126 => match rest.first_chunk() {
-                Some(len) => (4, u64::from(u16::from_be_bytes(*len))),
-                None => return Ok(None),
-            },
-            127 => match rest.first_chunk() {
-                Some(len) => (10, u64::from_be_bytes(*len)),
-                None => return Ok(None),
-            },
-            _ => return Err("a masked frame from a server".into()),
-        };
-        let minimal = match len {
-            2 => true,
-            4 => payload > 125,
-            _ => payload > 0xffff && payload >> 63 == 0,
-        };
-        if !minimal {
-            return Err("a frame's length that is not in its shortest form".into());
-        }
-        let opcode = match Opcode::from_bits(*first) {
-            Some(opcode) if first & 0x70 == 0 => opcode,
-            _ => return Err(format!("a frame that begins with {first:#04x}").into()),
-        };
-        let fin = first & 0x80 != 0;
-        if opcode.is_control() && (!fin || payload > 125) {
-            return Err("a control frame that is fragmented or longer than 125 bytes".into());
-        }
-        Ok(Some(Self { fin, opcode, len, payload }))
     }
 }
 

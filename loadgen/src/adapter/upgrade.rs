@@ -5,7 +5,6 @@
 //! subprotocol than the offered one was chosen.
 
 use super::Refused;
-use super::url::Url;
 
 /// A key and its answer, both from RFC 6455, section 1.3: a load generator needs no secret.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -17,9 +16,9 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of a refusal that are repeated to the user.
 const TEXT_MAX: usize = 300;
 
-/// Appends the request.
-pub(super) fn request(url: &Url, path: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
-    for part in ["GET ", path, " HTTP/1.1\r\nHost: ", &url.host, "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"] {
+/// Appends an upgrade request (RFC 6455, section 4.1). `host` is the value of `Host`.
+pub fn upgrade_request(host: &str, path: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
+    for part in ["GET ", path, " HTTP/1.1\r\nHost: ", host, "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     for part in ["Sec-WebSocket-Key: ", KEY, "\r\nSec-WebSocket-Version: 13\r\n"] {

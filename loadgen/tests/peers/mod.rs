@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use loadgen::adapter::{Adapter, Duty, Inbound, Refused, Visit};
+use loadgen::client::{self, upgrade_request};
 use loadgen::stamp::Stamp;
 use tokio::sync::broadcast;
 use tokio_tungstenite::accept_async;
@@ -153,19 +154,13 @@ impl Server {
 /// Whether an upgrade is answered, with whatever status. An open port is not enough: mosquitto resets what comes to
 /// it before it has begun to serve.
 fn speaks_http(address: SocketAddr) -> bool {
-    let request = format!(
-        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Protocol: mqtt\r\n\r\n"
-    );
-    let mut begin = [0; 5];
-    TcpStream::connect(address)
-        .and_then(|mut stream| {
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            stream.write_all(request.as_bytes())?;
-            stream.read_exact(&mut begin)
-        })
-        .is_ok_and(|()| begin == *b"HTTP/")
+    let mut request = Vec::new();
+    upgrade_request(&address.to_string(), "/", Some("mqtt"), &mut request);
+    TcpStream::connect(address).is_ok_and(|stream| {
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut client = client::Client::new(stream);
+        client.send(&request).is_ok() && client.answer().is_ok()
+    })
 }
 
 fn program(name: &str, package: &str) -> Option<PathBuf> {
