@@ -1,4 +1,4 @@
-//! What a figure was measured on: without it, it means nothing.
+//! The machine on which figures were measured.
 
 use std::fs;
 

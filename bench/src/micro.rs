@@ -1,4 +1,4 @@
-//! `bench micro`: `MICRO.md`, the table of the last `cargo bench -p bench --bench protocol`, from what criterion keeps
+//! `bench micro`: writes `MICRO.md`, the table of the last `cargo bench -p bench --bench protocol`, from criterion's files
 //! beside this program.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use serde::Deserialize;
 use crate::machine::Machine;
 use crate::results::describe;
 
-/// What everything is held against.
+/// The implementation of the first column.
 const OURS: &str = "ringyard";
 
-/// What one needs to know to read the table.
+/// Remarks below the table.
 const REMARKS: &str = "\
 - Text is UTF-8: ours is measured within a frame, whose header takes some 10 ns; the others check the bare text.
 - Decoding: a copy into the receive buffer stands for the socket, from which the others copy too. A message in several
@@ -133,7 +133,7 @@ fn page(table: &Table, machine: &Machine) -> Result<String> {
     Ok(page)
 }
 
-/// What takes longer comes later.
+/// Shortest first.
 fn in_order(cases: &BTreeMap<String, BTreeMap<String, f64>>) -> Vec<(&String, &BTreeMap<String, f64>)> {
     let mut cases: Vec<_> = cases.iter().collect();
     let time = |times: &BTreeMap<String, f64>| times.get(OURS).copied().unwrap_or(f64::MAX);
@@ -146,7 +146,7 @@ fn capitalised(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// Three digits at least.
+/// At least three digits.
 fn figure(nanos: f64) -> String {
     match nanos {
         ..10.0 => format!("{nanos:.2}"),

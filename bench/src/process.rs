@@ -1,4 +1,4 @@
-//! Servers and clients as child processes, each on its own core. Whatever was started ends with its owner.
+//! Servers and clients as child processes, each on its own core. They end with their owner.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub(crate) fn broker(given: Option<&Path>) -> Result<PathBuf> {
     Ok(broker)
 }
 
-/// Where a measurement runs: the two sides never share a core.
+/// The cores of a measurement: server and client never share one.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct CoreOptions {
     /// The server's core, or the sender's
@@ -28,18 +28,18 @@ pub(crate) struct CoreOptions {
     pub(crate) client_core: u32,
 }
 
-/// Which core runs what; nothing: wherever the kernel likes.
+/// The cores of server and client; `None`: the kernel chooses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cores {
     pub(crate) server: Option<u32>,
     pub(crate) client: Option<u32>,
 }
 
-/// A server that named its address on its standard output.
+/// A server that has printed its address.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// Reads on, so that the pipe does not fill up; ends with the last line.
+    /// Reads all further lines, so that the pipe does not fill up; returns the last.
     reader: Option<JoinHandle<Option<String>>>,
 }
 
@@ -61,13 +61,13 @@ impl Server {
         Ok(Self { child, address, reader: Some(reader) })
     }
 
-    /// What the server said last, before it ended by itself.
+    /// The server's last line, after it has ended by itself.
     pub(crate) fn last_line(mut self) -> Result<String> {
         let reader = self.reader.take().expect("taken once");
         let line = reader.join().expect("a reader does not panic");
         let status = self.child.wait()?;
         ensure!(status.success(), "the server failed: {status}");
-        line.context("the server ended without a word")
+        line.context("the server printed nothing before it ended")
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -82,8 +82,8 @@ impl Drop for Server {
     }
 }
 
-/// Runs the load generator against `server` and returns its report. A run with errors is an error: its
-/// figures mean nothing.
+/// Runs the load generator against `server` and returns its report. A run with errors is an error, because its figures
+/// mean nothing.
 pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Outcome> {
     let json = tempfile::NamedTempFile::new()?;
     let status = bound(&std::env::current_exe()?, core)
@@ -100,9 +100,9 @@ pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str])
     Ok(outcome)
 }
 
-/// A command that runs on this core, and is asked to end when the thread that starts it ends, however that happens.
+/// A command that runs on this core, and gets SIGTERM when the thread that starts it ends.
 pub(crate) fn bound(program: &Path, core: Option<u32>) -> Command {
-    // Both replace themselves by what they start, so the child's id is the program's.
+    // Both replace themselves by the program that they start, so that the child's id is the program's.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM"]);
     if let Some(core) = core {
@@ -112,7 +112,7 @@ pub(crate) fn bound(program: &Path, core: Option<u32>) -> Command {
     command
 }
 
-/// The first address of this machine that a server names.
+/// The first address of this machine that a server prints.
 pub(crate) fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
     lines.map_while(Result::ok).find_map(|line| addresses(&line).next())
 }

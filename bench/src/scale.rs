@@ -1,13 +1,11 @@
-//! `bench scale`: how many live subscribers one broker process holds on this machine, which runs the clients too, and what
-//! a broadcast to all of them takes.
+//! `bench scale`: how many live subscribers one broker process holds, and how long a broadcast to all of them takes.
 //!
-//! One broker, as many shards as its descriptors demand (a ring's table holds as many as a process may open), and one
-//! load generator with as many rings. All subscribe to one topic; a few messages are published, so far apart that each
-//! is with everybody before the next. A sample of the clients looks at every frame, the others count every byte: a
-//! row without errors means that every client got every message.
+//! One broker with as many shards as its descriptors need (a ring's table holds as many as a process may open), and one
+//! load generator with as many rings, on the same cores. All clients subscribe to one topic. A few messages are published,
+//! so far apart that all clients have each before the next. A sample of the clients looks at every frame, the others
+//! count every byte: a row without errors means that every client got every message.
 //!
-//! Both sides share the cores: that is the point. Where `net.ipv4.tcp_mem` or `fs.file-max` is too small it is
-//! raised, if that is allowed, and put back.
+//! If `net.ipv4.tcp_mem` or `fs.file-max` is too small it is raised, where that is allowed, and restored at the end.
 
 use std::fmt::Write;
 use std::fs;
@@ -22,7 +20,7 @@ use crate::machine::Machine;
 use crate::process::{self, Server, run_client};
 use crate::results::machines;
 
-/// Clients of one shard: its table holds 19,900, and the kernel deals connections to listeners unevenly.
+/// Clients per shard: a table holds 19,900, and the kernel distributes connections unevenly.
 const CLIENTS_PER_SHARD: u64 = 19_000;
 const PAYLOAD: u32 = 128;
 /// Pages of all sockets' buffers (tcp(7)).
@@ -59,7 +57,7 @@ struct Row {
     machine: Machine,
     clients: u64,
     shards: u64,
-    /// Of the whole run, or of the soak.
+    /// Minutes of messages; 0 for the broadcasts.
     soak_minutes: u64,
     outcome: Outcome,
 }
@@ -88,7 +86,7 @@ fn measure(options: &Options, broker: &Path, machine: &Machine, clients: u64, so
     let shards = clients.div_ceil(CLIENTS_PER_SHARD);
     let arguments = format!("--listen 127.0.0.1:0 --admin-listen public --shards {shards} --ping-interval 3600s");
     let server = Server::start(broker, None, &arguments.split(' ').collect::<Vec<_>>())?;
-    // What is there once, whoever connects, is no cost of a connection.
+    // What the broker allocates once is not a cost of a connection.
     let warm = "--clients 200 --scenario idle --warmup 0 --duration 0.2";
     run_client(&server, None, &warm.split(' ').collect::<Vec<_>>())?;
     let apart = options.apart.unwrap_or(if options.quick { 0.3 } else { (clients as f64 / 50_000.0).max(4.0) });
@@ -105,7 +103,7 @@ fn measure(options: &Options, broker: &Path, machine: &Machine, clients: u64, so
 
 // ---- what was found
 
-/// Bytes per client, of a memory that grew.
+/// By how many bytes per client a memory grew.
 fn grown(after: u64, before: u64, clients: u64) -> f64 {
     (after as f64 - before as f64) / clients as f64
 }
@@ -191,7 +189,7 @@ fn write_page(results: &Path) -> Result<()> {
     }
     let mut page = String::from(
         "# Scale\n\nMade by `cargo run --release -p bench --bin bench -- scale`: live WebSocket subscribers of one topic in one \
-         broker process, on a machine that runs the clients too; 128-byte messages, each with everybody before the next. \
+         broker process, on a machine that runs the clients too; 128-byte messages, each at all clients before the next. \
          Every client got every message: a sample looked at every frame, the others counted every byte. Raw data: the \
          folder `scale` beside this page.\n\n\
          | clients | connected in | broker's time per client | broadcast: first | all | p99 | broker's memory per client | \
@@ -231,7 +229,7 @@ struct Raised {
 }
 
 impl Raised {
-    /// Raises what so many clients, both ends here, do not fit in.
+    /// Raises the limits that are too small for so many clients with both ends here.
     fn all(clients: u64) -> Vec<Self> {
         let ends = clients * 2;
         let spare = 100_000;
@@ -263,7 +261,7 @@ impl Raised {
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        // Should that fail, the larger limit stays until the next boot and harms nobody.
+        // If that fails, the larger limit stays until the next boot, which does no harm.
         drop(fs::write(self.path, self.before.trim()));
     }
 }

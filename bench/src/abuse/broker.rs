@@ -1,4 +1,4 @@
-//! The broker under trial: its process, what that process holds, and what it leaves behind.
+//! The broker under attack: its process, the memory and descriptors that it holds, its exit status and log.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,9 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::confine::Confinement;
 use crate::process::addresses;
 
-/// How long the broker may take to end when asked to.
+/// How long the broker may take to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(20);
-/// The field of its start line that names the most resident memory it will need, in bytes.
+/// The field of its start line with the most resident memory that it will need, in bytes.
 const RESIDENT_MAX: &str = "resident_bytes_max=";
 
 /// Where a broker runs.
@@ -33,9 +33,9 @@ pub(super) struct Place<'a> {
 pub(super) struct Broker {
     child: Child,
     pub(super) address: SocketAddr,
-    /// Where operators are answered; the public address when there is no other.
+    /// The operators' address; the public one when there is no other.
     pub(super) operators: SocketAddr,
-    /// Its standard error until now, and the thread that reads it.
+    /// Its standard error so far, and the thread that reads it.
     said: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Held {
 }
 
 impl Broker {
-    /// Its allocator gives memory back at once: what is resident is what the broker holds.
+    /// Starts it. Its allocator returns memory at once, so that resident memory is what the broker holds.
     pub(super) fn start(program: &Path, arguments: &[String], place: Place<'_>) -> Result<Self> {
         let mut child = command(program, place)
             .args(arguments)
@@ -99,12 +99,12 @@ impl Broker {
         announced(&self.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Asks it to end; how it did, after which time, and all it said on standard error.
+    /// Ends it with SIGTERM; returns its exit status, how long that took, and its standard error.
     pub(super) fn end(mut self) -> Result<(ExitStatus, Duration, String)> {
         if self.ended()?.is_none() {
             let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
@@ -145,8 +145,8 @@ pub(super) fn held(pid: u32) -> Result<Held> {
     Ok(Held { resident_kib: kib("VmRSS:")?, peak_kib: kib("VmHWM:")?, descriptors })
 }
 
-/// The command that starts `program` in `place`. Whatever it goes through replaces itself, so the child's id is the
-/// program's.
+/// The command that starts `program` in `place`. Programs in between replace themselves, so that the child's id is the
+/// broker's.
 fn command(program: &Path, place: Place<'_>) -> Command {
     let mut words = Vec::new();
     if let Some(confinement) = place.confinement {

@@ -1,13 +1,13 @@
-//! What the broker holds for its clients, by what it holds it for, from the gauges in /metrics.
+//! The memory that the broker holds for its clients, by purpose, from the gauges in /metrics.
 //!
-//! Units: bytes in the gauges, MiB for people.
+//! Units: bytes; MiB when shown.
 
 use std::fmt;
 
 /// One gauge for each purpose.
 const NAME: &str = "ringyard_memory_used_bytes{held=\"";
 
-/// The bytes of one moment.
+/// Bytes by purpose, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Budget(Vec<(String, u64)>);
 

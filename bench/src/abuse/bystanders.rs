@@ -1,15 +1,15 @@
-//! The well-behaved beside the control group: each does one thing over and over, and must be served however much is
-//! asked for by others.
+//! Well-behaved clients beside the control group: each does one thing over and over, and must be served during every
+//! attack.
 //!
-//! | what | must |
+//! | client | must |
 //! | --- | --- |
-//! | pairs | hear themselves on topics of their own |
+//! | pairs | receive their own messages on topics of their own |
 //! | probes | get 200 from /healthz and /readyz on the public port, each on a connection of its own |
-//! | posts | be published; 503 with Retry-After only while others hold all places, for a bounded time |
-//! | pieces | hear their message, which they send in fragments |
-//! | new topics | begin one with a publish, acknowledged with its first offset |
+//! | posts | be published; 503 only while attackers hold all places, for a bounded time |
+//! | pieces | receive their own message, which they send in fragments |
+//! | new topics | create one with a publish, acknowledged with its first offset |
 //!
-//! A thread each. Latency counts from the first byte sent to the whole answer; who failed connects again.
+//! A thread each. Latency counts from the first byte sent to the whole answer. After a failure a client connects again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ pub(super) struct Bystanders {
     threads: Vec<JoinHandle<Service>>,
 }
 
-/// What one of them saw.
+/// What one of them measured.
 pub(super) struct Service {
     pub(super) name: &'static str,
     pub(super) latencies: Latencies,
@@ -70,7 +70,7 @@ impl Bystanders {
         Self { threads: threads.collect(), stop }
     }
 
-    /// What they saw, those of one name together.
+    /// Ends them; returns what they measured, clients of one name together.
     pub(super) fn stop(self) -> Vec<Service> {
         self.stop.store(true, Ordering::Relaxed);
         let mut services: Vec<Service> = Vec::new();
@@ -109,7 +109,7 @@ fn pair(address: SocketAddr, pair: usize) -> Act {
     let (mut peer, mut number, mut connection) = (None, 0_u64, 0);
     Box::new(move || {
         number += 1;
-        // Each connection has a topic of its own: what one gave up waiting for does not come to the next.
+        // Each connection has a topic of its own: late messages of the last do not come to the next.
         let open = || {
             connection += 1;
             Peer::open(address, &format!("/bus/bystander/pair/{pair}/{connection}"))
@@ -117,7 +117,7 @@ fn pair(address: SocketAddr, pair: usize) -> Act {
         let text = format!("pair {pair}, message {number}");
         kept(&mut peer, open, |peer| {
             peer.send(&frame(TEXT, text.as_bytes()))?;
-            hear(peer, TEXT, text.as_bytes())
+            expect(peer, TEXT, text.as_bytes())
         })
     })
 }
@@ -169,7 +169,7 @@ fn pieces(address: SocketAddr) -> Act {
                 peer.send(&frame(fin | opcode, piece))?;
                 thread::sleep(PIECE_INTERVAL);
             }
-            hear(peer, BINARY, &whole)
+            expect(peer, BINARY, &whole)
         })
     })
 }
@@ -210,7 +210,7 @@ fn kept(
 }
 
 /// The next message must be this.
-fn hear(peer: &mut Peer, first: u8, payload: &[u8]) -> Result<()> {
+fn expect(peer: &mut Peer, first: u8, payload: &[u8]) -> Result<()> {
     let (came, bytes) = message(peer)?;
     ensure!(came == first && bytes == payload, "another message came than the one that was sent");
     Ok(())

@@ -1,7 +1,7 @@
-//! The campaign: rounds of all kinds of abuse that leave nothing behind, in one broker.
+//! The campaign: rounds of attacks of all kinds on one broker, after which nothing may be left behind.
 //!
-//! The first round is the warm-up: what the broker keeps for good, it has after that. Each later one must end
-//! with the same memory, within [`GROWTH_MAX_KIB`], and always with the same descriptors.
+//! The first round is the warm-up: after it the broker has allocated what it keeps for good. Each later round must end
+//! with the same memory, within [`GROWTH_MAX_KIB`], and every round with the same descriptors.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,9 +14,8 @@ use super::scale::{self, LAG_MAX, MESSAGE_MAX, Scale};
 use super::stats::Poller;
 use super::{report, round};
 
-/// What a round may end above the first one's end, in kilobytes of resident memory: tables that are still as
-/// large as their largest use may double once more. A round opens hundreds of thousands of connections, so a leak
-/// of some twenty bytes each is above it.
+/// The most that resident memory may grow after the first round, in kilobytes: a table may double once more. A round opens
+/// hundreds of thousands of connections, so that a leak of twenty bytes per connection exceeds it.
 const GROWTH_MAX_KIB: u64 = 16 << 10;
 
 /// How long a broker may take to end when nobody is connected: far below the grace period.
@@ -77,9 +76,9 @@ fn arguments(scale: &Scale) -> Vec<String> {
         &[
             ("listen", "127.0.0.1:0"),
             ("admin-listen", "public"),
-            // As abusers call it.
+            // The values of Host in the attacks.
             ("allow-host", "broker,b"),
-            // Refusals and closes are what this is about; what is said beyond is a fault.
+            // Refusals and closes are expected; errors are faults.
             ("log-level", "error"),
             ("shards", "2"),
             ("max-message", &MESSAGE_MAX.to_string()),

@@ -1,19 +1,18 @@
-//! A bound for the broker's memory that the kernel enforces: a control group of its own, of version 2 or 1, or, where
-//! neither can be made, the size of its address space.
+//! A limit of the broker's memory that the kernel enforces: a control group of version 2 or 1, or, where neither can be
+//! created, a limit of its address space.
 //!
-//! Not responsible for what the broker is started with: its own limits have to fit. The group is removed at the end.
-//! Units: bytes.
+//! Not responsible for the broker's own limits, which must fit. The group is removed at the end. Units: bytes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-/// Attempts to remove the group, [`RETRY`] apart: the kernel is done with its last process a little later.
+/// Attempts to remove the group, [`RETRY`] apart: the kernel releases its last process a little later.
 const REMOVALS_MAX: u32 = 100;
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The bound.
+/// The limit.
 pub(super) enum Confinement {
     /// A control group, of which the broker is the only process.
     Group(Group),
@@ -30,9 +29,9 @@ pub(super) struct Group {
 /// What differs between the versions of control groups.
 struct Version {
     name: &'static str,
-    /// Where the kernel's documentation mounts it; its own group is below.
+    /// Usual mount points; the group of this process is below.
     mounts: &'static [&'static str],
-    /// How the line of /proc/self/cgroup that names the own group begins, behind the hierarchy's number.
+    /// The beginning of its line in /proc/self/cgroup, after the hierarchy's number.
     controller: &'static str,
     limit: &'static str,
     peak: &'static str,
@@ -76,7 +75,7 @@ impl Confinement {
         Self::AddressSpace(bytes)
     }
 
-    /// What is used, for people.
+    /// A description.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Group(group) => group.version.name,
@@ -84,7 +83,7 @@ impl Confinement {
         }
     }
 
-    /// The words before a command that runs it within the bound.
+    /// The words before a command that run it within the limit.
     pub(super) fn prefix(&self) -> Vec<String> {
         match self {
             Self::Group(group) => {
@@ -95,7 +94,7 @@ impl Confinement {
         }
     }
 
-    /// The most that the group used, what the kernel holds for it included.
+    /// The most memory that the group used, including the kernel's share.
     pub(super) fn peak(&self) -> Option<u64> {
         let Self::Group(group) = self else { return None };
         fs::read_to_string(group.folder.join(group.version.peak)).ok()?.trim().parse().ok()
@@ -113,7 +112,7 @@ impl Group {
     fn make(folder: PathBuf, version: &'static Version, bytes: u64) -> Option<Self> {
         fs::create_dir(&folder).ok()?;
         let group = Self { folder, version };
-        // The file exists only where the memory controller does: a plain folder must not pass for a group.
+        // The file exists only with the memory controller: a plain folder is no group.
         let limit = group.folder.join(version.limit);
         let limited = limit.exists() && fs::write(limit, bytes.to_string()).is_ok();
         limited.then_some(group)

@@ -1,4 +1,4 @@
-//! Valid bytes made wrong, from a seed.
+//! Random damage to valid bytes, reproducible from a seed.
 
 use fastrand::Rng;
 
@@ -28,7 +28,7 @@ pub(super) fn garbage(rng: &mut Rng) -> Vec<u8> {
     (0..rng.usize(1..2000)).map(|_| rng.u8(..)).collect()
 }
 
-/// Where to cut `len` bytes into pieces that are sent apart: the last end is `len`.
+/// The ends of the pieces in which `len` bytes are sent: the last is `len`.
 pub(super) fn ends(len: usize, rng: &mut Rng) -> Vec<usize> {
     let mut ends: Vec<_> = (0..rng.usize(..4)).map(|_| rng.usize(..=len)).collect();
     ends.push(len);

@@ -1,6 +1,6 @@
-//! Before the attack and during it: latencies are kept apart by which of the two it was.
+//! Latencies before an attack and during it.
 //!
-//! Units: nanoseconds in histograms, milliseconds for people.
+//! Units: nanoseconds in histograms, milliseconds when shown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told from longer ones.
+/// Longer latencies count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(120);
 
 /// Whether the attack has begun. All clones change together.
@@ -28,7 +28,7 @@ pub(super) struct Latencies {
 }
 
 impl Phase {
-    /// One in which the attack has begun.
+    /// A phase in which the attack has begun.
     pub(super) fn under_attack() -> Self {
         let phase = Self::default();
         phase.attack();
@@ -80,7 +80,7 @@ impl Latency {
         Duration::from_nanos(self.0.max())
     }
 
-    /// What one in a hundred exceeds.
+    /// The 99th percentile.
     pub(super) fn p99(&self) -> Duration {
         Duration::from_nanos(self.0.value_at_quantile(0.99))
     }

@@ -1,5 +1,5 @@
-//! One round: the control group comes, the abusers come and go, everything must be as before, the control
-//! group goes, and nothing must be left.
+//! One round: the control group connects, the attacks run and end, the gauges must be as before; then the control group
+//! disconnects, and nothing may be left.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::phase::Phase;
 use super::scale::Scale;
 use super::stats::{Gauges, Poller, Stats};
 
-/// What may still be on its way to the control group when the abusers have gone.
+/// Bytes that may still be on their way to the control group when the attacks have ended.
 const CONTROL_LOG_BYTES_MAX: u64 = 64 << 10;
 /// The counters of why connections ended: each counts for one.
 const REASONS: [&str; 13] = [
@@ -32,16 +32,16 @@ const REASONS: [&str; 13] = [
     "dropped_handover",
     "dropped_adoption",
 ];
-/// Beyond the broker's own deadlines, for a machine that has no time.
+/// Beyond the broker's own deadlines, for a busy machine.
 const SLACK: Duration = Duration::from_secs(10);
 
 /// What one round showed.
 pub(super) struct Round {
     pub(super) kinds: Vec<(&'static str, Tally)>,
     pub(super) control: Outcome,
-    /// Of abuse.
+    /// How long the attacks ran.
     pub(super) took: Duration,
-    /// From the last abuser's end to the control group's gauges, and from the control group's end to none.
+    /// From the end of the attacks until the gauges were as before, and from the end of the control group until they were 0.
     pub(super) back_after: Option<Duration>,
     pub(super) empty_after: Option<Duration>,
     pub(super) held: Held,
@@ -61,17 +61,17 @@ pub(super) fn run(
     let mut violations = Vec::new();
     let control = Control::start(broker.address, scale.raw, scale.multi, &Phase::under_attack())?;
     let members = (scale.raw + scale.multi) as u64;
-    let settled = |gauges: &Gauges| {
+    let only_control = |gauges: &Gauges| {
         gauges.connections == members + 1
             && gauges.subscriptions == members
             && gauges.log_bytes <= CONTROL_LOG_BYTES_MAX
             && gauges.http_connections == 1
     };
-    let calm = poller.wait(SLACK, settled)?;
+    let calm = poller.wait(SLACK, only_control)?;
     let before = match calm {
         Ok((_, stats)) => stats.gauges()?,
         Err(stats) => {
-            violations.push(format!("before the abusers came: {}", stats.gauges()?));
+            violations.push(format!("before the attacks: {}", stats.gauges()?));
             stats.gauges()?
         }
     };
@@ -82,11 +82,11 @@ pub(super) fn run(
     let took = begun.elapsed();
 
     let deadlines = scale.handshake_timeout.max(scale.ping_interval + scale.ping_timeout) + scale.close_timeout;
-    let back = poller.wait(deadlines + SLACK, |gauges| settled(gauges) && gauges.logs == before.logs)?;
+    let back = poller.wait(deadlines + SLACK, |gauges| only_control(gauges) && gauges.logs == before.logs)?;
     let back_after = match back {
         Ok((after, _)) => Some(after),
         Err(stats) => {
-            violations.push(format!("after the abusers had left: {}; before they came: {before}", stats.gauges()?));
+            violations.push(format!("after the attacks: {}; before: {before}", stats.gauges()?));
             None
         }
     };
@@ -102,13 +102,14 @@ pub(super) fn run(
         }
     };
     check_accounts(&stats, &mut violations)?;
-    // The allocator gives freed memory back a little later.
+    // The allocator returns freed memory a little later.
     thread::sleep(Duration::from_millis(500));
     let held = broker.held()?;
     Ok(Round { kinds, control, took, back_after, empty_after, held, stats, violations })
 }
 
-/// Every connection that a shard got, it closed; who was handed over came from an accept.
+/// Every connection that a shard accepted or adopted, it has closed, for one reason; every connection that was handed over
+/// had been accepted.
 fn check_accounts(stats: &Stats, violations: &mut Vec<String>) -> Result<()> {
     let total = |name: &str| stats.total(name);
     let (accepted, adopted, closed) = (total("accepted")?, total("adopted")?, total("closed")?);

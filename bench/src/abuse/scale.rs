@@ -61,7 +61,7 @@ pub(super) struct Counts {
     pub(super) together: bool,
 }
 
-/// Of the campaign.
+/// The scale of the campaign.
 pub(super) fn campaign(options: &Options) -> Scale {
     let rounds = options.rounds as usize;
     let seconds = |quick, real| Duration::from_secs(if options.quick { quick } else { real });
@@ -85,7 +85,7 @@ pub(super) fn campaign(options: &Options) -> Scale {
     }
 }
 
-/// Of a single attack.
+/// The scale of a single attack.
 pub(super) fn attack(options: &Options) -> Scale {
     let quick = options.quick;
     Scale {
@@ -103,7 +103,7 @@ pub(super) fn attack(options: &Options) -> Scale {
     }
 }
 
-/// Of all attacks together.
+/// The scale of all attacks together.
 pub(super) fn together(options: &Options) -> Scale {
     let alone = attack(options);
     let time = Duration::from_secs(options.seconds.unwrap_or(if options.quick { 8 } else { 60 }));

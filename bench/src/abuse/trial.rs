@@ -1,13 +1,14 @@
-//! Attacks on one broker with bounds, beside a control group and bystanders: what it must keep to.
+//! A trial: attacks on a fresh broker with limits, beside the control group and bystanders. The broker must keep these
+//! promises:
 //!
-//! - It lives, and ends with status 0.
+//! - It survives, and ends with status 0.
 //! - Its resident memory stays below what it announced at start, and its logs below `--max-log`.
-//! - Nobody well-behaved loses a message, is closed, or is refused.
-//! - Operators are answered all the while.
+//! - No well-behaved client loses a message, is closed, or is refused.
+//! - Operators are always answered.
 //! - Where it is promised, other topics keep their latency.
 //!
-//! One attack by itself meets one shard on a core of its own, and the clients share another, so that a shard that is
-//! held up shows. All together meet two shards, in a bound of memory that the kernel enforces.
+//! A single attack runs against one shard on a core of its own, and the clients share another core, so that a delayed shard
+//! shows. All attacks together run against two shards, within a memory limit that the kernel enforces.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -29,31 +30,30 @@ use super::scale::{self, Scale};
 use super::watch::{Seen, Watch};
 use crate::process::CoreOptions;
 
-/// The bound of all memory, in bytes.
+/// The limit of all memory, in bytes.
 const MEMORY_MAX: u64 = 256 << 20;
-/// What the broker may hold for its clients: with its tables, its code and its connections it stays below
-/// [`MEMORY_MAX`].
+/// Memory that the broker may hold for its clients: with its tables, code and connections it stays below [`MEMORY_MAX`].
 pub(super) const BUDGET_BYTES: u64 = 96 << 20;
 /// Bytes of messages that one shard keeps.
 const LOG_BYTES: u64 = 32 << 20;
 const LAG_BYTES: u64 = 4 << 20;
 const CONNECTIONS_MAX: u32 = 12_000;
-/// Names and filters: more than all attacks together ask for, shares apart.
+/// Names and filters: more than all attacks together use.
 const TOPICS_MAX: u32 = 200_000;
-/// Abusers give way to the well-behaved where they share a core: what is measured is the broker.
+/// Attackers have a lower priority than well-behaved clients on their shared core: the broker is measured, not the client.
 const ABUSER_NICE: i32 = 10;
 /// How long an HTTP publish may be refused beyond the time after which a body that does not end is cut.
 const REFUSED_SLACK: Duration = Duration::from_secs(3);
 
-/// What one trial showed.
+/// The results of a trial.
 pub(super) struct Trial {
     pub(super) kinds: Vec<(&'static str, Tally)>,
     pub(super) control: Outcome,
     pub(super) services: Vec<Service>,
     pub(super) seen: Seen,
-    /// The most memory that the broker announced to need.
+    /// The most resident memory that the broker announced.
     pub(super) resident_max: Option<u64>,
-    /// All that its logs may hold.
+    /// The limit of all its logs, in bytes.
     pub(super) log_max: u64,
     pub(super) took: Duration,
     pub(super) end: End,
@@ -125,7 +125,7 @@ pub(super) fn together(program: &Path, attacks: &[Attack], scale: &Scale, seed: 
     Ok(evidence.into_iter().map(|what| format!("together: {what}")).collect())
 }
 
-/// Leaves all but the client's core to the broker, if there are two.
+/// Moves this process to the client's core, if broker and clients can have a core each; returns whether they can.
 fn pin(all: &CpuSet, cores: CoreOptions) -> Result<bool> {
     let (server, client) = (cores.server_core as usize, cores.client_core as usize);
     if server == client || !all.is_set(server) || !all.is_set(client) {
@@ -150,11 +150,11 @@ fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<
     let begun = Instant::now();
     let target = Target { address: broker.address, scale: *scale, round: 1, deadline: begun + scale.time };
     let kinds = thread::scope(|scope| {
-        // Threads take over the priority of the one that starts them (sched(7)).
+        // Threads inherit the priority of the thread that starts them (sched(7)).
         let abusers = scope.spawn(|| rustix::process::nice(ABUSER_NICE).map(|_| attacks::run(kinds, &target, seed)));
         abusers.join().expect("abusers do not panic")
     })
-    .context("giving way")?;
+    .context("lowering the priority of the attackers")?;
     let took = begun.elapsed();
 
     let services = bystanders.stop();
@@ -173,7 +173,7 @@ fn arguments(scale: &Scale, shards: u64) -> Vec<String> {
         &[
             ("listen", "127.0.0.1:0"),
             ("admin-listen", "127.0.0.1:0"),
-            // As abusers call it.
+            // The values of Host in the attacks.
             ("allow-host", "broker,b"),
             ("shards", &shards.to_string()),
             ("max-connections", &CONNECTIONS_MAX.to_string()),

@@ -1,9 +1,9 @@
 //! The longest turn of the broker's shards during an attack, from the histogram in /metrics.
 //!
-//! A turn is one round of a shard's loop: while it lasts, nobody else on that shard is served. Buckets count how many
-//! turns were at most so long since the start, so the longest of an attack lies in the last bucket that grew while
-//! the attack lasted. Where the gauge of the longest turn grew meanwhile, it is exact. Units: seconds, as in the
-//! exposition format of Prometheus.
+//! A turn is one round of a shard's loop: while it lasts, the shard serves no other connection. Buckets count how many
+//! turns since the start were at most so long, so the longest turn of an attack is in the last bucket that grew during
+//! the attack. If the gauge of the longest turn grew, it has the exact value. Units: seconds, as in the exposition
+//! format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,15 +13,15 @@ const NAME: &str = "ringyard_turn_seconds_bucket{";
 /// The gauge's.
 const LONGEST: &str = "ringyard_turn_max_seconds ";
 
-/// How long turns were until now.
+/// How long turns were since the start.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Turns {
-    /// How many were at most how long, over all shards. Keys are the bits of positive numbers, which sort as these.
+    /// Turns by their upper bound, over all shards. Keys are the bits of positive numbers, which sort like the numbers.
     counts: BTreeMap<u64, u64>,
     longest: f64,
 }
 
-/// The longest turn of some time.
+/// The longest turn of a period.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Longest {
     /// This broker has no such histogram.

@@ -1,7 +1,7 @@
 //! Watches the broker during an attack: resident memory, bytes in its logs, and whether operators are answered.
 //!
-//! One thread for the process's memory, another that asks over the operators' port, so that an answer that comes late
-//! leaves no gap in the samples. Units: bytes.
+//! One thread samples the memory of the process, another asks over the operators' port, so that a late answer leaves no
+//! gap in the samples. Units: bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::budget::Budget;
 use super::stats::{Poller, metrics};
 use super::turns::{Longest, Turns};
 
-/// Between two looks at the process.
+/// Between two samples.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two questions to the operators' port.
 const STATS_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ pub(super) struct Watch {
     before: Turns,
 }
 
-/// What it saw.
+/// What it observed.
 pub(super) struct Seen {
     pub(super) memory: Memory,
     pub(super) operators: Operators,
@@ -39,7 +39,7 @@ pub(super) struct Seen {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Memory {
     pub(super) first_bytes: u64,
-    /// The most of all samples and of what the kernel remembers as the most.
+    /// The most of all samples and of the peak that the kernel recorded.
     pub(super) peak_bytes: u64,
     pub(super) samples: u64,
 }
@@ -51,9 +51,9 @@ pub(super) struct Operators {
     /// What was held for clients when that was most.
     pub(super) budget: Budget,
     pub(super) answers: u64,
-    /// The longest that an answer took.
+    /// The slowest answer.
     pub(super) slowest: Duration,
-    /// The first question that got none.
+    /// Why the first request without an answer failed.
     pub(super) failure: Option<String>,
 }
 
@@ -80,7 +80,7 @@ impl Watch {
 fn watch_memory(pid: u32, over: &AtomicBool) -> Memory {
     let mut memory = Memory::default();
     loop {
-        // One look more when it is over: the kernel's peak covers the time between samples.
+        // One more sample at the end: the kernel's peak covers the time between samples.
         let last = over.load(Ordering::Relaxed);
         if let Ok(held) = broker::held(pid) {
             if memory.samples == 0 {
@@ -98,7 +98,7 @@ fn watch_memory(pid: u32, over: &AtomicBool) -> Memory {
 
 fn watch_operators(address: SocketAddr, over: &AtomicBool) -> Operators {
     let (mut poller, mut seen) = (Poller::new(address), Operators::default());
-    // The connection is opened, and waited for, before anything is measured; a failure shows below.
+    // Opens the connection before anything is measured; a failure shows below.
     drop(poller.ask());
     while !over.load(Ordering::Relaxed) {
         let asked = Instant::now();

@@ -1,17 +1,17 @@
-//! The search for a peer's capacity: the highest rate of publishing, open loop, that it sustains. Rates climb or fall by
-//! steps until the lowest that is too much is at most [`STEP`] times the highest that is not.
+//! The search for a broker's capacity: the highest rate of publishing, open loop, that it sustains. It ends when the lowest
+//! rate that was too much is at most [`STEP`] times the highest that was sustained.
 //!
-//! Not responsible for running anything: what was tried comes in, what to try next goes out.
+//! Runs nothing: the rates tried so far come in, the rate to try next goes out.
 
 use loadgen::outcome::Outcome;
 
-/// How near the answer comes.
+/// The precision of the answer.
 const STEP: f64 = 1.26;
-/// How far a search goes while all it tried is alike.
+/// The factor between rates while all were sustained, or none was.
 const STRIDE: f64 = 1.6;
-/// The first try, as a share of what a closed loop reached.
+/// The first rate, as a share of what a closed loop reached.
 const FIRST: f64 = 0.8;
-/// Tries at most; what was found until then is the answer.
+/// The most tries.
 pub(super) const TRIES: usize = 7;
 /// At least this share of what was due is delivered in the measured time.
 const DELIVERED: f64 = 0.97;
@@ -30,7 +30,7 @@ pub(super) fn sustained(outcome: &Outcome, rate: f64, deliveries_per_message: f6
         && outcome.latency.p99 <= LATE_NS
 }
 
-/// What to try next, given what a closed loop published per second; nothing when the answer is known, or after `most`
+/// The rate to try next, given what a closed loop published per second; nothing when the answer is known, or after `most`
 /// tries.
 pub(super) fn next(closed_loop: f64, tries: &[Try], most: usize) -> Option<f64> {
     if tries.len() >= most {
@@ -51,7 +51,7 @@ pub(super) fn next(closed_loop: f64, tries: &[Try], most: usize) -> Option<f64> 
 /// The highest rate that was sustained: the answer.
 pub(super) fn highest(tries: &[Try]) -> Option<f64> {
     let below = lowest_too_much(tries).unwrap_or(f64::INFINITY);
-    // What was sustained above a rate that was not is luck.
+    // A sustained rate above one that was not is luck.
     tries.iter().filter(|(rate, good)| *good && *rate < below).map(|(rate, _)| *rate).reduce(f64::max)
 }
 
@@ -59,7 +59,7 @@ fn lowest_too_much(tries: &[Try]) -> Option<f64> {
     tries.iter().filter(|(_, good)| !good).map(|(rate, _)| *rate).reduce(f64::min)
 }
 
-/// Two significant digits: rates that one can say.
+/// Two significant digits.
 pub(super) fn rounded(rate: f64) -> f64 {
     if rate < 1.0 {
         return (rate * 10.0).round() / 10.0;

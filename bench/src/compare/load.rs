@@ -15,23 +15,23 @@ use super::server::Server;
 use crate::process::bound;
 
 const NAP: Duration = Duration::from_millis(20);
-/// Clients that look at every frame where a server is driven to its limit, so that it is not the load generator's; the
-/// others count bytes.
+/// Share of the clients that look at every frame where a server is driven to its limit; the others count bytes, so that
+/// the load generator is not the limit.
 pub(super) const VERIFY: f64 = 0.1;
 /// Seconds without a message after which what is missing counts as lost.
 const DRAIN: u32 = 10;
-/// In a search, whoever is overrun need not deliver everything.
+/// The same in a search, where an overloaded server need not deliver everything.
 const DRAIN_IN_SEARCH: u32 = 2;
-/// More of one core than this used by processes that are not ours disturbs a run.
+/// A run counts as disturbed when other processes use more than this share of a core.
 pub(super) const DISTURBED: f64 = 0.10;
-/// How long a machine is looked at that should be quiet.
+/// How long the machine is observed to find out whether it is quiet.
 const LOOK: Duration = Duration::from_millis(150);
-/// How long is waited for that.
+/// How long to wait for a quiet machine.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// What became of a run.
+/// The result of a run.
 pub(super) struct Run {
-    /// The load generator's command line, but for addresses and process ids.
+    /// The load generator's arguments, without addresses and process ids.
     pub(super) arguments: String,
     pub(super) outcome: Result<Outcome>,
     /// Processor time used by others than server and load generator, in cores.
@@ -57,8 +57,8 @@ pub(super) fn run(
     Run { arguments: arguments.join(" "), outcome, others }
 }
 
-/// Waits until the machine is quiet: what is left of the last run (thousands of sockets that the kernel closes) must not
-/// disturb the next. Goes on after a while if it does not become quiet; the run will show that.
+/// Waits until the machine is quiet: the rest of the last run (thousands of sockets that the kernel closes) must not disturb
+/// the next. Gives up after [`QUIET`]; the run then counts as disturbed.
 pub(super) fn await_quiet() {
     let begun = Instant::now();
     while begun.elapsed() < QUIET {
@@ -107,7 +107,7 @@ fn drive(
     }
 }
 
-/// What the load generator is told, but for addresses and process ids.
+/// The load generator's arguments, without addresses and process ids.
 pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<String> {
     let mut arguments = vec![format!("--protocol {}", peer.protocol.name()), format!("--clients {}", point.clients)];
     if point.topics > 1 {
@@ -117,7 +117,7 @@ pub(super) fn arguments(peer: &Peer, point: &Point, rate: Option<f64>) -> Vec<St
         (Rate::Idle, _) => arguments.push("--scenario idle".to_owned()),
         (Rate::ClosedLoop(window), _) => arguments.push(format!("--rate max --outstanding {window}")),
         (_, Some(rate)) => arguments.push(format!("--rate {rate}")),
-        // The first guess of a search: each topic's next message when the last has arrived, or a few of a single topic.
+        // The first run of a search: a closed loop, with one message of each of many topics, or four of a single topic.
         (_, None) => arguments.push(format!("--rate max --outstanding {}", if point.topics > 1 { 1 } else { 4 })),
     }
     if point.rate != Rate::Idle {
@@ -173,12 +173,12 @@ impl Used {
     fn others_since(&self, before: &Self) -> f64 {
         let seconds = (self.at - before.at).as_secs_f64();
         let others = (self.machine - before.machine) - (self.ours - before.ours);
-        // Ticks are coarse: less than nothing is nothing.
+        // Ticks are coarse, so the difference may be negative.
         if seconds > 0.0 { (others / seconds).max(0.0) } else { 0.0 }
     }
 }
 
-/// Ticks per second that /proc counts in: USER_HZ, the same on every Linux machine that this runs on.
+/// Ticks per second in /proc (USER_HZ).
 const TICKS: f64 = 100.0;
 
 /// All but idle and iowait (proc_stat(5)).

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Row;
 use crate::machine::Machine;
 
-/// Raised when a field changes its meaning.
+/// Increased when a field changes its meaning.
 const FORMAT: u32 = 1;
 
 /// A comparison. In its file, each run is one line.

@@ -1,6 +1,6 @@
-//! A peer's server for one run: its folder and settings, its processes on their core, ready or ended in time.
+//! A broker's server for one run: its folder and settings, its processes, and the wait until it is ready or has ended.
 //!
-//! Not responsible for what is asked of it (`load`).
+//! Not responsible for the load (`load`).
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,16 +18,16 @@ use crate::process::bound;
 
 /// From the start until the first answer.
 const READY: Duration = Duration::from_secs(15);
-/// From being asked to end until being killed.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// From SIGTERM to SIGKILL.
+const END_PATIENCE: Duration = Duration::from_secs(3);
 const NAP: Duration = Duration::from_millis(10);
 
-/// A server that answers. Ends with its owner, its folder too.
+/// A server that answers. Its processes end, and its folder is removed, when it is dropped.
 pub(super) struct Server {
     child: Child,
     directory: PathBuf,
     port: u16,
-    /// All its processes, once it was ready.
+    /// Its processes when it became ready.
     pub(super) pids: Vec<u32>,
 }
 
@@ -96,16 +96,16 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its children may have ended and others come: whoever is there now.
+        // Its children may have changed since the start.
         let pids = with_descendants(self.child.id());
         signal(self.child.id(), Signal::TERM);
         let begun = Instant::now();
-        while begun.elapsed() < GOODBYE && matches!(self.child.try_wait(), Ok(None)) {
+        while begun.elapsed() < END_PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
             sleep(NAP);
         }
         drop(self.child.kill());
         drop(self.child.wait());
-        // Whoever outlived it was its child: no other process has these ids yet.
+        // Orphans among them are its children: no other process has these ids yet.
         pids.iter()
             .filter(|pid| **pid != self.child.id() && is_orphan(**pid))
             .for_each(|pid| signal(*pid, Signal::KILL));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ends_at_once_is_quoted() {
+    fn a_server_that_ends_at_once_is_quoted() {
         let folder = tempfile::tempdir().unwrap();
         let peer = shell(folder.path(), "cat settings; echo no such luck >&2; exit 3");
         let run = folder.path().join("run");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_listens_and_reacts_answers() {
+    fn a_server_that_listens_and_reacts_answers() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = std::thread::spawn(move || drop(listener.accept().unwrap()));

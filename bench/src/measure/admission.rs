@@ -1,4 +1,4 @@
-//! Processor time of letting a client in.
+//! Processor time to admit a client: accept, upgrade and subscribe.
 
 use anyhow::{Context, Result};
 use loadgen::Outcome;
@@ -9,7 +9,7 @@ use crate::results::Figure;
 
 const ADMISSION_MAX_US: f64 = 22.0;
 
-/// Accept, upgrade and subscribe, on a broker that has done it before.
+/// On a broker that has admitted clients before.
 pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(10_000, 50);
     let (mut runs, mut values) = (Vec::new(), Vec::new());

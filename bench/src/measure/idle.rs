@@ -1,4 +1,4 @@
-//! What connections cost that do nothing.
+//! Memory and processor time of idle connections.
 
 use anyhow::{Context, Result, ensure};
 use loadgen::Outcome;
@@ -36,7 +36,7 @@ fn memory(bench: &Bench, key: &str, clients: u32, shards: u32) -> Result<Figure>
     })
 }
 
-/// What `clients` connections add to the proportional set size and to the anonymous memory, in bytes per connection.
+/// By how much `clients` connections enlarge the proportional set size and the anonymous memory, in bytes per connection.
 pub(crate) fn memory_per_client(bench: &Bench, server: &Server, clients: u32) -> Result<(Outcome, f64, f64)> {
     warm(bench, server)?;
     let report = bench.run_on(server, &format!("--clients {clients} --scenario idle --warmup 1 --duration 2"))?;
@@ -76,7 +76,7 @@ fn judge_idle(clients: u64, seconds: u64, report: Outcome) -> Result<Figure> {
     })
 }
 
-/// What is there once, whoever connects, is no cost of a connection: code pages, pools, first allocations.
+/// Connects some clients first: code pages, pools and first allocations are not a cost of a connection.
 fn warm(bench: &Bench, server: &Server) -> Result<()> {
     let clients = bench.pick(100, 20);
     bench.run_on(server, &format!("--clients {clients} --scenario idle --warmup 0 --duration 0.2"))?;

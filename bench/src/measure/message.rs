@@ -1,4 +1,4 @@
-//! Processor time per delivered message, against the kernel's floor in the same run.
+//! Processor time per delivered message, compared with the kernel's floor in the same run.
 
 use anyhow::{Context, Result};
 use loadgen::Outcome;
@@ -10,7 +10,7 @@ use crate::results::Figure;
 const RATIO_MAX: f64 = 1.10;
 const PAYLOAD: usize = 128;
 
-/// 5,000 subscribers, 128 bytes, one message per send: the next message is published when all have the last.
+/// 5,000 subscribers, 128 bytes, one message per send: the next message is published when all subscribers have the last.
 pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
     let timing = bench.pick(Timing { warmup: 2.0, duration: 6.0 }, Timing { warmup: 0.1, duration: 0.3 });

@@ -1,6 +1,6 @@
-//! Publishers that pipeline acknowledged publishes and read the answers all the while, slower than they come: every one
-//! is acknowledged, and none of them is closed, however many answers wait. Several at once make a turn long enough for
-//! much to arrive before the next.
+//! Publishers that pipeline acknowledged publishes and read the answers more slowly than they come. Every publish must be
+//! acknowledged, and no publisher closed, however many answers wait. Several publishers at once make the broker's turns
+//! long, so that much arrives between two turns.
 
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::abuse::wire::{PING, TEXT, describe, put_frame};
 pub(super) const THREADS: usize = 4;
 /// Publishes of one burst.
 const BURST: usize = 30_000;
-/// Answers that are read in a row, and the pause that follows: 200,000 a second, as a script reads them.
+/// Answers read in a row, and the pause that follows: 200,000 per second, about as fast as a script reads.
 const RUN: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(5);
 const RECEIVE_BUFFER: usize = 16 << 10;
@@ -38,7 +38,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         let mut peer = Peer::connect_with(abuser.target.address, Some(RECEIVE_BUFFER), None)?.upgraded("/ws")?;
         let mut sender = peer.sender()?;
         let acknowledged = thread::scope(|scope| {
-            // When the broker ends the connection, the reader says how.
+            // When the broker ends the connection, the reader reports it.
             let sending = scope.spawn(|| drop(sender.send(&bytes)));
             let acknowledged = read(&mut peer);
             sending.join().expect("a sender does not panic");
@@ -71,7 +71,7 @@ fn read(peer: &mut Peer) -> Result<()> {
                     thread::sleep(PAUSE);
                 }
             }
-            // No pong from here: the other thread may be within a frame, and whatever it sends is a sign of life.
+            // No pong: the other thread may be within a frame, and everything that it sends counts as a sign of life.
             Ok((PING, _)) => {}
             Ok((first, payload)) => bail!("{}, {missing} not acknowledged", describe(first, payload)),
             Err(ending) => bail!("ended with {ending:?}, {missing} not acknowledged"),

@@ -1,6 +1,7 @@
-//! Messages in fragments that are never finished: each holds memory, and its sender looks alive all the while.
+//! Messages in fragments that are never finished: each holds memory, and its sender shows signs of life.
 //!
-//! The broker ends them, with 1008 for a message that takes too long or 1013 when memory is short; they come again.
+//! The broker closes the connection, with 1008 for a message that takes too long or 1013 when memory is short; the client
+//! then connects again.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ fn open(abuser: &mut Abuser<'_>) -> Option<Holder> {
     Some(Holder { peer: peer.ok()?, sent: 0, alive_at: Instant::now() })
 }
 
-/// How it ended, if it did: a close frame says so before the end of the stream.
+/// How the connection ended, if it did: a close frame comes before the end of the stream.
 fn ending(peer: &mut Peer) -> Result<Option<Ending>> {
     let Some(ending) = peer.poll_ending()? else { return Ok(None) };
     Ok(Some(match peer.frame() {
@@ -82,7 +83,7 @@ fn judge(abuser: &mut Abuser<'_>, ending: Ending) {
     match ending {
         Ending::Close(1008) => abuser.count("closed for taking too long (1008)", 1),
         Ending::Close(1013) => abuser.count("closed for want of memory (1013)", 1),
-        // A close frame may be lost to the reset that data on their way cause.
+        // The close frame is lost when data under way cause a reset.
         Ending::Eof | Ending::Reset => abuser.count("ended", 1),
         other => abuser.violation(format!("an unfinished message was ended by {other:?}")),
     }

@@ -1,6 +1,6 @@
-//! HTTP bodies that never end: thousands that come a byte at a time, and hundreds of which the last part is missing.
+//! HTTP bodies that never end: thousands that come a byte at a time, and hundreds whose last part is missing.
 //!
-//! The broker answers 408 after a while, or 503 when it holds enough; they come again.
+//! The broker answers 408 after its timeout, or 503 when its memory is used up; the client then connects again.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::abuse::abuser::Abuser;
 use crate::abuse::peer::Peer;
 
-/// Bytes that are announced, and those of them that large ones bring.
+/// Bytes that are announced, and how many of them a large body sends.
 const ANNOUNCED: usize = 1_000_000;
 const LARGE: usize = 900_000;
 /// Between two bytes of each.
@@ -19,7 +19,7 @@ const STEP: Duration = Duration::from_millis(2);
 /// Connections opened in a row before the others get a byte.
 const OPENED_MAX: usize = 64;
 
-/// The first thread brings bodies byte by byte, the second large ones.
+/// The first thread sends bodies byte by byte, the second large ones.
 pub(super) const THREADS: usize = 2;
 
 struct Body {
@@ -69,7 +69,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether it was answered or ended. Nothing but a refusal is a right answer.
+/// Whether the connection was answered or ended. Only a refusal is a right answer.
 fn ended(abuser: &mut Abuser<'_>, peer: &mut Peer, broken: bool) -> Result<bool> {
     let ending = peer.poll_ending()?;
     let said = peer.rest();

@@ -1,4 +1,4 @@
-//! Connections that come and go as fast as the machine allows.
+//! Connections that are opened and closed as fast as the machine allows.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::abuse::abuser::Abuser;
 use crate::abuse::peer::Ending;
 use crate::abuse::wire::{CLOSE, frame, upgrade};
 
-/// The first two never ask for an upgrade: they wait for nothing.
+/// Threads; the first [`HASTY`] of them never wait for an answer.
 pub(super) const THREADS: usize = 6;
 const HASTY: usize = 2;
 

@@ -1,5 +1,5 @@
-//! Filters that come and go at a high rate, while another connection publishes to thousands of topics: what is known
-//! of their matches must not be thrown away with every change.
+//! Filters that are subscribed and unsubscribed at a high rate, while another connection publishes to thousands of topics:
+//! the broker must not forget all matches with every change of a filter.
 
 use anyhow::Result;
 

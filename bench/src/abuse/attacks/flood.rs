@@ -1,6 +1,6 @@
-//! Publishers as fast as they are let, on a topic of their own, and a witness that the order holds there too.
+//! Publishers as fast as the broker lets them, on a topic of their own, and a subscriber (the witness) that checks the order.
 //!
-//! The witness may be told to go (1013) when it falls behind; what it got until then has no gap.
+//! The broker may close the witness with 1013 when it falls behind; until then it must miss nothing.
 
 use anyhow::{Context, Result};
 
@@ -14,7 +14,7 @@ pub(super) const HOT: &str = "abuse/hot";
 const BATCH: u64 = 64;
 /// Bytes of one message: the publisher's number, the message's, and filler.
 const LEN: usize = 1000;
-/// The last thread witnesses, the one before it publishes as `ringyard.v1`, the others raw.
+/// The last thread is the witness, the one before it publishes over `ringyard.v1`, the others raw.
 pub(super) const THREADS: usize = 4;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -40,10 +40,10 @@ fn publish(abuser: &mut Abuser<'_>, path: &str) -> Result<()> {
             }
             seq += 1;
         }
-        peer.send(&batch).context("a publisher was let down")?;
+        peer.send(&batch).context("a publisher was closed")?;
         abuser.count("published", BATCH);
     }
-    // All of it was taken before the answer to a close comes.
+    // The broker has read everything before it answers the close.
     peer.send(&frame(CLOSE, &[3, 0xe8]))?;
     match peer.ending() {
         Ending::Close(1000) => {}
@@ -66,7 +66,7 @@ fn witness(abuser: &mut Abuser<'_>) -> Result<()> {
                     peer.send(&pong)?;
                 }
                 Ok((CLOSE, payload)) if payload.starts_with(&1013_u16.to_be_bytes()) => {
-                    abuser.count("witnesses told to go", 1);
+                    abuser.count("witnesses closed (1013)", 1);
                     break;
                 }
                 Ok((BINARY | TEXT, payload)) => {

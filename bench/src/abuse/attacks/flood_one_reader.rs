@@ -1,7 +1,7 @@
 //! One publisher as fast as the broker lets it, and one reader that keeps up and checks every message.
 //!
-//! The reader waits for bytes most of the time, so it is not slow: it gets everything and is never closed, and the
-//! broker makes the publisher wait instead of storing what was not sent.
+//! The reader is not slow, it waits for bytes most of the time: it must get everything and never be closed. The broker
+//! must make the publisher wait instead of storing messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,7 +16,7 @@ use crate::abuse::wire::{BINARY, CLOSE, PING, PONG, describe, frame, put_frame};
 const BATCH: u64 = 256;
 /// Bytes of one message: its number, then filler.
 const LEN: usize = 100;
-/// The number of messages while it is not known.
+/// The number of messages is not known yet.
 const UNKNOWN: u64 = u64::MAX;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -45,7 +45,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Publishes until the deadline; how many.
+/// Publishes until the deadline; returns how many.
 fn publish(abuser: &Abuser<'_>, peer: &mut Peer) -> Result<u64> {
     let (mut number, mut batch, mut message) = (0, Vec::new(), [b'x'; LEN]);
     while !abuser.over() {
@@ -57,7 +57,7 @@ fn publish(abuser: &Abuser<'_>, peer: &mut Peer) -> Result<u64> {
         }
         peer.send(&batch)?;
     }
-    // All of it was taken before the answer to a close comes.
+    // The broker has read everything before it answers the close.
     peer.send(&frame(CLOSE, &[3, 0xe8]))?;
     match peer.ending() {
         Ending::Close(1000) => Ok(number),
@@ -65,7 +65,7 @@ fn publish(abuser: &Abuser<'_>, peer: &mut Peer) -> Result<u64> {
     }
 }
 
-/// Reads until all that were published have come; how many did, in order.
+/// Reads until all published messages have come; returns how many came, in order.
 fn read(mut peer: Peer, total: &AtomicU64) -> Result<u64> {
     let (mut next, mut pong) = (0, Vec::new());
     while next < total.load(Ordering::Relaxed) {
@@ -77,7 +77,7 @@ fn read(mut peer: Peer, total: &AtomicU64) -> Result<u64> {
             }
             Ok((PING, payload)) => put_frame(&mut pong, PONG, payload),
             Ok((first, payload)) => anyhow::bail!("{} after {next} messages", describe(first, payload)),
-            // Nothing comes any more: the caller compares.
+            // Nothing comes any more: the caller compares the numbers.
             Err(Ending::Late) => break,
             Err(ending) => anyhow::bail!("ended with {ending:?} after {next} messages"),
         }

@@ -1,5 +1,5 @@
-//! One publisher that nothing slows down, to a topic with many fast readers: it must not take the shard from other
-//! topics.
+//! One publisher without a limit of its own, on a topic with many fast readers: other topics of the shard must still be
+//! served.
 
 use anyhow::Result;
 

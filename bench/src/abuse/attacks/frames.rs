@@ -1,4 +1,4 @@
-//! Frames that break a rule: each known one gets its close code, mutated ones end the connection somehow.
+//! Frames that break a rule: each known case must get its close code, mutated frames must end the connection.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::abuse::peer::Ending;
 use crate::abuse::scale::MESSAGE_MAX;
 use crate::abuse::wire::{BINARY, CLOSE, MASK, PING, PONG, TEXT, frame, upgrade};
 
-/// Where, what is sent there, what it is called, and the close code it deserves.
+/// Path, bytes, name, and the close code that must come.
 type Case = (&'static str, Vec<u8>, &'static str, u16);
 
 const PUBLISH: &str = "/pub/abuse/frames";
@@ -38,18 +38,18 @@ fn closed(abuser: &mut Abuser<'_>, (path, bytes, name, code): &Case) -> Result<(
     let mut peer = abuser.open(path)?;
     abuser.send_in_pieces(&mut peer, bytes);
     match peer.ending() {
-        Ending::Close(got) if got == *code => abuser.count("closed as they deserve", 1),
+        Ending::Close(got) if got == *code => abuser.count("closed with the right code", 1),
         other => abuser.violation(format!("{name} at {path}: expected {code}, got {other:?}")),
     }
     Ok(())
 }
 
-/// What comes back is frames, and the connection ends.
+/// Only frames may come back, and the connection must end.
 fn mutated(abuser: &mut Abuser<'_>, path: &'static str, bytes: &[u8]) -> Result<()> {
     let mut peer = abuser.connect()?;
     peer.send(&upgrade(path))?;
     abuser.send_in_pieces(&mut peer, bytes);
-    // Whoever ends its stream before it is answered is gone, and gets no answer.
+    // The answer is read first: a client that ends its stream before gets none.
     match peer.answer() {
         Ok(answer) if answer.status == 101 => {}
         other => {
@@ -86,7 +86,7 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A header of a client's frame that announces `len` bytes in the form that `form` says.
+/// A header of a client's frame that announces `len` bytes in 2 (`form` 126) or 8 bytes (127).
 fn announced(first: u8, form: u8, len: u64) -> Vec<u8> {
     let len = len.to_be_bytes();
     let extended = if form == 126 { &len[6..] } else { &len[..] };

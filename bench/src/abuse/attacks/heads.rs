@@ -1,4 +1,4 @@
-//! Malformed request heads: each known one gets its status, mutated ones and garbage get some answer or none.
+//! Malformed request heads: each known case must get its status, mutated heads and garbage any answer or none.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::abuse::peer::Ending;
 use crate::abuse::scale::MESSAGE_MAX;
 use crate::abuse::wire::{post, upgrade, upgrade_with};
 
-/// What is sent, what it is called, and the status it deserves.
+/// Bytes, name, and the status that must come.
 type Case = (Vec<u8>, &'static str, u16);
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -37,23 +37,23 @@ fn refused(abuser: &mut Abuser<'_>, (bytes, name, status): &Case) -> Result<()> 
     let mut peer = abuser.connect()?;
     abuser.send_in_pieces(&mut peer, bytes);
     match peer.answer() {
-        Ok(answer) if answer.status == *status => abuser.count("refused as they deserve", 1),
+        Ok(answer) if answer.status == *status => abuser.count("refused with the right status", 1),
         other => abuser.violation(format!("{name}: expected {status}, got {other:?}")),
     }
     Ok(())
 }
 
-/// An answer is an answer of HTTP that blames nobody but the client; and the connection ends.
+/// An answer must be HTTP and blame the client, not the server; and the connection must end.
 fn mutated(abuser: &mut Abuser<'_>, bytes: &[u8]) -> Result<()> {
     let mut peer = abuser.connect()?;
     abuser.send_in_pieces(&mut peer, bytes);
     peer.finish_sending();
     let (said, ending) = peer.read_to_end();
-    // Of either version 1.0 or 1.1, whichever was asked for.
+    // In the version of the request.
     let status = said.strip_prefix(b"HTTP/1.0 ").or(said.strip_prefix(b"HTTP/1.1 "));
     let blamed = status.is_some_and(|status| {
         let right = matches!(status.first(), Some(b'1' | b'2' | b'4'));
-        // A transfer coding or a version that is not known (RFC 9112 §6.1, RFC 9110 §15.6.6).
+        // Unknown transfer coding or version (RFC 9112 §6.1, RFC 9110 §15.6.6).
         right || status.starts_with(b"501") || status.starts_with(b"505")
     });
     if ending == Ending::Late || !(blamed || said.is_empty()) {

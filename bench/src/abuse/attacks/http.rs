@@ -1,4 +1,4 @@
-//! HTTP publishes, pipelined on kept connections: each answered in its place; then upgrades on such connections.
+//! HTTP publishes, pipelined on kept connections: the answers must come in order; then such a connection is upgraded.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -31,7 +31,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Epoch and offset of an answer: one more than the last, unless the topic was forgotten meanwhile.
+/// Epoch and offset of an answer. The offset is one more than the last, unless the topic was forgotten meanwhile.
 fn published(peer: &mut Peer, last: Option<(String, u64)>) -> Result<(String, u64)> {
     let answer = match peer.answer() {
         Ok(Answer { status: 200, body }) => serde_json::from_slice::<serde_json::Value>(&body)?,
@@ -46,7 +46,7 @@ fn published(peer: &mut Peer, last: Option<(String, u64)>) -> Result<(String, u6
     Ok((epoch, offset))
 }
 
-/// The connection becomes a WebSocket, hears itself and is closed.
+/// The connection becomes a WebSocket, receives its own message and is closed.
 fn upgrade_kept(peer: Peer, topic: &str) -> Result<()> {
     let mut peer = peer.upgraded(&format!("/bus/{topic}"))?;
     peer.send(&frame(TEXT, b"kept"))?;

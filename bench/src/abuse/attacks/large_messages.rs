@@ -20,7 +20,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     flood(abuser, TOPIC, readers, LEN, LEN + 10, 1)
 }
 
-/// Publishes messages of `len` bytes to `readers`, each of which must get all: `frame_len` bytes a message.
+/// Publishes messages of `len` bytes to `readers` readers, each of which must receive all: `frame_len` bytes per message.
 pub(super) fn flood(
     abuser: &mut Abuser<'_>,
     topic: &str,
@@ -55,7 +55,7 @@ pub(super) fn flood(
     let due = published * (readers * frame_len) as u64;
     abuser.count("published", published);
     abuser.count("megabytes delivered", group.bytes / 1_000_000);
-    // The broker's pings are short: they may come besides.
+    // More may come: the broker's pings.
     if group.ended > 0 {
         let what = format!("{} of {readers} readers that keep up were closed", group.ended);
         abuser.refused_or_violation(what, "readers closed");

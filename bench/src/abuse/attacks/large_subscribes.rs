@@ -1,4 +1,4 @@
-//! Commands with as many filters as a connection may have, of as many levels as fit, begun and ended over and over.
+//! Commands with as many filters as a connection may have, each with as many levels as fit, over and over.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::abuse::abuser::Abuser;
 
 /// Filters of the command: the broker's default limit.
 const FILTERS: usize = 1024;
-/// Levels that all filters share, behind a first that is `+`: with the last, 255 bytes are not exceeded.
+/// Levels that all filters share, between a `+` and the last level: a filter may have 255 bytes.
 const SHARED_LEVELS: usize = 108;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The abusers, one file each kind.
+//! The attacks, one file per kind.
 
 mod acks;
 mod assembly;
@@ -34,10 +34,10 @@ use fastrand::Rng;
 
 use super::abuser::{Abuser, Tally, Target};
 
-/// A kind of abuse: what it is called, its threads, and what each does until the deadline.
+/// A kind of attack: its name, its threads, and what each does until the deadline.
 pub(super) type Kind = (&'static str, usize, fn(&mut Abuser<'_>) -> Result<()>);
 
-/// The kinds of the campaign: all at once, round after round, and everything goes back.
+/// The kinds of the campaign: all at once, round after round, and afterwards the broker must hold as much as before.
 pub(super) const KINDS: [Kind; 10] = [
     ("heads", 1, heads::run),
     ("frames", 1, frames::run),
@@ -51,15 +51,15 @@ pub(super) const KINDS: [Kind; 10] = [
     ("http", http::THREADS, http::run),
 ];
 
-/// An attack on one bound: it has a broker of its own, which it may not exhaust.
+/// An attack on one limit of the broker.
 #[derive(Clone, Copy)]
 pub(super) struct Attack {
     pub(super) kind: Kind,
-    /// What it does, for people.
+    /// What it does.
     pub(super) what: &'static str,
-    /// Shorter it shows nothing.
+    /// The shortest useful time.
     pub(super) least: Duration,
-    /// What the pairs' median may be under attack, in times of what it was before; nothing where that is not promised.
+    /// The pairs' largest median under attack, as a multiple of the median before; nothing where it is not promised.
     pub(super) median_factor_max: Option<f64>,
 }
 
@@ -94,10 +94,10 @@ pub(super) const ATTACKS: [Attack; 14] = [
     attack(("overlap", 1, overlap::run), "messages that thousands of overlapping filters match"),
     Attack {
         median_factor_max: Some(3.0),
-        ..attack(("flood-topic", 1, flood_topic::run), "one publisher that nothing slows down, many fast readers")
+        ..attack(("flood-topic", 1, flood_topic::run), "one publisher without a limit of its own, many fast readers")
     },
     Attack {
-        // What the kernel took for them hides for a while whether the broker waits for the rest.
+        // Until the kernel's buffers are full, the broker does not wait for the readers.
         least: Duration::from_secs(7),
         ..attack(("slow-progress", 1, slow_progress::run), "readers at 40 KB/s that never stop reading")
     },
@@ -107,7 +107,7 @@ pub(super) const ATTACKS: [Attack; 14] = [
     ),
 ];
 
-/// Lets these loose at once; what each kind did, when the last has ended.
+/// Runs these kinds at once, until the last has ended; returns what each did.
 pub(super) fn run(kinds: &[Kind], target: &Target, seed: u64) -> Vec<(&'static str, Tally)> {
     thread::scope(|scope| {
         let mut rng = Rng::with_seed(seed.wrapping_add(target.round as u64));

@@ -1,6 +1,6 @@
-//! As many topic names as the broker gives: over `ringyard.v1`, one connection that stays, and over HTTP.
+//! As many topic names as the broker allows, over one `ringyard.v1` connection and over HTTP.
 //!
-//! Refusals are right answers. Others must still be able to begin a topic, which the bystanders check.
+//! Refusals are right answers. Other clients must still be able to create topics, which the bystanders check.
 
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) const THREADS: usize = 2;
 /// Names per write.
 const BATCH: usize = 256;
 const HTTP_BATCH: usize = 32;
-/// After a batch of which nothing was taken.
+/// After a batch of which everything was refused.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {

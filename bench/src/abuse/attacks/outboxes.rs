@@ -1,6 +1,6 @@
-//! Clients that ask for answers and never read them: pings from subscribers, acknowledged publishes over `/ws`.
+//! Clients that cause answers and never read them: pings from subscribers, acknowledged publishes over `/ws`.
 //!
-//! The broker may stop reading from them or close them. Those that it closed come again.
+//! The broker may stop reading from them or close them. Closed clients connect again.
 
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::abuse::wire::{PING, TEXT, frame};
 
 /// Requests per write.
 const BATCH: usize = 400;
-/// Of so many clients one asks for acknowledgements.
+/// One of so many clients asks for acknowledgements.
 const ACKS_PART: usize = 4;
 const STEP: Duration = Duration::from_millis(5);
 

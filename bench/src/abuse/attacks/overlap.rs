@@ -1,4 +1,4 @@
-//! Messages that many thousands of overlapping filters match: matches are work, and work has a bound per turn.
+//! Messages that thousands of overlapping filters match: the broker must bound the work of matching per turn.
 
 use std::time::Duration;
 

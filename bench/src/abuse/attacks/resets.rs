@@ -1,4 +1,4 @@
-//! Conversations that are reset, at every byte of them in turn.
+//! Connections that are reset after each byte of some conversations in turn.
 
 use anyhow::Result;
 
@@ -15,10 +15,10 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
                 return Ok(());
             }
             let mut peer = abuser.connect()?;
-            // Fails where the broker was the first to end it.
+            // Fails when the broker has ended the connection already.
             drop(peer.send(&conversation[..len]));
             if abuser.rng.u8(..4) == 0 {
-                // Some have the beginning of an answer by then.
+                // Some have received the beginning of an answer by then.
                 drop(peer.poll_ending());
             }
             peer.reset();

@@ -1,7 +1,7 @@
-//! One topic, subscribed to and left again and again.
+//! One topic, subscribed and unsubscribed again and again.
 //!
-//! Most pairs of commands are pipelined while other subscribers keep the topic's logs alive; some threads have
-//! a topic of their own, so that each subscription makes a log and joins it, and each end leaves and drops it.
+//! Most pairs of commands are pipelined while other subscribers keep the topic's logs alive. One thread has a topic of its
+//! own, so that each subscription creates a log and each end drops it.
 
 use anyhow::{Result, bail};
 
@@ -11,14 +11,14 @@ use crate::abuse::wire::{PING, PONG, TEXT, frame, put_frame};
 
 /// Pairs of commands per write.
 const BATCH: usize = 128;
-/// Subscribers that stay: enough for one on each shard at least.
+/// Subscribers that stay: enough for at least one on each shard.
 const KEEPERS: usize = 8;
 pub(super) const THREADS: usize = 4;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let total = abuser.target.scale.resubscriptions;
-    // An unsubscribe may be pipelined only if its subscription is in force at once. Where it is not, one
-    // pair costs two round trips: fewer of those.
+    // An unsubscribe may be pipelined only if its subscription takes effect at once. On the lone topic it does not, so
+    // that a pair costs two round trips: fewer of those.
     let alone = abuser.index == 0;
     let lone = total / 20;
     let share = if alone { lone } else { (total - lone) / (abuser.of - 1) + 1 };
@@ -70,7 +70,7 @@ fn oks(peer: &mut Peer, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// A keeper shows that it is alive.
+/// Shows the broker that a keeper is alive, and checks that it was not closed.
 fn stay(keeper: &mut Peer) -> Result<()> {
     keeper.send(&frame(PONG, b""))?;
     if let Some(ending) = keeper.poll_ending()? {

@@ -1,5 +1,5 @@
 //! Tens of thousands of filters, each with `+` in other places, then publishes to one new name after the other: the
-//! first message of a topic must not be compared with every filter there is.
+//! broker must not compare the first message of a topic with every filter.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) const LEVELS: usize = 16;
 pub(super) const FILTERS: usize = 1000;
 /// Publishes per write.
 const BATCH: usize = 50;
-/// Names after which the first comes again: forgotten meanwhile, it is new. Others find names left.
+/// Names after which the first is used again: the broker has forgotten it by then. Leaves names for other clients.
 const NAMES: u64 = 20_000;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -31,7 +31,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         }
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("new names published to", answers.ok as u64);
-        // One that has begun all the names that it may is followed by another.
+        // A connection that has used up its names is replaced.
         kept = (!answers.closed && answers.refused == 0).then_some(connection);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Peers that say nothing, or a byte now and then, or stop half-way: each is ended by the deadline it misses.
+//! Clients that send nothing, or a byte now and then, or stop half-way: the deadline that each misses must end it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,23 +10,23 @@ use crate::abuse::peer::{Ending, Peer};
 use crate::abuse::scale::Scale;
 use crate::abuse::wire::{BINARY, PONG, frame, upgrade, upgrade_with};
 
-/// How often a slow peer sends its next byte, and endings are looked for.
+/// Between two bytes of a slow client, and between two looks at whether clients were ended.
 const STEP: Duration = Duration::from_millis(100);
-/// The broker's clock has a grain, and a busy one looks at it rarely.
+/// A deadline may be met this much early: the broker's clock is coarse.
 const EARLY: Duration = Duration::from_millis(500);
-/// Deadlines are met this much late at most, on a machine that has no time.
+/// A deadline may be met this much late, on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
-/// A sort of silence.
+/// A kind of silent client.
 struct Sort {
     name: &'static str,
     /// Sent at once, upgrade first.
     begin: Vec<u8>,
     /// Sent byte by byte, over and over.
     drip: &'static [u8],
-    /// How the answer that ends it begins; nothing for those that just end.
+    /// The beginning of the answer that comes before the end.
     answer: &'static [u8],
-    /// After which time it is ended.
+    /// The deadline.
     limit: Duration,
 }
 
@@ -91,7 +91,7 @@ fn wave(abuser: &mut Abuser<'_>, sorts: &[Sort]) -> Result<()> {
                 abuser.violation(format!("{}: still open after {:?}", sort.name, one.since.elapsed()));
             } else {
                 if !sort.drip.is_empty() {
-                    // Whoever was ended meanwhile is seen to be in the next step.
+                    // Fails when the connection was ended meanwhile, which the next step shows.
                     drop(one.peer.send(&[sort.drip[one.sent % sort.drip.len()]]));
                     one.sent += 1;
                 }
@@ -105,7 +105,7 @@ fn wave(abuser: &mut Abuser<'_>, sorts: &[Sort]) -> Result<()> {
 
 fn judge(abuser: &mut Abuser<'_>, sort: &Sort, one: &Silent, ending: Ending) {
     let (said, after) = (one.peer.rest(), one.since.elapsed());
-    // A slow sender's next byte may meet a socket that is closed already.
+    // The next byte of a slow client causes a reset when the socket is closed already.
     let ended = ending == Ending::Eof || ending == Ending::Reset;
     if !ended || !said.starts_with(sort.answer) || after + EARLY < sort.limit {
         let said = said[..said.len().min(80)].escape_ascii();
@@ -114,7 +114,7 @@ fn judge(abuser: &mut Abuser<'_>, sort: &Sort, one: &Silent, ending: Ending) {
     abuser.count(if sort.drip.is_empty() { "silent peers ended" } else { "slow peers ended" }, 1);
 }
 
-/// A pong that nobody asked for: the cheapest way to look alive.
+/// An unsolicited pong.
 pub(super) fn sign_of_life() -> Vec<u8> {
     frame(PONG, b"")
 }

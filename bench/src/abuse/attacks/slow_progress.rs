@@ -1,4 +1,4 @@
-//! Readers on a slow link that read steadily: they make progress, so nobody may close them.
+//! Readers on a slow link that read steadily: they make progress, so the broker must not close them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::abuse::abuser::Abuser;
 use crate::abuse::peer::Peer;
 use crate::abuse::wire::{BINARY, frame};
 
-/// Bytes a second that each reads.
+/// Bytes per second that each reads.
 const RATE: usize = 40_000;
 const STEP: Duration = Duration::from_millis(100);
-/// What waits for each: 3.5 MB, below the broker's limit for one topic.
+/// Messages that wait for each reader: 3.5 MB, below the broker's limit for one topic.
 const MESSAGES: usize = 14;
 const LEN: usize = 250_000;
-/// Between two signs of life: no ping is left without an answer.
+/// Between two signs of life, so that the broker's pings count as answered.
 const LIFE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {

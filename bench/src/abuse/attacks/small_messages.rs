@@ -1,5 +1,5 @@
-//! Empty messages and messages of one byte, to subscribers that do not read: what the broker keeps for each is many
-//! times what it says.
+//! Empty messages and messages of one byte, to subscribers that do not read: the broker needs many times their length to
+//! keep them.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub(super) const THREADS: usize = 2;
 const BATCH: usize = 5000;
 /// Topics of each thread, written to in turn.
 const TOPICS: usize = 4;
-/// Another subscriber comes this often, for those before it are closed one day.
+/// Between two new subscribers of a topic, because the broker closes the earlier ones.
 const INTERVAL: Duration = Duration::from_millis(300);
 /// Subscribers of each topic that are kept open.
 const SUBSCRIBERS: usize = 2;
@@ -44,7 +44,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
             }
         }
         for (number, publisher) in publishers.iter_mut().enumerate() {
-            // A batch that was taken in part goes on where it ended: frames stay whole.
+            // A batch that was sent in part continues where it ended: frames stay whole.
             let from = unsent[number];
             match publisher.send_some(&batch[from..]) {
                 Ok(len) => {

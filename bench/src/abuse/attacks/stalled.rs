@@ -1,6 +1,6 @@
-//! Subscribers that never read: of the flood, which drops them with 1013, and of the control group's topic.
+//! Subscribers that never read: of the flood's topic, where the broker closes them with 1013, and of the control group's.
 //!
-//! Those of the flood that read on once they were dropped find every message up to the code, in order.
+//! Half of the flood's subscribers read once they are closed: they must find every message up to the close frame, in order.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::abuse::peer::{Ending, Peer};
 use crate::abuse::stats::Poller;
 use crate::abuse::wire::{BINARY, CLOSE, TEXT, close_code, frame};
 
-/// Bytes a stalled peer's kernel takes for it.
+/// Receive buffer of a stalled subscriber, in bytes.
 const RECEIVE_BUFFER: usize = 4096;
 const STEP: Duration = Duration::from_millis(50);
-/// A flood drops those that do not read within this time.
+/// The flood must close those that do not read within this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -55,9 +55,9 @@ fn wave(abuser: &mut Abuser<'_>, poller: &mut Poller, sharing: &mut [Peer]) -> R
             abuser.violation(format!("{wanted} subscribers that do not read were not dropped within {PATIENCE:?}"));
             return Ok(());
         }
-        // Half of those that share the control group's topic look alive, the others say nothing.
+        // Half of the subscribers of the control group's topic show signs of life.
         for peer in sharing.iter_mut().step_by(2) {
-            // Fails once the broker has dropped it.
+            // Fails once the broker has closed it.
             drop(peer.send(&sign_of_life()));
         }
         thread::sleep(STEP);
@@ -67,8 +67,8 @@ fn wave(abuser: &mut Abuser<'_>, poller: &mut Poller, sharing: &mut [Peer]) -> R
     for mut peer in reading {
         match read_on(&mut peer) {
             Ok(messages) => {
-                abuser.count("told 1013 after the last message", 1);
-                abuser.count("messages they had until then", messages);
+                abuser.count("closed with 1013 after the last message", 1);
+                abuser.count("messages received until then", messages);
             }
             Err(what) => abuser.violation(what),
         }
@@ -76,7 +76,7 @@ fn wave(abuser: &mut Abuser<'_>, poller: &mut Poller, sharing: &mut [Peer]) -> R
     Ok(())
 }
 
-/// How many messages came before the 1013, all in order.
+/// Reads up to the close frame with 1013; returns how many messages came before it, all in order.
 fn read_on(peer: &mut Peer) -> Result<u64, String> {
     let (mut messages, mut next) = (0, [None; THREADS]);
     loop {
@@ -93,7 +93,7 @@ fn read_on(peer: &mut Peer) -> Result<u64, String> {
                 drop(peer.send(&frame(CLOSE, &1013_u16.to_be_bytes())));
                 return Ok(messages);
             }
-            Ok((CLOSE, payload)) => return Err(format!("a slow subscriber was told {}", close_code(payload))),
+            Ok((CLOSE, payload)) => return Err(format!("a slow subscriber was closed with {}", close_code(payload))),
             Ok(_) => {}
             Err(ending @ (Ending::Eof | Ending::Reset | Ending::Late | Ending::Close(_) | Ending::Broken(_))) => {
                 return Err(format!(

@@ -1,4 +1,4 @@
-//! Many topics, each created by one publish over `/ws`, pipelined, acknowledged with its first offset.
+//! Many topics, each created by one pipelined publish over `/ws`, which must be acknowledged with the first offset.
 
 use anyhow::{Result, bail};
 
@@ -22,7 +22,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
             put_frame(&mut batch, TEXT, command.as_bytes());
         }
         peer.send(&batch)?;
-        // Answers come in any order: their topics have different homes.
+        // Answers come in any order: different shards sequence the topics.
         let mut answered = vec![false; end - made];
         let mut missing = answered.len();
         while missing > 0 {

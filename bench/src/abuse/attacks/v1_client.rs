@@ -1,5 +1,5 @@
-//! A `ringyard.v1` connection of an abuser. The broker may refuse what it asks for, or close it; what it answers
-//! otherwise has to be right.
+//! A `ringyard.v1` connection of an attack. The broker may refuse its commands or close it; all other answers must be
+//! right.
 
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A connection.
 pub(super) struct V1Client(Peer);
 
-/// What became of some commands.
+/// The answers to some commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Answers {
     pub(super) ok: usize,
@@ -27,7 +27,7 @@ pub(super) struct Answers {
 }
 
 impl V1Client {
-    /// Connects; nothing when that is refused, after a pause.
+    /// Connects; returns nothing, after a pause, when that is refused.
     pub(super) fn open(abuser: &mut Abuser<'_>) -> Option<Self> {
         let peer = abuser.open("/ws").ok();
         if peer.is_none() {
@@ -42,7 +42,6 @@ impl V1Client {
         let mut answers = Answers::default();
         if self.0.send(frames).is_err() {
             answers.closed = true;
-            // What it was closed with may still be read.
             abuser.count("connections closed", 1);
             return Ok(answers);
         }
@@ -51,7 +50,7 @@ impl V1Client {
             match self.0.frame() {
                 Ok((TEXT, answer)) if answer.starts_with(br#"{"type":"ok""#) => answers.ok += 1,
                 Ok((TEXT, answer)) if is_refusal(answer) => answers.refused += 1,
-                // What it subscribed to.
+                // A message of its subscriptions.
                 Ok((TEXT, answer)) if answer.starts_with(br#"{"type":"message""#) => {}
                 Ok((PING, payload)) => pong = Some(frame(PONG, payload)),
                 Ok((CLOSE, payload)) if matches!(close_code(payload), 1008 | 1013) => answers.closed = true,
