@@ -1,9 +1,8 @@
-//! Every adapter against the server it was written for: nats-server, mosquitto and nginx with Nchan as Debian has them,
-//! and a broadcaster on tokio-tungstenite. (Ringyard itself is met by the engine's tests.)
+//! Every adapter against the server that it was written for: nats-server, mosquitto and nginx with Nchan from Debian, and
+//! a broadcaster on tokio-tungstenite. (The broker's own tests cover Ringyard.)
 //!
-//! The servers must understand what goes out and the adapters what comes back: connecting, one topic and many,
-//! payloads from the shortest to longer than a read, clients that do both, subscriptions that come and go, signs of
-//! life, the end.
+//! Covered: connecting, one topic and many, payloads from the shortest to longer than a read, clients that publish and
+//! subscribe, subscriptions that come and go, signs of life, closing.
 
 mod peers;
 
@@ -43,24 +42,24 @@ fn stamp(stream: u32, seq: u64) -> Stamp {
 /// Publishes messages of one stream in bursts, each of which all who receive it must have before the next.
 fn publish(publisher: &mut Client, stream: u32, topic: u32, messages: u64, receivers: &mut [Client]) {
     const BURST: u64 = 20;
-    let before: Vec<usize> = receivers.iter().map(|client| client.told.messages.len()).collect();
+    let before: Vec<usize> = receivers.iter().map(|client| client.seen.messages.len()).collect();
     for begin in (0..messages).step_by(BURST as usize) {
         let end = messages.min(begin + BURST);
         publisher.send(|adapter, out| (begin..end).for_each(|seq| adapter.publish(topic, stamp(stream, seq), out)));
         for (client, before) in receivers.iter_mut().zip(&before) {
-            client.wait("message", |client| client.told.messages.len() == before + end as usize);
+            client.wait("message", |client| client.seen.messages.len() == before + end as usize);
         }
         publisher.pump();
     }
     for (client, before) in receivers.iter().zip(before) {
         let expected: Vec<Stamp> = (0..messages).map(|seq| stamp(stream, seq)).collect();
-        assert_eq!(client.told.messages[before..], expected, "in their order");
+        assert_eq!(client.seen.messages[before..], expected, "in their order");
     }
 }
 
 fn nothing_wrong(clients: &[Client]) {
     for client in clients {
-        assert!(client.told.wrong.is_empty() && client.told.closed.is_none(), "{:?}", client.told);
+        assert!(client.seen.wrong.is_empty() && client.seen.closed.is_none(), "{:?}", client.seen);
     }
 }
 
@@ -91,24 +90,24 @@ fn one_topic(protocol: Protocol, url: &str, sizes: &[u32]) {
     publish(&mut publisher, 2, 0, 5, &mut chat);
     chat[0].send(|adapter, out| (5..10).for_each(|seq| adapter.publish(0, stamp(2, seq), out)));
     for client in &mut chat {
-        client.wait("own messages", |client| client.told.messages.len() == 10);
+        client.wait("own messages", |client| client.seen.messages.len() == 10);
     }
     for client in &mut receivers {
-        client.wait("the chat", |client| client.told.messages.len() == 150 + 10 + 10);
+        client.wait("the chat", |client| client.seen.messages.len() == 150 + 10 + 10);
     }
 
     nothing_wrong(&receivers);
     nothing_wrong(&chat);
-    assert!(publisher.told.messages.is_empty(), "who only publishes receives nothing");
+    assert!(publisher.seen.messages.is_empty(), "who only publishes receives nothing");
     nothing_wrong(&[publisher]);
 
     // The end, from this side: the server answers the close, or at least hangs up.
     let mut client = receivers.remove(0);
     client.send(Adapter::goodbye);
-    while client.told.closed.is_none() && !client.ended {
+    while client.seen.closed.is_none() && !client.ended {
         client.pump();
     }
-    assert!(client.told.wrong.is_empty(), "{:?}", client.told);
+    assert!(client.seen.wrong.is_empty(), "{:?}", client.seen);
 }
 
 /// Several topics over one connection.
@@ -142,10 +141,10 @@ fn churn(protocol: Protocol, url: &str) {
     let mut publisher = Client::open(&adapter, publishes(all)).unwrap();
     for round in 0..3 {
         receivers[0].send(|adapter, out| adapter.subscribe(3, out));
-        receivers[0].wait("subscription", |client| client.told.ready == 2 + 2 * round);
+        receivers[0].wait("subscription", |client| client.seen.ready == 2 + 2 * round);
         publish(&mut publisher, 3 + 5 * round as u32, 3, 10, &mut receivers);
         receivers[0].send(|adapter, out| adapter.unsubscribe(3, out));
-        receivers[0].wait("end of the subscription", |client| client.told.ready == 3 + 2 * round);
+        receivers[0].wait("end of the subscription", |client| client.seen.ready == 3 + 2 * round);
         publisher.send(|adapter, out| adapter.publish(3, stamp(3, 10), out));
         publish(&mut publisher, 1 + 5 * round as u32, 1, 10, &mut receivers);
     }
@@ -164,8 +163,8 @@ fn nats() {
     let mut publisher = Client::open(&adapter, publishes(topic(0))).unwrap();
     // It hangs up when it has seen the length; what it said before that can be read all the same.
     let _ = publisher.try_send(|adapter, out| adapter.publish(0, stamp(0, 0), out));
-    publisher.wait("refusal", |client| !client.told.wrong.is_empty());
-    assert_eq!(publisher.told.wrong, ["broken: Maximum Payload Violation"]);
+    publisher.wait("refusal", |client| !client.seen.wrong.is_empty());
+    assert_eq!(publisher.seen.wrong, ["broken: Maximum Payload Violation"]);
 }
 
 #[test]

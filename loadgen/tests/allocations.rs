@@ -1,5 +1,5 @@
-//! What the adapters say of the heap, counted: messages that lie whole in a read, and messages that are published into
-//! a buffer with room, cost no allocation.
+//! Counts allocations: receiving messages that lie whole in a read, and publishing into a buffer with room, must not
+//! allocate.
 
 use allocation_counter::measure;
 use loadgen::adapter::{Adapter, Duty, Inbound, Names, Protocol, Topics, Visit};

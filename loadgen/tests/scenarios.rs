@@ -1,5 +1,5 @@
-//! The load generator against a small broker, honest or not: a run without errors must report none, every kind of
-//! error must be noticed and named, and what cannot be done must be said before the run.
+//! The load generator against a small broker with and without faults: a run without errors must report none, every kind of
+//! error must be found and named, and a run that is impossible must be refused before it begins.
 
 mod mini;
 
@@ -82,9 +82,14 @@ fn every_pacing_delivers_everything() {
             let traffic = &outcome.traffic;
             assert!(traffic.published >= 20, "{arguments}: {done}");
             if each > 0 {
-                // What clients that only count bytes received includes pings.
                 let expected = traffic.published * each;
-                let slack = if arguments.contains("verify") { expected / 20 } else { 0 };
+                let slack = match arguments {
+                    // Bytes are divided by a mean length, from which that of a few messages differs.
+                    _ if arguments.contains(',') => expected / 2,
+                    // The bytes of clients that only count them include pings.
+                    _ if arguments.contains("verify") => expected / 20,
+                    _ => 0,
+                };
                 assert!(traffic.delivered_total.abs_diff(expected) <= slack, "{arguments}: {done}");
             }
             assert!(outcome.latency.count > 0 && outcome.latency.p50 > 0, "{arguments}: {done}");
@@ -125,7 +130,7 @@ fn shares_are_one_run() {
         .args(parts.iter().map(|part| part.json.as_ref().unwrap().path()))
         .output()
         .unwrap();
-    let merged: Outcome = serde_json::from_str(&std::fs::read_to_string(&whole.0).unwrap()).unwrap();
+    let merged: Outcome = serde_json::from_str(&std::fs::read_to_string(&whole.path).unwrap()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
     assert_eq!((merged.run.clients, merged.run.share, merged.parts), (20, (1, 1), 2));
     assert_eq!(merged.errors.lost, 20 * hundredths(&merged), "{:?}", merged.errors);
@@ -255,9 +260,9 @@ fn refusals_are_tried_again_where_that_helps() {
     assert!(outcome.connect.retries >= 10 && outcome.connect.opened == 20, "{done}");
     run(broker(Fault::Forbidden), "").is_refused("403");
     run(broker(Fault::Silent), "--connect-timeout 1").is_refused("no answer within 1 s");
-    // Nobody was answered: the others are not tried a few at a time.
+    // The server answers nobody: the other clients are not tried a few at a time.
     let refused = run(broker(Fault::Silent), "--connect-timeout 1 --concurrency 1 --clients 200");
-    refused.is_refused("nobody was answered any more");
+    refused.is_refused("the server answered no client any more");
 
     let done = run(broker(Fault::ForbiddenFifth), "--rate 100");
     let outcome = done.is_failed();
@@ -317,7 +322,7 @@ fn a_page_is_written_and_a_reader_may_leave() {
     let page = File::new("html");
     let done = run(broker(Fault::None), &format!("--rate 100 --report {}", page.path()));
     done.is_good();
-    assert!(std::fs::read_to_string(&page.0).unwrap().contains("</html>"));
+    assert!(std::fs::read_to_string(&page.path).unwrap().contains("</html>"));
     let mut run = start(command(&format!("ws://{}", broker(Fault::None))), "--rate 100");
     drop(run.child.stdout.take());
     run.wait().is_good_silently();
@@ -377,8 +382,8 @@ fn earlier_results_survive_a_run_that_does_not_take_place() {
         let done = run_without_json(nobody, &format!("--json {}", file.path()));
         assert_eq!(done.status, Some(2), "{done}");
     }
-    assert_eq!(std::fs::read_to_string(&old.0).unwrap(), "earlier");
-    assert!(!new.0.exists());
+    assert_eq!(std::fs::read_to_string(&old.path).unwrap(), "earlier");
+    assert!(!new.path.exists());
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::stamp::{STAMP_LEN, STREAMS_MAX};
 use crate::threshold::Threshold;
 use crate::usage::StatsUrl;
 
-/// What one run does. Every option can stand in the file of `--config` too, without its dashes.
+/// What one run does. The file of `--config` takes the same options, without dashes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
     /// TOML file with options by their long names; the command line wins
@@ -38,10 +38,10 @@ pub struct Options {
     /// The server's wire protocol
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
-    /// Where clients connect: ws://HOST:PORT, with a path where the protocol's usual one is not meant
+    /// Where clients connect: ws://HOST:PORT, with a path unless the protocol's usual one is right
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub url: String,
-    /// Where publishers connect, if not there
+    /// Where publishers connect, if elsewhere
     #[arg(long)]
     pub publish_url: Option<String>,
 
@@ -54,20 +54,20 @@ pub struct Options {
     /// Topics each client subscribes to [default: 1]
     #[arg(long, help_heading = "Clients")]
     pub topics_per_client: Option<u32>,
-    /// What topics are called: this, and with several a number behind it
+    /// The name of the topic; with several, each has a number behind it
     #[arg(long, default_value = "loadgen", help_heading = "Clients")]
     pub topic_prefix: String,
     /// Clients that look at every frame, the others only count bytes: `all`, or a share such as 0.02
     /// [default: all of up to 20,000, else 20,000]
     #[arg(long, help_heading = "Clients")]
     pub verify: Option<Share>,
-    /// A sign of life from clients that only count bytes, this often; 0: never
+    /// How often clients that only count bytes send a sign of life; 0: never
     #[arg(long, default_value = "20", value_parser = seconds, value_name = "SECONDS", help_heading = "Clients")]
     pub heartbeat: Duration,
-    /// Share of the clients that read late or never: 0.1 [default: 0]
+    /// Share of the clients that read slowly or never: 0.1 [default: 0]
     #[arg(long, help_heading = "Clients")]
     pub slow_share: Option<f64>,
-    /// What a slow client reads, in bytes per second; 0: nothing
+    /// Bytes per second that a slow client reads; 0: nothing
     #[arg(long, default_value_t = 0, help_heading = "Clients")]
     pub slow_rate: u32,
     /// Subscriptions left and taken again per second (protocols without: connections) [default: 0]
@@ -90,7 +90,7 @@ pub struct Options {
     /// `--outstanding` [default: max]
     #[arg(long, help_heading = "Publishing")]
     pub rate: Option<Rate>,
-    /// Closed loop: bursts of each stream that are not with all verifying subscribers yet [default: 1]
+    /// Closed loop: bursts of each stream that may be on their way to verifying subscribers [default: 1]
     #[arg(long, help_heading = "Publishing")]
     pub outstanding: Option<u32>,
     /// Messages published together, in one write
@@ -161,7 +161,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options of a file, and then those of the command line: what the parser of the command line is to read.
+    /// The options of a file as arguments of the command line.
     ///
     /// # Errors
     /// When the file cannot be read or is no table of values; names the key.
@@ -191,7 +191,7 @@ impl Options {
         Ok(arguments)
     }
 
-    /// Checks what one option alone cannot tell. Of completed options.
+    /// Checks how options fit together. Of completed options.
     ///
     /// # Errors
     /// A sentence that says which option to change.
@@ -241,7 +241,7 @@ impl Options {
             }
             ensure!(
                 self.share.of == 1,
-                "--share needs --rate with a number: a closed loop would wait for news from other processes"
+                "--share needs --rate with a number: a closed loop would have to wait for other processes"
             );
         }
         Ok(())
@@ -313,15 +313,14 @@ mod tests {
 
     #[test]
     fn a_file_has_the_same_names() {
-        let file = std::env::temp_dir().join(format!("loadgen-options-{}.toml", std::process::id()));
+        let file = tempfile::NamedTempFile::new().unwrap();
         let text = "scenario = 'churn'\nclients = 50\ntopics_per_client = 1\nserver-pid = [1, 2]\nidle = false\n";
-        std::fs::write(&file, text).unwrap();
-        let arguments = Options::arguments_of(&file).unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let arguments = Options::arguments_of(file.path()).unwrap();
         let options = parse(&arguments.join(" ")).unwrap();
         assert_eq!((options.scenario, options.clients), (Scenario::Churn, Some(50)));
         assert_eq!(options.server_pid, [1, 2]);
-        std::fs::write(&file, "clients = { a = 1 }").unwrap();
-        assert!(format!("{:#}", Options::arguments_of(&file).unwrap_err()).contains("clients"));
-        std::fs::remove_file(&file).unwrap();
+        std::fs::write(file.path(), "clients = { a = 1 }").unwrap();
+        assert!(format!("{:#}", Options::arguments_of(file.path()).unwrap_err()).contains("clients"));
     }
 }

@@ -1,11 +1,13 @@
-//! The result as one HTML page: no scripts, no network, plots inline, for phones and for dark rooms.
+//! The result as one HTML page: no scripts, no network, plots inline, for small screens and dark themes too.
 //!
-//! Everything from outside (names, URLs, what a server said) goes through [`escape`]. The page forbids itself to load
-//! anything. Plots have their figures below them as tables, for who cannot see them.
+//! All text from outside (names, URLs, reasons of a server) goes through [`escape`]. A policy in the page forbids it to
+//! load anything. Below each plot its figures are a table, for readers who cannot see the plot.
 
 mod plots;
 
 use std::fmt::Write;
+
+use time::OffsetDateTime;
 
 use super::{errors, lines};
 use crate::format::{bytes, count, number, plain, time};
@@ -53,8 +55,8 @@ fn origin(outcome: &Outcome) -> String {
     let run = &outcome.run;
     let protocol = run.protocol.map_or(String::new(), |protocol| format!(" over {}", protocol.name()));
     let mut text = format!("{}{protocol}", run.url);
-    if run.started_unix_ms > 0 {
-        text += &format!(" · {}", utc(run.started_unix_ms / 1000));
+    if let Some(started) = utc(run.started_unix_ms / 1000).filter(|_| run.started_unix_ms > 0) {
+        text += &format!(" · {started}");
     }
     if !run.version.is_empty() {
         text += &format!(" · ringyard-loadgen {}", run.version);
@@ -62,19 +64,10 @@ fn origin(outcome: &Outcome) -> String {
     text
 }
 
-/// Seconds since 1970 as a date and a time.
-fn utc(seconds: u64) -> String {
-    // Days are counted in eras of 400 years that begin on the first of March, so that leap days come last.
-    let days = seconds / 86_400 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+/// Seconds since 1970 as a date and a time; nothing beyond the calendar's end.
+fn utc(seconds: u64) -> Option<String> {
+    let time = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
+    Some(format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute()))
 }
 
 fn put_verdict(out: &mut String, verdict: &Verdict) {
@@ -239,11 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_right() {
-        assert_eq!(utc(0), "1970-01-01 00:00 UTC");
-        assert_eq!(utc(951_782_399), "2000-02-28 23:59 UTC");
-        assert_eq!(utc(951_782_400), "2000-02-29 00:00 UTC");
-        assert_eq!(utc(1_800_000_000), "2027-01-15 08:00 UTC");
+    fn dates_are_written_in_full() {
+        assert_eq!(utc(1_800_000_000).as_deref(), Some("2027-01-15 08:00 UTC"));
+        assert_eq!(utc(u64::MAX), None);
     }
 
     #[test]

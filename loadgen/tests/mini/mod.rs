@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use loadgen::Outcome;
+use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::accept_hdr_async;
@@ -81,7 +82,7 @@ struct Broker {
 
 /// Starts a broker on a thread of its own.
 pub(crate) fn broker(fault: Fault) -> SocketAddr {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (report, reported) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut address: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let mut fault = fault;
@@ -96,7 +97,7 @@ pub(crate) fn broker(fault: Fault) -> SocketAddr {
                 socket.bind(address).unwrap();
                 let listener = socket.listen(1024).unwrap();
                 address = listener.local_addr().unwrap();
-                tell.send(address).unwrap_or_default();
+                report.send(address).unwrap_or_default();
                 let broker = Arc::new(Broker {
                     fault,
                     topics: Mutex::default(),
@@ -119,7 +120,7 @@ pub(crate) fn broker(fault: Fault) -> SocketAddr {
             std::thread::sleep(Duration::from_millis(200));
         }
     });
-    told.recv_timeout(PATIENCE).unwrap()
+    reported.recv_timeout(PATIENCE).unwrap()
 }
 
 async fn serve(stream: TcpStream, broker: Arc<Broker>) {
@@ -247,31 +248,26 @@ impl Topic {
 
 // ---- the load generator
 
-/// Removed at the end.
-pub(crate) struct File(pub(crate) PathBuf);
+/// A file in a folder of its own, which is removed at the end.
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
+    _folder: TempDir,
+}
 
 impl File {
     pub(crate) fn new(extension: &str) -> Self {
-        static FILES: AtomicU32 = AtomicU32::new(0);
-        let number = FILES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ringyard-scenarios-{}-{number}.{extension}", std::process::id());
-        Self(std::env::temp_dir().join(name))
+        let folder = tempfile::tempdir().unwrap();
+        Self { path: folder.path().join(format!("file.{extension}")), _folder: folder }
     }
 
     pub(crate) fn with(extension: &str, text: &str) -> Self {
         let file = Self::new(extension);
-        std::fs::write(&file.0, text).unwrap();
+        std::fs::write(&file.path, text).unwrap();
         file
     }
 
     pub(crate) fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.0));
+        self.path.to_str().unwrap()
     }
 }
 
@@ -368,7 +364,7 @@ impl Run {
         }
         let Output { status, stdout, stderr } = self.child.wait_with_output().unwrap();
         let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-        let text = self.json.as_ref().and_then(|json| std::fs::read_to_string(&json.0).ok()).unwrap_or_default();
+        let text = self.json.as_ref().and_then(|json| std::fs::read_to_string(&json.path).ok()).unwrap_or_default();
         let outcome = (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap());
         Done { status: status.code(), stdout, stderr, outcome, json: self.json }
     }

@@ -1,8 +1,7 @@
-//! Servers of other projects, each started for one test on ports of its own and ended with it; and a plain blocking
-//! client that speaks to them through an adapter.
+//! Servers of other projects, each started for one test on ports of its own; and a blocking client that uses an adapter.
 //!
-//! A server that is not installed is passed over, with a line on stderr; `RINGYARD_PEERS=required` in the environment
-//! makes that a failure. Everything that waits does so for [`PATIENCE`] at most.
+//! A server that is not installed is skipped, with a line on stderr; `RINGYARD_PEERS=required` in the environment makes
+//! that a failure. Nothing waits longer than [`PATIENCE`].
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,6 +16,7 @@ use futures_util::{SinkExt, StreamExt};
 use loadgen::adapter::{Adapter, Duty, Inbound, Refused, Visit};
 use loadgen::client::{self, upgrade_request};
 use loadgen::stamp::Stamp;
+use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio_tungstenite::accept_async;
 
@@ -27,10 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PLACES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
 const NCHAN_MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
-/// A program in its own process group, with a directory for its files.
+/// A program in its own process group, with a folder for its files.
 pub(crate) struct Server {
     child: Child,
-    directory: PathBuf,
+    directory: TempDir,
     pub(crate) url: String,
 }
 
@@ -46,7 +46,6 @@ impl Drop for Server {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -60,16 +59,15 @@ impl Server {
         let name = program.file_name().unwrap().to_str().unwrap();
         for attempt in 0..3 {
             let [first, second] = free_ports();
-            let directory = std::env::temp_dir().join(format!("ringyard-{name}-{}-{first}", std::process::id()));
-            std::fs::create_dir_all(&directory).unwrap();
-            let file = directory.join("configuration");
-            std::fs::write(&file, configuration(&directory, [first, second])).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("configuration");
+            std::fs::write(&file, configuration(directory.path(), [first, second])).unwrap();
             let child = Command::new(program)
                 .args(arguments(&file))
                 .process_group(0)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(std::fs::File::create(directory.join("stderr")).unwrap())
+                .stderr(std::fs::File::create(directory.path().join("stderr")).unwrap())
                 .spawn()
                 .unwrap();
             let mut server = Self { child, directory, url: format!("ws://127.0.0.1:{first}") };
@@ -85,7 +83,7 @@ impl Server {
                 sleep(Duration::from_millis(10));
             }
             // Somebody else may have taken the port meanwhile.
-            let said = std::fs::read_to_string(server.directory.join("stderr")).unwrap_or_default();
+            let said = std::fs::read_to_string(server.directory.path().join("stderr")).unwrap_or_default();
             assert!(attempt < 2, "{name} does not start: {said}");
         }
         unreachable!("the last attempt returns or fails")
@@ -231,9 +229,9 @@ pub(crate) fn broadcaster() -> String {
     format!("ws://{address}/")
 }
 
-/// What a client was told.
+/// What a client received.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Seen {
     pub(crate) ready: usize,
     pub(crate) messages: Vec<Stamp>,
     /// What should not be: damaged and foreign messages, broken streams.
@@ -242,14 +240,14 @@ pub(crate) struct Told {
     replies: Vec<u8>,
 }
 
-impl std::fmt::Debug for Told {
+impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { ready, messages, wrong, closed, .. } = self;
         write!(f, "ready {ready} times, {} messages, wrong: {wrong:?}, closed: {closed:?}", messages.len())
     }
 }
 
-impl Visit for Told {
+impl Visit for Seen {
     fn ready(&mut self) {
         self.ready += 1;
     }
@@ -281,7 +279,7 @@ pub(crate) struct Client {
     duty: Duty,
     stream: TcpStream,
     inbound: Inbound,
-    pub(crate) told: Told,
+    pub(crate) seen: Seen,
     /// Bytes behind the acceptance.
     pub(crate) received: u64,
     /// The server closed its end.
@@ -318,14 +316,14 @@ impl Client {
             duty,
             stream,
             inbound: Inbound::default(),
-            told: Told::default(),
+            seen: Seen::default(),
             received: 0,
             ended: false,
         };
         client.send(|adapter, out| adapter.greet(&duty, out));
         client.feed(&head[len..]);
         if adapter.answers_greeting(&duty) {
-            client.wait("ready", |client| client.told.ready == 1);
+            client.wait("ready", |client| client.seen.ready == 1);
         }
         Ok(client)
     }
@@ -343,8 +341,8 @@ impl Client {
 
     fn feed(&mut self, bytes: &[u8]) {
         self.received += bytes.len() as u64;
-        self.adapter.feed(&mut self.inbound, &self.duty, bytes, &mut self.told);
-        let replies = std::mem::take(&mut self.told.replies);
+        self.adapter.feed(&mut self.inbound, &self.duty, bytes, &mut self.seen);
+        let replies = std::mem::take(&mut self.seen.replies);
         // The server may have left already.
         let _ = self.stream.write_all(&replies);
     }
@@ -365,8 +363,8 @@ impl Client {
     pub(crate) fn wait(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !enough(self) {
-            assert!(begun.elapsed() < PATIENCE, "no {what}: {:?}", self.told);
-            assert!(!self.ended, "closed while waiting for {what}: {:?}", self.told);
+            assert!(begun.elapsed() < PATIENCE, "no {what}: {:?}", self.seen);
+            assert!(!self.ended, "closed while waiting for {what}: {:?}", self.seen);
             self.pump();
         }
     }
