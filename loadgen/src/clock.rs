@@ -1,8 +1,8 @@
 //! Time: the only place of this crate that reads a clock.
 //!
-//! Deadlines are on `CLOCK_MONOTONIC`, as the driver's are. Stamps are nanoseconds since 1970, so that several
-//! processes and machines agree on them; the distance between the two is taken once, so that a step of the wall
-//! clock changes nothing within a run.
+//! Deadlines use `CLOCK_MONOTONIC`, like the driver's. Stamps are nanoseconds since 1970, so that they mean the same to
+//! several processes and machines. The difference between both clocks is read once, so that a change of the wall clock
+//! does not affect a run.
 
 use ring::Nanos;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -19,12 +19,12 @@ impl Clock {
         Self { distance: nanos(clock_gettime(ClockId::Realtime)).wrapping_sub(monotonic()) }
     }
 
-    /// A monotonic time as a stamp's.
+    /// The time since 1970 at a monotonic time.
     pub(crate) fn unix(self, monotonic: Nanos) -> u64 {
         monotonic.wrapping_add(self.distance)
     }
 
-    /// A time since 1970 on the monotonic clock; 0 if that was before it began.
+    /// The monotonic time at a time since 1970; 0 if that was before the clock began.
     pub(crate) fn monotonic_of(self, unix_ns: u64) -> Nanos {
         (i128::from(unix_ns) - i128::from(self.distance as i64)).try_into().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! The command: what its arguments mean, what is written where, and its exit status.
+//! The program: its arguments, the files that it writes, and its exit status.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -29,7 +29,7 @@ struct Command {
 
 #[derive(Subcommand)]
 enum What {
-    /// Puts the results of several processes together that were started with --share
+    /// Merges the results of several processes that were started with --share
     Merge(Merge),
 }
 
@@ -49,7 +49,7 @@ struct Merge {
     fail_if: Vec<Threshold>,
 }
 
-/// What `main` does, for other binaries that bring the load generator along.
+/// What `main` does, for other programs that contain the load generator.
 #[must_use]
 pub fn main() -> ExitCode {
     execute(std::env::args().collect())
@@ -75,7 +75,7 @@ pub fn execute(arguments: Vec<String>) -> ExitCode {
     }
 }
 
-/// What the parser has to say: help, which is no success where it cannot be written, or what is wrong.
+/// Prints help or an error of the command line. Help that cannot be written is a failure.
 fn answer(error: &clap::Error) -> ExitCode {
     let written = error.print();
     match (error.use_stderr(), written) {
@@ -90,13 +90,13 @@ fn answer(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The command line, behind what the file of `--config` says.
+/// Parses the command line, after the options of the file of `--config`.
 fn parse(arguments: Vec<String>) -> Result<Command> {
     let command = Command::try_parse_from(&arguments)?;
     let Some(file) = &command.options.config else { return Ok(command) };
     let mut all = vec![arguments[0].clone()];
     all.extend(Options::arguments_of(file)?);
-    // On its own first, so that the error says where the mistake is.
+    // Alone first, so that the error names the file.
     if let Err(error) = Command::try_parse_from(&all) {
         let text = error.to_string();
         let sentence = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
@@ -117,7 +117,7 @@ fn measure(options: Options) -> Result<bool> {
         }
     }));
     let (json, report) = (options.json.clone(), options.report.clone());
-    // Found out before the run, not after it.
+    // Files that cannot be written are an error before the run, not after it.
     let mut new = Vec::new();
     for file in [&json, &report].into_iter().flatten() {
         let is_new = !file.exists();
@@ -130,10 +130,10 @@ fn measure(options: Options) -> Result<bool> {
     }
     let thresholds = options.fail_if.clone();
     let outcome = run(options, &interrupt).inspect_err(|_| {
-        // Nothing comes into it.
+        // They stay empty.
         new.iter().for_each(|file| drop(fs::remove_file(file)));
     })?;
-    tell(outcome, &thresholds, json.as_deref(), report.as_deref())
+    write_results(outcome, &thresholds, json.as_deref(), report.as_deref())
 }
 
 fn merge_files(merge: &Merge) -> Result<bool> {
@@ -142,12 +142,17 @@ fn merge_files(merge: &Merge) -> Result<bool> {
         serde_json::from_str(&text).with_context(|| format!("{} is no outcome of a run", file.display()))
     };
     let parts = merge.files.iter().map(read).collect::<Result<Vec<Outcome>>>()?;
-    tell(crate::merge::merge(parts)?, &merge.fail_if, merge.json.as_deref(), merge.report.as_deref())
+    write_results(crate::merge::merge(parts)?, &merge.fail_if, merge.json.as_deref(), merge.report.as_deref())
 }
 
-fn tell(mut outcome: Outcome, thresholds: &[Threshold], json: Option<&Path>, report: Option<&Path>) -> Result<bool> {
+fn write_results(
+    mut outcome: Outcome,
+    thresholds: &[Threshold],
+    json: Option<&Path>,
+    report: Option<&Path>,
+) -> Result<bool> {
     threshold::check_all(thresholds, &mut outcome);
-    // The files come first: where standard output cannot be written they may be all that is left.
+    // The files first: they are what is left if standard output cannot be written.
     if let Some(path) = json {
         fs::write(path, serde_json::to_string_pretty(&outcome)?)
             .with_context(|| format!("writing {}", path.display()))?;
@@ -155,7 +160,7 @@ fn tell(mut outcome: Outcome, thresholds: &[Threshold], json: Option<&Path>, rep
     if let Some(path) = report {
         fs::write(path, results::page(&outcome)).with_context(|| format!("writing {}", path.display()))?;
     }
-    // A reader that has seen enough may leave; where the table could not be written, nobody saw a success.
+    // A reader may close the pipe early; otherwise a table that cannot be written is a failure.
     if let Err(error) = std::io::stdout().write_all(results::table(&outcome).as_bytes())
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {

@@ -1,6 +1,6 @@
-//! How figures are written for people: thousands separators, units that fit, three significant digits.
+//! Numbers as text for people: thousands separators, suitable units, three significant digits.
 //!
-//! Not for programs: `--json` has the numbers as they are.
+//! `--json` has the exact numbers, for programs.
 
 /// `1234567` as `1,234,567`.
 #[must_use]
@@ -66,7 +66,7 @@ pub fn of(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", count(number))
 }
 
-/// Text from outside, fit for a terminal: no control characters, not endless.
+/// Text from outside, made safe for a terminal: no control characters, limited length.
 #[must_use]
 pub fn plain(text: &str) -> String {
     const MOST: usize = 200;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_not_driven_from_outside() {
+    fn text_from_outside_cannot_control_the_terminal() {
         assert_eq!(plain("503 busy"), "503 busy");
         assert_eq!(plain("\x1b[2J\n"), "\u{fffd}[2J\u{fffd}");
         assert_eq!(plain(&"é".repeat(201)).chars().count(), 201);

@@ -1,28 +1,28 @@
 //! A load generator for WebSocket brokers: hundreds of thousands of clients, each of which checks what it receives.
 //!
-//! It must cost less per message than the server it judges: io_uring all through, connections in direct descriptors,
-//! several rings, bytes thrown away in the kernel where nobody needs to look at them. Where it was the limit itself, it
-//! says so.
+//! It must need less processor time per message than the server that it judges: io_uring throughout, connections in direct
+//! descriptors, several rings, and bytes discarded in the kernel where no client looks at them. A run in which the load
+//! generator itself was the limit is marked.
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | [`command`] | the command: arguments, files, exit status |
+//! | [`command`] | the program: arguments, files, exit status |
 //! | [`options`] | the command line and the TOML file; scenarios |
-//! | `plan` | who does what: clients, publishers, streams, topics, workers |
-//! | `machine` | whether this machine can hold that, said before the run |
+//! | `plan` | which client, publisher and stream belongs to which topic and worker |
+//! | `machine` | whether this machine can hold the run |
 //! | [`run()`] | one run, from the first connection to the outcome |
 //! | `worker` | one thread, one ring, its share of the connections |
 //! | [`adapter`] | wire protocols, without I/O |
 //! | `frame` | the header of a server's WebSocket frame |
 //! | [`client`] | one plain connection, for tools and tests |
-//! | [`stamp`] | what a message carries: stream, number, time, filler |
-//! | [`usage`] | what processes use of processor and memory |
-//! | [`outcome`] | everything a run saw |
-//! | [`merge`], [`verdict`], [`threshold`] | several outcomes as one; what was lost; what is a failure |
+//! | [`stamp`] | the payload of a message: stream, number, time, filler |
+//! | [`usage`] | processor time and memory of processes |
+//! | [`outcome`] | everything that a run observed |
+//! | [`merge`], [`verdict`], [`threshold`] | several outcomes as one; what was lost; `--fail-if` |
 //! | [`progress`] | what the terminal shows while it runs |
 //! | [`results`], [`plot`], [`format`](mod@format) | the table and the page at the end; plots; numbers as text |
 //!
-//! It knows nothing of the broker's code, only of its wire protocol and of the ring under both, so that it can judge.
+//! It uses the broker's wire protocol and its ring, but none of its other code, so that it can judge the broker.
 
 pub mod adapter;
 pub mod client;

@@ -1,5 +1,5 @@
-//! `ringyard-loadgen`: see the library's page. Exit status 0: all went well; 1: something was lost, doubled, reordered,
-//! corrupt, refused or closed, or a `--fail-if` was true; 2: the run could not take place.
+//! `ringyard-loadgen`: see the documentation of the library. Exit status 0: no errors; 1: something was lost, doubled,
+//! reordered, corrupt, refused or closed, or a `--fail-if` condition was true; 2: the run could not take place.
 
 use std::process::ExitCode;
 

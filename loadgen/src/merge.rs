@@ -1,7 +1,7 @@
-//! Several processes' shares of a run become one outcome, as if one process had run them all.
+//! Merges the outcomes of several processes, each of which ran a share, into the outcome of the whole run.
 //!
-//! What is counted is added, what is distributed is merged, what was seen by several is taken once. Only here is loss at
-//! the end of a stream known when one process published and another received.
+//! Counts are added, distributions merged, and what several processes observed is taken once. Only here the loss at the end
+//! of a stream is known when one process published and another received.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,7 +132,7 @@ fn connect(parts: &[Outcome], offset: &dyn Fn(&Outcome) -> f64) -> Connect {
             first = first.min(offset(part));
             last = last.max(offset(part) + connect.seconds);
         }
-        // A storm is over when the slowest is back.
+        // A storm ends when the slowest part is complete again.
         let storms = whole.storm_seconds.len().max(connect.storm_seconds.len());
         whole.storm_seconds.resize(storms, 0.0);
         whole.storm_seconds.iter_mut().zip(&connect.storm_seconds).for_each(|(most, it)| *most = most.max(*it));
@@ -187,8 +187,8 @@ fn own(parts: &[Outcome]) -> Own {
     whole
 }
 
-/// Each process's own is added; a machine's is taken once per machine: the least of what its processes saw before the
-/// run, the most of what they saw later.
+/// Memory of processes is added; memory of a machine is taken once: the least that its processes observed before the run,
+/// the most that they observed later.
 fn memory<'a>(parts: impl Iterator<Item = (&'a str, Memory)>, of: fn(u64, u64) -> u64) -> Memory {
     let mut whole = Memory::default();
     let mut machines: BTreeMap<&str, Memory> = BTreeMap::new();
@@ -208,7 +208,7 @@ fn memory<'a>(parts: impl Iterator<Item = (&'a str, Memory)>, of: fn(u64, u64) -
     whole
 }
 
-/// Parts by the server that they watched: a process of a machine.
+/// The parts by the server whose process they observed.
 fn by_server(parts: &[Outcome]) -> BTreeMap<(&str, u32), Vec<usize>> {
     let mut servers: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (at, part) in parts.iter().enumerate() {
@@ -219,7 +219,7 @@ fn by_server(parts: &[Outcome]) -> BTreeMap<(&str, u32), Vec<usize>> {
     servers
 }
 
-/// Of those that watched the same server, the one that did so longest.
+/// Of the parts that observed the same server, the one that did so longest.
 fn watchers(parts: &[Outcome]) -> BTreeSet<usize> {
     let watched = |at: usize| {
         let rows = parts[at].series.iter().filter(|row| row.server_cpu.is_some() || row.server_memory.is_some());
@@ -256,10 +256,10 @@ fn server(parts: &[Outcome]) -> Option<ServerUse> {
     })
 }
 
-/// Of two views of one server the one over the larger span: from the least before to the most after.
+/// Two observations of one server as one: from the least before to the most after.
 fn longest(a: ServerUse, b: ServerUse) -> ServerUse {
     let more = |a: Memory, b: Memory| if b.pss > a.pss { b } else { a };
-    // No figure at all is no small figure.
+    // 0 means not measured.
     let less = |a: Memory, b: Memory| if a.pss == 0 || (b.pss > 0 && b.pss < a.pss) { b } else { a };
     ServerUse {
         pid: a.pid,
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_shares_are_told() {
+    fn missing_shares_are_reported() {
         let mut parts = parts();
         parts.remove(1);
         let merged = merge(parts).unwrap();

@@ -1,4 +1,4 @@
-//! Outcomes as real runs leave them, for the tests of all that shows them.
+//! Realistic outcomes, for the tests of reports.
 
 use std::collections::BTreeMap;
 
@@ -124,7 +124,7 @@ pub(crate) fn good() -> Outcome {
     }
 }
 
-/// The same, with a few of everything that can go wrong.
+/// The same with errors of every kind.
 pub(crate) fn bad() -> Outcome {
     let mut outcome = good();
     outcome.run.scenario = "chat rooms".into();

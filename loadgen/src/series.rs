@@ -1,9 +1,9 @@
-//! Rows of seconds from several processes, or of another length, laid on one grid.
+//! Aligns the rows of one or several series on a grid of equal steps.
 //!
-//! `merge` lays the parts' series on whole seconds, `results` thins an hour's rows to as many as a plot can show.
-//! Counts are split by the time a row shares with a step of the grid; their sums stay exact. Levels (clients, memory)
-//! are those at the step's end. Of latency only percentiles are known by the second: a step gets the greatest of its
-//! rows, which no percentile of all of them together exceeds.
+//! `merge` aligns the series of several processes on whole seconds; `results` reduces the rows of a long run to as many as a
+//! plot can show. Counts are split by the time that a row shares with a step; their sums stay exact. Levels (clients,
+//! memory) are those at the end of the step. Of latencies only percentiles are known per row: a step gets the greatest of
+//! its rows, which is an upper bound of the percentile of all of them together.
 
 use crate::outcome::{Latencies, Phase, Second};
 
@@ -14,11 +14,11 @@ pub struct Track<'a> {
     pub rows: &'a [Second],
     /// When they began, in seconds after the grid did.
     pub offset: f64,
-    /// Whether its view of the server counts: of several that saw the same server only one may.
+    /// Whether its figures of the server count: of several tracks with the same server only one may.
     pub server: bool,
 }
 
-/// Lays tracks on a grid of steps of `step` seconds; the last one is as long as there is something in it.
+/// Aligns tracks on a grid of steps of `step` seconds; the last step ends with the last row.
 ///
 /// # Panics
 /// If a step has no length.
@@ -26,7 +26,7 @@ pub struct Track<'a> {
 pub fn align(tracks: &[Track<'_>], step: f64) -> Vec<Second> {
     assert!(step > 0.0, "a grid has a step");
     let end = tracks.iter().filter_map(|track| Some(track.offset + track.rows.last()?.at)).fold(0.0, f64::max);
-    // A row that ends a hair behind a step is no reason for another.
+    // A row that ends slightly after a step does not begin another.
     let steps = (end / step - 1e-3).ceil().max(0.0) as usize;
     let mut grid: Vec<Step> = (0..steps).map(|_| Step::default()).collect();
     for track in tracks {
@@ -98,7 +98,8 @@ fn lay(track: &Track<'_>, step: f64, grid: &mut [Step]) {
     levels(track, step, grid);
 }
 
-/// What is so at a step's end: of the row that covers it, or of a track's last row when it ends in the step.
+/// Adds the levels at the end of each step: those of the row that covers it, or of the last row of a track that ends in
+/// the step.
 fn levels(track: &Track<'_>, step: f64, grid: &mut [Step]) {
     let Some(end) = track.rows.last().map(|row| track.offset + row.at) else { return };
     for (at, cell) in grid.iter_mut().enumerate() {

@@ -1,12 +1,12 @@
-//! What a message carries: which stream it belongs to, its number there, when it was due, and a filler that
-//! depends on all of them.
+//! The payload of a message: its stream, its number in the stream, when it was due, and a filler that depends on stream
+//! and number.
 //!
 //! `stream (4 digits) | seq (8) | sent (11) | check (1) | filler`, digits of 6 bits, ASCII throughout, so that the same
-//! payload is a text frame, a JSON string that needs no escapes, and bytes. The filler is a window of one fixed
-//! table: checking it is one comparison of slices.
+//! payload can be a text frame, a JSON string without escapes, or bytes. The filler is a window of one fixed table, so that
+//! checking it is one comparison of slices.
 //!
 //! A *stream* is one publisher's messages on one topic, numbered densely from 0. Stream `s` of a run with `T` topics
-//! goes to topic `s mod T`; see [`Streams`](crate::adapter::Names).
+//! goes to topic `s mod T`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub const STAMP_LEN: usize = 24;
 pub const STREAMS_MAX: u32 = 1 << 24;
 
 const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
-/// A prime, so that the filler lines up with no power of two.
+/// The table repeats after this many bytes: a prime, so that windows never align with powers of two.
 const PERIOD: usize = 251;
 
 /// Stream, number and time of a message.
@@ -79,7 +79,7 @@ fn value(digit: u8) -> Option<u8> {
     (value != NONE).then_some(value)
 }
 
-/// A digit that changes when one of the others is damaged or two neighbours are exchanged.
+/// A check digit: it differs when a digit is damaged or two neighbours are exchanged.
 fn check(digits: &[u8]) -> usize {
     let sum = digits.iter().fold(0_usize, |sum, byte| {
         let value = value(*byte).map_or(64, usize::from);
@@ -88,7 +88,7 @@ fn check(digits: &[u8]) -> usize {
     sum & 63
 }
 
-/// How long each message is: a pure function of stream and number, so that the receiver knows it too.
+/// The length of each message: a function of stream and number, so that the receiver can check it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sizes {
     /// All alike, in bytes.
@@ -131,7 +131,7 @@ impl Sizes {
     }
 }
 
-/// A generator that is the same for everybody who knows the message.
+/// A generator seeded by the message, so that publisher and receiver draw the same numbers.
 pub(crate) fn random(stream: u32, seq: u64) -> Rng {
     Rng::with_seed(seq ^ u64::from(stream).rotate_left(40))
 }
@@ -140,7 +140,7 @@ pub(crate) fn random(stream: u32, seq: u64) -> Rng {
 #[derive(Clone, Debug)]
 pub struct Payloads {
     sizes: Arc<Sizes>,
-    /// What fillers are windows of.
+    /// Fillers are windows of this.
     table: Arc<[u8]>,
 }
 

@@ -1,6 +1,6 @@
-//! `--fail-if`: what a run may not cross, as `p99>50ms`, `delivered<100000`, `server_cpu>90%`.
+//! `--fail-if`: conditions that make a run fail, such as `p99>50ms`, `delivered<100000`, `server_cpu>90%`.
 //!
-//! A figure that was not measured counts as crossed: a threshold that nobody looked at protects nothing.
+//! A figure that was not measured counts as crossed, because the threshold could not be checked.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// The sentence of a crossed threshold; nothing when all is well.
+    /// A sentence if the threshold is crossed.
     #[must_use]
     pub fn check(&self, outcome: &Outcome) -> Option<String> {
         let Some(value) = self.figure.value(outcome) else {
@@ -45,7 +45,7 @@ pub fn check_all(thresholds: &[Threshold], outcome: &mut Outcome) {
     outcome.crossed = thresholds.iter().filter_map(|threshold| threshold.check(outcome)).collect();
 }
 
-/// What can be compared, for `--help` and for the error of who guessed: a line each.
+/// The figures that can be compared, a line each, for `--help` and error messages.
 #[must_use]
 pub fn known() -> String {
     let mut out = String::from("p50, p90, p99, p99.9, p99.99 ... (any percentile of latency; a time: 50ms)\n");
@@ -204,9 +204,9 @@ impl Figure {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Unit {
-    /// Nanoseconds, and a limit must say its unit: nobody can tell what `p99>50` means.
+    /// Nanoseconds. A limit must have a unit, because `p99>50` is ambiguous.
     Time,
-    /// Nanoseconds, as the figure's name says; a limit may say another unit.
+    /// Nanoseconds, as the figure's name says; a limit may have another unit.
     Nanoseconds,
     /// Seconds, likewise.
     Seconds,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn who_guessed_is_told_what_there_is() {
+    fn an_unknown_figure_lists_the_known_ones() {
         let error = |text: &str| format!("{:#}", text.parse::<Threshold>().unwrap_err());
         assert!(error("throughput>5").contains("delivered_per_second"));
         assert!(error("p101>5ms").contains("p99.9"));

@@ -1,4 +1,4 @@
-//! What processes use: processor time and memory from `/proc`, and a Ringyard broker's own counters from `/api/stats`.
+//! Processor time and memory of processes, from `/proc`, and a Ringyard broker's own counters, from `/api/stats`.
 
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -38,7 +38,7 @@ fn schedstat(line: &str) -> (u64, u64) {
     (fields.next().unwrap_or(0), fields.next().unwrap_or(0))
 }
 
-/// What a process holds of memory (`/proc/PID/smaps_rollup`), and what the machine's sockets do.
+/// The memory of a process (`/proc/PID/smaps_rollup`) and of the machine's sockets.
 ///
 /// # Errors
 /// When there is no such process.
@@ -107,10 +107,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Nothing when no process was named. `address` is asked for counters if nobody says where they are.
+    /// Nothing without processes. The counters are at `address` unless `stats` says otherwise.
     ///
     /// # Errors
-    /// When one is not there, or not to be looked at; when there are no counters where they are said to be.
+    /// When a process does not exist or cannot be read, or `stats` gives no counters.
     pub(crate) fn new(pids: Vec<u32>, stats: Option<StatsUrl>, address: SocketAddr) -> Result<Option<Self>> {
         for pid in &pids {
             cpu_ns(*pid).and_then(|_| memory(*pid)).with_context(|| format!("--server-pid {pid}"))?;
@@ -126,7 +126,7 @@ impl Server {
         self.pids[0]
     }
 
-    /// Of all its processes; of those that are gone, nothing.
+    /// Of all its processes that still run.
     pub(crate) fn cpu_ns(&self) -> u64 {
         self.pids.iter().filter_map(|pid| cpu_ns(*pid).ok()).sum()
     }
@@ -135,7 +135,7 @@ impl Server {
         self.pids.iter().filter_map(|pid| anonymous(*pid)).sum()
     }
 
-    /// Of all its processes; of those that are gone, nothing.
+    /// Of all its processes that still run.
     pub(crate) fn memory(&self) -> Memory {
         self.pids.iter().filter_map(|pid| memory(*pid).ok()).fold(Memory::default(), |sum, one| Memory {
             anonymous: sum.anonymous + one.anonymous,
@@ -144,7 +144,7 @@ impl Server {
         })
     }
 
-    /// Sends and messages that a Ringyard broker counted; nothing when it is none.
+    /// Sends and messages that a Ringyard broker counted; nothing from other servers.
     pub(crate) fn counters(&self) -> Option<(u64, u64)> {
         let stats = get_json(&self.stats).ok()?;
         let sums = stats.get("totals").unwrap_or(&stats);

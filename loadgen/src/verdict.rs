@@ -1,11 +1,11 @@
-//! Judges an outcome: what was lost, and in one line what the run is worth.
+//! Judges an outcome: counts what was lost, and sums up the run in one line.
 //!
-//! Not responsible for finding out whether loadgen was the limit (`worker` says so in [`Outcome::invalid`]) nor for
-//! thresholds ([`crate::threshold`] fills [`Outcome::crossed`]).
+//! Not responsible for whether loadgen was the limit (`run` fills [`Outcome::invalid`]) nor for thresholds
+//! ([`crate::threshold`] fills [`Outcome::crossed`]).
 //!
-//! A message is lost to a verifying client when a later one of its stream came and it did not (a gap, counted while it
-//! happened), or when the client expected it still when the run ended. The end of a stream is known only to the
-//! process that published on it: a share of a run judges what it knows, `merge` the rest.
+//! A message is lost to a verifying client when a later one of its stream came instead (a gap, counted at once), or when
+//! the client still expected it at the end of the run. Only the process that published on a stream knows its end: a share
+//! of a run judges what it knows, `merge` the rest.
 
 use std::fmt;
 
@@ -28,19 +28,19 @@ pub fn judge(outcome: &mut Outcome) {
     errors.beyond = beyond;
 }
 
-/// What a run is worth. Its `Display` is the last line of every report.
+/// The verdict. Its `Display` is the last line of every report.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verdict {
-    /// The server did wrong or a threshold was crossed: exit status 1. Each is a short sentence.
+    /// Errors of the server and crossed thresholds, each as a short sentence: exit status 1.
     pub failures: Vec<String>,
     /// Loadgen was the limit: the figures say little about the server.
     pub invalid: Vec<String>,
-    /// What else one should know: interrupted, shares missing.
+    /// Remarks: interrupted, shares missing.
     pub notes: Vec<String>,
 }
 
 impl Verdict {
-    /// Of an outcome that was judged.
+    /// The verdict on an outcome after [`judge`].
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         let mut failures: Vec<_> = kinds(&outcome.errors).iter().map(Kind::in_words).collect();

@@ -1,8 +1,8 @@
 //! MQTT 3.1.1 over WebSocket (OASIS standard of 29 October 2014; section 6 for WebSocket), QoS 0.
 //!
-//! Control packets are a stream of bytes in binary messages whose borders mean nothing. `CONNECT` with a clean session
-//! and the subscriptions go out at once (a client may, section 3.1.4); `ready` is when all were acknowledged. Keep
-//! alive is off, so that a silent client costs nothing; `PINGREQ` serves as a sign of life all the same.
+//! Control packets are a stream of bytes in binary messages. `CONNECT` with a clean session and the subscriptions are sent
+//! at once, which section 3.1.4 allows; the client is ready when all are acknowledged. Keep alive is off, so that a silent
+//! client costs nothing; `PINGREQ` still serves as a sign of life.
 
 use anyhow::{Context, Result, ensure};
 use protocol::frame::{Opcode, put_client_frame};
@@ -19,7 +19,7 @@ use crate::stamp::{Payloads, Stamp};
 const TOPICS_PER_PACKET: u32 = 64;
 /// What a packet's remaining length can say (section 2.2.3).
 const REMAINING_MAX: u32 = 268_435_455;
-/// Bytes of an answer that a server could give in earnest.
+/// The longest answer that is accepted, in bytes.
 const ANSWER_MAX: usize = 64 << 10;
 
 const CONNACK: u8 = 0x20;
@@ -37,7 +37,7 @@ pub(super) struct Mqtt {
     subscribe: Url,
     publish: Url,
     names: Called,
-    /// What client identifiers of this run begin with: a server throws out one of two with the same.
+    /// The beginning of all client identifiers of this run: a server closes one of two clients with the same identifier.
     run: String,
 }
 
@@ -166,7 +166,7 @@ fn remaining(mut len: usize) -> ([u8; 4], usize) {
     unreachable!("sizes were checked when the run was set up")
 }
 
-/// What the server says to one connection.
+/// The server's side of one connection.
 pub(super) struct Packets<'a> {
     mqtt: &'a Mqtt,
     duty: &'a Duty,

@@ -1,9 +1,9 @@
-//! What topics are called on the wire: a name is written and read without a table and without allocating.
+//! The names of topics on the wire, written and read without a table and without allocating.
 //!
-//! One topic is called by the prefix; several are prefix, separator and number, from 0. Names are read in canonical
-//! form only: `loadgen/7` is a topic, `loadgen/07` is none.
+//! The name of a single topic is the prefix; the names of several are prefix, separator and number, from 0. Names are read
+//! in canonical form only: `loadgen/7` is a topic, `loadgen/07` is none.
 //!
-//! Not here: which characters a protocol allows in a name (its own file checks), and quoting them.
+//! Not responsible for which characters a protocol allows in a name, nor for quoting them.
 
 use super::{Names, Topics};
 
@@ -34,7 +34,7 @@ impl Called {
         self.count
     }
 
-    /// What all names begin with.
+    /// The beginning of all names.
     pub(super) fn front(&self) -> &str {
         &self.front
     }
@@ -72,7 +72,7 @@ impl Called {
         if self.numbered() { format!("{}{topic}", self.front) } else { self.front.to_string() }
     }
 
-    /// Whose name this is.
+    /// The topic with this name.
     pub(super) fn topic(&self, name: &[u8]) -> Option<u32> {
         let number = name.strip_prefix(self.front.as_bytes())?;
         if self.numbered() { self.numbered_topic(number) } else { number.is_empty().then_some(0) }

@@ -1,9 +1,9 @@
 //! NATS over WebSocket: the NATS client protocol (docs.nats.io, "Client Protocol") as a stream of bytes in binary
-//! messages whose borders mean nothing.
+//! messages.
 //!
-//! `CONNECT` goes out without waiting for `INFO`, which a server takes; the subscriptions and a `PING` follow at once,
-//! and its `PONG` says that all of them are in force. Later subscriptions bring a `PING` of their own. Subjects are the
-//! topics with `.` for `/`. Sids are topic numbers from 1.
+//! `CONNECT` is sent without waiting for `INFO`, which servers accept. The subscriptions and a `PING` follow at once; the
+//! `PONG` confirms all of them. Each later subscription has its own `PING`. Subjects are the topics with `.` for `/`. Sids
+//! are topic numbers from 1.
 
 use anyhow::{Result, ensure};
 use protocol::frame::{Opcode, put_client_frame};
@@ -22,7 +22,7 @@ const PONG: &[u8] = b"PONG\r\n";
 const CRLF: &[u8] = b"\r\n";
 /// Subscriptions of one WebSocket message: some KiB.
 const SUBSCRIPTIONS_PER_MESSAGE: usize = 256;
-/// Bytes of a payload that a server could announce in earnest.
+/// The longest payload that is accepted, in bytes.
 const PAYLOAD_MAX: u64 = 1 << 31;
 
 /// nats-server's WebSocket listener.
@@ -101,7 +101,7 @@ impl Nats {
         });
     }
 
-    /// An answer to a `PING` that nobody sent: a server takes it for a sign of life.
+    /// An unsolicited `PONG`, which a server accepts as a sign of life.
     pub(super) fn heartbeat(out: &mut Vec<u8>) {
         send(PONG, out);
     }
@@ -115,7 +115,7 @@ fn send(lines: &[u8], out: &mut Vec<u8>) {
     put_client_frame(out, Opcode::Binary, lines, socket::fresh_mask());
 }
 
-/// What the server says to one connection.
+/// The server's side of one connection.
 pub(super) struct Lines<'a> {
     nats: &'a Nats,
     payloads: &'a Payloads,

@@ -1,8 +1,8 @@
 //! Nchan in nginx: WebSocket locations for subscribers and publishers (Nchan's README: "Subscriber Endpoints",
 //! "Publisher Endpoints", "Channel Multiplexing").
 //!
-//! Subscribers get payloads as they are, as text. A publisher's location answers every message with what it knows of
-//! the channel; those answers are passed over. What the usual paths need in `nginx.conf`:
+//! Subscribers receive bare payloads as text. A publisher's location answers every message with information about the
+//! channel; these answers are ignored. The usual paths need this in `nginx.conf`:
 //!
 //! ```nginx
 //! location = /sub {
@@ -23,11 +23,11 @@
 //! nchan_max_channel_id_length 4096;            # many topics per client: all their names, with commas
 //! ```
 //!
-//! Nchan drops what is beyond `nchan_message_buffer_length` for subscribers that are behind, and tells nobody: give it
-//! room for what may be under way.
+//! For slow subscribers Nchan silently drops what is beyond `nchan_message_buffer_length`: it must be large enough for the
+//! messages under way.
 //!
-//! A path of the user's goes before these. In it `{topic}` stands for the topic's name, or for all names of a client
-//! with commas between; a segment `/sub` becomes `/pub` for publishers unless they have a URL of their own, and `/bus`
+//! A path given by the user replaces these. In it `{topic}` stands for the topic's name, or for all names of a client,
+//! separated by commas; a segment `/sub` becomes `/pub` for publishers unless they have a URL of their own, and `/bus`
 //! for clients that do both. Names are `prefix_7`, so that a location like `~ /sub/(\w+)$` takes them too.
 
 use anyhow::{Result, ensure};

@@ -1,7 +1,7 @@
-//! Any server that sends every message to everybody on the same URL, the sender included: echo and broadcast servers.
+//! Any server that sends every message to all connections of the same URL, the sender included.
 //!
-//! One topic only, since the URL is all there is. The acceptance of the upgrade counts as the subscription. A client
-//! that only publishes is sent everything too, and passes over it.
+//! There is one topic only. The acceptance of the upgrade counts as the subscription. A client that only publishes also
+//! receives everything, and ignores it.
 
 use anyhow::{Result, ensure};
 

@@ -1,10 +1,9 @@
 //! Ringyard's raw endpoints: a WebSocket message is a payload, the path names the topic.
 //!
 //! `/sub/{topic}` receives, `/pub/{topic}` publishes, `/bus/{topic}` does both (protocol/RINGYARD-V1.md, the paragraph
-//! before section 1). Payloads go out as text. The broker answers an upgrade when the topic is joined, so that the
-//! acceptance confirms the subscription.
+//! before section 1). Payloads are sent as text. The broker accepts an upgrade when the subscription is in force.
 //!
-//! [`Bare`] serves Nchan and plain servers too, whose subscribers get payloads as they are.
+//! [`Bare`] is also for Nchan and plain servers, whose subscribers receive bare payloads.
 
 use anyhow::{Context, Result};
 use protocol::frame::Opcode;
@@ -113,7 +112,7 @@ impl Content for Bare<'_> {
     }
 }
 
-/// Messages nobody asked for: what a server tells publishers. Passed over.
+/// Ignores all messages: those that a server sends to publishers.
 pub(super) struct Ignored;
 
 impl Content for Ignored {

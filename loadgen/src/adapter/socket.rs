@@ -1,9 +1,9 @@
-//! The WebSocket layer below all protocols (RFC 6455, section 5): a server's frames taken apart wherever a read ended,
-//! a client's frames written.
+//! The WebSocket layer below all protocols (RFC 6455, section 5): parses a server's frames wherever reads end, and writes
+//! a client's frames.
 //!
-//! A data frame's payload goes to a [`Content`] where it lies: a message that is whole in one frame and one buffer in
-//! one piece, anything else in pieces. Control frames are dealt with here, also between the fragments of a message
-//! (section 5.4); of them and of headers, what was cut is kept, at most 133 bytes.
+//! The payload of a data frame goes to a [`Content`] without a copy: in one piece if the message is one frame in one
+//! buffer, otherwise in pieces. Control frames are handled here, also between the fragments of a message (section 5.4).
+//! Headers and control frames that were cut are kept, at most 133 bytes.
 //!
 //! Judged here: the order of fragments; headers are judged in `frame`. Not judged: UTF-8, since payloads that are not
 //! ours are reported anyway.

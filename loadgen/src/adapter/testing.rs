@@ -6,7 +6,7 @@ use protocol::frame::{Decoder, FrameLimits, HEADER_MAX, Item, Opcode, Role, serv
 use super::{Adapter, Duty, Inbound, Names, Protocol, Topics, Visit};
 use crate::stamp::{Payloads, Sizes, Stamp};
 
-/// What a visitor was told.
+/// A call of a visitor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     Ready,

@@ -1,10 +1,10 @@
-//! Units of a stream: where a message begins, which of its bytes are filler, and what is kept when it is cut.
+//! Finds the messages in a stream that may be cut anywhere: where each begins, and which of its bytes are filler.
 //!
-//! Two ways to lay a protocol over WebSocket: a message of it is a WebSocket message ([`Messages`]: raw, `ringyard.v1`),
-//! or the frames are one stream of bytes whose borders mean nothing ([`Units`]: NATS, MQTT). Either way a message is a
-//! *front* that ends with the stamp, the *filler*, and a *tail*. The front is kept while it is cut (a few hundred bytes
-//! at most), filler never is: it is compared as it comes, with the window that the stamp names. A message that lies
-//! whole in one buffer is neither copied nor does it allocate.
+//! Protocols use WebSocket in two ways: each of their messages is a WebSocket message ([`Messages`]: raw, `ringyard.v1`),
+//! or the payloads of all frames form one stream of bytes ([`Units`]: NATS, MQTT). In both, a message is a *front* that
+//! ends with the stamp, the *filler*, and a *tail*. A front that is cut is kept (a few hundred bytes at most). Filler is
+//! never kept: it is compared as it comes with the window that the stamp determines. A message that lies whole in one
+//! buffer is neither copied nor allocated.
 
 use super::Visit;
 use super::socket::{Broken, Kind, State, fitting};
@@ -13,7 +13,7 @@ use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 /// The longest front, command or line that is gathered, in bytes.
 const FRONT_MAX: usize = 256 << 10;
 
-/// Something that was cut.
+/// The state of a stream that was cut within a frame or a message.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     /// The beginning of a frame, up to its header's or, of a control frame, its payload's end.
@@ -37,7 +37,7 @@ enum Phase {
 }
 
 impl Cut {
-    /// Nothing is cut here.
+    /// Whether the stream is between two messages.
     pub(super) fn is_border(&self) -> bool {
         self.frame.is_empty() && self.kept.is_empty() && matches!(self.phase, Phase::Front)
     }
@@ -60,7 +60,7 @@ impl Body {
         Self { stamp, at: 0, filler: len - STAMP_LEN, intact }
     }
 
-    /// Takes what is filler from the front; what is behind it is left.
+    /// Takes the filler from the front of `bytes`, and leaves the rest.
     fn take<'b>(&mut self, bytes: &'b [u8], payloads: &Payloads) -> &'b [u8] {
         let (part, rest) = bytes.split_at(bytes.len().min(self.filler - self.at));
         self.intact = self.intact && payloads.filler(self.stamp, self.at, part.len()) == Some(part);
@@ -90,7 +90,7 @@ pub(super) trait Messages {
 
     fn payloads(&self) -> &Payloads;
 
-    /// Reads the front of a message. Says the same of more bytes, unless it says [`Front::Cut`].
+    /// Reads the front of a message. With more bytes the result is the same, unless it is [`Front::Cut`].
     fn front(&self, bytes: &[u8]) -> Front;
 
     /// Whether this may stand behind the filler.
@@ -178,7 +178,7 @@ fn limit<M: Messages>(message: &[u8]) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Goes on with a front; what is behind it is left.
+/// Continues a front that was cut, and leaves the bytes behind it.
 fn front<'b, M: Messages>(messages: &M, cut: &mut Cut, bytes: &'b [u8]) -> Result<&'b [u8], Broken> {
     let mut taken = 0;
     loop {
@@ -293,7 +293,7 @@ pub(super) fn stream<U: Units>(
     Ok(())
 }
 
-/// Goes on with a unit that was cut. What is left of `bytes` is behind it, unless there is still a cut.
+/// Continues a unit that was cut, and leaves the bytes behind it.
 fn resume<'b, U: Units>(
     units: &U,
     state: &mut State,
@@ -354,7 +354,7 @@ pub(super) fn stamp_len(len: u64) -> usize {
 }
 
 impl Payload {
-    /// Takes what belongs to payload and tail from the front; what is behind it is left.
+    /// Takes the rest of payload and tail from the front of `bytes`, and leaves what is behind.
     fn take<'b, U: Units>(&mut self, units: &U, bytes: &'b [u8]) -> Result<&'b [u8], Broken> {
         let (part, rest) = bytes.split_at(fitting(self.left, bytes));
         self.left -= part.len() as u64;
@@ -381,7 +381,7 @@ impl Payload {
     }
 }
 
-/// What came is no text although it should be, or the other way round.
+/// A text message where a binary one was due, or the reverse.
 pub(super) fn expect_kind(kind: Kind, wanted: Kind) -> Result<(), Broken> {
     match (kind == wanted, kind) {
         (true, _) => Ok(()),

@@ -1,8 +1,7 @@
-//! The opening handshake, a client's side (RFC 6455, sections 4.1 and 4.2.2; HTTP/1.1: RFC 9112).
+//! The client's side of the opening handshake (RFC 6455, sections 4.1 and 4.2.2; HTTP/1.1: RFC 9112).
 //!
-//! What a server answers is read tolerantly: header names in any case, any order, any reason phrase. What the
-//! standard makes a client check is checked: `Upgrade`, `Connection`, the key's answer, that no extension and no other
-//! subprotocol than the offered one was chosen.
+//! The answer may have header names in any case and order, and any reason phrase. Checked is what the standard demands:
+//! `Upgrade`, `Connection`, the answer to the key, no extension, and no other subprotocol than the one offered.
 
 use super::Refused;
 

@@ -1,6 +1,6 @@
 //! A server's address as the user writes it: `ws://host[:port][/path][?query]` (RFC 6455, section 3).
 //!
-//! Resolved once, when a run is set up: the one look outside that an adapter takes.
+//! The host is resolved once, before the run.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -15,7 +15,7 @@ pub(super) const TOPIC: &str = "{topic}";
 #[derive(Clone, Debug)]
 pub(super) struct Url {
     pub(super) address: SocketAddr,
-    /// As it stands in the URL: the value of `Host` (RFC 9110, section 7.2).
+    /// As in the URL: the value of `Host` (RFC 9110, section 7.2).
     pub(super) host: String,
     /// Path and query; `/` when there is neither.
     pub(super) path: String,
@@ -23,7 +23,7 @@ pub(super) struct Url {
 
 impl Url {
     pub(super) fn parse(url: &str) -> Result<Self> {
-        ensure!(!url.starts_with("wss://"), "{url}: TLS is not spoken here; put the load on the port behind it");
+        ensure!(!url.starts_with("wss://"), "{url}: TLS is not supported; use the port behind it");
         let rest = url.strip_prefix("ws://").with_context(|| format!("{url}: an address begins with ws://"))?;
         ensure!(
             url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#'),

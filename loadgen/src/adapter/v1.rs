@@ -1,9 +1,9 @@
 //! `ringyard.v1`: many topics over one WebSocket, JSON in text messages (protocol/RINGYARD-V1.md).
 //!
-//! What comes is nearly always a `message` (section 4) as the broker writes it: members in one order, no white space.
-//! That is recognised byte by byte, without a JSON tree, wherever it was cut; anything else is gathered and read with
-//! serde_json, other orders of a `message` and members of later brokers included. Payloads go out and come in as JSON
-//! strings that need no escapes. An `error` ends the stream: whatever loadgen asks for should be granted.
+//! Nearly everything received is a `message` (section 4) as this broker writes it: members in one order, no white space.
+//! It is recognised byte by byte, wherever it was cut. Anything else, such as other orders of members, is gathered and
+//! parsed with serde_json. Payloads are JSON strings without escapes. An `error` ends the stream, because no command of
+//! loadgen should fail.
 
 use std::borrow::Cow;
 
@@ -121,7 +121,7 @@ impl V1 {
     }
 }
 
-/// What the broker says to one connection.
+/// The broker's side of one connection.
 pub(super) struct Envelopes<'a> {
     v1: &'a V1,
     duty: &'a Duty,

@@ -22,11 +22,11 @@ pub enum Scenario {
     Idle,
     /// All connect at once; nobody publishes
     ConnectStorm,
-    /// Ten messages per second; thrice, all drop and come back
+    /// Ten messages per second; three times, all disconnect and come back
     ReconnectStorm,
     /// A tenth of the clients never reads; 100 messages per second
     SlowConsumers,
-    /// A tenth of the subscriptions, each second, is left and taken again; 10 messages per second
+    /// Each second a tenth of the subscriptions is ended and begun again; 10 messages per second
     Churn,
     /// Payloads of 64 bytes to 64 KiB; 20 messages per second
     MixedSizes,
@@ -41,7 +41,7 @@ impl Scenario {
 }
 
 impl Options {
-    /// Sets what was not said to what the scenario, or else everybody, would want.
+    /// Sets the options that were not given: by the scenario, or else by default.
     #[must_use]
     pub fn completed(mut self) -> Self {
         fn or<T>(place: &mut Option<T>, value: T) {

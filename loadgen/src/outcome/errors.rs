@@ -27,7 +27,7 @@ pub struct Errors {
     /// Connections that the server closed, by close code; 1006 without a close frame. Slow consumers of a scenario
     /// that wants them are not counted here, but in `shed`.
     pub closed: BTreeMap<u16, u64>,
-    /// What was wrong with the server's bytes or what it said, and how often.
+    /// Violations of the protocol and refusals by the server, by reason.
     pub broken: BTreeMap<String, u64>,
     /// Publishers' connections lost, by reason.
     pub publishers: BTreeMap<String, u64>,
@@ -54,7 +54,7 @@ impl Errors {
             .fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Adds what somebody else counted.
+    /// Adds the errors of another.
     pub fn add(&mut self, other: &Self) {
         self.lost = self.lost.saturating_add(other.lost);
         self.doubled = self.doubled.saturating_add(other.doubled);

@@ -26,7 +26,7 @@ pub use self::resources::{Memory, Own, ServerUse};
 pub use self::second::{Phase, Second};
 use crate::adapter::Protocol;
 
-/// Raised when a field changes its meaning; `merge` refuses what it does not know.
+/// Increased when a field changes its meaning; `merge` refuses other formats.
 pub const FORMAT: u32 = 1;
 
 /// One process's share of a run, or several merged.
@@ -61,7 +61,7 @@ pub struct Outcome {
     pub invalid: Vec<String>,
     /// Thresholds (`--fail-if`) that were crossed, each as a sentence.
     pub crossed: Vec<String>,
-    /// Ended by a signal before its time.
+    /// Ended early by a signal.
     pub interrupted: bool,
     /// Processes whose outcomes were merged into this one; 1 for a process's own.
     pub parts: u32,
@@ -75,7 +75,7 @@ pub struct Facts {
     pub scenario: String,
     /// The wire protocol.
     pub protocol: Option<Protocol>,
-    /// Where it went.
+    /// The server's URL.
     pub url: String,
     /// Subscribing clients.
     pub clients: u64,
@@ -93,7 +93,7 @@ pub struct Facts {
     pub payload: String,
     /// Messages published together.
     pub burst: u32,
-    /// How it was paced, in words: `100/s`, `4 outstanding`.
+    /// How messages were published: `100/s`, `4 outstanding`.
     pub pacing: String,
     /// Threads, each with its ring.
     pub workers: u32,
@@ -222,7 +222,7 @@ impl Outcome {
         (self.connect.opened > 0 && self.own.memory_after.pss > 0).then(|| grown / self.connect.opened as f64)
     }
 
-    /// Leaves what a table needs: percentiles instead of every value, no series, no streams. Cannot be merged any more.
+    /// Removes what a table does not need: single values, series and streams. It can no longer be merged.
     pub fn trim(&mut self) {
         self.latency.values.clear();
         self.admission.values.clear();

@@ -1,4 +1,4 @@
-//! An axis: which values it spans, where they go, and which of them are written at it.
+//! An axis: its range, the positions of values, and its ticks.
 
 use crate::format;
 
@@ -77,7 +77,7 @@ impl Axis {
         }
     }
 
-    /// Laid out for these values, `ticks` of them or somewhat more or fewer. `tight`: no rounding up of a linear end.
+    /// Lays out the axis for these values, with about `ticks` ticks. `tight`: the ends of a linear axis are not rounded.
     pub(super) fn place(&self, values: impl Iterator<Item = f64>, ticks: usize, tight: bool) -> Placed {
         let values = values.filter(|value| self.position(*value).is_some());
         let found = values.fold(None, |span: Option<(f64, f64)>, value| {
@@ -192,7 +192,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Equal steps are equally far apart: one finds one's way without a grid.
+    /// Whether the axis is linear, so that values can be read off without a grid.
     pub(super) fn even(&self) -> bool {
         self.axis.scale == Scale::Linear
     }

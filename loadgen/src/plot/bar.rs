@@ -1,4 +1,4 @@
-//! Grouped bars: what is compared stands side by side, with whiskers for the spread of several runs.
+//! Grouped bars, with whiskers for the spread of several runs.
 
 use super::axis::{Axis, Placed};
 use super::svg::{FONT, Key, LINE, Svg, colour, width, wrap};
@@ -51,13 +51,13 @@ impl BarChart {
         }
     }
 
-    /// What a reader who cannot see it should know.
+    /// A description for screen readers.
     #[must_use]
     pub fn describe(self, description: &str) -> Self {
         Self { description: description.into(), ..self }
     }
 
-    /// The title is not drawn: it stands above already.
+    /// The title is not drawn.
     #[must_use]
     pub fn bare(self) -> Self {
         Self { headed: false, ..self }

@@ -69,13 +69,13 @@ impl LineChart {
         }
     }
 
-    /// What a reader who cannot see it should know.
+    /// A description for screen readers.
     #[must_use]
     pub fn describe(self, description: &str) -> Self {
         Self { description: description.into(), ..self }
     }
 
-    /// The title is not drawn: it stands above already.
+    /// The title is not drawn.
     #[must_use]
     pub fn bare(self) -> Self {
         Self { headed: false, ..self }

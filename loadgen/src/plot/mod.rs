@@ -1,4 +1,4 @@
-//! Line and bar charts as SVG: for a page, inline, and as files of their own that look right on white and on dark.
+//! Line and bar charts as SVG, inline in a page or as files, readable on light and on dark backgrounds.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -16,12 +16,11 @@
 //! ```
 //!
 //! Colours are CSS variables (`--plot-1` to `--plot-6`, `--plot-text`, `--plot-grid`, `--plot-axis`, `--plot-band`,
-//! `--plot-inside` for whiskers before a bar)
-//! with fallbacks of a middling lightness: a page sets them to suit its theme, a file shown as an image has the
-//! fallbacks, which stand out at 3:1 or more both on white and on `#0d1117`. Series differ in hue and lightness as
-//! colour-blind readers see them, marks differ in shape too. The background is left to who shows it.
+//! `--plot-inside` for whiskers before a bar). A page sets them to suit its theme. An SVG shown as an image uses the
+//! fallbacks, whose contrast is 3:1 or more both on white and on `#0d1117`. Series differ in hue and lightness for
+//! colour-blind readers, and marks differ in shape. The background is transparent.
 //!
-//! All text is escaped here: names and titles may come from anywhere. Nothing refers to anything outside the file.
+//! All text is escaped here. Nothing refers to anything outside the file.
 
 mod axis;
 mod bar;

@@ -1,4 +1,4 @@
-//! What charts draw with: an SVG under construction, text and its width, the legend.
+//! Drawing of charts: an SVG under construction, text and its width, the legend.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use std::fmt::Write;
 pub(super) const FONT: f64 = 13.0;
 /// Height of a line of text.
 pub(super) const LINE: f64 = 18.0;
-/// Colours there are before they come again.
+/// Colours, used in turn.
 pub(super) const COLOURS: usize = 6;
 
 /// Fallbacks stand out on white and on `#0d1117` alike.

@@ -1,11 +1,11 @@
-//! What a report says, whatever it looks like: lines of figures under a name.
+//! The lines of a report, in any form: figures under a name.
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
 //! | `html` | a page of its own, with plots |
 //!
-//! A figure that was not measured has no line. Text from outside is made fit for a terminal here; `html` escapes.
+//! A figure that was not measured has no line. Text from outside is made safe for a terminal here; `html` escapes it.
 
 mod html;
 mod table;
@@ -28,7 +28,7 @@ struct Line {
     text: Vec<String>,
 }
 
-/// All that is to be said, but for the verdict and the errors.
+/// All lines but verdict and errors.
 fn lines(outcome: &Outcome) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut line = |name, text: Vec<String>| {
@@ -174,7 +174,7 @@ fn own(outcome: &Outcome) -> Vec<String> {
     vec![cpu, memory]
 }
 
-/// What the kernel holds for the connections, both ends where server and loadgen share the machine.
+/// The kernel's memory for the connections: both ends where server and loadgen share the machine.
 fn machine(outcome: &Outcome) -> Vec<String> {
     let (before, after, opened) = (outcome.own.memory_before, outcome.own.memory_after, outcome.connect.opened as f64);
     if opened == 0.0 || after.tcp == 0 && after.slab == 0 {
@@ -185,7 +185,7 @@ fn machine(outcome: &Outcome) -> Vec<String> {
     vec![format!("kernel memory per client of what runs here: TCP buffers {tcp}, slab {slab}")]
 }
 
-/// The errors in words, a line each, and what looks like an error and is none.
+/// The errors, a line each, and the slow consumers that were closed, which are no errors.
 fn errors(outcome: &Outcome) -> Vec<String> {
     let mut lines = Vec::new();
     for kind in kinds(&outcome.errors) {

@@ -1,11 +1,11 @@
-//! One connection: at most 150 bytes while nothing is under way on it.
+//! The state of one connection: at most 152 bytes while it is idle.
 
 use ring::ConnId;
 
 use crate::adapter::Inbound;
 use crate::plan::Role;
 
-/// What a client expects next on a stream that it joined in the middle: anything.
+/// The number that a client expects next on a stream that it joined late: any.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
 /// Where a connection stands.
@@ -13,7 +13,7 @@ pub(super) const UNKNOWN: u64 = u64::MAX;
 pub(super) enum State {
     /// Not there; in the queue of those to be opened, or waiting for its next try.
     Waiting,
-    /// A dial is under way.
+    /// Connecting.
     Dialling,
     /// The upgrade request is out.
     Upgrading,
@@ -52,7 +52,7 @@ pub(super) struct Client {
     pub(super) receiving: bool,
     /// To be opened again once it is closed.
     pub(super) comes_back: bool,
-    /// Became open after publishing had begun, so what came before is nobody's loss.
+    /// Became open after publishing had begun: earlier messages are not lost to it.
     pub(super) joined_late: bool,
     /// What an acknowledgement will be for.
     pub(super) awaits: Awaits,
@@ -93,12 +93,12 @@ impl Client {
         matches!(self.role, Role::Client(_))
     }
 
-    /// A closed loop waits for it, on every stream of which it knows what comes next.
+    /// Whether a closed loop waits for it, on the streams whose next number it knows.
     pub(super) fn is_waited_for(&self) -> bool {
         self.is_subscriber() && self.verifies && !self.slow
     }
 
-    /// Nothing is left of an earlier connection.
+    /// Clears the state of an earlier connection.
     pub(super) fn reset(&mut self) {
         self.inbound = Inbound::default();
         self.nexts = Nexts::default();
@@ -142,7 +142,7 @@ impl Nexts {
         }
     }
 
-    /// Anything may come next at every so manieth place.
+    /// Any number may come next at each `every`-th place.
     pub(super) fn forget(&mut self, every: usize) {
         match self {
             Self::One(next) => *next = UNKNOWN,

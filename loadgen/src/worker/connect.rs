@@ -1,4 +1,4 @@
-//! Opening connections: as many at a time as asked, as fast as the ramp allows, tried again where that may help.
+//! Opening connections: limited by concurrency and ramp, with retries where they may help.
 
 use std::cmp::Reverse;
 use std::io;
@@ -30,10 +30,10 @@ const RETRY_MAX_NS: u64 = 5_000_000_000;
 const HEAD_MAX: usize = 32 << 10;
 
 impl<D: Dial> Worker<D> {
-    /// Begins what may be begun; says when there is more to do.
+    /// Opens as many connections as allowed; returns when there is more to do.
     pub(super) fn open_more(&mut self, now: Nanos) -> Nanos {
         while let Some(Reverse((due, at))) = self.retries.peek().copied() {
-            // A connection that is still being closed comes back a moment later.
+            // A connection that is still being closed is opened a moment later.
             if due > now || self.clients[at as usize].state == State::Closing {
                 break;
             }
@@ -52,7 +52,7 @@ impl<D: Dial> Worker<D> {
         };
         let elapsed = now.saturating_sub(self.ramped_at) as f64 / 1e9;
         self.ramped_at = now;
-        // What was not begun in time is not made up for all at once.
+        // A worker that was delayed does not open all of them at once.
         self.ramp_credit = (self.ramp_credit + elapsed * per_second).min((per_second / 20.0).max(1.0));
         let concurrency = (self.plan.options.concurrency as usize).div_ceil(self.plan.workers as usize);
         while self.opening.len() < concurrency && self.ramp_credit >= 1.0 {
@@ -137,7 +137,7 @@ impl<D: Dial> Worker<D> {
     }
 
     fn on_accepted(&mut self, at: u32, rest: &[u8]) {
-        // Other processes begin at the time that was agreed upon, even if this one cannot.
+        // Other processes begin at `--start-at`, even if this one is late.
         let began = [self.times.map(|times| times.begin), self.plan.start_at()].into_iter().flatten().min();
         let late = began.is_some_and(|began| self.driver.now() >= began);
         let client = &mut self.clients[at as usize];
@@ -185,12 +185,12 @@ impl<D: Dial> Worker<D> {
         self.publishing.opened(at);
     }
 
-    /// A try that failed but may be repeated until patience is over. `there`: a connection exists.
+    /// A try failed; it is repeated until patience is over. `there`: a connection exists.
     pub(super) fn on_failed_try(&mut self, at: u32, why: &str, wait_s: Option<u32>, there: bool) {
         let now = self.driver.now();
         let Some(opening) = self.opening.remove(&at) else { return };
         let tries = self.clients[at as usize].tries;
-        // A server that says when is not asked before.
+        // Not before the time that the server gave.
         let (least, earliest) = match wait_s {
             Some(seconds) => (u64::from(seconds) * 1_000_000_000, 1.0),
             None => ((RETRY_MIN_NS << tries.min(5)).min(RETRY_MAX_NS), 0.75),
@@ -235,7 +235,7 @@ impl<D: Dial> Worker<D> {
         }
     }
 
-    /// Gives those up, or tries again, that were not answered in time.
+    /// Gives up the connections that were not answered in time.
     pub(super) fn check_patience(&mut self, now: Nanos) {
         let limit = self.plan.options.connect_timeout.as_nanos() as u64;
         let late: Vec<u32> = self
@@ -247,15 +247,15 @@ impl<D: Dial> Worker<D> {
         let first = late.iter().filter_map(|at| self.opening.get(at)).map(|opening| opening.since).min();
         for at in late {
             match self.clients[at as usize].state {
-                // The kernel ends a dial by itself, but later than anybody wants to wait.
+                // The kernel ends a dial too, but much later.
                 State::Dialling => self.give_up(at, "no answer to a connect", false),
                 _ => self.give_up(at, &format!("no answer within {} s", limit / 1_000_000_000), true),
             }
         }
-        // A server that is full would take that long for each lot of those who wait.
+        // A full server would take that long for each further lot.
         if first.is_some_and(|first| self.opened_at < first) {
             for at in std::mem::take(&mut self.waiting) {
-                self.give_up(at, "not tried: nobody was answered any more", false);
+                self.give_up(at, "not tried: the server answered no client any more", false);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The end: whether everything has arrived, and what this worker adds to the outcome.
+//! The drain: whether everything has arrived, and this worker's share of the outcome.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::tally::count_reason;
 use super::{Final, Part, Report, Worker};
 use crate::adapter::Topics;
 
-/// How often it is looked whether all is there.
+/// Between two checks whether everything has arrived.
 const LOOK_NS: Nanos = 20_000_000;
 
-/// When all is there, what should not come is waited for this long: a last message that comes twice, say.
+/// How long to wait after everything has arrived, for messages that should not come, such as doubled ones.
 const LINGER_NS: Nanos = 200_000_000;
 
 /// Why a client is missing that was opened before.
@@ -31,7 +31,7 @@ impl<D: Dial> Worker<D> {
         let began = self.driver.now();
         self.drain = Some(Drain { published, began, looked_at: 0 });
         self.heard_at = began;
-        // Those who never read do so now: whatever became of them, they learn it.
+        // Clients that never read do so now, and learn whether they were closed.
         for at in 0..self.clients.len() as u32 {
             let client = &self.clients[at as usize];
             if client.state == State::Open && client.slow {
@@ -40,11 +40,11 @@ impl<D: Dial> Worker<D> {
         }
     }
 
-    /// Looks whether the drain is over; says when to look again.
+    /// Checks whether the drain is over; returns when to check again.
     pub(super) fn drain_due(&mut self, now: Nanos) -> Nanos {
         let Some(drain) = self.drain.as_ref().filter(|_| !self.drained) else { return Nanos::MAX };
         let options = &self.plan.options;
-        // As long as some come back, the others are waited for, but not for those who come and go without end.
+        // While clients come back, the others are waited for; but not for clients that come and go without end.
         let coming_back = now < drain.began + options.connect_timeout.as_nanos() as u64;
         let last = if coming_back { self.heard_at.max(self.opened_at) } else { self.heard_at };
         let quiet = now.saturating_sub(last) > options.drain_timeout.as_nanos() as u64;
@@ -61,14 +61,14 @@ impl<D: Dial> Worker<D> {
         now + LOOK_NS
     }
 
-    /// The first client that something may still come for; nothing when there is none.
+    /// The first client for which something may still come.
     fn first_without_all(&self, drain: &Drain) -> Option<usize> {
         let published = &drain.published;
         if published.published.contains(&UNKNOWN) {
             return Some(0);
         }
         let has_all = |client: &Client| match client.state {
-            // A slow client that was not closed has everything, too, when all is read.
+            // A slow client that was not closed must have everything, too.
             State::Open => !client.is_subscriber() || self.missing(client, published) == 0,
             State::Closing => !client.comes_back,
             State::Gone => true,
@@ -76,12 +76,12 @@ impl<D: Dial> Worker<D> {
         };
         let lacks = |clients: &[Client]| clients.iter().position(|client| !has_all(client));
         let behind = lacks(&self.clients[drain.looked_at..]).map(|at| drain.looked_at + at);
-        // Who had everything may have lost its connection since.
+        // A client that had everything may have lost its connection since.
         behind.or_else(|| lacks(&self.clients[..drain.looked_at]))
     }
 
-    /// Messages (or, of a client that counts them, bytes) that an open client has not got; those of streams whose end
-    /// is not known here are not missed.
+    /// Messages (or bytes, for a client that counts them) that an open client has not received; none of streams whose end
+    /// is not known here.
     fn missing(&self, client: &Client, published: &Final) -> u64 {
         let topics = self.plan.duty(client.role).subscribes;
         if !client.verifies {
@@ -149,7 +149,7 @@ impl<D: Dial> Worker<D> {
     }
 }
 
-/// Bytes that a client which counts them must have got; nothing where that is not known.
+/// Bytes that a client must have received; nothing where that is not known.
 fn expected_bytes(published: &Final, client: &Client, topics: &Topics, all: u32) -> Option<u64> {
     let wire = published.wire.as_ref().filter(|_| !client.joined_late)?;
     topics.iter(all).map(|topic| wire.get(topic as usize).copied()).sum()

@@ -1,9 +1,9 @@
-//! When which stream publishes.
+//! When each stream publishes.
 //!
 //! Open loop: burst `n` of a run is due `n · burst / rate` seconds after its beginning, and belongs to stream `n` modulo
-//! the number of streams, whichever worker that is on. What is late is stamped with the time it was due, so that
-//! waiting counts as latency (no coordinated omission). Closed loop: a stream publishes when enough of what it has
-//! published is with all subscribers.
+//! the number of streams, on whichever worker. A late message is stamped with the time it was due, so that waiting counts
+//! as latency (no coordinated omission). Closed loop: a stream publishes when all subscribers have received enough of what
+//! it has published.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use crate::stamp::Stamp;
 
 /// A publisher with more than this unsent publishes no further until the server takes some.
 const OUTBOX_MAX: usize = 16 << 20;
-/// Closed loop: how often something is published that nobody is known to hear.
+/// Closed loop: how often streams without known subscribers publish.
 const CALL_NS: Nanos = 50_000_000;
 /// Bursts published in one go; then the ring gets its turn.
 const BATCH_MAX: usize = 1024;
@@ -45,16 +45,16 @@ pub(super) struct Publishing {
     next: (u64, usize),
     /// Closed loop: streams, by index, that may have something to publish.
     ready: Vec<u32>,
-    /// Closed loop: streams, by index, that nobody hears. They are published on nevertheless, at this time.
+    /// Closed loop: streams, by index, without subscribers. They publish nevertheless, at `call_at`.
     unheard: Vec<u32>,
     call_at: Nanos,
-    /// Closed loop: streams, by number, whose subscribers here got on.
+    /// Closed loop: streams, by number, whose subscribers here advanced.
     pub(super) advanced_here: Vec<u32>,
     /// Clients with an outbox to be sent at the end of the turn.
     dirty: BTreeSet<u32>,
     /// An outbox was full; until a send is over, nothing is published.
     blocked: Option<u32>,
-    /// When the last such time was over: what was due before is late because the server was.
+    /// When this last ended: what was due before is late because of the server.
     unblocked_at: Nanos,
     /// Streams whose connection is gone.
     lost: usize,
@@ -101,7 +101,7 @@ impl Publishing {
         }
     }
 
-    /// A client's connection is gone: what it has not published, it will not.
+    /// A client has lost its connection: it no longer publishes.
     pub(super) fn lost(&mut self, at: u32) {
         self.set_lost(at, true);
         self.unblocked(at);
@@ -132,12 +132,12 @@ impl Publishing {
         }
     }
 
-    /// Subscribers of another worker got on.
+    /// Subscribers of another worker advanced.
     pub(super) fn advanced(&mut self, stream: u32) {
         self.advanced_here.push(stream);
     }
 
-    /// Nothing is published any more, also what was due: all are to know how much it was.
+    /// Ends publishing, even of messages that are due, so that the number of messages is final.
     pub(super) fn end(&mut self) {
         self.over = true;
     }
@@ -149,7 +149,7 @@ impl Publishing {
 }
 
 impl<D: Dial> Worker<D> {
-    /// Publishes what is due; says when there is more.
+    /// Publishes what is due; returns when there is more.
     pub(super) fn publish_due(&mut self, now: Nanos) -> Nanos {
         let Some(times) = self.times else { return Nanos::MAX };
         if self.publishing.streams.is_empty() || self.publishing.over {
@@ -221,7 +221,7 @@ impl<D: Dial> Worker<D> {
                 .min()
                 .expect("at least this worker");
             if completed == u64::MAX {
-                // Nobody hears it, but somebody may be about to.
+                // It has no subscribers, but some may be about to come.
                 self.publishing.unheard.push(index);
             }
             let completed = completed.min(self.publishing.streams[index as usize].seq);
@@ -233,8 +233,7 @@ impl<D: Dial> Worker<D> {
         if self.publishing.unheard.is_empty() { Nanos::MAX } else { self.publishing.call_at }
     }
 
-    /// Writes a burst into its publisher's outbox; not if that is gone, or on its way back after a storm, say: then it
-    /// has nothing to publish.
+    /// Writes a burst into its publisher's outbox. Returns false if the publisher is not connected.
     fn publish_burst(&mut self, index: usize, due: Nanos) -> bool {
         let stream = &mut self.publishing.streams[index];
         let client = &mut self.clients[stream.at as usize];

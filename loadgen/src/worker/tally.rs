@@ -1,4 +1,4 @@
-//! What a worker counted: since the last snapshot, and in all.
+//! What a worker counts: since the last snapshot, and in total.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::outcome::{Errors, Stream, histogram};
 
-/// Reasons that are told apart.
+/// Reasons that are counted separately.
 const REASONS_MAX: usize = 100;
 
 /// Counts that only grow. The coordinator takes differences.
@@ -55,7 +55,7 @@ pub(crate) struct Snapshot {
     pub(crate) broadcast: Broadcast,
 }
 
-/// How a publication spread: monotonic nanoseconds.
+/// When a publication reached its clients: monotonic nanoseconds.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Broadcast {
     pub(crate) published: u64,
@@ -125,7 +125,7 @@ impl Tally {
     }
 }
 
-/// Counts a reason. A server that gives each client another one fills no memory with them.
+/// Counts a reason. The number of reasons is limited, because a server may give each client another one.
 pub(super) fn count_reason(reasons: &mut BTreeMap<String, u64>, why: String) {
     let known = reasons.len() < REASONS_MAX || reasons.contains_key(&why);
     *reasons.entry(if known { why } else { "other reasons".to_owned() }).or_default() += 1;

@@ -1,4 +1,4 @@
-//! What is done as time passes: signs of life, churn, slow reading, storms, giving up.
+//! Timed work: signs of life, churn, slow reading, storms, timeouts.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -62,7 +62,7 @@ impl Upkeep {
 }
 
 impl<D: Dial> Worker<D> {
-    /// Does what is due; says when there is more.
+    /// Does what is due; returns when there is more.
     pub(super) fn upkeep_due(&mut self, now: Nanos) -> Nanos {
         while let Some(Reverse((due, at))) = self.upkeep.slow.peek().copied() {
             if due > now {
@@ -79,7 +79,7 @@ impl<D: Dial> Worker<D> {
         let elapsed = now - self.upkeep.ticked_at;
         if elapsed >= TICK_NS {
             self.upkeep.ticked_at = now;
-            // A worker that was held up does not do it all at once afterwards.
+            // A worker that was delayed does not catch up all at once.
             let seconds = (elapsed as f64 / 1e9).min(1.0);
             self.send_heartbeats(seconds);
             self.churn(now, seconds);
@@ -137,7 +137,7 @@ impl<D: Dial> Worker<D> {
                 let topics = self.plan.duty(client.role).subscribes;
                 client.awaits = Awaits::Unsubscribed;
                 client.joined_late = true;
-                // What is still under way may come or not.
+                // Messages that are still under way may come or not.
                 client.nexts.forget(topics.count as usize);
                 self.plan.adapter.unsubscribe(topics.first, &mut bytes);
                 self.send(at as u32, bytes);
@@ -148,7 +148,7 @@ impl<D: Dial> Worker<D> {
         self.upkeep.churns = self.upkeep.churns.min(1000.0);
     }
 
-    /// The topic was left: takes it again.
+    /// Subscribes again after the unsubscribe was acknowledged.
     pub(super) fn subscribe_again(&mut self, at: u32) {
         let client = &mut self.clients[at as usize];
         let topics = self.plan.duty(client.role).subscribes;
@@ -161,7 +161,7 @@ impl<D: Dial> Worker<D> {
 
     // ---- storms
 
-    /// Every subscriber drops its connection, without a word, and comes back.
+    /// Every subscriber drops its connection without a close frame, and comes back.
     pub(super) fn storm(&mut self) {
         for at in 0..self.clients.len() as u32 {
             let client = &self.clients[at as usize];
