@@ -38,8 +38,8 @@ impl Run {
         while !self.incomplete.is_empty() && !self.stopped() {
             self.wait(self.next_row)?;
         }
-        let settled = monotonic() + SETTLE.as_nanos() as u64;
-        self.wait_until(settled)?;
+        let until = monotonic() + SETTLE.as_nanos() as u64;
+        self.wait_until(until)?;
         self.row()?;
         Ok(())
     }
