@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::peer::{Answer, Peer};
 use super::phase::{Latencies, Phase};
-use super::wire::{BINARY, PING, PONG, TEXT, describe, frame, post, put_frame};
+use super::wire::{BINARY, TEXT, describe, frame, post};
 
 /// Pairs, each a connection that publishes to a topic of its own and subscribes to it.
 const PAIRS: usize = 4;
@@ -216,17 +216,11 @@ fn expect(peer: &mut Peer, first: u8, payload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The next frame that is no ping; pings are answered.
+/// The next message.
 fn message(peer: &mut Peer) -> Result<(u8, Vec<u8>)> {
-    let mut pong = Vec::new();
-    loop {
-        match peer.frame() {
-            Ok((PING, payload)) => put_frame(&mut pong, PONG, payload),
-            Ok((first @ (TEXT | BINARY), payload)) => return Ok((first, payload.to_vec())),
-            Ok((first, payload)) => bail!("{}", describe(first, payload)),
-            Err(ending) => bail!("ended with {ending:?}"),
-        }
-        peer.send(&pong).context("answering a ping")?;
-        pong.clear();
+    match peer.message() {
+        Ok((first @ (TEXT | BINARY), payload)) => Ok((first, payload)),
+        Ok((first, payload)) => bail!("{}", describe(first, &payload)),
+        Err(ending) => bail!("ended with {ending:?}"),
     }
 }

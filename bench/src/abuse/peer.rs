@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use loadgen::client::Client;
 pub(super) use loadgen::client::{Answer, Ending};
 use rustix::io::Errno;
@@ -102,6 +102,26 @@ impl Peer {
     pub(super) fn finish_sending(&mut self) {
         // Fails only when the connection has ended, which the next read shows.
         drop(self.stream().shutdown(Shutdown::Write));
+    }
+
+    /// Reads the next frame that is not a ping: its first byte and its payload. Answers pings.
+    pub(super) fn message(&mut self) -> Result<(u8, Vec<u8>), Ending> {
+        loop {
+            let pong = match self.frame()? {
+                (wire::PING, payload) => wire::frame(wire::PONG, payload),
+                (first, payload) => return Ok((first, payload.to_vec())),
+            };
+            // Fails only when the connection has ended, which the next read shows.
+            drop(self.send(&pong));
+        }
+    }
+
+    /// Closes the WebSocket, which the broker must answer with the same code: it has read everything before then.
+    pub(super) fn close(&mut self) -> Result<()> {
+        self.send(&wire::frame(wire::CLOSE, &1000_u16.to_be_bytes()))?;
+        let ending = self.ending();
+        ensure!(ending == Ending::Close(1000), "a close with 1000 was answered by {ending:?}");
+        Ok(())
     }
 
     /// Ends the connection with a reset.

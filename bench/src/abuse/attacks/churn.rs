@@ -3,15 +3,14 @@
 use anyhow::Result;
 
 use crate::abuse::abuser::Abuser;
-use crate::abuse::peer::Ending;
-use crate::abuse::wire::{CLOSE, frame, upgrade};
+use crate::abuse::wire::upgrade;
 
 /// Threads; the first [`HASTY`] of them never wait for an answer.
 pub(super) const THREADS: usize = 6;
 const HASTY: usize = 2;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
-    let (ask, close) = (upgrade("/sub/abuse/churn"), frame(CLOSE, &[3, 0xe8]));
+    let ask = upgrade("/sub/abuse/churn");
     let kinds = if abuser.index < HASTY { 0..3 } else { 3..5 };
     for kind in kinds.cycle() {
         if abuser.over() {
@@ -32,14 +31,10 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
                 drop(peer.upgraded("/sub/abuse/churn")?);
                 abuser.count("upgraded and left", 1);
             }
-            _ => {
-                let mut peer = peer.upgraded("/ws")?;
-                peer.send(&close)?;
-                match peer.ending() {
-                    Ending::Close(1000) => abuser.count("upgraded and closed", 1),
-                    other => abuser.violation(format!("a close with 1000 was answered by {other:?}")),
-                }
-            }
+            _ => match peer.upgraded("/ws")?.close() {
+                Ok(()) => abuser.count("upgraded and closed", 1),
+                Err(error) => abuser.violation(format!("{error:#}")),
+            },
         }
     }
     Ok(())

@@ -20,22 +20,19 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 }
 
 fn churn(abuser: &mut Abuser<'_>) -> Result<()> {
-    let mut kept = None;
-    while !abuser.over() {
-        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else { continue };
+    V1Client::repeat(abuser, |abuser, connection| {
         let filters: Vec<_> = (0..FILTERS).map(|at| filter(at, &mut abuser.rng)).collect();
         let (mut subscribe, mut unsubscribe) = (Vec::new(), Vec::new());
         put_filters(&mut subscribe, "subscribe", &filters);
         put_filters(&mut unsubscribe, "unsubscribe", &filters);
         let begun = connection.ask(abuser, &subscribe, 1)?;
         if begun.ok == 0 {
-            continue;
+            return Ok(false);
         }
         let ended = connection.ask(abuser, &unsubscribe, 1)?;
         abuser.count("filters that came and went", (ended.ok * FILTERS) as u64);
-        kept = (!ended.closed).then_some(connection);
-    }
-    Ok(())
+        Ok(!ended.closed)
+    })
 }
 
 /// A filter that no other with another `at` equals: one in four matches topics that are published to.
@@ -49,9 +46,8 @@ fn filter(at: usize, rng: &mut fastrand::Rng) -> String {
 }
 
 fn publish(abuser: &mut Abuser<'_>) -> Result<()> {
-    let (mut kept, mut number) = (None, 0);
-    while !abuser.over() {
-        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else { continue };
+    let mut number = 0;
+    V1Client::repeat(abuser, |abuser, connection| {
         let mut batch = Vec::new();
         for _ in 0..BATCH {
             put_publish(&mut batch, &format!("again/{}/a/b", number % TOPICS));
@@ -59,9 +55,8 @@ fn publish(abuser: &mut Abuser<'_>) -> Result<()> {
         }
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("published meanwhile", answers.ok as u64);
-        kept = (!answers.closed).then_some(connection);
-    }
-    Ok(())
+        Ok(!answers.closed)
+    })
 }
 
 #[cfg(test)]

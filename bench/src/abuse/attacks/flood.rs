@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::abuse::abuser::Abuser;
 use crate::abuse::peer::Ending;
-use crate::abuse::wire::{BINARY, CLOSE, PING, PONG, TEXT, frame, put_frame};
+use crate::abuse::wire::{BINARY, CLOSE, TEXT, put_frame};
 
 /// The topic of the flood.
 pub(super) const HOT: &str = "abuse/hot";
@@ -43,13 +43,7 @@ fn publish(abuser: &mut Abuser<'_>, path: &str) -> Result<()> {
         peer.send(&batch).context("a publisher was closed")?;
         abuser.count("published", BATCH);
     }
-    // The broker has read everything before it answers the close.
-    peer.send(&frame(CLOSE, &[3, 0xe8]))?;
-    match peer.ending() {
-        Ending::Close(1000) => {}
-        other => abuser.violation(format!("a publisher's close was answered by {other:?}")),
-    }
-    Ok(())
+    peer.close().context("a publisher")
 }
 
 fn witness(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -60,17 +54,13 @@ fn witness(abuser: &mut Abuser<'_>) -> Result<()> {
             if abuser.over() {
                 return Ok(());
             }
-            match peer.frame() {
-                Ok((PING, payload)) => {
-                    let pong = frame(PONG, payload);
-                    peer.send(&pong)?;
-                }
+            match peer.message() {
                 Ok((CLOSE, payload)) if payload.starts_with(&1013_u16.to_be_bytes()) => {
                     abuser.count("witnesses closed (1013)", 1);
                     break;
                 }
                 Ok((BINARY | TEXT, payload)) => {
-                    let place = place(payload);
+                    let place = place(&payload);
                     match place {
                         Some((who, seq)) if next[who].is_none_or(|next| next == seq) => next[who] = Some(seq + 1),
                         _ => abuser.violation(format!("{place:?} came where {next:?} was due")),

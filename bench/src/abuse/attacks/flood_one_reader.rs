@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::abuse::abuser::Abuser;
 use crate::abuse::peer::{Ending, Peer};
-use crate::abuse::wire::{BINARY, CLOSE, PING, PONG, describe, frame, put_frame};
+use crate::abuse::wire::{BINARY, PING, PONG, describe, put_frame};
 
 /// Messages per write.
 const BATCH: u64 = 256;
@@ -57,12 +57,8 @@ fn publish(abuser: &Abuser<'_>, peer: &mut Peer) -> Result<u64> {
         }
         peer.send(&batch)?;
     }
-    // The broker has read everything before it answers the close.
-    peer.send(&frame(CLOSE, &[3, 0xe8]))?;
-    match peer.ending() {
-        Ending::Close(1000) => Ok(number),
-        other => anyhow::bail!("its close was answered by {other:?}"),
-    }
+    peer.close()?;
+    Ok(number)
 }
 
 /// Reads until all published messages have come; returns how many came, in order.

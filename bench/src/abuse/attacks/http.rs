@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::abuse::abuser::Abuser;
-use crate::abuse::peer::{Answer, Ending, Peer};
-use crate::abuse::wire::{CLOSE, TEXT, frame, post};
+use crate::abuse::peer::{Answer, Peer};
+use crate::abuse::wire::{TEXT, frame, post};
 
 /// Requests per write.
 const BATCH: usize = 16;
@@ -54,9 +54,5 @@ fn upgrade_kept(peer: Peer, topic: &str) -> Result<()> {
         Ok((TEXT, b"kept")) => {}
         other => bail!("a kept connection heard {other:?} instead of itself"),
     }
-    peer.send(&frame(CLOSE, &[3, 0xe8]))?;
-    match peer.ending() {
-        Ending::Close(1000) => Ok(()),
-        other => bail!("a kept connection's close was answered by {other:?}"),
-    }
+    peer.close().context("a kept connection")
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::abuse::abuser::Abuser;
-use crate::abuse::peer::{Ending, Peer};
+use crate::abuse::peer::Peer;
 use crate::abuse::readers::Readers;
-use crate::abuse::wire::{BINARY, CLOSE, frame};
+use crate::abuse::wire::{BINARY, frame};
 
 const TOPIC: &str = "abuse/large";
 const LEN: usize = 100_000;
@@ -71,9 +71,5 @@ fn publish(abuser: &Abuser<'_>, mut peer: Peer, len: usize, batch: usize, publis
         peer.send(&bytes)?;
         published.fetch_add(batch as u64, Ordering::Relaxed);
     }
-    peer.send(&frame(CLOSE, &[3, 0xe8]))?;
-    match peer.ending() {
-        Ending::Close(1000) => Ok(()),
-        other => anyhow::bail!("its close was answered by {other:?}"),
-    }
+    peer.close()
 }

@@ -15,16 +15,14 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let (mut subscribe, mut unsubscribe) = (Vec::new(), Vec::new());
     put_filters(&mut subscribe, "subscribe", &filters);
     put_filters(&mut unsubscribe, "unsubscribe", &filters);
-    let mut kept = None;
-    while !abuser.over() {
-        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else { continue };
+    V1Client::repeat(abuser, |abuser, connection| {
         let begun = connection.ask(abuser, &subscribe, 1)?;
         abuser.count("filters subscribed", (begun.ok * FILTERS) as u64);
-        if begun.ok == 1 {
-            let ended = connection.ask(abuser, &unsubscribe, 1)?;
-            abuser.count("filters unsubscribed", (ended.ok * FILTERS) as u64);
-            kept = (!ended.closed).then_some(connection);
+        if begun.ok == 0 {
+            return Ok(false);
         }
-    }
-    Ok(())
+        let ended = connection.ask(abuser, &unsubscribe, 1)?;
+        abuser.count("filters unsubscribed", (ended.ok * FILTERS) as u64);
+        Ok(!ended.closed)
+    })
 }

@@ -25,12 +25,8 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 }
 
 fn over_websocket(abuser: &mut Abuser<'_>) -> Result<()> {
-    let (mut kept, mut number) = (None, 0_u64);
-    while !abuser.over() {
-        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else {
-            thread::sleep(PAUSE);
-            continue;
-        };
+    let mut number = 0_u64;
+    V1Client::repeat(abuser, |abuser, connection| {
         let mut batch = Vec::new();
         for _ in 0..BATCH {
             put_publish(&mut batch, &format!("abuse/name/{number}"));
@@ -38,12 +34,11 @@ fn over_websocket(abuser: &mut Abuser<'_>) -> Result<()> {
         }
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("names begun", answers.ok as u64);
-        kept = (!answers.closed).then_some(connection);
         if answers.ok == 0 {
             thread::sleep(PAUSE);
         }
-    }
-    Ok(())
+        Ok(!answers.closed)
+    })
 }
 
 fn over_http(abuser: &mut Abuser<'_>) -> Result<()> {

@@ -16,14 +16,12 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let topic = (0..LEVELS).map(|at| format!("overlap{at}")).collect::<Vec<_>>().join("/");
     let mut batch = Vec::new();
     (0..BATCH).for_each(|_| put_publish(&mut batch, &topic));
-    let mut kept = None;
-    while !abuser.over() {
-        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else { continue };
+    V1Client::repeat(abuser, |abuser, connection| {
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("messages that all of them match", answers.ok as u64);
-        kept = (!answers.closed).then_some(connection);
         subscribers.read(Duration::ZERO)?;
-    }
+        Ok(!answers.closed)
+    })?;
     abuser.count("kilobytes delivered", subscribers.bytes >> 10);
     if subscribers.ended > 0 {
         let what = format!("{} subscribers that read were closed", subscribers.ended);

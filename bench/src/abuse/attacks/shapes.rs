@@ -20,10 +20,9 @@ const NAMES: u64 = 20_000;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let mut subscribers = subscribe(abuser, abuser.target.scale.counts.filter_connections, "shape")?;
-    let (mut kept, mut number) = (None, 0_u64);
-    while !abuser.over() {
+    let mut number = 0_u64;
+    V1Client::repeat(abuser, |abuser, connection| {
         subscribers.read(Duration::ZERO)?;
-        let Some(mut connection) = kept.take().or_else(|| V1Client::open(abuser)) else { continue };
         let mut batch = Vec::new();
         for _ in 0..BATCH {
             put_publish(&mut batch, &format!("n{}{}", number % NAMES, "/z".repeat(LEVELS - 1)));
@@ -32,9 +31,8 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         let answers = connection.ask(abuser, &batch, BATCH)?;
         abuser.count("new names published to", answers.ok as u64);
         // A connection that has used up its names is replaced.
-        kept = (!answers.closed && answers.refused == 0).then_some(connection);
-    }
-    Ok(())
+        Ok(!answers.closed && answers.refused == 0)
+    })
 }
 
 /// `connections` that subscribe to [`FILTERS`] each, all different and all matching `{level}0/{level}1/...`.

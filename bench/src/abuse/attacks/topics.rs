@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::abuse::abuser::Abuser;
-use crate::abuse::wire::{PING, PONG, TEXT, frame, put_frame};
+use crate::abuse::wire::{TEXT, put_frame};
 
 /// Publishes per write.
 const BATCH: usize = 256;
@@ -26,13 +26,9 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         let mut answered = vec![false; end - made];
         let mut missing = answered.len();
         while missing > 0 {
-            match peer.frame() {
-                Ok((PING, payload)) => {
-                    let pong = frame(PONG, payload);
-                    peer.send(&pong)?;
-                }
+            match peer.message() {
                 Ok((TEXT, payload)) => {
-                    let answer: serde_json::Value = serde_json::from_slice(payload)?;
+                    let answer: serde_json::Value = serde_json::from_slice(&payload)?;
                     let id = answer["id"].as_u64().and_then(|id| (id as usize).checked_sub(made));
                     let slot = id.and_then(|at| answered.get_mut(at));
                     match slot {

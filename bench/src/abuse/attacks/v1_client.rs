@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::abuse::abuser::Abuser;
 use crate::abuse::peer::{Ending, Peer};
-use crate::abuse::wire::{CLOSE, PING, PONG, TEXT, close_code, frame, put_frame};
+use crate::abuse::wire::{CLOSE, TEXT, close_code, put_frame};
 
 /// After a refusal.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -37,6 +37,19 @@ impl V1Client {
         peer.map(Self)
     }
 
+    /// Calls `act` until the deadline with a connection that is kept while `act` returns true.
+    pub(super) fn repeat(
+        abuser: &mut Abuser<'_>,
+        mut act: impl FnMut(&mut Abuser<'_>, &mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let mut kept = None;
+        while !abuser.over() {
+            let Some(mut connection) = kept.take().or_else(|| Self::open(abuser)) else { continue };
+            kept = act(abuser, &mut connection)?.then_some(connection);
+        }
+        Ok(())
+    }
+
     /// Sends frames with `commands` commands, each of which has an answer, and waits for the answers.
     pub(super) fn ask(&mut self, abuser: &mut Abuser<'_>, frames: &[u8], commands: usize) -> Result<Answers> {
         let mut answers = Answers::default();
@@ -46,14 +59,12 @@ impl V1Client {
             return Ok(answers);
         }
         while answers.ok + answers.refused < commands {
-            let mut pong = None;
-            match self.0.frame() {
+            match self.0.message() {
                 Ok((TEXT, answer)) if answer.starts_with(br#"{"type":"ok""#) => answers.ok += 1,
-                Ok((TEXT, answer)) if is_refusal(answer) => answers.refused += 1,
+                Ok((TEXT, answer)) if is_refusal(&answer) => answers.refused += 1,
                 // A message of its subscriptions.
                 Ok((TEXT, answer)) if answer.starts_with(br#"{"type":"message""#) => {}
-                Ok((PING, payload)) => pong = Some(frame(PONG, payload)),
-                Ok((CLOSE, payload)) if matches!(close_code(payload), 1008 | 1013) => answers.closed = true,
+                Ok((CLOSE, payload)) if matches!(close_code(&payload), 1008 | 1013) => answers.closed = true,
                 Err(Ending::Eof | Ending::Reset) => answers.closed = true,
                 Ok((_, answer)) => anyhow::bail!("answered {}", answer[..answer.len().min(200)].escape_ascii()),
                 Err(Ending::Late) => {
@@ -65,9 +76,6 @@ impl V1Client {
             if answers.closed {
                 abuser.count("connections closed", 1);
                 break;
-            }
-            if let Some(pong) = pong {
-                drop(self.0.send(&pong));
             }
         }
         abuser.count("commands refused", answers.refused as u64);
