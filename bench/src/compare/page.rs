@@ -35,7 +35,7 @@ pub(super) fn write_all(comparison: &Comparison, path: &Path, results: &Path, re
     Ok(())
 }
 
-/// All tables, for a terminal.
+/// All tables, as text.
 pub(super) fn tables(comparison: &Comparison) -> String {
     let rows = Row::ALL.into_iter().filter(|row| comparison.runs.iter().any(|run| run.row == *row));
     rows.map(|row| format!("{}\n\n{}\n{}", title(row), table(comparison, &columns(row)), remarks(comparison, row)))
@@ -73,8 +73,8 @@ fn whole(comparison: &Comparison, file: &str, drawn: &[charts::Chart]) -> Result
         }
         page += &remarks(comparison, row);
     }
-    page += &who(comparison)?;
-    page += &how(comparison)?;
+    page += &participants(comparison)?;
+    page += &machine_and_commands(comparison)?;
     Ok(page.trim_end().to_owned() + "\n")
 }
 
@@ -170,7 +170,7 @@ fn reason<'a>(participant: &'a Participant, key: &str) -> Option<&'a str> {
     participant.cannot.iter().find(|(point, _)| point == key).map(|(_, why)| why.as_str())
 }
 
-fn who(comparison: &Comparison) -> Result<String> {
+fn participants(comparison: &Comparison) -> Result<String> {
     let mut text = String::from("## Who took part\n\n| | version | settings |\n| --- | --- | --- |\n");
     for Participant { title, version, settings, documentation, .. } in &comparison.participants {
         let links: Vec<_> =
@@ -190,7 +190,7 @@ fn who(comparison: &Comparison) -> Result<String> {
     Ok(text)
 }
 
-fn how(comparison: &Comparison) -> Result<String> {
+fn machine_and_commands(comparison: &Comparison) -> Result<String> {
     let machine = crate::results::describe(&comparison.machine);
     let others: Vec<_> = comparison.runs.iter().map(|run| run.others).collect();
     let mean = others.iter().sum::<f64>() / others.len().max(1) as f64;
@@ -229,7 +229,7 @@ fn section(comparison: &Comparison, drawn: &[charts::Chart]) -> String {
     text
 }
 
-/// `text` with what stands between the marks replaced, if it has them.
+/// Replaces the text between the marks; nothing if `text` has no marks.
 fn between_marks(text: &str, section: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

@@ -13,16 +13,16 @@ use super::load::DISTURBED;
 use super::plan::{PERCENTS, Row, SUBSCRIBERS, TOPICS_PERCENT, WINDOWS};
 use super::record::{Comparison, Participant, Run};
 
-/// What is better.
+/// Which values are better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Better {
     More,
     Less,
-    /// Only says how something came about.
+    /// The figure only explains others.
     Neither,
 }
 
-/// How a figure is made of an outcome.
+/// Computes a figure of an outcome.
 type Metric = fn(&Outcome) -> Option<f64>;
 
 /// Where the values of a column come from.
@@ -33,7 +33,7 @@ enum Source {
     Search,
 }
 
-/// A figure of every peer.
+/// One figure of every broker.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) title: String,
@@ -43,7 +43,7 @@ pub(super) struct Column {
     pub(super) show: fn(f64) -> String,
 }
 
-/// A peer's figure.
+/// The figure of one broker.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figure {
     pub(super) median: f64,
@@ -81,7 +81,7 @@ impl Column {
         Self { title, key: key.to_owned(), source: Source::Search, better: Better::More, show: format::number }
     }
 
-    /// A peer's figure, if it has one.
+    /// The figure of a broker, if there is one.
     pub(super) fn figure(&self, comparison: &Comparison, peer: &str) -> Option<Figure> {
         match self.source {
             Source::Search => {
@@ -123,7 +123,7 @@ impl Column {
         if self.is_best(comparison, &figure) { format!("**{median}**{mark}") } else { format!("{median}{mark}") }
     }
 
-    /// Nobody's median is better.
+    /// Whether no median is better.
     fn is_best(&self, comparison: &Comparison, figure: &Figure) -> bool {
         let all = comparison.participants.iter().filter_map(|other| self.figure(comparison, &other.name));
         !all.map(|other| other.median).any(|other| match self.better {
@@ -249,12 +249,12 @@ fn admission_cpu(outcome: &Outcome) -> Option<f64> {
     outcome.server_ns_per_admission()
 }
 
-/// What a search tried.
+/// The rates that a search tried.
 pub(super) fn tries(comparison: &Comparison, key: &str, peer: &str) -> Vec<Try> {
     comparison.runs_of(key, peer).filter_map(|run| Some((run.rate?, run.sustained?))).collect()
 }
 
-/// The least capacity, and whose it is.
+/// The broker with the least capacity, and this capacity.
 pub(super) fn slowest<'a>(comparison: &'a Comparison, key: &str) -> Option<(&'a Participant, f64)> {
     let found = comparison
         .participants
@@ -267,8 +267,8 @@ fn is_invalid(run: &Run) -> bool {
     run.outcome.as_ref().is_some_and(|outcome| !outcome.invalid.is_empty())
 }
 
-/// What one must know of a peer's runs in a row: errors, failures, limits of the load generator. Searches go beyond
-/// what can be sustained, so that what is lost there says nothing.
+/// Remarks on a broker's runs in a row: errors, failures, the load generator as the limit. Errors in searches are left out,
+/// because searches go beyond what can be sustained.
 pub(super) fn remarks(comparison: &Comparison, row: Row, peer: &str) -> Vec<String> {
     let runs: Vec<_> =
         comparison.runs.iter().filter(|run| run.row == row && run.peer == peer && run.sustained.is_none()).collect();
@@ -311,7 +311,7 @@ fn distinct(mut keys: Vec<&str>) -> Vec<&str> {
     keys
 }
 
-/// A run, for progress.
+/// A run as one line, while the comparison runs.
 pub(super) fn in_a_line(run: &Run) -> String {
     let Some(outcome) = &run.outcome else {
         return format!("failed: {}", run.failure.as_deref().unwrap_or("unknown"));

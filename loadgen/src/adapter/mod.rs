@@ -1,4 +1,5 @@
-//! The wire protocols of what can be loaded: one adapter each, without I/O. Bytes come in, events and bytes come out.
+//! The wire protocols that the load generator can use: one adapter each, without I/O. Bytes come in, events and bytes come
+//! out.
 //!
 //! | file | what it speaks to |
 //! | --- | --- |
@@ -7,14 +8,14 @@
 //! | `nats` | nats-server's WebSocket listener |
 //! | `mqtt` | MQTT 3.1.1 over WebSocket (mosquitto and others), QoS 0 |
 //! | `nchan` | Nchan's subscriber and publisher locations |
-//! | `plain` | any server that sends every message to everybody on the same URL |
-//! | `unit` | where messages begin and end in all of these, and what is kept when one is cut |
+//! | `plain` | any server that sends every message to all connections of the same URL |
+//! | `unit` | finds the messages in all of these, wherever a read cut them |
 //! | `socket` | the WebSocket layer below all of them: frames (RFC 6455, section 5) |
-//! | `upgrade` | and its opening handshake (RFC 6455, section 4) |
+//! | `upgrade` | its opening handshake (RFC 6455, section 4) |
 //! | `names`, `url` | the names of topics, and the server's address |
 //! | `abilities` | what each protocol can do |
 //!
-//! What this does not know: sockets, time, order, counting (`worker`).
+//! Not responsible for sockets, time, order and counting (`worker`).
 
 mod abilities;
 mod mqtt;
@@ -77,7 +78,7 @@ pub struct Duty {
     pub publishes: Topics,
 }
 
-/// What a stream contained, in its order.
+/// Receives what a stream contains, in order.
 pub trait Visit {
     /// The client is subscribed to all it asked for: from here on nothing may be missing. Once for the greeting, and
     /// once for each later [`Adapter::subscribe`] or [`Adapter::unsubscribe`] that the server acknowledged.
@@ -97,7 +98,7 @@ pub trait Visit {
     fn broken(&mut self, why: &str);
 }
 
-/// A server's answer to an upgrade that is no acceptance.
+/// A server's refusal of an upgrade.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refused {
     /// HTTP status; 0 when the bytes are no HTTP answer.
@@ -334,8 +335,7 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Whether the stream stands at the border of two frames and two messages, where bytes may be counted instead of
-    /// looked at.
+    /// Whether the stream is between two frames and between two messages, so that bytes may be counted instead of read.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
         self.frames.is_between_messages() && self.state.cut.is_none()

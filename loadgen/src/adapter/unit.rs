@@ -75,7 +75,7 @@ impl Body {
 
 /// What the beginning of a WebSocket message is.
 pub(super) enum Front {
-    /// The front goes on behind these bytes.
+    /// The front is longer than these bytes.
     Cut,
     /// The stamp ends at `len`. Not `intact` if it came under another topic's name.
     Stamped { len: usize, stamp: Stamp, intact: bool },
@@ -228,11 +228,11 @@ pub(super) struct Payload {
     tail: usize,
 }
 
-/// What a stream goes on with.
+/// What the bytes of a stream begin with.
 pub(super) enum Unit {
-    /// The unit, or its front, goes on behind these bytes.
+    /// The unit, or its front, is longer than these bytes.
     Cut,
-    /// A unit of this many bytes, which has been dealt with.
+    /// A unit of this many bytes, which has been handled.
     Done(usize),
     /// A message whose payload begins at `front` and has `len` bytes, of which [`STAMP_LEN`], or all if fewer, are
     /// there.

@@ -49,7 +49,7 @@ pub type Interrupt = Arc<AtomicBool>;
 ///
 /// # Errors
 /// When the run could not take place: a sentence that says what to change. What went wrong with connections and
-/// messages stands in the outcome.
+/// messages is in the outcome.
 pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
     let options = options.completed();
     options.check()?;
@@ -65,7 +65,7 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
         TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("nobody answers at {address}"))?;
     }
-    // Before the rings and the tables of clients are made: they are a cost of the clients.
+    // Before the rings and the tables of clients exist, which count as memory of the clients.
     let memory = usage::memory(std::process::id())?;
     let mut run = Run::start(plan, interrupt)?;
     let outcome = run.go(machine.cores, memory);
@@ -73,7 +73,7 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
     outcome
 }
 
-/// To standard error, which may be full or closed: `eprintln!` would panic then.
+/// Writes to standard error, which may be full or closed: `eprintln!` would panic then.
 fn warn(warning: &dyn std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "warning: {warning}"));
 }
@@ -87,23 +87,25 @@ struct Run {
     interrupt: Interrupt,
     progress: ProgressDisplay,
     server: Option<Server>,
-    /// What it took before anybody connected, in bytes.
+    /// Its memory before the first connection, in bytes.
     server_before: u64,
-    /// What the outcome says of the run.
+    /// The run as the outcome describes it.
     facts: Facts,
     started: u64,
     phase: Phase,
     series: Vec<Second>,
-    /// State as of the last row.
+    /// The state at the last row.
     last: State,
-    /// Answers to the request under way.
+    /// Answers to the request for a row that is under way.
     gathering: BTreeMap<u32, Box<Snapshot>>,
     next_row: u64,
+    /// Workers were asked for their state, for a row.
     asked: bool,
+    /// Workers with clients that are neither open nor given up.
     incomplete: BTreeSet<usize>,
-    /// Workers that have not heard of the storm yet.
+    /// Workers that have not begun the storm yet.
     unstormed: usize,
-    /// When the last worker became complete, and since when somebody is missing again.
+    /// When the last worker became complete, and since when one is incomplete again.
     complete_at: u64,
     missing_since: Option<u64>,
     storm_seconds: Vec<f64>,

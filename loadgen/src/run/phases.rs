@@ -81,7 +81,7 @@ impl Run {
         }
         self.row()?;
         let to = self.last.clone();
-        // Who did not answer then is not waited for now.
+        // A server without counters then is not asked again.
         let counters_to = counters_from.and(self.server.as_ref()).and_then(Server::counters);
         let counters =
             counters_from.zip(counters_to).map(|(from, to)| (to.0.saturating_sub(from.0), to.1.saturating_sub(from.1)));
