@@ -1,13 +1,16 @@
 //! Servers and clients as child processes, each on its own core. They end with their owner.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread::JoinHandle;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use loadgen::Outcome;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The broker: the one given, or `ringyard` beside this program.
 pub(crate) fn broker(given: Option<&Path>) -> Result<PathBuf> {
@@ -35,36 +38,57 @@ pub(crate) struct Cores {
     pub(crate) client: Option<u32>,
 }
 
-/// A server that has printed its address.
+/// A server that has printed its address. It is killed when it is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// The operators' address; the same when there is no other.
+    pub(crate) operators: SocketAddr,
     /// Reads all further lines, so that the pipe does not fill up; returns the last.
-    reader: Option<JoinHandle<Option<String>>>,
+    lines: Option<JoinHandle<Option<String>>>,
+    /// Standard error so far, if it is a pipe, and the thread that reads it.
+    log: Arc<Mutex<String>>,
+    log_reader: Option<JoinHandle<()>>,
 }
 
 impl Server {
     /// Starts `program` and waits for the first line with an address of this machine.
     pub(crate) fn start(program: &Path, core: Option<u32>, arguments: &[&str]) -> Result<Self> {
-        let mut child = bound(program, core)
-            .args(arguments)
+        Self::spawn(program, bound(program, core).args(arguments))
+    }
+
+    /// The same with a command that starts `program`.
+    pub(crate) fn spawn(program: &Path, command: &mut Command) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
+        let log = Arc::new(Mutex::new(String::new()));
+        let log_reader = child.stderr.take().map(|errors| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
+                    *lock(&log) += &(String::from_utf8_lossy(&line).into_owned() + "\n");
+                }
+            })
+        });
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let Some(address) = read_address(&mut lines) else {
+        let mut printed = lines.by_ref().map_while(Result::ok).map(|line| addresses(&line).collect::<Vec<_>>());
+        let printed = printed.find(|printed| !printed.is_empty()).unwrap_or_default();
+        let (Some(&address), Some(&operators)) = (printed.first(), printed.last()) else {
             drop(child.kill());
-            bail!("{} ended without an address: {}", program.display(), child.wait()?);
+            let status = child.wait()?;
+            log_reader.into_iter().for_each(|reader| reader.join().expect("a reader does not panic"));
+            bail!("{} ended without an address: {status}: {}", program.display(), lock(&log));
         };
-        let reader = std::thread::spawn(move || lines.map_while(Result::ok).last());
-        Ok(Self { child, address, reader: Some(reader) })
+        let lines = Some(thread::spawn(move || lines.map_while(Result::ok).last()));
+        Ok(Self { child, address, operators, lines, log, log_reader })
     }
 
     /// The server's last line, after it has ended by itself.
     pub(crate) fn last_line(mut self) -> Result<String> {
-        let reader = self.reader.take().expect("taken once");
-        let line = reader.join().expect("a reader does not panic");
+        let line = self.lines.take().expect("taken once").join().expect("a reader does not panic");
         let status = self.child.wait()?;
         ensure!(status.success(), "the server failed: {status}");
         line.context("the server printed nothing before it ended")
@@ -73,6 +97,35 @@ impl Server {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
+
+    /// Its standard error so far.
+    pub(crate) fn log(&self) -> String {
+        lock(&self.log).clone()
+    }
+
+    /// Its exit status, if it has ended.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Ends it with SIGTERM; returns its exit status, how long that took, and its standard error.
+    pub(crate) fn end(mut self, patience: Duration) -> Result<(ExitStatus, Duration, String)> {
+        if self.ended()?.is_none() {
+            let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process has an id")?;
+            kill_process(pid, Signal::TERM)?;
+        }
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.ended()? {
+                break status;
+            }
+            ensure!(begun.elapsed() < patience, "the server did not end within {patience:?} of SIGTERM");
+            thread::sleep(Duration::from_millis(20));
+        };
+        let took = begun.elapsed();
+        self.log_reader.take().into_iter().for_each(|reader| reader.join().expect("a reader does not panic"));
+        Ok((status, took, self.log()))
+    }
 }
 
 impl Drop for Server {
@@ -80,6 +133,10 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn lock(log: &Mutex<String>) -> MutexGuard<'_, String> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the load generator against `server` and returns its report. A run with errors is an error, because its figures
@@ -112,13 +169,8 @@ pub(crate) fn bound(program: &Path, core: Option<u32>) -> Command {
     command
 }
 
-/// The first address of this machine that a server prints.
-pub(crate) fn read_address(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<SocketAddr> {
-    lines.map_while(Result::ok).find_map(|line| addresses(&line).next())
-}
-
 /// The addresses of this machine in a line of text, in order.
-pub(crate) fn addresses(line: &str) -> impl Iterator<Item = SocketAddr> {
+fn addresses(line: &str) -> impl Iterator<Item = SocketAddr> {
     line.match_indices("127.0.0.1:").filter_map(|(at, _)| {
         let from = &line[at..];
         let end = from.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(from.len());

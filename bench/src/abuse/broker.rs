@@ -1,19 +1,15 @@
 //! The broker under attack: its process, the memory and descriptors that it holds, its exit status and log.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context, Result};
 
 use super::confine::Confinement;
-use crate::process::addresses;
+use crate::process::Server;
 
 /// How long the broker may take to end after SIGTERM.
 const END_PATIENCE: Duration = Duration::from_secs(20);
@@ -29,17 +25,6 @@ pub(super) struct Place<'a> {
     pub(super) confinement: Option<&'a Confinement>,
 }
 
-/// A broker.
-pub(super) struct Broker {
-    child: Child,
-    pub(super) address: SocketAddr,
-    /// The operators' address; the public one when there is no other.
-    pub(super) operators: SocketAddr,
-    /// Its standard error so far, and the thread that reads it.
-    said: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
-
 /// What the process holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Held {
@@ -49,45 +34,29 @@ pub(super) struct Held {
     pub(super) descriptors: usize,
 }
 
+/// A broker.
+pub(super) struct Broker(Server);
+
+impl Deref for Broker {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
+}
+
+impl DerefMut for Broker {
+    fn deref_mut(&mut self) -> &mut Server {
+        &mut self.0
+    }
+}
+
 impl Broker {
     /// Starts it. Its allocator returns memory at once, so that resident memory is what the broker holds.
     pub(super) fn start(program: &Path, arguments: &[String], place: Place<'_>) -> Result<Self> {
-        let mut child = command(program, place)
-            .args(arguments)
-            .env("MIMALLOC_PURGE_DELAY", "0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let errors = BufReader::new(child.stderr.take().expect("piped"));
-        let said = Arc::new(Mutex::new(String::new()));
-        let reader = thread::spawn({
-            let said = Arc::clone(&said);
-            move || {
-                for line in errors.split(b'\n').map_while(Result::ok) {
-                    let line = String::from_utf8_lossy(&line);
-                    said.lock().unwrap_or_else(PoisonError::into_inner).push_str(&format!("{line}\n"));
-                }
-            }
-        });
-        let mut named = lines.by_ref().map_while(Result::ok).map(|line| addresses(&line).collect::<Vec<_>>());
-        let Some(named) = named.find(|named| !named.is_empty()) else {
-            drop(child.kill());
-            let status = child.wait()?;
-            reader.join().expect("a reader does not panic");
-            let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            bail!("{} ended without an address: {status}: {said}", program.display());
-        };
-        // Reads on, so that the pipe does not fill up.
-        thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let (address, operators) = (named[0], *named.last().expect("not empty"));
-        Ok(Self { child, address, operators, said, reader: Some(reader) })
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        let mut command = command(program, place);
+        command.args(arguments).env("MIMALLOC_PURGE_DELAY", "0").stderr(Stdio::piped());
+        Server::spawn(program, &mut command).map(Self)
     }
 
     pub(super) fn held(&self) -> Result<Held> {
@@ -96,41 +65,12 @@ impl Broker {
 
     /// The most resident memory that it announced when it started, in bytes.
     pub(super) fn resident_max(&self) -> Option<u64> {
-        announced(&self.said.lock().unwrap_or_else(PoisonError::into_inner))
+        announced(&self.log())
     }
 
-    /// Its exit status, if it has ended.
-    pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.child.try_wait()?)
-    }
-
-    /// Ends it with SIGTERM; returns its exit status, how long that took, and its standard error.
-    pub(super) fn end(mut self) -> Result<(ExitStatus, Duration, String)> {
-        if self.ended()?.is_none() {
-            let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process has an id")?;
-            kill_process(pid, Signal::TERM)?;
-        }
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.ended()? {
-                break status;
-            }
-            if begun.elapsed() > END_PATIENCE {
-                bail!("the broker did not end within {END_PATIENCE:?} of SIGTERM");
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
-        let took = begun.elapsed();
-        self.reader.take().expect("taken once").join().expect("a reader does not panic");
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok((status, took, said))
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+    /// Ends it; returns its exit status, how long that took, and its standard error.
+    pub(super) fn end(self) -> Result<(ExitStatus, Duration, String)> {
+        self.0.end(END_PATIENCE)
     }
 }
 
