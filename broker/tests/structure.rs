@@ -43,28 +43,13 @@ const LARGEST_CYCLE: usize = 3;
 const FILE_LINES: usize = 400;
 
 /// Longer files, and how long they are. Sorted. May only get shorter.
-const LONG_FILES: &[(&str, usize)] = &[
-    ("bench/src/race/mod.rs", 438),
-    ("loadgen/src/adapter/mod.rs", 413),
-    ("loadgen/src/options.rs", 458),
-    ("loadgen/src/outcome.rs", 502),
-    ("loadgen/src/run.rs", 719),
-    ("loadgen/src/worker/mod.rs", 517),
-    ("loadgen/src/worker/receive.rs", 404),
-];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 /// The longest a function may be, from the line with `fn` to the closing brace.
 const FUNCTION_LINES: usize = 60;
 
 /// Longer functions, and how long they are. Sorted. May only get shorter.
-const LONG_FUNCTIONS: &[(&str, usize)] = &[
-    ("broker/ring/src/sim/host.rs apply", 78),
-    ("loadgen/src/machine.rs check", 72),
-    ("loadgen/src/plan.rs new", 90),
-    ("loadgen/src/run.rs go", 82),
-    ("loadgen/src/run.rs start", 89),
-    ("loadgen/src/worker/receive.rs on_received", 62),
-];
+const LONG_FUNCTIONS: &[(&str, usize)] = &[("broker/ring/src/sim/host.rs apply", 78)];
 
 /// Words that only this project understands, and how often code and comments use them, tests included. May only fall.
 const WORDS: &[(&str, usize)] = &[
@@ -74,14 +59,14 @@ const WORDS: &[(&str, usize)] = &[
     ("doors", 0),
     ("errand", 0),
     ("guest", 1),
-    ("lap", 16),
+    ("lap", 0),
     ("misspelt", 0),
-    ("news", 2),
-    ("pace", 59),
-    ("settled", 6),
+    ("news", 0),
+    ("pace", 0),
+    ("settled", 1),
     ("starved", 0),
-    ("sweep", 2),
-    ("told", 75),
+    ("sweep", 0),
+    ("told", 49),
     ("welcome", 0),
 ];
 

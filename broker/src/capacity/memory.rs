@@ -35,7 +35,7 @@ pub const BUDGET_BYTES_TOP: u64 = 1 << 30;
 /// Nor smaller than this.
 const BUDGET_BYTES_LEAST: u64 = 16 << 20;
 /// The part of the budget that the allocator may take besides, one in so many: free places in its pages. Measured with
-/// `bench withstand --together`: up to 0.47 of the budget.
+/// `bench abuse --together`: up to 0.47 of the budget.
 const SLACK_PART: u64 = 2;
 /// The part of the available memory that is given out, in percent. The rest is for what nobody can bound.
 pub const MEMORY_PERCENT: u64 = 80;
