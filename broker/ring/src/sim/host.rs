@@ -174,15 +174,7 @@ impl Host {
                     live.end_receive(conn, ReceiveEnd::Stopped);
                 }
             }
-            Operation::Send(conn, gather, from) => {
-                // Even when a close is already queued behind it: the kernel would take what there is room for.
-                let live = self.slots[conn.slot as usize].conn.as_mut().expect("closed later than this");
-                live.send = Some(Sending { gather, from, done: 0, progress_asked: false });
-                let link = net.link(live.client);
-                if live.closing && !link.reset {
-                    live.push_some(link, usize::MAX);
-                }
-            }
+            Operation::Send(conn, gather, from) => self.send(conn, gather, from, net),
             Operation::SendProgress(conn) => {
                 if let Some(send) = self.unclosed(conn).and_then(|live| live.send.as_mut()) {
                     send.progress_asked = true;
@@ -215,26 +207,38 @@ impl Host {
                     live.lane.push_back(Event::Peer { conn, result });
                 }
             }
-            Operation::Close(conn) => {
-                let live = self.slots[conn.slot as usize].conn.as_mut().expect("a slot is closed once");
-                live.send = None;
-                live.receive = Receive::Idle;
-                for event in live.lane.drain(..) {
-                    // An installed descriptor that is never reported is closed.
-                    if let Event::Installed { result: Ok(socket), .. } = event {
-                        net.sockets.remove(&socket.as_raw_fd());
-                        net.link(live.client).installed = false;
-                    }
-                }
-                net.link(live.client).server_close();
-                live.lane.push_back(Event::Closed { conn });
-            }
+            Operation::Close(conn) => self.close(conn, net),
         }
     }
 
     /// Like [`Host::live`], for an operation that was not stale when it was queued.
     fn unclosed(&mut self, conn: ConnId) -> Option<&mut Conn> {
         self.slots[conn.slot as usize].conn.as_mut().filter(|live| !live.closing)
+    }
+
+    fn send(&mut self, conn: ConnId, gather: Gather, from: usize, net: &mut Network) {
+        // Even when a close is already queued behind it: the kernel would take what there is room for.
+        let live = self.slots[conn.slot as usize].conn.as_mut().expect("closed later than this");
+        live.send = Some(Sending { gather, from, done: 0, progress_asked: false });
+        let link = net.link(live.client);
+        if live.closing && !link.reset {
+            live.push_some(link, usize::MAX);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, net: &mut Network) {
+        let live = self.slots[conn.slot as usize].conn.as_mut().expect("a slot is closed once");
+        live.send = None;
+        live.receive = Receive::Idle;
+        for event in live.lane.drain(..) {
+            // An installed descriptor that is never reported is closed.
+            if let Event::Installed { result: Ok(socket), .. } = event {
+                net.sockets.remove(&socket.as_raw_fd());
+                net.link(live.client).installed = false;
+            }
+        }
+        net.link(live.client).server_close();
+        live.lane.push_back(Event::Closed { conn });
     }
 
     fn adopt(&mut self, socket: &OwnedFd, token: u64, net: &mut Network) {
