@@ -84,7 +84,7 @@ pub struct Upgrade<'a> {
     pub origin: Option<&'a str>,
     /// The host the client called, with its port if one was given.
     pub host: &'a str,
-    /// What was chosen of the sub-protocols on offer.
+    /// The sub-protocol chosen of those that the client offers.
     pub subprotocol: Option<&'static str>,
 }
 

@@ -1,14 +1,14 @@
 //! What Ringyard speaks, as pure functions and small state machines over bytes.
 //!
 //! **Sans-IO.** The crate knows no socket, thread, clock or source of randomness: received bytes and
-//! limits come in as arguments; items, refusals and bytes to send come out. Whoever calls it owns all
-//! buffers and decides when to read, write, wait or give up. `tests/sans_io.rs` holds it to that.
+//! limits come in as arguments; items, refusals and bytes to send come out. The caller owns all buffers
+//! and decides when to read, write, wait or give up. `tests/sans_io.rs` holds it to that.
 //!
 //! **No allocation per frame.** Payloads are unmasked, validated and handed on where they were received;
 //! output is appended to a buffer of the caller. `tests/allocations.rs` counts.
 //!
-//! **Errors name the guilty one.** Everything refused here is the peer's doing and comes as what the peer
-//! is to be told: a [`head::Refusal`] (HTTP status), a [`frame::Violation`] (WebSocket close code) or a
+//! **Errors name the guilty one.** Everything refused here is the peer's doing and comes as the answer
+//! to the peer: a [`head::Refusal`] (HTTP status), a [`frame::Violation`] (WebSocket close code) or a
 //! [`v1::CommandError`] (an `error` message; the connection goes on).
 //!
 //! The way of a connection's bytes through the files:
@@ -22,7 +22,7 @@
 //! | `head/page.rs` | which page sent a request that is refused |
 //! | `head/target.rs` | the request target: which endpoint, which topic |
 //! | `head/origin.rs` | is a page's origin the host it calls |
-//! | `head/forwarded.rs` | whom a proxy says that a request comes from |
+//! | `head/forwarded.rs` | the client that a proxy says a request comes from |
 //! | `head/response.rs` | the responses: `101`, and refusals |
 //! | [`proxy`] | the PROXY protocol's header, before all else |
 //! | [`frame`] | WebSocket frames: shared types (RFC 6455 §5) |

@@ -270,7 +270,7 @@ fn too_big() {
     assert_eq!(violation(&[(false, Opcode::Binary, &half), (true, Opcode::Continuation, &[0; 501])]), Some(1009));
 }
 
-/// The receiver is told how much of the frame is still to come.
+/// The receiver gets to know how much of the frame is still to come.
 #[test]
 fn pieces_announce_what_is_left() {
     let mut bytes = Vec::new();

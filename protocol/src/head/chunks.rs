@@ -1,5 +1,5 @@
-//! Where a chunked body ends (RFC 9112 §7.1). The bytes are counted, not decoded: whoever passes them on needs to know
-//! where the next request begins, and that every other reader sees the same end. Lines end in CR LF and nothing else.
+//! Where a chunked body ends (RFC 9112 §7.1). The bytes are counted, not decoded: the code that passes them on needs
+//! to know where the next request begins, and that every other reader sees the same end. Lines end in CR LF only.
 //!
 //! Linear in the bytes; keeps a few words.
 

@@ -1,8 +1,8 @@
-//! Whom a request comes from, as the proxies on its way say: `X-Forwarded-For`. Whether they are believed is the
-//! caller's decision. Not RFC 7239's `Forwarded`, which hardly any proxy sends.
+//! The client that a request comes from, as the proxies on its way say: `X-Forwarded-For`. Whether they are believed
+//! is the caller's decision. Not RFC 7239's `Forwarded`, which hardly any proxy sends.
 //!
-//! Each proxy appends whom it heard the request from, so the last member is the nearest proxy's word and the first
-//! may be anybody's invention.
+//! Each proxy appends the address that it got the request from: the nearest proxy wrote the last member, and anybody
+//! may have invented the first.
 
 use core::net::{IpAddr, SocketAddr};
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-/// Why a request gets no further: an HTTP status and a sentence for whoever sent it.
+/// Why a request gets no further: an HTTP status and a sentence for the sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// The HTTP status.

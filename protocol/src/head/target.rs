@@ -31,7 +31,7 @@ pub(super) struct Target<'a> {
 
 /// Takes a target in origin form or absolute form apart (RFC 9112 §3.2.1, §3.2.2).
 pub(super) fn split(target: &str) -> Result<Target<'_>, Refusal> {
-    // No fragment is ever sent (RFC 9110 §4.1), but whoever forgets to encode a wildcard sends one.
+    // No fragment is ever sent (RFC 9110 §4.1), but a client that forgets to encode a wildcard sends one.
     if target.contains('#') {
         return Err(Refusal::new(400, "The request target contains '#'; in a topic, write it as %23."));
     }

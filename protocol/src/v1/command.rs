@@ -48,7 +48,7 @@ pub enum Command<'a> {
         kind: PayloadKind,
         /// The payload.
         data: &'a [u8],
-        /// The client wants to be told when it is done; then there is an id.
+        /// The client wants an answer when it is done; then there is an id.
         ack: bool,
     },
     /// Asks for a pong.
@@ -75,7 +75,7 @@ impl<'a> Topics<'a> {
     }
 }
 
-/// A command that is not carried out. The client is told, and the connection goes on.
+/// A command that is not carried out. The client gets this answer, and the connection goes on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommandError {
     /// The command's id, if it could be read.

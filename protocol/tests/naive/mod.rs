@@ -16,10 +16,10 @@ pub(crate) enum Seen {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) seen: Vec<Seen>,
-    /// What has come of a message that is not complete, if anything has; not told after a violation.
+    /// What has come of a message that is not complete, if anything has; not known after a violation.
     pub(crate) partial: Option<(MessageKind, Vec<u8>)>,
     pub(crate) violation: Option<u16>,
-    /// The end is one of a frame and of a message; not told after a violation.
+    /// The end is one of a frame and of a message; not known after a violation.
     pub(crate) idle: bool,
 }
 
