@@ -206,13 +206,13 @@ pub trait Driver {
     /// twice. While asking, without a send in flight, or after [`Driver::shutdown`], this is a no-op.
     ///
     /// A driver may take up a blocked send only once much of the socket's buffer is free (a third on Linux), so
-    /// `Ok(0)` does not mean that the peer reads nothing: [`Driver::unsent`] tells what it has acknowledged.
+    /// `Ok(0)` does not mean that the peer reads nothing: [`Driver::unsent`] reports what it has acknowledged.
     fn send_progress(&mut self, conn: ConnId);
 
     /// Asks how many bytes in the socket's send queue the peer has not acknowledged (`SIOCOUTQ`, tcp(7));
     /// [`Event::Unsent`] follows. Bytes of a send in flight that the kernel has not taken do not count; after
     /// [`Driver::shutdown`] the end of the stream counts as one byte until it is acknowledged. While asking, this
-    /// is a no-op. A kernel before 6.6 cannot tell (`EOPNOTSUPP`, on io_uring).
+    /// is a no-op. A kernel before 6.6 cannot do it (`EOPNOTSUPP`, on io_uring).
     fn unsent(&mut self, conn: ConnId);
 
     /// Ends the sending direction (`shutdown(SHUT_WR)`), after what was sent. Reports nothing.
@@ -223,7 +223,7 @@ pub trait Driver {
     fn install(&mut self, conn: ConnId);
 
     /// Asks for the address of the peer's end; [`Event::Peer`] follows. While asking, this is a no-op. A kernel
-    /// before 6.7 cannot tell (`EOPNOTSUPP`).
+    /// before 6.7 cannot do it (`EOPNOTSUPP`).
     fn peer(&mut self, conn: ConnId);
 
     /// Cancels whatever is in flight, closes, and reports [`Event::Closed`] when that is complete.
@@ -270,7 +270,7 @@ pub trait Dial: Driver {
     /// only the latter, for the usual reasons.
     fn receive_once(&mut self, conn: ConnId);
 
-    /// Like [`Driver::receive`], but the bytes are thrown away in the kernel: [`Event::Discarded`] tells how
+    /// Like [`Driver::receive`], but the bytes are thrown away in the kernel: [`Event::Discarded`] says how
     /// many came.
     fn discard(&mut self, conn: ConnId);
 }

@@ -1,4 +1,4 @@
-//! What this kernel's io_uring offers, feature by feature, for operators who want to know what they have.
+//! Which features of io_uring this kernel has, for operators who want to know.
 //!
 //! Not responsible for whether the broker can run: [`probe`](crate::probe()) says that.
 
@@ -9,11 +9,11 @@ use crate::uring::{Setup, UringDriver, at_least};
 
 /// A feature of io_uring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offer {
+pub struct Feature {
     /// As its documentation calls it.
     pub name: &'static str,
     /// Whether this kernel has it.
-    pub there: bool,
+    pub supported: bool,
     /// The first version of Linux that has it.
     pub since: &'static str,
 }
@@ -22,27 +22,27 @@ pub struct Offer {
 ///
 /// # Errors
 /// The [`Cause`] why the driver cannot run here at all. A small one is made, so that nothing is guessed.
-pub fn offers() -> Result<Vec<Offer>, Cause> {
+pub fn features() -> Result<Vec<Feature>, Cause> {
     probe()?;
     let setup = Setup { capacity: 1, receive_buffers: 1, submission_entries: 8, ..Setup::default() };
-    let features = UringDriver::new(setup).map_err(cause_here)?.features();
+    let optional = UringDriver::new(setup).map_err(cause_here)?.optional_features();
     let zero_copy = IoUring::new(1).is_ok_and(|ring| {
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(opcode::SendZc::CODE)
     });
-    let offer = |name, since, there| Offer { name, there, since };
+    let feature = |name, since, supported| Feature { name, supported, since };
     // The driver has all of these, or could not have been made.
     Ok(vec![
-        offer("restrictions", "5.10", features.restricted),
-        offer("buffer rings", "5.19", true),
-        offer("direct descriptors", "5.19", true),
-        offer("multishot accept", "5.19", true),
-        offer("multishot receive", "6.0", true),
-        offer("single issuer", "6.0", true),
-        offer("zero-copy send", "6.0", zero_copy),
-        offer("deferred task work", "6.1", true),
-        offer("handing descriptors over", "6.8", features.install),
-        offer("prompt close", "6.13", features.prompt_close),
+        feature("restrictions", "5.10", optional.restricted),
+        feature("buffer rings", "5.19", true),
+        feature("direct descriptors", "5.19", true),
+        feature("multishot accept", "5.19", true),
+        feature("multishot receive", "6.0", true),
+        feature("single issuer", "6.0", true),
+        feature("zero-copy send", "6.0", zero_copy),
+        feature("deferred task work", "6.1", true),
+        feature("handing descriptors over", "6.8", optional.install),
+        feature("prompt close", "6.13", optional.prompt_close),
     ])
 }
 
@@ -57,14 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_offers_what_the_driver_needs() {
-        let offers = offers().expect("the tests need io_uring");
-        for offer in &offers {
-            assert!(offer.there || ["prompt close", "zero-copy send"].contains(&offer.name), "{offer:?}");
-            let (major, minor) = offer.since.split_once('.').unwrap();
-            assert!(is_at_least(offer.since, major.parse().unwrap(), minor.parse().unwrap()));
+    fn this_machine_has_what_the_driver_needs() {
+        let features = features().expect("the tests need io_uring");
+        for feature in &features {
+            assert!(feature.supported || ["prompt close", "zero-copy send"].contains(&feature.name), "{feature:?}");
+            let (major, minor) = feature.since.split_once('.').unwrap();
+            assert!(is_at_least(feature.since, major.parse().unwrap(), minor.parse().unwrap()));
         }
-        let age = |offer: &Offer| offer.since.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>();
-        assert!(offers.is_sorted_by_key(age));
+        let age = |feature: &Feature| feature.since.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>();
+        assert!(features.is_sorted_by_key(age));
     }
 }

@@ -7,7 +7,7 @@
 //! | [`uring`] | the real driver: one io_uring per shard |
 //! | [`epoll`] | the driver for hosts where io_uring is forbidden: one epoll per shard |
 //! | [`probe`](crate::probe()) | which of the two this host allows, and why not io_uring |
-//! | [`offers`](crate::offers()) | what the kernel's io_uring offers, feature by feature |
+//! | [`features`](crate::features()) | which features of io_uring the kernel has |
 //! | [`sim`] | a simulated network with a seeded clock, for deterministic tests |
 //! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
 //! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
@@ -25,11 +25,11 @@
 mod clock;
 mod driver;
 pub mod epoll;
+mod features;
 pub mod floor;
 mod gather;
 pub mod limits;
 pub mod listen;
-mod offers;
 mod probe;
 pub mod sandbox;
 pub mod signals;
@@ -42,7 +42,7 @@ mod waker;
 
 pub use clock::monotonic;
 pub use driver::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Nanos, ReceiveEnd};
+pub use features::{Feature, features, is_at_least};
 pub use gather::Gather;
-pub use offers::{Offer, is_at_least, offers};
 pub use probe::{Cause, Io, probe};
 pub use waker::Waker;

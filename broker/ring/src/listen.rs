@@ -64,7 +64,7 @@ impl std::error::Error for ListenError {}
 /// the others join it; ask [`local_addr`] which it is.
 ///
 /// # Errors
-/// [`ListenError::PortInUse`] also if whoever listens there would let us share the port.
+/// [`ListenError::PortInUse`] also if the listener there would share the port.
 pub fn group(addr: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, ListenError> {
     if addr.port() != 0 {
         // Bound and gone again: `SO_REUSEADDR` lets the group follow at once, past old connections.
@@ -88,7 +88,7 @@ pub fn group(addr: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, ListenErro
 pub fn tcp(addr: SocketAddr, backlog: i32, share_port: bool) -> Result<OwnedFd, ListenError> {
     let socket = bound(addr, share_port)?;
     // SAFETY: the call takes no pointers, and the descriptor is open.
-    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map_err(|error| told(addr, error))?;
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map_err(|error| listen_error(addr, error))?;
     Ok(socket)
 }
 
@@ -115,17 +115,17 @@ fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
 }
 
 fn bound_to(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
-    let told = |error| told(addr, error);
-    let socket = socket::tcp(addr).map_err(told)?;
+    let failed = |error| listen_error(addr, error);
+    let socket = socket::tcp(addr).map_err(failed)?;
     if addr.is_ipv6() {
-        socket::switch(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, false).map_err(told)?;
+        socket::switch(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, false).map_err(failed)?;
     }
-    socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(told)?;
-    socket::switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(told)?;
+    socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR).map_err(failed)?;
+    socket::switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY).map_err(failed)?;
     if share_port {
-        socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT).map_err(told)?;
+        socket::switch_on(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT).map_err(failed)?;
     }
-    socket::bind(&socket, &Address::from(addr)).map_err(told)?;
+    socket::bind(&socket, &Address::from(addr)).map_err(failed)?;
     Ok(socket)
 }
 
@@ -142,7 +142,7 @@ impl ListenError {
     }
 }
 
-fn told(addr: SocketAddr, error: io::Error) -> ListenError {
+fn listen_error(addr: SocketAddr, error: io::Error) -> ListenError {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => ListenError::PortInUse(addr),
         Some(libc::EACCES | libc::EPERM) => ListenError::NotPermitted(addr),

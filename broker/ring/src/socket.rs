@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// A `sockaddr`. Whoever hands out [`Address::as_ptr`] keeps it in place until the kernel has read it.
+/// A `sockaddr`. The caller of [`Address::as_ptr`] keeps it in place until the kernel has read it.
 pub(crate) enum Address {
     V4(libc::sockaddr_in),
     V6(libc::sockaddr_in6),

@@ -19,7 +19,7 @@ pub struct Waker {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     /// An eventfd (eventfd(2)) that the ring reads.
-    EventFd(Arc<Bell>),
+    EventFd(Arc<EventFd>),
     /// The simulated driver's flag.
     Flag(Arc<AtomicBool>),
 }
@@ -29,56 +29,56 @@ impl Waker {
     /// before that turn are one. What was written before this call is visible to the woken thread.
     pub fn wake(&self) {
         match &self.kind {
-            Kind::EventFd(bell) => bell.ring(),
+            Kind::EventFd(eventfd) => eventfd.wake(),
             Kind::Flag(flag) => flag.store(true, Ordering::Release),
         }
     }
 }
 
-/// The flag and the descriptor behind a wake-up.
+/// An eventfd, and the flags that save most writes to it.
 ///
-/// The sleeper stores `sleeping` and then loads `rung`; the waker stores `rung` and then loads `sleeping`.
+/// The sleeper stores `sleeping` and then loads `woken`; the waker stores `woken` and then loads `sleeping`.
 /// All four are `SeqCst`, so at least one of the two sees the other's store: no wake-up is lost.
 #[derive(Debug)]
-pub(crate) struct Bell {
-    rung: AtomicBool,
+pub(crate) struct EventFd {
+    woken: AtomicBool,
     sleeping: AtomicBool,
-    eventfd: OwnedFd,
+    fd: OwnedFd,
 }
 
-impl Bell {
-    /// With an eventfd of its own; `flags` beside `EFD_CLOEXEC`, which is always set (eventfd(2)).
+impl EventFd {
+    /// `flags` are set besides `EFD_CLOEXEC` (eventfd(2)).
     pub(crate) fn new(flags: i32) -> io::Result<Self> {
         // SAFETY: the call takes no pointers.
         let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | flags) })?;
         // SAFETY: the descriptor is new and ours.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { rung: AtomicBool::new(false), sleeping: AtomicBool::new(false), eventfd })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { woken: AtomicBool::new(false), sleeping: AtomicBool::new(false), fd })
     }
 
-    pub(crate) fn eventfd(&self) -> &OwnedFd {
-        &self.eventfd
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
     }
 
-    fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) && self.sleeping.load(Ordering::SeqCst) {
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst) && self.sleeping.load(Ordering::SeqCst) {
             let one = 1u64;
             // SAFETY: the pointer names eight readable bytes that live through the call, and the
             // descriptor is open as long as `self` lives. A failed write (the counter is full) means that
             // earlier writes are unread, so the sleeper wakes all the same.
-            unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
+            unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
         }
     }
 
-    /// Announces a wait. False if it must not happen, because the bell was rung already.
-    pub(crate) fn fall_asleep(&self) -> bool {
+    /// Announces a wait. False if it must not happen, because of a wake-up since the last one.
+    pub(crate) fn prepare_wait(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        !self.rung.load(Ordering::SeqCst)
+        !self.woken.load(Ordering::SeqCst)
     }
 
-    /// Ends what [`Bell::fall_asleep`] announced. Says whether the bell was rung since the last call.
-    pub(crate) fn awake(&self) -> bool {
+    /// Ends what [`EventFd::prepare_wait`] announced. Returns whether there was a wake-up since the last call.
+    pub(crate) fn finish_wait(&self) -> bool {
         self.sleeping.store(false, Ordering::Relaxed);
-        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::SeqCst)
+        self.woken.load(Ordering::Relaxed) && self.woken.swap(false, Ordering::SeqCst)
     }
 }

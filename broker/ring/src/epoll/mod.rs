@@ -20,8 +20,8 @@
 //! - a socket is registered once, edge-triggered. Edges are not repeated, so each is kept until `recv`, `accept4`
 //!   or `send` has proven that it is used up: `READABLE` outlives a receive that stopped or found no buffer,
 //!   `acceptable` an end of accepting;
-//! - whoever is `READABLE` and wants to receive is in `readable` or in `again`, once; while either has anybody, a
-//!   turn does not wait;
+//! - a connection that is `READABLE` and wants to receive is in `readable` or in `again`, once; while either list
+//!   has an entry, a turn does not wait;
 //! - a turn receives so many buffers of one connection at most, and accepts so many at most. Those who had their
 //!   share come after everybody else in the next turn, so endless input starves nobody;
 //! - nothing that the kernel may touch outlives the call it was named in.
@@ -48,14 +48,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::uring::Slab;
-use crate::waker::{Bell, Kind as WakerKind};
+use crate::waker::{EventFd, Kind as WakerKind};
 use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, Waker, clock};
 
 pub use buffers::Buf;
 use buffers::Pool;
 use dials::Attempt;
 use operations::{InFlight, Operation};
-use poll::{Poll, Whom};
+use poll::{Poll, Registered};
 pub use setup::{Setup, SetupError};
 use slots::{
     ASKING, CLOSING, DISCARDING, LISTED, ONCE, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots,
@@ -85,7 +85,7 @@ pub struct EpollDriver {
     pool: Rc<Pool>,
     /// Buffers that one connection receives in one turn at most.
     share: u16,
-    bell: Arc<Bell>,
+    eventfd: Arc<EventFd>,
     now: Nanos,
     busy: Nanos,
     counters: Counters,
@@ -108,13 +108,13 @@ impl EpollDriver {
         setup::validate(&setup)?;
         let poll = Poll::new().map_err(setup::failed("making the epoll descriptor"))?;
         let register = |errno| setup::failed("registering with epoll")(io::Error::from_raw_os_error(errno));
-        // Non-blocking: a waker must not wait, however often it rings.
-        let bell = Bell::new(libc::EFD_NONBLOCK).map_err(setup::failed("making the waker's eventfd"))?;
-        poll.add(bell.eventfd().as_fd(), Whom::Bell).map_err(register)?;
+        // Non-blocking: a waker must not wait, however often it is used.
+        let eventfd = EventFd::new(libc::EFD_NONBLOCK).map_err(setup::failed("making the waker's eventfd"))?;
+        poll.add(eventfd.fd().as_fd(), Registered::EventFd).map_err(register)?;
         let listener = setup.listener.map(TcpListener::from);
         if let Some(listener) = &listener {
             listener.set_nonblocking(true).map_err(setup::failed("making the listener non-blocking"))?;
-            poll.add(listener.as_fd(), Whom::Listener).map_err(register)?;
+            poll.add(listener.as_fd(), Registered::Listener).map_err(register)?;
         }
         Ok(Self {
             poll,
@@ -130,7 +130,7 @@ impl EpollDriver {
             // Never all buffers: who had the share of a turn comes last in the next, who found none does not.
             share: (setup.receive_buffers / 4).clamp(1, SHARE_MAX),
             pool: Pool::new(setup.receive_buffers, setup.receive_buffer_bytes),
-            bell: Arc::new(bell),
+            eventfd: Arc::new(eventfd),
             now: clock::monotonic(),
             busy: 0,
             counters: Counters::default(),
@@ -141,21 +141,21 @@ impl EpollDriver {
     fn collect(&mut self, deadline: Option<Nanos>, events: &mut Vec<Event<Buf>>) -> io::Result<()> {
         let entered = deadline.map(|_| clock::monotonic());
         let timeout = deadline.unwrap_or(0).saturating_sub(entered.unwrap_or(0));
-        let waits = timeout > 0 && self.bell.fall_asleep();
+        let waits = timeout > 0 && self.eventfd.prepare_wait();
         let waited = self.poll.wait(if waits { timeout } else { 0 });
-        if self.bell.awake() {
+        if self.eventfd.finish_wait() {
             events.push(Event::Woken);
         }
         let before = std::mem::replace(&mut self.now, clock::monotonic());
         self.busy = entered.filter(|_| waits).unwrap_or(self.now) - before;
         self.counters.enters += waited?;
         let mut at = 0;
-        while let Some((whom, ready)) = self.poll.event(at) {
-            match whom {
-                Whom::Listener => self.acceptable = true,
-                // The bell's counter is never read: every further write is a further edge.
-                Whom::Bell => {}
-                Whom::Conn(conn) => self.note(conn, ready, events),
+        while let Some((registered, ready)) = self.poll.event(at) {
+            match registered {
+                Registered::Listener => self.acceptable = true,
+                // The eventfd's counter is never read: every further write is a further edge.
+                Registered::EventFd => {}
+                Registered::Conn(conn) => self.note(conn, ready, events),
             }
             at += 1;
         }
@@ -318,7 +318,7 @@ impl Driver for EpollDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker { kind: WakerKind::EventFd(Arc::clone(&self.bell)) }
+        Waker { kind: WakerKind::EventFd(Arc::clone(&self.eventfd)) }
     }
 
     fn counters(&self) -> Counters {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
 use super::dials::Attempt;
-use super::poll::Whom;
+use super::poll::Registered;
 use super::slots::{
     ASKING, BLOCKED, CLOSING, DISCARDING, ONCE, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED,
     UNSENT_ASKED,
@@ -87,7 +87,7 @@ impl EpollDriver {
         let slot = self.slots.at(conn.slot);
         slot.set(flags);
         self.counters.enters += 1;
-        if let Err(errno) = self.poll.add(slot.socket(), Whom::Conn(conn)) {
+        if let Err(errno) = self.poll.add(slot.socket(), Registered::Conn(conn)) {
             self.slots.vacate(conn);
             return Err(errno);
         }

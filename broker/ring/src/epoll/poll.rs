@@ -10,17 +10,17 @@ use std::ptr;
 use super::calls::result_of;
 use crate::{ConnId, Nanos};
 
-/// Whom an event is about.
+/// The registered descriptor that an event is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Whom {
+pub(super) enum Registered {
     Listener,
-    Bell,
+    EventFd,
     Conn(ConnId),
 }
 
 /// No connection's: a table has fewer places than that.
 const LISTENER: u64 = u64::MAX;
-const BELL: u64 = u64::MAX - 1;
+const EVENTFD: u64 = u64::MAX - 1;
 
 /// Events that one call takes at most; those beyond wait for the next, in turn.
 const EVENTS_MAX: usize = 1024;
@@ -54,11 +54,11 @@ impl Poll {
     }
 
     /// Registers a descriptor. What is ready already is an event of the next wait.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>, whom: Whom) -> Result<(), i32> {
-        let data = match whom {
-            Whom::Listener => LISTENER,
-            Whom::Bell => BELL,
-            Whom::Conn(conn) => u64::from(conn.generation) << 32 | u64::from(conn.slot),
+    pub(super) fn add(&self, fd: BorrowedFd<'_>, registered: Registered) -> Result<(), i32> {
+        let data = match registered {
+            Registered::Listener => LISTENER,
+            Registered::EventFd => EVENTFD,
+            Registered::Conn(conn) => u64::from(conn.generation) << 32 | u64::from(conn.slot),
         };
         let mut event = libc::epoll_event { events: EVERYTHING as u32, u64: data };
         self.control(libc::EPOLL_CTL_ADD, fd, &raw mut event)
@@ -96,14 +96,14 @@ impl Poll {
     }
 
     /// What the last wait found, one by one.
-    pub(super) fn event(&self, at: usize) -> Option<(Whom, i32)> {
+    pub(super) fn event(&self, at: usize) -> Option<(Registered, i32)> {
         let event = self.events.get(at)?;
-        let whom = match event.u64 {
-            LISTENER => Whom::Listener,
-            BELL => Whom::Bell,
-            data => Whom::Conn(ConnId { slot: data as u32, generation: (data >> 32) as u32 }),
+        let registered = match event.u64 {
+            LISTENER => Registered::Listener,
+            EVENTFD => Registered::EventFd,
+            data => Registered::Conn(ConnId { slot: data as u32, generation: (data >> 32) as u32 }),
         };
-        Some((whom, event.events as i32))
+        Some((registered, event.events as i32))
     }
 
     fn take(&mut self, timeout: Option<Nanos>) -> Result<(), i32> {

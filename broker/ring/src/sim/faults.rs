@@ -12,7 +12,7 @@ pub struct Faults {
     pub short_send: Chance,
     /// A receive yields 1 to n of the bytes that are there.
     pub split_receive: Chance,
-    /// An event, and those of its connection behind it, is told in a later turn.
+    /// An event, and those of its connection behind it, is reported in a later turn.
     pub delay: Chance,
     /// Events of different connections come in random order.
     pub shuffle: bool,

@@ -32,7 +32,7 @@ impl UringDriver {
             Kind::Adopt => self.complete_adopt(index, entry.result(), events),
             Kind::DialSocket => self.complete_dial_socket(index, entry.result(), events),
             Kind::Connect => self.complete_connect(index, entry.result(), events),
-            Kind::Bell => self.bell_posted = false,
+            Kind::EventFdRead => self.eventfd_read_posted = false,
             Kind::Receive => self.complete_receive(entry, events),
             Kind::Send => self.complete_send(index, entry.result(), events),
             Kind::Shutdown => {
@@ -45,8 +45,8 @@ impl UringDriver {
             Kind::Peer => self.complete_peer(index, entry.result(), events),
             Kind::Unsent => self.complete_unsent(index, entry.result(), events),
             Kind::Close => {
-                // A kernel may hand the place to a new connection before it tells that the old one is
-                // gone; `open` has settled that then.
+                // A kernel may give the place to a new connection before it reports that the old one is
+                // gone; `open` has vacated it then.
                 let slot = self.slots.at(index);
                 if slot.has(CLOSE_QUEUED) && tag::is_of_generation(user_data, slot.generation) {
                     self.vacate(index, events);
@@ -136,7 +136,7 @@ impl UringDriver {
         let bytes = result.max(0) as u32;
         if let Some(id) = cqueue::buffer_select(entry.flags()) {
             if slot.has(DISCARDING) {
-                self.sink.as_mut().expect("made before the first discard").spend(id);
+                self.discard_pool.as_mut().expect("made before the first discard").spend(id);
                 if bytes > 0 && !closing {
                     events.push(Event::Discarded { conn, bytes });
                 }

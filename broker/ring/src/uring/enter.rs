@@ -1,4 +1,4 @@
-//! The two system calls that the `io-uring` crate does not offer in the form needed here: `enter` by a
+//! The two system calls that the `io-uring` crate does not have in the form needed here: `enter` by a
 //! registered ring descriptor kept across calls, with a timeout.
 
 use std::io;

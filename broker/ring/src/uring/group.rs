@@ -1,6 +1,6 @@
 //! A group of provided buffers (`IORING_REGISTER_PBUF_RING`): one region, whose start is the ring of entries
 //! that the kernel takes from ([`entries`](super::entries)). Who holds which buffer is the owner's affair
-//! ([`buffers`](super::buffers), [`sink`](super::sink)); this file knows where the bytes are.
+//! ([`buffers`](super::buffers), [`discard`](super::discard)); this file knows where the bytes are.
 //!
 //! Only the ring of entries is pinned and counts as locked memory (`RLIMIT_MEMLOCK`): 16 bytes per buffer.
 

@@ -6,14 +6,14 @@
 //! | `operations` | calls in |
 //! | `queue` | operations on their way to the kernel; the full queue |
 //! | `complete` | completions turned into events; the join of a close |
-//! | `end` | dropping a driver with operations in flight |
+//! | `teardown` | dropping a driver with operations in flight |
 //! | `setup` | start-up: the kernel's features, errors as sentences |
 //! | `slots` | what is known of each connection: 12 bytes |
 //! | `slab` | what the kernel may be reading or writing: one table each for sends, adoptions, dials and queries |
 //! | `group` | provided buffers: where they are |
 //! | `entries` | the ring through which the kernel is given them |
 //! | `buffers` | receive buffers: who holds them |
-//! | `sink` | receive buffers for bytes that nobody wants |
+//! | `discard` | receive buffers for bytes that are thrown away |
 //! | `dials` | connections on their way out |
 //! | `peer` | whose connection it is |
 //! | `progress` | how far a connection's output has got |
@@ -26,8 +26,8 @@
 //!   the connection's slot, and it is vacated only after the close operation, which is queued only when
 //!   nothing else of that connection is in flight;
 //! - `outstanding` is the number of operations whose final completion has not been seen;
-//! - memory named by an operation (a gather, a message head, an adoption's array, a query's name, the bell's
-//!   counter, the buffer region) is released only after that operation's final completion. A driver that is dropped
+//! - memory named by an operation (a gather, a message head, an adoption's array, a query's name, the
+//!   eventfd's counter, the buffer region) is released only after that operation's final completion. A driver that is dropped
 //!   cancels and drains first; what cannot be drained is leaked rather than freed.
 //!
 //! Cost: a send is one submission entry, one table entry and one completion; nothing is allocated, unless
@@ -40,7 +40,7 @@
 mod buffers;
 mod complete;
 mod dials;
-mod end;
+mod discard;
 mod enter;
 mod entries;
 mod group;
@@ -50,10 +50,10 @@ mod progress;
 mod queue;
 mod restrict;
 mod setup;
-mod sink;
 mod slab;
 mod slots;
 mod tag;
+mod teardown;
 #[cfg(test)]
 mod tests;
 
@@ -70,21 +70,21 @@ use io_uring::{IoUring, cqueue};
 
 use crate::gather::Message;
 use crate::socket::{V4_BYTES, V6_BYTES};
-use crate::waker::Bell;
+use crate::waker::EventFd;
 use crate::{AcceptEnd, Counters, Event, Gather, Nanos, clock, limits, listen};
 
 pub use buffers::Buf;
 use buffers::Pool;
+use discard::DiscardPool;
 use enter::RingName;
 pub(crate) use setup::at_least;
-pub use setup::{Features, Setup, SetupError, probe};
-use sink::Sink;
+pub use setup::{OptionalFeatures, Setup, SetupError, probe};
 pub(crate) use slab::Slab;
 use slots::Slots;
 
-/// The groups of provided buffers: those that are read, and those that nobody looks at.
+/// The groups of provided buffers: those that are read, and those whose bytes are thrown away.
 const BUFFER_GROUP: u16 = 0;
-const SINK_GROUP: u16 = 1;
+const DISCARD_GROUP: u16 = 1;
 /// Sends up to this long complete in one piece, unless the peer is gone or somebody asks how far they have got;
 /// longer ones may be short.
 pub(crate) const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
@@ -94,7 +94,7 @@ pub struct UringDriver {
     // Declared first, so that it is gone before what its operations named.
     ring: IoUring,
     name: RingName,
-    features: Features,
+    features: OptionalFeatures,
     listener: Option<OwnedFd>,
     accept: Accept,
     slots: Slots,
@@ -106,11 +106,11 @@ pub struct UringDriver {
     peer_bytes: libc::socklen_t,
     pool: Rc<Pool>,
     /// Made for the first discard.
-    sink: Option<Sink>,
-    bell: Arc<Bell>,
-    /// Where the kernel reads the bell's eventfd to.
-    bell_count: Rc<Cell<u64>>,
-    bell_posted: bool,
+    discard_pool: Option<DiscardPool>,
+    eventfd: Arc<EventFd>,
+    /// Where the kernel reads the eventfd's counter to.
+    eventfd_count: Rc<Cell<u64>>,
+    eventfd_read_posted: bool,
     /// Completions taken early, because the submission queue was full in the middle of a turn.
     taken: Vec<cqueue::Entry>,
     /// Scratch of `turn`.
@@ -160,7 +160,7 @@ impl UringDriver {
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
         setup::validate(&setup)?;
         let ring = setup::build_ring(setup.submission_entries.next_power_of_two())?;
-        let mut features = setup::features(&ring)?;
+        let mut features = setup::optional_features(&ring)?;
         let refused = |doing| setup::failed("io_uring_register", doing);
         ring.submitter().register_files_sparse(setup.capacity).map_err(|error| match error.raw_os_error() {
             Some(libc::EMFILE) => SetupError::TableTooLarge { capacity: setup.capacity, limit: limits::descriptors() },
@@ -170,8 +170,9 @@ impl UringDriver {
             .map_err(|_| SetupError::Memory { memlock: limits::locked_memory() })?;
         pool.register(&ring, BUFFER_GROUP).map_err(refused("registering the receive buffers"))?;
         pool.give_back();
-        // Blocking, so that the ring's read waits for the first ring instead of failing with `EAGAIN`.
-        let bell = Bell::new(0).map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
+        // Blocking, so that the ring's read waits for the first wake-up instead of failing with `EAGAIN`.
+        let eventfd =
+            EventFd::new(0).map_err(|error| SetupError::Other { doing: "making the waker's eventfd", error })?;
         let name = RingName::register(ring.as_raw_fd());
         features.restricted = restrict::restrict(&ring, setup.dials);
         ring.submitter().register_enable_rings().map_err(refused("enabling the ring"))?;
@@ -190,10 +191,10 @@ impl UringDriver {
             queries: Slab::new(),
             peer_bytes,
             pool,
-            sink: None,
-            bell: Arc::new(bell),
-            bell_count: Rc::default(),
-            bell_posted: false,
+            discard_pool: None,
+            eventfd: Arc::new(eventfd),
+            eventfd_count: Rc::default(),
+            eventfd_read_posted: false,
             taken: Vec::new(),
             batch: Vec::new(),
             ready: VecDeque::new(),
@@ -206,9 +207,9 @@ impl UringDriver {
         })
     }
 
-    /// What this kernel offers.
+    /// What this kernel has beyond what the driver needs.
     #[must_use]
-    pub fn features(&self) -> Features {
+    pub fn optional_features(&self) -> OptionalFeatures {
         self.features
     }
 
@@ -218,10 +219,10 @@ impl UringDriver {
             return Err(io::Error::from_raw_os_error(errno));
         }
         self.pool.give_back();
-        if let Some(sink) = &mut self.sink {
-            sink.give_back();
+        if let Some(pool) = &mut self.discard_pool {
+            pool.give_back();
         }
-        self.post_bell();
+        self.post_eventfd_read();
         let entered = self.enter(deadline);
         events.extend(self.ready.drain(..));
         self.note_overflow();
@@ -242,9 +243,9 @@ impl UringDriver {
         let idle = self.ready.is_empty() && self.taken.is_empty();
         let entered = deadline.map(|_| clock::monotonic());
         let timeout = deadline.unwrap_or(0).saturating_sub(entered.unwrap_or(0));
-        let waits = idle && timeout > 0 && self.bell.fall_asleep();
+        let waits = idle && timeout > 0 && self.eventfd.prepare_wait();
         let result = if waits { self.name.submit_and_wait(queued, timeout) } else { self.name.submit_and_reap(queued) };
-        if self.bell.awake() {
+        if self.eventfd.finish_wait() {
             self.ready.push_back(Event::Woken);
         }
         let before = std::mem::replace(&mut self.now, clock::monotonic());

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
 
-use super::sink::Sink;
+use super::discard::DiscardPool;
 use super::slots::{
     ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
     SHUTDOWN_WANTED, SHUTTING, UNSENT_ASKED,
 };
 use super::tag::{self, Kind};
-use super::{Accept, Adoption, BUFFER_GROUP, Buf, InFlight, SINK_GROUP, UringDriver, WAIT_ALL_BYTES_MAX};
+use super::{Accept, Adoption, BUFFER_GROUP, Buf, DISCARD_GROUP, InFlight, UringDriver, WAIT_ALL_BYTES_MAX};
 use crate::gather::Tail;
 use crate::waker::Kind as WakerKind;
 use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker};
@@ -215,7 +215,7 @@ impl Driver for UringDriver {
     }
 
     fn waker(&self) -> Waker {
-        Waker { kind: WakerKind::EventFd(Arc::clone(&self.bell)) }
+        Waker { kind: WakerKind::EventFd(Arc::clone(&self.eventfd)) }
     }
 
     fn counters(&self) -> Counters {
@@ -237,9 +237,9 @@ impl Dial for UringDriver {
     }
 
     fn discard(&mut self, conn: ConnId) {
-        if self.sink.is_none() {
-            match Sink::new(&self.ring, SINK_GROUP) {
-                Ok(sink) => self.sink = Some(sink),
+        if self.discard_pool.is_none() {
+            match DiscardPool::new(&self.ring, DISCARD_GROUP) {
+                Ok(pool) => self.discard_pool = Some(pool),
                 Err(error) => {
                     let Some(_) = self.slots.live(conn) else {
                         return self.stale();
@@ -249,7 +249,7 @@ impl Dial for UringDriver {
                 }
             }
         }
-        let entry = opcode::RecvMulti::new(Fixed(conn.slot), SINK_GROUP).flags(libc::MSG_TRUNC).build();
+        let entry = opcode::RecvMulti::new(Fixed(conn.slot), DISCARD_GROUP).flags(libc::MSG_TRUNC).build();
         self.start_receive(conn, DISCARDING, entry);
     }
 }

@@ -3,7 +3,7 @@
 //! `SOCKET_URING_OP_GETSOCKOPT` (Linux 6.7) with `SO_PEERNAME` answers within the submission, so nothing has to be
 //! cancelled; but a close waits for the answer, as for every operation, because the kernel writes to memory of ours.
 //!
-//! The kernel refuses a name shorter than the room it is offered (`EINVAL`), and cuts one that is longer. So the
+//! The kernel refuses a name shorter than the room it is given (`EINVAL`), and cuts one that is longer. So the
 //! question says which family is expected, and is put once more where that was wrong.
 
 use std::cell::Cell;
@@ -23,7 +23,7 @@ pub(super) struct Query {
     conn: ConnId,
     /// Written by the kernel.
     name: Rc<Cell<Name>>,
-    /// The room offered.
+    /// The room given.
     bytes: libc::socklen_t,
     /// The other family was tried before.
     again: bool,

@@ -101,7 +101,7 @@ impl UringDriver {
         slot.set(CLOSE_QUEUED);
         let installed = slot.has(INSTALLED);
         if !self.features.prompt_close && !installed {
-            // See `Features::prompt_close`. The close runs whatever becomes of the shutdown.
+            // See `OptionalFeatures::prompt_close`. The close runs whatever becomes of the shutdown.
             let shutdown = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_RDWR)
                 .build()
                 .flags(squeue::Flags::IO_HARDLINK)
@@ -112,15 +112,15 @@ impl UringDriver {
         self.push(&close);
     }
 
-    pub(super) fn post_bell(&mut self) {
-        if self.bell_posted {
+    pub(super) fn post_eventfd_read(&mut self) {
+        if self.eventfd_read_posted {
             return;
         }
-        self.bell_posted = true;
-        let counter = self.bell_count.as_ptr();
-        let entry = opcode::Read::new(Fd(self.bell.eventfd().as_raw_fd()), counter.cast(), 8)
+        self.eventfd_read_posted = true;
+        let counter = self.eventfd_count.as_ptr();
+        let entry = opcode::Read::new(Fd(self.eventfd.fd().as_raw_fd()), counter.cast(), 8)
             .build()
-            .user_data(tag::of_index(Kind::Bell, 0));
+            .user_data(tag::of_index(Kind::EventFdRead, 0));
         self.push(&entry);
     }
 }

@@ -1,5 +1,5 @@
-//! Start-up: what the driver asks of the kernel, what the kernel offers, and what to change where the two
-//! do not meet. Every [`SetupError`] reads as one sentence for the operator.
+//! Start-up: what the driver needs of the kernel, what the kernel has, and what to change where it lacks
+//! something. Every [`SetupError`] reads as one sentence for the operator.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -43,14 +43,14 @@ impl Default for Setup {
     }
 }
 
-/// What the kernel offers beyond what the driver cannot do without.
+/// What the kernel has beyond what the driver needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Features {
+pub struct OptionalFeatures {
     /// `IORING_OP_FIXED_FD_INSTALL` (Linux 6.8). Without it `Driver::install` reports `EOPNOTSUPP`.
     pub install: bool,
     /// A closed direct descriptor is released at once (Linux 6.13). Before, the socket lingers until older
     /// operations of the ring are over, so the driver shuts it down first: the peer sees the end at once. An
-    /// installed socket is left alone; whoever has its descriptor ends it.
+    /// installed socket is left alone; the owner of its descriptor ends it.
     pub prompt_close: bool,
     /// The ring forbids itself what the driver does not do (`IORING_REGISTER_RESTRICTIONS`, Linux 5.10).
     pub restricted: bool,
@@ -161,19 +161,19 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// Asks the kernel what it offers, by making a small driver and running it for one turn, which submits a read and
+/// Asks the kernel what it has, by making a small driver and running it for one turn, which submits a read and
 /// waits for a millisecond at most. So every system call and every registration that a driver cannot do without is
 /// made here once.
 ///
 /// # Errors
 /// If [`UringDriver::new`] could not succeed here, or what it makes could not run.
-pub fn probe() -> Result<Features, SetupError> {
+pub fn probe() -> Result<OptionalFeatures, SetupError> {
     const WAIT_NS: Nanos = 1_000_000;
     let mut driver =
         UringDriver::new(Setup { capacity: 1, receive_buffers: 1, submission_entries: 8, ..Setup::default() })?;
     let deadline = driver.now() + WAIT_NS;
     driver.turn(Some(deadline), &mut Vec::new()).map_err(failed("io_uring_enter", "running the ring"))?;
-    Ok(driver.features())
+    Ok(driver.optional_features())
 }
 
 /// What a failed `call` means for a ring that was made. `doing` is what it was made for.
@@ -231,8 +231,8 @@ pub(super) fn build_ring(entries: u32) -> Result<IoUring, SetupError> {
     })
 }
 
-/// What `ring`'s kernel offers; whether the ring can be restricted shows when it is.
-pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
+/// What `ring`'s kernel has; whether the ring can be restricted shows when it is.
+pub(super) fn optional_features(ring: &IoUring) -> Result<OptionalFeatures, SetupError> {
     let mut probe = Probe::new();
     ring.submitter()
         .register_probe(&mut probe)
@@ -245,7 +245,7 @@ pub(super) fn features(ring: &IoUring) -> Result<Features, SetupError> {
     if !ring.params().is_feature_nodrop() || !ring.params().is_feature_ext_arg() {
         return Err(too_old("IORING_FEAT_EXT_ARG"));
     }
-    Ok(Features {
+    Ok(OptionalFeatures {
         install: probe.is_supported(opcode::FixedFdInstall::CODE),
         prompt_close: at_least(&kernel_release(), (6, 13)),
         restricted: false,

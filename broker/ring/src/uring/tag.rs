@@ -11,7 +11,7 @@ use crate::ConnId;
 pub(super) enum Kind {
     Accept,
     /// The posted read of the waker's eventfd.
-    Bell,
+    EventFdRead,
     /// The slot is an index into the table of adoptions.
     Adopt,
     /// The slot is an index into the table of dials.
@@ -35,7 +35,7 @@ pub(super) enum Kind {
 
 const KINDS: [Kind; 16] = [
     Kind::Accept,
-    Kind::Bell,
+    Kind::EventFdRead,
     Kind::Adopt,
     Kind::DialSocket,
     Kind::Connect,

@@ -1,4 +1,4 @@
-//! The end of a driver: nothing that the kernel may still touch is freed.
+//! Dropping a driver: nothing that the kernel may still touch is freed.
 
 use std::mem;
 use std::rc::Rc;
@@ -31,8 +31,8 @@ impl Drop for UringDriver {
         let mut events = Vec::new();
         let mut idle_rounds = 0;
         while self.outstanding > 0 && self.broken.is_none() && idle_rounds < IDLE_ROUNDS_MAX {
-            // The bell's read ends here for good, so it counts as posted.
-            self.bell_posted = true;
+            // The read of the eventfd ends here for good, so it counts as posted.
+            self.eventfd_read_posted = true;
             if self.slots.used() == 0 || idle_rounds >= PATIENT_ROUNDS {
                 let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
                     .build()
@@ -65,8 +65,8 @@ impl Drop for UringDriver {
             mem::forget(mem::replace(&mut self.adoptions, Slab::new()));
             mem::forget(mem::replace(&mut self.dials, Slab::new()));
             mem::forget(mem::replace(&mut self.queries, Slab::new()));
-            mem::forget(self.sink.take());
-            mem::forget(Rc::clone(&self.bell_count));
+            mem::forget(self.discard_pool.take());
+            mem::forget(Rc::clone(&self.eventfd_count));
             mem::forget(Rc::clone(&self.pool));
         }
         // Closes the connections now, rather than when the kernel gets to the ring's remains.

@@ -106,7 +106,7 @@ fn a_stale_id_is_ignored_and_counted<H: Harness>() {
         let driver = run.driver();
         driver.receive(conn);
         driver.receive_stop(conn);
-        driver.send(conn, Gather::one(Bytes::from_static(b"to whom?")), 0);
+        driver.send(conn, Gather::one(Bytes::from_static(b"to nobody")), 0);
         driver.shutdown(conn);
         driver.install(conn);
         driver.peer(conn);

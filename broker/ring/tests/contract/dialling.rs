@@ -165,7 +165,7 @@ pub(crate) fn a_refused_dial_leaves_nothing<H: Harness<Driver: Dial>>() {
     run.close(conn);
     assert_eq!(read_to_end(&mut peer), b"");
     run.settle();
-    assert!(run.events.is_empty(), "a failed dial is told once and closes nothing");
+    assert!(run.events.is_empty(), "a failed dial is reported once and closes nothing");
     assert_eq!(run.driver().counters().stale, 0);
 }
 
@@ -401,7 +401,7 @@ pub(crate) fn five_thousand_dials_all_stand<H: Harness<Driver: Dial>>() {
     limits::raise_descriptors();
     let mut run = Run::<H>::new(Options { capacity: DIALS as u32, ..Options::default() });
     let far = Far::new();
-    // In another order: whom the listener hands out first is not whose dial is told first.
+    // In another order: the connection that the listener accepts first need not be the dial that is reported first.
     let (mut conns, mut peers) = (Vec::new(), Vec::new());
     for first in (0..DIALS).step_by(AT_ONCE as usize) {
         for token in first..first + AT_ONCE {

@@ -163,7 +163,7 @@ fn the_address_of_a_peer_that_is_gone_is_reported_or_refused<H: Harness>() {
     let address = run.world.address(&client);
     run.world.reset(&mut client);
     run.receive_end(conn);
-    let told = peer(&mut run, conn);
-    assert!(told == Ok(address) || told == Err(libc::ENOTCONN), "{told:?}");
+    let reported = peer(&mut run, conn);
+    assert!(reported == Ok(address) || reported == Err(libc::ENOTCONN), "{reported:?}");
     run.close(conn);
 }

@@ -68,14 +68,15 @@ impl Look<'_> {
     }
 
     fn features(&self) -> Option<Finding> {
-        let offers = self.facts.io_uring.as_ref().ok()?;
-        let there: Vec<_> = offers.iter().filter(|offer| offer.there).map(|offer| offer.name).collect();
-        let missing: Vec<_> = offers
+        let features = self.facts.io_uring.as_ref().ok()?;
+        let supported: Vec<_> =
+            features.iter().filter(|feature| feature.supported).map(|feature| feature.name).collect();
+        let missing: Vec<_> = features
             .iter()
-            .filter(|offer| !offer.there)
-            .map(|offer| format!("{} (Linux {})", offer.name, offer.since))
+            .filter(|feature| !feature.supported)
+            .map(|feature| format!("{} (Linux {})", feature.name, feature.since))
             .collect();
-        let mut value = there.join(", ");
+        let mut value = supported.join(", ");
         if !missing.is_empty() {
             value.push_str(&format!("; not here: {}", missing.join(", ")));
         }

@@ -26,7 +26,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread::available_parallelism;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ring::{Cause, Io, Offer};
+use ring::{Cause, Feature, Io};
 
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::{Machine, Memory};
@@ -56,8 +56,8 @@ pub struct Plan {
 /// What no file tells.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
-    /// What io_uring offers, or why it cannot be used.
-    pub io_uring: Result<Vec<Offer>, Cause>,
+    /// The features of io_uring, or why it cannot be used.
+    pub io_uring: Result<Vec<Feature>, Cause>,
     /// Cores that the process may use at a time.
     pub cores: u64,
     /// Since 1970.
@@ -71,7 +71,7 @@ impl Facts {
     #[must_use]
     pub fn here(misnamed: Vec<(String, String)>) -> Self {
         Self {
-            io_uring: ring::offers(),
+            io_uring: ring::features(),
             cores: available_parallelism().map_or(1, NonZeroUsize::get) as u64,
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             misnamed,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use ring::{Cause, Io, Offer};
+use ring::{Cause, Feature, Io};
 
 use crate::capacity::doctor::{Facts, Finding, Plan, Report, Status, examine};
 use crate::capacity::machine::fixture::Fixture;
@@ -44,11 +44,11 @@ fn asking(connections: u32) -> Plan {
 }
 
 fn facts() -> Facts {
-    let offers = vec![
-        Offer { name: "buffer rings", there: true, since: "5.19" },
-        Offer { name: "prompt close", there: false, since: "6.13" },
+    let features = vec![
+        Feature { name: "buffer rings", supported: true, since: "5.19" },
+        Feature { name: "prompt close", supported: false, since: "6.13" },
     ];
-    Facts { io_uring: Ok(offers), cores: 4, now: Duration::from_secs(1_800_000_000), misnamed: Vec::new() }
+    Facts { io_uring: Ok(features), cores: 4, now: Duration::from_secs(1_800_000_000), misnamed: Vec::new() }
 }
 
 fn without(cause: Cause) -> Facts {
