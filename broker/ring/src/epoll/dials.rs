@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use super::slots::DIALLING;
+use super::slots::Flags;
 use super::{Buf, EpollDriver, calls};
 use crate::{ConnId, Event, socket};
 
@@ -23,7 +23,7 @@ impl EpollDriver {
             Ok(conn) => {
                 let index = self.dials.put(attempt.token);
                 let slot = self.slots.at(conn.slot);
-                slot.set(DIALLING);
+                slot.flags.insert(Flags::DIALLING);
                 slot.link = index;
             }
             Err(errno) => events.push(Event::Dialled { token: attempt.token, result: Err(errno) }),
@@ -36,7 +36,7 @@ impl EpollDriver {
         let socket = socket::dialling(attempt.to, attempt.source).map_err(errno)?;
         self.counters.enters += 1;
         match calls::connect(socket.as_fd(), &attempt.to.into()) {
-            Ok(()) | Err(libc::EINPROGRESS | libc::EINTR) => self.open(socket, 0),
+            Ok(()) | Err(libc::EINPROGRESS | libc::EINTR) => self.open(socket, Flags::empty()),
             Err(errno) => Err(errno),
         }
     }
@@ -45,7 +45,7 @@ impl EpollDriver {
     pub(super) fn end_dial(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) -> bool {
         self.counters.enters += 1;
         let slot = self.slots.at(conn.slot);
-        slot.clear(DIALLING);
+        slot.flags.remove(Flags::DIALLING);
         let token = self.dials.take(slot.link);
         let result = calls::error_of(slot.socket()).map(|()| conn);
         if result.is_err() {

@@ -57,10 +57,7 @@ use dials::Attempt;
 use operations::{InFlight, Operation};
 use poll::{Poll, Registered};
 pub use setup::{Setup, SetupError};
-use slots::{
-    ASKING, CLOSING, DISCARDING, LISTED, ONCE, READABLE, RECEIVE_STOPPING, RECEIVING, SENDING, SHUTDOWN_WANTED, Slots,
-    UNSENT_ASKED,
-};
+use slots::{Flags, Slots};
 
 /// Receive buffers that one connection gets in one turn at most, however many there are.
 const SHARE_MAX: u16 = 16;
@@ -167,17 +164,17 @@ impl EpollDriver {
         accepts || self.accept == Accept::Stopping || !self.readable.is_empty() || !self.again.is_empty()
     }
 
-    /// One receive at a time; `how` is what it is besides [`RECEIVING`].
-    fn start_receive(&mut self, conn: ConnId, how: u32) {
+    /// One receive at a time; `how` is what it is besides [`Flags::RECEIVING`].
+    fn start_receive(&mut self, conn: ConnId, how: Flags) {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.has(RECEIVING) {
+        if slot.flags.contains(Flags::RECEIVING) {
             return;
         }
-        slot.set(RECEIVING | how);
-        if slot.has(READABLE) && !slot.has(LISTED) {
-            slot.set(LISTED);
+        slot.flags.insert(Flags::RECEIVING | how);
+        if slot.flags.contains(Flags::READABLE) && !slot.flags.contains(Flags::LISTED) {
+            slot.flags.insert(Flags::LISTED);
             self.readable.push_back(conn);
         }
     }
@@ -209,15 +206,15 @@ impl Driver for EpollDriver {
     }
 
     fn receive(&mut self, conn: ConnId) {
-        self.start_receive(conn, 0);
+        self.start_receive(conn, Flags::empty());
     }
 
     fn receive_stop(&mut self, conn: ConnId) {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.flags & (RECEIVING | RECEIVE_STOPPING) == RECEIVING {
-            slot.set(RECEIVE_STOPPING);
+        if slot.flags & (Flags::RECEIVING | Flags::RECEIVE_STOPPING) == Flags::RECEIVING {
+            slot.flags.insert(Flags::RECEIVE_STOPPING);
             self.operations.push(Operation::ReceiveStop(conn));
         }
     }
@@ -226,9 +223,9 @@ impl Driver for EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        assert!(!slot.has(SENDING), "a second send of {conn:?}");
+        assert!(!slot.flags.contains(Flags::SENDING), "a second send of {conn:?}");
         assert!(from < gather.len(), "a send from {from} of {} bytes", gather.len());
-        slot.set(SENDING);
+        slot.flags.insert(Flags::SENDING);
         slot.link = self.sends.put(InFlight { gather, from, done: 0 });
         self.operations.push(Operation::Send(conn));
     }
@@ -238,7 +235,7 @@ impl Driver for EpollDriver {
             return self.stale();
         };
         // A send that a shutdown waits for is the last, so nobody could send its rest.
-        if slot.has(SENDING) && !slot.has(SHUTDOWN_WANTED) {
+        if slot.flags.contains(Flags::SENDING) && !slot.flags.contains(Flags::SHUTDOWN_WANTED) {
             self.operations.push(Operation::SendProgress(conn));
         }
     }
@@ -247,8 +244,8 @@ impl Driver for EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if !slot.has(UNSENT_ASKED) {
-            slot.set(UNSENT_ASKED);
+        if !slot.flags.contains(Flags::UNSENT_ASKED) {
+            slot.flags.insert(Flags::UNSENT_ASKED);
             self.operations.push(Operation::Unsent(conn));
         }
     }
@@ -257,8 +254,8 @@ impl Driver for EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.has(SENDING) {
-            slot.set(SHUTDOWN_WANTED);
+        if slot.flags.contains(Flags::SENDING) {
+            slot.flags.insert(Flags::SHUTDOWN_WANTED);
         } else {
             self.operations.push(Operation::Shutdown(conn));
         }
@@ -268,7 +265,7 @@ impl Driver for EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        let busy = slot.has(RECEIVING | SENDING);
+        let busy = slot.flags.intersects(Flags::RECEIVING | Flags::SENDING);
         self.operations.push(Operation::Install { conn, busy });
     }
 
@@ -276,8 +273,8 @@ impl Driver for EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if !slot.has(ASKING) {
-            slot.set(ASKING);
+        if !slot.flags.contains(Flags::ASKING) {
+            slot.flags.insert(Flags::ASKING);
             self.operations.push(Operation::Peer(conn));
         }
     }
@@ -286,8 +283,8 @@ impl Driver for EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        slot.set(CLOSING);
-        slot.clear(SHUTDOWN_WANTED);
+        slot.flags.insert(Flags::CLOSING);
+        slot.flags.remove(Flags::SHUTDOWN_WANTED);
         self.operations.push(Operation::Close(conn));
     }
 
@@ -332,10 +329,10 @@ impl Dial for EpollDriver {
     }
 
     fn receive_once(&mut self, conn: ConnId) {
-        self.start_receive(conn, ONCE);
+        self.start_receive(conn, Flags::ONCE);
     }
 
     fn discard(&mut self, conn: ConnId) {
-        self.start_receive(conn, DISCARDING);
+        self.start_receive(conn, Flags::DISCARDING);
     }
 }

@@ -7,10 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::dials::Attempt;
 use super::poll::Registered;
-use super::slots::{
-    ASKING, BLOCKED, CLOSING, DISCARDING, ONCE, RECEIVE_STOPPING, RECEIVING, SENDING, SHARED, SHUTDOWN_WANTED,
-    UNSENT_ASKED,
-};
+use super::slots::Flags;
 use super::{Buf, EpollDriver, calls};
 use crate::uring::WAIT_ALL_BYTES_MAX;
 use crate::{AcceptEnd, ConnId, Event, Gather, ReceiveEnd};
@@ -75,17 +72,17 @@ impl EpollDriver {
         let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(true).map_err(errno)?;
-        self.open(socket.into(), SHARED)
+        self.open(socket.into(), Flags::SHARED)
     }
 
     /// Gives a socket its place. On failure it is closed.
-    pub(super) fn open(&mut self, socket: OwnedFd, flags: u32) -> Result<ConnId, i32> {
+    pub(super) fn open(&mut self, socket: OwnedFd, flags: Flags) -> Result<ConnId, i32> {
         if self.slots.is_full() {
             return Err(libc::ENFILE);
         }
         let conn = self.slots.open(socket);
         let slot = self.slots.at(conn.slot);
-        slot.set(flags);
+        slot.flags.insert(flags);
         self.counters.enters += 1;
         if let Err(errno) = self.poll.add(slot.socket(), Registered::Conn(conn)) {
             self.slots.vacate(conn);
@@ -96,13 +93,14 @@ impl EpollDriver {
 
     fn stop_receive(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        if slot.has(RECEIVING) && !slot.has(CLOSING) {
+        if slot.flags.contains(Flags::RECEIVING) && !slot.flags.contains(Flags::CLOSING) {
             self.end_receive(conn, ReceiveEnd::Stopped, events);
         }
     }
 
     pub(super) fn end_receive(&mut self, conn: ConnId, end: ReceiveEnd, events: &mut Vec<Event<Buf>>) {
-        self.slots.at(conn.slot).clear(RECEIVING | RECEIVE_STOPPING | ONCE | DISCARDING);
+        let slot = self.slots.at(conn.slot);
+        slot.flags.remove(Flags::RECEIVING | Flags::RECEIVE_STOPPING | Flags::ONCE | Flags::DISCARDING);
         events.push(Event::ReceiveEnded { conn, end });
     }
 
@@ -122,7 +120,7 @@ impl EpollDriver {
                     }
                 }
                 Err(libc::EINTR) => {}
-                Err(libc::EAGAIN) => return slot.set(BLOCKED),
+                Err(libc::EAGAIN) => return slot.flags.insert(Flags::BLOCKED),
                 Err(_) if send.done > 0 => break Ok(send.done),
                 Err(errno) => break Err(errno),
             }
@@ -133,13 +131,13 @@ impl EpollDriver {
     /// The send in flight is over, with `result`.
     fn end_send(&mut self, conn: ConnId, result: Result<usize, i32>, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        slot.clear(SENDING | BLOCKED);
+        slot.flags.remove(Flags::SENDING | Flags::BLOCKED);
         let InFlight { gather, from, .. } = self.sends.take(slot.link);
-        if slot.has(SHUTDOWN_WANTED) {
-            slot.clear(SHUTDOWN_WANTED);
+        if slot.flags.contains(Flags::SHUTDOWN_WANTED) {
+            slot.flags.remove(Flags::SHUTDOWN_WANTED);
             calls::shut_down(slot.socket());
         }
-        if !slot.has(CLOSING) {
+        if !slot.flags.contains(Flags::CLOSING) {
             events.push(Event::Sent { conn, gather, from, result });
         }
     }
@@ -148,12 +146,12 @@ impl EpollDriver {
     /// was blocked, there may be room that epoll has not reported.
     fn carry_out_progress(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        if !slot.has(SENDING) || slot.has(CLOSING) {
+        if !slot.flags.contains(Flags::SENDING) || slot.flags.contains(Flags::CLOSING) {
             return;
         }
         self.send_on(conn, events);
         let slot = self.slots.at(conn.slot);
-        if slot.has(SENDING) {
+        if slot.flags.contains(Flags::SENDING) {
             let done = self.sends.at(slot.link).done;
             self.end_send(conn, Ok(done), events);
         }
@@ -161,8 +159,8 @@ impl EpollDriver {
 
     fn carry_out_unsent(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        slot.clear(UNSENT_ASKED);
-        if slot.has(CLOSING) {
+        slot.flags.remove(Flags::UNSENT_ASKED);
+        if slot.flags.contains(Flags::CLOSING) {
             return;
         }
         self.counters.enters += 1;
@@ -172,13 +170,13 @@ impl EpollDriver {
 
     fn carry_out_install(&mut self, conn: ConnId, busy: bool, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        if slot.has(CLOSING) {
+        if slot.flags.contains(Flags::CLOSING) {
             return;
         }
         let result = if busy {
             Err(io::Error::from_raw_os_error(libc::EBUSY))
         } else {
-            slot.set(SHARED);
+            slot.flags.insert(Flags::SHARED);
             self.counters.enters += 1;
             slot.socket().try_clone_to_owned()
         };
@@ -187,8 +185,8 @@ impl EpollDriver {
 
     fn carry_out_peer(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        slot.clear(ASKING);
-        if slot.has(CLOSING) {
+        slot.flags.remove(Flags::ASKING);
+        if slot.flags.contains(Flags::CLOSING) {
             return;
         }
         self.counters.enters += 1;
@@ -199,11 +197,11 @@ impl EpollDriver {
     /// Nothing is in flight in the kernel, so the join is complete at once.
     fn carry_out_close(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(conn.slot);
-        if slot.has(SENDING) {
-            slot.clear(SENDING);
+        if slot.flags.contains(Flags::SENDING) {
+            slot.flags.remove(Flags::SENDING);
             drop(self.sends.take(slot.link));
         }
-        if slot.has(SHARED) {
+        if slot.flags.contains(Flags::SHARED) {
             // The registration is the socket's, not the descriptor's, and would live on with it.
             self.counters.enters += 1;
             let removed = self.poll.remove(slot.socket());

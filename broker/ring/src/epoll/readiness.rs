@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::slots::{BLOCKED, CLOSING, DIALLING, DISCARDING, DRAIN, LISTED, ONCE, READABLE, RECEIVING};
+use super::slots::Flags;
 use super::{Accept, Buf, EpollDriver, calls};
 use crate::{AcceptEnd, ConnId, Event, ReceiveEnd};
 
@@ -23,22 +23,22 @@ impl EpollDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.has(DIALLING) && (ready & TO_SEND == 0 || !self.end_dial(conn, events)) {
+        if slot.flags.contains(Flags::DIALLING) && (ready & TO_SEND == 0 || !self.end_dial(conn, events)) {
             return;
         }
         let slot = self.slots.at(conn.slot);
         if ready & TO_RECEIVE != 0 {
-            slot.set(READABLE);
+            slot.flags.insert(Flags::READABLE);
             if ready & TO_DRAIN != 0 {
-                slot.set(DRAIN);
+                slot.flags.insert(Flags::DRAIN);
             }
-            if slot.has(RECEIVING) && !slot.has(LISTED) {
-                slot.set(LISTED);
+            if slot.flags.contains(Flags::RECEIVING) && !slot.flags.contains(Flags::LISTED) {
+                slot.flags.insert(Flags::LISTED);
                 self.readable.push_back(conn);
             }
         }
-        if ready & TO_SEND != 0 && slot.has(BLOCKED) {
-            slot.clear(BLOCKED);
+        if ready & TO_SEND != 0 && slot.flags.contains(Flags::BLOCKED) {
+            slot.flags.remove(Flags::BLOCKED);
             self.send_on(conn, events);
         }
     }
@@ -66,7 +66,7 @@ impl EpollDriver {
             }
             let listener = self.listener.as_ref().expect("accepting begins only with a listener");
             self.counters.enters += 1;
-            match calls::accept(listener.as_fd()).and_then(|socket| self.open(socket, 0)) {
+            match calls::accept(listener.as_fd()).and_then(|socket| self.open(socket, Flags::empty())) {
                 Ok(conn) => events.push(Event::Accepted { conn }),
                 Err(libc::EAGAIN) => self.acceptable = false,
                 // A peer that gave up while it waited, and errors of its network (accept(2)): on to the next.
@@ -100,8 +100,8 @@ impl EpollDriver {
             let Some(slot) = self.slots.held(conn) else {
                 continue;
             };
-            slot.clear(LISTED);
-            if slot.has(RECEIVING) && !slot.has(CLOSING) {
+            slot.flags.remove(Flags::LISTED);
+            if slot.flags.contains(Flags::RECEIVING) && !slot.flags.contains(Flags::CLOSING) {
                 self.receive_from(conn, events);
             }
         }
@@ -111,7 +111,7 @@ impl EpollDriver {
         for _ in 0..self.share {
             self.counters.enters += 1;
             let slot = self.slots.at(conn.slot);
-            let (received, most, event) = if slot.has(DISCARDING) {
+            let (received, most, event) = if slot.flags.contains(Flags::DISCARDING) {
                 let discarded = calls::discard(slot.socket(), DISCARD_BYTES);
                 let bytes = discarded.unwrap_or(0) as u32;
                 (discarded, DISCARD_BYTES, Event::Discarded { conn, bytes })
@@ -132,23 +132,23 @@ impl EpollDriver {
                 Ok(len) => {
                     events.push(event);
                     // What arrives from now on is an edge of its own.
-                    let used_up = len < most && !slot.has(DRAIN);
+                    let used_up = len < most && !slot.flags.contains(Flags::DRAIN);
                     if used_up {
-                        slot.clear(READABLE);
+                        slot.flags.remove(Flags::READABLE);
                     }
-                    if slot.has(ONCE) {
+                    if slot.flags.contains(Flags::ONCE) {
                         return self.end_receive(conn, ReceiveEnd::Stopped, events);
                     }
                     if used_up {
                         return;
                     }
                 }
-                Err(libc::EAGAIN) => return slot.clear(READABLE | DRAIN),
+                Err(libc::EAGAIN) => return slot.flags.remove(Flags::READABLE | Flags::DRAIN),
                 Err(libc::EINTR) => {}
                 Err(errno) => return self.end_receive(conn, ReceiveEnd::Failed(errno), events),
             }
         }
-        self.slots.at(conn.slot).set(LISTED);
+        self.slots.at(conn.slot).flags.insert(Flags::LISTED);
         self.again.push(conn);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bitflags::bitflags;
+
 use crate::ConnId;
 
 /// One place of the table.
@@ -10,57 +12,49 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     /// The connection's socket; `None` is a vacant place. Gone, it is closed.
     socket: Option<OwnedFd>,
-    /// Index of the send in flight while [`SENDING`] is set, of the attempt while [`DIALLING`] is; in a vacant
-    /// place, of the next vacant one.
+    /// Index of the send in flight while `SENDING` is set, of the attempt while `DIALLING` is; in a vacant place, of
+    /// the next vacant one.
     pub(super) link: u32,
-    /// The flags below.
-    pub(super) flags: u32,
+    pub(super) flags: Flags,
 }
 
-/// The caller wants to receive, and no end was reported.
-pub(super) const RECEIVING: u32 = 1;
-/// That was asked to end.
-pub(super) const RECEIVE_STOPPING: u32 = 1 << 1;
-/// A send is in flight.
-pub(super) const SENDING: u32 = 1 << 2;
-/// It waits for room in the socket.
-pub(super) const BLOCKED: u32 = 1 << 3;
-/// A shutdown waits for the send in flight.
-pub(super) const SHUTDOWN_WANTED: u32 = 1 << 4;
-/// `close` was called.
-pub(super) const CLOSING: u32 = 1 << 5;
-/// The socket said that there is something to receive, and `recv` has not said since that it is gone.
-pub(super) const READABLE: u32 = 1 << 6;
-/// There is more than bytes: an end, an error, an urgent mark. Only an empty `recv` proves all was seen.
-pub(super) const DRAIN: u32 = 1 << 7;
-/// In the list of those to be read from.
-pub(super) const LISTED: u32 = 1 << 8;
-/// Others may have a descriptor of the same socket.
-pub(super) const SHARED: u32 = 1 << 9;
-/// The receive ends with the first bytes.
-pub(super) const ONCE: u32 = 1 << 10;
-/// The bytes are thrown away.
-pub(super) const DISCARDING: u32 = 1 << 11;
-/// The handshake is under way: nobody knows of this connection yet.
-pub(super) const DIALLING: u32 = 1 << 12;
-/// The peer's address is asked for.
-pub(super) const ASKING: u32 = 1 << 13;
-/// The length of the socket's send queue is asked for.
-pub(super) const UNSENT_ASKED: u32 = 1 << 14;
+bitflags! {
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(super) struct Flags: u32 {
+        /// The caller wants to receive, and no end was reported.
+        const RECEIVING = 1;
+        /// That was asked to end.
+        const RECEIVE_STOPPING = 1 << 1;
+        /// A send is in flight.
+        const SENDING = 1 << 2;
+        /// It waits for room in the socket.
+        const BLOCKED = 1 << 3;
+        /// A shutdown waits for the send in flight.
+        const SHUTDOWN_WANTED = 1 << 4;
+        /// `close` was called.
+        const CLOSING = 1 << 5;
+        /// The socket said that there is something to receive, and `recv` has not said since that it is gone.
+        const READABLE = 1 << 6;
+        /// There is more than bytes: an end, an error, an urgent mark. Only an empty `recv` proves all was seen.
+        const DRAIN = 1 << 7;
+        /// In the list of those to be read from.
+        const LISTED = 1 << 8;
+        /// Others may have a descriptor of the same socket.
+        const SHARED = 1 << 9;
+        /// The receive ends with the first bytes.
+        const ONCE = 1 << 10;
+        /// The bytes are thrown away.
+        const DISCARDING = 1 << 11;
+        /// The handshake is under way: nobody knows of this connection yet.
+        const DIALLING = 1 << 12;
+        /// The peer's address is asked for.
+        const ASKING = 1 << 13;
+        /// The length of the socket's send queue is asked for.
+        const UNSENT_ASKED = 1 << 14;
+    }
+}
 
 impl Slot {
-    pub(super) fn has(&self, flag: u32) -> bool {
-        self.flags & flag != 0
-    }
-
-    pub(super) fn set(&mut self, flag: u32) {
-        self.flags |= flag;
-    }
-
-    pub(super) fn clear(&mut self, flag: u32) {
-        self.flags &= !flag;
-    }
-
     /// The socket of a place in use.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_ref().expect("a connection has its socket").as_fd()
@@ -105,7 +99,7 @@ impl Slots {
 
     /// The place of `conn`, if that connection lives and is not being closed.
     pub(super) fn live(&mut self, conn: ConnId) -> Option<&mut Slot> {
-        self.held(conn).filter(|slot| !slot.has(CLOSING))
+        self.held(conn).filter(|slot| !slot.flags.contains(Flags::CLOSING))
     }
 
     /// A connection moves in. There is room.
@@ -114,7 +108,7 @@ impl Slots {
         self.used += 1;
         let index = self.vacant;
         if index == NONE {
-            self.slots.push(Slot { generation: 0, socket: Some(socket), link: 0, flags: 0 });
+            self.slots.push(Slot { generation: 0, socket: Some(socket), link: 0, flags: Flags::empty() });
             return ConnId { slot: (self.slots.len() - 1) as u32, generation: 0 };
         }
         let slot = &mut self.slots[index as usize];
@@ -126,10 +120,13 @@ impl Slots {
     /// The connection is gone, and nothing names it any more. Closes its socket.
     pub(super) fn vacate(&mut self, conn: ConnId) {
         let slot = &mut self.slots[conn.slot as usize];
-        assert!(slot.generation == conn.generation && !slot.has(SENDING), "vacated once, with nothing in flight");
+        assert!(
+            slot.generation == conn.generation && !slot.flags.contains(Flags::SENDING),
+            "vacated once, with nothing in flight"
+        );
         let generation = slot.generation.wrapping_add(1);
         // Dropping the old place closes the socket.
-        *slot = Slot { generation, socket: None, link: self.vacant, flags: 0 };
+        *slot = Slot { generation, socket: None, link: self.vacant, flags: Flags::empty() };
         self.vacant = conn.slot;
         self.used -= 1;
     }
@@ -156,7 +153,7 @@ mod tests {
         let again = [(); 2].map(|()| slots.open(socket()));
         assert_eq!(again.map(|conn| (conn.slot, conn.generation)), [(2, 1), (0, 1)]);
         assert!(slots.is_full() && slots.live(conns[0]).is_none() && slots.live(again[1]).is_some());
-        slots.at(again[1].slot).set(CLOSING);
+        slots.at(again[1].slot).flags.insert(Flags::CLOSING);
         assert!(slots.live(again[1]).is_none() && slots.held(again[1]).is_some());
         assert!(slots.held(ConnId { slot: 3, generation: 0 }).is_none());
     }

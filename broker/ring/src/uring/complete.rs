@@ -6,10 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
-use super::slots::{
-    CLOSE_QUEUED, CLOSING, DISCARDING, INSTALLED, INSTALLING, PROGRESS_ASKED, RECEIVE_STOPPING, RECEIVING,
-    RECEIVING_ONCE, SENDING, SHUTDOWN_WANTED, SHUTTING,
-};
+use super::slots::Flags;
 use super::tag::{self, Kind};
 use super::{Accept, Buf, UringDriver};
 use crate::{AcceptEnd, ConnId, Event, ReceiveEnd};
@@ -37,7 +34,7 @@ impl UringDriver {
             Kind::Send => self.complete_send(index, entry.result(), events),
             Kind::Shutdown => {
                 let slot = self.slots.at(index);
-                slot.clear(SHUTTING);
+                slot.flags.remove(Flags::SHUTTING);
                 let conn = ConnId { slot: index, generation: slot.generation };
                 self.close_if_idle(conn);
             }
@@ -48,7 +45,7 @@ impl UringDriver {
                 // A kernel may give the place to a new connection before it reports that the old one is
                 // gone; `open` has vacated it then.
                 let slot = self.slots.at(index);
-                if slot.has(CLOSE_QUEUED) && tag::is_of_generation(user_data, slot.generation) {
+                if slot.flags.contains(Flags::CLOSE_QUEUED) && tag::is_of_generation(user_data, slot.generation) {
                     self.vacate(index, events);
                 }
             }
@@ -70,9 +67,15 @@ impl UringDriver {
             return;
         }
         let conn = ConnId { slot: tag::index(user_data), generation: slot.generation };
-        if kind == Kind::CancelReceive && slot.has(RECEIVING) && slot.has(RECEIVE_STOPPING | CLOSING) {
+        if kind == Kind::CancelReceive
+            && slot.flags.contains(Flags::RECEIVING)
+            && slot.flags.intersects(Flags::RECEIVE_STOPPING | Flags::CLOSING)
+        {
             self.cancel_receive(conn);
-        } else if kind == Kind::CancelSend && slot.has(SENDING) && slot.has(CLOSING | PROGRESS_ASKED) {
+        } else if kind == Kind::CancelSend
+            && slot.flags.contains(Flags::SENDING)
+            && slot.flags.intersects(Flags::CLOSING | Flags::PROGRESS_ASKED)
+        {
             self.cancel_send(conn);
         }
     }
@@ -109,7 +112,7 @@ impl UringDriver {
 
     /// A new connection in a place of the kernel's choice.
     pub(super) fn open(&mut self, slot: u32, events: &mut Vec<Event<Buf>>) -> ConnId {
-        if self.slots.at(slot).has(CLOSE_QUEUED) {
+        if self.slots.at(slot).flags.contains(Flags::CLOSE_QUEUED) {
             self.vacate(slot, events);
         }
         self.slots.open(slot)
@@ -131,11 +134,11 @@ impl UringDriver {
         let more = cqueue::more(entry.flags());
         let slot = self.slots.at(index);
         let conn = ConnId { slot: index, generation: slot.generation };
-        let closing = slot.has(CLOSING);
-        let expected = slot.has(RECEIVE_STOPPING | RECEIVING_ONCE);
+        let closing = slot.flags.contains(Flags::CLOSING);
+        let expected = slot.flags.intersects(Flags::RECEIVE_STOPPING | Flags::RECEIVING_ONCE);
         let bytes = result.max(0) as u32;
         if let Some(id) = cqueue::buffer_select(entry.flags()) {
-            if slot.has(DISCARDING) {
+            if slot.flags.contains(Flags::DISCARDING) {
                 self.discard_pool.as_mut().expect("made before the first discard").spend(id);
                 if bytes > 0 && !closing {
                     events.push(Event::Discarded { conn, bytes });
@@ -150,7 +153,7 @@ impl UringDriver {
         if more {
             return;
         }
-        slot.clear(RECEIVING | RECEIVE_STOPPING | RECEIVING_ONCE | DISCARDING);
+        slot.flags.remove(Flags::RECEIVING | Flags::RECEIVE_STOPPING | Flags::RECEIVING_ONCE | Flags::DISCARDING);
         if closing {
             return self.close_if_idle(conn);
         }
@@ -171,10 +174,10 @@ impl UringDriver {
 
     pub(super) fn complete_send(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(index);
-        let asked = slot.has(PROGRESS_ASKED);
-        slot.clear(SENDING | PROGRESS_ASKED);
+        let asked = slot.flags.contains(Flags::PROGRESS_ASKED);
+        slot.flags.remove(Flags::SENDING | Flags::PROGRESS_ASKED);
         let conn = ConnId { slot: index, generation: slot.generation };
-        let (closing, shutdown) = (slot.has(CLOSING), slot.has(SHUTDOWN_WANTED));
+        let (closing, shutdown) = (slot.flags.contains(Flags::CLOSING), slot.flags.contains(Flags::SHUTDOWN_WANTED));
         let send = self.sends.take(slot.operation);
         if closing {
             return self.close_if_idle(conn);
@@ -200,12 +203,12 @@ impl UringDriver {
             Err(io::Error::from_raw_os_error(-result))
         };
         let slot = self.slots.at(index);
-        slot.clear(INSTALLING);
+        slot.flags.remove(Flags::INSTALLING);
         if result.is_ok() {
-            slot.set(INSTALLED);
+            slot.flags.insert(Flags::INSTALLED);
         }
         let conn = ConnId { slot: index, generation: slot.generation };
-        if slot.has(CLOSING) {
+        if slot.flags.contains(Flags::CLOSING) {
             return self.close_if_idle(conn);
         }
         events.push(Event::Installed { conn, result });

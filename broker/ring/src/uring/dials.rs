@@ -20,7 +20,7 @@ use std::rc::Rc;
 use io_uring::opcode;
 use io_uring::types::Fixed;
 
-use super::slots::{CLOSING, DIALLING};
+use super::slots::Flags;
 use super::tag::{self, Kind};
 use super::{Buf, UringDriver};
 use crate::socket::{self, Address};
@@ -75,7 +75,7 @@ impl UringDriver {
         let slot = dial.named.place.get() as u32;
         let conn = self.open(slot, events);
         let place = self.slots.at(slot);
-        place.set(DIALLING);
+        place.flags.insert(Flags::DIALLING);
         place.operation = index;
         let to = &self.dials.at(index).named.to;
         let entry = opcode::Connect::new(Fixed(slot), to.as_ptr(), to.len())
@@ -89,11 +89,11 @@ impl UringDriver {
         let place = self.slots.at(slot);
         let (index, conn) = (place.operation, ConnId { slot, generation: place.generation });
         if result == 0 {
-            place.clear(DIALLING);
+            place.flags.remove(Flags::DIALLING);
             let dial = self.dials.take(index);
             return events.push(Event::Dialled { token: dial.token, result: Ok(conn) });
         }
-        place.set(CLOSING);
+        place.flags.insert(Flags::CLOSING);
         self.dials.at(index).errno = -result;
         self.close_if_idle(conn);
     }
@@ -102,7 +102,7 @@ impl UringDriver {
     pub(super) fn vacate(&mut self, slot: u32, events: &mut Vec<Event<Buf>>) {
         let place = *self.slots.at(slot);
         let conn = self.slots.vacate(slot);
-        events.push(if place.has(DIALLING) {
+        events.push(if place.flags.contains(Flags::DIALLING) {
             let dial = self.dials.take(place.operation);
             Event::Dialled { token: dial.token, result: Err(dial.errno) }
         } else {

@@ -13,10 +13,7 @@ use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
 
 use super::discard::DiscardPool;
-use super::slots::{
-    ASKING, CLOSING, DISCARDING, IN_FLIGHT, INSTALLING, RECEIVE_STOPPING, RECEIVING, RECEIVING_ONCE, SENDING,
-    SHUTDOWN_WANTED, SHUTTING, UNSENT_ASKED,
-};
+use super::slots::Flags;
 use super::tag::{self, Kind};
 use super::{Accept, Adoption, BUFFER_GROUP, Buf, DISCARD_GROUP, InFlight, UringDriver, WAIT_ALL_BYTES_MAX};
 use crate::gather::Tail;
@@ -24,15 +21,15 @@ use crate::waker::Kind as WakerKind;
 use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker};
 
 impl UringDriver {
-    /// One receive at a time; `how` is what it is besides [`RECEIVING`].
-    fn start_receive(&mut self, conn: ConnId, how: u32, entry: squeue::Entry) {
+    /// One receive at a time; `how` is what it is besides [`Flags::RECEIVING`].
+    fn start_receive(&mut self, conn: ConnId, how: Flags, entry: squeue::Entry) {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.has(RECEIVING) {
+        if slot.flags.contains(Flags::RECEIVING) {
             return;
         }
-        slot.set(RECEIVING | how);
+        slot.flags.insert(Flags::RECEIVING | how);
         self.push(&entry.user_data(tag::of_conn(Kind::Receive, conn)));
     }
 
@@ -88,15 +85,15 @@ impl Driver for UringDriver {
 
     fn receive(&mut self, conn: ConnId) {
         let entry = opcode::RecvMulti::new(Fixed(conn.slot), BUFFER_GROUP).build();
-        self.start_receive(conn, 0, entry);
+        self.start_receive(conn, Flags::empty(), entry);
     }
 
     fn receive_stop(&mut self, conn: ConnId) {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.flags & (RECEIVING | RECEIVE_STOPPING) == RECEIVING {
-            slot.set(RECEIVE_STOPPING);
+        if slot.flags & (Flags::RECEIVING | Flags::RECEIVE_STOPPING) == Flags::RECEIVING {
+            slot.flags.insert(Flags::RECEIVE_STOPPING);
             self.cancel_receive(conn);
         }
     }
@@ -105,8 +102,8 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        assert!(!slot.has(SENDING), "a second send of {conn:?}");
-        slot.set(SENDING);
+        assert!(!slot.flags.contains(Flags::SENDING), "a second send of {conn:?}");
+        slot.flags.insert(Flags::SENDING);
         // What takes a slow peer long is reported as it gets on; all else completes once, when it is done.
         let wait_all = if gather.len().saturating_sub(from) > WAIT_ALL_BYTES_MAX { 0 } else { libc::MSG_WAITALL };
         let flags = libc::MSG_NOSIGNAL | wait_all;
@@ -140,9 +137,9 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if slot.has(SENDING) {
-            slot.set(SHUTDOWN_WANTED);
-        } else if !slot.has(SHUTTING) {
+        if slot.flags.contains(Flags::SENDING) {
+            slot.flags.insert(Flags::SHUTDOWN_WANTED);
+        } else if !slot.flags.contains(Flags::SHUTTING) {
             self.queue_shutdown(conn);
         }
     }
@@ -151,7 +148,7 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        let refusal = if slot.has(IN_FLIGHT & !(ASKING | UNSENT_ASKED)) {
+        let refusal = if slot.flags.intersects(Flags::IN_FLIGHT & !(Flags::ASKING | Flags::UNSENT_ASKED)) {
             Some(libc::EBUSY)
         } else if !self.features.install {
             Some(libc::EOPNOTSUPP)
@@ -162,7 +159,7 @@ impl Driver for UringDriver {
             let result = Err(io::Error::from_raw_os_error(errno));
             return self.ready.push_back(Event::Installed { conn, result });
         }
-        slot.set(INSTALLING);
+        slot.flags.insert(Flags::INSTALLING);
         let entry =
             opcode::FixedFdInstall::new(Fixed(conn.slot), 0).build().user_data(tag::of_conn(Kind::Install, conn));
         self.push(&entry);
@@ -172,8 +169,8 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if !slot.has(ASKING) {
-            slot.set(ASKING);
+        if !slot.flags.contains(Flags::ASKING) {
+            slot.flags.insert(Flags::ASKING);
             self.ask_peer(conn);
         }
     }
@@ -182,9 +179,9 @@ impl Driver for UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        slot.set(CLOSING);
-        slot.clear(SHUTDOWN_WANTED);
-        let (receiving, sending) = (slot.has(RECEIVING), slot.has(SENDING));
+        slot.flags.insert(Flags::CLOSING);
+        slot.flags.remove(Flags::SHUTDOWN_WANTED);
+        let (receiving, sending) = (slot.flags.contains(Flags::RECEIVING), slot.flags.contains(Flags::SENDING));
         // Refusals of `install` and `discard` that were not reported yet.
         self.ready.retain(|event| {
             !matches!(event, Event::Installed { conn: of, .. } | Event::ReceiveEnded { conn: of, .. } if *of == conn)
@@ -233,7 +230,7 @@ impl Dial for UringDriver {
             .buf_group(BUFFER_GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        self.start_receive(conn, RECEIVING_ONCE, entry);
+        self.start_receive(conn, Flags::RECEIVING_ONCE, entry);
     }
 
     fn discard(&mut self, conn: ConnId) {
@@ -250,7 +247,7 @@ impl Dial for UringDriver {
             }
         }
         let entry = opcode::RecvMulti::new(Fixed(conn.slot), DISCARD_GROUP).flags(libc::MSG_TRUNC).build();
-        self.start_receive(conn, DISCARDING, entry);
+        self.start_receive(conn, Flags::DISCARDING, entry);
     }
 }
 

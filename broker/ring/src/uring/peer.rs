@@ -12,7 +12,7 @@ use std::rc::Rc;
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
-use super::slots::{ASKING, CLOSING};
+use super::slots::Flags;
 use super::tag::{self, Kind};
 use super::{Buf, UringDriver};
 use crate::socket::{self, Name, V4_BYTES, V6_BYTES};
@@ -57,14 +57,14 @@ impl UringDriver {
         let conn = query.conn;
         let slot = self.slots.at(conn.slot);
         let cut = result >= 0 && query.bytes == V4_BYTES && i32::from(query.name.get().sin6_family) == libc::AF_INET6;
-        if (cut || result == -libc::EINVAL) && !query.again && !slot.has(CLOSING) {
+        if (cut || result == -libc::EINVAL) && !query.again && !slot.flags.contains(Flags::CLOSING) {
             query.again = true;
             query.bytes = if query.bytes == V4_BYTES { V6_BYTES } else { V4_BYTES };
             return self.push_query(index);
         }
         let query = self.queries.take(index);
-        slot.clear(ASKING);
-        if slot.has(CLOSING) {
+        slot.flags.remove(Flags::ASKING);
+        if slot.flags.contains(Flags::CLOSING) {
             return self.close_if_idle(conn);
         }
         let result = if result < 0 { Err(-result) } else { socket::decode(&query.name.get()) };

@@ -12,7 +12,7 @@
 use io_uring::opcode;
 use io_uring::types::Fixed;
 
-use super::slots::{CLOSING, PROGRESS_ASKED, SENDING, SHUTDOWN_WANTED, UNSENT_ASKED};
+use super::slots::Flags;
 use super::tag::{self, Kind};
 use super::{Buf, UringDriver};
 use crate::{ConnId, Event};
@@ -25,8 +25,9 @@ impl UringDriver {
             return self.stale();
         };
         // A send that a shutdown waits for is the last, so nobody could send its rest.
-        if slot.has(SENDING) && !slot.has(PROGRESS_ASKED | SHUTDOWN_WANTED) {
-            slot.set(PROGRESS_ASKED);
+        let last_or_asked = Flags::PROGRESS_ASKED | Flags::SHUTDOWN_WANTED;
+        if slot.flags.contains(Flags::SENDING) && !slot.flags.intersects(last_or_asked) {
+            slot.flags.insert(Flags::PROGRESS_ASKED);
             self.cancel_send(conn);
         }
     }
@@ -35,8 +36,8 @@ impl UringDriver {
         let Some(slot) = self.slots.live(conn) else {
             return self.stale();
         };
-        if !slot.has(UNSENT_ASKED) {
-            slot.set(UNSENT_ASKED);
+        if !slot.flags.contains(Flags::UNSENT_ASKED) {
+            slot.flags.insert(Flags::UNSENT_ASKED);
             let entry = opcode::UringCmd16::new(Fixed(conn.slot), SOCKET_URING_OP_SIOCOUTQ)
                 .build()
                 .user_data(tag::of_conn(Kind::Unsent, conn));
@@ -46,9 +47,9 @@ impl UringDriver {
 
     pub(super) fn complete_unsent(&mut self, index: u32, result: i32, events: &mut Vec<Event<Buf>>) {
         let slot = self.slots.at(index);
-        slot.clear(UNSENT_ASKED);
+        slot.flags.remove(Flags::UNSENT_ASKED);
         let conn = ConnId { slot: index, generation: slot.generation };
-        if slot.has(CLOSING) {
+        if slot.flags.contains(Flags::CLOSING) {
             return self.close_if_idle(conn);
         }
         let result = if result < 0 { Err(-result) } else { Ok(result as usize) };

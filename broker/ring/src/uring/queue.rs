@@ -6,7 +6,7 @@ use io_uring::{opcode, squeue};
 use std::os::fd::AsRawFd;
 
 use super::UringDriver;
-use super::slots::{CLOSE_QUEUED, CLOSING, IN_FLIGHT, INSTALLED, SHUTDOWN_WANTED, SHUTTING};
+use super::slots::Flags;
 use super::tag::{self, Kind};
 use crate::ConnId;
 
@@ -84,8 +84,8 @@ impl UringDriver {
 
     pub(super) fn queue_shutdown(&mut self, conn: ConnId) {
         let slot = self.slots.at(conn.slot);
-        slot.clear(SHUTDOWN_WANTED);
-        slot.set(SHUTTING);
+        slot.flags.remove(Flags::SHUTDOWN_WANTED);
+        slot.flags.insert(Flags::SHUTTING);
         let entry = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_WR)
             .build()
             .user_data(tag::of_conn(Kind::Shutdown, conn));
@@ -95,11 +95,11 @@ impl UringDriver {
     /// The last step of a close: once nothing of `conn` is in flight, its place is given up.
     pub(super) fn close_if_idle(&mut self, conn: ConnId) {
         let slot = self.slots.at(conn.slot);
-        if !slot.has(CLOSING) || slot.has(IN_FLIGHT | CLOSE_QUEUED) {
+        if !slot.flags.contains(Flags::CLOSING) || slot.flags.intersects(Flags::IN_FLIGHT | Flags::CLOSE_QUEUED) {
             return;
         }
-        slot.set(CLOSE_QUEUED);
-        let installed = slot.has(INSTALLED);
+        slot.flags.insert(Flags::CLOSE_QUEUED);
+        let installed = slot.flags.contains(Flags::INSTALLED);
         if !self.features.prompt_close && !installed {
             // See `OptionalFeatures::prompt_close`. The close runs whatever becomes of the shutdown.
             let shutdown = opcode::Shutdown::new(Fixed(conn.slot), libc::SHUT_RDWR)
