@@ -29,9 +29,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tower::ServiceExt;
 
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::buffer::Buffer;
@@ -185,7 +185,7 @@ impl Service<Request<Incoming>> for Requests {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&self.connection));
         let keep_alive_for = self.keep_alive_for.clone().filter(|_| stays(&request));
-        let answered = self.router.clone().oneshot(request);
+        let answered = TowerToHyperService::new(self.router.clone()).call(request);
         Box::pin(async move {
             let mut response = answered.await?;
             let headers = response.headers_mut();

@@ -13,9 +13,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use ring::Io;
 use serde_json::Value;
-use tower::ServiceExt;
 
 use crate::access::address::AddressLease;
 use crate::capacity::budget::{Budget, Held};
@@ -126,7 +127,7 @@ async fn ask(router: &Router, method: &str, target: &str, headers: &[(&str, &str
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let response = TowerToHyperService::new(router.clone()).call(request.body(body.into()).unwrap()).await.unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     Answer { status: head.status, headers: head.headers, body }
