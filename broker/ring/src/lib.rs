@@ -9,6 +9,7 @@
 //! | [`probe`](crate::probe()) | which of the two this host allows, and why not io_uring |
 //! | [`features`](crate::features()) | which features of io_uring the kernel has |
 //! | [`sim`] | a simulated network with a seeded clock, for deterministic tests |
+//! | [`random`](crate::Random) | random numbers that a seed replays |
 //! | [`waker`](crate::Waker) | wakes a driver that sleeps, from any thread |
 //! | [`listen`] | listening sockets (`SO_REUSEPORT`), with start-up errors as sentences |
 //! | [`floor`] | the measuring stick: bare sends and nothing else |
@@ -31,6 +32,7 @@ mod gather;
 pub mod limits;
 pub mod listen;
 mod probe;
+mod random;
 pub mod sandbox;
 pub mod signals;
 pub mod sim;
@@ -45,4 +47,5 @@ pub use driver::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Nanos, Receiv
 pub use features::{Feature, features, is_at_least};
 pub use gather::Gather;
 pub use probe::{Cause, Io, probe};
+pub use random::Random;
 pub use waker::Waker;

@@ -19,7 +19,6 @@ pub mod params;
 pub mod payload;
 mod plane;
 pub mod report;
-pub mod rng;
 mod run;
 mod trace;
 

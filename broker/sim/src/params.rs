@@ -4,9 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use broker::config::limits::Limits;
+use ring::Random;
 use ring::sim::{Chance, Faults};
-
-use crate::rng::Rng;
 
 /// A run, as its seed decides it.
 #[derive(Clone, Debug)]
@@ -69,7 +68,7 @@ impl Params {
     /// The parameters of a seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x5249_4e47_5941_5244);
+        let mut rng = Random::new(seed ^ 0x5249_4e47_5941_5244);
         let rng = &mut rng;
         let nasty = rng.below(4);
         let shards = rng.range(1, 4) as u16;
@@ -79,7 +78,7 @@ impl Params {
         let lag_bytes_max = rng.pick(&[4 << 10, 16 << 10, 64 << 10, 1 << 20]);
         let huge_one_in = if lag_bytes_max > 64 << 10 && rng.one_in(2) { 60 } else { 0 };
         let payload_bytes_max = rng.pick(&[20, 120, 200, 1000, 3000]);
-        let seconds = |rng: &mut Rng, low, high| Duration::from_secs(rng.range(low, high) as u64);
+        let seconds = |rng: &mut Random, low, high| Duration::from_secs(rng.range(low, high) as u64);
         let limits = Limits {
             frame_bytes_max: 160 << 10,
             message_bytes_max: 200 << 10,
@@ -145,7 +144,7 @@ impl Params {
     /// Sometimes memory is short, and messages may not take long. Drawn from a generator of its own, which shifts
     /// nothing else.
     fn with_short_memory(self) -> Self {
-        let mut rng = Rng::new(self.seed ^ 0x6d65_6d6f_7279);
+        let mut rng = Random::new(self.seed ^ 0x6d65_6d6f_7279);
         let budget_bytes = if rng.one_in(3) { rng.pick(&[512 << 10, 768 << 10, 1 << 20]) } else { u64::MAX >> 1 };
         let message_timeout = Duration::from_millis(rng.pick(&[1_000, 3_000, 30_000]));
         Self { budget_bytes, limits: Limits { message_timeout, ..self.limits }, ..self }
@@ -179,7 +178,7 @@ impl Params {
 
 /// Who may come in. Drawn from a generator of its own, which shifts nothing else.
 fn doors(limits: Limits, seed: u64) -> Limits {
-    let mut rng = Rng::new(seed ^ 0x0064_6f6f_7273);
+    let mut rng = Random::new(seed ^ 0x0064_6f6f_7273);
     let proxies = if rng.one_in(4) { &["203.0.113.2/32", "2001:db8::/47", "127.0.0.0/8"][..] } else { &[] };
     Limits {
         connections_per_address_max: if rng.one_in(3) { NonZeroU32::new(rng.range(1, 4) as u32) } else { None },
@@ -190,7 +189,7 @@ fn doors(limits: Limits, seed: u64) -> Limits {
 }
 
 /// Faults of which each strikes at a rate of its own.
-fn mild(rng: &mut Rng) -> Faults {
+fn mild(rng: &mut Random) -> Faults {
     let mut chance = |max: usize| if rng.one_in(2) { Chance(rng.range(1, max) as u16) } else { Chance(0) };
     Faults {
         short_send: chance(2_000),
@@ -216,7 +215,7 @@ fn topics(count: usize) -> Vec<String> {
 }
 
 /// A topic of the run, or a filter that may match several.
-pub(crate) fn filter(topics: &[String], rng: &mut Rng) -> String {
+pub(crate) fn filter(topics: &[String], rng: &mut Random) -> String {
     if rng.percent(60) {
         return rng.pick(topics);
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::rng::Rng;
+use ring::Random;
 
 /// What a payload is, as its subscribers can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -24,7 +24,7 @@ pub fn build(number: u32, kind: Kind, len: usize) -> Vec<u8> {
     if len == 0 && kind != Kind::Json {
         return Vec::new();
     }
-    let mut rng = Rng::new(u64::from(number));
+    let mut rng = Random::new(u64::from(number));
     match kind {
         Kind::Binary => {
             let mut bytes = format!("~{number}~").into_bytes();

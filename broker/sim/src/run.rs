@@ -16,6 +16,7 @@ use broker::observe::counters::{Distribution, Scale};
 use broker::shard::handover::Adopt;
 use broker::shard::shared::{ControlMessage, SharedState};
 use broker::shard::{Shard, ShardSetup};
+use ring::Random;
 use ring::sim::{SimDriver, World};
 
 use crate::client::{Client, Role, Stage};
@@ -24,7 +25,6 @@ use crate::params::{self, Params};
 use crate::payload::Kind;
 use crate::plane::{self, Plane};
 use crate::report::{Coverage, Failure, Outcome};
-use crate::rng::Rng;
 use crate::trace::Trace;
 
 const MILLIS: u64 = 1_000_000;
@@ -58,7 +58,7 @@ pub(crate) struct Run<'a> {
     pub(crate) clients: Vec<Client>,
     pub(crate) model: Model,
     pub(crate) plane: Plane,
-    pub(crate) rng: Rng,
+    pub(crate) rng: Random,
     pub(crate) counted: Coverage,
     pub(crate) trace: Trace,
     pub(crate) round: u64,
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
             clients: Vec::new(),
             model: Model::new(params.topics.clone()),
             plane: Plane::default(),
-            rng: Rng::new(params.seed),
+            rng: Random::new(params.seed),
             counted: Coverage::default(),
             trace: Trace::new(verbose),
             round: 0,

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use protocol::frame::close_code;
-use ring::{ConnId, Driver, Nanos};
+use ring::{ConnId, Driver, Nanos, Random};
 
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
@@ -263,16 +263,11 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-/// A shuffle that `seed` decides (Fisher and Yates, with the numbers of SplitMix64).
+/// A shuffle that `seed` decides (Fisher and Yates).
 fn shuffle(ids: &mut [ConnId], seed: u64) {
-    let mut state = seed;
+    let mut random = Random::new(seed);
     for left in (2..=ids.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = state;
-        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        number ^= number >> 31;
-        ids.swap(left - 1, (number % left as u64) as usize);
+        ids.swap(left - 1, (random.draw() % left as u64) as usize);
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::faults::Random;
+use crate::Random;
 
 /// The address of a world's client number `index`. Drawn from the seed and the number alone, not from the
 /// world's generator: it shifts nothing else.
 pub(super) fn of(seed: u64, index: usize) -> SocketAddr {
     let mut random = Random::new(seed.rotate_left(32) ^ index as u64);
-    let host = random.one_to(3) as u8;
+    let host = random.range(1, 3) as u8;
     let v4 = Ipv4Addr::new(203, 0, 113, host);
     let ip: IpAddr = match random.below(8) {
         0 => Ipv4Addr::new(127, 0, 0, host).into(),

@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 
 use super::buffers::{Buf, Buffers};
-use super::faults::Random;
 use super::link::Link;
 use super::{ClientId, Faults};
-use crate::{ConnId, Counters, Event, Gather, ReceiveEnd};
+use crate::{ConnId, Counters, Event, Gather, Random, ReceiveEnd};
 
 /// Events that keep their order among themselves.
 pub(super) type Lane = VecDeque<Event<Buf>>;
@@ -81,16 +80,16 @@ impl Conn {
         if link.server_fin {
             return self.end_send(conn, Err(libc::EPIPE));
         }
-        if link.reset || link.client_gone || random.strikes(faults.send_error) {
+        if link.reset || link.client_gone || faults.send_error.strikes(random) {
             link.break_now(random);
             let errno = if random.below(2) == 0 { libc::EPIPE } else { libc::ECONNRESET };
             return self.end_send(conn, Err(errno));
         }
         let mut max = todo.min(link.to_client.room());
-        let breaks = random.strikes(faults.reset);
-        let stops_short = max == todo && max > 1 && random.strikes(faults.short_send);
+        let breaks = faults.reset.strikes(random);
+        let stops_short = max == todo && max > 1 && faults.short_send.strikes(random);
         if breaks || stops_short {
-            max = random.one_to(max);
+            max = random.range(1, max);
         }
         self.push_some(link, max);
         if breaks {
@@ -103,7 +102,7 @@ impl Conn {
 
     /// Ends the send in flight where it has got to, if that was asked for; now or, late, in a later turn.
     pub(super) fn answer_progress(&mut self, conn: ConnId, faults: &Faults, random: &mut Random) {
-        if self.send.as_ref().is_some_and(|send| send.progress_asked) && !random.strikes(faults.delay) {
+        if self.send.as_ref().is_some_and(|send| send.progress_asked) && !faults.delay.strikes(random) {
             self.end_send(conn, Ok(()));
         }
     }
@@ -131,18 +130,18 @@ impl Conn {
             let end = if link.reset { ReceiveEnd::Failed(libc::ECONNRESET) } else { ReceiveEnd::EndOfStream };
             return self.end_receive(conn, end);
         }
-        if buffers.is_empty() || random.strikes(faults.no_buffers) {
+        if buffers.is_empty() || faults.no_buffers.strikes(random) {
             counters.no_buffers += 1;
             return self.end_receive(conn, ReceiveEnd::NoBuffers);
         }
-        if random.strikes(faults.receive_ended) {
+        if faults.receive_ended.strikes(random) {
             counters.multishots_ended += 1;
             return self.end_receive(conn, ReceiveEnd::Stopped);
         }
         let mut len = link.to_server.len().min(buffers.bytes_max);
-        let breaks = random.strikes(faults.reset);
-        if breaks || random.strikes(faults.split_receive) {
-            len = random.one_to(len);
+        let breaks = faults.reset.strikes(random);
+        if breaks || faults.split_receive.strikes(random) {
+            len = random.range(1, len);
         }
         let buf = buffers.lend(link.to_server.take(len));
         self.lane.push_back(Event::Received { conn, buf });

@@ -311,11 +311,11 @@ impl Host {
     }
 
     fn accept_one(&mut self, net: &mut Network) {
-        if net.random.strikes(net.faults.accept_ended) {
+        if net.faults.accept_ended.strikes(&mut net.random) {
             self.counters.multishots_ended += 1;
             return self.end_accept(AcceptEnd::Stopped);
         }
-        if self.used > 0 && net.random.strikes(net.faults.table_full) {
+        if self.used > 0 && net.faults.table_full.strikes(&mut net.random) {
             return self.end_accept(AcceptEnd::TableFull);
         }
         let Some(client) = self.backlog.pop_front() else {
@@ -338,7 +338,7 @@ impl Host {
         });
         let shared = [(LaneId::Accept, self.accept_lane.len()), (LaneId::Adopt, self.adopt_lane.len())];
         for (lane, len) in shared.into_iter().chain(lanes) {
-            let due = (0..len).take_while(|_| !net.random.strikes(net.faults.delay)).count();
+            let due = (0..len).take_while(|_| !net.faults.delay.strikes(&mut net.random)).count();
             order.extend(std::iter::repeat_n(lane, due));
         }
         if net.faults.shuffle {

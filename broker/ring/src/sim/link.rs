@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::faults::Random;
+use crate::Random;
 
 /// How a connection ended for the client, once it has read every byte that arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,11 +31,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use crate::Nanos;
+use crate::{Nanos, Random};
 
 pub use buffers::Buf;
 pub use driver::SimDriver;
-use faults::Random;
 pub use faults::{Chance, Faults};
 use host::Host;
 pub use link::ClientEnd;

@@ -16,12 +16,12 @@ mod wire;
 
 use std::collections::BTreeMap;
 
+use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
 use crate::model::{MessageId, Model, StreamId, Violation};
 use crate::params::Params;
 use crate::report::Coverage;
-use crate::rng::Rng;
 use crate::trace::Trace;
 
 use door::Door;
@@ -34,7 +34,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) world: &'a World,
     pub(crate) params: &'a Params,
     pub(crate) model: &'a mut Model,
-    pub(crate) rng: &'a mut Rng,
+    pub(crate) rng: &'a mut Random,
     pub(crate) coverage: &'a mut Coverage,
     pub(crate) trace: &'a mut Trace,
     /// Whether clients begin anything new, or only finish, read and answer.

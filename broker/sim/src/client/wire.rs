@@ -1,10 +1,10 @@
 //! A client's end of one connection: bytes out at its pace, frames in, and how it ended.
 
 use protocol::frame::{Opcode, put_client_fragment, put_client_frame};
+use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
 use crate::model::{MessageId, Model};
-use crate::rng::Rng;
 
 /// How fast a client moves bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +20,7 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
-    fn bytes(self, rng: &mut Rng) -> usize {
+    fn bytes(self, rng: &mut Random) -> usize {
         match self {
             Self::Fast => usize::MAX,
             Self::Pieces(max) => rng.range(1, max),
@@ -93,7 +93,7 @@ impl Wire {
         }
     }
 
-    pub(crate) fn put_frame(&mut self, opcode: Opcode, payload: &[u8], rng: &mut Rng) {
+    pub(crate) fn put_frame(&mut self, opcode: Opcode, payload: &[u8], rng: &mut Random) {
         let mask = (rng.draw() as u32).to_le_bytes();
         if !self.shut {
             put_client_frame(&mut self.out, opcode, payload, mask);
@@ -101,7 +101,7 @@ impl Wire {
     }
 
     /// A data message, sometimes in fragments with a ping between them. `id`: what it publishes.
-    pub(crate) fn put_message(&mut self, text: bool, payload: &[u8], id: Option<MessageId>, rng: &mut Rng) {
+    pub(crate) fn put_message(&mut self, text: bool, payload: &[u8], id: Option<MessageId>, rng: &mut Random) {
         if self.shut {
             return;
         }
@@ -138,14 +138,14 @@ impl Wire {
     }
 
     /// Writes what its pace and the socket allow.
-    pub(crate) fn write(&mut self, world: &World, model: &mut Model, rng: &mut Rng) -> usize {
+    pub(crate) fn write(&mut self, world: &World, model: &mut Model, rng: &mut Random) -> usize {
         let taken = self.write_some(world, model, rng);
         self.waited_max = self.waited_max(world.now());
         self.waits_since = if self.out.is_empty() { None } else { self.waits_since.or(Some(world.now())) };
         taken
     }
 
-    fn write_some(&mut self, world: &World, model: &mut Model, rng: &mut Rng) -> usize {
+    fn write_some(&mut self, world: &World, model: &mut Model, rng: &mut Random) -> usize {
         let max = if self.out.is_empty() { 0 } else { self.writes.bytes(rng).min(self.out.len()) };
         if max == 0 {
             return 0;
@@ -156,7 +156,7 @@ impl Wire {
     }
 
     /// Takes some of what waits, as if it had been written.
-    pub(crate) fn take_some(&mut self, model: &mut Model, rng: &mut Rng) -> Vec<u8> {
+    pub(crate) fn take_some(&mut self, model: &mut Model, rng: &mut Random) -> Vec<u8> {
         let some = self.out[..rng.below(self.out.len() + 1)].to_vec();
         self.went(some.len(), model);
         some
@@ -190,7 +190,7 @@ impl Wire {
     // ---- in
 
     /// Reads what its pace allows; says how many bytes came.
-    pub(crate) fn read(&mut self, world: &World, rng: &mut Rng) -> usize {
+    pub(crate) fn read(&mut self, world: &World, rng: &mut Random) -> usize {
         let max = self.reads.bytes(rng);
         let came = if max == 0 { Vec::new() } else { world.client_read(self.id, max) };
         self.input.extend_from_slice(&came);
