@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline'
 import { after, afterEach, before, test } from 'node:test'
 import { chromium } from 'playwright-core'
 
-const root = path.resolve(import.meta.dirname, '../..')
+const root = path.resolve(import.meta.dirname, '../../..')
 const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target')
 const binary = process.env.RINGYARD_BIN ?? path.join(target, 'release/ringyard')
 const pictures = process.env.RINGYARD_SCREENSHOTS

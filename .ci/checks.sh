@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Every check of the project, on a bare Debian machine with Rust, node and npm: installs what is missing,
+# runs one step after the other, and says at the end how many passed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=1 DEBIAN_FRONTEND=noninteractive
+
+passed=0
+failed=()
+
+# All steps together, in seconds.
+budget=2640
+
+# step SECONDS NAME COMMAND...: runs the command for at most that long. timeout(1) ends what it started.
+step() {
+    local limit=$1 name=$2 begun=$SECONDS
+    shift 2
+    ((limit <= budget - SECONDS)) || limit=$((budget - SECONDS))
+    ((limit > 0)) || limit=1
+    printf '\n=== %s\n' "$name"
+    if timeout --kill-after=10 "$limit" "$@"; then
+        passed=$((passed + 1))
+        printf -- '--- %s: passed in %d s\n' "$name" $((SECONDS - begun))
+    else
+        local status=$?
+        failed+=("$name")
+        printf -- '--- %s: FAILED (status %d) after %d s\n' "$name" "$status" $((SECONDS - begun))
+    fi
+}
+
+install_packages() {
+    local missing=()
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v cc >/dev/null || missing+=(build-essential)
+    # What the load generator's adapters are tested against, and the broker compared with.
+    command -v nats-server >/dev/null || missing+=(nats-server)
+    command -v mosquitto >/dev/null || missing+=(mosquitto)
+    [[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || missing+=(nginx libnginx-mod-nchan)
+    # Its promtool checks metrics and alert rules.
+    command -v promtool >/dev/null || missing+=(prometheus)
+    # What the container images are built and run with, the compose file read with, and the seccomp profile checked with.
+    local tool
+    for tool in buildah podman runc docker-compose strace curl; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    /usr/bin/python3 -c 'import websockets' 2>/dev/null || missing+=(python3-websockets)
+    # What the files for operators are checked with.
+    for tool in haproxy caddy openssl; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v sysctl >/dev/null || missing+=(procps)
+    command -v ip >/dev/null || missing+=(iproute2)
+    python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+    if ((${#missing[@]})); then
+        local sudo=()
+        [[ $EUID -eq 0 ]] || sudo=(sudo)
+        "${sudo[@]}" apt-get update -q
+        "${sudo[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
+    fi
+    cargo fmt --version && cargo clippy --version || rustup component add rustfmt clippy
+    (cd broker/tests/browser && npm ci --no-audit --no-fund)
+}
+
+documentation() {
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
+}
+
+# Against the schema of the compose specification. The profile's path counts from the file's folder.
+compose_file() {
+    (cd deploy && docker-compose --file compose.yaml --profile stress config --quiet)
+}
+
+# Debian's own python: it has python3-websockets and a tomllib.
+seccomp_profile() {
+    local release=${CARGO_TARGET_DIR:-target}/release
+    /usr/bin/python3 deploy/seccomp/profile.py check --broker "$release/ringyard" --loadgen "$release/ringyard-loadgen"
+    cargo test -p broker --test integration --no-run
+    /usr/bin/python3 deploy/seccomp/profile.py trace cargo test -p broker --test integration -- --quiet
+}
+
+export -f install_packages documentation compose_file seccomp_profile
+
+step 900 'What the tests need' bash -euo pipefail -c install_packages
+step 60 'Format' cargo fmt --all --check
+step 900 'Lints' cargo clippy --workspace --all-targets -- -D warnings
+step 600 'Documentation' bash -euo pipefail -c documentation
+export RINGYARD_PEERS=required
+step 1200 'Tests: units, integration, conformance' cargo test --workspace
+step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test -p broker --test integration --test conformance
+step 900 'Release build' cargo build --workspace --release
+step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
+step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
+step 300 'Comparison, smoke run' cargo run --release -p bench --bin bench -- compare --quick
+step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --quick
+step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
+step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- abuse --quick
+step 60 'Compose file' bash -euo pipefail -c compose_file
+step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
+step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile
+step 480 'Container images' bash deploy/container-test.sh
+step 300 'Browser' npm --prefix broker/tests/browser test
+step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix broker/tests/browser test
+
+printf '\nIn all %d s.\n' "$SECONDS"
+for name in "${failed[@]}"; do
+    printf 'Failed: %s\n' "$name"
+done
+printf '%d passed, %d failed\n' "$passed" "${#failed[@]}"
+((${#failed[@]} == 0))
