@@ -36,6 +36,7 @@
 //! | [`v1`] | the JSON sub-protocol `ringyard.v1`; its grammar is `RINGYARD-V1.md` |
 //! | `v1/command.rs` | commands and their parser |
 //! | `v1/members.rs` | which members a command has, and their rules |
+//! | `v1/flat.rs` | reads the commands that are flat objects |
 //! | `v1/json.rs` | walking a parsed value; writing strings and values |
 //! | `v1/precheck.rs` | refuses the little that simd-json takes for JSON though it is not |
 //! | `v1/value.rs` | one JSON value as a payload, for commands and for bodies of POST |

@@ -6,6 +6,7 @@
 //! command does, and how many topics it may name, is the broker's business.
 
 mod command;
+mod flat;
 mod json;
 mod members;
 mod message;

@@ -1,5 +1,5 @@
-//! Commands: one JSON object each, parsed in place by simd-json. What is and is not a command is judged in
-//! `members.rs`. A command that is refused is an error for the client, and the connection goes on.
+//! Commands: one JSON object each, parsed by `flat.rs` or in place by simd-json. What is and is not a command is judged
+//! in `members.rs`. A command that is refused is an error for the client, and the connection goes on.
 //!
 //! A [`Parser`] is reused for one command after the other (one per thread, not per connection). Strings of a
 //! command point into the frame it came in; topics, decoded base64 and compacted JSON into the parser's own

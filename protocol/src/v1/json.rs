@@ -1,5 +1,5 @@
 //! JSON text (RFC 8259): strings and numbers written, and a parsed value written back in its compact form.
-//! Runs without escapes are found 32 bytes at a time and copied whole. Nothing here allocates beyond the
+//! Runs without escapes are found 8, then 32 bytes at a time and copied whole. Nothing here allocates beyond the
 //! growth of the output.
 
 use std::io::Write as _;
@@ -20,7 +20,7 @@ pub(super) fn put_string(out: &mut impl BufMut, text: &[u8]) {
     out.put_u8(b'"');
     let mut rest = text;
     loop {
-        let (plain, after) = rest.split_at(run_len(rest, |byte| !needs_escape(byte)));
+        let (plain, after) = rest.split_at(plain_len(rest));
         out.put_slice(plain);
         let Some((&byte, after)) = after.split_first() else {
             break;
@@ -124,15 +124,20 @@ pub(super) fn put_value(out: &mut Vec<u8>, value: &[Node<'_>]) -> Result<(), Too
 }
 
 fn put_scalar(out: &mut Vec<u8>, scalar: StaticNode) {
-    let written = match scalar {
-        StaticNode::Null => out.write_all(b"null"),
-        StaticNode::Bool(value) => write!(out, "{value}"),
-        StaticNode::I64(number) => write!(out, "{number}"),
-        StaticNode::U64(number) => write!(out, "{number}"),
+    match scalar {
+        StaticNode::Null => out.extend_from_slice(b"null"),
+        StaticNode::Bool(true) => out.extend_from_slice(b"true"),
+        StaticNode::Bool(false) => out.extend_from_slice(b"false"),
+        StaticNode::U64(number) => put_u64(out, number),
+        StaticNode::I64(number) => {
+            if number < 0 {
+                out.push(b'-');
+            }
+            put_u64(out, number.unsigned_abs());
+        }
         // Debug, unlike Display, turns to exponents instead of writing hundreds of digits.
-        StaticNode::F64(number) => write!(out, "{number:?}"),
-    };
-    debug_assert!(written.is_ok(), "writing to memory");
+        StaticNode::F64(number) => write!(out, "{number:?}").expect("writing to memory"),
+    }
 }
 
 /// RFC 8259 §7: what must not stand in a string as it is.
@@ -140,19 +145,33 @@ const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// How many bytes at the front are all as wanted, 32 at a time, then 8.
-pub(super) fn run_len(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
-    let from = run_steps::<32>(bytes, &wanted);
-    let from = from + run_steps::<8>(&bytes[from..], &wanted);
-    let rest = &bytes[from..];
-    from + rest.iter().position(|&byte| !wanted(byte)).unwrap_or(rest.len())
+/// How many bytes at the front stand in a string as they are.
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
+    const STEP: usize = 32;
+    let len = short_plain_len(&bytes[..bytes.len().min(STEP)]);
+    if len < STEP {
+        return len;
+    }
+    // There is no early exit inside a step: that lets the compiler vectorise it.
+    let clean = |step: &&[u8; STEP]| step.iter().fold(true, |all, &byte| all & !needs_escape(byte));
+    let len = len + STEP * bytes[len..].as_chunks::<STEP>().0.iter().take_while(clean).count();
+    len + short_plain_len(&bytes[len..])
 }
 
-/// The same in whole steps only. There is no early exit inside a step: that lets the compiler vectorise it.
-fn run_steps<const STEP: usize>(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
-    let (steps, _) = bytes.as_chunks::<STEP>();
-    let clean = |step: &&[u8; STEP]| step.iter().fold(true, |all, &byte| all & wanted(byte));
-    STEP * steps.iter().take_while(clean).count()
+/// The same, 8 bytes at a time. The lowest set bit of `escapes` is exact, those above it may be carries.
+fn short_plain_len(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let below = |byte: u64, limit: u64| byte.wrapping_sub(ONES * limit) & !byte;
+        let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        let escapes = (below(word, 0x20) | equal(b'"') | equal(b'\\')) & (ONES << 7);
+        if escapes != 0 {
+            return 8 * at + escapes.trailing_zeros() as usize / 8;
+        }
+    }
+    8 * words.len() + rest.iter().position(|&byte| needs_escape(byte)).unwrap_or(rest.len())
 }
 
 fn put_escape(out: &mut impl BufMut, byte: u8) {

@@ -8,7 +8,7 @@
 //! Everything else is left to the parser. One pass: strings, which are most of a command, in vectorised
 //! steps, the rest byte by byte.
 
-use super::json::run_len;
+use super::json::plain_len;
 
 /// What was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,10 +37,11 @@ pub(super) fn check(text: &[u8]) -> Result<(), Flaw> {
 fn behind_string(text: &[u8]) -> Result<&[u8], Flaw> {
     let mut rest = text;
     loop {
-        rest = &rest[run_len(rest, |byte| byte != b'\\' && byte != b'"')..];
+        rest = &rest[plain_len(rest)..];
         rest = match rest {
             [b'"', after @ ..] => return Ok(after),
             [] | [_] => return Ok(&[]),
+            [0..0x20, after @ ..] => after,
             [_, b'u', high @ ..] if is_unit(high, b"89ab") => match high {
                 [_, _, _, _, b'\\', b'u', low @ ..] if is_unit(low, b"cdef") => low,
                 _ => return Err(Flaw::HalfPair),

@@ -10,14 +10,16 @@ use std::{fmt, mem};
 use simd_json::{Buffers, Node, Tape};
 
 use super::PayloadKind;
+use super::flat::{self, Piece};
 use super::json::{self, TooDeep};
 use super::precheck::{self, Flaw};
 
 /// Texts up to this length, in bytes, leave the buffers as they are.
 pub(super) const KEPT_LEN_MAX: usize = 64 * 1024;
 
-/// Reads JSON text in place; its buffers are reused.
+/// Reads JSON text in place; its buffers are reused. Flat objects are read by [`flat`], all else by simd-json.
 pub(super) struct Reader {
+    pieces: Vec<Piece>,
     buffers: Buffers,
     /// Empty between texts.
     tape: Tape<'static>,
@@ -25,7 +27,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
+        Self { pieces: Vec::new(), buffers: Buffers::default(), tape: Tape(Vec::new()) }
     }
 
     /// Gives the nodes of one value to `and_then`. Overwrites the text, into which strings point.
@@ -35,12 +37,15 @@ impl Reader {
         and_then: impl FnOnce(&[Node<'a>]) -> T,
     ) -> Result<T, Flaw> {
         let text_len = text.len();
-        precheck::check(text)?;
         let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let result = match simd_json::fill_tape(text, &mut self.buffers, &mut tape) {
-            Ok(()) => Ok(and_then(&tape.0)),
-            Err(_) => Err(Flaw::NotJson),
+        let parsed = match flat::scan(text, &mut self.pieces) {
+            Ok(()) => simdutf8::basic::from_utf8(text).map_err(|_| Flaw::NotJson).map(|text: &'a str| {
+                tape.0.extend(self.pieces.iter().map(|piece| piece.node(text)));
+            }),
+            Err(flat_len) => precheck::check(&text[flat_len..])
+                .and_then(|()| simd_json::fill_tape(text, &mut self.buffers, &mut tape).map_err(|_| Flaw::NotJson)),
         };
+        let result = parsed.map(|()| and_then(&tape.0));
         if text_len > KEPT_LEN_MAX {
             self.buffers = Buffers::default();
         } else {
