@@ -1,4 +1,4 @@
-//! Connections on their way out: a socket with its options and its source, then the handshake, which an edge ends.
+//! Outgoing connections: a socket with its options and its source, then the handshake, which an edge ends.
 //!
 //! A place taken for a dial is `DIALLING`: it counts as taken, but no `ConnId` names it yet.
 
@@ -41,7 +41,7 @@ impl EpollDriver {
         }
     }
 
-    /// An edge of a connection that nobody knows of: the handshake is over. Says whether the connection stands.
+    /// An edge of a connection that is not reported yet: the handshake is over. Returns whether the connection stands.
     pub(super) fn end_dial(&mut self, conn: ConnId, events: &mut Vec<Event<Buf>>) -> bool {
         self.counters.enters += 1;
         let slot = self.slots.at(conn.slot);

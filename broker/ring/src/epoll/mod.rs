@@ -7,14 +7,14 @@
 //! | `readiness` | what the sockets are ready for: accepting, receiving, sending on |
 //! | `poll` | the epoll descriptor and the wait |
 //! | `calls` | the system calls on sockets |
-//! | `dials` | connections on their way out |
+//! | `dials` | outgoing connections |
 //! | `setup` | start-up, errors as sentences |
 //! | `slots` | what is known of each connection: 16 bytes |
 //! | `buffers` | the receive buffers |
 //!
 //! The contract is that of the io_uring driver, and so are the habits: operations wait for the next turn, which
 //! carries them out together; a send takes all it can and stays in flight while the socket is full, a longer one
-//! than half a MiB is reported as it gets on; a receive goes on until it is stopped.
+//! than half a MiB is reported piece by piece; a receive goes on until it is stopped.
 //!
 //! Invariants:
 //! - a socket is registered once, edge-triggered. Edges are not repeated, so each is kept until `recv`, `accept4`
@@ -22,8 +22,8 @@
 //!   `acceptable` an end of accepting;
 //! - a connection that is `READABLE` and wants to receive is in `readable` or in `again`, once; while either list
 //!   has an entry, a turn does not wait;
-//! - a turn receives so many buffers of one connection at most, and accepts so many at most. Those who had their
-//!   share come after everybody else in the next turn, so endless input starves nobody;
+//! - a turn receives so many buffers of one connection at most, and accepts so many at most. Connections that had
+//!   their share come last in the next turn, so endless input of one starves no other;
 //! - nothing that the kernel may touch outlives the call it was named in.
 //!
 //! Cost: a send is one system call, a receive one per buffer that arrives, a connection two (`accept4` and
@@ -77,7 +77,7 @@ pub struct EpollDriver {
     operations: Vec<Operation>,
     /// Those to be read from.
     readable: VecDeque<ConnId>,
-    /// Those who had their share in the last turn.
+    /// Those that had their share in the last turn.
     again: Vec<ConnId>,
     pool: Rc<Pool>,
     /// Buffers that one connection receives in one turn at most.
@@ -124,7 +124,7 @@ impl EpollDriver {
             operations: Vec::new(),
             readable: VecDeque::new(),
             again: Vec::new(),
-            // Never all buffers: who had the share of a turn comes last in the next, who found none does not.
+            // Never all buffers: a connection that had its share comes last in the next turn, one without does not.
             share: (setup.receive_buffers / 4).clamp(1, SHARE_MAX),
             pool: Pool::new(setup.receive_buffers, setup.receive_buffer_bytes),
             eventfd: Arc::new(eventfd),

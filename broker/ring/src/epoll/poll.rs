@@ -1,7 +1,7 @@
-//! The epoll descriptor: who is registered, and the wait.
+//! The epoll descriptor: registrations, and the wait.
 //!
-//! Everybody is registered once, edge-triggered and for everything: what the driver does not want right now it
-//! remembers. So no operation needs an `epoll_ctl` of its own.
+//! Every descriptor is registered once, edge-triggered and for all events: the driver remembers those that it does not
+//! want right now. So no operation needs an `epoll_ctl` of its own.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

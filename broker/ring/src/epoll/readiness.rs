@@ -92,7 +92,7 @@ impl EpollDriver {
         self.slots.is_full().then_some(AcceptEnd::TableFull)
     }
 
-    /// Receives from everybody who is listed, each up to its share.
+    /// Receives from every listed connection, up to its share.
     pub(super) fn receive_some(&mut self, events: &mut Vec<Event<Buf>>) {
         self.readable.extend(self.again.drain(..));
         for _ in 0..self.readable.len() {

@@ -45,7 +45,7 @@ bitflags! {
         const ONCE = 1 << 10;
         /// The bytes are thrown away.
         const DISCARDING = 1 << 11;
-        /// The handshake is under way: nobody knows of this connection yet.
+        /// The handshake is under way: this connection is not reported yet.
         const DIALLING = 1 << 12;
         /// The peer's address is asked for.
         const ASKING = 1 << 13;
@@ -102,7 +102,7 @@ impl Slots {
         self.held(conn).filter(|slot| !slot.flags.contains(Flags::CLOSING))
     }
 
-    /// A connection moves in. There is room.
+    /// Gives a place to a new connection. There is room.
     pub(super) fn open(&mut self, socket: OwnedFd) -> ConnId {
         assert!(!self.is_full(), "a connection without a place");
         self.used += 1;

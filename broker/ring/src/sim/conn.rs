@@ -1,5 +1,5 @@
-//! One connection of a simulated driver: how its send and its receive get on with the link, and which faults
-//! meet them there.
+//! One connection of a simulated driver: how its send and its receive progress on the link, and which faults
+//! they meet.
 
 use std::collections::VecDeque;
 

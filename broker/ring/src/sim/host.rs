@@ -1,5 +1,5 @@
 //! The network's side of a simulated driver. A turn has three steps: queued operations reach the network,
-//! connections get on as far as they can (each filling a lane of events), and the lanes are emptied into the
+//! connections advance as far as they can (each filling a lane of events), and the lanes are emptied into the
 //! caller's list, as far and in the order that the faults say. Within a lane the order is kept.
 
 use std::collections::VecDeque;
@@ -119,7 +119,7 @@ impl Host {
         for operation in mem::take(&mut self.operations) {
             self.apply(operation, net);
         }
-        self.get_on(net);
+        self.advance(net);
         self.deliver(net, events);
     }
 
@@ -291,7 +291,7 @@ impl Host {
 
     // ---- progress
 
-    fn get_on(&mut self, net: &mut Network) {
+    fn advance(&mut self, net: &mut Network) {
         while self.accept == Accept::Running && !self.backlog.is_empty() {
             self.accept_one(net);
         }

@@ -1,9 +1,9 @@
 //! The receive buffers: one group that the kernel takes from when bytes arrive, so that an idle connection
 //! holds none.
 //!
-//! A buffer is at any time in exactly one of three hands: the kernel's (its id lies between the ring's
-//! head and tail), a [`Buf`]'s (which alone may touch the bytes), or the free list's (dropped, and given
-//! back to the kernel at the next turn). Receiving allocates nothing and copies nothing.
+//! A buffer has at any time exactly one owner of three: the kernel (its id lies between the ring's head and
+//! tail), a [`Buf`] (which alone may touch the bytes), or the free list (dropped, and given back to the kernel
+//! at the next turn). Receiving allocates nothing and copies nothing.
 
 use std::cell::RefCell;
 use std::io;
@@ -27,7 +27,7 @@ impl Deref for Buf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: this `Buf` is the only hand that holds buffer `id` (see the file's head), its first `len`
+        // SAFETY: this `Buf` is the only owner of buffer `id` (see the file's head), its first `len`
         // bytes were written by the kernel, and `len` is at most the buffer's size (checked in `lend`).
         unsafe { std::slice::from_raw_parts(self.pool.buffer(self.id).as_ptr(), self.len as usize) }
     }
@@ -105,7 +105,7 @@ mod tests {
 
     /// The kernel writes to buffers that it holds while this side reads, changes and drops others.
     #[test]
-    fn a_buffer_is_in_one_hand_at_a_time() {
+    fn a_buffer_has_one_owner_at_a_time() {
         const BYTES: u32 = 16;
         let pool = Pool::new(4, BYTES).unwrap();
         pool.give_back();

@@ -1,4 +1,4 @@
-//! Connections on their way out: a socket of the process, then a place in the table, then the handshake.
+//! Outgoing connections: a socket of the process, then a place in the table, then the handshake.
 //!
 //! The socket is made and bound with system calls and is an ordinary descriptor until the next turn has moved it
 //! into the table. A socket that never is one (`IORING_OP_SOCKET`, then options, `IORING_OP_BIND` and

@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `mod` | the driver: what it is made of, one system call per turn |
-//! | `operations` | calls in |
+//! | `operations` | the calls of the driver's user |
 //! | `queue` | operations on their way to the kernel; the full queue |
 //! | `complete` | completions turned into events; the join of a close |
 //! | `teardown` | dropping a driver with operations in flight |
@@ -14,8 +14,8 @@
 //! | `entries` | the ring through which the kernel is given them |
 //! | `buffers` | receive buffers: who holds them |
 //! | `discard` | receive buffers for bytes that are thrown away |
-//! | `dials` | connections on their way out |
-//! | `peer` | whose connection it is |
+//! | `dials` | outgoing connections |
+//! | `peer` | the address of the peer |
 //! | `progress` | how far a connection's output has got |
 //! | `restrict` | the ring forbids itself what the driver does not do |
 //! | `tag` | which operation a completion belongs to |
@@ -26,8 +26,8 @@
 //!   the connection's slot, and it is vacated only after the close operation, which is queued only when
 //!   nothing else of that connection is in flight;
 //! - `outstanding` is the number of operations whose final completion has not been seen;
-//! - memory named by an operation (a gather, a message head, an adoption's array, a query's name, the
-//!   eventfd's counter, the buffer region) is released only after that operation's final completion. A driver that is dropped
+//! - memory named by an operation (a gather, a message head, an adoption's array, a query's name, the eventfd's
+//!   counter, the buffer region) is released only after that operation's final completion. A driver that is dropped
 //!   cancels and drains first; what cannot be drained is leaked rather than freed.
 //!
 //! Cost: a send is one submission entry, one table entry and one completion; nothing is allocated, unless
@@ -85,8 +85,8 @@ use slots::Slots;
 /// The groups of provided buffers: those that are read, and those whose bytes are thrown away.
 const BUFFER_GROUP: u16 = 0;
 const DISCARD_GROUP: u16 = 1;
-/// Sends up to this long complete in one piece, unless the peer is gone or somebody asks how far they have got;
-/// longer ones may be short.
+/// Sends up to this long complete in one piece, unless the peer is gone or the caller asks for progress; longer ones
+/// may be short.
 pub(crate) const WAIT_ALL_BYTES_MAX: usize = 512 << 10;
 
 /// The io_uring driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).

@@ -104,7 +104,7 @@ impl Driver for UringDriver {
         };
         assert!(!slot.flags.contains(Flags::SENDING), "a second send of {conn:?}");
         slot.flags.insert(Flags::SENDING);
-        // What takes a slow peer long is reported as it gets on; all else completes once, when it is done.
+        // A send that takes a slow peer long is reported piece by piece; any other completes once, when it is done.
         let wait_all = if gather.len().saturating_sub(from) > WAIT_ALL_BYTES_MAX { 0 } else { libc::MSG_WAITALL };
         let flags = libc::MSG_NOSIGNAL | wait_all;
         let mut trimmed = None;

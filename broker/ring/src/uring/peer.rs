@@ -1,4 +1,4 @@
-//! Whose connection it is: the peer's address, asked of a socket that has no descriptor.
+//! The peer's address, asked of a socket that has no descriptor.
 //!
 //! `SOCKET_URING_OP_GETSOCKOPT` (Linux 6.7) with `SO_PEERNAME` answers within the submission, so nothing has to be
 //! cancelled; but a close waits for the answer, as for every operation, because the kernel writes to memory of ours.

@@ -1,4 +1,4 @@
-//! The ring forbids itself whatever the driver does not do (`IORING_REGISTER_RESTRICTIONS`): an attacker who gets hold of
+//! The ring forbids itself whatever the driver does not do (`IORING_REGISTER_RESTRICTIONS`): an attacker who takes over
 //! this thread can open no file, run no command and make no connection through the ring, although the process may
 //! use io_uring. It cannot be taken back.
 //!

@@ -95,7 +95,7 @@ impl Slots {
         lives.then_some(slot)
     }
 
-    /// A connection moves in.
+    /// Gives the place to a new connection.
     pub(super) fn open(&mut self, slot: u32) -> ConnId {
         let place = &mut self.slots[slot as usize];
         assert_eq!(place.flags, Flags::empty(), "the kernel chose a slot in use");
