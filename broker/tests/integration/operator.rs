@@ -1,12 +1,13 @@
 //! What an operator asks the binary: `config`, `doctor` and `healthcheck`, with their exit statuses, and who holds of
 //! flag, environment, file and default.
 
-use std::path::PathBuf;
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use ring::sandbox::{IO_URING, forbid};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use crate::broker::Broker;
 
@@ -28,29 +29,23 @@ fn stderr(output: &Output) -> String {
 }
 
 /// A file for one test, gone with it.
-struct Kept(PathBuf);
+struct Kept(NamedTempFile);
 
 impl Kept {
-    fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ringyard-operator-{}-{name}.toml", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        Self(path)
+    fn new(text: &str) -> Self {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Self(file)
     }
 
     fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        self.0.path().to_str().unwrap()
     }
 }
 
 #[test]
 fn a_flag_outdoes_the_environment_and_that_the_file_and_that_the_default() {
-    let file = Kept::new("precedence", "max-lag = '5m'\nmax-log = '6m'\nmax-topics = 7\n");
+    let file = Kept::new("max-lag = '5m'\nmax-log = '6m'\nmax-topics = 7\n");
     let output = ringyard(&["config", "show", "--max-lag", "3m"])
         .envs([("RINGYARD_CONFIG", file.path()), ("RINGYARD_MAX_LAG", "4m"), ("RINGYARD_MAX_LOG", "8m")])
         .output()
@@ -65,14 +60,14 @@ fn a_flag_outdoes_the_environment_and_that_the_file_and_that_the_default() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
     }
-    let again = Kept::new("again", &shown);
+    let again = Kept::new(&shown);
     let output = ringyard(&["config", "check", again.path()]).output().unwrap();
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "ok\n"), "{}", stderr(&output));
 }
 
 #[test]
 fn a_wrong_file_ends_with_2_and_a_line_for_each_error() {
-    let file = Kept::new("wrong", "io = 'aio'\n\nmax_lag = '1m'\n");
+    let file = Kept::new("io = 'aio'\n\nmax_lag = '1m'\n");
     for arguments in [&["--config", file.path()][..], &["config", "check", file.path()]] {
         let output = ringyard(arguments).output().unwrap();
         let errors = stderr(&output);
@@ -105,7 +100,7 @@ fn an_empty_variable_says_nothing() {
 
 #[test]
 fn a_broker_takes_its_file() {
-    let file = Kept::new("taken", "listen = '127.0.0.1:0'\nshards = 3\nadmin-listen = 'off'\n");
+    let file = Kept::new("listen = '127.0.0.1:0'\nshards = 3\nadmin-listen = 'off'\n");
     let child = ringyard(&["--config", file.path()]).stdout(Stdio::piped()).spawn().unwrap();
     let broker = Broker::of(child);
     let answer = ringyard(&["healthcheck", "--url", &format!("http://{}", broker.address)]).output().unwrap();
@@ -164,7 +159,7 @@ fn the_doctor_names_what_keeps_the_broker_from_starting() {
     let (status, findings) = doctor(ringyard(&["doctor", "--json", "--shards", "1", "--max-connections", "4000000"]));
     assert_eq!(status, Some(1));
     assert_eq!(of(&findings, "descriptors")["status"], "problem");
-    let file = Kept::new("sick", "max_lag = 1\n");
+    let file = Kept::new("max_lag = 1\n");
     let (status, findings) = doctor(ringyard(&["doctor", "--json", "--config", file.path()]));
     assert_eq!(status, Some(1));
     assert!(of(&findings, "configuration")["value"].as_str().unwrap().contains("max-lag?"), "{findings:?}");

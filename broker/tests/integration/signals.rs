@@ -55,8 +55,9 @@ async fn other_signals_are_logged_and_ignored() {
 /// The start takes as long as its configuration file, a pipe, gives nothing to read.
 #[tokio::test]
 async fn a_signal_during_the_start_is_an_orderly_end_after_it() {
+    let folder = tempfile::tempdir().unwrap();
     for name in ["TERM", "INT"] {
-        let pipe = std::env::temp_dir().join(format!("ringyard-signals-{}-{name}", std::process::id()));
+        let pipe = folder.path().join(name);
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let arguments = ["--config", pipe.to_str().unwrap(), "--log-level", "info"];
         let mut child = command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
@@ -73,7 +74,6 @@ async fn a_signal_during_the_start_is_an_orderly_end_after_it() {
         child.stderr.take().expect("piped").read_to_string(&mut said).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0), "SIG{name}: {said}");
         assert!(said.contains("draining") && said.contains("ended"), "SIG{name}: {said}");
-        std::fs::remove_file(&pipe).unwrap();
     }
 }
 
