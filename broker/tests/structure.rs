@@ -49,24 +49,30 @@ const LONG_FILES: &[(&str, usize)] = &[];
 const FUNCTION_LINES: usize = 60;
 
 /// Longer functions, and how long they are. Sorted. May only get shorter.
-const LONG_FUNCTIONS: &[(&str, usize)] = &[("broker/ring/src/sim/host.rs apply", 78)];
+const LONG_FUNCTIONS: &[(&str, usize)] = &[];
 
 /// Words that only this project understands, and how often code and comments use them, tests included. May only fall.
 const WORDS: &[(&str, usize)] = &[
-    ("bell", 58),
-    ("circle", 1),
+    ("bell", 0),
+    ("crew", 0),
     ("dismiss", 0),
     ("doors", 0),
     ("errand", 0),
-    ("guest", 1),
+    ("guest", 0),
+    ("herd", 0),
+    ("homes", 0),
     ("lap", 0),
+    ("let_in", 0),
     ("misspelt", 0),
     ("news", 0),
     ("pace", 0),
-    ("settled", 1),
+    ("say_no", 0),
+    ("settled", 0),
+    ("shortage", 0),
+    ("siege", 0),
     ("starved", 0),
     ("sweep", 0),
-    ("told", 49),
+    ("told", 0),
     ("welcome", 0),
 ];
 

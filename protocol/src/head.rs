@@ -228,7 +228,7 @@ fn key<'a>(fields: &Fields<'_, 'a>) -> Result<&'a [u8], Refusal> {
 
 /// The endpoint with many topics speaks only its sub-protocol; the raw ones speak none (RFC 6455 §4.2.2).
 fn choose_subprotocol(endpoint: &Endpoint<'_>, fields: &Fields<'_, '_>) -> Result<Option<&'static str>, Refusal> {
-    if *endpoint != Endpoint::Multi {
+    if *endpoint != Endpoint::V1Session {
         return Ok(None);
     }
     // Names of sub-protocols are compared as they are, case and all (RFC 6455 §11.5).

@@ -216,7 +216,7 @@ fn subprotocols() {
     for offers in [&["ringyard.v1"][..], &["mqtt, ringyard.v1"], &["a", "ringyard.v1,b"]] {
         let bytes = ws(offers);
         let upgrade = upgrade(&bytes);
-        assert_eq!(upgrade.endpoint, Endpoint::Multi);
+        assert_eq!(upgrade.endpoint, Endpoint::V1Session);
         assert_eq!(upgrade.subprotocol, Some("ringyard.v1"));
     }
     for offers in [&[][..], &["Ringyard.v1"], &["ringyard.v2"], &["ringyard.v1.x"]] {

@@ -50,8 +50,8 @@ pub(super) struct Outcome {
 
 impl Control {
     /// Opens all connections, then publishes until [`Control::stop`].
-    pub(super) fn start(address: SocketAddr, raw: usize, multi: usize, phase: &Phase) -> Result<Self> {
-        let group = Group::open(address, raw, multi, phase).context("the control group")?;
+    pub(super) fn start(address: SocketAddr, raw: usize, v1: usize, phase: &Phase) -> Result<Self> {
+        let group = Group::open(address, raw, v1, phase).context("the control group")?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let stop = Arc::clone(&stop);
@@ -86,7 +86,7 @@ struct Member {
 /// What a subscriber must receive next.
 struct Expected {
     /// Whether messages come in the envelopes of `ringyard.v1`.
-    multi: bool,
+    v1: bool,
     number: u64,
     /// Known once a message came.
     offset: Option<u64>,
@@ -102,12 +102,12 @@ struct Envelope<'a> {
 }
 
 impl Group {
-    fn open(address: SocketAddr, raw: usize, multi: usize, phase: &Phase) -> Result<Self> {
-        let mut peers = Vec::with_capacity(raw + multi + 1);
+    fn open(address: SocketAddr, raw: usize, v1: usize, phase: &Phase) -> Result<Self> {
+        let mut peers = Vec::with_capacity(raw + v1 + 1);
         for _ in 0..raw {
             peers.push((Peer::open(address, &format!("/sub/{TOPIC}"))?, false));
         }
-        for _ in 0..multi {
+        for _ in 0..v1 {
             let mut peer = Peer::open(address, "/ws")?;
             let command = format!(r#"{{"type":"subscribe","id":1,"topic":"{TOPIC}"}}"#);
             peer.send(&wire::frame(TEXT, command.as_bytes()))?;
@@ -122,10 +122,10 @@ impl Group {
 
         let poll = Poll::new()?;
         let mut members = Vec::with_capacity(peers.len());
-        for (token, (peer, multi)) in peers.into_iter().enumerate() {
+        for (token, (peer, v1)) in peers.into_iter().enumerate() {
             let mut client = peer.into_nonblocking()?;
             poll.registry().register(client.stream(), Token(token), Interest::READABLE)?;
-            let expected = Expected { multi, number: 0, offset: None };
+            let expected = Expected { v1, number: 0, offset: None };
             members.push(Member { client, unsent: Vec::new(), expected, gone: false });
         }
         let outcome =
@@ -222,7 +222,7 @@ impl Member {
 
 impl Expected {
     fn take(&mut self, payload: &[u8], begun: Instant, phase: &Phase, outcome: &mut Outcome) {
-        let data = if self.multi { self.open_envelope(payload) } else { std::str::from_utf8(payload).ok() };
+        let data = if self.v1 { self.open_envelope(payload) } else { std::str::from_utf8(payload).ok() };
         let seq = data.and_then(|data| data.split(' ').next()?.parse().ok());
         let due = |seq: u64| begun + INTERVAL * seq as u32;
         let what = match seq {

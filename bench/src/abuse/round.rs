@@ -59,8 +59,8 @@ pub(super) fn run(
     seed: u64,
 ) -> Result<Round> {
     let mut violations = Vec::new();
-    let control = Control::start(broker.address, scale.raw, scale.multi, &Phase::under_attack())?;
-    let members = (scale.raw + scale.multi) as u64;
+    let control = Control::start(broker.address, scale.raw, scale.v1, &Phase::under_attack())?;
+    let members = (scale.raw + scale.v1) as u64;
     let only_control = |gauges: &Gauges| {
         gauges.connections == members + 1
             && gauges.subscriptions == members

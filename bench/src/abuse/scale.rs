@@ -19,7 +19,7 @@ pub(super) struct Scale {
     pub(super) calm: Duration,
     /// Well-behaved raw subscribers, and those that speak `ringyard.v1`.
     pub(super) raw: usize,
-    pub(super) multi: usize,
+    pub(super) v1: usize,
     /// Topics created per round.
     pub(super) topics: usize,
     /// Subscriptions begun and ended per round.
@@ -70,7 +70,7 @@ pub(super) fn campaign(options: &Options) -> Scale {
         time: options.seconds.map_or(seconds(3, 30), Duration::from_secs),
         calm: Duration::ZERO,
         raw: pick(50, 200),
-        multi: pick(5, 20),
+        v1: pick(5, 20),
         topics: pick(5_000, 100_000),
         resubscriptions: pick(20_000, 1_000_000usize.div_ceil(rounds)),
         silent: pick(3, 20),
@@ -92,7 +92,7 @@ pub(super) fn attack(options: &Options) -> Scale {
         time: Duration::from_secs(options.seconds.unwrap_or(if quick { 3 } else { 10 })),
         calm: Duration::from_millis(if quick { 800 } else { 3000 }),
         raw: if quick { 25 } else { 50 },
-        multi: 5,
+        v1: 5,
         handshake_timeout: Duration::from_secs(3),
         ping_interval: Duration::from_secs(1),
         ping_timeout: Duration::from_secs(1),
@@ -110,7 +110,7 @@ pub(super) fn together(options: &Options) -> Scale {
     Scale {
         time,
         raw: 180,
-        multi: 20,
+        v1: 20,
         // With all attacks on two cores a client may answer late.
         ping_interval: Duration::from_secs(5),
         ping_timeout: Duration::from_secs(5),

@@ -141,7 +141,7 @@ fn pin(all: &CpuSet, cores: CoreOptions) -> Result<bool> {
 fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<'_>, seed: u64) -> Result<Trial> {
     let mut broker = Broker::start(program, &arguments(scale, shards), place)?;
     let phase = Phase::default();
-    let control = Control::start(broker.address, scale.raw, scale.multi, &phase)?;
+    let control = Control::start(broker.address, scale.raw, scale.v1, &phase)?;
     let bystanders = Bystanders::start(broker.address, scale.message_timeout + REFUSED_SLACK, &phase);
     let watch = Watch::start(&broker);
     thread::sleep(scale.calm);

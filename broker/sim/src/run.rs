@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let role = self.role();
-        let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi)
+        let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::V1)
             && self.rng.one_in(12)
             && self.shared.admission.enter(self.world.now()).is_ok();
         let shard = self.rng.below(self.shards.len());
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
             6..=9 => Role::Publisher(rng.below(topics.len())),
             10..=12 => Role::Bus(rng.below(topics.len())),
             13 if rng.one_in(3) => Role::Http,
-            _ => Role::Multi,
+            _ => Role::V1,
         }
     }
 

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_gives_back_what_nobody_took() {
+    fn a_lease_gives_back_what_nobody_took() {
         let addresses = Arc::new(Addresses::default());
         let lease = AddressLease::new(&addresses, addresses.admit(ip("203.0.113.7"), max(1)).unwrap());
         assert!(!lease.is_trusted());

@@ -11,7 +11,7 @@
 //!
 //! **Rate.** Handshakes go by a schedule: each takes the next place, one `Admission::period` behind the one before, and
 //! may be ahead of the clock by a second. So a second's worth gets through at once, and never more than two
-//! seconds' worth within any second. Those refused stand in a line of their own: each is told to come back when as many places will have passed as
+//! seconds' worth within any second. Those refused stand in a line of their own: each gets a Retry-After that ends when as many places will have passed as
 //! there are refused ones before it. So a crowd that comes at once returns as fast as the broker takes it, and not all
 //! together.
 
@@ -23,7 +23,7 @@ use ring::Nanos;
 use crate::access::rejection::Rejection;
 
 const SECOND: Nanos = 1_000_000_000;
-/// The longest that a client is told to stay away because of the rate.
+/// The longest Retry-After because of the rate.
 const LINE_S_MAX: Nanos = 60;
 /// How long whoever finds the broker full stays away, at least and at most. Nobody knows when somebody leaves.
 const FULL_S: (u32, u32) = (3, 12);
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(admission.open(), 2);
     }
 
-    /// A crowd that comes at once and does as told is in as soon as the rate allows, in two tries each.
+    /// A crowd that comes at once and waits as Retry-After says is in as soon as the rate allows, in two tries each.
     #[test]
     fn a_crowd_comes_back_at_the_rate_it_is_taken() {
         const CROWD: usize = 50_000;

@@ -6,7 +6,7 @@
 //! the limit out, with the control plane.
 //!
 //! The kernel spreads connections over shards by hash, unevenly, so a shard's table is longer than its share, where
-//! descriptors allow; and it has places left for clients that are told that there are enough.
+//! descriptors allow; and it has places left for clients that are answered with 503.
 //!
 //! HTTP connections are descriptors of the process under both drivers, so the limit bounds their places under both,
 //! and [`DESCRIPTORS_OPERATORS`] stay free for the listener of operators, which holds on to them (`admin`).
@@ -34,7 +34,7 @@ const DESCRIPTORS_PER_SHARD: u64 = 4;
 const TABLE_TOP: u64 = 1 << 20;
 /// Places that all shards share out when nobody says how many: the kernel sets memory aside for each.
 const TABLES_DEFAULT: u64 = 1 << 21;
-/// Places in a table beyond the connections that there may be: for those that are being told so, and for HTTP.
+/// Places in a table beyond the connections that there may be: for those that are answered with 503, and for HTTP.
 const TABLE_SPARE: u64 = 1 << 10;
 /// HTTP connections at the same time, where descriptors are no concern.
 const HTTP_TOP: u32 = 4096;

@@ -14,7 +14,7 @@ const CAP_IPC_LOCK: u64 = 1 << 14;
 
 /// What the limit allows, and what is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shortage {
+pub struct MemlockDeficit {
     /// The soft limit, in bytes.
     pub limit: u64,
     /// What the rings of all shards and the control plane need, in bytes.
@@ -24,10 +24,10 @@ pub struct Shortage {
 /// Whether the limit is too low for that many shards on io_uring. Other programs of the user count too; of them
 /// nothing is known.
 #[must_use]
-pub fn shortage(machine: &Machine, shards: ShardId) -> Option<Shortage> {
+pub fn deficit(machine: &Machine, shards: ShardId) -> Option<MemlockDeficit> {
     let (limit, _) = machine.limit("Max locked memory")?;
     let needed = SHARD_BYTES * u64::from(shards) + CONTROL_BYTES;
-    (limit < needed && !is_exempt(machine)).then_some(Shortage { limit, needed })
+    (limit < needed && !is_exempt(machine)).then_some(MemlockDeficit { limit, needed })
 }
 
 /// Whether the process may lock what it likes.
@@ -47,10 +47,10 @@ mod tests {
         let limits =
             ("/proc/self/limits", "Max locked memory         1048576              8388608              bytes\n");
         let user = Fixture::new(&[limits, ("/proc/self/status", "CapEff:\t0000000000000000\n")]);
-        assert_eq!(shortage(&user.machine(), 3), None);
-        assert_eq!(shortage(&user.machine(), 4), Some(Shortage { limit: 1 << 20, needed: 1_264 << 10 }));
+        assert_eq!(deficit(&user.machine(), 3), None);
+        assert_eq!(deficit(&user.machine(), 4), Some(MemlockDeficit { limit: 1 << 20, needed: 1_264 << 10 }));
         let root = Fixture::new(&[limits, ("/proc/self/status", "CapEff:\t000001ffffffffff\n")]);
-        assert_eq!(shortage(&root.machine(), 64), None);
-        assert_eq!(shortage(&Fixture::new(&[]).machine(), 64), None);
+        assert_eq!(deficit(&root.machine(), 64), None);
+        assert_eq!(deficit(&Fixture::new(&[]).machine(), 64), None);
     }
 }

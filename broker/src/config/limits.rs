@@ -61,7 +61,7 @@ pub struct Limits {
     pub topic_idle_timeout: Duration,
     /// After the signal, how long everything goes on while readiness says no.
     pub drain_delay: Duration,
-    /// The time over which clients are told to go, a few at a time.
+    /// The time over which clients are closed, a few at a time.
     pub drain_window: Duration,
     /// How long a shutdown may take besides.
     pub shutdown_grace: Duration,

@@ -53,7 +53,7 @@ use crate::config::values::Size;
 use crate::ids::ShardId;
 
 /// So many messages of the greatest length fit into the memory for what is held for clients, so that one on its way in
-/// and one on its way out are no shortage.
+/// and one on its way out do not count as too many.
 const MESSAGES_IN_BUDGET: u64 = 4;
 
 /// What to do.

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_not_told_to_the_broker() {
+    fn a_zone_is_not_sent_to_the_broker() {
         let of = |address: &str| Url::health(address.parse().unwrap()).remove(0);
         assert_eq!(of("[fe80::1%2]:8").host_field(), "[fe80::1]:8");
         assert_eq!(of("[fe80::1%2]:8").host, "[fe80::1%2]:8");

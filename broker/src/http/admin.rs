@@ -1,6 +1,6 @@
 //! Where operators ask: a listener of their own with its own connections, the public port, or nowhere.
 //!
-//! Not responsible for what they are told (`routes`, `stats`, `metrics`). The listener is served on the control plane's
+//! Not responsible for the answers (`routes`, `stats`, `metrics`). The listener is served on the control plane's
 //! thread, but not through the shards: however many connections the public port has, operators have
 //! `CONNECTIONS_MAX` besides. More wait in the listen backlog. Each has a descriptor of its own as well, held by a
 //! `Reserve` from the start: where all others are taken, it gives one up and the connection takes that.
@@ -47,7 +47,7 @@ pub enum AdminListener {
     },
     /// They ask on the public port.
     Public,
-    /// Nobody is told anything.
+    /// Nothing is answered.
     Closed,
 }
 
@@ -78,7 +78,7 @@ impl AdminListener {
         }
     }
 
-    /// Whether operators are told what they ask on the public port.
+    /// Whether operators' requests are answered on the public port.
     #[must_use]
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Public)

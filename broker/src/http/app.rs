@@ -45,7 +45,7 @@ struct Shared {
 enum Life {
     /// Not at all.
     Serving,
-    /// Load balancers are told to look elsewhere.
+    /// Load balancers see that they have to look elsewhere.
     Draining,
     /// WebSockets are closed, and newcomers refused.
     Leaving,

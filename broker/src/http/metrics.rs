@@ -124,7 +124,7 @@ impl Samples<'_> {
         reasons.for_each(|(reason, count)| self.labelled(&[("reason", reason)], count));
     }
 
-    /// A distribution whose values are told divided by `unit`. Its buckets exclude their end, Prometheus's include it:
+    /// A distribution whose values are written divided by `unit`. Its buckets exclude their end, Prometheus's include it:
     /// `last` is the largest value below an end.
     fn distribution(&mut self, all: &Distribution, unit: f64, last: fn(u64) -> u64) {
         // One look at each bucket, so that the last of these lines and the count agree.

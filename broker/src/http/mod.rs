@@ -48,7 +48,7 @@ use crate::shard::shared::{ControlMessage, SharedState};
 /// Between two looks at a shard's full queue of control messages.
 pub(crate) const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 
-/// What operators are told, besides counters, and where.
+/// What operators can read besides counters, and where.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Operators {
     /// Whether counters are on the public port.

@@ -239,10 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_told_of_less_time_than_it_has() {
-        let told = |seconds| announced(Duration::from_secs(seconds)).map(|value| value.to_str().unwrap().to_owned());
-        assert_eq!(told(75).as_deref(), Some("timeout=70"));
-        assert_eq!(told(2).as_deref(), Some("timeout=1"));
-        assert_eq!(told(1), None);
+    fn the_announced_time_is_shorter_than_the_real_one() {
+        let timeout = |seconds| announced(Duration::from_secs(seconds)).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(timeout(75).as_deref(), Some("timeout=70"));
+        assert_eq!(timeout(2).as_deref(), Some("timeout=1"));
+        assert_eq!(timeout(1), None);
     }
 }

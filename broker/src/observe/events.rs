@@ -2,7 +2,7 @@
 //!
 //! Not responsible for the counters. This is how the log stays short in a storm and costs shards nothing.
 //!
-//! Normal ends and peers' mistakes are told at the levels `debug` and `info`; what an operator may have to change at
+//! Normal ends and peers' mistakes are logged at the levels `debug` and `info`; what an operator may have to change at
 //! `warn`, with the option that changes it.
 
 use std::pin::pin;
@@ -71,7 +71,7 @@ fn occurrences(before: &Snapshot, now: &Snapshot) -> Vec<Occurrence> {
     all
 }
 
-/// How much the end of connections matters, and in which words; nothing where it is no end or told elsewhere.
+/// How much the end of connections matters, and in which words; nothing where it is no end or logged elsewhere.
 fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
     Some(match reason {
         Reason::HandedOver | Reason::Refused => return None,
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_is_told_once_a_look_with_how_often_it_happened() {
+    fn each_cause_is_logged_once_a_look_with_its_count() {
         let before = Snapshot { refused_origin: 3, dropped_slow: 1, ..Snapshot::default() };
         let now = Snapshot { refused_origin: 1003, dropped_slow: 1, no_buffers: 7, ..before };
         let logged: Vec<_> = occurrences(&before, &now)
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_elsewhere_is_not_told_twice() {
+    fn what_is_logged_elsewhere_is_not_logged_twice() {
         let now = Snapshot { refused: 5, refused_request: 5, handed_over: 9, closed: 14, ..Snapshot::default() };
         let logged: Vec<_> =
             occurrences(&Snapshot::default(), &now).iter().map(|occurrence| occurrence.reason).collect();

@@ -10,7 +10,7 @@ use tracing::{dispatcher, error};
 
 use crate::server::log;
 
-/// From now on every panic, on any thread and in any build profile, is told in one line and aborts.
+/// From now on every panic, on any thread and in any build profile, is logged in one line and aborts.
 pub fn abort_on_panic() {
     panic::set_hook(Box::new(|panic| {
         let line = line(thread::current().name(), panic);
@@ -43,7 +43,7 @@ mod tests {
     /// The hook is the process's own, so this test shares it with whatever panics meanwhile.
     #[test]
     fn the_line_says_who_where_and_what() {
-        let (lines, told) = std::sync::mpsc::channel();
+        let (lines, logged) = std::sync::mpsc::channel();
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let _ = lines.send(line(thread::current().name(), panic));
@@ -51,8 +51,8 @@ mod tests {
         let shard = thread::Builder::new().name("shard-3".to_owned());
         let _ = shard.spawn(|| panic!("a slot\nis {}", "lost")).unwrap().join();
         panic::set_hook(before);
-        let told: Vec<String> = told.try_iter().collect();
-        let line = told.iter().find(|line| line.contains("shard 3")).expect("the line was told");
+        let logged: Vec<String> = logged.try_iter().collect();
+        let line = logged.iter().find(|line| line.contains("shard 3")).expect("a line for shard 3");
         assert!(line.starts_with("shard 3 panicked at "), "{line}");
         assert!(line.contains("crash.rs:") && line.ends_with(": a slot is lost"), "{line}");
     }

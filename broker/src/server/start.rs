@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::access::admission::Admission;
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
-use crate::capacity::memlock::{self, Shortage};
+use crate::capacity::memlock::{self, MemlockDeficit};
 use crate::capacity::memory::MemoryPlan;
 use crate::config::Config;
 use crate::config::limits::Limits;
@@ -98,9 +98,11 @@ fn choose(choice: Option<Io>, shards: ShardId) -> Result<(Io, Option<Cause>), St
     if choice == Some(Io::Epoll) {
         return Ok((Io::Epoll, None));
     }
-    let probed = match memlock::shortage(&Machine::here(), shards) {
+    let probed = match memlock::deficit(&Machine::here(), shards) {
         // Where it is a must, the rings themselves have the last word.
-        Some(Shortage { limit, .. }) if choice.is_none() => ring::probe().and(Err(Cause::Memory { memlock: limit })),
+        Some(MemlockDeficit { limit, .. }) if choice.is_none() => {
+            ring::probe().and(Err(Cause::Memory { memlock: limit }))
+        }
         _ => ring::probe(),
     };
     match (probed, choice) {

@@ -58,7 +58,7 @@ impl From<&Endpoint<'_>> for Purpose {
             Endpoint::Subscribe(filter) => Self::Subscribe(filter.to_string()),
             Endpoint::Publish(topic) => Self::Publish(topic.to_string()),
             Endpoint::Bus(topic) => Self::Bus(topic.to_string()),
-            Endpoint::Multi => Self::V1Session,
+            Endpoint::V1Session => Self::V1Session,
         }
     }
 }

@@ -282,7 +282,7 @@ mod tests {
     fn topic_like(filter: &str, fill: &[&str]) -> String {
         let mut fill = fill.iter().cycle();
         let levels = filter.split('/').map(|level| match level {
-            "+" | "#" => *fill.next().expect("an endless circle"),
+            "+" | "#" => *fill.next().expect("an endless iterator"),
             level => level,
         });
         levels.collect::<Vec<_>>().join("/")

@@ -21,10 +21,10 @@ async fn gauges_return_to_where_they_began() {
                 let path = ["/sub/churn", "/bus/churn", "/pub/churn", "/sub/%23"][at % 4];
                 clients.push(open(server, path).await);
             }
-            let mut multi = open_v1(server).await;
-            multi.subscribe(&["churn", "churn/+", "other"]).await;
+            let mut v1 = open_v1(server).await;
+            v1.subscribe(&["churn", "churn/+", "other"]).await;
             post(server, "churn", &[b'x'; 1000]).await;
-            assert_eq!(multi.json().await["type"], "message");
+            assert_eq!(v1.json().await["type"], "message");
             for (at, client) in clients.into_iter().enumerate() {
                 if at % 2 == 0 {
                     client.close().await;

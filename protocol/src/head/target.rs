@@ -18,7 +18,7 @@ pub enum Endpoint<'a> {
     /// `/bus/{topic}`: both.
     Bus(Cow<'a, str>),
     /// `/ws`: many topics, in the sub-protocol of [`crate::v1`].
-    Multi,
+    V1Session,
 }
 
 /// A request target in its parts.
@@ -75,7 +75,7 @@ pub(super) fn is_authority(text: &str) -> bool {
 /// There is no such endpoint, or the topic breaks a rule: what a client of any kind is answered.
 pub fn endpoint(path: &str, topic_len_max: usize) -> Result<Endpoint<'_>, Refusal> {
     if path == "/ws" {
-        return Ok(Endpoint::Multi);
+        return Ok(Endpoint::V1Session);
     }
     let name = |topic: &str| check_name(topic, topic_len_max);
     let filter = |topic: &str| check_filter(topic, topic_len_max);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        assert_eq!(status("/ws"), Ok(Endpoint::Multi));
+        assert_eq!(status("/ws"), Ok(Endpoint::V1Session));
         assert_eq!(status("/sub/a/b"), Ok(Endpoint::Subscribe("a/b".into())));
         assert_eq!(status("/sub/a/+/%23"), Ok(Endpoint::Subscribe("a/+/#".into())));
         assert_eq!(status("/sub/$sys/load"), Ok(Endpoint::Subscribe("$sys/load".into())));

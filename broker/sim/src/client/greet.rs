@@ -14,7 +14,7 @@ impl Client {
             Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &self.door.forwarded),
             Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &self.door.forwarded),
             Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &self.door.forwarded),
-            Role::Multi => {
+            Role::V1 => {
                 upgrade("/ws", &format!("Sec-WebSocket-Protocol: other, ringyard.v1\r\n{}", self.door.forwarded))
             }
             Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
@@ -39,7 +39,7 @@ impl Client {
         let filter = match &self.role {
             Role::Subscriber(filter) => Some(filter.clone()),
             Role::Bus(topic) => Some(stage.params.topics[*topic].clone()),
-            Role::Multi => None,
+            Role::V1 => None,
             _ => return,
         };
         let stream = stage.model.open(self.name());
@@ -65,7 +65,7 @@ impl Client {
             if !self.wants_upgrade() || !head.contains(ACCEPT) {
                 return Err(wrong("upgraded"));
             }
-            if head.contains("ringyard.v1") != (self.role == Role::Multi) {
+            if head.contains("ringyard.v1") != (self.role == Role::V1) {
                 return Err(wrong("the subprotocol"));
             }
             self.phase = Phase::Open;

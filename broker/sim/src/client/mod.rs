@@ -51,7 +51,7 @@ pub(crate) enum Role {
     /// `/bus/{topic}`.
     Bus(usize),
     /// `/ws`.
-    Multi,
+    V1,
     /// A request that is no upgrade.
     Http,
     /// Something that earns this status, or one of these.
@@ -256,7 +256,7 @@ impl Client {
 
     /// Whether its head asks for a WebSocket, in order.
     fn wants_upgrade(&self) -> bool {
-        matches!(self.role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::Multi)
+        matches!(self.role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::V1)
     }
 
     /// Its role for people.

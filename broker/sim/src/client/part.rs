@@ -100,7 +100,7 @@ impl Client {
                 1002
             }
             _ => match self.role {
-                Role::Multi => {
+                Role::V1 => {
                     self.wire.put_frame(Opcode::Binary, b"binary", rng);
                     1003
                 }

@@ -36,7 +36,7 @@ impl Client {
                     self.wire.put_message(kind == Kind::Text, &payload, Some(id), stage.rng);
                 }
             }
-            Role::Multi if stage.rng.percent(20) => {
+            Role::V1 if stage.rng.percent(20) => {
                 for _ in 0..stage.rng.range(1, stage.params.burst_max.min(6)) {
                     self.command(stage);
                 }
@@ -192,7 +192,7 @@ impl Client {
             }
             Opcode::Pong => Ok(()),
             Opcode::Close => self.hear_close(&frame.payload, stage),
-            Opcode::Text if self.role == Role::Multi => self.hear_v1(&frame.payload, stage),
+            Opcode::Text if self.role == Role::V1 => self.hear_v1(&frame.payload, stage),
             Opcode::Text | Opcode::Binary => {
                 let kind = if frame.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
                 let topic = match &self.role {

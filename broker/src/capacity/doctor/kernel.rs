@@ -4,7 +4,7 @@ use ring::{Cause, Io, is_at_least};
 
 use crate::capacity::doctor::report::{bytes, many};
 use crate::capacity::doctor::{Finding, Look};
-use crate::capacity::memlock::{self, Shortage};
+use crate::capacity::memlock::{self, MemlockDeficit};
 
 /// The first version of Linux whose io_uring has all that the broker needs.
 const ENOUGH: (u32, u32) = (6, 8);
@@ -136,7 +136,7 @@ impl Look<'_> {
         if memlock::is_exempt(self.machine) {
             return Finding::ok(name, format!("{value}, which CAP_IPC_LOCK lifts"));
         }
-        let Some(Shortage { needed, .. }) = self.locked_shortage else { return Finding::ok(name, value) };
+        let Some(MemlockDeficit { needed, .. }) = self.memlock_deficit else { return Finding::ok(name, value) };
         let value =
             format!("{value}: the rings of {} need about {}", many(self.plan.shards.into(), "shard"), bytes(needed));
         match self.plan.io {

@@ -30,7 +30,7 @@ use ring::{Cause, Feature, Io};
 
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::{Machine, Memory};
-use crate::capacity::memlock::{self, Shortage};
+use crate::capacity::memlock::{self, MemlockDeficit};
 use crate::capacity::memory::MemoryPlan;
 use crate::ids::ShardId;
 
@@ -112,7 +112,7 @@ struct Look<'a> {
     /// The driver that would run.
     io: Io,
     /// Too little memory may be locked for the rings of all shards.
-    locked_shortage: Option<Shortage>,
+    memlock_deficit: Option<MemlockDeficit>,
     /// Descriptors that the process may have once the broker has raised its limit.
     descriptors: u64,
     memory: Option<Memory>,
@@ -124,9 +124,9 @@ struct Look<'a> {
 
 impl<'a> Look<'a> {
     fn new(machine: &'a Machine, plan: &'a Plan, facts: &'a Facts) -> Self {
-        let locked_shortage = memlock::shortage(machine, plan.shards);
+        let memlock_deficit = memlock::deficit(machine, plan.shards);
         let io = match plan.io {
-            None if facts.io_uring.is_err() || locked_shortage.is_some() => Io::Epoll,
+            None if facts.io_uring.is_err() || memlock_deficit.is_some() => Io::Epoll,
             chosen => chosen.unwrap_or(Io::Uring),
         };
         let descriptors = machine.limit("Max open files").map_or(1024, |(_, hard)| hard);
@@ -135,7 +135,7 @@ impl<'a> Look<'a> {
         let shared = MemoryPlan::new(plan.memory_asked, plan.memory_bytes_least, plan.shards, available);
         let room = Capacity::new(io, plan.asked, plan.shards, descriptors, shared);
         let most = Capacity::new(io, None, plan.shards, descriptors, shared).ok();
-        Self { machine, plan, facts, io, locked_shortage, descriptors, memory, room, most }
+        Self { machine, plan, facts, io, memlock_deficit, descriptors, memory, room, most }
     }
 
     /// Connections that the machine has to be made for: those asked for, or those that the broker would allow.

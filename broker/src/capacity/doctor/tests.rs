@@ -280,8 +280,8 @@ fn the_network() {
 fn a_wrong_configuration_is_a_problem_each() {
     let wrong = Plan { wrong: vec!["a.toml:1: one".to_owned(), "a.toml:2: two".to_owned()], ..plan() };
     let report = report(&[], &wrong, &facts());
-    let told: Vec<_> = report.0.iter().filter(|finding| finding.status == Status::Problem).collect();
-    assert!(report.has_problem() && told.len() == 2 && told[1].value == "a.toml:2: two", "{report}");
+    let problems: Vec<_> = report.0.iter().filter(|finding| finding.status == Status::Problem).collect();
+    assert!(report.has_problem() && problems.len() == 2 && problems[1].value == "a.toml:2: two", "{report}");
     assert!(report.to_string().ends_with("Problems: 2. Warnings: 0.\n"));
 }
 

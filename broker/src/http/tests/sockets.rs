@@ -265,8 +265,8 @@ async fn the_idle_and_the_slow_make_place() {
 async fn a_client_has_its_share() {
     with_places(16, async |shared| {
         let hand_over_for = async |ip: &str, read: &str| {
-            let standing = shared.addresses.admit(ip.parse().unwrap(), std::num::NonZeroU32::new(100)).unwrap();
-            hand_over_as(&shared, read, AddressLease::new(&shared.addresses, standing)).await
+            let slot = shared.addresses.admit(ip.parse().unwrap(), std::num::NonZeroU32::new(100)).unwrap();
+            hand_over_as(&shared, read, AddressLease::new(&shared.addresses, slot)).await
         };
         let mut held = Vec::new();
         for _ in 0..4 {

@@ -64,7 +64,7 @@ impl Client {
         added
     }
 
-    /// A subscription comes into force. What the client is told.
+    /// A subscription comes into force. The answer, if one is written.
     fn go_live(&mut self, key: u32, offset: u64) -> String {
         let mut out = BytesMut::new();
         self.session.go_live(key, 0, 0, Some(Position { epoch: 1, offset }), &mut out);

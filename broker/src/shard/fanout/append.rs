@@ -47,7 +47,7 @@ struct Waiting {
     /// Oldest first.
     messages: VecDeque<Arc<Message>>,
     /// The logs that the first one still has to get into: a log's slot and the number of its join, by which a slot that
-    /// was given to another log meanwhile is told apart.
+    /// was given to another log meanwhile is recognised.
     logs: Option<std::vec::IntoIter<(LogSlot, u64)>>,
 }
 

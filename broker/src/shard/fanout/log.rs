@@ -52,7 +52,7 @@ pub struct Subscriber {
 pub struct Log {
     /// The topic or filter.
     pub topic: TopicRef,
-    /// Homes that have not answered the join yet; 0: live.
+    /// Sequencers that have not answered the join yet; 0: live.
     pub joining: u16,
     /// The shard's number for that join.
     pub join: u64,

@@ -169,7 +169,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Has some of those receive again that found no buffer, in their order. Everybody at once would find no more
-    /// buffers than before, and most of them would be told so again, as often as there are others.
+    /// buffers than before, and most of them would fail again, as often as there are others.
     pub(in crate::shard) fn rearm_waiting(&mut self) {
         self.acceptor.rearmed = 0;
         while self.acceptor.rearmed < REARMED_PER_TURN {

@@ -38,7 +38,7 @@ impl Timers {
         Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), fired: 0, clock: 0, origin: now }
     }
 
-    /// Tells the time. Fires nothing: what came in during a sleep is looked at before what was due in it.
+    /// Sets the time. Fires nothing: what came in during a sleep is looked at before what was due in it.
     pub(crate) fn advance(&mut self, now: Nanos) {
         self.clock = self.tick_at(now);
     }
@@ -51,7 +51,7 @@ impl Timers {
         }
     }
 
-    /// Takes what is due by the time told last: connections whose deadline may have passed. Each must be
+    /// Takes what is due by the time of the last [`Timers::advance`]: connections whose deadline may have passed. Each must be
     /// given to [`Timers::fire`].
     pub(crate) fn due(&mut self, due: &mut Vec<(ConnId, u32)>) {
         // A clock that jumped far ahead needs one round only: every slot has been by then.
