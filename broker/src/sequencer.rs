@@ -119,7 +119,7 @@ impl Sequencer {
     pub fn join(&mut self, topic: TopicRef, shard: ShardId, now: Nanos) -> (Epoch, Offset) {
         if topic.wildcard {
             self.join_filter(topic, shard);
-            return (0, 0);
+            return (Epoch::default(), Offset::default());
         }
         let id = topic.id;
         self.enter(topic, now);
@@ -200,7 +200,7 @@ impl Sequencer {
         for held in self.topics.values() {
             let known = held.wanted_version != NEVER;
             let rules = [
-                ("next >= 1", held.next >= 1),
+                ("next >= 1", held.next >= Offset(1)),
                 ("joined ascends", held.joined.is_sorted_by(|a, b| a < b)),
                 ("wanted ascends", held.wanted.is_sorted_by(|a, b| a < b)),
                 ("joined is part of wanted", !known || held.joined.iter().all(|shard| held.wanted.contains(shard))),
@@ -240,11 +240,11 @@ impl Sequencer {
             return;
         }
         let epoch = self.next_epoch;
-        self.next_epoch += 1;
+        self.next_epoch = epoch.next();
         let held = Topic {
             topic,
             epoch,
-            next: 1,
+            next: Offset(1),
             joined: Vec::new(),
             wanted: Vec::new(),
             wanted_version: NEVER,

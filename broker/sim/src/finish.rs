@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use broker::capacity::budget::Held;
+use broker::ids::ShardId;
 use broker::shard::shared::ControlMessage;
 use ring::sim::Faults;
 
@@ -314,7 +315,7 @@ impl Run<'_> {
         self.going_down = true;
         for shard in 0..self.shards.len() {
             assert!(
-                self.shared.send_control(shard as u16, ControlMessage::Shutdown { window }).is_ok(),
+                self.shared.send_control(ShardId(shard as u16), ControlMessage::Shutdown { window }).is_ok(),
                 "thousands of control messages wait"
             );
             if self.rng.one_in(3) {

@@ -61,7 +61,7 @@ impl Plane {
             match receiver.try_recv() {
                 Ok(Published { epoch, offset }) => {
                     coverage.http_published += 1;
-                    model.acknowledged(id, Position { epoch, offset })?;
+                    model.acknowledged(id, Position { epoch: epoch.0, offset: offset.0 })?;
                 }
                 Err(TryRecvError::Empty) => self.waiting.push((id, receiver)),
                 // Refused, and said so.

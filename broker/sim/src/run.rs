@@ -12,6 +12,7 @@ use broker::access::address::AddressLease;
 use broker::access::admission::Admission;
 use broker::capacity::budget::{Held, Level};
 use broker::capacity::buffer::Buffer;
+use broker::ids::{Epoch, ShardId};
 use broker::observe::counters::{Distribution, Scale};
 use broker::shard::handover::Adopt;
 use broker::shard::shared::{ControlMessage, SharedState};
@@ -73,14 +74,14 @@ impl<'a> Run<'a> {
         let world = World::new(params.seed, params.faults);
         world.set_socket_buffer(params.socket_buffer_bytes);
         let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
-        let shared = SharedState::new(params.shards, params.seed, params.seed << 20);
+        let shared = SharedState::new(params.shards, params.seed, Epoch(params.seed << 20));
         let shared = Arc::new(shared.admitting(admission).within(params.budget_bytes));
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
             let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
             Some(Shard::new(driver, ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) }))
         };
-        let shards = (0..params.shards).map(shard).collect();
+        let shards = ShardId::all(params.shards).map(shard).collect();
         Self {
             params,
             shards,
@@ -129,7 +130,10 @@ impl<'a> Run<'a> {
             let mut client = Client::adopted(index, conn, role, &mut stage);
             read.extend(&client.first_words(&mut stage));
             let order = ControlMessage::Adopt(Adopt { socket, upgrade, read, lease: AddressLease::default() });
-            assert!(self.shared.send_control(shard as u16, order).is_ok(), "thousands of control messages wait");
+            assert!(
+                self.shared.send_control(ShardId(shard as u16), order).is_ok(),
+                "thousands of control messages wait"
+            );
             client
         } else {
             let conn = self.world.connect(shard);

@@ -18,7 +18,6 @@ use std::num::NonZeroU32;
 use ring::Io;
 
 use crate::capacity::memory::{MEMORY_PERCENT, MemoryPlan};
-use crate::ids::ShardId;
 
 /// Memory that one idle connection with a subscription takes, with a margin: 4.8 KB in the kernel for the server's
 /// end (half of what bench/results/SCALE.md shows for both), 0.1 KB in the broker, and a fifth for what is under way.
@@ -70,7 +69,7 @@ impl Capacity {
     pub fn new(
         io: Io,
         asked: Option<NonZeroU32>,
-        shards: ShardId,
+        shards: u16,
         descriptors: u64,
         memory: MemoryPlan,
     ) -> Result<Self, String> {
@@ -99,7 +98,7 @@ impl Capacity {
                 tables.min(by_memory.unwrap_or(u64::MAX))
             }
             Some(asked) if asked <= by_descriptors => asked,
-            Some(asked) => return Err(too_many(io, asked, table, shards as ShardId, descriptors)),
+            Some(asked) => return Err(too_many(io, asked, table, shards as u16, descriptors)),
         };
         // Every shard may get all of them; of very many it is given twice its share.
         let places = connections.min((2 * connections.div_ceil(shards)).max(1 << 16)) + TABLE_SPARE;
@@ -137,7 +136,7 @@ impl Capacity {
 
 /// The limit of open descriptors that `connections` of all shards together need.
 #[must_use]
-pub fn descriptors_for(io: Io, connections: u64, shards: ShardId) -> u64 {
+pub fn descriptors_for(io: Io, connections: u64, shards: u16) -> u64 {
     let table = connections.div_ceil(u64::from(shards));
     let needed = match io {
         Io::Uring => table,
@@ -149,12 +148,12 @@ pub fn descriptors_for(io: Io, connections: u64, shards: ShardId) -> u64 {
     needed + reserved(shards)
 }
 
-fn reserved(shards: ShardId) -> u64 {
+fn reserved(shards: u16) -> u64 {
     DESCRIPTORS_PROCESS + DESCRIPTORS_OPERATORS + DESCRIPTORS_PER_SHARD * u64::from(shards)
 }
 
 /// `asked` is more than the shards have room for, each with `table` places.
-fn too_many(io: Io, asked: u64, table: u64, shards: ShardId, descriptors: u64) -> String {
+fn too_many(io: Io, asked: u64, table: u64, shards: u16, descriptors: u64) -> String {
     let enough = asked.div_ceil(TABLE_TOP);
     if enough > u64::from(shards) {
         return format!(
@@ -182,17 +181,17 @@ fn too_many(io: Io, asked: u64, table: u64, shards: ShardId, descriptors: u64) -
 mod tests {
     use super::*;
 
-    fn room(io: Io, asked: u32, shards: ShardId, descriptors: u64) -> Result<Capacity, String> {
+    fn room(io: Io, asked: u32, shards: u16, descriptors: u64) -> Result<Capacity, String> {
         Capacity::new(io, NonZeroU32::new(asked), shards, descriptors, MemoryPlan::new(None, 0, shards, None))
     }
 
     /// Of all shards, and places of each.
-    fn on_uring(asked: u32, shards: ShardId, descriptors: u64) -> Result<(u32, u32), String> {
+    fn on_uring(asked: u32, shards: u16, descriptors: u64) -> Result<(u32, u32), String> {
         room(Io::Uring, asked, shards, descriptors).map(|room| (room.connections_max, room.shard_connections_max))
     }
 
     /// Of all shards, and of HTTP.
-    fn on_epoll(asked: u32, shards: ShardId, descriptors: u64) -> Result<(u32, u32), String> {
+    fn on_epoll(asked: u32, shards: u16, descriptors: u64) -> Result<(u32, u32), String> {
         room(Io::Epoll, asked, shards, descriptors).map(|room| (room.connections_max, room.http_connections_max))
     }
 

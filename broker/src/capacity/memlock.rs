@@ -3,7 +3,6 @@
 //! with one says too little.
 
 use crate::capacity::machine::Machine;
-use crate::ids::ShardId;
 
 /// What the ring of a shard and its buffers lock, measured with a margin.
 const SHARD_BYTES: u64 = 300 << 10;
@@ -24,7 +23,7 @@ pub struct MemlockDeficit {
 /// Whether the limit is too low for that many shards on io_uring. Other programs of the user count too; of them
 /// nothing is known.
 #[must_use]
-pub fn deficit(machine: &Machine, shards: ShardId) -> Option<MemlockDeficit> {
+pub fn deficit(machine: &Machine, shards: u16) -> Option<MemlockDeficit> {
     let (limit, _) = machine.limit("Max locked memory")?;
     let needed = SHARD_BYTES * u64::from(shards) + CONTROL_BYTES;
     (limit < needed && !is_exempt(machine)).then_some(MemlockDeficit { limit, needed })

@@ -16,7 +16,6 @@
 
 use crate::capacity::budget::Held;
 use crate::capacity::connections::Capacity;
-use crate::ids::ShardId;
 
 /// The program and what it has once: measured 10 MiB.
 pub const BASE_BYTES: u64 = 16 << 20;
@@ -49,14 +48,14 @@ pub struct MemoryPlan {
     pub budget_bytes: u64,
     /// Bytes that the process could still take when it started; `None` where that is not known.
     pub available_bytes: Option<u64>,
-    shards: ShardId,
+    shards: u16,
 }
 
 impl MemoryPlan {
     /// The plan for so many shards: `asked` is `--max-memory`, without which the budget is a quarter of what is
     /// available, but never less than `least`, which other settings need.
     #[must_use]
-    pub fn new(asked: Option<u64>, least: u64, shards: ShardId, available_bytes: Option<u64>) -> Self {
+    pub fn new(asked: Option<u64>, least: u64, shards: u16, available_bytes: Option<u64>) -> Self {
         let share = available_bytes.map_or(BUDGET_BYTES_TOP, |bytes| bytes / BUDGET_PART);
         let budget = share.clamp(BUDGET_BYTES_LEAST, BUDGET_BYTES_TOP).max(least);
         Self { budget_bytes: asked.unwrap_or(budget), available_bytes, shards }

@@ -9,7 +9,6 @@ use ipnet::IpNet;
 
 use crate::config::provenance::{Section, Source};
 use crate::config::settings::SETTINGS;
-use crate::ids::ShardId;
 
 /// Topics that one connection may begin at least, where there are as many: those of its subscriptions.
 const OWN_TOPICS_LEAST: usize = 1024;
@@ -135,7 +134,7 @@ pub(super) fn waiting_bytes(
     message: u64,
     (lag, log): (Option<u64>, Option<u64>),
     budget_bytes: u64,
-    shards: ShardId,
+    shards: u16,
 ) -> (u64, u64) {
     let lag = lag.unwrap_or_else(|| {
         let most = LAG_BYTES_DEFAULT.max(4 * message).min(budget_bytes / 4).max(message);

@@ -50,7 +50,6 @@ use crate::config::settings::{SETTINGS, SHARDS_TOP};
 use crate::config::sources::Given;
 use crate::config::url::Url;
 use crate::config::values::Size;
-use crate::ids::ShardId;
 
 /// So many messages of the greatest length fit into the memory for what is held for clients, so that one on its way in
 /// and one on its way out do not count as too many.
@@ -80,7 +79,7 @@ pub struct Config {
     /// What moves the bytes; `None`: io_uring where it can be used, else epoll.
     pub io: Option<Io>,
     /// How many shards, at least 1.
-    pub shards: ShardId,
+    pub shards: u16,
     /// Where operators ask.
     pub admin: Admin,
     /// Most connections of all shards together; `None`: as many as descriptors and memory allow.
@@ -99,7 +98,7 @@ pub struct Config {
 
 impl Config {
     fn new(settings: &Section, here: &Surroundings) -> Self {
-        let shards = settings.find("shards").unwrap_or(here.cores.clamp(1, SHARDS_TOP)) as ShardId;
+        let shards = settings.find("shards").unwrap_or(here.cores.clamp(1, SHARDS_TOP)) as u16;
         let memory = settings.find("max-memory");
         let (lag_asked, log_asked) = (settings.find("max-lag"), settings.find("max-log"));
         let message: u64 = settings.get("max-message");

@@ -163,12 +163,12 @@ impl App {
         self.0.places.taken()
     }
 
-    pub(crate) fn shards(&self) -> ShardId {
-        ShardId::try_from(self.0.shared.inboxes.len()).expect("as many as the broker was started with")
+    pub(crate) fn shards(&self) -> u16 {
+        u16::try_from(self.0.shared.inboxes.len()).expect("as many as the broker was started with")
     }
 
     /// Each shard in turn.
     pub(crate) fn next_shard(&self) -> ShardId {
-        self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards()
+        ShardId(self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards())
     }
 }

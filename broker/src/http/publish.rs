@@ -67,7 +67,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     // From here on it counts as a message.
     drop(charge);
     let published = sequence(&app, &topic, payload).await?;
-    Ok(Json(Answer { topic, epoch: format!("{:016x}", published.epoch), offset: published.offset }))
+    Ok(Json(Answer { topic, epoch: format!("{:016x}", published.epoch.0), offset: published.offset.0 }))
 }
 
 /// The topic that the path names, under the rules for WebSockets.

@@ -79,10 +79,11 @@ fn report(shared: &SharedState, io: Io, uptime: Duration, http_connections: usiz
 mod tests {
     use super::*;
     use crate::capacity::budget::Charge;
+    use crate::ids::Epoch;
 
     #[test]
     fn totals_are_sums_and_every_counter_has_its_name() {
-        let shared = SharedState::new(2, 0, 1);
+        let shared = SharedState::new(2, 0, Epoch(1));
         shared.stats[0].messages_out.add(3);
         shared.stats[1].messages_out.add(4);
         shared.stats[1].dropped_slow.add(1);

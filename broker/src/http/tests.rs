@@ -28,12 +28,13 @@ use crate::http::Operators;
 use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::http::routes::{admin_router, router};
+use crate::ids::{Epoch, Offset};
 use crate::message::{Encoding, Message};
 use crate::shard::handover::{Adopt, Purpose, Upgrade};
 use crate::shard::shared::{ControlMessage, Published, SharedState};
 use crate::topics::registry::Congestion;
 
-const EPOCH: u64 = 0xabc;
+const EPOCH: Epoch = Epoch(0xabc);
 
 /// What was published, and which sockets came back.
 type Done = (Vec<Arc<Message>>, Vec<Adopt>);
@@ -57,7 +58,7 @@ impl FakeShards {
                         while let Some(order) = inbox.next_control() {
                             match order {
                                 ControlMessage::Publish { topic, payload, answer } => {
-                                    let offset = messages.len() as u64 + 1;
+                                    let offset = Offset(messages.len() as u64 + 1);
                                     messages.push(Arc::new(Message::new(topic.key(), offset, payload, 0)));
                                     let _ = answer.send(Published { epoch: EPOCH, offset });
                                 }
@@ -232,7 +233,9 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(sequencer)].next_control() {
-            Some(ControlMessage::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 9 }).unwrap(),
+            Some(ControlMessage::Publish { answer, .. }) => {
+                answer.send(Published { epoch: EPOCH, offset: Offset(9) }).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -492,7 +495,9 @@ async fn a_congested_topic_is_waited_for() {
         drop(congestion);
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(topic.sequencer)].next_control() {
-            Some(ControlMessage::Publish { answer, .. }) => answer.send(Published { epoch: EPOCH, offset: 3 }).unwrap(),
+            Some(ControlMessage::Publish { answer, .. }) => {
+                answer.send(Published { epoch: EPOCH, offset: Offset(3) }).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     };

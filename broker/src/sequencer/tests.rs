@@ -16,21 +16,21 @@ fn sequencer(epoch_base: Epoch) -> Sequencer {
 #[test]
 fn offsets_are_dense_from_one_and_a_filter_widens_who_is_wanted() {
     let registry = Registry::new(2, 1);
-    let mut sequencer = sequencer(7);
-    assert_eq!(sequencer.join(registry.resolve("a/b"), 1, 0), (7, 1));
+    let mut sequencer = sequencer(Epoch(7));
+    assert_eq!(sequencer.join(registry.resolve("a/b"), ShardId(1), 0), (Epoch(7), Offset(1)));
     let first = sequencer.publish(registry.resolve("a/b"), payload(), 0);
-    assert_eq!((first.message.offset, first.epoch, first.wanted), (1, 7, &[1][..]));
-    sequencer.join(registry.resolve("a/+"), 0, 0);
+    assert_eq!((first.message.offset, first.epoch, first.wanted), (Offset(1), Epoch(7), &[ShardId(1)][..]));
+    sequencer.join(registry.resolve("a/+"), ShardId(0), 0);
     let second = sequencer.publish(registry.resolve("a/b"), payload(), 0);
-    assert_eq!((second.message.offset, second.wanted), (2, &[0, 1][..]));
-    sequencer.leave(&registry.resolve("a/+"), 0, 0);
-    assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &[1]);
+    assert_eq!((second.message.offset, second.wanted), (Offset(2), &[ShardId(0), ShardId(1)][..]));
+    sequencer.leave(&registry.resolve("a/+"), ShardId(0), 0);
+    assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &[ShardId(1)]);
 }
 
 #[test]
 fn a_topic_out_of_use_is_forgotten_and_begins_a_new_epoch() {
     let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(7);
+    let mut sequencer = sequencer(Epoch(7));
     sequencer.publish(registry.resolve("t"), payload(), 0);
     sequencer.publish(registry.resolve("t"), payload(), 50);
     sequencer.expire(100, &registry);
@@ -38,21 +38,21 @@ fn a_topic_out_of_use_is_forgotten_and_begins_a_new_epoch() {
     sequencer.expire(250, &registry);
     assert!(sequencer.is_empty());
     assert!(registry.is_empty(), "the name is forgotten with its last holder");
-    assert_eq!(sequencer.join(registry.resolve("t"), 0, 300), (8, 1));
+    assert_eq!(sequencer.join(registry.resolve("t"), ShardId(0), 300), (Epoch(8), Offset(1)));
 }
 
 #[test]
 fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
     let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(1);
-    sequencer.join(registry.resolve("t"), 0, 0);
+    let mut sequencer = sequencer(Epoch(1));
+    sequencer.join(registry.resolve("t"), ShardId(0), 0);
     sequencer.expire(1_000, &registry);
     assert_eq!(sequencer.len(), 1);
-    sequencer.leave(&registry.resolve("t"), 0, 1_000);
+    sequencer.leave(&registry.resolve("t"), ShardId(0), 1_000);
     for round in 0..1_000_000_u64 {
         let now = 1_000 + round;
-        sequencer.join(registry.resolve("t"), 0, now);
-        sequencer.leave(&registry.resolve("t"), 0, now);
+        sequencer.join(registry.resolve("t"), ShardId(0), now);
+        sequencer.leave(&registry.resolve("t"), ShardId(0), now);
         sequencer.expire(now, &registry);
     }
     assert!(sequencer.unused.len() <= 2);
@@ -63,17 +63,17 @@ fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
 #[test]
 fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
     let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(7);
+    let mut sequencer = sequencer(Epoch(7));
     sequencer.publish(registry.resolve("chat/7"), payload(), 0);
     // The filter comes after the message: what was known of the topic is out of date when its time comes.
-    sequencer.join(registry.resolve("chat/+"), 0, 1);
+    sequencer.join(registry.resolve("chat/+"), ShardId(0), 1);
     sequencer.publish(registry.resolve("other"), payload(), 1);
     for now in (100..1000).step_by(100) {
         sequencer.expire(now, &registry);
     }
     assert_eq!(sequencer.len(), 1, "nobody would notice `other`");
-    assert_eq!(sequencer.publish(registry.resolve("chat/7"), payload(), 1000).message.offset, 2);
-    sequencer.leave(&registry.resolve("chat/+"), 0, 1001);
+    assert_eq!(sequencer.publish(registry.resolve("chat/7"), payload(), 1000).message.offset, Offset(2));
+    sequencer.leave(&registry.resolve("chat/+"), ShardId(0), 1001);
     for now in (1100..1400).step_by(100) {
         sequencer.expire(now, &registry);
     }
@@ -83,14 +83,14 @@ fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
 #[test]
 fn a_topic_is_kept_while_a_publisher_has_it() {
     let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(7);
+    let mut sequencer = sequencer(Epoch(7));
     let publisher = Publisher::new(registry.resolve("t"));
     sequencer.publish(registry.resolve("t"), payload(), 0);
     for now in (100..1000).step_by(100) {
         sequencer.expire(now, &registry);
     }
     let next = sequencer.publish(publisher.topic().clone(), payload(), 1000);
-    assert_eq!((next.epoch, next.message.offset), (7, 2));
+    assert_eq!((next.epoch, next.message.offset), (Epoch(7), Offset(2)));
     drop(publisher);
     for now in (1100..1400).step_by(100) {
         sequencer.expire(now, &registry);
@@ -102,8 +102,8 @@ fn a_topic_is_kept_while_a_publisher_has_it() {
 #[test]
 fn when_the_registry_is_nearly_full_idle_topics_make_room_although_a_filter_matches() {
     let registry = Registry::new(1, 1);
-    let mut sequencer = Sequencer::new(1, 100, 64, Keys::from_seed(1));
-    sequencer.join(registry.resolve("#"), 0, 0);
+    let mut sequencer = Sequencer::new(Epoch(1), 100, 64, Keys::from_seed(1));
+    sequencer.join(registry.resolve("#"), ShardId(0), 0);
     let mut now = 0;
     for n in 0..1000 {
         now += 10;
@@ -114,16 +114,16 @@ fn when_the_registry_is_nearly_full_idle_topics_make_room_although_a_filter_matc
         sequencer.publish(registry.resolve("busy"), payload(), now);
     }
     assert!(registry.len() >= 55, "no more are forgotten than have to be: {}", registry.len());
-    assert_eq!(sequencer.publish(registry.resolve("busy"), payload(), now).message.offset, 1001);
+    assert_eq!(sequencer.publish(registry.resolve("busy"), payload(), now).message.offset, Offset(1001));
     let again = sequencer.publish(registry.resolve("t0"), payload(), now);
-    assert_eq!(again.message.offset, 1);
-    assert!(again.epoch > 1000, "another epoch than before");
+    assert_eq!(again.message.offset, Offset(1));
+    assert!(again.epoch > Epoch(1000), "another epoch than before");
 }
 
 #[test]
 fn one_call_forgets_a_bounded_number() {
     let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(1);
+    let mut sequencer = sequencer(Epoch(1));
     for n in 0..900 {
         sequencer.publish(registry.resolve(&format!("{n}")), payload(), 0);
     }
@@ -147,20 +147,20 @@ mod wanted {
         ) {
             const NAMES: [&str; 7] = ["a/b", "a/+", "+/b", "#", "a/#", "c/#", "a"];
             let registry = Registry::new(3, 1);
-            let mut sequencer = sequencer(1);
+            let mut sequencer = sequencer(Epoch(1));
             let mut joined = std::collections::BTreeSet::new();
             for (name, shard, join, message) in steps {
                 let topic = registry.resolve(NAMES[name]);
                 if join && joined.insert((name, shard)) {
-                    sequencer.join(topic, shard, 0);
+                    sequencer.join(topic, ShardId(shard), 0);
                 } else if !join && joined.remove(&(name, shard)) {
-                    sequencer.leave(&topic, shard, 0);
+                    sequencer.leave(&topic, ShardId(shard), 0);
                 }
                 if message {
                     let wants = |shard| joined.iter().any(|&(name, by)| {
-                        by == shard && protocol::topic::matches(NAMES[name], "a/b")
+                        ShardId(by) == shard && protocol::topic::matches(NAMES[name], "a/b")
                     });
-                    let expected: Vec<ShardId> = (0..3).filter(|&shard| wants(shard)).collect();
+                    let expected: Vec<ShardId> = ShardId::all(3).filter(|&shard| wants(shard)).collect();
                     prop_assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &expected[..]);
                 }
             }

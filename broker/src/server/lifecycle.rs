@@ -21,6 +21,7 @@ use crate::http::admin::AdminListener;
 use crate::http::app::App;
 use crate::http::serve::Server;
 use crate::http::{Operators, send_control, stats};
+use crate::ids::ShardId;
 use crate::observe::events;
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
@@ -90,7 +91,7 @@ async fn shut_down(
         app.leave();
         let connections = stats::totals(app.shared()).connections;
         info!(connections, window_ms = ms(window), "leaving: clients are told to go, newcomers refused");
-        for shard in 0..app.shards() {
+        for shard in ShardId::all(app.shards()) {
             send_control(app.shared(), shard, ControlMessage::Shutdown { window }).await;
         }
         let mut ended = pin!(shards.all_ended());

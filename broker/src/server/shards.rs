@@ -71,7 +71,7 @@ impl Shards {
         let running = listeners.len();
         let (ended, ends) = mpsc::channel(running);
         let (started, starts) = std::sync::mpsc::sync_channel::<Result<(), String>>(running);
-        for (id, listener) in (0..).zip(listeners) {
+        for (id, listener) in ShardId::all(u16::MAX).zip(listeners) {
             let setup = ShardSetup { id, shared: Arc::clone(shared), limits: Arc::clone(limits) };
             let (started, ended) = (started.clone(), ended.clone());
             let run = move || match make(listener) {

@@ -18,7 +18,7 @@ use crate::capacity::memory::MemoryPlan;
 use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::http::admin::AdminListener;
-use crate::ids::ShardId;
+use crate::ids::Epoch;
 use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::output::complain;
 use crate::server::shards::Shards;
@@ -64,7 +64,7 @@ fn run(config: Config) -> Result<(), String> {
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
     let shared =
-        SharedState::new(config.shards, random_seed(), start_ns).admitting(admission).within(plan.budget_bytes);
+        SharedState::new(config.shards, random_seed(), Epoch(start_ns)).admitting(admission).within(plan.budget_bytes);
     let shared = Arc::new(shared);
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
@@ -94,7 +94,7 @@ fn per_address(limits: &Limits, listen: IpAddr, connections: u32) -> Option<NonZ
 }
 
 /// The driver that all shards and the control plane run on, and why, where it is not the one that was hoped for.
-fn choose(choice: Option<Io>, shards: ShardId) -> Result<(Io, Option<Cause>), String> {
+fn choose(choice: Option<Io>, shards: u16) -> Result<(Io, Option<Cause>), String> {
     if choice == Some(Io::Epoll) {
         return Ok((Io::Epoll, None));
     }

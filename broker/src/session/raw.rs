@@ -187,14 +187,14 @@ mod tests {
     fn its_subscription_is_pending_once() {
         let mut session = RawSession::default();
         let key = session.add(LogSlot::new(3), "t".into(), Registry::new(1, 1).keys());
-        session.go_live(key, 5, 70, None, &mut BytesMut::new());
+        session.go_live(key, 5, Seq(70), None, &mut BytesMut::new());
         session.set_pending(key);
         session.set_pending(key);
         assert_eq!(session.pending(), [key]);
         assert!(matches!(session.take_pending(), Pending::One(0)));
         assert!(matches!(session.take_pending(), Pending::None));
         let ended = session.remove(key).unwrap();
-        assert_eq!((ended.log, ended.index, ended.cursor, ended.live), (LogSlot::new(3), 5, 70, true));
+        assert_eq!((ended.log, ended.index, ended.cursor, ended.live), (LogSlot::new(3), 5, Seq(70), true));
         assert!(session.keys().is_empty());
     }
 }

@@ -36,7 +36,15 @@ pub(crate) enum Patience {
 impl Subscription {
     /// One that waits for the join of its log.
     pub(crate) fn waiting(log: LogSlot) -> Self {
-        Self { log, index: u32::MAX, cursor: 0, live: false, pending: false, lagging: false, patience: Patience::Near }
+        Self {
+            log,
+            index: u32::MAX,
+            cursor: Seq::default(),
+            live: false,
+            pending: false,
+            lagging: false,
+            patience: Patience::Near,
+        }
     }
 
     /// It is in force from now on.

@@ -10,6 +10,7 @@ use ring::{ConnId, Driver};
 
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
+use crate::ids::Seq;
 use crate::session::{Action, Codec, Incoming, PublishData, Target};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
@@ -104,7 +105,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A subscription is in force.
-    pub(super) fn on_live(&mut self, subscriber: Subscriber, index: u32, cursor: u64, position: Option<Position>) {
+    pub(super) fn on_live(&mut self, subscriber: Subscriber, index: u32, cursor: Seq, position: Option<Position>) {
         let id = subscriber.conn;
         let mut out = self.begin_answer();
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
@@ -196,7 +197,7 @@ impl<D: Driver> Shard<D> {
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
             let Published { epoch, offset } = published;
-            conn.session.on_published(ticket, Position { epoch, offset }, &mut out);
+            conn.session.on_published(ticket, Position { epoch: epoch.0, offset: offset.0 }, &mut out);
         }
         self.charge_session(id);
         self.answer(id, out);

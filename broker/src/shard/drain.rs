@@ -19,6 +19,7 @@ use std::time::Duration;
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos, Random};
 
+use crate::ids::ShardId;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::shared::{Delivery, Request};
@@ -98,11 +99,11 @@ impl<D: Driver> Shard<D> {
         }
         let mut clients: Vec<ConnId> = self.conns.ids();
         clients.retain(|&id| self.conns.get(id).is_some_and(|conn| conn.state == State::Open));
-        shuffle(&mut clients, self.shared.epoch_base ^ u64::from(self.id));
+        shuffle(&mut clients, self.shared.epoch_base.0 ^ u64::from(self.id.0));
         self.drain.clients = clients.len();
         self.drain.staying = clients;
         self.drain.phase = Phase::Window;
-        for sequencer in 0..self.shards() {
+        for sequencer in ShardId::all(self.shards()) {
             self.mailbox.request(sequencer, Request::Mark);
         }
     }
@@ -111,7 +112,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_mark(&mut self) {
         self.drain.marks += 1;
         if self.drain.marks == self.shards() {
-            for shard in 0..self.shards() {
+            for shard in ShardId::all(self.shards()) {
                 self.mailbox.deliver(shard, Delivery::Marked);
             }
         }
@@ -284,14 +285,15 @@ mod tests {
     use crate::capacity::budget::Held;
     use crate::capacity::buffer::Buffer;
     use crate::config::limits::Limits;
+    use crate::ids::{Epoch, Offset};
     use crate::message::{Encoding, Message, Payload};
     use crate::shard::ShardSetup;
     use crate::shard::handover::{Adopt, Purpose, Upgrade};
     use crate::shard::shared::{ControlMessage, SharedState};
 
     fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
-        let shared = Arc::new(SharedState::new(1, 1, 1));
-        let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
+        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)));
+        let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
         (Shard::new(world.driver(4, 4, 64), setup), shared)
     }
 
@@ -310,7 +312,7 @@ mod tests {
         let (mut shard, shared) = shard(&world);
         let _silent = world.connect(0);
         shard.step().unwrap();
-        shared.send_control(0, ControlMessage::Shutdown { window: Duration::ZERO }).unwrap();
+        shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::ZERO }).unwrap();
         while shard.drain.phase != Phase::Close {
             assert!(shard.step().unwrap());
         }
@@ -323,7 +325,7 @@ mod tests {
             lease: AddressLease::default(),
         };
         shared.admission.enter(0).unwrap();
-        shared.send_control(0, ControlMessage::Adopt(adopt)).unwrap();
+        shared.send_control(ShardId(0), ControlMessage::Adopt(adopt)).unwrap();
         for _ in 0..5 {
             assert!(shard.step().unwrap());
         }
@@ -336,8 +338,8 @@ mod tests {
     #[test]
     fn clients_are_closed_one_by_one_over_the_window_in_a_shuffled_order() {
         let world = World::new(1, Faults::default());
-        let shared = Arc::new(SharedState::new(1, 1, 1));
-        let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
+        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)));
+        let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
         let mut shard = Shard::new(world.driver(64, 8, 512), setup);
         const HEAD: &[u8] = b"GET /sub/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -348,7 +350,7 @@ mod tests {
         }
         assert_eq!(shared.admission.open(), 10);
         clients.iter().for_each(|&client| drop(world.client_read(client, 4096)));
-        shared.send_control(0, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
+        shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
         let mut closed = Vec::new();
         for half_second in 0..20 {
             for _ in 0..6 {
@@ -390,16 +392,16 @@ mod tests {
         const MESSAGES: usize = 12;
         let world = World::new(1, Faults::default());
         world.set_socket_buffer(30_000);
-        let shared = Arc::new(SharedState::new(2, 1, 1));
+        let shared = Arc::new(SharedState::new(2, 1, Epoch(1)));
         let limits = Arc::new(Limits::default());
         let shard = |id| {
             let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
             Shard::new(world.driver(64, 8, 512), setup)
         };
-        let mut shards: Vec<Shard<SimDriver>> = vec![shard(0), shard(1)];
+        let mut shards: Vec<Shard<SimDriver>> = vec![shard(ShardId(0)), shard(ShardId(1))];
         let (name, topic) = (0..)
             .map(|n: u32| (format!("t{n}"), shared.registry.resolve(&format!("t{n}"))))
-            .find(|(_, topic)| topic.sequencer == 1)
+            .find(|(_, topic)| topic.sequencer == ShardId(1))
             .expect("names are many");
         let client = world.connect(0);
         let head = format!(
@@ -415,15 +417,18 @@ mod tests {
         assert!(read.starts_with(b"HTTP/1.1 101 "), "{}", read.escape_ascii());
         read.clear();
         let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes], shared.budget.of_plane());
-        let frame =
-            Message::new(topic.key(), 1, payload.clone(), 0).frame(Encoding::Raw, shared.budget.of_plane(), true);
+        let frame = Message::new(topic.key(), Offset(1), payload.clone(), 0).frame(
+            Encoding::Raw,
+            shared.budget.of_plane(),
+            true,
+        );
         let publish = |_| {
             let order = ControlMessage::Publish {
                 topic: topic.clone(),
                 payload: payload.clone(),
                 answer: oneshot::channel().0,
             };
-            shared.send_control(1, order).unwrap();
+            shared.send_control(ShardId(1), order).unwrap();
         };
         (0..MESSAGES / 2).for_each(publish);
         if blocked {
@@ -432,7 +437,7 @@ mod tests {
             }
         }
         (0..MESSAGES / 2).for_each(publish);
-        for shard in [0, 1] {
+        for shard in ShardId::all(2) {
             shared.send_control(shard, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
         }
         for _ in 0..5 {

@@ -404,6 +404,7 @@ mod tests {
 
     use super::*;
     use crate::config::limits::Limits;
+    use crate::ids::Epoch;
     use crate::shard::ShardSetup;
     use crate::shard::shared::SharedState;
 
@@ -417,18 +418,18 @@ mod tests {
     #[test]
     fn full_queues_of_requests_both_ways_do_not_lock_up() {
         let world = World::new(1, Faults::default());
-        let shared = Arc::new(SharedState::new(2, 1, 1));
+        let shared = Arc::new(SharedState::new(2, 1, Epoch(1)));
         let limits = Arc::new(Limits::default());
         let shard = |id| {
             let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
             Shard::new(world.driver(4, 4, 64), setup)
         };
-        let mut shards: Vec<Shard<SimDriver>> = vec![shard(0), shard(1)];
-        let homed_at = |sequencer| {
+        let mut shards: Vec<Shard<SimDriver>> = vec![shard(ShardId(0)), shard(ShardId(1))];
+        let sequenced_at = |sequencer| {
             let mut topics = (0..).map(|n: u32| shared.registry.resolve(&format!("t{n}")));
             topics.find(|topic| topic.sequencer == sequencer).expect("names are many")
         };
-        let topics = [homed_at(0), homed_at(1)];
+        let topics = [sequenced_at(ShardId(0)), sequenced_at(ShardId(1))];
         for (shard, topic) in shards.iter_mut().zip(topics.iter().rev()) {
             let inbox = &shared.inboxes[usize::from(topic.sequencer)];
             let account = Arc::clone(&shard.account);

@@ -40,7 +40,7 @@ use ring::{Driver, Event, Nanos};
 
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
-use crate::ids::ShardId;
+use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::{Scale, Stats};
 use crate::sequencer::Sequencer;
 use crate::shard::drain::Drain;
@@ -126,9 +126,9 @@ impl<D: Driver> Shard<D> {
         let ShardSetup { id, shared, limits } = setup;
         shared.inboxes[usize::from(id)].set_waker(driver.waker());
         let now = driver.now();
-        let account = Arc::clone(shared.budget.of_shard(id));
+        let account = Arc::clone(shared.budget.of_shard(id.0));
         // Sequencers of one broker share a base; the shard's number keeps their epochs apart.
-        let epoch_base = shared.epoch_base.wrapping_add(u64::from(id) << 40);
+        let epoch_base = Epoch(shared.epoch_base.0.wrapping_add(u64::from(id.0) << 40));
         let idle_timeout = nanos(limits.topic_idle_timeout);
         let mut shard = Self {
             id,

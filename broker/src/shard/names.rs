@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn names_have_their_share_and_leave_the_rest_alone() {
-        let shared = SharedState::new(1, 1, 1).within(40_000);
+        let shared = SharedState::new(1, 1, crate::ids::Epoch(1)).within(40_000);
         let mut names = Vec::new();
         let refusal = loop {
             let name = format!("t{}", names.len());

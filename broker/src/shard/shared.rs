@@ -290,7 +290,7 @@ impl SharedState {
     /// SharedState for `shards` shards. `seed` decides which shard sequences a topic and how names of clients are hashed: it
     /// must be random where they are not to be trusted. `epoch_base` should be the start time.
     #[must_use]
-    pub fn new(shards: ShardId, seed: u64, epoch_base: Epoch) -> Self {
+    pub fn new(shards: u16, seed: u64, epoch_base: Epoch) -> Self {
         let budget = Budget::new(shards, u64::MAX >> 1);
         let account = Arc::clone(budget.of_plane());
         Self {
@@ -317,7 +317,7 @@ impl SharedState {
     /// The same within a budget of so many bytes.
     #[must_use]
     pub fn within(self, budget_bytes: u64) -> Self {
-        let shards = self.inboxes.len() as ShardId;
+        let shards = self.inboxes.len() as u16;
         let budget = Budget::new(shards, budget_bytes);
         let account = Arc::clone(budget.of_plane());
         Self { registry: self.registry.charging(account, budget.share(Held::Names)), budget, ..self }

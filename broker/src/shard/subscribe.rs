@@ -4,8 +4,6 @@
 //! wildcards: at every sequencer); the last one's end makes it leave. A subscription is in force, and only then
 //! confirmed, once the sequencers have answered: from there on it misses nothing.
 
-use std::ops::Range;
-
 use protocol::v1::Position;
 use ring::{ConnId, Driver};
 
@@ -49,8 +47,8 @@ impl<D: Driver> Shard<D> {
     }
 
     /// The shards that sequence a topic, or topics that match a filter.
-    fn sequencers_of(&self, topic: &TopicRef) -> Range<ShardId> {
-        if topic.wildcard { 0..self.shards() } else { topic.sequencer..topic.sequencer + 1 }
+    fn sequencers_of(&self, topic: &TopicRef) -> Vec<ShardId> {
+        if topic.wildcard { ShardId::all(self.shards()).collect() } else { vec![topic.sequencer] }
     }
 
     /// Puts a subscription in force, at once or as soon as its log is joined.
@@ -148,12 +146,12 @@ impl<D: Driver> Shard<D> {
         conn.session.subscription_mut(moved.sub).expect("a subscriber has a subscription").index = index;
     }
 
-    pub(super) fn shards(&self) -> ShardId {
-        self.shared.inboxes.len() as ShardId
+    pub(super) fn shards(&self) -> u16 {
+        self.shared.inboxes.len() as u16
     }
 }
 
 /// Where a topic stands when a subscription to it begins; a filter stands nowhere.
 fn position(log: &Log) -> Option<Position> {
-    (!log.topic.wildcard).then_some(Position { epoch: log.epoch, offset: log.next_offset })
+    (!log.topic.wildcard).then_some(Position { epoch: log.epoch.0, offset: log.next_offset.0 })
 }

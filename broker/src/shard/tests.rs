@@ -10,6 +10,7 @@ use ring::sim::{ClientId, Faults, SimDriver, World};
 
 use crate::capacity::budget::Held;
 use crate::config::limits::Limits;
+use crate::ids::{Epoch, ShardId};
 use crate::shard::shared::SharedState;
 use crate::shard::{Shard, ShardSetup};
 
@@ -30,9 +31,9 @@ impl Stage {
 
     fn with(limits: Limits) -> Self {
         let world = World::new(1, Faults::default());
-        let shared = Arc::new(SharedState::new(1, 1, 1).within(BUDGET));
+        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)).within(BUDGET));
         let limits = Limits { message_bytes_max: MESSAGE_MAX, ..limits };
-        let setup = ShardSetup { id: 0, shared: Arc::clone(&shared), limits: Arc::new(limits) };
+        let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(limits) };
         let shard = Shard::new(world.driver(512, 32, 4096), setup);
         Self { world, shard, shared }
     }

@@ -32,7 +32,6 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::machine::{Machine, Memory};
 use crate::capacity::memlock::{self, MemlockDeficit};
 use crate::capacity::memory::MemoryPlan;
-use crate::ids::ShardId;
 
 pub use report::{Finding, Report, Status};
 
@@ -42,7 +41,7 @@ pub struct Plan {
     /// What moves the bytes; `None`: io_uring where it can be used, else epoll.
     pub io: Option<Io>,
     /// How many shards.
-    pub shards: ShardId,
+    pub shards: u16,
     /// `--max-connections`.
     pub asked: Option<NonZeroU32>,
     /// `--max-memory`.

@@ -87,12 +87,12 @@ mod tests {
 
     use super::*;
     use crate::capacity::budget::{Budget, Held};
-    use crate::ids::TopicId;
+    use crate::ids::{Offset, TopicId};
     use crate::message::Payload;
 
     fn message(budget: &Budget) -> Message {
         let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
-        Message::new((TopicId(1), "t".into()), 7, payload, 0)
+        Message::new((TopicId(1), "t".into()), Offset(7), payload, 0)
     }
 
     #[test]

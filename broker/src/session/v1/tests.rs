@@ -67,7 +67,7 @@ impl Client {
     /// A subscription comes into force. The answer, if one is written.
     fn go_live(&mut self, key: u32, offset: u64) -> String {
         let mut out = BytesMut::new();
-        self.session.go_live(key, 0, 0, Some(Position { epoch: 1, offset }), &mut out);
+        self.session.go_live(key, 0, Seq(0), Some(Position { epoch: 1, offset }), &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 }

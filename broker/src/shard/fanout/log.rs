@@ -130,14 +130,14 @@ impl Log {
             topic,
             joining,
             join,
-            epoch: 0,
-            next_offset: 0,
+            epoch: Epoch::default(),
+            next_offset: Offset::default(),
             waiting: Vec::new(),
             queued: false,
             congested: false,
             subscribers: Vec::new(),
             entries: VecDeque::new(),
-            tail: 0,
+            tail: Seq::default(),
             tail_bytes: 0,
             next_subscriber: 0,
             left: 0,
@@ -256,7 +256,7 @@ impl Log {
         let mut keep = self.delivered.seq;
         if self.lagging > 0 {
             // Before the first whole round since somebody lags, nothing is known: keep all.
-            let round_min = self.round.lagging_min.unwrap_or(Seq::MAX);
+            let round_min = self.round.lagging_min.unwrap_or(Seq(u64::MAX));
             keep = keep.min(self.lagging_min.unwrap_or(self.tail)).min(round_min);
         }
         while self.tail < keep {

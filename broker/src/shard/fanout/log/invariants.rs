@@ -44,7 +44,7 @@ impl Log {
     }
 
     fn has_dense_offsets(&self) -> bool {
-        let first = self.next_offset - self.entries.len() as u64;
-        (first..).zip(&self.entries).all(|(offset, entry)| entry.message.offset == offset)
+        let first = self.next_offset.0 - self.entries.len() as u64;
+        (first..).zip(&self.entries).all(|(offset, entry)| entry.message.offset.0 == offset)
     }
 }

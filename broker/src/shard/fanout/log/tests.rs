@@ -14,7 +14,7 @@ use crate::topics::registry::Registry;
 struct Reader {
     slot: u32,
     cursor: Seq,
-    start: Seq,
+    start: u64,
     got: Vec<Offset>,
     blocked: bool,
     lagging: bool,
@@ -84,7 +84,7 @@ proptest! {
     let budget = Budget::new(1, 1 << 40);
         let topic = registry.resolve("t");
         let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
-        log.next_offset = 1;
+        log.next_offset = Offset(1);
         let mut rig = Rig { log, readers: Vec::new(), next_slot: 0 };
         let mut published = 0;
         for step in steps {
@@ -92,7 +92,7 @@ proptest! {
                 Step::Append => {
                     published += 1;
                     let payload = Payload::copy_of(PayloadKind::Text, b"0123456789", budget.of_shard(0));
-                    rig.log.append(Arc::new(Message::new(topic.key(), published, payload, 0)));
+                    rig.log.append(Arc::new(Message::new(topic.key(), Offset(published), payload, 0)));
                 }
                 Step::Add => {
                     let slot = rig.next_slot;
@@ -145,7 +145,7 @@ proptest! {
         rig.log.trim();
         prop_assert_eq!(rig.log.kept_bytes(), 0, "all were sent, all is freed");
         for reader in &rig.readers {
-            let expected: Vec<Offset> = (reader.start + 1..=published).collect();
+            let expected: Vec<Offset> = (reader.start + 1..=published).map(Offset).collect();
             prop_assert_eq!(&reader.got, &expected);
         }
     }
@@ -159,7 +159,7 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
     let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
-    log.next_offset = 1;
+    log.next_offset = Offset(1);
     let append = |log: &mut Log| {
         let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
         log.append(Arc::new(Message::new(topic.key(), log.next_offset, payload, 0)));
@@ -171,7 +171,7 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     append(&mut log);
     visit(&mut log, 0); // is sent 0
     visit(&mut log, 1); // has been sent nothing
-    log.lags(0, true);
+    log.lags(Seq(0), true);
     log.trim();
     append(&mut log);
     visit(&mut log, 0); // is sent 1
@@ -179,13 +179,13 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     log.caught_up(); // 1 is sent all three
     append(&mut log);
     visit(&mut log, 1); // has been sent 0 to 2
-    log.lags(3, true);
+    log.lags(Seq(3), true);
     visit(&mut log, 0); // has been sent 0 and 1
-    log.lags(2, true);
+    log.lags(Seq(2), true);
     log.trim();
     append(&mut log);
     log.trim();
-    assert_eq!(log.gather(2, Encoding::Raw, Thrift::Fast).1, 5);
+    assert_eq!(log.gather(Seq(2), Encoding::Raw, Thrift::Fast).1, Seq(5));
 }
 
 #[test]
@@ -194,26 +194,26 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
     let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
-    log.next_offset = 1;
+    log.next_offset = Offset(1);
     log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
     for offset in 1..=3 {
         log.append(Arc::new(Message::new(
             topic.key(),
-            offset,
+            Offset(offset),
             Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0)),
             0,
         )));
     }
-    let (first, to) = log.gather(0, Encoding::Raw, Thrift::Fast);
-    assert_eq!((first.parts().len(), first.len(), to), (1, 21, 3));
-    let (again, _) = log.gather(0, Encoding::Raw, Thrift::Fast);
+    let (first, to) = log.gather(Seq(0), Encoding::Raw, Thrift::Fast);
+    assert_eq!((first.parts().len(), first.len(), to), (1, 21, Seq(3)));
+    let (again, _) = log.gather(Seq(0), Encoding::Raw, Thrift::Fast);
     assert_eq!(again.parts()[0].as_ptr(), first.parts()[0].as_ptr());
     let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX], budget.of_shard(0));
-    log.append(Arc::new(Message::new(topic.key(), 4, big, 0)));
-    let (vectored, to) = log.gather(2, Encoding::Raw, Thrift::Fast);
-    assert_eq!((vectored.parts().len(), to), (2, 4));
+    log.append(Arc::new(Message::new(topic.key(), Offset(4), big, 0)));
+    let (vectored, to) = log.gather(Seq(2), Encoding::Raw, Thrift::Fast);
+    assert_eq!((vectored.parts().len(), to), (2, Seq(4)));
     let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX], budget.of_shard(0));
-    log.append(Arc::new(Message::new(topic.key(), 5, huge, 0)));
-    assert_eq!(log.gather(3, Encoding::Raw, Thrift::Fast).1, 4, "the huge one goes alone");
-    assert_eq!(log.gather(4, Encoding::Raw, Thrift::Fast).1, 5);
+    log.append(Arc::new(Message::new(topic.key(), Offset(5), huge, 0)));
+    assert_eq!(log.gather(Seq(3), Encoding::Raw, Thrift::Fast).1, Seq(4), "the huge one goes alone");
+    assert_eq!(log.gather(Seq(4), Encoding::Raw, Thrift::Fast).1, Seq(5));
 }
