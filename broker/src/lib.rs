@@ -3,15 +3,18 @@
 //! | step | file |
 //! | --- | --- |
 //! | a connection is accepted and upgraded | `shard/transport/accept.rs`, `shard/transport/handshake.rs` |
-//! | its frames become publishes and commands | `shard/transport/ingress.rs`, `shard/commands.rs` |
-//! | the topic's sequencer gives each message its offset | `shard/mailbox.rs`, `sequencer.rs` |
-//! | every shard with subscribers appends it to the topic's log | `shard/fanout/append.rs`, `shard/fanout/log.rs` |
-//! | a delivery round sends each subscriber all that is pending | `shard/fanout/deliver.rs` |
+//! | its frames become whole messages | `shard/transport/ingress.rs`, `shard/transport/assembly.rs` |
+//! | the session says what a message asks for | `session/raw.rs`, `session/v1/commands.rs` |
+//! | the shard carries it out: publish, subscribe, unsubscribe | `shard/actions.rs`, `shard/subscribe.rs` |
+//! | the topic's sequencer gives each published message its offset | `shard/mailbox.rs`, `sequencer.rs` |
+//! | every shard with subscribers appends it to the logs that it belongs to | `shard/fanout/append.rs`, `shard/fanout/log.rs` |
+//! | a delivery round sends each subscriber all that is pending | `shard/fanout/deliver.rs`, `shard/fanout/take.rs` |
+//! | in the bytes that its kind of session wants | `message/encoding` |
 //! | the connection closes once the kernel is done with it | `shard/transport/close.rs` |
 //!
 //! Requests that are not WebSocket handshakes go, with their sockets, to [`http`]. The direction of imports is checked
 //! by a test (`broker/tests/structure.rs`): `message <- topics <- sequencer <- session <- shard <- http <- server`;
-//! [`access`], [`capacity`], [`config`] and [`observe`] stand beside them.
+//! [`access`], [`capacity`], [`config`], [`ids`] and [`observe`] stand beside them. More: `broker/ARCHITECTURE.md`.
 
 pub mod access;
 pub mod capacity;

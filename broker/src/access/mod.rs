@@ -1,5 +1,15 @@
-//! Who may come in and how much one client may do. `policy` has the rules in their order, [`rejection`] the answers; the
-//! other files are what the rules count and compare.
+//! Who may come in and how much one client may do, for both planes.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `policy` | the rules, in the order in which they win |
+//! | [`rejection`] | what each rejection is answered and counted as |
+//! | [`address`] | connections per client address; trusted proxies |
+//! | [`host`], [`origin`] | host names that requests may be addressed to; pages that may connect |
+//! | [`admission`] | WebSockets of all shards, and handshakes a second |
+//! | [`quota`], `rate` | how many names one client may begin; how fast a connection publishes |
+//!
+//! Not responsible for limits of sizes and times, which belong to whatever reads, nor for memory (`capacity/budget.rs`).
 
 pub mod address;
 pub mod admission;

@@ -1,4 +1,13 @@
-//! What fits on this machine: descriptors, memory, locked memory, and the account of what is held for clients.
+//! What fits on this machine, and what of it is used.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`budget`], [`buffer`] | the account of all memory held for clients; a buffer that is charged to it |
+//! | [`memory`] | what the process takes at most, added up at start |
+//! | [`connections`] | how many connections there is room for: descriptors and memory |
+//! | [`memlock`] | whether the rings of all shards may be locked in memory |
+//! | [`machine`] | what /proc and /sys say of the machine |
+//! | [`doctor`] | `ringyard doctor`: all of this for the operator, with what to change |
 
 pub mod budget;
 pub mod buffer;

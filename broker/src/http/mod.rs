@@ -1,5 +1,5 @@
-//! The control plane: everything that is not a WebSocket frame, on one thread: with the tokio-uring runtime, or
-//! with tokio's own where io_uring cannot be used.
+//! The control plane: HTTP and operators, on one thread, with the tokio-uring runtime, or with tokio's own where io_uring
+//! cannot be used.
 //!
 //! | step | file |
 //! | --- | --- |
@@ -9,9 +9,10 @@
 //! | the request finds its handler | `routes` |
 //! | the access policy decides; answers say which pages may read them | `middleware`, `cors` |
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `payload` |
-//! | a WebSocket handshake goes back to a shard | `upgrade` |
+//! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | the page, errors as one JSON sentence | `page`, `error` |
 //! | operators ask on a listener of their own; counters | [`admin`], `metrics`, `stats` |
+//! | what all of these share, and how far a shutdown is | `app` |
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
 //! What was accepted is delivered.

@@ -1,5 +1,14 @@
-//! What the broker counts, and the log lines that it makes of it once a second. `/metrics` and `/api/stats` are in
-//! `http`.
+//! What the broker counts, and the log lines that it makes of that once a second.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`counter`] | one counter: one writer, many readers |
+//! | [`counters`] | all counters of a shard, and the reasons that ends and refusals are counted by |
+//! | `histogram` | distributions of times and numbers |
+//! | `events` | once a second, what grew becomes log lines |
+//! | `process` | what the process uses, as /proc says it |
+//!
+//! Not responsible for `/metrics` and `/api/stats`, which are in `http`, nor for writing the log (`server/log.rs`).
 
 pub mod counter;
 pub mod counters;

@@ -9,6 +9,7 @@
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
 //! | [`shared`], [`handover`] | what shards and the control plane share; sockets on their way between them |
 //! | `drain`, [`audit`] | shutdown; what the simulation checks after every step |
+//! | `time` | durations as nanoseconds of the driver's clock |
 //!
 //! A turn ([`Shard::step`]) takes what other threads sent, sends what is pending, submits everything to
 //! the driver in one system call, and handles what completed. Each part has a budget of work; what does not fit goes on

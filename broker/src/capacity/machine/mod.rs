@@ -3,7 +3,8 @@
 //! Everything is read below a root that tests replace by a folder of their own. What cannot be read is `None`:
 //! containers hide some of it, and older kernels have less.
 //!
-//! Not responsible for what the figures mean: [`room`](crate::capacity::connections) and [`doctor`](crate::capacity::doctor) know that.
+//! Not responsible for what the figures mean: [`connections`](crate::capacity::connections) and
+//! [`doctor`](crate::capacity::doctor) know that.
 
 mod cgroup;
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! What subscribers of one kind are sent of a message: whole frames, made by one file per encoding, once, when the first
 //! subscriber of that kind is sent the message, and shared by reference with all others.
 //!
-//! A new encoding is a file with a function, and a line in each list of [`Encoding`].
+//! | file | for |
+//! | --- | --- |
+//! | `raw` | `/sub` and `/bus`: the payload in one frame |
+//! | `json` | `/ws`: the `ringyard.v1` envelope |
+//!
+//! A new encoding is a file with a function, its variant of [`Encoding`], and its line in `Encoding::encode`.
 
 mod json;
 mod raw;

@@ -40,8 +40,8 @@ use crate::topics::registry::TopicRef;
 
 /// The logs of one shard, and what is to be done with them.
 ///
-/// Invariants, checked by the audit: `log_bytes` = bytes that all logs keep; `congested_logs` = logs that are congested;
-/// a log is in `pending` or `fresh`, once, exactly while its `queued` is set.
+/// Invariants: `log_bytes` = bytes that all logs keep, and `congested_logs` = logs that are congested (the audit checks
+/// both); a log is in `pending` or `fresh`, once, exactly while its `queued` is set.
 pub(in crate::shard) struct FanOut {
     id: ShardId,
     shared: Arc<SharedState>,
