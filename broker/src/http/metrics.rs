@@ -225,8 +225,8 @@ const FAMILIES: &[Family] = &[
         "Subscribers that fell too far behind, by what was done with them; disconnect: closed with 1013.",
         |view, out| out.labelled(&[("policy", "disconnect")], view.totals.dropped_slow)),
     plain("ringyard_publishes_limited_total", Counter,
-        "Publishes refused on ringyard.v1 because they came faster than --max-publish-rate; raw publishers are closed \
-         (ringyard_closed_total, reason rate).",
+        "Publishes refused on ringyard.v1 and over HTTP because they came faster than --max-publish-rate; raw publishers \
+         are closed (ringyard_closed_total, reason rate).",
         |view, out| out.value(view.totals.commands_limited)),
 
     labelled("ringyard_messages_in_total", Counter, &["shard"],

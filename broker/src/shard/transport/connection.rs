@@ -23,7 +23,7 @@ use crate::session::Session;
 use crate::shard::shared::Origin;
 use crate::topics::registry::TopicRef;
 
-/// Where a connection is in its life. It only ever moves down this list.
+/// Where a connection is in its life. It moves down this list only, from where it was accepted or adopted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum State {
     /// Its peer's address is asked for.
