@@ -25,6 +25,6 @@ pub mod message;
 pub mod observe;
 pub mod sequencer;
 pub mod server;
-pub mod session;
+pub(crate) mod session;
 pub mod shard;
 pub mod topics;

@@ -23,7 +23,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_message(&mut self, id: ConnId, message: Incoming<'_>) {
         let mut parser = self.codec.parser.take().expect("one message at a time");
         let mut out = self.begin_answer();
-        let Some(conn) = self.conns.get(id) else { return };
+        let conn = self.conns.get(id).expect("an open connection");
         let codec = Codec { parser: &mut parser, limits: &self.limits, out: &mut out };
         let action = conn.session.on_message(message, codec);
         self.answer(id, out);

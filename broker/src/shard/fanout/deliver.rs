@@ -1,6 +1,6 @@
 //! Delivery rounds: each subscriber of a log with pending messages is sent everything that is pending, in one send.
 //!
-//! Cost per subscriber: two lookups by index, one increment (the shared [`Gather`]), one operation queued. No
+//! Cost per subscriber: two lookups by index, one increment (the shared [`ring::Gather`]), one operation queued. No
 //! allocation, no copy, no lock. Messages that arrive during a round go along with the sends that are still to come, so
 //! that under load the sends grow instead of their number.
 //!
@@ -21,7 +21,7 @@ use crate::shard::fanout::timed::Timed;
 use crate::shard::transport::connection::Flags;
 use crate::shard::transport::egress::{Work, behind};
 
-/// Work of one turn, in sends of up to [`SEND_BYTES`], while several topics have messages: what arrives meanwhile waits
+/// Work of one turn, in sends of up to `SEND_BYTES`, while several topics have messages: what arrives meanwhile waits
 /// this long at most, one or two hundred microseconds, and goes along after.
 const SENDS_PER_TURN: u32 = 24;
 /// The same while there is one busy topic and no other: nobody waits for shorter turns, which cost a system call each.

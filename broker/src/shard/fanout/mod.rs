@@ -9,7 +9,7 @@
 //! | `timed` | sends that are measured |
 //! | `lag` | subscribers that are far behind |
 //!
-//! [`FanOut`] holds the logs and their queues. It knows subscribers by their connection's id and key, and nothing of
+//! `FanOut` holds the logs and their queues. It knows subscribers by their connection's id and key, and nothing of
 //! connections.
 
 pub(crate) mod append;
