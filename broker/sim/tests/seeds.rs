@@ -70,6 +70,11 @@ mod regressions {
     }
 
     #[test]
+    fn a_filter_gets_no_message_that_came_before_its_join_and_waited_for_other_logs() {
+        pass(16440..16441);
+    }
+
+    #[test]
     fn nothing_follows_a_close_frame() {
         pass(4..6);
     }

@@ -8,10 +8,11 @@
 //! | `signals` | which signals end the broker, and which are only logged |
 //! | `log`, `crash` | the log; a panic ends the process |
 //! | `announce`, `output` | what is printed at start, and by commands |
-//! | `healthcheck` | `ringyard healthcheck` |
+//! | `doctor`, `healthcheck` | `ringyard doctor`, `ringyard healthcheck` |
 
 pub(crate) mod announce;
 pub mod crash;
+pub mod doctor;
 pub mod healthcheck;
 pub(crate) mod lifecycle;
 pub mod log;

@@ -44,8 +44,8 @@ pub(in crate::shard) struct Appends {
 struct Waiting {
     /// Its publishers wait for as long as anything waits here.
     _congestion: Congestion,
-    /// Oldest first.
-    messages: VecDeque<Arc<Message>>,
+    /// Oldest first, each with the number of its arrival.
+    messages: VecDeque<(u64, Arc<Message>)>,
     /// The logs that the first one still has to get into: a log's slot and the number of its join, by which a slot that
     /// was given to another log meanwhile is recognised.
     logs: Option<std::vec::IntoIter<(LogSlot, u64)>>,
@@ -61,19 +61,20 @@ impl Appends {
         self.bytes < WAITING_BYTES_MAX
     }
 
-    fn wait(&mut self, message: &Arc<Message>, topic: impl FnOnce() -> TopicRef) {
+    fn wait(&mut self, arrival: u64, message: &Arc<Message>, topic: impl FnOnce() -> TopicRef) {
         self.bytes += message.weight();
         let waiting = self.topics.entry(message.topic_id).or_insert_with(|| {
             self.order.push_back(message.topic_id);
             Waiting { _congestion: Congestion::of(topic()), messages: VecDeque::new(), logs: None }
         });
-        waiting.messages.push_back(Arc::clone(message));
+        waiting.messages.push_back((arrival, Arc::clone(message)));
     }
 }
 
 impl FanOut {
     /// Appends a message to the logs of its topic and of the filters that match it, at once or as soon as it has its turn.
     pub(in crate::shard) fn append(&mut self, message: &Arc<Message>) {
+        self.arrivals += 1;
         if !self.appends.topics.contains_key(&message.topic_id) {
             let own = self.logs.slot_of(message.topic_id);
             let filters = self.matches.of(message.topic_id, &message.topic);
@@ -89,7 +90,7 @@ impl FanOut {
             }
         }
         let registry = &self.shared.registry;
-        self.appends.wait(message, || registry.resolve(&message.topic));
+        self.appends.wait(self.arrivals, message, || registry.resolve(&message.topic));
     }
 
     /// Goes on with what waits; called once a turn.
@@ -117,7 +118,7 @@ impl FanOut {
     pub(in crate::shard) fn append_begun(&mut self, own: &FxHashSet<LogSlot>) {
         let mut begun = Vec::new();
         for waiting in self.appends.topics.values_mut() {
-            let (Some(logs), Some(message)) = (waiting.logs.take(), waiting.messages.front()) else { continue };
+            let (Some(logs), Some((_, message))) = (waiting.logs.take(), waiting.messages.front()) else { continue };
             let (now, later): (Vec<_>, Vec<_>) = logs.partition(|(slot, _)| own.contains(slot));
             begun.extend(now.into_iter().map(|log| (log, Arc::clone(message))));
             waiting.logs = Some(later.into_iter());
@@ -130,15 +131,24 @@ impl FanOut {
         }
     }
 
+    /// Whether a message waits that belongs into one of these logs.
+    pub(in crate::shard) fn waits_for_any(&mut self, own: &FxHashSet<LogSlot>) -> bool {
+        let Self { appends, logs, matches, .. } = self;
+        appends.topics.values().filter_map(|waiting| waiting.messages.front()).any(|(_, message)| {
+            let exact = logs.slot_of(message.topic_id).is_some_and(|slot| own.contains(&slot));
+            exact || matches.of(message.topic_id, &message.topic).iter().any(|slot| own.contains(slot))
+        })
+    }
+
     /// Makes up to `slice` appends of one topic. Returns how many it made, at least 1.
     fn append_some(&mut self, waiting: &mut Waiting, slice: usize) -> usize {
         let mut used = 0;
         while used < slice
-            && let Some(message) = waiting.messages.front().cloned()
+            && let Some((arrival, message)) = waiting.messages.front().cloned()
         {
             let mut logs = match waiting.logs.take() {
                 Some(logs) => logs,
-                None => self.logs_of(&message),
+                None => self.logs_of(&message, arrival),
             };
             while used < slice
                 && let Some((slot, join)) = logs.next()
@@ -159,13 +169,14 @@ impl FanOut {
         used.max(1)
     }
 
-    /// The logs that a message belongs to now, as [`Waiting::logs`] keeps them.
-    fn logs_of(&mut self, message: &Message) -> std::vec::IntoIter<(LogSlot, u64)> {
+    /// The logs that a message belongs to, as [`Waiting::logs`] keeps them: not those that were joined after it came, for
+    /// what was sequenced between the two is not theirs either.
+    fn logs_of(&mut self, message: &Message, arrival: u64) -> std::vec::IntoIter<(LogSlot, u64)> {
         let own = self.logs.slot_of(message.topic_id);
         let filters = self.matches.of(message.topic_id, &message.topic);
         let live = own.into_iter().chain(filters.iter().copied()).filter_map(|slot| {
             let log = &self.logs[slot];
-            (log.joining == 0).then_some((slot, log.join))
+            (log.joining == 0 && log.joined_at < arrival).then_some((slot, log.join))
         });
         live.collect::<Vec<_>>().into_iter()
     }

@@ -56,6 +56,8 @@ pub struct Log {
     pub joining: u16,
     /// The shard's number for that join.
     pub join: u64,
+    /// How many messages had come to the shard when it was joined: those are not for this log.
+    pub joined_at: u64,
     /// The topic's epoch, once live; 0 for a filter.
     pub epoch: Epoch,
     /// The offset that follows the newest message here, once live; 0 for a filter.
@@ -130,6 +132,7 @@ impl Log {
             topic,
             joining,
             join,
+            joined_at: 0,
             epoch: Epoch::default(),
             next_offset: Offset::default(),
             waiting: Vec::new(),

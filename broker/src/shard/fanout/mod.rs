@@ -51,6 +51,8 @@ pub(in crate::shard) struct FanOut {
     /// Logs of filters with wildcards, and which of them match a topic.
     matches: Matches<LogSlot>,
     next_join: u64,
+    /// Messages that have come for logs of this shard.
+    pub(in crate::shard) arrivals: u64,
     /// Logs with pending messages, each once, here or in `fresh`. Slots whose log is gone are passed over.
     pending: VecDeque<LogSlot>,
     /// Those that had nothing pending before.
@@ -88,6 +90,7 @@ impl FanOut {
             logs: Logs::default(),
             matches: Matches::new(shared.registry.keys()),
             next_join: 0,
+            arrivals: 0,
             pending: VecDeque::new(),
             fresh: VecDeque::new(),
             delivered_logs: Vec::new(),

@@ -153,7 +153,13 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id) else { return };
         let leaves = conn.flags.has(Flags::LEAVING) && !conn.flags.has(Flags::SENDING);
         if conn.session.is_unsubscribing() && conn.session.pending().is_empty() {
-            self.finish_unsubscribe(id);
+            // A message may wait for its logs that came before a subscription which is to send the later ones.
+            let subscriptions = conn.session.keys().into_iter().filter_map(|key| conn.session.subscription(key));
+            if self.fanout.waits_for_any(&subscriptions.map(|subscription| subscription.log).collect()) {
+                self.make_ready(id);
+            } else {
+                self.finish_unsubscribe(id);
+            }
         } else if leaves && !conn.session.is_unsubscribing() && self.fanout.has_sent_all(&conn.session) {
             self.close_for_shutdown(id);
         }
