@@ -1,0 +1,175 @@
+//! Shutdown: who is closed when, and what they were sent before.
+
+use std::sync::Arc;
+
+use protocol::v1::PayloadKind;
+use ring::sim::{Faults, SimDriver, World};
+use tokio::sync::oneshot;
+
+use crate::access::address::AddressLease;
+use crate::capacity::budget::Held;
+use crate::capacity::buffer::Buffer;
+use crate::config::limits::Limits;
+use crate::ids::{Epoch, Offset};
+use crate::message::{Encoding, Message, Payload};
+use crate::shard::ShardSetup;
+use crate::shard::drain::*;
+use crate::shard::handover::{Adopt, Purpose, Upgrade};
+use crate::shard::shared::{ControlMessage, SharedState};
+
+fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
+    let shared = Arc::new(SharedState::new(1, 1, Epoch(1)));
+    let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
+    (Shard::new(world.driver(4, 4, 64), setup), shared)
+}
+
+#[test]
+fn paused_publishers_do_not_keep_a_shutdown_awake() {
+    let (mut shard, _) = shard(&World::new(1, Faults::default()));
+    shard.input.yielded.push_back(ConnId { slot: 0, generation: 0 });
+    assert_eq!(shard.wait_until(), None, "there is somebody to resume");
+    shard.begin_drain(Duration::ZERO);
+    assert!(shard.wait_until().is_some(), "nobody is resumed any more");
+}
+
+#[test]
+fn a_socket_adopted_when_all_were_closed_is_closed_as_well() {
+    let world = World::new(1, Faults::default());
+    let (mut shard, shared) = shard(&world);
+    let _silent = world.connect(0);
+    shard.step().unwrap();
+    shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::ZERO }).unwrap();
+    while shard.drain.phase != Phase::Close {
+        assert!(shard.step().unwrap());
+    }
+    let (late, socket) = world.socket();
+    let adopt = Adopt {
+        socket,
+        upgrade: Upgrade { purpose: Purpose::Subscribe("t".to_owned()), accept: [b'='; 28], subprotocol: None }.into(),
+        read: Buffer::new(shared.budget.of_plane(), Held::Http),
+        lease: AddressLease::default(),
+    };
+    shared.admission.enter(0).unwrap();
+    shared.send_control(ShardId(0), ControlMessage::Adopt(adopt)).unwrap();
+    for _ in 0..5 {
+        assert!(shard.step().unwrap());
+    }
+    let read = world.client_read(late, 256);
+    let frames = read.windows(4).position(|four| four == b"\r\n\r\n").map(|end| &read[end + 4..]);
+    assert_eq!(frames.and_then(|frames| frames.get(2..4)), Some(&1001_u16.to_be_bytes()[..]), "{read:?}");
+}
+
+/// Ten clients over ten seconds: about one a second, in no order of their coming, and then it ends.
+#[test]
+fn clients_are_closed_one_by_one_over_the_window_in_a_shuffled_order() {
+    let world = World::new(1, Faults::default());
+    let shared = Arc::new(SharedState::new(1, 1, Epoch(1)));
+    let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
+    let mut shard = Shard::new(world.driver(64, 8, 512), setup);
+    const HEAD: &[u8] = b"GET /sub/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let clients: Vec<_> = (0..10).map(|_| world.connect(0)).collect();
+    clients.iter().for_each(|&client| assert_eq!(world.client_write(client, HEAD), HEAD.len()));
+    for _ in 0..10 {
+        shard.step().unwrap();
+    }
+    assert_eq!(shared.admission.open(), 10);
+    clients.iter().for_each(|&client| drop(world.client_read(client, 4096)));
+    shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
+    let mut closed = Vec::new();
+    for half_second in 0..20 {
+        for _ in 0..6 {
+            shard.step().unwrap();
+        }
+        for (at, &client) in clients.iter().enumerate() {
+            let read = world.client_read(client, 4096);
+            if !read.is_empty() {
+                assert_eq!(read.get(2..4), Some(&1001_u16.to_be_bytes()[..]), "{read:?}");
+                closed.push(at);
+            }
+        }
+        assert_eq!(closed.len(), half_second / 2 + 1, "after {half_second} half seconds");
+        world.advance(500_000_000);
+    }
+    assert_eq!(closed.len(), 10);
+    assert!(!closed.is_sorted(), "{closed:?}");
+    clients.iter().for_each(|&client| world.client_close(client));
+    let ended = (0..50).any(|_| !shard.step().unwrap());
+    assert!(ended, "with nobody left it ends");
+    let counted = shared.stats[0].snapshot();
+    assert_eq!((counted.closed, counted.closed_shutdown), (10, 10));
+}
+
+/// What another shard accepted just before the drain, that shard being slower to look.
+#[test]
+fn nobody_goes_before_the_other_shards_have_marked_what_they_accepted() {
+    nobody_goes_without_what_was_accepted_before(100, false);
+}
+
+/// More waits for a client that does not read than one send takes.
+#[test]
+fn nobody_goes_before_it_was_sent_what_waits() {
+    nobody_goes_without_what_was_accepted_before(100_000, true);
+}
+
+/// `blocked`: the first half of the messages fills the client's socket.
+fn nobody_goes_without_what_was_accepted_before(payload_bytes: usize, blocked: bool) {
+    const MESSAGES: usize = 12;
+    let world = World::new(1, Faults::default());
+    world.set_socket_buffer(30_000);
+    let shared = Arc::new(SharedState::new(2, 1, Epoch(1)));
+    let limits = Arc::new(Limits::default());
+    let shard = |id| {
+        let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
+        Shard::new(world.driver(64, 8, 512), setup)
+    };
+    let mut shards: Vec<Shard<SimDriver>> = vec![shard(ShardId(0)), shard(ShardId(1))];
+    let (name, topic) = (0..)
+        .map(|n: u32| (format!("t{n}"), shared.registry.resolve(&format!("t{n}"))))
+        .find(|(_, topic)| topic.sequencer == ShardId(1))
+        .expect("names are many");
+    let client = world.connect(0);
+    let head = format!(
+        "GET /sub/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    world.client_write(client, head.as_bytes());
+    let mut read = Vec::new();
+    for _ in 0..10 {
+        shards.iter_mut().for_each(|shard| assert!(shard.step().unwrap()));
+        read.extend(world.client_read(client, 4096));
+    }
+    assert!(read.starts_with(b"HTTP/1.1 101 "), "{}", read.escape_ascii());
+    read.clear();
+    let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; payload_bytes], shared.budget.of_plane());
+    let frame =
+        Message::new(topic.key(), Offset(1), payload.clone(), 0).frame(Encoding::Raw, shared.budget.of_plane(), true);
+    let publish = |_| {
+        let order =
+            ControlMessage::Publish { topic: topic.clone(), payload: payload.clone(), answer: oneshot::channel().0 };
+        shared.send_control(ShardId(1), order).unwrap();
+    };
+    (0..MESSAGES / 2).for_each(publish);
+    if blocked {
+        for _ in 0..5 {
+            shards.iter_mut().for_each(|shard| assert!(shard.step().unwrap()));
+        }
+    }
+    (0..MESSAGES / 2).for_each(publish);
+    for shard in ShardId::all(2) {
+        shared.send_control(shard, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
+    }
+    for _ in 0..5 {
+        shards[0].step().unwrap();
+        world.advance(400_000_000);
+    }
+    assert_eq!(shared.stats[0].closed_shutdown.get(), 0, "closed before it has everything");
+    for _ in 0..2000 {
+        shards.iter_mut().for_each(|shard| drop(shard.step()));
+        read.extend(world.client_read(client, 2000));
+        world.advance(1_000_000);
+    }
+    let frames = frame.repeat(MESSAGES);
+    assert!(read.starts_with(&frames), "{} bytes of {}", read.len(), frames.len());
+    assert_eq!(read.get(frames.len() + 2..frames.len() + 4), Some(&1001_u16.to_be_bytes()[..]));
+}
