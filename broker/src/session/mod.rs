@@ -69,6 +69,13 @@ sessions! {
     V1(Box<V1Session>),
 }
 
+impl Session {
+    /// Every subscription.
+    pub(crate) fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.keys().into_iter().filter_map(|key| self.subscription(key))
+    }
+}
+
 impl Default for Session {
     fn default() -> Self {
         Self::Raw(RawSession::default())
@@ -95,13 +102,14 @@ pub(crate) trait SessionKind: Debug {
     /// What an [`Action`] asked for was not done.
     fn on_error(&mut self, error: &CommandError, out: &mut BytesMut) -> Action<'static>;
 
-    /// A publish asked for an acknowledgement and is on its way. Returns the ticket that the answer has to bring.
-    fn await_published(&mut self, _id: Id) -> Option<u64> {
+    /// A publish asked for an acknowledgement and is on its way. Returns the ticket that the answer has to bring. What that
+    /// takes is charged to `account`.
+    fn await_published(&mut self, _id: Id, _account: &Arc<Account>) -> Option<u64> {
         None
     }
 
     /// A publish with this ticket was sequenced.
-    fn on_published(&mut self, _ticket: u64, _position: Position, _out: &mut BytesMut) {}
+    fn on_published(&mut self, _ticket: u64, _position: Position, _account: &Arc<Account>, _out: &mut BytesMut) {}
 
     /// How many answers are still to come from sequencers; `None`: what this session sends is never answered.
     fn answers_to_come(&self) -> Option<usize> {
@@ -191,7 +199,8 @@ pub(crate) trait SessionKind: Debug {
         0
     }
 
-    /// Charges what it has on the heap now. To be called after whatever makes that grow or shrink.
+    /// Charges what it has on the heap now. To be called after its subscriptions changed. Linear in what it keeps to find
+    /// them.
     fn charge(&mut self, _account: &Arc<Account>) {}
 }
 

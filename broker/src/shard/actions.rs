@@ -55,9 +55,7 @@ impl<D: Driver> Shard<D> {
             let mut out = self.begin_answer();
             let action = self.conns.get(id).expect("an open connection").session.on_error(&error, &mut out);
             self.answer(id, out);
-            if let Action::Close { code, why, reason } = action {
-                self.close_with(id, code.into(), why, reason);
-            }
+            self.carry_out(id, action);
         }
     }
 
@@ -174,8 +172,7 @@ impl<D: Driver> Shard<D> {
 
     /// Whom the acknowledgement of this command goes to.
     fn origin(&mut self, id: ConnId, command: Id) -> Origin {
-        let ticket = self.conns.get(id).expect("a publisher").session.await_published(command);
-        self.charge_session(id);
+        let ticket = self.conns.get(id).expect("a publisher").session.await_published(command, &self.account);
         ticket.map_or(Origin::Silent, |ticket| Origin::Connection { shard: self.id, conn: id, ticket })
     }
 
@@ -197,9 +194,9 @@ impl<D: Driver> Shard<D> {
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
             let Published { epoch, offset } = published;
-            conn.session.on_published(ticket, Position { epoch: epoch.0, offset: offset.0 }, &mut out);
+            let position = Position { epoch: epoch.0, offset: offset.0 };
+            conn.session.on_published(ticket, position, &self.account, &mut out);
         }
-        self.charge_session(id);
         self.answer(id, out);
     }
 

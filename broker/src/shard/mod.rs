@@ -97,7 +97,8 @@ pub struct Shard<D: Driver> {
 struct ShardCodec {
     head_limits: HeadLimits,
     frame_limits: FrameLimits,
-    parser: Option<protocol::v1::Parser>,
+    /// Taken out while a session reads a message with it.
+    parser: Option<Box<protocol::v1::Parser>>,
     /// Where an answer is written before it is framed.
     scratch: BytesMut,
 }
@@ -114,7 +115,7 @@ impl ShardCodec {
                 frame_bytes_max: limits.frame_bytes_max,
                 message_bytes_max: limits.message_bytes_max,
             },
-            parser: Some(protocol::v1::Parser::default()),
+            parser: Some(Box::default()),
             scratch: BytesMut::new(),
         }
     }

@@ -102,16 +102,20 @@ impl SessionKind for V1Session {
         Action::Answer
     }
 
-    fn await_published(&mut self, id: Id) -> Option<u64> {
-        let ticket = self.take_ticket();
+    fn await_published(&mut self, id: Id, account: &Arc<Account>) -> Option<u64> {
+        let (ticket, room) = (self.take_ticket(), self.unacknowledged.capacity());
         self.unacknowledged.insert(ticket, id);
+        if self.unacknowledged.capacity() != room {
+            self.charge(account);
+        }
         Some(ticket)
     }
 
-    fn on_published(&mut self, ticket: u64, position: Position, out: &mut BytesMut) {
+    fn on_published(&mut self, ticket: u64, position: Position, account: &Arc<Account>, out: &mut BytesMut) {
         let Some(id) = self.unacknowledged.remove(&ticket) else { return };
         if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
             self.unacknowledged = FxHashMap::default();
+            self.charge(account);
         }
         write_published(out, Some(&id), position.epoch, position.offset);
     }

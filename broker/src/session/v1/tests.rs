@@ -161,13 +161,16 @@ fn publishes_are_checked_and_the_last_topic_is_remembered() {
 #[test]
 fn each_acknowledgement_goes_to_its_command() {
     let mut client = Client::new();
-    let tickets: Vec<u64> = [10, 11].map(|id| client.session.await_published(Id::number(id).unwrap()).unwrap()).into();
+    let budget = Budget::new(1, 1 << 20);
+    let account = budget.of_shard(0);
+    let tickets = [10, 11].map(|id| client.session.await_published(Id::number(id).unwrap(), account).unwrap());
+    assert!(budget.used() > 0, "what waits is charged");
     assert_eq!(client.session.answers_to_come(), Some(2));
     let mut out = BytesMut::new();
-    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, &mut out);
+    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, account, &mut out);
     assert!(String::from_utf8_lossy(&out).contains("\"id\":11"));
     out.clear();
-    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, &mut out);
+    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, account, &mut out);
     assert!(out.is_empty(), "answered once");
     assert_eq!(client.session.answers_to_come(), Some(1));
 }
