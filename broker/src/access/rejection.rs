@@ -1,7 +1,7 @@
 //! Why a request or a connection is not admitted, and what its client is answered: one table for both planes.
 //!
 //! Not responsible for the order in which the reasons win: see `policy`. Handshakes are answered
-//! with the bytes of [`Rejection::answer`] by whoever rejects them; the HTTP API puts the same sentence into JSON.
+//! with the bytes of [`Rejection::answer`] by the plane that rejects them; the HTTP API puts the same sentence into JSON.
 
 use std::borrow::Cow;
 

@@ -81,7 +81,7 @@ fn topic_of(path: &str, limits: &Limits) -> Result<String, HttpError> {
     }
 }
 
-/// Whether whoever sent this request may publish a message to the topic now.
+/// Whether the sender of this request may publish a message to the topic now.
 fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpError> {
     let (shared, limits) = (app.shared(), app.limits());
     let connection = head.extensions.get::<Arc<Connection>>().expect("every request comes with its connection");

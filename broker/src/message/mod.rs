@@ -46,7 +46,7 @@ impl Message {
         Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default() }
     }
 
-    /// What subscribers with this encoding are sent, by reference. Made by whoever comes first, and charged to `account`.
+    /// What subscribers with this encoding are sent, by reference. Made for the first subscriber that needs it, and charged to `account`.
     /// It stays with the message if `keep`; without, when memory is short, it lasts as long as its send.
     #[must_use]
     pub fn frame(&self, encoding: Encoding, account: &Arc<Account>, keep: bool) -> Bytes {

@@ -49,12 +49,13 @@ impl<D: Driver> Shard<D> {
                 outboxes += extra.outbox.charged();
             }
             paused += u64::from(conn.flags.has(Flags::PAUSE_LISTED));
-            let subscriptions = conn.session.keys().into_iter().filter_map(|key| conn.session.subscription(key));
-            for sub in subscriptions.clone().filter(|sub| sub.live) {
-                let log = &self.fanout.logs[sub.log];
-                invariants = invariants.and_then(|()| log.cursor_invariant(sub.cursor, sub.lagging));
+            for sub in conn.session.subscriptions() {
+                awaited += u64::from(sub.patience == Patience::Awaited);
+                if sub.live {
+                    let log = &self.fanout.logs[sub.log];
+                    invariants = invariants.and_then(|()| log.cursor_invariant(sub.cursor, sub.lagging));
+                }
             }
-            awaited += subscriptions.filter(|sub| sub.patience == Patience::Awaited).count() as u64;
         }
         let under_way = self.input.assemblies.len() as u64;
         let mut messages = BTreeMap::new();

@@ -65,19 +65,8 @@ impl<D: Driver> Shard<D> {
 
     /// A sequencer answered a join.
     pub(super) fn on_joined(&mut self, topic: TopicId, join: u64, epoch: Epoch, next: Offset) {
-        let Some(slot) = self.fanout.logs.slot_of(topic) else { return };
-        let arrivals = self.fanout.arrivals;
-        let log = &mut self.fanout.logs[slot];
-        if log.join != join {
-            return; // the answer to a join that was left again since
-        }
-        log.joining -= 1;
-        if log.joining > 0 {
-            return;
-        }
-        (log.epoch, log.next_offset) = (epoch, next);
-        log.joined_at = arrivals;
-        for subscriber in std::mem::take(&mut log.waiting) {
+        let Some((slot, waiting)) = self.fanout.joined(topic, join, epoch, next) else { return };
+        for subscriber in waiting {
             self.go_live(slot, subscriber);
         }
     }

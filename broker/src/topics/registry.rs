@@ -90,7 +90,7 @@ impl Deref for TopicRef {
 
 impl Drop for TopicRef {
     fn drop(&mut self) {
-        // Release: what was done with this handle is over for whoever removes the name.
+        // Release: what was done with this handle is over for the thread that removes the name.
         if self.0.handles.fetch_sub(1, Ordering::Release) == 1
             && let Some(table) = self.0.table.upgrade()
         {

@@ -9,6 +9,9 @@
 //!
 //! Cost per message: one look-up, and one append per log.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -95,7 +98,12 @@ impl FanOut {
 
     /// Goes on with what waits; called once a turn.
     pub(in crate::shard) fn append_waiting(&mut self) {
-        self.appends.left = APPENDS_PER_TURN;
+        self.append_up_to(APPENDS_PER_TURN);
+    }
+
+    /// Goes on with so many appends; what comes later in the turn gets what is left of them.
+    fn append_up_to(&mut self, appends: usize) {
+        self.appends.left = appends;
         while self.appends.left > 0
             && let Some(id) = self.appends.order.pop_front()
         {

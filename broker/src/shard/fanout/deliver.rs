@@ -45,6 +45,7 @@ impl<D: Driver> Shard<D> {
         let sends = if self.fanout.short_turns > 0 { SENDS_PER_TURN } else { SENDS_PER_TURN_ALONE };
         self.fanout.short_turns = self.fanout.short_turns.saturating_sub(1);
         self.egress.work = Work { sends: sends / 2, deliveries_left: DELIVERIES_PER_TURN, made: 0 };
+        self.try_postponed();
         self.flush_ready();
         self.egress.work.sends += sends / 2;
         self.egress.work.deliveries_left += DELIVERIES_PER_TURN / 2;

@@ -28,7 +28,7 @@ use ring::ConnId;
 
 use crate::capacity::budget::Account;
 use crate::config::limits::Limits;
-use crate::ids::{LogSlot, ShardId};
+use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
 use crate::observe::counters::Stats;
 use crate::shard::fanout::append::Appends;
 use crate::shard::fanout::lag::Awaited;
@@ -52,7 +52,7 @@ pub(in crate::shard) struct FanOut {
     matches: Matches<LogSlot>,
     next_join: u64,
     /// Messages that have come for logs of this shard.
-    pub(in crate::shard) arrivals: u64,
+    arrivals: u64,
     /// Logs with pending messages, each once, here or in `fresh`. Slots whose log is gone are passed over.
     pending: VecDeque<LogSlot>,
     /// Those that had nothing pending before.
@@ -136,6 +136,28 @@ impl FanOut {
             self.matches.insert(Arc::clone(&topic.name), slot);
         }
         (slot, join)
+    }
+
+    /// A sequencer answered the join of a topic or filter. With the last answer the log is joined, and the subscribers that
+    /// waited for it are returned.
+    pub(in crate::shard) fn joined(
+        &mut self,
+        topic: TopicId,
+        join: u64,
+        epoch: Epoch,
+        next: Offset,
+    ) -> Option<(LogSlot, Vec<Subscriber>)> {
+        let slot = self.logs.slot_of(topic)?;
+        let log = &mut self.logs[slot];
+        if log.join != join {
+            return None; // the answer to a join that was left again since
+        }
+        log.joining -= 1;
+        if log.joining > 0 {
+            return None;
+        }
+        (log.epoch, log.next_offset, log.joined_at) = (epoch, next, self.arrivals);
+        Some((slot, std::mem::take(&mut log.waiting)))
     }
 
     /// Takes a subscriber in force out of its log. The one that has its index now is returned: its subscription has to

@@ -34,14 +34,12 @@ impl FanOut {
 
     /// Whether every subscription of a session was sent everything.
     pub(in crate::shard) fn has_sent_all(&self, session: &Session) -> bool {
-        let mut subscriptions = session.keys().into_iter().filter_map(|key| session.subscription(key));
-        subscriptions.all(|sub| !sub.live || sub.cursor == self.logs[sub.log].head())
+        session.subscriptions().all(|sub| !sub.live || sub.cursor == self.logs[sub.log].head())
     }
 
     /// Lists every subscription that has something as pending.
     fn gather_all(&mut self, session: &mut Session) {
-        let subscriptions = session.keys().into_iter().filter_map(|key| session.subscription(key));
-        self.append_begun(&subscriptions.map(|subscription| subscription.log).collect());
+        self.append_begun(&session.subscriptions().map(|subscription| subscription.log).collect());
         for key in session.keys() {
             let Some(subscription) = session.subscription(key) else { continue };
             if subscription.live && subscription.cursor < self.logs[subscription.log].head() {

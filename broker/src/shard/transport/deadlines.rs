@@ -92,8 +92,7 @@ impl<D: Driver> Shard<D> {
         if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) {
             conn.flags.set(Flags::PING_DUE);
         } else {
-            let ping = self.egress.ping();
-            self.send(id, ping);
+            self.send_ping(id);
         }
     }
 

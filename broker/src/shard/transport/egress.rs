@@ -21,8 +21,11 @@ use crate::shard::transport::connection::{Flags, State};
 /// half times what an empty send does.
 const SEND_BYTES: usize = 16 << 10;
 
+/// A ping without a payload (RFC 6455 5.5.2).
+const PING: Bytes = Bytes::from_static(&[0x89, 0]);
+
 /// Connections with something to send, and what a turn may send.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(in crate::shard) struct Egress {
     /// Connections with something to send that no send in flight holds up, each once, here or in `delivered_ready`.
     pub(in crate::shard) ready: VecDeque<ConnId>,
@@ -34,31 +37,14 @@ pub(in crate::shard) struct Egress {
     pub(in crate::shard) time_next: bool,
     /// Sends in flight that are.
     pub(in crate::shard) timed: Vec<Timed>,
-    ping: Bytes,
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self {
-            ready: VecDeque::new(),
-            delivered_ready: Vec::new(),
-            work: Work::default(),
-            time_next: false,
-            timed: Vec::new(),
-            ping: Bytes::from_static(&[0x89, 0]),
-        }
-    }
+    /// Connections whose unsubscribe waits for messages on their way into logs. Tried again once a turn.
+    postponed: Vec<ConnId>,
 }
 
 impl Egress {
     /// Whether the next turn has something to send.
     pub(in crate::shard) fn has_work(&self) -> bool {
         !self.ready.is_empty()
-    }
-
-    /// A ping without a payload.
-    pub(in crate::shard) fn ping(&self) -> Gather {
-        Gather::one(self.ping.clone())
     }
 }
 
@@ -92,6 +78,18 @@ impl<D: Driver> Shard<D> {
             conn.flags.set(Flags::READY);
             self.egress.ready.push_back(id);
         }
+    }
+
+    /// Lists what the last turn put off.
+    pub(in crate::shard) fn try_postponed(&mut self) {
+        for id in std::mem::take(&mut self.egress.postponed) {
+            self.make_ready(id);
+        }
+    }
+
+    /// Sends a ping.
+    pub(in crate::shard) fn send_ping(&mut self, id: ConnId) {
+        self.send(id, Gather::one(PING));
     }
 
     /// Sends to connections whose turn it is, as far as this turn's work goes.
@@ -129,7 +127,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if conn.flags.take(Flags::PING_DUE) && conn.state == State::Open {
-            conn.extra(&self.account).outbox.extend(&self.egress.ping);
+            conn.extra(&self.account).outbox.extend(&PING);
             // The time for its answer begins now.
             let wait = self.limits.ping_timeout.min(self.limits.ping_interval);
             self.timers.set(id, conn, wait);
@@ -154,9 +152,8 @@ impl<D: Driver> Shard<D> {
         let leaves = conn.flags.has(Flags::LEAVING) && !conn.flags.has(Flags::SENDING);
         if conn.session.is_unsubscribing() && conn.session.pending().is_empty() {
             // A message may wait for its logs that came before a subscription which is to send the later ones.
-            let subscriptions = conn.session.keys().into_iter().filter_map(|key| conn.session.subscription(key));
-            if self.fanout.waits_for_any(&subscriptions.map(|subscription| subscription.log).collect()) {
-                self.make_ready(id);
+            if self.fanout.waits_for_any(&conn.session.subscriptions().map(|subscription| subscription.log).collect()) {
+                self.egress.postponed.push(id);
             } else {
                 self.finish_unsubscribe(id);
             }

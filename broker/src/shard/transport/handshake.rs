@@ -98,8 +98,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Makes a WebSocket of the connection. The 101 goes out once the subscription is in force: whoever sees the
-    /// WebSocket open misses nothing from then on.
+    /// Makes a WebSocket of the connection. The 101 goes out once the subscription is in force: a client
+    /// that sees the WebSocket open misses nothing from then on.
     pub(in crate::shard) fn establish(&mut self, id: ConnId, upgrade: Upgrade) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.state = State::Open;

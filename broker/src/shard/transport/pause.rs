@@ -67,9 +67,8 @@ impl Input {
     }
 
     /// Connections whose input waits.
-    pub(in crate::shard) fn waiting(&self) -> impl ExactSizeIterator<Item = ConnId> {
-        let all: Vec<ConnId> = self.paused.iter().chain(&self.yielded).copied().collect();
-        all.into_iter()
+    pub(in crate::shard) fn waiting(&self) -> impl Iterator<Item = ConnId> {
+        self.paused.iter().chain(&self.yielded).copied()
     }
 
     /// Something that paused connections wait for may have come.

@@ -11,7 +11,7 @@ use crate::shard::fanout::parts::{Parts, Thrift};
 /// contiguous; above, they go out by reference as one vectored send.
 pub(super) const COALESCE_BYTES_MAX: usize = 64 << 10;
 
-/// A send, and when it can be used again: by whoever is at `from` while the log ends at `head`.
+/// A send, and when it can be used again: by every subscriber at `from` while the log ends at `head`.
 #[derive(Debug)]
 pub(super) struct Built {
     encoding: Encoding,
