@@ -22,6 +22,7 @@ struct Stage {
     world: World,
     shard: Shard<SimDriver>,
     shared: Arc<SharedState>,
+    budget_bytes: u64,
 }
 
 impl Stage {
@@ -30,12 +31,16 @@ impl Stage {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::within(BUDGET, limits)
+    }
+
+    fn within(budget_bytes: u64, limits: Limits) -> Self {
         let world = World::new(1, Faults::default());
-        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)).within(BUDGET));
+        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)).within(budget_bytes));
         let limits = Limits { message_bytes_max: MESSAGE_MAX, ..limits };
         let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(limits) };
         let shard = Shard::new(world.driver(512, 32, 4096), setup);
-        Self { world, shard, shared }
+        Self { world, shard, shared, budget_bytes }
     }
 
     /// A client whose WebSocket at `path` is open.
@@ -43,7 +48,8 @@ impl Stage {
         let client = self.world.connect(0);
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: ringyard.v1\r\n\r\n"
         );
         assert_eq!(self.world.client_write(client, head.as_bytes()), head.len());
         self.turns(8);
@@ -56,7 +62,7 @@ impl Stage {
             assert!(self.shard.step().unwrap());
             self.shard.audit().check().unwrap();
             let used = self.shared.budget.used();
-            assert!(used <= BUDGET + MESSAGE_MAX, "{used} of {BUDGET}");
+            assert!(used <= self.budget_bytes + MESSAGE_MAX, "{used} of {}", self.budget_bytes);
         }
     }
 
@@ -89,6 +95,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+const TEXT: u8 = 0x81;
 const BINARY_UNFINISHED: u8 = 0x02;
 const LAST_PIECE: u8 = 0x80;
 const PING: u8 = 0x89;
@@ -193,4 +200,58 @@ fn pings_whose_answers_are_not_read_share_one() {
     }
     assert!(read.len() < 4_000 * 127 / 2, "{} bytes of answers", read.len());
     assert!(read.ends_with(format!("{:0125}", 3_999).as_bytes()), "the last ping is answered");
+}
+
+/// Messages that so many filters match that a turn does not append them to all logs. One subscription ends meanwhile, and
+/// another that came behind them goes on: nothing is missing between the two.
+#[test]
+fn a_subscription_that_ends_hands_over_without_a_gap() {
+    let topic = ["a"; LEVELS].join("/");
+    hands_over_to(&topic, &topic);
+    hands_over_to(&topic, "a/#");
+}
+
+/// Levels of the topic that many filters match.
+const LEVELS: usize = 12;
+
+fn hands_over_to(topic: &str, second: &str) {
+    let filters: Vec<String> = (1..2600_u32)
+        .map(|bits| (0..LEVELS).map(|at| if bits >> at & 1 == 1 { "+" } else { "a" }).collect::<Vec<_>>().join("/"))
+        .collect();
+    let mut stage = Stage::within(64 << 20, Limits::default());
+    for filters in filters.chunks(200) {
+        let crowd = stage.open("/ws");
+        let command = serde_json::json!({ "type": "subscribe", "topics": filters }).to_string();
+        stage.write(crowd, &frame(TEXT, command.as_bytes()));
+        stage.turns(4);
+    }
+    let publisher = stage.open(&format!("/pub/{topic}"));
+    let client = stage.open("/ws");
+    let command = |stage: &mut Stage, text: String| stage.write(client, &frame(TEXT, text.as_bytes()));
+    let publish = |stage: &Stage, messages: usize| {
+        let bytes = frame(TEXT, b"x").repeat(messages);
+        assert_eq!(stage.world.client_write(publisher, &bytes), bytes.len());
+    };
+    command(&mut stage, r##"{"type":"subscribe","topics":["#"]}"##.to_owned());
+    stage.turns(4);
+    publish(&stage, 5);
+    command(&mut stage, format!(r#"{{"type":"subscribe","topics":["{second}"]}}"#));
+    let mut read = String::new();
+    while read.matches(r#""type":"ok""#).count() < 2 {
+        stage.turns(1);
+        read += &String::from_utf8_lossy(&stage.world.client_read(client, 1 << 20));
+    }
+    command(&mut stage, r##"{"type":"unsubscribe","topics":["#"]}"##.to_owned());
+    publish(&stage, 5);
+    stage.turns(60);
+    read += &String::from_utf8_lossy(&stage.world.client_read(client, 1 << 20));
+    let offsets: Vec<u64> = read
+        .split(r#""type":"message""#)
+        .skip(1)
+        .map(|message| {
+            let offset = message.split(r#""offset":"#).nth(1).expect("an offset");
+            offset.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a number")
+        })
+        .collect();
+    assert_eq!(offsets, (1..=10).collect::<Vec<_>>(), "{read}");
 }
