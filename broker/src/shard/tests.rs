@@ -8,7 +8,7 @@ use std::sync::Arc;
 use protocol::frame::{Opcode, close_code};
 use ring::sim::{ClientId, Faults, SimDriver, World};
 
-use crate::capacity::budget::Held;
+use crate::capacity::budget::{Charge, Held};
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
 use crate::shard::shared::SharedState;
@@ -96,6 +96,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
 const BINARY_UNFINISHED: u8 = 0x02;
 const LAST_PIECE: u8 = 0x80;
 const PING: u8 = 0x89;
@@ -181,6 +182,35 @@ fn input_that_waits_has_a_bound_and_small_input_is_not_refused_for_it() {
     for client in small {
         assert_eq!(stage.world.client_read(client, 4096), b"\x8a\x05small".repeat(20));
     }
+}
+
+/// Publishers wait because memory is full; many of them have sent much. Another one's message is short, and comes in pieces.
+#[test]
+fn a_short_message_is_safe_among_much_input_that_waits() {
+    (17_000..40_000).step_by(1_000).for_each(a_short_message_is_safe_with_room_for);
+}
+
+fn a_short_message_is_safe_with_room_for(bytes: u64) {
+    let mut stage = Stage::new();
+    let reader = stage.open("/sub/small");
+    let small = stage.open("/pub/small");
+    let large: Vec<_> = (0..30).map(|_| stage.open("/pub/large")).collect();
+    let account = Arc::clone(stage.shared.budget.of_plane());
+    let others = Charge::new(&account, Held::Http, BUDGET - bytes);
+    stage.turns(1);
+    for (large, first) in large.chunks(15).zip([BINARY_UNFINISHED, LAST_PIECE]) {
+        for &client in large {
+            let _ = stage.world.client_write(client, &frame(BINARY, &[b'x'; 7_000]));
+            stage.turns(1);
+        }
+        stage.write(small, &frame(first, &[b's'; 2_000]));
+    }
+    let closed = large.iter().filter(|&&client| stage.close_code(client).is_some()).count();
+    assert!(closed > 0, "with room for {bytes} bytes nobody had to go");
+    drop(others);
+    stage.turns(200);
+    assert_eq!(stage.close_code(small), None, "with room for {bytes} bytes");
+    assert_eq!(stage.world.client_read(reader, 1 << 20).len(), 4_000 + 4);
 }
 
 #[test]

@@ -10,16 +10,14 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
-use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Held, Level, longest_message};
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::time::nanos;
 use crate::shard::transport::connection::{Assembly, Conn, Flags};
+use crate::shard::transport::heaviest::{Holder, LOOKED_AT, heaviest};
 
-/// Of so many, the one that weighs most goes.
-const LOOKED_AT: usize = 64;
 const MILLISECOND: Nanos = 1_000_000;
 
 /// Messages under way, each once, by when they began.
@@ -96,22 +94,17 @@ impl<D: Driver> Shard<D> {
     /// Of some messages under way, the heaviest of the client whose messages weigh most together, if they are at least as
     /// many bytes as a message on average.
     fn heaviest_assembly(&mut self) -> Option<ConnId> {
-        let mean = self.mean_bytes();
-        let mut of_client: FxHashMap<_, (u64, u64)> = FxHashMap::default();
-        let mut messages = Vec::new();
-        for (since, id) in self.input.assemblies.some() {
-            let conn = self.conns.get(id).expect("it has a message under way");
-            let bytes = under_way(conn).room.charged();
-            let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
-            // Where addresses are not known, every connection is a client of its own.
-            let client = self.acceptor.addresses.client_of(id).ok_or(id);
-            let (all_bytes, all_weight) = of_client.entry(client).or_default();
-            *all_bytes += bytes;
-            *all_weight = all_weight.saturating_add(weight);
-            messages.push((client, weight, id));
-        }
-        let much = messages.into_iter().filter(|(client, ..)| of_client[client].0 >= mean);
-        much.max_by_key(|&(client, weight, id)| (of_client[&client].1, weight, id)).map(|(.., id)| id)
+        let some = self.input.assemblies.some();
+        let holders: Vec<_> = some
+            .into_iter()
+            .map(|(since, id)| {
+                let conn = self.conns.get(id).expect("it has a message under way");
+                let bytes = under_way(conn).room.charged();
+                let weight = bytes.saturating_mul(1 + (self.now - since) / MILLISECOND);
+                Holder { id, client: self.acceptor.addresses.client_or_connection(id), bytes, weight }
+            })
+            .collect();
+        heaviest(&holders, self.mean_bytes())
     }
 
     /// A piece came: if all of them are too many bytes, or all that is held is, one goes, see

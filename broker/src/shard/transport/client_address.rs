@@ -59,6 +59,11 @@ impl ClientAddresses {
         self.slots.get(id.slot as usize)?.entry()
     }
 
+    /// The client of this connection; where it is not counted, the connection is a client of its own.
+    pub(in crate::shard) fn client_or_connection(&self, id: ConnId) -> Result<(usize, u32), ConnId> {
+        self.client_of(id).ok_or(id)
+    }
+
     fn is_trusted(&self, id: ConnId) -> bool {
         self.slots.get(id.slot as usize) == Some(&AddressSlot::TRUSTED)
     }

@@ -8,6 +8,7 @@
 //! | `connection` | what is known of one connection |
 //! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
 //! | `pause` | input that has to wait |
+//! | `heaviest` | which connection gives memory back |
 //! | `egress` | what a connection is sent |
 //! | `timers`, `deadlines` | deadlines and pings |
 //! | `close` | the ways a connection ends |
@@ -20,6 +21,7 @@ pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod egress;
 pub(crate) mod handshake;
+mod heaviest;
 pub(crate) mod ingress;
 pub(crate) mod pause;
 pub(crate) mod timers;

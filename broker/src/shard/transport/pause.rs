@@ -13,8 +13,9 @@
 //! once, or, for one that only waits for its next turn, once it is [`KEPT_BYTES_MAX`]. A turn tries a bounded number of
 //! those that wait, in their order.
 //!
-//! All input that is kept may take its share of the budget. Beyond that, a connection whose input is more than twice
-//! the average is closed when more of it comes (1013): small commands are safe however much others send.
+//! All input that is kept may take its share of the budget. Beyond that, when more comes for a connection whose input is
+//! more than twice the average, as much is given back (1013): of some whose input waits, the heaviest of the client that
+//! holds most is closed. So small messages are safe however much others send, even when there is hardly any memory left.
 
 use std::collections::VecDeque;
 
@@ -27,6 +28,7 @@ use crate::shard::Shard;
 use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::assembly::Assemblies;
 use crate::shard::transport::connection::{Conn, Flags, State};
+use crate::shard::transport::heaviest::{Holder, LOOKED_AT, heaviest};
 use crate::shard::transport::ingress::InputWork;
 
 /// Bytes kept here for a connection that only waits for its next turn. One that waits for anything else is not received
@@ -54,6 +56,8 @@ pub(in crate::shard) struct Input {
     paused: VecDeque<ConnId>,
     /// How many of those, from the first on, may be able to go on: something changed since they were tried.
     untried: usize,
+    /// Where the next search for one that holds much begins, in `waiting`.
+    looked_at: usize,
     /// Whether a connection's kept input is looked at right now.
     pub(in crate::shard) resuming: bool,
     /// When all of them are tried again, because of what other shards may have changed.
@@ -69,6 +73,17 @@ impl Input {
     /// Connections whose input waits.
     pub(in crate::shard) fn waiting(&self) -> impl Iterator<Item = ConnId> {
         self.paused.iter().chain(&self.yielded).copied()
+    }
+
+    /// Some of them, others each time.
+    fn some_waiting(&mut self) -> impl Iterator<Item = ConnId> {
+        let (paused, all) = (self.paused.len(), self.paused.len() + self.yielded.len());
+        let first = self.looked_at;
+        self.looked_at = (first + LOOKED_AT) % all.max(1);
+        (first..first + LOOKED_AT.min(all)).map(move |at| match at % all {
+            at if at < paused => self.paused[at],
+            at => self.yielded[at - paused],
+        })
     }
 
     /// Something that paused connections wait for may have come.
@@ -140,26 +155,47 @@ impl<D: Driver> Shard<D> {
         self.shared.budget.share(Held::Input) / u64::from(self.shards())
     }
 
-    /// Closes the connection if all kept input is too much, or all that is held is, and its own is part of the reason.
+    /// Closes connections if all kept input is too much, or all that is held is, and that of this one is part of the
+    /// reason: those whose clients hold most, until as much is free as this one takes.
     fn limit_kept_input(&mut self, id: ConnId) {
         self.make_room_for_pieces();
-        let budget = &self.shared.budget;
-        let (all, share) = (self.account.held(Held::Input), self.input_share());
-        let mean = all / ((self.input.paused.len() + self.input.yielded.len()) as u64).max(1);
-        let most = if !budget.has_room(share / 8) {
-            INNOCENT_BYTES_AT_BOUND
-        } else if !budget.has_room(share / 2) {
-            mean.max(INNOCENT_BYTES_AT_BOUND)
-        } else if all > share {
-            (2 * mean).max(INNOCENT_BYTES)
-        } else {
+        let (budget, share) = (&self.shared.budget, self.input_share());
+        let (at_bound, near_bound) = (!budget.has_room(share / 8), !budget.has_room(share / 2));
+        if !near_bound && self.account.held(Held::Input) <= share {
             return;
-        };
-        let kept = self.conns.get(id).and_then(|conn| conn.extra.as_ref()).map_or(0, |extra| extra.input.charged());
-        if kept > most {
-            let why = "memory is short, and much input of this connection waits; connect again";
-            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
         }
+        let mut holders = self.some_that_keep_input(id);
+        let (kept, all) = (holders[0].bytes, holders.iter().map(|holder| holder.bytes).sum::<u64>());
+        let mean = all / holders.iter().filter(|holder| holder.bytes > 0).count().max(1) as u64;
+        let most = match (at_bound, near_bound) {
+            (true, _) => INNOCENT_BYTES_AT_BOUND,
+            (false, true) => mean.max(INNOCENT_BYTES_AT_BOUND),
+            (false, false) => (2 * mean).max(INNOCENT_BYTES),
+        };
+        if kept <= most {
+            return;
+        }
+        let mut freed = 0;
+        while freed < kept {
+            let Some(heaviest) = heaviest(&holders, 1) else { return };
+            let at = holders.iter().position(|holder| holder.id == heaviest).expect("one of them");
+            freed += holders.swap_remove(at).bytes;
+            let why = "memory is short, and much input of this connection waits; connect again";
+            self.close_with(heaviest, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
+        }
+    }
+
+    /// This connection, which comes first, and some of those whose input waits, with what is kept of it.
+    fn some_that_keep_input(&mut self, id: ConnId) -> Vec<Holder<Result<(usize, u32), ConnId>>> {
+        let mut ids = vec![id];
+        ids.extend(self.input.some_waiting().filter(|&other| other != id));
+        ids.into_iter()
+            .map(|id| {
+                let conn = self.conns.get(id).filter(|conn| conn.state == State::Open);
+                let bytes = conn.and_then(|conn| conn.extra.as_ref()).map_or(0, |extra| extra.input.charged());
+                Holder { id, client: self.acceptor.addresses.client_or_connection(id), bytes, weight: bytes }
+            })
+            .collect()
     }
 
     fn stop_receiving_if_much_waits(&mut self, id: ConnId) {
