@@ -31,6 +31,7 @@ pub mod floor;
 mod gather;
 pub mod limits;
 pub mod listen;
+pub mod peer;
 mod probe;
 mod random;
 pub mod sandbox;

@@ -70,9 +70,16 @@ pub fn group(addr: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, ListenErro
         // Bound and gone again: `SO_REUSEADDR` lets the group follow at once, past old connections.
         bound(addr, false)?;
     }
-    let mut listeners = Vec::with_capacity(shards);
+    widen(Vec::with_capacity(shards), addr, shards)
+}
+
+/// Adds to `listeners`, which listen at `addr` already, until there are `shards`.
+///
+/// # Errors
+/// [`ListenError`], also if the listeners there are another user's.
+pub fn widen(mut listeners: Vec<OwnedFd>, addr: SocketAddr, shards: usize) -> Result<Vec<OwnedFd>, ListenError> {
     let mut addr = addr;
-    for _ in 0..shards {
+    while listeners.len() < shards {
         let listener = tcp(addr, BACKLOG, true)?;
         addr = local_addr(&listener).map_err(|error| ListenError::Other { addr, error })?;
         listeners.push(listener);
@@ -205,6 +212,14 @@ mod tests {
         assert!(matches!(error, ListenError::PortInUse(at) if at == addr), "{error}");
         drop(first);
         group(addr, 2).expect("the port is free again");
+    }
+
+    #[test]
+    fn a_group_that_was_handed_over_grows() {
+        let first = group(any_port("127.0.0.1"), 2).unwrap();
+        let addr = local_addr(&first[0]).unwrap();
+        let wider = widen(first, addr, 4).unwrap();
+        assert!(wider.len() == 4 && wider.iter().all(|fd| local_addr(fd).unwrap() == addr));
     }
 
     #[test]

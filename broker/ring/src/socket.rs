@@ -126,3 +126,15 @@ pub(crate) fn switch(socket: &OwnedFd, level: i32, option: i32, on: bool) -> io:
 pub(crate) fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
+
+/// Makes calls on `socket` return `EAGAIN` instead of waiting (`O_NONBLOCK`).
+pub(crate) fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: `F_GETFL` takes no pointers, and the descriptor is open.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: `F_SETFL` takes no pointers, and the descriptor is open.
+    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -34,7 +34,7 @@ fn without_a_descriptor_the_table_is_full_and_no_peer_is_lost() {
 }
 
 fn made(listener: Option<std::os::fd::OwnedFd>, capacity: u32) -> Result<EpollDriver, SetupError> {
-    EpollDriver::new(Setup { listener, capacity, ..Setup::default() })
+    EpollDriver::new(Setup { listener: listener.map(Into::into), capacity, ..Setup::default() })
 }
 
 fn accepting(driver: &mut EpollDriver) -> Vec<Event<ring::epoll::Buf>> {

@@ -122,7 +122,7 @@ fn without_epoll_pwait2_turns_end_at_events_and_deadlines_all_the_same() {
             let listener = listen::group("127.0.0.1:0".parse().unwrap(), 1).unwrap().pop().unwrap();
             let addr = listen::local_addr(&listener).unwrap();
             let mut driver =
-                EpollDriver::new(epoll::Setup { listener: Some(listener), ..epoll::Setup::default() }).unwrap();
+                EpollDriver::new(epoll::Setup { listener: Some(listener.into()), ..epoll::Setup::default() }).unwrap();
             let turn = |driver: &mut EpollDriver, wait_ns: u64| {
                 let (mut events, deadline) = (Vec::new(), driver.now() + wait_ns);
                 driver.turn(Some(deadline), &mut events).unwrap();

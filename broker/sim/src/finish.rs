@@ -315,7 +315,9 @@ impl Run<'_> {
         self.going_down = true;
         for shard in 0..self.shards.len() {
             assert!(
-                self.shared.send_control(ShardId(shard as u16), ControlMessage::Shutdown { window }).is_ok(),
+                self.shared
+                    .send_control(ShardId(shard as u16), ControlMessage::Shutdown { window, is_succeeded: false })
+                    .is_ok(),
                 "thousands of control messages wait"
             );
             if self.rng.one_in(3) {
@@ -325,6 +327,10 @@ impl Run<'_> {
         let open: Vec<_> = self.clients.iter().filter(|client| client.is_well()).map(|client| client.index).collect();
         while self.shards.iter().any(Option::is_some) {
             self.round()?;
+            let draining: u64 = self.shared.stats.iter().map(|stats| stats.refused_draining.get()).sum();
+            if draining > 0 && self.world.now() - began < window.as_nanos() as u64 && self.shared.admission.open() > 0 {
+                return Err(Violation::new("newcomers are served in the window", format!("{draining} were refused")));
+            }
             self.world.advance(2 * MILLIS);
             if self.world.now() - began > (window + self.params.limits.shutdown_grace).as_nanos() as u64 + 100 * MILLIS
             {

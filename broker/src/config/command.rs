@@ -50,6 +50,14 @@ pub(super) enum RunSubcommand {
         url: Option<Url>,
     },
 
+    /// Replace the running broker by one with the given options, without refusing a client
+    ///
+    /// Starts this program again in the background, with --take-over and the options behind `restart`, and waits until it
+    /// has taken over: from then on newcomers reach the successor, and the broker that ran before asks its clients to leave
+    /// over --drain-window and ends. Exit status: 0, the successor runs; 1, it does not, and the old broker goes on; 2, an
+    /// option is wrong.
+    Restart,
+
     /// Check, show or explain the settings
     Config {
         #[command(subcommand)]

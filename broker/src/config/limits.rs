@@ -60,8 +60,9 @@ pub struct Limits {
     pub topic_idle_timeout: Duration,
     /// After the signal, how long everything goes on while readiness says no.
     pub drain_delay: Duration,
-    /// The time over which clients are closed, a few at a time.
-    pub drain_window: Duration,
+    /// The time over which clients are closed, a few at a time; `None`: none without a successor, and with one a time
+    /// that follows from their number.
+    pub drain_window: Option<Duration>,
     /// How long a shutdown may take besides.
     pub shutdown_grace: Duration,
     /// Most connections of one client address that is not loopback; `None`: as many as it likes. Beyond: 429.
@@ -109,7 +110,7 @@ impl Limits {
             close_timeout: settings.get("close-timeout"),
             topic_idle_timeout: settings.get("topic-idle-timeout"),
             drain_delay: settings.get("drain-delay"),
-            drain_window: settings.get("drain-window"),
+            drain_window: settings.find("drain-window"),
             shutdown_grace: settings.get("shutdown-grace"),
             connections_per_address_max: optional("max-connections-per-address"),
             accept_rate_max: optional("accept-rate"),

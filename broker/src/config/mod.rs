@@ -67,6 +67,13 @@ pub enum Task {
         /// What the broker would serve with.
         config: Result<Box<Config>, Vec<String>>,
     },
+    /// Replace the broker that listens here by one with these options.
+    Restart {
+        /// `--listen`.
+        listen: SocketAddr,
+        /// What stands behind `restart`.
+        options: Vec<OsString>,
+    },
     /// Ask whether a broker is alive, at these addresses in turn.
     Healthcheck(Vec<Url>),
 }
@@ -78,6 +85,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What moves the bytes; `None`: io_uring where it can be used, else epoll.
     pub io: Option<Io>,
+    /// Whether to take over from the broker that runs at `listen`.
+    pub take_over: bool,
     /// How many shards, at least 1.
     pub shards: u16,
     /// Where operators ask.
@@ -107,6 +116,7 @@ impl Config {
         Self {
             listen: settings.get("listen"),
             io: settings.choose("io", &[("auto", None), ("uring", Some(Io::Uring)), ("epoll", Some(Io::Epoll))]),
+            take_over: settings.get("take-over"),
             shards,
             admin: settings.get("admin-listen"),
             connections_max: settings.find::<u64>("max-connections").and_then(|number| NonZeroU32::new(number as u32)),
@@ -225,13 +235,21 @@ pub fn read<A: Into<OsString>>(
     environment: impl Fn(&str) -> Option<OsString>,
     here: &Surroundings,
 ) -> Result<Task, Stop> {
-    let line = CommandLine::parse(args.into_iter().map(Into::into))?;
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let line = CommandLine::parse(args.iter().cloned())?;
     let refused = |wrong: Vec<String>| Stop::Refused(wrong.join("\n"));
     let given = Given::new(&line, environment).map_err(refused)?;
     match line.subcommand {
         None => given.resolve(None, here).map(|(config, _)| Task::Serve(Box::new(config))).map_err(refused),
         Some(RunSubcommand::Doctor { json }) => {
             Ok(Task::Doctor { json, config: given.resolve(None, here).map(|(config, _)| Box::new(config)) })
+        }
+        Some(RunSubcommand::Restart) if args[1] != "restart" => {
+            Err(Stop::Refused("write `ringyard restart` first, and options behind it".to_owned()))
+        }
+        Some(RunSubcommand::Restart) => {
+            let (config, _) = given.resolve(None, here).map_err(refused)?;
+            Ok(Task::Restart { listen: config.listen, options: args[2..].to_vec() })
         }
         Some(RunSubcommand::Healthcheck { url: Some(url) }) => Ok(Task::Healthcheck(vec![url])),
         Some(RunSubcommand::Healthcheck { url: None }) => {

@@ -57,6 +57,10 @@ const GENERAL: &[Key] = &[
         "I/O driver: io_uring, or epoll, on which every connection is a descriptor; auto is io_uring where it can be \
          used, else epoll with a warning that says why",
     ),
+    key("take-over", Bool, Fixed("false"), "0.1").help(
+        "Take over from the broker that runs at --listen: it hands over its listening sockets, so that no newcomer is \
+         refused, and leaves when this one is ready; where none runs, start as usual",
+    ),
     key("shards", Number(1, SHARDS_TOP), Otherwise("the number of cores", "2"), "0.1")
         .help("Number of shards, each a thread with its own io_uring or epoll"),
     key("allow-origin", List(&Origin), Otherwise("none", "https://example.org"), "0.1").help(
@@ -168,9 +172,15 @@ const TIMES: &[Key] = &[
         "After SIGTERM, how long everything goes on while /readyz already says 503, so that load balancers look \
          elsewhere",
     ),
-    key("drain-window", Time(0), Fixed("25s"), "0.1").help(
-        "After SIGTERM, the time over which clients are asked to go (1001), a few at a time, so that they do not come \
-         back all at once; SIGINT asks all of them at once",
+    key(
+        "drain-window",
+        Time(0),
+        Otherwise("0s; with a successor a second for each 10,000 clients, from 1s to 25s", "10s"),
+        "0.1",
+    )
+    .help(
+        "After SIGTERM, or when a successor takes over, the time over which clients are asked to go (1001), a few at a \
+         time, so that they do not come back all at once; SIGINT asks all of them at once",
     ),
     key("shutdown-grace", Time(0), Fixed("4s"), "0.1")
         .help("How long a shutdown may take beyond that; a second signal ends the broker at once"),

@@ -174,7 +174,7 @@ fn every_option_reaches_its_limit() {
         topic_idle_timeout: Duration::from_secs(5),
         shutdown_grace: Duration::from_secs(6),
         drain_delay: Duration::from_secs(7),
-        drain_window: Duration::from_secs(8),
+        drain_window: Some(Duration::from_secs(8)),
         connections_per_address_max: NonZeroU32::new(9),
         accept_rate_max: NonZeroU32::new(10),
         publish_rate_max: NonZeroU32::new(11),

@@ -6,16 +6,18 @@
 //! `Reserve` from the start: where all others are taken, it gives one up and the connection takes that.
 //!
 //! It is served until the process ends: whoever watches a broker that shuts down sees it to the end, and is cut off
-//! there.
+//! there. A successor that takes over gets the listener; connections stay.
 
 use std::fs::File;
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::access::address::AddressLease;
@@ -52,18 +54,22 @@ pub enum AdminListener {
 }
 
 impl AdminListener {
-    /// Listens, where that is asked for.
+    /// Listens, where that is asked for; on `inherited` if that listens there already.
     ///
     /// # Errors
     /// A sentence that names `--admin-listen` and says what to change.
-    pub fn open(admin: Admin) -> Result<Self, String> {
+    pub fn open(admin: Admin, inherited: Option<OwnedFd>) -> Result<Self, String> {
         let at = match admin {
             Admin::At(at) => at,
             Admin::Public => return Ok(Self::Public),
             Admin::Off => return Ok(Self::Closed),
         };
-        let listener = ring::listen::tcp(at, BACKLOG, false)
-            .map_err(|error| format!("cannot listen for operators as --admin-listen says: {error}"))?;
+        let inherited = inherited.filter(|listener| ring::listen::local_addr(listener).is_ok_and(|own| own == at));
+        let listener = match inherited {
+            Some(listener) => listener,
+            None => ring::listen::tcp(at, BACKLOG, false)
+                .map_err(|error| format!("cannot listen for operators as --admin-listen says: {error}"))?,
+        };
         let address = ring::listen::local_addr(&listener)
             .map_err(|error| format!("the address of the operators' listener cannot be read: {error}"))?;
         Ok(Self::Own { listener: listener.into(), address })
@@ -96,19 +102,39 @@ impl AdminListener {
         (!ip.is_loopback()).then_some(address)
     }
 
-    /// Serves the listener on this runtime, if there is one, for as long as it runs.
+    /// The listener, if it is one of their own.
+    #[must_use]
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Own { listener, .. } => Some(listener.as_fd()),
+            Self::Public | Self::Closed => None,
+        }
+    }
+
+    /// Serves the listener on this runtime, if there is one, until [`Accepting::stop`].
     ///
     /// # Errors
     /// A sentence: the runtime does not take the listener.
-    pub(crate) fn serve(self, app: &App) -> Result<(), String> {
-        if let Self::Own { listener, address } = self {
-            let listener = listener
-                .set_nonblocking(true)
-                .and_then(|()| TcpListener::from_std(listener))
-                .map_err(|error| format!("the operators' listener at {address} cannot be served: {error}"))?;
-            tokio::task::spawn_local(accept(app.clone(), listener));
+    pub(crate) fn serve(self, app: &App) -> Result<Accepting, String> {
+        let Self::Own { listener, address } = self else { return Ok(Accepting(None)) };
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| TcpListener::from_std(listener))
+            .map_err(|error| format!("the operators' listener at {address} cannot be served: {error}"))?;
+        Ok(Accepting(Some(tokio::task::spawn_local(accept(app.clone(), listener)).abort_handle())))
+    }
+}
+
+/// The task that accepts operators' connections.
+#[derive(Debug)]
+pub(crate) struct Accepting(Option<AbortHandle>);
+
+impl Accepting {
+    /// Accepts no more. Connections that there are go on.
+    pub(crate) fn stop(&self) {
+        if let Some(task) = &self.0 {
+            task.abort();
         }
-        Ok(())
     }
 }
 
@@ -171,9 +197,9 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_a_sentence_that_names_the_option() {
-        let first = AdminListener::open(any_port("127.0.0.1")).unwrap();
+        let first = AdminListener::open(any_port("127.0.0.1"), None).unwrap();
         let address = first.address().unwrap();
-        let sentence = AdminListener::open(Admin::At(address)).unwrap_err();
+        let sentence = AdminListener::open(Admin::At(address), None).unwrap_err();
         for part in ["--admin-listen", "in use", &address.to_string()] {
             assert!(sentence.contains(part), "{part}: {sentence}");
         }
@@ -194,12 +220,12 @@ mod tests {
     fn what_other_machines_reach_is_known() {
         let public: SocketAddr = "0.0.0.0:8080".parse().unwrap();
         let local: SocketAddr = "127.0.0.1:8080".parse().unwrap();
-        assert_eq!(AdminListener::open(any_port("127.0.0.1")).unwrap().exposed(public), None);
-        assert_eq!(AdminListener::open(any_port("::1")).unwrap().exposed(public), None);
-        let everywhere = AdminListener::open(any_port("0.0.0.0")).unwrap();
+        assert_eq!(AdminListener::open(any_port("127.0.0.1"), None).unwrap().exposed(public), None);
+        assert_eq!(AdminListener::open(any_port("::1"), None).unwrap().exposed(public), None);
+        let everywhere = AdminListener::open(any_port("0.0.0.0"), None).unwrap();
         assert_eq!(everywhere.exposed(local), everywhere.address());
-        assert_eq!(AdminListener::open(Admin::Public).unwrap().exposed(public), Some(public));
-        assert_eq!(AdminListener::open(Admin::Public).unwrap().exposed(local), None);
-        assert_eq!(AdminListener::open(Admin::Off).unwrap().exposed(public), None);
+        assert_eq!(AdminListener::open(Admin::Public, None).unwrap().exposed(public), Some(public));
+        assert_eq!(AdminListener::open(Admin::Public, None).unwrap().exposed(local), None);
+        assert_eq!(AdminListener::open(Admin::Off, None).unwrap().exposed(public), None);
     }
 }

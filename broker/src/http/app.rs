@@ -47,9 +47,9 @@ enum Life {
     Serving,
     /// Load balancers see that they have to look elsewhere.
     Draining,
-    /// WebSockets are closed, and newcomers refused.
-    Leaving,
-    /// HTTP connections end.
+    /// HTTP connections end after the request under way.
+    Closing,
+    /// Nothing new is published, and nobody becomes a WebSocket.
     Stopping,
 }
 
@@ -76,20 +76,20 @@ impl App {
         self.enter(Life::Draining);
     }
 
-    /// From now on nothing new is published over HTTP, and nobody becomes a WebSocket.
-    pub(crate) fn leave(&self) {
-        self.enter(Life::Leaving);
+    /// From now on connections end after the request under way. What they ask for is still done.
+    pub(crate) fn close(&self) {
+        self.enter(Life::Closing);
     }
 
-    /// From now on connections end after the request under way.
+    /// From now on, besides, nothing new is published over HTTP, and nobody becomes a WebSocket.
     pub(crate) fn stop(&self) {
         self.enter(Life::Stopping);
     }
 
-    /// Waits for [`App::stop`].
-    pub(crate) async fn stopping(&self) {
+    /// Waits for [`App::close`].
+    pub(crate) async fn closing(&self) {
         // The sender lives in here, so the channel stays open.
-        let _ = self.0.life.subscribe().wait_for(|life| *life == Life::Stopping).await;
+        let _ = self.0.life.subscribe().wait_for(|life| *life >= Life::Closing).await;
     }
 
     /// Whether newcomers are admitted.
@@ -97,8 +97,8 @@ impl App {
         *self.0.life.borrow() == Life::Serving
     }
 
-    pub(crate) fn is_leaving(&self) -> bool {
-        *self.0.life.borrow() >= Life::Leaving
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.0.life.borrow() >= Life::Closing
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -125,7 +125,7 @@ impl App {
     /// The rules as they stand now.
     pub(crate) fn policy(&self) -> Policy<'_> {
         let SharedState { addresses, admission, .. } = self.shared();
-        let (is_draining, now) = (self.is_leaving(), ring::monotonic());
+        let (is_draining, now) = (self.is_stopping(), ring::monotonic());
         Policy { limits: self.limits(), addresses, admission, is_draining, now }
     }
 

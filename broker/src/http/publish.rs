@@ -118,7 +118,7 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
     let shared = app.shared();
     let deadline = Instant::now() + QUEUE_PATIENCE;
     let published = loop {
-        if app.is_leaving() {
+        if app.is_stopping() {
             return Err(shared.admission.draining().into());
         }
         let topic = shared.registry.resolve(topic);

@@ -109,11 +109,11 @@ async fn accept(app: App) {
 
 /// Serves one connection for as long as it has its place.
 async fn serve<P>(app: App, router: Router, socket: TcpStream, read: Buffer, connection: Arc<Connection>, _place: P) {
-    // While the broker stops, a connection gets its one answer.
-    let keep_alive = !connection.is_spare && !app.is_stopping();
+    // While the broker shuts down, a connection gets its one answer.
+    let keep_alive = !connection.is_spare && !app.is_closing();
     let stop = async {
         tokio::select! {
-            () = app.stopping() => {}
+            () = app.closing() => {}
             () = connection.ended() => {}
         }
     };

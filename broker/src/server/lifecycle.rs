@@ -1,9 +1,12 @@
 //! The life of the broker on the control plane's thread: start, signals, shutdown.
 //!
-//! After SIGTERM readiness says no, and everything goes on for `--drain-delay`; then newcomers and HTTP publishers are
-//! refused, and clients are asked to leave over `--drain-window` (`shard/drain.rs`); the end comes within
+//! After SIGTERM readiness says no, and everything goes on for `--drain-delay`; then clients are asked to leave over
+//! `--drain-window` (`shard/drain.rs`), and newcomers are still served; the end, in which they are refused, comes within
 //! `--shutdown-grace` after that. SIGINT skips the delay and the window. A second signal ends the broker at once
 //! ([`signals`](crate::server::signals)).
+//!
+//! When a successor has taken over (`takeover`) the window begins at once, and HTTP connections end after the request
+//! under way. A signal then ends the window, and a second one the broker.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,27 +28,60 @@ use crate::ids::ShardId;
 use crate::observe::events;
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
+use crate::server::takeover::predecessor::{Estate, Taken};
+use crate::server::takeover::successor::Claim;
 use crate::shard::shared::{ControlMessage, SharedState};
 
 /// What shards get beyond the grace period, after which they cut connections themselves.
 const GRACE_MARGIN: Duration = Duration::from_secs(2);
-/// Runs the control plane on this thread until a signal has ended the broker. `ready` is called once, when
-/// requests are answered and signals are heard. `fallback` says why it is epoll, if io_uring was hoped for.
+/// How many clients a second are asked to leave when a successor has taken over, unless `--drain-window` is set: as many
+/// as one core admits with room to spare.
+const LEAVING_PER_SECOND: u64 = 10_000;
+/// The longest window that follows from that.
+const WINDOW_MAX: Duration = Duration::from_secs(25);
+/// The shortest window when a successor has taken over: whoever had just connected to this broker is served.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
+
+/// What there is when the control plane starts.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) shared: Arc<SharedState>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) room: Capacity,
+    pub(crate) shards: Shards,
+    pub(crate) admin: AdminListener,
+    /// Why it is epoll, if io_uring was hoped for.
+    pub(crate) fallback: Option<Cause>,
+    /// The broker to take over from.
+    pub(crate) predecessor: Option<Claim>,
+    /// What a successor gets.
+    pub(crate) estate: Estate,
+}
+
+/// Why a broker shuts down.
+enum Why {
+    Signal(Stop),
+    /// A successor has taken over.
+    Taken(Taken),
+}
+
+/// Runs the control plane on this thread until a signal or a successor has ended the broker. `ready` is called once, when
+/// requests are answered, signals are heard, and no other broker accepts connections any more.
 ///
 /// # Errors
 /// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
-pub(crate) fn run(
-    shared: Arc<SharedState>,
-    limits: Arc<Limits>,
-    room: Capacity,
-    shards: Shards,
-    admin: AdminListener,
-    fallback: Option<Cause>,
-    ready: impl FnOnce(),
-) -> Result<(), String> {
+pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> {
+    let Started { shared, limits, room, shards, admin, fallback, predecessor, estate } = started;
     let operators = Operators { on_public_port: admin.is_public(), fallback };
     let app = App::new(Arc::clone(&shared), limits, room, operators);
-    let life = events::beside(move || stats::totals(&shared), live(app, shards, admin, ready));
+    let taken = async {
+        if let Some(claim) = predecessor {
+            claim.complete().await;
+        }
+        ready();
+        estate.taken().await
+    };
+    let life = events::beside(move || stats::totals(&shared), live(app, shards, admin, taken));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
@@ -58,64 +94,37 @@ pub(crate) fn run(
     }
 }
 
-/// The life of the broker, on a runtime with local tasks.
-async fn live(app: App, mut shards: Shards, admin: AdminListener, ready: impl FnOnce()) -> Result<(), String> {
+/// The life of the broker, on a runtime with local tasks, until it ends or is `taken` over.
+async fn live(
+    app: App,
+    mut shards: Shards,
+    admin: AdminListener,
+    taken: impl Future<Output = Taken>,
+) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
     let server = Server::start(&app);
-    admin.serve(&app)?;
-    ready();
-    tokio::select! {
-        stop = signals.next() => shut_down(&app, server, shards, signals, stop).await,
-        failure = shards.failure() => Err(failure),
+    let operators = admin.serve(&app)?;
+    let why = tokio::select! {
+        // The start is announced even if a signal is there already.
+        biased;
+        taken = taken => Why::Taken(taken),
+        stop = signals.next() => Why::Signal(stop),
+        failure = shards.failure() => return Err(failure),
+    };
+    let is_taken = matches!(why, Why::Taken(_));
+    if is_taken {
+        operators.stop();
     }
-}
-
-/// Goes down in order, as the module's documentation says, unless a second signal ends it at once.
-async fn shut_down(
-    app: &App,
-    server: Server,
-    mut shards: Shards,
-    mut signals: Signals,
-    stop: Stop,
-) -> Result<(), String> {
-    let Limits { drain_delay, drain_window, shutdown_grace: grace, .. } = *app.limits();
-    let (delay, window) = match stop {
-        Stop::Terminate => (drain_delay, drain_window),
-        Stop::Interrupt => Default::default(),
-    };
-    let ms = |time: Duration| time.as_millis() as u64;
-    let finish = async {
-        app.drain();
-        info!(delay_ms = ms(delay), "draining: readiness says no, everything else goes on");
-        sleep(delay).await;
-        app.leave();
-        let connections = stats::totals(app.shared()).connections;
-        info!(connections, window_ms = ms(window), "leaving: clients are told to go, newcomers refused");
-        for shard in ShardId::all(app.shards()) {
-            send_control(app.shared(), shard, ControlMessage::Shutdown { window }).await;
+    let mut finish = pin!(shut_down(&app, server, shards, why));
+    if is_taken {
+        tokio::select! {
+            finished = &mut finish => return finished,
+            _ = signals.next() => {
+                info!("a signal ends the window: all clients are told to go");
+                tell_shards(&app, Duration::ZERO, true).await;
+            }
         }
-        let mut ended = pin!(shards.all_ended());
-        let early = timeout(window, ended.as_mut()).await;
-        let end = Instant::now() + grace;
-        app.stop();
-        info!(grace_ms = ms(grace), "stopping: whoever is left is cut when the grace period is over");
-        match early {
-            Ok(result) => result?,
-            // Shards end by themselves when the grace period is over, and cut whoever is left.
-            Err(_) => timeout_at(end + GRACE_MARGIN, ended).await.map_err(|_| {
-                format!("the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut")
-            })??,
-        }
-        // Requests that are under way even then are cut, as connections are.
-        let _ = timeout_at(end, server.idle()).await;
-        match stats::totals(app.shared()).cut_off {
-            0 => Ok(()),
-            clients => Err(format!(
-                "{clients} clients were cut off before they had taken what was accepted for them: they read too slowly \
-                 for --drain-window and --shutdown-grace"
-            )),
-        }
-    };
+    }
     tokio::select! {
         finished = finish => finished,
         // Who asks twice knows what is lost.
@@ -123,5 +132,85 @@ async fn shut_down(
             warn!(connections = stats::totals(app.shared()).connections, "ended at once by a second signal");
             Ok(())
         }
+    }
+}
+
+/// Goes down in order, as the module's documentation says.
+async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> Result<(), String> {
+    let Limits { drain_delay, drain_window, shutdown_grace: grace, .. } = *app.limits();
+    let connections = stats::totals(app.shared()).connections;
+    let ms = |time: Duration| time.as_millis() as u64;
+    app.drain();
+    let (window, taken) = match why {
+        Why::Signal(stop) => {
+            let (delay, window) = match stop {
+                Stop::Terminate => (drain_delay, drain_window.unwrap_or_default()),
+                Stop::Interrupt => Default::default(),
+            };
+            info!(delay_ms = ms(delay), "draining: readiness says no, everything else goes on");
+            sleep(delay).await;
+            (window, None)
+        }
+        Why::Taken(taken) => {
+            app.close();
+            (drain_window.unwrap_or_else(|| window_for(connections)).max(WINDOW_MIN), Some(taken))
+        }
+    };
+    info!(
+        connections,
+        window_ms = ms(window),
+        successor = taken.as_ref().map(|taken| taken.pid),
+        "leaving: clients are told to go"
+    );
+    tell_shards(app, window, taken.is_some()).await;
+    if let Some(taken) = taken {
+        taken.leave();
+    }
+    let mut ended = pin!(shards.all_ended());
+    let early = timeout(window, ended.as_mut()).await;
+    let end = Instant::now() + grace;
+    app.stop();
+    info!(
+        grace_ms = ms(grace),
+        "stopping: newcomers are refused, and whoever is left is cut when the grace period is over"
+    );
+    match early {
+        Ok(result) => result?,
+        // Shards end by themselves when the grace period is over, and cut whoever is left.
+        Err(_) => timeout_at(end + GRACE_MARGIN, ended).await.map_err(|_| {
+            format!("the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut")
+        })??,
+    }
+    // Requests that are under way even then are cut, as connections are.
+    let _ = timeout_at(end, server.idle()).await;
+    match stats::totals(app.shared()).cut_off {
+        0 => Ok(()),
+        clients => Err(format!(
+            "{clients} clients were cut off before they had taken what was accepted for them: they read too slowly \
+             for --drain-window and --shutdown-grace"
+        )),
+    }
+}
+
+/// Tells all shards to shut down; `is_succeeded`: another process accepts from their listeners.
+async fn tell_shards(app: &App, window: Duration, is_succeeded: bool) {
+    for shard in ShardId::all(app.shards()) {
+        send_control(app.shared(), shard, ControlMessage::Shutdown { window, is_succeeded }).await;
+    }
+}
+
+/// The window in which so many clients move to a successor.
+fn window_for(clients: u64) -> Duration {
+    Duration::from_millis(clients.saturating_mul(1000) / LEAVING_PER_SECOND).min(WINDOW_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_follows_from_the_number_of_clients() {
+        let windows = [0, 1_000, 10_000, 250_000, u64::MAX].map(window_for);
+        assert_eq!(windows.map(|window| window.as_millis()), [0, 100, 1_000, 25_000, 25_000]);
     }
 }

@@ -6,6 +6,9 @@
 //! | `lifecycle` | signals and shutdown |
 //! | `shards` | one thread with one driver for each shard |
 //! | `signals` | which signals end the broker, and which are only logged |
+//! | `takeover` | a successor takes over from a running broker |
+//! | `notify` | the readiness message to a service manager |
+//! | `restart` | `ringyard restart` |
 //! | `log`, `crash` | the log; a panic ends the process |
 //! | `announce`, `output` | what is printed at start, and by commands |
 //! | `doctor`, `healthcheck` | `ringyard doctor`, `ringyard healthcheck` |
@@ -16,7 +19,10 @@ pub mod doctor;
 pub mod healthcheck;
 pub(crate) mod lifecycle;
 pub mod log;
+pub(crate) mod notify;
 pub mod output;
+pub mod restart;
 pub mod shards;
 pub(crate) mod signals;
 pub mod start;
+pub(crate) mod takeover;

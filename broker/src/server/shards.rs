@@ -43,7 +43,7 @@ impl Shards {
     /// A sentence that says what to change, when a driver or a thread cannot be made. The caller ends the
     /// process then: shards that did start are not stopped.
     pub fn start(
-        listeners: Vec<OwnedFd>,
+        listeners: Vec<Arc<OwnedFd>>,
         room: &Capacity,
         shared: &Arc<SharedState>,
         limits: &Arc<Limits>,
@@ -63,10 +63,10 @@ impl Shards {
 
     /// A driver belongs to its shard's thread, so it is made there.
     fn start_on<D: Driver>(
-        listeners: Vec<OwnedFd>,
+        listeners: Vec<Arc<OwnedFd>>,
         shared: &Arc<SharedState>,
         limits: &Arc<Limits>,
-        make: impl Fn(OwnedFd) -> Result<D, String> + Copy + Send + 'static,
+        make: impl Fn(Arc<OwnedFd>) -> Result<D, String> + Copy + Send + 'static,
     ) -> Result<Self, String> {
         let running = listeners.len();
         let (ended, ends) = mpsc::channel(running);

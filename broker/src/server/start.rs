@@ -1,12 +1,14 @@
 //! Starts a broker: driver, capacity, listeners, shards, control plane; in the order in which each may fail.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ring::listen::ListenError;
 use ring::{Cause, Io};
 use tracing::{error, info, warn};
 
@@ -20,9 +22,12 @@ use crate::config::limits::Limits;
 use crate::http::admin::AdminListener;
 use crate::ids::Epoch;
 use crate::server::announce::{announce, log_start, warn_of_strangers};
+use crate::server::lifecycle::Started;
 use crate::server::output::complain;
 use crate::server::shards::Shards;
-use crate::server::{lifecycle, log};
+use crate::server::takeover::predecessor::Estate;
+use crate::server::takeover::successor::{self, Claim, Inheritance};
+use crate::server::{lifecycle, log, notify};
 use crate::shard::shared::SharedState;
 
 /// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
@@ -55,11 +60,9 @@ fn run(config: Config) -> Result<(), String> {
     if let Some(warning) = room.warning() {
         warn!("{warning}");
     }
-    let listeners = ring::listen::group(config.listen, usize::from(config.shards))
-        .map_err(|error| format!("cannot listen as --listen says: {error}"))?;
-    let address = ring::listen::local_addr(&listeners[0])
-        .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
-    let admin = AdminListener::open(config.admin)?;
+    let Listening { listeners, address, admin, predecessor } = listen(&config)?;
+    let estate = Estate::new(address, &listeners, admin.socket())
+        .map_err(|error| format!("no descriptors are left for a successor: {error}"))?;
     let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
@@ -72,11 +75,51 @@ fn run(config: Config) -> Result<(), String> {
     let exposed = admin.exposed(address);
     let shards = Shards::start(listeners, &room, &shared, &limits)?;
     let reported = Arc::clone(&limits);
-    lifecycle::run(shared, limits, room, shards, admin, fallback, || {
+    let started = Started { shared, limits, room, shards, admin, fallback, predecessor, estate };
+    lifecycle::run(started, || {
         announce(io, config.shards, address, operators);
         log_start(config.shards, address, operators, &room, &reported);
         warn_of_strangers(address, exposed);
+        notify::ready();
     })
+}
+
+/// All listeners, and the broker that they come from.
+struct Listening {
+    listeners: Vec<Arc<OwnedFd>>,
+    /// Where the shards listen.
+    address: SocketAddr,
+    admin: AdminListener,
+    predecessor: Option<Claim>,
+}
+
+/// Listens, on the sockets of the broker that this one takes over from, if there is one.
+fn listen(config: &Config) -> Result<Listening, String> {
+    let shards = usize::from(config.shards);
+    let refused = |error: ListenError| format!("cannot listen as --listen says: {error}");
+    let inherited = if config.take_over { successor::claim(config.listen)? } else { None };
+    if config.take_over && inherited.is_none() {
+        info!(listen = %config.listen, "no broker runs there to take over from: starting as usual");
+    }
+    let (listeners, operators, predecessor) = match inherited {
+        None => (ring::listen::group(config.listen, shards).map_err(refused)?, None, None),
+        Some(Inheritance { shards: inherited, .. }) if inherited.len() > shards => {
+            // Closing one would reset the connections that wait in its queue.
+            return Err(format!(
+                "cannot take over with --shards {shards}: the running broker has {}, and each has a queue of its own; \
+                 start with as many, or stop that one first",
+                inherited.len()
+            ));
+        }
+        Some(Inheritance { claim, shards: inherited, operators }) => {
+            (ring::listen::widen(inherited, config.listen, shards).map_err(refused)?, operators, Some(claim))
+        }
+    };
+    let address = ring::listen::local_addr(&listeners[0])
+        .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
+    let admin = AdminListener::open(config.admin, operators)?;
+    let listeners = listeners.into_iter().map(Arc::new).collect();
+    Ok(Listening { listeners, address, admin, predecessor })
 }
 
 /// A number from the operating system's randomness: what clients must not guess is derived from it.

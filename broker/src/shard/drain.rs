@@ -1,8 +1,9 @@
-//! Shutdown: refuse newcomers, close every WebSocket with 1001 over a while, deliver what was accepted, end.
+//! Shutdown: close every WebSocket with 1001 over a while, deliver what was accepted, refuse newcomers, end.
 //!
 //! **The window.** Clients that are all closed in one instant come back in one instant, wherever they go. So they are
 //! closed in a shuffled order, evenly spread over the window. Clients that are still there are served as before: they
-//! publish, and receive what others publish. Newcomers are answered with 503; other requests are still handed over.
+//! publish, and receive what others publish. So are newcomers: whoever comes here has nowhere better to go, and stays
+//! until the window is over. Where a successor accepts from the same listeners (`server/takeover.rs`), none come.
 //!
 //! No client is closed before it has received what was accepted, on any shard, before the drain began. Every shard sends
 //! every sequencer a mark behind its publishes. A sequencer that has the marks of all shards sends each shard a mark
@@ -10,8 +11,8 @@
 //! what is pending for it.
 //!
 //! **The end.** After that, or at once without a window, the shards go on together, a phase at a time, because a message
-//! accepted on one may have its sequencer on a second and its subscribers on a third. With no WebSocket left, the window
-//! is over.
+//! accepted on one may have its sequencer on a second and its subscribers on a third. Newcomers are answered with 503.
+//! With no WebSocket left, the window is over.
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ use crate::shard::transport::connection::{Flags, State};
 
 /// How often a shard looks whether the others are as far, and which clients are due.
 const POLL_NANOS: Nanos = 10_000_000;
+/// How long clients that were sent everything have for their answer to the close.
+const ANSWER_NANOS: Nanos = 1_000_000_000;
 
 /// How far the shutdown is.
 #[derive(Default, Debug)]
@@ -40,6 +43,8 @@ pub(super) struct Drain {
     /// When the window began, and how long it is.
     began: Nanos,
     window: Nanos,
+    /// Another process accepts from the same listeners.
+    is_succeeded: bool,
     /// Clients that are still to be closed, the next one last, and how many there were.
     staying: Vec<ConnId>,
     clients: usize,
@@ -51,6 +56,8 @@ pub(super) struct Drain {
     appended: bool,
     /// When the shard ends whatever is left.
     deadline: Nanos,
+    /// Since when all close frames are out.
+    closing_since: Nanos,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -71,12 +78,12 @@ enum Phase {
 }
 
 impl Drain {
-    /// Whether newcomers are refused.
+    /// Whether the broker shuts down.
     pub(super) fn has_begun(&self) -> bool {
         self.phase != Phase::Running
     }
 
-    /// Whether nothing is published any more.
+    /// Whether nothing is published any more, and newcomers are refused.
     pub(super) fn is_under_way(&self) -> bool {
         !matches!(self.phase, Phase::Running | Phase::Window)
     }
@@ -90,10 +97,17 @@ impl Drain {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Begins the shutdown; a second call changes nothing.
-    pub(super) fn begin_drain(&mut self, window: Duration) {
+    /// Begins the shutdown; a second call without a window ends that of the first, and any other changes nothing.
+    pub(super) fn begin_drain(&mut self, window: Duration, is_succeeded: bool) {
+        if self.drain.phase == Phase::Window && window.is_zero() {
+            self.begin_end();
+        }
         if self.drain.has_begun() {
             return;
+        }
+        if is_succeeded {
+            self.drain.is_succeeded = true;
+            self.stop_accepting();
         }
         (self.drain.began, self.drain.window) = (self.now, nanos(window));
         if window.is_zero() {
@@ -159,17 +173,20 @@ impl<D: Driver> Shard<D> {
                     && self.fanout.log_bytes == 0;
                 if hurry || (sequenced && idle) {
                     self.close_all();
+                    self.drain.closing_since = self.now;
                     self.enter_phase(Phase::Close);
                     // With nobody connected nothing would ever wake the shard to say so.
                     return self.is_deserted();
                 }
             }
             Phase::Close if self.is_deserted() => return true,
-            Phase::Close if late => {
-                self.cut_all();
-                return true;
+            Phase::Close => {
+                let ends = late || self.waits_only_for_answers();
+                if ends {
+                    self.cut_all();
+                }
+                return ends;
             }
-            Phase::Close => {}
         }
         false
     }
@@ -177,15 +194,20 @@ impl<D: Driver> Shard<D> {
     pub(super) fn drain_deadline(&self) -> Option<Nanos> {
         match self.drain.phase {
             Phase::Running => None,
-            Phase::Close => Some(self.drain.deadline),
+            Phase::Close if self.now < self.drain.closing_since + ANSWER_NANOS => {
+                Some(self.drain.deadline.min(self.drain.closing_since + ANSWER_NANOS))
+            }
+            // Those that are still sent something are looked at now and then.
             _ => Some(self.now + POLL_NANOS),
         }
     }
 
     /// Closes the clients that are due. The window is over when its time is, or when nobody is left anywhere: a
-    /// shard without clients waits for the others, because the kernel still deals it newcomers.
+    /// shard without clients waits for the others, because the kernel still deals it newcomers. Behind a successor it
+    /// takes its time: nobody waits for its end, and who has just connected is about to ask for something.
     fn close_due(&mut self) {
-        if self.now >= self.drain.began + self.drain.window || self.shared.admission.open() == 0 {
+        let is_deserted = !self.drain.is_succeeded && self.shared.admission.open() == 0;
+        if self.now >= self.drain.began + self.drain.window || is_deserted {
             self.begin_end();
             return;
         }
@@ -207,13 +229,17 @@ impl<D: Driver> Shard<D> {
 
     /// Nothing new from here on.
     fn begin_end(&mut self) {
+        self.stop_accepting();
+        self.drain.staying = Vec::new();
+        self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
+        self.enter_phase(Phase::Forward);
+    }
+
+    fn stop_accepting(&mut self) {
         if self.acceptor.accepting == Accepting::Armed {
             self.driver.accept_stop();
         }
         self.acceptor.accepting = Accepting::Stopped;
-        self.drain.staying = Vec::new();
-        self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
-        self.enter_phase(Phase::Forward);
     }
 
     fn is_deserted(&self) -> bool {
@@ -253,12 +279,23 @@ impl<D: Driver> Shard<D> {
         self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down", Reason::Shutdown);
     }
 
-    /// The time is up: whoever is left is cut off, and counted.
+    /// Whether everybody who is left was sent everything a while ago, and only owes its answer: what the kernel has it
+    /// delivers without this process.
+    fn waits_only_for_answers(&mut self) -> bool {
+        self.now >= self.drain.closing_since + ANSWER_NANOS
+            && self.conns.ids().into_iter().all(|id| self.was_sent_all(id))
+    }
+
+    fn was_sent_all(&mut self, id: ConnId) -> bool {
+        self.conns
+            .get(id)
+            .is_none_or(|conn| conn.state == State::Gone || !conn.flags.has(Flags::SENDING) && conn.outbox_len() == 0)
+    }
+
+    /// Whoever is left is cut off; those who were not sent everything are counted.
     fn cut_all(&mut self) {
         for id in self.conns.ids() {
-            let was_sent_all = self.conns.get(id).is_none_or(|conn| {
-                conn.state == State::Gone || !conn.flags.has(Flags::SENDING) && conn.outbox_len() == 0
-            });
+            let was_sent_all = self.was_sent_all(id);
             self.stats().cut_off.add(u64::from(!was_sent_all));
             self.abort(id, Reason::Shutdown);
             self.on_closed(id);

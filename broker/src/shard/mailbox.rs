@@ -329,7 +329,7 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::Publish { topic, payload, answer } => {
                     self.publish(topic, payload, Origin::Http(answer))
                 }
-                ControlMessage::Shutdown { window } => self.begin_drain(window),
+                ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),
             }
             if self.must_wait() {
                 return;

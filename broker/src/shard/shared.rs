@@ -142,11 +142,13 @@ pub enum ControlMessage {
         /// The answer's way.
         answer: oneshot::Sender<Published>,
     },
-    /// Refuse newcomers, close every connection with 1001, a few at a time over the window, deliver what was accepted,
-    /// then end.
+    /// Close every connection with 1001, a few at a time over the window, deliver what was accepted, refuse newcomers,
+    /// then end. A second one without a window ends the window of the first.
     Shutdown {
         /// Zero: all at once.
         window: Duration,
+        /// Another process accepts from the same listeners: this one stops at once.
+        is_succeeded: bool,
     },
 }
 

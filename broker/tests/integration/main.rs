@@ -23,6 +23,7 @@ mod signals;
 mod silence;
 mod slow;
 mod startup;
+mod takeover;
 mod upgrade;
 mod v1;
 mod ways;

@@ -42,11 +42,12 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::socket::set_nonblocking;
 use crate::uring::Slab;
 use crate::waker::{EventFd, Kind as WakerKind};
 use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, Waker, clock};
@@ -65,7 +66,7 @@ const SHARE_MAX: u16 = 16;
 /// The epoll driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).
 pub struct EpollDriver {
     poll: Poll,
-    listener: Option<OwnedFd>,
+    listener: Option<Arc<OwnedFd>>,
     accept: Accept,
     /// Peers may be waiting at the listener.
     acceptable: bool,
@@ -108,14 +109,13 @@ impl EpollDriver {
         // Non-blocking: a waker must not wait, however often it is used.
         let eventfd = EventFd::new(libc::EFD_NONBLOCK).map_err(setup::failed("making the waker's eventfd"))?;
         poll.add(eventfd.fd().as_fd(), Registered::EventFd).map_err(register)?;
-        let listener = setup.listener.map(TcpListener::from);
-        if let Some(listener) = &listener {
-            listener.set_nonblocking(true).map_err(setup::failed("making the listener non-blocking"))?;
+        if let Some(listener) = &setup.listener {
+            set_nonblocking(listener).map_err(setup::failed("making the listener non-blocking"))?;
             poll.add(listener.as_fd(), Registered::Listener).map_err(register)?;
         }
         Ok(Self {
             poll,
-            listener: listener.map(OwnedFd::from),
+            listener: setup.listener,
             accept: Accept::Idle,
             acceptable: false,
             slots: Slots::new(setup.capacity),

@@ -4,14 +4,15 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::limits;
 
 /// What an [`EpollDriver`](super::EpollDriver) is made of.
 #[derive(Debug)]
 pub struct Setup {
-    /// A listening socket (see [`listen`](crate::listen)), if this driver accepts.
-    pub listener: Option<OwnedFd>,
+    /// A listening socket (see [`listen`](crate::listen)), if this driver accepts. Others may share it, to hand it over.
+    pub listener: Option<Arc<OwnedFd>>,
     /// Connections at most, each 16 bytes once used, and a descriptor of the process.
     pub capacity: u32,
     /// Buffers that received bytes land in.

@@ -10,7 +10,7 @@ use crate::testing::{accepted, collect, listener, turn};
 
 fn driver(setup: Setup) -> (EpollDriver, SocketAddr) {
     let (listener, addr) = listener();
-    let mut driver = EpollDriver::new(Setup { listener: Some(listener), ..setup }).unwrap();
+    let mut driver = EpollDriver::new(Setup { listener: Some(listener.into()), ..setup }).unwrap();
     driver.accept();
     (driver, addr)
 }

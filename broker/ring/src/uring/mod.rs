@@ -95,7 +95,7 @@ pub struct UringDriver {
     ring: IoUring,
     name: RingName,
     features: OptionalFeatures,
-    listener: Option<OwnedFd>,
+    listener: Option<Arc<OwnedFd>>,
     accept: Accept,
     slots: Slots,
     sends: Slab<InFlight>,
@@ -176,7 +176,7 @@ impl UringDriver {
         let name = RingName::register(ring.as_raw_fd());
         features.restricted = restrict::restrict(&ring, setup.dials);
         ring.submitter().register_enable_rings().map_err(refused("enabling the ring"))?;
-        let is_v4 = |listener| matches!(listen::local_addr(listener), Ok(SocketAddr::V4(_)));
+        let is_v4 = |listener: &Arc<OwnedFd>| matches!(listen::local_addr(listener), Ok(SocketAddr::V4(_)));
         let peer_bytes = if setup.listener.as_ref().is_some_and(is_v4) { V4_BYTES } else { V6_BYTES };
         Ok(Self {
             name,

@@ -17,6 +17,7 @@ use super::slots::Flags;
 use super::tag::{self, Kind};
 use super::{Accept, Adoption, BUFFER_GROUP, Buf, DISCARD_GROUP, InFlight, UringDriver, WAIT_ALL_BYTES_MAX};
 use crate::gather::Tail;
+use crate::socket::set_nonblocking;
 use crate::waker::Kind as WakerKind;
 use crate::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Gather, Nanos, ReceiveEnd, Waker};
 
@@ -249,15 +250,4 @@ impl Dial for UringDriver {
         let entry = opcode::RecvMulti::new(Fixed(conn.slot), DISCARD_GROUP).flags(libc::MSG_TRUNC).build();
         self.start_receive(conn, Flags::DISCARDING, entry);
     }
-}
-
-fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {
-    let fd = socket.as_raw_fd();
-    // SAFETY: `F_GETFL` takes no pointers, and the descriptor is open.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-    // SAFETY: `F_SETFL` takes no pointers, and the descriptor is open.
-    if flags < 0 || unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }

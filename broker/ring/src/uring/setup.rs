@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode};
 
@@ -14,8 +15,8 @@ use crate::{Driver, Nanos, limits};
 /// What a [`UringDriver`] is made of.
 #[derive(Debug)]
 pub struct Setup {
-    /// A listening socket (see [`listen`](crate::listen)), if this driver accepts.
-    pub listener: Option<OwnedFd>,
+    /// A listening socket (see [`listen`](crate::listen)), if this driver accepts. Others may share it, to hand it over.
+    pub listener: Option<Arc<OwnedFd>>,
     /// Connections at most: places in the direct-descriptor table, each 12 bytes once used.
     pub capacity: u32,
     /// Buffers that received bytes land in; a power of two up to 32,768.

@@ -14,7 +14,7 @@ use crate::{Dial, Driver, ReceiveEnd, listen};
 
 fn driver(setup: Setup) -> (UringDriver, SocketAddr) {
     let (listener, addr) = listener();
-    let mut driver = UringDriver::new(Setup { listener: Some(listener), ..setup }).unwrap();
+    let mut driver = UringDriver::new(Setup { listener: Some(listener.into()), ..setup }).unwrap();
     driver.accept();
     (driver, addr)
 }
@@ -149,7 +149,7 @@ fn peers_of_both_families_are_named() {
     for (listens, families) in [("127.0.0.1:0", "4"), ("[::1]:0", "6"), ("[::]:0", "46")] {
         let listener = listen::group(listens.parse().unwrap(), 1).unwrap().pop().unwrap();
         let port = listen::local_addr(&listener).unwrap().port();
-        let mut driver = UringDriver::new(Setup { listener: Some(listener), ..Setup::default() }).unwrap();
+        let mut driver = UringDriver::new(Setup { listener: Some(listener.into()), ..Setup::default() }).unwrap();
         let adopts = |driver: &mut UringDriver, listens: &str| {
             let listener = std::net::TcpListener::bind(listens).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

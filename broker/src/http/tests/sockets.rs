@@ -178,8 +178,9 @@ async fn a_stop_ends_idle_connections_and_answers_what_waits() {
         let mut busy =
             hand_over(&shared, "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nx").await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        app.stop();
+        app.close();
         assert_eq!(read_all(&mut idle).await, "");
+        app.stop();
         busy.write_all(b"y").await.unwrap();
         assert!(read_all(&mut busy).await.starts_with("HTTP/1.1 503 "));
         let mut late = hand_over(&shared, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;

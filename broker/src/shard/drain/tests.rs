@@ -28,7 +28,7 @@ fn paused_publishers_do_not_keep_a_shutdown_awake() {
     let (mut shard, _) = shard(&World::new(1, Faults::default()));
     shard.input.yielded.push_back(ConnId { slot: 0, generation: 0 });
     assert_eq!(shard.wait_until(), None, "there is somebody to resume");
-    shard.begin_drain(Duration::ZERO);
+    shard.begin_drain(Duration::ZERO, false);
     assert!(shard.wait_until().is_some(), "nobody is resumed any more");
 }
 
@@ -38,7 +38,7 @@ fn a_socket_adopted_when_all_were_closed_is_closed_as_well() {
     let (mut shard, shared) = shard(&world);
     let _silent = world.connect(0);
     shard.step().unwrap();
-    shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::ZERO }).unwrap();
+    shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::ZERO, is_succeeded: false }).unwrap();
     while shard.drain.phase != Phase::Close {
         assert!(shard.step().unwrap());
     }
@@ -75,7 +75,9 @@ fn clients_are_closed_one_by_one_over_the_window_in_a_shuffled_order() {
     }
     assert_eq!(shared.admission.open(), 10);
     clients.iter().for_each(|&client| drop(world.client_read(client, 4096)));
-    shared.send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
+    shared
+        .send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::from_secs(10), is_succeeded: false })
+        .unwrap();
     let mut closed = Vec::new();
     for half_second in 0..20 {
         for _ in 0..6 {
@@ -157,7 +159,9 @@ fn nobody_goes_without_what_was_accepted_before(payload_bytes: usize, blocked: b
     }
     (0..MESSAGES / 2).for_each(publish);
     for shard in ShardId::all(2) {
-        shared.send_control(shard, ControlMessage::Shutdown { window: Duration::from_secs(10) }).unwrap();
+        shared
+            .send_control(shard, ControlMessage::Shutdown { window: Duration::from_secs(10), is_succeeded: false })
+            .unwrap();
     }
     for _ in 0..5 {
         shards[0].step().unwrap();

@@ -134,7 +134,7 @@ impl<D: Driver> Shard<D> {
         self.driver.receive(id);
         self.establish(id, *adopting.upgrade);
         self.take_input(id, &mut adopting.read.take());
-        if self.drain.has_begun() {
+        if self.drain.is_under_way() {
             self.drain_connection(id);
         }
     }

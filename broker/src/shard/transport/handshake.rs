@@ -93,7 +93,7 @@ impl<D: Driver> Shard<D> {
             limits: &self.limits,
             addresses: &self.shared.addresses,
             admission: &self.shared.admission,
-            is_draining: self.drain.has_begun(),
+            is_draining: self.drain.is_under_way(),
             now: self.now,
         }
     }

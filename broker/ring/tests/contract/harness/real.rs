@@ -27,7 +27,7 @@ impl Kind for OnUring {
 
     fn make(listener: OwnedFd, options: Options) -> UringDriver {
         let setup = uring::Setup {
-            listener: Some(listener),
+            listener: Some(listener.into()),
             capacity: options.capacity,
             receive_buffers: options.buffers,
             receive_buffer_bytes: options.buffer_bytes,
@@ -46,7 +46,7 @@ impl Kind for OnEpoll {
 
     fn make(listener: OwnedFd, options: Options) -> EpollDriver {
         let setup = epoll::Setup {
-            listener: Some(listener),
+            listener: Some(listener.into()),
             capacity: options.capacity,
             receive_buffers: options.buffers,
             receive_buffer_bytes: options.buffer_bytes,

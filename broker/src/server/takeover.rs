@@ -1,0 +1,58 @@
+//! A successor takes over from a running broker, and no newcomer is refused meanwhile.
+//!
+//! The running broker, the predecessor, hands its listening sockets to the successor. Connections that wait in their
+//! queues are accepted by whichever broker comes first, so there is no moment in which nobody listens.
+//!
+//! | step | predecessor | successor |
+//! | --- | --- | --- |
+//! | 1 | waits on a Unix socket whose name follows from `--listen` ([`name`]) | connects to it |
+//! | 2 | checks the successor's user; sends an [`Offer`] with its listeners (`SCM_RIGHTS`, unix(7)) | checks the predecessor's user; starts everything, and accepts |
+//! | 3 | stops accepting, closes the Unix socket | sends `ready` |
+//! | 4 | sends `yours`, drains its clients over a window, ends | waits on the Unix socket for a successor of its own |
+//!
+//! A successor that fails before step 3 changes nothing: the predecessor goes on as if nobody had asked.
+//!
+//! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found by whoever shares the
+//! network namespace, as the address is. Both sides check that the other is of the same user, or root.
+//!
+//! Not responsible for clients: what they see is a drain (`shard/drain.rs`).
+
+pub(crate) mod predecessor;
+pub(crate) mod successor;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net;
+
+use serde::{Deserialize, Serialize};
+
+/// Most listeners that one message carries: the kernel's limit (`SCM_MAX_FD`) is 253.
+const LISTENERS_MAX: usize = 252;
+/// The user who may do anything.
+const ROOT: u32 = 0;
+/// What a successor sends when it accepts connections.
+const READY: &[u8] = b"ready\n";
+/// What the predecessor answers when it no longer does.
+const YOURS: &[u8] = b"yours\n";
+
+/// What the predecessor says with its listeners: one line of JSON.
+#[derive(Serialize, Deserialize, Debug)]
+struct Offer {
+    version: String,
+    pid: u32,
+    /// How many of the sockets are listeners of shards: the first ones. One behind them is the operators'.
+    shards: usize,
+}
+
+/// The name of the Unix socket of a broker that listens at `address`.
+fn name(address: SocketAddr) -> io::Result<net::SocketAddr> {
+    net::SocketAddr::from_abstract_name(format!("ringyard/take-over/{address}"))
+}
+
+/// Whether the process at the other end is of this process's user, or root's.
+fn is_trusted(socket: impl AsFd) -> io::Result<bool> {
+    let user = ring::peer::peer(socket)?.user;
+    Ok(user == ring::peer::user() || user == ROOT)
+}

@@ -1,0 +1,130 @@
+//! The running broker's side: waits for a successor and hands the listeners to it.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::AsyncReadExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::server::takeover::{LISTENERS_MAX, READY, Offer, YOURS, is_trusted, name};
+
+/// How long a successor may take to start.
+const START_MAX: Duration = Duration::from_secs(60);
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a running broker can hand over.
+#[derive(Debug)]
+pub(crate) struct Estate {
+    /// Where the shards listen: `--listen`, with the port that it is.
+    address: SocketAddr,
+    shards: Vec<Arc<OwnedFd>>,
+    operators: Option<OwnedFd>,
+}
+
+impl Estate {
+    /// The listeners of the shards at `address`, and that of the operators.
+    ///
+    /// # Errors
+    /// There is no descriptor left for the latter.
+    pub(crate) fn new(
+        address: SocketAddr,
+        shards: &[Arc<OwnedFd>],
+        operators: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
+        let operators = operators.map(|operators| operators.try_clone_to_owned()).transpose()?;
+        Ok(Self { address, shards: shards.to_vec(), operators })
+    }
+
+    /// Waits until a successor has everything and accepts connections. Returns its connection, on which it waits for
+    /// [`Taken::leave`]. To be called in a runtime.
+    pub(crate) async fn taken(self) -> Taken {
+        let listener = loop {
+            match self.listen() {
+                Ok(listener) => break listener,
+                // Another broker, or a predecessor that is about to go, has the name.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(PAUSE).await,
+                Err(error) => {
+                    warn!("no successor can take over from this broker (--take-over): no Unix socket: {error}");
+                    std::future::pending().await
+                }
+            }
+        };
+        loop {
+            match listener.accept().await {
+                Ok((mut successor, _)) => match timeout(START_MAX, self.converse(&mut successor)).await {
+                    Ok(Ok(Some(pid))) => return Taken { pid, successor },
+                    Ok(Ok(None)) => {}
+                    Ok(Err(error)) => warn!("a successor did not take over: {error}; this broker goes on"),
+                    Err(_) => warn!("a successor did not start within {START_MAX:?}; this broker goes on"),
+                },
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    fn listen(&self) -> io::Result<UnixListener> {
+        let listener = net::UnixListener::bind_addr(&name(self.address)?)?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    }
+
+    /// Hands the listeners over and waits until the successor is ready: then returns its process. `None`: it was only
+    /// asked whether there is anybody.
+    async fn converse(&self, successor: &mut UnixStream) -> io::Result<Option<i32>> {
+        if !is_trusted(&*successor)? {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"));
+        }
+        let pid = ring::peer::peer(&*successor)?.pid;
+        let mut word = [0; READY.len()];
+        if successor.read(&mut word[..1]).await? == 0 {
+            return Ok(None);
+        }
+        info!(pid, "a successor starts: it gets the listening sockets");
+        self.send(successor).await?;
+        successor.read_exact(&mut word).await?;
+        if word == READY { Ok(Some(pid)) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is no ringyard")) }
+    }
+
+    async fn send(&self, successor: &UnixStream) -> io::Result<()> {
+        let shards = self.shards.len().min(LISTENERS_MAX);
+        let offer = Offer { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), shards };
+        let mut line = serde_json::to_vec(&offer)?;
+        line.push(b'\n');
+        let operators = self.operators.iter().map(AsFd::as_fd);
+        let sockets: Vec<_> = self.shards[..shards].iter().map(AsFd::as_fd).chain(operators).collect();
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX + 1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
+            return Err(io::Error::other("too many listeners for one message"));
+        }
+        successor.writable().await?;
+        // A fresh socket takes a line at once.
+        let sent = sendmsg(successor, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL)?;
+        if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+}
+
+/// A successor has taken over.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Its process, as this namespace numbers it.
+    pub(crate) pid: i32,
+    successor: UnixStream,
+}
+
+impl Taken {
+    /// Tells the successor that this broker no longer accepts connections.
+    pub(crate) fn leave(self) {
+        // It may have ended; then nobody waits for the word.
+        let _ = self.successor.try_write(YOURS);
+    }
+}

@@ -1,0 +1,280 @@
+//! A successor takes over from a running broker: nobody is refused, nobody is long without a broker, and a successor that
+//! fails changes nothing. And without a successor: whoever comes while a broker drains is still served.
+
+use std::io::{Read, Seek};
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use tokio::time::sleep;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::broker::{Broker, command};
+use crate::http::{Answer, Http, request};
+use crate::shutdown::{exit, signal};
+use crate::ws::{Ws, open, try_open};
+
+/// How long a page waits before it connects again, as the broker's own does for its first try.
+const PAGE_WAITS: Duration = Duration::from_millis(250);
+
+/// The arguments with which a successor of `broker` starts, besides `more`.
+fn succeeding<'a>(broker: &Broker, more: &[&'a str]) -> Vec<String> {
+    let (listen, admin) = (broker.address.to_string(), broker.admin.to_string());
+    ["--listen", &listen, "--admin-listen", &admin].into_iter().chain(more.iter().copied()).map(str::to_owned).collect()
+}
+
+fn start(arguments: &[String]) -> Broker {
+    Broker::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What a start that must fail says.
+fn failure(arguments: &[String]) -> String {
+    let mut command = command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let output = command.stdout(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+async fn publish(server: SocketAddr) -> Answer {
+    request(server, "POST /pub/a HTTP/1.1", b"x").await
+}
+
+/// Which broker answers: each has an epoch of its own.
+async fn epoch(server: SocketAddr) -> String {
+    let answer = publish(server).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["epoch"].as_str().expect("an epoch").to_owned()
+}
+
+/// A page: connected all the time, as far as it can. Returns how long it was without a broker, each time.
+async fn page(server: SocketAddr, number: u32, stop: Arc<AtomicBool>) -> Vec<Duration> {
+    let mut gaps = Vec::new();
+    let mut lost: Option<Instant> = None;
+    while !stop.load(Ordering::Relaxed) {
+        match try_open(server, "/sub/pages", &[]).await {
+            Ok(mut socket) => {
+                gaps.extend(lost.map(|at| at.elapsed()));
+                while !stop.load(Ordering::Relaxed) {
+                    let wait = tokio::time::timeout(Duration::from_millis(50), socket.stream.next());
+                    match wait.await {
+                        Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => break,
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+            }
+            Err(error) => panic!("page {number} was refused: {error}"),
+        }
+        lost = Some(Instant::now());
+        sleep(PAGE_WAITS / 2 + PAGE_WAITS / 2 * (number % 10) / 10).await;
+    }
+    gaps
+}
+
+/// Newcomers, one after the other, until `stop`: none may be refused. Returns the epochs that their publishes had, in
+/// their order.
+async fn newcomers(server: SocketAddr, stop: Arc<AtomicBool>) -> Vec<String> {
+    let mut epochs = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        open(server, "/sub/new").await;
+        epochs.push(epoch(server).await);
+        assert_eq!(request(server, "GET / HTTP/1.1", b"").await.status, 200);
+    }
+    epochs
+}
+
+#[tokio::test]
+async fn a_successor_takes_over_and_nobody_is_refused() {
+    let mut old = Broker::start(&["--drain-window", "2s"]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let pages: Vec<_> = (0..60).map(|number| tokio::spawn(page(old.address, number, Arc::clone(&stop)))).collect();
+    let comers: Vec<_> = (0..4).map(|_| tokio::spawn(newcomers(old.address, Arc::clone(&stop)))).collect();
+    let mut stays = open(old.address, "/bus/old").await;
+    let (first, server) = (epoch(old.address).await, old.address);
+    sleep(Duration::from_millis(300)).await;
+
+    let new = start(&succeeding(&old, &["--take-over"]));
+    // It is announced when the old one accepts nobody any more.
+    let second = epoch(server).await;
+    assert_ne!(first, second);
+    stays.send(Message::text("served until its turn comes")).await;
+    assert_eq!(stays.text().await, "served until its turn comes");
+    assert_eq!(stays.close_code().await, 1001);
+    drop(stays);
+    assert_eq!(exit(&mut old).await.code(), Some(0));
+    sleep(Duration::from_secs(1)).await;
+    stop.store(true, Ordering::Relaxed);
+
+    for comer in comers {
+        let epochs = comer.await.expect("no newcomer is refused");
+        assert!(epochs.contains(&first) && epochs.last() == Some(&second), "{epochs:?}");
+    }
+    let mut gaps = Vec::new();
+    for page in pages {
+        let own = page.await.expect("no page is refused");
+        assert_eq!(own.len(), 1, "a page moves once");
+        gaps.extend(own);
+    }
+    gaps.sort();
+    assert!(gaps[30] < Duration::from_secs(1) && gaps[59] < Duration::from_secs(3), "{gaps:?}");
+    assert_eq!(request(new.admin, "GET /readyz HTTP/1.1", b"").await.status, 200);
+}
+
+/// Behind what a connection asked the old broker before, the next request reaches the new one.
+#[tokio::test]
+async fn a_connection_that_is_kept_ends_behind_its_answer() {
+    let old = Broker::start(&["--drain-window", "30s"]);
+    const REQUEST: &str = "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n";
+    let (mut idle, mut busy) = (Http::open(old.address).await, Http::open(old.address).await);
+    assert_eq!(idle.send(format!("{REQUEST}x")).await.answer().await.status, 200);
+    busy.send(REQUEST).await;
+    // The broker has its head: it is under way.
+    sleep(Duration::from_millis(100)).await;
+    let _new = start(&succeeding(&old, &["--take-over"]));
+    assert!(idle.ended().await);
+    assert_eq!(busy.send("x").await.answer().await.status, 200);
+    assert!(busy.ended().await);
+}
+
+#[tokio::test]
+async fn who_does_not_ask_for_it_does_not_take_over() {
+    let old = Broker::start(&[]);
+    let mut client = open(old.address, "/bus/a").await;
+    let said = failure(&succeeding(&old, &[]));
+    assert!(said.contains("in use") && said.contains(&old.address.to_string()), "{said}");
+    client.send(Message::text("still here")).await;
+    assert_eq!(client.text().await, "still here");
+}
+
+/// With fewer shards connections would be lost; with a wrong option, and with an operators' address that somebody else
+/// has, it does not start.
+#[tokio::test]
+async fn a_successor_that_does_not_start_changes_nothing() {
+    let old = Broker::start(&["--drain-window", "0s"]);
+    let mut client = open(old.address, "/bus/b").await;
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let own = old.address.to_string();
+    for (arguments, wanted) in [
+        (succeeding(&old, &["--take-over", "--shards", "1"]), "--shards 1: the running broker has 2"),
+        (
+            ["--listen", &own, "--take-over", "--admin-listen", &taken].map(str::to_owned).to_vec(),
+            "cannot listen for operators",
+        ),
+    ] {
+        let said = failure(&arguments);
+        assert!(said.contains(wanted), "{said}");
+        client.send(Message::text("still here")).await;
+        assert_eq!(client.text().await, "still here");
+        assert_eq!(publish(old.address).await.status, 200);
+    }
+    // And the next one can.
+    let new = start(&succeeding(&old, &["--take-over"]));
+    assert_eq!(client.close_code().await, 1001);
+    assert_eq!(publish(new.address).await.status, 200);
+}
+
+/// Successors of successors; more shards than before; nobody to take over from.
+#[tokio::test]
+async fn one_takes_over_after_the_other() {
+    let mut old = Broker::start(&["--take-over", "--drain-window", "0s"]);
+    let server = old.address;
+    for shards in ["2", "3", "3"] {
+        let new = start(&succeeding(&old, &["--take-over", "--shards", shards, "--drain-window", "0s"]));
+        assert_eq!(exit(&mut old).await.code(), Some(0));
+        for _ in 0..20 {
+            assert_eq!(publish(server).await.status, 200);
+        }
+        old = new;
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_window_behind_a_successor() {
+    let mut old = Broker::start(&["--drain-window", "60s"]);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(open(old.address, "/bus/a").await);
+    }
+    let new = start(&succeeding(&old, &["--take-over"]));
+    let begun = Instant::now();
+    signal(&old, "TERM");
+    for client in &mut clients {
+        assert_eq!(client.close_code().await, 1001);
+    }
+    drop(clients);
+    assert_eq!(exit(&mut old).await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(publish(new.address).await.status, 200);
+}
+
+/// `ringyard restart` returns when the successor has taken over, and says where it is; it fails where the successor does.
+#[tokio::test]
+async fn the_command_restarts_in_the_background() {
+    let mut old = Broker::start(&["--drain-window", "0s"]);
+    let (server, first) = (old.address, epoch(old.address).await);
+    let own = succeeding(&old, &[]);
+    // The successor inherits standard error and keeps it: a pipe would not end.
+    let restart = |more: &[&str]| {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut restart = std::process::Command::new(env!("CARGO_BIN_EXE_ringyard"));
+        restart.arg("restart").args(&own).args(more).stdin(Stdio::null()).stderr(file.try_clone().unwrap());
+        let done = restart.output().unwrap();
+        let mut said = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut said).unwrap();
+        (done, said)
+    };
+    let (failed, said) = restart(&["--shards", "1"]);
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("the broker that runs goes on") && said.contains("--shards 1"), "{said}");
+    assert_eq!(epoch(server).await, first);
+
+    let (done, _) = restart(&["--shards", "2"]);
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    let process =
+        said.strip_prefix("process ").and_then(|rest| rest.split_once(':')).expect("its process").0.to_owned();
+    assert_ne!(epoch(server).await, first);
+    assert_eq!(exit(&mut old).await.code(), Some(0));
+    assert!(std::process::Command::new("kill").arg(&process).status().unwrap().success());
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(server).is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the successor runs still");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let (nobody, said) = restart(&[]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(said.contains("no broker runs at"), "{said}");
+}
+
+/// A broker of which nobody knows another: a page that is sent away comes back, and stays until the end.
+#[tokio::test]
+async fn without_a_successor_newcomers_are_served_until_the_end() {
+    let mut broker = Broker::start(&["--drain-window", "3s"]);
+    let server = broker.address;
+    let mut clients: Vec<Ws> = Vec::new();
+    for _ in 0..10 {
+        clients.push(open(server, "/bus/a").await);
+    }
+    signal(&broker, "TERM");
+    while request(server, "GET /readyz HTTP/1.1", b"").await.status != 503 {}
+    let mut newcomer = open(server, "/bus/b").await;
+    newcomer.send(Message::text("served")).await;
+    assert_eq!(newcomer.text().await, "served");
+    assert_eq!(publish(server).await.status, 200);
+    for mut client in clients {
+        loop {
+            match client.next().await {
+                Message::Close(Some(frame)) => break assert_eq!(u16::from(frame.code), 1001),
+                Message::Text(_) | Message::Binary(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(newcomer.close_code().await, 1001);
+    drop(newcomer);
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+}
