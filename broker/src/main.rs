@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         memory_bytes_default_max: BUDGET_BYTES_TOP,
     };
     let task = match config::read(env::args_os(), |name| env::var_os(name), &here) {
-        Ok(Task::Serve(config)) => return start::serve(*config),
+        Ok(Task::Serve(config)) => return start::serve(*config, here),
         task => task,
     };
     // Whatever is no broker is ended by a signal as any program is.

@@ -97,6 +97,8 @@ pub struct Config {
     pub memory_bytes_max: Option<u64>,
     /// What is logged, and how.
     pub log: Log,
+    /// Every setting as it is written; empty where the default follows something else.
+    pub written: Vec<(&'static str, String)>,
     /// All other limits. `lag_bytes_max` and `log_bytes_max` are those for the largest budget that there is by default;
     /// [`Config::within`] says which hold.
     pub limits: Limits,
@@ -133,6 +135,7 @@ impl Config {
                     ],
                 ),
             },
+            written: settings.table.keys().map(|key| (key.name, settings.texts(key).join(", "))).collect(),
             limits: Limits::new(settings, lag, log),
             lag_asked,
             log_asked,

@@ -26,6 +26,7 @@ use crate::http::serve::Server;
 use crate::http::{Operators, send_control, stats};
 use crate::ids::ShardId;
 use crate::observe::events;
+use crate::server::reload::Settings;
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
 use crate::server::takeover::predecessor::{Estate, Taken};
@@ -56,6 +57,8 @@ pub(crate) struct Started {
     pub(crate) predecessor: Option<Claim>,
     /// What a successor gets.
     pub(crate) estate: Estate,
+    /// What SIGHUP reads again.
+    pub(crate) settings: Settings,
 }
 
 /// Why a broker shuts down.
@@ -71,7 +74,7 @@ enum Why {
 /// # Errors
 /// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
 pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> {
-    let Started { shared, limits, room, shards, admin, fallback, predecessor, estate } = started;
+    let Started { shared, limits, room, shards, admin, fallback, predecessor, estate, mut settings } = started;
     let operators = Operators { on_public_port: admin.is_public(), fallback };
     let app = App::new(Arc::clone(&shared), limits, room, operators);
     let taken = async {
@@ -81,7 +84,8 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
         ready();
         estate.taken().await
     };
-    let life = events::beside(move || stats::totals(&shared), live(app, shards, admin, taken));
+    let life =
+        events::beside(move || stats::totals(&shared), live(app, shards, admin, move || settings.read_again(), taken));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
@@ -99,9 +103,10 @@ async fn live(
     app: App,
     mut shards: Shards,
     admin: AdminListener,
+    hang_up: impl FnMut() + 'static,
     taken: impl Future<Output = Taken>,
 ) -> Result<(), String> {
-    let mut signals = Signals::new().map_err(|error| format!("signals cannot be handled: {error}"))?;
+    let mut signals = Signals::new(hang_up).map_err(|error| format!("signals cannot be handled: {error}"))?;
     let server = Server::start(&app);
     let operators = admin.serve(&app)?;
     let why = tokio::select! {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tracing::level_filters::LevelFilter;
 use tracing::warn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -26,6 +29,7 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
 /// From now on events are written, as `log` says. To be called once.
 ///
@@ -41,23 +45,36 @@ pub fn start(log: Log) -> Result<(), String> {
         .name("log".to_owned())
         .spawn(write)
         .map_err(|error| format!("the thread of the log cannot start ({error}): allow more threads"))?;
-    let level = match log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(level)
+    let (filter, level) = reload::Layer::new(filter(log.level));
+    let _ = LEVEL.set(level);
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(move || queue)
         // It would complain of a closed standard error on standard error, and panic.
         .log_internal_errors(false);
-    match log.format {
-        LogFormat::Text => lines.with_ansi(false).init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
-    }
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
+}
+
+/// From now on what matters less than `level` is not logged.
+pub fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails only when the log is gone.
+        let _ = handle.reload(filter(level));
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    }
 }
 
 /// Waits until what was logged so far is written, or for [`FLUSH_TIMEOUT`]. Before [`start`] there is nothing.

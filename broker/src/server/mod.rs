@@ -6,6 +6,7 @@
 //! | `lifecycle` | signals and shutdown |
 //! | `shards` | one thread with one driver for each shard |
 //! | `signals` | which signals end the broker, and which are only logged |
+//! | `reload` | SIGHUP: settings are read again |
 //! | `takeover` | a successor takes over from a running broker |
 //! | `notify` | the readiness message to a service manager |
 //! | `restart` | `ringyard restart` |
@@ -21,6 +22,7 @@ pub(crate) mod lifecycle;
 pub mod log;
 pub(crate) mod notify;
 pub mod output;
+pub(crate) mod reload;
 pub mod restart;
 pub mod shards;
 pub(crate) mod signals;

@@ -1,12 +1,12 @@
-//! Signals. SIGTERM and SIGINT end the broker; all others that would end a process without a handler are logged and
-//! have no effect.
+//! Signals. SIGTERM and SIGINT end the broker, SIGHUP has it read its settings again; all others that would end a process
+//! without a handler are logged and have no effect.
 //!
 //! | signal | what it does |
 //! | --- | --- |
 //! | SIGTERM | a shutdown with `--drain-delay` and `--drain-window` |
 //! | SIGINT | a shutdown at once |
 //! | a second of these two | the end, without waiting for anything |
-//! | SIGHUP | reads again what can be read again: nothing today, and the log says so |
+//! | SIGHUP | reads again what can be read again ([`reload`](crate::server::reload)) |
 //! | SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGIO, SIGPWR | a line in the log |
 //! | SIGPIPE, SIGXFSZ, real-time signals | nothing |
 //! | SIGQUIT, SIGABRT and those of faults | the kernel's default: the end, with a core dump where that is set up |
@@ -35,20 +35,28 @@ pub(crate) enum Stop {
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Tasks that log all the others.
+    /// Tasks for all the others.
     others: Vec<AbortHandle>,
 }
 
 impl Signals {
-    /// Handles signals from now on, those first that were held back until now. To be called in a runtime with local
-    /// tasks.
+    /// Handles signals from now on, those first that were held back until now: SIGHUP by `hang_up`. To be called in a
+    /// runtime with local tasks.
     ///
     /// # Errors
     /// The kernel refuses a handler.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(mut hang_up: impl FnMut() + 'static) -> io::Result<Self> {
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
         let mut signals = Self { terminate: signal(terminate)?, interrupt: signal(interrupt)?, others: Vec::new() };
-        let others = HELD.map(SignalKind::from_raw).into_iter().filter(|kind| ![terminate, interrupt].contains(kind));
+        let mut hang_ups = signal(SignalKind::hangup())?;
+        let hang_up = async move {
+            while hang_ups.recv().await.is_some() {
+                hang_up();
+            }
+        };
+        signals.others.push(tokio::task::spawn_local(hang_up).abort_handle());
+        let handled = [terminate, interrupt, SignalKind::hangup()];
+        let others = HELD.map(SignalKind::from_raw).into_iter().filter(|kind| !handled.contains(kind));
         for kind in others {
             let task = tokio::task::spawn_local(ignore(kind, signal(kind)?));
             signals.others.push(task.abort_handle());
@@ -75,13 +83,6 @@ impl Drop for Signals {
 /// Logs a signal each time it comes.
 async fn ignore(kind: SignalKind, mut signal: Signal) {
     while signal.recv().await.is_some() {
-        if kind == SignalKind::hangup() {
-            info!(
-                signal = "SIGHUP",
-                "there is nothing to read again: settings are read at the start, and certificates there are none"
-            );
-        } else {
-            info!(signal = kind.as_raw_value(), "a signal that has no meaning here is ignored");
-        }
+        info!(signal = kind.as_raw_value(), "a signal that has no meaning here is ignored");
     }
 }

@@ -17,13 +17,14 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
 use crate::capacity::memlock::{self, MemlockDeficit};
 use crate::capacity::memory::MemoryPlan;
-use crate::config::Config;
 use crate::config::limits::Limits;
+use crate::config::{Config, Surroundings};
 use crate::http::admin::AdminListener;
 use crate::ids::Epoch;
 use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::lifecycle::Started;
 use crate::server::output::complain;
+use crate::server::reload::Settings;
 use crate::server::shards::Shards;
 use crate::server::takeover::predecessor::Estate;
 use crate::server::takeover::successor::{self, Claim, Inheritance};
@@ -32,11 +33,11 @@ use crate::shard::shared::SharedState;
 
 /// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
 #[must_use]
-pub fn serve(config: Config) -> ExitCode {
+pub fn serve(config: Config, here: Surroundings) -> ExitCode {
     if let Err(sentence) = log::start(config.log) {
         return complain(&sentence, 1);
     }
-    let status = match run(config) {
+    let status = match run(config, here) {
         Ok(()) => {
             info!("ended");
             ExitCode::SUCCESS
@@ -51,7 +52,8 @@ pub fn serve(config: Config) -> ExitCode {
 }
 
 /// Starts everything, and runs until a signal has ended it.
-fn run(config: Config) -> Result<(), String> {
+fn run(config: Config, here: Surroundings) -> Result<(), String> {
+    let settings = Settings::new(&config, here);
     let (io, fallback) = choose(config.io, config.shards)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let memory = Machine::here().memory().map(|memory| memory.available());
@@ -75,7 +77,7 @@ fn run(config: Config) -> Result<(), String> {
     let exposed = admin.exposed(address);
     let shards = Shards::start(listeners, &room, &shared, &limits)?;
     let reported = Arc::clone(&limits);
-    let started = Started { shared, limits, room, shards, admin, fallback, predecessor, estate };
+    let started = Started { shared, limits, room, shards, admin, fallback, predecessor, estate, settings };
     lifecycle::run(started, || {
         announce(io, config.shards, address, operators);
         log_start(config.shards, address, operators, &room, &reported);

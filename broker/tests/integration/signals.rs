@@ -41,7 +41,7 @@ async fn other_signals_are_logged_and_ignored() {
                 line.clear();
                 assert!(log.read_line(&mut line).unwrap() > 0, "the log ended before SIG{name} was in it");
             }
-            assert_eq!(line.contains("nothing to read again"), name == "HUP", "{line}");
+            assert_eq!(line.contains("none of them has changed"), name == "HUP", "{line}");
         }
         offset += 1;
         assert_eq!(post(broker.address, "a", name.as_bytes()).await, offset, "SIG{name}");
@@ -50,6 +50,43 @@ async fn other_signals_are_logged_and_ignored() {
     signal(&broker, "INT");
     assert_eq!(client.close_code().await, 1001);
     assert_eq!(exit(&mut broker).await.code(), Some(0));
+}
+
+/// SIGHUP: the log's level holds at once, other settings are named, and a file with a mistake changes nothing.
+#[tokio::test]
+async fn settings_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringyard.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("drain-delay = \"0s\"\n");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringyard"));
+    command.args(["--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut log = BufReader::new(child.stderr.take().expect("piped"));
+    let mut broker = Broker::of(child);
+    let mut hang_up = |text: &str, wanted: &[&str]| {
+        write(text);
+        signal(&broker, "HUP");
+        let mut line = String::new();
+        while !line.contains("SIGHUP") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the log ended before {wanted:?}");
+        }
+        assert!(wanted.iter().all(|part| line.contains(part)), "{line}");
+    };
+    hang_up("drain-delay = \"0s\"\nlog-level = \"debug\"\n", &["log-level = debug from now on"]);
+    hang_up("max-connections = 5\n", &["log-level = info from now on", "max-connections = 5 after a restart"]);
+    hang_up("max-conections = 5\n", &["nothing has changed", "ringyard.toml:1", "max-connections"]);
+    // Only errors from now on: the line about that is none.
+    write("log-level = \"error\"\n");
+    signal(&broker, "HUP");
+    hang_up("shards = 0\n", &["nothing has changed", "shards"]);
+    assert_eq!(post(broker.address, "a", b"x").await, 1);
+    signal(&broker, "TERM");
+    assert_eq!(exit(&mut broker).await.code(), Some(0));
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "what is no error is not logged any more");
 }
 
 /// The start takes as long as its configuration file, a pipe, gives nothing to read.

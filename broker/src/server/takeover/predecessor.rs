@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::server::takeover::{LISTENERS_MAX, READY, Offer, YOURS, is_trusted, name};
+use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, is_trusted, name};
 
 /// How long a successor may take to start.
 const START_MAX: Duration = Duration::from_secs(60);

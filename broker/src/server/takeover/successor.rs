@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::server::takeover::{LISTENERS_MAX, READY, Offer, YOURS, is_trusted, name};
+use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, is_trusted, name};
 
 /// How long the predecessor may take to answer. It serves its clients meanwhile, but answering is no work.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

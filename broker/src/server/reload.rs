@@ -1,0 +1,97 @@
+//! SIGHUP: what can be read again is read again, and the log says what that was.
+//!
+//! | read again | in force |
+//! | --- | --- |
+//! | `log-level` in the file of `--config` | at once |
+//! | all other settings in that file | after a restart; the log names those that have changed |
+//!
+//! Flags and environment are those of the start, and win over the file as they did then. A file with a mistake changes
+//! nothing: the log has the sentences that a start would have been refused with.
+
+use std::env;
+
+use tracing::{error, info};
+
+use crate::config::{self, Config, Stop, Surroundings, Task};
+use crate::server::log;
+
+/// Settings that hold as soon as they are read.
+const AT_ONCE: &[&str] = &["log-level"];
+
+/// The settings as they are in force.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    here: Surroundings,
+    written: Vec<(&'static str, String)>,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config, here: Surroundings) -> Self {
+        Self { here, written: config.written.clone() }
+    }
+
+    /// Reads everything again that can be.
+    pub(crate) fn read_again(&mut self) {
+        match config::read(env::args_os(), |name| env::var_os(name), &self.here) {
+            Ok(Task::Serve(config)) => {
+                let changes = self.take(&config.written);
+                log::set_level(config.log.level);
+                info!(signal = "SIGHUP", "settings were read again: {changes}");
+            }
+            Err(Stop::Refused(sentences)) => {
+                let sentences = sentences.replace('\n', "; ");
+                error!(
+                    signal = "SIGHUP",
+                    "settings were read again and are wrong, so nothing has changed: {sentences}"
+                );
+            }
+            // The arguments are those of a broker, as they were at the start.
+            Ok(_) | Err(Stop::Shown(_)) => {}
+        }
+    }
+
+    /// Puts those in force that can be, and says what has changed.
+    fn take(&mut self, read: &[(&'static str, String)]) -> String {
+        let (mut now, mut later) = (Vec::new(), Vec::new());
+        for ((name, value), (_, in_force)) in read.iter().zip(&mut self.written) {
+            if value == in_force {
+                continue;
+            }
+            let change = if value.is_empty() { format!("{name} by default") } else { format!("{name} = {value}") };
+            if AT_ONCE.contains(name) {
+                in_force.clone_from(value);
+                now.push(change);
+            } else {
+                later.push(change);
+            }
+        }
+        match (now.is_empty(), later.is_empty()) {
+            (true, true) => "none of them has changed".to_owned(),
+            (false, true) => format!("{} from now on", now.join(", ")),
+            (true, false) => format!("{} after a restart (`ringyard restart`)", later.join(", ")),
+            (false, false) => {
+                format!("{} from now on; {} after a restart (`ringyard restart`)", now.join(", "), later.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_now_and_what_later_is_named() {
+        let written = |level: &str, shards: &str| vec![("log-level", level.to_owned()), ("shards", shards.to_owned())];
+        let here = Surroundings { cores: 2, memory_bytes_default_max: 1 << 30 };
+        let mut settings = Settings { here, written: written("info", "") };
+        assert_eq!(settings.take(&written("info", "")), "none of them has changed");
+        assert_eq!(settings.take(&written("debug", "")), "log-level = debug from now on");
+        let both = settings.take(&written("warn", "4"));
+        assert_eq!(both, "log-level = warn from now on; shards = 4 after a restart (`ringyard restart`)");
+        let still = settings.take(&written("warn", "4"));
+        assert_eq!(still, "shards = 4 after a restart (`ringyard restart`)", "it is not in force yet");
+        settings.written = written("warn", "4");
+        assert_eq!(settings.take(&written("warn", "")), "shards by default after a restart (`ringyard restart`)");
+    }
+}
