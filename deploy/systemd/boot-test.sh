@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the unit under a real systemd and talks to the broker it starts: on io_uring; on epoll where the unit forbids
-# io_uring; and down again by `systemctl stop`.
+# io_uring; through `systemctl reload`, which refuses nobody, and `systemctl restart`, with a thousand pages connected; and
+# down again by `systemctl stop`.
 #
 #   bash deploy/systemd/boot-test.sh RINGYARD
 #
@@ -30,7 +31,7 @@ if [[ ${1:-} != inside ]]; then
     exec 3<>"$out/log.pipe"
     (
         echo "$BASHPID" >"$group/cgroup.procs"
-        exec timeout --kill-after=5 60 unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup \
+        exec timeout --kill-after=5 120 unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup \
             bash "$here/boot-test.sh" inside "$here" "$ringyard" "$out" >"$out/start" 2>&1
     ) || true
     timeout 1 cat <&3 >"$out/log" || true
@@ -39,6 +40,8 @@ if [[ ${1:-} != inside ]]; then
     fi
     echo 'The unit does not do under systemd what it should:'
     cat "$out/start" "$out/said" 2>/dev/null || true
+    echo 'What the broker said:'
+    tail -n 40 "$out/broker" 2>/dev/null || true
     echo 'What systemd said:'
     cut -c1-200 "$out/log"
     exit 1
@@ -76,10 +79,12 @@ mount --bind "$out" "$root/tmp/out"
 rm -rf "$root/etc/systemd/system"
 mkdir -p "$root/etc/systemd/system" "$root/etc/ringyard"
 # Nothing else is up: neither the targets that units wait for by default, nor a network that has to come.
-sed 's/^\[Unit\]/&\nDefaultDependencies=no/; /^\(Wants\|After\)=/d' "$here/ringyard.service" \
+sed 's/^\[Unit\]/&\nDefaultDependencies=no/; /^\(Wants\|After\)=/d
+    s|^\[Service\]|&\nStandardError=append:/tmp/out/broker\nStandardOutput=append:/tmp/out/broker|' "$here/ringyard.service" \
     >"$root/etc/systemd/system/ringyard.service"
 cp "$here/ringyard.env" "$root/etc/ringyard/"
 install -m 755 "$ringyard" "$root/usr/local/bin/ringyard"
+cp "$here/../checks/gaps.py" "$root/tmp/"
 cat >"$root/etc/systemd/system/try.service" <<'UNIT'
 [Unit]
 DefaultDependencies=no
@@ -109,6 +114,13 @@ runs() {
     grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$pid/status"
     ! grep -qE '^(Uid|Gid):\s0\s|^Cap(Eff|Bnd):\s.*[1-9a-f]|^(NoNewPrivs|Seccomp):\s0$' "/proc/$pid/status" ||
         { echo 'it has more rights than it should'; return 1; }
+    python3 /tmp/gaps.py 8080 1000 no-refusals systemctl reload ringyard
+    [[ $(systemctl show -p MainPID --value ringyard) != "$pid" ]] || { echo 'the successor is not the main process'; return 1; }
+    # What does not start takes nothing over, and says so.
+    sed -i 's/^RINGYARD_LISTEN=/RINGYARD_SHARDS=1000000\n&/' /etc/ringyard/ringyard.env
+    ! systemctl reload ringyard || { echo 'a reload with a wrong option succeeded'; return 1; }
+    sed -i '/^RINGYARD_SHARDS=/d' /etc/ringyard/ringyard.env
+    python3 /tmp/gaps.py 8080 1000 refusals systemctl restart ringyard
     systemctl stop ringyard
     [[ $(systemctl show -p Result -p ExecMainStatus --value ringyard | tr '\n' ' ') == 'success 0 ' ]] ||
         { echo 'systemctl stop does not end it well'; systemctl status --no-pager ringyard | cat; return 1; }

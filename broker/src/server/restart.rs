@@ -1,13 +1,15 @@
 //! `ringyard restart`: starts a successor of the running broker in the background, and waits until it has taken over.
 //!
-//! The successor is this program with the same options and `--take-over`. Its standard output is a pipe to this process:
-//! the line with its addresses says that it is ready. Where it fails, its standard error says why, and the running broker
+//! The successor is this program with the same options and `--take-over`. Its standard output leads to this process, by a
+//! pair of sockets (systemd counts pipes as IPC, which the unit forbids): the line with its addresses says that it is ready. Where it fails, its standard error says why, and the running broker
 //! goes on.
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -32,14 +34,17 @@ fn replace(address: SocketAddr, options: &[OsString]) -> Result<String, String> 
     let mut successor = Command::new(&program);
     successor.args(options).env("RINGYARD_TAKE_OVER", "true");
     // A signal from this terminal is not meant for it.
-    successor.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-    let mut successor = successor.spawn().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    let failed = |error: io::Error| format!("cannot start {}: {error}", program.display());
+    let (said, out) = UnixStream::pair().map_err(failed)?;
+    successor.stdin(Stdio::null()).stdout(OwnedFd::from(out)).process_group(0);
+    let mut process = successor.spawn().map_err(failed)?;
+    // The other end is the successor's alone: that it has ended can be read here.
+    drop(successor);
     let mut line = String::new();
-    let out = successor.stdout.take().expect("a pipe");
-    match BufReader::new(out).read_line(&mut line) {
-        Ok(bytes) if bytes > 0 => Ok(format!("process {}: {line}", successor.id())),
+    match BufReader::new(said).read_line(&mut line) {
+        Ok(bytes) if bytes > 0 => Ok(format!("process {}: {line}", process.id())),
         _ => {
-            let status = successor.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+            let status = process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
             Err(format!("the successor did not start ({status}); the broker that runs goes on"))
         }
     }
