@@ -14,6 +14,7 @@
 //! Not here: routing of plain HTTP, whether an origin is allowed ([`origin_is_host`] helps), deadlines.
 //! Everything borrows from the input; only a percent-encoded topic allocates. Lengths are bytes.
 
+mod bearer;
 mod chunks;
 mod fields;
 mod forwarded;
@@ -28,6 +29,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use httparse::{EMPTY_HEADER, Error, Request, Status};
 use sha1::{Digest, Sha1};
 
+pub use bearer::{bearer, bearer_in};
 pub use chunks::Chunks;
 pub use forwarded::{forwarded_address, forwarded_for};
 pub use origin::{authority_parts, origin_is_host};

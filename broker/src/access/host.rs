@@ -8,11 +8,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use protocol::head::authority_parts;
 
+use crate::observe::refused::printable;
+
 /// The sentence for a client whose `host` is not allowed.
 #[must_use]
 pub fn sentence(host: &str) -> String {
     // What a browser would not show as it is, nobody has to read.
-    let shown: String = host.chars().filter(|c| c.is_ascii_graphic()).take(100).collect();
+    let shown = printable(host);
     format!("This broker is not known as {shown}: start it with --allow-host and that name.")
 }
 

@@ -5,6 +5,7 @@
 //! | `policy` | the rules, in the order in which they win |
 //! | [`rejection`] | what each rejection is answered and counted as |
 //! | [`address`] | connections per client address; trusted proxies |
+//! | [`keys`] | keys that let their holders publish |
 //! | [`host`], [`origin`] | host names that requests may be addressed to; pages that may connect |
 //! | [`admission`] | WebSockets of all shards, and handshakes a second |
 //! | [`quota`], `rate` | how many names one client may begin; how fast a connection publishes |
@@ -14,6 +15,7 @@
 pub mod address;
 pub mod admission;
 pub mod host;
+pub mod keys;
 pub mod origin;
 pub(crate) mod policy;
 pub mod quota;

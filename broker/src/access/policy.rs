@@ -8,7 +8,8 @@
 //! | handed to the control plane (`http/places.rs`) | HTTP connections of the address, of all | HTTP connections | 429, 503 |
 //! | its head is complete ([`Policy::decide`]) | host | all requests | 421 |
 //! | | origin | what changes something, and handshakes | 403 |
-//! | | *token, permission: later* | | |
+//! | | key | publishing: needs one, or brings a wrong one | 401 |
+//! | | clients may publish | publishing without a key, with `--client-publish off` | 403 |
 //! | | port has WebSockets | handshakes | 404 |
 //! | | publish rate | publishes | 429 |
 //! | | broker stays | handshakes, publishes | 503 |
@@ -22,6 +23,18 @@
 //! A publish is judged twice: with its head as a request that changes something, and once its body is there. A shard
 //! judges the handshake that a connection begins with; the control plane everything else.
 //!
+//! Who may publish, by `--publish-key` and `--client-publish` (a `publish` command on `/ws` that may not is answered
+//! with the error `forbidden`: `shard/actions.rs`):
+//!
+//! | | `POST /pub`, `/pub` | `/bus` | `publish` on `/ws` |
+//! | --- | --- | --- | --- |
+//! | neither option | everybody | everybody | everybody |
+//! | `--client-publish off` | nobody (403) | nobody (403) | nobody |
+//! | `--publish-key` | with a key (401) | everybody | everybody |
+//! | both | with a key (401) | with a key (403) | with a key |
+//!
+//! Whoever brings a wrong key to one of these gets 401, whatever is open to others: it is not who it says.
+//!
 //! Not responsible for what answers look like ([`Rejection`]), nor for handlers' own errors. Facts that belong to other
 //! modules are arguments. Cost: no allocation unless it rejects; two atomic operations per handshake; a lock where an
 //! address is counted.
@@ -33,17 +46,24 @@ use ring::Nanos;
 
 use crate::access::address::{self, AddressLease, AddressSlot, Addresses, Client, TooMany};
 use crate::access::admission::Admission;
+use crate::access::keys::{Credential, PublishKeys};
 use crate::access::quota::{ClientShares, Name, NamesFull, NamesLeft};
 use crate::access::rate::RateLimiter;
 use crate::access::rejection::Rejection;
 use crate::access::{host, origin};
 use crate::config::limits::Limits;
+use crate::observe::counters::Refused;
+use crate::observe::refused::RefusedValues;
 
 /// What the rules compare facts with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy<'a> {
     /// The configured ones.
     pub(crate) limits: &'a Limits,
+    /// What was refused, for the log.
+    pub(crate) refused: &'a RefusedValues,
+    /// Keys to publish with.
+    pub(crate) keys: &'a PublishKeys,
     /// Connections by address.
     pub(crate) addresses: &'a Arc<Addresses>,
     /// WebSockets of all shards.
@@ -62,8 +82,23 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) host: Option<&'a str>,
     /// The origin of the page that sent it, if one did. `None`, too, if it was judged before.
     pub(crate) origin: Option<&'a str>,
+    /// Whether it leads to messages that are published.
+    pub(crate) publishing: Publishing,
     /// What it is about.
     pub(crate) kind: Kind<'a>,
+}
+
+/// Whether a request leads to messages that are published, and with what right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Publishing {
+    /// It does not.
+    None,
+    /// It is there for nothing else: `POST /pub`, or a WebSocket at `/pub`.
+    Only(Credential),
+    /// It is there to publish and to subscribe: `/bus`.
+    Both(Credential),
+    /// It may, by commands that are judged one by one: `/ws`.
+    ByCommand(Credential),
 }
 
 /// What a request is about.
@@ -122,19 +157,28 @@ impl Policy<'_> {
         }
     }
 
+    /// What a request says about its right to publish. `bearer` finds the key that it brings, and is asked only if there
+    /// are keys.
+    pub(crate) fn credential<'b>(&self, bearer: impl FnOnce() -> Option<&'b [u8]>) -> Credential {
+        if self.keys.are_needed() { self.keys.judge(bearer()) } else { Credential::Unneeded }
+    }
+
     /// Judges a request. A handshake that is admitted counts in the [`Admission`] until [`Admission::leave`]; if its client
     /// was counted only now, the lease holds its place.
     ///
     /// # Errors
     /// The first rule, in the order of the file's head, that objects.
     pub(crate) fn decide(&self, request: RequestFacts<'_>) -> Result<Option<AddressLease>, Rejection> {
-        let RequestFacts { host, origin, mut kind } = request;
+        let RequestFacts { host, origin, publishing, mut kind } = request;
         if let Some(host) = host.filter(|host| !host::allowed(host, &self.limits.hosts)) {
+            self.refused.note(Refused::Host, host);
             return Err(Rejection::Host(host.to_owned()));
         }
         if !matches!(kind, Kind::Read) && !origin::allowed(origin, host.unwrap_or_default(), &self.limits.origins) {
+            self.refused.note(Refused::Origin, origin.unwrap_or_default());
             return Err(Rejection::Origin);
         }
+        self.check_publishing(publishing)?;
         if matches!(kind, Kind::Handshake(HandshakeFacts { is_public: false, .. })) {
             return Err(Rejection::NoWebSockets);
         }
@@ -167,6 +211,20 @@ impl Policy<'_> {
         Ok(lease)
     }
 
+    /// Whether the key that a request brings, or its lack of one, lets it publish.
+    fn check_publishing(&self, publishing: Publishing) -> Result<(), Rejection> {
+        let clients_may = self.limits.client_publish;
+        match publishing {
+            Publishing::Only(Credential::Wrong)
+            | Publishing::Both(Credential::Wrong)
+            | Publishing::ByCommand(Credential::Wrong) => Err(Rejection::WrongKey),
+            Publishing::Only(Credential::Missing) => Err(Rejection::NoKey),
+            Publishing::Only(Credential::Unneeded) if !clients_may => Err(Rejection::ReadOnly),
+            Publishing::Both(Credential::Unneeded | Credential::Missing) if !clients_may => Err(Rejection::ReadOnly),
+            _ => Ok(()),
+        }
+    }
+
     fn count(&self, ip: IpAddr) -> Result<AddressSlot, Rejection> {
         let slot = self.addresses.admit(ip, self.limits.connections_per_address_max);
         slot.map_err(|TooMany| Rejection::Address)
@@ -179,7 +237,6 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::observe::counters::Refused;
 
     const NOW: Nanos = 1_000_000_000_000;
     const HOST: &str = "broker.example";
@@ -191,6 +248,8 @@ mod tests {
         host: Option<&'static str>,
         origin: Option<&'static str>,
         kind: &'static str,
+        publishing: Publishing,
+        clients_may_publish: bool,
         is_public: bool,
         rate_is_used_up: bool,
         is_draining: bool,
@@ -217,7 +276,7 @@ mod tests {
     type Rule = (&'static str, fn(&Case) -> bool, u16, Option<Refused>);
 
     /// The table in the file's head.
-    const RULES: [Rule; 11] = [
+    const RULES: [Rule; 13] = [
         ("host", |case| case.host == Some("evil.example"), 421, Some(Refused::Host)),
         (
             "origin",
@@ -227,6 +286,27 @@ mod tests {
             },
             403,
             Some(Refused::Origin),
+        ),
+        (
+            "key",
+            |case| match case.publishing {
+                Publishing::None => false,
+                Publishing::Only(credential) => [Credential::Missing, Credential::Wrong].contains(&credential),
+                Publishing::Both(credential) | Publishing::ByCommand(credential) => credential == Credential::Wrong,
+            },
+            401,
+            Some(Refused::Publish),
+        ),
+        (
+            "clients may publish",
+            |case| match case.publishing {
+                Publishing::Only(credential) | Publishing::Both(credential) => {
+                    !case.clients_may_publish && credential != Credential::Valid
+                }
+                Publishing::None | Publishing::ByCommand(_) => false,
+            },
+            403,
+            Some(Refused::Publish),
         ),
         ("port has WebSockets", |case| case.is("handshake") && !case.is_public, 404, Some(Refused::Request)),
         ("publish rate", |case| case.is("publish") && case.rate_is_used_up, 429, None),
@@ -264,15 +344,29 @@ mod tests {
         let seldom = || prop::bool::weighted(0.2);
         let often = || prop::bool::weighted(0.8);
         let topic = select(vec![Ok(Name::Known), Ok(Name::New), Ok(Name::New), Err(NamesFull::Topics)]);
+        let credential = select(vec![
+            Credential::Unneeded,
+            Credential::Valid,
+            Credential::Valid,
+            Credential::Valid,
+            Credential::Missing,
+            Credential::Wrong,
+        ]);
+        let ways = [Publishing::Only, Publishing::Both, Publishing::ByCommand, |_| Publishing::None];
+        let publishing = (select(ways.to_vec()), credential).prop_map(|(way, credential)| way(credential));
+        let right = (publishing, any::<bool>());
         let publish = (seldom(), seldom(), topic, any::<bool>());
         let handshake = (often(), any::<bool>(), seldom(), often(), seldom(), seldom());
-        (kind, publish, handshake).prop_map(|((host, origin, kind), publish, handshake)| {
+        (kind, right, publish, handshake).prop_map(|((host, origin, kind), right, publish, handshake)| {
+            let (publishing, clients_may_publish) = right;
             let (rate_is_used_up, is_draining, topic, share_is_used_up) = publish;
             let (is_public, is_forwarded, address_is_full, has_slot, is_full, accept_rate_is_used_up) = handshake;
             Case {
                 host,
                 origin,
                 kind,
+                publishing,
+                clients_may_publish,
                 is_public,
                 rate_is_used_up,
                 is_draining,
@@ -300,8 +394,8 @@ mod tests {
 
     /// Brings everything into the state of the case, asks, and checks that a request leaves no trace if it is rejected.
     fn decide(case: &Case) -> Result<(), Rejection> {
-        let limits = limits();
-        let addresses = Arc::default();
+        let limits = Limits { client_publish: case.clients_may_publish, ..limits() };
+        let (refused, keys, addresses) = (RefusedValues::default(), PublishKeys::default(), Arc::default());
         let admission = Admission::new(if case.is_full { 1 } else { 2 }, std::num::NonZeroU32::new(2));
         admission.enter(if case.accept_rate_is_used_up { NOW } else { 0 }).expect("the first one");
         if case.accept_rate_is_used_up {
@@ -310,6 +404,8 @@ mod tests {
         }
         let policy = Policy {
             limits: &limits,
+            refused: &refused,
+            keys: &keys,
             addresses: &addresses,
             admission: &admission,
             is_draining: case.is_draining,
@@ -343,8 +439,12 @@ mod tests {
                 shares: &shares,
             }),
         };
-        let decision = policy.decide(RequestFacts { host: case.host, origin: case.origin, kind });
+        let decision =
+            policy.decide(RequestFacts { host: case.host, origin: case.origin, publishing: case.publishing, kind });
         let is_new = decision.is_ok() && case.is("handshake");
+        let shown = [Refused::Host, Refused::Origin].map(|cause| refused.take(cause).is_some());
+        let objects = [Rejection::Host("evil.example".to_owned()), Rejection::Origin];
+        assert_eq!(shown, objects.map(|rejection| decision.as_ref().err() == Some(&rejection)));
         assert_eq!(admission.open(), before.0 + u64::from(is_new));
         assert_eq!(addresses.len(), before.1 + usize::from(is_new && case.is_forwarded));
         full.into_iter().for_each(|slot| addresses.release(slot));
@@ -377,6 +477,8 @@ mod tests {
             host: Some(HOST),
             origin: None,
             kind: "handshake",
+            publishing: Publishing::None,
+            clients_may_publish: true,
             is_public: true,
             rate_is_used_up: false,
             is_draining: false,
@@ -394,6 +496,8 @@ mod tests {
         let wrong = [
             Case { host: Some("evil.example"), ..good.clone() },
             Case { origin: Some("http://evil.example"), ..good.clone() },
+            Case { publishing: Publishing::Only(Credential::Missing), ..publish.clone() },
+            Case { publishing: Publishing::Both(Credential::Missing), clients_may_publish: false, ..good.clone() },
             Case { is_public: false, ..good.clone() },
             Case { rate_is_used_up: true, ..publish.clone() },
             Case { is_draining: true, ..good.clone() },
@@ -411,12 +515,59 @@ mod tests {
         }
     }
 
+    /// The second table in the file's head.
+    #[test]
+    fn who_may_publish() {
+        use Credential::{Missing, Unneeded, Valid, Wrong};
+        let case = |publishing, clients_may_publish| Case {
+            host: Some(HOST),
+            origin: None,
+            kind: "change",
+            publishing,
+            clients_may_publish,
+            is_public: true,
+            rate_is_used_up: false,
+            is_draining: false,
+            topic: Ok(Name::New),
+            share_is_used_up: false,
+            is_forwarded: false,
+            address_is_full: false,
+            has_slot: true,
+            is_full: false,
+            accept_rate_is_used_up: false,
+        };
+        // Clients may publish; the credential; what /pub, /bus and /ws are answered, 0 being no rejection.
+        let table = [
+            (true, Unneeded, [0, 0, 0]),
+            (false, Unneeded, [403, 403, 0]),
+            (true, Missing, [401, 0, 0]),
+            (false, Missing, [401, 403, 0]),
+            (true, Wrong, [401, 401, 401]),
+            (false, Wrong, [401, 401, 401]),
+            (true, Valid, [0, 0, 0]),
+            (false, Valid, [0, 0, 0]),
+        ];
+        for (clients_may, credential, expected) in table {
+            let ways = [Publishing::Only(credential), Publishing::Both(credential), Publishing::ByCommand(credential)];
+            let answers = ways.map(|way| decide(&case(way, clients_may)).map_or_else(|no| no.answer().status, |()| 0));
+            assert_eq!(answers, expected, "{clients_may} {credential:?}");
+        }
+    }
+
     #[test]
     fn trusted_proxies_and_loopback_do_not_count_as_connections() {
         let limits = Limits { trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")], ..limits() };
+        let (refused, keys) = (RefusedValues::default(), PublishKeys::default());
         let (addresses, admission) = (Arc::default(), Admission::default());
-        let policy =
-            Policy { limits: &limits, addresses: &addresses, admission: &admission, is_draining: false, now: NOW };
+        let policy = Policy {
+            limits: &limits,
+            refused: &refused,
+            keys: &keys,
+            addresses: &addresses,
+            admission: &admission,
+            is_draining: false,
+            now: NOW,
+        };
         assert_eq!(policy.admit_connection(None), Ok(AddressSlot::TRUSTED));
         assert_eq!(policy.admit_connection(Some([10, 1, 2, 3].into())), Ok(AddressSlot::TRUSTED));
         assert_eq!(policy.admit_connection(Some([127, 0, 0, 1].into())), Ok(AddressSlot::UNCOUNTED));

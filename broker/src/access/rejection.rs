@@ -30,6 +30,12 @@ pub enum Rejection {
     Host(String),
     /// From a page of a foreign origin.
     Origin,
+    /// It publishes, and needs a key for that.
+    NoKey,
+    /// It brings a key to publish with that is none.
+    WrongKey,
+    /// It publishes, and clients may not.
+    ReadOnly,
     /// A handshake on the operators' port.
     NoWebSockets,
     /// The connection publishes too fast.
@@ -64,6 +70,13 @@ impl Rejection {
             Self::Host(host) => (421, Some(Refused::Host), None, host::sentence(host).into()),
             Self::Origin => row(403, Refused::Origin, None,
                 "Pages of this origin may not use this broker: start it with --allow-origin and that origin."),
+            Self::NoKey => row(401, Refused::Publish, None,
+                "Publishing needs a key: send 'Authorization: Bearer' with one of the file that --publish-key names."),
+            Self::WrongKey => row(401, Refused::Publish, None,
+                "The key in 'Authorization: Bearer' is none of those in the file that --publish-key names."),
+            Self::ReadOnly => row(403, Refused::Publish, None,
+                "Clients of this broker only subscribe, at /sub or /ws, for it runs with --client-publish off: to publish, \
+                 send 'Authorization: Bearer' with a key of --publish-key."),
             Self::NoWebSockets => row(404, Refused::Request, None,
                 "There is no WebSocket on the operators' port."),
             // Counted as a command that was limited.

@@ -71,6 +71,8 @@ pub struct Limits {
     pub accept_rate_max: Option<NonZeroU32>,
     /// Most messages a second that one WebSocket publishes. Beyond: close 1008, or the error `limit`.
     pub publish_rate_max: Option<NonZeroU32>,
+    /// Whether clients may publish that bring no key.
+    pub client_publish: bool,
     /// Origins allowed besides the page's own host; `*` alone allows all.
     pub origins: Vec<String>,
     /// Host names allowed besides localhost and IP addresses, in lower case, with a port or without (then with any);
@@ -115,6 +117,7 @@ impl Limits {
             connections_per_address_max: optional("max-connections-per-address"),
             accept_rate_max: optional("accept-rate"),
             publish_rate_max: optional("max-publish-rate"),
+            client_publish: settings.choose("client-publish", &[("on", true), ("off", false)]),
             origins: settings.all("allow-origin"),
             hosts: settings.all("allow-host"),
             trusted_proxies: settings.all("trusted-proxy"),

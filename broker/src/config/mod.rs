@@ -5,6 +5,7 @@
 //! | `settings` | the list of all settings |
 //! | `schema` | what such a list consists of: tables, keys, types |
 //! | `values` | how the text of one value is read |
+//! | `origins` | the same of one value of `--allow-origin` |
 //! | `command` | the command line, made from the list |
 //! | `file` | the TOML file, read by the list |
 //! | `sources` | flags, environment and file, one after the other |
@@ -23,6 +24,7 @@
 mod command;
 mod file;
 pub mod limits;
+mod origins;
 mod provenance;
 mod render;
 mod rules;
@@ -38,6 +40,7 @@ mod values;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use ring::Io;
 
@@ -91,6 +94,8 @@ pub struct Config {
     pub shards: u16,
     /// Where operators ask.
     pub admin: Admin,
+    /// The file with keys to publish with.
+    pub publish_key: Option<PathBuf>,
     /// Most connections of all shards together; `None`: as many as descriptors and memory allow.
     pub connections_max: Option<NonZeroU32>,
     /// Most bytes held for clients; `None`: a part of what is available.
@@ -121,6 +126,7 @@ impl Config {
             take_over: settings.get("take-over"),
             shards,
             admin: settings.get("admin-listen"),
+            publish_key: settings.find::<String>("publish-key").map(PathBuf::from),
             connections_max: settings.find::<u64>("max-connections").and_then(|number| NonZeroU32::new(number as u32)),
             memory_bytes_max: memory,
             log: Log {
@@ -150,6 +156,17 @@ impl Config {
             "max-lag" => Some(Size(self.limits.lag_bytes_max).to_string()),
             "max-log" => Some(Size(self.limits.log_bytes_max).to_string()),
             _ => None,
+        }
+    }
+
+    /// What whoever reaches the broker, and brings no key, may do: the rest of a sentence.
+    #[must_use]
+    pub fn anonymous_rights(&self) -> &'static str {
+        match (self.limits.client_publish, &self.publish_key) {
+            (true, None) => "publish and subscribe",
+            (true, Some(_)) => "subscribe, and publish on /bus and /ws (see --client-publish)",
+            (false, Some(_)) => "subscribe, and only holders of a key of --publish-key may publish",
+            (false, None) => "subscribe, and nobody may publish (--client-publish off without --publish-key)",
         }
     }
 

@@ -62,10 +62,11 @@ fn exposed(config: &Config, settings: &Section) -> Option<String> {
     let is_loopback = config.listen.ip().to_canonical().is_loopback();
     (!is_loopback && !settings.get::<bool>("allow-anonymous")).then(|| {
         format!(
-            "--listen {} ({}) can be reached from other machines, and there is no authentication: whoever reaches it \
-             may publish and subscribe; say --allow-anonymous if that is meant",
+            "--listen {} ({}) can be reached from other machines: whoever reaches it may {}; say --allow-anonymous if \
+             that is meant",
             config.listen,
-            settings.source_of("listen")
+            settings.source_of("listen"),
+            config.anonymous_rights()
         )
     })
 }

@@ -3,6 +3,7 @@
 //! The schema is data. Flags, environment, file, `config show` and `config example` are made from it, for the broker's
 //! own [`SETTINGS`](crate::config::settings::SETTINGS) as for any other schema. The top of the file is a table too.
 
+use crate::config::origins;
 use crate::config::values::{self, Size, Value};
 
 /// The keys that may stand at the top of the file, or in one table of it.
@@ -170,7 +171,7 @@ impl Kind {
             },
             Self::Address => values::address(text).map(Value::Address),
             Self::Admin => values::admin(text).map(Value::Admin),
-            Self::Origin => values::origin(text).map(Value::Text),
+            Self::Origin => origins::origin(text).map(Value::Text),
             Self::Host => values::host(text).map(Value::Text),
             Self::Network => values::network(text).map(Value::Network),
             Self::Path => Ok(Value::Text(text.to_owned())),

@@ -65,7 +65,8 @@ const GENERAL: &[Key] = &[
         .help("Number of shards, each a thread with its own io_uring or epoll"),
     key("allow-origin", List(&Origin), Otherwise("none", "https://example.org"), "0.1").help(
         "Web origin whose pages may connect and publish, as `scheme://host[:port]`, besides the pages of the host they \
-         call; repeatable; * allows every origin. `file://` lets devices in whose WebSocket library sends that, and \
+         call; repeatable. `http://localhost:*` allows every port, `https://*.example.org` one level in place of *, and * \
+         every origin. `file://` lets devices in whose WebSocket library sends that, and \
          pages opened from a disk. `null` lets in every page that hides its origin, which a page of any web site can \
          have a sandboxed frame do: nearly as much as *",
     ),
@@ -78,6 +79,15 @@ const ACCESS: &[Key] = &[
     ),
     key("allow-anonymous", Bool, Fixed("false"), "0.1")
         .help("Listen beyond loopback without authentication: whoever reaches the address may publish and subscribe"),
+    key("client-publish", Choice("on|off"), Fixed("on"), "0.1").help(
+        "Whether clients may publish without a key: on /bus and /ws and, if there is no --publish-key, with POST /pub and \
+         on /pub; off: they only subscribe, and publishing gets 403, or the error `forbidden` on /ws",
+    ),
+    key("publish-key", Path, Otherwise("none", "/etc/ringyard/publish-key"), "0.1").help(
+        "File with keys to publish with, one a line, each of at least 16 visible ASCII characters; whoever sends one \
+         (Authorization: Bearer KEY) may publish; without one, POST /pub and /pub get 401. Several lines are several valid \
+         keys, so that one can be replaced; # begins a comment",
+    ),
     key("trusted-proxy", List(&Network), Otherwise("none", "10.0.0.0/8"), "0.1").help(
         "Address or network (10.0.0.0/8) of a proxy that is trusted to name its clients' addresses (X-Forwarded-For, \
          and the PROXY protocol with --proxy-protocol); repeatable",

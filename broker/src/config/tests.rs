@@ -152,6 +152,7 @@ fn every_option_reaches_its_limit() {
         "--max-topics-per-connection=6",
         "--message-timeout=12s",
         "--http-idle-timeout=13s",
+        "--client-publish=off",
     ]);
     let expected = Limits {
         head_bytes_max: 16 << 10,
@@ -178,6 +179,7 @@ fn every_option_reaches_its_limit() {
         connections_per_address_max: NonZeroU32::new(9),
         accept_rate_max: NonZeroU32::new(10),
         publish_rate_max: NonZeroU32::new(11),
+        client_publish: false,
         origins: vec!["http://a.b".into(), "https://c".into()],
         hosts: vec!["d".into(), "e:1".into()],
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
@@ -211,10 +213,12 @@ fn bad_options_are_one_sentence_that_names_them() {
         (&["--allow-host", "http://a"], "--allow-host"),
         (&["--trusted-proxy", "10.0.0.0/33"], "10.0.0.0/8"),
         (&["--proxy-protocol"], "--trusted-proxy"),
+        (&["--client-publish", "no"], "on, off"),
         (&["--accept-rate", "0"], "--accept-rate"),
         (&["--log-format", "xml"], "json"),
         (&["--close-timeout", "5"], "unit"),
         (&["--allow-origin", "example.org"], "scheme"),
+        (&["--allow-origin", "https://a.*.org"], "first level"),
         (&["stray"], "stray"),
     ];
     for (options, part) in cases {
@@ -393,6 +397,23 @@ fn beyond_loopback_asks_for_a_word() {
         assert_eq!(config(&["--listen", listen, "--allow-anonymous"]).listen, listen.parse().unwrap());
     }
     assert!(refused(&["--proxy-protocol"]).contains("--trusted-proxy"));
+}
+
+#[test]
+fn what_strangers_may_do_follows_the_options() {
+    for (options, parts) in [
+        (&[][..], &["publish and subscribe"][..]),
+        (&["--publish-key=/keys"], &["subscribe, and publish on /bus and /ws", "--client-publish"]),
+        (&["--publish-key=/keys", "--client-publish=off"], &["subscribe, and only holders of a key"]),
+        (&["--client-publish=off"], &["nobody may publish", "--publish-key"]),
+    ] {
+        let exposed = [&["--listen", "0.0.0.0:80"], options].concat();
+        let sentence = refused(&exposed);
+        assert!(parts.iter().all(|part| sentence.contains(part)), "{options:?}: {sentence}");
+        let config = config(&[&exposed[..], &["--allow-anonymous"]].concat());
+        assert!(sentence.contains(config.anonymous_rights()), "{options:?}: {sentence}");
+    }
+    assert_eq!(config(&["--publish-key", " /a/b "]).publish_key, Some(PathBuf::from("/a/b")));
 }
 
 #[test]

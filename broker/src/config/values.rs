@@ -107,49 +107,6 @@ fn split_unit(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-/// `https://example.org`, `http://localhost:3000` or `*`, as a browser would write it: lower case, no
-/// default port, nothing behind the port (RFC 6454 §6.2). Two have no host: `null`, which browsers send for origins
-/// that they keep to themselves (§7.3), and `file://`, which some WebSocket libraries of devices send.
-pub(super) fn origin(text: &str) -> Result<String, String> {
-    let wrong = |why: &str| {
-        Err(format!("{why}; an origin is scheme://host[:port], such as https://example.org, or file://, null or *"))
-    };
-    let origin = text.trim().to_ascii_lowercase();
-    if ["*", "null", "file://"].contains(&origin.as_str()) {
-        return Ok(origin);
-    }
-    let Some((scheme, rest)) = origin.split_once("://") else {
-        return wrong("the scheme is missing");
-    };
-    if !scheme.starts_with(|c: char| c.is_ascii_lowercase())
-        || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
-    {
-        return wrong("the scheme is none");
-    }
-    if rest.ends_with('/') {
-        return wrong("there is a slash at its end");
-    }
-    let Ok(authority) = rest.parse::<axum::http::uri::Authority>() else {
-        return wrong("the host is none, or something follows it");
-    };
-    let host = authority.host();
-    if authority.as_str().contains('@') || host.is_empty() || host.contains('*') {
-        return wrong("the host is none");
-    }
-    let port = match authority.as_str().strip_prefix(host) {
-        Some("") => None,
-        Some(_) => match authority.port_u16() {
-            Some(port) => Some(port),
-            None => return wrong("the port is none"),
-        },
-        None => return wrong("the host is none"),
-    };
-    Ok(match (scheme, port) {
-        (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
-        (_, Some(port)) => format!("{scheme}://{host}:{port}"),
-    })
-}
-
 /// `example.org`, `example.org:8080`, `*`.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let wrong = || "a host is a name with or without a port, such as example.org or example.org:8080, or *".to_owned();
@@ -249,46 +206,6 @@ mod tests {
             assert_eq!(truth(text), Ok(expected), "{text}");
         }
         assert!(truth("maybe").is_err() && truth("").is_err());
-    }
-
-    #[test]
-    fn origins() {
-        let cases = [
-            ("*", "*"),
-            ("https://example.org", "https://example.org"),
-            ("HTTPS://Example.ORG:443", "https://example.org"),
-            ("http://localhost:3000", "http://localhost:3000"),
-            ("http://[::1]:8080", "http://[::1]:8080"),
-            ("http://[::1]", "http://[::1]"),
-            ("capacitor://localhost", "capacitor://localhost"),
-            ("file://", "file://"),
-            ("NULL", "null"),
-            (" https://a ", "https://a"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(origin(text).as_deref(), Ok(expected), "{text}");
-        }
-        for text in [
-            "",
-            "example.org",
-            "https://",
-            "https://example.org/",
-            "https://example.org/a",
-            "https://a b",
-            "nul",
-            "file:///",
-            "file:",
-            "://a",
-            "https://u@a",
-            "https://a:b",
-            "https://a:99999",
-            "https://a:",
-            "https://*.a",
-            "1x://a",
-            "https://a?b",
-        ] {
-            assert!(origin(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -124,9 +124,9 @@ impl App {
 
     /// The rules as they stand now.
     pub(crate) fn policy(&self) -> Policy<'_> {
-        let SharedState { addresses, admission, .. } = self.shared();
+        let SharedState { addresses, admission, publish_keys: keys, refused_values: refused, .. } = self.shared();
         let (is_draining, now) = (self.is_stopping(), ring::monotonic());
-        Policy { limits: self.limits(), addresses, admission, is_draining, now }
+        Policy { limits: self.limits(), refused, keys, addresses, admission, is_draining, now }
     }
 
     pub(crate) fn room(&self) -> &Capacity {

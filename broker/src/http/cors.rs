@@ -62,7 +62,8 @@ pub(crate) fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN)
 }
 
-/// The answer to the preflight of an allowed page. It may send any field: none means anything here that it could misuse.
+/// The answer to the preflight of an allowed page. It may send any field: the only one that gives it a right is
+/// `Authorization`, and that holds a key which the page has to know.
 pub(crate) fn preflight(asked: &HeaderMap) -> Response {
     let names = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| is_list_of_names(names.as_bytes()));
     let fields = [
@@ -70,7 +71,7 @@ pub(crate) fn preflight(asked: &HeaderMap) -> Response {
         (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            names.cloned().unwrap_or_else(|| HeaderValue::from_static("Content-Type")),
+            names.cloned().unwrap_or_else(|| HeaderValue::from_static("Content-Type, Authorization")),
         ),
         (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
     ];

@@ -65,6 +65,10 @@ impl IntoResponse for HttpError {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2, RFC 6750 §3.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             // RFC 9110 §15.5.16: which coding would have been right.
             response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -94,6 +98,9 @@ mod tests {
             Rejection::Memory,
             Rejection::Host("evil.example".to_owned()),
             Rejection::Origin,
+            Rejection::NoKey,
+            Rejection::WrongKey,
+            Rejection::ReadOnly,
             Rejection::NoWebSockets,
             Rejection::PublishRate,
             Rejection::Draining(3),
@@ -115,6 +122,9 @@ mod tests {
             let line = wait.map(|seconds| format!("\r\nRetry-After: {seconds}\r\n"));
             assert_eq!(text.contains("Retry-After"), line.is_some(), "{text}");
             assert!(text.contains(&line.unwrap_or_default()), "{text}");
+            let scheme = head.headers.get(header::WWW_AUTHENTICATE).map(|value| value.to_str().expect("a scheme"));
+            assert_eq!(scheme, (head.status == StatusCode::UNAUTHORIZED).then_some("Bearer"));
+            assert_eq!(text.contains("\r\nWWW-Authenticate: Bearer\r\n"), scheme.is_some(), "{text}");
             assert_eq!(head.extensions.get::<Refused>().copied(), cause);
             let json: Value = serde_json::from_slice(&body.collect().await.expect("a body").to_bytes()).expect("JSON");
             let sentence = json["error"].as_str().expect("a sentence");

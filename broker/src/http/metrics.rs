@@ -224,6 +224,9 @@ const FAMILIES: &[Family] = &[
     labelled("ringyard_slow_consumers_total", Counter, &["policy"],
         "Subscribers that fell too far behind, by what was done with them; disconnect: closed with 1013.",
         |view, out| out.labelled(&[("policy", "disconnect")], view.totals.dropped_slow)),
+    plain("ringyard_publishes_forbidden_total", Counter,
+        "Publishes refused on ringyard.v1 because clients may not publish (--client-publish off).",
+        |view, out| out.value(view.totals.commands_forbidden)),
     plain("ringyard_publishes_limited_total", Counter,
         "Publishes refused on ringyard.v1 and over HTTP because they came faster than --max-publish-rate; raw publishers \
          are closed (ringyard_closed_total, reason rate).",

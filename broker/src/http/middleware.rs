@@ -8,17 +8,19 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::access::policy::{Kind, RequestFacts};
+use crate::access::policy::{Kind, Publishing, RequestFacts};
 use crate::http::app::App;
 use crate::http::bodies;
 use crate::http::cors::{self, Page};
 use crate::http::error::HttpError;
+use crate::http::publish;
 use crate::observe::counters::Refused;
 
 /// Between the socket and the routes.
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
-    let page = Page::of(&app, &request, &facts(&request));
-    let mut response = match answer(&app, &request) {
+    let facts = facts(&app, &request);
+    let page = Page::of(&app, &request, &facts);
+    let mut response = match answer(&app, &request, facts) {
         Some(response) => {
             let (head, body) = request.into_parts();
             discard(&app, &head.headers, body).await;
@@ -43,6 +45,12 @@ fn takes_body(request: &Request) -> bool {
     request.method() == Method::POST && request.uri().path().starts_with("/pub")
 }
 
+/// Whether the request publishes its body.
+fn publishes(request: &Request) -> bool {
+    let path = request.uri().path();
+    request.method() == Method::POST && (path == "/pub" || path.starts_with("/pub/"))
+}
+
 /// Reads a body that nobody wants. The HTTP library does not get to the next request behind one that was left, if that
 /// request was in the same read.
 async fn discard(app: &App, headers: &HeaderMap, body: Body) {
@@ -52,16 +60,17 @@ async fn discard(app: &App, headers: &HeaderMap, body: Body) {
 }
 
 /// The authority of an absolute target goes before `Host` (RFC 9112 §3.2.2). `request_heads` let neither field pass twice.
-fn facts(request: &Request) -> RequestFacts<'_> {
+fn facts<'a>(app: &App, request: &'a Request) -> RequestFacts<'a> {
     let field = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(field(header::HOST));
     let kind = if request.method().is_safe() && !cors::is_preflight(request) { Kind::Read } else { Kind::Change };
-    RequestFacts { host, origin: field(header::ORIGIN), kind }
+    let publishing = if publishes(request) { publish::publishing(app, request.headers()) } else { Publishing::None };
+    RequestFacts { host, origin: field(header::ORIGIN), publishing, kind }
 }
 
 /// The answer, if the request gets no further.
-fn answer(app: &App, request: &Request) -> Option<Response> {
-    if let Err(rejection) = app.policy().decide(facts(request)) {
+fn answer(app: &App, request: &Request, facts: RequestFacts<'_>) -> Option<Response> {
+    if let Err(rejection) = app.policy().decide(facts) {
         return Some(HttpError::from(rejection).into_response());
     }
     if cors::is_preflight(request) {

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use protocol::head::{Endpoint, endpoint};
+use axum::http::{HeaderMap, header};
+use protocol::head::{Endpoint, bearer_in, endpoint};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::access::address::{self, Client};
 use crate::access::lock;
-use crate::access::policy::{Kind, PublishFacts, RequestFacts};
+use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
 use crate::access::rejection::Rejection;
 use crate::config::limits::Limits;
 use crate::http::app::App;
@@ -96,12 +96,19 @@ fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpError> {
         },
         shares: app.name_shares(),
     });
-    // Host and origin were judged with the head.
-    let decision = app.policy().decide(RequestFacts { host: None, origin: None, kind });
+    // Host and origin were judged with the head. The key may have been replaced since.
+    let facts = RequestFacts { host: None, origin: None, publishing: publishing(app, &head.headers), kind };
+    let decision = app.policy().decide(facts);
     if matches!(decision, Err(Rejection::PublishRate)) {
         shared.plane.commands_limited.add(1);
     }
     decision.map(drop).map_err(HttpError::from)
+}
+
+/// The right with which a request publishes.
+pub(crate) fn publishing(app: &App, headers: &HeaderMap) -> Publishing {
+    let values = headers.get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes());
+    Publishing::Only(app.policy().credential(|| bearer_in(values)))
 }
 
 /// For whom a trusted proxy sends this request; `None`: for itself.

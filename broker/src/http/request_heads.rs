@@ -30,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::access::address;
+use crate::access::keys::Bearer;
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Charge;
 use crate::capacity::buffer::Buffer;
@@ -57,6 +58,8 @@ pub(crate) struct Handshake {
     pub(crate) origin: Option<String>,
     /// For whom a trusted proxy sent it; `None`: for itself, or it came from none.
     pub(crate) forwarded: Option<IpAddr>,
+    /// The key that it brings.
+    pub(crate) bearer: Option<Bearer>,
 }
 
 /// See the module's head.
@@ -214,6 +217,7 @@ impl<S> Heads<S> {
             forwarded: is_trusted
                 .then(|| address::client(head::forwarded_for(head), &self.limits.trusted_proxies))
                 .flatten(),
+            bearer: head::bearer(head).map(Bearer::new),
         }
     }
 

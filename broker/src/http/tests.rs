@@ -211,7 +211,8 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
     let order = || {
         ControlMessage::Adopt(Adopt {
             socket: null(),
-            upgrade: Upgrade { purpose: Purpose::V1Session, accept: [b'='; 28], subprotocol: None }.into(),
+            upgrade: Upgrade { purpose: Purpose::V1Session, accept: [b'='; 28], subprotocol: None, has_key: false }
+                .into(),
             read: Buffer::new(shared.budget.of_plane(), Held::Http),
             lease: AddressLease::default(),
         })
@@ -362,7 +363,7 @@ async fn pages_of_other_origins_may_not_publish() {
         let asked = ask(&router, "OPTIONS", "/pub/a", &[("origin", origin)], "").await;
         assert_eq!(asked.status, StatusCode::NO_CONTENT);
         assert_eq!(asked.header("access-control-allow-methods"), Some("GET, POST"));
-        assert_eq!(asked.header("access-control-allow-headers"), Some("Content-Type"));
+        assert_eq!(asked.header("access-control-allow-headers"), Some("Content-Type, Authorization"));
         assert_eq!(asked.header("access-control-allow-private-network"), None);
     }
     assert_eq!(shards.finish().0.len(), 2);
@@ -377,10 +378,11 @@ async fn an_allowed_page_may_send_the_fields_that_it_asks_for() {
     for (asked, allowed) in [
         ("authorization", "authorization"),
         ("content-type,traceparent, x-request-id", "content-type,traceparent, x-request-id"),
-        ("x y", "Content-Type"),
-        ("x,,y", "Content-Type"),
-        ("x:y", "Content-Type"),
-        (&long, "Content-Type"),
+        ("authorization", "authorization"),
+        ("x y", "Content-Type, Authorization"),
+        ("x,,y", "Content-Type, Authorization"),
+        ("x:y", "Content-Type, Authorization"),
+        (&long, "Content-Type, Authorization"),
     ] {
         let headers = [
             ("origin", "https://app.example"),

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::access::address::AddressLease;
+use crate::access::keys::{Bearer, Credential};
 use crate::access::policy::{HandshakeFacts, Kind, RequestFacts};
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
@@ -37,7 +38,7 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
     let (cause, answer) = match ended {
         None => return,
         Some(Ended::Refused(answer)) => (Some(Refused::Request), answer),
-        Some(Ended::Handshake(handshake)) => match admit(app, connection, &handshake) {
+        Some(Ended::Handshake(mut handshake)) => match admit(app, connection, &mut handshake) {
             Ok(lease) => {
                 let mut rest = Buffer::new(app.shared().budget.of_plane(), Held::Http);
                 rest.extend(&read);
@@ -59,14 +60,17 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
 }
 
 /// As what the client counts from now on. The handshake counts as let in.
-fn admit(app: &App, connection: &Connection, handshake: &Handshake) -> Result<AddressLease, Rejection> {
+fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Result<AddressLease, Rejection> {
+    let credential = app.policy().credential(|| handshake.bearer.as_ref().map(Bearer::as_bytes));
+    handshake.upgrade.has_key = credential == Credential::Valid;
     let kind = Kind::Handshake(HandshakeFacts {
         is_public: !connection.is_operators,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),
         forwarded: handshake.forwarded,
         has_slot: true,
     });
-    let facts = RequestFacts { host: Some(&handshake.host), origin: handshake.origin.as_deref(), kind };
+    let publishing = handshake.upgrade.purpose.publishing(credential);
+    let facts = RequestFacts { host: Some(&handshake.host), origin: handshake.origin.as_deref(), publishing, kind };
     let counted = app.policy().decide(facts)?;
     Ok(counted.unwrap_or_else(|| connection.lease.hand_on()))
 }

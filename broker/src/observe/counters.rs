@@ -72,6 +72,8 @@ stats! {
     refused_host,
     /// Of those: from a web page of a foreign origin (403).
     refused_origin,
+    /// Of those: to publish, without the right to (401, 403).
+    refused_publish,
     /// Of those: there were as many connections as the broker takes (503).
     refused_connections,
     /// Of those: there were as many connections of that address as the broker takes (429).
@@ -139,6 +141,8 @@ stats! {
     cut_off,
     /// Commands refused for publishing faster than allowed (the error `limit`).
     commands_limited,
+    /// Publish commands refused, because clients may not publish (the error `forbidden`).
+    commands_forbidden,
     /// Receives that found no free buffer (`ENOBUFS`).
     no_buffers,
     /// Multishot operations that the kernel ended by itself.
@@ -231,6 +235,8 @@ causes! {
     Host refused_host "host",
     /// From a web page of a foreign origin (403).
     Origin refused_origin "origin",
+    /// To publish, without a key or in a broker whose clients only subscribe (401, 403).
+    Publish refused_publish "publish",
     /// As many connections as the broker takes (503).
     Connections refused_connections "connections",
     /// As many connections of one address as the broker takes (429).

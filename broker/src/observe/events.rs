@@ -16,14 +16,19 @@ use crate::observe::counters::{Reason, Refused, Snapshot};
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Looks at `totals`, all counters added up, for as long as `life` takes, and once more when it is over.
-pub(crate) async fn beside<T>(totals: impl Fn() -> Snapshot, life: impl Future<Output = T>) -> T {
+/// Looks at `totals`, all counters added up, for as long as `life` takes, and once more when it is over. `refused` gives,
+/// and forgets, the first value that requests were refused for since the last look.
+pub(crate) async fn beside<T>(
+    totals: impl Fn() -> Snapshot,
+    refused: impl Fn(Refused) -> Option<String>,
+    life: impl Future<Output = T>,
+) -> T {
     let mut life = pin!(life);
     let mut before = Snapshot::default();
     loop {
         let over = timeout(PERIOD, life.as_mut()).await;
         let now = totals();
-        occurrences(&before, &now).into_iter().for_each(Occurrence::log);
+        occurrences(&before, &now, &refused).into_iter().for_each(Occurrence::log);
         before = now;
         if let Ok(over) = over {
             return over;
@@ -32,41 +37,44 @@ pub(crate) async fn beside<T>(totals: impl Fn() -> Snapshot, life: impl Future<O
 }
 
 /// What happened since the last look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Occurrence {
     level: Level,
     event: &'static str,
     reason: &'static str,
     what: &'static str,
     count: u64,
+    /// What the first of them was refused for, where that is a value.
+    first: Option<String>,
 }
 
 impl Occurrence {
     fn log(self) {
-        let Self { level, event, reason, what, count } = self;
+        let Self { level, event, reason, what, count, first } = self;
         match level {
-            Level::WARN => warn!(event, reason, count, "{what}"),
-            Level::INFO => info!(event, reason, count, "{what}"),
-            _ => debug!(event, reason, count, "{what}"),
+            Level::WARN => warn!(event, reason, count, first, "{what}"),
+            Level::INFO => info!(event, reason, count, first, "{what}"),
+            _ => debug!(event, reason, count, first, "{what}"),
         }
     }
 }
 
-fn occurrences(before: &Snapshot, now: &Snapshot) -> Vec<Occurrence> {
+fn occurrences(before: &Snapshot, now: &Snapshot, refused: impl Fn(Refused) -> Option<String>) -> Vec<Occurrence> {
     let mut all = Vec::new();
-    let mut put = |event, reason, said: Option<(Level, &'static str)>, count, counted: u64| {
+    let mut put = |event, reason, said: Option<(Level, &'static str)>, count, counted: u64, cause: Option<Refused>| {
         if let (Some((level, what)), 1..) = (said, counted.saturating_sub(count)) {
-            all.push(Occurrence { level, event, reason, what, count: counted - count });
+            let first = cause.and_then(&refused);
+            all.push(Occurrence { level, event, reason, what, count: counted - count, first });
         }
     };
     for ((reason, (label, now)), (_, before)) in Reason::ALL.iter().zip(now.closed_by()).zip(before.closed_by()) {
-        put("closed", label, of_end(*reason), before, now);
+        put("closed", label, of_end(*reason), before, now, None);
     }
     for ((cause, (label, now)), (_, before)) in Refused::ALL.iter().zip(now.refused_by()).zip(before.refused_by()) {
-        put("refused", label, Some(of_refusal(*cause)), before, now);
+        put("refused", label, Some(of_refusal(*cause)), before, now, Some(*cause));
     }
     for Strain { reason, level, what, count } in STRAINS {
-        put("strained", reason, Some((level, what)), count(before), count(now));
+        put("strained", reason, Some((level, what)), count(before), count(now), None);
     }
     all
 }
@@ -97,6 +105,9 @@ fn of_refusal(cause: Refused) -> (Level, &'static str) {
     match cause {
         Refused::Host => (Level::WARN, "requests for a foreign host were refused (421); see --allow-host"),
         Refused::Origin => (Level::WARN, "pages of a foreign origin were refused (403); see --allow-origin"),
+        Refused::Publish => {
+            (Level::WARN, "requests to publish were refused (401, 403); see --publish-key and --client-publish")
+        }
         Refused::Connections => {
             (Level::WARN, "clients were refused, the broker being full (503); see --max-connections")
         }
@@ -120,7 +131,13 @@ struct Strain {
     count: fn(&Snapshot) -> u64,
 }
 
-const STRAINS: [Strain; 5] = [
+const STRAINS: [Strain; 6] = [
+    Strain {
+        reason: "client_publish",
+        level: Level::INFO,
+        what: "publish commands were refused, clients being read-only (--client-publish off)",
+        count: |counted| counted.commands_forbidden,
+    },
     Strain {
         reason: "publish_rate",
         level: Level::WARN,
@@ -161,12 +178,15 @@ mod tests {
     fn each_cause_is_logged_once_a_look_with_its_count() {
         let before = Snapshot { refused_origin: 3, dropped_slow: 1, ..Snapshot::default() };
         let now = Snapshot { refused_origin: 1003, dropped_slow: 1, no_buffers: 7, ..before };
-        let logged: Vec<_> = occurrences(&before, &now)
+        let first = |cause| (cause == Refused::Origin).then(|| "https://evil.example".to_owned());
+        let logged = occurrences(&before, &now, first);
+        let logged: Vec<_> = logged
             .iter()
-            .map(|occurrence| (occurrence.event, occurrence.reason, occurrence.count))
+            .map(|occurrence| (occurrence.event, occurrence.reason, occurrence.count, occurrence.first.as_deref()))
             .collect();
-        assert_eq!(logged, [("refused", "origin", 1000), ("strained", "no_buffers", 7)]);
-        assert_eq!(occurrences(&now, &now), []);
+        let expected = [("refused", "origin", 1000, Some("https://evil.example")), ("strained", "no_buffers", 7, None)];
+        assert_eq!(logged, expected);
+        assert_eq!(occurrences(&now, &now, first), []);
     }
 
     #[test]
@@ -183,7 +203,7 @@ mod tests {
     fn what_is_logged_elsewhere_is_not_logged_twice() {
         let now = Snapshot { refused: 5, refused_request: 5, handed_over: 9, closed: 14, ..Snapshot::default() };
         let logged: Vec<_> =
-            occurrences(&Snapshot::default(), &now).iter().map(|occurrence| occurrence.reason).collect();
+            occurrences(&Snapshot::default(), &now, |_| None).iter().map(|occurrence| occurrence.reason).collect();
         assert_eq!(logged, ["request"]);
     }
 }

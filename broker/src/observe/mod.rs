@@ -5,6 +5,7 @@
 //! | [`counter`] | one counter: one writer, many readers |
 //! | [`counters`] | all counters of a shard, and the reasons that ends and refusals are counted by |
 //! | `histogram` | distributions of times and numbers |
+//! | [`refused`] | what was refused last, as far as an operator would look for it |
 //! | `events` | once a second, what grew becomes log lines |
 //! | `process` | what the process uses, as /proc says it |
 //!
@@ -15,3 +16,4 @@ pub mod counters;
 pub(crate) mod events;
 pub(crate) mod histogram;
 pub(crate) mod process;
+pub mod refused;

@@ -56,13 +56,12 @@ pub(crate) fn log_start(
     );
 }
 
-/// Which addresses other machines may reach, and what they find there.
-pub(crate) fn warn_of_strangers(address: SocketAddr, exposed: Option<SocketAddr>) {
+/// Which addresses other machines may reach, and what they find there. `rights` says what whoever reaches `address` may do.
+pub(crate) fn warn_of_strangers(address: SocketAddr, rights: &str, exposed: Option<SocketAddr>) {
     if !address.ip().to_canonical().is_loopback() {
         warn!(
             listen = %address,
-            "{address} can be reached from other machines, and there is no authentication yet: whoever reaches it may \
-             publish and subscribe"
+            "{address} can be reached from other machines: whoever reaches it may {rights}"
         );
     }
     if let Some(exposed) = exposed {

@@ -26,7 +26,7 @@ use crate::http::serve::Server;
 use crate::http::{Operators, send_control, stats};
 use crate::ids::ShardId;
 use crate::observe::events;
-use crate::server::reload::Settings;
+use crate::server::reload::{self, Settings};
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
 use crate::server::takeover::predecessor::{Estate, Taken};
@@ -84,8 +84,15 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
         ready();
         estate.taken().await
     };
-    let life =
-        events::beside(move || stats::totals(&shared), live(app, shards, admin, move || settings.read_again(), taken));
+    let refused = |cause| shared.refused_values.take(cause);
+    let hang_up = {
+        let shared = Arc::clone(&shared);
+        move || {
+            settings.read_again();
+            reload::keys(&shared.publish_keys);
+        }
+    };
+    let life = events::beside(|| stats::totals(&shared), refused, live(app, shards, admin, hang_up, taken));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?

@@ -4,14 +4,16 @@
 //! | --- | --- |
 //! | `log-level` in the file of `--config` | at once |
 //! | all other settings in that file | after a restart; the log names those that have changed |
+//! | the keys in the file of `--publish-key` | for the next request or handshake |
 //!
 //! Flags and environment are those of the start, and win over the file as they did then. A file with a mistake changes
 //! nothing: the log has the sentences that a start would have been refused with.
 
 use std::env;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use crate::access::keys::{Loaded, PublishKeys};
 use crate::config::{self, Config, Stop, Surroundings, Task};
 use crate::server::log;
 
@@ -73,6 +75,20 @@ impl Settings {
                 format!("{} from now on; {} after a restart (`ringyard restart`)", now.join(", "), later.join(", "))
             }
         }
+    }
+}
+
+/// Reads the file of `--publish-key` again, if there is one.
+pub(crate) fn keys(keys: &PublishKeys) {
+    match keys.reload() {
+        Ok(None) => {}
+        Ok(Some(Loaded { keys, warning })) => {
+            info!(signal = "SIGHUP", keys, "the keys of --publish-key were read again");
+            if let Some(warning) = warning {
+                warn!("{warning}");
+            }
+        }
+        Err(sentence) => error!(signal = "SIGHUP", "the keys that were in force stay: {sentence}"),
     }
 }
 

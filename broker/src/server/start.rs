@@ -13,6 +13,7 @@ use ring::{Cause, Io};
 use tracing::{error, info, warn};
 
 use crate::access::admission::Admission;
+use crate::access::keys::PublishKeys;
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
 use crate::capacity::memlock::{self, MemlockDeficit};
@@ -54,6 +55,7 @@ pub fn serve(config: Config, here: Surroundings) -> ExitCode {
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let settings = Settings::new(&config, here);
+    let keys = publish_keys(&config)?;
     let (io, fallback) = choose(config.io, config.shards)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let memory = Machine::here().memory().map(|memory| memory.available());
@@ -68,9 +70,8 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
-    let shared =
-        SharedState::new(config.shards, random_seed(), Epoch(start_ns)).admitting(admission).within(plan.budget_bytes);
-    let shared = Arc::new(shared);
+    let shared = SharedState::new(config.shards, random_seed(), Epoch(start_ns));
+    let shared = Arc::new(shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes));
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);
@@ -81,7 +82,7 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     lifecycle::run(started, || {
         announce(io, config.shards, address, operators);
         log_start(config.shards, address, operators, &room, &reported);
-        warn_of_strangers(address, exposed);
+        warn_of_strangers(address, config.anonymous_rights(), exposed);
         notify::ready();
     })
 }
@@ -122,6 +123,21 @@ fn listen(config: &Config) -> Result<Listening, String> {
     let admin = AdminListener::open(config.admin, operators)?;
     let listeners = listeners.into_iter().map(Arc::new).collect();
     Ok(Listening { listeners, address, admin, predecessor })
+}
+
+/// The keys to publish with, if there are any; warns of what an operator should change.
+fn publish_keys(config: &Config) -> Result<PublishKeys, String> {
+    let Some(path) = &config.publish_key else {
+        if !config.limits.client_publish {
+            warn!("nobody may publish: --client-publish is off, and no --publish-key names a file with keys");
+        }
+        return Ok(PublishKeys::default());
+    };
+    let (keys, loaded) = PublishKeys::load(path)?;
+    if let Some(warning) = loaded.warning {
+        warn!("{warning}");
+    }
+    Ok(keys)
 }
 
 /// A number from the operating system's randomness: what clients must not guess is derived from it.

@@ -142,6 +142,7 @@ impl<D: Driver> Shard<D> {
         command: Option<Id>,
         ack: bool,
     ) -> Result<(), CommandError> {
+        self.check_right(id, command)?;
         if !self.may_publish(id) {
             let has_answers = self.conns.get(id).is_some_and(|conn| conn.session.answers_to_come().is_some());
             self.stats().commands_limited.add(u64::from(has_answers));
@@ -168,6 +169,17 @@ impl<D: Driver> Shard<D> {
             self.publish(topic, payload, origin);
         }
         Ok(())
+    }
+
+    /// Whether this connection may publish at all.
+    fn check_right(&mut self, id: ConnId, command: Option<Id>) -> Result<(), CommandError> {
+        if self.limits.client_publish || self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PUBLISHER)) {
+            return Ok(());
+        }
+        self.stats().commands_forbidden.add(1);
+        let reason = "clients of this broker only subscribe (--client-publish off), unless they connect with a key of \
+                      --publish-key";
+        Err(CommandError { id: command, code: ErrorCode::Forbidden, reason: reason.into() })
     }
 
     /// Whom the acknowledgement of this command goes to.

@@ -10,6 +10,8 @@ use protocol::head::{self, Endpoint};
 use tokio::sync::Notify;
 
 use crate::access::address::AddressLease;
+use crate::access::keys::Credential;
+use crate::access::policy::Publishing;
 use crate::capacity::buffer::Buffer;
 
 /// What a WebSocket is for.
@@ -34,6 +36,8 @@ pub struct Upgrade {
     pub accept: [u8; 28],
     /// What was chosen of the sub-protocols on offer.
     pub subprotocol: Option<&'static str>,
+    /// Whether it brought a valid key to publish with.
+    pub has_key: bool,
 }
 
 impl Upgrade {
@@ -48,7 +52,20 @@ impl Upgrade {
 
 impl From<&head::Upgrade<'_>> for Upgrade {
     fn from(parsed: &head::Upgrade<'_>) -> Self {
-        Self { purpose: Purpose::from(&parsed.endpoint), accept: parsed.accept, subprotocol: parsed.subprotocol }
+        let (accept, subprotocol) = (parsed.accept, parsed.subprotocol);
+        Self { purpose: Purpose::from(&parsed.endpoint), accept, subprotocol, has_key: false }
+    }
+}
+
+impl Purpose {
+    /// Whether its messages are published, and with what right.
+    pub(crate) fn publishing(&self, credential: Credential) -> Publishing {
+        match self {
+            Self::Subscribe(_) => Publishing::None,
+            Self::Publish(_) => Publishing::Only(credential),
+            Self::Bus(_) => Publishing::Both(credential),
+            Self::V1Session => Publishing::ByCommand(credential),
+        }
     }
 }
 

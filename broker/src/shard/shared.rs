@@ -26,10 +26,12 @@ use tokio::sync::oneshot;
 
 use crate::access::address::Addresses;
 use crate::access::admission::Admission;
+use crate::access::keys::PublishKeys;
 use crate::capacity::budget::{self, Account, Budget, Charge, Held};
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;
+use crate::observe::refused::RefusedValues;
 use crate::shard::handover::{Adopt, Handovers};
 use crate::topics::registry::{Registry, TopicRef};
 
@@ -272,6 +274,10 @@ pub struct SharedState {
     pub inboxes: Box<[Inbox]>,
     /// One per shard.
     pub stats: Box<[Stats]>,
+    /// What was refused since the log was last written.
+    pub refused_values: RefusedValues,
+    /// Keys to publish with. Read again by [`PublishKeys::reload`].
+    pub publish_keys: PublishKeys,
     /// How many connections each client address has.
     pub addresses: Arc<Addresses>,
     /// What the control plane counts: the requests that it refused by itself.
@@ -300,6 +306,8 @@ impl SharedState {
             budget,
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
+            refused_values: RefusedValues::default(),
+            publish_keys: PublishKeys::default(),
             addresses: Arc::default(),
             plane: Stats::default(),
             admission: CachePadded::default(),
@@ -314,6 +322,12 @@ impl SharedState {
     #[must_use]
     pub fn admitting(self, admission: Admission) -> Self {
         Self { admission: CachePadded::new(admission), ..self }
+    }
+
+    /// The same with keys to publish with.
+    #[must_use]
+    pub fn guarded_by(self, publish_keys: PublishKeys) -> Self {
+        Self { publish_keys, ..self }
     }
 
     /// The same within a budget of so many bytes.

@@ -71,6 +71,7 @@ async fn what_happens_often_is_told_once_a_second() {
     let sum: u64 = refusals.iter().map(|line| line["count"].as_u64().expect("a number")).sum();
     assert_eq!(sum, 600, "{refusals:?}");
     assert!(refusals.len() as u64 <= begun.elapsed().as_secs() + 2, "{refusals:?}");
+    assert!(refusals.iter().any(|line| line["first"] == "https://evil.example"), "{refusals:?}");
     for line in refusals {
         assert_eq!((&line["level"], &line["event"]), (&"WARN".into(), &"refused".into()), "{line}");
         assert!(line["message"].as_str().expect("text").contains("--allow-origin"), "{line}");

@@ -17,6 +17,7 @@ mod operator;
 mod order;
 mod output;
 mod publish;
+mod publishers;
 mod refusals;
 mod shutdown;
 mod signals;

@@ -19,7 +19,7 @@ impl<'h, 'a> Fields<'h, 'a> {
     }
 
     /// Every line of this name, without the white space around its value.
-    fn lines(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn lines(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.headers
             .iter()
             .filter(move |header| header.name.eq_ignore_ascii_case(name))

@@ -79,6 +79,8 @@ pub fn write_switching_protocols(out: &mut Vec<u8>, accept: &[u8; 28], subprotoc
 /// beside `close` there (RFC 9110 §7.6.1).
 fn extra_fields(status: u16) -> &'static str {
     match status {
+        // RFC 9110 §15.5.2, RFC 6750 §3.
+        401 => "Connection: close\r\nWWW-Authenticate: Bearer\r\n",
         // RFC 9110 §15.5.6.
         405 => "Connection: close\r\nAllow: GET\r\n",
         // RFC 9110 §15.5.22, RFC 6455 §4.4.
@@ -91,6 +93,7 @@ fn extra_fields(status: u16) -> &'static str {
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_a_complete_response() {
-        for status in [400, 403, 404, 405, 408, 414, 426, 431, 501, 503, 599] {
+        for status in [400, 401, 403, 404, 405, 408, 414, 426, 431, 501, 503, 599] {
             let text = written(status, "Grün.");
             let mut headers = [httparse::EMPTY_HEADER; 8];
             let mut response = httparse::Response::new(&mut headers);
@@ -144,6 +147,7 @@ mod tests {
             assert_eq!(body, "Grün.\n");
             assert_eq!(field("Content-Length"), Some("7"));
             assert!(field("Connection").is_some_and(|value| value.ends_with("close")));
+            assert_eq!(field("WWW-Authenticate"), (status == 401).then_some("Bearer"));
             assert_eq!(field("Allow"), (status == 405).then_some("GET"));
         }
     }

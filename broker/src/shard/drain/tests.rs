@@ -45,7 +45,13 @@ fn a_socket_adopted_when_all_were_closed_is_closed_as_well() {
     let (late, socket) = world.socket();
     let adopt = Adopt {
         socket,
-        upgrade: Upgrade { purpose: Purpose::Subscribe("t".to_owned()), accept: [b'='; 28], subprotocol: None }.into(),
+        upgrade: Upgrade {
+            purpose: Purpose::Subscribe("t".to_owned()),
+            accept: [b'='; 28],
+            subprotocol: None,
+            has_key: false,
+        }
+        .into(),
         read: Buffer::new(shared.budget.of_plane(), Held::Http),
         lease: AddressLease::default(),
     };

@@ -79,6 +79,8 @@ flags! {
     LEAVING = 14,
     /// It counts as a WebSocket in [`Admission`](crate::access::admission::Admission).
     ADMITTED = 15,
+    /// Its right to publish was judged with its handshake; else it is that of clients in general.
+    PUBLISHER = 16,
 }
 
 impl Flags {

@@ -10,6 +10,7 @@ use protocol::head::{self, Head, Refusal};
 use ring::{ConnId, Driver};
 
 use crate::access::admission;
+use crate::access::keys::Credential;
 use crate::access::policy::{HandshakeFacts, Kind, Policy, RequestFacts};
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
@@ -70,7 +71,9 @@ impl<D: Driver> Shard<D> {
 
     /// What the upgrade asks for, if it is admitted; then the connection counts as a WebSocket.
     fn grant(&mut self, id: ConnId, parsed: &head::Upgrade<'_>, head: &[u8]) -> Result<Upgrade, Rejection> {
-        let upgrade = Upgrade::from(parsed);
+        let mut upgrade = Upgrade::from(parsed);
+        let credential = self.policy().credential(|| head::bearer(&head[..parsed.head_len]));
+        upgrade.has_key = credential == Credential::Valid;
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
         let has_slot = self.conns.len() as u64 <= u64::from(capacity - admission::reserve(capacity));
@@ -81,7 +84,8 @@ impl<D: Driver> Shard<D> {
             has_slot,
         };
         let kind = Kind::Handshake(handshake);
-        let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, kind };
+        let publishing = upgrade.purpose.publishing(credential);
+        let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, publishing, kind };
         if let Some(lease) = self.policy().decide(facts)? {
             self.attach_lease(id, &lease);
         }
@@ -91,6 +95,8 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn policy(&self) -> Policy<'_> {
         Policy {
             limits: &self.limits,
+            refused: &self.shared.refused_values,
+            keys: &self.shared.publish_keys,
             addresses: &self.shared.addresses,
             admission: &self.shared.admission,
             is_draining: self.drain.is_under_way(),
@@ -108,6 +114,9 @@ impl<D: Driver> Shard<D> {
         self.timers.set(id, conn, self.limits.ping_interval);
         conn.extra(&self.account).outbox.extend(&upgrade.response());
         let session = |name: &str| Session::Raw(RawSession::publishing_to(self.shared.registry.resolve(name)));
+        if upgrade.has_key || upgrade.purpose != Purpose::V1Session {
+            conn.flags.set(Flags::PUBLISHER);
+        }
         match &upgrade.purpose {
             Purpose::V1Session => conn.session = Session::V1(Box::default()),
             Purpose::Publish(name) | Purpose::Bus(name) => conn.session = session(name),
