@@ -22,6 +22,7 @@
 //!
 //! [`Limits::topic_idle_timeout`]: crate::config::limits::Limits::topic_idle_timeout
 
+mod audience;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use rustc_hash::FxHashMap;
 
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::{Message, Payload};
+use crate::sequencer::audience::Audience;
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 use crate::topics::matches::{Change, Changes, Version};
@@ -52,6 +54,7 @@ pub struct Sequencer {
     /// Filters with wildcards that some shard has joined, with those shards.
     filters: Joined,
     changes: Changes<ShardId>,
+    audience: Audience,
     /// Topics that nobody has joined, with the time at which to look whether they may be forgotten, soonest first.
     unused: VecDeque<(Nanos, TopicId)>,
     next_epoch: Epoch,
@@ -95,6 +98,7 @@ impl Sequencer {
             topics: FxHashMap::default(),
             filters: Filters::new(keys),
             changes: Changes::default(),
+            audience: Audience::default(),
             unused: VecDeque::new(),
             next_epoch: epoch_base,
             idle_timeout,
@@ -112,6 +116,18 @@ impl Sequencer {
         held.next += 1;
         let message = Arc::new(Message::new(held.topic.key(), offset, payload, now));
         Sequenced { message, epoch: held.epoch, wanted: &held.wanted }
+    }
+
+    /// How many subscriptions in force, on all shards, match `topic`: as many as its shards have counted by now. For
+    /// publishers that ask.
+    pub fn subscriptions(&mut self, topic: &TopicRef) -> u32 {
+        self.audience.of(topic, &self.filters, self.changes.version())
+    }
+
+    /// Where a topic is: its epoch and the offset that its next message gets. `None`: it is not kept.
+    #[must_use]
+    pub fn position(&self, topic: TopicId) -> Option<(Epoch, Offset)> {
+        self.topics.get(&topic).map(|held| (held.epoch, held.next))
     }
 
     /// `shard` has subscribers of `topic` from now on. Returns the epoch and the offset of its next

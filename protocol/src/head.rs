@@ -36,7 +36,7 @@ pub use origin::{authority_parts, origin_is_host};
 pub use page::{Page, page};
 pub use plain::{BodyLength, Plain};
 pub use response::{Refusal, write_switching_protocols};
-pub use target::{Endpoint, endpoint};
+pub use target::{Endpoint, endpoint, percent_decode};
 
 use crate::topic::TOPIC_LEN_MAX_DEFAULT;
 use crate::v1;

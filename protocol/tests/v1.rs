@@ -109,7 +109,10 @@ fn messages_of_the_vectors() {
                 let code = *CODES.iter().find(|code| code.as_str() == text(say, "code")).expect("a code");
                 write_error(&mut out, id, code, text(say, "reason"));
             }
-            "published" => write_published(&mut out, id, epoch(say), number(say, "offset")),
+            "published" => {
+                let position = Position { epoch: epoch(say), offset: number(say, "offset") };
+                write_published(&mut out, id, position, number(say, "subscribers") as u32);
+            }
             "subscribed" => {
                 let topics = say.get_array("topics").expect("topics");
                 let subscribed = topics.iter().map(|topic| Subscribed {

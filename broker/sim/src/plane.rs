@@ -59,7 +59,7 @@ impl Plane {
     ) -> Result<(), Violation> {
         for (id, mut receiver) in std::mem::take(&mut self.waiting) {
             match receiver.try_recv() {
-                Ok(Published { epoch, offset }) => {
+                Ok(Published { epoch, offset, .. }) => {
                     coverage.http_published += 1;
                     model.acknowledged(id, Position { epoch: epoch.0, offset: offset.0 })?;
                 }

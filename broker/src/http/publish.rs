@@ -42,6 +42,8 @@ pub(crate) struct Answer {
     /// Sixteen hexadecimal digits: JavaScript's numbers could not hold it.
     epoch: String,
     offset: u64,
+    /// Subscriptions that matched the topic when the message got its offset.
+    subscribers: u32,
 }
 
 /// The handler.
@@ -67,7 +69,8 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     // From here on it counts as a message.
     drop(charge);
     let published = sequence(&app, &topic, payload).await?;
-    Ok(Json(Answer { topic, epoch: format!("{:016x}", published.epoch.0), offset: published.offset.0 }))
+    let Published { epoch, offset, subscribers } = published;
+    Ok(Json(Answer { topic, epoch: format!("{:016x}", epoch.0), offset: offset.0, subscribers }))
 }
 
 /// The topic that the path names, under the rules for WebSockets.

@@ -31,7 +31,7 @@ use crate::http::routes::{admin_router, router};
 use crate::ids::{Epoch, Offset};
 use crate::message::{Encoding, Message};
 use crate::shard::handover::{Adopt, Purpose, Upgrade};
-use crate::shard::shared::{ControlMessage, Published, SharedState};
+use crate::shard::shared::{ControlMessage, Published, SharedState, TopicState};
 use crate::topics::registry::Congestion;
 
 const EPOCH: Epoch = Epoch(0xabc);
@@ -60,9 +60,12 @@ impl FakeShards {
                                 ControlMessage::Publish { topic, payload, answer } => {
                                     let offset = Offset(messages.len() as u64 + 1);
                                     messages.push(Arc::new(Message::new(topic.key(), offset, payload, 0)));
-                                    let _ = answer.send(Published { epoch: EPOCH, offset });
+                                    let _ = answer.send(Published { epoch: EPOCH, offset, subscribers: 2 });
                                 }
                                 ControlMessage::Adopt(adopt) => adopted.push(adopt),
+                                ControlMessage::Inspect { topics, answer } => {
+                                    let _ = answer.send(vec![TopicState::default(); topics.len()]);
+                                }
                                 ControlMessage::Shutdown { .. } => {}
                             }
                         }
@@ -156,7 +159,8 @@ async fn a_publish_is_sequenced_and_answered() {
     let answer = ask(&router, "POST", "/pub/chat/r%C3%A4ume%2F1", &[], "hello").await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    let expected = serde_json::json!({ "topic": "chat/räume/1", "epoch": "0000000000000abc", "offset": 1 });
+    let expected =
+        serde_json::json!({ "topic": "chat/räume/1", "epoch": "0000000000000abc", "offset": 1, "subscribers": 2 });
     assert_eq!(answer.json(), expected);
     let json = [("content-type", "application/json")];
     assert_eq!(ask(&router, "POST", "/pub/a", &json, "[1]").await.json()["offset"], 2);
@@ -235,7 +239,7 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(sequencer)].next_control() {
             Some(ControlMessage::Publish { answer, .. }) => {
-                answer.send(Published { epoch: EPOCH, offset: Offset(9) }).unwrap()
+                answer.send(Published { epoch: EPOCH, offset: Offset(9), subscribers: 0 }).unwrap()
             }
             other => panic!("{other:?}"),
         }
@@ -496,7 +500,7 @@ async fn a_congested_topic_is_waited_for() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(topic.sequencer)].next_control() {
             Some(ControlMessage::Publish { answer, .. }) => {
-                answer.send(Published { epoch: EPOCH, offset: Offset(3) }).unwrap()
+                answer.send(Published { epoch: EPOCH, offset: Offset(3), subscribers: 0 }).unwrap()
             }
             other => panic!("{other:?}"),
         }

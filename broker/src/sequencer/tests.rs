@@ -167,3 +167,60 @@ mod wanted {
         }
     }
 }
+
+/// Whatever is remembered, the number is that of the filters that match now.
+#[test]
+fn subscriptions_of_a_topic_are_its_own_and_those_of_matching_filters() {
+    let registry = Registry::new(1, 1);
+    let mut sequencer = sequencer(Epoch(1));
+    let topic = registry.resolve("a/b");
+    assert_eq!(sequencer.subscriptions(&topic), 0);
+    topic.subscription_begins();
+    let names = ["a/+", "a/#", "+/b", "#", "a/c", "b/#"];
+    let filters = names.map(|name| registry.resolve(name));
+    let mut expected = 1;
+    for (filter, matches) in filters.iter().zip([1, 1, 1, 1, 0, 0]) {
+        sequencer.join(filter.clone(), ShardId(0), 0);
+        assert_eq!(sequencer.subscriptions(&topic), expected, "{}: nobody yet", filter.name);
+        filter.subscription_begins();
+        filter.subscription_begins();
+        expected += 2 * matches;
+        assert_eq!(sequencer.subscriptions(&topic), expected, "{}", filter.name);
+    }
+    filters[0].subscription_ends();
+    assert_eq!(sequencer.subscriptions(&topic), expected - 1);
+    sequencer.leave(&filters[3], ShardId(0), 0);
+    assert_eq!(sequencer.subscriptions(&topic), expected - 3);
+    // More filters than are remembered of one topic.
+    for n in 0..100 {
+        let filter =
+            registry.resolve(&format!("{}/{}", "+", if n % 2 == 0 { "b".to_owned() } else { format!("x{n}") }));
+        filter.subscription_begins();
+        sequencer.join(filter, ShardId(0), 0);
+    }
+    assert_eq!(sequencer.subscriptions(&topic), expected - 3 + 50);
+    drop((filters, sequencer));
+    assert_eq!(registry.len(), 1, "names are not held by what is remembered");
+}
+
+/// A topic that very many filters match, and topics whose ids fall on the same place of what is remembered.
+#[test]
+fn many_matching_filters_and_topics_are_counted_all_the_same() {
+    let registry = Registry::new(1, 1);
+    let mut sequencer = sequencer(Epoch(1));
+    let topics: Vec<TopicRef> = (0..600).map(|n| registry.resolve(&format!("t/{n}/a/b/c/d/e/f"))).collect();
+    for mask in 0..128_u32 {
+        let level = |at: u32, name: &'static str| if mask >> at & 1 == 1 { "+" } else { name };
+        let levels = ["a", "b", "c", "d", "e", "f"];
+        let tail: Vec<_> = (0..).zip(levels).map(|(at, name)| level(at, name)).collect();
+        let end = if mask >> 6 & 1 == 1 { "/#" } else { "" };
+        let filter = registry.resolve(&format!("t/+/{}{end}", tail.join("/")));
+        filter.subscription_begins();
+        sequencer.join(filter, ShardId(0), 0);
+    }
+    for _ in 0..2 {
+        for topic in &topics {
+            assert_eq!(sequencer.subscriptions(topic), 128);
+        }
+    }
+}

@@ -109,7 +109,7 @@ pub(crate) trait SessionKind: Debug {
     }
 
     /// A publish with this ticket was sequenced.
-    fn on_published(&mut self, _ticket: u64, _position: Position, _account: &Arc<Account>, _out: &mut BytesMut) {}
+    fn on_published(&mut self, _ticket: u64, _published: Published, _account: &Arc<Account>, _out: &mut BytesMut) {}
 
     /// How many answers are still to come from sequencers; `None`: what this session sends is never answered.
     fn answers_to_come(&self) -> Option<usize> {
@@ -202,6 +202,13 @@ pub(crate) trait SessionKind: Debug {
     /// Charges what it has on the heap now. To be called after its subscriptions changed. Linear in what it keeps to find
     /// them.
     fn charge(&mut self, _account: &Arc<Account>) {}
+}
+
+/// Where a message was put, and how many subscriptions match its topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    pub(crate) position: Position,
+    pub(crate) subscribers: u32,
 }
 
 /// A whole message of a client.

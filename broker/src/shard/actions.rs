@@ -11,7 +11,7 @@ use ring::{ConnId, Driver};
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
 use crate::ids::Seq;
-use crate::session::{Action, Codec, Incoming, PublishData, Target};
+use crate::session::{self, Action, Codec, Incoming, PublishData, Target};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::shared::{Origin, Published};
@@ -205,9 +205,10 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Published) {
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
-            let Published { epoch, offset } = published;
+            let Published { epoch, offset, subscribers } = published;
             let position = Position { epoch: epoch.0, offset: offset.0 };
-            conn.session.on_published(ticket, position, &self.account, &mut out);
+            let published = session::Published { position, subscribers };
+            conn.session.on_published(ticket, published, &self.account, &mut out);
         }
         self.answer(id, out);
     }

@@ -23,7 +23,6 @@ use ring::Driver;
 use crate::capacity::budget::{Account, Charge, Held, allocated};
 use crate::ids::ShardId;
 use crate::message::Payload;
-use crate::sequencer::Sequenced;
 use crate::shard::Shard;
 use crate::shard::shared::{Batch, ControlMessage, Delivery, Inbox, Origin, Published, Request, SharedState};
 use crate::topics::registry::TopicRef;
@@ -329,6 +328,7 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::Publish { topic, payload, answer } => {
                     self.publish(topic, payload, Origin::Http(answer))
                 }
+                ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
                 ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),
             }
             if self.must_wait() {
@@ -362,23 +362,6 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn sequence(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
-        let Sequenced { message, epoch, wanted } = self.sequencer.publish(topic, payload, self.now);
-        let published = Published { epoch, offset: message.offset };
-        for &shard in wanted {
-            self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));
-        }
-        self.stats().sequenced.add(1);
-        match origin {
-            Origin::Silent => {}
-            Origin::Connection { shard, conn, ticket } => {
-                self.mailbox.deliver(shard, Delivery::Published { conn, ticket, published });
-            }
-            // The request may have been given up meanwhile; its message counts all the same.
-            Origin::Http(answer) => drop(answer.send(published)),
-        }
-    }
-
     fn take_deliveries(&mut self) {
         for _ in 0..ITEMS_PER_TURN {
             if !self.fanout.appends.has_room() {
@@ -394,7 +377,9 @@ impl<D: Driver> Shard<D> {
         match delivery {
             Delivery::Message(message) => self.fanout.append(&message),
             Delivery::Joined { topic, join, epoch, next } => self.on_joined(topic, join, epoch, next),
-            Delivery::Published { conn, ticket, published } => self.on_published(conn, ticket, published),
+            Delivery::Published { conn, ticket, epoch, offset, subscribers } => {
+                self.on_published(conn, ticket, Published { epoch, offset, subscribers });
+            }
             Delivery::Marked => self.on_marked(),
         }
     }

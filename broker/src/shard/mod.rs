@@ -5,6 +5,7 @@
 //! | [`transport`] | connections: accept, handshake, ingress, deadlines, close |
 //! | `actions`, `subscribe` | what sessions want done; subscriptions, joins and leaves |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
+//! | `sequencing` | what the shard does as a sequencer |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
 //! | [`shared`], [`handover`] | what shards and the control plane share; sockets on their way between them |
@@ -24,6 +25,7 @@ pub mod handover;
 mod mailbox;
 mod names;
 mod pressure;
+mod sequencing;
 pub mod shared;
 mod subscribe;
 #[cfg(test)]

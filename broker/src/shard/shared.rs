@@ -47,6 +47,8 @@ pub struct Published {
     pub epoch: Epoch,
     /// The message's offset in it.
     pub offset: Offset,
+    /// Subscriptions that matched the topic then.
+    pub subscribers: u32,
 }
 
 /// Who wants to know where a message was sequenced.
@@ -65,6 +67,18 @@ pub enum Origin {
     },
     /// An HTTP request.
     Http(oneshot::Sender<Published>),
+}
+
+/// Topics that a shard is asked about at once: what it answers within a turn.
+pub const INSPECTED_MAX: usize = 1000;
+
+/// What one shard knows of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TopicState {
+    /// Its epoch and the offset of its next message, if this shard sequences it.
+    pub position: Option<(Epoch, Offset)>,
+    /// Bytes of its messages that subscribers of this very topic have not been sent yet.
+    pub waiting_bytes: u64,
 }
 
 /// What a topic's sequencer is asked for.
@@ -123,8 +137,12 @@ pub enum Delivery {
         conn: ConnId,
         /// The asking shard's number for the command.
         ticket: u64,
-        /// Where.
-        published: Published,
+        /// Where: see [`Published`], which would make every delivery longer.
+        epoch: Epoch,
+        /// Its offset.
+        offset: Offset,
+        /// Subscriptions that matched its topic.
+        subscribers: u32,
     },
     /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
@@ -143,6 +161,13 @@ pub enum ControlMessage {
         payload: Payload,
         /// The answer's way.
         answer: oneshot::Sender<Published>,
+    },
+    /// Say how far these topics are.
+    Inspect {
+        /// Which, at most [`INSPECTED_MAX`].
+        topics: Arc<[TopicId]>,
+        /// The answer's way: one state for each topic, in their order.
+        answer: oneshot::Sender<Vec<TopicState>>,
     },
     /// Close every connection with 1001, a few at a time over the window, deliver what was accepted, refuse newcomers,
     /// then end. A second one without a window ends the window of the first.
@@ -348,5 +373,16 @@ impl SharedState {
         inbox.control_messages.push(message)?;
         inbox.wake();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every message of every shard is moved as one of these.
+    #[test]
+    fn a_delivery_is_no_longer_than_a_join() {
+        assert!(size_of::<Delivery>() <= 40, "{}", size_of::<Delivery>());
     }
 }

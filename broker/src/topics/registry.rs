@@ -37,6 +37,8 @@ pub struct Topic {
     congested: AtomicU32,
     /// [`Publisher`]s of it.
     publishers: AtomicU32,
+    /// Subscriptions to this very name that are in force, on all shards.
+    subscriptions: AtomicU32,
     table: Weak<Table>,
     /// What it takes, here and where it is used.
     _charge: Charge,
@@ -55,6 +57,22 @@ impl Topic {
         self.congested.load(Ordering::Relaxed) > 0
     }
 
+    /// How many subscriptions to this very name are in force, on all shards. Any thread may ask, at the cost of a load.
+    #[must_use]
+    pub fn subscriptions(&self) -> u32 {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// A subscription to this name is in force.
+    pub(crate) fn subscription_begins(&self) {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A subscription to this name, of those that were in force, is over.
+    pub(crate) fn subscription_ends(&self) {
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Whether a connection (`/pub`, `/bus`) is there to publish to this topic. Any thread may ask.
     #[must_use]
     pub fn has_publisher(&self) -> bool {
@@ -71,6 +89,12 @@ impl TopicRef {
     fn new(topic: &Arc<Topic>) -> Self {
         topic.handles.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(topic))
+    }
+
+    /// Finds the name while it is registered, and does not keep it registered.
+    #[must_use]
+    pub fn downgrade(&self) -> Weak<Topic> {
+        Arc::downgrade(&self.0)
     }
 }
 
@@ -244,6 +268,7 @@ impl Registry {
                 handles: AtomicUsize::new(0),
                 congested: AtomicU32::new(0),
                 publishers: AtomicU32::new(0),
+                subscriptions: AtomicU32::new(0),
                 table: Arc::downgrade(&self.table),
                 _charge: charge,
             })
@@ -255,6 +280,18 @@ impl Registry {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.table.names.contains_key(name)
+    }
+
+    /// How many subscriptions to this very name are in force; 0 if it is not registered.
+    #[must_use]
+    pub fn subscriptions_to(&self, name: &str) -> u32 {
+        self.table.names.get(name).map_or(0, |topic| topic.subscriptions())
+    }
+
+    /// Looks at every name, in no order. Linear in names; a part of the table cannot change while it is looked at, so `visit`
+    /// should be short and not ask the registry. Not for shards.
+    pub fn each_name(&self, mut visit: impl FnMut(&Topic)) {
+        self.table.names.iter().for_each(|entry| visit(entry.value()));
     }
 
     /// Whether `name` is registered, or there is room for one more among `topics_max` and within the names' bytes.

@@ -102,8 +102,11 @@ fn topic(encoded: &str, check: impl Fn(&str) -> Result<(), TopicError>) -> Resul
     }
 }
 
+/// The text that a part of a target stands for (RFC 3986 §2.1). `+` is itself.
+///
 /// `None` if a `%` is not followed by two hexadecimal digits or the result is not UTF-8.
-fn percent_decode(encoded: &str) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn percent_decode(encoded: &str) -> Option<Cow<'_, str>> {
     if !encoded.contains('%') {
         return Some(Cow::Borrowed(encoded));
     }

@@ -6,12 +6,12 @@ use bytes::BufMut;
 use super::json::{put_base64_string, put_hex_string, put_string, put_u64};
 use super::{ErrorCode, Id, PayloadKind};
 
-/// Where a topic stood when a subscription to it began.
+/// A place in a topic: where it stood when a subscription to it began, or where a message was put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
     /// The life of the topic's log; offsets of another epoch mean nothing here.
     pub epoch: u64,
-    /// The offset of the first message the subscription will see.
+    /// The offset of the first message the subscription will see, or of the message.
     pub offset: u64,
 }
 
@@ -45,10 +45,12 @@ pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl
     out.put_slice(b"]}");
 }
 
-/// The message has been published, at this offset.
-pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, epoch: u64, offset: u64) {
+/// The message has been published, at this position; so many subscriptions match its topic.
+pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, position: Position, subscribers: u32) {
     begin(out, "ok", id);
-    put_position(out, epoch, offset);
+    put_position(out, position.epoch, position.offset);
+    out.put_slice(b",\"subscribers\":");
+    put_u64(out, subscribers.into());
     out.put_u8(b'}');
 }
 

@@ -74,7 +74,7 @@ async fn pipelined_publishes_keep_their_order() {
         let (read, rest) = requests.split_at(333);
         let mut client = hand_over(&shared, read).await;
         client.write_all(rest.as_bytes()).await.unwrap();
-        let answers = read_until(&mut client, "\"offset\":50}").await;
+        let answers = read_until(&mut client, "\"offset\":50,\"subscribers\":2}").await;
         assert_eq!(answers.matches("200 OK").count(), 50);
         let (messages, _) = shards.finish();
         let payloads: Vec<String> =

@@ -30,7 +30,7 @@ use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::session::subscription::Subscription;
 use crate::session::v1::subscriptions::Subscriptions;
-use crate::session::{Action, Codec, Incoming, Pending, SessionKind};
+use crate::session::{Action, Codec, Incoming, Pending, Published, SessionKind};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
 
@@ -111,13 +111,13 @@ impl SessionKind for V1Session {
         Some(ticket)
     }
 
-    fn on_published(&mut self, ticket: u64, position: Position, account: &Arc<Account>, out: &mut BytesMut) {
+    fn on_published(&mut self, ticket: u64, published: Published, account: &Arc<Account>, out: &mut BytesMut) {
         let Some(id) = self.unacknowledged.remove(&ticket) else { return };
         if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
             self.unacknowledged = FxHashMap::default();
             self.charge(account);
         }
-        write_published(out, Some(&id), position.epoch, position.offset);
+        write_published(out, Some(&id), published.position, published.subscribers);
     }
 
     fn answers_to_come(&self) -> Option<usize> {

@@ -167,10 +167,15 @@ fn each_acknowledgement_goes_to_its_command() {
     assert!(budget.used() > 0, "what waits is charged");
     assert_eq!(client.session.answers_to_come(), Some(2));
     let mut out = BytesMut::new();
-    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, account, &mut out);
-    assert!(String::from_utf8_lossy(&out).contains("\"id\":11"));
+    let published = Published { position: Position { epoch: 1, offset: 4 }, subscribers: 3 };
+    client.session.on_published(tickets[1], published, account, &mut out);
+    let text = String::from_utf8_lossy(&out).into_owned();
+    assert!(
+        text.contains("\"id\":11") && text.contains("\"offset\":4") && text.contains("\"subscribers\":3"),
+        "{text}"
+    );
     out.clear();
-    client.session.on_published(tickets[1], Position { epoch: 1, offset: 4 }, account, &mut out);
+    client.session.on_published(tickets[1], published, account, &mut out);
     assert!(out.is_empty(), "answered once");
     assert_eq!(client.session.answers_to_come(), Some(1));
 }

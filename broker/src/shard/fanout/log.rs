@@ -182,6 +182,7 @@ impl Log {
     /// Adds a subscriber; its cursor is the head. Returns its index.
     pub fn add(&mut self, subscriber: Subscriber) -> usize {
         self.subscribers.push(subscriber);
+        self.topic.subscription_begins();
         self.recharge();
         if self.left > 0 {
             // The round is one longer: without this its last subscriber would be missed.
@@ -195,6 +196,7 @@ impl Log {
     /// its owner must learn that, and deliver to it at once, since the round may have passed the index already.
     pub fn remove(&mut self, index: usize, lagged: bool) -> Option<Subscriber> {
         self.subscribers.swap_remove(index);
+        self.topic.subscription_ends();
         if self.subscribers.capacity() > 64 && self.subscribers.len() < self.subscribers.capacity() / 4 {
             self.subscribers.shrink_to(self.subscribers.capacity() / 2);
             self.recharge();

@@ -1,0 +1,53 @@
+//! What a shard does as the sequencer of its topics: a publish becomes a message and is passed on, and operators learn how
+//! far topics are.
+//!
+//! Not responsible for how requests come here and deliveries go on (`mailbox`), nor for offsets
+//! ([`Sequencer`](crate::sequencer::Sequencer)). Cost per message: that of the sequencer, and a reference per shard that wants
+//! it. Only for a publish that is answered the topic's subscriptions are counted.
+
+use std::sync::Arc;
+
+use ring::Driver;
+
+use crate::ids::TopicId;
+use crate::message::Payload;
+use crate::sequencer::Sequenced;
+use crate::shard::Shard;
+use crate::shard::shared::{Delivery, INSPECTED_MAX, Origin, Published, TopicState};
+use crate::topics::registry::TopicRef;
+
+impl<D: Driver> Shard<D> {
+    /// Gives a message its place, and passes it on to all who want it. A publisher that asked is answered.
+    pub(super) fn sequence(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
+        let subscribers = match origin {
+            Origin::Silent => 0,
+            Origin::Connection { .. } | Origin::Http(_) => self.sequencer.subscriptions(&topic),
+        };
+        let Sequenced { message, epoch, wanted } = self.sequencer.publish(topic, payload, self.now);
+        let offset = message.offset;
+        for &shard in wanted {
+            self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));
+        }
+        self.stats().sequenced.add(1);
+        match origin {
+            Origin::Silent => {}
+            Origin::Connection { shard, conn, ticket } => {
+                self.mailbox.deliver(shard, Delivery::Published { conn, ticket, epoch, offset, subscribers });
+            }
+            // The request may have been given up meanwhile; its message counts all the same.
+            Origin::Http(answer) => drop(answer.send(Published { epoch, offset, subscribers })),
+        }
+    }
+
+    /// What this shard knows of these topics.
+    pub(super) fn inspect(&self, topics: &[TopicId]) -> Vec<TopicState> {
+        let state = |&topic: &TopicId| {
+            let log = self.fanout.logs.slot_of(topic).map(|slot| &self.fanout.logs[slot]);
+            TopicState {
+                position: self.sequencer.position(topic),
+                waiting_bytes: log.map_or(0, |log| log.kept_bytes()),
+            }
+        };
+        topics.iter().take(INSPECTED_MAX).map(state).collect()
+    }
+}
