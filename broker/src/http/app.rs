@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::access::policy::Policy;
 use crate::access::quota::ClientShares;
@@ -36,6 +36,8 @@ struct Shared {
     places: Places,
     bodies: Bodies,
     name_shares: ClientShares,
+    /// Held by the one request that lists topics.
+    listing: Mutex<()>,
     /// The shard that gets the next adopted WebSocket.
     next_shard: AtomicU16,
 }
@@ -67,6 +69,7 @@ impl App {
             places: Places::new(room.http_connections_max as usize),
             bodies,
             name_shares: ClientShares::default(),
+            listing: Mutex::default(),
             next_shard: AtomicU16::new(0),
         }))
     }
@@ -147,6 +150,11 @@ impl App {
 
     pub(crate) fn name_shares(&self) -> &ClientShares {
         &self.0.name_shares
+    }
+
+    /// Held by the one request that lists topics.
+    pub(crate) fn listing(&self) -> &Mutex<()> {
+        &self.0.listing
     }
 
     pub(crate) fn started(&self) -> Instant {

@@ -11,7 +11,8 @@
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `payload` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | the page, errors as one JSON sentence | `page`, `error` |
-//! | operators ask on a listener of their own; counters | [`admin`], `metrics`, `stats` |
+//! | operators ask on a listener of their own; counters, topics | [`admin`], `metrics`, `stats`, `topics` |
+//! | once a second: `$sys/load` | `load` |
 //! | what all of these share, and how far a shutdown is | `app` |
 //!
 //! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
@@ -23,6 +24,7 @@ mod bodies;
 mod connection;
 mod cors;
 mod error;
+mod load;
 mod metrics;
 mod middleware;
 mod page;
@@ -35,6 +37,7 @@ pub(crate) mod serve;
 pub(crate) mod stats;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod upgrade;
 mod write_timeout;
 

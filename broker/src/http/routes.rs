@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::http::app::{App, VERSION};
 use crate::http::cors::allowed;
 use crate::http::error::HttpError;
-use crate::http::{metrics, middleware, page, publish, stats};
+use crate::http::{metrics, middleware, page, publish, stats, topics};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -47,7 +47,10 @@ fn probes() -> Router<App> {
 
 /// For whoever watches them.
 fn counters() -> Router<App> {
-    Router::new().route("/api/stats", readable(stats::show)).route("/metrics", readable(metrics::show))
+    Router::new()
+        .route("/api/stats", readable(stats::show))
+        .route("/api/topics", readable(topics::show))
+        .route("/metrics", readable(metrics::show))
 }
 
 /// Behind the checks that every request passes.
@@ -107,7 +110,8 @@ async fn nothing_here(request: Request) -> HttpError {
 
 async fn nothing_for_operators(request: Request) -> HttpError {
     let path = request.uri().path();
-    let sentence = format!("There is nothing at {path}; there is /metrics, /api/stats, /healthz and /readyz.");
+    let sentence =
+        format!("There is nothing at {path}; there is /metrics, /api/stats, /api/topics, /healthz and /readyz.");
     HttpError::new(StatusCode::NOT_FOUND, sentence)
 }
 

@@ -38,6 +38,7 @@ use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
+use crate::http::load;
 use crate::http::places;
 use crate::http::request_heads::Heads;
 use crate::http::routes::router;
@@ -58,6 +59,7 @@ impl Server {
     /// Serves what shards hand over, on this runtime, for as long as it runs.
     pub(crate) fn start(app: &App) -> Self {
         tokio::task::spawn_local(accept(app.clone()));
+        tokio::task::spawn_local(load::run(app.clone()));
         Self(app.clone())
     }
 

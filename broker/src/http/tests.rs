@@ -330,6 +330,10 @@ async fn counters_are_where_operators_are_to_find_them() {
             assert_eq!(get(&public, target).await.status, expected, "{target}");
             assert_eq!(get(&admin, target).await.status, StatusCode::OK, "{target}");
         }
+        // With shards that answer nothing: only that somebody looks at the query.
+        let listing = if on_public_port { StatusCode::BAD_REQUEST } else { StatusCode::NOT_FOUND };
+        assert_eq!(get(&public, "/api/topics?limit=0").await.status, listing);
+        assert_eq!(get(&admin, "/api/topics?limit=0").await.status, StatusCode::BAD_REQUEST);
         for router in [&public, &admin] {
             let health = get(router, "/healthz").await.json();
             assert_eq!(health["counters"], on_public_port);

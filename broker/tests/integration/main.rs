@@ -2,6 +2,7 @@
 //! TCP for HTTP. Nothing here sleeps and hopes: every wait is for an answer and has a limit.
 
 mod admission;
+mod audience;
 mod bounds;
 mod churn;
 mod descriptors;
