@@ -7,7 +7,8 @@
 //! Cost: a load per filter that matches; a search as [`Filters`] describes for a topic that is not remembered.
 //!
 //! Bounds: [`TOPICS_MAX`] topics are remembered, with [`MATCHES_MAX`] filters each; one that more filters match is looked for
-//! each time, which its deliveries outweigh. Filters are remembered by weak references: they may go.
+//! each time, which its deliveries outweigh. Filters are remembered by weak references: they may go, and what is left of
+//! one's memory then, half a megabyte of a shard at most, goes when its place is used again.
 //!
 //! [`Filters`]: crate::topics::filters::Filters
 
@@ -21,7 +22,7 @@ use crate::topics::registry::Topic;
 /// Topics that are remembered: one for each remainder of their ids.
 const TOPICS_MAX: usize = 256;
 /// Filters that are remembered of one topic.
-const MATCHES_MAX: usize = 64;
+const MATCHES_MAX: usize = 16;
 
 /// See the file's head. Empty until it is asked for the first time.
 #[derive(Default, Debug)]
