@@ -42,7 +42,7 @@ pub(crate) async fn run(app: App) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = (Instant::now(), Snapshot::default());
-    while !app.is_leaving() {
+    while !app.is_stopping() {
         ticks.tick().await;
         let now = (Instant::now(), stats::totals(app.shared()));
         if FILTERS.iter().any(|filter| app.shared().registry.subscriptions_to(filter) > 0) {
