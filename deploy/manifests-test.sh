@@ -156,13 +156,14 @@ mkdir "$certificates"
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=broker.example.org -addext subjectAltName=DNS:broker.example.org \
     -keyout "$certificates/privkey.pem" -out "$certificates/fullchain.pem" 2>/dev/null
 cat "$certificates/fullchain.pem" "$certificates/privkey.pem" >"$certificates/fullchain-and-key.pem"
-# here FILE: the file with this machine's certificates.
-here() {
-    sed "s#/etc/ssl/broker.example.org#$certificates#" "$1"
-}
-
-here proxy/nginx.conf >"$work/ringyard-nginx.conf"
-cat >"$work/nginx.conf" <<NGINX
+# proxies_in FOLDER SED: the proxies' files, changed by SED, with this machine's certificates. There are as many descriptors
+# as this machine allows, not as 100,000 clients take; Caddy would ask for a certificate, and listen for its own operators.
+proxies_in() {
+    local folder=$1 change=$2
+    mkdir "$folder"
+    here() { sed -e "$change" -e "s#/etc/ssl/broker.example.org#$certificates#" -e 's/maxconn 100000/maxconn 1000/' "$1"; }
+    here proxy/nginx.conf >"$folder/ringyard-nginx.conf"
+    cat >"$folder/nginx.conf" <<NGINX
 pid $work/nginx.pid;
 error_log $work/nginx-error.log;
 events { worker_connections 512; }
@@ -173,29 +174,34 @@ http {
     fastcgi_temp_path $work/nginx-fastcgi;
     uwsgi_temp_path $work/nginx-uwsgi;
     scgi_temp_path $work/nginx-scgi;
-    include $work/ringyard-nginx.conf;
+    include $folder/ringyard-nginx.conf;
 }
 NGINX
-check 'nginx: the configuration' nginx -t -q -c "$work/nginx.conf"
-# This machine may not allow as many descriptors as 100,000 clients take.
-here proxy/haproxy.cfg | sed "s/maxconn 100000/maxconn 1000/" >"$work/haproxy.cfg"
-check 'haproxy: the configuration' haproxy -c -f "$work/haproxy.cfg"
-check 'caddy: the configuration' env HOME="$work" XDG_DATA_HOME="$work" XDG_CONFIG_HOME="$work" \
-    caddy validate --adapter caddyfile --config proxy/Caddyfile
-sed 's/proxy_pass/proxy_passs/' "$work/ringyard-nginx.conf" >"$work/wrong"
-sed 's#ringyard-nginx.conf#wrong#' "$work/nginx.conf" >"$work/wrong-nginx.conf"
-must_fail 'nginx: a mistake is found' 'proxy_passs' nginx -t -q -c "$work/wrong-nginx.conf"
-sed 's/send-proxy-v2/send-proxy-v9/' "$work/haproxy.cfg" >"$work/wrong"
-must_fail 'haproxy: a mistake is found' 'send-proxy-v9' haproxy -c -f "$work/wrong"
-sed 's/health_uri/health_url/' proxy/Caddyfile >"$work/wrong"
-must_fail 'caddy: a mistake is found' 'health_url' env HOME="$work" XDG_DATA_HOME="$work" XDG_CONFIG_HOME="$work" \
-    caddy validate --adapter caddyfile --config "$work/wrong"
+    here proxy/haproxy.cfg >"$folder/haproxy.cfg"
+    sed -e '/^ *server broker1/d' -e 's/^#proxy-protocol //' "$folder/haproxy.cfg" >"$folder/haproxy-proxy-protocol.cfg"
+    {
+        printf '{\n\tadmin off\n\tauto_https disable_redirects\n}\n'
+        here proxy/Caddyfile | sed "s#^broker.example.org {#&\n\ttls $certificates/fullchain.pem $certificates/privkey.pem#"
+    } >"$folder/Caddyfile"
+}
+caddy_validate() {
+    env HOME="$work" XDG_DATA_HOME="$work" XDG_CONFIG_HOME="$work" caddy validate --adapter caddyfile --config "$1"
+}
+proxies_in "$work/as-they-are" ''
+# As the heads of the files say.
+proxies_in "$work/opened" 's/^#pub //; s/^#bus //; s/^#page //'
+for folder in as-they-are opened; do
+    check "nginx, $folder: the configuration" nginx -t -q -c "$work/$folder/nginx.conf"
+    check "haproxy, $folder: the configuration" haproxy -c -f "$work/$folder/haproxy.cfg"
+    check "haproxy, PROXY protocol, $folder: the configuration" haproxy -c -f "$work/$folder/haproxy-proxy-protocol.cfg"
+    check "caddy, $folder: the configuration" caddy_validate "$work/$folder/Caddyfile"
+done
+check 'caddy: the configuration with a certificate that it gets itself' caddy_validate proxy/Caddyfile
+proxies_in "$work/wrong" 's/proxy_pass/proxy_passs/; s/send-proxy-v2/send-proxy-v9/; s/health_uri/health_url/'
+must_fail 'nginx: a mistake is found' 'proxy_passs' nginx -t -q -c "$work/wrong/nginx.conf"
+must_fail 'haproxy: a mistake is found' 'send-proxy-v9' haproxy -c -f "$work/wrong/haproxy-proxy-protocol.cfg"
+must_fail 'caddy: a mistake is found' 'health_url' caddy_validate "$work/wrong/Caddyfile"
 
-# Caddy would ask for a certificate; this one is here. And it would listen for its own operators.
-{
-    printf '{\n\tadmin off\n\tauto_https disable_redirects\n}\n'
-    sed "s#^broker.example.org {#&\n\ttls $certificates/fullchain.pem $certificates/privkey.pem#" proxy/Caddyfile
-} >"$work/Caddyfile"
 if unshare --net true 2>/dev/null; then
     if ! unshare --net "$python" -B checks/proxies.py --binary "$ringyard" --work "$work"; then failed=1; fi
 else
