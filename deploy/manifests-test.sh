@@ -77,18 +77,23 @@ render() {
     "$kubectl" kustomize "$folder" >"$work/rendered/$name.yaml" || { printf 'FAILED: %s is not rendered\n' "$folder"; exit 1; }
     sets+=("$name=$work/rendered/$name.yaml")
 }
-mkdir -p "$work/together/all"
+mkdir -p "$work/together"
 cp -r kubernetes "$work/together/"
-cat >"$work/together/all/kustomization.yaml" <<'YAML'
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources: [../kubernetes/base]
-components:
-  - ../kubernetes/components/monitoring
-  - ../kubernetes/components/scale-out
-  - ../kubernetes/components/ingress
-YAML
-render components "$work/together/all"
+# together NAME NAMESPACE COMPONENT...: the base in a namespace, with components.
+together() {
+    local name=$1 namespace=$2 component
+    shift 2
+    mkdir "$work/together/$name"
+    {
+        printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../kubernetes/base]\n'
+        printf 'namespace: %s\ncomponents:\n' "$namespace"
+        for component; do printf '  - ../kubernetes/components/%s\n' "$component"; done
+    } >"$work/together/$name/kustomization.yaml"
+    render "$name" "$work/together/$name"
+}
+together components ringyard monitoring scale-out ingress ingress-nginx
+together elsewhere elsewhere ingress scale-out
+together gateway ringyard gateway monitoring
 for folder in base components/seccomp overlays/epoll overlays/large overlays/broadcast; do
     render "${folder##*/}" "kubernetes/$folder"
 done

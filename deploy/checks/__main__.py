@@ -16,13 +16,29 @@ from pathlib import Path
 
 from .facts import DEPLOY, Facts
 from .host import check_sysctl, check_unit, check_variables_in_texts
-from .manifests import check_adapter_rule, check_options, check_profile, check_security, check_shutdown
+from .manifests import (
+    check_adapter_rule,
+    check_open_paths,
+    check_options,
+    check_profile,
+    check_security,
+    check_shutdown,
+)
 from .mistakes import check_the_checks
 from .objects import check_yaml_files, load
 from .references import check_names, check_schemas
 from .running import check_running
 
-CHECKS = [check_schemas, check_names, check_options, check_shutdown, check_security, check_profile, check_running]
+CHECKS = [
+    check_schemas,
+    check_names,
+    check_options,
+    check_open_paths,
+    check_shutdown,
+    check_security,
+    check_profile,
+    check_running,
+]
 
 
 def main():

@@ -51,10 +51,10 @@ class Facts:
         """What the broker would take the option for, with these variables."""
         return variables.get(name, self.defaults.get(name))
 
-    def refusal(self, variables):
-        """What `ringyard config check` says against these variables, or None."""
+    def refusal(self, variables, arguments=()):
+        """What `ringyard config check` says against these options, or None."""
         asked = subprocess.run(
-            [self.binary, "config", "check"], env=variables, capture_output=True, text=True, timeout=20
+            [self.binary, "config", "check", *arguments], env=variables, capture_output=True, text=True, timeout=20
         )
         return None if asked.returncode == 0 else " ".join((asked.stdout + asked.stderr).split())
 

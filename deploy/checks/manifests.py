@@ -7,7 +7,7 @@ The security that is asked for is the Pod Security Standard `restricted`.
 import re
 
 from .facts import DEPLOY, drain_seconds, memory_bytes, quantity, seconds
-from .objects import brokers, containers, load, named, of_kind, variables_of
+from .objects import arguments_of, brokers, containers, load, named, of_kind, open_paths, variables_of
 
 # What the kubelet lets a pod set without being told to: Kubernetes' documentation, "Using sysctls", as of 1.32.
 SAFE_SYSCTLS = {
@@ -33,7 +33,7 @@ def check_options(documents, facts):
         variables = variables_of(documents, deployment)
         unknown = sorted(set(variables) - facts.variables)
         complaints += [f"{name} is no option of the broker" for name in unknown]
-        if refusal := facts.refusal(variables):
+        if refusal := facts.refusal(variables, arguments_of(documents, deployment)):
             complaints.append(f"the broker does not take these options: {refusal}")
         container = deployment["spec"]["template"]["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -63,11 +63,16 @@ def check_options(documents, facts):
             value = quantity(scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"])
             if not 0.5 * connections <= value <= 0.8 * connections:
                 complaints.append(f"the autoscaler aims at {value:.0f} of {connections} connections: not 50 to 80 %")
-        for ingress in of_kind(documents, "Ingress"):
-            hosts = [rule["host"] for rule in ingress["spec"]["rules"]]
-            if variables.get("RINGYARD_ALLOW_HOST", "").split(",") != hosts:
-                complaints.append(f"the Ingress is for {hosts}, but RINGYARD_ALLOW_HOST is not")
     return complaints
+
+
+def check_open_paths(documents, _facts):
+    """From outside clients can subscribe, and do nothing else."""
+    return [
+        f"{name} opens {sorted(paths)}: not /sub/ and /ws alone"
+        for name, paths in open_paths(documents)
+        if paths != {("/sub", "Prefix"), ("/ws", "Exact")}
+    ]
 
 
 def check_shutdown(documents, facts):

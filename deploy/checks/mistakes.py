@@ -3,7 +3,7 @@
 import copy
 
 from .host import check_sysctl, check_unit
-from .manifests import check_options, check_profile, check_security, check_shutdown
+from .manifests import check_open_paths, check_options, check_profile, check_security, check_shutdown
 from .objects import of_kind
 from .references import check_names, check_newest_schema
 from .running import check_running
@@ -39,6 +39,11 @@ def path(ingress):
     return ingress["spec"]["rules"][0]["http"]["paths"][0]
 
 
+def route(document):
+    """The first rule of an HTTPRoute."""
+    return document["spec"]["rules"][0]
+
+
 # What is done wrong, the kind it is done to, how, and words of the complaint that has to follow.
 MISTAKES = [
     (check_newest_schema, "Deployment", lambda d: d["spec"].update(replica=2), "replica"),
@@ -72,6 +77,15 @@ MISTAKES = [
     (check_names, "HorizontalPodAutoscaler", lambda d: d["spec"]["scaleTargetRef"].update(name="other"), "not there"),
     (check_names, "Deployment", lambda d: d["spec"].update(replicas=3), "how many replicas"),
     (check_names, "Ingress", lambda d: path(d)["backend"]["service"].update(name="x"), "leads to x"),
+    (check_names, "HTTPRoute", lambda d: route(d)["backendRefs"][0].update(port=8080), "port 8080"),
+    (check_newest_schema, "HTTPRoute", lambda d: route(d)["matches"][0]["path"].update(type="Prefix"), "Prefix"),
+    (check_newest_schema, "HTTPRoute", lambda d: d["spec"].update(parentRef="public"), "parentRef"),
+    (check_open_paths, "Ingress", lambda d: path(d).update(path="/"), "Ingress ringyard opens"),
+    (check_open_paths, "Ingress", lambda d: path(d).update(path="/pub"), "Ingress ringyard opens"),
+    (check_open_paths, "Ingress", lambda d: path(d).update(pathType="ImplementationSpecific"), "Ingress ringyard opens"),
+    (check_open_paths, "HTTPRoute", lambda d: route(d).pop("matches"), "HTTPRoute ringyard opens"),
+    (check_open_paths, "HTTPRoute", lambda d: route(d)["matches"].append({}), "HTTPRoute ringyard opens"),
+    (check_open_paths, "HTTPRoute", lambda d: route(d)["matches"][0]["path"].update(value="/bus"), "ringyard opens"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_MAX_CONECTIONS="1"), "RINGYARD_MAX_CONECTIONS"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_LISTEN="0.0.0.0:8000"), "RINGYARD_LISTEN"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_MAX_CONNECTIONS="5000000"), "memory limit"),
@@ -84,7 +98,7 @@ MISTAKES = [
         lambda d: metric(d)["target"].update(averageValue="1M"),
         "the autoscaler aims",
     ),
-    (check_options, "Ingress", lambda d: d["spec"]["rules"][0].update(host="other.example.org"), "RINGYARD_ALLOW_HOST"),
+    (check_options, "Deployment", lambda d: first(d)["args"].append("--allow-hosts=x"), "does not take"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_PING_INTERVAL="25"), "does not take"),
     (check_shutdown, "Deployment", lambda d: pod(d).update(terminationGracePeriodSeconds=30), "draining takes"),
     (check_shutdown, "ConfigMap", lambda d: d["data"].update(RINGYARD_DRAIN_WINDOW="10m"), "draining takes"),
@@ -134,6 +148,11 @@ MISTAKES = [
         "asks at the port http",
     ),
     (check_running, "ConfigMap", lambda d: d["data"].update(RINGYARD_PING_INTERVAL="25"), "does not start"),
+    (check_running, "Ingress", lambda d: d["spec"]["rules"][0].update(host="other.example.org"), "call it other.example"),
+    (check_running, "HTTPRoute", lambda d: d["spec"].update(hostnames=["a.example.org"]), "call it a.example.org"),
+    (check_running, "Deployment", lambda d: first(d)["args"].pop(1), "publishes to ringyard.elsewhere gets 421"),
+    (check_running, "Service", lambda d: d["metadata"].update(name="broker"), "publishes to broker.ringyard.svc gets 421"),
+    (check_running, "Deployment", lambda d: first(d)["args"].append("--allow-host=*"), "gets 200, not 421"),
     (check_running, "HorizontalPodAutoscaler", lambda d: metric(d)["metric"].update(name="other"), "does not measure"),
 ]
 

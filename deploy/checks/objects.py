@@ -1,5 +1,7 @@
 """Kubernetes' objects as YAML has them, and the broker's among them."""
 
+import re
+
 import yaml
 
 
@@ -46,15 +48,59 @@ def containers(workload):
 
 
 def variables_of(documents, deployment):
-    """The environment that the broker's container gets."""
+    """The options in the environment that the broker's container gets."""
+    return {name: value for name, value in environment(documents, deployment).items() if name.startswith("RINGYARD_")}
+
+
+def arguments_of(documents, deployment):
+    """The command line that the broker's container gets: $(NAME) is a variable of its environment, if it has it."""
+    variables = environment(documents, deployment)
+    return [
+        re.sub(r"\$\((\w+)\)", lambda name: variables.get(name[1], name[0]), argument)
+        for argument in deployment["spec"]["template"]["spec"]["containers"][0].get("args", [])
+    ]
+
+
+def environment(documents, deployment):
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     variables = {}
     for source in container.get("envFrom", []):
         name = source["configMapRef"]["name"]
         found = [map for map in of_kind(documents, "ConfigMap") if map["metadata"]["name"] == name]
         variables.update(found[0]["data"] if found else {})
-    variables.update({entry["name"]: entry.get("value", "") for entry in container.get("env", [])})
+    for entry in container.get("env", []):
+        path = entry.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        is_namespace = path == "metadata.namespace"
+        variables[entry["name"]] = deployment["metadata"]["namespace"] if is_namespace else entry.get("value", "")
     return variables
+
+
+def hosts_inside(documents):
+    """What other pods may call the broker: every name of each Service that leads to it. The last takes the domain that
+    clusters have by default."""
+    names = []
+    for service in of_kind(documents, "Service"):
+        name, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+        names += [name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.cluster.local"]
+    return names
+
+
+def hosts_outside(documents):
+    """What clients outside call the broker."""
+    names = [rule["host"] for ingress in of_kind(documents, "Ingress") for rule in ingress["spec"]["rules"]]
+    return names + [name for route in of_kind(documents, "HTTPRoute") for name in route["spec"]["hostnames"]]
+
+
+def open_paths(documents):
+    """What an Ingress or HTTPRoute lets in: its name, and (path, how it is compared) of each path."""
+    for ingress in of_kind(documents, "Ingress"):
+        paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
+        yield named(ingress), {(path["path"], path["pathType"]) for path in paths}
+    for route in of_kind(documents, "HTTPRoute"):
+        # A rule without a match takes every path.
+        matches = [match for rule in route["spec"]["rules"] for match in rule.get("matches", [{}])]
+        paths = [match.get("path", {"value": "/", "type": "PathPrefix"}) for match in matches]
+        yield named(route), {(path["value"], path["type"].removeprefix("Path")) for path in paths}
 
 
 def brokers(documents):

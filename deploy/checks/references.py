@@ -36,6 +36,82 @@ POD_MONITOR = {
         }
     },
 }
+# Of the Gateway API, whose schemas come with no package either, what the HTTPRoute uses.
+HTTP_ROUTE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "gateway.networking.k8s.io/v1"},
+        "kind": {"const": "HTTPRoute"},
+        "metadata": {"type": "object"},
+        "spec": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["parentRefs", "hostnames", "rules"],
+            "properties": {
+                "parentRefs": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["name"],
+                        "properties": {key: {"type": "string"} for key in ("name", "namespace", "sectionName")},
+                    },
+                },
+                "hostnames": {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": r"^[a-z0-9.-]+$"}},
+                "rules": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["backendRefs"],
+                        "properties": {
+                            "matches": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "additionalProperties": False,
+                                    "properties": {
+                                        "path": {
+                                            "type": "object",
+                                            "additionalProperties": False,
+                                            "required": ["type", "value"],
+                                            "properties": {
+                                                "type": {"enum": ["Exact", "PathPrefix"]},
+                                                "value": {"type": "string", "pattern": "^/"},
+                                            },
+                                        }
+                                    },
+                                },
+                            },
+                            "backendRefs": {
+                                "type": "array",
+                                "minItems": 1,
+                                "items": {
+                                    "type": "object",
+                                    "additionalProperties": False,
+                                    "required": ["name", "port"],
+                                    "properties": {"name": {"type": "string"}, "port": {"type": "integer"}},
+                                },
+                            },
+                            "timeouts": {
+                                "type": "object",
+                                "additionalProperties": False,
+                                "properties": {
+                                    "request": {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+OTHER_APIS = {"monitoring.coreos.com": POD_MONITOR, "gateway.networking.k8s.io": HTTP_ROUTE}
 
 
 def check_newest_schema(documents, facts):
@@ -47,10 +123,9 @@ def check_schemas(documents, _facts, versions=tuple(KUBERNETES)):
     """Kubernetes' own schemas, in which an unknown field is a mistake."""
     complaints = []
     for document in documents:
-        if document["apiVersion"].startswith("monitoring.coreos.com/"):
+        if schema := OTHER_APIS.get(document["apiVersion"].split("/")[0]):
             complaints += [
-                f"{named(document)}: {error.message}"
-                for error in jsonschema.Draft7Validator(POD_MONITOR).iter_errors(document)
+                f"{named(document)}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(document)
             ]
             continue
         for version in versions:
@@ -88,6 +163,11 @@ def check_names(documents, _facts):
     def port_is_there(name, who):
         if name not in ports:
             complaints.append(f"{who} means the port {name}, which no container has")
+
+    def leads_to(document, name, key, value):
+        services = [one for one in of_kind(documents, "Service") if one["metadata"]["name"] == name]
+        if not any(port[key] == value for one in services for port in one["spec"]["ports"]):
+            complaints.append(f"{named(document)} leads to {name}, port {value}, which is not there")
 
     for workload in workloads:
         selects(workload["spec"]["selector"]["matchLabels"], named(workload))
@@ -136,10 +216,10 @@ def check_names(documents, _facts):
     for ingress in of_kind(documents, "Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
-                backend = path["backend"]["service"]
-                services = [one for one in of_kind(documents, "Service") if one["metadata"]["name"] == backend["name"]]
-                if not any(
-                    port["name"] == backend["port"]["name"] for one in services for port in one["spec"]["ports"]
-                ):
-                    complaints.append(f"{named(ingress)} leads to {backend['name']}, which is not there")
+                service = path["backend"]["service"]
+                leads_to(ingress, service["name"], "name", service["port"]["name"])
+    for route in of_kind(documents, "HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            for backend in rule["backendRefs"]:
+                leads_to(route, backend["name"], "port", backend["port"])
     return complaints

@@ -1,4 +1,4 @@
-"""Starts a broker with a manifest's options and asks it what the probes and Prometheus will ask."""
+"""Starts a broker with a manifest's options and asks it what publishers, the probes and Prometheus will ask."""
 
 import os
 import re
@@ -9,13 +9,13 @@ import time
 import urllib.error
 import urllib.request
 
-from .objects import brokers, named, of_kind, variables_of
+from .objects import arguments_of, brokers, hosts_inside, hosts_outside, named, of_kind, variables_of
 
 
 class Broker:
     """A broker with a manifest's options, on loopback."""
 
-    def __init__(self, facts, variables):
+    def __init__(self, facts, variables, arguments):
         # This machine's ports and descriptors; all else is the manifest's.
         own = {
             "RINGYARD_LISTEN": "127.0.0.1:0",
@@ -24,7 +24,9 @@ class Broker:
             "RINGYARD_DRAIN_DELAY": "0s",
         }
         environment = {"PATH": os.environ["PATH"], **variables, **own}
-        self.process = subprocess.Popen([facts.binary], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [facts.binary, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         self.public = self.admin = None
 
     def __enter__(self):
@@ -51,23 +53,40 @@ class Broker:
         self.complaint = self.process.stderr.read().decode()
         self.process.stderr.close()
 
-    def get(self, address, path):
-        """Status and body."""
+    def get(self, address, path, host=None):
+        """Status and body. `host`: what the broker is called by the one who asks."""
+        return self.ask(urllib.request.Request(f"http://{address}{path}", headers={"Host": host} if host else {}))
+
+    def publish(self, host):
+        """The status that a back end gets which calls the broker so."""
+        request = urllib.request.Request(f"http://{self.public}/pub/x", data=b"x", headers={"Host": host})
+        return self.ask(request)[0]
+
+    def ask(self, request):
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""
 
 
 def check_running(documents, facts):
-    """The broker starts with these options, answers the probes, and has the metric that the autoscaler wants."""
+    """The broker starts with these options, answers to its names and the probes, and has the autoscaler's metric."""
     complaints = []
     for deployment in brokers(documents):
         template = deployment["spec"]["template"]
         container = template["spec"]["containers"][0]
-        with Broker(facts, variables_of(documents, deployment)) as broker:
+        arguments = arguments_of(documents, deployment)
+        with Broker(facts, variables_of(documents, deployment), arguments) as broker:
             if broker.admin:
+                for host in hosts_inside(documents):
+                    if (status := broker.publish(host)) != 200:
+                        complaints.append(f"who publishes to {host} gets {status}")
+                for host in hosts_outside(documents):
+                    if (status := broker.get(broker.public, "/readyz", host)[0]) != 200:
+                        complaints.append(f"clients from outside, who call it {host}, get {status}")
+                if (status := broker.get(broker.public, "/readyz", "elsewhere.example")[0]) != 421:
+                    complaints.append(f"a request for elsewhere.example gets {status}, not 421")
                 for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                     wanted = container[probe]["httpGet"]
                     # The public port may be full of clients.
