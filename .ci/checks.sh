@@ -96,6 +96,7 @@ step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --
 step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- abuse --quick
 step 60 'Compose file' bash -euo pipefail -c compose_file
+step 60 'Examples' /usr/bin/python3 examples/test.py
 step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 480 'Container images' bash deploy/container-test.sh
