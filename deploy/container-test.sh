@@ -3,14 +3,19 @@
 # they start on epoll under the engine's own seccomp profile and on io_uring under seccomp.json, that messages go
 # through, and that SIGTERM drains.
 #
+#
+#   bash deploy/container-test.sh [RINGYARD]
+#
 # Needs root (it asks sudo) and no image registry: the image to build in is an empty one that the machine's own /usr and
-# Rust toolchain are mounted into. Everything lies in one temporary folder, which is gone afterwards; ports are free ones.
+# Rust toolchain are mounted into. It is built with the profile `quick`; RINGYARD, target/release/ringyard by default, is
+# what the size of the released image is computed from. Everything lies in one temporary folder, which is gone afterwards;
+# ports are free ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[[ $EUID -eq 0 ]] || exec sudo --preserve-env=PATH,CARGO_HOME,HOME,TMPDIR bash "$PWD/deploy/container-test.sh"
+released=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/release/ringyard}")
+[[ -x $released ]] || { printf '%s is not there: cargo build --release\n' "$released"; exit 1; }
+[[ $EUID -eq 0 ]] || exec sudo --preserve-env=PATH,CARGO_HOME,HOME,TMPDIR bash "$PWD/deploy/container-test.sh" "$released"
 
-# 20 MB, for the broker's image and for the load generator's.
-size_max=20000000
 profile=$PWD/deploy/seccomp.json
 # Debian's own, which has python3-websockets.
 python=/usr/bin/python3
@@ -64,24 +69,33 @@ stand_in() {
         { cat "$work/stand-in.log"; fail 'the image to build in cannot be made'; }
 }
 
-# build TARGET TAG LOG: as an operator would, but for the image to build in and a profile of cargo that is quick.
+# documented COMMAND: the words after it in the line of README.md that begins with it.
+documented() {
+    local words
+    words=$(sed -n "s/^$1 \([^#]*\).*/\1/p" deploy/README.md | head -1)
+    [[ -n $words ]] || fail "deploy/README.md has no line that begins with \"$1\""
+    printf '%s\n' "$words"
+}
+
+# build LOG WORDS...: `podman build` with these words, but for the image to build in and a profile of cargo that is quick.
 registry=${CARGO_HOME:-$HOME/.cargo}/registry
 mkdir -p "$registry"
 build() {
-    buildah bud --layers --format docker --isolation chroot --network host --pull-never \
+    local log=$1
+    shift
+    (cd "$work/source" && timeout 400 podman "${storage[@]}" --tmpdir "$work/tmp" --runtime runc --cgroup-manager cgroupfs \
+        build --isolation chroot --network host --pull=never \
         --build-arg BUILD_IMAGE=localhost/build-stand-in --build-arg RUNTIME_IMAGE=scratch --build-arg PROFILE=quick \
         --build-arg REVISION=tested \
         --volume /usr:/usr:ro --volume /etc/ssl:/etc/ssl:ro --volume /etc/alternatives:/etc/alternatives:ro \
-        --volume "$(rustc --print sysroot)":/opt/rust:ro --volume "$registry":/cargo/registry \
-        --file deploy/Dockerfile --target "$1" --tag "$2" "$work/source" >"$3" 2>&1 ||
-        { tail -60 "$3"; fail "the image $2 cannot be built"; }
+        --volume "$(rustc --print sysroot)":/opt/rust:ro --volume "$registry":/cargo/registry "$@") >"$log" 2>&1 ||
+        { tail -60 "$log"; fail "no image is built with: $*"; }
 }
 
-# image_is SMALL: size, user, health check, labels, and that the program is all there is.
+# image_is_small TAG PROGRAM: user, labels, and that the program is all there is, in files and in bytes.
 image_is_small() {
-    local tag=$1 program=$2 size files
+    local tag=$1 program=$2 size files bytes
     size=$(podman image inspect --format '{{.Size}}' "$tag")
-    ((size < size_max)) || fail "$tag has $size bytes, more than $size_max"
     podman image inspect --format '{{.User}} {{.Config.Labels}} {{.Config.Entrypoint}} {{.Config.StopSignal}}' "$tag" \
         >"$work/inspect"
     has '65532:65532 ' "$work/inspect" "$tag: user"
@@ -92,7 +106,24 @@ image_is_small() {
     files=$(podman export "$program-files" | tar -t | grep -v '/$' | tr '\n' ' ')
     # What the engine puts there for name resolution is no file of the image's.
     [[ $files == "$program " ]] || fail "$tag holds more than its program: $files"
+    bytes=$(podman export "$program-files" | tar -tv "$program" | awk '{print $3}')
+    ((size < bytes + 100000)) || fail "$tag has $size bytes, its program $bytes"
     say "$tag: $size bytes, one file"
+}
+
+# The size of the released image, which would take minutes to build: that of its program, so of the released program
+# without symbols, and what the static C library adds, as a small program that looks names up too tells.
+released_size() {
+    local linked
+    cat >"$work/lookup.rs" <<-'END'
+		use std::net::ToSocketAddrs;
+		fn main() { println!("{:?}", ("localhost", 0).to_socket_addrs().map(|mut found| found.next())); }
+	END
+    for linked in -crt-static +crt-static; do
+        rustc -O -C target-feature=$linked -o "$work/lookup$linked" "$work/lookup.rs" && strip "$work/lookup$linked"
+    done
+    strip -o "$work/released" "$released"
+    echo $(($(stat -c %s "$work/released") + $(stat -c %s "$work/lookup+crt-static") - $(stat -c %s "$work/lookup-crt-static")))
 }
 
 say 'copying the sources'
@@ -117,19 +148,39 @@ has 'broker/src/main.rs' "$work/everything" 'the context'
 say "a build is sent $(wc -l <"$work/everything") files"
 
 say 'building the images'
-build ringyard localhost/ringyard "$work/build.log"
-build loadgen localhost/ringyard-loadgen "$work/build-loadgen.log"
-has_not 'Compiling' "$work/build-loadgen.log" 'the second image compiled again what the first had compiled'
+read -ra words < <(documented 'podman build')
+build "$work/build.log" "${words[@]}"
+has 'broker v' "$work/build.log" 'the build of the broker'
+# The load generator, and what it alone needs.
+for package in loadgen indicatif hdrhistogram; do
+    has_not "$package v" "$work/build.log" 'the build of the broker compiled the load generator'
+done
+build "$work/build-loadgen.log" --format docker -f deploy/Dockerfile -t ringyard-loadgen --target loadgen .
+has 'loadgen v' "$work/build-loadgen.log" 'the build of the load generator'
+for package in broker mimalloc; do
+    has_not "$package v" "$work/build-loadgen.log" 'the build of the load generator compiled the broker again'
+done
 image_is_small localhost/ringyard ringyard
 image_is_small localhost/ringyard-loadgen ringyard-loadgen
+megabytes=$(grep -oP 'one static program of \K[0-9.]+(?= MB)' deploy/README.md) || fail 'deploy/README.md does not say how large the image is'
+size=$(released_size)
+awk -v said="$megabytes" -v size="$size" 'BEGIN { ratio = said * 1e6 / size; exit !(ratio > 0.9 && ratio < 1.1) }' ||
+    fail "deploy/README.md says that the image has $megabytes MB, but a released one has $size bytes"
+say "a released image has about $size bytes; deploy/README.md says $megabytes MB"
 podman image inspect --format '{{.HealthCheck.Test}} {{.Config.ExposedPorts}}' localhost/ringyard >"$work/inspect"
 has '[CMD /ringyard healthcheck]' "$work/inspect" 'health check'
-has '8080/tcp' "$work/inspect" 'exposed port'
+has 'map[8080/tcp:{}]' "$work/inspect" 'exposed port'
+# The documented start publishes that port on loopback and no other.
+read -ra words < <(documented 'podman run')
+containers+=(documented)
+podman create --name documented "${words[@]}" >"$work/created" 2>&1 || { cat "$work/created"; fail "podman run ${words[*]}"; }
+podman inspect --format '{{.HostConfig.PortBindings}}' documented >"$work/inspect"
+has 'map[8080/tcp:[{127.0.0.1 8080}]]' "$work/inspect" 'what the documented start publishes'
 
 # A source changes: what depends on it is compiled again, the dependencies are not.
 echo '// Changed.' >>"$work/source/broker/src/main.rs"
-build ringyard localhost/ringyard-changed "$work/rebuild.log"
-has 'Compiling broker' "$work/rebuild.log" 'the build after a change'
+build "$work/rebuild.log" --format docker -f deploy/Dockerfile -t ringyard-changed .
+has 'broker v' "$work/rebuild.log" 'the build after a change'
 has_not 'Compiling tokio' "$work/rebuild.log" 'the build after a change'
 say 'a changed source left the dependencies as they were built'
 
