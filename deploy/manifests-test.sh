@@ -93,7 +93,7 @@ together() {
 }
 together components ringyard monitoring scale-out ingress ingress-nginx
 together elsewhere elsewhere ingress scale-out
-together gateway ringyard gateway monitoring
+together gateway ringyard gateway monitoring publish-key
 for folder in base components/seccomp overlays/epoll overlays/large overlays/broadcast; do
     render "${folder##*/}" "kubernetes/$folder"
 done

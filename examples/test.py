@@ -10,9 +10,11 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -108,7 +110,7 @@ class Reluctant(BaseHTTPRequestHandler):
         pass
 
 
-def keys_and_retries():
+def retries():
     """What is answered with 503 is sent again, when the answer says; the key goes with it."""
     with HTTPServer(("127.0.0.1", 0), Reluctant) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -133,13 +135,13 @@ def handshake(address, host, origin):
 
 
 def origins(address, is_listed):
-    """README.md, "A page of another origin" and "Vite"."""
+    """README.md, "A page of another origin" and "Vite". `is_listed`: the broker has the options that it names."""
     port = address.split(":")[1]
     vite = "http://localhost:5173"
     for host, origin, status in [
         (f"localhost:{port}", f"http://localhost:{port}", 101),
         (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}", 101),
-        (f"127.0.0.1:{port}", f"http://localhost:{port}", 403),
+        (f"127.0.0.1:{port}", f"http://localhost:{port}", 101 if is_listed else 403),
         (f"localhost:{port}", f"http://127.0.0.1:{port}", 403),
         # The development server passes Host on, or replaces it.
         ("localhost:5173", vite, 101),
@@ -150,6 +152,20 @@ def origins(address, is_listed):
     ]:
         got = handshake(address, host, origin)
         check(got == status, f"a page from {origin} that calls {host} gets {got}, not {status} (listed: {is_listed})")
+
+
+def key(binary):
+    """A key opens what is closed without."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "publish-key"
+        file.write_text("a-secret-of-mine\n")
+        file.chmod(0o600)
+        with broker(binary, "--publish-key", str(file), "--client-publish", "off") as address:
+            for name in PUBLISHERS:
+                for given, status in ((None, 401), ("another-secret-of-mine", 401), ("a-secret-of-mine", 0)):
+                    done = publish(name, f"http://{address}", "x", "hello", given)
+                    is_so = done.stderr.startswith(f"{status}: ") if status else done.returncode == 0
+                    check(is_so, f"{name} with the key {given} says: {done.stdout}{done.stderr}")
 
 
 def vite():
@@ -167,13 +183,14 @@ def vite():
 def main():
     default = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "release/ringyard"
     binary = str(Path(sys.argv[1] if sys.argv[1:] else default).resolve())
-    allowed = re.search(r"^ringyard (--allow-origin .*)$", (HERE / "README.md").read_text(), re.M)[1].split()
+    allowed = re.search(r"^ringyard (--allow-origin .*)$", (HERE / "README.md").read_text(), re.M)[1]
     with broker(binary) as address:
         asyncio.run(publishers_and_subscribers(address))
         origins(address, is_listed=False)
-    with broker(binary, *allowed) as address:
+    with broker(binary, *shlex.split(allowed)) as address:
         origins(address, is_listed=True)
-    keys_and_retries()
+    key(binary)
+    retries()
     vite()
     for complaint in complaints:
         print(complaint)

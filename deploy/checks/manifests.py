@@ -7,7 +7,7 @@ The security that is asked for is the Pod Security Standard `restricted`.
 import re
 
 from .facts import DEPLOY, drain_seconds, memory_bytes, quantity, seconds
-from .objects import arguments_of, brokers, containers, load, named, of_kind, open_paths, variables_of
+from .objects import arguments_of, brokers, containers, files_of, load, named, of_kind, open_paths, variables_of
 
 # What the kubelet lets a pod set without being told to: Kubernetes' documentation, "Using sysctls", as of 1.32.
 SAFE_SYSCTLS = {
@@ -35,6 +35,9 @@ def check_options(documents, facts):
         complaints += [f"{name} is no option of the broker" for name in unknown]
         if refusal := facts.refusal(variables, arguments_of(documents, deployment)):
             complaints.append(f"the broker does not take these options: {refusal}")
+        key_file = variables.get("RINGYARD_PUBLISH_KEY")
+        if key_file and not any(key_file.startswith(f"{folder}/") for folder in files_of(deployment)):
+            complaints.append(f"RINGYARD_PUBLISH_KEY is {key_file}, where no Secret is mounted")
         container = deployment["spec"]["template"]["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         for port, name in (("http", "RINGYARD_LISTEN"), ("admin", "RINGYARD_ADMIN_LISTEN")):

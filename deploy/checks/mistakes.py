@@ -72,6 +72,7 @@ MISTAKES = [
     (check_names, "NetworkPolicy", lambda d: d["spec"]["ingress"][1].pop("from"), "lets everybody"),
     (check_names, "NetworkPolicy", lambda d: d["spec"]["ingress"][0].pop("ports"), "all ports"),
     (check_names, "Deployment", lambda d: pod(d).update(serviceAccountName="other"), "no ServiceAccount other"),
+    (check_names, "Deployment", lambda d: first(d).update(volumeMounts=[{"name": "x", "mountPath": "/x"}]), "volume x"),
     (check_names, "ConfigMap", lambda d: d["metadata"].update(name="other"), "no ConfigMap"),
     (check_names, "PodMonitor", lambda d: d["spec"]["podMetricsEndpoints"][0].update(port="web"), "the port web"),
     (check_names, "HorizontalPodAutoscaler", lambda d: d["spec"]["scaleTargetRef"].update(name="other"), "not there"),
@@ -90,6 +91,7 @@ MISTAKES = [
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_LISTEN="0.0.0.0:8000"), "RINGYARD_LISTEN"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_MAX_CONNECTIONS="5000000"), "memory limit"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_SHARDS="64"), "64 shards"),
+    (check_options, "Deployment", lambda d: first(d).pop("volumeMounts", None), "no Secret is mounted"),
     (check_options, "Deployment", lambda d: first(d)["ports"][0].update(containerPort=80), "the image exposes"),
     (check_options, "Deployment", lambda d: first(d)["ports"][1].update(containerPort=9090), "prometheus.io/port"),
     (
@@ -153,6 +155,7 @@ MISTAKES = [
     (check_running, "Deployment", lambda d: first(d)["args"].pop(1), "publishes to ringyard.elsewhere gets 421"),
     (check_running, "Service", lambda d: d["metadata"].update(name="broker"), "publishes to broker.ringyard.svc gets 421"),
     (check_running, "Deployment", lambda d: first(d)["args"].append("--allow-host=*"), "gets 200, not 421"),
+    (check_running, "ConfigMap", lambda d: d["data"].update(RINGYARD_CLIENT_PUBLISH="yes"), "does not start"),
     (check_running, "HorizontalPodAutoscaler", lambda d: metric(d)["metric"].update(name="other"), "does not measure"),
 ]
 

@@ -75,6 +75,13 @@ def environment(documents, deployment):
     return variables
 
 
+def files_of(deployment):
+    """The paths at which the broker's container finds files of Secrets: of the mounted folders."""
+    spec = deployment["spec"]["template"]["spec"]
+    secrets = {volume["name"] for volume in spec.get("volumes", []) if "secret" in volume}
+    return [mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", []) if mount["name"] in secrets]
+
+
 def hosts_inside(documents):
     """What other pods may call the broker: every name of each Service that leads to it. The last takes the domain that
     clusters have by default."""

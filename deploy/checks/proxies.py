@@ -4,7 +4,7 @@ Called by manifests-test.sh in a network of its own (`unshare --net`), where eve
 addresses of their own: 192.0.2.1 is the proxy's, 192.0.2.2 and 192.0.2.3 are clients'. The proxies' files are used as
 they are, but for the certificates; the broker is told what their heads say. Prints each thing that goes wrong.
 
-- Before a broker: pages subscribe, a back end publishes, addresses are counted.
+- Before a broker: pages subscribe and cannot publish, a back end with a key publishes, addresses are counted.
 - Before a recorder, which keeps the path of each request: what is open arrives as it was sent, and nothing else arrives.
   The same with all that the heads say how to open.
 """
@@ -34,6 +34,7 @@ NAME = "broker.example.org"
 PROXY, CLIENT, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 # A back end beside the broker. Not the proxy's address: with the PROXY protocol the broker expects its header from there.
 BACK_END = "127.0.0.2"
+KEY = "a-key-of-this-test-alone"
 # Connections of one address: few, so that the test soon meets the limit.
 PER_ADDRESS = 2
 
@@ -127,12 +128,12 @@ class Page:
         return self.ask(head + (f"X-Forwarded-For: {forged}\r\n" if forged else ""))[0]
 
 
-def publish(topic, text):
+def publish(topic, text, key=""):
     """A back end publishes to the broker without the proxy. The status."""
     with socket.create_connection(("127.0.0.1", 8080), timeout=10, source_address=(BACK_END, 0)) as link:
         link.sendall(
             f"POST /pub/{topic} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: text/plain\r\n"
-            f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
+            f"Authorization: Bearer {key}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
         )
         return int(link.makefile("rb").readline().split()[1])
 
@@ -156,7 +157,13 @@ async def talk(work):
         await session.send(json.dumps({"type": "subscribe", "id": 1, "topic": "+"}))
         while json.loads(await asyncio.wait_for(session.recv(), 10))["type"] != "ok":
             pass
-        status = await asyncio.to_thread(publish, "news", "hello")
+        status = await asyncio.to_thread(publish, "news", "hello", "wrong" + KEY)
+        if status != 401:
+            complaints.append(f"who publishes with a wrong key gets {status}, not 401")
+        await session.send(json.dumps({"type": "publish", "id": 2, "topic": "news", "data": "from a page"}))
+        if '"forbidden"' not in (answer := await asyncio.wait_for(session.recv(), 10)):
+            complaints.append(f"a page that publishes on /ws gets {answer}")
+        status = await asyncio.to_thread(publish, "news", "hello", KEY)
         if status != 200:
             return [f"POST is answered with {status}"]
         if (heard := await asyncio.wait_for(raw.recv(), 10)) not in ("hello", b"hello"):
@@ -270,6 +277,7 @@ def before_broker(work, way, log, binary):
         "RINGYARD_MAX_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
         "RINGYARD_DRAIN_WINDOW": "0s",
         **way.variables,
+        "RINGYARD_PUBLISH_KEY": str(work / "publish-key"),
     }
     with running([binary], log, environment):
         listening("127.0.0.1", 8080, time.monotonic() + 20)
@@ -308,6 +316,8 @@ def main():
     parser.add_argument("--work", required=True, type=Path, help="folder with the proxies' files and certificates")
     arguments = parser.parse_args()
     work = arguments.work
+    (work / "publish-key").write_text(KEY)
+    (work / "publish-key").chmod(0o600)
     for command in (
         ["ip", "link", "set", "lo", "up"],
         *(["ip", "address", "add", f"{address}/32", "dev", "lo"] for address in (PROXY, CLIENT, OTHER)),

@@ -183,6 +183,9 @@ def check_names(documents, _facts):
         account = spec.get("serviceAccountName")
         if account and ("ServiceAccount", account) not in names:
             complaints.append(f"{named(workload)}: there is no ServiceAccount {account}")
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
+        mounts = [mount["name"] for one in containers(workload) for mount in one.get("volumeMounts", [])]
+        complaints += [f"{named(workload)}: there is no volume {name}" for name in mounts if name not in volumes]
         maps = [source["configMapRef"]["name"] for one in containers(workload) for source in one.get("envFrom", [])]
         maps += [volume["configMap"]["name"] for volume in spec.get("volumes", []) if "configMap" in volume]
         complaints += [

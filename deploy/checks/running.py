@@ -5,6 +5,7 @@ import re
 import select
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,13 @@ class Broker:
             "RINGYARD_MAX_CONNECTIONS": "100",
             "RINGYARD_DRAIN_DELAY": "0s",
         }
+        # The Secret's file is not on this machine.
+        self.key_file = tempfile.NamedTemporaryFile("w", prefix="ringyard-key-")
+        self.key = "a-key-of-this-test-alone" if "RINGYARD_PUBLISH_KEY" in variables else ""
+        if self.key:
+            self.key_file.write(self.key)
+            self.key_file.flush()
+            own["RINGYARD_PUBLISH_KEY"] = self.key_file.name
         environment = {"PATH": os.environ["PATH"], **variables, **own}
         self.process = subprocess.Popen(
             [facts.binary, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -52,15 +60,16 @@ class Broker:
         self.process.stdout.close()
         self.complaint = self.process.stderr.read().decode()
         self.process.stderr.close()
+        self.key_file.close()
 
     def get(self, address, path, host=None):
         """Status and body. `host`: what the broker is called by the one who asks."""
         return self.ask(urllib.request.Request(f"http://{address}{path}", headers={"Host": host} if host else {}))
 
-    def publish(self, host):
+    def publish(self, host, key=""):
         """The status that a back end gets which calls the broker so."""
-        request = urllib.request.Request(f"http://{self.public}/pub/x", data=b"x", headers={"Host": host})
-        return self.ask(request)[0]
+        headers = {"Host": host, **({"Authorization": f"Bearer {key}"} if key else {})}
+        return self.ask(urllib.request.Request(f"http://{self.public}/pub/x", data=b"x", headers=headers))[0]
 
     def ask(self, request):
         try:
@@ -80,8 +89,10 @@ def check_running(documents, facts):
         with Broker(facts, variables_of(documents, deployment), arguments) as broker:
             if broker.admin:
                 for host in hosts_inside(documents):
-                    if (status := broker.publish(host)) != 200:
+                    if (status := broker.publish(host, broker.key)) != 200:
                         complaints.append(f"who publishes to {host} gets {status}")
+                if broker.key and (status := broker.publish("ringyard")) != 401:
+                    complaints.append(f"who publishes without a key gets {status}, not 401")
                 for host in hosts_outside(documents):
                     if (status := broker.get(broker.public, "/readyz", host)[0]) != 200:
                         complaints.append(f"clients from outside, who call it {host}, get {status}")
