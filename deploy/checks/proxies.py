@@ -39,7 +39,8 @@ KEY = "a-key-of-this-test-alone"
 PER_ADDRESS = 2
 
 ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/ws", "/ws?x=1"]
-TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", "/", "/page.css", "/page.js", "/icon.svg", "/healthz", "/healthz?x"]
+PAGE = ["/", "/?x=/pub/", "/page.css", "/page.js", "/icon.svg", "/healthz", "/README.md", "/protocol/RINGYARD-V1.md"]
+TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE, "/protocol/vectors/v1.json"]
 NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/sub", "/wsx", "/ws/", "/subx/y", "/x"]
 # Paths that one program takes for open and the next for something else.
 TRICKS = [
