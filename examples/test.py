@@ -2,7 +2,7 @@
 
     /usr/bin/python3 examples/test.py [RINGYARD]
 
-RINGYARD is the program, target/release/ringyard by default. Needs node and python3-websockets (Debian's). Exit status 0:
+RINGYARD is the program, target/release/ringyard by default. Needs node and Debian's python3-websockets. Exit status 0:
 all is as it is said. Every wait has a limit.
 """
 
@@ -128,7 +128,8 @@ def handshake(address, host, origin):
     """The status that a page from `origin` gets which calls the broker `host`."""
     with socket.create_connection(address.split(":"), timeout=PATIENCE_S) as link:
         link.sendall(
-            f"GET /sub/demo HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /sub/demo HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
         return int(link.makefile("rb").readline().split()[1])

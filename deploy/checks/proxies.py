@@ -5,8 +5,8 @@ addresses of their own: 192.0.2.1 is the proxy's, 192.0.2.2 and 192.0.2.3 are cl
 they are, but for the certificates; the broker is told what their heads say. Prints each thing that goes wrong.
 
 - Before a broker: pages subscribe and cannot publish, a back end with a key publishes, addresses are counted.
-- Before a recorder, which keeps the path of each request: what is open arrives as it was sent, and nothing else arrives.
-  The same with all that the heads say how to open.
+- Before a recorder, which keeps the path of each request: what is open arrives as it was sent, and nothing else does. The
+  same with all that the heads say how to open.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from websockets.exceptions import WebSocketException
 DEPLOY = Path(__file__).resolve().parent.parent
 NAME = "broker.example.org"
 PROXY, CLIENT, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
-# A back end beside the broker. Not the proxy's address: with the PROXY protocol the broker expects its header from there.
+# A back end beside the broker. Not the proxy's address: from there the broker expects the PROXY protocol's header.
 BACK_END = "127.0.0.2"
 KEY = "a-key-of-this-test-alone"
 # Connections of one address: few, so that the test soon meets the limit.
@@ -316,7 +316,7 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--work", required=True, type=Path, help="folder with the proxies' files and certificates")
     arguments = parser.parse_args()
-    work = arguments.work
+    work, binary = arguments.work, arguments.binary
     (work / "publish-key").write_text(KEY)
     (work / "publish-key").chmod(0o600)
     for command in (
@@ -333,7 +333,7 @@ def main():
     failed = False
     for way in ways:
         steps = [
-            ("pages and addresses pass, a back end publishes", lambda log: before_broker(work, way, log, arguments.binary)),
+            ("pages and addresses pass, a back end publishes", lambda log: before_broker(work, way, log, binary)),
             ("/sub/ and /ws are open, nothing else", lambda log: before_recorder(work, way, log, False)),
             ("what its head says how to open is open besides", lambda log: before_recorder(work, way, log, True)),
         ]

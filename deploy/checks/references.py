@@ -124,9 +124,8 @@ def check_schemas(documents, _facts, versions=tuple(KUBERNETES)):
     complaints = []
     for document in documents:
         if schema := OTHER_APIS.get(document["apiVersion"].split("/")[0]):
-            complaints += [
-                f"{named(document)}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(document)
-            ]
+            errors = jsonschema.Draft7Validator(schema).iter_errors(document)
+            complaints += [f"{named(document)}: {error.message}" for error in errors]
             continue
         for version in versions:
             try:
