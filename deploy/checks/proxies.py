@@ -129,6 +129,14 @@ class Page:
         return self.ask(head + (f"X-Forwarded-For: {forged}\r\n" if forged else ""))[0]
 
 
+    def handshake_in_time(self, path, **more):
+        """The same, but a connection that has ended may count for a moment longer: after 429 it is tried again."""
+        until = time.monotonic() + 5
+        while (status := self.handshake(path, **more)) == 429 and time.monotonic() < until:
+            time.sleep(0.05)
+        return status
+
+
 def publish(topic, text, key=""):
     """A back end publishes to the broker without the proxy. The status."""
     with socket.create_connection(("127.0.0.1", 8080), timeout=10, source_address=(BACK_END, 0)) as link:
@@ -171,7 +179,7 @@ async def talk(work):
             complaints.append(f"'hello' arrives as {heard!r}")
         if "hello" not in (heard := await asyncio.wait_for(session.recv(), 10)):
             complaints.append(f"'hello' arrives at /ws as {heard!r}")
-        status = await asyncio.to_thread(page.handshake, "/sub/news", origin="https://elsewhere.example")
+        status = await asyncio.to_thread(other.handshake_in_time, "/sub/news", origin="https://elsewhere.example")
         if status != 403:
             complaints.append(f"a foreign page gets {status}, not 403")
         async with page.open("/sub/news"):
@@ -180,7 +188,7 @@ async def talk(work):
                 status = await asyncio.to_thread(page.handshake, "/sub/news", forged=forged)
                 if status != 429:
                     complaints.append(f"one connection too many (X-Forwarded-For: {forged}) gets {status}, not 429")
-            status = await asyncio.to_thread(other.handshake, "/sub/news")
+            status = await asyncio.to_thread(other.handshake_in_time, "/sub/news")
             if status != 101:
                 complaints.append(f"another address gets {status}: the broker takes all for one")
     return complaints
@@ -264,7 +272,7 @@ def proxy(work, way, folder, log):
     until = time.monotonic() + 20
     with running([word.format(work / folder) for word in way.command], log, home):
         listening(PROXY, 443, until)
-        while (status := Page(work, OTHER).ask("GET /sub/ready HTTP/1.1\r\nConnection: close\r\n")[0]) >= 500:
+        while (status := Page(work, PROXY).ask("GET /sub/ready HTTP/1.1\r\nConnection: close\r\n")[0]) >= 500:
             if time.monotonic() > until:
                 raise RuntimeError(f"the proxy answers with {status}")
             time.sleep(0.1)
