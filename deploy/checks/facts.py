@@ -65,6 +65,11 @@ def seconds(time):
     return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
 
 
+def longest(text):
+    """The longest time that a text names: a default may depend on how the broker ends."""
+    return max(seconds(time) for time in re.findall(r"\b\d+(?:ms|s|m|h)\b", text))
+
+
 def size(text):
     """`512m`, `2g`, `65536` as the broker writes them."""
     number, unit = re.fullmatch(r"(\d+)([kmg]?)", text).groups()
@@ -91,4 +96,4 @@ def memory_bytes(facts, variables):
 def drain_seconds(facts, variables):
     """The longest that a SIGTERM takes."""
     names = ("RINGYARD_DRAIN_DELAY", "RINGYARD_DRAIN_WINDOW", "RINGYARD_SHUTDOWN_GRACE")
-    return sum(seconds(facts.option(variables, name)) for name in names)
+    return sum(longest(facts.option(variables, name)) for name in names)

@@ -90,6 +90,9 @@ def check_shutdown(documents, facts):
             complaints.append(f"terminationGracePeriodSeconds is {grace}, but draining takes up to {drain:.0f} s")
         if seconds(facts.option(variables, "RINGYARD_DRAIN_DELAY")) < 5:
             complaints.append("RINGYARD_DRAIN_DELAY is too short for the endpoints to be known everywhere")
+        # By default there is none: a pod has no successor that takes over, and clients would all come back at once.
+        if seconds(variables.get("RINGYARD_DRAIN_WINDOW", "0s")) < 5:
+            complaints.append("RINGYARD_DRAIN_WINDOW is too short for clients to come back spread out")
         rolling = deployment["spec"]["strategy"].get("rollingUpdate", {})
         if rolling.get("maxUnavailable") != 0 or not rolling.get("maxSurge"):
             complaints.append("an update takes a broker away before the next one is ready")

@@ -105,6 +105,7 @@ MISTAKES = [
     (check_shutdown, "Deployment", lambda d: pod(d).update(terminationGracePeriodSeconds=30), "draining takes"),
     (check_shutdown, "ConfigMap", lambda d: d["data"].update(RINGYARD_DRAIN_WINDOW="10m"), "draining takes"),
     (check_shutdown, "ConfigMap", lambda d: d["data"].pop("RINGYARD_DRAIN_DELAY", None), "RINGYARD_DRAIN_DELAY"),
+    (check_shutdown, "ConfigMap", lambda d: d["data"].pop("RINGYARD_DRAIN_WINDOW", None), "spread out"),
     (check_shutdown, "Deployment", lambda d: d["spec"].update(strategy={"type": "Recreate"}), "before the next one"),
     (check_security, "Deployment", lambda d: locks(d).update(runAsUser=1000), "the image's"),
     (check_security, "Deployment", lambda d: locks(d).pop("seccompProfile"), "seccompProfile"),
