@@ -143,7 +143,7 @@ containers+=(everything)
 podman create --name everything localhost/everything x >"$work/created"
 podman export everything | tar -t | grep -v '/$' | sort >"$work/everything"
 has 'broker/src/main.rs' "$work/everything" 'the context'
-! grep -E '^(target|deploy|bench/(results|src)|\.git)|node_modules|/tests/' "$work/everything" ||
+! grep -E '^(target|deploy|bench/(results|src)|CHANGELOG|\.git)|node_modules|/tests/' "$work/everything" ||
     fail '.dockerignore lets that into the context'
 say "a build is sent $(wc -l <"$work/everything") files"
 
