@@ -66,6 +66,14 @@ documentation() {
     RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
 }
 
+# What others would use by itself, packed and built from the package alone.
+packages() {
+    local package
+    for package in ringyard-protocol ringyard-ring; do
+        cargo package --package "$package" --allow-dirty
+    done
+}
+
 # Against the schema of the compose specification. The profile's path counts from the file's folder.
 compose_file() {
     (cd deploy && docker-compose --file compose.yaml --profile stress config --quiet)
@@ -75,26 +83,27 @@ compose_file() {
 seccomp_profile() {
     local release=${CARGO_TARGET_DIR:-target}/release
     /usr/bin/python3 deploy/seccomp/profile.py check --broker "$release/ringyard" --loadgen "$release/ringyard-loadgen"
-    cargo test -p broker --test integration --no-run
-    /usr/bin/python3 deploy/seccomp/profile.py trace cargo test -p broker --test integration -- --quiet
+    cargo test -p ringyard-broker --test integration --no-run
+    /usr/bin/python3 deploy/seccomp/profile.py trace cargo test -p ringyard-broker --test integration -- --quiet
 }
 
-export -f install_packages documentation compose_file seccomp_profile
+export -f install_packages documentation packages compose_file seccomp_profile
 
 step 900 'What the tests need' bash -euo pipefail -c install_packages
 step 60 'Format' cargo fmt --all --check
 step 900 'Lints' cargo clippy --workspace --all-targets -- -D warnings
 step 600 'Documentation' bash -euo pipefail -c documentation
+step 300 'Packages: protocol, ring' bash -euo pipefail -c packages
 export RINGYARD_PEERS=required
 step 1200 'Tests: units, integration, conformance' cargo test --workspace
-step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test -p broker --test integration --test conformance
+step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test -p ringyard-broker --test integration --test conformance
 step 900 'Release build' cargo build --workspace --release
-step 900 'Simulation: 2000 seeds' cargo run --release -p sim --bin sim -- --seeds 2000
-step 300 'Figures, smoke run' cargo run --release -p bench --bin bench -- figures --quick
-step 300 'Comparison, smoke run' cargo run --release -p bench --bin bench -- compare --quick
-step 120 'Scale, smoke run' cargo run --release -p bench --bin bench -- scale --quick
-step 600 'Micro-benchmarks, smoke run' cargo bench -p bench --bench protocol -- --test
-step 200 'Abuse, short run' cargo run --release -p bench --bin bench -- abuse --quick
+step 900 'Simulation: 2000 seeds' cargo run --release -p ringyard-sim --bin sim -- --seeds 2000
+step 300 'Figures, smoke run' cargo run --release -p ringyard-bench --bin bench -- figures --quick
+step 300 'Comparison, smoke run' cargo run --release -p ringyard-bench --bin bench -- compare --quick
+step 120 'Scale, smoke run' cargo run --release -p ringyard-bench --bin bench -- scale --quick
+step 600 'Micro-benchmarks, smoke run' cargo bench -p ringyard-bench --bench protocol -- --test
+step 200 'Abuse, short run' cargo run --release -p ringyard-bench --bin bench -- abuse --quick
 step 60 'Compose file' bash -euo pipefail -c compose_file
 step 60 'Examples' /usr/bin/python3 examples/test.py
 step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 ringyard=$(realpath "${1:-${CARGO_TARGET_DIR:-../target}/release/ringyard}")
-[[ -x $ringyard ]] || { printf '%s is not there: cargo build --release -p broker\n' "$ringyard"; exit 1; }
+[[ -x $ringyard ]] || { printf '%s is not there: cargo build --release -p ringyard-broker\n' "$ringyard"; exit 1; }
 for tool in python3 systemd-analyze nginx haproxy caddy openssl sysctl curl ip; do
     command -v "$tool" >/dev/null || { printf '%s is not installed: deploy/test.sh installs it\n' "$tool"; exit 1; }
 done

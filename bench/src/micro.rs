@@ -1,4 +1,4 @@
-//! `bench micro`: writes `MICRO.md`, the table of the last `cargo bench -p bench --bench protocol`, from criterion's files
+//! `bench micro`: writes `MICRO.md`, the table of the last `cargo bench -p ringyard-bench --bench protocol`, from criterion's files
 //! beside this program.
 
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ type Table = BTreeMap<String, BTreeMap<String, BTreeMap<String, f64>>>;
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let target = || Ok(std::env::current_exe()?.with_file_name("../criterion"));
     let criterion = options.criterion.clone().map_or_else(target, anyhow::Ok)?;
-    let table = read(&criterion).context("run cargo bench -p bench --bench protocol first")?;
+    let table = read(&criterion).context("run cargo bench -p ringyard-bench --bench protocol first")?;
     ensure!(!table.is_empty(), "there are no results in {}", criterion.display());
     let page = page(&table, &Machine::this())?;
     println!("{page}");
@@ -110,7 +110,7 @@ fn read(criterion: &Path) -> Result<Table> {
 fn page(table: &Table, machine: &Machine) -> Result<String> {
     let mut page = String::from(
         "# Micro-benchmarks\n\nThe protocol crate against what one would use instead, on the same bytes. Medians in nanoseconds, made by \
-         `cargo bench -p bench --bench protocol`, then `cargo run --release -p bench --bin bench -- micro`; what is \
+         `cargo bench -p ringyard-bench --bench protocol`, then `cargo run --release -p ringyard-bench --bin bench -- micro`; what is \
          measured is said in [protocol.rs](../benches/protocol.rs).\n",
     );
     for (group, cases) in table {

@@ -90,7 +90,7 @@ fn table(directory: &Path) -> Result<String> {
         newest.insert(file.figure.key.clone(), file);
     }
     let mut table = String::from(
-        "# Figures\n\nMade by `cargo run --release -p bench --bin bench -- figures`. Server and client each have \
+        "# Figures\n\nMade by `cargo run --release -p ringyard-bench --bin bench -- figures`. Server and client each have \
          one core, unless the row says otherwise.\nRaw data: the JSON files beside this page.\n\n\
          | figure | measured | bound | | date |\n| --- | --- | --- | --- | --- |\n",
     );

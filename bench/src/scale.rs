@@ -188,7 +188,7 @@ fn write_page(results: &Path) -> Result<()> {
         rows.push(serde_json::from_str(&fs::read_to_string(&path)?).with_context(|| path.display().to_string())?);
     }
     let mut page = String::from(
-        "# Scale\n\nMade by `cargo run --release -p bench --bin bench -- scale`: live WebSocket subscribers of one topic in one \
+        "# Scale\n\nMade by `cargo run --release -p ringyard-bench --bin bench -- scale`: live WebSocket subscribers of one topic in one \
          broker process, on a machine that runs the clients too; 128-byte messages, each at all clients before the next. \
          Every client got every message: a sample looked at every frame, the others counted every byte. Raw data: the \
          folder `scale` beside this page.\n\n\

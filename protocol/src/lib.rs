@@ -49,3 +49,8 @@ pub mod head;
 pub mod proxy;
 pub mod topic;
 pub mod v1;
+
+/// The example of the README, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

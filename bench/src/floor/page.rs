@@ -60,7 +60,7 @@ pub(super) fn keep(results: &Path, matrix: &Matrix) -> Result<()> {
     remove_older(&path)?;
     let mut page = String::from(
         "# Floor\n\nWhat the kernel alone takes to send one message to each of many sockets over loopback, made by \
-         `cargo run --release -p bench --bin bench -- floor`. The sender is one thread on one core; the receivers are \
+         `cargo run --release -p ringyard-bench --bin bench -- floor`. The sender is one thread on one core; the receivers are \
          another process on another core, and throw everything away. The next round begins when every byte of the last \
          was received. `send` is send(2); the others are io_uring, 256 sends per system call: `uring` by ordinary \
          descriptors, all others by direct ones; `vectored` a sendmsg of four ranges; `zero-copy` SEND_ZC, waited for \

@@ -170,5 +170,5 @@ impl fmt::Display for Failure {
 /// The command that runs a seed again.
 #[must_use]
 pub fn replay(seed: u64) -> String {
-    format!("replay: cargo run --release -p sim --bin sim -- --seed {seed} -v")
+    format!("replay: cargo run --release -p ringyard-sim --bin sim -- --seed {seed} -v")
 }

@@ -1,4 +1,4 @@
-//! Some hundred seeds of the simulation, one of them twice. Thousands: `cargo run --release -p sim --bin sim -- --seeds 5000`.
+//! Some hundred seeds of the simulation, one of them twice. Thousands: `cargo run --release -p ringyard-sim --bin sim -- --seeds 5000`.
 
 use sim::{Params, run};
 

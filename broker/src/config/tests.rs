@@ -313,7 +313,7 @@ fn the_page_lists_every_option() {
     if std::env::var_os("RINGYARD_WRITE_OPTIONS").is_some() {
         std::fs::write(PAGE, [head, &table, &old[end..]].concat()).unwrap();
     }
-    let advice = "CONFIGURATION.md is old: RINGYARD_WRITE_OPTIONS=1 cargo test -p broker --lib the_page_lists";
+    let advice = "CONFIGURATION.md is old: RINGYARD_WRITE_OPTIONS=1 cargo test -p ringyard-broker --lib the_page_lists";
     assert!(std::fs::read_to_string(PAGE).unwrap().contains(&table), "{advice}");
 }
 

@@ -368,7 +368,7 @@ mod tests {
         if std::env::var_os("RINGYARD_WRITE_METRICS").is_some() {
             std::fs::write(PAGE, [head, &table, &old[end..]].concat()).unwrap();
         }
-        let advice = "METRICS.md is old: RINGYARD_WRITE_METRICS=1 cargo test -p broker --lib documentation";
+        let advice = "METRICS.md is old: RINGYARD_WRITE_METRICS=1 cargo test -p ringyard-broker --lib documentation";
         assert!(std::fs::read_to_string(PAGE).unwrap().contains(&table), "{advice}");
         let reasons = Reason::ALL.iter().map(|reason| reason.label());
         for label in reasons.chain(Refused::ALL.iter().map(|cause| cause.label())) {

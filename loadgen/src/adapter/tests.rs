@@ -264,7 +264,7 @@ impl Visit for Count {
     }
 }
 
-/// `cargo test --release -p loadgen -- --ignored speed --nocapture`: messages a second that one core walks.
+/// `cargo test --release -p ringyard-loadgen -- --ignored speed --nocapture`: messages a second that one core walks.
 #[test]
 #[ignore = "a measurement"]
 fn speed() {

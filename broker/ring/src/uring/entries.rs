@@ -5,7 +5,7 @@
 //! it at any moment, also while entry 0 is filled. A reference to an entry claims all of its 16 bytes, so there is
 //! none: every field is written through a raw pointer of its own, and the tail is only ever accessed as an atomic.
 //! The tests play the kernel in another thread and find violations of that under Miri
-//! (`cargo miri test -p ringyard-ring --lib entries`).
+//! (`cargo +nightly miri test -p ringyard-ring --lib entries`).
 //!
 //! Invariant: places from the kernel's head to `tail` belong to the kernel, all others to this side. The owner
 //! keeps to it by never giving more buffers than there are places.
