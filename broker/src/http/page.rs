@@ -11,17 +11,28 @@ use crate::http::routes::readable;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Markdown, which browsers show as text only if it is called that.
+const TEXT: &str = "text/plain; charset=utf-8";
+
 struct Asset {
     path: &'static str,
     media: &'static str,
     body: &'static str,
 }
 
-static ASSETS: [Asset; 4] = [
+static ASSETS: [Asset; 7] = [
     Asset { path: "/", media: "text/html; charset=utf-8", body: include_str!("../web/index.html") },
     Asset { path: "/page.css", media: "text/css; charset=utf-8", body: include_str!("../web/page.css") },
     Asset { path: "/page.js", media: "text/javascript; charset=utf-8", body: include_str!("../web/page.js") },
     Asset { path: "/icon.svg", media: "image/svg+xml", body: include_str!("../web/icon.svg") },
+    // Documents, at the paths that they have in the sources: what they name relative to themselves is there as well.
+    Asset { path: "/README.md", media: TEXT, body: include_str!("../../../README.md") },
+    Asset { path: "/protocol/RINGYARD-V1.md", media: TEXT, body: include_str!("../../../protocol/RINGYARD-V1.md") },
+    Asset {
+        path: "/protocol/vectors/v1.json",
+        media: "application/json",
+        body: include_str!("../../../protocol/vectors/v1.json"),
+    },
 ];
 
 /// A route per asset.

@@ -553,6 +553,9 @@ async fn the_page_and_its_assets() {
         ("/page.css", "text/css; charset=utf-8"),
         ("/page.js", "text/javascript; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
+        ("/README.md", "text/plain; charset=utf-8"),
+        ("/protocol/RINGYARD-V1.md", "text/plain; charset=utf-8"),
+        ("/protocol/vectors/v1.json", "application/json"),
     ] {
         let answer = get(&router, target).await;
         assert_eq!(answer.status, StatusCode::OK, "{target}");

@@ -39,6 +39,12 @@ function pathOf(topic) {
   return topic.split('/').map(level).join('/');
 }
 
+/** Two topics, or one with a filter, as JavaScript writes them. */
+function topicsAsCode(topic) {
+  const quoted = (text) => `'${text.replace(/['\\]/g, '\\$&')}'`;
+  return `[${[topic, 'chat/+'].map(quoted).join(', ')}]`;
+}
+
 /** Where the broker is: the page's folder, without a slash at its end. */
 const httpBase = new URL('.', document.baseURI).href.replace(/\/$/, '');
 const socketBase = httpBase.replace(/^http/, 'ws');
@@ -48,9 +54,17 @@ function showTopic(topic) {
   ui.current.textContent = topic;
   by('curl').textContent = `curl -d 'hello' ${httpBase}/pub/${path}`;
   by('wscat').textContent = `wscat -c ${socketBase}/bus/${path}`;
-  by('console').textContent =
-    `const ws = new WebSocket('${socketBase}/bus/${path}'); ws.onmessage = (m) => console.log(m.data);\n` +
-    `ws.onopen = () => ws.send('hello');`;
+  by('console').textContent = [
+    `const ws = new WebSocket('${socketBase}/bus/${path}');`,
+    'ws.onmessage = (m) => console.log(m.data);',
+    "ws.onopen = () => ws.send('hello');",
+  ].join('\n');
+  by('v1').textContent = [
+    `const ws = new WebSocket('${socketBase}/ws', 'ringyard.v1');`,
+    'ws.onmessage = (m) => console.log(JSON.parse(m.data));',
+    `const command = { type: 'subscribe', id: 1, topics: ${topicsAsCode(topic)} };`,
+    'ws.onopen = () => ws.send(JSON.stringify(command));',
+  ].join('\n');
   history.replaceState(null, '', topic === 'demo' ? location.pathname : `#${encodeURIComponent(topic)}`);
   document.title = `${topic} · Ringyard`;
 }
@@ -188,8 +202,24 @@ function flush() {
   ui.noun.textContent = count === 1 ? 'message' : 'messages';
   ui.messages.prepend(...fresh.reverse().map(item));
   fresh = [];
-  while (ui.messages.childElementCount > SHOWN_MAX) ui.messages.lastElementChild.remove();
+  while (ui.messages.childElementCount > SHOWN_MAX) {
+    scrolling.unobserve(ui.messages.lastElementChild.firstElementChild);
+    ui.messages.lastElementChild.remove();
+  }
 }
+
+/** Gives the keyboard what can be scrolled, for as long as there is something to scroll. */
+const scrolling = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const scrolls = target.scrollHeight > target.clientHeight || target.scrollWidth > target.clientWidth;
+    if (scrolls === target.hasAttribute('tabindex')) continue;
+    const attributes = { tabindex: '0', role: 'group', 'aria-label': 'Message, scrolls' };
+    for (const [name, value] of Object.entries(attributes)) {
+      if (scrolls) target.setAttribute(name, value);
+      else target.removeAttribute(name);
+    }
+  }
+});
 
 function item({ data, took, at }) {
   const li = document.createElement('li');
@@ -217,6 +247,7 @@ function item({ data, took, at }) {
     when.title = `There and back; arrived ${when.title}`;
   }
   li.append(text, when);
+  scrolling.observe(text);
   return li;
 }
 
@@ -243,6 +274,7 @@ function hexDump(bytes) {
 function clearList() {
   count = 0;
   fresh = [];
+  scrolling.disconnect();
   ui.messages.replaceChildren();
   flush();
 }
@@ -295,14 +327,39 @@ for (const button of document.querySelectorAll('.copy')) {
   });
 }
 
-// ---- the broker's counters
+// ---- the broker
+
+/** What the members of /healthz are called here, in this order. `null`: shown otherwise. */
+const FACTS = {
+  status: 'Status', version: 'Version', shards: 'Shards', driver: 'I/O driver', fallback: 'Why not io_uring', counters: null,
+};
+
+/** Every member of the answer of /healthz, those without a name here under their own. */
+function showFacts(health) {
+  const names = [...new Set([...Object.keys(FACTS), ...Object.keys(health)])];
+  const shown = names.filter((name) => name in health && FACTS[name] !== null);
+  by('facts').replaceChildren(...shown.map((name) => {
+    const value = health[name];
+    const row = document.createElement('div');
+    const term = document.createElement('dt');
+    term.textContent = FACTS[name] ?? name.replaceAll('_', ' ');
+    const fact = document.createElement('dd');
+    fact.dataset.testid = `fact-${name}`;
+    fact.textContent = typeof value === 'object' ? JSON.stringify(value) : String(value);
+    row.append(term, fact);
+    return row;
+  }));
+  by('facts').hidden = false;
+}
 
 /** Counters are for operators: only where they are on this port as well are they asked for and shown. */
 async function showStats() {
   if (document.hidden) return;
   const ask = async (path) => (await fetch(`${httpBase}/${path}`)).json();
   try {
-    const { version, driver, shards, counters } = await ask('healthz');
+    const health = await ask('healthz');
+    showFacts(health);
+    const { counters } = health;
     if (counters) {
       const { totals } = await ask('api/stats');
       const figures = {
@@ -311,9 +368,9 @@ async function showStats() {
       for (const [name, value] of Object.entries(figures)) by(`stat-${name}`).textContent = value.toLocaleString('en');
     }
     for (const id of ['stats', 'all-counters']) by(id).hidden = !counters;
-    const plural = shards === 1 ? '' : 's';
-    by('stat-about').textContent = `Ringyard ${version}, ${shards} shard${plural} on ${driver}.`;
+    by('stat-about').textContent = counters ? '' : "Counters are on the operators' port.";
   } catch {
+    for (const id of ['facts', 'stats', 'all-counters']) by(id).hidden = true;
     by('stat-about').textContent = 'The broker does not answer.';
   }
 }
