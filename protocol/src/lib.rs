@@ -34,6 +34,7 @@
 //! | [`frame::close_code`] | the codes that end a connection |
 //! | [`topic`] | names, filters, and what matches what |
 //! | [`v1`] | the JSON sub-protocol `ringyard.v1`; its grammar is `RINGYARD-V1.md` |
+//! | `v1/names.rs` | the types of commands and messages, and the error codes |
 //! | `v1/command.rs` | commands and their parser |
 //! | `v1/members.rs` | which members a command has, and their rules |
 //! | `v1/flat.rs` | reads the commands that are flat objects |

@@ -10,6 +10,7 @@ mod flat;
 mod json;
 mod members;
 mod message;
+mod names;
 mod precheck;
 mod value;
 
@@ -17,6 +18,7 @@ pub use command::{Command, CommandError, Parser, Topics};
 pub use message::{
     Position, Subscribed, write_error, write_message, write_ok, write_pong, write_published, write_subscribed,
 };
+pub use names::{CommandType, ErrorCode, MessageType};
 pub use value::{ValueError, Values};
 
 use crate::frame::MessageKind;
@@ -91,49 +93,5 @@ impl IdText {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
-    }
-}
-
-/// Why a command was not carried out; the strings are part of the protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ErrorCode {
-    /// The frame is not one JSON value of whole characters.
-    BadJson,
-    /// It is JSON but no command.
-    BadCommand,
-    /// A topic or filter breaks a rule of [`crate::topic`].
-    BadTopic,
-    /// This client may not do this.
-    Forbidden,
-    /// The command asks for what this broker does not do.
-    Unsupported,
-    /// A limit of the broker is reached.
-    Limit,
-    /// There is no such subscription to end.
-    NotSubscribed,
-    /// There is such a subscription already.
-    AlreadySubscribed,
-    /// The payload is larger than allowed.
-    TooBig,
-    /// The broker is overloaded; try again.
-    Busy,
-}
-
-impl ErrorCode {
-    /// The code as it is sent.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad-json",
-            Self::BadCommand => "bad-command",
-            Self::BadTopic => "bad-topic",
-            Self::Forbidden => "forbidden",
-            Self::Unsupported => "unsupported",
-            Self::Limit => "limit",
-            Self::NotSubscribed => "not-subscribed",
-            Self::AlreadySubscribed => "already-subscribed",
-            Self::TooBig => "too-big",
-            Self::Busy => "busy",
-        }
     }
 }

@@ -9,7 +9,7 @@ use simd_json::{Node, StaticNode};
 
 use super::command::{Command, CommandError, Scratch};
 use super::json::{self, TooDeep};
-use super::{ErrorCode, Id, PayloadKind};
+use super::{CommandType, ErrorCode, Id, PayloadKind};
 use crate::topic::{TopicError, check_filter, check_name};
 
 /// An error before it is known whose it is.
@@ -151,29 +151,29 @@ impl<'t, 'a> Members<'t, 'a> {
     }
 
     fn command(&self, id: Option<Id>, topic_len_max: usize, scratch: &'a mut Scratch) -> Result<Command<'a>, Fault> {
-        match self.string(Member::Type)? {
-            Some("connect") => {
+        let name = self.string(Member::Type)?.ok_or_else(|| missing("type"))?;
+        let known = CommandType::named(name).ok_or_else(|| Fault::command("There is no command of this type."))?;
+        match known {
+            CommandType::Connect => {
                 self.only(&[Member::Token])?;
                 if self.string(Member::Token)?.is_some() {
                     return Err(Fault::new(ErrorCode::Unsupported, "This broker takes no tokens."));
                 }
                 Ok(Command::Connect { id })
             }
-            Some("subscribe") => {
+            CommandType::Subscribe => {
                 self.filters(topic_len_max, scratch)?;
                 Ok(Command::Subscribe { id, topics: scratch.topics() })
             }
-            Some("unsubscribe") => {
+            CommandType::Unsubscribe => {
                 self.filters(topic_len_max, scratch)?;
                 Ok(Command::Unsubscribe { id, topics: scratch.topics() })
             }
-            Some("publish") => self.publish(id, topic_len_max, scratch),
-            Some("ping") => {
+            CommandType::Publish => self.publish(id, topic_len_max, scratch),
+            CommandType::Ping => {
                 self.only(&[])?;
                 Ok(Command::Ping { id })
             }
-            Some(_) => Err(Fault::command("There is no command of this type.")),
-            None => Err(missing("type")),
         }
     }
 

@@ -4,7 +4,7 @@
 use bytes::BufMut;
 
 use super::json::{put_base64_string, put_hex_string, put_string, put_u64};
-use super::{ErrorCode, Id, PayloadKind};
+use super::{ErrorCode, Id, MessageType, PayloadKind};
 
 /// A place in a topic: where it stood when a subscription to it began, or where a message was put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,13 +26,13 @@ pub struct Subscribed<'a> {
 
 /// The command has been carried out.
 pub fn write_ok(out: &mut impl BufMut, id: Option<&Id>) {
-    begin(out, "ok", id);
+    begin(out, MessageType::Ok, id);
     out.put_u8(b'}');
 }
 
 /// The subscriptions have begun, in the order in which they were asked for.
 pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl IntoIterator<Item = Subscribed<'a>>) {
-    begin(out, "ok", id);
+    begin(out, MessageType::Ok, id);
     out.put_slice(b",\"topics\":[");
     for (i, Subscribed { topic, position }) in topics.into_iter().enumerate() {
         out.put_slice(if i == 0 { b"{\"topic\":" } else { b",{\"topic\":" });
@@ -47,7 +47,7 @@ pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl
 
 /// The message has been published, at this position; so many subscriptions match its topic.
 pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, position: Position, subscribers: u32) {
-    begin(out, "ok", id);
+    begin(out, MessageType::Ok, id);
     put_position(out, position.epoch, position.offset);
     out.put_slice(b",\"subscribers\":");
     put_u64(out, subscribers.into());
@@ -56,7 +56,7 @@ pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, position: Positio
 
 /// The command has not been carried out.
 pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reason: &str) {
-    begin(out, "error", id);
+    begin(out, MessageType::Error, id);
     out.put_slice(b",\"code\":");
     put_string(out, code.as_str().as_bytes());
     out.put_slice(b",\"reason\":");
@@ -66,14 +66,14 @@ pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reas
 
 /// The answer to a ping.
 pub fn write_pong(out: &mut impl BufMut, id: Option<&Id>) {
-    begin(out, "pong", id);
+    begin(out, MessageType::Pong, id);
     out.put_u8(b'}');
 }
 
 /// A message of a topic. The same bytes for every subscriber. `payload` is what `kind` says: UTF-8 for
 /// [`PayloadKind::Text`], the text of one JSON value for [`PayloadKind::Json`].
 pub fn write_message(out: &mut impl BufMut, topic: &str, offset: u64, kind: PayloadKind, payload: &[u8]) {
-    begin(out, "message", None);
+    begin(out, MessageType::Message, None);
     out.put_slice(b",\"topic\":");
     put_string(out, topic.as_bytes());
     out.put_slice(b",\"offset\":");
@@ -91,9 +91,9 @@ pub fn write_message(out: &mut impl BufMut, topic: &str, offset: u64, kind: Payl
 }
 
 /// The front that all messages have in common; the closing brace is the caller's.
-fn begin(out: &mut impl BufMut, kind: &str, id: Option<&Id>) {
+fn begin(out: &mut impl BufMut, message: MessageType, id: Option<&Id>) {
     out.put_slice(b"{\"type\":\"");
-    out.put_slice(kind.as_bytes());
+    out.put_slice(message.as_str().as_bytes());
     out.put_u8(b'"');
     if let Some(id) = id {
         out.put_slice(b",\"id\":");
