@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::AddAssign;
 
+use protocol::v1::{CommandType, MessageType};
+
 use crate::model::Violation;
 use crate::params::Params;
 
@@ -10,20 +12,38 @@ macro_rules! coverage {
     ($($(#[$doc:meta])* $name:ident: $rare:expr,)+) => {
         /// How often each thing happened that a simulation must have met to mean anything.
         #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-        pub struct Coverage { $($(#[$doc])* pub $name: u64,)+ }
+        pub struct Coverage {
+            $($(#[$doc])* pub $name: u64,)+
+            /// Commands of `ringyard.v1` that were carried out, by their type's number.
+            pub commands: [u64; CommandType::ALL.len()],
+            /// Messages of `ringyard.v1` that clients got, by their type's number.
+            pub messages: [u64; MessageType::ALL.len()],
+        }
 
         impl AddAssign for Coverage {
-            fn add_assign(&mut self, other: Self) { $(self.$name += other.$name;)+ }
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)+
+                add(&mut self.commands, &other.commands);
+                add(&mut self.messages, &other.messages);
+            }
         }
 
         impl Coverage {
             /// Every count with its name, and whether a long series must have met it.
             #[must_use]
-            pub fn rows(&self) -> Vec<(&'static str, u64, bool)> {
-                vec![$((stringify!($name), self.$name, $rare),)+]
+            pub fn rows(&self) -> Vec<(String, u64, bool)> {
+                let mut rows = vec![$((stringify!($name).to_owned(), self.$name, $rare),)+];
+                let commands = CommandType::ALL.map(|command| ("command", command.as_str(), self.commands[command as usize]));
+                let messages = MessageType::ALL.map(|message| ("message", message.as_str(), self.messages[message as usize]));
+                rows.extend(commands.into_iter().chain(messages).map(|(what, name, count)| (format!("{what} {name}"), count, true)));
+                rows
             }
         }
     };
+}
+
+fn add(counts: &mut [u64], others: &[u64]) {
+    counts.iter_mut().zip(others).for_each(|(count, other)| *count += other);
 }
 
 coverage! {
@@ -124,7 +144,7 @@ coverage! {
 impl Coverage {
     /// What a long series must have met and did not.
     #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
+    pub fn missing(&self) -> Vec<String> {
         self.rows().into_iter().filter(|&(_, count, must)| must && count == 0).map(|(name, ..)| name).collect()
     }
 }

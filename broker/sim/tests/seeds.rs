@@ -1,6 +1,7 @@
 //! Some hundred seeds of the simulation, one of them twice. Thousands: `cargo run --release -p ringyard-sim --bin sim -- --seeds 5000`.
 
-use sim::{Params, run};
+use protocol::v1::{CommandType, MessageType};
+use sim::{Coverage, Params, run};
 
 fn pass(seeds: std::ops::Range<u64>) {
     for seed in seeds {
@@ -40,6 +41,21 @@ fn a_seed_replays_to_the_last_byte() {
     }
     let [one, other] = [3, 4].map(|seed| run(&Params::from_seed(seed), false).expect("a seed that passes").trace);
     assert_ne!(one, other, "the trace says something");
+}
+
+/// A command that no client of the simulation sends, and a message that none gets, is not simulated.
+#[test]
+fn every_command_is_carried_out_and_every_message_got() {
+    let mut coverage = Coverage::default();
+    for seed in 0..8 {
+        coverage += run(&Params::from_seed(seed), false).unwrap_or_else(|failure| panic!("{failure}")).coverage;
+    }
+    for command in CommandType::ALL {
+        assert!(coverage.commands[command as usize] > 0, "{command:?}: no client in sim/src/client/talk.rs sends it");
+    }
+    for message in MessageType::ALL {
+        assert!(coverage.messages[message as usize] > 0, "{message:?}: no client of the simulation gets it");
+    }
 }
 
 /// Seeds that failed before something was put right, each named after what.

@@ -16,6 +16,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 
+use protocol::v1::CommandType;
 use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
@@ -98,6 +99,20 @@ enum Command {
     Connect,
     /// Must fail with this code.
     Bad(&'static str),
+}
+
+impl Command {
+    /// What it is if it is carried out; none if it must fail.
+    fn command_type(&self) -> Option<CommandType> {
+        match self {
+            Self::Subscribe(_) => Some(CommandType::Subscribe),
+            Self::Unsubscribe(_) => Some(CommandType::Unsubscribe),
+            Self::Publish(_) => Some(CommandType::Publish),
+            Self::Ping => Some(CommandType::Ping),
+            Self::Connect => Some(CommandType::Connect),
+            Self::Bad(_) => None,
+        }
+    }
 }
 
 /// A connection ended, and not by the client.

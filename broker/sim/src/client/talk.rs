@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::frame::Opcode;
+use protocol::v1::MessageType;
 use serde_json::{Value, json};
 
 use super::wire::Frame;
@@ -232,6 +233,8 @@ impl Client {
         };
         let value: Value = serde_json::from_slice(text).map_err(|error| wrong(&error.to_string()))?;
         let kind = value["type"].as_str().ok_or_else(|| wrong("no type"))?;
+        let message = MessageType::named(kind).ok_or_else(|| wrong("an unknown type"))?;
+        stage.coverage.messages[message as usize] += 1;
         if kind == "message" {
             let topic = value["topic"].as_str().ok_or_else(|| wrong("no topic"))?;
             let offset = value["offset"].as_u64().ok_or_else(|| wrong("no offset"))?;
@@ -250,6 +253,9 @@ impl Client {
         stage.trace.say(|| format!("{} heard {}", self.name(), String::from_utf8_lossy(text)));
         let stream = self.stream.expect("a /ws client");
         let code = value["code"].as_str().unwrap_or("");
+        if let (Some(carried_out), false) = (command.command_type(), message == MessageType::Error) {
+            stage.coverage.commands[carried_out as usize] += 1;
+        }
         match (command, kind) {
             (Command::Ping, "pong") | (Command::Connect, "ok") => {}
             (Command::Publish(id), "ok") => {
