@@ -1,11 +1,14 @@
-//! Whether this machine can hold a run: descriptors, ports, memory. Checked before the first connection, so that the user
-//! does not wait minutes for an error; each error names a number of clients that would work.
+//! Whether this machine can hold a run: descriptors, ports, memory, connection tracking. Checked before the first
+//! connection, so that the user does not wait minutes for an error; each error names a number of clients that would work,
+//! and the limit to raise.
 
 use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::plan::{Plan, Role};
+use crate::plan::{PER_SOURCE, Plan, Role};
 
 /// Kernel memory of an established connection, one end, and one more when both ends are here: measured on
 /// Linux 6.18 with idle sockets, rounded up.
@@ -33,25 +36,55 @@ pub(crate) struct Machine {
     pub(crate) tcp_pages_max: Option<u64>,
     /// `fs.file-max` less what is open: files that all processes together may still open.
     pub(crate) files: Option<u64>,
-    /// `net.netfilter.nf_conntrack_max`, if connections are tracked.
-    pub(crate) tracked_max: Option<u64>,
+    /// Connection tracking, if this machine tracks its connections.
+    pub(crate) tracking: Option<Tracking>,
+}
+
+/// The kernel's table of tracked connections (`nf_conntrack`). When it is full, packets of new connections are dropped:
+/// connects wait until they time out. A connection over loopback takes one entry, although both ends are here: the packet
+/// that arrives is the one that was tracked when it left. Closed connections keep theirs for up to two minutes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tracking {
+    /// `net.netfilter.nf_conntrack_max`.
+    pub(crate) most: u64,
+    /// `net.netfilter.nf_conntrack_count`.
+    pub(crate) now: u64,
+}
+
+impl Tracking {
+    /// Nothing if the module is not loaded, or tracks nothing in this network namespace. Call it while a connection exists:
+    /// then a table without entries is not in use.
+    fn read(proc: &Path) -> Option<Self> {
+        let number = |name: &str| numbers(&proc.join("sys/net/netfilter").join(name)).first().copied();
+        let (most, now) = (number("nf_conntrack_max")?, number("nf_conntrack_count")?);
+        (now > 0).then_some(Self { most, now })
+    }
 }
 
 impl Machine {
     pub(crate) fn this() -> Self {
+        // A connection to oneself, as long as `read` takes.
+        let listener = TcpListener::bind("127.0.0.1:0").ok();
+        let _probe =
+            listener.and_then(|listener| Some((TcpStream::connect(listener.local_addr().ok()?).ok()?, listener)));
+        Self::read(Path::new("/proc"))
+    }
+
+    /// With the kernel's limits of this folder.
+    fn read(proc: &Path) -> Self {
         let cores = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
-        let ports = numbers("/proc/sys/net/ipv4/ip_local_port_range");
+        let ports = numbers(&proc.join("sys/net/ipv4/ip_local_port_range"));
         Self {
             cores: cores.max(1),
             descriptors: ring::limits::raise_descriptors().0,
             ports: if let [first, last] = ports[..] { last.saturating_sub(first) + 1 } else { 28_232 },
             memory: meminfo("MemAvailable"),
-            tcp_pages_max: numbers("/proc/sys/net/ipv4/tcp_mem").get(2).copied(),
-            files: match numbers("/proc/sys/fs/file-nr")[..] {
+            tcp_pages_max: numbers(&proc.join("sys/net/ipv4/tcp_mem")).get(2).copied(),
+            files: match numbers(&proc.join("sys/fs/file-nr"))[..] {
                 [open, _, most] => Some(most.saturating_sub(open)),
                 _ => None,
             },
-            tracked_max: numbers("/proc/sys/net/netfilter/nf_conntrack_max").first().copied(),
+            tracking: Tracking::read(proc),
         }
     }
 
@@ -69,23 +102,34 @@ impl Machine {
     /// Checks that the machine can hold the run; returns what may not fit.
     ///
     /// # Errors
-    /// What does not fit, with the number of clients that would.
+    /// All that does not fit, with the number of clients that would.
     pub(crate) fn check(&self, plan: &Plan) -> Result<Vec<String>> {
         let needs = Needs::of(plan);
-        self.check_descriptors(plan)?;
-        self.check_ports(plan)?;
-        self.check_memory(&needs)?;
-        self.check_files(plan, &needs)?;
-        if let Some(tracked) = self.tracked_max {
-            ensure!(
-                needs.connections < tracked || plan.is_local(),
-                "{} connections are more than net.netfilter.nf_conntrack_max = {tracked} tracks: enough for --clients {}. \
-                 Raise it with sysctl",
-                needs.connections,
-                tracked.saturating_sub(100)
-            );
+        let checks = [
+            self.check_descriptors(plan),
+            self.check_ports(plan),
+            self.check_memory(&needs),
+            self.check_files(plan, &needs),
+            self.check_tracking(plan, &needs),
+        ];
+        let missing: Vec<_> = checks.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+        if !missing.is_empty() {
+            bail!("{}", missing.join("; and "));
         }
         Ok(self.socket_memory_warning(&needs).into_iter().collect())
+    }
+
+    fn check_tracking(&self, plan: &Plan, needs: &Needs) -> Result<()> {
+        let Some(Tracking { most, now }) = self.tracking else { return Ok(()) };
+        ensure!(
+            now + needs.connections <= most,
+            "connection tracking has room for {most} connections (net.netfilter.nf_conntrack_max) and tracks {now} already, \
+             {} more are needed: enough for --clients {}. sysctl -w net.netfilter.nf_conntrack_max={}",
+            needs.connections,
+            most.saturating_sub(now + plan.own_publishers.1),
+            (now + needs.connections) * 11 / 10,
+        );
+        Ok(())
     }
 
     fn check_descriptors(&self, plan: &Plan) -> Result<()> {
@@ -104,6 +148,14 @@ impl Machine {
     fn check_ports(&self, plan: &Plan) -> Result<()> {
         let given = &plan.options.source;
         if given.is_empty() && plan.source(Role::Client(plan.own_clients.0)).is_some() {
+            // Addresses of 127.0.0.0/8 in turn, to one address and port.
+            let each = PER_SOURCE.min(plan.connections());
+            ensure!(
+                each <= self.ports,
+                "{each} connections come from each address of 127.0.0.0/8, net.ipv4.ip_local_port_range offers {} ports. \
+                 sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"",
+                self.ports,
+            );
             return Ok(());
         }
         let (connections, sources) = (plan.connections(), given.len().max(1) as u64);
@@ -112,7 +164,8 @@ impl Machine {
         ensure!(
             connections <= most,
             "{connections} connections from {sources} address(es) need as many ports to {}: net.ipv4.ip_local_port_range \
-             offers {}, enough for --clients {}. Widen it, or name more addresses of this machine with --source",
+             offers {}, enough for --clients {}. sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\", or name more \
+             addresses of this machine with --source",
             plan.adapter.address(),
             self.ports * sources,
             most.saturating_sub(plan.own_publishers.1),
@@ -183,7 +236,7 @@ pub(crate) fn meminfo(name: &str) -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-fn numbers(path: &str) -> Vec<u64> {
+fn numbers(path: &Path) -> Vec<u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
@@ -210,7 +263,7 @@ mod tests {
             memory: Some(89_120_000),
             tcp_pages_max: Some(15_000),
             files: None,
-            tracked_max: None,
+            tracking: None,
         };
         assert!(judge(&machine, |options| options.clients = Some(5000)).unwrap().is_empty());
         assert_eq!(judge(&machine, |options| options.clients = Some(9000)).unwrap().len(), 1);
@@ -231,5 +284,53 @@ mod tests {
         let rings = judge(&few, |options| options.clients = Some(450)).unwrap_err().to_string();
         assert!(rings.contains("24 rings need 128 descriptors") && rings.contains("--clients 417"), "{rings}");
         assert!(judge(&few, |options| options.clients = Some(417)).is_ok());
+    }
+
+    /// A folder with these files, as `/proc` has them.
+    fn proc(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    const TRACKED_MAX: &str = "sys/net/netfilter/nf_conntrack_max";
+    const TRACKED: &str = "sys/net/netfilter/nf_conntrack_count";
+    const PORTS: &str = "sys/net/ipv4/ip_local_port_range";
+
+    fn of(files: &[(&str, &str)]) -> Machine {
+        let root = proc(files);
+        Machine { memory: None, descriptors: 20_000, ..Machine::read(root.path()) }
+    }
+
+    #[test]
+    fn tracked_connections_are_counted_once_on_loopback() {
+        let clients = |clients| move |options: &mut Options| options.clients = Some(clients);
+        let machine = of(&[(TRACKED_MAX, "262144\n"), (TRACKED, "144\n"), (PORTS, "32768\t60999\n")]);
+        assert_eq!(machine.tracking, Some(Tracking { most: 262_144, now: 144 }));
+        assert!(judge(&machine, clients(261_999)).is_ok());
+        let error = judge(&machine, clients(1_000_000)).unwrap_err().to_string();
+        for part in ["room for 262144", "tracks 144", "--clients 261999", "nf_conntrack_max=1100"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_not_in_use_is_no_limit() {
+        assert_eq!(of(&[]).tracking, None);
+        assert_eq!(of(&[(TRACKED_MAX, "10\n"), (TRACKED, "0\n")]).tracking, None);
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_said_at_once() {
+        let few = [(TRACKED_MAX, "1000"), (TRACKED, "10"), (PORTS, "40000 40499"), ("sys/fs/file-nr", "5 0 3000")];
+        let error = judge(&of(&few), |options| options.clients = Some(5000)).unwrap_err().to_string();
+        for part in ["nf_conntrack_max=", "ip_local_port_range offers 500", "fs.file-max leaves 2995"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(judge(&of(&few), |options| options.clients = Some(400)).is_ok());
     }
 }

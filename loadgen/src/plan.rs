@@ -21,7 +21,7 @@ use crate::stamp::{Payloads, STREAMS_MAX};
 const VERIFYING_MAX: u64 = 20_000;
 /// Connections per source address on loopback: far fewer than there are ports, so that the kernel finds a free one at
 /// once.
-const PER_SOURCE: u64 = 1000;
+pub(crate) const PER_SOURCE: u64 = 1000;
 
 /// The whole run. Shared by all workers.
 #[derive(Debug)]
