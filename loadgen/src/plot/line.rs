@@ -204,7 +204,8 @@ impl LineChart {
                 (end.unwrap_or(area.bottom), series, key, name)
             })
             .collect();
-        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Where lines end in one point, the later one comes first: p99 stands above p50 always.
+        ends.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
         let mut least = area.top + 4.0;
         for (at, left) in (0..ends.len()).zip((0..ends.len()).rev()) {
             // Room for those below.
@@ -307,6 +308,20 @@ fn draw_spread(svg: &mut Svg, area: &Area, series: usize, spread: &[(f64, f64, f
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_lines_that_end_in_one_point_keep_their_order() {
+        let end = |y: f64| vec![(0.0, 1.0), (1.0, y)];
+        for (p50, p99) in [(5.0, 5.0), (4.0, 5.0)] {
+            let svg = LineChart::new("Latency", Axis::linear("x"), Axis::linear("y"))
+                .line(Line::new("p50", end(p50)))
+                .line(Line::new("p99", end(p99)))
+                .size(1030.0, 360.0)
+                .svg();
+            let at = |name: &str| svg.rfind(&format!(">{name}</text>")).unwrap();
+            assert!(at("p99") < at("p50"), "{svg}");
+        }
+    }
     use crate::plot::Unit;
 
     fn chart() -> LineChart {

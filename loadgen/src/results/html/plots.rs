@@ -101,19 +101,19 @@ fn put_distribution(out: &mut String, outcome: &Outcome) {
     for (name, latencies) in &known {
         chart = chart.line(Line::new(name, distribution(latencies)));
     }
-    let percents = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 99.999];
+    let percents = [50.0, 90.0, 99.0, 99.9];
     let histograms: Vec<_> = known.iter().map(|(_, latencies)| latencies.histogram()).collect();
     let row = |percent: f64| {
         let values = histograms.iter().map(|histogram| time(percentile(histogram, percent) as f64));
-        std::iter::once(format!("{percent}")).chain(values).collect()
+        std::iter::once(format!("p{percent}")).chain(values).collect()
     };
     let mut body: Vec<Vec<String>> = percents.into_iter().map(row).collect();
     let of = |name: &str, figure: fn(&Latencies) -> String| {
         std::iter::once(name.to_owned()).chain(known.iter().map(|(_, latencies)| figure(latencies))).collect()
     };
-    body.push(of("longest", |latencies| time(latencies.max as f64)));
+    body.push(of("max", |latencies| time(latencies.max as f64)));
     body.push(of("mean", |latencies| time(latencies.mean)));
-    body.push(of("measured", |latencies| count(latencies.count)));
+    body.push(of("samples", |latencies| count(latencies.count)));
     let head = std::iter::once("percentile").chain(known.iter().map(|(name, _)| *name)).collect();
     let note =
         "Messages: from when one was due until a verifying client had it. Admission: upgrade request until subscribed.";
@@ -122,7 +122,7 @@ fn put_distribution(out: &mut String, outcome: &Outcome) {
 
 fn in_words(name: &str, latencies: &Latencies) -> String {
     format!(
-        "{name}: half within {}, 99 of 100 within {}, the longest {}.",
+        "{name}: p50 {}, p99 {}, max {}.",
         time(latencies.p50 as f64),
         time(latencies.p99 as f64),
         time(latencies.max as f64)
@@ -189,7 +189,8 @@ fn put_latency(out: &mut String, rows: &[Second]) {
         return;
     }
     type Pick = fn(&Latencies) -> u64;
-    let picks: [(&str, Pick); 4] = [("p50", |l| l.p50), ("p99", |l| l.p99), ("p99.9", |l| l.p999), ("max", |l| l.max)];
+    let picks: [(&str, Pick); 5] =
+        [("p50", |l| l.p50), ("p90", |l| l.p90), ("p99", |l| l.p99), ("p99.9", |l| l.p999), ("max", |l| l.max)];
     let mut chart = over_time("Latency by the second", rows, Axis::log("latency").unit(Unit::Time));
     for (name, pick) in picks {
         let points = shown.iter().map(|row| (middle(row), pick(&row.latency) as f64)).collect();
@@ -204,8 +205,9 @@ fn put_latency(out: &mut String, rows: &[Second]) {
     let figure = |pick: Pick| {
         move |row: &Second| if row.latency.count > 0 { time(pick(&row.latency) as f64) } else { "–".into() }
     };
-    let body = table_of(rows, &[&figure(|l| l.p50), &figure(|l| l.p99), &figure(|l| l.p999), &figure(|l| l.max)]);
-    let head = vec!["until", "phase", "p50", "p99", "p99.9", "max"];
+    let figures = picks.map(|(_, pick)| figure(pick));
+    let body = table_of(rows, &figures.each_ref().map(|figure| figure as &dyn Fn(&Second) -> String));
+    let head = ["until", "phase"].into_iter().chain(picks.map(|(name, _)| name)).collect();
     Figure { title: "Latency by the second", note: "", wide: true, chart, head, body }.put(out);
 }
 
@@ -234,7 +236,7 @@ fn put_clients(out: &mut String, rows: &[Second]) {
         .describe(&format!("At most {}.", count(most)))
         .line(Line::new(title, before.into_iter().chain(points).collect()));
     let body = table_of(rows, &[&|row| count(row.clients), &|row| count(row.opened)]);
-    let head = vec!["until", "phase", "subscribed", "became so"];
+    let head = vec!["until", "phase", "subscribed", "newly subscribed"];
     Figure { title, note: "", wide: false, chart, head, body }.put(out);
 }
 
@@ -253,8 +255,7 @@ fn put_cpu(out: &mut String, rows: &[Second]) {
     chart = chart.line(Line::new("loadgen", own));
     let server = |row: &Second| row.server_cpu.map_or("–".into(), percent);
     let body = table_of(rows, &[&server, &|row| percent(row.own_cpu)]);
-    let note =
-        if watched { "100 % is one core, always busy." } else { "Loadgen's own: 100 % is one core, always busy." };
+    let note = if watched { "100 % is one core." } else { "Of loadgen alone; 100 % is one core." };
     Figure { title, note, wide: false, chart, head: vec!["until", "phase", "server", "loadgen"], body }.put(out);
 }
 
