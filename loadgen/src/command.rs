@@ -19,7 +19,7 @@ use crate::verdict::Verdict;
 /// Many WebSocket clients, from one machine or several; every message checked
 #[derive(Parser)]
 #[command(name = "ringyard-loadgen", version, args_override_self = true, args_conflicts_with_subcommands = true)]
-#[command(disable_help_subcommand = true)]
+#[command(disable_help_subcommand = true, after_help = EXIT_STATUS)]
 struct Command {
     #[command(subcommand)]
     what: Option<What>,
@@ -27,24 +27,30 @@ struct Command {
     options: Options,
 }
 
+/// At the end of `--help`.
+const EXIT_STATUS: &str = "\
+Exit status: 0 without errors; 1 if messages were lost, duplicated, reordered or corrupt, clients were refused or closed,
+or a --fail-if condition is true; 2 if the run could not take place; 3 if the server took no more clients
+(--stall-timeout); 130 after Ctrl-C or SIGTERM, with the results so far.";
+
 #[derive(Subcommand)]
 enum What {
-    /// Merges the results of several processes that were started with --share
+    /// Combine the results of several processes that were started with --share
     Merge(Merge),
 }
 
 #[derive(Args)]
 struct Merge {
-    /// What --json wrote
+    /// Files that --json wrote
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Write the outcome here as JSON
+    /// Write the results here as JSON; `-`: to standard output, the text goes to standard error then
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write a page with plots here
+    /// Write an HTML report with plots here
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
-    /// Exit with 1 when this is so: `p99>50ms`, `delivered<100000`
+    /// Exit with status 1 when this is true: `p99>50ms`, `delivered<100000`
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Threshold>,
 }
@@ -62,8 +68,7 @@ pub fn execute(arguments: Vec<String>) -> ExitCode {
         Some(What::Merge(merge)) => merge_files(&merge),
         None => measure(command.options),
     }) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             if let Some(error) = error.downcast_ref::<clap::Error>() {
                 return answer(error);
@@ -107,19 +112,19 @@ fn parse(arguments: Vec<String>) -> Result<Command> {
     Ok(Command::from_arg_matches(&matches)?)
 }
 
-fn measure(options: Options) -> Result<bool> {
+fn measure(options: Options) -> Result<u8> {
     let interrupt = Interrupt::default();
     let flag = interrupt.clone();
     // The first signal ends the run and prints its results, the second ends the program.
     drop(ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            std::process::exit(INTERRUPTED.into());
         }
     }));
     let (json, report) = (options.json.clone(), options.report.clone());
     // Files that cannot be written are an error before the run, not after it.
     let mut new = Vec::new();
-    for file in [&json, &report].into_iter().flatten() {
+    for file in [&json, &report].into_iter().flatten().filter(|file| !is_stdout(file)) {
         let is_new = !file.exists();
         OpenOptions::new()
             .append(true)
@@ -129,14 +134,22 @@ fn measure(options: Options) -> Result<bool> {
         new.extend(is_new.then_some(file));
     }
     let thresholds = options.fail_if.clone();
-    let outcome = run(options, &interrupt).inspect_err(|_| {
-        // They stay empty.
-        new.iter().for_each(|file| drop(fs::remove_file(file)));
-    })?;
+    let outcome = match run(options, &interrupt) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            // They stay empty.
+            new.iter().for_each(|file| drop(fs::remove_file(file)));
+            if interrupt.load(Ordering::Relaxed) {
+                drop(writeln!(std::io::stderr(), "ringyard-loadgen: {error:#}"));
+                return Ok(INTERRUPTED);
+            }
+            return Err(error);
+        }
+    };
     write_results(outcome, &thresholds, json.as_deref(), report.as_deref())
 }
 
-fn merge_files(merge: &Merge) -> Result<bool> {
+fn merge_files(merge: &Merge) -> Result<u8> {
     let read = |file: &PathBuf| {
         let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} is no outcome of a run", file.display()))
@@ -150,22 +163,73 @@ fn write_results(
     thresholds: &[Threshold],
     json: Option<&Path>,
     report: Option<&Path>,
-) -> Result<bool> {
+) -> Result<u8> {
     threshold::check_all(thresholds, &mut outcome);
     // The files first: they are what is left if standard output cannot be written.
-    if let Some(path) = json {
-        fs::write(path, serde_json::to_string_pretty(&outcome)?)
-            .with_context(|| format!("writing {}", path.display()))?;
+    let mut files = Vec::new();
+    let mut put = |path: &Path, kind: &str, text: &str| {
+        files.push(format!("{} ({kind})", path.display()));
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    };
+    let text = json.map(|_| serde_json::to_string_pretty(&outcome)).transpose()?;
+    if let Some((path, text)) = json.filter(|path| !is_stdout(path)).zip(text.as_ref()) {
+        put(path, "JSON", text)?;
     }
     if let Some(path) = report {
-        fs::write(path, results::page(&outcome)).with_context(|| format!("writing {}", path.display()))?;
+        put(path, "HTML", &results::page(&outcome))?;
     }
-    // A reader may close the pipe early; otherwise a table that cannot be written is a failure.
-    if let Err(error) = std::io::stdout().write_all(results::table(&outcome).as_bytes())
+    let table = results::table(&outcome, &files);
+    let written = match text.filter(|_| json.is_some_and(is_stdout)) {
+        Some(text) => {
+            drop(std::io::stderr().write_all(table.as_bytes()));
+            std::io::stdout().write_all((text + "\n").as_bytes())
+        }
+        None => std::io::stdout().write_all(table.as_bytes()),
+    };
+    // A reader may close the pipe early; otherwise a result that cannot be written is a failure.
+    if let Err(error) = written.and_then(|()| std::io::stdout().flush())
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         drop(writeln!(std::io::stderr(), "ringyard-loadgen: standard output cannot be written: {error}"));
-        return Ok(false);
+        return Ok(FAILED);
     }
-    Ok(Verdict::of(&outcome).failures.is_empty())
+    Ok(status(&outcome))
+}
+
+/// Exit status of a run in which something went wrong, or a `--fail-if` condition was true.
+const FAILED: u8 = 1;
+/// Of a run that ended while connecting, because the server took no more clients.
+const STALLED: u8 = 3;
+/// Of a run that a signal ended: 128 and the number of SIGINT, for SIGTERM too.
+const INTERRUPTED: u8 = 130;
+
+fn status(outcome: &Outcome) -> u8 {
+    match () {
+        () if outcome.interrupted => INTERRUPTED,
+        () if outcome.stalled.is_some() => STALLED,
+        () if Verdict::of(outcome).failed() => FAILED,
+        () => 0,
+    }
+}
+
+/// `--json -`.
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_has_its_status() {
+        let mut outcome = Outcome { parts: 1, ..Outcome::default() };
+        assert_eq!(status(&outcome), 0);
+        outcome.errors.lost = 1;
+        assert_eq!(status(&outcome), 1);
+        outcome.stalled = Some("the server took 5 of 9 clients".into());
+        assert_eq!(status(&outcome), 3);
+        outcome.interrupted = true;
+        assert_eq!(status(&outcome), 130);
+    }
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::adapter::Protocol;
 use crate::outcome::{
-    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Traffic, add_streams, histogram,
+    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Slow, Traffic, add_streams, histogram,
 };
 use crate::series::{Track, align};
 use crate::verdict::judge;
@@ -49,6 +49,9 @@ pub fn merge(mut parts: Vec<Outcome>) -> Result<Outcome> {
         own: own(&parts),
         server: server(&parts),
         invalid: invalid(&parts),
+        slow: slow(&parts, &offset),
+        stalled: sentences(&parts, |part| part.stalled.as_ref()),
+        ended: sentences(&parts, |part| part.ended.as_ref()),
         interrupted: parts.iter().any(|part| part.interrupted),
         parts: parts.iter().map(|part| part.parts.max(1)).sum(),
         ..Outcome::default()
@@ -107,6 +110,7 @@ fn facts(parts: &[Outcome], began: u64) -> Facts {
         clients: add(|run| run.clients),
         verifying: add(|run| run.verifying),
         publishers: add(|run| run.publishers),
+        slow: add(|run| run.slow),
         topics_per_client: parts.iter().map(|part| part.run.topics_per_client).max().unwrap_or(0),
         streams: parts.iter().map(|part| part.run.streams).max().unwrap_or(0),
         burst: parts.iter().map(|part| part.run.burst).max().unwrap_or(0),
@@ -249,6 +253,8 @@ fn server(parts: &[Outcome]) -> Option<ServerUse> {
         connect_cpu_ns: servers.iter().map(|(_, server)| server.connect_cpu_ns).sum(),
         cpu_ns: servers.iter().map(|(_, server)| server.cpu_ns).sum(),
         memory_before: at(|server| server.memory_before, u64::min),
+        ended_at: servers.iter().filter_map(|(_, server)| server.ended_at).reduce(f64::max),
+        lived: servers.iter().filter_map(|(_, server)| server.lived).reduce(f64::max),
         memory_connected: at(|server| server.memory_connected, u64::max),
         memory_after: at(|server| server.memory_after, u64::max),
         sends: add(|server| server.sends),
@@ -266,11 +272,30 @@ fn longest(a: ServerUse, b: ServerUse) -> ServerUse {
         connect_cpu_ns: a.connect_cpu_ns.max(b.connect_cpu_ns),
         cpu_ns: a.cpu_ns.max(b.cpu_ns),
         memory_before: less(a.memory_before, b.memory_before),
+        ended_at: a.ended_at.or(b.ended_at),
+        lived: a.lived.or(b.lived),
         memory_connected: more(a.memory_connected, b.memory_connected),
         memory_after: more(a.memory_after, b.memory_after),
         sends: a.sends.max(b.sends),
         messages: a.messages.max(b.messages),
     }
+}
+
+fn slow(parts: &[Outcome], offset: &dyn Fn(&Outcome) -> f64) -> Option<Slow> {
+    let mut whole = None;
+    for part in parts {
+        if let Some(slow) = &part.slow {
+            whole.get_or_insert_with(Slow::default).add(slow, offset(part));
+        }
+    }
+    whole
+}
+
+/// What some parts say, with their shares.
+fn sentences(parts: &[Outcome], of: fn(&Outcome) -> Option<&String>) -> Option<String> {
+    let said =
+        parts.iter().filter_map(|part| Some(format!("share {}/{}: {}", part.run.share.0, part.run.share.1, of(part)?)));
+    said.reduce(|all, one| format!("{all}; {one}"))
 }
 
 fn invalid(parts: &[Outcome]) -> Vec<String> {

@@ -1,7 +1,10 @@
 //! What a run shows while it runs, on stderr: a progress bar while connecting, then a line a second.
 //!
-//! On a terminal the bar is redrawn in place; elsewhere there is at most one plain line a second. Errors of writing to
-//! stderr are ignored. The clock is read here only to limit how often lines are written.
+//! On a terminal the bar is redrawn in place, and lines are as long as it is wide; elsewhere there is at most one plain line
+//! a second, of 100 characters at most. Errors of writing to stderr are ignored. The clock is read here only to limit how
+//! often lines are written. `columns` makes the lines.
+
+mod columns;
 
 use std::io::{IsTerminal, Stderr, Write, stderr};
 use std::time::{Duration, Instant};
@@ -9,8 +12,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::format;
-use crate::outcome::{Errors, Facts, Phase, Second};
-use crate::verdict::kinds;
+use crate::outcome::{Errors, Facts, Second};
+use crate::verdict::{Kind, kinds};
 
 /// Between two plain lines while connecting.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,28 +26,41 @@ pub struct ProgressDisplay<W: Write = Stderr> {
     out: Option<W>,
     /// Only on a terminal, only while connecting.
     bar: Option<ProgressBar>,
+    /// Whether the width is that of standard error.
+    terminal: bool,
     asked: u64,
     /// The last plain line while connecting: when it was written, clients subscribed, clients failed.
     last_line: Option<(Instant, u64, u64)>,
     /// Rows written.
     rows: u32,
-    /// Whether the heading has columns for a server.
-    server: bool,
+    /// Whether the heading has columns for a server, and the width that it was made for.
+    heading: (bool, usize),
+    /// The errors that were shown.
+    errors: Vec<String>,
 }
 
 impl ProgressDisplay {
     /// Writes to stderr; shows nothing unless `enabled`.
     #[must_use]
     pub fn new(facts: &Facts, enabled: bool) -> Self {
-        let bar = (enabled && stderr().is_terminal()).then(|| bar(facts.clients));
-        Self { bar, ..Self::on(facts, enabled.then(stderr)) }
+        let terminal = enabled && stderr().is_terminal();
+        Self { bar: terminal.then(|| bar(facts.clients)), terminal, ..Self::on(facts, enabled.then(stderr)) }
     }
 }
 
 impl<W: Write> ProgressDisplay<W> {
     /// Writes plain lines to `out`.
     fn on(facts: &Facts, out: Option<W>) -> Self {
-        Self { out, bar: None, asked: facts.clients, last_line: None, rows: 0, server: false }
+        Self {
+            out,
+            bar: None,
+            terminal: false,
+            asked: facts.clients,
+            last_line: None,
+            rows: 0,
+            heading: (false, 0),
+            errors: Vec::new(),
+        }
     }
 
     /// Shows how many clients have subscribed and failed so far, and how many subscribed in the last second. May be
@@ -54,37 +70,47 @@ impl<W: Write> ProgressDisplay<W> {
     }
 
     fn connecting_at(&mut self, now: Instant, opened: u64, failed: u64, per_second: f64) {
-        let left = self.asked.saturating_sub(opened).saturating_sub(failed);
+        let width = self.width();
         if let Some(bar) = &self.bar {
-            bar.set_position(opened);
-            bar.set_message(rate(left, failed, per_second));
+            bar.set_message(columns::bar(width, opened, self.asked, failed, per_second));
             return;
         }
-        let done = left == 0;
+        let done = self.asked <= opened.saturating_add(failed);
         let (due, changed) = self.last_line.map_or((true, true), |(written, last_opened, last_failed)| {
             (now.duration_since(written) >= LINE_INTERVAL, (opened, failed) != (last_opened, last_failed))
         });
         if (due || done) && changed {
             self.last_line = Some((now, opened, failed));
-            let (opened, asked) = (format::count(opened), format::count(self.asked));
-            self.line(&format!("connecting: {opened} of {asked} subscribed, {}", rate(left, failed, per_second)));
+            self.line(&columns::connecting(width, opened, self.asked, failed, per_second));
         }
     }
 
-    /// Shows one second of the run; `errors` are those of the whole run so far. Seconds of the connecting phase are
-    /// left out, because [`Self::connecting`] shows that phase.
+    /// Connecting is over: so many clients have subscribed, the last of them after so many seconds.
+    pub fn connected(&mut self, opened: u64, seconds: f64) {
+        self.end_of_bar();
+        let (opened, asked) = (format::count(opened), format::count(self.asked));
+        self.line(&format!("{opened} of {asked} clients subscribed in {}", format::seconds(seconds)));
+    }
+
+    /// Shows one second of the run; `errors` are those of the whole run so far, which have a line of their own when they
+    /// have changed. Seconds of the connecting phase are left out, because [`Self::connecting`] shows that phase.
     pub fn second(&mut self, second: &Second, errors: &Errors, server_bytes_per_client: Option<f64>) {
-        if second.phase == Phase::Connect || self.out.is_none() {
+        if !columns::is_shown(second) || self.out.is_none() {
             return;
         }
-        self.end_of_bar();
-        let server = second.server_cpu.is_some() || server_bytes_per_client.is_some();
-        if self.rows.is_multiple_of(HEADING_EVERY) || server != self.server {
-            self.server = server;
-            self.line(&heading(server));
+        let width = self.width();
+        let server = second.server_cpu.is_some() || server_bytes_per_client.is_some() || self.heading.0;
+        if self.rows.is_multiple_of(HEADING_EVERY) || self.heading != (server, width) {
+            self.heading = (server, width);
+            self.line(&columns::heading(width, server));
         }
         self.rows += 1;
-        self.line(&row(second, errors, self.server, server_bytes_per_client));
+        self.line(&columns::row(width, server, second, server_bytes_per_client));
+        let errors: Vec<_> = kinds(errors).iter().map(Kind::in_words).collect();
+        if errors != self.errors {
+            self.line(&columns::errors(width, &errors));
+            self.errors = errors;
+        }
     }
 
     /// Ends the display: a progress bar is removed.
@@ -97,14 +123,14 @@ impl<W: Write> ProgressDisplay<W> {
 
     fn end_of_bar(&mut self) {
         if let Some(bar) = self.bar.take() {
-            let opened = bar.position();
             bar.finish_and_clear();
-            let (opened, asked) = (format::count(opened), format::count(self.asked));
-            self.line(&format!(
-                "{opened} of {asked} clients subscribed after {}",
-                format::time(bar.elapsed().as_nanos() as f64)
-            ));
         }
+    }
+
+    /// Of the terminal now: it may change while the run goes on.
+    fn width(&self) -> usize {
+        let size = self.terminal.then(|| rustix::termios::tcgetwinsize(stderr()).ok()).flatten();
+        size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(columns::WIDTH)
     }
 
     fn line(&mut self, text: &str) {
@@ -115,76 +141,14 @@ impl<W: Write> ProgressDisplay<W> {
 }
 
 fn bar(asked: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("connecting [{bar:30}] {human_pos}/{human_len} subscribed, {msg}")
-        .expect("a valid template")
-        .progress_chars("=> ");
+    let style = ProgressStyle::with_template("{msg}").expect("a valid template");
     ProgressBar::with_draw_target(Some(asked), ProgressDrawTarget::stderr()).with_style(style)
-}
-
-/// `12,000/s, 7 s left, 3 failed`.
-fn rate(left: u64, failed: u64, per_second: f64) -> String {
-    let mut text = format!("{}/s", format::number(per_second));
-    if left > 0 && per_second > 0.0 {
-        text += &format!(", {} left", eta((left as f64 / per_second).ceil() as u64));
-    }
-    if failed > 0 {
-        text += &format!(", {} failed", format::count(failed));
-    }
-    text
-}
-
-fn eta(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
-}
-
-fn heading(server: bool) -> String {
-    let mut text = format!(
-        "{:>8} {:<8}{:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>7}",
-        "time", "phase", "clients", "delivered/s", "published/s", "p50", "p99", "p99.9", "max", "own CPU"
-    );
-    if server {
-        text += &format!(" {:>7} {:>10}", "server", "per client");
-    }
-    text
-}
-
-fn row(second: &Second, errors: &Errors, server: bool, server_bytes_per_client: Option<f64>) -> String {
-    let rate = |count: u64| if second.span > 0.0 { format::number(count as f64 / second.span) } else { "–".into() };
-    let latency = &second.latency;
-    let time = |ns: u64| if latency.count > 0 { format::time(ns as f64) } else { "–".into() };
-    let share = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.0} %", share * 100.0));
-    let mut text = format!(
-        "{:>6.1} s {:<8}{:>10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8} {:>7}",
-        second.at,
-        second.phase.name(),
-        format::count(second.clients),
-        rate(second.delivered),
-        rate(second.published),
-        time(latency.p50),
-        time(latency.p99),
-        time(latency.p999),
-        time(latency.max),
-        share(Some(second.own_cpu)),
-    );
-    if server {
-        let memory = server_bytes_per_client.map_or("–".into(), format::bytes);
-        text += &format!(" {:>7} {memory:>10}", share(second.server_cpu));
-    }
-    let errors: Vec<_> = kinds(errors).iter().map(|kind| kind.in_words()).collect();
-    if !errors.is_empty() {
-        text += &format!("  ! {}", errors.join(", "));
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Latencies;
+    use crate::outcome::{Latencies, Phase};
 
     fn display() -> ProgressDisplay<Vec<u8>> {
         ProgressDisplay::on(&Facts { clients: 10_000, ..Facts::default() }, Some(Vec::new()))
@@ -240,16 +204,22 @@ mod tests {
     fn a_second_is_a_line_under_its_heading() {
         let mut display = display();
         display.second(&Second::default(), &Errors::default(), None);
+        display.connected(10_000, 0.008_88);
         display.second(&second(), &Errors::default(), Some(231.0));
         let errors = Errors { lost: 12, refused: [("503".into(), 3)].into(), ..Errors::default() };
         display.second(&Second { latency: Latencies::default(), ..second() }, &errors, None);
+        // The same errors again have no line, and a server that has ended keeps its columns.
+        display.second(&Second { server_cpu: None, ..second() }, &errors, None);
         display.done();
         assert_eq!(
             lines(display),
             [
-                "    time phase      clients  delivered/s  published/s      p50      p99    p99.9      max own CPU  server per client",
-                "  12.0 s measure     10,000    1,000,000          100  1.20 ms  3.40 ms  7.00 ms  12.0 ms    44 %    91 %      231 B",
-                "  12.0 s measure     10,000    1,000,000          100        –        –        –        –    44 %    91 %          –  ! 12 lost, 3 refused",
+                "10,000 of 10,000 clients subscribed in 8.88 ms",
+                "   time phase   clients delivered published     p50     p99   p99.9     max own CPU  server B/client",
+                "  12.0s measure  10,000    1.0M/s     100/s 1.20 ms 3.40 ms 7.00 ms 12.0 ms    44 %    91 %    231 B",
+                "  12.0s measure  10,000    1.0M/s     100/s       –       –       –       –    44 %    91 %        –",
+                "! 12 lost, 3 refused",
+                "  12.0s measure  10,000    1.0M/s     100/s 1.20 ms 3.40 ms 7.00 ms 12.0 ms    44 %       –        –",
             ]
         );
     }
@@ -258,7 +228,7 @@ mod tests {
     fn the_heading_comes_again_and_nothing_comes_when_not_asked_for() {
         let mut display = display();
         (0..41).for_each(|_| display.second(&second(), &Errors::default(), None));
-        assert_eq!(lines(display).iter().filter(|line| line.contains("delivered/s")).count(), 3);
+        assert_eq!(lines(display).iter().filter(|line| line.contains("delivered")).count(), 3);
         let mut quiet = ProgressDisplay::new(&Facts::default(), false);
         quiet.connecting(1, 0, 1.0);
         quiet.second(&second(), &Errors::default(), None);

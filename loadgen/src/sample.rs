@@ -73,6 +73,8 @@ pub(crate) fn good() -> Outcome {
             clients,
             verifying: 1_500,
             publishers: 1,
+            everyone_publishes: false,
+            slow: 0,
             topics: 1,
             topics_per_client: 1,
             streams: 1,
@@ -111,6 +113,8 @@ pub(crate) fn good() -> Outcome {
         },
         server: Some(ServerUse {
             pid: 4242,
+            ended_at: None,
+            lived: None,
             connect_cpu_ns: 320_000_000,
             cpu_ns: 43_900_000_000,
             memory_before: memory(3_000_000, 0, 60 << 20),

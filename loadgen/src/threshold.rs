@@ -22,13 +22,15 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// A sentence if the threshold is crossed.
-    #[must_use]
-    pub fn check(&self, outcome: &Outcome) -> Option<String> {
+    /// A sentence with what was measured: an error if the threshold is crossed.
+    ///
+    /// # Errors
+    /// When it is crossed, or its figure was not measured.
+    pub fn check(&self, outcome: &Outcome) -> Result<String, String> {
         let Some(value) = self.figure.value(outcome) else {
             let name = self.figure.name();
             let hint = if self.figure.needs_server() { " (it needs --server-pid)" } else { "" };
-            return Some(format!("{}: {name} was not measured{hint}", self.text));
+            return Err(format!("{}: {name} was not measured{hint}", self.text));
         };
         let crossed = match self.comparison {
             Comparison::Above => value > self.limit,
@@ -36,13 +38,17 @@ impl Threshold {
             Comparison::Below => value < self.limit,
             Comparison::AtMost => value <= self.limit,
         };
-        crossed.then(|| format!("{}: {} was {}", self.text, self.figure.name(), self.figure.unit().write(value)))
+        let sentence = format!("{}: {} was {}", self.text, self.figure.name(), self.figure.unit().write(value));
+        if crossed { Err(sentence) } else { Ok(sentence) }
     }
 }
 
-/// Checks all and keeps the sentences in [`Outcome::crossed`], in place of what was there.
+/// Checks all and keeps the sentences in [`Outcome::crossed`] and [`Outcome::passed`], in place of what was there.
 pub fn check_all(thresholds: &[Threshold], outcome: &mut Outcome) {
-    outcome.crossed = thresholds.iter().filter_map(|threshold| threshold.check(outcome)).collect();
+    let (passed, crossed): (Vec<_>, Vec<_>) =
+        thresholds.iter().map(|threshold| threshold.check(outcome)).partition(Result::is_ok);
+    outcome.passed = passed.into_iter().filter_map(Result::ok).collect();
+    outcome.crossed = crossed.into_iter().filter_map(Result::err).collect();
 }
 
 /// The figures that can be compared, a line each, for `--help` and error messages.
@@ -104,13 +110,13 @@ type Row = (&'static str, Unit, &'static str, fn(&Outcome) -> Option<f64>);
 const FIGURES: &[Row] = &[
     ("max", Unit::Time, "the longest latency", |o| latency(&o.latency, o.latency.max as f64)),
     ("mean", Unit::Time, "the mean latency", |o| latency(&o.latency, o.latency.mean)),
-    ("admission_p50", Unit::Time, "upgrade request until subscribed", |o| {
+    ("admission_p50", Unit::Time, "upgrade request until subscribed, median", |o| {
         latency(&o.admission, o.admission.p50 as f64)
     }),
-    ("admission_p99", Unit::Time, "the same of 99 in 100", |o| latency(&o.admission, o.admission.p99 as f64)),
+    ("admission_p99", Unit::Time, "the same, 99th percentile", |o| latency(&o.admission, o.admission.p99 as f64)),
     ("admission_max", Unit::Time, "the slowest admission", |o| latency(&o.admission, o.admission.max as f64)),
     ("lateness_p99", Unit::Time, "how late loadgen itself published", |o| Some(o.traffic.lateness_p99_ns as f64)),
-    ("last_client", Unit::Time, "a lone broadcast, until the last client had it", |o| {
+    ("last_client", Unit::Time, "time to last subscriber, of the last message", |o| {
         (o.traffic.last_last_ns > 0).then_some(o.traffic.last_last_ns as f64)
     }),
     ("delivered", Unit::Count, "messages received in the measured time", |o| Some(o.traffic.delivered as f64)),
@@ -126,14 +132,14 @@ const FIGURES: &[Row] = &[
     ("miscounted", Unit::Count, "clients with a wrong number of bytes", |o| Some(o.errors.miscounted as f64)),
     ("refused", Unit::Count, "clients that never became subscribed", |o| Some(sum(o.errors.refused.values()))),
     ("closed", Unit::Count, "connections that the server closed", |o| Some(sum(o.errors.closed.values()))),
-    ("broken", Unit::Count, "breaches of the protocol", |o| Some(sum(o.errors.broken.values()))),
+    ("broken", Unit::Count, "protocol errors", |o| Some(sum(o.errors.broken.values()))),
     ("publishers_lost", Unit::Count, "publishing connections that ended", |o| Some(sum(o.errors.publishers.values()))),
-    ("shed", Unit::Count, "slow consumers that the server closed", |o| Some(sum(o.errors.shed.values()))),
+    ("shed", Unit::Count, "slow consumers that the server disconnected", |o| Some(sum(o.errors.shed.values()))),
     ("errors", Unit::Count, "all errors together", |o| Some(o.errors.total() as f64)),
     ("clients", Unit::Count, "clients that became subscribed", |o| Some(o.connect.opened as f64)),
-    ("retries", Unit::Count, "connects and upgrades tried again", |o| Some(o.connect.retries as f64)),
+    ("retries", Unit::Count, "connects and upgrades that were retried", |o| Some(o.connect.retries as f64)),
     ("connect_seconds", Unit::Seconds, "first connect to last subscription", |o| Some(o.connect.seconds)),
-    ("storm_seconds", Unit::Seconds, "the slowest reconnect storm", |o| {
+    ("storm_seconds", Unit::Seconds, "the slowest recovery from a reconnect storm", |o| {
         o.connect.storm_seconds.iter().copied().reduce(f64::max)
     }),
     ("own_cpu", Unit::Share, "loadgen's share of one core", |o| (o.seconds > 0.0).then(|| o.own_cpu())),
@@ -299,7 +305,7 @@ mod tests {
     }
 
     fn sentence(text: &str) -> Option<String> {
-        text.parse::<Threshold>().unwrap().check(&outcome())
+        text.parse::<Threshold>().unwrap().check(&outcome()).err()
     }
 
     #[test]
@@ -324,7 +330,8 @@ mod tests {
     fn what_was_not_measured_counts_as_crossed() {
         let line = sentence("server_cpu>0.9").unwrap();
         assert_eq!(line, "server_cpu>0.9: server_cpu was not measured (it needs --server-pid)");
-        assert!("p99>1s".parse::<Threshold>().unwrap().check(&Outcome::default()).unwrap().ends_with("not measured"));
+        let nothing = "p99>1s".parse::<Threshold>().unwrap().check(&Outcome::default());
+        assert!(nothing.unwrap_err().ends_with("not measured"));
         let mut outcome = outcome();
         outcome.server = Some(ServerUse { cpu_ns: 9_500_000_000, ..ServerUse::default() });
         outcome.server.as_mut().unwrap().memory_connected.pss = 300_000;
@@ -337,6 +344,7 @@ mod tests {
                 "server_memory_per_client>256: server_memory_per_client was 300 B"
             ]
         );
+        assert_eq!(outcome.passed, ["server_memory_per_client > 1KiB: server_memory_per_client was 300 B"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Processor time and memory of processes, from `/proc`, and a Ringyard broker's own counters, from `/api/stats`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::adapter::without_scheme;
 use crate::client;
 use crate::machine::meminfo;
 use crate::outcome::Memory;
@@ -85,7 +88,7 @@ impl FromStr for StatsUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text}: it must be http://HOST:PORT, with or without a path");
-        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let rest = without_scheme(text, "http").ok_or_else(wrong)?;
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let path = if path.len() > 1 { path } else { PATH };
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -104,6 +107,15 @@ const PATH: &str = "/api/stats";
 pub(crate) struct Server {
     pids: Vec<u32>,
     stats: StatsUrl,
+    /// What was last seen of each process: a process that has ended tells nothing any more.
+    seen: RefCell<BTreeMap<u32, Seen>>,
+}
+
+/// What was last seen of a process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    cpu_ns: u64,
+    memory: Memory,
 }
 
 impl Server {
@@ -119,25 +131,55 @@ impl Server {
             get_json(stats).with_context(|| format!("--server-stats: no counters at {}{}", stats.host, stats.path))?;
         }
         let stats = stats.unwrap_or_else(|| StatsUrl { address, host: address.to_string(), path: PATH.to_owned() });
-        Ok((!pids.is_empty()).then_some(Self { pids, stats }))
+        Ok((!pids.is_empty()).then_some(Self { pids, stats, seen: RefCell::default() }))
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pids[0]
     }
 
-    /// Of all its processes that still run.
+    /// Of all its processes; of one that has ended what it had used when it was last looked at.
     pub(crate) fn cpu_ns(&self) -> u64 {
-        self.pids.iter().filter_map(|pid| cpu_ns(*pid).ok()).sum()
+        let mut seen = self.seen.borrow_mut();
+        let mut of = |pid: u32| {
+            let seen = seen.entry(pid).or_default();
+            // A thread that ends takes its time along.
+            seen.cpu_ns = seen.cpu_ns.max(cpu_ns(pid).unwrap_or(0));
+            seen.cpu_ns
+        };
+        self.pids.iter().map(|pid| of(*pid)).sum()
     }
 
-    pub(crate) fn anonymous(&self) -> u64 {
-        self.pids.iter().filter_map(|pid| anonymous(*pid)).sum()
+    /// Of all its processes that still run; nothing if none does.
+    pub(crate) fn anonymous(&self) -> Option<u64> {
+        self.pids.iter().filter_map(|pid| anonymous(*pid)).reduce(|sum, one| sum + one)
     }
 
-    /// Of all its processes that still run.
+    /// Whether none of its processes runs any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut seen = self.seen.borrow_mut();
+        let ended = |pid: u32| match fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|text| status(&text))
+        {
+            Some((runs, cpu_ns)) => {
+                let seen = seen.entry(pid).or_default();
+                seen.cpu_ns = seen.cpu_ns.max(cpu_ns);
+                !runs
+            }
+            None => true,
+        };
+        // Not `all`: each is looked at.
+        self.pids.iter().copied().map(ended).fold(true, |all, ended| all && ended)
+    }
+
+    /// Of all its processes; of one that has ended what it had when it was last looked at.
     pub(crate) fn memory(&self) -> Memory {
-        self.pids.iter().filter_map(|pid| memory(*pid).ok()).fold(Memory::default(), |sum, one| Memory {
+        let mut seen = self.seen.borrow_mut();
+        let mut of = |pid: u32| {
+            let seen = seen.entry(pid).or_default();
+            seen.memory = memory(pid).unwrap_or(seen.memory);
+            seen.memory
+        };
+        self.pids.iter().map(|pid| of(*pid)).fold(Memory::default(), |sum, one| Memory {
             anonymous: sum.anonymous + one.anonymous,
             pss: sum.pss + one.pss,
             ..one
@@ -151,6 +193,17 @@ impl Server {
         let number = |name: &str| sums.get(name)?.as_u64();
         Some((number("sends")?, number("messages_out")?))
     }
+}
+
+/// Whether a process runs, and its processor time in nanoseconds, of `/proc/PID/stat`: to 10 ms, but still there when it
+/// has ended and its parent has not been told.
+fn status(stat: &str) -> Option<(bool, u64)> {
+    // The name, in parentheses, may contain anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let runs = !matches!(fields.next()?, "Z" | "X");
+    let mut ticks = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
+    let ticks = ticks.next()? + ticks.next()?;
+    Some((runs, ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second()))
 }
 
 fn get_json(StatsUrl { address, host, path }: &StatsUrl) -> Result<Value> {
@@ -206,12 +259,33 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_has_ended_keeps_what_it_used() {
+        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let server = Server::new(vec![child.id()], None, "127.0.0.1:1".parse().unwrap()).unwrap().unwrap();
+        while server.cpu_ns() < 30_000_000 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (memory, used) = (server.memory(), server.cpu_ns());
+        assert!(!server.has_ended() && server.anonymous().is_some());
+        child.kill().unwrap();
+        // Until its parent asks, it is a zombie.
+        while !server.has_ended() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(server.cpu_ns() >= used && server.anonymous().is_none());
+        child.wait().unwrap();
+        assert!(server.has_ended() && server.cpu_ns() >= used && server.memory().pss == memory.pss);
+        assert_eq!(status("7 (a) b) Z 1 2 3 4 5 6 7 8 9 10 150 50 0"), Some((false, 2_000_000_000)));
+    }
+
+    #[test]
     fn where_counters_are() {
         let url = |text: &str| text.parse::<StatsUrl>().map(|url| (url.address.to_string(), url.path));
         let expected = |path: &str| Ok(("127.0.0.1:8081".to_owned(), path.to_owned()));
         assert_eq!(url("http://127.0.0.1:8081"), expected("/api/stats"));
         assert_eq!(url("http://127.0.0.1:8081/"), expected("/api/stats"));
         assert_eq!(url("http://127.0.0.1:8081/behind/a/proxy"), expected("/behind/a/proxy"));
+        assert_eq!(url("HTTP://127.0.0.1:8081"), expected("/api/stats"));
         for wrong in ["127.0.0.1:8081", "https://127.0.0.1:8081", "http://127.0.0.1", "http://", "http://a b:1"] {
             assert!(url(wrong).unwrap_err().contains("http://HOST:PORT"), "{wrong}");
         }

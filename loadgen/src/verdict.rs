@@ -35,7 +35,9 @@ pub struct Verdict {
     pub failures: Vec<String>,
     /// Loadgen was the limit: the figures say little about the server.
     pub invalid: Vec<String>,
-    /// Remarks: interrupted, shares missing.
+    /// Ended by a signal: the figures are of the time before.
+    pub interrupted: bool,
+    /// Remarks: shares missing.
     pub notes: Vec<String>,
 }
 
@@ -43,31 +45,34 @@ impl Verdict {
     /// The verdict on an outcome after [`judge`].
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
-        let mut failures: Vec<_> = kinds(&outcome.errors).iter().map(Kind::in_words).collect();
+        let ends = [&outcome.stalled, &outcome.ended].into_iter().flatten();
+        let mut failures: Vec<_> = ends.map(|sentence| format::plain(sentence)).collect();
+        failures.extend(kinds(&outcome.errors).iter().map(Kind::in_words));
         failures.extend(outcome.crossed.iter().map(|sentence| format::plain(sentence)));
         let mut notes = Vec::new();
         if outcome.interrupted {
-            notes.push("interrupted before its time".into());
+            notes.push("interrupted: the figures are of the time before".into());
         }
         let shares = outcome.run.share.1;
         if shares > outcome.parts.max(1) {
             notes.push(format!("{} of {shares} shares: loss is judged by `merge` of all", outcome.parts.max(1)));
         }
         let invalid = outcome.invalid.iter().map(|why| format::plain(why)).collect();
-        Self { failures, invalid, notes }
+        Self { failures, invalid, interrupted: outcome.interrupted, notes }
     }
 
-    /// Exit status 1: something was lost, doubled, reordered, corrupt, refused or closed, or a threshold was crossed.
+    /// Something was lost, duplicated, reordered, corrupt, refused or closed, or a threshold was crossed.
     #[must_use]
     pub fn failed(&self) -> bool {
         !self.failures.is_empty()
     }
 
-    /// `valid`, `INVALID` or `FAILED`.
+    /// `valid`, `INVALID`, `INTERRUPTED` or `FAILED`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match () {
             () if self.failed() => "FAILED",
+            () if self.interrupted => "INTERRUPTED",
             () if !self.invalid.is_empty() => "INVALID",
             () => "valid",
         }
@@ -138,13 +143,13 @@ pub fn kinds(errors: &Errors) -> Vec<Kind> {
     }
     let mut kinds = vec![
         plain("lost", "messages that a subscriber never got", errors.lost),
-        plain("doubled", "messages that came again", errors.doubled),
+        plain("duplicated", "messages that came again", errors.doubled),
         plain("reordered", "messages that came after a later one of their stream", errors.reordered),
         corrupt,
-        plain("miscounted", "clients that got another number of bytes than was sent to them", errors.miscounted),
+        plain("miscounted", "clients that received a wrong number of bytes", errors.miscounted),
         detailed("refused", "clients that never became subscribed", reasons(&errors.refused)),
         detailed("closed", "connections that the server closed", by_code(&errors.closed)),
-        detailed("broken", "breaches of the protocol, or refusals in words", reasons(&errors.broken)),
+        detailed("broken", "protocol errors, or error messages of the server", reasons(&errors.broken)),
         detailed("publishers lost", "publishing connections that ended", reasons(&errors.publishers)),
     ];
     kinds.retain(|kind| kind.count > 0);
@@ -237,7 +242,15 @@ mod tests {
         outcome.interrupted = true;
         let verdict = Verdict::of(&outcome);
         assert!(verdict.failed());
-        assert_eq!(verdict.to_string(), "FAILED: 1,200 lost, 4 closed (interrupted before its time)");
+        assert_eq!(
+            verdict.to_string(),
+            "FAILED: 1,200 lost, 4 closed (interrupted: the figures are of the time before)"
+        );
+        let stopped = Outcome { parts: 1, interrupted: true, ..Outcome::default() };
+        assert_eq!(Verdict::of(&stopped).word(), "INTERRUPTED");
+        let full = "the server took 100 of 150 clients: no new client in 5.02 s";
+        let stalled = Outcome { parts: 1, stalled: Some(full.into()), ..Outcome::default() };
+        assert_eq!(Verdict::of(&stalled).to_string(), format!("FAILED: {full}"));
         let closed = &kinds(&outcome.errors)[1];
         assert_eq!(closed.details, [("1011 internal error".into(), 3), ("1006 no close frame".into(), 1)]);
     }

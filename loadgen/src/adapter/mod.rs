@@ -48,6 +48,7 @@ use self::plain::Plain;
 use self::raw::Raw;
 pub use self::upgrade::upgrade_request;
 use self::url::Url;
+pub(crate) use self::url::without_scheme;
 use self::v1::V1;
 use crate::stamp::{Payloads, Stamp};
 

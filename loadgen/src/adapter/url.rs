@@ -21,10 +21,19 @@ pub(super) struct Url {
     pub(super) path: String,
 }
 
+/// What comes behind `scheme://`, in which upper and lower case are the same (RFC 3986, section 3.1).
+pub(crate) fn without_scheme<'a>(url: &'a str, scheme: &str) -> Option<&'a str> {
+    let (given, rest) = url.split_once("://")?;
+    given.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
 impl Url {
     pub(super) fn parse(url: &str) -> Result<Self> {
-        ensure!(!url.starts_with("wss://"), "{url}: TLS is not supported; use the port behind it");
-        let rest = url.strip_prefix("ws://").with_context(|| format!("{url}: an address begins with ws://"))?;
+        ensure!(
+            without_scheme(url, "wss").is_none(),
+            "{url}: TLS is not supported; use the port behind the TLS proxy, with ws://"
+        );
+        let rest = without_scheme(url, "ws").with_context(|| format!("{url}: an address begins with ws://"))?;
         ensure!(
             url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#'),
             "{url}: an address has no spaces, no '#' and no bytes beyond ASCII (percent-encode them)"
@@ -39,7 +48,8 @@ impl Url {
             .next()
             .with_context(|| format!("{url}: {host} has no address"))?;
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { address, host: host.to_owned(), path })
+        // Upper and lower case are the same in a host (RFC 3986, section 3.2.2).
+        Ok(Self { address, host: host.to_ascii_lowercase(), path })
     }
 
     /// Whether the user left the path to the protocol.
@@ -131,6 +141,9 @@ mod tests {
         assert_eq!(parts("ws://127.0.0.1:8080/a/b?c/d"), expected("127.0.0.1:8080", "127.0.0.1:8080", "/a/b?c/d"));
         assert_eq!(parts("ws://[::1]:81?x"), expected("[::1]:81", "[::1]:81", "/?x"));
         assert_eq!(parts("ws://[::1]/"), expected("[::1]:80", "[::1]", "/"));
+        assert_eq!(parts("WS://LocalHost:81/A?B").1, "localhost:81");
+        assert_eq!(parts("Ws://127.0.0.1:81/A?B"), expected("127.0.0.1:81", "127.0.0.1:81", "/A?B"));
+        assert!(Url::parse("WSS://127.0.0.1/").unwrap_err().to_string().contains("TLS"));
         for bad in ["", "http://a/", "wss://127.0.0.1/", "ws://", "ws:///x", "ws://u@127.0.0.1/", "ws://127.0.0.1:x/"] {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }

@@ -28,7 +28,7 @@ use crate::usage::StatsUrl;
 /// What one run does. The file of `--config` takes the same options, without dashes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
-    /// TOML file with options by their long names; the command line wins
+    /// TOML file with options by their long names; the command line takes precedence
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -57,11 +57,11 @@ pub struct Options {
     /// The name of the topic; with several, each has a number behind it
     #[arg(long, default_value = "loadgen", help_heading = "Clients")]
     pub topic_prefix: String,
-    /// Clients that look at every frame, the others only count bytes: `all`, or a share such as 0.02
+    /// Clients that verify every message, the others only count bytes: `all`, or a share such as 0.02
     /// [default: all of up to 20,000, else 20,000]
     #[arg(long, help_heading = "Clients")]
     pub verify: Option<Share>,
-    /// How often clients that only count bytes send a sign of life; 0: never
+    /// Seconds between two heartbeats of a client that only counts bytes; 0: none
     #[arg(long, default_value = "20", value_parser = seconds, value_name = "SECONDS", help_heading = "Clients")]
     pub heartbeat: Duration,
     /// Share of the clients that read slowly or never: 0.1 [default: 0]
@@ -70,7 +70,7 @@ pub struct Options {
     /// Bytes per second that a slow client reads; 0: nothing
     #[arg(long, default_value_t = 0, help_heading = "Clients")]
     pub slow_rate: u32,
-    /// Subscriptions left and taken again per second (protocols without: connections) [default: 0]
+    /// Subscriptions ended and begun again per second (connections, where the protocol has no unsubscribe) [default: 0]
     #[arg(long, help_heading = "Clients")]
     pub churn: Option<f64>,
 
@@ -86,11 +86,11 @@ pub struct Options {
     /// Bytes per message, at least 24: `128`, a list `64,1024`, or a range `100..2000` [default: 128]
     #[arg(long, help_heading = "Publishing")]
     pub payload: Option<Payload>,
-    /// Open loop: messages per second of all publishers together, on fixed times; or `max`: a closed loop, see
+    /// Open loop: messages per second of all publishers together, at fixed times; or `max`: a closed loop, see
     /// `--outstanding` [default: max]
     #[arg(long, help_heading = "Publishing")]
     pub rate: Option<Rate>,
-    /// Closed loop: bursts of each stream that may be on their way to verifying subscribers [default: 1]
+    /// Closed loop: bursts of each stream that may be in flight to verifying subscribers [default: 1]
     #[arg(long, help_heading = "Publishing")]
     pub outstanding: Option<u32>,
     /// Messages published together, in one write
@@ -106,6 +106,9 @@ pub struct Options {
     /// Seconds after which a connection that is refused or not answered is given up
     #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS", help_heading = "Connecting")]
     pub connect_timeout: Duration,
+    /// Seconds without a new client, while some are missing, after which the run ends with exit status 3; 0: never
+    #[arg(long, default_value = "5", value_parser = seconds, value_name = "SECONDS", help_heading = "Connecting")]
+    pub stall_timeout: Duration,
     /// How often all connections are dropped and opened again in the measured time [default: 0]
     #[arg(long, help_heading = "Connecting")]
     pub storms: Option<u32>,
@@ -116,7 +119,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', help_heading = "Connecting")]
     pub source: Vec<IpAddr>,
 
-    /// Seconds before the measurement
+    /// Seconds of publishing before the measurement
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS", help_heading = "Time")]
     pub warmup: Duration,
     /// Seconds of measurement
@@ -132,7 +135,7 @@ pub struct Options {
     /// Threads, each with a ring of its own [default: one per core, more where descriptors demand it]
     #[arg(long, help_heading = "This program")]
     pub workers: Option<u32>,
-    /// This process does one of several equal shares: `2/4`. `merge` puts the results together
+    /// This process runs one of several equal shares: `2/4`. `merge` combines the results
     #[arg(long, default_value = "1/1", value_name = "I/N", help_heading = "This program")]
     pub share: Portion,
     /// Try even if ports, descriptors or memory seem too few
@@ -142,20 +145,20 @@ pub struct Options {
     /// The server's processes, to report their processor time and memory
     #[arg(long, help_heading = "Results")]
     pub server_pid: Vec<u32>,
-    /// Where a Ringyard broker has its counters, to report its sends: http://HOST:PORT of its --admin-listen
+    /// Where a Ringyard broker serves its counters, to report its sends: http://HOST:PORT of its --admin-listen
     /// [default: the host and port of --url, which answers with --admin-listen public]
     #[arg(long, value_name = "URL", requires = "server_pid", help_heading = "Results")]
     pub server_stats: Option<StatsUrl>,
-    /// Write the outcome here as JSON
+    /// Write the results here as JSON; `-`: to standard output, the text goes to standard error then
     #[arg(long, value_name = "FILE", help_heading = "Results")]
     pub json: Option<PathBuf>,
-    /// Write a page with plots here
+    /// Write an HTML report with plots here
     #[arg(long, value_name = "FILE.html", help_heading = "Results")]
     pub report: Option<PathBuf>,
-    /// Exit with 1 when this is so: `p99>50ms`, `delivered<100000`
+    /// Exit with status 1 when this is true: `p99>50ms`, `delivered<100000`
     #[arg(long, value_name = "CONDITION", help_heading = "Results")]
     pub fail_if: Vec<Threshold>,
-    /// Show nothing while running
+    /// Show no progress
     #[arg(long, short, help_heading = "Results")]
     pub quiet: bool,
 }
@@ -198,6 +201,11 @@ impl Options {
     pub fn check(&self) -> Result<()> {
         let topics = self.topics.unwrap_or(1);
         ensure!(self.clients != Some(0), "--clients must be at least 1");
+        ensure!(!self.duration.is_zero(), "--duration must be above 0: the seconds of measurement");
+        ensure!(
+            self.report.as_deref().is_none_or(|file| file.as_os_str() != "-"),
+            "--report needs a file name; only --json can be written to standard output"
+        );
         ensure!((1..STREAMS_MAX).contains(&topics), "--topics must be from 1 to {}", STREAMS_MAX - 1);
         ensure!(
             (1..=topics).contains(&self.topics_per_client.unwrap_or(1)),
@@ -282,6 +290,8 @@ mod tests {
             ("--payload 10", "--payload"),
             ("--payload 200..100", "--payload"),
             ("--clients 0", "--clients"),
+            ("--duration 0", "--duration must be above 0"),
+            ("--report -", "--report"),
             ("--topics 3 --topics-per-client 4", "--topics-per-client"),
             ("--storms 1", "--storms"),
             ("--share 1/2", "--share"),

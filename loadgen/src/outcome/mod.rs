@@ -6,6 +6,7 @@
 //! | `errors` | what went wrong, and how far each stream came |
 //! | `latencies` | a distribution of times |
 //! | `second` | one second of the run |
+//! | `slow` | what became of slow clients |
 //! | `resources` | processor time and memory of the load generator and of the server |
 //!
 //! Not responsible for gathering it (`worker`), judging it (`verdict`) or showing it (`results`).
@@ -15,6 +16,7 @@ mod errors;
 mod latencies;
 mod resources;
 mod second;
+mod slow;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,7 @@ pub use self::errors::{Errors, Stream, add_streams};
 pub use self::latencies::{LATENCY_MAX_NS, Latencies, histogram, percentile};
 pub use self::resources::{Memory, Own, ServerUse};
 pub use self::second::{Phase, Second};
+pub use self::slow::Slow;
 use crate::adapter::Protocol;
 
 /// Increased when a field changes its meaning; `merge` refuses other formats.
@@ -61,6 +64,14 @@ pub struct Outcome {
     pub invalid: Vec<String>,
     /// Thresholds (`--fail-if`) that were crossed, each as a sentence.
     pub crossed: Vec<String>,
+    /// Thresholds that were not crossed, each as a sentence.
+    pub passed: Vec<String>,
+    /// What became of the slow clients, if there were any.
+    pub slow: Option<Slow>,
+    /// Ended while connecting, because the server took no more clients: a sentence. Nothing was measured then.
+    pub stalled: Option<String>,
+    /// Ended early because the server or all connections had ended: a sentence. The figures are of the time before.
+    pub ended: Option<String>,
     /// Ended early by a signal.
     pub interrupted: bool,
     /// Processes whose outcomes were merged into this one; 1 for a process's own.
@@ -83,6 +94,10 @@ pub struct Facts {
     pub verifying: u64,
     /// Connections that only publish.
     pub publishers: u64,
+    /// Every client publishes too.
+    pub everyone_publishes: bool,
+    /// Clients that read slowly or never.
+    pub slow: u64,
     /// Topics.
     pub topics: u32,
     /// Topics per client.
@@ -113,7 +128,7 @@ pub struct Facts {
 pub struct Connect {
     /// Subscribed, in the end.
     pub opened: u64,
-    /// From the first connect to the last subscription, in seconds.
+    /// From the first connect until the last connection was open, in seconds.
     pub seconds: f64,
     /// Connects and upgrades that were tried again.
     pub retries: u64,
@@ -191,14 +206,16 @@ impl Outcome {
     pub fn server_bytes_per_connection(&self) -> Option<f64> {
         let server = self.server.as_ref()?;
         let grown = server.memory_connected.pss as f64 - server.memory_before.pss as f64;
-        (self.connect.opened > 0).then(|| grown / self.connect.opened as f64)
+        // A process that could not be read has no memory.
+        (self.connect.opened > 0 && server.memory_connected.pss > 0).then(|| grown / self.connect.opened as f64)
     }
 
-    /// The server's share of one core in the measured time (2.0: two cores).
+    /// The server's share of one core in the measured time, as long as it lived (2.0: two cores).
     #[must_use]
     pub fn server_cpu(&self) -> Option<f64> {
         let server = self.server.as_ref()?;
-        (self.seconds > 0.0).then(|| server.cpu_ns as f64 / 1e9 / self.seconds)
+        let seconds = server.lived.unwrap_or(self.seconds);
+        (seconds > 0.0).then(|| server.cpu_ns as f64 / 1e9 / seconds)
     }
 
     /// This program's share of one core in the measured time (2.0: two cores).

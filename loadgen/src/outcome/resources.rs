@@ -36,6 +36,10 @@ pub struct ServerUse {
     pub memory_connected: Memory,
     /// Memory at the end of the measured time.
     pub memory_after: Memory,
+    /// When its last process ended, in seconds after the run's start; nothing while it runs.
+    pub ended_at: Option<f64>,
+    /// Then the seconds of the measured time until it did.
+    pub lived: Option<f64>,
     /// Counters of a Ringyard broker over the measured time: sends and messages.
     pub sends: Option<u64>,
     /// Messages that a Ringyard broker says it delivered in the measured time.

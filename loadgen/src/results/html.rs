@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use time::OffsetDateTime;
 
-use super::{errors, lines};
+use super::{conditions, errors, lines};
 use crate::format::{bytes, count, number, plain, time};
 use crate::outcome::Outcome;
 use crate::plot::escape;
@@ -73,6 +73,7 @@ fn utc(seconds: u64) -> Option<String> {
 fn put_verdict(out: &mut String, verdict: &Verdict) {
     let (class, sign, heading) = match verdict.word() {
         "FAILED" => ("failed", "✕", "Failed"),
+        "INTERRUPTED" => ("invalid", "!", "Interrupted"),
         "INVALID" => ("invalid", "!", "Invalid: loadgen was the bottleneck"),
         _ => ("valid", "✓", "Valid"),
     };
@@ -88,7 +89,7 @@ fn put_verdict(out: &mut String, verdict: &Verdict) {
     });
     let said: Vec<_> = verdict.failures.iter().cloned().chain(limit).chain(verdict.notes.iter().cloned()).collect();
     match said.is_empty() {
-        true => out.push_str("<p>Nothing lost, doubled, reordered or corrupt; nobody refused or closed.</p>"),
+        true => out.push_str("<p>No message lost, duplicated, reordered or corrupt; no client refused or closed.</p>"),
         false => {
             out.push_str("<ul>");
             said.iter().for_each(|said| put(out, format_args!("<li>{}</li>", escape(said))));
@@ -104,12 +105,13 @@ fn put_tiles(out: &mut String, outcome: &Outcome) {
     let tiles = [
         ("delivered per second", (outcome.traffic.delivered > 0).then(|| number(outcome.delivered_per_second()))),
         ("latency p50", measured(latency.p50)),
+        ("latency p90", measured(latency.p90)),
         ("latency p99", measured(latency.p99)),
         ("latency p99.9", measured(latency.p999)),
-        ("longest", measured(latency.max)),
+        ("latency max", measured(latency.max)),
         ("server CPU per message", outcome.server_ns_per_message().map(time)),
-        ("server memory per client", outcome.server_bytes_per_connection().map(bytes)),
-        ("all connected after", (outcome.connect.opened > 0).then(|| crate::format::seconds(outcome.connect.seconds))),
+        ("server memory per client", outcome.server_bytes_per_connection().filter(|each| *each > 0.0).map(bytes)),
+        ("connected in", (outcome.connect.opened > 0).then(|| crate::format::seconds(outcome.connect.seconds))),
     ];
     out.push_str("<dl class=\"tiles\">\n");
     for (name, value) in tiles {
@@ -153,7 +155,7 @@ fn put_errors(out: &mut String, outcome: &Outcome) {
 
 fn put_lines(out: &mut String, outcome: &Outcome) {
     out.push_str("<section>\n<h2>The run</h2>\n<dl class=\"facts\">\n");
-    for line in lines(outcome) {
+    for line in lines(outcome).into_iter().chain([conditions(outcome)]).filter(|line| !line.text.is_empty()) {
         put(out, format_args!("<dt>{}</dt>", escape(line.name)));
         line.text.iter().for_each(|text| put(out, format_args!("<dd>{}</dd>", escape(text))));
         out.push('\n');

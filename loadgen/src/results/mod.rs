@@ -37,30 +37,32 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
             lines.push(Line { name, text });
         }
     };
-    line("asked", asked(outcome));
+    line("load", asked(outcome));
     line("connect", connect(outcome));
     line("measured", vec![seconds(outcome.seconds)]);
     line("delivered", delivered(outcome));
     line("published", published(outcome));
-    line("latency", vec![percentiles(&outcome.latency, &PERCENTILES)]);
+    line("latency", vec![percentiles(&outcome.latency)]);
     line("broadcast", broadcast(outcome));
+    line("slow", slow(outcome));
     line("server", server(outcome));
     line("loadgen", own(outcome));
     line("machine", machine(outcome));
     lines
 }
 
-const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
+/// The percentiles of every report, in this order; the longest comes last.
+const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
 
-/// `p50 1.20 ms   p99 3.40 ms   max 12.0 ms`.
-fn percentiles(latencies: &Latencies, percents: &[f64]) -> String {
+/// `p50 1.20 ms   p90 2.50 ms   p99 3.40 ms   p99.9 7.00 ms   max 12.0 ms`.
+fn percentiles(latencies: &Latencies) -> String {
     if latencies.count == 0 {
         return String::new();
     }
     let histogram = latencies.histogram();
     let mut text = String::new();
-    for percent in percents {
-        text += &format!("p{percent} {}   ", time(percentile(&histogram, *percent) as f64));
+    for percent in PERCENTILES {
+        text += &format!("p{percent} {}   ", time(percentile(&histogram, percent) as f64));
     }
     text + &format!("max {}", time(latencies.max as f64))
 }
@@ -69,9 +71,14 @@ fn asked(outcome: &Outcome) -> Vec<String> {
     let run = &outcome.run;
     let mut who = of(run.clients, "client");
     if run.verifying < run.clients {
-        who += &format!(", {} of them verifying every message", count(run.verifying));
+        who += &format!(", {} of them verify every message", count(run.verifying));
     }
-    who += &format!(", {}", of(run.publishers, "publisher"));
+    who += &match (run.publishers, run.everyone_publishes) {
+        (0, true) => ", each of them publishes too".to_owned(),
+        (0, false) if run.streams == 0 => ", nobody publishes".to_owned(),
+        (0, false) => ", publishers elsewhere".to_owned(),
+        (publishers, _) => format!(", {}", of(publishers, "publisher")),
+    };
     let mut where_ = of(u64::from(run.topics), "topic");
     if run.topics_per_client > 1 {
         where_ += &format!(", {} per client", count(u64::from(run.topics_per_client)));
@@ -93,12 +100,12 @@ fn connect(outcome: &Outcome) -> Vec<String> {
     if connect.seconds > 0.0 {
         opened += &format!(", {}/s", number(connect.opened as f64 / connect.seconds));
     }
-    for (number, what) in [(connect.retries, "tried again"), (connect.reopened, "opened again on purpose")] {
+    for (number, what) in [(connect.retries, "retries"), (connect.reopened, "reconnects")] {
         if number > 0 {
             opened += &format!(", {} {what}", count(number));
         }
     }
-    let mut admission = percentiles(&outcome.admission, &[50.0, 99.0]);
+    let mut admission = percentiles(&outcome.admission);
     if !admission.is_empty() {
         admission = format!("admission {admission}");
     }
@@ -106,7 +113,7 @@ fn connect(outcome: &Outcome) -> Vec<String> {
         outcome.server_ns_per_admission().map_or(String::new(), |ns| format!("server CPU {} per client", time(ns)));
     let mut storms = connect.storm_seconds.iter().map(|storm| seconds(*storm)).collect::<Vec<_>>().join(", ");
     if !storms.is_empty() {
-        storms = format!("all back after each storm in {storms}");
+        storms = format!("reconnected after each storm in {storms}");
     }
     vec![opened, admission, cpu, storms]
 }
@@ -128,7 +135,7 @@ fn published(outcome: &Outcome) -> Vec<String> {
     let mut text =
         format!("{} messages, {}/s", count(traffic.published_measured), number(outcome.published_per_second()));
     if traffic.lateness_p99_ns > 0 {
-        text += &format!(", at p99 {} late", time(traffic.lateness_p99_ns as f64));
+        text += &format!(", lateness p99 {}", time(traffic.lateness_p99_ns as f64));
     }
     vec![text]
 }
@@ -139,19 +146,22 @@ fn broadcast(outcome: &Outcome) -> Vec<String> {
         return Vec::new();
     }
     let (first, last) = (time(traffic.last_first_ns as f64), time(traffic.last_last_ns as f64));
-    vec![format!("the last one had reached its first client after {first}, all of them after {last}")]
+    vec![format!("last message: time to first subscriber {first}, to last subscriber {last}")]
 }
 
 fn server(outcome: &Outcome) -> Vec<String> {
     let cpu = outcome.server_cpu().map_or(String::new(), |share| {
         let each =
             outcome.server_ns_per_message().map_or(String::new(), |ns| format!("CPU {} per message, ", time(ns)));
-        format!("{each}{} of a core", percent(share))
+        let until = outcome.server.as_ref().and_then(|server| server.ended_at);
+        let until = until.map_or(String::new(), |at| format!(" until it ended, {} after the start", seconds(at)));
+        format!("{each}{} of a core{until}", percent(share))
     });
     let sends =
         outcome.sends_per_message().map_or(String::new(), |sends| format!("{} sends per message", number(sends)));
     let memory = outcome
         .server_bytes_per_connection()
+        .filter(|each| *each > 0.0)
         .map_or(String::new(), |each| format!("memory {} per client", bytes(each)));
     vec![cpu, sends, memory]
 }
@@ -164,25 +174,63 @@ fn own(outcome: &Outcome) -> Vec<String> {
         String::new()
     };
     let cpu = format!(
-        "{each}{} of a core ({} of those it may use; busiest worker {})",
+        "{each}{} of a core ({} of the cores it may use; busiest worker {})",
         percent(outcome.own_cpu()),
         percent(own.cpu_share),
         percent(own.busiest_worker)
     );
-    let memory =
-        outcome.own_bytes_per_client().map_or(String::new(), |each| format!("memory {} per client", bytes(each)));
+    let memory = outcome
+        .own_bytes_per_client()
+        .filter(|each| *each > 0.0)
+        .map_or(String::new(), |each| format!("memory {} per client", bytes(each)));
     vec![cpu, memory]
 }
 
 /// The kernel's memory for the connections: both ends where server and loadgen share the machine.
 fn machine(outcome: &Outcome) -> Vec<String> {
     let (before, after, opened) = (outcome.own.memory_before, outcome.own.memory_after, outcome.connect.opened as f64);
-    if opened == 0.0 || after.tcp == 0 && after.slab == 0 {
+    // The kernel frees memory of others meanwhile: what became less tells nothing about the connections.
+    let each = |name: &str, before: u64, after: u64| {
+        let grown = after.checked_sub(before).filter(|grown| *grown > 0 && opened > 0.0)?;
+        Some(format!("{name} {}", bytes((grown as f64 / opened).round())))
+    };
+    let parts = [each("TCP buffers", before.tcp, after.tcp), each("slab", before.slab, after.slab)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
         return Vec::new();
     }
-    let each = |before: u64, after: u64| bytes(((after as f64 - before as f64) / opened).round());
-    let (tcp, slab) = (each(before.tcp, after.tcp), each(before.slab, after.slab));
-    vec![format!("kernel memory per client of what runs here: TCP buffers {tcp}, slab {slab}")]
+    vec![format!("kernel memory per client, of both ends where both are here: {}", parts.join(", "))]
+}
+
+/// The slow clients: how many the server closed, how many were behind.
+fn slow(outcome: &Outcome) -> Vec<String> {
+    let Some(slow) = &outcome.slow else { return Vec::new() };
+    let closed: u64 = slow.closed.values().sum();
+    let all = format!(
+        "{}: {} closed by the server, {} behind when publishing ended",
+        of(outcome.run.slow, "slow client"),
+        count(closed),
+        count(slow.behind)
+    );
+    let mut by_code = by_code(&slow.closed);
+    by_code.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
+    let mut codes = if by_code.is_empty() { String::new() } else { format!("closed with {}", reasons(&by_code)) };
+    if let Some((first, last)) = slow.cut_off {
+        codes += &format!("; last messages to them {} to {} after the start", seconds(first), seconds(last));
+    }
+    let behind = if slow.behind > 0 {
+        format!("behind by up to {}", of(slow.behind_messages, "message"))
+    } else {
+        String::new()
+    };
+    vec![all, codes, behind]
+}
+
+/// The conditions of `--fail-if`, each with what was measured.
+fn conditions(outcome: &Outcome) -> Line {
+    let passed = outcome.passed.iter().map(|sentence| format!("passed: {}", plain(sentence)));
+    let crossed = outcome.crossed.iter().map(|sentence| format!("FAILED: {}", plain(sentence)));
+    Line { name: "fail-if", text: crossed.chain(passed).collect() }
 }
 
 /// The errors, a line each, and the slow consumers that were closed, which are no errors.
@@ -197,7 +245,7 @@ fn errors(outcome: &Outcome) -> Vec<String> {
     }
     let shed = by_code(&outcome.errors.shed);
     if !shed.is_empty() {
-        lines.push(format!("no error: slow consumers that the server closed ({})", reasons(&shed)));
+        lines.push(format!("no error: connections that the server closed as expected ({})", reasons(&shed)));
     }
     lines
 }

@@ -23,7 +23,8 @@ impl Run {
             let share = busiest_worker * 100.0;
             found.push(format!("its busiest worker was running or waiting for a core {share:.0} % of the time"));
         }
-        if let (Pacing::Open(rate), false) = (self.plan.pacing, outcome.interrupted) {
+        let whole = !outcome.interrupted && self.ended.is_none();
+        if let (Pacing::Open(rate), true) = (self.plan.pacing, whole) {
             let late = outcome.traffic.lateness_p99_ns;
             if late > 10_000_000 && late > latency.p50 / 2 {
                 found.push(format!("it published {:.0} ms late (p99)", late as f64 / 1e6));

@@ -5,6 +5,7 @@
 //! | `mod` | the order of the phases |
 //! | `start` | starts the workers, one thread and one ring each |
 //! | `phases` | connecting, measuring, draining, ending the workers |
+//! | `ending` | what ends a run before its time |
 //! | `reports` | waits for reports of the workers, and handles them |
 //! | `rows` | the state of all workers, once a second: a row of the series |
 //! | `outcome` | makes the outcome of what was observed |
@@ -14,6 +15,7 @@
 //! phases. It never touches a connection.
 
 mod bottleneck;
+mod ending;
 mod outcome;
 mod phases;
 mod reports;
@@ -32,8 +34,8 @@ use anyhow::{Context, Result, bail};
 use crossbeam::channel::Receiver;
 
 use self::outcome::Observed;
+use self::phases::Measured;
 use self::rows::State;
-use crate::clock::monotonic;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::outcome::{Connect, Facts, Memory, Outcome, Phase, Second};
@@ -105,8 +107,7 @@ struct Run {
     incomplete: BTreeSet<usize>,
     /// Workers that have not begun the storm yet.
     unstormed: usize,
-    /// When the last worker became complete, and since when one is incomplete again.
-    complete_at: u64,
+    /// Since when clients are missing that were open before.
     missing_since: Option<u64>,
     storm_seconds: Vec<f64>,
     published: Vec<(u32, u64)>,
@@ -114,6 +115,12 @@ struct Run {
     drained_workers: usize,
     broadcast: Broadcast,
     interrupted: bool,
+    /// Why the run ended while connecting: the server took no more clients.
+    stalled: Option<String>,
+    /// When the run ended before its time, and why: there was nothing left to measure.
+    ended: Option<(u64, String)>,
+    /// When the server's last process ended.
+    server_ended_at: Option<u64>,
 }
 
 impl Run {
@@ -129,14 +136,15 @@ impl Run {
             let reason = reasons.first().map_or("interrupted", |(reason, _)| reason);
             bail!("none of {} clients could subscribe at {}: {reason}", self.plan.own_clients.1, self.plan.options.url);
         }
-        if !self.incomplete.is_empty() {
-            self.complete_at = monotonic();
-        }
-        let connect = Connect { opened, seconds: (self.complete_at - self.started) as f64 / 1e9, ..Connect::default() };
-        let measured = self.measure()?;
+        let connect = Connect { opened, seconds: self.connect_seconds(), ..Connect::default() };
+        self.progress.connected(opened, connect.seconds);
+        let stalled = self.stalled.is_some();
+        let measured = if stalled { Measured::nothing(&self.last) } else { self.measure()? };
         let after = self.usage();
         let own_after = usage::memory(std::process::id()).unwrap_or_default();
-        self.drain()?;
+        if !stalled {
+            self.drain()?;
+        }
         let part = self.finish();
         Ok(self.outcome(Observed { cores, connect, before, connected, after, own_before, own_after, measured, part }))
     }

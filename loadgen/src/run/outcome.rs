@@ -4,9 +4,10 @@ use super::Run;
 use super::bottleneck::busiest;
 use super::phases::Measured;
 use super::rows::Usage;
-use crate::outcome::{Connect, FORMAT, Latencies, Memory, Outcome, Own, ServerUse, Traffic};
+use crate::outcome::{Connect, FORMAT, Latencies, Memory, Outcome, Own, ServerUse, Slow, Traffic};
+use crate::plan::Pacing;
 use crate::verdict;
-use crate::worker::Part;
+use crate::worker::{Broadcast, Part, SlowPart};
 
 /// What a run observed, beside its series.
 pub(super) struct Observed {
@@ -47,6 +48,9 @@ impl Run {
             streams: part.streams,
             own,
             server,
+            slow: self.slow(&part.slow),
+            stalled: self.stall_in_words(),
+            ended: self.ended.take().map(|(_, why)| why),
             interrupted: self.interrupted,
             parts: 1,
             ..Outcome::default()
@@ -58,7 +62,7 @@ impl Run {
     }
 
     fn traffic(&self, Observed { measured: Measured { from, to, .. }, part, .. }: &Observed) -> Traffic {
-        let total = self.last.counts;
+        let (total, broadcast) = (self.last.counts, self.lone_broadcast());
         Traffic {
             published: total.published,
             published_measured: to.counts.published - from.counts.published,
@@ -69,9 +73,29 @@ impl Run {
             pings: total.pings,
             gaps: part.gaps,
             lateness_p99_ns: if part.lateness.is_empty() { 0 } else { part.lateness.value_at_quantile(0.99) },
-            last_first_ns: self.broadcast.first.saturating_sub(self.broadcast.published),
-            last_last_ns: self.broadcast.last.saturating_sub(self.broadcast.published),
+            last_first_ns: broadcast.map_or(0, |(first, _)| first),
+            last_last_ns: broadcast.map_or(0, |(_, last)| last),
         }
+    }
+
+    /// From the publication of the last message until the first and until the last subscriber had it, if no message before
+    /// it was still on its way.
+    fn lone_broadcast(&self) -> Option<(u64, u64)> {
+        let Pacing::Open(rate) = self.plan.pacing else { return None };
+        let Broadcast { published, first, last } = self.broadcast;
+        let (first, last) = (first.checked_sub(published)?, last.checked_sub(published)?);
+        let apart = f64::from(self.plan.options.burst) / rate * 1e9;
+        (published > 0 && (last as f64) < apart).then_some((first, last))
+    }
+
+    fn slow(&self, part: &SlowPart) -> Option<Slow> {
+        let since = |unix_ns: u64| unix_ns.saturating_sub(self.plan.clock.unix(self.started)) as f64 / 1e9;
+        (self.facts.slow > 0).then(|| Slow {
+            behind: part.behind,
+            behind_messages: part.behind_messages,
+            closed: part.closed.clone(),
+            cut_off: part.cut_off_ns.map(|(first, last)| (since(first), since(last))),
+        })
     }
 
     fn server_use(&self, Observed { before, connected, after, measured, .. }: &Observed) -> Option<ServerUse> {
@@ -83,6 +107,8 @@ impl Run {
             memory_before: before.server_memory,
             memory_connected: connected.server_memory,
             memory_after: after.server_memory,
+            ended_at: self.server_ended_at.map(|at| at.saturating_sub(self.started) as f64 / 1e9),
+            lived: self.server_ended_at.map(|at| at.clamp(from.at, to.at) as f64 / 1e9 - from.at as f64 / 1e9),
             sends: counters.map(|(sends, _)| sends),
             messages: counters.map(|(_, messages)| messages),
         })

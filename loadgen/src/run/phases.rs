@@ -11,7 +11,7 @@ use super::{Run, warn};
 use crate::clock::monotonic;
 use crate::outcome::{Errors, Phase, add_streams, histogram};
 use crate::usage::Server;
-use crate::worker::{Command, Final, Part, Times};
+use crate::worker::{Command, Final, Part, SlowPart, Times};
 
 /// After the last subscription: what the server still does for it belongs to admission.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -23,13 +23,23 @@ pub(super) struct Measured {
     pub(super) times: Times,
     pub(super) from: State,
     pub(super) to: State,
+    /// When the server ended or the last client was lost, if that was before the end.
+    pub(super) ended_at: Option<u64>,
     /// Sends and messages that the server counted.
     pub(super) counters: Option<(u64, u64)>,
 }
 
 impl Measured {
+    /// Of a run that ended while connecting.
+    pub(super) fn nothing(state: &State) -> Self {
+        let times = Times { begin: state.at, measure_from: state.at, end: state.at };
+        Self { times, from: state.clone(), to: state.clone(), ended_at: None, counters: None }
+    }
+
+    /// Without what came after the end of the server or of all connections.
     pub(super) fn seconds(&self) -> f64 {
-        (self.to.at - self.from.at) as f64 / 1e9
+        let end = self.ended_at.map_or(self.to.at, |ended| ended.min(self.to.at));
+        end.saturating_sub(self.from.at) as f64 / 1e9
     }
 }
 
@@ -37,6 +47,7 @@ impl Run {
     pub(super) fn connect(&mut self) -> Result<()> {
         while !self.incomplete.is_empty() && !self.stopped() {
             self.wait(self.next_row)?;
+            self.check_progress();
         }
         let until = monotonic() + SETTLE.as_nanos() as u64;
         self.wait_until(until)?;
@@ -68,15 +79,16 @@ impl Run {
         let storms = u64::from(self.plan.options.storms.unwrap_or(0));
         for storm in 1..=storms {
             self.wait_until(times.measure_from + (times.end - times.measure_from) * storm / (storms + 1))?;
-            if !self.interrupted {
+            if !self.is_over() {
                 self.missing_since = Some(monotonic());
                 self.unstormed += self.shared.commands.len();
                 self.send_all(&Command::Storm);
             }
         }
         self.wait_until(times.end)?;
-        if self.interrupted {
-            times.end = times.end.min(monotonic());
+        let ended_at = self.ended.as_ref().map(|(at, _)| *at);
+        if self.interrupted || ended_at.is_some() {
+            times.end = times.end.min(ended_at.unwrap_or_else(monotonic));
             self.send_all(&Command::Begin(times));
         }
         self.row()?;
@@ -85,7 +97,7 @@ impl Run {
         let counters_to = counters_from.and(self.server.as_ref()).and_then(Server::counters);
         let counters =
             counters_from.zip(counters_to).map(|(from, to)| (to.0.saturating_sub(from.0), to.1.saturating_sub(from.1)));
-        Ok(Measured { times, from, to, counters })
+        Ok(Measured { times, from, to, ended_at, counters })
     }
 
     pub(super) fn drain(&mut self) -> Result<()> {
@@ -118,7 +130,7 @@ impl Run {
             }
             wire
         });
-        Final { published, wire, interrupted: self.interrupted }
+        Final { published, wire, interrupted: self.interrupted || self.ended.is_some() }
     }
 
     /// Ends all workers and puts their parts together.
@@ -131,6 +143,7 @@ impl Run {
             admission: histogram(),
             lateness: histogram(),
             streams: BTreeMap::new(),
+            slow: SlowPart::default(),
         };
         for thread in self.threads.drain(..) {
             let Some(part) = thread.join().expect("a worker does not panic") else { continue };
@@ -144,6 +157,7 @@ impl Run {
                 all.add(one).expect("the same bounds");
             }
             add_streams(&mut sum.streams, &part.streams);
+            sum.slow.add(&part.slow);
         }
         sum
     }

@@ -1,6 +1,5 @@
 //! Waits for the reports of the workers, and handles them.
 
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,18 +13,8 @@ use crate::outcome::Phase;
 use crate::worker::{Command, Report};
 
 impl Run {
-    pub(super) fn stopped(&mut self) -> bool {
-        self.interrupted |= self.interrupt.load(Ordering::Relaxed);
-        self.interrupted
-    }
-
-    /// Whether a signal came while draining: then the drain ends early.
-    pub(super) fn stopped_twice(&mut self) -> bool {
-        !self.interrupted && self.stopped()
-    }
-
     pub(super) fn wait_until(&mut self, at: u64) -> Result<()> {
-        while monotonic() < at && !self.stopped() {
+        while monotonic() < at && !self.is_over() {
             self.wait(at.min(self.next_row))?;
         }
         Ok(())
@@ -71,7 +60,6 @@ impl Run {
             Report::Complete(worker, at) => {
                 self.incomplete.remove(&(worker as usize));
                 if self.incomplete.is_empty() && self.unstormed == 0 {
-                    self.complete_at = self.complete_at.max(at);
                     if let Some(since) = self.missing_since.take() {
                         self.storm_seconds.push(at.saturating_sub(since) as f64 / 1e9);
                     }

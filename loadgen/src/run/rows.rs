@@ -51,7 +51,8 @@ impl Run {
         let (last, counts) = (&self.last, state.counts);
         let span = (now - last.at).max(1) as f64 / 1e9;
         let share = |now: u64, before: u64| now.saturating_sub(before) as f64 / 1e9 / span;
-        let server_memory = self.server.as_ref().map(Server::anonymous);
+        let server_memory = self.server.as_ref().and_then(Server::anonymous);
+        let server_runs = self.server.as_ref().is_some_and(|server| !server.has_ended());
         let row = Second {
             at: (now - self.started) as f64 / 1e9,
             span,
@@ -64,7 +65,7 @@ impl Run {
             latency: Latencies { values: Vec::new(), ..Latencies::of(&latency) },
             errors: counts.errors - last.counts.errors,
             own_cpu: share(state.own_cpu_ns, last.own_cpu_ns),
-            server_cpu: self.server.as_ref().map(|_| share(state.server_cpu_ns, last.server_cpu_ns)),
+            server_cpu: server_runs.then(|| share(state.server_cpu_ns, last.server_cpu_ns)),
             server_memory,
         };
         if self.phase == Phase::Connect {
@@ -72,7 +73,8 @@ impl Run {
         } else {
             let each = server_memory
                 .filter(|_| counts.open > 0)
-                .map(|memory| memory.saturating_sub(self.server_before) as f64 / counts.open as f64);
+                .and_then(|memory| memory.checked_sub(self.server_before).filter(|grown| *grown > 0))
+                .map(|grown| grown as f64 / counts.open as f64);
             self.progress.second(&row, &errors, each);
         }
         self.series.push(row);

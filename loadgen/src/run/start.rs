@@ -49,20 +49,26 @@ impl Run {
         let facts = facts(&plan, started);
         Ok(Self {
             threads: workers.into_iter().map(|worker| worker.thread).collect(),
+            // What was used before the run began belongs to no row.
+            last: State {
+                at: started,
+                own_cpu_ns: ring::floor::process_cpu_ns(),
+                server_cpu_ns: server.as_ref().map_or(0, Server::cpu_ns),
+                ..State::default()
+            },
             progress: ProgressDisplay::new(&facts, !plan.options.quiet),
-            server_before: server.as_ref().map_or(0, Server::anonymous),
+            server_before: server.as_ref().and_then(Server::anonymous).unwrap_or(0),
+            server_ended_at: None,
             server,
             facts,
             started,
             phase: Phase::Connect,
             series: Vec::new(),
-            last: State { at: started, own_cpu_ns: ring::floor::process_cpu_ns(), ..State::default() },
             gathering: BTreeMap::new(),
             next_row: started + SECOND_NS,
             asked: false,
             incomplete: (0..plan.workers as usize).collect(),
             unstormed: 0,
-            complete_at: started,
             missing_since: None,
             storm_seconds: Vec::new(),
             published: Vec::new(),
@@ -70,6 +76,8 @@ impl Run {
             drained_workers: 0,
             broadcast: Broadcast::default(),
             interrupted: false,
+            stalled: None,
+            ended: None,
             interrupt: Arc::clone(interrupt),
             reports,
             shared,
@@ -132,6 +140,9 @@ fn shared(plan: &Plan, workers: &[Started], introductions: Receiver<Introduction
         wakers: wakers.into_values().collect(),
         completed: (0..completed).map(|_| AtomicU64::new(0)).collect(),
         last_published: AtomicU64::new(0),
+        opened_at: AtomicU64::new(0),
+        remaining: AtomicU64::new(plan.own_clients.1),
+        left_at: AtomicU64::new(0),
     })
 }
 
@@ -147,6 +158,8 @@ fn facts(plan: &Plan, started: u64) -> Facts {
         clients: count,
         verifying,
         publishers: plan.own_publishers.1,
+        everyone_publishes: options.everyone_publishes,
+        slow: (first..first + count).filter(|client| plan.is_slow(*client)).count() as u64,
         topics: plan.topics,
         topics_per_client: plan.topics_per_client,
         streams: plan.streams,

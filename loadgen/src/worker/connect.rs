@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::io;
+use std::sync::atomic::Ordering;
 
 use ring::{ConnId, Dial, Nanos};
 
@@ -45,6 +46,9 @@ impl<D: Dial> Worker<D> {
             self.ramped_at = now;
             return next_retry;
         }
+        if now < self.backoff.until {
+            return next_retry.min(self.backoff.until);
+        }
         let workers = f64::from(self.plan.workers);
         let per_second = match self.plan.options.ramp {
             Some(Rate::PerSecond(rate)) => rate / workers / f64::from(self.plan.options.share.of),
@@ -54,7 +58,7 @@ impl<D: Dial> Worker<D> {
         self.ramped_at = now;
         // A worker that was delayed does not open all of them at once.
         self.ramp_credit = (self.ramp_credit + elapsed * per_second).min((per_second / 20.0).max(1.0));
-        let concurrency = (self.plan.options.concurrency as usize).div_ceil(self.plan.workers as usize);
+        let concurrency = self.backoff.concurrency(self.concurrency());
         while self.opening.len() < concurrency && self.ramp_credit >= 1.0 {
             let Some(at) = self.waiting.pop_front() else { break };
             self.ramp_credit -= 1.0;
@@ -64,6 +68,11 @@ impl<D: Dial> Worker<D> {
             return next_retry;
         }
         next_retry.min(now + ((1.0 - self.ramp_credit) / per_second * 1e9).max(1.0) as Nanos)
+    }
+
+    /// Connections that this worker may open at the same time.
+    fn concurrency(&self) -> usize {
+        (self.plan.options.concurrency as usize).div_ceil(self.plan.workers as usize)
     }
 
     fn dial(&mut self, at: u32, now: Nanos) {
@@ -167,11 +176,13 @@ impl<D: Dial> Worker<D> {
     pub(super) fn on_open(&mut self, at: u32) {
         let now = crate::clock::monotonic();
         let opening = self.opening.remove(&at).expect("being opened");
-        self.upkeep.forget_patience(at);
+        self.upkeep.forget_failure(at);
         let client = &mut self.clients[at as usize];
         client.state = State::Open;
         client.tries = 0;
         self.incomplete -= 1;
+        self.backoff.succeeded();
+        self.shared.opened_at.fetch_max(now, Ordering::Relaxed);
         if client.is_subscriber() {
             self.tally.counts.open += 1;
             self.tally.counts.opened += 1;
@@ -201,7 +212,8 @@ impl<D: Dial> Worker<D> {
             return self.give_up(at, why, there);
         }
         self.tally.counts.retries += 1;
-        self.upkeep.remember_patience(at, opening.patience);
+        self.backoff.failed(now, self.concurrency());
+        self.upkeep.remember_failure(at, opening.patience, why);
         self.retries.push(Reverse((now + wait, at)));
         let client = &mut self.clients[at as usize];
         client.tries = tries.saturating_add(1);
@@ -217,11 +229,12 @@ impl<D: Dial> Worker<D> {
     /// A client that will not be opened.
     pub(super) fn give_up(&mut self, at: u32, why: &str, there: bool) {
         self.opening.remove(&at);
-        self.upkeep.forget_patience(at);
+        self.upkeep.forget_failure(at);
         self.incomplete -= 1;
         let client = &mut self.clients[at as usize];
         let publisher = !client.is_subscriber();
-        client.state = if there { State::Closing } else { State::Gone };
+        let closing = there || client.state == State::Closing;
+        client.state = if closing { State::Closing } else { State::Gone };
         client.comes_back = false;
         if there {
             self.driver.close(client.conn);
@@ -232,7 +245,27 @@ impl<D: Dial> Worker<D> {
             self.publishing.lost(at);
         } else {
             self.tally.count_refused(why.to_owned());
+            self.shared.leave(self.driver.now());
         }
+    }
+
+    /// Gives up every client that is not open, with the reason why its last try failed.
+    pub(super) fn give_up_rest(&mut self) {
+        for at in 0..self.clients.len() as u32 {
+            let client = &self.clients[at as usize];
+            let (there, now) = match client.state {
+                State::Waiting => (false, "not tried: the server took no more clients"),
+                State::Dialling => (false, "no answer to a connect"),
+                State::Upgrading => (true, "no answer to the upgrade request"),
+                State::Greeting => (true, "no answer to the subscription"),
+                State::Closing if client.comes_back => (false, "closed without an answer"),
+                State::Closing | State::Open | State::Gone => continue,
+            };
+            let why = self.upkeep.failure_of(at).unwrap_or(now).to_owned();
+            self.give_up(at, &why, there);
+        }
+        self.waiting.clear();
+        self.retries.clear();
     }
 
     /// Gives up the connections that were not answered in time.

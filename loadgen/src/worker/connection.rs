@@ -92,6 +92,9 @@ impl<D: Dial> Worker<D> {
             State::Open => {}
             _ => return,
         }
+        if client.slow && client.is_subscriber() {
+            self.tally.count_slow_closed(at, code);
+        }
         let errors = &mut self.tally.errors;
         let mut counted = true;
         if reconnect {
@@ -133,6 +136,9 @@ impl<D: Dial> Worker<D> {
             if client.is_subscriber() {
                 self.tally.counts.open -= 1;
                 self.stop_waiting_for(at);
+                if !comes_back {
+                    self.shared.leave(self.driver.now());
+                }
             }
             self.incomplete += usize::from(comes_back);
         }

@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Storm,
     /// Publishing is over: answer with [`Report::Published`].
     Published,
+    /// Give up every client that is not open yet.
+    GiveUp,
     /// What all workers published; answer with [`Report::Drained`] when it has arrived.
     Drain(Arc<Final>),
     /// Another worker's subscribers have received more of this stream.
@@ -72,8 +74,15 @@ pub(crate) struct Shared {
     pub(crate) wakers: Vec<Waker>,
     /// Closed loop: messages that all subscribers of a worker received, by worker and stream.
     pub(crate) completed: Vec<AtomicU64>,
-    /// When the newest message was published: monotonic nanoseconds.
+    /// When the newest message was published: monotonic nanoseconds. In a process without publishers, when the newest
+    /// message that a verifying client received was due; 0: not known.
     pub(crate) last_published: AtomicU64,
+    /// When a connection last became open: monotonic nanoseconds; 0: none did.
+    pub(crate) opened_at: AtomicU64,
+    /// Subscribers of all workers that are connected or still may be.
+    pub(crate) remaining: AtomicU64,
+    /// When `remaining` last became less: monotonic nanoseconds.
+    pub(crate) left_at: AtomicU64,
 }
 
 impl Shared {
@@ -86,6 +95,12 @@ impl Shared {
             self.send(writer as usize, Command::Advanced(stream));
         }
         writer == worker
+    }
+
+    /// A subscriber was given up, or lost its connection for good.
+    pub(super) fn leave(&self, now: Nanos) {
+        self.left_at.fetch_max(now, Ordering::Relaxed);
+        self.remaining.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn send(&self, worker: usize, command: Command) {

@@ -29,8 +29,13 @@ pub(super) struct Drain {
 impl<D: Dial> Worker<D> {
     pub(super) fn begin_drain(&mut self, published: Arc<Final>) {
         let began = self.driver.now();
-        self.drain = Some(Drain { published, began, looked_at: 0 });
         self.heard_at = began;
+        let slow = self.clients.iter().filter(|client| client.slow && client.state == State::Open);
+        let missing: Vec<_> =
+            slow.map(|client| self.missing(client, &published)).filter(|missing| *missing > 0).collect();
+        self.tally.slow.behind = missing.len() as u64;
+        self.tally.slow.behind_messages = missing.into_iter().max().unwrap_or(0);
+        self.drain = Some(Drain { published, began, looked_at: 0 });
         // Clients that never read do so now, and learn whether they were closed.
         for at in 0..self.clients.len() as u32 {
             let client = &self.clients[at as usize];
@@ -108,6 +113,7 @@ impl<D: Dial> Worker<D> {
             admission: self.tally.admission.clone(),
             lateness: self.tally.lateness.clone(),
             streams: std::collections::BTreeMap::new(),
+            slow: std::mem::take(&mut self.tally.slow),
         };
         for (stream, published) in self.publishing.published() {
             part.streams.entry(stream).or_default().published = published;

@@ -5,6 +5,7 @@
 //! | `mod` | the loop: commands, what is due, one turn of the driver, its events |
 //! | `coordination` | what workers and coordinator send each other and share |
 //! | `client` | the state of one connection |
+//! | `backoff` | fewer tries while no connection succeeds |
 //! | `connect` | opening connections: queue, ramp, dials, upgrades, retries |
 //! | `connection` | sending, arming receives, and how connections end |
 //! | `receive` | bytes to messages: order, damage, counts |
@@ -21,6 +22,7 @@
 //!
 //! Cost of a message: one walk over its bytes, no allocation. Cost of a receive whose bytes are only counted: an addition.
 
+mod backoff;
 mod client;
 mod connect;
 mod connection;
@@ -42,13 +44,14 @@ use fastrand::Rng;
 use ring::{ConnId, Dial, Event, Nanos};
 
 use crate::plan::{Pacing, Plan};
+use backoff::Backoff;
 use client::{Client, State};
 use connect::Opening;
 pub(crate) use coordination::{Command, Final, Report, Shared, Times};
 use publish::Publishing;
 use receipts::Receipts;
 use tally::Tally;
-pub(crate) use tally::{Broadcast, Counts, Part, Snapshot};
+pub(crate) use tally::{Broadcast, Counts, Part, SlowPart, Snapshot};
 pub(crate) use upkeep::SLOW_READ_BYTES;
 use upkeep::Upkeep;
 
@@ -68,6 +71,7 @@ pub(crate) struct Worker<D: Dial> {
     opening: HashMap<u32, Opening>,
     /// Retries: when (the earliest first), and which client.
     retries: BinaryHeap<std::cmp::Reverse<(Nanos, u32)>>,
+    backoff: Backoff,
     /// Connections that the ramp allows as of `ramped_at`, fractions included.
     ramp_credit: f64,
     ramped_at: Nanos,
@@ -86,6 +90,8 @@ pub(crate) struct Worker<D: Dial> {
     opened_at: Nanos,
     tally: Tally,
     receipts: Receipts,
+    /// No connection of this process publishes.
+    only_hears: bool,
     /// Scratch: replies to the bytes that are being read.
     replies: Vec<u8>,
     finished: bool,
@@ -124,6 +130,7 @@ impl<D: Dial> Worker<D> {
             waiting: (0..clients.len() as u32).collect(),
             opening: HashMap::new(),
             retries: BinaryHeap::new(),
+            backoff: Backoff::default(),
             ramp_credit: 1.0,
             ramped_at: now,
             incomplete: clients.len(),
@@ -137,6 +144,7 @@ impl<D: Dial> Worker<D> {
             opened_at: now,
             tally: Tally::new(),
             receipts: Receipts::new(&plan, matches!(plan.pacing, Pacing::Closed(_))),
+            only_hears: plan.own_publishers.1 == 0 && !plan.options.everyone_publishes,
             replies: Vec::new(),
             finished: false,
             random: Rng::with_seed(u64::from(index)),
@@ -208,6 +216,7 @@ impl<D: Dial> Worker<D> {
                 let published = self.publishing.published();
                 self.report(Report::Published(published));
             }
+            Command::GiveUp => self.give_up_rest(),
             Command::Drain(published) => self.begin_drain(published),
             Command::Advanced(stream) => self.publishing.advanced(stream),
             Command::Finish => self.finished = true,

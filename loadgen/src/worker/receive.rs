@@ -68,6 +68,7 @@ impl<D: Dial> Worker<D> {
             advanced: &mut self.publishing.advanced_here,
             replies: &mut self.replies,
             clock: self.plan.clock,
+            only_hears: self.only_hears,
             now,
             window: self.times.map_or((u64::MAX, u64::MAX), |times| {
                 (self.plan.clock.unix(times.measure_from), self.plan.clock.unix(times.end))
@@ -124,6 +125,10 @@ impl<D: Dial> Worker<D> {
         self.heard_at = now;
         let published = self.shared.last_published.load(Ordering::Relaxed);
         let broadcast = &mut self.tally.broadcast;
+        // Another process published it, and no verifying client here has told when.
+        if published == 0 {
+            return;
+        }
         if broadcast.published != published {
             *broadcast = super::Broadcast { published, first: now, last: now };
         }
@@ -145,6 +150,8 @@ struct Visitor<'a> {
     advanced: &'a mut Vec<u32>,
     replies: &'a mut Vec<u8>,
     clock: Clock,
+    /// No connection of this process publishes.
+    only_hears: bool,
     now: Nanos,
     /// Messages that were due in this time count; in the time of stamps.
     window: (u64, u64),
@@ -248,8 +255,13 @@ impl Visit for Visitor<'_> {
         self.tally.counts.messages += 1;
         let latency = self.clock.unix(self.now).saturating_sub(sent_ns).max(1);
         // The latency of a slow reader says nothing about the server.
-        if !self.client.slow {
+        if self.client.slow {
+            self.tally.slow_heard.insert(self.at, sent_ns);
+        } else {
             self.record(latency, sent_ns);
+        }
+        if self.only_hears {
+            self.shared.last_published.fetch_max(self.clock.monotonic_of(sent_ns), Ordering::Relaxed);
         }
         if !self.receipts.waits_for(self.client) {
             return;

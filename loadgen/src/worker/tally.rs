@@ -1,6 +1,6 @@
 //! What a worker counts: since the last snapshot, and in total.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
 
@@ -73,6 +73,32 @@ pub(crate) struct Part {
     pub(crate) admission: Histogram<u64>,
     pub(crate) lateness: Histogram<u64>,
     pub(crate) streams: BTreeMap<u32, Stream>,
+    pub(crate) slow: SlowPart,
+}
+
+/// What became of a worker's slow clients.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct SlowPart {
+    /// Those that had not received everything when publishing ended.
+    pub(crate) behind: u64,
+    /// Messages that the slowest of them had not received.
+    pub(crate) behind_messages: u64,
+    /// Those that the server closed, by close code.
+    pub(crate) closed: BTreeMap<u16, u64>,
+    /// When the last messages of the closed ones were published, the earliest and the latest: nanoseconds since 1970.
+    pub(crate) cut_off_ns: Option<(u64, u64)>,
+}
+
+impl SlowPart {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.behind += other.behind;
+        self.behind_messages = self.behind_messages.max(other.behind_messages);
+        other.closed.iter().for_each(|(code, count)| *self.closed.entry(*code).or_default() += count);
+        if let Some((first, last)) = other.cut_off_ns {
+            let (least, most) = self.cut_off_ns.unwrap_or((first, last));
+            self.cut_off_ns = Some((least.min(first), most.max(last)));
+        }
+    }
 }
 
 /// Everything a worker counts.
@@ -87,6 +113,9 @@ pub(super) struct Tally {
     pub(super) admission_interval: Histogram<u64>,
     pub(super) lateness: Histogram<u64>,
     pub(super) broadcast: Broadcast,
+    pub(super) slow: SlowPart,
+    /// When the newest message that a slow client received was published, by client: nanoseconds since 1970.
+    pub(super) slow_heard: HashMap<u32, u64>,
 }
 
 impl Tally {
@@ -101,6 +130,8 @@ impl Tally {
             admission_interval: histogram(),
             lateness: histogram(),
             broadcast: Broadcast::default(),
+            slow: SlowPart::default(),
+            slow_heard: HashMap::new(),
         }
     }
 
@@ -116,6 +147,12 @@ impl Tally {
             errors: self.errors.clone(),
             broadcast: self.broadcast,
         }
+    }
+
+    /// The server closed a slow client.
+    pub(super) fn count_slow_closed(&mut self, at: u32, code: u16) {
+        let cut_off_ns = self.slow_heard.get(&at).map(|heard| (*heard, *heard));
+        self.slow.add(&SlowPart { closed: [(code, 1)].into(), cut_off_ns, ..SlowPart::default() });
     }
 
     pub(super) fn count_refused(&mut self, why: String) {

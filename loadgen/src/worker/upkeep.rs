@@ -1,4 +1,4 @@
-//! Timed work: signs of life, churn, slow reading, storms, timeouts.
+//! Timed work: heartbeats, churn, slow reading, storms, timeouts.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,8 +26,8 @@ pub(super) struct Upkeep {
     churner: usize,
     /// Slow clients: when they read next.
     slow: BinaryHeap<Reverse<(Nanos, u32)>>,
-    /// When clients that failed before are given up.
-    patience: HashMap<u32, Nanos>,
+    /// Clients whose last try failed: when they are given up, and why it failed.
+    failures: HashMap<u32, (Nanos, Box<str>)>,
 }
 
 impl Upkeep {
@@ -39,7 +39,7 @@ impl Upkeep {
             churns: 0.0,
             churner: 0,
             slow: BinaryHeap::new(),
-            patience: HashMap::new(),
+            failures: HashMap::new(),
         }
     }
 
@@ -49,15 +49,20 @@ impl Upkeep {
     }
 
     pub(super) fn patience_of(&self, at: u32) -> Option<Nanos> {
-        self.patience.get(&at).copied()
+        self.failures.get(&at).map(|(until, _)| *until)
     }
 
-    pub(super) fn remember_patience(&mut self, at: u32, until: Nanos) {
-        self.patience.insert(at, until);
+    /// Why a client's last try failed.
+    pub(super) fn failure_of(&self, at: u32) -> Option<&str> {
+        self.failures.get(&at).map(|(_, why)| &**why)
     }
 
-    pub(super) fn forget_patience(&mut self, at: u32) {
-        self.patience.remove(&at);
+    pub(super) fn remember_failure(&mut self, at: u32, until: Nanos, why: &str) {
+        self.failures.insert(at, (until, why.into()));
+    }
+
+    pub(super) fn forget_failure(&mut self, at: u32) {
+        self.failures.remove(&at);
     }
 }
 

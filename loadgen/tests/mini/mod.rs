@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Shed,
     /// The first so many upgrades are refused with 503, to be tried again after a second.
     Busy(u32),
+    /// After so many upgrades, all others are refused with 503, to be tried again after a second.
+    Full(u32),
     /// Upgrades of all, of every fifth, of publishers are refused with 403.
     Forbidden,
     ForbiddenFifth,
@@ -137,6 +139,7 @@ async fn serve(stream: TcpStream, broker: Arc<Broker>) {
         let number = broker.upgrades.fetch_add(1, Ordering::Relaxed);
         let status = match broker.fault {
             Fault::Busy(first) if number < first => 503,
+            Fault::Full(first) if number >= first => 503,
             Fault::Forbidden => 403,
             Fault::ForbiddenFifth if path.starts_with("/sub/") && number.is_multiple_of(5) => 403,
             Fault::ForbiddenPublishers if path.starts_with("/pub/") => 403,
@@ -309,6 +312,15 @@ impl Done {
         let outcome = self.outcome();
         assert!(!outcome.good() && self.status == Some(1), "{:?} {self}", outcome.errors);
         assert!(self.stdout.contains("FAILED"), "{self}");
+        outcome
+    }
+
+    /// A signal ended the run; nothing had gone wrong.
+    #[track_caller]
+    pub(crate) fn is_interrupted(&self) -> &Outcome {
+        let outcome = self.outcome();
+        assert!(outcome.good() && outcome.interrupted && self.status == Some(130), "{self}");
+        assert!(self.stdout.contains("\nINTERRUPTED") && !self.stdout.contains("\nvalid"), "{self}");
         outcome
     }
 
