@@ -7,6 +7,7 @@
 //! | `compare` | the broker and other brokers: the same work, in turn |
 //! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
 //! | `broadcaster` | a minimal broker for the comparison: what one writes oneself with tokio and tungstenite |
+//! | `limits` | limits of the kernel that `scale` raises while it runs |
 //! | `floor` | processor time of the sends alone: the least that any broker pays |
 //! | `micro` | the table of `cargo bench` |
 //! | `process` | servers and clients as child processes, each on its own core |
@@ -20,6 +21,7 @@ mod abuse;
 mod broadcaster;
 mod compare;
 mod floor;
+mod limits;
 mod machine;
 mod measure;
 mod micro;

@@ -151,8 +151,12 @@ pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str])
         .args(arguments)
         .status()
         .context("starting the load generator")?;
-    ensure!(status.code().is_some_and(|code| code < 2), "the load generator failed: {status}");
+    // It has printed its report, or the reason why there is none.
+    ensure!(matches!(status.code(), Some(0 | 1 | 3)), "the load generator failed: {status}");
     let outcome: Outcome = serde_json::from_str(&std::fs::read_to_string(json.path())?)?;
+    if let Some(end) = outcome.stalled.as_ref().or(outcome.ended.as_ref()) {
+        bail!("{end}");
+    }
     ensure!(outcome.good(), "messages went wrong: {:?}", outcome.errors);
     Ok(outcome)
 }

@@ -5,7 +5,8 @@
 //! so far apart that all clients have each before the next. A sample of the clients looks at every frame, the others
 //! count every byte: a row without errors means that every client got every message.
 //!
-//! If `net.ipv4.tcp_mem` or `fs.file-max` is too small it is raised, where that is allowed, and restored at the end.
+//! Limits of the kernel that are too small are raised while it runs ([`crate::limits`]). The load generator checks them, and
+//! ends a run in which the broker takes no more clients.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,6 +17,7 @@ use clap::Args;
 use loadgen::Outcome;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Raised;
 use crate::machine::Machine;
 use crate::process::{self, Server, run_client};
 use crate::results::machines;
@@ -23,10 +25,8 @@ use crate::results::machines;
 /// Clients per shard: a table holds 19,900, and the kernel distributes connections unevenly.
 const CLIENTS_PER_SHARD: u64 = 19_000;
 const PAYLOAD: u32 = 128;
-/// Pages of all sockets' buffers (tcp(7)).
-const TCP_MEM: &str = "/proc/sys/net/ipv4/tcp_mem";
-/// Open files of all processes, direct descriptors included (proc_sys_fs(5)).
-const FILE_MAX: &str = "/proc/sys/fs/file-max";
+/// Seconds without a new client after which a run ends: the kernel may pause while it allocates for a million sockets.
+const STALL_S: u32 = 15;
 
 /// `bench scale`.
 #[derive(Args, Clone, Debug)]
@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// A few hundred clients: shows that it works, keeps nothing.
     #[arg(long)]
     quick: bool,
+    /// Where the kernel has its limits.
+    #[arg(long, hide = true, default_value = "/proc")]
+    proc: PathBuf,
     /// The broker [default: `ringyard` beside this program].
     #[arg(long)]
     broker: Option<PathBuf>,
@@ -67,7 +70,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let broker = process::broker(options.broker.as_deref())?;
     let clients = if options.quick { vec![300] } else { options.clients.clone() };
     ensure!(clients.iter().all(|clients| *clients > 0), "--clients must be at least 1");
-    let _raised = Raised::all(clients.iter().copied().max().unwrap_or(0));
+    // Connections of an earlier row, or of its messages over minutes, are still tracked in the next.
+    let connections = clients.iter().sum::<u64>() * if options.soak > 0 { 2 } else { 1 };
+    let _raised = Raised::new(&options.proc, clients.iter().copied().max().unwrap_or(0), connections)?;
     let machine = Machine::this();
     for clients in clients {
         let row = measure(options, &broker, &machine, clients, 0)?;
@@ -93,7 +98,7 @@ fn measure(options: &Options, broker: &Path, machine: &Machine, clients: u64, so
     let (apart, duration) = if soak_minutes > 0 { (10.0, soak_minutes as f64 * 60.0) } else { (apart, 2.0 * apart) };
     let arguments = format!(
         "--clients {clients} --payload {PAYLOAD} --rate {} --warmup 0 --duration {duration} --heartbeat 0 \
-         --connect-timeout 300 --drain-timeout 60",
+         --connect-timeout 300 --stall-timeout {STALL_S} --drain-timeout 60",
         1.0 / apart
     );
     println!("\n> {shards} shards; {arguments}");
@@ -143,10 +148,9 @@ fn figures(row: &Row) -> Figures {
 fn line(row: &Row) -> String {
     let found = figures(row);
     format!(
-        "{} clients on {} shards: connected in {:.1} s ({:.1} us of the broker's time each); the last broadcast reached \
-         its first client after {:.1} ms, all of them after {:.2} s (p99 {:.2} s); per client {:.0} B of the broker's \
-         memory, {:.0} B of loadgen's, {:.0} B of the kernel's for both ends; per message {:.1} us of the broker's time, \
-         {:.1} us of loadgen's; {} delivered, {} lost",
+        "{} clients on {} shards: connected in {:.1} s (broker CPU {:.1} us each); last broadcast: time to first \
+         subscriber {:.1} ms, to last subscriber {:.2} s, p99 {:.2} s; memory per client: broker {:.0} B, loadgen {:.0} B, \
+         kernel (both ends) {:.0} B; CPU per message: broker {:.1} us, loadgen {:.1} us; {} delivered, {} lost",
         row.clients,
         row.shards,
         found.connect_s,
@@ -192,8 +196,9 @@ fn write_page(results: &Path) -> Result<()> {
          broker process, on a machine that runs the clients too; 128-byte messages, each at all clients before the next. \
          Every client got every message: a sample looked at every frame, the others counted every byte. Raw data: the \
          folder `scale` beside this page.\n\n\
-         | clients | connected in | broker's time per client | broadcast: first | all | p99 | broker's memory per client | \
-         loadgen's | kernel's, both ends | broker's time per message | loadgen's |\n\
+         | clients | connected in | broker CPU per client | time to first subscriber | time to last subscriber | p99 | \
+         broker memory per client | loadgen memory per client | kernel memory per client, both ends | broker CPU per message | \
+         loadgen CPU per message |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for row in &rows {
@@ -218,50 +223,4 @@ fn write_page(results: &Path) -> Result<()> {
     page += &machines(rows.iter().map(|row| &row.machine));
     fs::write(results.join("SCALE.md"), page)?;
     Ok(())
-}
-
-// ---- the kernel's limits
-
-/// A limit of the kernel, raised for the run's time.
-struct Raised {
-    path: &'static str,
-    before: String,
-}
-
-impl Raised {
-    /// Raises the limits that are too small for so many clients with both ends here.
-    fn all(clients: u64) -> Vec<Self> {
-        let ends = clients * 2;
-        let spare = 100_000;
-        let limits = [
-            (TCP_MEM, format!("{ends} {} {}", ends * 3 / 2, ends * 2), ends),
-            (FILE_MAX, (ends + spare).to_string(), ends + spare),
-        ];
-        limits.into_iter().filter_map(|(path, raised, wanted)| Self::raise(path, raised, wanted)).collect()
-    }
-
-    fn raise(path: &'static str, raised: String, wanted: u64) -> Option<Self> {
-        let before = fs::read_to_string(path).ok()?;
-        let most: u64 = before.split_whitespace().last()?.parse().ok()?;
-        if wanted <= most {
-            return None;
-        }
-        match fs::write(path, &raised) {
-            Ok(()) => {
-                println!("{path} raised to {raised}, until this is over");
-                Some(Self { path, before })
-            }
-            Err(error) => {
-                println!("{path} may be too small ({}): {error}", before.trim());
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Raised {
-    fn drop(&mut self) {
-        // If that fails, the larger limit stays until the next boot, which does no harm.
-        drop(fs::write(self.path, self.before.trim()));
-    }
 }
