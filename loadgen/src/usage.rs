@@ -167,8 +167,8 @@ impl Server {
             }
             None => true,
         };
-        // Not `all`: each is looked at.
-        self.pids.iter().copied().map(ended).fold(true, |all, ended| all && ended)
+        // Each is looked at: `all` would stop at the first that runs.
+        self.pids.iter().copied().map(ended).filter(|ended| !ended).count() == 0
     }
 
     /// Of all its processes; of one that has ended what it had when it was last looked at.
@@ -196,7 +196,7 @@ impl Server {
 }
 
 /// Whether a process runs, and its processor time in nanoseconds, of `/proc/PID/stat`: to 10 ms, but still there when it
-/// has ended and its parent has not been told.
+/// has ended and its parent has not waited for it.
 fn status(stat: &str) -> Option<(bool, u64)> {
     // The name, in parentheses, may contain anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

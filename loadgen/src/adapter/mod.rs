@@ -88,7 +88,7 @@ pub trait Visit {
     fn message(&mut self, stamp: Stamp, intact: bool);
     /// A message that is none of this run's, or whose stamp is damaged.
     fn foreign(&mut self);
-    /// The server asked for a sign of life, which [`Visit::reply`] carries.
+    /// The server asked for a heartbeat, which [`Visit::reply`] carries.
     fn ping(&mut self);
     /// Send this, as it stands: framed and masked.
     fn reply(&mut self, bytes: &[u8]);
@@ -292,7 +292,7 @@ impl Adapter {
         }
     }
 
-    /// Appends a sign of life that the server did not ask for: a pong (RFC 6455, section 5.5.3), or what the protocol
+    /// Appends a heartbeat that the server did not ask for: a pong (RFC 6455, section 5.5.3), or what the protocol
     /// has for it.
     pub fn heartbeat(&self, out: &mut Vec<u8>) {
         match &self.inner.wire {

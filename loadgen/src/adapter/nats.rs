@@ -101,7 +101,7 @@ impl Nats {
         });
     }
 
-    /// An unsolicited `PONG`, which a server accepts as a sign of life.
+    /// An unsolicited `PONG`, which a server accepts as a heartbeat.
     pub(super) fn heartbeat(out: &mut Vec<u8>) {
         send(PONG, out);
     }

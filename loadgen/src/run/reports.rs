@@ -59,10 +59,9 @@ impl Run {
         match report {
             Report::Complete(worker, at) => {
                 self.incomplete.remove(&(worker as usize));
-                if self.incomplete.is_empty() && self.unstormed == 0 {
-                    if let Some(since) = self.missing_since.take() {
-                        self.storm_seconds.push(at.saturating_sub(since) as f64 / 1e9);
-                    }
+                let complete = self.incomplete.is_empty() && self.unstormed == 0;
+                if let Some(since) = self.missing_since.take_if(|_| complete) {
+                    self.storm_seconds.push(at.saturating_sub(since) as f64 / 1e9);
                 }
             }
             Report::Incomplete(worker, at) => {

@@ -125,7 +125,7 @@ impl<D: Dial> Worker<D> {
         self.heard_at = now;
         let published = self.shared.last_published.load(Ordering::Relaxed);
         let broadcast = &mut self.tally.broadcast;
-        // Another process published it, and no verifying client here has told when.
+        // Another process published it, and no verifying client here has received it.
         if published == 0 {
             return;
         }

@@ -94,7 +94,7 @@ impl<D: Dial> Worker<D> {
         slow.min(if busy { self.upkeep.ticked_at + TICK_NS } else { Nanos::MAX })
     }
 
-    /// Seconds between two signs of life of one client; nothing when none are needed.
+    /// Seconds between two heartbeats of one client; nothing when none are needed.
     fn heartbeat_period(&self) -> Option<f64> {
         let period = self.plan.options.heartbeat.as_secs_f64();
         (period > 0.0 && self.plan.verifying < 1.0).then_some(period)
