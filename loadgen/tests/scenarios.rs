@@ -251,7 +251,7 @@ fn slow_consumers_that_are_shed_are_no_error() {
         let published = outcome.traffic.published;
         assert!(outcome.latency.count <= 16 * published, "{rest}: who reads late says nothing of latency: {done}");
         let slow = outcome.slow.as_ref().unwrap();
-        assert_eq!((outcome.run.slow, slow.closed.get(&1013)), (4, Some(&4)), "{rest}: {done}");
+        assert_eq!((outcome.run.slow, slow.closed.get(&1013), slow.behind), (4, Some(&4), 0), "{rest}: {done}");
         let (first, last) = slow.cut_off.unwrap();
         assert!(0.0 < first && first <= last && last < 10.0, "{rest}: {slow:?} {done}");
         assert!(done.stdout.contains("4 slow clients: 4 closed by the server"), "{rest}: {done}");
@@ -300,6 +300,15 @@ fn a_full_server_ends_the_run() {
     // It lasts as long as asked for.
     let done = run(broker(Fault::Full(11)), "--rate 100 --connect-timeout 2 --stall-timeout 0");
     assert!(done.is_failed().stalled.is_none() && done.outcome().traffic.published > 0, "{done}");
+}
+
+#[test]
+fn slow_consumers_that_are_kept_are_counted() {
+    let done =
+        run(broker(Fault::None), "--scenario slow-consumers --slow-share 0.2 --payload 65536 --rate 150 --duration 1");
+    let slow = done.is_good().slow.as_ref().unwrap();
+    assert!(slow.closed.is_empty() && slow.behind == 4 && slow.behind_messages > 10, "{slow:?} {done}");
+    assert!(done.stdout.contains("4 slow clients: 0 closed by the server, 4 behind when publishing ended"), "{done}");
 }
 
 // ---- ends

@@ -39,9 +39,12 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     };
     line("load", asked(outcome));
     line("connect", connect(outcome));
-    line("measured", vec![seconds(outcome.seconds)]);
-    line("delivered", delivered(outcome));
-    line("published", published(outcome));
+    // A run that ended while connecting measured nothing.
+    if outcome.seconds > 0.0 {
+        line("measured", vec![seconds(outcome.seconds)]);
+        line("delivered", delivered(outcome));
+        line("published", published(outcome));
+    }
     line("latency", vec![percentiles(&outcome.latency)]);
     line("broadcast", broadcast(outcome));
     line("slow", slow(outcome));
@@ -96,7 +99,7 @@ fn asked(outcome: &Outcome) -> Vec<String> {
 
 fn connect(outcome: &Outcome) -> Vec<String> {
     let connect = &outcome.connect;
-    let mut opened = format!("{} in {}", count(connect.opened), seconds(connect.seconds));
+    let mut opened = format!("{} clients in {}", count(connect.opened), seconds(connect.seconds));
     if connect.seconds > 0.0 {
         opened += &format!(", {}/s", number(connect.opened as f64 / connect.seconds));
     }
@@ -173,12 +176,16 @@ fn own(outcome: &Outcome) -> Vec<String> {
     } else {
         String::new()
     };
-    let cpu = format!(
-        "{each}{} of a core ({} of the cores it may use; busiest worker {})",
-        percent(outcome.own_cpu()),
-        percent(own.cpu_share),
-        percent(own.busiest_worker)
-    );
+    let cpu = if outcome.seconds > 0.0 {
+        format!(
+            "{each}{} of a core ({} of the cores it may use; busiest worker {})",
+            percent(outcome.own_cpu()),
+            percent(own.cpu_share),
+            percent(own.busiest_worker)
+        )
+    } else {
+        String::new()
+    };
     let memory = outcome
         .own_bytes_per_client()
         .filter(|each| *each > 0.0)

@@ -45,7 +45,7 @@ mod tests {
                 "fan-out over raw, ws://127.0.0.1:8080/sub/load",
                 "  load       15,000 clients, 1,500 of them verify every message, 1 publisher",
                 "             1 topic; 128 bytes, 100/s; 2 workers",
-                "  connect    15,000 in 3.87 s, 3,876/s, 12 retries",
+                "  connect    15,000 clients in 3.87 s, 3,876/s, 12 retries",
                 "             admission p50 932 µs   p90 1.65 ms   p99 3.90 ms   p99.9 10.4 ms   max 21.4 ms",
                 "             server CPU 21.3 µs per client",
                 "  measured   60.0 s",
@@ -160,6 +160,7 @@ mod tests {
     #[test]
     fn nothing_measured_is_nothing_said() {
         let text = table(&Outcome::default(), &[]);
+        assert!(!text.contains("measured") && !text.contains("loadgen"), "{text}");
         assert!(!text.contains("latency") && !text.contains("server") && !text.contains("NaN"), "{text}");
         assert!(text.ends_with("\nvalid\n"), "{text}");
     }

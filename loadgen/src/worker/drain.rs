@@ -30,11 +30,9 @@ impl<D: Dial> Worker<D> {
     pub(super) fn begin_drain(&mut self, published: Arc<Final>) {
         let began = self.driver.now();
         self.heard_at = began;
-        let slow = self.clients.iter().filter(|client| client.slow && client.state == State::Open);
-        let missing: Vec<_> =
-            slow.map(|client| self.missing(client, &published)).filter(|missing| *missing > 0).collect();
-        self.tally.slow.behind = missing.len() as u64;
-        self.tally.slow.behind_messages = missing.into_iter().max().unwrap_or(0);
+        let slow = (0..).zip(&self.clients).filter(|(_, client)| client.slow && client.state == State::Open);
+        let missing = slow.map(|(at, client)| (at, self.missing(client, &published)));
+        self.tally.slow_behind = missing.filter(|(_, missing)| *missing > 0).collect();
         self.drain = Some(Drain { published, began, looked_at: 0 });
         // Clients that never read do so now, and learn whether they were closed.
         for at in 0..self.clients.len() as u32 {
@@ -106,6 +104,8 @@ impl<D: Dial> Worker<D> {
 
     /// This worker's share of the outcome. Ends it.
     pub(super) fn part(mut self) -> Part {
+        self.tally.slow.behind = self.tally.slow_behind.len() as u64;
+        self.tally.slow.behind_messages = self.tally.slow_behind.values().copied().max().unwrap_or(0);
         let mut part = Part {
             errors: std::mem::take(&mut self.tally.errors),
             gaps: self.tally.gaps,

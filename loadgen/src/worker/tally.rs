@@ -79,9 +79,9 @@ pub(crate) struct Part {
 /// What became of a worker's slow clients.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct SlowPart {
-    /// Those that had not received everything when publishing ended.
+    /// Those that had not received everything when publishing ended, and were not closed.
     pub(crate) behind: u64,
-    /// Messages that the slowest of them had not received.
+    /// Messages that the slowest of them had not received then.
     pub(crate) behind_messages: u64,
     /// Those that the server closed, by close code.
     pub(crate) closed: BTreeMap<u16, u64>,
@@ -116,6 +116,8 @@ pub(super) struct Tally {
     pub(super) slow: SlowPart,
     /// When the newest message that a slow client received was published, by client: nanoseconds since 1970.
     pub(super) slow_heard: HashMap<u32, u64>,
+    /// Messages that slow clients had not received when publishing ended, by client; a closed one is taken out.
+    pub(super) slow_behind: HashMap<u32, u64>,
 }
 
 impl Tally {
@@ -132,6 +134,7 @@ impl Tally {
             broadcast: Broadcast::default(),
             slow: SlowPart::default(),
             slow_heard: HashMap::new(),
+            slow_behind: HashMap::new(),
         }
     }
 
@@ -151,6 +154,7 @@ impl Tally {
 
     /// The server closed a slow client.
     pub(super) fn count_slow_closed(&mut self, at: u32, code: u16) {
+        self.slow_behind.remove(&at);
         let cut_off_ns = self.slow_heard.get(&at).map(|heard| (*heard, *heard));
         self.slow.add(&SlowPart { closed: [(code, 1)].into(), cut_off_ns, ..SlowPart::default() });
     }
