@@ -50,7 +50,8 @@ impl Verdict {
         failures.extend(kinds(&outcome.errors).iter().map(Kind::in_words));
         failures.extend(outcome.crossed.iter().map(|sentence| format::plain(sentence)));
         let mut notes = Vec::new();
-        if outcome.interrupted {
+        // Otherwise that is the verdict itself.
+        if outcome.interrupted && !failures.is_empty() {
             notes.push("interrupted: the figures are of the time before".into());
         }
         let shares = outcome.run.share.1;
@@ -83,13 +84,16 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())?;
         let limit = || format!("loadgen was the bottleneck: {}", self.invalid.join("; "));
+        if self.word() == "INTERRUPTED" {
+            f.write_str(": the figures are of the time before")?;
+        }
         if self.failed() {
             write!(f, ": {}", self.failures.join(", "))?;
             if !self.invalid.is_empty() {
                 write!(f, "; and INVALID: {}", limit())?;
             }
         } else if !self.invalid.is_empty() {
-            write!(f, ": {}", limit())?;
+            write!(f, "{} {}", if self.interrupted { ";" } else { ":" }, limit())?;
         }
         if !self.notes.is_empty() {
             write!(f, " ({})", self.notes.join("; "))?;
@@ -247,7 +251,7 @@ mod tests {
             "FAILED: 1,200 lost, 4 closed (interrupted: the figures are of the time before)"
         );
         let stopped = Outcome { parts: 1, interrupted: true, ..Outcome::default() };
-        assert_eq!(Verdict::of(&stopped).word(), "INTERRUPTED");
+        assert_eq!(Verdict::of(&stopped).to_string(), "INTERRUPTED: the figures are of the time before");
         let full = "the server took 100 of 150 clients: no new client in 5.02 s";
         let stalled = Outcome { parts: 1, stalled: Some(full.into()), ..Outcome::default() };
         assert_eq!(Verdict::of(&stalled).to_string(), format!("FAILED: {full}"));
