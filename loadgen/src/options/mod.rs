@@ -138,7 +138,7 @@ pub struct Options {
     /// This process runs one of several equal shares: `2/4`. `merge` combines the results
     #[arg(long, default_value = "1/1", value_name = "I/N", help_heading = "This program")]
     pub share: Portion,
-    /// Try even if ports, descriptors or memory seem too few
+    /// Try even if ports, descriptors, memory or connection tracking seem too small
     #[arg(long, help_heading = "This program")]
     pub force: bool,
 
