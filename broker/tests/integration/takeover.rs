@@ -21,7 +21,7 @@ use crate::ws::{Ws, open, try_open};
 const PAGE_WAITS: Duration = Duration::from_millis(250);
 
 /// The arguments with which a successor of `broker` starts, besides `more`.
-fn succeeding<'a>(broker: &Broker, more: &[&'a str]) -> Vec<String> {
+fn succeeding(broker: &Broker, more: &[&str]) -> Vec<String> {
     let (listen, admin) = (broker.address.to_string(), broker.admin.to_string());
     ["--listen", &listen, "--admin-listen", &admin].into_iter().chain(more.iter().copied()).map(str::to_owned).collect()
 }
@@ -59,9 +59,8 @@ async fn page(server: SocketAddr, number: u32, stop: Arc<AtomicBool>) -> Vec<Dur
                 gaps.extend(lost.map(|at| at.elapsed()));
                 while !stop.load(Ordering::Relaxed) {
                     let wait = tokio::time::timeout(Duration::from_millis(50), socket.stream.next());
-                    match wait.await {
-                        Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => break,
-                        Ok(_) | Err(_) => {}
+                    if let Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) = wait.await {
+                        break;
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! The request target of a handshake (RFC 9112 §3.2): its form, its path, and which endpoint and topic the
 //! path names. The query is ignored. Topics are percent-decoded (RFC 3986 §2.1), so `%23` is `#` and `%2F`
-//! separates levels like `/`; `+` is itself, not a space.
+//! separates levels like `/`; `+` is itself, not a space. A topic in a path has no level `.` or `..`: servers in between
+//! may resolve it as a path (RFC 3986 §5.2.4) and judge another one than the broker reads.
 
 use core::net::Ipv6Addr;
 use std::borrow::Cow;
@@ -96,6 +97,9 @@ pub fn endpoint(path: &str, topic_len_max: usize) -> Result<Endpoint<'_>, Refusa
 fn topic(encoded: &str, check: impl Fn(&str) -> Result<(), TopicError>) -> Result<Cow<'_, str>, Refusal> {
     let topic = percent_decode(encoded).ok_or_else(|| Refusal::new(400, "The topic is not percent-encoded UTF-8."))?;
     match check(&topic) {
+        Ok(()) if topic.split('/').any(|level| level == "." || level == "..") => {
+            Err(Refusal::new(400, "A topic in a path must not have a level '.' or '..'."))
+        }
         Ok(()) => Ok(topic),
         Err(error @ TopicError::Reserved) => Err(Refusal::new(403, error.to_string())),
         Err(error) => Err(Refusal::new(400, error.to_string())),
@@ -149,6 +153,7 @@ mod tests {
         assert_eq!(status("/pub/a%2Fb%20c+"), Err(400));
         assert_eq!(status("/pub/a%2Fb%20c"), Ok(Endpoint::Publish("a/b c".into())));
         assert_eq!(status("/bus/r%C3%A4um"), Ok(Endpoint::Bus("räum".into())));
+        assert_eq!(status("/sub/.well-known/a..b"), Ok(Endpoint::Subscribe(".well-known/a..b".into())));
         assert!(matches!(status("/bus/plain"), Ok(Endpoint::Bus(Cow::Borrowed("plain")))));
     }
 
@@ -168,6 +173,10 @@ mod tests {
             "/sub/a%00",
             "/pub/%2B",
             "/bus/%23",
+            "/pub/../sub/a",
+            "/pub/a/.",
+            "/bus/%2e%2E/a",
+            "/sub/a%2f..%2fb",
             "/sub/123456789012345678901234567890123",
         ];
         for path in bad {

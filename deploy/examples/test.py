@@ -182,7 +182,7 @@ def vite():
 
 
 def main():
-    default = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "release/ringyard"
+    default = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent.parent / "target")) / "release/ringyard"
     binary = str(Path(sys.argv[1] if sys.argv[1:] else default).resolve())
     allowed = re.search(r"^ringyard (--allow-origin .*)$", (HERE / "README.md").read_text(), re.M)[1]
     with broker(binary) as address:
