@@ -210,11 +210,17 @@ limits=(--ulimit nofile="$descriptors:$descriptors" --ulimit nproc=9000:9000)
 
 # start NAME OPTIONS...: a broker on free ports (on $listen, if that is set), ready to serve. Sets host and admin.
 start() {
-    local name=$1 port admin_port begun
-    shift
+    local port admin_port
     read -r port admin_port < <(free_ports)
     host=127.0.0.1:$port
     admin=127.0.0.1:$admin_port
+    run "$@"
+}
+
+# run NAME OPTIONS...: a broker on $host and $admin.
+run() {
+    local name=$1 port=${host#*:} begun
+    shift
     containers+=("$name")
     podman run --detach --name "$name" --network host --log-driver k8s-file \
         "${limits[@]}" --env RINGYARD_LISTEN="${listen:-0.0.0.0}:$port" --env RINGYARD_ADMIN_LISTEN="$admin" \
@@ -294,6 +300,34 @@ say 'the load generator, in its image, found no fault'
 stop hardened
 logged hardened
 has_not 'panicked' "$work/hardened.log" 'under seccomp.json'
+
+# A successor in a second container, as README.md says: nobody is refused, and the first container ends with 0.
+start first "${hardened[@]}" localhost/ringyard
+cat >"$work/succeed" <<END
+#!/bin/bash
+set -e
+podman run --detach --name second --network host --log-driver k8s-file ${limits[*]} ${hardened[*]} \\
+    --env RINGYARD_LISTEN="0.0.0.0:${host#*:}" --env RINGYARD_ADMIN_LISTEN="$admin" --env RINGYARD_SHARDS=2 \\
+    localhost/ringyard --take-over >"$work/started" 2>&1
+END
+containers+=(second)
+"$python" deploy/checks/gaps.py "${host#*:}" 300 no-refusals bash "$work/succeed" >"$work/gaps" 2>&1 ||
+    { cat "$work/gaps"; podman logs first 2>&1 | tail -5; podman logs second 2>&1 | tail -5; fail 'a second container does not take over'; }
+[[ $(podman wait first) == 0 ]] || fail 'the first container does not end with 0'
+say "a second container took over: $(head -1 "$work/gaps")"
+# And without a successor: one is stopped, the next is started.
+cat >"$work/restart" <<END
+#!/bin/bash
+set -e
+podman stop --time 35 second >"$work/stopped" 2>&1
+podman start second >"$work/started" 2>&1
+END
+"$python" deploy/checks/gaps.py "${host#*:}" 300 refusals bash "$work/restart" >"$work/gaps" 2>&1 ||
+    { cat "$work/gaps"; fail 'stop and start of a container are an outage'; }
+say "podman stop, podman start: $(head -1 "$work/gaps")"
+stop second
+logged second
+has_not 'panicked' "$work/second.log" 'behind a successor'
 
 # Without no-new-privileges the runtime loads the profile earlier, and needs calls of its own. And a name to listen on.
 listen=localhost start named --security-opt "seccomp=$profile" --cap-drop all localhost/ringyard

@@ -184,7 +184,7 @@ def life(folder, broker, loadgen, io):
     """One broker from start to drain on this driver, with clients of every kind. The lines of all traces."""
     lines = []
     server = Traced(
-        folder, broker, "--listen", "localhost:0", "--admin-listen", "127.0.0.1:0", "--io", io, "--shards", "2",
+        folder, broker, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--io", io, "--shards", "2",
         "--drain-window", "1s", "--ping-interval", "1s", "--max-lag", "1m", "--log-level", "debug",
     )  # fmt: skip
     public, admin = server.addresses()
@@ -210,8 +210,15 @@ def life(folder, broker, loadgen, io):
         lines += client.ended(0, 1)
     lines += Traced(folder, broker, "healthcheck", "--url", f"http://{admin}/readyz").ended(0)
     lines += Traced(folder, broker, "doctor").ended(0, 1)
-    server.process.send_signal(signal.SIGTERM)
-    return lines + server.ended(0)
+    # A successor takes over, and is told to end.
+    successor = Traced(
+        folder, broker, "--listen", public, "--admin-listen", admin, "--io", io, "--shards", "2", "--take-over",
+    )  # fmt: skip
+    successor.addresses()
+    lines += server.ended(0)
+    ask(public, "POST", "/pub/seccomp", b"x")
+    successor.process.send_signal(signal.SIGTERM)
+    return lines + successor.ended(0)
 
 
 # ---- The comparison ------------------------------------------------------------------------------------------------
