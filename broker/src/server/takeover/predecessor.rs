@@ -18,8 +18,10 @@ use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, is_trusted, na
 
 /// How long a successor may take to start.
 const START_MAX: Duration = Duration::from_secs(60);
-/// After a connection that could not be accepted.
+/// After a connection that could not be accepted, and before the name is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often the name is tried: for half a minute.
+const ATTEMPTS_MAX: u64 = 300;
 
 /// What a running broker can hand over.
 #[derive(Debug)]
@@ -47,17 +49,7 @@ impl Estate {
     /// Waits until a successor has everything and accepts connections. Returns its connection, on which it waits for
     /// [`Taken::leave`]. To be called in a runtime.
     pub(crate) async fn taken(self) -> Taken {
-        let listener = loop {
-            match self.listen() {
-                Ok(listener) => break listener,
-                // Another broker, or a predecessor that is about to go, has the name.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(PAUSE).await,
-                Err(error) => {
-                    warn!("no successor can take over from this broker (--take-over): no Unix socket: {error}");
-                    std::future::pending().await
-                }
-            }
-        };
+        let listener = self.listener().await;
         loop {
             match listener.accept().await {
                 Ok((mut successor, _)) => match timeout(START_MAX, self.converse(&mut successor)).await {
@@ -69,6 +61,22 @@ impl Estate {
                 Err(_) => sleep(PAUSE).await,
             }
         }
+    }
+
+    /// The Unix socket, as soon as it can be had.
+    async fn listener(&self) -> UnixListener {
+        for attempt in 0_u64.. {
+            match self.listen() {
+                Ok(listener) => return listener,
+                // A predecessor that is about to go has the name; later, somebody who is no broker.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempt < ATTEMPTS_MAX => sleep(PAUSE).await,
+                Err(error) => {
+                    warn!("no successor can take over from this broker (--take-over): no Unix socket: {error}");
+                    break;
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     fn listen(&self) -> io::Result<UnixListener> {
@@ -95,17 +103,20 @@ impl Estate {
     }
 
     async fn send(&self, successor: &UnixStream) -> io::Result<()> {
-        let shards = self.shards.len().min(LISTENERS_MAX);
+        let shards = self.shards.len();
+        if shards > LISTENERS_MAX {
+            return Err(io::Error::other(format!(
+                "{shards} listeners are more than one message carries: {LISTENERS_MAX}"
+            )));
+        }
         let offer = Offer { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), shards };
         let mut line = serde_json::to_vec(&offer)?;
         line.push(b'\n');
         let operators = self.operators.iter().map(AsFd::as_fd);
-        let sockets: Vec<_> = self.shards[..shards].iter().map(AsFd::as_fd).chain(operators).collect();
+        let sockets: Vec<_> = self.shards.iter().map(AsFd::as_fd).chain(operators).collect();
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX + 1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
-            return Err(io::Error::other("too many listeners for one message"));
-        }
+        assert!(control.push(SendAncillaryMessage::ScmRights(&sockets)), "there is space for as many");
         successor.writable().await?;
         // A fresh socket takes a line at once.
         let sent = sendmsg(successor, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL)?;
