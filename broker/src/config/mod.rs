@@ -215,8 +215,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// How much a log line matters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How much a log line matters. What matters less is greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LogLevel {
     /// What has to be mended.
     Error,

@@ -14,7 +14,7 @@ use std::env;
 use tracing::{error, info, warn};
 
 use crate::access::keys::{Loaded, PublishKeys};
-use crate::config::{self, Config, Stop, Surroundings, Task};
+use crate::config::{self, Config, LogLevel, Stop, Surroundings, Task};
 use crate::server::log;
 
 /// Settings that hold as soon as they are read.
@@ -24,12 +24,13 @@ const AT_ONCE: &[&str] = &["log-level"];
 #[derive(Debug)]
 pub(crate) struct Settings {
     here: Surroundings,
+    level: LogLevel,
     written: Vec<(&'static str, String)>,
 }
 
 impl Settings {
     pub(crate) fn new(config: &Config, here: Surroundings) -> Self {
-        Self { here, written: config.written.clone() }
+        Self { here, level: config.log.level, written: config.written.clone() }
     }
 
     /// Reads everything again that can be.
@@ -37,8 +38,12 @@ impl Settings {
         match config::read(env::args_os(), |name| env::var_os(name), &self.here) {
             Ok(Task::Serve(config)) => {
                 let changes = self.take(&config.written);
-                log::set_level(config.log.level);
+                let level = config.log.level;
+                // The line about it is logged if either level allows that.
+                log::set_level(self.level.max(level));
                 info!(signal = "SIGHUP", "settings were read again: {changes}");
+                log::set_level(level);
+                self.level = level;
             }
             Err(Stop::Refused(sentences)) => {
                 let sentences = sentences.replace('\n', "; ");
@@ -100,7 +105,7 @@ mod tests {
     fn what_changes_now_and_what_later_is_named() {
         let written = |level: &str, shards: &str| vec![("log-level", level.to_owned()), ("shards", shards.to_owned())];
         let here = Surroundings { cores: 2, memory_bytes_default_max: 1 << 30 };
-        let mut settings = Settings { here, written: written("info", "") };
+        let mut settings = Settings { here, level: LogLevel::Info, written: written("info", "") };
         assert_eq!(settings.take(&written("info", "")), "none of them has changed");
         assert_eq!(settings.take(&written("debug", "")), "log-level = debug from now on");
         let both = settings.take(&written("warn", "4"));

@@ -77,9 +77,7 @@ async fn settings_are_read_again() {
     hang_up("drain-delay = \"0s\"\nlog-level = \"debug\"\n", &["log-level = debug from now on"]);
     hang_up("max-connections = 5\n", &["log-level = info from now on", "max-connections = 5 after a restart"]);
     hang_up("max-conections = 5\n", &["nothing has changed", "ringyard.toml:1", "max-connections"]);
-    // Only errors from now on: the line about that is none.
-    write("log-level = \"error\"\n");
-    signal(&broker, "HUP");
+    hang_up("log-level = \"error\"\n", &["log-level = error from now on"]);
     hang_up("shards = 0\n", &["nothing has changed", "shards"]);
     assert_eq!(post(broker.address, "a", b"x").await, 1);
     signal(&broker, "TERM");
