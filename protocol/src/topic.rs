@@ -1,10 +1,10 @@
 //! Topics: the grammar of names and filters, and which filter matches which name.
 //!
-//! A name is 1 to `len_max` bytes of UTF-8 without control characters, split by `/` into levels of which
-//! none is empty. A filter is a name in which a whole level may be `+` (any one level) and the last may
-//! be `#` (all that follows, also nothing: `a/#` matches `a`). These are MQTT's rules (MQTT 5.0 §4.7)
-//! except that MQTT lets levels be empty. Names that begin with `$` are the broker's own: nobody else
-//! publishes there, and a wildcard in first place does not match them (§4.7.2).
+//! A name is 1 to `len_max` bytes of UTF-8 without control characters, split by `/` into levels, which may
+//! be empty: `/a`, `a/`, `a//b` and `a/b` are four different names. A filter is a name in which a whole level
+//! may be `+` (any one level, also an empty one) and the last may be `#` (all that follows, also nothing: `a/#`
+//! matches `a`). These are MQTT's rules (MQTT 5.0 §4.7). Names that begin with `$` are the broker's own: nobody
+//! else publishes there, and a wildcard in first place does not match them (§4.7.2).
 //!
 //! Not here: which connection subscribes to what, and how long a topic lives. Nothing here allocates;
 //! every function is linear in its arguments. Lengths are bytes.
@@ -24,8 +24,6 @@ pub enum TopicError {
         /// The limit, in bytes.
         len_max: usize,
     },
-    /// A `/` at either end, or two in a row.
-    EmptyLevel,
     /// A control character, NUL included.
     Control,
     /// A wildcard where one topic must be named.
@@ -43,9 +41,6 @@ impl fmt::Display for TopicError {
         match self {
             Self::Empty => f.write_str("The topic is empty."),
             Self::TooLong { len_max } => write!(f, "The topic is longer than {len_max} bytes."),
-            Self::EmptyLevel => {
-                f.write_str("The topic has an empty level: it may not begin or end with '/', nor have two in a row.")
-            }
             Self::Control => f.write_str("The topic contains a control character."),
             Self::WildcardInName => f.write_str("The topic contains '+' or '#', which only subscriptions may use."),
             Self::WildcardNotAlone => f.write_str("The wildcards '+' and '#' must stand alone in their level."),
@@ -104,17 +99,13 @@ fn check_common(topic: &str, len_max: usize) -> Result<(), TopicError> {
     if topic.len() > len_max {
         return Err(TopicError::TooLong { len_max });
     }
-    let (mut before, mut empty_level) = (b'/', false);
+    let mut before = 0;
     for &byte in topic.as_bytes() {
         // C0, DEL, and C1, which is U+0080 to U+009F.
         if byte < 0x20 || byte == 0x7f || before == 0xc2 && byte < 0xa0 {
             return Err(TopicError::Control);
         }
-        empty_level |= byte == b'/' && before == b'/';
         before = byte;
-    }
-    if empty_level || before == b'/' {
-        return Err(TopicError::EmptyLevel);
     }
     Ok(())
 }
@@ -142,7 +133,8 @@ pub fn matches(filter: &str, name: &str) -> bool {
         (filter, name) = match (filter, name) {
             // Wildcards are whole levels, and no name has one.
             ([b'#'], _) | ([b'/', b'#'], []) | ([], []) => return true,
-            ([b'+', after @ ..], [_, ..]) => {
+            // An empty level too: what is left of the name begins where a level does.
+            ([b'+', after @ ..], _) => {
                 let level_len = name.iter().take_while(|byte| **byte != b'/').count();
                 (after, &name[level_len..])
             }
@@ -157,6 +149,10 @@ pub fn matches(filter: &str, name: &str) -> bool {
 pub fn overlap(a: &str, b: &str) -> bool {
     // Only the other filter's text can demand a `$` at the start; wildcards never reach there.
     if is_reserved(a) && b.starts_with(['+', '#']) || is_reserved(b) && a.starts_with(['+', '#']) {
+        return false;
+    }
+    // All that both would match is one empty level, which is no name.
+    if matches!((a, b), ("/#", "+") | ("+", "/#")) {
         return false;
     }
     let (mut a, mut b) = (a.split('/'), b.split('/'));
@@ -188,10 +184,11 @@ mod tests {
             ("a/$b", Ok(())),
             ("", Err(TopicError::Empty)),
             ("123456789012345678901", Err(TopicError::TooLong { len_max: LEN_MAX })),
-            ("/a", Err(TopicError::EmptyLevel)),
-            ("a/", Err(TopicError::EmptyLevel)),
-            ("a//b", Err(TopicError::EmptyLevel)),
-            ("/", Err(TopicError::EmptyLevel)),
+            ("/a", Ok(())),
+            ("a/", Ok(())),
+            ("a//b", Ok(())),
+            ("/", Ok(())),
+            ("/$a", Ok(())),
             ("a\0", Err(TopicError::Control)),
             ("a\u{7f}", Err(TopicError::Control)),
             ("a\u{85}b", Err(TopicError::Control)),
@@ -217,7 +214,10 @@ mod tests {
             ("++", Err(TopicError::WildcardNotAlone)),
             ("#/a", Err(TopicError::HashNotLast)),
             ("#/#", Err(TopicError::HashNotLast)),
-            ("+/", Err(TopicError::EmptyLevel)),
+            ("+/", Ok(())),
+            ("//+//#", Ok(())),
+            ("/#/", Err(TopicError::HashNotLast)),
+            ("a//b+", Err(TopicError::WildcardNotAlone)),
             ("", Err(TopicError::Empty)),
         ];
         for (filter, expected) in cases {
@@ -225,29 +225,33 @@ mod tests {
         }
     }
 
-    /// MQTT 5.0 §4.7.1 and §4.7.2: the standard's own examples, as far as no level is empty.
+    /// MQTT 5.0 §4.7.1 and §4.7.2: the standard's own examples, and names that differ by an empty level.
     #[test]
     fn matching() {
         for name in ["sport/tennis/player1", "sport/tennis/player1/ranking", "sport/tennis/player1/score/x"] {
             assert!(matches("sport/tennis/player1/#", name));
         }
         let yes = [("sport/#", "sport"), ("+", "a"), ("+/+", "a/b"), ("#", "a/b/c"), ("a/+/c", "a/b/c")];
+        let yes_empty = [("+/+", "/finance"), ("/+", "/finance"), ("sport/+", "sport/"), ("sport/#", "sport/")];
+        let yes_empty = yes_empty.into_iter().chain([("a/+/b", "a//b"), ("#", "/"), ("+/+", "/"), ("/#", "//a")]);
         let yes_reserved = [("$SYS/#", "$SYS"), ("$SYS/#", "$SYS/x"), ("$SYS/monitor/+", "$SYS/monitor/C")];
         let no = [("sport/+", "sport"), ("+", "a/b"), ("a/b", "a"), ("a", "a/b"), ("a/#", "ab")];
+        let no_empty =
+            [("+", "/finance"), ("a/b", "a//b"), ("a/b", "/a/b"), ("a/b", "a/b/"), ("a/+", "a"), ("/#", "a")];
         let no_reserved = [("#", "$SYS/x"), ("+/x", "$SYS/x"), ("+", "$SYS"), ("+/#", "$SYS")];
-        for (filter, name) in yes.into_iter().chain(yes_reserved) {
+        for (filter, name) in yes.into_iter().chain(yes_empty).chain(yes_reserved) {
             assert!(matches(filter, name), "{filter} {name}");
         }
-        for (filter, name) in no.into_iter().chain(no_reserved) {
+        for (filter, name) in no.into_iter().chain(no_empty).chain(no_reserved) {
             assert!(!matches(filter, name), "{filter} {name}");
         }
     }
 
     /// A filter over an alphabet small enough that every name it could tell apart can be listed.
     fn filter() -> impl Strategy<Value = String> {
-        let level = prop_oneof![3 => Just("a"), 2 => Just("b"), 2 => Just("$a"), 3 => Just("+")];
+        let level = prop_oneof![3 => Just("a"), 2 => Just("b"), 2 => Just("$a"), 2 => Just(""), 3 => Just("+")];
         (proptest::collection::vec(level, 0..4), any::<bool>()).prop_map(|(mut levels, hash)| {
-            if hash || levels.is_empty() {
+            if hash || levels.iter().all(|level| level.is_empty()) && levels.len() < 2 {
                 levels.push("#");
             }
             levels.join("/")
@@ -256,13 +260,15 @@ mod tests {
 
     /// Every name of up to five levels over that alphabet and one letter no filter spells.
     fn names_all() -> Vec<String> {
-        let alphabet = ["a", "b", "$a", "z"];
+        let alphabet = ["a", "b", "$a", "z", ""];
         let mut names: Vec<String> = alphabet.map(str::to_owned).to_vec();
         let mut longest = names.clone();
         for _ in 1..5 {
             longest = longest.iter().flat_map(|name| alphabet.map(|level| format!("{name}/{level}"))).collect();
             names.extend_from_slice(&longest);
         }
+        // One empty level is no name.
+        names.retain(|name| !name.is_empty());
         names
     }
 
@@ -278,9 +284,6 @@ mod tests {
             return Err(TopicError::Control);
         }
         let levels: Vec<_> = filter.split('/').collect();
-        if levels.contains(&"") {
-            return Err(TopicError::EmptyLevel);
-        }
         for (at, level) in levels.iter().enumerate() {
             if level.contains(['+', '#']) && level.len() > 1 {
                 return Err(TopicError::WildcardNotAlone);
@@ -310,7 +313,7 @@ mod tests {
         #[test]
         fn matches_is_like_level_by_level(
             filter in filter(),
-            name in prop_oneof!["[ab]{1,2}(/[ab]{1,2}){0,3}", "[$]?a(/[$]?a){0,3}"],
+            name in prop_oneof!["[ab]{1,2}(/[ab]{0,2}){0,3}", "[$]?a(/[$]?a){0,3}", "/[ab/]{0,6}"],
         ) {
             prop_assert_eq!(matches(&filter, &name), matches_naive(&filter, &name));
         }
@@ -323,7 +326,7 @@ mod tests {
         }
 
         #[test]
-        fn a_name_matches_itself_only(a in "[ab]{1,2}(/[ab]){0,2}", b in "[ab]{1,2}(/[ab]){0,2}") {
+        fn a_name_matches_itself_only(a in "[ab/]{1,4}", b in "[ab/]{1,4}") {
             prop_assert_eq!(matches(&a, &b), a == b);
             prop_assert_eq!(overlap(&a, &b), a == b);
         }

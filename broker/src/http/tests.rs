@@ -181,7 +181,7 @@ async fn bad_topics_are_refused_with_a_sentence() {
     let router = router(app(Limits::default()).0);
     let long = format!("/pub/{}", "x".repeat(256));
     let bad =
-        ["/pub", "/pub/", "/pub/a//b", "/pub/a/", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
+        ["/pub", "/pub/", "/pub/../a", "/pub/a/.", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
     for target in bad {
         let answer = ask(&router, "POST", target, &[], "x").await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");
@@ -422,7 +422,7 @@ async fn refusals_are_readable_for_allowed_pages() {
     let coded = [("content-encoding", "gzip")];
     let json = [("content-type", "application/json")];
     let requests: [Sent<'_>; 12] = [
-        (&public, "POST", "/pub/a//b", &[], "x", 400),
+        (&public, "POST", "/pub/a/+", &[], "x", 400),
         (&public, "POST", "/pub/a", &json, "{", 400),
         (&public, "POST", "/pub/$a", &[], "x", 403),
         (&public, "GET", "/nothing", &[], "", 404),

@@ -212,7 +212,7 @@ impl Pattern {
     fn new(filter: &str, keys: Keys) -> Self {
         let mut pattern = Self { levels: Vec::new(), open: false, fixed_from: 0, plus: 0 };
         // Neighbours are often alike (`a/a/a`), and then hashed once.
-        let mut last = ("", 0);
+        let mut last = ("", keys.hash_text(""));
         for level in filter.split('/') {
             match level {
                 "#" => pattern.open = true,
@@ -264,14 +264,14 @@ mod tests {
     use super::*;
 
     fn level() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(vec!["a", "b", "+", "+", "$x"])
+        prop::sample::select(vec!["a", "b", "", "+", "+", "$x"])
     }
 
     /// Short ones for the tree, long ones for blocks and for tails behind their first levels.
     fn filter() -> impl Strategy<Value = String> {
         let levels = prop_oneof![prop::collection::vec(level(), 0..4), prop::collection::vec(level(), 10..22)];
         (levels, any::<bool>()).prop_map(|(mut levels, open)| {
-            if open || levels.is_empty() {
+            if open || levels.iter().all(|level| level.is_empty()) {
                 levels.push("#");
             }
             levels.join("/")
@@ -294,7 +294,7 @@ mod tests {
             filters in prop::collection::btree_set(filter(), 0..60),
             gone in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
             topics in prop::collection::vec(prop::collection::vec(level(), 1..5), 1..20),
-            fill in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..6),
+            fill in prop::collection::vec(prop::sample::select(vec!["a", "b", "c", ""]), 1..6),
             seed in any::<u64>(),
         ) {
             let mut filters: Vec<String> = filters.into_iter().collect();
@@ -304,7 +304,7 @@ mod tests {
             }
             let like = filters.iter().map(|filter| topic_like(filter, &fill));
             let topics: Vec<String> =
-                topics.into_iter().map(|topic| topic.join("/").replace('+', "c")).chain(like).collect();
+                topics.into_iter().map(|topic| topic.join("/").replace('+', "c")).chain(like).filter(|topic| !topic.is_empty()).collect();
             for gone in gone {
                 if !filters.is_empty() {
                     let gone = filters.remove(gone.index(filters.len()));
@@ -357,15 +357,22 @@ mod tests {
         }
     }
 
-    /// The same with `#` behind every number of levels, and with topics of the greatest depth.
+    /// The same with `#` behind every number of levels, and with topics of the greatest depth: of one byte a level, and of
+    /// none.
     #[test]
     fn many_levels_and_open_ends_stay_within_the_bound() {
+        stays_within_the_bound("a", 128);
+        stays_within_the_bound("", 256);
+    }
+
+    fn stays_within_the_bound(level: &str, depth: usize) {
         let mut held = Filters::new(Keys::from_seed(3));
-        let deep = ["a"; 128].join("/");
+        let deep = vec![level; depth].join("/");
+        assert_eq!(deep.len(), 255);
         let mut filters = 0;
         for mask in 0..256_usize {
             for end in (8..60).step_by(3) {
-                let levels: Vec<&str> = (0..end).map(|at| if mask >> at & 1 == 1 { "+" } else { "a" }).collect();
+                let levels: Vec<&str> = (0..end).map(|at| if mask >> at & 1 == 1 { "+" } else { level }).collect();
                 held.insert(format!("{}/z/#", levels.join("/")).into(), 0);
                 filters += 1;
             }
@@ -373,7 +380,7 @@ mod tests {
         let mut matches = 0;
         let looked_up = held.search(&deep, |_| matches += 1);
         assert_eq!(matches, 0);
-        assert!(looked_up <= bound(128, filters), "{looked_up}");
+        assert!(looked_up <= bound(depth, filters), "{looked_up}");
     }
 
     #[test]

@@ -30,7 +30,6 @@ function topicProblem(topic) {
   if (/[+#]/.test(topic)) return 'Only subscriptions may use + and #; name one topic here.';
   if (topic.startsWith('$')) return 'Topics that begin with $ belong to the broker.';
   if (/\p{Cc}/u.test(topic)) return 'A topic has no control characters.';
-  if (topic.split('/').includes('')) return 'A topic has no empty level: no / at either end, nor two in a row.';
   return '';
 }
 

@@ -4,7 +4,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::broker::Broker;
 use crate::http::{Http, post, request, stat};
-use crate::ws::open;
+use crate::ws::{open, open_v1};
 
 #[tokio::test]
 async fn a_post_is_published_and_answered_with_its_place() {
@@ -77,13 +77,41 @@ async fn a_chunked_body_is_one_message() {
     assert_eq!(subscriber.text().await, "one message");
 }
 
+/// Topics that differ by an empty level are different topics, by HTTP, on raw connections and in `ringyard.v1`.
+#[tokio::test]
+async fn levels_may_be_empty() {
+    let broker = Broker::start(&[]);
+    const TOPICS: [&str; 4] = ["a/b", "/a/b", "a//b", "a/b/"];
+    let mut readers = Vec::new();
+    for topic in TOPICS {
+        readers.push(open(broker.address, &format!("/sub/{topic}")).await);
+    }
+    let mut any = open_v1(broker.address).await;
+    any.subscribe(&["a/+/b", "+/a/b", "a/b/#"]).await;
+    for topic in TOPICS {
+        assert_eq!(post(broker.address, topic, topic.as_bytes()).await, 1);
+    }
+    for (topic, reader) in TOPICS.iter().zip(&mut readers) {
+        assert_eq!(reader.text().await, *topic);
+    }
+    let mut matched = Vec::new();
+    for _ in TOPICS {
+        matched.push(any.json().await["topic"].as_str().unwrap().to_owned());
+    }
+    matched.sort();
+    assert_eq!(matched, ["/a/b", "a//b", "a/b", "a/b/"]);
+    // `%2F` for proxies that make one slash of two.
+    assert_eq!(post(broker.address, "a%2F%2Fb", b"again").await, 2);
+    assert_eq!(readers[2].text().await, "again");
+}
+
 #[tokio::test]
 async fn what_cannot_be_published() {
     let broker = Broker::start(&["--max-message", "1000"]);
     for (target, body, status) in [
         ("POST /pub/$sys/load HTTP/1.1", &b"x"[..], 403),
         ("POST /pub/a/+ HTTP/1.1", b"x", 400),
-        ("POST /pub/a//b HTTP/1.1", b"x", 400),
+        ("POST /pub/a/. HTTP/1.1", b"x", 400),
         ("POST /pub/big HTTP/1.1", &[b'x'; 1001], 413),
         ("PUT /pub/demo HTTP/1.1", b"x", 405),
         ("POST /no/such/page HTTP/1.1", b"x", 404),

@@ -110,7 +110,7 @@ async fn what_is_wrong_is_said_and_the_connection_lives_on() {
     let broker = Broker::start(&[]);
     let mut client = open_v1(broker.address).await;
     for command in [
-        json!({"type": "subscribe", "id": 1, "topics": ["a//b"]}),
+        json!({"type": "subscribe", "id": 1, "topics": ["a/#/b"]}),
         json!({"type": "subscribe", "id": 2, "topics": ["a/#/b"]}),
         json!({"type": "publish", "id": 3, "topic": "a/+", "data": "x"}),
         json!({"type": "publish", "id": 4, "topic": "$sys/x", "data": "x"}),

@@ -163,7 +163,7 @@ mod tests {
         let named = paths("ws://127.0.0.1:9/v/sub/{topic}?k=1", None, "a", 12).unwrap();
         assert_eq!(named, ["/v/sub/a/7?k=1", "/v/pub/a/7?k=1", "/v/bus/a/7?k=1"]);
         assert!(paths("ws://127.0.0.1:9/sub/x", None, "a", 12).unwrap_err().to_string().contains("{topic}"));
-        for prefix in ["", "a//b", "a+", "/a", "$sys", "#"] {
+        for prefix in ["", "a+", "$sys", "#"] {
             assert!(paths("ws://127.0.0.1:9", None, prefix, 1).is_err(), "{prefix:?}");
         }
     }

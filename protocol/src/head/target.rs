@@ -149,6 +149,11 @@ mod tests {
         assert_eq!(status("/ws"), Ok(Endpoint::V1Session));
         assert_eq!(status("/sub/a/b"), Ok(Endpoint::Subscribe("a/b".into())));
         assert_eq!(status("/sub/a/+/%23"), Ok(Endpoint::Subscribe("a/+/#".into())));
+        for (path, topic) in
+            [("/sub//a", "/a"), ("/sub/a/", "a/"), ("/sub/a//b", "a//b"), ("/sub/%2Fa", "/a"), ("/sub//", "/")]
+        {
+            assert_eq!(status(path), Ok(Endpoint::Subscribe(topic.into())), "{path}");
+        }
         assert_eq!(status("/sub/$sys/load"), Ok(Endpoint::Subscribe("$sys/load".into())));
         assert_eq!(status("/pub/a%2Fb%20c+"), Err(400));
         assert_eq!(status("/pub/a%2Fb%20c"), Ok(Endpoint::Publish("a/b c".into())));
@@ -164,7 +169,6 @@ mod tests {
         }
         let bad = [
             "/sub/",
-            "/sub/a//b",
             "/sub/a%",
             "/sub/a%2",
             "/sub/a%zz",

@@ -98,7 +98,7 @@ impl Client {
             _ => {
                 let (code, command) = stage.rng.pick(&[
                     ("forbidden", r#"{"type":"publish","topic":"$sys/x","data":1,"id":"#),
-                    ("bad-topic", r#"{"type":"subscribe","topic":"a//b","id":"#),
+                    ("bad-topic", r#"{"type":"subscribe","topic":"a/#/b","id":"#),
                     ("bad-command", r#"{"type":"subscribe","id":"#),
                 ]);
                 let id = self.remember(Command::Bad(code));
