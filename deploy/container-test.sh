@@ -303,29 +303,30 @@ has_not 'panicked' "$work/hardened.log" 'under seccomp.json'
 
 # A successor in a second container, as README.md says: nobody is refused, and the first container ends with 0.
 start first "${hardened[@]}" localhost/ringyard
-cat >"$work/succeed" <<END
-#!/bin/bash
-set -e
-podman run --detach --name second --network host --log-driver k8s-file ${limits[*]} ${hardened[*]} \\
-    --env RINGYARD_LISTEN="0.0.0.0:${host#*:}" --env RINGYARD_ADMIN_LISTEN="$admin" --env RINGYARD_SHARDS=2 \\
-    localhost/ringyard --take-over >"$work/started" 2>&1
-END
+# gaps REFUSALS COMMANDS: what 300 pages notice of them, in which `podman` is this script's.
+gaps() {
+    (
+        echo 'set -eu'
+        declare -p storage work limits hardened
+        declare -f podman
+        echo "$2"
+    ) >"$work/commands"
+    "$python" deploy/checks/gaps.py "${host#*:}" 300 "$1" bash "$work/commands" >"$work/gaps" 2>&1
+}
 containers+=(second)
-"$python" deploy/checks/gaps.py "${host#*:}" 300 no-refusals bash "$work/succeed" >"$work/gaps" 2>&1 ||
+gaps no-refusals 'podman run --detach --name second --network host --log-driver k8s-file "${limits[@]}" "${hardened[@]}" \
+    --env RINGYARD_LISTEN="0.0.0.0:'"${host#*:}"'" --env RINGYARD_ADMIN_LISTEN='"$admin"' --env RINGYARD_SHARDS=2 \
+    localhost/ringyard --take-over >"$work/started" 2>&1 || { cat "$work/started"; exit 1; }' ||
     { cat "$work/gaps"; podman logs first 2>&1 | tail -5; podman logs second 2>&1 | tail -5; fail 'a second container does not take over'; }
 [[ $(podman wait first) == 0 ]] || fail 'the first container does not end with 0'
 say "a second container took over: $(head -1 "$work/gaps")"
 # And without a successor: one is stopped, the next is started.
-cat >"$work/restart" <<END
-#!/bin/bash
-set -e
-podman stop --time 35 second >"$work/stopped" 2>&1
-podman start second >"$work/started" 2>&1
-END
-"$python" deploy/checks/gaps.py "${host#*:}" 300 refusals bash "$work/restart" >"$work/gaps" 2>&1 ||
+gaps refusals 'podman stop --time 35 second >"$work/stopped" 2>&1
+    podman start second >"$work/started" 2>&1' ||
     { cat "$work/gaps"; fail 'stop and start of a container are an outage'; }
 say "podman stop, podman start: $(head -1 "$work/gaps")"
-stop second
+podman kill --signal TERM second >"$work/killed"
+[[ $(podman wait second) == 0 ]] || fail 'the second container does not end with 0'
 logged second
 has_not 'panicked' "$work/second.log" 'behind a successor'
 
