@@ -2,36 +2,24 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { after, afterEach, before, test } from 'node:test'
-import { closeTabs, isOpen, openTab, picture, showsBroker, startBroker, startBrowser, stop } from './harness.js'
+import { test } from 'node:test'
+import { isOpen, openTab, picture, showsBroker, stage } from './harness.js'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const widths = [1280, 400, 320]
 const schemes = ['light', 'dark']
 
-let browser
-let broker
-
-before(async () => {
-  browser = await startBrowser()
-  broker = await startBroker()
-})
-
-after(async () => {
-  await browser?.close()
-  await stop(broker)
-})
-
-afterEach(closeTabs)
+const running = stage()
 
 async function post(body, type = 'text/plain') {
-  const answer = await fetch(`${broker.url}/pub/demo`, { method: 'POST', headers: { 'content-type': type }, body })
+  const answer = await fetch(`${running.broker.url}/pub/demo`, { method: 'POST', headers: { 'content-type': type }, body })
   assert.equal(answer.status, 200)
 }
 
 /** The page with a message of each kind in it: short, empty, longer than its place, binary, and one of its own. */
 async function pageWithMessages(width, colorScheme = 'light') {
-  const page = await openTab(browser, broker.url, { viewport: { width, height: 800 }, colorScheme, reducedMotion: 'reduce' })
+  const options = { viewport: { width, height: 800 }, colorScheme, reducedMotion: 'reduce' }
+  const page = await openTab(running.browser, running.broker.url, options)
   await isOpen(page)
   await showsBroker(page)
   await post('short')
@@ -54,7 +42,8 @@ async function violations(page) {
 for (const width of widths) {
   for (const scheme of schemes) {
     test(`axe finds nothing at ${width} px, ${scheme}, without and with messages`, async () => {
-      const bare = await openTab(browser, broker.url, { viewport: { width, height: 800 }, colorScheme: scheme })
+      const options = { viewport: { width, height: 800 }, colorScheme: scheme }
+      const bare = await openTab(running.browser, running.broker.url, options)
       await isOpen(bare)
       await showsBroker(bare)
       assert.deepEqual(await violations(bare), [])

@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
+import { after, afterEach, before } from 'node:test'
 import { chromium } from 'playwright-core'
 
 const root = path.resolve(import.meta.dirname, '../../..')
@@ -14,6 +15,21 @@ const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target')
 const binary = process.env.RINGYARD_BIN ?? path.join(target, 'release/ringyard')
 const pictures = process.env.RINGYARD_SCREENSHOTS
 const patience = 10_000
+
+/** A browser and a broker for all tests of a file, from its first to its last; tabs are closed behind each test. */
+export function stage() {
+  const running = {}
+  before(async () => {
+    running.browser = await startBrowser()
+    running.broker = await startBroker()
+  })
+  after(async () => {
+    await running.browser?.close()
+    await stop(running.broker)
+  })
+  afterEach(closeTabs)
+  return running
+}
 
 /** Starts a broker whose counters are on the public port, or where `admin` says; resolves once it named its address. */
 export async function startBroker(listen = '127.0.0.1:0', admin = 'public', env = {}) {

@@ -2,26 +2,13 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
-import { after, afterEach, before, test } from 'node:test'
+import { test } from 'node:test'
 import * as harness from './harness.js'
-import { closeTabs, isOpen, picture, showsBroker, startBroker, startBrowser, stop } from './harness.js'
+import { isOpen, picture, showsBroker, stage, startBroker, stop } from './harness.js'
 
-let browser
-let broker
+const running = stage()
 
-before(async () => {
-  browser = await startBrowser()
-  broker = await startBroker()
-})
-
-after(async () => {
-  await browser?.close()
-  await stop(broker)
-})
-
-afterEach(closeTabs)
-
-const openTab = (url) => harness.openTab(browser, url)
+const openTab = (url) => harness.openTab(running.browser, url)
 
 async function chooseTopic(page, topic) {
   await page.fill('#topic', topic)
@@ -47,13 +34,13 @@ async function count(page) {
 }
 
 async function post(topic, body) {
-  const answer = await fetch(`${broker.url}/pub/${topic}`, { method: 'POST', body })
+  const answer = await fetch(`${running.broker.url}/pub/${topic}`, { method: 'POST', body })
   assert.equal(answer.status, 200)
   return answer.json()
 }
 
 test('two tabs show what one of them says, and what curl posts', async () => {
-  const tabs = [await openTab(broker.url), await openTab(broker.url)]
+  const tabs = [await openTab(running.broker.url), await openTab(running.broker.url)]
   for (const tab of tabs) await chooseTopic(tab, 'demo')
   const before = await count(tabs[1])
   await say(tabs[0], 'hello from the first tab')
@@ -69,7 +56,7 @@ test('two tabs show what one of them says, and what curl posts', async () => {
 })
 
 test('what a bare WebSocket says shows up in the page, and the other way round', async () => {
-  const page = await openTab(broker.url)
+  const page = await openTab(running.broker.url)
   await chooseTopic(page, 'console')
   const heard = page.evaluate(() => new Promise((resolve, reject) => {
     const socket = new WebSocket(`ws://${location.host}/bus/console`)
@@ -90,7 +77,7 @@ test('what a bare WebSocket says shows up in the page, and the other way round',
 })
 
 test('sub, pub and bus with text and binary', async () => {
-  const page = await openTab(broker.url)
+  const page = await openTab(running.broker.url)
   const heard = await page.evaluate(async () => {
     const open = (path) => new Promise((resolve, reject) => {
       const socket = new WebSocket(`ws://${location.host}${path}`)
@@ -123,7 +110,7 @@ test('sub, pub and bus with text and binary', async () => {
 })
 
 test('the page shows the counters where the public port has them', async () => {
-  const page = await openTab(broker.url)
+  const page = await openTab(running.broker.url)
   await page.waitForFunction(() => /\d/.test(document.querySelector('#stat-connections').textContent))
   assert.ok(await page.isVisible('#stats') && await page.isVisible('#all-counters'))
   assert.equal(await page.textContent('#stat-about'), '')
@@ -164,11 +151,11 @@ test('the page shows everything that /healthz says', async () => {
 })
 
 test('what the page says about /ws works as it stands', async () => {
-  const page = await openTab(broker.url)
+  const page = await openTab(running.broker.url)
   await chooseTopic(page, "it's\\here")
   const code = await page.textContent('#v1')
   const heard = page.waitForEvent('console', { predicate: async (line) => (await line.args()[0].jsonValue()).type === 'ok' })
-  // Chromium keeps page scripts from evaluating text; the debugger may, as whoever pastes the lines into the console.
+  // Chromium keeps page scripts from evaluating text; the debugger may, as if the lines were pasted into the console.
   await page.evaluate(`{\n${code}\n}`)
   const answer = await (await heard).args()[0].jsonValue()
   assert.deepEqual(answer.topics.map(({ topic }) => topic), ["it's\\here", 'chat/+'])
@@ -187,7 +174,7 @@ test('a page of another origin is refused', async () => {
       const socket = new WebSocket(`ws://${host}/bus/demo`)
       socket.onopen = () => resolve('open')
       socket.onclose = ({ code }) => resolve(code)
-    }), broker.host)
+    }), running.broker.host)
     assert.equal(code, 1006)
   } finally {
     stranger.closeAllConnections()
@@ -196,16 +183,16 @@ test('a page of another origin is refused', async () => {
 })
 
 test('the page comes back after the broker did', async () => {
-  const page = await openTab(broker.url)
+  const page = await openTab(running.broker.url)
   await chooseTopic(page, 'comeback')
   await say(page, 'before')
   await shows(page, 'before')
-  const { host } = broker
-  await stop(broker)
-  assert.equal(broker.child.exitCode, 0)
+  const { host } = running.broker
+  await stop(running.broker)
+  assert.equal(running.broker.child.exitCode, 0)
   await page.waitForFunction(() => document.querySelector('#state').textContent.trim() !== 'open')
   await picture(page, 'broker-gone')
-  broker = await startBroker(host)
+  running.broker = await startBroker(host)
   await page.waitForFunction(
     () => document.querySelector('#state').textContent.trim() === 'open', null, { timeout: 30_000 },
   )
@@ -222,7 +209,7 @@ async function behindPrefix(prefix, refuse = () => undefined) {
     const refused = refuse(target)
     if (refused) return answer.writeHead(refused.status, refused.headers).end()
     const options = { method: request.method, headers: request.headers }
-    const onward = http.request(`${broker.url}${target}`, options, (from) => {
+    const onward = http.request(`${running.broker.url}${target}`, options, (from) => {
       answer.writeHead(from.statusCode, from.headers)
       from.pipe(answer)
     })
@@ -234,7 +221,7 @@ async function behindPrefix(prefix, refuse = () => undefined) {
     const target = inside(request.url)
     const refused = target ? refuse(target) : { status: 404 }
     if (refused) return socket.end(`HTTP/1.1 ${refused.status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`)
-    const onward = http.request(`${broker.url}${target}`, { headers: request.headers })
+    const onward = http.request(`${running.broker.url}${target}`, { headers: request.headers })
     onward.on('error', () => socket.destroy())
     onward.on('upgrade', (from, other, head) => {
       const fields = from.rawHeaders.map((text, at) => (at % 2 ? `${text}\r\n` : `${text}: `)).join('')
