@@ -12,8 +12,8 @@
 //!
 //! A successor that fails before step 3 changes nothing: the predecessor goes on as if nobody had asked.
 //!
-//! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found by whoever shares the
-//! network namespace, as the address is. Both sides check that the other is of the same user, or root.
+//! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found in the whole network
+//! namespace, as the address is. Both sides check that the other is of the same user, or root.
 //!
 //! Not responsible for clients: what they see is a drain (`shard/drain.rs`).
 
@@ -26,6 +26,7 @@ use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net;
 
+use ring::peer::Peer;
 use serde::{Deserialize, Serialize};
 
 /// Most listeners that one message carries: the kernel's limit (`SCM_MAX_FD`) is 253.
@@ -51,8 +52,14 @@ fn name(address: SocketAddr) -> io::Result<net::SocketAddr> {
     net::SocketAddr::from_abstract_name(format!("ringyard/take-over/{address}"))
 }
 
-/// Whether the process at the other end is of this process's user, or root's.
-fn is_trusted(socket: impl AsFd) -> io::Result<bool> {
-    let user = ring::peer::peer(socket)?.user;
-    Ok(user == ring::peer::user() || user == ROOT)
+/// The process at the other end, which is of this process's user, or root's.
+///
+/// # Errors
+/// It is another user's.
+fn trusted_peer(socket: impl AsFd) -> io::Result<Peer> {
+    let peer = ring::peer::peer(socket)?;
+    if peer.user == ring::peer::user() || peer.user == ROOT {
+        return Ok(peer);
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"))
 }

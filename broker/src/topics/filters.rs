@@ -212,7 +212,7 @@ impl Pattern {
     fn new(filter: &str, keys: Keys) -> Self {
         let mut pattern = Self { levels: Vec::new(), open: false, fixed_from: 0, plus: 0 };
         // Neighbours are often alike (`a/a/a`), and then hashed once.
-        let mut last = ("", keys.hash_text(""));
+        let mut last = None;
         for level in filter.split('/') {
             match level {
                 "#" => pattern.open = true,
@@ -222,10 +222,12 @@ impl Pattern {
                     pattern.plus += 1;
                 }
                 _ => {
-                    if level != last.0 {
-                        last = (level, keys.hash_text(level));
-                    }
-                    pattern.levels.push(Some(last.1));
+                    let hash = match last {
+                        Some((text, hash)) if text == level => hash,
+                        _ => keys.hash_text(level),
+                    };
+                    last = Some((level, hash));
+                    pattern.levels.push(Some(hash));
                 }
             }
         }

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, is_trusted, name};
+use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
 
 /// How long the predecessor may take to answer. It serves its clients meanwhile, but answering is no work.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -54,9 +54,7 @@ pub(crate) fn claim(address: SocketAddr) -> Result<Option<Inheritance>, String> 
 }
 
 fn inherit(mut socket: net::UnixStream) -> io::Result<Inheritance> {
-    if !is_trusted(&socket)? {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"));
-    }
+    trusted_peer(&socket)?;
     socket.set_read_timeout(Some(ANSWER_MAX))?;
     socket.write_all(b"\n")?;
     let (offer, mut sockets) = receive(&mut socket).map_err(|error| match error.kind() {
