@@ -74,7 +74,7 @@ REFUSED = (403, 404)
 
 
 class Way:
-    """A way in: how its proxy is started, and what the broker is told, as the head of the proxy's file has it."""
+    """A way in: how its proxy is started, and the options of the broker, as the head of the proxy's file has it."""
 
     def __init__(self, name, file, command, with_proxy_protocol=False):
         self.name, self.command = name, command

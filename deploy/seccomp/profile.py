@@ -210,7 +210,7 @@ def life(folder, broker, loadgen, io):
         lines += client.ended(0, 1)
     lines += Traced(folder, broker, "healthcheck", "--url", f"http://{admin}/readyz").ended(0)
     lines += Traced(folder, broker, "doctor").ended(0, 1)
-    # A successor takes over, and is told to end.
+    # A successor takes over, and is asked to end.
     successor = Traced(
         folder, broker, "--listen", public, "--admin-listen", admin, "--io", io, "--shards", "2", "--take-over",
     )  # fmt: skip

@@ -159,7 +159,7 @@ impl Config {
         }
     }
 
-    /// What whoever reaches the broker, and brings no key, may do: the rest of a sentence.
+    /// What anyone who reaches the broker, and brings no key, may do: the rest of a sentence.
     #[must_use]
     pub fn anonymous_rights(&self) -> &'static str {
         match (self.limits.client_publish, &self.publish_key) {

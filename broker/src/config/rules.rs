@@ -62,8 +62,8 @@ fn exposed(config: &Config, settings: &Section) -> Option<String> {
     let is_loopback = config.listen.ip().to_canonical().is_loopback();
     (!is_loopback && !settings.get::<bool>("allow-anonymous")).then(|| {
         format!(
-            "--listen {} ({}) can be reached from other machines: whoever reaches it may {}; say --allow-anonymous if \
-             that is meant",
+            "--listen {} ({}) can be reached from other machines: anyone who reaches it may {}; say --allow-anonymous \
+             if that is meant",
             config.listen,
             settings.source_of("listen"),
             config.anonymous_rights()

@@ -84,8 +84,8 @@ const ACCESS: &[Key] = &[
          on /pub; off: they only subscribe, and publishing gets 403, or the error `forbidden` on /ws",
     ),
     key("publish-key", Path, Otherwise("none", "/etc/ringyard/publish-key"), "0.1").help(
-        "File with keys to publish with, one a line, each of at least 16 visible ASCII characters; whoever sends one \
-         (Authorization: Bearer KEY) may publish; without one, POST /pub and /pub get 401. Several lines are several valid \
+        "File with keys to publish with, one a line, each of at least 16 visible ASCII characters; anyone who sends \
+         one (Authorization: Bearer KEY) may publish; without one, POST /pub and /pub get 401. Several lines are several valid \
          keys, so that one can be replaced; # begins a comment",
     ),
     key("trusted-proxy", List(&Network), Otherwise("none", "10.0.0.0/8"), "0.1").help(

@@ -1,7 +1,7 @@
 //! `$sys/load`: once a second, while somebody subscribes to it, what the broker does, published as any message is.
 //!
 //! Not responsible for all that is counted: operators have `/metrics` and `/api/stats`. What is published here may be read by
-//! whoever may subscribe, and is therefore no more than a client needs to be considerate.
+//! anyone who may subscribe, and is therefore no more than a client needs to be considerate.
 //!
 //! Cost: four look-ups in the registry a second; while somebody subscribes, one message a second.
 

@@ -56,12 +56,13 @@ pub(crate) fn log_start(
     );
 }
 
-/// Which addresses other machines may reach, and what they find there. `rights` says what whoever reaches `address` may do.
+/// Which addresses other machines may reach, and what they find there. `rights` says what
+/// anyone who reaches `address` may do.
 pub(crate) fn warn_of_strangers(address: SocketAddr, rights: &str, exposed: Option<SocketAddr>) {
     if !address.ip().to_canonical().is_loopback() {
         warn!(
             listen = %address,
-            "{address} can be reached from other machines: whoever reaches it may {rights}"
+            "{address} can be reached from other machines: anyone who reaches it may {rights}"
         );
     }
     if let Some(exposed) = exposed {

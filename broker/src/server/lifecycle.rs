@@ -40,7 +40,7 @@ const GRACE_MARGIN: Duration = Duration::from_secs(2);
 const LEAVING_PER_SECOND: u64 = 10_000;
 /// The longest window that follows from that.
 const WINDOW_MAX: Duration = Duration::from_secs(25);
-/// The shortest window when a successor has taken over: whoever had just connected to this broker is served.
+/// The shortest window when a successor has taken over: anyone who had just connected to this broker is served.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
 /// What there is when the control plane starts.
@@ -132,7 +132,7 @@ async fn live(
         tokio::select! {
             finished = &mut finish => return finished,
             _ = signals.next() => {
-                info!("a signal ends the window: all clients are told to go");
+                info!("a signal ends the window: all clients are asked to leave");
                 tell_shards(&app, Duration::ZERO, true).await;
             }
         }
@@ -172,7 +172,7 @@ async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> R
         connections,
         window_ms = ms(window),
         successor = taken.as_ref().map(|taken| taken.pid),
-        "leaving: clients are told to go"
+        "leaving: clients are asked to leave"
     );
     tell_shards(app, window, taken.is_some()).await;
     if let Some(taken) = taken {
@@ -184,11 +184,11 @@ async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> R
     app.stop();
     info!(
         grace_ms = ms(grace),
-        "stopping: newcomers are refused, and whoever is left is cut when the grace period is over"
+        "stopping: newcomers are refused, and anyone who is left is cut when the grace period is over"
     );
     match early {
         Ok(result) => result?,
-        // Shards end by themselves when the grace period is over, and cut whoever is left.
+        // Shards end by themselves when the grace period is over, and cut anyone who is left.
         Err(_) => timeout_at(end + GRACE_MARGIN, ended).await.map_err(|_| {
             format!("the shutdown did not finish within --shutdown-grace ({grace:?}): connections were cut")
         })??,

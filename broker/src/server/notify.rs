@@ -15,7 +15,7 @@ use tracing::warn;
 pub(crate) fn ready() {
     let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return };
     if let Err(error) = send(&socket, &format!("READY=1\nMAINPID={}\n", process::id())) {
-        warn!("the service manager cannot be told that the broker is ready: {error}");
+        warn!("the service manager does not get the message that the broker is ready: {error}");
     }
 }
 

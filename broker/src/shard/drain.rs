@@ -2,7 +2,7 @@
 //!
 //! **The window.** Clients that are all closed in one instant come back in one instant, wherever they go. So they are
 //! closed in a shuffled order, evenly spread over the window. Clients that are still there are served as before: they
-//! publish, and receive what others publish. So are newcomers: whoever comes here has nowhere better to go, and stays
+//! publish, and receive what others publish. So are newcomers: who comes here has nowhere better to go, and stays
 //! until the window is over. Where a successor accepts from the same listeners (`server/takeover.rs`), none come.
 //!
 //! No client is closed before it has received what was accepted, on any shard, before the drain began. Every shard sends
@@ -292,7 +292,7 @@ impl<D: Driver> Shard<D> {
             .is_none_or(|conn| conn.state == State::Gone || !conn.flags.has(Flags::SENDING) && conn.outbox_len() == 0)
     }
 
-    /// Whoever is left is cut off; those who were not sent everything are counted.
+    /// Anyone who is left is cut off; those who were not sent everything are counted.
     fn cut_all(&mut self) {
         for id in self.conns.ids() {
             let was_sent_all = self.was_sent_all(id);

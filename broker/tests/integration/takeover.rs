@@ -1,5 +1,5 @@
 //! A successor takes over from a running broker: nobody is refused, nobody is long without a broker, and a successor that
-//! fails changes nothing. And without a successor: whoever comes while a broker drains is still served.
+//! fails changes nothing. And without a successor: anyone who comes while a broker drains is still served.
 
 use std::io::{Read, Seek};
 use std::net::SocketAddr;
