@@ -5,3 +5,4 @@ pub mod filters;
 pub mod keys;
 pub mod matches;
 pub mod registry;
+pub mod rules;
