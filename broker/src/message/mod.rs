@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`payload`] | what a client published: kind and bytes |
+//! | [`options`] | what it asked for besides, and why a publish is refused |
 //! | [`encoding`] | the bytes that subscribers of one kind are sent |
 //!
 //! A [`Message`] is a payload with its place in its topic. Every shard, subscriber and send shares it by reference. Each
@@ -10,6 +11,7 @@
 //! between shards, in a log, in a send under way.
 
 pub mod encoding;
+pub mod options;
 pub mod payload;
 
 use std::sync::Arc;
@@ -17,10 +19,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ring::Nanos;
 
-use crate::capacity::budget::Account;
+use crate::capacity::budget::{Account, Charge, Held, allocated};
 use crate::ids::{Offset, TopicId};
 pub use crate::message::encoding::Encoding;
 use crate::message::encoding::Kept;
+use crate::message::options::PublishOptions;
 pub use crate::message::payload::Payload;
 
 /// A message with its place in its topic.
@@ -36,6 +39,34 @@ pub struct Message {
     pub sequenced_at: Nanos,
     payload: Payload,
     encodings: Kept,
+    /// What only some messages have.
+    extra: Option<Box<Extra>>,
+}
+
+/// What a message has beside its payload.
+#[derive(Debug)]
+struct Extra {
+    options: PublishOptions,
+    role: Role,
+    /// When it was published, in milliseconds since 1970, if its topic's rule asks for that.
+    time_ms: Option<u64>,
+    charge: Charge,
+}
+
+impl Extra {
+    fn new(account: &Arc<Account>) -> Box<Self> {
+        let charge = Charge::new(account, Held::Messages, EXTRA_BYTES);
+        Box::new(Self { options: PublishOptions::default(), role: Role::Published, time_ms: None, charge })
+    }
+}
+
+/// What a message is to its topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// One of its messages.
+    Published,
+    /// It stands for all messages up to its offset.
+    Snapshot,
 }
 
 impl Message {
@@ -43,7 +74,70 @@ impl Message {
     #[must_use]
     pub fn new(topic: (TopicId, Arc<str>), offset: Offset, payload: Payload, now: Nanos) -> Self {
         let (topic_id, topic) = topic;
-        Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default() }
+        Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default(), extra: None }
+    }
+
+    /// The same with what it was published with, charged to `account`.
+    #[must_use]
+    pub fn with_options(mut self, options: Option<Box<PublishOptions>>, account: &Arc<Account>) -> Self {
+        if let Some(options) = options {
+            let extra = self.extra.get_or_insert_with(|| Extra::new(account));
+            let key = options.key.as_ref().map_or(0, |key| allocated(key.len()));
+            extra.charge.resize(EXTRA_BYTES + key);
+            extra.options = *options;
+        }
+        self
+    }
+
+    /// The same with the time of its publication, in milliseconds since 1970.
+    #[must_use]
+    pub fn stamped(mut self, time_ms: u64, account: &Arc<Account>) -> Self {
+        self.extra.get_or_insert_with(|| Extra::new(account)).time_ms = Some(time_ms);
+        self
+    }
+
+    /// The same as a snapshot of its topic up to its offset.
+    #[must_use]
+    pub fn into_snapshot(mut self, account: &Arc<Account>) -> Self {
+        self.extra.get_or_insert_with(|| Extra::new(account)).role = Role::Snapshot;
+        self
+    }
+
+    /// What it was published with, if that is anything.
+    #[must_use]
+    pub fn options(&self) -> Option<&PublishOptions> {
+        self.extra.as_ref().map(|extra| &extra.options)
+    }
+
+    /// Its key, if it has one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.options()?.key.as_deref()
+    }
+
+    /// Whether it removes the entry of its key, or the retained message.
+    #[must_use]
+    pub fn is_removal(&self) -> bool {
+        self.options().is_some_and(|options| options.removed)
+    }
+
+    /// Whether it stands for all messages up to its offset.
+    #[must_use]
+    pub fn is_snapshot(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.role == Role::Snapshot)
+    }
+
+    /// When it was published, in milliseconds since 1970, if its topic's rule asks for that.
+    #[must_use]
+    pub fn time_ms(&self) -> Option<u64> {
+        self.extra.as_ref()?.time_ms
+    }
+
+    /// When newcomers are no longer given it; `None`: that is not limited.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Nanos> {
+        let ttl_ms = self.options()?.ttl_ms?;
+        Some(self.sequenced_at.saturating_add(ttl_ms.saturating_mul(1_000_000)))
     }
 
     /// What subscribers with this encoding are sent, by reference. Made for the first subscriber that needs it, and charged to `account`.
@@ -62,9 +156,11 @@ impl Message {
     /// Bytes of memory that the message takes, encodings that were made of it not included.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.payload.weight()
+        self.payload.weight() + self.extra.as_ref().map_or(0, |extra| extra.charge.bytes())
     }
 }
 
 /// What a message takes besides its payload: itself, with the counts of its references.
 const MESSAGE_BYTES: u64 = (size_of::<Message>() + 16).next_multiple_of(16) as u64;
+/// What it takes more if it has anything beside its payload.
+const EXTRA_BYTES: u64 = size_of::<Extra>().next_multiple_of(16) as u64;

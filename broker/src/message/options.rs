@@ -1,0 +1,49 @@
+//! What a publish asks for besides being delivered, and why it may be refused. Made by whatever reads a client's command or
+//! request; obeyed by the topic's sequencer.
+//!
+//! Units: milliseconds; bytes of UTF-8.
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
+
+/// Options of a publish. Most have none: they are carried as an `Option<Box<PublishOptions>>`, one word.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct PublishOptions {
+    /// Which entry of a keyed topic it is; without one, the entry of the empty key.
+    pub key: Option<Box<str>>,
+    /// It becomes the retained message.
+    pub retain: bool,
+    /// It deletes the entry of its key or, with `retain`, the retained message.
+    pub removed: bool,
+    /// After so many milliseconds newcomers are not given it; at least 1.
+    pub ttl_ms: Option<u64>,
+    /// A publish to this topic with the same key, by a client with the same rights, is the same publish.
+    pub idempotency_key: Option<Box<str>>,
+    /// Compare-and-set: what the offset of the key's entry, or of the topic's newest message, has to be.
+    pub if_offset: Option<Expected>,
+}
+
+/// What [`PublishOptions::if_offset`] expects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// There is none.
+    Absent,
+    /// It has this offset.
+    Offset(u64),
+}
+
+/// Why a sequencer did not take a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// What `if_offset` expects does not hold.
+    Conflict {
+        /// The offset that it was compared with; 0: there is none.
+        offset: u64,
+    },
+    /// The topic's rule does not provide for it.
+    Unsupported(&'static str),
+    /// A limit is reached.
+    Limit(&'static str),
+}
