@@ -1,6 +1,7 @@
 //! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
 
 use broker::message::Payload;
+use broker::message::options::Refusal;
 use broker::shard::handover::{Purpose, Upgrade};
 use broker::shard::shared::{ControlMessage, Published, SharedState};
 use protocol::head::accept_key;
@@ -20,7 +21,7 @@ const HTTP: usize = usize::MAX;
 /// HTTP publishes that wait for their answers.
 #[derive(Default, Debug)]
 pub(crate) struct Plane {
-    waiting: Vec<(MessageId, Receiver<Published>)>,
+    waiting: Vec<(MessageId, Receiver<Result<Published, Refusal>>)>,
 }
 
 impl Plane {
@@ -44,6 +45,7 @@ impl Plane {
         let order = ControlMessage::Publish {
             topic,
             payload: Payload::copy_of(kind, &bytes, shared.budget.of_plane()),
+            options: None,
             answer,
         };
         assert!(shared.send_control(sequencer, order).is_ok(), "thousands of control messages wait");
@@ -59,9 +61,13 @@ impl Plane {
     ) -> Result<(), Violation> {
         for (id, mut receiver) in std::mem::take(&mut self.waiting) {
             match receiver.try_recv() {
-                Ok(Published { epoch, offset, .. }) => {
+                Ok(Ok(Published { epoch, offset, .. })) => {
                     coverage.http_published += 1;
                     model.acknowledged(id, Position { epoch: epoch.0, offset: offset.0 })?;
+                }
+                Ok(Err(refusal)) => {
+                    let what = format!("{}: {refusal:?}", model.describe(id));
+                    return Err(Violation::new("a publish without options is not refused", what));
                 }
                 Err(TryRecvError::Empty) => self.waiting.push((id, receiver)),
                 // Refused, and said so.

@@ -79,7 +79,7 @@ fn publish(app: &App, load: &Load) {
     let payload = Payload::copy_of(PayloadKind::Json, &text, shared.budget.of_plane());
     // Nobody waits for its place.
     let (answer, _) = oneshot::channel();
-    drop(shared.send_control(topic.sequencer, ControlMessage::Publish { topic, payload, answer }));
+    drop(shared.send_control(topic.sequencer, ControlMessage::Publish { topic, payload, options: None, answer }));
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use protocol::head::{Endpoint, bearer_in, endpoint};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -29,6 +29,7 @@ use crate::http::connection::Connection;
 use crate::http::error::HttpError;
 use crate::http::{QUEUE_PAUSE, payload};
 use crate::message::Payload;
+use crate::message::options::Refusal;
 use crate::observe::counters::Refused;
 use crate::shard::shared::{ControlMessage, Published};
 
@@ -69,7 +70,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     // From here on it counts as a message.
     drop(charge);
     let published = sequence(&app, &topic, payload).await?;
-    let Published { epoch, offset, subscribers } = published;
+    let Published { epoch, offset, subscribers, duplicate: _ } = published;
     Ok(Json(Answer { topic, epoch: format!("{:016x}", epoch.0), offset: offset.0, subscribers }))
 }
 
@@ -134,7 +135,9 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
         let topic = shared.registry.resolve(topic);
         if !topic.is_congested() {
             let (answer, published) = oneshot::channel();
-            match shared.send_control(topic.sequencer, ControlMessage::Publish { topic, payload, answer }) {
+            let sequencer = topic.sequencer;
+            let order = ControlMessage::Publish { topic, payload, options: None, answer };
+            match shared.send_control(sequencer, order) {
                 Ok(()) => break published,
                 Err(ControlMessage::Publish { payload: back, .. }) => payload = back,
                 Err(other) => unreachable!("a refused order comes back: {other:?}"),
@@ -146,8 +149,20 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
         }
         sleep(QUEUE_PAUSE).await;
     };
-    published.await.map_err(|_| {
+    let published = published.await.map_err(|_| {
         let sentence = "The broker shut down meanwhile; the message may or may not have been published.";
         HttpError::unavailable(sentence).because(Refused::Draining)
-    })
+    })?;
+    published.map_err(refused)
+}
+
+/// The answer for a message that its sequencer did not take.
+fn refused(refusal: Refusal) -> HttpError {
+    match refusal {
+        Refusal::Conflict { offset } => {
+            HttpError::new(StatusCode::CONFLICT, format_args!("if_offset does not hold: the offset is {offset}."))
+        }
+        Refusal::Unsupported(sentence) => HttpError::new(StatusCode::NOT_IMPLEMENTED, sentence),
+        Refusal::Limit(sentence) => HttpError::new(StatusCode::TOO_MANY_REQUESTS, sentence),
+    }
 }

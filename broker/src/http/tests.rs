@@ -41,6 +41,11 @@ const EPOCH: Epoch = Epoch(0xabc);
 /// What was published, and which sockets came back.
 type Done = (Vec<Arc<Message>>, Vec<Adopt>);
 
+/// Sequenced at this offset, with nobody there.
+fn published(offset: u64) -> Published {
+    Published { epoch: EPOCH, offset: Offset(offset), subscribers: 0, duplicate: false }
+}
+
 /// The control messages of two shards, carried out by one thread.
 struct FakeShards {
     shared: Arc<SharedState>,
@@ -59,10 +64,15 @@ impl FakeShards {
                     for inbox in &shared.inboxes {
                         while let Some(order) = inbox.next_control() {
                             match order {
-                                ControlMessage::Publish { topic, payload, answer } => {
+                                ControlMessage::Publish { topic, payload, answer, .. } => {
                                     let offset = Offset(messages.len() as u64 + 1);
                                     messages.push(Arc::new(Message::new(topic.key(), offset, payload, 0)));
-                                    let _ = answer.send(Published { epoch: EPOCH, offset, subscribers: 2 });
+                                    let _ = answer.send(Ok(Published {
+                                        epoch: EPOCH,
+                                        offset,
+                                        subscribers: 2,
+                                        duplicate: false,
+                                    }));
                                 }
                                 ControlMessage::Adopt(adopt) => adopted.push(adopt),
                                 ControlMessage::Inspect { topics, answer } => {
@@ -240,9 +250,7 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(sequencer)].next_control() {
-            Some(ControlMessage::Publish { answer, .. }) => {
-                answer.send(Published { epoch: EPOCH, offset: Offset(9), subscribers: 0 }).unwrap()
-            }
+            Some(ControlMessage::Publish { answer, .. }) => answer.send(Ok(published(9))).unwrap(),
             other => panic!("{other:?}"),
         }
     };
@@ -407,9 +415,7 @@ async fn a_congested_topic_is_waited_for() {
         drop(congestion);
         tokio::time::sleep(Duration::from_secs(1)).await;
         match shared.inboxes[usize::from(topic.sequencer)].next_control() {
-            Some(ControlMessage::Publish { answer, .. }) => {
-                answer.send(Published { epoch: EPOCH, offset: Offset(3), subscribers: 0 }).unwrap()
-            }
+            Some(ControlMessage::Publish { answer, .. }) => answer.send(Ok(published(3))).unwrap(),
             other => panic!("{other:?}"),
         }
     };

@@ -31,6 +31,7 @@ use crate::access::quota::NameShare;
 use crate::capacity::budget::Account;
 use crate::config::limits::Limits;
 use crate::ids::{LogSlot, Seq};
+use crate::message::options::Refusal;
 use crate::message::{Encoding, Payload};
 use crate::observe::counters::Reason;
 use crate::session::raw::RawSession;
@@ -108,8 +109,15 @@ pub(crate) trait SessionKind: Debug {
         None
     }
 
-    /// A publish with this ticket was sequenced.
-    fn on_published(&mut self, _ticket: u64, _published: Published, _account: &Arc<Account>, _out: &mut BytesMut) {}
+    /// A publish with this ticket was sequenced, or refused.
+    fn on_published(
+        &mut self,
+        _ticket: u64,
+        _published: Result<Published, Refusal>,
+        _account: &Arc<Account>,
+        _out: &mut BytesMut,
+    ) {
+    }
 
     /// How many answers are still to come from sequencers; `None`: what this session sends is never answered.
     fn answers_to_come(&self) -> Option<usize> {

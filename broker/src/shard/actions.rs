@@ -11,6 +11,7 @@ use ring::{ConnId, Driver};
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
 use crate::ids::Seq;
+use crate::message::options::Refusal;
 use crate::session::{self, Action, Codec, Incoming, PublishData, Target};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
@@ -160,13 +161,15 @@ impl<D: Driver> Shard<D> {
         };
         let origin = command.filter(|_| ack).map_or(Origin::Silent, |command| self.origin(id, command));
         let payload = data.into_payload(kind, &self.account);
+        // Commands carry no options.
+        let options = None;
         if topic.is_congested() {
             let conn = self.conns.get(id).expect("a publisher");
             conn.flags.set(Flags::PAUSED);
-            conn.extra(&self.account).held = Some(Box::new(HeldPublish { topic, payload, origin }));
+            conn.extra(&self.account).held = Some(Box::new(HeldPublish { topic, payload, options, origin }));
             self.list_paused(id);
         } else {
-            self.publish(topic, payload, origin);
+            self.publish(topic, payload, options, origin);
         }
         Ok(())
     }
@@ -195,19 +198,20 @@ impl<D: Driver> Shard<D> {
             return false;
         }
         if let Some(held) = extra.held.take() {
-            let HeldPublish { topic, payload, origin } = *held;
-            self.publish(topic, payload, origin);
+            let HeldPublish { topic, payload, options, origin } = *held;
+            self.publish(topic, payload, options, origin);
         }
         true
     }
 
-    /// A sequencer sequenced a publish that asked for an acknowledgement.
-    pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Published) {
+    /// A sequencer sequenced a publish that asked for an acknowledgement, or refused it.
+    pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Result<Published, Refusal>) {
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
-            let Published { epoch, offset, subscribers } = published;
-            let position = Position { epoch: epoch.0, offset: offset.0 };
-            let published = session::Published { position, subscribers };
+            let published = published.map(|Published { epoch, offset, subscribers, duplicate: _ }| {
+                let position = Position { epoch: epoch.0, offset: offset.0 };
+                session::Published { position, subscribers }
+            });
             conn.session.on_published(ticket, published, &self.account, &mut out);
         }
         self.answer(id, out);

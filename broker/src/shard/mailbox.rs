@@ -23,6 +23,7 @@ use ring::Driver;
 use crate::capacity::budget::{Account, Charge, Held, allocated};
 use crate::ids::ShardId;
 use crate::message::Payload;
+use crate::message::options::PublishOptions;
 use crate::shard::Shard;
 use crate::shard::shared::{Batch, ControlMessage, Delivery, Inbox, Origin, Published, Request, SharedState};
 use crate::topics::registry::TopicRef;
@@ -299,10 +300,16 @@ fn push<T>(batch: &mut Batch<T>, queue: impl FnOnce(Batch<T>) -> Result<(), Batc
 
 impl<D: Driver> Shard<D> {
     /// A message of one of this shard's connections goes to its topic's sequencer.
-    pub(super) fn publish(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
+    pub(super) fn publish(
+        &mut self,
+        topic: TopicRef,
+        payload: Payload,
+        options: Option<Box<PublishOptions>>,
+        origin: Origin,
+    ) {
         self.stats().messages_in.add(1);
         self.stats().bytes_in.add(payload.bytes().len() as u64);
-        self.mailbox.request(topic.sequencer, Request::Publish { topic, payload, origin });
+        self.mailbox.request(topic.sequencer, Request::Publish { topic, payload, options, origin });
     }
 
     /// Sends what was gathered for other shards.
@@ -325,8 +332,8 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::Adopt(adopt) => self.adopt(adopt),
                 // Subscribers may be gone already: the answer's end says that it was not published.
                 ControlMessage::Publish { .. } if self.drain.is_under_way() => {}
-                ControlMessage::Publish { topic, payload, answer } => {
-                    self.publish(topic, payload, Origin::Http(answer))
+                ControlMessage::Publish { topic, payload, options, answer } => {
+                    self.publish(topic, payload, options, Origin::Http(answer))
                 }
                 ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
                 ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),
@@ -351,7 +358,7 @@ impl<D: Driver> Shard<D> {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Publish { topic, payload, origin } => self.sequence(topic, payload, origin),
+            Request::Publish { topic, payload, options, origin } => self.sequence(topic, payload, options, origin),
             Request::Join { topic, shard, join } => {
                 let id = topic.id;
                 let (epoch, next) = self.sequencer.join(topic, shard, self.now);
@@ -377,9 +384,10 @@ impl<D: Driver> Shard<D> {
         match delivery {
             Delivery::Message(message) => self.fanout.append(&message),
             Delivery::Joined { topic, join, epoch, next } => self.on_joined(topic, join, epoch, next),
-            Delivery::Published { conn, ticket, epoch, offset, subscribers } => {
-                self.on_published(conn, ticket, Published { epoch, offset, subscribers });
+            Delivery::Published { conn, ticket, epoch, offset, subscribers, duplicate } => {
+                self.on_published(conn, ticket, Ok(Published { epoch, offset, subscribers, duplicate }));
             }
+            Delivery::Refused { conn, ticket, refusal } => self.on_published(conn, ticket, Err(*refusal)),
             Delivery::Marked => self.on_marked(),
         }
     }

@@ -11,6 +11,7 @@ use ring::Driver;
 
 use crate::ids::TopicId;
 use crate::message::Payload;
+use crate::message::options::{PublishOptions, Refusal};
 use crate::sequencer::Sequenced;
 use crate::shard::Shard;
 use crate::shard::shared::{Delivery, INSPECTED_MAX, Origin, Published, TopicState};
@@ -18,7 +19,17 @@ use crate::topics::registry::TopicRef;
 
 impl<D: Driver> Shard<D> {
     /// Gives a message its place, and passes it on to all who want it. A publisher that asked is answered.
-    pub(super) fn sequence(&mut self, topic: TopicRef, payload: Payload, origin: Origin) {
+    pub(super) fn sequence(
+        &mut self,
+        topic: TopicRef,
+        payload: Payload,
+        options: Option<Box<PublishOptions>>,
+        origin: Origin,
+    ) {
+        if options.is_some_and(|options| *options != PublishOptions::default()) {
+            self.refuse_publish(origin, Refusal::Unsupported("topics of this broker take no publish options"));
+            return;
+        }
         let subscribers = match origin {
             Origin::Silent => 0,
             Origin::Connection { .. } | Origin::Http(_) => self.sequencer.subscriptions(&topic),
@@ -29,13 +40,26 @@ impl<D: Driver> Shard<D> {
             self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));
         }
         self.stats().sequenced.add(1);
+        let published = Published { epoch, offset, subscribers, duplicate: false };
         match origin {
             Origin::Silent => {}
             Origin::Connection { shard, conn, ticket } => {
-                self.mailbox.deliver(shard, Delivery::Published { conn, ticket, epoch, offset, subscribers });
+                self.mailbox
+                    .deliver(shard, Delivery::Published { conn, ticket, epoch, offset, subscribers, duplicate: false });
             }
             // The request may have been given up meanwhile; its message counts all the same.
-            Origin::Http(answer) => drop(answer.send(Published { epoch, offset, subscribers })),
+            Origin::Http(answer) => drop(answer.send(Ok(published))),
+        }
+    }
+
+    /// Tells a publisher that asked that its message was not taken.
+    fn refuse_publish(&mut self, origin: Origin, refusal: Refusal) {
+        match origin {
+            Origin::Silent => {}
+            Origin::Connection { shard, conn, ticket } => {
+                self.mailbox.deliver(shard, Delivery::Refused { conn, ticket, refusal: Box::new(refusal) });
+            }
+            Origin::Http(answer) => drop(answer.send(Err(refusal))),
         }
     }
 

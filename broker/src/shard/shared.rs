@@ -29,6 +29,7 @@ use crate::access::admission::Admission;
 use crate::access::keys::PublishKeys;
 use crate::capacity::budget::{self, Account, Budget, Charge, Held};
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;
 use crate::observe::refused::RefusedValues;
@@ -49,6 +50,8 @@ pub struct Published {
     pub offset: Offset,
     /// Subscriptions that matched the topic then.
     pub subscribers: u32,
+    /// It is the place of an earlier publish, of which this one is a repetition.
+    pub duplicate: bool,
 }
 
 /// Who wants to know where a message was sequenced.
@@ -66,7 +69,7 @@ pub enum Origin {
         ticket: u64,
     },
     /// An HTTP request.
-    Http(oneshot::Sender<Published>),
+    Http(oneshot::Sender<Result<Published, Refusal>>),
 }
 
 /// Topics that a shard is asked about at once: what it answers within a turn.
@@ -90,6 +93,8 @@ pub enum Request {
         topic: TopicRef,
         /// What.
         payload: Payload,
+        /// What else is asked for.
+        options: Option<Box<PublishOptions>>,
         /// Whom to answer.
         origin: Origin,
     },
@@ -143,6 +148,17 @@ pub enum Delivery {
         offset: Offset,
         /// Subscriptions that matched its topic.
         subscribers: u32,
+        /// It repeats an earlier one, whose place this is.
+        duplicate: bool,
+    },
+    /// A publish was not sequenced.
+    Refused {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
+        /// Why. Boxed: else it would make every delivery longer.
+        refusal: Box<Refusal>,
     },
     /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
@@ -159,8 +175,10 @@ pub enum ControlMessage {
         topic: TopicRef,
         /// What.
         payload: Payload,
+        /// What else is asked for.
+        options: Option<Box<PublishOptions>>,
         /// The answer's way.
-        answer: oneshot::Sender<Published>,
+        answer: oneshot::Sender<Result<Published, Refusal>>,
     },
     /// Say how far these topics are.
     Inspect {

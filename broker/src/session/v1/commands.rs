@@ -8,6 +8,7 @@ use protocol::v1::{
 };
 
 use crate::config::limits::Limits;
+use crate::message::options::Refusal;
 use crate::session::v1::{PendingSubscribe, Unsubscribing, V1Session};
 use crate::session::{Action, Codec, Incoming, PublishData, Target};
 
@@ -111,6 +112,19 @@ fn check_publish(id: Option<Id>, name: &str, data: &[u8], limits: &Limits) -> Re
 /// Answers with an error.
 pub(super) fn write(error: &CommandError, out: &mut BytesMut) {
     write_error(out, error.id.as_ref(), error.code, &error.reason);
+}
+
+/// What a sequencer's refusal is to the client.
+pub(super) fn refused(id: Id, refusal: Refusal) -> CommandError {
+    let (code, reason) = match refusal {
+        // Commands carry no `if_offset` yet.
+        Refusal::Conflict { offset } => {
+            (ErrorCode::BadCommand, format!("\"if_offset\" does not hold: the offset is {offset}."))
+        }
+        Refusal::Unsupported(reason) => (ErrorCode::Unsupported, reason.to_owned()),
+        Refusal::Limit(reason) => (ErrorCode::Limit, reason.to_owned()),
+    };
+    error(Some(id), code, reason)
 }
 
 fn error(id: Option<Id>, code: ErrorCode, reason: String) -> CommandError {

@@ -28,6 +28,7 @@ use crate::access::quota::NameShare;
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
+use crate::message::options::Refusal;
 use crate::session::subscription::Subscription;
 use crate::session::v1::subscriptions::Subscriptions;
 use crate::session::{Action, Codec, Incoming, Pending, Published, SessionKind};
@@ -111,13 +112,22 @@ impl SessionKind for V1Session {
         Some(ticket)
     }
 
-    fn on_published(&mut self, ticket: u64, published: Published, account: &Arc<Account>, out: &mut BytesMut) {
+    fn on_published(
+        &mut self,
+        ticket: u64,
+        published: Result<Published, Refusal>,
+        account: &Arc<Account>,
+        out: &mut BytesMut,
+    ) {
         let Some(id) = self.unacknowledged.remove(&ticket) else { return };
         if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
             self.unacknowledged = FxHashMap::default();
             self.charge(account);
         }
-        write_published(out, Some(&id), published.position, published.subscribers);
+        match published {
+            Ok(published) => write_published(out, Some(&id), published.position, published.subscribers),
+            Err(refusal) => commands::write(&commands::refused(id, refusal), out),
+        }
     }
 
     fn answers_to_come(&self) -> Option<usize> {

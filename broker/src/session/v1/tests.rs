@@ -168,16 +168,20 @@ fn each_acknowledgement_goes_to_its_command() {
     assert_eq!(client.session.answers_to_come(), Some(2));
     let mut out = BytesMut::new();
     let published = Published { position: Position { epoch: 1, offset: 4 }, subscribers: 3 };
-    client.session.on_published(tickets[1], published, account, &mut out);
+    client.session.on_published(tickets[1], Ok(published), account, &mut out);
     let text = String::from_utf8_lossy(&out).into_owned();
     assert!(
         text.contains("\"id\":11") && text.contains("\"offset\":4") && text.contains("\"subscribers\":3"),
         "{text}"
     );
     out.clear();
-    client.session.on_published(tickets[1], published, account, &mut out);
+    client.session.on_published(tickets[1], Ok(published), account, &mut out);
     assert!(out.is_empty(), "answered once");
     assert_eq!(client.session.answers_to_come(), Some(1));
+    client.session.on_published(tickets[0], Err(Refusal::Unsupported("not here")), account, &mut out);
+    let text = String::from_utf8_lossy(&out).into_owned();
+    assert_eq!(text, r#"{"type":"error","id":10,"code":"unsupported","reason":"not here"}"#);
+    assert_eq!(client.session.answers_to_come(), Some(0));
 }
 
 /// Millions of `/ws` connections have to fit.

@@ -153,8 +153,8 @@ fn nobody_goes_without_what_was_accepted_before(payload_bytes: usize, blocked: b
     let frame =
         Message::new(topic.key(), Offset(1), payload.clone(), 0).frame(Encoding::Raw, shared.budget.of_plane(), true);
     let publish = |_| {
-        let order =
-            ControlMessage::Publish { topic: topic.clone(), payload: payload.clone(), answer: oneshot::channel().0 };
+        let (topic, payload, answer) = (topic.clone(), payload.clone(), oneshot::channel().0);
+        let order = ControlMessage::Publish { topic, payload, options: None, answer };
         shared.send_control(ShardId(1), order).unwrap();
     };
     (0..MESSAGES / 2).for_each(publish);

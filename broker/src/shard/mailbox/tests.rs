@@ -11,7 +11,7 @@ use crate::shard::shared::SharedState;
 
 fn publish(topic: &TopicRef, account: &Arc<Account>) -> Request {
     let payload = Payload::copy_of(PayloadKind::Text, b"x", account);
-    Request::Publish { topic: topic.clone(), payload, origin: Origin::Silent }
+    Request::Publish { topic: topic.clone(), payload, options: None, origin: Origin::Silent }
 }
 
 /// Two shards whose queues of requests are full, and that have more for each other than publishers may

@@ -18,6 +18,7 @@ use crate::access::rate::RateLimiter;
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::capacity::buffer::Buffer;
 use crate::message::Payload;
+use crate::message::options::PublishOptions;
 use crate::observe::counters::Reason;
 use crate::session::Session;
 use crate::shard::shared::Origin;
@@ -166,6 +167,7 @@ pub(crate) struct Extra {
 pub(crate) struct HeldPublish {
     pub(crate) topic: TopicRef,
     pub(crate) payload: Payload,
+    pub(crate) options: Option<Box<PublishOptions>>,
     pub(crate) origin: Origin,
 }
 
