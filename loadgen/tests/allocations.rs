@@ -5,7 +5,7 @@ use allocation_counter::measure;
 use loadgen::adapter::{Adapter, Duty, Inbound, Names, Protocol, Topics, Visit};
 use loadgen::stamp::{Payloads, Sizes, Stamp};
 use protocol::frame::{HEADER_MAX, Opcode, server_header};
-use protocol::v1::{PayloadKind, write_message};
+use protocol::v1::{MessageParts, PayloadKind, write_message};
 
 const MESSAGES: u64 = 100;
 
@@ -36,7 +36,7 @@ fn stamp(seq: u64) -> Stamp {
 fn framed(protocol: Protocol, payload: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     match protocol {
-        Protocol::V1 => write_message(&mut body, "a/7", 12, PayloadKind::Text, payload),
+        Protocol::V1 => write_message(&mut body, &MessageParts::plain("a/7", 12, PayloadKind::Text, payload)),
         Protocol::Nats => body = [format!("MSG a.7 8 {}\r\n", payload.len()).as_bytes(), payload, b"\r\n"].concat(),
         Protocol::Mqtt => body = [b"\x30\x85\x01\x00\x03a/7", payload].concat(),
         _ => body.extend_from_slice(payload),

@@ -7,18 +7,27 @@
 
 mod command;
 mod flat;
+mod interpret;
 mod json;
 mod members;
 mod message;
 mod names;
+mod options;
+mod position;
 mod precheck;
 mod value;
 
 pub use command::{Command, CommandError, Parser, Topics};
 pub use message::{
-    Position, Subscribed, write_error, write_message, write_ok, write_pong, write_published, write_subscribed,
+    MessageParts, Subscribed, write_error, write_gap, write_history, write_message, write_ok, write_pong,
+    write_published, write_reset, write_state_end, write_subscribed,
 };
-pub use names::{CommandType, ErrorCode, MessageType};
+pub use names::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
+pub use options::{
+    Expected, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryQuery, IDEMPOTENCY_KEY_LEN_MAX, KEY_LEN_MAX,
+    PublishOptions,
+};
+pub use position::{Position, Positions, Start};
 pub use value::{ValueError, Values};
 
 use crate::frame::MessageKind;
@@ -26,7 +35,7 @@ use crate::frame::MessageKind;
 /// The name under which the handshake offers and selects it (RFC 6455 §1.9).
 pub const SUBPROTOCOL: &str = "ringyard.v1";
 
-/// The greatest number that may be an id: JavaScript's numbers are exact up to here.
+/// The greatest number that a command may have as its id, or as an offset: JavaScript's numbers are exact up to here.
 pub const ID_NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// The longest string that may be an id, in bytes.

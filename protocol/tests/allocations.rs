@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use bytes::BytesMut;
 use protocol::frame::{Decoder, FrameLimits, Opcode, Role, put_client_frame, put_frame};
 use protocol::head::{Head, HeadLimits, parse};
-use protocol::v1::{Parser, PayloadKind, write_message};
+use protocol::v1::{MessageParts, Parser, PayloadKind, write_message};
 
 const LIMITS: FrameLimits = FrameLimits { frame_bytes_max: 1 << 20, message_bytes_max: 1 << 20 };
 
@@ -37,8 +37,9 @@ fn encoding_frames() {
     let mut out = BytesMut::with_capacity(4096);
     assert_none("encoding", || {
         put_frame(&mut out, Opcode::Text, b"hello");
-        write_message(&mut out, "a/b", 7, PayloadKind::Text, b"he said \"hello\"");
-        write_message(&mut out, "a/b", 7, PayloadKind::Binary, &[0; 1000]);
+        write_message(&mut out, &MessageParts::plain("a/b", 7, PayloadKind::Text, b"he said \"hello\""));
+        let bytes = MessageParts::plain("a/b", 7, PayloadKind::Binary, &[0; 1000]);
+        write_message(&mut out, &MessageParts { key: Some("k"), state: true, prev: Some(3), ..bytes });
     });
 }
 
@@ -57,12 +58,17 @@ fn parsing_commands_with_a_warm_parser() {
         r#"{"type":"publish","topic":"a/b","data":"some \"text\" of a usual length","id":8}"#,
         r#"{"type":"publish","topic":"a/b","data":{"x":[1,2.5,null],"y":{"z":"…"}}}"#,
         r#"{"type":"publish","topic":"a/b","data":"AAECAwQFBgc=","encoding":"base64"}"#,
+        r#"{"type":"publish","topic":"a/b","data":"x","key":"k","ttl":60000,"idempotency_key":"5f1","if_offset":"absent"}"#,
+        r#"{"type":"subscribe","topic":"a","since":{"epoch":"0123456789abcdef","offset":7}}"#,
+        r#"{"type":"subscribe","topics":["b","a"],"since":{"positions":{"b":{"epoch":"0123456789abcdef","offset":0}}}}"#,
+        r#"{"type":"history","topic":"a","before":{"epoch":"0123456789abcdef","offset":7},"reverse":true}"#,
+        r#"{"type":"snapshot","topic":"a","up_to":{"epoch":"0123456789abcdef","offset":7},"data":[1]}"#,
         r#"{"type":"ping"}"#,
     ];
     let mut parser = Parser::new();
     let mut run = || {
         for command in commands {
-            let mut text = [0; 128];
+            let mut text = [0; 192];
             let text = &mut text[..command.len()];
             text.copy_from_slice(command.as_bytes());
             assert!(parser.parse(text, 255).is_ok());

@@ -4,8 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Parser, PayloadKind, Position, Subscribed, Values, write_error,
-    write_message, write_ok, write_pong, write_published, write_subscribed,
+    Command, CommandError, ErrorCode, Expected, GapReason, HistoryQuery, Id, MessageParts, Parser, PayloadKind,
+    Position, PublishOptions, ResetReason, Start, Subscribed, Values, write_error, write_gap, write_history,
+    write_message, write_ok, write_pong, write_published, write_reset, write_state_end, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -56,20 +57,82 @@ fn epoch(value: &OwnedValue) -> u64 {
     u64::from_str_radix(text(value, "epoch"), 16).expect("hexadecimal digits")
 }
 
+fn flag(value: &OwnedValue, name: &str) -> bool {
+    value.get_bool(name).unwrap_or(false)
+}
+
+fn position(value: &OwnedValue) -> Position {
+    Position { epoch: epoch(value), offset: number(value, "offset") }
+}
+
+/// The position that a member is.
+fn position_of(value: &OwnedValue, name: &str) -> Option<Position> {
+    value.get(name).map(position)
+}
+
+/// Whether a subscribe begins where the vector says.
+fn starts(start: Start<'_>, expected: &OwnedValue) -> bool {
+    match (start, expected.get("since"), expected.get_u64("last")) {
+        (Start::Now, None, None) => true,
+        (Start::Last(got), None, Some(last)) => u64::from(got) == last,
+        (Start::Since(positions), Some(since), None) => {
+            topics(expected).iter().all(|topic| positions.of(topic) == position_of(since, topic))
+        }
+        _ => false,
+    }
+}
+
+fn options(value: &OwnedValue) -> PublishOptions<'_> {
+    PublishOptions {
+        key: value.get_str("key"),
+        retain: flag(value, "retain"),
+        removed: flag(value, "removed"),
+        ttl_ms: value.get_u64("ttl_ms"),
+        idempotency_key: value.get_str("idempotency_key"),
+        if_offset: value.get("if_offset").map(|expected| match expected.as_u64() {
+            Some(offset) => Expected::Offset(offset),
+            None if *expected == "absent" => Expected::Absent,
+            None => panic!("if_offset {expected}"),
+        }),
+    }
+}
+
 fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
     let id = id(expected);
     let matches = match (text(expected, "type"), command) {
         ("connect", Command::Connect { id: got }) | ("ping", Command::Ping { id: got }) => *got == id,
-        ("subscribe", Command::Subscribe { id: got, topics: got_topics })
-        | ("unsubscribe", Command::Unsubscribe { id: got, topics: got_topics }) => {
+        ("subscribe", Command::Subscribe { id: got, topics: got_topics, start, state }) => {
+            *got == id
+                && got_topics.iter().eq(topics(expected))
+                && starts(*start, expected)
+                && *state == expected.get_bool("state").unwrap_or(true)
+        }
+        ("unsubscribe", Command::Unsubscribe { id: got, topics: got_topics }) => {
             *got == id && got_topics.iter().eq(topics(expected))
         }
-        ("publish", &Command::Publish { id: got, topic, kind: got_kind, data, ack }) => {
+        ("publish", &Command::Publish { id: got, topic, kind: got_kind, data, ack, options: got_options }) => {
             got == id
                 && topic == text(expected, "topic")
                 && got_kind == kind(expected)
                 && data == payload(expected)
                 && Some(ack) == expected.get_bool("ack")
+                && got_options == options(expected)
+        }
+        ("history", &Command::History { id: got, topic, query }) => {
+            let expected_query = HistoryQuery {
+                since: position_of(expected, "since"),
+                before: position_of(expected, "before"),
+                limit: number(expected, "limit") as u32,
+                reverse: flag(expected, "reverse"),
+            };
+            got == id && topic == text(expected, "topic") && query == expected_query
+        }
+        ("snapshot", &Command::Snapshot { id: got, topic, up_to, kind: got_kind, data }) => {
+            got == id
+                && topic == text(expected, "topic")
+                && Some(up_to) == position_of(expected, "up_to")
+                && got_kind == kind(expected)
+                && data == payload(expected)
         }
         _ => false,
     };
@@ -95,6 +158,33 @@ fn commands_of_the_vectors() {
     }
 }
 
+fn subscribed(topic: &OwnedValue) -> Subscribed<'_> {
+    let history = ["window", "keyed"].into_iter().find(|&kind| topic.get_str("history") == Some(kind));
+    Subscribed {
+        topic: text(topic, "topic"),
+        position: topic.contains_key("epoch").then(|| position(topic)),
+        recovered: topic.get_bool("recovered"),
+        available: topic.get("available").map(|available| (number(available, "from"), number(available, "to"))),
+        history,
+    }
+}
+
+/// `payload` is the message's.
+fn parts<'a>(message: &'a OwnedValue, payload: &'a [u8]) -> MessageParts<'a> {
+    MessageParts {
+        topic: text(message, "topic"),
+        offset: message.get_u64("offset").unwrap_or(0),
+        kind: kind(message),
+        payload,
+        key: message.get_str("key"),
+        removed: flag(message, "removed"),
+        state: flag(message, "state"),
+        up_to: message.get_u64("up_to"),
+        time_ms: message.get_u64("time_ms"),
+        prev: message.get_u64("prev"),
+    }
+}
+
 #[test]
 fn messages_of_the_vectors() {
     for vector in vectors("messages") {
@@ -107,25 +197,31 @@ fn messages_of_the_vectors() {
             "pong" => write_pong(&mut out, id),
             "error" => {
                 let code = ErrorCode::named(text(say, "code")).expect("a code");
-                write_error(&mut out, id, code, text(say, "reason"));
+                write_error(&mut out, id, code, text(say, "reason"), say.get_u64("offset"));
             }
             "published" => {
-                let position = Position { epoch: epoch(say), offset: number(say, "offset") };
-                write_published(&mut out, id, position, number(say, "subscribers") as u32);
+                let subscribers = number(say, "subscribers") as u32;
+                write_published(&mut out, id, position(say), subscribers, flag(say, "duplicate"));
             }
             "subscribed" => {
                 let topics = say.get_array("topics").expect("topics");
-                let subscribed = topics.iter().map(|topic| Subscribed {
-                    topic: text(topic, "topic"),
-                    position: topic
-                        .contains_key("epoch")
-                        .then(|| Position { epoch: epoch(topic), offset: number(topic, "offset") }),
-                });
-                write_subscribed(&mut out, id, subscribed);
+                write_subscribed(&mut out, id, topics.iter().map(subscribed));
             }
-            "message" => {
-                let (topic, offset) = (text(say, "topic"), number(say, "offset"));
-                write_message(&mut out, topic, offset, kind(say), &payload(say));
+            "history" => {
+                let messages = say.get_array("messages").expect("messages");
+                let payloads: Vec<_> = messages.iter().map(payload).collect();
+                let messages = messages.iter().zip(&payloads).map(|(message, payload)| parts(message, payload));
+                write_history(&mut out, id, position(say), say.get_bool("recovered"), messages, flag(say, "more"));
+            }
+            "message" => write_message(&mut out, &parts(say, &payload(say))),
+            "state-end" => write_state_end(&mut out, text(say, "topic"), say.get_u64("offset")),
+            "gap" => {
+                let reason = GapReason::named(text(say, "reason")).expect("a reason");
+                write_gap(&mut out, text(say, "topic"), number(say, "from"), number(say, "to"), reason);
+            }
+            "reset" => {
+                let reason = ResetReason::named(text(say, "reason")).expect("a reason");
+                write_reset(&mut out, text(say, "topic"), position(say), reason);
             }
             other => panic!("message {other}"),
         }
@@ -289,12 +385,12 @@ proptest! {
     #[test]
     fn text_and_bytes_come_back(text in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
         let mut out = Vec::new();
-        write_message(&mut out, "t", 1, PayloadKind::Text, text.as_bytes());
+        write_message(&mut out, &MessageParts::plain("t", 1, PayloadKind::Text, text.as_bytes()));
         let message = simd_json::to_owned_value(&mut out).expect("JSON");
         prop_assert_eq!(message.get_str("data"), Some(text.as_str()));
 
         let mut out = Vec::new();
-        write_message(&mut out, "t", 1, PayloadKind::Binary, &bytes);
+        write_message(&mut out, &MessageParts::plain("t", 1, PayloadKind::Binary, &bytes));
         let message = simd_json::to_owned_value(&mut out).expect("JSON");
         prop_assert_eq!(message.get_str("encoding"), Some("base64"));
         prop_assert_eq!(STANDARD.decode(message.get_str("data").unwrap_or_default()), Ok(bytes));
@@ -312,7 +408,7 @@ proptest! {
             panic!("{parsed:?}");
         };
         let mut out = Vec::new();
-        write_message(&mut out, "t", 1, PayloadKind::Json, payload);
+        write_message(&mut out, &MessageParts::plain("t", 1, PayloadKind::Json, payload));
         let message = simd_json::to_owned_value(&mut out).expect("JSON");
         prop_assert_eq!(message.get("data"), Some(&data));
     }

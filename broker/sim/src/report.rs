@@ -8,13 +8,16 @@ use protocol::v1::{CommandType, MessageType};
 use crate::model::Violation;
 use crate::params::Params;
 
+/// Messages that the broker does not send: they belong to history, which no topic has.
+pub const NOT_SENT: [MessageType; 3] = [MessageType::StateEnd, MessageType::Gap, MessageType::Reset];
+
 macro_rules! coverage {
     ($($(#[$doc:meta])* $name:ident: $rare:expr,)+) => {
         /// How often each thing happened that a simulation must have met to mean anything.
         #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
         pub struct Coverage {
             $($(#[$doc])* pub $name: u64,)+
-            /// Commands of `ringyard.v1` that were carried out, by their type's number.
+            /// Commands of `ringyard.v1` that were carried out, or refused as unsupported, by their type's number.
             pub commands: [u64; CommandType::ALL.len()],
             /// Messages of `ringyard.v1` that clients got, by their type's number.
             pub messages: [u64; MessageType::ALL.len()],
@@ -35,7 +38,8 @@ macro_rules! coverage {
                 let mut rows = vec![$((stringify!($name).to_owned(), self.$name, $rare),)+];
                 let commands = CommandType::ALL.map(|command| ("command", command.as_str(), self.commands[command as usize]));
                 let messages = MessageType::ALL.map(|message| ("message", message.as_str(), self.messages[message as usize]));
-                rows.extend(commands.into_iter().chain(messages).map(|(what, name, count)| (format!("{what} {name}"), count, true)));
+                let must = |name| NOT_SENT.iter().all(|message| message.as_str() != name);
+                rows.extend(commands.into_iter().chain(messages).map(|(what, name, count)| (format!("{what} {name}"), count, must(name))));
                 rows
             }
         }

@@ -4,6 +4,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use protocol::frame::Opcode;
+use protocol::v1::MessageParts;
 
 use super::testing::{ALL, Act, Enveloped, Event, Script, TOPICS, adapter, frame, put_frame, seen, seen_everyhow};
 use super::{Protocol, Visit};
@@ -23,7 +24,8 @@ fn server(protocol: Protocol) -> (Opcode, bool, Enveloped) {
             let mut out = Vec::new();
             let kind = protocol::v1::PayloadKind::Text;
             let name = format!("load/gen/{topic}");
-            protocol::v1::write_message(&mut out, &name, 1 + payload.len() as u64, kind, payload);
+            let offset = 1 + payload.len() as u64;
+            protocol::v1::write_message(&mut out, &MessageParts::plain(&name, offset, kind, payload));
             out
         }),
         Protocol::Nats => (Opcode::Binary, true, |topic, payload| {

@@ -279,7 +279,7 @@ struct Said<'m> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::v1::{Command, Parser, PayloadKind};
+    use protocol::v1::{Command, MessageParts, Parser, PayloadKind};
 
     use super::*;
     use crate::adapter::testing::{ALL, Event, TOPICS, adapter, client_frames, frame, seen_everyhow};
@@ -342,7 +342,8 @@ mod tests {
         for (count, name) in [(1, "a\"b\\c/ä"), (200, "a\"b\\c/ä/1")] {
             let adapter = odd(count);
             let mut text = Vec::new();
-            protocol::v1::write_message(&mut text, name, u64::MAX, PayloadKind::Text, &payload);
+            let parts = MessageParts::plain(name, u64::MAX, PayloadKind::Text, &payload);
+            protocol::v1::write_message(&mut text, &parts);
             let Wire::V1(v1) = &adapter.inner.wire else { panic!("another protocol") };
             let payloads = Payloads::new(Sizes::Fixed(30));
             assert!(matches!(v1.content(&ALL, &payloads).front(&text), Front::Stamped { intact: true, .. }));

@@ -1,15 +1,17 @@
 //! Commands: one JSON object each, parsed by `flat.rs` or in place by simd-json. What is and is not a command is judged
-//! in `members.rs`. A command that is refused is an error for the client, and the connection goes on.
+//! in `members.rs` and `interpret.rs`. A command that is refused is an error for the client, and the connection goes on.
 //!
 //! A [`Parser`] is reused for one command after the other (one per thread, not per connection). Strings of a
-//! command point into the frame it came in; topics, decoded base64 and compacted JSON into the parser's own
-//! buffers, which keep their room, so a warm parser does not allocate. After a command longer than
+//! command point into the frame it came in; lists of topics, positions, decoded base64 and compacted JSON into the
+//! parser's own buffers, which keep their room, so a warm parser does not allocate. After a command longer than
 //! [`KEPT_LEN_MAX`] bytes the room is given back.
 
 use std::borrow::Cow;
 use std::{fmt, mem};
 
-use super::members::interpret;
+use super::interpret::interpret;
+use super::options::{HistoryQuery, PublishOptions};
+use super::position::{Position, PositionList, Start};
 use super::precheck::Flaw;
 use super::value::{KEPT_LEN_MAX, Reader};
 use super::{ErrorCode, Id, PayloadKind};
@@ -30,6 +32,10 @@ pub enum Command<'a> {
         id: Option<Id>,
         /// At least one; all are valid filters.
         topics: Topics<'a>,
+        /// What the subscriptions deliver first.
+        start: Start<'a>,
+        /// The client wants the state of the topics.
+        state: bool,
     },
     /// Ends subscriptions.
     Unsubscribe {
@@ -50,6 +56,30 @@ pub enum Command<'a> {
         data: &'a [u8],
         /// The client wants an answer when it is done; then there is an id.
         ack: bool,
+        /// What else it asks for.
+        options: PublishOptions<'a>,
+    },
+    /// Reads messages that a topic remembers.
+    History {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name, which may be one of the broker's own.
+        topic: &'a str,
+        /// Which of them.
+        query: HistoryQuery,
+    },
+    /// Stores what stands for all messages of a topic up to one.
+    Snapshot {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name.
+        topic: &'a str,
+        /// The last message that it stands for.
+        up_to: Position,
+        /// What `data` is.
+        kind: PayloadKind,
+        /// The payload.
+        data: &'a [u8],
     },
     /// Asks for a pong.
     Ping {
@@ -105,6 +135,8 @@ pub struct Parser {
 pub(super) struct Scratch {
     topics: String,
     topic_ends: Vec<usize>,
+    /// What `since` says.
+    pub(super) positions: PositionList,
     /// The payload, if it is not a plain string.
     pub(super) data: Vec<u8>,
 }
@@ -146,11 +178,13 @@ impl Parser {
 impl Scratch {
     /// Forgets the last command, and its room if it was a long one.
     fn clear(&mut self) {
-        if self.data.capacity().max(self.topics.capacity()) > KEPT_LEN_MAX {
+        let capacities = [self.data.capacity(), self.topics.capacity(), self.positions.capacity()];
+        if capacities.into_iter().any(|capacity| capacity > KEPT_LEN_MAX) {
             *self = Self::default();
         }
         self.topics.clear();
         self.topic_ends.clear();
+        self.positions.clear();
         self.data.clear();
     }
 

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BufMut;
 use simd_json::{Node, StaticNode};
 
-use super::DEPTH_MAX;
+use super::{DEPTH_MAX, ID_NUMBER_MAX};
 
 /// The value nests deeper than [`DEPTH_MAX`].
 #[derive(PartialEq, Eq, Debug)]
@@ -80,6 +80,31 @@ pub(super) fn value<'t, 'a>(nodes: &'t [Node<'a>]) -> &'t [Node<'a>] {
         Node::String(_) | Node::Static(_) => 0,
     };
     &nodes[..=inner]
+}
+
+/// The members of the object that `nodes` are; none if they are something else.
+pub(super) fn members<'t, 'a>(
+    nodes: &'t [Node<'a>],
+) -> Option<impl ExactSizeIterator<Item = (&'a str, &'t [Node<'a>])>> {
+    let Some((&Node::Object { len, .. }, mut rest)) = nodes.split_first() else { return None };
+    Some((0..len).map(move |_| {
+        let Some((&Node::String(name), after)) = rest.split_first() else {
+            unreachable!("an object's members begin with a name");
+        };
+        let value = value(after);
+        rest = &after[value.len()..];
+        (name, value)
+    }))
+}
+
+/// The integer from 0 to 2^53-1 that a value is.
+pub(super) fn whole(value: &[Node<'_>]) -> Option<u64> {
+    let number = match *value {
+        [Node::Static(StaticNode::U64(number))] => Some(number),
+        [Node::Static(StaticNode::I64(number))] => u64::try_from(number).ok(),
+        _ => None,
+    };
+    number.filter(|&number| number <= ID_NUMBER_MAX)
 }
 
 /// An array or object of which not everything is written.

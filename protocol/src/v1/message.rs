@@ -4,24 +4,66 @@
 use bytes::BufMut;
 
 use super::json::{put_base64_string, put_hex_string, put_string, put_u64};
-use super::{ErrorCode, Id, MessageType, PayloadKind};
-
-/// A place in a topic: where it stood when a subscription to it began, or where a message was put.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Position {
-    /// The life of the topic's log; offsets of another epoch mean nothing here.
-    pub epoch: u64,
-    /// The offset of the first message the subscription will see, or of the message.
-    pub offset: u64,
-}
+use super::{ErrorCode, GapReason, Id, MessageType, PayloadKind, Position, ResetReason};
 
 /// One subscription that has begun.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Subscribed<'a> {
     /// The topic or filter.
     pub topic: &'a str,
-    /// A filter with wildcards has none.
+    /// Where its first message stands. A filter with wildcards has none.
     pub position: Option<Position>,
+    /// With `since`: whether everything after the client's position is there.
+    pub recovered: Option<bool>,
+    /// If not, the first and the last offset of the messages that the topic remembers, if any.
+    pub available: Option<(u64, u64)>,
+    /// What the topic remembers, `window` or `keyed`, if anything.
+    pub history: Option<&'static str>,
+}
+
+/// A message of a topic, as subscribers get it. `payload` is what `kind` says: UTF-8 for [`PayloadKind::Text`], the text
+/// of one JSON value for [`PayloadKind::Json`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageParts<'a> {
+    /// The topic that it was published to.
+    pub topic: &'a str,
+    /// Its place; not written if there is `up_to`.
+    pub offset: u64,
+    /// What the payload is.
+    pub kind: PayloadKind,
+    /// The payload.
+    pub payload: &'a [u8],
+    /// Which entry of a keyed topic it is.
+    pub key: Option<&'a str>,
+    /// The entry, or the retained message, is removed.
+    pub removed: bool,
+    /// It is part of the state that a newcomer begins with.
+    pub state: bool,
+    /// It is a snapshot, which stands for the messages up to this offset.
+    pub up_to: Option<u64>,
+    /// When it was published, in milliseconds since 1970.
+    pub time_ms: Option<u64>,
+    /// The offset of the message before it, if that is not `offset - 1`.
+    pub prev: Option<u64>,
+}
+
+impl<'a> MessageParts<'a> {
+    /// A message with nothing but topic, offset and payload.
+    #[must_use]
+    pub const fn plain(topic: &'a str, offset: u64, kind: PayloadKind, payload: &'a [u8]) -> Self {
+        Self {
+            topic,
+            offset,
+            kind,
+            payload,
+            key: None,
+            removed: false,
+            state: false,
+            up_to: None,
+            time_ms: None,
+            prev: None,
+        }
+    }
 }
 
 /// The command has been carried out.
@@ -34,33 +76,78 @@ pub fn write_ok(out: &mut impl BufMut, id: Option<&Id>) {
 pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl IntoIterator<Item = Subscribed<'a>>) {
     begin(out, MessageType::Ok, id);
     out.put_slice(b",\"topics\":[");
-    for (i, Subscribed { topic, position }) in topics.into_iter().enumerate() {
+    for (i, topic) in topics.into_iter().enumerate() {
         out.put_slice(if i == 0 { b"{\"topic\":" } else { b",{\"topic\":" });
-        put_string(out, topic.as_bytes());
-        if let Some(Position { epoch, offset }) = position {
-            put_position(out, epoch, offset);
+        put_string(out, topic.topic.as_bytes());
+        if let Some(position) = topic.position {
+            put_position(out, position);
+        }
+        if let Some(recovered) = topic.recovered {
+            put_recovered(out, recovered);
+        }
+        if let Some((from, to)) = topic.available {
+            out.put_slice(b",\"available\":{\"from\":");
+            put_u64(out, from);
+            put_number(out, b",\"to\":", to);
+            out.put_u8(b'}');
+        }
+        if let Some(history) = topic.history {
+            out.put_slice(b",\"history\":");
+            put_string(out, history.as_bytes());
         }
         out.put_u8(b'}');
     }
     out.put_slice(b"]}");
 }
 
-/// The message has been published, at this position; so many subscriptions match its topic.
-pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, position: Position, subscribers: u32) {
+/// The message has been published, at this position; so many subscriptions match its topic. Or it is a `duplicate` of
+/// one that has been before, at this position.
+pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, position: Position, subscribers: u32, duplicate: bool) {
     begin(out, MessageType::Ok, id);
-    put_position(out, position.epoch, position.offset);
-    out.put_slice(b",\"subscribers\":");
-    put_u64(out, subscribers.into());
+    put_position(out, position);
+    put_number(out, b",\"subscribers\":", subscribers.into());
+    if duplicate {
+        out.put_slice(b",\"duplicate\":true");
+    }
     out.put_u8(b'}');
 }
 
-/// The command has not been carried out.
-pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reason: &str) {
+/// What a topic remembers, as far as it was asked for. `position` is its epoch and the offset of its newest message, 0
+/// if there is none. `recovered` says whether everything after the position that was asked for is there, `more` whether
+/// the topic remembers more than was asked for.
+pub fn write_history<'a>(
+    out: &mut impl BufMut,
+    id: Option<&Id>,
+    position: Position,
+    recovered: Option<bool>,
+    messages: impl IntoIterator<Item = MessageParts<'a>>,
+    more: bool,
+) {
+    begin(out, MessageType::Ok, id);
+    put_position(out, position);
+    if let Some(recovered) = recovered {
+        put_recovered(out, recovered);
+    }
+    out.put_slice(b",\"messages\":[");
+    for (i, message) in messages.into_iter().enumerate() {
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        write_message(out, &message);
+    }
+    out.put_slice(if more { b"],\"more\":true}" } else { b"],\"more\":false}" });
+}
+
+/// The command has not been carried out. `offset` is what [`ErrorCode::Conflict`] found.
+pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reason: &str, offset: Option<u64>) {
     begin(out, MessageType::Error, id);
     out.put_slice(b",\"code\":");
     put_string(out, code.as_str().as_bytes());
     out.put_slice(b",\"reason\":");
     put_string(out, reason.as_bytes());
+    if let Some(offset) = offset {
+        put_number(out, b",\"offset\":", offset);
+    }
     out.put_u8(b'}');
 }
 
@@ -70,24 +157,66 @@ pub fn write_pong(out: &mut impl BufMut, id: Option<&Id>) {
     out.put_u8(b'}');
 }
 
-/// A message of a topic. The same bytes for every subscriber. `payload` is what `kind` says: UTF-8 for
-/// [`PayloadKind::Text`], the text of one JSON value for [`PayloadKind::Json`].
-pub fn write_message(out: &mut impl BufMut, topic: &str, offset: u64, kind: PayloadKind, payload: &[u8]) {
+/// A message of a topic. The same bytes for every subscriber.
+pub fn write_message(out: &mut impl BufMut, message: &MessageParts<'_>) {
     begin(out, MessageType::Message, None);
     out.put_slice(b",\"topic\":");
-    put_string(out, topic.as_bytes());
-    out.put_slice(b",\"offset\":");
-    put_u64(out, offset);
+    put_string(out, message.topic.as_bytes());
+    match message.up_to {
+        None => put_number(out, b",\"offset\":", message.offset),
+        Some(up_to) => put_number(out, b",\"up_to\":", up_to),
+    }
     out.put_slice(b",\"data\":");
-    match kind {
-        PayloadKind::Text => put_string(out, payload),
-        PayloadKind::Json => out.put_slice(payload),
+    match message.kind {
+        PayloadKind::Text => put_string(out, message.payload),
+        PayloadKind::Json => out.put_slice(message.payload),
         PayloadKind::Binary => {
-            put_base64_string(out, payload);
+            put_base64_string(out, message.payload);
             out.put_slice(b",\"encoding\":\"base64\"");
         }
     }
+    if let Some(key) = message.key {
+        out.put_slice(b",\"key\":");
+        put_string(out, key.as_bytes());
+    }
+    if message.removed {
+        out.put_slice(b",\"removed\":true");
+    }
+    if message.state {
+        out.put_slice(b",\"state\":true");
+    }
+    if let Some(time_ms) = message.time_ms {
+        put_number(out, b",\"time\":", time_ms);
+    }
+    if let Some(prev) = message.prev {
+        put_number(out, b",\"prev\":", prev);
+    }
     out.put_u8(b'}');
+}
+
+/// All of the state that the subscription to `topic` begins with has been sent, as of `offset`. A filter with wildcards
+/// has no offset.
+pub fn write_state_end(out: &mut impl BufMut, topic: &str, offset: Option<u64>) {
+    begin_of_topic(out, MessageType::StateEnd, topic);
+    if let Some(offset) = offset {
+        put_number(out, b",\"offset\":", offset);
+    }
+    out.put_u8(b'}');
+}
+
+/// The messages of a topic from the offset `from` to the offset `to`, both included, will not come.
+pub fn write_gap(out: &mut impl BufMut, topic: &str, from: u64, to: u64, reason: GapReason) {
+    begin_of_topic(out, MessageType::Gap, topic);
+    put_number(out, b",\"from\":", from);
+    put_number(out, b",\"to\":", to);
+    put_reason(out, reason.as_str());
+}
+
+/// The topic's epoch ended; the position is where it begins anew.
+pub fn write_reset(out: &mut impl BufMut, topic: &str, position: Position, reason: ResetReason) {
+    begin_of_topic(out, MessageType::Reset, topic);
+    put_position(out, position);
+    put_reason(out, reason.as_str());
 }
 
 /// The front that all messages have in common; the closing brace is the caller's.
@@ -104,9 +233,31 @@ fn begin(out: &mut impl BufMut, message: MessageType, id: Option<&Id>) {
     }
 }
 
-fn put_position(out: &mut impl BufMut, epoch: u64, offset: u64) {
+/// The front of messages that are about a topic; the closing brace is the caller's.
+fn begin_of_topic(out: &mut impl BufMut, message: MessageType, topic: &str) {
+    begin(out, message, None);
+    out.put_slice(b",\"topic\":");
+    put_string(out, topic.as_bytes());
+}
+
+fn put_position(out: &mut impl BufMut, position: Position) {
     out.put_slice(b",\"epoch\":");
-    put_hex_string(out, epoch);
-    out.put_slice(b",\"offset\":");
-    put_u64(out, offset);
+    put_hex_string(out, position.epoch);
+    put_number(out, b",\"offset\":", position.offset);
+}
+
+fn put_number(out: &mut impl BufMut, name: &[u8], number: u64) {
+    out.put_slice(name);
+    put_u64(out, number);
+}
+
+fn put_recovered(out: &mut impl BufMut, recovered: bool) {
+    out.put_slice(if recovered { b",\"recovered\":true" } else { b",\"recovered\":false" });
+}
+
+/// The reason of a gap or a reset, which is its last member.
+fn put_reason(out: &mut impl BufMut, reason: &str) {
+    out.put_slice(b",\"reason\":");
+    put_string(out, reason.as_bytes());
+    out.put_u8(b'}');
 }

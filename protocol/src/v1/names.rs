@@ -1,27 +1,27 @@
-//! The words of `ringyard.v1`: types of commands, types of messages, error codes. Each list stands here once, and
-//! nothing is parsed or written under a name that is not in it. So tests can go through a list and find what lacks its
+//! The words of `ringyard.v1`: types of commands and their members, types of messages, error codes, reasons. Each list
+//! stands here once, and nothing is parsed or written under a name that is not in it. So tests can go through a list and find what lacks its
 //! part of the grammar, its examples or its simulation.
 
 /// An enum of names, with the text of each and all of them in order.
 macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+        $vis enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
             /// All there are, in the order of their numbers: `ALL[i] as usize == i`.
-            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
+            $vis const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             /// The name as it is sent.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            $vis const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
 
             /// The inverse of [`Self::as_str`].
             #[must_use]
-            pub fn named(text: &str) -> Option<Self> {
+            $vis fn named(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$variant),)+
                     _ => None,
@@ -33,7 +33,7 @@ macro_rules! names {
 
 names! {
     /// The `type` of a command: what a client may send.
-    CommandType {
+    pub enum CommandType {
         /// Says hello.
         Connect = "connect",
         /// Begins subscriptions.
@@ -42,6 +42,10 @@ names! {
         Unsubscribe = "unsubscribe",
         /// Publishes one message.
         Publish = "publish",
+        /// Reads what a topic remembers.
+        History = "history",
+        /// Says what stands for all messages up to one.
+        Snapshot = "snapshot",
         /// Asks for a pong.
         Ping = "ping",
     }
@@ -49,13 +53,19 @@ names! {
 
 names! {
     /// The `type` of a message: what the broker may send.
-    MessageType {
+    pub enum MessageType {
         /// A command was carried out.
         Ok = "ok",
         /// The answer to a ping.
         Pong = "pong",
         /// A message of a topic.
         Message = "message",
+        /// All of a subscription's state has been sent.
+        StateEnd = "state-end",
+        /// Some messages of a topic will not come.
+        Gap = "gap",
+        /// A topic's epoch ended while it was subscribed to.
+        Reset = "reset",
         /// A command was not carried out.
         Error = "error",
     }
@@ -63,7 +73,7 @@ names! {
 
 names! {
     /// Why a command was not carried out.
-    ErrorCode {
+    pub enum ErrorCode {
         /// The frame is not one JSON value of whole characters.
         BadJson = "bad-json",
         /// It is JSON but no command.
@@ -74,6 +84,8 @@ names! {
         Forbidden = "forbidden",
         /// The command asks for what this broker does not do.
         Unsupported = "unsupported",
+        /// What the command expects of the topic does not hold.
+        Conflict = "conflict",
         /// A limit of the broker is reached.
         Limit = "limit",
         /// There is no such subscription to end.
@@ -84,5 +96,50 @@ names! {
         TooBig = "too-big",
         /// The broker is overloaded; try again.
         Busy = "busy",
+    }
+}
+
+names! {
+    /// Why some messages of a topic will not come.
+    pub enum GapReason {
+        /// They were given up when memory for history was short, or to make room for newer ones.
+        Evicted = "evicted",
+        /// They were older than the topic remembers messages.
+        Expired = "expired",
+    }
+}
+
+names! {
+    /// Why an epoch ended.
+    pub enum ResetReason {
+        /// An operator deleted the topic's messages.
+        Purged = "purged",
+    }
+}
+
+names! {
+    /// The members that commands have.
+    pub(super) enum Member {
+        Type = "type",
+        Id = "id",
+        Topic = "topic",
+        Topics = "topics",
+        Since = "since",
+        Last = "last",
+        State = "state",
+        Data = "data",
+        Encoding = "encoding",
+        Ack = "ack",
+        Key = "key",
+        Retain = "retain",
+        Removed = "removed",
+        Ttl = "ttl",
+        IdempotencyKey = "idempotency_key",
+        IfOffset = "if_offset",
+        Before = "before",
+        Limit = "limit",
+        Reverse = "reverse",
+        UpTo = "up_to",
+        Token = "token",
     }
 }

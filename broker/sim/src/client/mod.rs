@@ -97,6 +97,8 @@ enum Command {
     Publish(MessageId),
     Ping,
     Connect,
+    /// Must fail as something that this broker does not do.
+    Unsupported(CommandType),
     /// Must fail with this code.
     Bad(&'static str),
 }
@@ -110,7 +112,7 @@ impl Command {
             Self::Publish(_) => Some(CommandType::Publish),
             Self::Ping => Some(CommandType::Ping),
             Self::Connect => Some(CommandType::Connect),
-            Self::Bad(_) => None,
+            Self::Unsupported(_) | Self::Bad(_) => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::frame::Opcode;
-use protocol::v1::MessageType;
+use protocol::v1::{CommandType, MessageType};
 use serde_json::{Value, json};
 
 use super::wire::Frame;
@@ -11,6 +11,10 @@ use super::{Client, Command, Parting, Phase, Role, Stage};
 use crate::model::{Arrival, Confirmed, MessageId, Position, Violation};
 use crate::params;
 use crate::payload::{self, Kind};
+
+/// The front of a snapshot, up to its id.
+const SNAPSHOT: &str =
+    r#"{"type":"snapshot","topic":"a","up_to":{"epoch":"0123456789abcdef","offset":1},"data":1,"id":"#;
 
 /// A client with this much to write says nothing new.
 const WAITING_MAX: usize = 8 << 10;
@@ -94,6 +98,16 @@ impl Client {
             18 => {
                 let id = self.remember(Command::Bad("not-subscribed"));
                 self.say(&json!({"type": "unsubscribe", "id": id, "topic": "never/asked/for"}), None, stage);
+            }
+            _ if stage.rng.one_in(3) => {
+                let (kind, command) = stage.rng.pick(&[
+                    (CommandType::History, r#"{"type":"history","topic":"a","limit":2,"id":"#),
+                    (CommandType::Snapshot, SNAPSHOT),
+                    (CommandType::Subscribe, r#"{"type":"subscribe","topic":"never/asked/for","last":1,"id":"#),
+                    (CommandType::Publish, r#"{"type":"publish","topic":"a","data":1,"retain":true,"id":"#),
+                ]);
+                let id = self.remember(Command::Unsupported(kind));
+                self.wire.put_message(true, format!("{command}{id}}}").as_bytes(), None, stage.rng);
             }
             _ => {
                 let (code, command) = stage.rng.pick(&[
@@ -299,6 +313,9 @@ impl Client {
                 // Those that there are stay.
                 let there = filters.iter().filter(|filter| stage.model.asked_for(stream, filter));
                 self.filters.extend(there.cloned());
+            }
+            (Command::Unsupported(command), "error") if code == "unsupported" => {
+                stage.coverage.commands[command as usize] += 1;
             }
             (Command::Bad(due), "error") if code == due => {}
             (command, _) => return Err(wrong(&format!("as the answer to {command:?}"))),

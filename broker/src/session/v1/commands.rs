@@ -4,7 +4,8 @@ use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Subscribed, Topics, write_error, write_ok, write_pong, write_subscribed,
+    Command, CommandError, ErrorCode, Id, PublishOptions, Start, Subscribed, Topics, write_error, write_ok, write_pong,
+    write_subscribed,
 };
 
 use crate::config::limits::Limits;
@@ -31,12 +32,17 @@ impl V1Session {
                 write_pong(out, id.as_ref());
                 Ok(Action::Answer)
             }
-            Command::Subscribe { id, topics } => self.subscribe(id, topics, limits),
+            // No topic has state yet: whether it is wanted makes no difference.
+            Command::Subscribe { id, topics, start: Start::Now, state: _ } => self.subscribe(id, topics, limits),
             Command::Unsubscribe { id, topics } => self.unsubscribe(id, topics),
-            Command::Publish { id, topic, kind, data, ack } => {
+            Command::Publish { id, topic, kind, data, ack, options } if options == PublishOptions::default() => {
                 check_publish(id, topic, data, limits)?;
                 Ok(Action::Publish { to: self.target(topic), kind, data: PublishData::Copy(data), id, ack })
             }
+            Command::Subscribe { id, .. } => Err(unsupported(id, "\"since\" and \"last\"")),
+            Command::Publish { id, .. } => Err(unsupported(id, "options of a publish")),
+            Command::History { id, .. } => Err(unsupported(id, "\"history\"")),
+            Command::Snapshot { id, .. } => Err(unsupported(id, "\"snapshot\"")),
         });
         action.unwrap_or_else(|error| {
             write(&error, out);
@@ -90,7 +96,7 @@ impl V1Session {
     /// Answers a subscribe command.
     pub(super) fn write_subscribed(&self, command: &PendingSubscribe, out: &mut BytesMut) {
         let subs = command.subs.iter().map(|&key| self.subscriptions.sub(key));
-        let topics = subs.map(|sub| Subscribed { topic: &sub.filter, position: sub.position });
+        let topics = subs.map(|sub| Subscribed { topic: &sub.filter, position: sub.position, ..Default::default() });
         write_subscribed(out, command.id.as_ref(), topics);
     }
 }
@@ -111,7 +117,11 @@ fn check_publish(id: Option<Id>, name: &str, data: &[u8], limits: &Limits) -> Re
 
 /// Answers with an error.
 pub(super) fn write(error: &CommandError, out: &mut BytesMut) {
-    write_error(out, error.id.as_ref(), error.code, &error.reason);
+    write_error(out, error.id.as_ref(), error.code, &error.reason, None);
+}
+
+fn unsupported(id: Option<Id>, what: &str) -> CommandError {
+    error(id, ErrorCode::Unsupported, format!("this broker keeps no history of topics, which {what} would need"))
 }
 
 /// What a sequencer's refusal is to the client.

@@ -125,7 +125,7 @@ impl SessionKind for V1Session {
             self.charge(account);
         }
         match published {
-            Ok(published) => write_published(out, Some(&id), published.position, published.subscribers),
+            Ok(published) => write_published(out, Some(&id), published.position, published.subscribers, false),
             Err(refusal) => commands::write(&commands::refused(id, refusal), out),
         }
     }

@@ -158,6 +158,28 @@ fn publishes_are_checked_and_the_last_topic_is_remembered() {
     }
 }
 
+/// Nothing of a command is taken and then ignored.
+#[test]
+fn what_needs_history_is_unsupported() {
+    let mut client = Client::new();
+    let position = r#"{"epoch":"0000000000000001","offset":1}"#;
+    for command in [
+        format!(r#"{{"type":"subscribe","id":1,"topic":"t","since":{position}}}"#),
+        r#"{"type":"subscribe","id":1,"topic":"t","last":1}"#.to_owned(),
+        r#"{"type":"publish","id":1,"topic":"t","data":"x","retain":true}"#.to_owned(),
+        r#"{"type":"publish","id":1,"topic":"t","data":"x","idempotency_key":"k"}"#.to_owned(),
+        r#"{"type":"history","id":1,"topic":"t"}"#.to_owned(),
+        format!(r#"{{"type":"snapshot","id":1,"topic":"t","up_to":{position},"data":"x"}}"#),
+    ] {
+        let (done, answer) = client.text(&command);
+        assert_eq!((done, code(&answer)), (Done::Answer, ErrorCode::Unsupported.as_str().to_owned()), "{command}");
+    }
+    let (done, answer) = client.text(r#"{"type":"subscribe","id":1,"topic":"t","state":false}"#);
+    assert_eq!(done, Done::Subscribe(vec!["t".to_owned()]), "{answer}");
+    let (done, answer) = client.text(r#"{"type":"publish","topic":"t","data":"x","retain":false}"#);
+    assert!(matches!(done, Done::Publish { .. }), "{done:?} {answer}");
+}
+
 #[test]
 fn each_acknowledgement_goes_to_its_command() {
     let mut client = Client::new();
