@@ -9,7 +9,8 @@
 //! - `joined` and `wanted` ascend, and `joined` is part of `wanted` while that is known;
 //! - a topic that no shard has joined is in `unused`, once (`may_be_forgotten`);
 //! - a topic is kept while somebody would notice that it began anew: while a shard has joined it or a filter that
-//!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), and [`Limits::topic_idle_timeout`] beyond its last use;
+//!   matches it, while a connection is there to publish to it (`/pub`, `/bus`), while it remembers something ([`history`]), and
+//!   [`Limits::topic_idle_timeout`] beyond its last use;
 //! - when the registry is nearly full ([`Registry::is_pressed`]), topics that nobody has joined are forgotten before
 //!   their time, and although a filter matches them, those first that were used once and longest ago: else one
 //!   subscription of `#`, or somebody who begins topics without end, could fill the table for ever. A topic that was
@@ -18,34 +19,55 @@
 //! A filter that comes or goes costs nothing per topic: the topic's next message compares it with the filters that
 //! changed ([`Changes`]).
 //!
-//! Cost per message: one map lookup, one allocation (the [`Message`]).
+//! What a topic remembers is in [`history`]; the bound over all of them, and what is too old, in `ledger`; state for filters in
+//! `walk`.
+//!
+//! Cost per message: one map lookup, one allocation (the [`Message`]), and for its topic's window a reference.
 //!
 //! [`Limits::topic_idle_timeout`]: crate::config::limits::Limits::topic_idle_timeout
 
 mod audience;
+mod forget;
+pub mod history;
+pub mod ledger;
+mod remember;
 #[cfg(test)]
 mod tests;
+pub mod walk;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ring::Nanos;
 use rustc_hash::FxHashMap;
 
+use crate::capacity::budget::Account;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::audience::Audience;
+use crate::sequencer::history::History;
+use crate::sequencer::ledger::{HistoryLimits, Ledger};
+use crate::sequencer::remember::KnownRules;
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 use crate::topics::matches::{Change, Changes, Version};
 use crate::topics::registry::{Registry, TopicRef};
+use crate::topics::rules::RuleId;
 
-/// Topics that one turn looks at because their time has come.
-const DUE_PER_TURN: usize = 64;
-/// Topics that one turn looks at because the registry is nearly full.
-const PRESSED_PER_TURN: usize = 192;
 /// The version of filters of which nothing is known.
 const NEVER: Version = Version::MAX;
+
+/// What a sequencer is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct SequencerLimits {
+    /// How long a topic that nobody needs is kept.
+    pub idle_timeout: Nanos,
+    /// Names that the registry may have.
+    pub topics_max: usize,
+    /// What histories may take.
+    pub history: HistoryLimits,
+}
 
 /// What one shard sequences.
 #[derive(Debug)]
@@ -60,6 +82,16 @@ pub struct Sequencer {
     next_epoch: Epoch,
     idle_timeout: Nanos,
     topics_max: usize,
+    keys: Keys,
+    rules: KnownRules,
+    ledger: Ledger,
+    /// Topics with state, by name.
+    stateful: BTreeMap<Arc<str>, TopicId>,
+    /// When the last message was sequenced: no two have the same time.
+    last_at: Nanos,
+    /// Windows that were evicted.
+    evicted: u64,
+    account: Arc<Account>,
 }
 
 #[derive(Debug)]
@@ -74,26 +106,38 @@ struct Topic {
     /// The changes of filters that `wanted` knows, or [`NEVER`].
     wanted_version: Version,
     used_at: Nanos,
+    history: Option<Box<History>>,
+    rule: RuleId,
+    /// The version of the rules that `rule` is of.
+    rule_version: u32,
     /// Whether `unused` has an entry for it.
     may_be_forgotten: bool,
+    /// Whether the ledger has it listed for what gets too old, and as one with a window.
+    is_due_listed: bool,
+    is_used_listed: bool,
+    /// Whether `stateful` has it.
+    is_stateful: bool,
 }
 
 /// A message with its place, and who wants it.
 #[derive(Debug)]
 pub struct Sequenced<'a> {
-    /// To be shared.
-    pub message: Arc<Message>,
+    /// To be shared. `None`: the publish was made before, under the same idempotency key.
+    pub message: Option<Arc<Message>>,
     /// The topic's epoch.
     pub epoch: Epoch,
+    /// The message's offset.
+    pub offset: Offset,
     /// Shards with subscribers, ascending.
     pub wanted: &'a [ShardId],
 }
 
 impl Sequencer {
-    /// An empty sequencer. Its epochs count up from `epoch_base`. The registry may have `topics_max` names; `keys` are its
-    /// own.
+    /// An empty sequencer. Its epochs count up from `epoch_base`. Names and rules are those of `registry`; what it adds to
+    /// messages is charged to `account`.
     #[must_use]
-    pub fn new(epoch_base: Epoch, idle_timeout: Nanos, topics_max: usize, keys: Keys) -> Self {
+    pub fn new(epoch_base: Epoch, limits: SequencerLimits, registry: &Registry, account: &Arc<Account>) -> Self {
+        let keys = registry.keys();
         Self {
             topics: FxHashMap::default(),
             filters: Filters::new(keys),
@@ -101,21 +145,46 @@ impl Sequencer {
             audience: Audience::default(),
             unused: VecDeque::new(),
             next_epoch: epoch_base,
-            idle_timeout,
-            topics_max,
+            idle_timeout: limits.idle_timeout,
+            topics_max: limits.topics_max,
+            keys,
+            rules: KnownRules::new(registry.rules()),
+            ledger: Ledger::new(limits.history),
+            stateful: BTreeMap::new(),
+            last_at: 0,
+            evicted: 0,
+            account: Arc::clone(account),
         }
     }
 
-    /// Gives `payload` the next offset of `topic`.
-    pub fn publish(&mut self, topic: TopicRef, payload: Payload, now: Nanos) -> Sequenced<'_> {
+    /// Gives `payload` the next offset of `topic`, if `options` allow it.
+    ///
+    /// # Errors
+    /// Why it is not published.
+    pub fn publish(
+        &mut self,
+        topic: TopicRef,
+        payload: Payload,
+        options: Option<Box<PublishOptions>>,
+        now: Nanos,
+    ) -> Result<Sequenced<'_>, Refusal> {
         let id = topic.id;
         self.enter(topic, now);
+        if let Some(offset) = self.admit(id, options.as_deref(), payload.weight(), now)? {
+            let epoch = self.topics[&id].epoch;
+            return Ok(Sequenced { message: None, epoch, offset, wanted: &[] });
+        }
+        self.last_at = now.max(self.last_at + 1);
         let held = self.topics.get_mut(&id).expect("entered above");
         held.bring_up_to_date(&self.filters, &self.changes);
         let offset = held.next;
         held.next += 1;
-        let message = Arc::new(Message::new(held.topic.key(), offset, payload, now));
-        Sequenced { message, epoch: held.epoch, wanted: &held.wanted }
+        let message =
+            Message::new(held.topic.key(), offset, payload, self.last_at).with_options(options, &self.account);
+        let message = Arc::new(message);
+        self.remember(id, &message, now);
+        let held = &self.topics[&id];
+        Ok(Sequenced { message: Some(message), epoch: held.epoch, offset, wanted: &held.wanted })
     }
 
     /// How many subscriptions in force, on all shards, match `topic`: as many as its shards have counted by now. For
@@ -160,47 +229,6 @@ impl Sequencer {
         }
     }
 
-    /// Forgets topics that nobody would miss, a bounded number in one call; what is left is due at once.
-    pub fn expire(&mut self, now: Nanos, registry: &Registry) {
-        for _ in 0..DUE_PER_TURN {
-            match self.unused.front() {
-                Some(&(due, _)) if due <= now => self.review(now, false),
-                _ => break,
-            }
-        }
-        for _ in 0..PRESSED_PER_TURN.min(self.unused.len()) {
-            if !registry.is_pressed(self.topics_max) {
-                break;
-            }
-            self.review(now, true);
-        }
-    }
-
-    /// Forgets the first of `unused`, or looks at it again later.
-    fn review(&mut self, now: Nanos, pressed: bool) {
-        let Some((due, id)) = self.unused.pop_front() else { return };
-        let Some(held) = self.topics.get_mut(&id) else { return };
-        held.may_be_forgotten = false;
-        if !held.joined.is_empty() {
-            return;
-        }
-        // One that was used since it was put in the order gets a second chance, however short of room the table is.
-        let once = pressed && held.used_at + self.idle_timeout <= due;
-        let idle = (once || held.used_at + self.idle_timeout <= now) && !held.topic.has_publisher();
-        let unseen = idle && (pressed || held.is_unwanted(&self.filters, &self.changes));
-        if unseen {
-            self.topics.remove(&id);
-        } else {
-            self.may_forget(id, now);
-        }
-    }
-
-    /// When [`Sequencer::expire`] has something to do next.
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<Nanos> {
-        self.unused.front().map(|&(due, _)| due)
-    }
-
     /// Checks what always holds: see the file's head. Linear in topics.
     ///
     /// # Errors
@@ -220,12 +248,16 @@ impl Sequencer {
                 ("joined ascends", held.joined.is_sorted_by(|a, b| a < b)),
                 ("wanted ascends", held.wanted.is_sorted_by(|a, b| a < b)),
                 ("joined is part of wanted", !known || held.joined.iter().all(|shard| held.wanted.contains(shard))),
-                ("not joined: may be forgotten", !held.joined.is_empty() || held.may_be_forgotten),
+                (
+                    "not joined, no state: may be forgotten",
+                    !held.joined.is_empty() || held.may_be_forgotten || held.has_state(),
+                ),
             ];
             if let Some((rule, _)) = rules.iter().find(|(_, holds)| !holds) {
                 return Err(format!("sequencer, topic {:?}: {rule}", held.topic.name));
             }
         }
+        self.history_invariants()?;
         let listed = self.topics.values().filter(|held| held.may_be_forgotten).count();
         if self.unused.len() < listed {
             return Err(format!("sequencer: {listed} topics may be forgotten, {} are listed", self.unused.len()));
@@ -250,7 +282,7 @@ impl Sequencer {
         let id = topic.id;
         if let Some(held) = self.topics.get_mut(&id) {
             held.used_at = now;
-            if held.joined.is_empty() && !held.may_be_forgotten {
+            if held.joined.is_empty() && !held.may_be_forgotten && !held.has_state() {
                 self.may_forget(id, now);
             }
             return;
@@ -265,20 +297,16 @@ impl Sequencer {
             wanted: Vec::new(),
             wanted_version: NEVER,
             used_at: now,
+            history: None,
+            rule: RuleId::default(),
+            rule_version: 0,
             may_be_forgotten: false,
+            is_due_listed: false,
+            is_used_listed: false,
+            is_stateful: false,
         };
         self.topics.insert(id, held);
         self.may_forget(id, now);
-    }
-
-    fn may_forget(&mut self, id: TopicId, now: Nanos) {
-        if let Some(held) = self.topics.get_mut(&id)
-            && held.joined.is_empty()
-            && !held.may_be_forgotten
-        {
-            held.may_be_forgotten = true;
-            self.unused.push_back((now + self.idle_timeout, id));
-        }
     }
 
     fn join_filter(&mut self, filter: TopicRef, shard: ShardId) {

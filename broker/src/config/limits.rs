@@ -42,6 +42,12 @@ pub struct Limits {
     pub lag_bytes_max: u64,
     /// Most bytes of such messages over all topics of one shard. Beyond, whoever lags is closed (1013).
     pub log_bytes_max: u64,
+    /// Bytes that all topics together remember: windows and state.
+    pub history_bytes_max: u64,
+    /// Keys, retained messages and snapshots of all topics.
+    pub keys_max: usize,
+    /// Most bytes of messages that one connection is replayed at a time.
+    pub recovery_bytes_max: u64,
     /// Most bytes of answers (acknowledgements, pongs) that wait for one connection that does not read.
     pub outbox_bytes_max: usize,
     /// From accept to a complete request head. Beyond: 408.
@@ -103,6 +109,9 @@ impl Limits {
             subscriptions_max: count("max-subscriptions"),
             lag_bytes_max: lag,
             log_bytes_max: log,
+            history_bytes_max: 64 << 20,
+            keys_max: 1_000_000,
+            recovery_bytes_max: 4 << 20,
             outbox_bytes_max: count("max-outbox"),
             handshake_timeout: settings.get("handshake-timeout"),
             message_timeout: settings.get("message-timeout"),

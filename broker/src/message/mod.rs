@@ -17,6 +17,7 @@ pub mod payload;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use protocol::v1::MessageParts;
 use ring::Nanos;
 
 use crate::capacity::budget::{Account, Charge, Held, allocated};
@@ -151,6 +152,21 @@ impl Message {
     #[must_use]
     pub fn payload(&self) -> &Payload {
         &self.payload
+    }
+
+    /// What `ringyard.v1` says of it; `state`: as part of its topic's state.
+    #[must_use]
+    pub fn parts(&self, state: bool) -> MessageParts<'_> {
+        let plain = MessageParts::plain(&self.topic, self.offset.0, self.payload.kind(), self.payload.bytes());
+        let Some(extra) = &self.extra else { return MessageParts { state, ..plain } };
+        MessageParts {
+            key: extra.options.key.as_deref(),
+            removed: extra.options.removed,
+            state,
+            up_to: (extra.role == Role::Snapshot).then_some(self.offset.0),
+            time_ms: extra.time_ms,
+            ..plain
+        }
     }
 
     /// Bytes of memory that the message takes, encodings that were made of it not included.

@@ -6,33 +6,273 @@
 //! | `window` | the newest messages |
 //! | `keyed` | the newest message of each key, and which keys were removed |
 //! | `recent` | idempotency keys |
-//! | `recall` | what a subscriber is given of all that |
+//! | `recall` | what a subscriber, or the command `history`, is given of all that |
 //!
-//! Messages are shared by reference: with the logs that deliver them, and with the connections that replay them. So what was
-//! given to somebody stays whole for them, whatever is forgotten here meanwhile.
+//! Messages are shared by reference with the logs that deliver them and the connections that replay them. So what a
+//! subscriber was given stays whole for it, whatever is forgotten here meanwhile.
 //!
-//! Not responsible for the bound over all topics ([`ledger`](crate::sequencer::ledger)), nor for who is sent what.
+//! Not responsible for the bound over all topics (`ledger`), nor for who is sent what.
 //!
-//! Invariants ([`History::invariants`]): offsets ascend in the window, without gaps up to the topic's newest message; `bytes` is
-//! what window and state weigh.
+//! Invariants ([`History::invariants`]): the window's offsets are dense and end with the topic's newest message; a snapshot
+//! lies before the window.
 
 pub(super) mod keyed;
-pub(super) mod recall;
+pub mod recall;
 mod recent;
-#[cfg(test)]
-mod tests;
-mod window;
+pub(super) mod window;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::Nanos;
 
 use crate::ids::Offset;
 use crate::message::Message;
-use crate::message::options::{Expected, PublishOptions};
-use crate::sequencer::history::keyed::KeyedState;
+use crate::message::options::{Expected, PublishOptions, Refusal};
+use crate::sequencer::history::keyed::{KeyBounds, KeyedState};
 use crate::sequencer::history::recent::Recent;
-use crate::sequencer::history::window::Window;
-use crate::shard_time::nanos;
+use crate::sequencer::history::window::{Bounds, Window};
 use crate::topics::keys::Keys;
 use crate::topics::rules::{self, Retain, Rule};
+
+/// See the file's head.
+#[derive(Default, Debug)]
+pub(super) struct History {
+    window: Window,
+    keyed: Option<Box<KeyedState>>,
+    retained: Option<Arc<Message>>,
+    snapshot: Option<Arc<Message>>,
+    recent: Option<Box<Recent>>,
+}
+
+/// What a history takes: bytes and entries that are bounded over all topics.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Size {
+    /// Of messages in windows, and of idempotency keys: evicted when there is no room.
+    pub(super) window_bytes: u64,
+    /// Of keys, retained messages and snapshots: refused when there is no room.
+    pub(super) state_bytes: u64,
+    /// Keys, retained messages and snapshots.
+    pub(super) state_entries: u64,
+}
+
+impl Size {
+    /// Adds what another history takes.
+    pub(super) fn add(&mut self, other: Self) {
+        self.window_bytes += other.window_bytes;
+        self.state_bytes += other.state_bytes;
+        self.state_entries += other.state_entries;
+    }
+}
+
+impl History {
+    // ---- publishing
+
+    /// The offset that a publish with this idempotency key got before.
+    pub(super) fn find_duplicate(&self, key: &str, now: Nanos) -> Option<Offset> {
+        self.recent.as_ref()?.find(key, now)
+    }
+
+    /// Whether a publish with these options and this weight is possible, as far as this topic decides. `next` is the
+    /// offset that it would get.
+    pub(super) fn check(
+        &self,
+        options: &PublishOptions,
+        weight: u64,
+        rule: &Rule,
+        next: Offset,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        let is_keyed = matches!(rule.history, rules::History::Keyed { .. });
+        let key = options.key.as_deref().unwrap_or_default();
+        if options.retain && rule.retain == Retain::Never {
+            return Err(Refusal::Unsupported("the topic's rule says retain = \"never\""));
+        }
+        if options.removed && !is_keyed && !options.retain {
+            return Err(Refusal::Unsupported(
+                "\"removed\" needs a keyed topic, or \"retain\" for the retained message",
+            ));
+        }
+        if let Some(expected) = options.if_offset {
+            let newest = match is_keyed {
+                true => self.keyed.as_ref().and_then(|keyed| keyed.offset_of(key, now)).map_or(0, |offset| offset.0),
+                false => next.0 - 1,
+            };
+            let expected = match expected {
+                Expected::Absent => 0,
+                Expected::Offset(offset) => offset,
+            };
+            if expected != newest {
+                return Err(Refusal::Conflict { offset: newest });
+            }
+        }
+        match (key_bounds(rule), &self.keyed) {
+            (Some(bounds), _) if weight > bounds.bytes_max => {
+                Err(Refusal::Limit("the message is larger than the topic's rule allows (history-bytes)"))
+            }
+            (Some(bounds), Some(keyed)) if !options.removed => {
+                keyed.admits(key, weight, bounds).map_err(Refusal::Limit)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a publish with these options would add state: a key, or a retained message where there is none.
+    pub(super) fn would_grow(&self, options: &PublishOptions, rule: &Rule, now: Nanos) -> bool {
+        let retains = options.retain || rule.retain == Retain::Always;
+        let is_new_key = || {
+            let key = options.key.as_deref().unwrap_or_default();
+            self.keyed.as_ref().is_none_or(|keyed| keyed.offset_of(key, now).is_none())
+        };
+        let is_keyed = matches!(rule.history, rules::History::Keyed { .. });
+        !options.removed && ((retains && self.retained.is_none()) || (is_keyed && is_new_key()))
+    }
+
+    /// The topic's newest message is remembered, as far as its rule says.
+    pub(super) fn remember(&mut self, message: &Arc<Message>, rule: &Rule, keys: Keys, now: Nanos) {
+        match rule.history {
+            rules::History::None => {}
+            rules::History::Window { .. } => self.window.push(Arc::clone(message), bounds(rule), now),
+            rules::History::Keyed { .. } => {
+                let keyed = self.keyed.get_or_insert_with(|| Box::new(KeyedState::new(keys)));
+                keyed.put(message);
+                keyed.expire(key_bounds(rule).expect("a keyed rule"), now);
+            }
+        }
+        let flagged = message.options().is_some_and(|options| options.retain);
+        match rule.retain {
+            Retain::Never => {}
+            Retain::Flag | Retain::Always if flagged && message.is_removal() => self.retained = None,
+            Retain::Flag if !flagged => {}
+            Retain::Flag | Retain::Always => self.retained = Some(Arc::clone(message)),
+        }
+    }
+
+    /// Remembers under which idempotency key a message was published.
+    pub(super) fn remember_key(&mut self, key: &str, offset: Offset, keys: Keys, now: Nanos) {
+        self.recent.get_or_insert_with(|| Box::new(Recent::new(keys))).add(key, offset, now);
+    }
+
+    /// A snapshot replaces the one before, and the messages that it stands for.
+    pub(super) fn set_snapshot(&mut self, snapshot: Arc<Message>) {
+        self.window.drop_up_to(snapshot.offset);
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Up to which offset the snapshot stands for the topic's messages.
+    pub(super) fn snapshot_up_to(&self) -> Option<Offset> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.offset)
+    }
+
+    // ---- forgetting
+
+    /// Forgets what is too old.
+    pub(super) fn expire(&mut self, rule: &Rule, now: Nanos) {
+        self.window.expire(nanos(rule.history_ttl), now);
+        if let (Some(keyed), Some(bounds)) = (&mut self.keyed, key_bounds(rule)) {
+            keyed.expire(bounds, now);
+        }
+        if self.retained.as_ref().is_some_and(|retained| retained.expires_at().is_some_and(|at| at <= now)) {
+            self.retained = None;
+        }
+        if let Some(recent) = &mut self.recent {
+            recent.expire(now);
+            if recent.is_empty() {
+                self.recent = None;
+            }
+        }
+    }
+
+    /// Forgets what may be forgotten when there is no room: the window and the idempotency keys.
+    pub(super) fn evict(&mut self) {
+        self.window.clear();
+        self.recent = None;
+    }
+
+    // ---- getters
+
+    /// When something is too old next.
+    pub(super) fn due(&self, rule: &Rule) -> Option<Nanos> {
+        let ttl = nanos(rule.history_ttl);
+        let window = self.window.oldest_at().filter(|_| ttl > 0).map(|at| at.saturating_add(ttl));
+        let keyed = self.keyed.as_ref().zip(key_bounds(rule)).and_then(|(keyed, bounds)| keyed.due(bounds));
+        let retained = self.retained.as_ref().and_then(|retained| retained.expires_at());
+        let recent = self.recent.as_ref().and_then(|recent| recent.due());
+        [window, keyed, retained, recent].into_iter().flatten().min()
+    }
+
+    /// Whether it has something that newcomers are shown.
+    pub(super) fn has_state(&self) -> bool {
+        self.retained.is_some() || self.snapshot.is_some() || self.keyed.as_ref().is_some_and(|keyed| keyed.len() > 0)
+    }
+
+    /// Whether it has something that makes its topic worth keeping.
+    pub(super) fn is_empty(&self) -> bool {
+        self.window.is_empty()
+            && self.recent.is_none()
+            && self.retained.is_none()
+            && self.snapshot.is_none()
+            && self.keyed.as_ref().is_none_or(|keyed| keyed.is_empty())
+    }
+
+    /// Whether eviction would free something.
+    pub(super) fn is_evictable(&self) -> bool {
+        !self.window.is_empty() || self.recent.is_some()
+    }
+
+    /// What it takes.
+    pub(super) fn size(&self) -> Size {
+        let weight = |message: &Option<Arc<Message>>| message.as_ref().map_or(0, |message| message.weight());
+        let keyed = self.keyed.as_ref().map_or((0, 0), |keyed| (keyed.bytes(), keyed.len() as u64));
+        let single = u64::from(self.retained.is_some()) + u64::from(self.snapshot.is_some());
+        Size {
+            window_bytes: self.window.bytes() + self.recent.as_ref().map_or(0, |recent| recent.bytes()),
+            state_bytes: weight(&self.retained) + weight(&self.snapshot) + keyed.0,
+            state_entries: single + keyed.1,
+        }
+    }
+
+    /// Every message that is kept, some more than once.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
+        self.window.iter().chain(&self.retained).chain(&self.snapshot).chain(keyed)
+    }
+
+    /// See the file's head. `next` is the offset of the topic's next message.
+    pub(super) fn invariants(&self, next: Offset) -> Result<(), &'static str> {
+        let offsets: Vec<u64> = self.window.iter().map(|message| message.offset.0).collect();
+        let rules = [
+            ("the window is dense", offsets.windows(2).all(|pair| pair[0] + 1 == pair[1])),
+            ("the window ends with the newest", offsets.last().is_none_or(|last| last + 1 == next.0)),
+            (
+                "a snapshot lies before the window",
+                self.snapshot_up_to()
+                    .is_none_or(|up_to| up_to < next && self.window.first().is_none_or(|first| first > up_to)),
+            ),
+        ];
+        if let Some((rule, _)) = rules.iter().find(|(_, holds)| !holds) {
+            return Err(rule);
+        }
+        self.keyed.as_ref().map_or(Ok(()), |keyed| keyed.invariants())
+    }
+}
+
+/// What a rule allows a window.
+fn bounds(rule: &Rule) -> Bounds {
+    let (messages_max, bytes_max) = match rule.history {
+        rules::History::Window { messages_max, bytes_max } => (messages_max, bytes_max),
+        rules::History::None | rules::History::Keyed { .. } => (0, 0),
+    };
+    Bounds { messages_max, bytes_max, ttl: nanos(rule.history_ttl) }
+}
+
+/// What a rule allows keys.
+fn key_bounds(rule: &Rule) -> Option<KeyBounds> {
+    let rules::History::Keyed { keys_max, bytes_max, tombstone_ttl } = rule.history else { return None };
+    Some(KeyBounds { keys_max, bytes_max, ttl: nanos(rule.history_ttl), tombstone_ttl: nanos(tombstone_ttl) })
+}
+
+/// A duration on the driver's clock, as far as it can be added to a time.
+fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 4)
+}

@@ -4,35 +4,52 @@ use protocol::v1::PayloadKind;
 
 use crate::sequencer::*;
 use crate::topics::registry::Publisher;
+use crate::topics::rules::{HistoryKind, Rule, SharedRules};
 
 fn payload() -> Payload {
     Payload::copy_of(PayloadKind::Text, b"x", crate::capacity::budget::Budget::new(1, 1 << 20).of_shard(0))
 }
 
-fn sequencer(epoch_base: Epoch) -> Sequencer {
-    Sequencer::new(epoch_base, 100, 1000, Keys::from_seed(1))
+/// Names of topics that remember nothing.
+fn registry(shards: u16) -> Registry {
+    Registry::new(shards, 1).ruled_by(SharedRules::only(Rule::of_kind(HistoryKind::None)))
+}
+
+fn sequencer(epoch_base: Epoch, registry: &Registry) -> Sequencer {
+    sequencer_of(epoch_base, 1000, registry)
+}
+
+fn sequencer_of(epoch_base: Epoch, topics_max: usize, registry: &Registry) -> Sequencer {
+    let history = HistoryLimits { bytes_max: 1 << 20, entries_max: 1000, recovery_bytes_max: 1 << 20 };
+    let limits = SequencerLimits { idle_timeout: 100, topics_max, history };
+    Sequencer::new(epoch_base, limits, registry, &Arc::default())
+}
+
+/// Publishes without options.
+fn publish(sequencer: &mut Sequencer, topic: TopicRef, now: Nanos) -> Sequenced<'_> {
+    sequencer.publish(topic, payload(), None, now).expect("a plain publish")
 }
 
 #[test]
 fn offsets_are_dense_from_one_and_a_filter_widens_who_is_wanted() {
-    let registry = Registry::new(2, 1);
-    let mut sequencer = sequencer(Epoch(7));
+    let registry = registry(2);
+    let mut sequencer = sequencer(Epoch(7), &registry);
     assert_eq!(sequencer.join(registry.resolve("a/b"), ShardId(1), 0), (Epoch(7), Offset(1)));
-    let first = sequencer.publish(registry.resolve("a/b"), payload(), 0);
-    assert_eq!((first.message.offset, first.epoch, first.wanted), (Offset(1), Epoch(7), &[ShardId(1)][..]));
+    let first = publish(&mut sequencer, registry.resolve("a/b"), 0);
+    assert_eq!((first.offset, first.epoch, first.wanted), (Offset(1), Epoch(7), &[ShardId(1)][..]));
     sequencer.join(registry.resolve("a/+"), ShardId(0), 0);
-    let second = sequencer.publish(registry.resolve("a/b"), payload(), 0);
-    assert_eq!((second.message.offset, second.wanted), (Offset(2), &[ShardId(0), ShardId(1)][..]));
+    let second = publish(&mut sequencer, registry.resolve("a/b"), 0);
+    assert_eq!((second.offset, second.wanted), (Offset(2), &[ShardId(0), ShardId(1)][..]));
     sequencer.leave(&registry.resolve("a/+"), ShardId(0), 0);
-    assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &[ShardId(1)]);
+    assert_eq!(publish(&mut sequencer, registry.resolve("a/b"), 0).wanted, &[ShardId(1)]);
 }
 
 #[test]
 fn a_topic_out_of_use_is_forgotten_and_begins_a_new_epoch() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(7));
-    sequencer.publish(registry.resolve("t"), payload(), 0);
-    sequencer.publish(registry.resolve("t"), payload(), 50);
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(7), &registry);
+    publish(&mut sequencer, registry.resolve("t"), 0);
+    publish(&mut sequencer, registry.resolve("t"), 50);
     sequencer.expire(100, &registry);
     assert_eq!(sequencer.len(), 1, "used at 50");
     sequencer.expire(250, &registry);
@@ -43,8 +60,8 @@ fn a_topic_out_of_use_is_forgotten_and_begins_a_new_epoch() {
 
 #[test]
 fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(1));
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(1), &registry);
     sequencer.join(registry.resolve("t"), ShardId(0), 0);
     sequencer.expire(1_000, &registry);
     assert_eq!(sequencer.len(), 1);
@@ -62,17 +79,17 @@ fn a_joined_topic_is_kept_and_a_million_joins_leave_nothing_behind() {
 
 #[test]
 fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(7));
-    sequencer.publish(registry.resolve("chat/7"), payload(), 0);
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(7), &registry);
+    publish(&mut sequencer, registry.resolve("chat/7"), 0);
     // The filter comes after the message: what was known of the topic is out of date when its time comes.
     sequencer.join(registry.resolve("chat/+"), ShardId(0), 1);
-    sequencer.publish(registry.resolve("other"), payload(), 1);
+    publish(&mut sequencer, registry.resolve("other"), 1);
     for now in (100..1000).step_by(100) {
         sequencer.expire(now, &registry);
     }
     assert_eq!(sequencer.len(), 1, "nobody would notice `other`");
-    assert_eq!(sequencer.publish(registry.resolve("chat/7"), payload(), 1000).message.offset, Offset(2));
+    assert_eq!(publish(&mut sequencer, registry.resolve("chat/7"), 1000).offset, Offset(2));
     sequencer.leave(&registry.resolve("chat/+"), ShardId(0), 1001);
     for now in (1100..1400).step_by(100) {
         sequencer.expire(now, &registry);
@@ -82,15 +99,15 @@ fn a_topic_is_kept_while_a_filter_matches_it_and_a_timeout_longer() {
 
 #[test]
 fn a_topic_is_kept_while_a_publisher_has_it() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(7));
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(7), &registry);
     let publisher = Publisher::new(registry.resolve("t"));
-    sequencer.publish(registry.resolve("t"), payload(), 0);
+    publish(&mut sequencer, registry.resolve("t"), 0);
     for now in (100..1000).step_by(100) {
         sequencer.expire(now, &registry);
     }
-    let next = sequencer.publish(publisher.topic().clone(), payload(), 1000);
-    assert_eq!((next.epoch, next.message.offset), (Epoch(7), Offset(2)));
+    let next = publish(&mut sequencer, publisher.topic().clone(), 1000);
+    assert_eq!((next.epoch, next.offset), (Epoch(7), Offset(2)));
     drop(publisher);
     for now in (1100..1400).step_by(100) {
         sequencer.expire(now, &registry);
@@ -101,8 +118,8 @@ fn a_topic_is_kept_while_a_publisher_has_it() {
 /// Endless topics under `#`: the oldest make room, those in use do not, and a table that is not full keeps all.
 #[test]
 fn when_the_registry_is_nearly_full_idle_topics_make_room_although_a_filter_matches() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = Sequencer::new(Epoch(1), 100, 64, Keys::from_seed(1));
+    let registry = registry(1);
+    let mut sequencer = sequencer_of(Epoch(1), 64, &registry);
     sequencer.join(registry.resolve("#"), ShardId(0), 0);
     let mut now = 0;
     for n in 0..1000 {
@@ -110,25 +127,25 @@ fn when_the_registry_is_nearly_full_idle_topics_make_room_although_a_filter_matc
         sequencer.expire(now, &registry);
         let name = format!("t{n}");
         assert!(registry.admits(&name, 64), "{n}");
-        sequencer.publish(registry.resolve(&name), payload(), now);
-        sequencer.publish(registry.resolve("busy"), payload(), now);
+        publish(&mut sequencer, registry.resolve(&name), now);
+        publish(&mut sequencer, registry.resolve("busy"), now);
     }
     assert!(registry.len() >= 55, "no more are forgotten than have to be: {}", registry.len());
-    assert_eq!(sequencer.publish(registry.resolve("busy"), payload(), now).message.offset, Offset(1001));
-    let again = sequencer.publish(registry.resolve("t0"), payload(), now);
-    assert_eq!(again.message.offset, Offset(1));
+    assert_eq!(publish(&mut sequencer, registry.resolve("busy"), now).offset, Offset(1001));
+    let again = publish(&mut sequencer, registry.resolve("t0"), now);
+    assert_eq!(again.offset, Offset(1));
     assert!(again.epoch > Epoch(1000), "another epoch than before");
 }
 
 #[test]
 fn one_call_forgets_a_bounded_number() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(1));
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(1), &registry);
     for n in 0..900 {
-        sequencer.publish(registry.resolve(&format!("{n}")), payload(), 0);
+        publish(&mut sequencer, registry.resolve(&format!("{n}")), 0);
     }
     sequencer.expire(100, &registry);
-    assert_eq!(sequencer.len(), 900 - DUE_PER_TURN);
+    assert_eq!(sequencer.len(), 900 - 64, "so many a turn");
     assert_eq!(sequencer.next_expiry(), Some(100), "the rest at once");
     (0..20).for_each(|_| sequencer.expire(100, &registry));
     assert!(sequencer.is_empty());
@@ -146,8 +163,8 @@ mod wanted {
             steps in prop::collection::vec((0..7_usize, 0..3_u16, any::<bool>(), any::<bool>()), 1..300)
         ) {
             const NAMES: [&str; 7] = ["a/b", "a/+", "+/b", "#", "a/#", "c/#", "a"];
-            let registry = Registry::new(3, 1);
-            let mut sequencer = sequencer(Epoch(1));
+            let registry = registry(3);
+            let mut sequencer = sequencer(Epoch(1), &registry);
             let mut joined = std::collections::BTreeSet::new();
             for (name, shard, join, message) in steps {
                 let topic = registry.resolve(NAMES[name]);
@@ -161,7 +178,7 @@ mod wanted {
                         ShardId(by) == shard && protocol::topic::matches(NAMES[name], "a/b")
                     });
                     let expected: Vec<ShardId> = ShardId::all(3).filter(|&shard| wants(shard)).collect();
-                    prop_assert_eq!(sequencer.publish(registry.resolve("a/b"), payload(), 0).wanted, &expected[..]);
+                    prop_assert_eq!(publish(&mut sequencer, registry.resolve("a/b"), 0).wanted, &expected[..]);
                 }
             }
         }
@@ -171,8 +188,8 @@ mod wanted {
 /// Whatever is remembered, the number is that of the filters that match now.
 #[test]
 fn subscriptions_of_a_topic_are_its_own_and_those_of_matching_filters() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(1));
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(1), &registry);
     let topic = registry.resolve("a/b");
     assert_eq!(sequencer.subscriptions(&topic), 0);
     topic.subscription_begins();
@@ -206,8 +223,8 @@ fn subscriptions_of_a_topic_are_its_own_and_those_of_matching_filters() {
 /// A topic that very many filters match, and topics whose ids fall on the same place of what is remembered.
 #[test]
 fn many_matching_filters_and_topics_are_counted_all_the_same() {
-    let registry = Registry::new(1, 1);
-    let mut sequencer = sequencer(Epoch(1));
+    let registry = registry(1);
+    let mut sequencer = sequencer(Epoch(1), &registry);
     let topics: Vec<TopicRef> = (0..600).map(|n| registry.resolve(&format!("t/{n}/a/b/c/d/e/f"))).collect();
     for mask in 0..128_u32 {
         let level = |at: u32, name: &'static str| if mask >> at & 1 == 1 { "+" } else { name };

@@ -8,7 +8,7 @@
 //! | [`subscription`] | one subscription: its place in a log, and how far it is |
 //!
 //! A subscription of a session is named by a key. Its life: [`SessionKind::add`], with a log that may not be joined yet;
-//! [`SessionKind::go_live`]; delivery rounds move its cursor, and list it as pending when there is more than one send
+//! [`SessionKind::go_live`]; [`SessionKind::begin`], with which it is released; delivery rounds move its cursor, and list it as pending when there is more than one send
 //! takes; [`SessionKind::remove`].
 //!
 //! Answers are written to `out` as the payload of one text frame; nothing written means nothing to say.
@@ -25,17 +25,18 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use protocol::frame::{CloseCode, HEADER_MAX, MessageKind};
-use protocol::v1::{CommandError, Id, Parser, PayloadKind, Position, Topics};
+use protocol::v1::{CommandError, HistoryQuery, Id, Parser, PayloadKind, Position, Start, Topics};
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::Account;
 use crate::config::limits::Limits;
 use crate::ids::{LogSlot, Seq};
-use crate::message::options::Refusal;
+use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Encoding, Payload};
 use crate::observe::counters::Reason;
+use crate::sequencer::history::recall::Page;
 use crate::session::raw::RawSession;
-use crate::session::subscription::Subscription;
+use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
 use crate::topics::keys::Keys;
 use crate::topics::registry::{Publisher, TopicRef};
@@ -103,17 +104,17 @@ pub(crate) trait SessionKind: Debug {
     /// What an [`Action`] asked for was not done.
     fn on_error(&mut self, error: &CommandError, out: &mut BytesMut) -> Action<'static>;
 
-    /// A publish asked for an acknowledgement and is on its way. Returns the ticket that the answer has to bring. What that
-    /// takes is charged to `account`.
-    fn await_published(&mut self, _id: Id, _account: &Arc<Account>) -> Option<u64> {
+    /// A command is on its way to a sequencer. Returns the ticket that the answer has to bring; if not `always`, it is
+    /// answered only if it fails. What that takes is charged to `account`.
+    fn await_answer(&mut self, _id: Option<Id>, _always: bool, _account: &Arc<Account>) -> Option<u64> {
         None
     }
 
-    /// A publish with this ticket was sequenced, or refused.
-    fn on_published(
+    /// A sequencer carried out the command with this ticket, or refused it.
+    fn on_answer(
         &mut self,
         _ticket: u64,
-        _published: Result<Published, Refusal>,
+        _answer: Result<SequencerAnswer<'_>, Refusal>,
         _account: &Arc<Account>,
         _out: &mut BytesMut,
     ) {
@@ -147,9 +148,22 @@ pub(crate) trait SessionKind: Debug {
     /// All subscriptions of a command are added: it is answered once they are in force.
     fn begin_subscribe(&mut self, _id: Option<Id>, _keys: Vec<u32>) {}
 
-    /// A subscription is in force: it has this index in its log and gets what follows `cursor`. `position` is where its
-    /// topic stands; `None` for a filter with wildcards.
-    fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>, out: &mut BytesMut);
+    /// A subscription is in force: it has this index in its log, and gets what follows `cursor` once it is released.
+    fn go_live(&mut self, key: u32, index: u32, cursor: Seq);
+
+    /// What a subscription begins with is known. If its command waits for no other, that is answered, and its subscriptions
+    /// are released.
+    fn begin(&mut self, key: u32, begun: Begun, out: &mut BytesMut) -> Released;
+
+    /// Whether it can be sent something about a topic that is no message: its wire has an envelope.
+    fn takes_notices(&self) -> bool {
+        false
+    }
+
+    /// Whether newcomers are shown a topic's state unless they say otherwise.
+    fn wants_state(&self) -> bool {
+        false
+    }
 
     /// Whether an [`Action::Unsubscribe`] was not carried out yet.
     fn is_unsubscribing(&self) -> bool {
@@ -212,11 +226,15 @@ pub(crate) trait SessionKind: Debug {
     fn charge(&mut self, _account: &Arc<Account>) {}
 }
 
-/// Where a message was put, and how many subscriptions match its topic.
+/// What a sequencer says that carried out a command.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Published {
-    pub(crate) position: Position,
-    pub(crate) subscribers: u32,
+pub(crate) enum SequencerAnswer<'a> {
+    /// A message was published, or had been before: where it was put, and how many subscriptions match its topic.
+    Published { position: Position, subscribers: u32, duplicate: bool },
+    /// A snapshot was stored.
+    Stored,
+    /// What a topic remembers. The position is that of its newest message.
+    History { position: Position, page: &'a Page },
 }
 
 /// A whole message of a client.
@@ -260,9 +278,20 @@ pub(crate) enum Action<'a> {
     /// Nothing, but to send the answer, if one was written.
     Answer,
     /// Publish. `id` names the command in an error; `ack`: and in an acknowledgement.
-    Publish { to: Target<'a>, kind: PayloadKind, data: PublishData<'a>, id: Option<Id>, ack: bool },
+    Publish {
+        to: Target<'a>,
+        kind: PayloadKind,
+        data: PublishData<'a>,
+        options: Option<Box<PublishOptions>>,
+        id: Option<Id>,
+        ack: bool,
+    },
     /// Subscribe to all of these, or to none.
-    Subscribe { id: Option<Id>, filters: Topics<'a> },
+    Subscribe { id: Option<Id>, filters: Topics<'a>, start: Start<'a>, state: bool },
+    /// Read what a topic remembers.
+    History { id: Option<Id>, topic: &'a str, query: HistoryQuery },
+    /// Replace a topic's snapshot.
+    Snapshot { id: Option<Id>, topic: &'a str, up_to: Position, kind: PayloadKind, data: &'a [u8] },
     /// Unsubscribe: see [`SessionKind::finish_unsubscribe`]. `flush`: once all that its subscriptions hold is sent.
     Unsubscribe { flush: bool },
     /// Close the connection with a code (RFC 6455 7.4).

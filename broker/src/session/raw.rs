@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use protocol::frame::close_code;
-use protocol::v1::{CommandError, Position};
+use protocol::v1::CommandError;
 
 use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::observe::counters::Reason;
-use crate::session::subscription::Subscription;
+use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::{Action, Codec, Data, Incoming, Pending, PublishData, SessionKind, Target};
 use crate::topics::keys::Keys;
 use crate::topics::registry::{Publisher, TopicRef};
@@ -54,7 +54,7 @@ impl SessionKind for RawSession {
             Data::Gathered(room) => PublishData::InPlace(tight(std::mem::take(room))),
         };
         let to = Target::Known(publisher.topic().clone());
-        Action::Publish { to, kind: message.kind.into(), data, id: None, ack: false }
+        Action::Publish { to, kind: message.kind.into(), data, options: None, id: None, ack: false }
     }
 
     /// The only thing that can be refused is a publish, for its rate.
@@ -72,10 +72,17 @@ impl SessionKind for RawSession {
         KEY
     }
 
-    fn go_live(&mut self, _key: u32, index: u32, cursor: Seq, _position: Option<Position>, _out: &mut BytesMut) {
+    fn go_live(&mut self, _key: u32, index: u32, cursor: Seq) {
         if let Some(subscription) = &mut self.subscription {
             subscription.go_live(index, cursor);
         }
+    }
+
+    fn begin(&mut self, _key: u32, _begun: Begun, _out: &mut BytesMut) -> Released {
+        if let Some(subscription) = &mut self.subscription {
+            subscription.held = false;
+        }
+        Released::One(KEY)
     }
 
     fn forget_pending(&mut self, _keys: &[u32]) {
@@ -187,7 +194,9 @@ mod tests {
     fn its_subscription_is_pending_once() {
         let mut session = RawSession::default();
         let key = session.add(LogSlot::new(3), "t".into(), Registry::new(1, 1).keys());
-        session.go_live(key, 5, Seq(70), None, &mut BytesMut::new());
+        session.go_live(key, 5, Seq(70));
+        assert!(session.subscription(key).unwrap().held);
+        assert_eq!(session.begin(key, Begun::default(), &mut BytesMut::new()), Released::One(key));
         session.set_pending(key);
         session.set_pending(key);
         assert_eq!(session.pending(), [key]);

@@ -1,10 +1,13 @@
 //! One subscription, as fan-out sees it: its place in a log, and how far it is.
 
-use crate::ids::{LogSlot, Seq};
+use protocol::v1::Position;
+
+use crate::ids::{LogSlot, Offset, Seq};
+use crate::topics::rules::HistoryKind;
 
 /// A cursor into a log, whatever session it belongs to.
 ///
-/// Invariants: `pending`, and with it `lagging`, only while `live`; `lagging` implies that `cursor` is below the log's
+/// Invariants: `pending` and `lagging` only while `live`, `pending` not while `held`; `lagging` implies that `cursor` is below the log's
 /// head or that the session is about to be sent what is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subscription {
@@ -15,6 +18,8 @@ pub(crate) struct Subscription {
     pub(crate) cursor: Seq,
     /// In force: the log is joined.
     pub(crate) live: bool,
+    /// Nothing is sent from its log yet: its command is not answered.
+    pub(crate) held: bool,
     /// In the session's list of those that have something to be sent.
     pub(crate) pending: bool,
     /// Counted by its log as one that was not sent everything in its turn.
@@ -41,14 +46,50 @@ impl Subscription {
             index: u32::MAX,
             cursor: Seq::default(),
             live: false,
+            held: false,
             pending: false,
             lagging: false,
             patience: Patience::Near,
         }
     }
 
-    /// It is in force from now on.
+    /// It is in force from now on, and held.
     pub(crate) fn go_live(&mut self, index: u32, cursor: Seq) {
-        (self.index, self.cursor, self.live) = (index, cursor, true);
+        (self.index, self.cursor, self.live, self.held) = (index, cursor, true, true);
+    }
+}
+
+/// How a subscription begins, for the answer to its command.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Begun {
+    /// The first message that it delivers; `None` for a filter with wildcards.
+    pub(crate) position: Option<Position>,
+    /// What its topic remembers.
+    pub(crate) history: Option<HistoryKind>,
+    /// Whether everything was there that it wanted to recover.
+    pub(crate) recovered: Option<bool>,
+    /// If not: the first and the last offset that is.
+    pub(crate) available: Option<(Offset, Offset)>,
+}
+
+/// Subscriptions whose command is answered: they may be sent to.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Released {
+    /// The command waits for others.
+    None,
+    /// This one.
+    One(u32),
+    /// These.
+    Many(Vec<u32>),
+}
+
+impl Released {
+    /// Their keys.
+    pub(crate) fn keys(&self) -> &[u32] {
+        match self {
+            Self::None => &[],
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Many(keys) => keys,
+        }
     }
 }

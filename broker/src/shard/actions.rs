@@ -5,16 +5,17 @@
 
 use bytes::BytesMut;
 use protocol::frame::Opcode;
-use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Topics};
+use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics};
 use ring::{ConnId, Driver};
 
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
-use crate::ids::Seq;
-use crate::message::options::Refusal;
-use crate::session::{self, Action, Codec, Incoming, PublishData, Target};
+use crate::message::Payload;
+use crate::message::options::{PublishOptions, Refusal};
+use crate::session::{Action, Codec, Incoming, PublishData, SequencerAnswer, Target};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
+use crate::shard::recall::Wants;
 use crate::shard::shared::{Origin, Published};
 use crate::shard::time::nanos;
 use crate::shard::transport::connection::{Flags, HeldPublish};
@@ -39,8 +40,16 @@ impl<D: Driver> Shard<D> {
                 self.close_with(id, code.into(), why, reason);
                 Ok(())
             }
-            Action::Publish { to, kind, data, id: command, ack } => self.publish_for(id, to, kind, data, command, ack),
-            Action::Subscribe { id: command, filters } => self.subscribe(id, command, filters),
+            Action::Publish { to, kind, data, options, id: command, ack } => {
+                self.publish_for(id, to, kind, (data, options), command, ack)
+            }
+            Action::Subscribe { id: command, filters, start, state } => {
+                self.subscribe(id, command, filters, start, state)
+            }
+            Action::History { id: command, topic, query } => self.read_history(id, command, topic, query),
+            Action::Snapshot { id: command, topic, up_to, kind, data } => {
+                self.store_snapshot(id, command, topic, up_to, Payload::copy_of(kind, data, &self.account))
+            }
             Action::Unsubscribe { flush: true } => {
                 let conn = self.conns.get(id).expect("an open connection");
                 conn.flags.set(Flags::PAUSED);
@@ -62,14 +71,14 @@ impl<D: Driver> Shard<D> {
 
     // ---- answers
 
-    fn begin_answer(&mut self) -> BytesMut {
+    pub(super) fn begin_answer(&mut self) -> BytesMut {
         let mut out = std::mem::take(&mut self.codec.scratch);
         out.clear();
         out
     }
 
     /// Queues what was written as one text frame, if anything was.
-    fn answer(&mut self, id: ConnId, out: BytesMut) {
+    pub(super) fn answer(&mut self, id: ConnId, out: BytesMut) {
         if !out.is_empty() {
             self.queue_frame(id, Opcode::Text, &out);
         }
@@ -78,7 +87,14 @@ impl<D: Driver> Shard<D> {
 
     // ---- subscribe: all of a command's topics, or none
 
-    fn subscribe(&mut self, id: ConnId, command: Option<Id>, filters: Topics<'_>) -> Result<(), CommandError> {
+    fn subscribe(
+        &mut self,
+        id: ConnId,
+        command: Option<Id>,
+        filters: Topics<'_>,
+        start: Start<'_>,
+        state: bool,
+    ) -> Result<(), CommandError> {
         let session = &self.conns.get(id).expect("an open connection").session;
         let needed: u64 = filters.iter().map(|filter| session.bytes_for(filter)).sum();
         if !self.has_memory_for_subscriptions(needed) {
@@ -92,7 +108,12 @@ impl<D: Driver> Shard<D> {
                 self.unsubscribe_keys(id, &keys);
                 return Err(error);
             }
-            entered.push(self.enter_subscription(id, filter));
+            let (slot, sub) = self.enter_subscription(id, filter);
+            let wants = Wants::new(start, filter, state);
+            if wants != Wants::NEWCOMER {
+                self.recalls.expect(Subscriber { conn: id, sub }, wants);
+            }
+            entered.push((slot, sub));
         }
         let keys = entered.iter().map(|&(_, key)| key).collect();
         self.conns.get(id).expect("an open connection").session.begin_subscribe(command, keys);
@@ -101,18 +122,6 @@ impl<D: Driver> Shard<D> {
             self.attach(slot, Subscriber { conn: id, sub });
         }
         Ok(())
-    }
-
-    /// A subscription is in force.
-    pub(super) fn on_live(&mut self, subscriber: Subscriber, index: u32, cursor: Seq, position: Option<Position>) {
-        let id = subscriber.conn;
-        let mut out = self.begin_answer();
-        let conn = self.conns.get(id).expect("a subscriber is an open connection");
-        conn.session.go_live(subscriber.sub, index, cursor, position, &mut out);
-        if conn.flags.take(Flags::HELD) {
-            self.make_ready(id);
-        }
-        self.answer(id, out);
     }
 
     /// Whether subscriptions may take so many bytes more: their share of the budget is theirs, if the rest leaves it.
@@ -139,7 +148,7 @@ impl<D: Driver> Shard<D> {
         id: ConnId,
         to: Target<'_>,
         kind: PayloadKind,
-        data: PublishData<'_>,
+        (data, options): (PublishData<'_>, Option<Box<PublishOptions>>),
         command: Option<Id>,
         ack: bool,
     ) -> Result<(), CommandError> {
@@ -159,10 +168,9 @@ impl<D: Driver> Shard<D> {
                 topic
             }
         };
-        let origin = command.filter(|_| ack).map_or(Origin::Silent, |command| self.origin(id, command));
+        // What has options may be refused, which is answered in any case.
+        let origin = if ack || options.is_some() { self.origin(id, command, ack) } else { Origin::Silent };
         let payload = data.into_payload(kind, &self.account);
-        // Commands carry no options.
-        let options = None;
         if topic.is_congested() {
             let conn = self.conns.get(id).expect("a publisher");
             conn.flags.set(Flags::PAUSED);
@@ -175,7 +183,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Whether this connection may publish at all.
-    fn check_right(&mut self, id: ConnId, command: Option<Id>) -> Result<(), CommandError> {
+    pub(super) fn check_right(&mut self, id: ConnId, command: Option<Id>) -> Result<(), CommandError> {
         if self.limits.client_publish || self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PUBLISHER)) {
             return Ok(());
         }
@@ -185,9 +193,9 @@ impl<D: Driver> Shard<D> {
         Err(CommandError { id: command, code: ErrorCode::Forbidden, reason: reason.into() })
     }
 
-    /// Whom the acknowledgement of this command goes to.
-    fn origin(&mut self, id: ConnId, command: Id) -> Origin {
-        let ticket = self.conns.get(id).expect("a publisher").session.await_published(command, &self.account);
+    /// Whom the answer to this command goes to; not `always`: only if it fails.
+    fn origin(&mut self, id: ConnId, command: Option<Id>, always: bool) -> Origin {
+        let ticket = self.conns.get(id).expect("a publisher").session.await_answer(command, always, &self.account);
         ticket.map_or(Origin::Silent, |ticket| Origin::Connection { shard: self.id, conn: id, ticket })
     }
 
@@ -208,11 +216,11 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Result<Published, Refusal>) {
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
-            let published = published.map(|Published { epoch, offset, subscribers, duplicate: _ }| {
+            let published = published.map(|Published { epoch, offset, subscribers, duplicate }| {
                 let position = Position { epoch: epoch.0, offset: offset.0 };
-                session::Published { position, subscribers }
+                SequencerAnswer::Published { position, subscribers, duplicate }
             });
-            conn.session.on_published(ticket, published, &self.account, &mut out);
+            conn.session.on_answer(ticket, published, &self.account, &mut out);
         }
         self.answer(id, out);
     }
@@ -220,7 +228,7 @@ impl<D: Driver> Shard<D> {
     // ---- names
 
     /// Whether there is room for a topic or filter, and this connection may begin one more if it is new.
-    fn admit(&mut self, conn: ConnId, command: Option<Id>, name: &str) -> Result<(), CommandError> {
+    pub(super) fn admit(&mut self, conn: ConnId, command: Option<Id>, name: &str) -> Result<(), CommandError> {
         match self.shared.admit_name(name, self.limits.topics_max) {
             Ok(Name::Known) => Ok(()),
             Ok(Name::New) => {

@@ -42,7 +42,11 @@ pub(super) trait Weighed {
 
 impl Weighed for Request {
     fn weight(&self) -> u64 {
-        if let Self::Publish { payload, .. } = self { payload.weight() } else { 0 }
+        match self {
+            Self::Publish { payload, .. } => payload.weight(),
+            Self::Snapshot(request) => request.payload.weight(),
+            _ => 0,
+        }
     }
 }
 
@@ -365,6 +369,9 @@ impl<D: Driver> Shard<D> {
                 self.mailbox.deliver(shard, Delivery::Joined { topic: id, join, epoch, next });
             }
             Request::Leave { topic, shard } => self.sequencer.leave(&topic, shard, self.now),
+            Request::Recall(request) => self.find_recalled(*request),
+            Request::History(request) => self.find_history(*request),
+            Request::Snapshot(request) => self.replace_snapshot(*request),
             Request::Mark => self.on_mark(),
         }
     }
@@ -388,6 +395,9 @@ impl<D: Driver> Shard<D> {
                 self.on_published(conn, ticket, Ok(Published { epoch, offset, subscribers, duplicate }));
             }
             Delivery::Refused { conn, ticket, refusal } => self.on_published(conn, ticket, Err(*refusal)),
+            Delivery::Recalled(answer) => self.on_recalled(*answer),
+            Delivery::History(answer) => self.on_history(*answer),
+            Delivery::Stored { conn, ticket } => self.on_stored(conn, ticket),
             Delivery::Marked => self.on_marked(),
         }
     }

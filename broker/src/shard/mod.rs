@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`transport`] | connections: accept, handshake, ingress, deadlines, close |
 //! | `actions`, `subscribe` | what sessions want done; subscriptions, joins and leaves |
+//! | `recall`, `backlog` | what a new subscription is given of its topic's history, and how that is sent |
+//! | `history` | the commands that read a topic's history and replace its snapshot; the bound over all histories |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
 //! | [`fanout`] | logs and delivery rounds |
@@ -19,12 +21,15 @@
 
 mod actions;
 pub mod audit;
+mod backlog;
 mod drain;
 pub mod fanout;
 pub mod handover;
+mod history;
 mod mailbox;
 mod names;
 mod pressure;
+mod recall;
 mod sequencing;
 pub mod shared;
 mod subscribe;
@@ -45,11 +50,13 @@ use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::{Scale, Stats};
-use crate::sequencer::Sequencer;
+use crate::sequencer::ledger::HistoryLimits;
+use crate::sequencer::{Sequencer, SequencerLimits};
 use crate::shard::drain::Drain;
 use crate::shard::fanout::FanOut;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::pressure::Pressure;
+use crate::shard::recall::Recalls;
 use crate::shard::shared::SharedState;
 use crate::shard::time::{RETRY_NANOS, nanos};
 use crate::shard::transport::accept::{Accepting, Acceptor};
@@ -88,6 +95,7 @@ pub struct Shard<D: Driver> {
     fanout: FanOut,
     sequencer: Sequencer,
     mailbox: Mailbox,
+    recalls: Recalls,
     /// What is charged here counts as held by this shard.
     account: Arc<Account>,
     pressure: Pressure,
@@ -133,7 +141,6 @@ impl<D: Driver> Shard<D> {
         let account = Arc::clone(shared.budget.of_shard(id.0));
         // Sequencers of one broker share a base; the shard's number keeps their epochs apart.
         let epoch_base = Epoch(shared.epoch_base.0.wrapping_add(u64::from(id.0) << 40));
-        let idle_timeout = nanos(limits.topic_idle_timeout);
         let mut shard = Self {
             id,
             events: Vec::new(),
@@ -144,8 +151,9 @@ impl<D: Driver> Shard<D> {
             input: Input::default(),
             egress: Egress::default(),
             fanout: FanOut::new(id, &shared, &limits, &account),
-            sequencer: Sequencer::new(epoch_base, idle_timeout, limits.topics_max, shared.registry.keys()),
+            sequencer: Sequencer::new(epoch_base, sequencer_limits(&limits), &shared.registry, &account),
             mailbox: Mailbox::new(id, Arc::clone(&shared), &account),
+            recalls: Recalls::default(),
             account,
             pressure: Pressure::default(),
             drain: Drain::default(),
@@ -178,6 +186,7 @@ impl<D: Driver> Shard<D> {
         self.relieve_pressure();
         self.fanout.append_waiting();
         self.take_mail();
+        self.bound_histories();
         self.resume_input();
         self.rearm_waiting();
         self.deliver();
@@ -293,5 +302,17 @@ impl<D: Driver> Shard<D> {
 
     fn stats(&self) -> &Stats {
         &self.shared.stats[usize::from(self.id)]
+    }
+}
+
+fn sequencer_limits(limits: &Limits) -> SequencerLimits {
+    SequencerLimits {
+        idle_timeout: nanos(limits.topic_idle_timeout),
+        topics_max: limits.topics_max,
+        history: HistoryLimits {
+            bytes_max: limits.history_bytes_max,
+            entries_max: limits.keys_max as u64,
+            recovery_bytes_max: limits.recovery_bytes_max,
+        },
     }
 }

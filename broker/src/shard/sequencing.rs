@@ -26,29 +26,33 @@ impl<D: Driver> Shard<D> {
         options: Option<Box<PublishOptions>>,
         origin: Origin,
     ) {
-        if options.is_some_and(|options| *options != PublishOptions::default()) {
-            self.refuse_publish(origin, Refusal::Unsupported("topics of this broker take no publish options"));
-            return;
-        }
         let subscribers = match origin {
             Origin::Silent => 0,
             Origin::Connection { .. } | Origin::Http(_) => self.sequencer.subscriptions(&topic),
         };
-        let Sequenced { message, epoch, wanted } = self.sequencer.publish(topic, payload, self.now);
-        let offset = message.offset;
-        for &shard in wanted {
-            self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));
+        let Sequenced { message, epoch, offset, wanted } =
+            match self.sequencer.publish(topic, payload, options, self.now) {
+                Ok(sequenced) => sequenced,
+                Err(refusal) => {
+                    self.refuse_publish(origin, refusal);
+                    return;
+                }
+            };
+        let duplicate = message.is_none();
+        if let Some(message) = message {
+            for &shard in wanted {
+                self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));
+            }
+            self.stats().sequenced.add(1);
         }
-        self.stats().sequenced.add(1);
-        let published = Published { epoch, offset, subscribers, duplicate: false };
         match origin {
             Origin::Silent => {}
             Origin::Connection { shard, conn, ticket } => {
                 self.mailbox
-                    .deliver(shard, Delivery::Published { conn, ticket, epoch, offset, subscribers, duplicate: false });
+                    .deliver(shard, Delivery::Published { conn, ticket, epoch, offset, subscribers, duplicate });
             }
             // The request may have been given up meanwhile; its message counts all the same.
-            Origin::Http(answer) => drop(answer.send(Ok(published))),
+            Origin::Http(answer) => drop(answer.send(Ok(Published { epoch, offset, subscribers, duplicate }))),
         }
     }
 

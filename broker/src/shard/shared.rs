@@ -33,6 +33,9 @@ use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;
 use crate::observe::refused::RefusedValues;
+use crate::sequencer::history::recall::{HistoryQuery, Page, Place, Recall, Recalled};
+use crate::sequencer::ledger::Usage;
+use crate::sequencer::walk::{WalkPart, WalkPlace};
 use crate::shard::handover::{Adopt, Handovers};
 use crate::topics::registry::{Registry, TopicRef};
 
@@ -84,6 +87,97 @@ pub struct TopicState {
     pub waiting_bytes: u64,
 }
 
+/// A question about what a new subscription is given.
+#[derive(Debug)]
+pub struct RecallRequest {
+    /// Topic, or filter with wildcards.
+    pub topic: TopicRef,
+    /// Who asks.
+    pub shard: ShardId,
+    /// For which connection; may be gone by the time of the answer.
+    pub conn: ConnId,
+    /// Which of its subscriptions.
+    pub sub: u32,
+    /// The shard's own number for that subscription.
+    pub number: u64,
+    /// For what.
+    pub asked: Asked,
+}
+
+/// What a [`RecallRequest`] asks for.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// What a topic has for the subscription.
+    Topic(Recall),
+    /// A part of the state of the topics that match a filter.
+    Walk(WalkPlace),
+}
+
+/// The answer to a [`RecallRequest`].
+#[derive(Debug)]
+pub struct RecallAnswer {
+    /// Whom it is for.
+    pub conn: ConnId,
+    /// Which of its subscriptions.
+    pub sub: u32,
+    /// What the request said.
+    pub number: u64,
+    /// What was asked for.
+    pub found: Found,
+}
+
+/// What a [`RecallRequest`] asked for.
+#[derive(Debug)]
+pub enum Found {
+    /// Of a topic.
+    Topic(Recalled),
+    /// Of the topics of a sequencer that match a filter.
+    Walk(ShardId, WalkPart),
+}
+
+/// A `history` command.
+#[derive(Debug)]
+pub struct HistoryRequest {
+    /// Which topic.
+    pub topic: TopicRef,
+    /// Who asks.
+    pub shard: ShardId,
+    /// For which connection.
+    pub conn: ConnId,
+    /// The shard's own number for the command.
+    pub ticket: u64,
+    /// For what.
+    pub query: HistoryQuery,
+}
+
+/// The answer to a [`HistoryRequest`].
+#[derive(Debug)]
+pub struct HistoryAnswer {
+    /// Whom it is for.
+    pub conn: ConnId,
+    /// What the request said.
+    pub ticket: u64,
+    /// The topic's epoch, the offset of its next message, and the messages.
+    pub found: Result<(Epoch, Offset, Page), Refusal>,
+}
+
+/// A `snapshot` command.
+#[derive(Debug)]
+pub struct SnapshotRequest {
+    /// Which topic.
+    pub topic: TopicRef,
+    /// The last message that it stands for.
+    pub up_to: Place,
+    /// What stands for them.
+    pub payload: Payload,
+    /// Who asks.
+    pub shard: ShardId,
+    /// For which connection.
+    pub conn: ConnId,
+    /// The shard's own number for the command.
+    pub ticket: u64,
+}
+
 /// What a topic's sequencer is asked for.
 #[derive(Debug)]
 pub enum Request {
@@ -115,6 +209,12 @@ pub enum Request {
         /// Who leaves.
         shard: ShardId,
     },
+    /// Say what a new subscription is given of a topic's history. Answered by [`Delivery::Recalled`].
+    Recall(Box<RecallRequest>),
+    /// Read a topic's history. Answered by [`Delivery::History`].
+    History(Box<HistoryRequest>),
+    /// Replace a topic's snapshot. Answered by [`Delivery::Stored`].
+    Snapshot(Box<SnapshotRequest>),
     /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
     /// sequencer answers all with [`Delivery::Marked`].
     Mark,
@@ -159,6 +259,17 @@ pub enum Delivery {
         ticket: u64,
         /// Why. Boxed: else it would make every delivery longer.
         refusal: Box<Refusal>,
+    },
+    /// What a new subscription is given of a topic's history. All messages that were sequenced before are before this.
+    Recalled(Box<RecallAnswer>),
+    /// What a topic remembers.
+    History(Box<HistoryAnswer>),
+    /// A snapshot was stored.
+    Stored {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
     },
     /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
@@ -329,6 +440,8 @@ pub struct SharedState {
     pub admission: CachePadded<Admission>,
     /// Sockets on their way to the control plane.
     pub handovers: Handovers,
+    /// What the histories of all sequencers take.
+    pub history_usage: Usage,
     /// Where epochs begin; every sequencer adds its own count. Different after each start.
     pub epoch_base: Epoch,
     /// Shards that have, on their way out, forwarded every publish they had accepted.
@@ -355,6 +468,7 @@ impl SharedState {
             plane: Stats::default(),
             admission: CachePadded::default(),
             handovers: Handovers::new(ORDERS_MAX),
+            history_usage: Usage::new(shards),
             epoch_base,
             forwarded: AtomicUsize::new(0),
             sequenced: AtomicUsize::new(0),

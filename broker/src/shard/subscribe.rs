@@ -4,13 +4,12 @@
 //! wildcards: at every sequencer); the last one's end makes it leave. A subscription is in force, and only then
 //! confirmed, once the sequencers have answered: from there on it misses nothing.
 
-use protocol::v1::Position;
 use ring::{ConnId, Driver};
 
 use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
 use crate::session::subscription::{Patience, Subscription};
 use crate::shard::Shard;
-use crate::shard::fanout::log::{Log, Subscriber};
+use crate::shard::fanout::log::Subscriber;
 use crate::shard::shared::Request;
 use crate::shard::transport::connection::Flags;
 use crate::topics::registry::TopicRef;
@@ -47,7 +46,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// The shards that sequence a topic, or topics that match a filter.
-    fn sequencers_of(&self, topic: &TopicRef) -> Vec<ShardId> {
+    pub(in crate::shard) fn sequencers_of(&self, topic: &TopicRef) -> Vec<ShardId> {
         if topic.wildcard { ShardId::all(self.shards()).collect() } else { vec![topic.sequencer] }
     }
 
@@ -74,8 +73,10 @@ impl<D: Driver> Shard<D> {
     fn go_live(&mut self, slot: LogSlot, subscriber: Subscriber) {
         let log = &mut self.fanout.logs[slot];
         let index = log.add(subscriber) as u32;
-        let (cursor, position) = (log.head(), position(log));
-        self.on_live(subscriber, index, cursor, position);
+        let cursor = log.head();
+        let conn = self.conns.get(subscriber.conn).expect("an open connection");
+        conn.session.go_live(subscriber.sub, index, cursor);
+        self.recall(slot, subscriber);
     }
 
     /// Ends every subscription of a connection.
@@ -110,6 +111,7 @@ impl<D: Driver> Shard<D> {
     fn detach(&mut self, subscriber: Subscriber, subscription: Subscription) {
         let Subscription { log: slot, index, live, lagging, patience, .. } = subscription;
         self.stats().subscriptions.sub(1);
+        self.recalls.forget(subscriber);
         if patience == Patience::Awaited {
             self.fanout.await_no_longer(slot, subscriber);
         }
@@ -140,9 +142,4 @@ impl<D: Driver> Shard<D> {
     pub(super) fn shards(&self) -> u16 {
         self.shared.inboxes.len() as u16
     }
-}
-
-/// Where a topic stands when a subscription to it begins; a filter stands nowhere.
-fn position(log: &Log) -> Option<Position> {
-    (!log.topic.wildcard).then_some(Position { epoch: log.epoch.0, offset: log.next_offset.0 })
 }

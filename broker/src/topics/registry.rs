@@ -10,7 +10,7 @@
 
 use std::mem::size_of;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::{DashMap, Entry};
@@ -19,6 +19,7 @@ use crate::capacity::budget::{Account, Charge, Held, allocated};
 use crate::ids::{ShardId, TopicId};
 use crate::topics::filters::filter_bytes;
 use crate::topics::keys::Keys;
+use crate::topics::rules::{HistoryKind, SharedRules};
 
 /// A name in the registry: a topic, or a filter with wildcards.
 #[derive(Debug)]
@@ -31,6 +32,10 @@ pub struct Topic {
     pub sequencer: ShardId,
     /// Whether it has wildcards.
     pub wildcard: bool,
+    /// What kind of history it has, by the rule that applied when it was registered; none for a filter with wildcards.
+    pub history: HistoryKind,
+    /// Whether its sequencer keeps state of it: a retained message, keys or a snapshot.
+    stateful: AtomicBool,
     /// [`TopicRef`]s to it.
     handles: AtomicUsize,
     /// [`Congestion`]s of it.
@@ -71,6 +76,25 @@ impl Topic {
     /// A subscription to this name, of those that were in force, is over.
     pub(crate) fn subscription_ends(&self) {
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether newcomers are shown something: a retained message, keys or a snapshot. Whoever was delivered a message knows
+    /// what held when it was sequenced.
+    #[must_use]
+    pub fn is_stateful(&self) -> bool {
+        self.stateful.load(Ordering::Acquire)
+    }
+
+    /// Its sequencer keeps state of it from now on, or no longer.
+    pub(crate) fn set_stateful(&self, stateful: bool) {
+        if self.stateful.swap(stateful, Ordering::AcqRel) != stateful
+            && let Some(table) = self.table.upgrade()
+        {
+            match stateful {
+                true => table.stateful.fetch_add(1, Ordering::AcqRel),
+                false => table.stateful.fetch_sub(1, Ordering::AcqRel),
+            };
+        }
     }
 
     /// Whether a connection (`/pub`, `/bus`) is there to publish to this topic. Any thread may ask.
@@ -195,17 +219,20 @@ pub struct Registry {
     places: Keys,
     account: Arc<Account>,
     bytes_max: u64,
+    rules: Arc<SharedRules>,
 }
 
 #[derive(Debug)]
 struct Table {
     names: DashMap<Arc<str>, Arc<Topic>, Keys>,
     len: AtomicUsize,
+    /// Topics with state.
+    stateful: AtomicUsize,
 }
 
 impl Table {
     fn new(keys: Keys) -> Arc<Self> {
-        Arc::new(Self { names: DashMap::with_hasher(keys), len: AtomicUsize::new(0) })
+        Arc::new(Self { names: DashMap::with_hasher(keys), len: AtomicUsize::new(0), stateful: AtomicUsize::new(0) })
     }
 
     /// Removes a name whose last handle is gone, unless somebody has taken a new one since.
@@ -235,7 +262,26 @@ impl Registry {
             places: Keys::from_seed(seed ^ 0x0070_6c61_6365_7321),
             account: Arc::default(),
             bytes_max: u64::MAX,
+            rules: Arc::default(),
         }
+    }
+
+    /// The same with rules for its topics.
+    #[must_use]
+    pub fn ruled_by(self, rules: Arc<SharedRules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules of its topics.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<SharedRules> {
+        &self.rules
+    }
+
+    /// Whether any topic has state.
+    #[must_use]
+    pub fn has_stateful(&self) -> bool {
+        self.table.stateful.load(Ordering::Acquire) > 0
     }
 
     /// The same, empty, with its names charged to `account`: `bytes_max` at most.
@@ -260,10 +306,14 @@ impl Registry {
         let entry = self.table.names.entry(Arc::clone(&name)).or_insert_with(|| {
             self.table.len.fetch_add(1, Ordering::Relaxed);
             let charge = Charge::new(&self.account, Held::Names, name_bytes(&name, self.shards));
+            let wildcard = protocol::topic::is_wildcard(&name);
+            let history = if wildcard { HistoryKind::None } else { self.rules.history_of(&name) };
             Arc::new(Topic {
                 id: TopicId(self.next_id.fetch_add(1, Ordering::Relaxed)),
                 sequencer: self.sequencer_of(&name),
-                wildcard: protocol::topic::is_wildcard(&name),
+                wildcard,
+                history,
+                stateful: AtomicBool::new(false),
                 name,
                 handles: AtomicUsize::new(0),
                 congested: AtomicU32::new(0),

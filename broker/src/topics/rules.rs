@@ -6,6 +6,7 @@
 //!
 //! Units: bytes, and [`Duration`]s; a duration of zero is no limit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One rule.
@@ -46,6 +47,65 @@ pub enum History {
     },
 }
 
+/// The kind of a [`History`], which a topic keeps for its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryKind {
+    /// See [`History::None`].
+    None,
+    /// See [`History::Window`].
+    Window,
+    /// See [`History::Keyed`].
+    Keyed,
+}
+
+impl HistoryKind {
+    /// All there are: `ALL[i] as usize == i`.
+    pub const ALL: [Self; 3] = [Self::None, Self::Window, Self::Keyed];
+
+    /// Its name in the protocol, unless it is none.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Window => Some("window"),
+            Self::Keyed => Some("keyed"),
+        }
+    }
+}
+
+impl History {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(self) -> HistoryKind {
+        match self {
+            Self::None => HistoryKind::None,
+            Self::Window { .. } => HistoryKind::Window,
+            Self::Keyed { .. } => HistoryKind::Keyed,
+        }
+    }
+}
+
+impl Rule {
+    /// A rule with this kind of history and defaults otherwise.
+    #[must_use]
+    pub fn of_kind(kind: HistoryKind) -> Self {
+        let default = Self::default();
+        match kind {
+            HistoryKind::None => Self { history: History::None, ..default },
+            HistoryKind::Window => default,
+            HistoryKind::Keyed => Self {
+                history: History::Keyed {
+                    keys_max: 10_000,
+                    bytes_max: 4 << 20,
+                    tombstone_ttl: Duration::from_secs(600),
+                },
+                history_ttl: Duration::ZERO,
+                ..default
+            },
+        }
+    }
+}
+
 /// Which message of a topic is retained: shown to every newcomer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Retain {
@@ -71,7 +131,7 @@ impl Default for Rule {
 }
 
 /// A rule among [`Rules`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct RuleId(u16);
 
 /// All rules of a broker.
@@ -97,5 +157,40 @@ impl Rules {
     #[must_use]
     pub fn get(&self, id: RuleId) -> &Rule {
         &self.rules[usize::from(id.0)]
+    }
+}
+
+/// The rules of a broker, which may be replaced while it runs.
+#[derive(Default, Debug)]
+pub struct SharedRules {
+    rules: Arc<Rules>,
+}
+
+impl SharedRules {
+    /// Those that hold now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules)
+    }
+
+    /// What kind of history a topic gets that is registered now.
+    #[must_use]
+    pub fn history_of(&self, topic: &str) -> HistoryKind {
+        let rules = self.current();
+        rules.get(rules.rule_of(topic)).history.kind()
+    }
+
+    /// How often they were replaced.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+impl SharedRules {
+    /// One rule for every topic.
+    pub(crate) fn only(rule: Rule) -> Arc<Self> {
+        Arc::new(Self { rules: Arc::new(Rules { rules: vec![rule] }) })
     }
 }

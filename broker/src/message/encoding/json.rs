@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use protocol::frame::{HEADER_MAX, Opcode, server_header};
-use protocol::v1::{MessageParts, write_message};
+use protocol::v1::write_message;
 
 use crate::capacity::budget::{self, Account, Held};
 use crate::message::Message;
 
-/// The frame, charged to `account`.
-pub(super) fn frame(message: &Message, account: &Arc<Account>) -> Bytes {
+/// The frame, charged to `account`. `state`: of a message that is part of a topic's state.
+pub(super) fn frame(message: &Message, state: bool, account: &Arc<Account>) -> Bytes {
     let payload = message.payload().bytes();
     // The header's length is known only once the envelope is: room for the longest is left in front.
     let mut room = BytesMut::with_capacity(HEADER_MAX + message.topic.len() + payload.len() + payload.len() / 2 + 96);
     room.put_bytes(0, HEADER_MAX);
-    let parts = MessageParts::plain(&message.topic, message.offset.0, message.payload().kind(), payload);
-    write_message(&mut room, &parts);
+    write_message(&mut room, &message.parts(state));
     let mut header = [0; HEADER_MAX];
     let len = server_header(Opcode::Text, (room.len() - HEADER_MAX) as u64, &mut header);
     room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);

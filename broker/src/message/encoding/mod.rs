@@ -25,14 +25,31 @@ pub enum Encoding {
     Raw,
     /// The `ringyard.v1` envelope in one WebSocket text frame (`/ws`).
     Json,
+    /// The same of a message that is part of a topic's state.
+    JsonState,
 }
 
 impl Encoding {
     fn encode(self, message: &Message, account: &Arc<Account>) -> Encoded {
         match self {
             Self::Raw => Encoded::Part(raw::frame(message)),
-            Self::Json => Encoded::Made(json::frame(message, account)),
+            Self::Json => Encoded::Made(json::frame(message, false, account)),
+            Self::JsonState => Encoded::Made(json::frame(message, true, account)),
         }
+    }
+
+    /// What subscribers with this encoding are sent of a message that is part of a topic's state.
+    #[must_use]
+    pub fn of_state(self) -> Self {
+        match self {
+            Self::Raw => Self::Raw,
+            Self::Json | Self::JsonState => Self::JsonState,
+        }
+    }
+
+    /// Whether it may stay with the message. State may be kept for long: it is not to be kept twice.
+    fn is_kept(self) -> bool {
+        self != Self::JsonState
     }
 
     /// What to send of `message`, charged to `account` if it has to be made. What was made stays with the message if
@@ -42,7 +59,7 @@ impl Encoding {
             return bytes.clone();
         }
         match self.encode(message, account) {
-            Encoded::Made(bytes) if keep => kept.keep(self, bytes).clone(),
+            Encoded::Made(bytes) if keep && self.is_kept() => kept.keep(self, bytes).clone(),
             Encoded::Part(bytes) | Encoded::Made(bytes) => bytes,
         }
     }

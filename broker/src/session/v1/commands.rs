@@ -4,14 +4,15 @@ use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, PublishOptions, Start, Subscribed, Topics, write_error, write_ok, write_pong,
+    Command, CommandError, ErrorCode, Id, Start, Subscribed, Topics, write_error, write_ok, write_pong,
     write_subscribed,
 };
 
 use crate::config::limits::Limits;
-use crate::message::options::Refusal;
+use crate::message::options::{Expected, PublishOptions, Refusal};
 use crate::session::v1::{PendingSubscribe, Unsubscribing, V1Session};
 use crate::session::{Action, Codec, Incoming, PublishData, Target};
+use crate::topics::rules::HistoryKind;
 
 impl V1Session {
     /// One command.
@@ -32,17 +33,18 @@ impl V1Session {
                 write_pong(out, id.as_ref());
                 Ok(Action::Answer)
             }
-            // No topic has state yet: whether it is wanted makes no difference.
-            Command::Subscribe { id, topics, start: Start::Now, state: _ } => self.subscribe(id, topics, limits),
+            Command::Subscribe { id, topics, start, state } => self.subscribe(id, topics, start, state, limits),
             Command::Unsubscribe { id, topics } => self.unsubscribe(id, topics),
-            Command::Publish { id, topic, kind, data, ack, options } if options == PublishOptions::default() => {
+            Command::Publish { id, topic, kind, data, ack, options } => {
                 check_publish(id, topic, data, limits)?;
-                Ok(Action::Publish { to: self.target(topic), kind, data: PublishData::Copy(data), id, ack })
+                let (to, data) = (self.target(topic), PublishData::Copy(data));
+                Ok(Action::Publish { to, kind, data, options: owned(options), id, ack })
             }
-            Command::Subscribe { id, .. } => Err(unsupported(id, "\"since\" and \"last\"")),
-            Command::Publish { id, .. } => Err(unsupported(id, "options of a publish")),
-            Command::History { id, .. } => Err(unsupported(id, "\"history\"")),
-            Command::Snapshot { id, .. } => Err(unsupported(id, "\"snapshot\"")),
+            Command::History { id, topic, query } => Ok(Action::History { id, topic, query }),
+            Command::Snapshot { id, topic, up_to, kind, data } => {
+                check_publish(id, topic, data, limits)?;
+                Ok(Action::Snapshot { id, topic, up_to, kind, data })
+            }
         });
         action.unwrap_or_else(|error| {
             write(&error, out);
@@ -51,7 +53,14 @@ impl V1Session {
     }
 
     /// All of a command's topics, or none.
-    fn subscribe<'a>(&self, id: Option<Id>, filters: Topics<'a>, limits: &Limits) -> Result<Action<'a>, CommandError> {
+    fn subscribe<'a>(
+        &self,
+        id: Option<Id>,
+        filters: Topics<'a>,
+        start: Start<'a>,
+        state: bool,
+        limits: &Limits,
+    ) -> Result<Action<'a>, CommandError> {
         let limit = limits.subscriptions_max;
         if self.subscriptions.len() + filters.iter().len() > limit {
             let reason = format!("a connection may have {limit} subscriptions; see --max-subscriptions");
@@ -64,7 +73,7 @@ impl V1Session {
         if let Some(filter) = twice.or_else(known) {
             return Err(error(id, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
         }
-        Ok(Action::Subscribe { id, filters })
+        Ok(Action::Subscribe { id, filters, start, state })
     }
 
     /// All of a command's topics, or none.
@@ -95,8 +104,13 @@ impl V1Session {
 
     /// Answers a subscribe command.
     pub(super) fn write_subscribed(&self, command: &PendingSubscribe, out: &mut BytesMut) {
-        let subs = command.subs.iter().map(|&key| self.subscriptions.sub(key));
-        let topics = subs.map(|sub| Subscribed { topic: &sub.filter, position: sub.position, ..Default::default() });
+        let topics = command.subs.iter().map(|(key, begun)| Subscribed {
+            topic: &self.subscriptions.sub(*key).filter,
+            position: begun.position,
+            recovered: begun.recovered,
+            available: begun.available.map(|(from, to)| (from.0, to.0)),
+            history: begun.history.and_then(HistoryKind::name),
+        });
         write_subscribed(out, command.id.as_ref(), topics);
     }
 }
@@ -120,21 +134,35 @@ pub(super) fn write(error: &CommandError, out: &mut BytesMut) {
     write_error(out, error.id.as_ref(), error.code, &error.reason, None);
 }
 
-fn unsupported(id: Option<Id>, what: &str) -> CommandError {
-    error(id, ErrorCode::Unsupported, format!("this broker keeps no history of topics, which {what} would need"))
+/// Answers that a sequencer refused the command.
+pub(super) fn write_refused(id: Option<&Id>, refusal: Refusal, out: &mut BytesMut) {
+    match refusal {
+        Refusal::Conflict { offset } => {
+            let reason = format!("the offset is {offset}, not what the command expects");
+            write_error(out, id, ErrorCode::Conflict, &reason, Some(offset));
+        }
+        Refusal::Unsupported(reason) => write_error(out, id, ErrorCode::Unsupported, reason, None),
+        Refusal::Limit(reason) => write_error(out, id, ErrorCode::Limit, reason, None),
+    }
 }
 
-/// What a sequencer's refusal is to the client.
-pub(super) fn refused(id: Id, refusal: Refusal) -> CommandError {
-    let (code, reason) = match refusal {
-        // Commands carry no `if_offset` yet.
-        Refusal::Conflict { offset } => {
-            (ErrorCode::BadCommand, format!("\"if_offset\" does not hold: the offset is {offset}."))
-        }
-        Refusal::Unsupported(reason) => (ErrorCode::Unsupported, reason.to_owned()),
-        Refusal::Limit(reason) => (ErrorCode::Limit, reason.to_owned()),
-    };
-    error(Some(id), code, reason)
+/// The options of a publish, to be kept; `None` if there are none.
+fn owned(options: protocol::v1::PublishOptions<'_>) -> Option<Box<PublishOptions>> {
+    if options == protocol::v1::PublishOptions::default() {
+        return None;
+    }
+    let protocol::v1::PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset } = options;
+    Some(Box::new(PublishOptions {
+        key: key.map(Into::into),
+        retain,
+        removed,
+        ttl_ms,
+        idempotency_key: idempotency_key.map(Into::into),
+        if_offset: if_offset.map(|expected| match expected {
+            protocol::v1::Expected::Absent => Expected::Absent,
+            protocol::v1::Expected::Offset(offset) => Expected::Offset(offset),
+        }),
+    }))
 }
 
 fn error(id: Option<Id>, code: ErrorCode, reason: String) -> CommandError {

@@ -21,7 +21,7 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use protocol::v1::{CommandError, Id, Position, write_ok, write_published};
+use protocol::v1::{CommandError, Id, write_history, write_ok, write_published};
 use rustc_hash::FxHashMap;
 
 use crate::access::quota::NameShare;
@@ -29,14 +29,14 @@ use crate::capacity::budget::{Account, Charge, Held};
 use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::message::options::Refusal;
-use crate::session::subscription::Subscription;
-use crate::session::v1::subscriptions::Subscriptions;
-use crate::session::{Action, Codec, Incoming, Pending, Published, SessionKind};
+use crate::session::subscription::{Begun, Released, Subscription};
+use crate::session::v1::subscriptions::{Sub, Subscriptions};
+use crate::session::{Action, Codec, Incoming, Pending, SequencerAnswer, SessionKind};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
 
-/// A connection whose publishes are all acknowledged keeps room for so many more.
-const ACKNOWLEDGED_ROOM: usize = 64;
+/// A connection whose commands are all answered keeps room for so many more.
+const UNANSWERED_ROOM: usize = 64;
 
 /// See the file's head.
 #[derive(Default, Debug)]
@@ -44,8 +44,8 @@ pub(crate) struct V1Session {
     subscriptions: Subscriptions,
     /// Subscribe commands whose topics are not all in force.
     subscribing: Option<Box<PendingSubscribes>>,
-    /// Publishes that wait for their acknowledgement, by ticket.
-    unacknowledged: FxHashMap<u64, Id>,
+    /// Commands that wait for a sequencer, by ticket.
+    unanswered: FxHashMap<u64, Unanswered>,
     /// The topic of the last publish.
     last_publish: Option<TopicRef>,
     /// An unsubscribe that waits until what its subscriptions hold is sent.
@@ -68,10 +68,18 @@ struct PendingSubscribes {
 #[derive(Debug)]
 struct PendingSubscribe {
     id: Option<Id>,
-    /// Subscriptions that are not in force yet.
+    /// Subscriptions of which it is not known yet with what they begin.
     joining: usize,
-    /// The command's subscriptions, in its order.
-    subs: Vec<u32>,
+    /// The command's subscriptions, in its order, and what they begin with.
+    subs: Vec<(u32, Begun)>,
+}
+
+/// A command that a sequencer carries out.
+#[derive(Debug)]
+struct Unanswered {
+    id: Option<Id>,
+    /// Whether it is answered even if it succeeds.
+    always: bool,
 }
 
 /// An unsubscribe command, checked.
@@ -103,35 +111,43 @@ impl SessionKind for V1Session {
         Action::Answer
     }
 
-    fn await_published(&mut self, id: Id, account: &Arc<Account>) -> Option<u64> {
-        let (ticket, room) = (self.take_ticket(), self.unacknowledged.capacity());
-        self.unacknowledged.insert(ticket, id);
-        if self.unacknowledged.capacity() != room {
+    fn await_answer(&mut self, id: Option<Id>, always: bool, account: &Arc<Account>) -> Option<u64> {
+        let (ticket, room) = (self.take_ticket(), self.unanswered.capacity());
+        self.unanswered.insert(ticket, Unanswered { id, always });
+        if self.unanswered.capacity() != room {
             self.charge(account);
         }
         Some(ticket)
     }
 
-    fn on_published(
+    fn on_answer(
         &mut self,
         ticket: u64,
-        published: Result<Published, Refusal>,
+        answer: Result<SequencerAnswer<'_>, Refusal>,
         account: &Arc<Account>,
         out: &mut BytesMut,
     ) {
-        let Some(id) = self.unacknowledged.remove(&ticket) else { return };
-        if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > ACKNOWLEDGED_ROOM {
-            self.unacknowledged = FxHashMap::default();
+        let Some(Unanswered { id, always }) = self.unanswered.remove(&ticket) else { return };
+        if self.unanswered.is_empty() && self.unanswered.capacity() > UNANSWERED_ROOM {
+            self.unanswered = FxHashMap::default();
             self.charge(account);
         }
-        match published {
-            Ok(published) => write_published(out, Some(&id), published.position, published.subscribers, false),
-            Err(refusal) => commands::write(&commands::refused(id, refusal), out),
+        match answer {
+            Err(refusal) => commands::write_refused(id.as_ref(), refusal, out),
+            Ok(_) if !always => {}
+            Ok(SequencerAnswer::Published { position, subscribers, duplicate }) => {
+                write_published(out, id.as_ref(), position, subscribers, duplicate);
+            }
+            Ok(SequencerAnswer::Stored) => write_ok(out, id.as_ref()),
+            Ok(SequencerAnswer::History { position, page }) => {
+                let messages = page.messages.iter().map(|message| message.parts(false));
+                write_history(out, id.as_ref(), position, page.recovered, messages, page.more);
+            }
         }
     }
 
     fn answers_to_come(&self) -> Option<usize> {
-        Some(self.unacknowledged.len())
+        Some(self.unanswered.len())
     }
 
     fn remember_topic(&mut self, topic: TopicRef) {
@@ -148,19 +164,38 @@ impl SessionKind for V1Session {
 
     fn begin_subscribe(&mut self, id: Option<Id>, keys: Vec<u32>) {
         let ticket = self.take_ticket();
-        for &key in &keys {
-            self.subscriptions.sub_mut(key).ticket = ticket;
+        for (place, &key) in (0..).zip(&keys) {
+            let sub = self.subscriptions.sub_mut(key);
+            (sub.ticket, sub.place) = (ticket, place);
         }
         let subscribing = self.subscribing.get_or_insert_default();
         subscribing.subs += keys.len();
-        subscribing.open.insert(ticket, PendingSubscribe { id, joining: keys.len(), subs: keys });
+        let subs: Vec<_> = keys.into_iter().map(|key| (key, Begun::default())).collect();
+        subscribing.open.insert(ticket, PendingSubscribe { id, joining: subs.len(), subs });
     }
 
-    fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>, out: &mut BytesMut) {
-        self.subscriptions.go_live(key, index, cursor, position);
-        if let Some(command) = self.joined(key) {
-            self.write_subscribed(&command, out);
+    fn go_live(&mut self, key: u32, index: u32, cursor: Seq) {
+        self.subscriptions.go_live(key, index, cursor);
+    }
+
+    fn begin(&mut self, key: u32, begun: Begun, out: &mut BytesMut) -> Released {
+        let Some(command) = self.begun(key, begun) else { return Released::None };
+        self.write_subscribed(&command, out);
+        for &(key, _) in &command.subs {
+            self.subscriptions.sub_mut(key).subscription.held = false;
         }
+        match command.subs[..] {
+            [(key, _)] => Released::One(key),
+            _ => Released::Many(command.subs.into_iter().map(|(key, _)| key).collect()),
+        }
+    }
+
+    fn takes_notices(&self) -> bool {
+        true
+    }
+
+    fn wants_state(&self) -> bool {
+        true
     }
 
     fn is_unsubscribing(&self) -> bool {
@@ -247,11 +282,12 @@ impl V1Session {
         ticket
     }
 
-    /// A subscription is in force: its command, if that waits for no other.
-    fn joined(&mut self, key: u32) -> Option<PendingSubscribe> {
-        let ticket = self.subscriptions.sub(key).ticket;
+    /// What a subscription begins with is known: its command, if that waits for no other.
+    fn begun(&mut self, key: u32, begun: Begun) -> Option<PendingSubscribe> {
+        let &Sub { ticket, place, .. } = self.subscriptions.sub(key);
         let subscribing = self.subscribing.as_mut().expect("a subscription comes with a command");
-        let command = subscribing.open.get_mut(&ticket).expect("a subscription comes into force once");
+        let command = subscribing.open.get_mut(&ticket).expect("a subscription begins once");
+        command.subs[place as usize].1 = begun;
         command.joining -= 1;
         if command.joining > 0 {
             return None;
@@ -273,9 +309,9 @@ impl V1Session {
     fn heap_bytes(&self) -> u64 {
         let subscribing = self.subscribing.as_ref().map_or(0, |subscribing| {
             let open = 2 * subscribing.open.capacity() * size_of::<(u64, PendingSubscribe)>();
-            size_of::<PendingSubscribes>() + open + subscribing.subs * size_of::<u32>()
+            size_of::<PendingSubscribes>() + open + subscribing.subs * size_of::<(u32, Begun)>()
         });
-        let unacknowledged = 2 * self.unacknowledged.capacity() * size_of::<(u64, Id)>();
-        self.subscriptions.heap_bytes() + (unacknowledged + subscribing) as u64
+        let unanswered = 2 * self.unanswered.capacity() * size_of::<(u64, Unanswered)>();
+        self.subscriptions.heap_bytes() + (unanswered + subscribing) as u64
     }
 }

@@ -16,8 +16,6 @@ mod tests;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use protocol::v1::Position;
-
 use crate::capacity::budget::allocated;
 use crate::ids::{LogSlot, Seq};
 use crate::session::subscription::Subscription;
@@ -49,8 +47,8 @@ pub(super) struct Sub {
     pub(super) filter: Arc<str>,
     /// The subscribe command it came with.
     pub(super) ticket: u64,
-    /// Where its topic stood when it went live; `None` for a filter.
-    pub(super) position: Option<Position>,
+    /// Its place among the command's topics.
+    pub(super) place: u32,
     /// Which of the connection's subscriptions went live before it: those with smaller numbers.
     order: u64,
 }
@@ -62,7 +60,7 @@ impl Subscriptions {
             self.begin_index(keys);
         }
         let subscription = Subscription::waiting(log);
-        let sub = Sub { subscription, filter: Arc::clone(&filter), ticket: 0, position: None, order: 0 };
+        let sub = Sub { subscription, filter: Arc::clone(&filter), ticket: 0, place: 0, order: 0 };
         self.len += 1;
         let vacant = match &mut self.index {
             Some(index) => index.free.pop(),
@@ -102,7 +100,7 @@ impl Subscriptions {
     }
 
     /// A subscription's log is joined: from now on it counts in deciding who sends what.
-    pub(super) fn go_live(&mut self, key: u32, index: u32, cursor: Seq, position: Option<Position>) {
+    pub(super) fn go_live(&mut self, key: u32, index: u32, cursor: Seq) {
         let filter = self.sub(key).filter.clone();
         if !self.overlapping {
             self.overlapping = match &mut self.index {
@@ -116,7 +114,7 @@ impl Subscriptions {
         let order = self.next_order;
         self.next_order += 1;
         let sub = self.sub_mut(key);
-        (sub.position, sub.order) = (position, order);
+        sub.order = order;
         sub.subscription.go_live(index, cursor);
     }
 

@@ -1,7 +1,7 @@
 //! A `ringyard.v1` session without a shard: text goes in, actions and answers come out.
 
 use protocol::frame::{MessageKind, close_code};
-use protocol::v1::{ErrorCode, Parser, PayloadKind};
+use protocol::v1::{ErrorCode, Parser, PayloadKind, Position};
 
 use crate::capacity::budget::Budget;
 use crate::config::limits::Limits;
@@ -23,6 +23,8 @@ enum Done {
     Publish { to: String, known: bool, kind: PayloadKind, data: Vec<u8>, ack: bool },
     Subscribe(Vec<String>),
     Unsubscribe { flush: bool },
+    History(String),
+    Snapshot(String),
     Close(u16),
 }
 
@@ -49,6 +51,8 @@ impl Client {
             }
             Action::Subscribe { filters, .. } => Done::Subscribe(filters.iter().map(str::to_owned).collect()),
             Action::Unsubscribe { flush } => Done::Unsubscribe { flush },
+            Action::History { topic, .. } => Done::History(topic.to_owned()),
+            Action::Snapshot { topic, .. } => Done::Snapshot(topic.to_owned()),
             Action::Close { code, .. } => Done::Close(code.into()),
         };
         (done, String::from_utf8(out.to_vec()).unwrap())
@@ -67,7 +71,9 @@ impl Client {
     /// A subscription comes into force. The answer, if one is written.
     fn go_live(&mut self, key: u32, offset: u64) -> String {
         let mut out = BytesMut::new();
-        self.session.go_live(key, 0, Seq(0), Some(Position { epoch: 1, offset }), &mut out);
+        self.session.go_live(key, 0, Seq(0));
+        let begun = Begun { position: Some(Position { epoch: 1, offset }), ..Begun::default() };
+        self.session.begin(key, begun, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 }
@@ -158,49 +164,28 @@ fn publishes_are_checked_and_the_last_topic_is_remembered() {
     }
 }
 
-/// Nothing of a command is taken and then ignored.
-#[test]
-fn what_needs_history_is_unsupported() {
-    let mut client = Client::new();
-    let position = r#"{"epoch":"0000000000000001","offset":1}"#;
-    for command in [
-        format!(r#"{{"type":"subscribe","id":1,"topic":"t","since":{position}}}"#),
-        r#"{"type":"subscribe","id":1,"topic":"t","last":1}"#.to_owned(),
-        r#"{"type":"publish","id":1,"topic":"t","data":"x","retain":true}"#.to_owned(),
-        r#"{"type":"publish","id":1,"topic":"t","data":"x","idempotency_key":"k"}"#.to_owned(),
-        r#"{"type":"history","id":1,"topic":"t"}"#.to_owned(),
-        format!(r#"{{"type":"snapshot","id":1,"topic":"t","up_to":{position},"data":"x"}}"#),
-    ] {
-        let (done, answer) = client.text(&command);
-        assert_eq!((done, code(&answer)), (Done::Answer, ErrorCode::Unsupported.as_str().to_owned()), "{command}");
-    }
-    let (done, answer) = client.text(r#"{"type":"subscribe","id":1,"topic":"t","state":false}"#);
-    assert_eq!(done, Done::Subscribe(vec!["t".to_owned()]), "{answer}");
-    let (done, answer) = client.text(r#"{"type":"publish","topic":"t","data":"x","retain":false}"#);
-    assert!(matches!(done, Done::Publish { .. }), "{done:?} {answer}");
-}
-
 #[test]
 fn each_acknowledgement_goes_to_its_command() {
     let mut client = Client::new();
     let budget = Budget::new(1, 1 << 20);
     let account = budget.of_shard(0);
-    let tickets = [10, 11].map(|id| client.session.await_published(Id::number(id).unwrap(), account).unwrap());
+    let tickets = [10, 11].map(|id| client.session.await_answer(Id::number(id), true, account).unwrap());
     assert!(budget.used() > 0, "what waits is charged");
     assert_eq!(client.session.answers_to_come(), Some(2));
     let mut out = BytesMut::new();
-    let published = Published { position: Position { epoch: 1, offset: 4 }, subscribers: 3 };
-    client.session.on_published(tickets[1], Ok(published), account, &mut out);
+    let published =
+        SequencerAnswer::Published { position: Position { epoch: 1, offset: 4 }, subscribers: 3, duplicate: false };
+    client.session.on_answer(tickets[1], Ok(published), account, &mut out);
     let text = String::from_utf8_lossy(&out).into_owned();
     assert!(
         text.contains("\"id\":11") && text.contains("\"offset\":4") && text.contains("\"subscribers\":3"),
         "{text}"
     );
     out.clear();
-    client.session.on_published(tickets[1], Ok(published), account, &mut out);
+    client.session.on_answer(tickets[1], Ok(published), account, &mut out);
     assert!(out.is_empty(), "answered once");
     assert_eq!(client.session.answers_to_come(), Some(1));
-    client.session.on_published(tickets[0], Err(Refusal::Unsupported("not here")), account, &mut out);
+    client.session.on_answer(tickets[0], Err(Refusal::Unsupported("not here")), account, &mut out);
     let text = String::from_utf8_lossy(&out).into_owned();
     assert_eq!(text, r#"{"type":"error","id":10,"code":"unsupported","reason":"not here"}"#);
     assert_eq!(client.session.answers_to_come(), Some(0));

@@ -112,10 +112,15 @@ impl<D: Driver> Shard<D> {
         let thrift = self.thrift();
         let log = &mut self.fanout.logs[slot];
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
-        let at_once = !conn.flags.has(Flags::SENDING) && !conn.session.shares_sends();
+        let at_once =
+            !conn.flags.has(Flags::SENDING) && !conn.flags.has(Flags::BACKLOG) && !conn.session.shares_sends();
         let subscription = conn.session.subscription_mut(key).expect("a subscriber has a subscription");
         let cursor = subscription.cursor;
         if cursor == log.head() {
+            return;
+        }
+        if subscription.held {
+            log.lags(cursor, !std::mem::replace(&mut subscription.lagging, true));
             return;
         }
         if at_once {

@@ -192,6 +192,11 @@ impl FanOut {
         Some(topic)
     }
 
+    /// Subscribers of a log have all that was in it: to be trimmed.
+    pub(in crate::shard) fn delivered(&mut self, slot: LogSlot) {
+        self.delivered_logs.push(slot);
+    }
+
     /// Frees what all subscribers of the logs that were delivered to have been sent.
     fn trim_delivered(&mut self) {
         for slot in std::mem::take(&mut self.delivered_logs) {

@@ -72,6 +72,21 @@ impl Parts {
         passed
     }
 
+    /// Adds frames, unless the send is long enough. Says whether it did.
+    pub fn push(&mut self, frames: Bytes) -> bool {
+        let bytes_max = match self.thrift {
+            Thrift::Fast => GATHER_BYTES_MAX,
+            Thrift::Short => SHORT_BYTES_MAX,
+            Thrift::Frugal => FRUGAL_BYTES_MAX,
+        };
+        if !self.parts.is_empty() && (self.bytes + frames.len() > bytes_max || self.parts.len() == PARTS_MAX) {
+            return false;
+        }
+        self.bytes += frames.len();
+        self.parts.push(frames);
+        true
+    }
+
     /// Adds a message's frame, unless the send is long enough. Says whether it did.
     fn take(&mut self, message: &Message, encoding: Encoding, account: &Arc<Account>) -> bool {
         let frugal = self.thrift == Thrift::Frugal;

@@ -42,7 +42,7 @@ impl FanOut {
         self.append_begun(&session.subscriptions().map(|subscription| subscription.log).collect());
         for key in session.keys() {
             let Some(subscription) = session.subscription(key) else { continue };
-            if subscription.live && subscription.cursor < self.logs[subscription.log].head() {
+            if subscription.live && !subscription.held && subscription.cursor < self.logs[subscription.log].head() {
                 session.set_pending(key);
             }
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::frame::{ControlPayload, Decoder, MessageKind, Opcode, put_frame};
-use ring::{ConnId, Nanos};
+use ring::{ConnId, Gather, Nanos};
 
 use crate::access::rate::RateLimiter;
 use crate::capacity::budget::{Account, Charge, Held};
@@ -21,6 +21,8 @@ use crate::message::Payload;
 use crate::message::options::PublishOptions;
 use crate::observe::counters::Reason;
 use crate::session::Session;
+use crate::shard::backlog::Backlog;
+use crate::shard::fanout::parts::Thrift;
 use crate::shard::shared::Origin;
 use crate::topics::registry::TopicRef;
 
@@ -80,6 +82,8 @@ flags! {
     LEAVING = 14,
     /// It counts as a WebSocket in [`Admission`](crate::access::admission::Admission).
     ADMITTED = 15,
+    /// Something of topics' histories waits in `extra.backlog`: it goes before what waits in logs.
+    BACKLOG = 17,
     /// Its right to publish was judged with its handshake; else it is that of clients in general.
     PUBLISHER = 16,
 }
@@ -157,6 +161,8 @@ pub(crate) struct Extra {
     pub(crate) rate_limiter: Option<RateLimiter>,
     /// A publish whose topic is congested: nothing behind it is taken before it is published.
     pub(crate) held: Option<Box<HeldPublish>>,
+    /// What it is to be sent of topics' histories.
+    pub(crate) backlog: Option<Box<Backlog>>,
     /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
     pub(crate) unsent: Option<usize>,
     _charge: Charge,
@@ -191,6 +197,7 @@ impl Extra {
             ended: false,
             rate_limiter: None,
             held: None,
+            backlog: None,
             unsent: None,
             _charge: Charge::new(account, Held::Input, Self::BYTES),
         }
@@ -208,13 +215,15 @@ impl Extra {
             && !self.ended
             && self.rate_limiter.is_none()
             && self.held.is_none()
+            && self.backlog.is_none()
             && self.unsent.is_none()
     }
 
     /// Bytes of its buffers.
     pub(crate) fn charged(&self) -> u64 {
         let assembly = self.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
-        self.input.charged() + self.outbox.charged() + assembly
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.bytes());
+        self.input.charged() + self.outbox.charged() + assembly + backlog
     }
 }
 
@@ -282,6 +291,22 @@ impl Conn {
         let outbox = (!extra.outbox.is_empty()).then(|| extra.outbox.share());
         self.settle();
         outbox
+    }
+
+    /// The next send of what it is given of topics' histories.
+    pub(crate) fn take_backlog(&mut self, account: &Arc<Account>, thrift: Thrift) -> Option<Gather> {
+        if !self.flags.has(Flags::BACKLOG) {
+            return None;
+        }
+        let extra = self.extra.as_mut()?;
+        let backlog = extra.backlog.as_mut()?;
+        let gather = backlog.take(account, thrift);
+        if backlog.is_empty() {
+            self.flags.clear(Flags::BACKLOG);
+            extra.backlog = None;
+            self.settle();
+        }
+        gather
     }
 
     /// What it had not acknowledged says nothing any more.

@@ -137,10 +137,14 @@ impl<D: Driver> Shard<D> {
             let all = conn.session.is_unsubscribing() || conn.flags.has(Flags::LEAVING);
             let looked_at = conn.session.pending().len() as u32;
             self.egress.work.deliveries_left = self.egress.work.deliveries_left.saturating_sub(looked_at);
-            self.fanout.take_pending(id, &mut conn.session, all, thrift, self.now)
+            match conn.take_backlog(&self.account, thrift) {
+                None => self.fanout.take_pending(id, &mut conn.session, all, thrift, self.now),
+                some => some,
+            }
         } else {
             None
         };
+        let has_walked = conn.state == State::Open && !conn.flags.has(Flags::BACKLOG);
         match (outbox, data) {
             (Some(outbox), Some(data)) => self.send(id, behind(outbox, &data, &self.account)),
             (Some(outbox), None) => self.send(id, Gather::one(outbox)),
@@ -148,16 +152,21 @@ impl<D: Driver> Shard<D> {
             (None, None) if conn.state == State::Closing => self.shut(id),
             (None, None) => {}
         }
+        if has_walked {
+            self.go_on_with_walks(id);
+        }
         let Some(conn) = self.conns.get(id) else { return };
         let leaves = conn.flags.has(Flags::LEAVING) && !conn.flags.has(Flags::SENDING);
-        if conn.session.is_unsubscribing() && conn.session.pending().is_empty() {
+        let has_backlog = conn.flags.has(Flags::BACKLOG);
+        if conn.session.is_unsubscribing() && conn.session.pending().is_empty() && !has_backlog {
             // A message may wait for its logs that came before a subscription which is to send the later ones.
             if self.fanout.waits_for_any(&conn.session.subscriptions().map(|subscription| subscription.log).collect()) {
                 self.egress.postponed.push(id);
             } else {
                 self.finish_unsubscribe(id);
             }
-        } else if leaves && !conn.session.is_unsubscribing() && self.fanout.has_sent_all(&conn.session) {
+        } else if leaves && !has_backlog && !conn.session.is_unsubscribing() && self.fanout.has_sent_all(&conn.session)
+        {
             self.close_for_shutdown(id);
         }
     }
@@ -206,6 +215,7 @@ impl<D: Driver> Shard<D> {
             || conn.flags.has(Flags::LEAVING)
             || conn.state == State::Closing
             || conn.outbox_len() > 0
+            || conn.flags.has(Flags::BACKLOG)
             || !conn.session.pending().is_empty()
             || conn.session.is_unsubscribing();
         let paused = conn.flags.has(Flags::PAUSED);

@@ -13,9 +13,9 @@ fn the_first_live_subscription_that_matches_sends() {
     let mut subs = Subscriptions::default();
     let wide = add(&mut subs, 0, "a/#");
     let exact = add(&mut subs, 1, "a/b");
-    subs.go_live(exact, 0, Seq(0), None);
+    subs.go_live(exact, 0, Seq(0));
     assert!(!subs.overlapping);
-    subs.go_live(wide, 0, Seq(0), None);
+    subs.go_live(wide, 0, Seq(0));
     assert!(subs.overlapping);
     assert_eq!(subs.sender_of("a/b"), Some(exact), "the exact one went live first");
     assert_eq!(subs.sender_of("a/c"), Some(wide));
@@ -29,7 +29,7 @@ fn keys_are_reused_and_nothing_stays_behind() {
     let mut subs = Subscriptions::default();
     for round in 0..1000 {
         let key = add(&mut subs, round, "t");
-        subs.go_live(key, 0, Seq(0), None);
+        subs.go_live(key, 0, Seq(0));
         subs.set_pending(key);
         assert!(key == 0 && subs.sub(0).subscription.live && subs.sub(0).subscription.log == LogSlot::new(round));
         subs.remove(key);
@@ -108,7 +108,7 @@ proptest! {
                     let waiting: Vec<usize> = (0..model.len()).filter(|&at| model[at].2.is_none()).collect();
                     if !waiting.is_empty() {
                         let held = &mut model[waiting[at.index(waiting.len())]];
-                        subs.go_live(held.0, 0, Seq(0), None);
+                        subs.go_live(held.0, 0, Seq(0));
                         held.2 = Some(order);
                         order += 1;
                     }

@@ -1,0 +1,202 @@
+//! What is given of a topic's history: to a subscriber that begins, and to the command `history`.
+//!
+//! A [`Recall`] asks, [`Recalled`] is the answer. It says how the topic stands at one moment: everything that is published
+//! after that comes to the asking shard behind the answer. Messages of an answer that the subscriber is sent anyway, because it
+//! was in force before, are left out by the shard.
+
+use std::sync::Arc;
+
+use ring::Nanos;
+
+use crate::ids::{Epoch, Offset};
+use crate::message::Message;
+use crate::sequencer::history::History;
+use crate::topics::rules::{self, Rule};
+
+/// A place in a topic that a client names; offset 0: it has none of its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The life of the topic.
+    pub epoch: Epoch,
+    /// The last message the client has.
+    pub offset: Offset,
+}
+
+/// What a subscriber wants of the past.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recall {
+    /// State only: what a newcomer needs to begin.
+    State,
+    /// The newest messages, so many.
+    Last {
+        /// At least 1.
+        count: u32,
+        /// Whether state is wanted besides.
+        state: bool,
+    },
+    /// Everything after a place.
+    Since {
+        /// The place.
+        place: Place,
+        /// Whether state is wanted if that is not there any more.
+        state: bool,
+    },
+}
+
+/// What a topic has for a subscriber, in the order in which it is to be sent.
+#[derive(Default, Debug)]
+pub struct Recalled {
+    /// For [`Recall::Since`]: whether everything after the place is in this answer.
+    pub recovered: Option<bool>,
+    /// If not: the window's first and last offset, unless it is empty.
+    pub available: Option<(Offset, Offset)>,
+    /// Retained message, keys, or snapshot; oldest first.
+    pub state: Option<Arc<[Arc<Message>]>>,
+    /// Offsets between the snapshot and `replay` that are lost.
+    pub gap: Option<(Offset, Offset)>,
+    /// Messages of the window, without gaps, up to the newest.
+    pub replay: Vec<Arc<Message>>,
+}
+
+/// What the command `history` asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistoryQuery {
+    /// Only what comes after this place.
+    pub since: Option<Place>,
+    /// Only what comes before it.
+    pub before: Option<Place>,
+    /// Most messages of the answer.
+    pub limit: u32,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// The answer.
+#[derive(Debug)]
+pub struct Page {
+    /// Whether everything after `since` that was asked for is there; `None` without `since`.
+    pub recovered: Option<bool>,
+    /// In the order that was asked for.
+    pub messages: Vec<Arc<Message>>,
+    /// Whether there are more of them.
+    pub more: bool,
+}
+
+/// A topic at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sequencer) struct Now {
+    pub(in crate::sequencer) epoch: Epoch,
+    pub(in crate::sequencer) next: Offset,
+    pub(in crate::sequencer) time: Nanos,
+}
+
+impl History {
+    /// What a subscriber is given. One that asks for a place may replay `bytes_max` at most.
+    pub(in crate::sequencer) fn recall(&mut self, recall: Recall, rule: &Rule, now: Now, bytes_max: u64) -> Recalled {
+        self.expire(rule, now.time);
+        match recall {
+            Recall::State => self.newcomer(now, bytes_max),
+            Recall::Last { count, state } => {
+                let replay: Vec<_> = self.window.newest(count as usize, bytes_max).cloned().collect();
+                let first = replay.first().map_or(now.next, |first| first.offset);
+                let older = |message: &Arc<Message>| message.offset < first;
+                let retained = self.retained.iter().filter(|message| state && older(message));
+                let keyed = self.keyed.as_mut().filter(|_| state).map(|keyed| keyed.all(now.time));
+                let state = keyed.or_else(|| list(retained.cloned()));
+                Recalled { state, replay, ..Recalled::default() }
+            }
+            Recall::Since { place, state } => self.since(place, state, now, bytes_max),
+        }
+    }
+
+    fn since(&mut self, place: Place, state: bool, now: Now, bytes_max: u64) -> Recalled {
+        let is_known = place.epoch == now.epoch && place.offset < now.next;
+        if is_known && place.offset + 1 == now.next {
+            return Recalled { recovered: Some(true), ..Recalled::default() };
+        }
+        if is_known && let Some(keyed) = &mut self.keyed {
+            if let Some(changed) = keyed.since(place.offset, now.time) {
+                return Recalled { recovered: Some(true), state: Some(changed), ..Recalled::default() };
+            }
+        } else if is_known && self.snapshot_up_to().is_some_and(|up_to| place.offset < up_to) {
+            let recalled = self.newcomer(now, bytes_max);
+            let recovered = Some(recalled.gap.is_none());
+            return Recalled { recovered, available: self.available(), ..recalled };
+        } else if is_known && self.window.first().is_some_and(|first| first <= place.offset + 1) {
+            let replay: Vec<_> = self.window.from(place.offset + 1).cloned().collect();
+            if replay.iter().map(|message| message.weight()).sum::<u64>() <= bytes_max {
+                return Recalled { recovered: Some(true), replay, ..Recalled::default() };
+            }
+        }
+        let newcomer = if state { self.newcomer(now, bytes_max) } else { Recalled::default() };
+        Recalled { recovered: Some(false), available: self.available(), ..newcomer }
+    }
+
+    /// What newcomers are given: keys, a retained message, or a snapshot and the window behind it.
+    fn newcomer(&mut self, now: Now, bytes_max: u64) -> Recalled {
+        if let Some(snapshot) = &self.snapshot {
+            let behind = snapshot.offset + 1;
+            let replay: Vec<_> = self.window.newest(usize::MAX, bytes_max).cloned().collect();
+            let first = replay.first().map_or(now.next, |message| message.offset);
+            let gap = (first > behind).then(|| (behind, Offset(first.0 - 1)));
+            return Recalled { state: list([Arc::clone(snapshot)]), gap, replay, ..Recalled::default() };
+        }
+        let state = Some(self.shown(now.time)).filter(|state| !state.is_empty());
+        Recalled { state, ..Recalled::default() }
+    }
+
+    /// Keys and the retained message, oldest first.
+    pub(in crate::sequencer) fn shown(&mut self, now: Nanos) -> Arc<[Arc<Message>]> {
+        let retained = self.retained.as_ref().filter(|retained| retained.expires_at().is_none_or(|at| at > now));
+        let Some(keyed) = &mut self.keyed else { return retained.cloned().into_iter().collect() };
+        let all = keyed.all(now);
+        match retained.filter(|retained| !all.iter().any(|message| Arc::ptr_eq(message, retained))) {
+            None => all,
+            Some(retained) => {
+                let mut both: Vec<_> = all.iter().chain([retained]).cloned().collect();
+                both.sort_by_key(|message| message.offset);
+                both.into()
+            }
+        }
+    }
+
+    fn available(&self) -> Option<(Offset, Offset)> {
+        Some((self.window.first()?, self.window.iter().next_back()?.offset))
+    }
+
+    /// What the command `history` is answered.
+    pub(in crate::sequencer) fn page(&mut self, query: &HistoryQuery, rule: &Rule, now: Now) -> Page {
+        self.expire(rule, now.time);
+        let known = query.since.filter(|place| place.epoch == now.epoch && place.offset < now.next);
+        let from = known.map_or(Offset(1), |place| place.offset + 1);
+        let to = match query.before {
+            None => now.next,
+            Some(place) if place.epoch == now.epoch => place.offset.min(now.next),
+            Some(_) => Offset(0),
+        };
+        let is_keyed = matches!(rule.history, rules::History::Keyed { .. });
+        let keyed = self.keyed.as_mut().map(|keyed| keyed.all(now.time));
+        let (messages, complete): (Vec<_>, bool) = match &keyed {
+            Some(all) => (all.iter().cloned().collect(), true),
+            None if is_keyed => (Vec::new(), true),
+            None => {
+                let first = self.window.first().unwrap_or(now.next);
+                (self.window.iter().cloned().collect(), first <= from)
+            }
+        };
+        let mut found: Vec<_> =
+            messages.into_iter().filter(|message| message.offset >= from && message.offset < to).collect();
+        if query.reverse {
+            found.reverse();
+        }
+        let more = found.len() > query.limit as usize;
+        found.truncate(query.limit as usize);
+        let recovered = query.since.map(|_| known.is_some() && complete);
+        Page { recovered, messages: found, more }
+    }
+}
+
+fn list(messages: impl IntoIterator<Item = Arc<Message>>) -> Option<Arc<[Arc<Message>]>> {
+    let list: Arc<[Arc<Message>]> = messages.into_iter().collect();
+    (!list.is_empty()).then_some(list)
+}

@@ -1,0 +1,346 @@
+//! What a sequencer does with the histories of its topics: publishes are checked against them and enter them, subscribers are
+//! given of them, what is too old or too much goes.
+//!
+//! Not responsible for what one history consists of ([`history`](crate::sequencer::history)).
+
+use std::sync::Arc;
+
+use ring::Nanos;
+
+use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::message::options::{PublishOptions, Refusal};
+use crate::message::{Message, Payload};
+use crate::sequencer::history::History;
+use crate::sequencer::history::recall::{HistoryQuery, Now, Page, Place, Recall, Recalled};
+use crate::sequencer::ledger::Usage;
+use crate::sequencer::{Sequencer, Topic};
+use crate::topics::registry::TopicRef;
+use crate::topics::rules::{HistoryKind, Retain, Rule, Rules, SharedRules};
+
+/// Histories that one turn looks at because something in them may be too old.
+const DUE_PER_TURN: usize = 256;
+/// A history that was looked at is not looked at again sooner.
+const LOOK_AGAIN: Nanos = 1_000_000_000;
+
+/// The rules, as of the beginning of a turn.
+#[derive(Debug)]
+pub(super) struct KnownRules {
+    shared: Arc<SharedRules>,
+    current: Arc<Rules>,
+    version: u32,
+    /// For topics that began under a rule with another kind of history, one of each kind.
+    of_kind: [Rule; HistoryKind::ALL.len()],
+}
+
+impl KnownRules {
+    pub(super) fn new(shared: &Arc<SharedRules>) -> Self {
+        let of_kind = HistoryKind::ALL.map(Rule::of_kind);
+        Self { shared: Arc::clone(shared), current: shared.current(), version: version_of(shared), of_kind }
+    }
+
+    fn refresh(&mut self) {
+        let version = version_of(&self.shared);
+        if version != self.version {
+            (self.current, self.version) = (self.shared.current(), version);
+        }
+    }
+
+    /// The rule of a topic. What kind of history a topic has was decided when it began.
+    fn of(&self, held: &mut Topic) -> &Rule {
+        if held.rule_version != self.version {
+            held.rule = self.current.rule_of(&held.topic.name);
+            held.rule_version = self.version;
+        }
+        let rule = self.current.get(held.rule);
+        if rule.history.kind() == held.topic.history { rule } else { &self.of_kind[held.topic.history as usize] }
+    }
+}
+
+/// 0 stands for a topic whose rule was not looked up yet.
+fn version_of(rules: &SharedRules) -> u32 {
+    (rules.version() as u32).wrapping_add(1).max(1)
+}
+
+impl Topic {
+    /// Whether it has something that newcomers are shown.
+    pub(super) fn has_state(&self) -> bool {
+        self.history.as_ref().is_some_and(|history| history.has_state())
+    }
+
+    fn now(&self, time: Nanos) -> Now {
+        Now { epoch: self.epoch, next: self.next, time }
+    }
+}
+
+impl Sequencer {
+    // ---- publishing
+
+    /// Whether a publish is possible; if it was made before, the offset it got then.
+    pub(super) fn admit(
+        &mut self,
+        id: TopicId,
+        options: Option<&PublishOptions>,
+        weight: u64,
+        now: Nanos,
+    ) -> Result<Option<Offset>, Refusal> {
+        let Self { topics, rules, ledger, .. } = self;
+        let held = topics.get_mut(&id).expect("a topic that is kept");
+        let rule = rules.of(held);
+        let is_keyed = held.topic.history == HistoryKind::Keyed;
+        if options.is_none() && !is_keyed && rule.retain != Retain::Always {
+            return Ok(None);
+        }
+        let (none, empty) = (PublishOptions::default(), History::default());
+        let options = options.unwrap_or(&none);
+        let history = held.history.as_deref().unwrap_or(&empty);
+        if let Some(key) = &options.idempotency_key
+            && let Some(offset) = history.find_duplicate(key, now)
+        {
+            return Ok(Some(offset));
+        }
+        history.check(options, weight, rule, held.next, now)?;
+        if history.would_grow(options, rule, now) && !ledger.admits_state(weight) {
+            return Err(Refusal::Limit(
+                "the broker keeps as many keys and retained messages as it may; see --max-keys and --max-history",
+            ));
+        }
+        Ok(None)
+    }
+
+    /// A message enters its topic's history.
+    pub(super) fn remember(&mut self, id: TopicId, message: &Arc<Message>, now: Nanos) {
+        let Self { topics, rules, keys, .. } = self;
+        let held = topics.get_mut(&id).expect("a topic that is kept");
+        let rule = rules.of(held);
+        let options = message.options();
+        let is_plain = options.is_none() && rule.retain != Retain::Always;
+        if is_plain && held.topic.history == HistoryKind::None {
+            return;
+        }
+        let history = held.history.get_or_insert_default();
+        let before = history.size();
+        history.remember(message, rule, *keys, self.last_at);
+        if let Some(key) = options.and_then(|options| options.idempotency_key.as_ref()) {
+            history.remember_key(key, message.offset, *keys, now);
+        }
+        self.ledger.changed(before, history.size());
+        self.list(id, now);
+        // The bound is for all shards: a little beyond it, this one does not wait for the others.
+        if self.ledger.excess() > self.ledger.limits.bytes_max / 16 {
+            self.evict(|ledger| ledger.excess() > 0);
+        }
+    }
+
+    /// Replaces a topic's snapshot.
+    ///
+    /// # Errors
+    /// It is not possible.
+    pub fn snapshot(&mut self, topic: TopicRef, up_to: Place, payload: Payload, now: Nanos) -> Result<(), Refusal> {
+        let id = topic.id;
+        self.enter(topic, now);
+        let Self { topics, ledger, account, .. } = self;
+        let held = topics.get_mut(&id).expect("entered above");
+        if held.topic.history != HistoryKind::Window {
+            return Err(Refusal::Unsupported("a snapshot needs a topic with history = \"window\""));
+        }
+        let older = held.history.as_ref().and_then(|history| history.snapshot_up_to());
+        if up_to.epoch != held.epoch || up_to.offset >= held.next || older.is_some_and(|older| up_to.offset < older) {
+            return Err(Refusal::Conflict { offset: held.next.0 - 1 });
+        }
+        if older.is_none() && !ledger.admits_state(payload.weight()) {
+            return Err(Refusal::Limit("the broker keeps as much state as it may; see --max-keys and --max-history"));
+        }
+        let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot(account);
+        let history = held.history.get_or_insert_default();
+        let before = history.size();
+        history.set_snapshot(Arc::new(message));
+        ledger.changed(before, history.size());
+        self.list(id, now);
+        Ok(())
+    }
+
+    // ---- recalling
+
+    /// What a new subscriber of a topic is given, and where the topic stands.
+    pub fn recall(&mut self, topic: TopicRef, recall: Recall, now: Nanos) -> (Epoch, Offset, Recalled) {
+        let id = topic.id;
+        self.enter(topic, now);
+        let Self { topics, rules, ledger, .. } = self;
+        let held = topics.get_mut(&id).expect("entered above");
+        let (rule, at) = (rules.of(held), held.now(now));
+        let recovery = ledger.limits.recovery_bytes_max;
+        let recalled = match &mut held.history {
+            None => History::default().recall(recall, rule, at, recovery),
+            Some(history) => {
+                let before = history.size();
+                let recalled = history.recall(recall, rule, at, recovery);
+                ledger.changed(before, history.size());
+                recalled
+            }
+        };
+        (at.epoch, at.next, recalled)
+    }
+
+    /// A part of a topic's history, and where the topic stands.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn page(
+        &mut self,
+        topic: TopicRef,
+        query: &HistoryQuery,
+        now: Nanos,
+    ) -> Result<(Epoch, Offset, Page), Refusal> {
+        let id = topic.id;
+        self.enter(topic, now);
+        let Self { topics, rules, ledger, .. } = self;
+        let held = topics.get_mut(&id).expect("entered above");
+        if held.topic.history == HistoryKind::None {
+            return Err(Refusal::Unsupported("the topic's rule says history = \"none\""));
+        }
+        let (rule, at) = (rules.of(held), held.now(now));
+        let page = match &mut held.history {
+            None => History::default().page(query, rule, at),
+            Some(history) => {
+                let before = history.size();
+                let page = history.page(query, rule, at);
+                ledger.changed(before, history.size());
+                page
+            }
+        };
+        Ok((at.epoch, at.next, page))
+    }
+
+    // ---- forgetting
+
+    /// Publishes what histories take, learns what those of the other shards take, and evicts windows if it is this shard's
+    /// turn. Returns the shard whose turn it is, if some have to go and it is another's.
+    pub fn keep_within(&mut self, usage: &Usage, id: ShardId) -> Option<ShardId> {
+        self.ledger.exchange(usage, id);
+        while self.ledger.excess() > 0 {
+            match usage.first_to_evict() {
+                Some(first) if first == id => {}
+                other => return other,
+            }
+            let mut once = true;
+            self.evict(|_| std::mem::take(&mut once));
+            self.ledger.exchange(usage, id);
+        }
+        None
+    }
+
+    /// Empties the windows of the topics that are least recently used, while there is a reason to.
+    fn evict(&mut self, mut go_on: impl FnMut(&crate::sequencer::ledger::Ledger) -> bool) {
+        while go_on(&self.ledger) {
+            loop {
+                let Some((at, id)) = self.ledger.take_used() else { return };
+                let Some(held) = self.topics.get_mut(&id) else { continue };
+                if held.used_at > at {
+                    self.ledger.list_used(held.used_at, id);
+                    continue;
+                }
+                held.is_used_listed = false;
+                let Some(history) = held.history.as_mut().filter(|history| history.is_evictable()) else { continue };
+                let before = history.size();
+                history.evict();
+                self.ledger.changed(before, history.size());
+                self.evicted += 1;
+                if history.is_empty() {
+                    held.history = None;
+                }
+                break;
+            }
+        }
+    }
+
+    /// Forgets what is too old, in so many histories.
+    pub(super) fn expire_histories(&mut self, now: Nanos) {
+        self.rules.refresh();
+        for _ in 0..DUE_PER_TURN {
+            let Some(id) = self.ledger.take_due(now) else { return };
+            let Self { topics, rules, ledger, .. } = self;
+            let Some(held) = topics.get_mut(&id) else { continue };
+            held.is_due_listed = false;
+            let rule = rules.of(held);
+            let Some(history) = &mut held.history else { continue };
+            let before = history.size();
+            history.expire(rule, now);
+            ledger.changed(before, history.size());
+            if history.is_empty() {
+                held.history = None;
+            }
+            self.list(id, now);
+            self.may_forget(id, now);
+        }
+    }
+
+    /// A topic is forgotten.
+    pub(super) fn forget(&mut self, id: TopicId) {
+        let Some(held) = self.topics.remove(&id) else { return };
+        if let Some(history) = &held.history {
+            self.evicted += u64::from(history.is_evictable());
+            self.ledger.changed(history.size(), crate::sequencer::history::Size::default());
+        }
+    }
+
+    /// Puts a topic on the lists that its history belongs on.
+    fn list(&mut self, id: TopicId, now: Nanos) {
+        let Self { topics, rules, ledger, stateful, .. } = self;
+        let Some(held) = topics.get_mut(&id) else { return };
+        let rule = rules.of(held);
+        let has_state = held.has_state();
+        if has_state != held.is_stateful {
+            held.is_stateful = has_state;
+            held.topic.set_stateful(has_state);
+            if has_state {
+                stateful.insert(Arc::clone(&held.topic.name), id);
+            } else {
+                stateful.remove(&held.topic.name);
+            }
+        }
+        let Some(history) = &held.history else { return };
+        if !held.is_used_listed && history.is_evictable() {
+            held.is_used_listed = true;
+            ledger.list_used(held.used_at, id);
+        }
+        if !held.is_due_listed
+            && let Some(due) = history.due(rule)
+        {
+            held.is_due_listed = true;
+            ledger.list_due(due.max(now + LOOK_AGAIN), id);
+        }
+    }
+
+    /// What always holds of histories. Linear in what they keep.
+    pub(super) fn history_invariants(&self) -> Result<(), String> {
+        let mut sum = crate::sequencer::history::Size::default();
+        for held in self.topics.values() {
+            let complain = |rule: &str| format!("history of {:?}: {rule}", held.topic.name);
+            if held.is_stateful != self.stateful.contains_key(&held.topic.name) {
+                return Err(complain("it is listed if it has state"));
+            }
+            let Some(history) = &held.history else { continue };
+            history.invariants(held.next).map_err(complain)?;
+            if history.is_evictable() && !held.is_used_listed {
+                return Err(complain("one that can be evicted is listed"));
+            }
+            sum.add(history.size());
+        }
+        if sum == self.ledger.own() {
+            Ok(())
+        } else {
+            Err(format!("histories: {sum:?}, counted {:?}", self.ledger.own()))
+        }
+    }
+
+    /// Every message that is kept, some more than once.
+    pub fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.topics.values().filter_map(|held| held.history.as_ref()).flat_map(|history| history.kept())
+    }
+
+    /// How many windows were evicted so far.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+}

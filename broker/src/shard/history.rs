@@ -1,0 +1,125 @@
+//! The commands `history` and `snapshot`, on their way to a topic's sequencer and back; what a shard does as the sequencer
+//! that is asked; and the bound over what all sequencers remember.
+
+use protocol::v1::{CommandError, HistoryQuery, Id, Position};
+use ring::{ConnId, Driver};
+
+use crate::ids::{Epoch, Offset};
+use crate::message::Payload;
+use crate::sequencer::history::recall::{self, Place};
+use crate::session::SequencerAnswer;
+use crate::shard::Shard;
+use crate::shard::shared::{
+    Asked, Delivery, Found, HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, Request, SnapshotRequest,
+};
+
+impl<D: Driver> Shard<D> {
+    // ---- for a connection
+
+    /// A client reads what a topic remembers.
+    pub(super) fn read_history(
+        &mut self,
+        id: ConnId,
+        command: Option<Id>,
+        topic: &str,
+        query: HistoryQuery,
+    ) -> Result<(), CommandError> {
+        self.admit(id, command, topic)?;
+        let topic = self.shared.registry.resolve(topic);
+        let conn = self.conns.get(id).expect("an open connection");
+        let Some(ticket) = conn.session.await_answer(command, true, &self.account) else { return Ok(()) };
+        let query = recall::HistoryQuery {
+            since: query.since.map(place),
+            before: query.before.map(place),
+            limit: query.limit,
+            reverse: query.reverse,
+        };
+        let sequencer = topic.sequencer;
+        let request = HistoryRequest { topic, shard: self.id, conn: id, ticket, query };
+        self.mailbox.request(sequencer, Request::History(Box::new(request)));
+        Ok(())
+    }
+
+    /// A client replaces a topic's snapshot, for which it needs the right to publish.
+    pub(super) fn store_snapshot(
+        &mut self,
+        id: ConnId,
+        command: Option<Id>,
+        topic: &str,
+        up_to: Position,
+        payload: Payload,
+    ) -> Result<(), CommandError> {
+        self.check_right(id, command)?;
+        self.admit(id, command, topic)?;
+        let topic = self.shared.registry.resolve(topic);
+        let conn = self.conns.get(id).expect("an open connection");
+        let Some(ticket) = conn.session.await_answer(command, true, &self.account) else { return Ok(()) };
+        let sequencer = topic.sequencer;
+        let request = SnapshotRequest { topic, up_to: place(up_to), payload, shard: self.id, conn: id, ticket };
+        self.mailbox.request(sequencer, Request::Snapshot(Box::new(request)));
+        Ok(())
+    }
+
+    /// A sequencer answered `history`.
+    pub(super) fn on_history(&mut self, answer: HistoryAnswer) {
+        let HistoryAnswer { conn: id, ticket, found } = answer;
+        let mut out = self.begin_answer();
+        if let Some(conn) = self.conns.get(id) {
+            let answer = found.as_ref().map(|(epoch, next, page)| {
+                let position = Position { epoch: epoch.0, offset: next.0 - 1 };
+                SequencerAnswer::History { position, page }
+            });
+            conn.session.on_answer(ticket, answer.map_err(|refusal| *refusal), &self.account, &mut out);
+        }
+        self.answer(id, out);
+    }
+
+    /// A sequencer stored a snapshot.
+    pub(super) fn on_stored(&mut self, id: ConnId, ticket: u64) {
+        let mut out = self.begin_answer();
+        if let Some(conn) = self.conns.get(id) {
+            conn.session.on_answer(ticket, Ok(SequencerAnswer::Stored), &self.account, &mut out);
+        }
+        self.answer(id, out);
+    }
+
+    // ---- as a sequencer
+
+    /// Answers what a new subscription is given.
+    pub(super) fn find_recalled(&mut self, request: RecallRequest) {
+        let RecallRequest { topic, shard, conn, sub, number, asked } = request;
+        let found = match asked {
+            Asked::Topic(recall) => Found::Topic(self.sequencer.recall(topic, recall, self.now).2),
+            Asked::Walk(place) => Found::Walk(self.id, self.sequencer.walk(&topic.name, &place, self.now)),
+        };
+        self.mailbox.deliver(shard, Delivery::Recalled(Box::new(RecallAnswer { conn, sub, number, found })));
+    }
+
+    /// Answers `history`.
+    pub(super) fn find_history(&mut self, request: HistoryRequest) {
+        let HistoryRequest { topic, shard, conn, ticket, query } = request;
+        let found = self.sequencer.page(topic, &query, self.now);
+        self.mailbox.deliver(shard, Delivery::History(Box::new(HistoryAnswer { conn, ticket, found })));
+    }
+
+    /// Replaces a snapshot.
+    pub(super) fn replace_snapshot(&mut self, request: SnapshotRequest) {
+        let SnapshotRequest { topic, up_to, payload, shard, conn, ticket } = request;
+        let answer = match self.sequencer.snapshot(topic, up_to, payload, self.now) {
+            Ok(()) => Delivery::Stored { conn, ticket },
+            Err(refusal) => Delivery::Refused { conn, ticket, refusal: Box::new(refusal) },
+        };
+        self.mailbox.deliver(shard, answer);
+    }
+
+    /// Keeps all histories together within their bound; called once a turn.
+    pub(super) fn bound_histories(&mut self) {
+        if let Some(other) = self.sequencer.keep_within(&self.shared.history_usage, self.id) {
+            self.shared.inboxes[usize::from(other)].wake();
+        }
+    }
+}
+
+fn place(position: Position) -> Place {
+    Place { epoch: Epoch(position.epoch), offset: Offset(position.offset) }
+}

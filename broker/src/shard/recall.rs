@@ -1,0 +1,272 @@
+//! How a subscription begins: with what it asked for of its topic's history, or with nothing but what is published from now
+//! on.
+//!
+//! A subscription enters its log first, held: nothing is sent from it, and what comes waits behind its cursor. Then the topic's
+//! sequencer is asked, and its answer comes through the same queue as its messages. So everything sequenced before the answer
+//! is in the answer or behind the cursor, and what is behind the cursor is left out of the answer: no gap, nothing twice,
+//! whatever is published, evicted or expired meanwhile. With the answer the command is confirmed, what the subscription gets of
+//! the past goes into the connection's [`Backlog`](crate::shard::backlog), and the subscription is released.
+//!
+//! Nobody is asked, and the subscription is released at once, where there is nothing to be given: that is what most
+//! subscriptions cost. A topic that has state says so in the registry, and says so before anybody is delivered a message
+//! that is part of it.
+//!
+//! For a filter every sequencer is asked; each walks its topics with state and answers in parts. The first part is awaited,
+//! the others are asked for one at a time, when the connection has been sent the one before.
+//!
+//! Cost: a message to the sequencer and back, and a reference per message that is replayed.
+
+mod answer;
+mod state_frames;
+
+use protocol::v1::Position;
+use ring::{ConnId, Driver};
+use rustc_hash::FxHashMap;
+
+use crate::ids::{Epoch, LogSlot, Offset, Seq, ShardId, TopicId};
+use crate::sequencer::history::recall::{Place, Recall};
+use crate::sequencer::walk::WalkPlace;
+use crate::session::subscription::Begun;
+use crate::shard::Shard;
+use crate::shard::backlog::{Backlog, Item};
+use crate::shard::fanout::log::Subscriber;
+use crate::shard::recall::state_frames::StateFrames;
+use crate::shard::shared::{Asked, RecallRequest, Request};
+use crate::shard::transport::connection::Flags;
+use crate::topics::registry::TopicRef;
+use crate::topics::rules::HistoryKind;
+
+/// What a subscription asked for. One that asked for nothing special has no entry among the [`Recalls`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::shard) struct Wants {
+    pub(in crate::shard) start: Start,
+    pub(in crate::shard) state: bool,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::shard) enum Start {
+    /// With the next message.
+    Now,
+    /// With the newest messages, so many.
+    Last(u32),
+    /// Behind this place.
+    Since(Place),
+}
+
+impl Wants {
+    /// What a subscription of `/ws` that asks for nothing wants.
+    pub(in crate::shard) const NEWCOMER: Self = Self { start: Start::Now, state: true };
+
+    /// What a command wants for one of its topics.
+    pub(in crate::shard) fn new(start: protocol::v1::Start<'_>, filter: &str, state: bool) -> Self {
+        let start = match start {
+            protocol::v1::Start::Now => Start::Now,
+            protocol::v1::Start::Last(count) => Start::Last(count),
+            protocol::v1::Start::Since(positions) => positions.of(filter).map_or(Start::Now, |position| {
+                Start::Since(Place { epoch: Epoch(position.epoch), offset: Offset(position.offset) })
+            }),
+        };
+        Self { start, state }
+    }
+}
+
+/// The subscriptions of a shard that asked for something, or wait for an answer.
+#[derive(Default, Debug)]
+pub(in crate::shard) struct Recalls {
+    open: FxHashMap<Subscriber, Pending>,
+    next_number: u64,
+    state_frames: StateFrames,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Pending {
+    wants: Wants,
+    /// By which its answers know it: its key may be another subscription's by then.
+    number: u64,
+    /// Answers that are still to come before it begins.
+    answers_left: u16,
+    begun: Begun,
+    /// What it is sent first.
+    items: Vec<Item>,
+    /// Where its filter's walk goes on, at each sequencer that has more.
+    walks: Vec<(ShardId, WalkPlace)>,
+    /// Of a filter: up to where its log was looked through, and the first offset of each topic seen there.
+    seen_to: Option<Seq>,
+    seen: FxHashMap<TopicId, Offset>,
+}
+
+impl Recalls {
+    /// Notes what a subscription asks for, before it enters its log.
+    pub(in crate::shard) fn expect(&mut self, subscriber: Subscriber, wants: Wants) {
+        let pending = self.new_pending(wants);
+        self.open.insert(subscriber, pending);
+    }
+
+    /// A subscription ends.
+    pub(in crate::shard) fn forget(&mut self, subscriber: Subscriber) {
+        if !self.open.is_empty() {
+            self.open.remove(&subscriber);
+        }
+    }
+
+    /// How many wait.
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    fn new_pending(&mut self, wants: Wants) -> Pending {
+        self.next_number += 1;
+        Pending {
+            wants,
+            number: self.next_number,
+            answers_left: 0,
+            begun: Begun::default(),
+            items: Vec::new(),
+            walks: Vec::new(),
+            seen_to: None,
+            seen: FxHashMap::default(),
+        }
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// A subscription is in its log, held: asks for what it wants of the past, or lets it begin.
+    pub(in crate::shard) fn recall(&mut self, slot: LogSlot, subscriber: Subscriber) {
+        let log = &self.fanout.logs[slot];
+        let topic = log.topic.clone();
+        let position = (!topic.wildcard).then_some(Position { epoch: log.epoch.0, offset: log.next_offset.0 });
+        let session = &self.conns.get(subscriber.conn).expect("a subscriber is an open connection").session;
+        let expected = self.recalls.open.get(&subscriber).map(|pending| pending.wants);
+        let wants = expected.unwrap_or(Wants { start: Start::Now, state: session.wants_state() });
+        let begun = Begun {
+            position,
+            history: Some(topic.history),
+            // A filter spans many topics: nothing can be said about what it missed.
+            recovered: (topic.wildcard && matches!(wants.start, Start::Since(_))).then_some(false),
+            available: None,
+        };
+        let has_state = if topic.wildcard { self.shared.registry.has_stateful() } else { topic.is_stateful() };
+        let asks = match wants.start {
+            Start::Now => wants.state && has_state,
+            _ if topic.wildcard => wants.state && has_state,
+            Start::Last(_) => topic.history == HistoryKind::Window || (wants.state && has_state),
+            Start::Since(_) => true,
+        };
+        let says_end = wants.state && (topic.wildcard || topic.history == HistoryKind::Keyed);
+        if !asks && !says_end {
+            self.recalls.forget(subscriber);
+            self.begin(subscriber, begun);
+            return;
+        }
+        if expected.is_none() {
+            self.recalls.expect(subscriber, wants);
+        }
+        self.recalls.open.get_mut(&subscriber).expect("noted above").begun = begun;
+        if asks {
+            self.ask(&topic, subscriber, wants);
+        } else {
+            self.finish_recall(subscriber);
+        }
+    }
+
+    /// Asks the sequencers of a topic or filter.
+    fn ask(&mut self, topic: &TopicRef, subscriber: Subscriber, wants: Wants) {
+        let sequencers = self.sequencers_of(topic);
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asks");
+        pending.answers_left = sequencers.len() as u16;
+        let number = pending.number;
+        let asked = match (topic.wildcard, wants.start) {
+            (true, _) => Asked::Walk(WalkPlace::default()),
+            (false, Start::Now) => Asked::Topic(Recall::State),
+            (false, Start::Last(count)) => Asked::Topic(Recall::Last { count, state: wants.state }),
+            (false, Start::Since(place)) => Asked::Topic(Recall::Since { place, state: wants.state }),
+        };
+        for sequencer in sequencers {
+            self.ask_one(sequencer, topic, subscriber, number, asked.clone());
+        }
+    }
+
+    fn ask_one(&mut self, sequencer: ShardId, topic: &TopicRef, subscriber: Subscriber, number: u64, asked: Asked) {
+        let request = RecallRequest {
+            topic: topic.clone(),
+            shard: self.id,
+            conn: subscriber.conn,
+            sub: subscriber.sub,
+            number,
+            asked,
+        };
+        self.mailbox.request(sequencer, Request::Recall(Box::new(request)));
+    }
+
+    /// What a subscription begins with is known: confirms its command, if that waits for no other, and releases its
+    /// subscriptions.
+    fn begin(&mut self, subscriber: Subscriber, begun: Begun) {
+        let id = subscriber.conn;
+        let mut out = self.begin_answer();
+        let conn = self.conns.get(id).expect("a subscriber is an open connection");
+        let released = conn.session.begin(subscriber.sub, begun, &mut out);
+        let is_raw_handshake = conn.flags.take(Flags::HELD);
+        self.answer(id, out);
+        for &key in released.keys() {
+            self.release(Subscriber { conn: id, sub: key });
+        }
+        if is_raw_handshake {
+            self.make_ready(id);
+        }
+    }
+
+    /// A subscription may be sent to.
+    fn release(&mut self, subscriber: Subscriber) {
+        let id = subscriber.conn;
+        if let Some(pending) = self.recalls.open.get_mut(&subscriber) {
+            let items = std::mem::take(&mut pending.items);
+            if pending.walks.is_empty() {
+                self.recalls.open.remove(&subscriber);
+            }
+            for item in items {
+                self.push_backlog(id, item);
+            }
+        }
+        let conn = self.conns.get(id).expect("a subscriber is an open connection");
+        let Some(subscription) = conn.session.subscription(subscriber.sub) else { return };
+        if subscription.cursor < self.fanout.logs[subscription.log].head() {
+            conn.session.set_pending(subscriber.sub);
+            self.make_ready(id);
+        }
+        self.go_on_with_walks(id);
+    }
+
+    /// Asks for the next part of each walk of a connection that has been sent what came before.
+    pub(in crate::shard) fn go_on_with_walks(&mut self, id: ConnId) {
+        if self.recalls.len() == 0 {
+            return;
+        }
+        let conn = self.conns.get(id).expect("an open connection");
+        if conn.flags.has(Flags::BACKLOG) {
+            return;
+        }
+        for key in conn.session.keys() {
+            let subscriber = Subscriber { conn: id, sub: key };
+            let Some(pending) = self.recalls.open.get_mut(&subscriber) else { continue };
+            let is_held = self.conns.get(id).and_then(|conn| conn.session.subscription(key)).is_none_or(|sub| sub.held);
+            let pending_walk = (pending.answers_left == 0 && !is_held).then(|| pending.walks.pop()).flatten();
+            let Some((sequencer, place)) = pending_walk else { continue };
+            pending.answers_left = 1;
+            let number = pending.number;
+            let log = self.conns.get(id).and_then(|conn| conn.session.subscription(key)).expect("one of its keys").log;
+            let topic = self.fanout.logs[log].topic.clone();
+            self.ask_one(sequencer, &topic, subscriber, number, Asked::Walk(place));
+        }
+    }
+
+    /// Adds to what a connection is sent before anything from logs.
+    pub(in crate::shard) fn push_backlog(&mut self, id: ConnId, item: Item) {
+        let conn = self.conns.get(id).expect("an open connection");
+        conn.flags.set(Flags::BACKLOG);
+        let backlog = || Box::new(Backlog::new(&self.account));
+        conn.extra(&self.account).backlog.get_or_insert_with(backlog).push(item);
+        self.make_ready(id);
+    }
+}

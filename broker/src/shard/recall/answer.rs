@@ -1,0 +1,212 @@
+//! A sequencer's answer becomes what the subscription is sent first.
+//!
+//! What the subscription's log holds behind its cursor is left out: it is delivered from there.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use protocol::frame::{Opcode, put_frame};
+use protocol::v1::{GapReason, write_gap, write_state_end};
+use ring::Driver;
+
+use crate::ids::{Offset, ShardId};
+use crate::message::Message;
+use crate::sequencer::history::recall::Recalled;
+use crate::sequencer::walk::WalkPart;
+use crate::shard::Shard;
+use crate::shard::backlog::Item;
+use crate::shard::fanout::log::Subscriber;
+use crate::shard::recall::Start;
+use crate::shard::shared::{Found, RecallAnswer};
+use crate::topics::registry::TopicRef;
+use crate::topics::rules::HistoryKind;
+
+/// State of so many messages is made into frames for all newcomers together.
+const SHARED_STATE_LEAST: usize = 32;
+
+impl<D: Driver> Shard<D> {
+    /// A sequencer answered.
+    pub(in crate::shard) fn on_recalled(&mut self, answer: RecallAnswer) {
+        let subscriber = Subscriber { conn: answer.conn, sub: answer.sub };
+        let open = self.recalls.open.get_mut(&subscriber).filter(|pending| pending.number == answer.number);
+        let Some(pending) = open else { return };
+        pending.answers_left -= 1;
+        match answer.found {
+            Found::Topic(recalled) => self.take_topic(subscriber, recalled),
+            Found::Walk(sequencer, part) => self.take_walk(subscriber, sequencer, part),
+        }
+        let pending = &self.recalls.open[&subscriber];
+        if pending.answers_left == 0 {
+            self.finish_recall(subscriber);
+        }
+    }
+
+    /// Nothing more is to come before a subscription begins, or goes on with its walk.
+    pub(super) fn finish_recall(&mut self, subscriber: Subscriber) {
+        let (log, held) = {
+            let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
+            let subscription = conn.session.subscription(subscriber.sub).expect("a subscriber has a subscription");
+            (subscription.log, subscription.held)
+        };
+        let topic = self.fanout.logs[log].topic.clone();
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
+        let (begun, ends) = (pending.begun, pending.walks.is_empty());
+        let says_end = pending.wants.state && (topic.wildcard || pending.items.is_empty());
+        if ends && says_end && (topic.wildcard || topic.history == HistoryKind::Keyed) {
+            self.push_state_end(subscriber, &topic);
+        }
+        if held {
+            self.begin(subscriber, begun);
+            return;
+        }
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
+        let items = std::mem::take(&mut pending.items);
+        if ends {
+            self.recalls.open.remove(&subscriber);
+        }
+        for item in items {
+            self.push_backlog(subscriber.conn, item);
+        }
+        self.go_on_with_walks(subscriber.conn);
+    }
+
+    /// What a topic has for a subscription.
+    fn take_topic(&mut self, subscriber: Subscriber, recalled: Recalled) {
+        let (topic, first) = self.skip_snapshot(subscriber, &recalled);
+        let Recalled { mut recovered, mut available, state, gap, mut replay } = recalled;
+        replay.truncate(replay.partition_point(|message| message.offset < first));
+        let is_snapshot = state.as_ref().is_some_and(|state| state.iter().any(|message| message.is_snapshot()));
+        let room = self.backlog_room(subscriber);
+        let pending = &self.recalls.open[&subscriber];
+        let wants = pending.wants;
+        let mut bytes: u64 = replay.iter().map(|message| message.weight()).sum();
+        if bytes > room && matches!(wants.start, Start::Since(_)) {
+            // With what its other topics replay it is more than one connection may.
+            available = available.or_else(|| Some((replay.first()?.offset, replay.last()?.offset)));
+            recovered = Some(false);
+            replay.clear();
+        }
+        let mut skipped = 0;
+        while bytes > room && skipped < replay.len() {
+            bytes -= replay[skipped].weight();
+            skipped += 1;
+        }
+        replay.drain(..skipped);
+        let begins = match wants.start {
+            Start::Since(place) if recovered == Some(true) && !is_snapshot => place.offset + 1,
+            _ => replay.first().map_or(first, |message| message.offset),
+        };
+        let mut items = Vec::new();
+        if let Some(state) = state {
+            items.extend(self.state_item(subscriber, &state, first));
+        }
+        if topic.history == HistoryKind::Keyed && (wants.state || recovered == Some(true)) {
+            items.extend(self.notice(subscriber, |out| write_state_end(out, &topic.name, Some(first.0 - 1))));
+        }
+        if let Some((from, to)) = gap.filter(|(from, _)| *from < first) {
+            let to = Offset(to.0.min(first.0 - 1));
+            items.extend(self.notice(subscriber, |out| write_gap(out, &topic.name, from.0, to.0, GapReason::Evicted)));
+        }
+        if !replay.is_empty() {
+            let encoding = self.conns.get(subscriber.conn).expect("an open connection").session.encoding();
+            items.push(Item::Messages(replay.into(), encoding));
+        }
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
+        (pending.begun.recovered, pending.begun.available) = (recovered, available);
+        if let Some(position) = &mut pending.begun.position {
+            position.offset = begins.0;
+        }
+        pending.items = items;
+    }
+
+    /// The first message that a subscription's log delivers to it: behind a snapshot that stands for some of them.
+    fn skip_snapshot(&mut self, subscriber: Subscriber, recalled: &Recalled) -> (TopicRef, Offset) {
+        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
+        let subscription = conn.session.subscription_mut(subscriber.sub).expect("a subscriber has a subscription");
+        let log = &mut self.fanout.logs[subscription.log];
+        let first = Offset(log.next_offset.0 - (log.head() - subscription.cursor));
+        let snapshot = recalled.state.iter().flat_map(|state| state.iter()).find(|message| message.is_snapshot());
+        let Some(behind) = snapshot.map(|snapshot| snapshot.offset + 1).filter(|behind| *behind > first) else {
+            return (log.topic.clone(), first);
+        };
+        subscription.cursor += behind - first;
+        if subscription.cursor == log.head() && std::mem::take(&mut subscription.lagging) && log.caught_up() {
+            let slot = subscription.log;
+            let topic = log.topic.clone();
+            self.fanout.delivered(slot);
+            return (topic, behind);
+        }
+        (log.topic.clone(), behind)
+    }
+
+    /// A part of what a filter's topics have.
+    fn take_walk(&mut self, subscriber: Subscriber, sequencer: ShardId, part: WalkPart) {
+        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
+        let subscription = conn.session.subscription(subscriber.sub).expect("a subscriber has a subscription");
+        let encoding = conn.session.encoding().of_state();
+        let log = &self.fanout.logs[subscription.log];
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
+        if subscription.held {
+            // Before the walk began, some of what it found came live as well.
+            let from = pending.seen_to.unwrap_or(subscription.cursor);
+            for message in log.pending(from) {
+                pending.seen.entry(message.topic_id).or_insert(message.offset);
+            }
+            pending.seen_to = Some(log.head());
+        }
+        let WalkPart { mut state, next } = part;
+        state.retain(|message| pending.seen.get(&message.topic_id).is_none_or(|seen| message.offset < *seen));
+        if !state.is_empty() {
+            pending.items.push(Item::Messages(state.into(), encoding));
+        }
+        pending.walks.extend(next.map(|place| (sequencer, place)));
+    }
+
+    fn push_state_end(&mut self, subscriber: Subscriber, topic: &TopicRef) {
+        let offset = match topic.wildcard {
+            true => None,
+            false => {
+                let position = self.recalls.open[&subscriber].begun.position;
+                position.map(|position| position.offset - 1)
+            }
+        };
+        let end = self.notice(subscriber, |out| write_state_end(out, &topic.name, offset));
+        self.recalls.open.get_mut(&subscriber).expect("a subscription that asked").items.extend(end);
+    }
+
+    /// State before `first`, to be sent.
+    fn state_item(&mut self, subscriber: Subscriber, state: &Arc<[Arc<Message>]>, first: Offset) -> Option<Item> {
+        let encoding = self.conns.get(subscriber.conn).expect("an open connection").session.encoding().of_state();
+        let before = state.partition_point(|message| message.offset < first);
+        if before == state.len() && before >= SHARED_STATE_LEAST {
+            let frames = self.recalls.state_frames.of(state, encoding, &self.account, self.now);
+            return Some(Item::Frames(frames, 0));
+        }
+        (before > 0).then(|| Item::Messages(state[..before].iter().cloned().collect(), encoding))
+    }
+
+    /// How many bytes of messages a connection may have to be replayed beyond what it has.
+    fn backlog_room(&mut self, subscriber: Subscriber) -> u64 {
+        let conn = self.conns.get(subscriber.conn).expect("an open connection");
+        let waits = conn.extra.as_ref().and_then(|extra| extra.backlog.as_ref()).map_or(0, |backlog| backlog.bytes());
+        let others = conn
+            .session
+            .keys()
+            .into_iter()
+            .filter_map(|sub| self.recalls.open.get(&Subscriber { conn: subscriber.conn, sub }));
+        let pending: u64 = others.flat_map(|pending| &pending.items).map(Item::bytes).sum();
+        self.limits.recovery_bytes_max.saturating_sub(waits + pending)
+    }
+
+    /// Something about a topic, for sessions that are sent such.
+    fn notice(&mut self, subscriber: Subscriber, write: impl FnOnce(&mut BytesMut)) -> Option<Item> {
+        let conn = self.conns.get(subscriber.conn).expect("an open connection");
+        if !conn.session.takes_notices() {
+            return None;
+        }
+        let (mut text, mut frame) = (BytesMut::new(), BytesMut::new());
+        write(&mut text);
+        put_frame(&mut frame, Opcode::Text, &text);
+        Some(Item::Frame(Bytes::from(frame)))
+    }
+}
