@@ -1,11 +1,11 @@
 //! Whether `ringyard.v1` is specified and has examples for all that the code knows: every type of command, every type of
-//! message, every error code, from the lists in `src/v1/names.rs`. And whether the grammar names nothing else.
+//! message, every error code and every reason, from the lists in `src/v1/names.rs`. And whether the grammar names nothing else.
 //!
 //! The vectors are run in `tests/v1.rs`; that each command is simulated is a test of `broker/sim`.
 
 use std::collections::BTreeSet;
 
-use protocol::v1::{CommandType, ErrorCode, MessageType};
+use protocol::v1::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
 
@@ -63,6 +63,26 @@ fn the_grammar_shows_every_message() {
 fn the_grammar_explains_every_error_code() {
     let messages = under(GRAMMAR, "## 4. Messages from the broker").expect("section 4");
     assert_eq!(listed(messages, "| `", "` |"), names(ErrorCode::ALL.map(ErrorCode::as_str)));
+}
+
+/// The reasons of each message that has some: the message, its heading in section 4, the reasons.
+fn reasons() -> [(&'static str, &'static str, BTreeSet<&'static str>); 2] {
+    [
+        ("gap", "### Gaps", names(GapReason::ALL.map(GapReason::as_str))),
+        ("reset", "### Resets", names(ResetReason::ALL.map(ResetReason::as_str))),
+    ]
+}
+
+#[test]
+fn the_grammar_and_the_vectors_have_every_reason() {
+    let messages = under(GRAMMAR, "## 4. Messages from the broker").expect("section 4");
+    let vectors = vectors("messages");
+    for (message, heading, reasons) in reasons() {
+        assert_eq!(listed(under(messages, heading).expect("its section"), "- `", "`"), reasons);
+        let said = vectors.iter().filter_map(|vector| vector.get("say"));
+        let of_it = said.filter(|say| say.get_str("type") == Some(message));
+        assert_eq!(of_it.filter_map(|say| say.get_str("reason")).collect::<BTreeSet<_>>(), reasons);
+    }
 }
 
 #[test]

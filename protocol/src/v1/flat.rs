@@ -184,6 +184,10 @@ mod tests {
             r#"{"type":"ping","id":7}"#,
             "{ \"type\" : \"subscribe\",\r\n\t\"topics\" : [ \"a\" , \"b/#\" ] }\n",
             r#"{"type":"publish","topic":"a","data":"größe","ack":false}"#,
+            r#"{"type":"publish","topic":"a","data":"x","key":"k","retain":true,"ttl":60000,"idempotency_key":"5f","if_offset":7}"#,
+            r#"{"type":"publish","topic":"a","key":"k","removed":true,"if_offset":"absent"}"#,
+            r#"{"type":"subscribe","topics":["a","b"],"last":50,"state":false}"#,
+            r#"{"type":"history","topic":"a","limit":1000,"reverse":true}"#,
         ] {
             assert_eq!(flat(text), Ok(()), "{text}");
         }
