@@ -34,9 +34,12 @@
 //! | [`frame::close_code`] | the codes that end a connection |
 //! | [`topic`] | names, filters, and what matches what |
 //! | [`v1`] | the JSON sub-protocol `ringyard.v1`; its grammar is `RINGYARD-V1.md` |
-//! | `v1/names.rs` | the types of commands and messages, and the error codes |
+//! | `v1/names.rs` | the types of commands and messages, members, error codes, reasons |
 //! | `v1/command.rs` | commands and their parser |
-//! | `v1/members.rs` | which members a command has, and their rules |
+//! | `v1/position.rs` | places in topics, and where a subscription begins |
+//! | `v1/options.rs` | what a publish and a history command may ask for |
+//! | `v1/interpret.rs` | which members a command has, and the rules between them |
+//! | `v1/members.rs` | members, each of its type |
 //! | `v1/flat.rs` | reads the commands that are flat objects |
 //! | `v1/json.rs` | walking a parsed value; writing strings and values |
 //! | `v1/precheck.rs` | refuses the little that simd-json takes for JSON though it is not |

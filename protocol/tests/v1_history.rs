@@ -127,7 +127,7 @@ proptest! {
         (key, idempotency_key) in (proptest::option::of(".{1,20}"), proptest::option::of("[ -~]{1,64}")),
         (retain, removed) in (any::<bool>(), any::<bool>()),
         ttl_ms in proptest::option::of(1..1_u64 << 53),
-        if_offset in proptest::option::of(prop_oneof![Just(Expected::Absent), (0..1_u64 << 53).prop_map(Expected::Offset)]),
+        if_offset in proptest::option::of(prop_oneof![Just(Expected::Absent), (1..1_u64 << 53).prop_map(Expected::Offset)]),
         flat in any::<bool>(),
     ) {
         let (key, idempotency_key) = (key.as_deref(), idempotency_key.as_deref());

@@ -176,10 +176,12 @@ impl<'a> Members<'_, 'a> {
         let if_offset = match self.get(Member::IfOffset) {
             None => None,
             Some([Node::String("absent")]) => Some(Expected::Absent),
-            Some(value) => Some(Expected::Offset(
-                json::whole(value)
-                    .ok_or_else(|| wrong_type(Member::IfOffset, "an integer from 0 to 2^53-1 or \"absent\""))?,
-            )),
+            Some(value) => match json::whole(value) {
+                // Offsets begin at 1: as in a position, 0 says that there is none.
+                Some(0) => Some(Expected::Absent),
+                Some(offset) => Some(Expected::Offset(offset)),
+                None => return Err(wrong_type(Member::IfOffset, "an integer from 0 to 2^53-1 or \"absent\"")),
+            },
         };
         Ok(PublishOptions {
             key: key.filter(|key| !key.is_empty()),

@@ -212,7 +212,7 @@ pub fn write_gap(out: &mut impl BufMut, topic: &str, from: u64, to: u64, reason:
     put_reason(out, reason.as_str());
 }
 
-/// The topic's epoch ended; the position is where it begins anew.
+/// The topic's epoch ended; the position is the subscriber's from now on, in the new epoch.
 pub fn write_reset(out: &mut impl BufMut, topic: &str, position: Position, reason: ResetReason) {
     begin_of_topic(out, MessageType::Reset, topic);
     put_position(out, position);

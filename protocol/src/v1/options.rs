@@ -39,7 +39,7 @@ pub struct PublishOptions<'a> {
 pub enum Expected {
     /// There is none.
     Absent,
-    /// It has this offset.
+    /// It has this offset, which is at least 1.
     Offset(u64),
 }
 
