@@ -22,6 +22,7 @@ mod origin;
 mod page;
 mod plain;
 mod response;
+mod start;
 mod target;
 
 use base64::Engine;
@@ -36,6 +37,7 @@ pub use origin::{authority_parts, origin_is_host};
 pub use page::{Page, page};
 pub use plain::{BodyLength, Plain};
 pub use response::{Refusal, write_switching_protocols};
+pub use start::RawStart;
 pub use target::{Endpoint, endpoint, percent_decode};
 
 use crate::topic::TOPIC_LEN_MAX_DEFAULT;
@@ -82,6 +84,8 @@ pub struct Upgrade<'a> {
     pub accept: [u8; 28],
     /// What is asked for.
     pub endpoint: Endpoint<'a>,
+    /// Where the subscription begins, if it is a raw one.
+    pub start: RawStart,
     /// Where the page came from, if a page it is (RFC 6454 §7).
     pub origin: Option<&'a str>,
     /// The host the client called, with its port if one was given.
@@ -204,9 +208,13 @@ fn interpret<'a>(request: &Request<'_, 'a>, head_len: usize, limits: &HeadLimits
     check_version(&fields)?;
     let accept = accept_key(key(&fields)?);
     let endpoint = target::endpoint(common.path, limits.topic_len_max)?;
+    let start = match &endpoint {
+        Endpoint::Subscribe(name) | Endpoint::Bus(name) => RawStart::read(common.query, name)?,
+        Endpoint::Publish(_) | Endpoint::V1Session => RawStart::default(),
+    };
     let subprotocol = choose_subprotocol(&endpoint, &fields)?;
     let (origin, host) = (common.origin, common.host);
-    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, origin, host, subprotocol }))
+    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, start, origin, host, subprotocol }))
 }
 
 /// Version 13 and no other (RFC 6455 §4.2.1, §4.4).

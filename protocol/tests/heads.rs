@@ -59,6 +59,7 @@ fn a_handshake_and_the_first_frames_in_one_read() {
         head_len,
         accept: *ACCEPT,
         endpoint: Endpoint::Subscribe("a".into()),
+        start: protocol::head::RawStart::default(),
         origin: Some("http://broker.example:8080"),
         host: "broker.example:8080",
         subprotocol: None,

@@ -119,5 +119,11 @@ pub(crate) fn upgrade(role: &Role, topics: &[String]) -> Upgrade {
         _ => Purpose::V1Session,
     };
     let subprotocol = (purpose == Purpose::V1Session).then_some(SUBPROTOCOL);
-    Upgrade { purpose, accept: accept_key(KEY.as_bytes()), subprotocol, has_key: false }
+    Upgrade {
+        purpose,
+        accept: accept_key(KEY.as_bytes()),
+        subprotocol,
+        has_key: false,
+        start: protocol::head::RawStart::default(),
+    }
 }

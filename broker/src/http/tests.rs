@@ -227,8 +227,14 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
     let order = || {
         ControlMessage::Adopt(Adopt {
             socket: null(),
-            upgrade: Upgrade { purpose: Purpose::V1Session, accept: [b'='; 28], subprotocol: None, has_key: false }
-                .into(),
+            upgrade: Upgrade {
+                purpose: Purpose::V1Session,
+                accept: [b'='; 28],
+                subprotocol: None,
+                has_key: false,
+                start: protocol::head::RawStart::default(),
+            }
+            .into(),
             read: Buffer::new(shared.budget.of_plane(), Held::Http),
             lease: AddressLease::default(),
         })

@@ -63,6 +63,7 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
 fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Result<AddressLease, Rejection> {
     let credential = app.policy().credential(|| handshake.bearer.as_ref().map(Bearer::as_bytes));
     handshake.upgrade.has_key = credential == Credential::Valid;
+    handshake.upgrade.check_start(app.shared().registry.rules()).map_err(Rejection::Malformed)?;
     let kind = Kind::Handshake(HandshakeFacts {
         is_public: !connection.is_operators,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),

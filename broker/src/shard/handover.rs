@@ -6,13 +6,14 @@
 use std::os::fd::OwnedFd;
 
 use crossbeam::queue::ArrayQueue;
-use protocol::head::{self, Endpoint};
+use protocol::head::{self, Endpoint, RawStart, Refusal};
 use tokio::sync::Notify;
 
 use crate::access::address::AddressLease;
 use crate::access::keys::Credential;
 use crate::access::policy::Publishing;
 use crate::capacity::buffer::Buffer;
+use crate::topics::rules::{HistoryKind, SharedRules};
 
 /// What a WebSocket is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,9 +39,24 @@ pub struct Upgrade {
     pub subprotocol: Option<&'static str>,
     /// Whether it brought a valid key to publish with.
     pub has_key: bool,
+    /// Where a raw subscription begins.
+    pub start: RawStart,
 }
 
 impl Upgrade {
+    /// Whether its subscription can begin as it asks to, by the rule of its topic.
+    ///
+    /// # Errors
+    /// 400, with the reason.
+    pub fn check_start(&self, rules: &SharedRules) -> Result<(), Refusal> {
+        let (Purpose::Subscribe(topic) | Purpose::Bus(topic)) = &self.purpose else { return Ok(()) };
+        if self.start.position && rules.history_of(topic) == HistoryKind::Keyed {
+            let reason = "since and position need a topic whose frames can be counted; this one is keyed.";
+            return Err(Refusal::new(400, reason));
+        }
+        Ok(())
+    }
+
     /// The 101.
     #[must_use]
     pub fn response(&self) -> Vec<u8> {
@@ -53,7 +69,8 @@ impl Upgrade {
 impl From<&head::Upgrade<'_>> for Upgrade {
     fn from(parsed: &head::Upgrade<'_>) -> Self {
         let (accept, subprotocol) = (parsed.accept, parsed.subprotocol);
-        Self { purpose: Purpose::from(&parsed.endpoint), accept, subprotocol, has_key: false }
+        let purpose = Purpose::from(&parsed.endpoint);
+        Self { purpose, accept, subprotocol, has_key: false, start: parsed.start }
     }
 }
 

@@ -19,6 +19,7 @@
 mod answer;
 mod state_frames;
 
+use protocol::head::RawStart;
 use protocol::v1::Position;
 use ring::{ConnId, Driver};
 use rustc_hash::FxHashMap;
@@ -41,6 +42,8 @@ use crate::topics::rules::HistoryKind;
 pub(in crate::shard) struct Wants {
     pub(in crate::shard) start: Start,
     pub(in crate::shard) state: bool,
+    /// The first frame says where the subscription begins.
+    pub(in crate::shard) position: bool,
 }
 
 /// Where a subscription begins.
@@ -54,20 +57,30 @@ pub(in crate::shard) enum Start {
     Since(Place),
 }
 
+impl Start {
+    fn since(position: Position) -> Self {
+        Self::Since(Place { epoch: Epoch(position.epoch), offset: Offset(position.offset) })
+    }
+}
+
 impl Wants {
     /// What a subscription of `/ws` that asks for nothing wants.
-    pub(in crate::shard) const NEWCOMER: Self = Self { start: Start::Now, state: true };
+    pub(in crate::shard) const NEWCOMER: Self = Self { start: Start::Now, state: true, position: false };
 
     /// What a command wants for one of its topics.
     pub(in crate::shard) fn new(start: protocol::v1::Start<'_>, filter: &str, state: bool) -> Self {
         let start = match start {
             protocol::v1::Start::Now => Start::Now,
             protocol::v1::Start::Last(count) => Start::Last(count),
-            protocol::v1::Start::Since(positions) => positions.of(filter).map_or(Start::Now, |position| {
-                Start::Since(Place { epoch: Epoch(position.epoch), offset: Offset(position.offset) })
-            }),
+            protocol::v1::Start::Since(positions) => positions.of(filter).map_or(Start::Now, Start::since),
         };
-        Self { start, state }
+        Self { start, state, position: false }
+    }
+
+    /// What a raw subscription wants.
+    pub(in crate::shard) fn raw(asked: RawStart) -> Self {
+        let last = || asked.last.map_or(Start::Now, Start::Last);
+        Self { start: asked.since.map_or_else(last, Start::since), state: asked.state, position: asked.position }
     }
 }
 
@@ -139,7 +152,7 @@ impl<D: Driver> Shard<D> {
         let position = (!topic.wildcard).then_some(Position { epoch: log.epoch.0, offset: log.next_offset.0 });
         let session = &self.conns.get(subscriber.conn).expect("a subscriber is an open connection").session;
         let expected = self.recalls.open.get(&subscriber).map(|pending| pending.wants);
-        let wants = expected.unwrap_or(Wants { start: Start::Now, state: session.wants_state() });
+        let wants = expected.unwrap_or(Wants { state: session.wants_state(), ..Wants::NEWCOMER });
         let begun = Begun {
             position,
             history: Some(topic.history),
@@ -155,7 +168,7 @@ impl<D: Driver> Shard<D> {
             Start::Since(_) => true,
         };
         let says_end = wants.state && (topic.wildcard || topic.history == HistoryKind::Keyed);
-        if !asks && !says_end {
+        if !asks && !says_end && !wants.position {
             self.recalls.forget(subscriber);
             self.begin(subscriber, begun);
             return;

@@ -4,20 +4,25 @@
 //! wildcards: at every sequencer); the last one's end makes it leave. A subscription is in force, and only then
 //! confirmed, once the sequencers have answered: from there on it misses nothing.
 
+use protocol::head::RawStart;
 use ring::{ConnId, Driver};
 
 use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
 use crate::session::subscription::{Patience, Subscription};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
+use crate::shard::recall::Wants;
 use crate::shard::shared::Request;
 use crate::shard::transport::connection::Flags;
 use crate::topics::registry::TopicRef;
 
 impl<D: Driver> Shard<D> {
     /// Subscribes a connection to one topic or filter, whose 101 waits until the subscription is in force.
-    pub(super) fn subscribe_on_upgrade(&mut self, id: ConnId, filter: &str) {
+    pub(super) fn subscribe_on_upgrade(&mut self, id: ConnId, filter: &str, start: RawStart) {
         let (slot, sub) = self.enter_subscription(id, filter);
+        if start != RawStart::default() {
+            self.recalls.expect(Subscriber { conn: id, sub }, Wants::raw(start));
+        }
         self.conns.get(id).expect("a connection being established").flags.set(Flags::HELD);
         self.attach(slot, Subscriber { conn: id, sub });
     }

@@ -34,6 +34,7 @@ pub enum BodyLength {
 /// What every request has.
 pub(super) struct Common<'a> {
     pub(super) path: &'a str,
+    pub(super) query: &'a str,
     /// Empty if the client speaks HTTP/1.0 and names no host.
     pub(super) host: &'a str,
     pub(super) origin: Option<&'a str>,
@@ -50,8 +51,8 @@ pub(super) fn check<'a>(request: &Request<'_, 'a>, fields: &Fields<'_, 'a>) -> R
     if text.len() > TARGET_LEN_MAX {
         return Err(too_long());
     }
-    let Target { authority, path } = match (method, text) {
-        ("OPTIONS", "*") => Target { authority: None, path: "*" },
+    let Target { authority, path, query } = match (method, text) {
+        ("OPTIONS", "*") => Target { authority: None, path: "*", query: "" },
         _ => target::split(text)?,
     };
     let field = host(fields, request.version == Some(0))?;
@@ -61,7 +62,7 @@ pub(super) fn check<'a>(request: &Request<'_, 'a>, fields: &Fields<'_, 'a>) -> R
     let body = body_length(fields, request.version == Some(0))?;
     // The authority of an absolute target goes before the Host field, which must be there still
     // (RFC 9112 §3.2.2).
-    Ok(Common { path, host: authority.unwrap_or(field), origin, body })
+    Ok(Common { path, query, host: authority.unwrap_or(field), origin, body })
 }
 
 /// The request line does not fit into the longest head (RFC 9110 §15.5.15).

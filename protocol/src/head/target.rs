@@ -1,5 +1,5 @@
 //! The request target of a handshake (RFC 9112 §3.2): its form, its path, and which endpoint and topic the
-//! path names. The query is ignored. Topics are percent-decoded (RFC 3986 §2.1), so `%23` is `#` and `%2F`
+//! path names. Topics are percent-decoded (RFC 3986 §2.1), so `%23` is `#` and `%2F`
 //! separates levels like `/`; `+` is itself, not a space. A topic in a path has no level `.` or `..`: servers in between
 //! may resolve it as a path (RFC 3986 §5.2.4) and judge another one than the broker reads.
 
@@ -28,6 +28,8 @@ pub(super) struct Target<'a> {
     pub(super) authority: Option<&'a str>,
     /// Begins with `/`; without query.
     pub(super) path: &'a str,
+    /// What is behind `?`; not decoded.
+    pub(super) query: &'a str,
 }
 
 /// Takes a target in origin form or absolute form apart (RFC 9112 §3.2.1, §3.2.2).
@@ -55,7 +57,7 @@ pub(super) fn split(target: &str) -> Result<Target<'_>, Refusal> {
     if path.contains(['<', '>', '`']) || query.contains(['<', '>', '"']) {
         return Err(Refusal::new(400, "The request target has characters that must be percent-encoded."));
     }
-    Ok(Target { authority, path })
+    Ok(Target { authority, path, query })
 }
 
 /// Could this be a host with an optional port (RFC 9110 §7.2)?

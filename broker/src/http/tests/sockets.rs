@@ -99,7 +99,13 @@ async fn a_handshake_on_a_kept_connection_goes_to_a_shard_unanswered() {
         let (_, adopted) = shards.finish();
         let [adopt] = &adopted[..] else { panic!("{adopted:?}") };
         let accept = *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-        let expected = Upgrade { purpose: Purpose::Bus("a/b".to_owned()), accept, subprotocol: None, has_key: false };
+        let expected = Upgrade {
+            purpose: Purpose::Bus("a/b".to_owned()),
+            accept,
+            subprotocol: None,
+            has_key: false,
+            start: protocol::head::RawStart::default(),
+        };
         assert_eq!(*adopt.upgrade, expected);
         assert_eq!(adopt.read.as_ref(), b"FIRST");
         assert!(shared.budget.held(Held::Http) >= 5, "what follows a head is charged");

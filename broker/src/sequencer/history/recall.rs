@@ -118,7 +118,7 @@ impl History {
             if let Some(changed) = keyed.since(place.offset, now.time) {
                 return Recalled { recovered: Some(true), state: Some(changed), ..Recalled::default() };
             }
-        } else if is_known && self.snapshot_up_to().is_some_and(|up_to| place.offset < up_to) {
+        } else if is_known && state && self.snapshot_up_to().is_some_and(|up_to| place.offset < up_to) {
             let recalled = self.newcomer(now, bytes_max);
             let recovered = Some(recalled.gap.is_none());
             return Recalled { recovered, available: self.available(), ..recalled };

@@ -50,6 +50,7 @@ fn a_socket_adopted_when_all_were_closed_is_closed_as_well() {
             accept: [b'='; 28],
             subprotocol: None,
             has_key: false,
+            start: protocol::head::RawStart::default(),
         }
         .into(),
         read: Buffer::new(shared.budget.of_plane(), Held::Http),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use protocol::frame::{Opcode, put_frame};
-use protocol::v1::{GapReason, write_gap, write_state_end};
+use protocol::v1::{GapReason, Position, write_gap, write_state_end};
 use ring::Driver;
 
 use crate::ids::{Offset, ShardId};
@@ -55,7 +55,14 @@ impl<D: Driver> Shard<D> {
         if ends && says_end && (topic.wildcard || topic.history == HistoryKind::Keyed) {
             self.push_state_end(subscriber, &topic);
         }
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
         if held {
+            if pending.wants.position
+                && let Some(Position { epoch, offset }) = begun.position
+            {
+                let text = format!("{{\"epoch\":\"{epoch:016x}\",\"offset\":{}}}", offset - 1);
+                pending.items.insert(0, Item::Frame(text_frame(text.as_bytes())));
+            }
             self.begin(subscriber, begun);
             return;
         }
@@ -204,9 +211,14 @@ impl<D: Driver> Shard<D> {
         if !conn.session.takes_notices() {
             return None;
         }
-        let (mut text, mut frame) = (BytesMut::new(), BytesMut::new());
+        let mut text = BytesMut::new();
         write(&mut text);
-        put_frame(&mut frame, Opcode::Text, &text);
-        Some(Item::Frame(Bytes::from(frame)))
+        Some(Item::Frame(text_frame(&text)))
     }
+}
+
+fn text_frame(text: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    put_frame(&mut frame, Opcode::Text, text);
+    frame.freeze()
 }

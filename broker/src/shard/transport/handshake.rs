@@ -74,6 +74,7 @@ impl<D: Driver> Shard<D> {
         let mut upgrade = Upgrade::from(parsed);
         let credential = self.policy().credential(|| head::bearer(&head[..parsed.head_len]));
         upgrade.has_key = credential == Credential::Valid;
+        upgrade.check_start(self.shared.registry.rules()).map_err(Rejection::Malformed)?;
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
         let has_slot = self.conns.len() as u64 <= u64::from(capacity - admission::reserve(capacity));
@@ -123,7 +124,7 @@ impl<D: Driver> Shard<D> {
             Purpose::Subscribe(_) => {}
         }
         if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &upgrade.purpose {
-            self.subscribe_on_upgrade(id, filter);
+            self.subscribe_on_upgrade(id, filter, upgrade.start);
         }
         self.flush(id);
     }
