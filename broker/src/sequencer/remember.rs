@@ -35,7 +35,9 @@ pub(super) struct KnownRules {
 impl KnownRules {
     pub(super) fn new(shared: &Arc<SharedRules>) -> Self {
         let of_kind = HistoryKind::ALL.map(Rule::of_kind);
-        Self { shared: Arc::clone(shared), current: shared.current(), version: version_of(shared), of_kind }
+        // The version first: see [`SharedRules`].
+        let version = version_of(shared);
+        Self { shared: Arc::clone(shared), current: shared.current(), version, of_kind }
     }
 
     fn refresh(&mut self) {

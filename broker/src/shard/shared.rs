@@ -38,6 +38,7 @@ use crate::sequencer::ledger::Usage;
 use crate::sequencer::walk::{WalkPart, WalkPlace};
 use crate::shard::handover::{Adopt, Handovers};
 use crate::topics::registry::{Registry, TopicRef};
+use crate::topics::rules::{Rules, SharedRules};
 
 /// Batches that one queue between two shards holds.
 const BATCHES_MAX: usize = 256;
@@ -422,6 +423,8 @@ impl Inbox {
 pub struct SharedState {
     /// Names of topics.
     pub registry: Registry,
+    /// What topics remember: those of the registry. SIGHUP replaces them.
+    pub rules: Arc<SharedRules>,
     /// Memory held for clients.
     pub budget: Budget,
     /// One per shard.
@@ -457,8 +460,10 @@ impl SharedState {
     pub fn new(shards: u16, seed: u64, epoch_base: Epoch) -> Self {
         let budget = Budget::new(shards, u64::MAX >> 1);
         let account = Arc::clone(budget.of_plane());
+        let registry = Registry::new(shards, seed).charging(account, budget.share(Held::Names));
         Self {
-            registry: Registry::new(shards, seed).charging(account, budget.share(Held::Names)),
+            rules: Arc::clone(registry.rules()),
+            registry,
             budget,
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
@@ -485,6 +490,13 @@ impl SharedState {
     #[must_use]
     pub fn guarded_by(self, publish_keys: PublishKeys) -> Self {
         Self { publish_keys, ..self }
+    }
+
+    /// The same with rules for topics.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        let rules = Arc::new(SharedRules::new(rules));
+        Self { registry: self.registry.ruled_by(Arc::clone(&rules)), rules, ..self }
     }
 
     /// The same within a budget of so many bytes.

@@ -4,15 +4,31 @@
 //! default. Rules do not inherit from each other. Not responsible for reading the file (`config`), nor for keeping
 //! messages (`sequencer`).
 //!
+//! Which one: of the rules whose filter matches the topic, the greatest in the order of [`compare`]. It is a total
+//! order of filters, so neither the order in the file nor that in which [`Filters`] finds them matters. Where none
+//! matches, the default rule applies; to topics of `$sys/#` a rule that is built in.
+//!
+//! Cost: [`Rules::rule_of`] is one search in [`Filters`] and a comparison for each match: once per topic, not per
+//! message. A shard asks [`SharedRules::version`] before it uses what it looked up: one relaxed load.
+//!
 //! Units: bytes, and [`Duration`]s; a duration of zero is no limit.
 
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::topics::filters::Filters;
+use crate::topics::keys::Keys;
+
+/// The broker's own topics that have a rule of their own.
+const BUILT_IN: &str = "$sys/#";
 
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
-    /// The topics that it may apply to; empty for the rules that are built in.
+    /// The topics that it may apply to; empty for the default rule.
     pub filter: String,
     /// What is remembered besides the retained message.
     pub history: History,
@@ -130,47 +146,185 @@ impl Default for Rule {
     }
 }
 
-/// A rule among [`Rules`].
+impl Rule {
+    /// The rule of [`BUILT_IN`]: what the broker says of itself is only sent live.
+    fn built_in() -> Self {
+        Self { filter: BUILT_IN.to_owned(), history: History::None, retain: Retain::Never, ..Self::default() }
+    }
+}
+
+/// A rule among the [`Rules`] that gave it. Others may have another rule under it, or none.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct RuleId(u16);
 
-/// All rules of a broker.
+impl RuleId {
+    /// The rule of topics that no filter matches.
+    pub const DEFAULT: Self = Self(0);
+    /// The rule of the broker's own topics.
+    pub const BUILT_IN: Self = Self(1);
+}
+
+/// Why there are no [`Rules`].
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RulesError {
+    /// Two rules have this filter.
+    Twice(String),
+    /// More rules than [`RULES_MAX`].
+    TooMany,
+}
+
+impl fmt::Display for RulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Twice(filter) => write!(f, "two topic rules have the filter '{filter}'"),
+            Self::TooMany => write!(f, "there are more than {RULES_MAX} topic rules"),
+        }
+    }
+}
+
+impl std::error::Error for RulesError {}
+
+/// Most rules that are not built in.
+pub const RULES_MAX: usize = u16::MAX as usize - 1;
+
+/// All rules of a broker.
+#[derive(Debug)]
 pub struct Rules {
+    /// The default rule, the one that is built in, then all others.
     rules: Vec<Rule>,
+    filters: Filters<RuleId>,
 }
 
 impl Default for Rules {
+    /// Those of a broker without `[[topic]]` tables.
     fn default() -> Self {
-        Self { rules: vec![Rule::default()] }
+        Self::new(Vec::new(), Keys::from_seed(0)).expect("no two filters are equal")
     }
 }
 
 impl Rules {
+    /// These rules, and those that are built in. Filters, already checked, are hashed under `keys`.
+    ///
+    /// # Errors
+    /// Two filters are equal, or there are too many.
+    pub fn new(rules: Vec<Rule>, keys: Keys) -> Result<Self, RulesError> {
+        if rules.len() > RULES_MAX {
+            return Err(RulesError::TooMany);
+        }
+        let all: Vec<_> = [Rule::default(), Rule::built_in()].into_iter().chain(rules).collect();
+        let mut filters = Filters::new(keys);
+        for (id, rule) in all.iter().enumerate().skip(1) {
+            if filters.get(&rule.filter).is_some() {
+                return Err(RulesError::Twice(rule.filter.clone()));
+            }
+            filters.insert(rule.filter.as_str().into(), RuleId(id as u16));
+        }
+        Ok(Self { rules: all, filters })
+    }
+
     /// The rule that applies to a topic.
     #[must_use]
-    pub fn rule_of(&self, _topic: &str) -> RuleId {
-        RuleId(0)
+    pub fn rule_of(&self, topic: &str) -> RuleId {
+        let mut best = RuleId::DEFAULT;
+        self.filters.each_match(topic, |id| {
+            if best == RuleId::DEFAULT || compare(&self.get(*id).filter, &self.get(best).filter).is_gt() {
+                best = *id;
+            }
+        });
+        best
+    }
+
+    /// All rules whose filters match a topic, the one that applies first.
+    #[must_use]
+    pub fn matching(&self, topic: &str) -> Vec<RuleId> {
+        let mut found = Vec::new();
+        self.filters.each_match(topic, |id| found.push(*id));
+        found.sort_by(|a, b| compare(&self.get(*b).filter, &self.get(*a).filter));
+        found
     }
 
     /// One rule.
+    ///
+    /// # Panics
+    /// If other rules, of which there are more, gave the id.
     #[must_use]
     pub fn get(&self, id: RuleId) -> &Rule {
         &self.rules[usize::from(id.0)]
     }
+
+    /// Filters, of these rules or of `new`, to whose topics `new` gives another kind of history. Sorted. Where one of
+    /// the two has not that very filter, the rule counts that would apply to a topic that is spelt like it.
+    #[must_use]
+    pub fn history_changes<'a>(&'a self, new: &'a Self) -> Vec<&'a str> {
+        let kind = |rules: &'a Self, filter: &str| {
+            let id = rules.filters.get(filter).copied().unwrap_or_else(|| rules.rule_of(filter));
+            rules.get(id).history.kind()
+        };
+        let both = self.rules.iter().chain(&new.rules).map(|rule| rule.filter.as_str());
+        let mut changed: Vec<_> =
+            both.filter(|filter| !filter.is_empty() && kind(self, filter) != kind(new, filter)).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
 }
 
-/// The rules of a broker, which may be replaced while it runs.
-#[derive(Default, Debug)]
+/// A level of a filter, or its end, in the order in which they win.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level<'a> {
+    Hash,
+    Plus,
+    Literal(&'a str),
+    End,
+}
+
+fn levels(filter: &str) -> impl Iterator<Item = Level<'_>> {
+    let levels = filter.split('/').map(|level| match level {
+        "#" => Level::Hash,
+        "+" => Level::Plus,
+        text => Level::Literal(text),
+    });
+    levels.chain([Level::End])
+}
+
+/// Compares two filters level by level from the left; the greater one wins. A literal beats `+`, `+` beats `#`, and the
+/// end of a filter beats `#`. The rest of the order, which decides between filters that match no topic both, is that of
+/// the text. Only equal filters are equal.
+#[must_use]
+pub fn compare(a: &str, b: &str) -> Ordering {
+    levels(a).cmp(levels(b))
+}
+
+/// The first level, from 1, at which two filters differ, with what each has there; `None` is the end of a filter.
+#[must_use]
+pub fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, [Option<&'a str>; 2])> {
+    let levels = |filter: &'a str| filter.split('/').map(Some).chain([None]);
+    let mut pairs = levels(a).zip(levels(b)).zip(1..);
+    pairs.find(|((a, b), _)| a != b).map(|((a, b), level)| (level, [a, b]))
+}
+
+/// The rules of a running broker: one set for all threads, which can be replaced.
+///
+/// A shard keeps the [`Arc`] with the version that it read *before* it took it, and takes it again once
+/// [`SharedRules::version`] is another.
+#[derive(Debug, Default)]
 pub struct SharedRules {
-    rules: Arc<Rules>,
+    current: Mutex<Arc<Rules>>,
+    /// Changes with `current`, under its lock: so whoever sees a new version finds the new rules behind the lock.
+    version: AtomicU64,
 }
 
 impl SharedRules {
-    /// Those that hold now.
+    /// Shares these.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self { current: Mutex::new(Arc::new(rules)), version: AtomicU64::new(0) }
+    }
+
+    /// The rules in force.
     #[must_use]
     pub fn current(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules)
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What kind of history a topic gets that is registered now.
@@ -183,7 +337,14 @@ impl SharedRules {
     /// How often they were replaced.
     #[must_use]
     pub fn version(&self) -> u64 {
-        0
+        self.version.load(Memory::Relaxed)
+    }
+
+    /// Puts others in force.
+    pub fn replace(&self, rules: Rules) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(rules);
+        self.version.fetch_add(1, Memory::Relaxed);
     }
 }
 
@@ -191,6 +352,10 @@ impl SharedRules {
 impl SharedRules {
     /// One rule for every topic.
     pub(crate) fn only(rule: Rule) -> Arc<Self> {
-        Arc::new(Self { rules: Arc::new(Rules { rules: vec![rule] }) })
+        let rule = Rule { filter: "#".to_owned(), ..rule };
+        Arc::new(Self::new(Rules::new(vec![rule], Keys::from_seed(1)).expect("one filter")))
     }
 }
+
+#[cfg(test)]
+mod tests;
