@@ -1,7 +1,6 @@
 //! Request bodies under way: how long each may take, and how much memory all may.
 //!
-//! A body has to be complete within `--message-timeout`, and after the first [`GRACE`] it has to have come at
-//! [`RATE_MIN`] on average; else 408. All bodies together hold at most their share of `--max-memory`, or one message of
+//! A body has to come in time, as [`publishing::body`](crate::publishing::body) says; else 408. All bodies together hold at most their share of `--max-memory`, or one message of
 //! `--max-message` if that is more; when there is no
 //! room for more, those that hold most are given up (503), of equal ones the oldest, so that a newcomer with a small
 //! body gets in and a large one does not push out many small ones.
@@ -28,12 +27,8 @@ use crate::capacity::budget::{Budget, Charge, Held, allocated, longest_message};
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::error::HttpError;
-use crate::observe::counters::Refused;
+use crate::publishing::body::{broken, due_after, given_up, no_room, too_long, too_slow};
 
-/// How long a body may come at any rate.
-const GRACE: Duration = Duration::from_secs(5);
-/// Bytes a second, on average, after that.
-const RATE_MIN: u64 = 1024;
 /// How old a body has to be before it is given up for somebody else's connection.
 const YOUNG: Duration = Duration::from_secs(1);
 /// How long the rest of a body that is refused is read, so that the client reads why.
@@ -224,7 +219,7 @@ async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collect
             next = timeout_at(due(started, received, limits), body.frame()) => next.map_err(|_| Failure::Late(too_slow(limits)))?,
         };
         let Some(frame) = next else { break };
-        let frame = frame.map_err(|_| HttpError::bad("The request body ended early or is malformed."))?;
+        let frame = frame.map_err(|_| broken())?;
         let Ok(data) = frame.into_data() else { continue }; // trailers
         if Instant::now() > due(started, received + data.len(), limits) {
             return Err(Failure::Late(too_slow(limits)));
@@ -250,8 +245,7 @@ async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collect
 
 /// When a body that began at `started` has to have brought more than `received` bytes.
 fn due(started: Instant, received: usize, limits: &Limits) -> Instant {
-    let at_rate = GRACE + Duration::from_millis(received as u64 * 1000 / RATE_MIN);
-    started + at_rate.min(limits.message_timeout)
+    started + due_after(received, limits)
 }
 
 /// Reads on for a while: a connection closed with unread bytes is reset, and the answer lost with it.
@@ -275,30 +269,6 @@ pub(crate) async fn discard(app: &App, headers: &HeaderMap, mut body: Body) {
         () = entry.end.notified() => {}
         _ = timeout(DISCARD_PATIENCE, all) => {}
     }
-}
-
-/// The answer to a body of more bytes than a message may have.
-pub(crate) fn too_long(limits: &Limits) -> HttpError {
-    let sentence = format!("The message is longer than {} bytes (--max-message).", limits.message_bytes_max);
-    HttpError::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, sentence)
-}
-
-fn too_slow(limits: &Limits) -> HttpError {
-    let sentence = format!(
-        "The body came too slowly: it has {:?} in all (--message-timeout), and 1 KiB/s on average after the first {GRACE:?}.",
-        limits.message_timeout
-    );
-    HttpError::new(axum::http::StatusCode::REQUEST_TIMEOUT, sentence)
-}
-
-fn no_room() -> HttpError {
-    HttpError::unavailable("The broker has no memory for so long a message now (--max-memory).")
-        .because(Refused::Memory)
-}
-
-fn given_up() -> HttpError {
-    HttpError::unavailable("The broker gave this request up, because others needed its memory or its place.")
-        .because(Refused::Overload)
 }
 
 #[cfg(test)]
@@ -357,16 +327,5 @@ mod tests {
         tokio::time::sleep(YOUNG).await;
         assert!(bodies.give_up_longest() && bodies.give_up_longest() && !bodies.give_up_longest());
         drop(held);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_is_due_by_its_rate_and_in_all() {
-        let limits = Limits::default();
-        let now = Instant::now();
-        let seconds = |received| (due(now, received, &limits) - now).as_millis();
-        assert_eq!(
-            [0, 512, 1024, 10 << 10, 25 << 10, 1 << 20].map(seconds),
-            [5000, 5500, 6000, 15_000, 30_000, 30_000]
-        );
     }
 }

@@ -11,13 +11,7 @@ use axum::response::{IntoResponse, Response};
 use crate::access::origin;
 use crate::access::policy::RequestFacts;
 use crate::http::app::App;
-
-/// What goes with every answer, unless the handler said otherwise.
-const ALWAYS: [(HeaderName, &str); 3] = [
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CACHE_CONTROL, "no-store"),
-];
+use crate::publishing::fields::{ALWAYS, EXPOSED, VARY};
 
 /// Lists of names that a preflight asks for, in bytes, at most.
 const ASKED_BYTES_MAX: usize = 2048;
@@ -44,15 +38,15 @@ impl Page {
     /// Says in an answer's fields who may read it; in an error's too.
     pub(crate) fn name_in(self, headers: &mut HeaderMap) {
         for (name, value) in ALWAYS {
-            headers.entry(name).or_insert(HeaderValue::from_static(value));
+            headers.entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
         }
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        headers.append(header::VARY, HeaderValue::from_static(VARY));
         if self.is_options {
             headers.append(header::VARY, HeaderValue::from_static(ASKED_FOR));
         }
         if let Some(origin) = self.origin.filter(|_| self.allowed) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
     }
 }

@@ -1,79 +1,20 @@
-//! Errors of the HTTP API: a status and one sentence, as JSON; the answer carries its cause, by which
-//! `middleware` counts it.
+//! Errors of the HTTP API as answers; an answer carries its cause, by which `middleware` counts it.
 
-use std::fmt::Display;
-
-use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
-use crate::access::rejection::Rejection;
-use crate::observe::counters::Refused;
-
-/// What a client did wrong, or what the broker cannot do now.
-#[derive(Debug)]
-pub(crate) struct HttpError {
-    status: StatusCode,
-    sentence: String,
-    retry_after_s: Option<u32>,
-    /// As what it counts; `None`: it is an answer like any other.
-    cause: Option<Refused>,
-}
-
-impl HttpError {
-    /// Counts as the fault of the request, if the status says that it is one.
-    pub(crate) fn new(status: StatusCode, sentence: impl Display) -> Self {
-        let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-        let cause = status.is_client_error().then_some(Refused::Request);
-        Self { status, sentence: sentence.to_string(), retry_after_s, cause }
-    }
-
-    /// The same, counted as this.
-    pub(crate) fn because(self, cause: Refused) -> Self {
-        Self { cause: Some(cause), ..self }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The request is wrong.
-    pub(crate) fn bad(sentence: impl Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, sentence)
-    }
-
-    /// The broker cannot now; the client may try again in a second.
-    pub(crate) fn unavailable(sentence: &str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
-    }
-}
-
-impl From<Rejection> for HttpError {
-    fn from(rejection: Rejection) -> Self {
-        let answer = rejection.answer();
-        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let (sentence, retry_after_s) = (answer.reason.into_owned(), answer.retry_after_s);
-        Self { status, sentence, retry_after_s, cause: rejection.cause() }
-    }
-}
+use crate::publishing::problem::CONTENT_TYPE;
+pub(crate) use crate::publishing::problem::Problem as HttpError;
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.sentence }))).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], self.body()).into_response();
+        for (name, value) in self.fields() {
+            let value = HeaderValue::try_from(value).expect("a number or a token");
+            response.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 §15.5.2, RFC 6750 §3.
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            // RFC 9110 §15.5.16: which coding would have been right.
-            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        }
-        if let Some(cause) = self.cause {
+        if let Some(cause) = self.cause() {
             response.extensions_mut().insert(cause);
         }
         response
@@ -87,6 +28,8 @@ mod tests {
 
     use super::*;
     use crate::access::quota::NamesFull;
+    use crate::access::rejection::Rejection;
+    use crate::observe::counters::Refused;
 
     /// A shard's bytes and the API's JSON say the same.
     #[tokio::test]

@@ -8,7 +8,7 @@
 //! | every request head is checked; a peer that reads nothing is given up | `request_heads`, `write_timeout` |
 //! | the request finds its handler | `routes` |
 //! | the access policy decides; answers say which pages may read them | `middleware`, `cors` |
-//! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `payload` |
+//! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `publishing` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | the page, errors as one JSON sentence | `page`, `error` |
 //! | operators ask on a listener of their own; counters, topics | [`admin`], `metrics`, `stats`, `topics` |
@@ -28,7 +28,6 @@ mod load;
 mod metrics;
 mod middleware;
 mod page;
-mod payload;
 pub(crate) mod places;
 mod publish;
 mod request_heads;

@@ -7,14 +7,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use protocol::head::{Endpoint, bearer_in, endpoint};
-use serde::Serialize;
+use axum::response::{IntoResponse, Response};
+use protocol::frame::HEADER_MAX;
+use protocol::head::bearer_in;
+use protocol::v1::PayloadKind;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
@@ -22,37 +22,26 @@ use crate::access::address::{self, Client};
 use crate::access::lock;
 use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
 use crate::access::rejection::Rejection;
+use crate::capacity::budget::allocated;
 use crate::config::limits::Limits;
+use crate::http::QUEUE_PAUSE;
 use crate::http::app::App;
 use crate::http::bodies::{self, Collected};
 use crate::http::connection::Connection;
 use crate::http::error::HttpError;
-use crate::http::{QUEUE_PAUSE, payload};
 use crate::message::Payload;
 use crate::message::options::Refusal;
 use crate::observe::counters::Refused;
+use crate::publishing::payload::{self, Interpreted};
+use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, overloaded, topic_of};
 use crate::shard::shared::{ControlMessage, Published};
 
-/// How long a publish waits for room in its sequencer's queue, and for its topic's slow subscribers.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where the message was put.
-#[derive(Debug, Serialize)]
-pub(crate) struct Answer {
-    topic: String,
-    /// Sixteen hexadecimal digits: JavaScript's numbers could not hold it.
-    epoch: String,
-    offset: u64,
-    /// Subscriptions that matched the topic when the message got its offset.
-    subscribers: u32,
-}
-
 /// The handler.
-pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<Json<Answer>, HttpError> {
+pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<Response, HttpError> {
     let (head, body) = request.into_parts();
     let limits = app.limits();
     let checked = topic_of(head.uri.path(), limits).and_then(|topic| {
-        payload::check_coding(&head.headers)?;
+        payload::check_coding(head.headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.as_bytes()))?;
         Ok(topic)
     });
     let topic = match checked {
@@ -63,7 +52,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
         }
     };
     let collected = bodies::collect(&app, &head.headers, body).await?;
-    let (kind, Collected { room, charge }) = payload::interpret(&head.headers, collected, limits)?;
+    let (kind, Collected { room, charge }) = interpret(&head.headers, collected, limits)?;
     admit(&app, &head, &topic)?;
     let capacity = room.capacity();
     let payload = Payload::in_place(kind, room, capacity, app.shared().budget.of_plane());
@@ -71,17 +60,19 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
     drop(charge);
     let published = sequence(&app, &topic, payload).await?;
     let Published { epoch, offset, subscribers, duplicate: _ } = published;
-    Ok(Json(Answer { topic, epoch: format!("{:016x}", epoch.0), offset: offset.0, subscribers }))
+    let answer = Answer::new(&topic, epoch, offset, subscribers).to_json();
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], answer).into_response())
 }
 
-/// The topic that the path names, under the rules for WebSockets.
-fn topic_of(path: &str, limits: &Limits) -> Result<String, HttpError> {
-    // Without a topic it is the same request with an empty one.
-    let path = if path == "/pub" { "/pub/" } else { path };
-    match endpoint(path, limits.topic_bytes_max) {
-        Ok(Endpoint::Publish(topic)) => Ok(topic.into_owned()),
-        Ok(_) => Err(HttpError::bad("There is no topic in this path.")),
-        Err(refusal) => Err(Rejection::Malformed(refusal).into()),
+/// What is published of a body.
+fn interpret(headers: &HeaderMap, mut body: Collected, limits: &Limits) -> Result<(PayloadKind, Collected), HttpError> {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    match payload::interpret(content_type, &mut body.room[HEADER_MAX..], limits)? {
+        Interpreted::AsItIs(kind) => Ok((kind, body)),
+        Interpreted::Written(kind, room) => {
+            body.charge.resize(allocated(room.capacity()));
+            Ok((kind, Collected { room, ..body }))
+        }
     }
 }
 
@@ -144,8 +135,7 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
             }
         }
         if Instant::now() >= deadline {
-            let error = HttpError::unavailable("The broker is overloaded; the message was not published.");
-            return Err(error.because(Refused::Overload));
+            return Err(overloaded());
         }
         sleep(QUEUE_PAUSE).await;
     };

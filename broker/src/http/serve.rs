@@ -44,6 +44,7 @@ use crate::http::request_heads::Heads;
 use crate::http::routes::router;
 use crate::http::upgrade;
 use crate::http::write_timeout::Patience;
+use crate::publishing::fields;
 use crate::shard::handover::Handover;
 
 /// How much hyper reads ahead, in bytes; its least. A head that is longer by `--max-head` has room for itself.
@@ -134,7 +135,7 @@ pub(crate) async fn connection(
 ) {
     let patient = Patience::new(socket, app.limits().ping_timeout);
     let heads = Heads::new(patient, read, app.shared_limits(), Arc::clone(connection));
-    let keep_alive_for = keep_alive.then(|| announced(app.limits().http_idle_timeout)).flatten();
+    let keep_alive_for = keep_alive.then(|| announcement(app.limits())).flatten();
     let requests = Requests { router, connection: Arc::clone(connection), keep_alive_for };
     let mut http = http(app.limits()).keep_alive(keep_alive).serve_connection(TokioIo::new(heads), requests);
     let served = tokio::select! {
@@ -162,11 +163,10 @@ fn http(limits: &Limits) -> http1::Builder {
     http
 }
 
-/// What to say of an idle time: a fifteenth less, in whole seconds. `None`: too short to say anything.
-fn announced(idle: Duration) -> Option<HeaderValue> {
-    let seconds = (idle - idle / 15).as_secs();
-    let value = (seconds > 0).then(|| format!("timeout={seconds}"))?;
-    Some(HeaderValue::from_str(&value).expect("a token and a number"))
+/// What answers say of the idle time, as a field.
+fn announcement(limits: &Limits) -> Option<HeaderValue> {
+    let value = fields::keep_alive(limits.http_idle_timeout)?;
+    Some(HeaderValue::try_from(value).expect("a token and a number"))
 }
 
 /// Answers the requests of one connection, in their order.
@@ -233,18 +233,5 @@ fn turn_away(app: &App, socket: TcpStream, read: &[u8], rejection: &Rejection) {
     if let Ok(mut socket) = socket.into_std() {
         // A new connection's send buffer is empty, so this neither waits nor is short.
         let _ = socket.write_all(&answer);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_announced_time_is_shorter_than_the_real_one() {
-        let timeout = |seconds| announced(Duration::from_secs(seconds)).map(|value| value.to_str().unwrap().to_owned());
-        assert_eq!(timeout(75).as_deref(), Some("timeout=70"));
-        assert_eq!(timeout(2).as_deref(), Some("timeout=1"));
-        assert_eq!(timeout(1), None);
     }
 }

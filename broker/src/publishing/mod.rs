@@ -1,0 +1,74 @@
+//! The rules of `POST /pub/{topic}` that both planes call: the shard that answers such a request itself, and the control
+//! plane for all requests that a shard hands over. So a request gets the same answer on either way.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod` | the topic that a path names, the answer to a publish, how long a publish waits |
+//! | [`payload`] | from a body and its `Content-Type` to what is published |
+//! | [`body`] | how long a body may take, and the answers to those that take too long or too much |
+//! | [`problem`] | errors: status, fields, body |
+//! | [`fields`] | what every answer says in its fields |
+//!
+//! Not responsible for sockets, access control ([`policy`](crate::access::policy)) or offsets. Knows neither the HTTP
+//! library nor shards. Cost: one string for the answer.
+
+pub(crate) mod body;
+pub(crate) mod fields;
+pub(crate) mod payload;
+pub(crate) mod problem;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use protocol::head::{Endpoint, endpoint};
+use serde::Serialize;
+
+use crate::access::rejection::Rejection;
+use crate::config::limits::Limits;
+use crate::ids::{Epoch, Offset};
+use crate::observe::counters::Refused;
+use crate::publishing::problem::Problem;
+
+/// How long a publish waits for room in its sequencer's queue, and for its topic's slow subscribers.
+pub(crate) const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The media type of [`Answer::to_json`].
+pub(crate) const CONTENT_TYPE: &str = "application/json";
+
+/// Where a message was put.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer<'a> {
+    topic: &'a str,
+    /// Sixteen hexadecimal digits: JavaScript's numbers could not hold it.
+    epoch: String,
+    offset: u64,
+    /// Subscriptions that matched the topic when the message got its offset.
+    subscribers: u32,
+}
+
+impl<'a> Answer<'a> {
+    pub(crate) fn new(topic: &'a str, epoch: Epoch, offset: Offset, subscribers: u32) -> Self {
+        Self { topic, epoch: format!("{:016x}", epoch.0), offset: offset.0, subscribers }
+    }
+
+    /// The body of the answer.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and numbers")
+    }
+}
+
+/// The topic that the path names, under the rules for WebSockets.
+pub(crate) fn topic_of<'a>(path: &'a str, limits: &Limits) -> Result<Cow<'a, str>, Problem> {
+    // Without a topic it is the same request with an empty one.
+    let path = if path == "/pub" { "/pub/" } else { path };
+    match endpoint(path, limits.topic_bytes_max) {
+        Ok(Endpoint::Publish(topic)) => Ok(topic),
+        Ok(_) => Err(Problem::bad("There is no topic in this path.")),
+        Err(refusal) => Err(Rejection::Malformed(refusal).into()),
+    }
+}
+
+/// The answer to a publish that waited for [`QUEUE_PATIENCE`].
+pub(crate) fn overloaded() -> Problem {
+    Problem::unavailable("The broker is overloaded; the message was not published.").because(Refused::Overload)
+}
