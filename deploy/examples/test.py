@@ -98,7 +98,7 @@ class Reluctant(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, self.headers["Authorization"]))
         is_ready = len(self.server.seen) % 2 == 0
-        body = b'{"topic":"x","epoch":"0000000000000000","offset":1}' if is_ready else b'{"error":"later"}'
+        body = b'{"topic":"x","epoch":"0000000000000000","offset":1}' if is_ready else b'{"type":"about:blank","status":503,"code":"busy","detail":"Later."}'
         self.send_response(200 if is_ready else 503)
         if not is_ready:
             self.send_header("Retry-After", "1")

@@ -58,7 +58,7 @@ mod tests {
             let mut bytes = Vec::new();
             rejection.answer().write_to(&mut bytes);
             let text = String::from_utf8(bytes).expect("text");
-            let cause = rejection.cause();
+            let (cause, is_wrong_key) = (rejection.cause(), rejection == Rejection::WrongKey);
             let (head, body) = HttpError::from(rejection).into_response().into_parts();
             assert!(text.starts_with(&format!("HTTP/1.1 {} ", head.status.as_str())), "{text}");
             let wait = head.headers.get(header::RETRY_AFTER).map(|value| value.to_str().expect("a number"));
@@ -70,7 +70,10 @@ mod tests {
             assert_eq!(text.contains("\r\nWWW-Authenticate: Bearer\r\n"), scheme.is_some(), "{text}");
             assert_eq!(head.extensions.get::<Refused>().copied(), cause);
             let json: Value = serde_json::from_slice(&body.collect().await.expect("a body").to_bytes()).expect("JSON");
-            let sentence = json["error"].as_str().expect("a sentence");
+            let sentence = json["detail"].as_str().expect("a sentence");
+            assert_eq!((&json["type"], &json["status"]), (&"about:blank".into(), &head.status.as_u16().into()));
+            assert_eq!(head.headers[header::CONTENT_TYPE], CONTENT_TYPE);
+            assert_eq!(json["code"] == "bad-token", is_wrong_key, "{json}");
             assert!(sentence.ends_with('.') && text.ends_with(&format!("\r\n\r\n{sentence}\n")), "{text}");
         }
     }

@@ -10,7 +10,7 @@
 //! | the access policy decides; answers say which pages may read them | `middleware`, `cors` |
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `publishing` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
-//! | the page, errors as one JSON sentence | `page`, `error` |
+//! | the page, errors as problem details (RFC 9457) | `page`, `error` |
 //! | operators ask on a listener of their own; counters, topics | [`admin`], `metrics`, `stats`, `topics` |
 //! | once a second: `$sys/load` | `load` |
 //! | what all of these share, and how far a shutdown is | `app` |

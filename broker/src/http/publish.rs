@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use protocol::frame::HEADER_MAX;
 use protocol::head::bearer_in;
@@ -30,7 +30,6 @@ use crate::http::bodies::{self, Collected};
 use crate::http::connection::Connection;
 use crate::http::error::HttpError;
 use crate::message::Payload;
-use crate::message::options::Refusal;
 use crate::observe::counters::Refused;
 use crate::publishing::payload::{self, Interpreted};
 use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, overloaded, topic_of};
@@ -143,16 +142,5 @@ async fn sequence(app: &App, topic: &str, mut payload: Payload) -> Result<Publis
         let sentence = "The broker shut down meanwhile; the message may or may not have been published.";
         HttpError::unavailable(sentence).because(Refused::Draining)
     })?;
-    published.map_err(refused)
-}
-
-/// The answer for a message that its sequencer did not take.
-fn refused(refusal: Refusal) -> HttpError {
-    match refusal {
-        Refusal::Conflict { offset } => {
-            HttpError::new(StatusCode::CONFLICT, format_args!("if_offset does not hold: the offset is {offset}."))
-        }
-        Refusal::Unsupported(sentence) => HttpError::new(StatusCode::NOT_IMPLEMENTED, sentence),
-        Refusal::Limit(sentence) => HttpError::new(StatusCode::TOO_MANY_REQUESTS, sentence),
-    }
+    published.map_err(HttpError::from)
 }

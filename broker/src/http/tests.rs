@@ -126,9 +126,16 @@ impl Answer {
 
     fn sentence(&self) -> String {
         let json = self.json();
-        let sentence = json["error"].as_str().expect("a refusal has its sentence");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!((&json["type"], &json["status"]), (&"about:blank".into(), &self.status.as_u16().into()), "{json}");
+        assert!(json["code"].is_string() && json["title"].is_string(), "{json}");
+        let sentence = json["detail"].as_str().expect("a refusal has its sentence");
         assert!(sentence.ends_with('.'), "{sentence}");
         sentence.to_owned()
+    }
+
+    fn code(&self) -> String {
+        self.json()["code"].as_str().expect("an error has its code").to_owned()
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -176,7 +183,8 @@ async fn a_publish_is_sequenced_and_answered() {
     assert_eq!(answer.json(), expected);
     let json = [("content-type", "application/json")];
     assert_eq!(ask(&router, "POST", "/pub/a", &json, "[1]").await.json()["offset"], 2);
-    assert_eq!(ask(&router, "POST", "/pub/a", &json, "[1").await.status, StatusCode::BAD_REQUEST);
+    let bad = ask(&router, "POST", "/pub/a", &json, "[1").await;
+    assert_eq!((bad.status, bad.code()), (StatusCode::BAD_REQUEST, "bad-json".to_owned()));
     let binary = [("content-type", "application/octet-stream")];
     assert_eq!(ask(&router, "POST", "/pub/a", &binary, "x").await.json()["offset"], 3);
     let (messages, _) = shards.finish();
@@ -196,11 +204,11 @@ async fn bad_topics_are_refused_with_a_sentence() {
         ["/pub", "/pub/", "/pub/../a", "/pub/a/.", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
     for target in bad {
         let answer = ask(&router, "POST", target, &[], "x").await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{target}");
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "bad-topic".to_owned()), "{target}");
         answer.sentence();
     }
     let reserved = ask(&router, "POST", "/pub/$sys/x", &[], "x").await;
-    assert_eq!(reserved.status, StatusCode::FORBIDDEN);
+    assert_eq!((reserved.status, reserved.code()), (StatusCode::FORBIDDEN, "forbidden".to_owned()));
     assert!(reserved.sentence().contains('$'));
 }
 

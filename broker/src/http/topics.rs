@@ -26,6 +26,7 @@ use crate::http::app::App;
 use crate::http::error::HttpError;
 use crate::http::send_control;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::publishing::problem::Code;
 use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SharedState, TopicState};
 use crate::topics::filters::Filters;
 
@@ -129,8 +130,9 @@ impl Query {
             }
         }
         let filter = filter.map_or_else(|| "#".to_owned(), |filter| filter.into_owned());
-        check_filter(&filter, topic_bytes_max)
-            .map_err(|error| HttpError::bad(format_args!("match is no filter: {error} (write '#' as %23)")))?;
+        check_filter(&filter, topic_bytes_max).map_err(|error| {
+            HttpError::bad(format_args!("match is no filter: {error} (write '#' as %23)")).coded(Code::BadTopic)
+        })?;
         let limit = limit.map_or(Ok(LIMIT_DEFAULT), |limit| limit.parse());
         match limit.ok().filter(|limit| (1..=INSPECTED_MAX).contains(limit)) {
             Some(limit) => Ok(Self { filter, limit }),

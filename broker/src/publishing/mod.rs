@@ -27,7 +27,7 @@ use crate::access::rejection::Rejection;
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, Offset};
 use crate::observe::counters::Refused;
-use crate::publishing::problem::Problem;
+use crate::publishing::problem::{Code, Problem};
 
 /// How long a publish waits for room in its sequencer's queue, and for its topic's slow subscribers.
 pub(crate) const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
@@ -63,7 +63,10 @@ pub(crate) fn topic_of<'a>(path: &'a str, limits: &Limits) -> Result<Cow<'a, str
     let path = if path == "/pub" { "/pub/" } else { path };
     match endpoint(path, limits.topic_bytes_max) {
         Ok(Endpoint::Publish(topic)) => Ok(topic),
-        Ok(_) => Err(Problem::bad("There is no topic in this path.")),
+        Ok(_) => Err(Problem::bad("There is no topic in this path.").coded(Code::BadTopic)),
+        Err(refusal) if refusal.status == 400 => {
+            Err(Problem::from(Rejection::Malformed(refusal)).coded(Code::BadTopic))
+        }
         Err(refusal) => Err(Rejection::Malformed(refusal).into()),
     }
 }

@@ -10,7 +10,7 @@ use protocol::v1::{PayloadKind, Values};
 
 use crate::config::limits::Limits;
 use crate::publishing::body::too_long;
-use crate::publishing::problem::Problem;
+use crate::publishing::problem::{Code, Problem};
 
 thread_local! {
     /// Buffers of a thread that serves HTTP.
@@ -42,13 +42,14 @@ pub(crate) fn interpret(content_type: Option<&[u8]>, body: &mut [u8], limits: &L
         return Ok(Interpreted::AsItIs(kind_of(media.as_deref(), body)));
     }
     if std::str::from_utf8(body).is_err() {
-        return Err(Problem::bad("The body is not JSON: it is not UTF-8."));
+        return Err(Problem::bad("The body is not JSON: it is not UTF-8.").coded(Code::BadJson));
     }
     let mut room = Vec::with_capacity(HEADER_MAX + body.len());
     room.resize(HEADER_MAX, 0);
     let kind = VALUES
         .with_borrow_mut(|values| values.payload(body, &mut room))
-        .map_err(|error| Problem::bad(format_args!("The body is not JSON that can be published: {error}")))?;
+        .map_err(|error| Problem::bad(format_args!("The body is not JSON that can be published: {error}")))
+        .map_err(|problem| problem.coded(Code::BadJson))?;
     // A number's text may grow.
     if (room.len() - HEADER_MAX) as u64 > limits.message_bytes_max {
         return Err(too_long(limits));

@@ -1,22 +1,78 @@
-//! Errors of the HTTP API: a status and one sentence, as JSON; with the cause by which whoever answers counts it.
+//! Errors of the HTTP API: `application/problem+json` (RFC 9457) with our `code` as a member, the same from both planes;
+//! with the cause by which whoever answers counts it.
 //!
 //! Not responsible for fields that every answer has ([`fields`](crate::publishing::fields)).
 
 use std::fmt::Display;
 
-use serde_json::json;
+use axum::http::StatusCode;
+use serde::Serialize;
 
 use crate::access::rejection::Rejection;
+use crate::message::options::Refusal;
 use crate::observe::counters::Refused;
 
 /// The media type of [`Problem::body`].
-pub(crate) const CONTENT_TYPE: &str = "application/json";
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// What kind of error it is, for programs. Where `ringyard.v1` has the same error, it has the same name.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Code {
+    /// The body is not JSON that may be published.
+    BadJson,
+    /// The request is wrong.
+    BadCommand,
+    /// The topic or filter breaks a rule.
+    BadTopic,
+    /// It needs a key, and brings none.
+    Unauthorized,
+    /// It brings a key that is none.
+    BadToken,
+    /// This client may not do this.
+    Forbidden,
+    /// There is nothing of this name.
+    NotFound,
+    /// What the request expects of the topic does not hold.
+    Conflict,
+    /// The request, or the message, is larger than allowed.
+    TooBig,
+    /// A limit is reached.
+    Limit,
+    /// The request took too long.
+    Timeout,
+    /// The broker does not do this.
+    Unsupported,
+    /// The broker is overloaded or shuts down; try again.
+    Busy,
+}
+
+impl Code {
+    /// The code of an error of which nothing is known but its status.
+    pub(crate) fn of_status(status: u16) -> Self {
+        match status {
+            401 => Self::Unauthorized,
+            403 | 421 => Self::Forbidden,
+            404 => Self::NotFound,
+            405 | 415 | 426 | 501 => Self::Unsupported,
+            408 => Self::Timeout,
+            409 => Self::Conflict,
+            413 | 414 | 431 => Self::TooBig,
+            429 => Self::Limit,
+            500.. => Self::Busy,
+            _ => Self::BadCommand,
+        }
+    }
+}
 
 /// What a client did wrong, or what the broker cannot do now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Problem {
     status: u16,
+    code: Code,
     sentence: String,
+    /// Of a [`Code::Conflict`]: the offset that `if_offset` was compared with; 0: there is none.
+    offset: Option<u64>,
     retry_after_s: Option<u32>,
     /// As what it counts; `None`: it is an answer like any other.
     cause: Option<Refused>,
@@ -28,12 +84,18 @@ impl Problem {
         let status = status.into();
         let retry_after_s = (status == 503).then_some(1);
         let cause = (400..500).contains(&status).then_some(Refused::Request);
-        Self { status, sentence: sentence.to_string(), retry_after_s, cause }
+        let code = Code::of_status(status);
+        Self { status, code, sentence: sentence.to_string(), offset: None, retry_after_s, cause }
     }
 
     /// The same, counted as this.
     pub(crate) fn because(self, cause: Refused) -> Self {
         Self { cause: Some(cause), ..self }
+    }
+
+    /// The same with another code than its status usually has.
+    pub(crate) fn coded(self, code: Code) -> Self {
+        Self { code, ..self }
     }
 
     /// The request is wrong.
@@ -70,7 +132,28 @@ impl Problem {
 
     /// The body, of type [`CONTENT_TYPE`].
     pub(crate) fn body(&self) -> Vec<u8> {
-        json!({ "error": self.sentence }).to_string().into_bytes()
+        let mut out = Vec::with_capacity(192 + self.sentence.len());
+        self.write_body(&mut out);
+        out
+    }
+
+    /// Appends the body: the members in the order of RFC 9457 §3.1, then our own.
+    pub(crate) fn write_body(&self, out: &mut Vec<u8>) {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: &'static str,
+            title: &'static str,
+            status: u16,
+            detail: &'a str,
+            code: Code,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            offset: Option<u64>,
+        }
+        let Self { status, code, sentence: detail, offset, .. } = self;
+        // RFC 9457 §4.2.1: of this type an error says no more than its status, whose phrase is its title.
+        let title = StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
+        let body = Body { r#type: "about:blank", title, status: *status, detail, code: *code, offset: *offset };
+        serde_json::to_writer(out, &body).expect("text and numbers are JSON");
     }
 }
 
@@ -78,6 +161,77 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let answer = rejection.answer();
         let (sentence, retry_after_s) = (answer.reason.into_owned(), answer.retry_after_s);
-        Self { status: answer.status, sentence, retry_after_s, cause: rejection.cause() }
+        let problem = Self { retry_after_s, cause: rejection.cause(), ..Self::new(answer.status, sentence) };
+        if rejection == Rejection::WrongKey { problem.coded(Code::BadToken) } else { problem }
+    }
+}
+
+/// The answer for a message that its sequencer did not take.
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Conflict { offset } => {
+                let sentence = match offset {
+                    0 => "if_offset does not hold: there is no such message.".to_owned(),
+                    _ => format!("if_offset does not hold: the newest message has offset {offset}."),
+                };
+                Self { offset: Some(offset), ..Self::new(409_u16, sentence) }
+            }
+            Refusal::Unsupported(reason) => Self::new(501_u16, sentence(reason)),
+            Refusal::Limit(reason) => Self::new(429_u16, sentence(reason)),
+        }
+    }
+}
+
+/// A reason, as `ringyard.v1` gives it, as a sentence.
+fn sentence(reason: &str) -> String {
+    let mut rest = reason.chars();
+    let first = rest.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    let end = if reason.ends_with('.') { "" } else { "." };
+    format!("{first}{}{end}", rest.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_members_of_a_problem() {
+        let text = String::from_utf8(Problem::unavailable("No \"room\".").body()).expect("text");
+        let expected = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"No \"room\".","code":"busy"}"#;
+        assert_eq!(text, expected);
+        let other = Problem::bad("No.").coded(Code::BadTopic).body();
+        assert_eq!(serde_json::from_slice::<Value>(&other).expect("JSON")["code"], "bad-topic");
+    }
+
+    #[test]
+    fn refusals_of_sequencers_are_problems() {
+        for (refusal, expected) in [
+            (
+                Refusal::Conflict { offset: 7 },
+                json!({ "title": "Conflict", "status": 409, "code": "conflict", "offset": 7,
+                        "detail": "if_offset does not hold: the newest message has offset 7." }),
+            ),
+            (
+                Refusal::Conflict { offset: 0 },
+                json!({ "title": "Conflict", "status": 409, "code": "conflict", "offset": 0,
+                        "detail": "if_offset does not hold: there is no such message." }),
+            ),
+            (
+                Refusal::Unsupported("this topic has no history"),
+                json!({ "title": "Not Implemented", "status": 501, "code": "unsupported",
+                        "detail": "This topic has no history." }),
+            ),
+            (
+                Refusal::Limit("Too many keys."),
+                json!({ "title": "Too Many Requests", "status": 429, "code": "limit", "detail": "Too many keys." }),
+            ),
+        ] {
+            let mut expected = expected;
+            expected["type"] = "about:blank".into();
+            assert_eq!(serde_json::from_slice::<Value>(&Problem::from(refusal).body()).expect("JSON"), expected);
+        }
     }
 }

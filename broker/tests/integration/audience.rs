@@ -156,7 +156,7 @@ async fn operators_see_what_goes_on_in_topics() {
         [("match=a+b", "filter"), ("match=a/%23/b", "filter"), ("limit=0", "limit"), ("max=1", "match")]
     {
         let answer = request(broker.admin, &format!("GET /api/topics?{query} HTTP/1.1"), b"").await;
-        let sentence = answer.json()["error"].as_str().expect("a sentence").to_owned();
+        let sentence = answer.json()["detail"].as_str().expect("a sentence").to_owned();
         assert!(answer.status == 400 && sentence.contains(part), "{query}: {sentence}");
     }
     // The public port has no such thing.

@@ -77,7 +77,7 @@ async fn clients_that_only_subscribe() {
     let broker = Broker::start(&["--client-publish", "off"]);
     let refused = publish(&broker, "").await;
     assert_eq!(refused.status, 403);
-    assert!(refused.json()["error"].as_str().expect("a sentence").contains("--client-publish off"), "{refused:?}");
+    assert!(refused.json()["detail"].as_str().expect("a sentence").contains("--client-publish off"), "{refused:?}");
     for path in ["/pub/t", "/bus/t"] {
         let (status, text, _) = socket(&broker, path, "").await.err().expect("a refusal");
         assert!(status == 403 && text.contains("--client-publish off") && text.contains("/sub"), "{status} {text}");

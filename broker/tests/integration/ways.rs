@@ -400,7 +400,7 @@ async fn the_publish_rate() {
     assert!((5..=8).contains(&refused.len()), "{refused:?}");
     for answer in refused {
         assert!(answer.status == 429 && answer.head.contains("retry-after: "), "{answer:?}");
-        assert!(answer.json()["error"].as_str().expect("a sentence").contains("--max-publish-rate"));
+        assert!(answer.json()["detail"].as_str().expect("a sentence").contains("--max-publish-rate"));
     }
     assert_eq!(post(&mut Http::open(broker.address).await).await.status, 200, "another connection");
 }
