@@ -8,6 +8,7 @@
 mod command;
 mod flat;
 mod interpret;
+mod item;
 mod json;
 mod members;
 mod message;
@@ -18,6 +19,7 @@ mod precheck;
 mod value;
 
 pub use command::{Command, CommandError, Parser, Topics};
+pub use item::{ITEM_TOPICS_MAX, Item, split};
 pub use message::{
     MessageParts, Subscribed, write_error, write_gap, write_history, write_message, write_ok, write_pong,
     write_published, write_reset, write_state_end, write_subscribed,

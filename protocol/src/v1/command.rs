@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::{fmt, mem};
 
 use super::interpret::interpret;
+use super::item::{self, Item};
 use super::options::{HistoryQuery, PublishOptions};
 use super::position::{Position, PositionList, Start};
 use super::precheck::Flaw;
@@ -173,6 +174,20 @@ impl Parser {
             Err(Flaw::NotJson) => Err(bad_json(NOT_JSON)),
         }
     }
+
+    /// Parses the text of one item, which it overwrites. Topics may have `topic_len_max` bytes.
+    ///
+    /// # Errors
+    /// The text is not an item, with the reason to give the client.
+    pub fn parse_item<'a>(&'a mut self, text: &'a mut [u8], topic_len_max: usize) -> Result<Item<'a>, CommandError> {
+        self.scratch.clear();
+        let scratch = &mut self.scratch;
+        match self.reader.read(text, |nodes| item::interpret(nodes, topic_len_max, scratch)) {
+            Ok(item) => item,
+            Err(Flaw::HalfPair) => Err(bad_json("A string of the item escapes half a surrogate pair.")),
+            Err(Flaw::NotJson) => Err(bad_json("The item is not one JSON value.")),
+        }
+    }
 }
 
 impl Scratch {
@@ -191,6 +206,11 @@ impl Scratch {
     pub(super) fn push_topic(&mut self, topic: &str) {
         self.topics.push_str(topic);
         self.topic_ends.push(self.topics.len());
+    }
+
+    /// The topics, and where the payload goes.
+    pub(super) fn split(&mut self) -> (Topics<'_>, &mut Vec<u8>) {
+        (Topics { text: &self.topics, ends: &self.topic_ends }, &mut self.data)
     }
 
     pub(super) fn topics(&self) -> Topics<'_> {

@@ -157,14 +157,23 @@ impl<'a> Members<'_, 'a> {
         };
         check_name(topic, topic_len_max)?;
         let options = self.options()?;
-        let (kind, data) = match (self.get(Member::Data), self.get(Member::Encoding)) {
-            (None, None) if options.removed => (PayloadKind::Json, &b"null"[..]),
-            _ => self.payload(&mut scratch.data)?,
-        };
+        let (kind, data) = self.published(&options, &mut scratch.data)?;
         Ok(Command::Publish { id, topic, kind, data, ack, options })
     }
 
-    fn options(&self) -> Result<PublishOptions<'a>, Fault> {
+    /// The payload of a publish: a removal needs none.
+    pub(super) fn published(
+        &self,
+        options: &PublishOptions<'_>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<(PayloadKind, &'a [u8]), Fault> {
+        match (self.get(Member::Data), self.get(Member::Encoding)) {
+            (None, None) if options.removed => Ok((PayloadKind::Json, &b"null"[..])),
+            _ => self.payload(scratch),
+        }
+    }
+
+    pub(super) fn options(&self) -> Result<PublishOptions<'a>, Fault> {
         let key = self.string(Member::Key)?;
         if key.is_some_and(|key| key.len() > KEY_LEN_MAX) {
             return Err(wrong_type(Member::Key, "a string of up to 255 bytes"));
