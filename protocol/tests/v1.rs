@@ -5,8 +5,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::v1::{
     Command, CommandError, ErrorCode, Expected, GapReason, HistoryQuery, Id, MessageParts, Parser, PayloadKind,
-    Position, PublishOptions, ResetReason, Start, Subscribed, write_error, write_gap, write_history, write_message,
-    write_ok, write_pong, write_published, write_reset, write_state_end, write_subscribed,
+    Position, PublishOptions, ResetReason, Start, Subscribed, write_connected, write_error, write_gap, write_history,
+    write_message, write_ok, write_ping, write_pong, write_published, write_reset, write_state_end, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -100,7 +100,11 @@ fn options(value: &OwnedValue) -> PublishOptions<'_> {
 fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
     let id = id(expected);
     let matches = match (text(expected, "type"), command) {
-        ("connect", Command::Connect { id: got }) | ("ping", Command::Ping { id: got }) => *got == id,
+        ("connect", Command::Connect { id: got, pings }) => {
+            *got == id && *pings == (expected.get_str("ping") == Some("message"))
+        }
+        ("ping", Command::Ping { id: got }) => *got == id,
+        ("pong", Command::Pong) => id.is_none(),
         ("subscribe", Command::Subscribe { id: got, topics: got_topics, start, state }) => {
             *got == id
                 && got_topics.iter().eq(topics(expected))
@@ -194,6 +198,8 @@ fn messages_of_the_vectors() {
         let mut out = Vec::new();
         match text(say, "type") {
             "ok" => write_ok(&mut out, id),
+            "connected" => write_connected(&mut out, id, say.get_u64("ping")),
+            "ping" => write_ping(&mut out),
             "pong" => write_pong(&mut out, id),
             "error" => {
                 let code = ErrorCode::named(text(say, "code")).expect("a code");

@@ -23,7 +23,7 @@ use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use protocol::frame::{CloseCode, HEADER_MAX, MessageKind};
 use protocol::v1::{CommandError, HistoryQuery, Id, Parser, PayloadKind, Position, Start, Topics};
 
@@ -40,6 +40,9 @@ use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
 use crate::topics::keys::Keys;
 use crate::topics::registry::{Publisher, TopicRef};
+
+/// A ping without a payload (RFC 6455 5.5.2).
+const PING: Bytes = Bytes::from_static(&[0x89, 0]);
 
 /// Makes the type of all sessions from their list.
 macro_rules! sessions {
@@ -154,6 +157,11 @@ pub(crate) trait SessionKind: Debug {
     /// What a subscription begins with is known. If its command waits for no other, that is answered, and its subscriptions
     /// are released.
     fn begin(&mut self, key: u32, begun: Begun, out: &mut BytesMut) -> Released;
+
+    /// What it is sent to find out whether its client is there: any answer will do.
+    fn ping(&self) -> Bytes {
+        PING
+    }
 
     /// Whether it can be sent something about a topic that is no message: its wire has an envelope.
     fn takes_notices(&self) -> bool {

@@ -39,6 +39,7 @@ impl<D: Driver> Shard<D> {
                 }
             };
         let duplicate = message.is_none();
+        let subscribers = if duplicate { 0 } else { subscribers };
         if let Some(message) = message {
             for &shard in wanted {
                 self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));

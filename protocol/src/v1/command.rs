@@ -22,10 +22,12 @@ const NOT_JSON: &str = "The frame is not one JSON value.";
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
-    /// Says hello; needs no more than `ok`.
+    /// Says hello.
     Connect {
         /// To be repeated in the answer.
         id: Option<Id>,
+        /// The client wants pings that it can see, as messages.
+        pings: bool,
     },
     /// Subscribes to topics or filters.
     Subscribe {
@@ -87,6 +89,8 @@ pub enum Command<'a> {
         /// To be repeated in the answer.
         id: Option<Id>,
     },
+    /// Answers a ping; is not answered itself.
+    Pong,
 }
 
 /// The topics or filters of one command.

@@ -51,11 +51,16 @@ impl<'a> Members<'_, 'a> {
         let known = CommandType::named(name).ok_or_else(|| Fault::command("There is no command of this type."))?;
         match known {
             CommandType::Connect => {
-                self.only(&[Member::Token])?;
+                self.only(&[Member::Token, Member::Ping])?;
                 if self.string(Member::Token)?.is_some() {
                     return Err(Fault::new(ErrorCode::Unsupported, "This broker takes no tokens."));
                 }
-                Ok(Command::Connect { id })
+                let pings = match self.string(Member::Ping)? {
+                    None => false,
+                    Some("message") => true,
+                    Some(_) => return Err(Fault::command("\"ping\" can only be \"message\".")),
+                };
+                Ok(Command::Connect { id, pings })
             }
             CommandType::Subscribe => self.subscribe(id, topic_len_max, scratch),
             CommandType::Unsubscribe => {
@@ -69,6 +74,10 @@ impl<'a> Members<'_, 'a> {
             CommandType::Ping => {
                 self.only(&[])?;
                 Ok(Command::Ping { id })
+            }
+            CommandType::Pong => {
+                self.only(&[])?;
+                Ok(Command::Pong)
             }
         }
     }

@@ -151,6 +151,21 @@ pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reas
     out.put_u8(b'}');
 }
 
+/// The connection has begun. `ping_ms`: a client that wants pings as messages gets one when it has said nothing for so long.
+pub fn write_connected(out: &mut impl BufMut, id: Option<&Id>, ping_ms: Option<u64>) {
+    begin(out, MessageType::Ok, id);
+    if let Some(ping_ms) = ping_ms {
+        put_number(out, b",\"ping\":", ping_ms);
+    }
+    out.put_u8(b'}');
+}
+
+/// Asks the client for a pong.
+pub fn write_ping(out: &mut impl BufMut) {
+    begin(out, MessageType::Ping, None);
+    out.put_u8(b'}');
+}
+
 /// The answer to a ping.
 pub fn write_pong(out: &mut impl BufMut, id: Option<&Id>) {
     begin(out, MessageType::Pong, id);

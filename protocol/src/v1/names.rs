@@ -48,6 +48,8 @@ names! {
         Snapshot = "snapshot",
         /// Asks for a pong.
         Ping = "ping",
+        /// Answers a ping of the broker.
+        Pong = "pong",
     }
 }
 
@@ -58,6 +60,8 @@ names! {
         Ok = "ok",
         /// The answer to a ping.
         Pong = "pong",
+        /// Asks a client that wanted it for a pong.
+        Ping = "ping",
         /// A message of a topic.
         Message = "message",
         /// All of a subscription's state has been sent.
@@ -141,5 +145,6 @@ names! {
         Reverse = "reverse",
         UpTo = "up_to",
         Token = "token",
+        Ping = "ping",
     }
 }

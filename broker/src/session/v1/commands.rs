@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Start, Subscribed, Topics, write_error, write_ok, write_pong,
+    Command, CommandError, ErrorCode, Id, Start, Subscribed, Topics, write_connected, write_error, write_pong,
     write_subscribed,
 };
 
@@ -25,10 +25,13 @@ impl V1Session {
         };
         let Codec { parser, limits, out } = codec;
         let action = parser.parse(data.bytes(), limits.topic_bytes_max).and_then(|command| match command {
-            Command::Connect { id } => {
-                write_ok(out, id.as_ref());
+            Command::Connect { id, pings } => {
+                self.pings_by_message |= pings;
+                let interval = pings.then(|| limits.ping_interval.as_millis() as u64);
+                write_connected(out, id.as_ref(), interval);
                 Ok(Action::Answer)
             }
+            Command::Pong => Ok(Action::Answer),
             Command::Ping { id } => {
                 write_pong(out, id.as_ref());
                 Ok(Action::Answer)

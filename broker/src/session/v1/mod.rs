@@ -20,7 +20,7 @@ mod tests;
 use std::mem::size_of;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use protocol::v1::{CommandError, Id, write_history, write_ok, write_published};
 use rustc_hash::FxHashMap;
 
@@ -31,9 +31,12 @@ use crate::message::Encoding;
 use crate::message::options::Refusal;
 use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::subscriptions::{Sub, Subscriptions};
-use crate::session::{Action, Codec, Incoming, Pending, SequencerAnswer, SessionKind};
+use crate::session::{Action, Codec, Incoming, PING, Pending, SequencerAnswer, SessionKind};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
+
+/// A ping as a message, in its frame.
+const PING_MESSAGE: Bytes = Bytes::from_static(b"\x81\x0f{\"type\":\"ping\"}");
 
 /// A connection whose commands are all answered keeps room for so many more.
 const UNANSWERED_ROOM: usize = 64;
@@ -51,6 +54,8 @@ pub(crate) struct V1Session {
     /// An unsubscribe that waits until what its subscriptions hold is sent.
     unsubscribing: Option<Box<Unsubscribing>>,
     next_ticket: u64,
+    /// Whether its client wants pings as messages.
+    pings_by_message: bool,
     /// The names that it began.
     names: NameShare,
     charge: Option<Charge>,
@@ -188,6 +193,10 @@ impl SessionKind for V1Session {
             [(key, _)] => Released::One(key),
             _ => Released::Many(command.subs.into_iter().map(|(key, _)| key).collect()),
         }
+    }
+
+    fn ping(&self) -> Bytes {
+        if self.pings_by_message { PING_MESSAGE } else { PING }
     }
 
     fn takes_notices(&self) -> bool {

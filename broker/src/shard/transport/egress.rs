@@ -21,9 +21,6 @@ use crate::shard::transport::connection::{Flags, State};
 /// half times what an empty send does.
 const SEND_BYTES: usize = 16 << 10;
 
-/// A ping without a payload (RFC 6455 5.5.2).
-const PING: Bytes = Bytes::from_static(&[0x89, 0]);
-
 /// Connections with something to send, and what a turn may send.
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Egress {
@@ -89,7 +86,8 @@ impl<D: Driver> Shard<D> {
 
     /// Sends a ping.
     pub(in crate::shard) fn send_ping(&mut self, id: ConnId) {
-        self.send(id, Gather::one(PING));
+        let ping = self.conns.get(id).expect("an open connection").session.ping();
+        self.send(id, Gather::one(ping));
     }
 
     /// Sends to connections whose turn it is, as far as this turn's work goes.
@@ -127,7 +125,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if conn.flags.take(Flags::PING_DUE) && conn.state == State::Open {
-            conn.extra(&self.account).outbox.extend(&PING);
+            let ping = conn.session.ping();
+            conn.extra(&self.account).outbox.extend(&ping);
             // The time for its answer begins now.
             let wait = self.limits.ping_timeout.min(self.limits.ping_interval);
             self.timers.set(id, conn, wait);
