@@ -53,7 +53,8 @@ pub(crate) struct V1Session {
     last_publish: Option<TopicRef>,
     /// An unsubscribe that waits until what its subscriptions hold is sent.
     unsubscribing: Option<Box<Unsubscribing>>,
-    next_ticket: u64,
+    /// Tickets are used again after four billion: those before are answered long since.
+    next_ticket: u32,
     /// Whether its client wants pings as messages.
     pings_by_message: bool,
     /// The names that it began.
@@ -287,8 +288,8 @@ impl SessionKind for V1Session {
 impl V1Session {
     fn take_ticket(&mut self) -> u64 {
         let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        ticket
+        self.next_ticket = ticket.wrapping_add(1);
+        ticket.into()
     }
 
     /// What a subscription begins with is known: its command, if that waits for no other.
