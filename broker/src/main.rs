@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 use broker::capacity::memory::BUDGET_BYTES_TOP;
 use broker::config::{self, Stop, Surroundings, Task};
 use broker::server::output::{complain, say};
-use broker::server::{crash, doctor, healthcheck, restart, start};
+use broker::server::{crash, doctor, healthcheck, restart, rules, start};
 use ring::signals;
 
 #[global_allocator]
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     match task {
         Ok(Task::Serve(_)) => unreachable!("served above"),
         Ok(Task::Doctor { json, config }) => doctor::run(json, &config),
+        Ok(Task::Topic { topic, tables }) => say(&rules::explain(&topic, &tables)),
         Ok(Task::Restart { listen, options }) => restart::run(listen, &options),
         Ok(Task::Healthcheck(urls)) => match healthcheck::check(&urls) {
             Ok(line) => say(&format!("{line}\n")),

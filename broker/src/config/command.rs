@@ -58,6 +58,14 @@ pub(super) enum RunSubcommand {
     /// option is wrong.
     Restart,
 
+    /// Say which topic rule applies to a topic, why, and where each of its values comes from
+    ///
+    /// Reads the [[topic]] tables of the file of --config. Exit status: 0; 2, the topic or an option is wrong.
+    Topic {
+        /// A topic, such as chat/7
+        topic: String,
+    },
+
     /// Check, show or explain the settings
     Config {
         #[command(subcommand)]

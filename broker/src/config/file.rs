@@ -202,7 +202,7 @@ mod tests {
             ("config = 'b.toml'", &["a.toml:1: ", "--config"]),
             ("help = true", &["a.toml:1: ", "no setting 'help'"]),
             ("\n[limits]\nmax-lag = '4m'", &["a.toml:2: ", "there is no table [limits]"]),
-            ("[[topic]]\nmatch = 'a'", &["a.toml:1: ", "there is no table [[topic]]"]),
+            ("[[topics]]\nmatch = 'a'", &["a.toml:1: ", "there is no table [[topics]]", "did you mean topic?"]),
             ("\nlog.level = 'info'", &["a.toml:2: ", "there is no table [log]"]),
             ("max-message = '2g'", &["a.toml:1: ", "'2g' for max-message", "from 1 to 1g"]),
             ("max-memory = '1m'", &["a.toml:1: ", "at least 4m"]),

@@ -17,6 +17,9 @@ const LAG_BYTES_DEFAULT: u64 = 4 << 20;
 /// What all topics of a shard keep by default, where there is room.
 const LOG_BYTES_DEFAULT: u64 = 256 << 20;
 
+/// What topics remember by default, where there is room.
+const HISTORY_BYTES_DEFAULT: u64 = 64 << 20;
+
 /// What one broker allows. Shared, read-only, by all shards and the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -42,11 +45,12 @@ pub struct Limits {
     pub lag_bytes_max: u64,
     /// Most bytes of such messages over all topics of one shard. Beyond, whoever lags is closed (1013).
     pub log_bytes_max: u64,
-    /// Bytes that all topics together remember: windows and state.
+    /// Most bytes that all topics remember: windows, keys, retained messages. Beyond, the window of the topic least
+    /// recently published to is emptied; new keys and retained messages are refused.
     pub history_bytes_max: u64,
-    /// Keys, retained messages and snapshots of all topics.
+    /// Most keys and retained messages of all topics. Beyond, new ones are refused.
     pub keys_max: usize,
-    /// Most bytes of messages that one connection is replayed at a time.
+    /// Most bytes of missed messages that one subscription is sent. With more it is not recovered.
     pub recovery_bytes_max: u64,
     /// Most bytes of answers (acknowledgements, pongs) that wait for one connection that does not read.
     pub outbox_bytes_max: usize,
@@ -91,8 +95,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits that are set. `lag` and `log` are `lag_bytes_max` and `log_bytes_max`.
-    pub(super) fn new(settings: &Section, lag: u64, log: u64) -> Self {
+    /// The limits that are set. `lag` and `log` are `lag_bytes_max` and `log_bytes_max`, `history` is
+    /// `history_bytes_max`.
+    pub(super) fn new(settings: &Section, (lag, log): (u64, u64), history: u64) -> Self {
         let count = |name| settings.get::<u64>(name) as usize;
         let optional = |name| settings.find::<u64>(name).and_then(|number| NonZeroU32::new(number as u32));
         let message_bytes_max = settings.get("max-message");
@@ -109,9 +114,9 @@ impl Limits {
             subscriptions_max: count("max-subscriptions"),
             lag_bytes_max: lag,
             log_bytes_max: log,
-            history_bytes_max: 64 << 20,
-            keys_max: 1_000_000,
-            recovery_bytes_max: 4 << 20,
+            history_bytes_max: history,
+            keys_max: count("max-keys"),
+            recovery_bytes_max: settings.get("max-recovery"),
             outbox_bytes_max: count("max-outbox"),
             handshake_timeout: settings.get("handshake-timeout"),
             message_timeout: settings.get("message-timeout"),
@@ -137,7 +142,8 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self::new(&Section::new(&SETTINGS, Source::Default), LAG_BYTES_DEFAULT, LOG_BYTES_DEFAULT)
+        let waiting = (LAG_BYTES_DEFAULT, LOG_BYTES_DEFAULT);
+        Self::new(&Section::new(&SETTINGS, Source::Default), waiting, HISTORY_BYTES_DEFAULT)
     }
 }
 
@@ -155,4 +161,9 @@ pub(super) fn waiting_bytes(
     });
     let log = log.unwrap_or_else(|| LOG_BYTES_DEFAULT.min(budget_bytes / 2 / u64::from(shards.max(1))).max(lag));
     (lag, log)
+}
+
+/// Bytes that all topics remember: as set, or what fits into the budget.
+pub(super) fn history_bytes(history: Option<u64>, budget_bytes: u64) -> u64 {
+    history.unwrap_or(HISTORY_BYTES_DEFAULT.min(budget_bytes / 4))
 }

@@ -11,6 +11,7 @@
 //! | `sources` | flags, environment and file, one after the other |
 //! | `provenance` | values with their sources, and which source holds |
 //! | `rules` | rules between settings |
+//! | `topics` | the `[[topic]]` tables |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
 //! | `suggestions` | names that are nearly right |
@@ -34,6 +35,7 @@ mod sources;
 mod suggestions;
 #[cfg(test)]
 mod tests;
+pub mod topics;
 pub mod url;
 mod values;
 
@@ -42,15 +44,17 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use protocol::topic::TopicError;
 use ring::Io;
 
 pub use crate::config::suggestions::suggestions_for;
 
 use crate::config::command::{CommandLine, ConfigSubcommand, RunSubcommand};
-use crate::config::limits::{Limits, waiting_bytes};
+use crate::config::limits::{Limits, history_bytes, waiting_bytes};
 use crate::config::provenance::Section;
 use crate::config::settings::{SETTINGS, SHARDS_TOP};
 use crate::config::sources::Given;
+use crate::config::topics::TopicTable;
 use crate::config::url::Url;
 use crate::config::values::Size;
 
@@ -76,6 +80,13 @@ pub enum Task {
         listen: SocketAddr,
         /// What stands behind `restart`.
         options: Vec<OsString>,
+    },
+    /// Say which topic rule applies to a topic.
+    Topic {
+        /// Its name, valid.
+        topic: String,
+        /// Every `[[topic]]` table.
+        tables: Vec<TopicTable>,
     },
     /// Ask whether a broker is alive, at these addresses in turn.
     Healthcheck(Vec<Url>),
@@ -104,12 +115,15 @@ pub struct Config {
     pub log: Log,
     /// Every setting as it is written; empty where the default follows something else.
     pub written: Vec<(&'static str, String)>,
-    /// All other limits. `lag_bytes_max` and `log_bytes_max` are those for the largest budget that there is by default;
+    /// The `[[topic]]` tables, whose filters all differ.
+    pub topics: Vec<TopicTable>,
+    /// All other limits. `lag_bytes_max`, `log_bytes_max` and `history_bytes_max` are those for the largest budget that there is by default;
     /// [`Config::within`] says which hold.
     pub limits: Limits,
-    /// `--max-lag` and `--max-log`, where they are set.
+    /// `--max-lag`, `--max-log` and `--max-history`, where they are set.
     lag_asked: Option<u64>,
     log_asked: Option<u64>,
+    history_asked: Option<u64>,
 }
 
 impl Config {
@@ -117,9 +131,10 @@ impl Config {
         let shards = settings.find("shards").unwrap_or(here.cores.clamp(1, SHARDS_TOP)) as u16;
         let memory = settings.find("max-memory");
         let (lag_asked, log_asked) = (settings.find("max-lag"), settings.find("max-log"));
+        let history_asked = settings.find("max-history");
         let message: u64 = settings.get("max-message");
         let budget = memory.unwrap_or(here.memory_bytes_default_max.max(MESSAGES_IN_BUDGET * message));
-        let (lag, log) = waiting_bytes(message, (lag_asked, log_asked), budget, shards);
+        let waiting = waiting_bytes(message, (lag_asked, log_asked), budget, shards);
         Self {
             listen: settings.get("listen"),
             io: settings.choose("io", &[("auto", None), ("uring", Some(Io::Uring)), ("epoll", Some(Io::Epoll))]),
@@ -142,9 +157,11 @@ impl Config {
                 ),
             },
             written: settings.table.keys().map(|key| (key.name, settings.texts(key).join(", "))).collect(),
-            limits: Limits::new(settings, lag, log),
+            topics: Vec::new(),
+            limits: Limits::new(settings, waiting, history_bytes(history_asked, budget)),
             lag_asked,
             log_asked,
+            history_asked,
         }
     }
 
@@ -155,6 +172,7 @@ impl Config {
             "max-frame" => Some(Size(self.limits.frame_bytes_max).to_string()),
             "max-lag" => Some(Size(self.limits.lag_bytes_max).to_string()),
             "max-log" => Some(Size(self.limits.log_bytes_max).to_string()),
+            "max-history" => Some(Size(self.limits.history_bytes_max).to_string()),
             _ => None,
         }
     }
@@ -174,15 +192,17 @@ impl Config {
     #[must_use]
     pub fn memory_bytes_least(&self) -> u64 {
         let message = MESSAGES_IN_BUDGET * self.limits.message_bytes_max;
-        [Some(message), self.lag_asked, self.log_asked].into_iter().flatten().max().unwrap_or(0)
+        [Some(message), self.lag_asked, self.log_asked, self.history_asked].into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// The limits within a budget of so many bytes: what nobody set of `--max-lag` and `--max-log` fits into it.
+    /// The limits within a budget of so many bytes: what nobody set of `--max-lag`, `--max-log` and `--max-history`
+    /// fits into it.
     #[must_use]
     pub fn within(&self, budget_bytes: u64) -> Limits {
         let message = self.limits.message_bytes_max;
         let (lag, log) = waiting_bytes(message, (self.lag_asked, self.log_asked), budget_bytes, self.shards);
-        Limits { lag_bytes_max: lag, log_bytes_max: log, ..self.limits.clone() }
+        let history = history_bytes(self.history_asked, budget_bytes);
+        Limits { lag_bytes_max: lag, log_bytes_max: log, history_bytes_max: history, ..self.limits.clone() }
     }
 }
 
@@ -270,6 +290,18 @@ pub fn read<A: Into<OsString>>(
         Some(RunSubcommand::Restart) => {
             let (config, _) = given.resolve(None, here).map_err(refused)?;
             Ok(Task::Restart { listen: config.listen, options: args[2..].to_vec() })
+        }
+        Some(RunSubcommand::Topic { topic }) => {
+            let (config, _) = given.resolve(None, here).map_err(refused)?;
+            // A topic of the broker's own has a rule too.
+            match protocol::topic::check_name(&topic, config.limits.topic_bytes_max) {
+                Ok(()) | Err(TopicError::Reserved) => Ok(Task::Topic { topic, tables: config.topics }),
+                Err(error) => Err(Stop::Refused(format!(
+                    "'{}' is not a topic: {}",
+                    topic.escape_debug(),
+                    error.to_string().trim_end_matches('.')
+                ))),
+            }
         }
         Some(RunSubcommand::Healthcheck { url: Some(url) }) => Ok(Task::Healthcheck(vec![url])),
         Some(RunSubcommand::Healthcheck { url: None }) => {

@@ -23,6 +23,13 @@ pub(super) enum Source {
     Default,
 }
 
+impl Source {
+    /// Whether nobody gave the value.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, settings: &Section) -> Vec<String> {
     if let Some(budget) = config.memory_bytes_max {
         config.lag_asked.into_iter().for_each(|bytes| at_most(("max-lag", bytes), ("max-memory", budget)));
         config.log_asked.into_iter().for_each(|bytes| at_most(("max-log", bytes), ("max-memory", budget)));
+        config.history_asked.into_iter().for_each(|bytes| at_most(("max-history", bytes), ("max-memory", budget)));
     }
     wrong.extend(too_little_memory(config, settings));
     wrong.extend(exposed(config, settings));

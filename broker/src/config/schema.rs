@@ -58,6 +58,10 @@ pub(super) enum Kind {
     Host,
     Network,
     Path,
+    /// Of topics, as subscriptions write it, except those of the broker's own.
+    Filter,
+    /// A member that the broker writes into messages.
+    Stamp,
     /// Any number of values: the flag may repeat, commas separate, the file may have an array.
     List(&'static Kind),
 }
@@ -119,6 +123,18 @@ impl Key {
         }
     }
 
+    /// Values as TOML writes them.
+    pub(super) fn literal(&self, values: &[String]) -> String {
+        let quoted = |value: &String| toml::Value::String(value.clone()).to_string();
+        let first = values.first().map(String::as_str).unwrap_or_default();
+        match self.kind {
+            Kind::List(_) => format!("[{}]", values.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+            Kind::Number(..) => values::number(first).map_or_else(|_| first.to_owned(), |number| number.to_string()),
+            Kind::Bool => values::truth(first).is_ok_and(|value| value).to_string(),
+            _ => values.first().map(quoted).unwrap_or_default(),
+        }
+    }
+
     /// The fixed default, or an example.
     pub(super) fn example(&self) -> &'static str {
         match self.default {
@@ -142,6 +158,8 @@ impl Kind {
             Self::Host => "HOST",
             Self::Network => "NET",
             Self::Path => "FILE",
+            Self::Filter => "FILTER",
+            Self::Stamp => "time",
             Self::List(kind) => kind.placeholder(),
         }
     }
@@ -151,7 +169,7 @@ impl Kind {
     /// # Errors
     /// What is wrong with it, as the rest of a sentence.
     pub(super) fn read(self, text: &str) -> Result<Value, String> {
-        let text = text.trim();
+        let text = self.trim(text);
         match self {
             Self::Bool => values::truth(text).map(Value::Bool),
             Self::Number(least, most) => {
@@ -175,6 +193,8 @@ impl Kind {
             Self::Host => values::host(text).map(Value::Text),
             Self::Network => values::network(text).map(Value::Network),
             Self::Path => Ok(Value::Text(text.to_owned())),
+            Self::Filter => values::filter(text).map(Value::Text),
+            Self::Stamp => values::stamp(text).map(Value::Text),
             Self::List(kind) => kind.read(text),
         }
     }
@@ -183,8 +203,13 @@ impl Kind {
     pub(super) fn split(self, text: &str) -> Vec<&str> {
         match self {
             Self::List(_) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
-            _ => vec![text.trim()],
+            _ => vec![self.trim(text)],
         }
+    }
+
+    /// White space around a value is ignored, but a filter may have some.
+    fn trim(self, text: &str) -> &str {
+        if matches!(self, Self::Filter) { text } else { text.trim() }
     }
 }
 

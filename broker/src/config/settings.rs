@@ -10,6 +10,7 @@ use crate::config::schema::Kind::{
     Address, Admin, Bool, Choice, Host, List, Network, Number, Origin, Path, Size, Time,
 };
 use crate::config::schema::{Group, Key, Table, key};
+use crate::config::topics::TOPIC;
 use crate::config::values::SIZE_TOP;
 
 /// Longest message that may be configured: one send's length is a signed 32-bit number in the kernel.
@@ -41,7 +42,7 @@ pub(super) static SETTINGS: Table = Table {
         Group { heading: "Limits", keys: LIMITS },
         Group { heading: "Times", keys: TIMES },
     ],
-    tables: &[],
+    tables: &[TOPIC],
 };
 
 const GENERAL: &[Key] = &[
@@ -161,6 +162,20 @@ const LIMITS: &[Key] = &[
         "0.1",
     )
     .help("Bytes of such messages in all topics of one shard"),
+    key(
+        "max-history",
+        Size(0, SIZE_TOP),
+        Otherwise("64m, or a quarter of --max-memory if that is less", "64m"),
+        "0.1",
+    )
+    .help(
+        "Bytes that topics remember, in all: their windows, keys and retained messages; beyond, the window of the topic \
+         that was least recently published to is emptied, and new keys and retained messages are refused",
+    ),
+    key("max-keys", Number(0, COUNT_TOP), Fixed("1000000"), "0.1")
+        .help("Keys and retained messages, in all topics; beyond, new ones are refused"),
+    key("max-recovery", Size(0, SIZE_TOP), Fixed("4m"), "0.1")
+        .help("Bytes of missed messages that one subscription may be sent; with more it is not recovered"),
     key("max-outbox", Size(1 << 10, MESSAGE_BYTES_TOP), Fixed("256k"), "0.1")
         .help("Bytes of acknowledgements and pongs that wait for one connection that does not read"),
 ];

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::command::CommandLine;
 use crate::config::provenance::{Section, Setting, Source};
 use crate::config::settings::{FILE, SETTINGS};
-use crate::config::{Config, Surroundings, file, rules};
+use crate::config::{Config, Surroundings, file, rules, topics};
 
 /// What flags and environment give.
 pub(super) struct Given {
@@ -53,8 +53,12 @@ impl Given {
         here: &Surroundings,
     ) -> Result<(Config, Section), Vec<String>> {
         let settings = self.with_file(instead)?;
-        let config = Config::new(&settings, here);
-        let wrong = rules::check(&config, &settings);
+        let mut config = Config::new(&settings, here);
+        let mut wrong = rules::check(&config, &settings);
+        match topics::read(&settings, config.limits.topic_bytes_max) {
+            Ok(tables) => config.topics = tables,
+            Err(sentences) => wrong.extend(sentences),
+        }
         if wrong.is_empty() { Ok((config, settings)) } else { Err(wrong) }
     }
 }

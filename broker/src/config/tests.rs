@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::config::schema::{DefaultValue, Kind};
+use crate::config::schema::{DefaultValue, Kind, Table};
 use crate::config::settings::FILE;
 
 mod tables;
+mod topics;
 
 pub(super) fn read(options: &[&str]) -> Result<Task, Stop> {
     read_with(options, &[])
@@ -103,12 +104,23 @@ fn what_waits_fits_into_the_memory() {
         (&["--max-memory=16m", "--max-message=5m"][..], ["--max-message (5m, flag)", "--max-memory (16m, flag)"]),
         (&["--max-memory=16m", "--max-lag=17m"], ["--max-lag (17m, flag)", "--max-memory (16m, flag)"]),
         (&["--max-memory=16m", "--max-log=17m"], ["--max-log (17m, flag)", "--max-memory (16m, flag)"]),
+        (&["--max-memory=16m", "--max-history=17m"], ["--max-history (17m, flag)", "--max-memory (16m, flag)"]),
         (&["--max-log=1k"], ["--max-log (1k, flag)", "--max-lag (1m, default)"]),
     ] {
         let sentence = refused(options);
         assert!(parts.iter().all(|part| sentence.contains(part)), "{options:?}: {sentence}");
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
     }
+    for (options, expected) in [
+        (&["--max-memory=16m"][..], 4),
+        (&["--max-memory=4g"], 64),
+        (&["--max-memory=16m", "--max-history=16m"], 16),
+        (&["--max-history=0"], 0),
+    ] {
+        assert_eq!(limits(options).history_bytes_max >> 20, expected, "{options:?}");
+    }
+    assert_eq!(config(&[]).within(16 << 20).history_bytes_max, 4 << 20);
+    assert_eq!(config(&["--max-history", "3g"]).memory_bytes_least(), 3 << 30);
     // Nobody set the memory, so it is as much as the others need.
     assert_eq!(config(&["--max-log", "3g"]).memory_bytes_least(), 3 << 30);
     assert!(refused(&["--max-memory", "3m"]).contains("'3m' for --max-memory: it must be at least 4m"));
@@ -132,6 +144,9 @@ fn every_option_reaches_its_limit() {
         "--max-lag=1m",
         "--max-log=2m",
         "--max-outbox=8k",
+        "--max-history=3m",
+        "--max-keys=8",
+        "--max-recovery=9k",
         "--handshake-timeout=1s",
         "--ping-interval=2s",
         "--ping-timeout=3s",
@@ -165,9 +180,9 @@ fn every_option_reaches_its_limit() {
         subscriptions_max: 5,
         lag_bytes_max: 1 << 20,
         log_bytes_max: 2 << 20,
-        history_bytes_max: 64 << 20,
-        keys_max: 1_000_000,
-        recovery_bytes_max: 4 << 20,
+        history_bytes_max: 3 << 20,
+        keys_max: 8,
+        recovery_bytes_max: 9 << 10,
         outbox_bytes_max: 8 << 10,
         handshake_timeout: Duration::from_secs(1),
         message_timeout: Duration::from_secs(12),
@@ -247,7 +262,7 @@ fn help_explains_every_setting() {
 
 #[test]
 fn defaults_and_examples_are_valid_values() {
-    for key in SETTINGS.keys() {
+    for key in SETTINGS.keys().chain(SETTINGS.tables.iter().flat_map(Table::keys)) {
         assert_eq!(key.kind.read(key.example()).err(), None, "{}", key.name);
         let is_fixed = matches!(key.default, DefaultValue::Fixed(_));
         assert!(!(is_fixed && key.is_list()), "{}: a list is empty by default", key.name);
@@ -294,10 +309,10 @@ fn every_setting_has_its_variable() {
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/CONFIGURATION.md");
 
-/// The table of CONFIGURATION.md.
-fn options_table() -> String {
-    let mut table = "| option | value | default | what it is | since |\n| --- | --- | --- | --- | --- |\n".to_owned();
-    for key in SETTINGS.keys() {
+/// A table of CONFIGURATION.md.
+fn options_table(name: &str, schema: &Table) -> String {
+    let mut table = format!("| {name} | value | default | what it is | since |\n| --- | --- | --- | --- | --- |\n");
+    for key in schema.keys() {
         let value = key.kind.placeholder().replace('|', "\\|");
         let list = if key.is_list() { ", a list" } else { "" };
         let default = key.fixed_default().map_or(key.default_text().to_owned(), |text| format!("`{text}`"));
@@ -309,15 +324,18 @@ fn options_table() -> String {
 
 #[test]
 fn the_page_lists_every_option() {
-    let page = std::fs::read_to_string(PAGE).unwrap();
-    let (head, old) = page.split_at(page.find("| option |").expect("a table"));
-    let end = old.find("\n\n").map_or(old.len(), |at| at + 1);
-    let table = options_table();
-    if std::env::var_os("RINGYARD_WRITE_OPTIONS").is_some() {
-        std::fs::write(PAGE, [head, &table, &old[end..]].concat()).unwrap();
+    for (name, schema) in [("option", &SETTINGS), ("key of `[[topic]]`", &SETTINGS.tables[0])] {
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        let (head, old) = page.split_at(page.find(&format!("| {name} |")).expect("a table"));
+        let end = old.find("\n\n").map_or(old.len(), |at| at + 1);
+        let table = options_table(name, schema);
+        if std::env::var_os("RINGYARD_WRITE_OPTIONS").is_some() {
+            std::fs::write(PAGE, [head, &table, &old[end..]].concat()).unwrap();
+        }
+        let advice =
+            "CONFIGURATION.md is old: RINGYARD_WRITE_OPTIONS=1 cargo test -p ringyard-broker --lib the_page_lists";
+        assert!(std::fs::read_to_string(PAGE).unwrap().contains(&table), "{advice}");
     }
-    let advice = "CONFIGURATION.md is old: RINGYARD_WRITE_OPTIONS=1 cargo test -p ringyard-broker --lib the_page_lists";
-    assert!(std::fs::read_to_string(PAGE).unwrap().contains(&table), "{advice}");
 }
 
 /// A file for one test, gone with it.

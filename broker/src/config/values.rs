@@ -2,7 +2,7 @@
 //!
 //! Not responsible for ranges ([`Kind`](crate::config::schema::Kind)) nor for rules between settings
 //! ([`rules`](crate::config::rules)). An error is the rest of a sentence that begins with the value and the name of its
-//! setting. White space around a value is ignored.
+//! setting. White space around a value is ignored, except a filter's.
 //!
 //! Units: sizes in bytes with an optional `k`, `m` or `g` (powers of 1024); durations with `ms`, `s`, `m` or `h`.
 
@@ -157,6 +157,26 @@ fn canonical(address: SocketAddr) -> SocketAddr {
         IpAddr::V4(ip) => (ip, address.port()).into(),
         // Whole, with its zone.
         IpAddr::V6(_) => address,
+    }
+}
+
+/// `chat/#`, `+/typing`. Its length is a matter of `max-topic`.
+pub(super) fn filter(text: &str) -> Result<String, String> {
+    if text.starts_with('$') {
+        return Err("topics that begin with $ are the broker's own, and nothing can be set for them".to_owned());
+    }
+    match protocol::topic::check_filter(text, usize::MAX) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string().trim_end_matches('.').to_owned()),
+    }
+}
+
+/// `time`.
+pub(super) fn stamp(text: &str) -> Result<String, String> {
+    match text {
+        "time" => Ok(text.to_owned()),
+        "from" => Err("that is not built yet: the broker writes only time".to_owned()),
+        _ => Err("it must be time".to_owned()),
     }
 }
 

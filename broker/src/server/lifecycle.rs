@@ -88,7 +88,7 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
     let hang_up = {
         let shared = Arc::clone(&shared);
         move || {
-            settings.read_again();
+            settings.read_again(&shared.rules);
             reload::keys(&shared.publish_keys);
         }
     };

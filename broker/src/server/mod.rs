@@ -7,6 +7,7 @@
 //! | `shards` | one thread with one driver for each shard |
 //! | `signals` | which signals end the broker, and which are only logged |
 //! | `reload` | SIGHUP: settings are read again |
+//! | `rules` | topic rules from the configuration; `ringyard topic` |
 //! | `takeover` | a successor takes over from a running broker |
 //! | `notify` | the readiness message to a service manager |
 //! | `restart` | `ringyard restart` |
@@ -24,6 +25,7 @@ pub(crate) mod notify;
 pub mod output;
 pub(crate) mod reload;
 pub mod restart;
+pub mod rules;
 pub mod shards;
 pub(crate) mod signals;
 pub mod start;

@@ -3,6 +3,7 @@
 //! | read again | in force |
 //! | --- | --- |
 //! | `log-level` in the file of `--config` | at once |
+//! | the `[[topic]]` tables in that file | at once; another kind of `history` for new topics only, with the filters in the log |
 //! | all other settings in that file | after a restart; the log names those that have changed |
 //! | the keys in the file of `--publish-key` | for the next request or handshake |
 //!
@@ -14,9 +15,15 @@ use std::env;
 use tracing::{error, info, warn};
 
 use crate::access::keys::{Loaded, PublishKeys};
+use crate::config::topics::TopicTable;
 use crate::config::{self, Config, LogLevel, Stop, Surroundings, Task};
 use crate::server::log;
+use crate::server::rules::from_tables;
+use crate::topics::keys::Keys;
+use crate::topics::rules::{Rule, SharedRules};
 
+/// Filters that one line of the log names.
+const FILTERS_SHOWN: usize = 20;
 /// Settings that hold as soon as they are read.
 const AT_ONCE: &[&str] = &["log-level"];
 
@@ -26,15 +33,20 @@ pub(crate) struct Settings {
     here: Surroundings,
     level: LogLevel,
     written: Vec<(&'static str, String)>,
+    topics: Vec<TopicTable>,
+    /// What the filters of topic rules are hashed under.
+    names: Keys,
 }
 
 impl Settings {
-    pub(crate) fn new(config: &Config, here: Surroundings) -> Self {
-        Self { here, level: config.log.level, written: config.written.clone() }
+    /// Those of the start. Filters of topic rules are hashed under `names`.
+    pub(crate) fn new(config: &Config, here: Surroundings, names: Keys) -> Self {
+        let (written, topics) = (config.written.clone(), config.topics.clone());
+        Self { here, level: config.log.level, written, topics, names }
     }
 
-    /// Reads everything again that can be.
-    pub(crate) fn read_again(&mut self) {
+    /// Reads everything again that can be; topic rules go to `rules`.
+    pub(crate) fn read_again(&mut self, rules: &SharedRules) {
         match config::read(env::args_os(), |name| env::var_os(name), &self.here) {
             Ok(Task::Serve(config)) => {
                 let changes = self.take(&config.written);
@@ -42,6 +54,7 @@ impl Settings {
                 // The line about it is logged if either level allows that.
                 log::set_level(self.level.max(level));
                 info!(signal = "SIGHUP", "settings were read again: {changes}");
+                self.take_rules(config.topics, rules);
                 log::set_level(level);
                 self.level = level;
             }
@@ -54,6 +67,26 @@ impl Settings {
             }
             // The arguments are those of a broker, as they were at the start.
             Ok(_) | Err(Stop::Shown(_)) => {}
+        }
+    }
+
+    /// Puts topic rules in force, if they have changed, and logs what that means.
+    fn take_rules(&mut self, read: Vec<TopicTable>, in_force: &SharedRules) {
+        if says_the_same(&read, &self.topics) {
+            return;
+        }
+        let new = from_tables(&read, self.names);
+        let changed = listed(&in_force.current().history_changes(&new));
+        let number = read.len();
+        in_force.replace(new);
+        self.topics = read;
+        info!(signal = "SIGHUP", rules = number, "the topic rules have changed, from now on");
+        if !changed.is_empty() {
+            warn!(
+                signal = "SIGHUP",
+                filters = changed,
+                "another kind of `history` holds for new topics; existing ones keep theirs until they are forgotten"
+            );
         }
     }
 
@@ -83,6 +116,25 @@ impl Settings {
     }
 }
 
+/// Filters for a line of the log.
+fn listed(filters: &[&str]) -> String {
+    let shown = filters.iter().take(FILTERS_SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match filters.len().checked_sub(FILTERS_SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown}, and {more} more"),
+    }
+}
+
+/// Whether both give the same rules. Lines and order do not matter.
+fn says_the_same(a: &[TopicTable], b: &[TopicTable]) -> bool {
+    let rules = |tables: &[TopicTable]| {
+        let mut rules: Vec<_> = tables.iter().map(Rule::from).collect();
+        rules.sort_by(|a, b| a.filter.cmp(&b.filter));
+        rules
+    };
+    rules(a) == rules(b)
+}
+
 /// Reads the file of `--publish-key` again, if there is one.
 pub(crate) fn keys(keys: &PublishKeys) {
     match keys.reload() {
@@ -102,10 +154,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_names_so_many_filters() {
+        let filters: Vec<_> = (0..22).map(|n| format!("f{n}")).collect();
+        let filters: Vec<_> = filters.iter().map(String::as_str).collect();
+        assert_eq!(listed(&filters[..2]), "f0, f1");
+        assert!(listed(&filters[..20]).ends_with(", f19"));
+        assert!(listed(&filters).ends_with(", f19, and 2 more"));
+    }
+
+    #[test]
     fn what_changes_now_and_what_later_is_named() {
         let written = |level: &str, shards: &str| vec![("log-level", level.to_owned()), ("shards", shards.to_owned())];
         let here = Surroundings { cores: 2, memory_bytes_default_max: 1 << 30 };
-        let mut settings = Settings { here, level: LogLevel::Info, written: written("info", "") };
+        let (written_first, names) = (written("info", ""), Keys::from_seed(1));
+        let mut settings = Settings { here, level: LogLevel::Info, written: written_first, topics: Vec::new(), names };
         assert_eq!(settings.take(&written("info", "")), "none of them has changed");
         assert_eq!(settings.take(&written("debug", "")), "log-level = debug from now on");
         let both = settings.take(&written("warn", "4"));

@@ -26,11 +26,13 @@ use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::lifecycle::Started;
 use crate::server::output::complain;
 use crate::server::reload::Settings;
+use crate::server::rules::from_tables;
 use crate::server::shards::Shards;
 use crate::server::takeover::predecessor::Estate;
 use crate::server::takeover::successor::{self, Claim, Inheritance};
 use crate::server::{lifecycle, log, notify};
 use crate::shard::shared::SharedState;
+use crate::topics::keys::Keys;
 
 /// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
 #[must_use]
@@ -54,7 +56,6 @@ pub fn serve(config: Config, here: Surroundings) -> ExitCode {
 
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config, here: Surroundings) -> Result<(), String> {
-    let settings = Settings::new(&config, here);
     let keys = publish_keys(&config)?;
     let (io, fallback) = choose(config.io, config.shards)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
@@ -70,7 +71,10 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
-    let shared = SharedState::new(config.shards, random_seed(), Epoch(start_ns));
+    let seed = random_seed();
+    let names = Keys::from_seed(seed);
+    let settings = Settings::new(&config, here, names);
+    let shared = SharedState::new(config.shards, seed, Epoch(start_ns)).with_rules(from_tables(&config.topics, names));
     let shared = Arc::new(shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes));
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);

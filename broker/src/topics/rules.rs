@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::config::topics::{HistoryKind, RetainKind, TopicTable};
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 
@@ -150,6 +151,27 @@ impl Rule {
     /// The rule of [`BUILT_IN`]: what the broker says of itself is only sent live.
     fn built_in() -> Self {
         Self { filter: BUILT_IN.to_owned(), history: History::None, retain: Retain::Never, ..Self::default() }
+    }
+}
+
+impl From<&TopicTable> for Rule {
+    fn from(table: &TopicTable) -> Self {
+        let (bytes_max, tombstone_ttl) = (table.bytes_max, table.tombstone_ttl);
+        Self {
+            filter: table.filter.clone(),
+            history: match table.history {
+                HistoryKind::None => History::None,
+                HistoryKind::Window => History::Window { messages_max: table.messages_max, bytes_max },
+                HistoryKind::Keyed => History::Keyed { keys_max: table.messages_max, bytes_max, tombstone_ttl },
+            },
+            history_ttl: table.history_ttl,
+            retain: match table.retain {
+                RetainKind::Flag => Retain::Flag,
+                RetainKind::Always => Retain::Always,
+                RetainKind::Never => Retain::Never,
+            },
+            stamps_time: table.stamps_time,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod output;
 mod publish;
 mod publishers;
 mod refusals;
+mod rules;
 mod shutdown;
 mod signals;
 mod silence;

@@ -1,4 +1,4 @@
-//! Tables in the file, with a schema of their own: the broker has none yet.
+//! Tables in the file, with a schema of their own.
 
 use std::time::Duration;
 

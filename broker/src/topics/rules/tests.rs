@@ -74,6 +74,11 @@ fn what_is_built_in_applies_without_rules() {
 }
 
 #[test]
+fn a_topic_without_a_table_has_the_defaults_of_a_table() {
+    assert_eq!(Rule::from(&TopicTable::default()), Rule::default());
+}
+
+#[test]
 fn equal_filters_and_too_many_are_refused() {
     for filter in ["a/+", "$sys/#"] {
         let twice = Rules::new(vec![rule("a/+", WINDOW), rule(filter, KEYED)], Keys::from_seed(1));

@@ -1,0 +1,232 @@
+//! The `[[topic]]` tables of the file: what topics remember.
+//!
+//! Each table is complete: what it leaves out has its default, some of which follow `history`. Not responsible for
+//! which table applies to a topic (`topics::rules`).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::config::provenance::{Section, Source};
+use crate::config::schema::DefaultValue::{Fixed, Otherwise};
+use crate::config::schema::Kind::{Choice, Filter, List, Number, Size, Stamp, Time};
+use crate::config::schema::{Group, Key, Table, key};
+use crate::config::values::{FromValue, SIZE_TOP};
+
+/// Most messages of a window, and most keys.
+const MESSAGES_TOP: u64 = 1_000_000;
+/// Most tables: a topic holds the number of its rule in 16 bits.
+const TABLES_MAX: usize = 65_000;
+
+/// The schema of one table.
+pub(super) const TOPIC: Table = Table {
+    name: "topic",
+    is_array: true,
+    help: "Topic rules: what the topics that a filter matches remember. Of the tables that match a topic exactly one \
+           applies, the most particular one; what it leaves out has its default",
+    groups: &[Group { heading: "", keys: KEYS }],
+    tables: &[],
+};
+
+const KEYS: &[Key] = &[
+    key("match", Filter, Otherwise("none, it is required", "chat/#"), "0.1")
+        .help("Filter of the topics that the table is for, as subscriptions write it, with + and #"),
+    key("history", Choice("none|window|keyed"), Fixed("window"), "0.1").help(
+        "What a topic remembers: none, nothing; window, its newest messages; keyed, the newest message of each key",
+    ),
+    key("history-messages", Number(1, MESSAGES_TOP), Otherwise("256, with keyed 10000", "256"), "0.1")
+        .help("Messages of a window, the newest ones; with keyed, keys: a new one beyond them is refused"),
+    key("history-bytes", Size(1, SIZE_TOP), Otherwise("256k, with keyed 4m", "256k"), "0.1")
+        .help("Bytes that they take; beyond, the oldest of a window go, and a new key is refused"),
+    key("history-ttl", Time(0), Otherwise("2m, with keyed 0s", "2m"), "0.1")
+        .help("Age beyond which messages of a window, or keys without an update, are forgotten; 0s: no limit"),
+    key("tombstone-ttl", Time(1), Otherwise("10m", "10m"), "0.1")
+        .help("How long a removed key is remembered, for recovery; only with keyed"),
+    key("retain", Choice("flag|always|never"), Fixed("flag"), "0.1").help(
+        "Message that newcomers are shown: flag, the newest that was published with `retain`; always, the newest; \
+         never, none",
+    ),
+    key("stamp", List(&Stamp), Otherwise("none", "time"), "0.1")
+        .help("What the broker writes into each message: time, the time of publication"),
+];
+
+/// Keys that only some kinds of history have.
+const OF_HISTORY: &[(&str, &[HistoryKind])] = &[
+    ("history-messages", &[HistoryKind::Window, HistoryKind::Keyed]),
+    ("history-bytes", &[HistoryKind::Window, HistoryKind::Keyed]),
+    ("history-ttl", &[HistoryKind::Window, HistoryKind::Keyed]),
+    ("tombstone-ttl", &[HistoryKind::Keyed]),
+];
+
+/// The value of `history`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryKind {
+    /// Nothing is remembered.
+    None,
+    /// The newest messages are.
+    Window,
+    /// The newest message of each key is.
+    Keyed,
+}
+
+/// The value of `retain`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetainKind {
+    /// What was published with `retain`.
+    Flag,
+    /// The newest message.
+    Always,
+    /// Nothing.
+    Never,
+}
+
+/// One table, with the defaults of what it leaves out. What its kind of history has not is meaningless.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicTable {
+    /// `match`; empty for the defaults.
+    pub filter: String,
+    /// Where the table begins: `FILE:LINE`, or `default`.
+    pub source: String,
+    /// `history`.
+    pub history: HistoryKind,
+    /// `history-messages`: messages, or keys.
+    pub messages_max: u32,
+    /// `history-bytes`.
+    pub bytes_max: u64,
+    /// `history-ttl`; zero is no limit.
+    pub history_ttl: Duration,
+    /// `tombstone-ttl`.
+    pub tombstone_ttl: Duration,
+    /// `retain`.
+    pub retain: RetainKind,
+    /// Whether `stamp` has "time".
+    pub stamps_time: bool,
+    /// Every value that has a meaning, as the file writes it.
+    pub written: Vec<Written>,
+}
+
+/// A value as the file writes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// Its key.
+    pub name: &'static str,
+    /// The value in TOML.
+    pub value: String,
+    /// `FILE:LINE`, or `default`.
+    pub source: String,
+}
+
+impl Default for TopicTable {
+    /// What holds for topics that no table is for.
+    fn default() -> Self {
+        Self::new(&Section::new(&TOPIC, Source::Default))
+    }
+}
+
+impl TopicTable {
+    fn new(section: &Section) -> Self {
+        use HistoryKind::{Keyed, None, Window};
+        let history = section.choose("history", &[("none", None), ("window", Window), ("keyed", Keyed)]);
+        let retains = [("flag", RetainKind::Flag), ("always", RetainKind::Always), ("never", RetainKind::Never)];
+        Self {
+            filter: section.find("match").unwrap_or_default(),
+            source: section.source.to_string(),
+            history,
+            messages_max: value::<u64>(section, "history-messages", history) as u32,
+            bytes_max: value(section, "history-bytes", history),
+            history_ttl: value(section, "history-ttl", history),
+            tombstone_ttl: value(section, "tombstone-ttl", history),
+            retain: section.choose("retain", &retains),
+            stamps_time: section.all::<String>("stamp").iter().any(|stamp| stamp == "time"),
+            written: written(section, history),
+        }
+    }
+}
+
+/// The default of a key that follows the kind of history.
+fn following(name: &str, history: HistoryKind) -> &'static str {
+    match (name, history) {
+        ("history-messages", HistoryKind::Keyed) => "10000",
+        ("history-messages", _) => "256",
+        ("history-bytes", HistoryKind::Keyed) => "4m",
+        ("history-bytes", _) => "256k",
+        ("history-ttl", HistoryKind::Keyed) => "0s",
+        ("history-ttl", _) => "2m",
+        ("tombstone-ttl", _) => "10m",
+        _ => panic!("{name} has a default of its own"),
+    }
+}
+
+/// The value of such a key.
+fn value<T: FromValue>(section: &Section, name: &str, history: HistoryKind) -> T {
+    section.find(name).unwrap_or_else(|| {
+        let key = TOPIC.key(name).expect("a key of the schema");
+        let default = key.kind.read(following(name, history)).expect("a default is a valid value");
+        T::from_value(&default).expect("a default has its key's type")
+    })
+}
+
+/// Whether a key means anything beside this kind of history.
+fn is_meant(name: &str, history: HistoryKind) -> bool {
+    OF_HISTORY.iter().all(|(of_history, kinds)| *of_history != name || kinds.contains(&history))
+}
+
+/// Every value but the filter, in the order of the schema.
+fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
+    let keys = TOPIC.keys().filter(|key| key.name != "match" && is_meant(key.name, history));
+    keys.map(|key| {
+        let mut texts = section.texts(key);
+        if texts.is_empty() && !key.is_list() {
+            texts.push(following(key.name, history).to_owned());
+        }
+        Written { name: key.name, value: key.literal(&texts), source: section.source_of(key.name).to_string() }
+    })
+    .collect()
+}
+
+/// The tables of a file. `topic_bytes_max` is `max-topic`.
+///
+/// # Errors
+/// A sentence for everything that is wrong with one table, or between two, in the order of the file.
+pub(super) fn read(settings: &Section, topic_bytes_max: usize) -> Result<Vec<TopicTable>, Vec<String>> {
+    let sections: Vec<_> = settings.tables.iter().filter(|section| section.table.name == TOPIC.name).collect();
+    let (mut wrong, mut seen) = (Vec::new(), HashMap::new());
+    if let Some(section) = sections.get(TABLES_MAX) {
+        wrong.push(format!("{}: there are {} [[topic]] tables: at most {TABLES_MAX}", section.source, sections.len()));
+    }
+    for section in &sections {
+        wrong.extend(wrong_filter(section, topic_bytes_max, &mut seen));
+        wrong.extend(meaningless(section));
+    }
+    if wrong.is_empty() { Ok(sections.into_iter().map(TopicTable::new).collect()) } else { Err(wrong) }
+}
+
+/// What is wrong with the filter of a table, given those before it.
+fn wrong_filter(section: &Section, bytes_max: usize, seen: &mut HashMap<String, String>) -> Option<String> {
+    let Some(filter) = section.find::<String>("match") else {
+        return Some(format!("{}: the table [[topic]] needs match: a filter such as 'chat/#'", section.source));
+    };
+    let source = section.source_of("match");
+    if filter.len() > bytes_max {
+        return Some(format!(
+            "{source}: invalid value '{filter}' for match: it has {} bytes, and --max-topic is {bytes_max}",
+            filter.len()
+        ));
+    }
+    let first = seen.insert(filter.clone(), source.to_string())?;
+    Some(format!("{source}: invalid value '{filter}' for match: {first} has the same filter; a filter has one table"))
+}
+
+/// Sentences about keys that mean nothing beside the table's kind of history.
+fn meaningless(section: &Section) -> Vec<String> {
+    let history = TopicTable::new(section).history;
+    let keys = TOPIC.keys().filter(|key| !section.source_of(key.name).is_default() && !is_meant(key.name, history));
+    keys.map(|key| {
+        let word: String = section.get("history");
+        format!(
+            "{}: {} has no meaning with history = \"{word}\": remove the one or change the other",
+            section.source_of(key.name),
+            key.name
+        )
+    })
+    .collect()
+}
