@@ -314,7 +314,11 @@ pub fn read<A: Into<OsString>>(
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Show { file } }) => {
             let (config, settings) = given.resolve(file, here).map_err(refused)?;
-            Err(Stop::Shown(render::show(&settings, |name| config.following(name))))
+            let following = |section: &Section, name: &str| match section.table.name {
+                "" => config.following(name),
+                _ => topics::following(section, name),
+            };
+            Err(Stop::Shown(render::show(&settings, following)))
         }
     }
 }

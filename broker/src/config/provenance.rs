@@ -65,11 +65,17 @@ impl Setting {
 /// What is wrong with a value, and where to change it.
 fn complaint(text: &str, key: &Key, source: &Source, why: &str) -> String {
     let name = key.name;
+    let text: String = text.chars().flat_map(visible).collect();
     match source {
         Source::File { .. } => format!("{source}: invalid value '{text}' for {name}: {why}"),
         Source::Environment(variable) => format!("invalid value '{text}' for {variable}: {why}"),
         Source::Flag | Source::Default => format!("invalid value '{text}' for --{name}: {why}"),
     }
+}
+
+/// A character as it is, or escaped: a complaint is one line.
+fn visible(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
 /// What is set of one table.

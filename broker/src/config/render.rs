@@ -11,20 +11,20 @@ const LINE: usize = 100;
 
 /// Every setting with its value and source. A setting that follows others is a comment with the value that `following`
 /// knows for it, so that it still follows them when the file is passed back.
-pub(super) fn show(settings: &Section, following: impl Fn(&str) -> Option<String>) -> String {
+pub(super) fn show(settings: &Section, following: impl Fn(&Section, &str) -> Option<String>) -> String {
     let mut text = format!("# The settings of ringyard {}, and where each comes from.\n", env!("CARGO_PKG_VERSION"));
     show_keys(&mut text, settings, &following);
     for section in &settings.tables {
         let _ = writeln!(text, "\n{} # {}", section.table.header(), section.source);
-        show_keys(&mut text, section, &|_| None);
+        show_keys(&mut text, section, &following);
     }
     text
 }
 
-fn show_keys(out: &mut String, section: &Section, following: &dyn Fn(&str) -> Option<String>) {
+fn show_keys(out: &mut String, section: &Section, following: &dyn Fn(&Section, &str) -> Option<String>) {
     for key in section.table.keys() {
         let (name, source, values) = (key.name, section.source_of(key.name), section.texts(key));
-        let _ = match following(name) {
+        let _ = match following(section, name) {
             _ if !values.is_empty() || key.is_list() => writeln!(out, "{name} = {} # {source}", key.literal(&values)),
             Some(value) => {
                 writeln!(out, "# {name} = {} # {source}: {}", key.literal(&[value]), key.default_text())

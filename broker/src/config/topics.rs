@@ -142,8 +142,15 @@ impl TopicTable {
     }
 }
 
+/// The value of a key of a table that follows its kind of history, if it means something beside that.
+pub(super) fn following(section: &Section, name: &str) -> Option<String> {
+    let history = TopicTable::new(section).history;
+    let follows = OF_HISTORY.iter().any(|(of_history, _)| *of_history == name);
+    (follows && is_meant(name, history)).then(|| default_of(name, history).to_owned())
+}
+
 /// The default of a key that follows the kind of history.
-fn following(name: &str, history: HistoryKind) -> &'static str {
+fn default_of(name: &str, history: HistoryKind) -> &'static str {
     match (name, history) {
         ("history-messages", HistoryKind::Keyed) => "10000",
         ("history-messages", _) => "256",
@@ -160,7 +167,7 @@ fn following(name: &str, history: HistoryKind) -> &'static str {
 fn value<T: FromValue>(section: &Section, name: &str, history: HistoryKind) -> T {
     section.find(name).unwrap_or_else(|| {
         let key = TOPIC.key(name).expect("a key of the schema");
-        let default = key.kind.read(following(name, history)).expect("a default is a valid value");
+        let default = key.kind.read(default_of(name, history)).expect("a default is a valid value");
         T::from_value(&default).expect("a default has its key's type")
     })
 }
@@ -176,7 +183,7 @@ fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
     keys.map(|key| {
         let mut texts = section.texts(key);
         if texts.is_empty() && !key.is_list() {
-            texts.push(following(key.name, history).to_owned());
+            texts.push(default_of(key.name, history).to_owned());
         }
         Written { name: key.name, value: key.literal(&texts), source: section.source_of(key.name).to_string() }
     })

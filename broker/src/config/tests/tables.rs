@@ -117,7 +117,7 @@ fn what_is_wrong_in_a_table_has_its_line() {
 
 #[test]
 fn tables_are_shown_with_their_sources_and_can_be_passed_back() {
-    let shown = show(&read(FILE), |_| None);
+    let shown = show(&read(FILE), |_, _| None);
     for part in [
         "rooms = 4 # a.toml:1\n\n[auth] # a.toml:3\nrequired = true # default\nleeway = \"5s\" # a.toml:4\n",
         "\n[[topic]] # a.toml:7\nhistory = 7 # a.toml:8\n# history-bytes is not set: what memory allows\n",

@@ -68,6 +68,7 @@ fn what_is_wrong_is_named_with_its_line_and_key() {
         ("match = ''", &["a.toml:2: ", "match", "empty"]),
         ("match = 'a#'", &["a.toml:2: invalid value 'a#' for match: ", "alone"]),
         ("match = '#/a'", &["a.toml:2: ", "match", "last level"]),
+        ("match = \"a\\nb\"", &["a.toml:2: ", "'a\\nb' for match", "control"]),
         ("match = '$sys/#'", &["a.toml:2: ", "match", "nothing can be set"]),
         ("match = 5\nhistory = 'all'", &["a.toml:3: ", "history", "none, window, keyed"]),
         ("match = 'a'\nhistory-messages = 0", &["a.toml:3: ", "history-messages", "from 1 to 1000000"]),
@@ -106,6 +107,12 @@ fn what_is_shown_gives_the_same_tables() {
     let file = Kept::new("shown-topics", text);
     let shown = shown(&["config", "show", file.path()]);
     assert!(shown.contains(&format!("\n[[topic]] # {}:4\nmatch = \"a/+\" # {0}:5\n", file.path())), "{shown}");
+    for line in [
+        "# history-messages = 10000 # default: 256, with keyed 10000",
+        "# history-bytes is not set: 256k, with keyed 4m",
+    ] {
+        assert!(shown.lines().any(|other| other == line), "{line}: {shown}");
+    }
     let values = |tables: Vec<TopicTable>| {
         let table = |table: TopicTable| TopicTable { source: String::new(), written: Vec::new(), ..table };
         tables.into_iter().map(table).collect::<Vec<_>>()
