@@ -60,7 +60,7 @@ pub(super) enum RunSubcommand {
 
     /// Say which topic rule applies to a topic, why, and where each of its values comes from
     ///
-    /// Reads the [[topic]] tables of the file of --config. Exit status: 0; 2, the topic or an option is wrong.
+    /// Reads the `[[topic]]` tables of the file of --config. Exit status: 0; 2, the topic or an option is wrong.
     Topic {
         /// A topic, such as chat/7
         topic: String,
