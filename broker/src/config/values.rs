@@ -87,7 +87,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// `500ms`, `10s`, `2m`, `1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text);
     let unit_ms = match unit {
         "ms" => 1,

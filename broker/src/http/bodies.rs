@@ -66,7 +66,7 @@ struct UnderWayBody {
 
 /// There is no room for so much.
 #[derive(Debug)]
-struct NoRoom;
+pub(crate) struct NoRoom;
 
 impl Bodies {
     /// Within their share of a budget; there is always room for one message of `message_bytes_max`.
@@ -78,7 +78,8 @@ impl Bodies {
     /// Gives up the body that is longest under way; false if none is old enough.
     pub(crate) fn give_up_longest(&self) -> bool {
         let under_way = &mut *lock(&self.under_way);
-        let oldest = under_way.bodies.iter().find(|(_, body)| !body.given_up);
+        let all = under_way.bodies.iter().filter(|(_, body)| !body.given_up);
+        let oldest = all.min_by_key(|(_, body)| body.since);
         match oldest.filter(|(_, body)| body.since.elapsed() >= YOUNG).map(|(at, _)| *at) {
             Some(at) => {
                 under_way.give_up(at);
@@ -124,21 +125,28 @@ impl UnderWay {
                 return Err(NoRoom);
             }
         }
-        self.bytes = self.bytes - before + bytes;
-        self.bodies.get_mut(&at).expect("a body under way").bytes = bytes;
+        self.resize(at, bytes);
         Ok(())
+    }
+
+    fn resize(&mut self, at: u64, bytes: u64) {
+        let body = self.bodies.get_mut(&at).expect("a body under way");
+        let sum = if body.given_up { &mut self.leaving } else { &mut self.bytes };
+        *sum = *sum - body.bytes + bytes;
+        body.bytes = bytes;
     }
 }
 
 /// A body's entry; removes it when dropped.
-struct Entry<'a> {
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
     bodies: &'a Bodies,
     at: u64,
     end: Arc<Notify>,
 }
 
 impl<'a> Entry<'a> {
-    fn new(bodies: &'a Bodies, since: Instant) -> Self {
+    pub(crate) fn new(bodies: &'a Bodies, since: Instant) -> Self {
         let under_way = &mut *lock(&bodies.under_way);
         let (at, end) = (under_way.next, Arc::new(Notify::new()));
         under_way.next += 1;
@@ -146,8 +154,28 @@ impl<'a> Entry<'a> {
         Self { bodies, at, end }
     }
 
-    fn grow(&self, bytes: u64, budget: &Budget) -> Result<(), NoRoom> {
+    /// Holds so many bytes from now on.
+    pub(crate) fn grow(&self, bytes: u64, budget: &Budget) -> Result<(), NoRoom> {
         lock(&self.bodies.under_way).grow(self.at, bytes, self.bodies.bytes_max, budget)
+    }
+}
+
+impl Entry<'_> {
+    /// Holds nothing from now on.
+    pub(crate) fn shrink(&self) {
+        lock(&self.bodies.under_way).resize(self.at, 0);
+    }
+
+    /// Is waited for anew from now on: what came was worked off.
+    pub(crate) fn renew(&self) {
+        if let Some(body) = lock(&self.bodies.under_way).bodies.get_mut(&self.at) {
+            body.since = Instant::now();
+        }
+    }
+
+    /// Waits until it has to go for others.
+    pub(crate) async fn given_up(&self) {
+        self.end.notified().await;
     }
 }
 
@@ -172,14 +200,34 @@ pub(crate) struct Collected {
 
 /// Reads a body to its end. Of a body that is refused the rest is [discarded](discard), unless it was slow or had to go
 /// for others: then its connection ends at once.
-pub(crate) async fn collect(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Collected, HttpError> {
-    match read(app, headers, &mut body).await {
+pub(crate) async fn collect(
+    app: &App,
+    headers: &HeaderMap,
+    mut body: Body,
+    bound: Bound,
+) -> Result<Collected, HttpError> {
+    match read(app, headers, &mut body, bound).await {
         Ok(collected) => Ok(collected),
         Err(Failure::Late(error)) => Err(error),
         Err(Failure::Refused(error)) => {
             discard(app, headers, body).await;
             Err(error)
         }
+    }
+}
+
+/// How long a body may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub(crate) bytes_max: usize,
+    /// The answer to a longer one.
+    pub(crate) too_long: fn(&Limits) -> HttpError,
+}
+
+impl Bound {
+    /// That of one message.
+    pub(crate) fn message(limits: &Limits) -> Self {
+        Self { bytes_max: usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX), too_long }
     }
 }
 
@@ -197,12 +245,12 @@ impl From<HttpError> for Failure {
     }
 }
 
-async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collected, Failure> {
+async fn read(app: &App, headers: &HeaderMap, body: &mut Body, bound: Bound) -> Result<Collected, Failure> {
     let (limits, budget) = (app.limits(), &app.shared().budget);
-    let max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
+    let max = bound.bytes_max;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|len| len > max) {
-        return Err(too_long(limits).into());
+        return Err((bound.too_long)(limits).into());
     }
     let started = Instant::now();
     let entry = Entry::new(app.bodies(), started);
@@ -225,7 +273,7 @@ async fn read(app: &App, headers: &HeaderMap, body: &mut Body) -> Result<Collect
             return Err(Failure::Late(too_slow(limits)));
         }
         if data.len() > max - received {
-            return Err(too_long(limits).into());
+            return Err((bound.too_long)(limits).into());
         }
         if data.len() > room.capacity() - room.len() {
             let needed = room.len() + data.len();

@@ -13,7 +13,7 @@ use crate::http::app::App;
 use crate::http::bodies;
 use crate::http::cors::{self, Page};
 use crate::http::error::HttpError;
-use crate::http::publish;
+use crate::http::sequence;
 use crate::observe::counters::Refused;
 
 /// Between the socket and the routes.
@@ -64,7 +64,7 @@ fn facts<'a>(app: &App, request: &'a Request) -> RequestFacts<'a> {
     let field = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(field(header::HOST));
     let kind = if request.method().is_safe() && !cors::is_preflight(request) { Kind::Read } else { Kind::Change };
-    let publishing = if publishes(request) { publish::publishing(app, request.headers()) } else { Publishing::None };
+    let publishing = if publishes(request) { sequence::publishing(app, request.headers()) } else { Publishing::None };
     RequestFacts { host, origin: field(header::ORIGIN), publishing, kind }
 }
 

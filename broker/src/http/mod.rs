@@ -20,10 +20,13 @@
 
 pub mod admin;
 pub(crate) mod app;
+mod batch;
 mod bodies;
 mod connection;
 mod cors;
 mod error;
+mod items;
+mod lines;
 mod load;
 mod metrics;
 mod middleware;
@@ -32,6 +35,7 @@ pub(crate) mod places;
 mod publish;
 mod request_heads;
 pub(crate) mod routes;
+mod sequence;
 pub(crate) mod serve;
 pub(crate) mod stats;
 #[cfg(test)]
@@ -39,6 +43,7 @@ mod tests;
 mod topics;
 mod upgrade;
 mod write_timeout;
+mod written;
 
 use std::time::Duration;
 

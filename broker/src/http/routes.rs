@@ -17,12 +17,13 @@ use crate::http::{metrics, middleware, page, publish, stats, topics};
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
     let socket = || readable(websocket_only);
-    let topic = || post(publish::publish).get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") });
+    let publishes =
+        |handler: MethodRouter<App>| handler.get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") });
     let counters = if app.operators().on_public_port { counters() } else { Router::new() };
     let router = Router::new()
-        .route("/pub", topic())
-        .route("/pub/", topic())
-        .route("/pub/{*topic}", topic())
+        .route("/pub", publishes(post(publish::publish_many)))
+        .route("/pub/", publishes(post(publish::publish)))
+        .route("/pub/{*topic}", publishes(post(publish::publish)))
         .route("/sub/{*filter}", socket())
         .route("/bus/{*topic}", socket())
         .route("/ws", socket())

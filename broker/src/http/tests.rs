@@ -1,8 +1,10 @@
 //! The HTTP API through its router, with threads that stand in for shards: they sequence what they are
 //! ordered to publish. Real sockets are served in `tests/sockets.rs`, slow and large bodies sent in
-//! `tests/bodies.rs`, and pages of other origins served in `tests/origins.rs`.
+//! `tests/bodies.rs`, pages of other origins served in `tests/origins.rs`, batches and lines in `tests/many.rs`.
 
 mod bodies;
+mod many;
+mod options;
 mod origins;
 mod sockets;
 
@@ -64,9 +66,11 @@ impl FakeShards {
                     for inbox in &shared.inboxes {
                         while let Some(order) = inbox.next_control() {
                             match order {
-                                ControlMessage::Publish { topic, payload, answer, .. } => {
+                                ControlMessage::Publish { topic, payload, options, answer } => {
                                     let offset = Offset(messages.len() as u64 + 1);
-                                    messages.push(Arc::new(Message::new(topic.key(), offset, payload, 0)));
+                                    let message = Message::new(topic.key(), offset, payload, 0);
+                                    let message = message.with_options(options, shared.budget.of_plane());
+                                    messages.push(Arc::new(message));
                                     let _ = answer.send(Ok(Published {
                                         epoch: EPOCH,
                                         offset,
@@ -200,8 +204,7 @@ async fn a_publish_is_sequenced_and_answered() {
 async fn bad_topics_are_refused_with_a_sentence() {
     let router = router(app(Limits::default()).0);
     let long = format!("/pub/{}", "x".repeat(256));
-    let bad =
-        ["/pub", "/pub/", "/pub/../a", "/pub/a/.", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
+    let bad = ["/pub/", "/pub/../a", "/pub/a/.", "/pub/+", "/pub/%23", "/pub/%ff", "/pub/a%zz", "/pub/a%2", &long];
     for target in bad {
         let answer = ask(&router, "POST", target, &[], "x").await;
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "bad-topic".to_owned()), "{target}");

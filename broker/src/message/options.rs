@@ -3,6 +3,8 @@
 //!
 //! Units: milliseconds; bytes of UTF-8.
 
+use protocol::v1;
+
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 /// Longest idempotency key, in bytes.
@@ -23,6 +25,28 @@ pub struct PublishOptions {
     pub idempotency_key: Option<Box<str>>,
     /// Compare-and-set: what the offset of the key's entry, or of the topic's newest message, has to be.
     pub if_offset: Option<Expected>,
+}
+
+impl PublishOptions {
+    /// What a command or an item asks for, to be kept; `None`: nothing.
+    #[must_use]
+    pub fn of(options: v1::PublishOptions<'_>) -> Option<Box<Self>> {
+        if options == v1::PublishOptions::default() {
+            return None;
+        }
+        let v1::PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset } = options;
+        Some(Box::new(Self {
+            key: key.map(Into::into),
+            retain,
+            removed,
+            ttl_ms,
+            idempotency_key: idempotency_key.map(Into::into),
+            if_offset: if_offset.map(|expected| match expected {
+                v1::Expected::Absent => Expected::Absent,
+                v1::Expected::Offset(offset) => Expected::Offset(offset),
+            }),
+        }))
+    }
 }
 
 /// What [`PublishOptions::if_offset`] expects.

@@ -56,6 +56,13 @@ impl Payload {
         Self { kind, header_len, charged, frame }
     }
 
+    /// The same payload for one more message: it shares the frame, and is charged for what that message takes.
+    #[must_use]
+    pub fn again(&self, account: &Arc<Account>) -> Self {
+        let frame = budget::shared(self.frame.clone(), 0, MESSAGE_BYTES, account, Held::Messages);
+        Self { frame, ..*self }
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> PayloadKind {

@@ -6,6 +6,8 @@
 //! | `mod` | the topic that a path names, the answer to a publish, how long a publish waits |
 //! | [`payload`] | from a body and its `Content-Type` to what is published |
 //! | [`body`] | how long a body may take, and the answers to those that take too long or too much |
+//! | [`options`] | what a request asks for besides its body: its query and `Idempotency-Key` |
+//! | [`item`] | from an item of a batch to what is published |
 //! | [`problem`] | errors: status, fields, body |
 //! | [`fields`] | what every answer says in its fields |
 //!
@@ -14,6 +16,8 @@
 
 pub(crate) mod body;
 pub(crate) mod fields;
+pub(crate) mod item;
+pub(crate) mod options;
 pub(crate) mod payload;
 pub(crate) mod problem;
 
@@ -21,7 +25,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use protocol::head::{Endpoint, endpoint};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::access::rejection::Rejection;
 use crate::config::limits::Limits;
@@ -39,16 +43,33 @@ pub(crate) const CONTENT_TYPE: &str = "application/json";
 #[derive(Debug, Serialize)]
 pub(crate) struct Answer<'a> {
     topic: &'a str,
-    /// Sixteen hexadecimal digits: JavaScript's numbers could not hold it.
-    epoch: String,
+    #[serde(serialize_with = "hexadecimal")]
+    epoch: Epoch,
     offset: u64,
     /// Subscriptions that matched the topic when the message got its offset.
     subscribers: u32,
+    /// It is the place of an earlier message, which this one repeats.
+    #[serde(skip_serializing_if = "is_false")]
+    duplicate: bool,
+}
+
+/// Sixteen digits: JavaScript's numbers could not hold it.
+fn hexadecimal<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:016x}", epoch.0))
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl<'a> Answer<'a> {
-    pub(crate) fn new(topic: &'a str, epoch: Epoch, offset: Offset, subscribers: u32) -> Self {
-        Self { topic, epoch: format!("{:016x}", epoch.0), offset: offset.0, subscribers }
+    pub(crate) fn new(topic: &'a str, epoch: Epoch, offset: Offset, subscribers: u32, duplicate: bool) -> Self {
+        Self { topic, epoch, offset: offset.0, subscribers, duplicate }
+    }
+
+    /// Appends the body of the answer.
+    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(out, self).expect("strings and numbers");
     }
 
     /// The body of the answer.

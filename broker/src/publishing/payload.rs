@@ -72,7 +72,7 @@ fn kind_of(media: Option<&str>, body: &[u8]) -> PayloadKind {
 }
 
 /// The type without parameters, in lower case. Empty if the field has anything but visible ASCII.
-fn media(field: &[u8]) -> String {
+pub(crate) fn media(field: &[u8]) -> String {
     let is_visible = |byte: &u8| matches!(byte, b'\t' | 32..127);
     let text = if field.iter().all(is_visible) { str::from_utf8(field).unwrap_or_default() } else { "" };
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()

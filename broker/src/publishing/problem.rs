@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use axum::http::StatusCode;
+use protocol::v1::{CommandError, ErrorCode};
 use serde::Serialize;
 
 use crate::access::rejection::Rejection;
@@ -45,6 +46,8 @@ pub(crate) enum Code {
     Unsupported,
     /// The broker is overloaded or shuts down; try again.
     Busy,
+    /// The broker shuts down, and ends a stream of items: nothing behind the last result was published.
+    Draining,
 }
 
 impl Code {
@@ -76,6 +79,8 @@ pub(crate) struct Problem {
     retry_after_s: Option<u32>,
     /// As what it counts; `None`: it is an answer like any other.
     cause: Option<Refused>,
+    /// The field that the status demands.
+    demanded: Option<(&'static str, &'static str)>,
 }
 
 impl Problem {
@@ -85,7 +90,14 @@ impl Problem {
         let retry_after_s = (status == 503).then_some(1);
         let cause = (400..500).contains(&status).then_some(Refused::Request);
         let code = Code::of_status(status);
-        Self { status, code, sentence: sentence.to_string(), offset: None, retry_after_s, cause }
+        let demanded = match status {
+            // RFC 9110 §15.5.2, RFC 6750 §3.
+            401 => Some(("www-authenticate", "Bearer")),
+            // RFC 9110 §15.5.16: which coding would have been right.
+            415 => Some(("accept-encoding", "identity")),
+            _ => None,
+        };
+        Self { status, code, sentence: sentence.to_string(), offset: None, retry_after_s, cause, demanded }
     }
 
     /// The same, counted as this.
@@ -96,6 +108,21 @@ impl Problem {
     /// The same with another code than its status usually has.
     pub(crate) fn coded(self, code: Code) -> Self {
         Self { code, ..self }
+    }
+
+    /// The same with another field than its status usually has.
+    pub(crate) fn with(self, name: &'static str, value: &'static str) -> Self {
+        Self { demanded: Some((name, value)), ..self }
+    }
+
+    /// The same of one item of a batch, the first having the number 0.
+    pub(crate) fn of_item(self, at: usize) -> Self {
+        Self { sentence: format!("messages[{at}]: {}", self.sentence), ..self }
+    }
+
+    /// What kind of error it is.
+    pub(crate) fn code(&self) -> Code {
+        self.code
     }
 
     /// The request is wrong.
@@ -120,13 +147,7 @@ impl Problem {
     /// Fields that this answer has beside those of every answer: lower-case names, and values.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, String)> {
         let retry_after = self.retry_after_s.map(|seconds| ("retry-after", seconds.to_string()));
-        let demanded = match self.status {
-            // RFC 9110 §15.5.2, RFC 6750 §3.
-            401 => Some(("www-authenticate", "Bearer".to_owned())),
-            // RFC 9110 §15.5.16: which coding would have been right.
-            415 => Some(("accept-encoding", "identity".to_owned())),
-            _ => None,
-        };
+        let demanded = self.demanded.map(|(name, value)| (name, value.to_owned()));
         retry_after.into_iter().chain(demanded)
     }
 
@@ -163,6 +184,25 @@ impl From<Rejection> for Problem {
         let (sentence, retry_after_s) = (answer.reason.into_owned(), answer.retry_after_s);
         let problem = Self { retry_after_s, cause: rejection.cause(), ..Self::new(answer.status, sentence) };
         if rejection == Rejection::WrongKey { problem.coded(Code::BadToken) } else { problem }
+    }
+}
+
+/// What is wrong with an item, as with a command.
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        let (status, code) = match error.code {
+            ErrorCode::BadJson => (400_u16, Code::BadJson),
+            ErrorCode::BadTopic => (400, Code::BadTopic),
+            ErrorCode::Forbidden => (403, Code::Forbidden),
+            ErrorCode::Conflict => (409, Code::Conflict),
+            ErrorCode::TooBig => (413, Code::TooBig),
+            ErrorCode::Limit => (429, Code::Limit),
+            ErrorCode::Unsupported => (501, Code::Unsupported),
+            ErrorCode::Busy => (503, Code::Busy),
+            // No item is about a subscription.
+            ErrorCode::BadCommand | ErrorCode::NotSubscribed | ErrorCode::AlreadySubscribed => (400, Code::BadCommand),
+        };
+        Self::new(status, sentence(&error.reason)).coded(code)
     }
 }
 
