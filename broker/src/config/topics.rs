@@ -57,7 +57,7 @@ const OF_HISTORY: &[(&str, &[HistoryKind])] = &[
     ("tombstone-ttl", &[HistoryKind::Keyed]),
 ];
 
-/// The value of `history`.
+/// The value of `history`: the kind of a topic's history, which it keeps for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HistoryKind {
     /// Nothing is remembered.
@@ -66,6 +66,21 @@ pub enum HistoryKind {
     Window,
     /// The newest message of each key is.
     Keyed,
+}
+
+impl HistoryKind {
+    /// All there are: `ALL[i] as usize == i`.
+    pub const ALL: [Self; 3] = [Self::None, Self::Window, Self::Keyed];
+
+    /// Its name in the protocol, unless it is none.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Window => Some("window"),
+            Self::Keyed => Some("keyed"),
+        }
+    }
 }
 
 /// The value of `retain`.

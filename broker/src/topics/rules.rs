@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::config::topics::{HistoryKind, RetainKind, TopicTable};
+pub use crate::config::topics::HistoryKind;
+use crate::config::topics::{RetainKind, TopicTable};
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 
@@ -62,32 +63,6 @@ pub enum History {
         /// How long a removed key is remembered, for recovery.
         tombstone_ttl: Duration,
     },
-}
-
-/// The kind of a [`History`], which a topic keeps for its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HistoryKind {
-    /// See [`History::None`].
-    None,
-    /// See [`History::Window`].
-    Window,
-    /// See [`History::Keyed`].
-    Keyed,
-}
-
-impl HistoryKind {
-    /// All there are: `ALL[i] as usize == i`.
-    pub const ALL: [Self; 3] = [Self::None, Self::Window, Self::Keyed];
-
-    /// Its name in the protocol, unless it is none.
-    #[must_use]
-    pub const fn name(self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::Window => Some("window"),
-            Self::Keyed => Some("keyed"),
-        }
-    }
 }
 
 impl History {
