@@ -13,7 +13,7 @@
 //! | the connection closes once the kernel is done with it | `shard/transport/close.rs` |
 //!
 //! Requests that are not WebSocket handshakes go, with their sockets, to [`http`]. The direction of imports is checked
-//! by a test (`broker/tests/structure.rs`): `message <- topics <- sequencer <- session <- publishing <- shard <- http <- server`;
+//! by a test (`broker/tests/structure.rs`): `message <- topics <- sequencer <- publishing <- session <- shard <- http <- server`;
 //! [`access`], [`capacity`], [`config`], [`ids`] and [`observe`] stand beside them. More: `broker/ARCHITECTURE.md`.
 
 pub mod access;
@@ -23,7 +23,7 @@ pub mod http;
 pub mod ids;
 pub mod message;
 pub mod observe;
-pub(crate) mod publishing;
+pub mod publishing;
 pub mod sequencer;
 pub mod server;
 pub(crate) mod session;

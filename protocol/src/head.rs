@@ -21,6 +21,7 @@ mod forwarded;
 mod origin;
 mod page;
 mod plain;
+mod publish;
 mod response;
 mod start;
 mod target;
@@ -36,7 +37,8 @@ pub use forwarded::{forwarded_address, forwarded_for};
 pub use origin::{authority_parts, origin_is_host};
 pub use page::{Page, page};
 pub use plain::{BodyLength, Plain};
-pub use response::{Refusal, write_switching_protocols};
+pub use publish::Publish;
+pub use response::{Refusal, phrase, write_switching_protocols};
 pub use start::RawStart;
 pub use target::{Endpoint, endpoint, percent_decode};
 
@@ -69,8 +71,9 @@ impl Default for HeadLimits {
 pub enum Head<'a> {
     /// The head is not complete.
     Partial,
-    /// Not a WebSocket handshake: for the HTTP server, with all bytes from the first.
-    Http(Plain),
+    /// Not a WebSocket handshake: for the HTTP server, with all bytes from the first, unless it is a [`Publish`] that is
+    /// answered without one.
+    Http(Plain<'a>),
     /// A valid WebSocket handshake.
     Upgrade(Upgrade<'a>),
 }
@@ -196,7 +199,8 @@ fn interpret<'a>(request: &Request<'_, 'a>, head_len: usize, limits: &HeadLimits
         && fields.list_has("connection", "upgrade")
         && fields.list_has("upgrade", "websocket");
     if !asks_upgrade {
-        return Ok(Head::Http(Plain { head_len, body: common.body }));
+        let publish = publish::of(request, &common);
+        return Ok(Head::Http(Plain { head_len, body: common.body, publish }));
     }
     if request.method != Some("GET") {
         return Err(Refusal::new(405, "A WebSocket handshake must be a GET request."));

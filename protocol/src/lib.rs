@@ -20,6 +20,7 @@
 //! | `head/plain.rs` | the rules for every request: its host, its origin, where its body ends |
 //! | `head/chunks.rs` | where a chunked body ends |
 //! | `head/page.rs` | which page sent a request that is refused |
+//! | `head/publish.rs` | which plain requests are single publishes in their usual form |
 //! | `head/target.rs` | the request target: which endpoint, which topic |
 //! | `head/origin.rs` | is a page's origin the host it calls |
 //! | `head/forwarded.rs` | the client that a proxy says a request comes from |

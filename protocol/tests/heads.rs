@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use protocol::head::{BodyLength, Endpoint, Head, HeadLimits, Refusal, Upgrade, accept_key, is_worth_parsing, parse};
+use protocol::head::{
+    BodyLength, Endpoint, Head, HeadLimits, Plain, Publish, Refusal, Upgrade, accept_key, is_worth_parsing, parse,
+};
 
 /// RFC 6455 §1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -130,6 +132,62 @@ fn bodies_of_plain_requests() {
         assert_eq!(body(&[("Transfer-Encoding", coding)]), Err(501), "{coding:?}");
     }
     assert_eq!(status(&head("POST / HTTP/1.0", &[("Transfer-Encoding", "chunked")])), 400);
+}
+
+/// What is answered without an HTTP server: a publish in its usual form, and nothing else.
+#[test]
+fn single_publishes() {
+    let line = "POST /pub/a%2Fb HTTP/1.1";
+    let usual = [("Host", "b:80"), ("Content-Length", "3")];
+    let publish = |line: &str, more: &[(&str, &str)]| match verdict(&head(line, &[&usual, more].concat())) {
+        Ok(Head::Http(plain)) => plain.publish.map(|publish| format!("{publish:?}")),
+        other => panic!("{other:?}"),
+    };
+    let expected = |content_type: Option<&str>, origin: Option<&str>| {
+        let (path, host, body_len) = ("/pub/a%2Fb", "b:80", 3);
+        let content_type = content_type.map(str::as_bytes);
+        Some(format!("{:?}", Publish { path, host, origin, content_type, body_len }))
+    };
+    assert_eq!(publish(line, &[]), expected(None, None));
+    let two_types = [("content-TYPE", "\ttext/plain "), ("Content-Type", "a/b"), ("ORIGIN", "http://a")];
+    assert_eq!(publish(line, &two_types), expected(Some("text/plain"), Some("http://a")));
+    for (name, value) in
+        [("Connection", "keep-alive"), ("Connection", " ,Keep-Alive,"), ("Contention", "close"), ("TE", "x")]
+    {
+        assert_eq!(publish(line, &[(name, value)]), expected(None, None), "{name}: {value}");
+    }
+    let others = [
+        ("Connection", "close"),
+        ("connection", "keep-alive, upgrade"),
+        ("Upgrade", "h2c"),
+        ("Expect", "100-continue"),
+        ("Idempotency-Key", "a"),
+        ("Content-Encoding", "identity"),
+        ("Origin", "http://ä"),
+    ];
+    for other in others {
+        assert_eq!(publish(line, &[other]), None, "{other:?}");
+    }
+    let lines = [
+        "PUT /pub/a HTTP/1.1",
+        "post /pub/a HTTP/1.1",
+        "POST /pub HTTP/1.1",
+        "POST /sub/a HTTP/1.1",
+        "POST /pub/a?retain=1 HTTP/1.1",
+        "POST http://b:80/pub/a HTTP/1.1",
+        "POST /pub/a HTTP/1.0",
+    ];
+    for line in lines {
+        assert_eq!(publish(line, &[]), None, "{line}");
+    }
+    for fields in [&[("Host", "b")][..], &[("Host", "b"), ("Transfer-Encoding", "chunked")]] {
+        let bytes = head(line, fields);
+        assert!(matches!(verdict(&bytes), Ok(Head::Http(Plain { publish: None, .. }))), "{fields:?}");
+    }
+    // Two lengths, or a length beside chunks: whoever believed one of them could be made to read a hidden request.
+    for more in [("Content-Length", "3"), ("Content-Length", "4"), ("Transfer-Encoding", "chunked")] {
+        assert_eq!(status(&head(line, &[usual[0], usual[1], more])), 400, "{more:?}");
+    }
 }
 
 /// RFC 9112 §3.2, RFC 9110 §7.2: what is refused of a handshake is refused of any other request too.
@@ -350,6 +408,34 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// Order, case and white space mean nothing, other fields neither, and every front of the head is incomplete.
+    #[test]
+    fn a_publish_is_found_whatever_the_order_of_its_fields(
+        order in Just([("Host", "b:80"), ("Content-Length", "12"), ("Content-Type", "text/plain")].to_vec()).prop_shuffle(),
+        upper in proptest::collection::vec(any::<bool>(), 1..20),
+        others in proptest::collection::vec("X-[A-Za-z]{1,14}", 0..4),
+        topic in "[a-z0-9%/+.$]{1,20}",
+        body in proptest::collection::vec(any::<u8>(), 0..8),
+    ) {
+        let mut out = format!("POST /pub/{topic} HTTP/1.1\r\n");
+        for (i, (name, value)) in order.iter().enumerate() {
+            out += &format!("{}: {value} \r\n", recased(name, &upper));
+            if let Some(other) = others.get(i) {
+                out += &format!("{other}: close, upgrade\r\n");
+            }
+        }
+        let bytes = [format!("{out}\r\n").as_bytes(), &body].concat();
+        let head_len = bytes.len() - body.len();
+        for end in 0..head_len {
+            prop_assert_eq!(verdict(&bytes[..end]), Ok(Head::Partial));
+        }
+        let path = format!("/pub/{topic}");
+        let publish =
+            Publish { path: &path, host: "b:80", origin: None, content_type: Some(b"text/plain"), body_len: 12 };
+        let expected = Plain { head_len, body: BodyLength::Bytes(12), publish: Some(publish) };
+        prop_assert_eq!(verdict(&bytes), Ok(Head::Http(expected)));
     }
 
     #[test]

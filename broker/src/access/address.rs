@@ -158,6 +158,13 @@ impl Addresses {
         }
     }
 
+    /// Whose connection it is that has this slot, if it counts.
+    #[must_use]
+    pub fn client(&self, slot: &AddressSlot) -> Option<Client> {
+        let (at, index) = slot.entry()?;
+        Some(Client(self.stripe(at).entries[index as usize].key))
+    }
+
     /// How many addresses have connections that count.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -206,9 +213,7 @@ impl AddressLease {
     #[must_use]
     pub fn client(&self) -> Option<Client> {
         let slot = AddressSlot(self.slot.load(Ordering::Relaxed));
-        let (at, index) = slot.entry()?;
-        let stripe = self.addresses.as_ref()?.stripe(at);
-        Some(Client(stripe.entries[index as usize].key))
+        self.addresses.as_ref()?.client(&slot)
     }
 
     /// The same slot for another holder; what is left does not count.

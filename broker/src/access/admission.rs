@@ -50,6 +50,9 @@ pub struct Admission {
     line: AtomicU64,
     /// Counts answers whose waits are to differ.
     turn: AtomicU32,
+    /// HTTP connections that shards keep, and how many they may.
+    http: AtomicU64,
+    http_max: u64,
 }
 
 impl Default for Admission {
@@ -69,7 +72,34 @@ impl Admission {
             last: AtomicU64::new(0),
             line: AtomicU64::new(0),
             turn: AtomicU32::new(0),
+            http: AtomicU64::new(0),
+            http_max: u64::MAX,
         }
+    }
+
+    /// The same with at most so many HTTP connections that stay with shards.
+    #[must_use]
+    pub fn keeping_http(self, http_max: u64) -> Self {
+        Self { http_max, ..self }
+    }
+
+    /// Lets an HTTP connection stay with its shard; false: there are as many as there may be. It must
+    /// [`Admission::leave_http`] when it is gone.
+    #[must_use]
+    pub fn enter_http(&self) -> bool {
+        let more = |kept| (kept < self.http_max).then_some(kept + 1);
+        self.http.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// An HTTP connection that stayed with its shard is gone, or handed over.
+    pub fn leave_http(&self) {
+        self.http.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many HTTP connections stay with shards.
+    #[must_use]
+    pub fn http(&self) -> u64 {
+        self.http.load(Ordering::Relaxed)
     }
 
     /// Lets a WebSocket in, at `now` on the monotonic clock. It must [`Admission::leave`] when it is gone.

@@ -35,7 +35,6 @@ struct Shared {
     operators: Operators,
     places: Places,
     bodies: Bodies,
-    name_shares: ClientShares,
     /// Held by the one request that lists topics.
     listing: Mutex<()>,
     /// The shard that gets the next adopted WebSocket.
@@ -68,7 +67,6 @@ impl App {
             operators,
             places: Places::new(room.http_connections_max as usize),
             bodies,
-            name_shares: ClientShares::default(),
             listing: Mutex::default(),
             next_shard: AtomicU16::new(0),
         }))
@@ -149,7 +147,7 @@ impl App {
     }
 
     pub(crate) fn name_shares(&self) -> &ClientShares {
-        &self.0.name_shares
+        &self.shared().name_shares
     }
 
     /// Held by the one request that lists topics.
@@ -166,9 +164,9 @@ impl App {
         self.0.started_s
     }
 
-    /// How many HTTP connections there are.
+    /// How many HTTP connections there are, those that stay with shards included.
     pub(crate) fn http_connections(&self) -> usize {
-        self.0.places.taken()
+        self.0.places.taken() + self.shared().admission.http() as usize
     }
 
     pub(crate) fn shards(&self) -> u16 {

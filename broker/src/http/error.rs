@@ -14,6 +14,9 @@ impl IntoResponse for HttpError {
             let value = HeaderValue::try_from(value).expect("a number or a token");
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
+        if self.ends_connection() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(cause) = self.cause() {
             response.extensions_mut().insert(cause);
         }

@@ -5,7 +5,7 @@
 //!
 //! Cost: four look-ups in the registry a second; while somebody subscribes, one message a second.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use protocol::v1::PayloadKind;
 use serde::Serialize;
@@ -44,6 +44,8 @@ pub(crate) async fn run(app: App) {
     let mut before = (Instant::now(), Snapshot::default());
     while !app.is_stopping() {
         ticks.tick().await;
+        // Follows the clock when that is set.
+        app.shared().wall_clock.set(SystemTime::now(), ring::monotonic());
         let now = (Instant::now(), stats::totals(app.shared()));
         if FILTERS.iter().any(|filter| app.shared().registry.subscriptions_to(filter) > 0) {
             let load = load(&before.1, &now.1, now.0 - before.0, app.started().elapsed());

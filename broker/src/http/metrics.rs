@@ -194,7 +194,7 @@ const FAMILIES: &[Family] = &[
         "Most connections of all shards together: --max-connections, or what there is room for.",
         |view, out| out.value(view.app.room().connections_max)),
     plain("ringyard_http_connections", Gauge,
-        "Connections that the control plane holds: those of the public port that asked for HTTP.",
+        "Connections of the public port that asked for HTTP: those that the control plane holds, and those that stay with shards.",
         |view, out| out.value(view.app.http_connections())),
     plain("ringyard_http_connections_max", Gauge,
         "Most of those at a time; beyond, 503.",

@@ -21,7 +21,7 @@ pub(crate) struct Report {
     uptime_ms: u64,
     /// Gauge: topics and filters that somebody publishes, subscribes to or remembers.
     topics_registered: usize,
-    /// Gauge: HTTP connections that the control plane holds.
+    /// Gauge: HTTP connections, those that stay with shards included.
     http_connections: usize,
     /// What is held for clients.
     memory: Memory,

@@ -135,6 +135,8 @@ stats! {
     dropped_adoption,
     /// Connections closed by the client with a close frame or end of stream.
     closed_by_client,
+    /// HTTP connections of this shard closed because nothing came for `--http-idle-timeout`.
+    closed_http_idle,
     /// Connections closed because the broker went away (1001).
     closed_shutdown,
     /// Of the connections closed when the time to shut down was over: those that had not been sent everything.
@@ -198,11 +200,13 @@ causes! {
     Reason, closed_by,
     /// The client's close frame or end of stream.
     ByClient closed_by_client "by_client",
+    /// An HTTP connection was idle for too long.
+    HttpIdle closed_http_idle "http_idle",
     /// The broker went away (1001).
     Shutdown closed_shutdown "shutdown",
     /// It asked for HTTP, and the control plane has it now.
     HandedOver handed_over "handed_over",
-    /// Its head was refused, as [`Refused`] says.
+    /// Its request was refused, as [`Refused`] says, and it ended with that.
     Refused refused "refused",
     /// No complete head in time (408).
     HandshakeTimeout dropped_handshake_timeout "handshake_timeout",

@@ -84,6 +84,7 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
     Some(match reason {
         Reason::HandedOver | Reason::Refused => return None,
         Reason::ByClient => (Level::DEBUG, "clients left"),
+        Reason::HttpIdle => (Level::DEBUG, "HTTP connections were idle; see --http-idle-timeout"),
         Reason::Shutdown => (Level::INFO, "clients were told that the broker goes away (1001)"),
         Reason::HandshakeTimeout => (Level::DEBUG, "connections brought no complete request in time (408)"),
         Reason::PingTimeout => (Level::DEBUG, "clients were silent after a ping"),

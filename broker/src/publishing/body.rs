@@ -32,12 +32,12 @@ pub(crate) fn too_slow(limits: &Limits) -> Problem {
         "The body came too slowly: it has {:?} in all (--message-timeout), and 1 KiB/s on average after the first {GRACE:?}.",
         limits.message_timeout
     );
-    Problem::new(408_u16, sentence)
+    Problem::new(408_u16, sentence).ending()
 }
 
 /// The answer to a body that ends before its time.
 pub(crate) fn broken() -> Problem {
-    Problem::bad("The request body ended early or is malformed.")
+    Problem::bad("The request body ended early or is malformed.").ending()
 }
 
 /// The answer to a body that there is no memory for.
@@ -49,6 +49,7 @@ pub(crate) fn no_room() -> Problem {
 pub(crate) fn given_up() -> Problem {
     Problem::unavailable("The broker gave this request up, because others needed its memory or its place.")
         .because(Refused::Overload)
+        .ending()
 }
 
 #[cfg(test)]

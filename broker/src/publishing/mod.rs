@@ -10,11 +10,15 @@
 //! | [`item`] | from an item of a batch to what is published |
 //! | [`problem`] | errors: status, fields, body |
 //! | [`fields`] | what every answer says in its fields |
+//! | [`answer`] | an answer as bytes, for the plane that has no HTTP library |
+//! | [`date`] | the time of day |
 //!
 //! Not responsible for sockets, access control ([`policy`](crate::access::policy)) or offsets. Knows neither the HTTP
 //! library nor shards. Cost: one string for the answer.
 
+pub(crate) mod answer;
 pub(crate) mod body;
+pub mod date;
 pub(crate) mod fields;
 pub(crate) mod item;
 pub(crate) mod options;

@@ -37,9 +37,8 @@ pub(crate) fn check_coding<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Result
 
 /// What is published of a body, which may be overwritten. `content_type` is the value of the first such field.
 pub(crate) fn interpret(content_type: Option<&[u8]>, body: &mut [u8], limits: &Limits) -> Result<Interpreted, Problem> {
-    let media = content_type.map(media);
-    if !media.as_deref().is_some_and(is_json) {
-        return Ok(Interpreted::AsItIs(kind_of(media.as_deref(), body)));
+    if !is_json(content_type) {
+        return Ok(Interpreted::AsItIs(kind_of(content_type, body)));
     }
     if std::str::from_utf8(body).is_err() {
         return Err(Problem::bad("The body is not JSON: it is not UTF-8.").coded(Code::BadJson));
@@ -58,24 +57,27 @@ pub(crate) fn interpret(content_type: Option<&[u8]>, body: &mut [u8], limits: &L
 }
 
 /// `application/json`, or a type with that structure (RFC 6839 §3.1).
-fn is_json(media: &str) -> bool {
-    media == "application/json" || media.ends_with("+json")
+pub(crate) fn is_json(content_type: Option<&[u8]>) -> bool {
+    content_type.map(media).is_some_and(|media| {
+        let is = |text: &str| media.eq_ignore_ascii_case(text);
+        is("application/json") || media.len() >= 5 && media[media.len() - 5..].eq_ignore_ascii_case("+json")
+    })
 }
 
 /// What subscribers are to take another body for. `curl -d` says urlencoded and means text.
-fn kind_of(media: Option<&str>, body: &[u8]) -> PayloadKind {
-    let may_be_text = match media {
-        None | Some("application/x-www-form-urlencoded") => true,
-        Some(media) => media.starts_with("text/"),
-    };
+pub(crate) fn kind_of(content_type: Option<&[u8]>, body: &[u8]) -> PayloadKind {
+    let may_be_text = content_type.map(media).is_none_or(|media| {
+        let begins = |text: &str| media.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text));
+        media.eq_ignore_ascii_case("application/x-www-form-urlencoded") || begins("text/")
+    });
     if may_be_text && std::str::from_utf8(body).is_ok() { PayloadKind::Text } else { PayloadKind::Binary }
 }
 
-/// The type without parameters, in lower case. Empty if the field has anything but visible ASCII.
-pub(crate) fn media(field: &[u8]) -> String {
+/// The type without parameters. Empty if the field has anything but visible ASCII.
+pub(crate) fn media(field: &[u8]) -> &str {
     let is_visible = |byte: &u8| matches!(byte, b'\t' | 32..127);
     let text = if field.iter().all(is_visible) { str::from_utf8(field).unwrap_or_default() } else { "" };
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    text.split(';').next().unwrap_or_default().trim()
 }
 
 #[cfg(test)]

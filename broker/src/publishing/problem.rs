@@ -81,6 +81,8 @@ pub(crate) struct Problem {
     cause: Option<Refused>,
     /// The field that the status demands.
     demanded: Option<(&'static str, &'static str)>,
+    /// The connection ends with it.
+    ends_connection: bool,
 }
 
 impl Problem {
@@ -97,7 +99,16 @@ impl Problem {
             415 => Some(("accept-encoding", "identity")),
             _ => None,
         };
-        Self { status, code, sentence: sentence.to_string(), offset: None, retry_after_s, cause, demanded }
+        Self {
+            status,
+            code,
+            sentence: sentence.to_string(),
+            offset: None,
+            retry_after_s,
+            cause,
+            demanded,
+            ends_connection: false,
+        }
     }
 
     /// The same, counted as this.
@@ -125,6 +136,11 @@ impl Problem {
         self.code
     }
 
+    /// The same on a connection that ends with it, because more of the request may come.
+    pub(crate) fn ending(self) -> Self {
+        Self { ends_connection: true, ..self }
+    }
+
     /// The request is wrong.
     pub(crate) fn bad(sentence: impl Display) -> Self {
         Self::new(400_u16, sentence)
@@ -137,6 +153,11 @@ impl Problem {
 
     pub(crate) fn status(&self) -> u16 {
         self.status
+    }
+
+    /// Whether its connection ends with it.
+    pub(crate) fn ends_connection(&self) -> bool {
+        self.ends_connection
     }
 
     /// As what it counts.

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`raw`] | `/sub`, `/pub`, `/bus`: one subscription, messages as they are |
 //! | [`v1`] | `/ws`: `ringyard.v1`, commands and many subscriptions |
+//! | [`http`] | `POST /pub/{topic}`: one request of a connection that is no WebSocket |
 //! | [`subscription`] | one subscription: its place in a log, and how far it is |
 //!
 //! A subscription of a session is named by a key. Its life: [`SessionKind::add`], with a log that may not be joined yet;
@@ -15,6 +16,7 @@
 //!
 //! A new kind of session is a file with a type that implements [`SessionKind`], and a line in the list of [`Session`].
 
+pub(crate) mod http;
 pub(crate) mod raw;
 pub(crate) mod subscription;
 pub(crate) mod v1;

@@ -127,7 +127,7 @@ impl SessionKind for RawSession {
 }
 
 /// A buffer that is not much longer than what is in it: it lives as long as the message.
-fn tight(room: BytesMut) -> BytesMut {
+pub(super) fn tight(room: BytesMut) -> BytesMut {
     if room.len() < room.capacity() - room.capacity() / 8 { BytesMut::from(&room[..]) } else { room }
 }
 

@@ -18,7 +18,7 @@ use crate::shard::fanout::log::Subscriber;
 use crate::shard::recall::Wants;
 use crate::shard::shared::{Origin, Published};
 use crate::shard::time::nanos;
-use crate::shard::transport::connection::{Flags, HeldPublish};
+use crate::shard::transport::connection::{Flags, HeldPublish, State};
 
 impl<D: Driver> Shard<D> {
     /// A whole message of an open connection, whose bytes may be overwritten.
@@ -214,6 +214,10 @@ impl<D: Driver> Shard<D> {
 
     /// A sequencer sequenced a publish that asked for an acknowledgement, or refused it.
     pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Result<Published, Refusal>) {
+        if self.conns.get(id).is_some_and(|conn| conn.state == State::Http) {
+            self.answer_published(id, published);
+            return;
+        }
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
             let published = published.map(|Published { epoch, offset, subscribers, duplicate }| {

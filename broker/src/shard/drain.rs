@@ -88,6 +88,11 @@ impl Drain {
         !matches!(self.phase, Phase::Running | Phase::Window)
     }
 
+    /// Whether HTTP connections end with their next answer: the broker goes, or new requests are for its successor.
+    pub(super) fn ends_http(&self) -> bool {
+        self.is_under_way() || self.is_succeeded
+    }
+
     /// How many of the clients should have been closed by `now`: the first at once, the last a step before the end.
     fn due(&self, now: Nanos) -> usize {
         let elapsed = u128::from(now.saturating_sub(self.began));
@@ -108,6 +113,7 @@ impl<D: Driver> Shard<D> {
         if is_succeeded {
             self.drain.is_succeeded = true;
             self.stop_accepting();
+            self.end_idle_http();
         }
         (self.drain.began, self.drain.window) = (self.now, nanos(window));
         if window.is_zero() {
@@ -233,6 +239,7 @@ impl<D: Driver> Shard<D> {
         self.drain.staying = Vec::new();
         self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
         self.enter_phase(Phase::Forward);
+        self.end_idle_http();
     }
 
     fn stop_accepting(&mut self) {
@@ -258,6 +265,7 @@ impl<D: Driver> Shard<D> {
             let state = self.conns.get(id).map(|conn| conn.state);
             match state {
                 Some(State::Open) => self.close_for_shutdown(id),
+                Some(State::Http) => self.end_http(id),
                 Some(State::Arriving | State::Proxied | State::Handshake) => {
                     let rejection = self.shared.admission.draining();
                     self.refuse(id, &rejection);

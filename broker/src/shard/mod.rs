@@ -6,6 +6,7 @@
 //! | `actions`, `subscribe` | what sessions want done; subscriptions, joins and leaves |
 //! | `recall`, `backlog` | what a new subscription is given of its topic's history, and how that is sent |
 //! | `history` | the commands that read a topic's history and replace its snapshot; the bound over all histories |
+//! | `requests` | single publishes over HTTP that the shard answers |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
 //! | [`fanout`] | logs and delivery rounds |
@@ -30,6 +31,7 @@ mod mailbox;
 mod names;
 mod pressure;
 mod recall;
+mod requests;
 mod sequencing;
 pub mod shared;
 mod subscribe;
@@ -50,6 +52,8 @@ use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::{Scale, Stats};
+use crate::publishing::date::Date;
+use crate::publishing::{answer, fields};
 use crate::sequencer::ledger::HistoryLimits;
 use crate::sequencer::{Sequencer, SequencerLimits};
 use crate::shard::drain::Drain;
@@ -111,6 +115,9 @@ struct ShardCodec {
     parser: Option<Box<protocol::v1::Parser>>,
     /// Where an answer is written before it is framed.
     scratch: BytesMut,
+    /// What answers over HTTP say of a connection that stays, as lines.
+    http_stays: String,
+    date: Date,
 }
 
 impl ShardCodec {
@@ -127,6 +134,8 @@ impl ShardCodec {
             },
             parser: Some(Box::default()),
             scratch: BytesMut::new(),
+            http_stays: answer::stays(fields::keep_alive(limits.http_idle_timeout).as_deref()),
+            date: Date::default(),
         }
     }
 }

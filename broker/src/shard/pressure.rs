@@ -16,6 +16,7 @@ use ring::{ConnId, Driver, Nanos};
 
 use crate::capacity::budget::Level;
 use crate::observe::counters::Reason;
+use crate::publishing::body::given_up;
 use crate::session::Session;
 use crate::session::subscription::Subscription;
 use crate::shard::Shard;
@@ -144,7 +145,7 @@ impl<D: Driver> Shard<D> {
     fn holding(&mut self, id: ConnId) -> Option<(u64, Nanos)> {
         let now = self.now;
         let conn = self.conns.get(id)?;
-        if !matches!(conn.state, State::Open | State::Closing) {
+        if !matches!(conn.state, State::Http | State::Open | State::Closing) {
             return None;
         }
         let stuck = conn.flags.has(Flags::SENDING).then(|| conn.send_age(now));
@@ -167,6 +168,8 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.flags.has(Flags::SENDING) || conn.state == State::Closing {
             self.abort(id, Reason::Memory);
+        } else if conn.state == State::Http {
+            self.fail_request(id, &given_up(), Reason::Refused);
         } else {
             let why = "memory is short, and this connection held much of it; connect again";
             self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);

@@ -27,12 +27,14 @@ use tokio::sync::oneshot;
 use crate::access::address::Addresses;
 use crate::access::admission::Admission;
 use crate::access::keys::PublishKeys;
+use crate::access::quota::ClientShares;
 use crate::capacity::budget::{self, Account, Budget, Charge, Held};
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::observe::counters::Stats;
 use crate::observe::refused::RefusedValues;
+use crate::publishing::date::WallClock;
 use crate::sequencer::history::recall::{HistoryQuery, Page, Place, Recall, Recalled};
 use crate::sequencer::ledger::Usage;
 use crate::sequencer::walk::{WalkPart, WalkPlace};
@@ -63,7 +65,7 @@ pub struct Published {
 pub enum Origin {
     /// Nobody.
     Silent,
-    /// A `/ws` connection that asked for an acknowledgement.
+    /// A connection of a shard: one of `/ws` that asked for an acknowledgement, or an HTTP request that the shard answers.
     Connection {
         /// Its shard.
         shard: ShardId,
@@ -72,7 +74,7 @@ pub enum Origin {
         /// The shard's own number for the command.
         ticket: u64,
     },
-    /// An HTTP request.
+    /// An HTTP request that the control plane answers.
     Http(oneshot::Sender<Result<Published, Refusal>>),
 }
 
@@ -435,6 +437,10 @@ pub struct SharedState {
     pub refused_values: RefusedValues,
     /// Keys to publish with. Read again by [`PublishKeys::reload`].
     pub publish_keys: PublishKeys,
+    /// Topics that clients began over HTTP.
+    pub name_shares: ClientShares,
+    /// What the time of day is, for answers.
+    pub wall_clock: WallClock,
     /// How many connections each client address has.
     pub addresses: Arc<Addresses>,
     /// What the control plane counts: the requests that it refused by itself.
@@ -469,6 +475,8 @@ impl SharedState {
             stats: (0..shards).map(|_| Stats::default()).collect(),
             refused_values: RefusedValues::default(),
             publish_keys: PublishKeys::default(),
+            name_shares: ClientShares::default(),
+            wall_clock: WallClock::default(),
             addresses: Arc::default(),
             plane: Stats::default(),
             admission: CachePadded::default(),

@@ -8,6 +8,7 @@ use httparse::Request;
 
 use super::Refusal;
 use super::fields::Fields;
+use super::publish::Publish;
 use super::target::{self, Target};
 
 /// The longest target that the HTTP library behind this parser takes, in bytes.
@@ -15,11 +16,13 @@ const TARGET_LEN_MAX: usize = 65_000;
 
 /// A request that is not a WebSocket handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plain {
+pub struct Plain<'a> {
     /// Where the head ends and the body begins, in bytes.
     pub head_len: usize,
     /// Where the body ends.
     pub body: BodyLength,
+    /// The single publish that it is, if it is one in its usual form.
+    pub publish: Option<Publish<'a>>,
 }
 
 /// How a request says where its body ends (RFC 9112 §6.3).

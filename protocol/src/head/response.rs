@@ -90,8 +90,10 @@ fn extra_fields(status: u16) -> &'static str {
 }
 
 /// The reason phrase; clients do not read it (RFC 9112 §4).
-fn phrase(status: u16) -> &'static str {
+#[must_use]
+pub fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

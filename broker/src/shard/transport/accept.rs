@@ -18,6 +18,7 @@ use crate::shard::handover::{Adopt, Upgrade};
 use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Flags, State};
+use crate::shard::transport::http::HttpPlaces;
 
 /// Receives that one turn arms again after they found no buffer.
 const REARMED_PER_TURN: usize = 256;
@@ -26,6 +27,8 @@ const REARMED_PER_TURN: usize = 256;
 pub(in crate::shard) struct Acceptor {
     pub(in crate::shard) accepting: Accepting,
     pub(in crate::shard) addresses: ClientAddresses,
+    /// Places of HTTP connections that stay here.
+    pub(in crate::shard) http: HttpPlaces,
     /// Sockets from the control plane that the driver is adopting, by token.
     adopting: FxHashMap<u64, Adopting>,
     next_token: u64,
@@ -40,6 +43,7 @@ impl Acceptor {
         Self {
             accepting: Accepting::Armed,
             addresses: ClientAddresses::new(limits),
+            http: HttpPlaces::default(),
             adopting: FxHashMap::default(),
             next_token: 0,
             waiting_for_buffer: VecDeque::new(),
@@ -148,7 +152,7 @@ impl<D: Driver> Shard<D> {
             // A client may half-close behind its request; the control plane sees the same.
             (_, State::HandingOver) => self.driver.install(id),
             (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra(&self.account).ended = true,
-            (ReceiveEnd::EndOfStream, State::Open) if conn.flags.has(Flags::PAUSED) => {
+            (ReceiveEnd::EndOfStream, State::Open | State::Http) if conn.flags.has(Flags::PAUSED) => {
                 conn.extra(&self.account).ended = true
             }
             (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),

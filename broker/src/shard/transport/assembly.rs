@@ -13,9 +13,10 @@ use ring::{ConnId, Driver, Nanos};
 
 use crate::capacity::budget::{Held, Level, longest_message};
 use crate::observe::counters::Reason;
+use crate::publishing::body::{given_up, too_slow};
 use crate::shard::Shard;
 use crate::shard::time::nanos;
-use crate::shard::transport::connection::{Assembly, Conn, Flags};
+use crate::shard::transport::connection::{Assembly, Conn, Flags, State};
 use crate::shard::transport::heaviest::{Holder, LOOKED_AT, heaviest};
 
 const MILLISECOND: Nanos = 1_000_000;
@@ -80,6 +81,10 @@ impl<D: Driver> Shard<D> {
                 self.input.assemblies.begun.pop_first();
                 self.input.assemblies.begin(id, self.now);
             } else {
+                if conn.state == State::Http {
+                    self.fail_request(id, &too_slow(&self.limits), Reason::Refused);
+                    continue;
+                }
                 let why = "the message was not complete in time; see --message-timeout";
                 self.close_with(id, close_code::POLICY.into(), why, Reason::MessageTimeout);
             }
@@ -123,6 +128,10 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if let Some(id) = self.heaviest_assembly() {
+            if self.conns.get(id).is_some_and(|conn| conn.state == State::Http) {
+                self.fail_request(id, &given_up(), Reason::Refused);
+                return;
+            }
             let why = "too many messages are arriving in pieces, and this one held much; connect again";
             self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);
         }

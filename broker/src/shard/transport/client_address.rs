@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use protocol::{head, proxy};
 use ring::{ConnId, Driver};
 
-use crate::access::address::{self, AddressLease, AddressSlot};
+use crate::access::address::{self, AddressLease, AddressSlot, Addresses, Client};
 use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
@@ -59,12 +59,17 @@ impl ClientAddresses {
         self.slots.get(id.slot as usize)?.entry()
     }
 
+    /// The same as a client of the broker.
+    pub(in crate::shard) fn client(&self, id: ConnId, addresses: &Addresses) -> Option<Client> {
+        addresses.client(self.slots.get(id.slot as usize)?)
+    }
+
     /// The client of this connection; where it is not counted, the connection is a client of its own.
     pub(in crate::shard) fn client_or_connection(&self, id: ConnId) -> Result<(usize, u32), ConnId> {
         self.client_of(id).ok_or(id)
     }
 
-    fn is_trusted(&self, id: ConnId) -> bool {
+    pub(in crate::shard) fn is_trusted(&self, id: ConnId) -> bool {
         self.slots.get(id.slot as usize) == Some(&AddressSlot::TRUSTED)
     }
 }
@@ -143,6 +148,10 @@ impl<D: Driver> Shard<D> {
                 conn.extra(&self.account).ended = true
             }
             State::Arriving | State::Proxied | State::Handshake | State::Open => self.on_end_of_stream(id),
+            State::Http if conn.flags.has(crate::shard::transport::connection::Flags::PAUSED) => {
+                conn.extra(&self.account).ended = true
+            }
+            State::Http => self.on_end_of_stream(id),
             // The control plane sees it again, and so does whoever waits for it after the last bytes.
             State::HandingOver | State::Closing | State::Gone => {}
         }

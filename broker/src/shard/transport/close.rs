@@ -66,6 +66,7 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn on_end_of_stream(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection that received");
         match conn.state {
+            State::Http => self.on_http_end(id),
             State::Closing if !conn.flags.has(Flags::SHUT) => conn.extra(&self.account).ended = true,
             _ => self.abort(id, Reason::ByClient),
         }
@@ -89,6 +90,7 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn on_closed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
+        self.leave_http(id, conn.flags);
         self.forget_address(id);
         if conn.flags.has(Flags::ADMITTED) {
             self.shared.admission.leave();

@@ -21,6 +21,7 @@ use crate::message::Payload;
 use crate::message::options::PublishOptions;
 use crate::observe::counters::Reason;
 use crate::session::Session;
+use crate::session::http::Exchange;
 use crate::shard::backlog::Backlog;
 use crate::shard::fanout::parts::Thrift;
 use crate::shard::shared::Origin;
@@ -35,6 +36,8 @@ pub(crate) enum State {
     Proxied,
     /// Waits for a complete request head.
     Handshake,
+    /// Its single publishes over HTTP are answered here.
+    Http,
     /// On its way to the control plane: receiving has to end, then the descriptor is made.
     HandingOver,
     /// A WebSocket.
@@ -86,6 +89,8 @@ flags! {
     BACKLOG = 17,
     /// Its right to publish was judged with its handshake; else it is that of clients in general.
     PUBLISHER = 16,
+    /// It has one of the places of HTTP connections.
+    HTTP = 18,
 }
 
 impl Flags {
@@ -163,6 +168,8 @@ pub(crate) struct Extra {
     pub(crate) held: Option<Box<HeldPublish>>,
     /// What it is to be sent of topics' histories.
     pub(crate) backlog: Option<Box<Backlog>>,
+    /// The HTTP request under way. The bytes of its body are an assembly.
+    pub(crate) exchange: Option<Box<Exchange>>,
     /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
     pub(crate) unsent: Option<usize>,
     _charge: Charge,
@@ -198,6 +205,7 @@ impl Extra {
             rate_limiter: None,
             held: None,
             backlog: None,
+            exchange: None,
             unsent: None,
             _charge: Charge::new(account, Held::Input, Self::BYTES),
         }
@@ -216,6 +224,7 @@ impl Extra {
             && self.rate_limiter.is_none()
             && self.held.is_none()
             && self.backlog.is_none()
+            && self.exchange.is_none()
             && self.unsent.is_none()
     }
 

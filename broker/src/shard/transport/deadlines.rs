@@ -46,6 +46,7 @@ impl<D: Driver> Shard<D> {
             State::Arriving | State::Proxied | State::Handshake => {
                 self.reject(id, Rejection::HeadTimeout.answer(), Reason::HandshakeTimeout);
             }
+            State::Http => self.on_http_deadline(id),
             State::Open => self.on_ping_deadline(id),
             State::HandingOver => self.abort(id, Reason::Handover),
             State::Closing => self.on_close_deadline(id),
@@ -104,7 +105,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Finds out whether the peer takes what it is sent: the answer is in [`Shard::on_sent`] or [`Shard::on_unsent`].
-    fn ask_progress(&mut self, id: ConnId) {
+    pub(super) fn ask_progress(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection with a deadline");
         if conn.flags.has(Flags::SENDING) {
             conn.flags.set(Flags::ASKED_PROGRESS);

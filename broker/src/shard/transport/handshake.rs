@@ -47,9 +47,13 @@ impl<D: Driver> Shard<D> {
                 self.keep_input(id, bytes);
                 return;
             }
-            Ok(Head::Http(_)) => {
-                self.keep_input(id, bytes);
-                self.hand_over(id);
+            Ok(Head::Http(plain)) => {
+                if plain.publish.is_some() && self.keep_http(id) {
+                    self.serve_bytes(id, bytes, true);
+                } else {
+                    self.keep_input(id, bytes);
+                    self.hand_over(id);
+                }
                 return;
             }
             Ok(Head::Upgrade(parsed)) => self.grant(id, &parsed, bytes).map(|upgrade| (upgrade, parsed.head_len)),
@@ -77,7 +81,8 @@ impl<D: Driver> Shard<D> {
         upgrade.check_start(self.shared.registry.rules()).map_err(Rejection::Malformed)?;
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
-        let has_slot = self.conns.len() as u64 <= u64::from(capacity - admission::reserve(capacity));
+        let others = self.conns.len() as u64 - u64::from(self.acceptor.http.taken());
+        let has_slot = others <= u64::from(capacity - admission::reserve(capacity));
         let handshake = HandshakeFacts {
             is_public: true,
             topic: self.shared.admit_purpose(&upgrade.purpose, self.limits.topics_max),
@@ -146,7 +151,7 @@ impl<D: Driver> Shard<D> {
         self.finish(id, reason);
     }
 
-    fn hand_over(&mut self, id: ConnId) {
+    pub(in crate::shard) fn hand_over(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.state = State::HandingOver;
         if conn.flags.has(Flags::RECEIVING) {
@@ -161,6 +166,8 @@ impl<D: Driver> Shard<D> {
         let read = conn.extra(&self.account).input.detach();
         conn.extra = None;
         let read = read.transfer(self.shared.budget.of_plane(), Held::Http);
+        let flags = std::mem::take(&mut conn.flags);
+        self.leave_http(id, flags);
         let lease = self.lease(id);
         let handed = result.is_ok_and(|socket| self.shared.handovers.push(Handover { socket, read, lease }).is_ok());
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.

@@ -55,7 +55,7 @@ impl InputWork {
     }
 
     /// Whether this connection may.
-    fn is_left_for(&mut self, id: ConnId) -> bool {
+    pub(super) fn is_left_for(&mut self, id: ConnId) -> bool {
         match self.of {
             Some((of, left)) if of == id => left > 0 && self.left > 0,
             _ => {
@@ -63,6 +63,11 @@ impl InputWork {
                 self.left > 0
             }
         }
+    }
+
+    /// An HTTP request with a body of so many bytes was taken.
+    pub(super) fn charge_request(&mut self, body_len: usize) {
+        self.charge(MESSAGE_COST + COMMAND_COST + u32::try_from(body_len / BYTES_PER_UNIT).unwrap_or(u32::MAX));
     }
 
     fn charge(&mut self, cost: u32) {
@@ -91,7 +96,7 @@ const ROOM_LEAST: usize = 4 << 10;
 /// Makes room for a piece of `len` bytes and, as far as that is not more than there is already, for what its frame still
 /// brings: so the room doubles while a message grows, and what was announced and does not come takes none; and in the end
 /// a message that is one frame has the room that it needs and no more, for it weighs what its buffer does.
-fn make_room(room: &mut Buffer, len: usize, frame_left: usize, last: bool) {
+pub(super) fn make_room(room: &mut Buffer, len: usize, frame_left: usize, last: bool) {
     let needed = room.len() + len;
     if needed > room.capacity() {
         // Behind this frame may come others, of which nothing is known.
@@ -107,6 +112,7 @@ impl<D: Driver> Shard<D> {
         match conn.state {
             State::Open => self.take_input(id, bytes),
             State::Handshake => self.on_head_bytes(id, bytes),
+            State::Http => self.on_http_bytes(id, bytes),
             State::Proxied => self.on_proxied_bytes(id, bytes),
             State::Arriving | State::HandingOver => self.keep_input(id, bytes),
             State::Closing | State::Gone => {}

@@ -93,7 +93,7 @@ impl Input {
 }
 
 /// Whether a connection's answers, those to come included, are as many as it may have.
-fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
+pub(super) fn outbox_is_full(conn: &Conn, bytes_max: usize) -> bool {
     let to_come = conn.session.answers_to_come().unwrap_or(0);
     conn.outbox_len() + to_come * ACKNOWLEDGEMENT_BYTES >= bytes_max
 }
@@ -265,8 +265,10 @@ impl<D: Driver> Shard<D> {
     fn take_kept_input(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.clear(Flags::PAUSE_LISTED);
-        if conn.state != State::Open {
-            return;
+        match conn.state {
+            State::Open => {}
+            State::Http => return self.resume_http(id),
+            _ => return,
         }
         if conn.session.is_unsubscribing() {
             // Something still waits to be sent: `finish_unsubscribe` lists it again.
@@ -316,7 +318,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Lists a connection whose input waits for something that only others can change.
-    fn park(&mut self, id: ConnId) {
+    pub(super) fn park(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         if waits_for_a_send(conn, self.limits.outbox_bytes_max) || conn.flags.has(Flags::PAUSE_LISTED) {
             return;
@@ -326,7 +328,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// All input that was kept is taken.
-    fn go_on_receiving(&mut self, id: ConnId) {
+    pub(super) fn go_on_receiving(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.extra.as_mut().is_some_and(|extra| std::mem::take(&mut extra.ended)) {
             self.on_end_of_stream(id);
