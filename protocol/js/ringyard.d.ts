@@ -1,0 +1,183 @@
+/** The latest message that a client has of one topic: `EPOCH:OFFSET`. It may be stored. */
+export type Position = string;
+
+export interface Message<T = any> {
+  topic: string;
+  /** The place in the topic. A snapshot has `upTo` in its place. */
+  offset: number;
+  /** Text, any JSON value, or a `Uint8Array` if the publisher sent bytes. */
+  data: T;
+  /** The entry of a keyed topic. */
+  key?: string;
+  /** The entry, or the retained message, was removed. */
+  removed?: true;
+  /** Part of the state that a newcomer begins with, not news. */
+  state?: true;
+  /** A snapshot that stands for all messages up to this offset. */
+  upTo?: number;
+  /** The offset of the message before, if that is not `offset - 1`. */
+  prev?: number;
+  /** When it was published, in ms since 1970, if the topic's rule says so. */
+  time?: number;
+  /** Who published it, if the topic's rule says so. */
+  from?: string;
+}
+
+/**
+ * Messages that did not come and will not come.
+ *
+ * - `overflow`: the reader was too slow, and the queue of the subscription dropped them;
+ * - `reconnect`: the connection was lost, and what a filter missed meanwhile is not known (no offsets);
+ * - `unrecovered`: the broker does not have everything after the position any more;
+ * - `epoch`: the topic began anew; offsets are those of the new epoch, and the end of the old one is lost too. If `to`
+ *   is below `from`, nothing of the new epoch is missing;
+ * - `missing`: the broker skipped them without a word;
+ * - any other reason is the broker's: `slow-consumer`, `evicted`, `expired`, or of a reset `purged`, `storage`, `moved`.
+ */
+export interface Gap {
+  /** The topic; of a filter without offsets, the filter. */
+  topic: string;
+  from?: number;
+  to?: number;
+  reason:
+    | "overflow"
+    | "reconnect"
+    | "unrecovered"
+    | "epoch"
+    | "missing"
+    | "slow-consumer"
+    | "evicted"
+    | "expired"
+    | "purged"
+    | "storage"
+    | "moved"
+    | (string & {});
+  /** What the broker still has. */
+  available?: { from: number; to: number };
+}
+
+export interface Ready {
+  /** With `since`: whether everything after it came or comes. Without: undefined. */
+  recovered?: boolean;
+  /** Undefined for a filter with wildcards. */
+  position?: Position;
+  available?: { from: number; to: number };
+  /** What the topic remembers. */
+  history?: "window" | "keyed" | (string & {});
+}
+
+/** `oldest` drops a quarter of the queue, `newest` the message that came last, `close` ends the subscription. */
+export type OverflowChoice = "oldest" | "newest" | "close" | void;
+
+export interface SubscribeOptions {
+  /** Continue after this position. Excludes `last`. */
+  since?: Position;
+  /** Begin with the newest `last` messages that the topic remembers. */
+  last?: number;
+  /** `false`: no retained message and no state. */
+  state?: boolean;
+  /** Least time between two deliveries, in ms. The broker may make it longer. */
+  throttle?: number;
+  /** Deliver at most once per animation frame: all messages of the frame, and the state once. */
+  frame?: boolean;
+  /** Called when 1,000 messages or 1 MiB wait for a reader; says what is dropped. Default: `oldest`. */
+  onoverflow?: (subscription: Subscription) => OverflowChoice;
+}
+
+/** An iterator over the messages. Leaving a `for await` loop closes the subscription. */
+export interface Subscription<T = any> extends AsyncIterable<Message<T>> {
+  readonly topic: string;
+  /** Settled by the first answer of the broker. */
+  readonly ready: Promise<Ready>;
+  /** What the application has been given so far. Undefined for a filter, and before the first answer. */
+  readonly position: Position | undefined;
+  /** Gets the messages in place of the iterator. */
+  onmessage: ((message: Message<T>) => void) | null | undefined;
+  /** Of a keyed topic: called with the newest message of each key when the state has come and after each change. */
+  onstate: ((state: ReadonlyMap<string, Message<T>>) => void) | null;
+  ongap: ((gap: Gap) => void) | null;
+  /** Unsubscribes, and ends the iterator. */
+  close(): void;
+  [Symbol.asyncIterator](): AsyncIterator<Message<T>, undefined>;
+}
+
+export interface PublishOptions {
+  /** The entry of a keyed topic, and what `slow-consumer = "latest"` conflates by. */
+  key?: string;
+  /** How long newcomers get the message, in ms. */
+  ttl?: number;
+  /** The message becomes the retained one. */
+  retain?: boolean;
+  /** Removes the key or, with `retain`, the retained message. */
+  removed?: boolean;
+  /** At most 64 bytes. A second publish with it is a duplicate. */
+  idempotencyKey?: string;
+  /** Publish only if this is the offset of the key or of the topic's newest message. */
+  ifOffset?: number | "absent";
+  signal?: AbortSignal;
+  /** When to give up, in ms. Default: 30,000. */
+  timeout?: number;
+}
+
+export interface Published {
+  epoch: string;
+  offset: number;
+  /** It had been published before, at this position. */
+  duplicate?: true;
+  subscribers?: number;
+}
+
+/**
+ * What publishes and subscriptions fail with, and what `bus.on("error")` gets. `code` is the broker's (`forbidden`,
+ * `conflict`, `limit`, …) or the client's: `timeout`, `offline` (100 publishes wait already), `disconnected` (the
+ * outcome of a publish is unknown), `closed`, `overflow`, `already-subscribed`.
+ */
+export interface RingyardError extends Error {
+  code: string;
+  /** With `conflict`: the offset that was found. */
+  offset?: number;
+}
+
+export type State = "connecting" | "open" | "closed";
+
+export interface StateEvent {
+  state: State;
+  /** The code with which the WebSocket closed; 1006 if it just ended. */
+  code?: number;
+  reason?: string;
+  /** While connecting: ms until the next attempt. */
+  delay?: number;
+}
+
+export interface Bus {
+  readonly state: State;
+  /** Throws if there is a subscription to the same topic or filter already. */
+  subscribe<T = any>(topic: string, options?: SubscribeOptions): Subscription<T>;
+  publish(topic: string, data: unknown, options?: PublishOptions): Promise<Published>;
+  /** Returns a function that removes the listener. */
+  on(event: "state", listener: (event: StateEvent) => void): () => void;
+  on(event: "error", listener: (error: RingyardError) => void): () => void;
+  /** Ends the connection and all subscriptions. Publishes without an answer reject. */
+  close(): void;
+}
+
+export interface ConnectOptions {
+  /** For Node before 22: the class `WebSocket` of the package `ws`. */
+  WebSocket?: WebSocketConstructor;
+}
+
+/** What the client needs of a WebSocket class; those of browsers, Node, `ws` and undici have it. */
+export type WebSocketConstructor = new (
+  url: string,
+  protocol: string,
+) => {
+  onopen: any;
+  onmessage: any;
+  onclose: any;
+  onerror: any;
+  send(text: string): void;
+  close(): void;
+};
+
+/** Connects, and stays connected until `close` or until the broker says not to come back. */
+export function connect(url: string, options?: ConnectOptions): Bus;

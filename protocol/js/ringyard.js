@@ -1,0 +1,700 @@
+/**
+ * The JavaScript client of Ringyard: the sub-protocol `ringyard.v1` over one WebSocket, for browsers and for Node.
+ *
+ * `connect` makes a bus, which owns the WebSocket: it reconnects, finds dead connections, sends commands and hands
+ * messages to the subscriptions. `createSubscription` makes what `bus.subscribe` returns: it knows its position in the
+ * topic, tells gaps, keeps the state of a keyed topic and queues messages for a slow reader.
+ *
+ * Not here: tokens, sessions, presence, requests, leases, wills. Their options are unknown ones, and throw.
+ *
+ * Invariant: of a topic and an epoch, a subscription delivers each offset at most once and in rising order, and what it
+ * leaves out between two offsets was told to `ongap` before. Messages flagged `state` are exempt.
+ *
+ * Times are milliseconds. A subscription queues at most `QUEUE_MESSAGES` messages and `QUEUE_LENGTH` characters of their
+ * JSON. A message costs one `JSON.parse`, one look-up by topic and one regular expression per filter with wildcards.
+ *
+ * Everything is in closures, because that compresses best and is private. What the bus and its subscriptions call of each
+ * other begins with `_`; the builds shorten these names (build.js).
+ */
+
+const RETRY_MIN = 500;
+const RETRY_MAX = 20000;
+const RETRY_DRAIN = 5000; // after 1001 and 1012: the broker goes, and all its clients come back
+const RETRY_OVERLOAD = 1000; // after 1013: at least this
+const STABLE = 10000; // a connection that was open for so long resets the number of attempts
+const HANDSHAKE = 20000;
+const PING = 25000;
+const PUBLISH_TIMEOUT = 30000;
+const HELD_PUBLISHES = 100;
+const KEYS_PER_SECOND = 5; // idempotency keys of our own; the broker may refuse more than ten in any second
+const QUEUE_MESSAGES = 1000;
+const QUEUE_LENGTH = 2 ** 20;
+const SEEN_TOPICS = 10000;
+const WAKE_EVENTS = ["online", "visibilitychange", "pageshow"];
+
+/** An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow. */
+const failure = (code, reason, offset) => Object.assign(new Error(reason), { code, offset });
+
+/** What is left of options when the known ones were taken. None is ignored. */
+const refuse = (unknown) => {
+  for (const name in unknown) throw new TypeError(`unknown option "${name}"`);
+};
+
+/** What a broker answers if it does not know a command, or a member of one. */
+const isUnknown = (code) => code === "bad-command" || code === "unsupported";
+
+/** Calls a function of the application. What it throws is reported, and does not stop the client. */
+const call = (f, argument) => {
+  try {
+    return f?.(argument);
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+};
+
+// A hidden page has no animation frames.
+const nextFrame = (f) =>
+  globalThis.requestAnimationFrame && !globalThis.document?.hidden ? requestAnimationFrame(f) : setTimeout(f, 16);
+
+/** What matches a filter with wildcards. A leading wildcard does not match topics that begin with `$`. */
+const filterPattern = (filter) =>
+  new RegExp(
+    (/^[+#]/.test(filter) ? "^(?!\\$)" : "^") +
+      filter
+        .replace(/[.*?^${}()|[\]\\]/g, "\\$&")
+        .replace(/\+/g, "[^/]*")
+        .replace(/\/#$/, "(/.*)?")
+        .replace(/#$/, ".*") +
+      "$",
+  );
+
+const toBase64 = (bytes) => {
+  let binary = "";
+  for (const byte of bytes) binary += String.fromCharCode(byte);
+  return btoa(binary);
+};
+
+/** A payload as members of a publish command. */
+const encode = (data) =>
+  data instanceof ArrayBuffer || ArrayBuffer.isView(data)
+    ? { data: toBase64(new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength)), encoding: "base64" }
+    : { data };
+
+/** Returns the subscription for the application, and as `_inner` what the bus needs of it. */
+const createSubscription = (bus, topic, options) => {
+  const { since: sinceText, last, state: wantsState, throttle, frame, onoverflow, ...unknown } = options;
+  refuse(unknown);
+
+  const pattern = /[+#]/.test(topic) && filterPattern(topic);
+  const seen = new Map(); // of a filter: the newest offset of each topic
+  const map = new Map(); // of a keyed topic: the newest message of each key
+  const waiters = []; // promises that iterators wait for
+  let early; // [message, length] that came by a filter before the broker answered this subscription
+  let queue = []; // [message or nothing, length, epoch, offset]
+  let queueLength = 0;
+  let due = frame ? 0 : Infinity; // how much of the queue may be delivered now
+  let scheduled, stateChanged; // a frame will come; the state is to be told then
+
+  let asked; // the broker has been sent our subscribe and has not answered it
+  let active; // it has answered it, on this connection
+  let again; // it has answered one, on any
+  let ended, error;
+  let epoch, newest; // the last message that came
+  let delivered; // the last message that the application has been given: [epoch, offset]
+  let keyed, conflated;
+  let live; // the state has come
+  let onmessage, iterated;
+  let begunAt; // the position that the application asked for
+
+  if (sinceText != null) {
+    const [, sinceEpoch, offset] = /^([0-9a-f]{16}):(\d+)$/.exec(sinceText) ?? [];
+    if (!sinceEpoch || pattern || last != null) {
+      throw new TypeError("since is EPOCH:OFFSET of one topic, and excludes last");
+    }
+    begunAt = { epoch: sinceEpoch, offset: +offset };
+    delivered = [sinceEpoch, offset];
+  }
+
+  /** Subscribes on a new connection: where we left off, or as the application asked at first. */
+  const begin = () => {
+    const since = epoch ? { epoch, offset: newest } : again ? undefined : begunAt;
+    asked = true;
+    early = [];
+    bus._command(
+      { type: "subscribe", topic, since, last: again ? undefined : last, state: wantsState, throttle },
+      ({ code, reason, topics }) => {
+        asked = false;
+        if (ended) {
+          bus._left(topic, code);
+        } else if (code === "busy") {
+          setTimeout(() => asked || active || ended || !bus._isOpen() || begin(), 1000);
+        } else if (again && since && isUnknown(code)) {
+          epoch = undefined; // this broker recovers nothing
+          begin();
+        } else if (code) {
+          end(failure(code, reason));
+        } else {
+          begun(topics[0], since);
+        }
+      },
+    );
+  };
+
+  const begun = ({ epoch: epochNow, offset, recovered, available, history, slow_consumer }, since) => {
+    active = true;
+    if (again && !since) gap({ reason: "reconnect" });
+    if (!pattern) {
+      epoch = epochNow;
+      keyed = history === "keyed" && wantsState !== false;
+      live = !keyed;
+      conflated = slow_consumer === "latest";
+      if (!recovered) map.clear();
+      newest = recovered ? since.offset : keyed ? 0 : offset - 1;
+      push();
+    }
+    if (since && !recovered) {
+      const same = since.epoch === epoch;
+      bus._forget(topic);
+      gap({
+        from: same && since.offset < offset ? since.offset + 1 : 1,
+        to: offset - 1,
+        reason: same ? "unrecovered" : "epoch",
+        available,
+      });
+    }
+    again = true;
+    resolveReady({ recovered, position: subscription.position, available, history });
+    takeEarly(isNext);
+  };
+
+  const take = (message, length) => {
+    if (!active) {
+      if (asked && !pattern) early.push([message, length]);
+      return;
+    }
+    takeEarly((first) => first.offset < message.offset);
+    place(message, length);
+    takeEarly(isNext);
+  };
+
+  /** The messages that the broker sent only once, by a filter, are delivered where they belong. */
+  const takeEarly = (isDue) => {
+    while (early.length && isDue(early[0][0])) place(...early.shift());
+  };
+
+  const isNext = ({ offset, prev = offset - 1 }) => prev <= newest;
+
+  const place = (message, length) => {
+    const { topic, offset, state, up_to, key = "" } = message;
+    if (pattern) {
+      // The same offset again: a subscription to the topic itself recovers what this one has had. Else: a new epoch.
+      if (!state) {
+        if (bus._has(topic) && offset <= seen.get(topic)) return;
+        seen.set(topic, offset);
+        if (seen.size > SEEN_TOPICS) seen.delete(seen.keys().next().value);
+      }
+    } else if (state) {
+      newest = keyed ? offset : Math.max(newest, up_to ?? 0);
+    } else {
+      if (offset <= newest) return;
+      if (live && !conflated && !isNext(message)) {
+        gap({ from: newest + 1, to: message.prev ?? offset - 1, reason: "missing" });
+      }
+      newest = offset;
+    }
+    if (keyed) {
+      if (message.removed) map.delete(key);
+      else map.set(key, message);
+      tellState();
+      // Who only looks at the state reads no messages, so none wait.
+      if (subscription.onstate && !onmessage && !iterated) message = null;
+    }
+    push(message, length);
+  };
+
+  const stateEnd = (offset) => {
+    if (!keyed) return;
+    newest = Math.max(newest, offset);
+    live = true;
+    push();
+    tellState();
+  };
+
+  /** The broker says that messages will not come. */
+  const brokerGap = (message) => {
+    if (!active) return;
+    if (!pattern) newest = Math.max(newest, message.to);
+    gap(message);
+    takeEarly(isNext);
+  };
+
+  /** The topic began anew under a live subscription. */
+  const reset = ({ epoch: epochNow, offset, ...more }) => {
+    if (!active) return;
+    bus._forget(more.topic);
+    if (!pattern) {
+      epoch = epochNow;
+      newest = offset;
+      map.clear();
+      push();
+      tellState();
+    }
+    gap({ ...more, from: 1, to: offset });
+  };
+
+  const gap = (what) => call(subscription.ongap, { topic, ...what });
+
+  const tellState = () => {
+    if (!live || !keyed) return;
+    if (frame) {
+      stateChanged = true;
+      schedule();
+    } else {
+      call(subscription.onstate, map);
+    }
+  };
+
+  /** Queues a message, or only the position, for the application. */
+  const push = (message, length = 0) => {
+    queue.push([message, length, epoch, newest]);
+    queueLength += length;
+    if (frame && message) schedule();
+    pump();
+    if (isOver(1)) overflow();
+  };
+
+  const isOver = (share) =>
+    queue.length > QUEUE_MESSAGES * share || (queue.length > 1 && queueLength > QUEUE_LENGTH * share);
+
+  const overflow = () => {
+    const choice = call(onoverflow, subscription);
+    const gaps = new Map();
+    const drop = ([message, length]) => {
+      queueLength -= length;
+      if (!message) return;
+      const { topic, offset: to = message.up_to } = message;
+      gaps.set(topic, { from: to, ...gaps.get(topic), topic, to, reason: "overflow" });
+    };
+    if (choice === "close") {
+      end(failure("overflow", `the reader of ${topic} is too slow`));
+    } else if (choice === "newest") {
+      drop(queue.pop());
+    } else {
+      // A quarter at once, so that a slow reader is told one gap and not hundreds.
+      while (isOver(0.75)) {
+        drop(queue.shift());
+        if (due) due--;
+      }
+    }
+    gaps.forEach(gap);
+  };
+
+  const schedule = () => {
+    if (scheduled) return;
+    scheduled = true;
+    nextFrame(() => {
+      scheduled = false;
+      due = queue.length;
+      pump();
+      if (stateChanged) {
+        stateChanged = false;
+        call(subscription.onstate, map);
+      }
+    });
+  };
+
+  /** Gives what is queued, and due, to whoever reads. */
+  const pump = () => {
+    while (queue.length) {
+      const [message, length, ...position] = queue[0];
+      if (message && (!due || (!onmessage && !waiters.length))) return;
+      queue.shift();
+      queueLength -= length;
+      if (due) due--;
+      delivered = position;
+      if (!message) continue;
+      if (onmessage) call(onmessage, message);
+      else waiters.shift()({ value: message, done: false });
+    }
+    if (ended) {
+      for (const resolve of waiters.splice(0)) {
+        resolve(error ? Promise.reject(error) : { value: undefined, done: true });
+        error = null;
+      }
+    }
+  };
+
+  /** Ends the subscription. With an error, what is queued is still delivered, then the iterator throws. */
+  const end = (why) => {
+    if (ended) return;
+    ended = true;
+    error = why;
+    due = Infinity;
+    if (!error) queue = [];
+    bus._leave(topic, asked, active);
+    active = false;
+    rejectReady(error ?? failure("closed", "the subscription was closed"));
+    if (error) bus._emit("error", error);
+    pump();
+  };
+
+  let resolveReady, rejectReady;
+  const ready = new Promise((resolve, reject) => {
+    resolveReady = resolve;
+    rejectReady = reject;
+  });
+  // Whoever does not wait for it learns of the error by the iterator and by the bus.
+  ready.catch(() => {});
+
+  const subscription = {
+    topic,
+    ready,
+    onstate: null,
+    ongap: null,
+    /** Where the application is: what it has been given, which may be less than what came. */
+    get position() {
+      return delivered?.[0] && delivered.join(":");
+    },
+    get onmessage() {
+      return onmessage;
+    },
+    set onmessage(f) {
+      onmessage = f;
+      pump();
+    },
+    close() {
+      end();
+    },
+    [Symbol.asyncIterator]() {
+      iterated = true;
+      return {
+        next: () =>
+          new Promise((resolve) => {
+            waiters.push(resolve);
+            pump();
+          }),
+        return: async (value) => {
+          end();
+          return { value, done: true };
+        },
+      };
+    },
+  };
+
+  const disconnected = () => {
+    asked = active = false;
+    // Without a subscription of its own, a topic may begin anew unnoticed.
+    for (const name of seen.keys()) bus._has(name) || seen.delete(name);
+  };
+
+  return {
+    _public: subscription,
+    _pattern: pattern,
+    _seen: seen,
+    _begin: begin,
+    _take: take,
+    _gap: brokerGap,
+    _reset: reset,
+    _stateEnd: stateEnd,
+    _disconnected: disconnected,
+    _end: end,
+  };
+};
+
+export const connect = (url, options = {}) => {
+  const { WebSocket = globalThis.WebSocket, ...unknown } = options;
+  refuse(unknown);
+  if (!WebSocket) throw new TypeError("there is no WebSocket; pass one as an option");
+
+  const listeners = { state: new Set(), error: new Set() };
+  const subscriptions = new Map(); // by topic or filter
+  const filters = new Set(); // of the subscriptions, those with wildcards
+  const leaving = new Set(); // filters that were closed before the broker answered
+  const answers = new Map(); // what waits for an answer, by the id of the command
+  const publishes = new Set(); // not yet acknowledged, oldest first
+  const keyPrefix = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  let state = "connecting";
+  let socket;
+  let retryTimer, watcher;
+  let lastId = 0;
+  let attempts = 0;
+  let keys, keysAt = 0; // how many keys of our own are left in this second, and when it began
+  let unkeyed; // this broker knows no idempotency keys
+  let begunAt, openedAt;
+  let seenAt = Date.now(); // the last sign of life
+  let ping, asks, askedAt; // how often signs come; whether we must ask for them, and did
+
+  const isOpen = () => state === "open";
+
+  const emit = (event, value) => {
+    if (event === "error" && !listeners.error.size) console.error(value);
+    for (const f of [...listeners[event]]) call(f, value);
+  };
+
+  const write = (command) => socket.send(JSON.stringify(command));
+
+  /** Sends a command; `answer` gets its `ok` or `error`, unless the connection ends before. */
+  const command = (members, answer) => {
+    answers.set(++lastId, answer);
+    write({ ...members, id: lastId });
+  };
+
+  const open = () => {
+    clearTimeout(retryTimer);
+    begunAt = Date.now();
+    socket = new WebSocket(url, "ringyard.v1");
+    socket.onopen = opened;
+    socket.onmessage = ({ data }) => receive(data);
+    socket.onclose = ({ code, reason }) => lost(code, reason);
+    socket.onerror = () => {}; // `close` follows and says more
+    watch();
+  };
+
+  const opened = () => {
+    openedAt = seenAt = Date.now();
+    unkeyed = false;
+    state = "open";
+    command({ type: "connect", ping: "message" }, ({ code, reason, ping }) => {
+      // A broker that does not send pings is asked for signs of life.
+      if (!code || isUnknown(code)) watch(ping, true);
+      else emit("error", failure(code, reason));
+    });
+    for (const { _begin } of subscriptions.values()) _begin();
+    for (const publish of publishes) send(publish);
+    emit("state", { state });
+  };
+
+  /** Looks for signs of life. `every` is how often the broker sends one; without it we ask, once it has answered. */
+  const watch = (every, answered) => {
+    ping = every ?? PING;
+    asks = answered && !every;
+    clearInterval(watcher);
+    watcher = setInterval(() => {
+      const now = Date.now();
+      const unanswered = askedAt > seenAt;
+      if (
+        isOpen()
+          ? asks
+            ? unanswered && now - askedAt > ping / 2
+            : now - seenAt > 1.5 * ping
+          : now - begunAt > HANDSHAKE
+      ) {
+        lost(1006, "no sign of life");
+      } else if (asks && !unanswered && now - seenAt >= ping) {
+        askedAt = now;
+        write({ type: "ping" });
+      }
+    }, ping / 4);
+  };
+
+  /** Lets go of the socket; nothing that it still says is heard. */
+  const abandon = () => {
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+    clearInterval(watcher);
+    clearTimeout(retryTimer);
+    answers.clear();
+    leaving.clear();
+  };
+
+  /** The connection is gone: says so, and tries again later, unless the code is final. */
+  const lost = (code, reason) => {
+    abandon();
+    if (code >= 4400 && code < 4500) return shut(code, reason);
+    if (isOpen() && Date.now() - openedAt >= STABLE) attempts = 0;
+    let delay = Math.random() * Math.min(RETRY_MAX, RETRY_MIN * 2 ** attempts++);
+    if (code === 1001 || code === 1012) delay = Math.random() * RETRY_DRAIN;
+    if (code === 1013) delay += RETRY_OVERLOAD;
+    retryTimer = setTimeout(open, delay);
+    state = "connecting";
+    for (const { _disconnected } of subscriptions.values()) _disconnected();
+    for (const publish of publishes) {
+      if (!publish._members.idempotency_key) {
+        publish._reject(failure("disconnected", "the connection ended before the answer; it may have been published"));
+      }
+    }
+    emit("state", { state, code, reason, delay });
+  };
+
+  const shut = (code, reason) => {
+    abandon();
+    for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, wake);
+    state = "closed";
+    const error = code > 1000 ? failure("closed", `the broker closed with ${code}: ${reason}`) : undefined;
+    for (const publish of publishes) publish._reject(error ?? failure("closed", "the bus was closed"));
+    for (const { _end } of subscriptions.values()) _end(error);
+    emit("state", { state, code, reason });
+  };
+
+  const wake = () => {
+    if (Date.now() - seenAt > 1.5 * ping) {
+      lost(1006, "the page woke up");
+      open();
+    }
+  };
+
+  const receive = (text) => {
+    const message = JSON.parse(text);
+    const { type, id, topic, code } = message;
+    const answer = answers.get(id);
+    seenAt = Date.now();
+    if (type === "message") {
+      if (message.up_to) message.upTo = message.up_to;
+      if (message.encoding) message.data = Uint8Array.from(atob(message.data), (c) => c.charCodeAt(0));
+      dispatch(topic, ({ _take }) => _take(message, text.length));
+    } else if (type === "ping") {
+      write({ type: "pong" });
+    } else if (type === "gap") {
+      dispatch(topic, ({ _gap }) => _gap(message));
+    } else if (type === "reset") {
+      dispatch(topic, ({ _reset }) => _reset(message));
+    } else if (type === "state-end") {
+      subscriptions.get(topic)?._stateEnd(message.offset);
+    } else if (answer) {
+      answers.delete(id);
+      answer(message);
+    } else if (code) {
+      emit("error", failure(code, message.reason));
+    }
+  };
+
+  const dispatch = (topic, f) => {
+    const exact = subscriptions.get(topic);
+    if (exact && !exact._pattern) f(exact);
+    for (const filter of filters) if (filter._pattern.test(topic)) f(filter);
+  };
+
+  const send = (publish) => {
+    const members = publish._members;
+    command(members, ({ type, id, code, reason, offset, ...more }) => {
+      if (!code) {
+        if (publish._stripped) unkeyed = true;
+        publish._resolve({ offset, ...more });
+      } else if (isUnknown(code) && publish._ours) {
+        // This broker may know no idempotency keys, and the application did not ask for ours.
+        publish._ours = false;
+        publish._stripped = true;
+        delete members.idempotency_key;
+        send(publish);
+      } else {
+        publish._reject(failure(code, reason, offset));
+      }
+    });
+  };
+
+  const mayAddKey = () => {
+    const now = Date.now();
+    if (now - keysAt > 1000) {
+      keysAt = now;
+      keys = KEYS_PER_SECOND;
+    }
+    return !unkeyed && keys-- > 0;
+  };
+
+  const bus = {
+    _has: (topic) => subscriptions.has(topic),
+    _isOpen: isOpen,
+    _command: command,
+    _emit: emit,
+
+    /** A topic has a new epoch: its offsets say nothing about the old ones. */
+    _forget: (topic) => {
+      for (const { _seen } of filters) _seen.delete(topic);
+    },
+
+    /** The application has ended a subscription. */
+    _leave: (topic, asked, active) => {
+      filters.delete(subscriptions.get(topic));
+      subscriptions.delete(topic);
+      if (active && isOpen()) write({ type: "unsubscribe", topic });
+      if (asked) leaving.add(topic);
+    },
+
+    /** The broker has answered a subscription that had ended. Another one to the same topic may wait for that. */
+    _left: (topic, code) => {
+      if (!code) write({ type: "unsubscribe", topic });
+      leaving.delete(topic);
+      subscriptions.get(topic)?._begin();
+    },
+  };
+
+  open();
+  for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, wake);
+
+  return {
+    get state() {
+      return state;
+    },
+
+    subscribe(topic, options = {}) {
+      if (state === "closed") throw failure("closed", "the bus is closed");
+      if (subscriptions.has(topic)) throw failure("already-subscribed", `already subscribed to "${topic}"`);
+      const subscription = createSubscription(bus, topic, options);
+      subscriptions.set(topic, subscription);
+      if (subscription._pattern) filters.add(subscription);
+      if (isOpen() && !leaving.has(topic)) subscription._begin();
+      return subscription._public;
+    },
+
+    async publish(topic, data, options = {}) {
+      const {
+        key,
+        ttl,
+        retain,
+        removed,
+        idempotencyKey,
+        ifOffset,
+        signal,
+        timeout = PUBLISH_TIMEOUT,
+        ...unknown
+      } = options;
+      refuse(unknown);
+      signal?.throwIfAborted();
+      if (state === "closed") throw failure("closed", "the bus is closed");
+      if (!isOpen() && publishes.size >= HELD_PUBLISHES) {
+        throw failure("offline", `${HELD_PUBLISHES} messages wait for the connection already`);
+      }
+      const ours = idempotencyKey == null && (!isOpen() || mayAddKey());
+      const members = {
+        type: "publish",
+        topic,
+        ...encode(data),
+        key,
+        ttl,
+        retain: retain || undefined,
+        removed: removed || undefined,
+        idempotency_key: ours ? `${keyPrefix}-${++lastId}` : idempotencyKey,
+        if_offset: ifOffset,
+      };
+      JSON.stringify(members); // throws now rather than when the connection is back
+      return new Promise((resolve, reject) => {
+        const settle = (f, value) => {
+          publishes.delete(publish);
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", abort);
+          f(value);
+        };
+        const fail = (error) => settle(reject, error);
+        const abort = () => fail(signal.reason);
+        const timer = setTimeout(() => fail(failure("timeout", `no answer within ${timeout} ms`)), timeout);
+        const publish = { _members: members, _ours: ours, _resolve: (value) => settle(resolve, value), _reject: fail };
+        signal?.addEventListener("abort", abort);
+        publishes.add(publish);
+        if (isOpen()) send(publish);
+      });
+    },
+
+    on(event, f) {
+      const set = listeners[event];
+      if (!set) throw new TypeError(`unknown event "${event}"`);
+      set.add(f);
+      return () => set.delete(f);
+    },
+
+    close() {
+      if (state !== "closed") shut(1000, "");
+    },
+  };
+};

@@ -1,0 +1,49 @@
+/**
+ * Virtual time for one test: timers and `Date.now` move only with `tick`. (Those of `node:test` in Node 20 lose timers
+ * when one that has fired is cleared.)
+ */
+export const mockClock = (t) => {
+  const saved = {};
+  let now = 1e12;
+  let lastId = 0;
+  const timers = new Map();
+  const add = (f, ms, every) => {
+    const id = `virtual ${++lastId}`;
+    timers.set(id, { f, at: now + Math.max(0, ms), every });
+    return id;
+  };
+  const mocks = {
+    setTimeout: (f, ms = 0) => add(f, ms),
+    setInterval: (f, ms) => add(f, ms, ms),
+    // Timers from before this test are real.
+    clearTimeout: (id) => timers.delete(id) || saved.clearTimeout(id),
+    clearInterval: (id) => timers.delete(id) || saved.clearInterval(id),
+  };
+  for (const [name, mock] of Object.entries(mocks)) {
+    saved[name] = globalThis[name];
+    globalThis[name] = mock;
+  }
+  t.mock.method(Date, "now", () => now);
+  t.after(() => Object.assign(globalThis, saved));
+
+  return {
+    /** Time passes, and what is due happens, in order and on time. */
+    tick(ms) {
+      const end = now + ms;
+      for (;;) {
+        const due = [...timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at)[0];
+        if (!due) break;
+        const [id, timer] = due;
+        now = timer.at;
+        if (timer.every) timer.at += timer.every;
+        else timers.delete(id);
+        timer.f();
+      }
+      now = end;
+    },
+    /** Time passes, but no timer runs, as on a machine that sleeps. */
+    sleep(ms) {
+      now += ms;
+    },
+  };
+};

@@ -1,0 +1,188 @@
+// The examples that every client runs: ../../vectors/v1.json. Commands: the client sends those that it can send exactly as
+// they stand there. Messages: it understands the broker's bytes.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { startBoth, settle, until } from "./fake.js";
+
+const vectors = JSON.parse(await readFile(new URL("../../vectors/v1.json", import.meta.url), "utf8"));
+
+const OPTIONS = { key: "key", ttl: "ttl", retain: "retain", removed: "removed", idempotency_key: "idempotencyKey", if_offset: "ifOffset" };
+
+/** The options of the client for these members of a command; nothing if it has no such option. */
+const publishOptions = ({ type, id, topic, data, encoding, ack, ...members }) => {
+  const options = {};
+  for (const [member, value] of Object.entries(members)) {
+    if (!(member in OPTIONS)) return undefined;
+    options[OPTIONS[member]] = value;
+  }
+  return options;
+};
+
+/** What a command says without what is the sender's to choose. */
+const plain = (command) => {
+  const { id, ack, ...rest } = command;
+  for (const flag of ["retain", "removed"]) if (rest[flag] === false) delete rest[flag];
+  return rest;
+};
+
+for (const { name, send, is } of vectors.commands) {
+  if (!is) continue; // the client does not send what is refused
+  const command = JSON.parse(send);
+  const { type } = command;
+  const publishing = type === "publish" && publishOptions(command);
+  if (publishing) {
+    test(`command: ${name}`, async (t) => {
+      const { bus, peer } = await startBoth(t);
+      const data = command.encoding ? new Uint8Array(Buffer.from(command.data, "base64")) : command.data;
+      const options = "idempotencyKey" in publishing ? publishing : { ...publishing, idempotencyKey: "ours" };
+      bus.publish(command.topic, data, options).catch(() => {});
+      const sent = plain(await peer.next("publish"));
+      if (!("idempotencyKey" in publishing)) delete sent.idempotency_key;
+      assert.deepEqual(sent, plain(command));
+    });
+  }
+
+  const { topic = command.topics?.length === 1 ? command.topics[0] : undefined, since, last, state } = command;
+  if (type === "subscribe" && topic && !since?.positions) {
+    test(`command: ${name}`, async (t) => {
+      const { bus, peer } = await startBoth(t);
+      const options = { last, state, throttle: command.throttle };
+      if (since) options.since = `${since.epoch}:${since.offset}`;
+      // A filter has no position; the client refuses what no broker recovers.
+      if (since && /[+#]/.test(topic)) return assert.throws(() => bus.subscribe(topic, options), TypeError);
+      bus.subscribe(topic, options);
+      const { topics, ...expected } = plain(command);
+      assert.deepEqual(plain(await peer.next("subscribe")), { ...expected, topic });
+    });
+  }
+
+  if (type === "unsubscribe" && topic) {
+    test(`command: ${name}`, async (t) => {
+      const { bus, peer } = await startBoth(t);
+      const subscription = bus.subscribe(topic);
+      await peer.subscribed(topic, { epoch: "00000000000000aa", offset: 1 });
+      await subscription.ready;
+      subscription.close();
+      assert.deepEqual(await peer.next("unsubscribe"), { type: "unsubscribe", topic });
+    });
+  }
+}
+
+/** Subscribes to a topic whose first message is the one with this offset. */
+const subscribed = async (t, topic, offset) => {
+  const both = await startBoth(t);
+  const subscription = both.bus.subscribe(topic);
+  const told = { messages: [], gaps: [] };
+  subscription.onmessage = (message) => told.messages.push(message);
+  subscription.ongap = (gap) => told.gaps.push(gap);
+  await both.peer.subscribed(topic, { epoch: "00000000000000aa", offset });
+  await subscription.ready;
+  return { ...both, subscription, told };
+};
+
+/** What the client must make of each type of message. */
+const understands = {
+  async message(t, bytes, { topic, offset, up_to, encoding, data, ...members }) {
+    const { peer, told } = await subscribed(t, topic, offset ?? up_to);
+    peer.say(bytes);
+    await until(() => told.messages.length === 1);
+    const [message] = told.messages;
+    assert.deepEqual(message.data, encoding ? new Uint8Array(Buffer.from(data, "base64")) : data);
+    assert.equal(message.offset, offset);
+    assert.equal(message.upTo, up_to);
+    for (const name of ["key", "removed", "state", "time", "prev"]) assert.equal(message[name], members[name]);
+  },
+
+  async error(t, bytes, { id, code, reason, offset }) {
+    const { bus, peer, errors } = await startBoth(t);
+    if (id === undefined) {
+      peer.say(bytes);
+      await until(() => errors.length === 1);
+      assert.deepEqual([errors[0].code, errors[0].message], [code, reason]);
+    } else {
+      const published = bus.publish("t", 1, { idempotencyKey: "k" });
+      const command = await peer.next("publish");
+      peer.say(JSON.stringify({ ...JSON.parse(bytes), id: command.id }));
+      await assert.rejects(published, (error) => {
+        assert.deepEqual([error.code, error.message, error.offset], [code, reason, offset]);
+        return true;
+      });
+    }
+  },
+
+  async ok(t, bytes, { topics, messages, epoch, ...more }) {
+    const { bus, peer, errors } = await startBoth(t);
+    if (topics) {
+      for (const answer of topics) {
+        const since = answer.recovered === undefined ? undefined : `${answer.epoch}:${Math.max(0, answer.offset - 1)}`;
+        const { ready } = bus.subscribe(answer.topic, since && !/[+#]/.test(answer.topic) ? { since } : {});
+        await peer.subscribed(answer.topic, answer);
+        const told = await ready;
+        assert.deepEqual([told.recovered, told.available, told.history], [answer.recovered, answer.available, answer.history]);
+      }
+    } else if (epoch && !messages) {
+      const published = bus.publish("t", 1);
+      const command = await peer.next("publish");
+      peer.say(JSON.stringify({ ...JSON.parse(bytes), id: command.id }));
+      const { id, type, ...members } = more;
+      assert.deepEqual(await published, { epoch, ...members });
+    } else {
+      // An answer to a command that this client does not send.
+      await settle();
+      peer.say(JSON.stringify({ ...JSON.parse(bytes), id: "none of ours" }));
+      await settle();
+      assert.deepEqual([bus.state, errors], ["open", []]);
+    }
+  },
+
+  async pong(t, bytes) {
+    const { bus, peer, errors } = await startBoth(t);
+    peer.say(bytes);
+    await settle();
+    assert.deepEqual([bus.state, errors], ["open", []]);
+  },
+
+  async ping(t, bytes) {
+    const { peer } = await startBoth(t);
+    peer.say(bytes);
+    assert.deepEqual(await peer.next("pong"), { type: "pong" });
+  },
+
+  async gap(t, bytes, { topic, from, to, reason }) {
+    const { peer, told } = await subscribed(t, topic, from);
+    peer.say(bytes);
+    await until(() => told.gaps.length === 1);
+    const [gap] = told.gaps;
+    assert.deepEqual([gap.topic, gap.from, gap.to, gap.reason], [topic, from, to, reason]);
+  },
+
+  async reset(t, bytes, { topic, epoch, offset, reason }) {
+    const { peer, told, subscription } = await subscribed(t, topic, 5);
+    peer.say(bytes);
+    await until(() => told.gaps.length === 1);
+    assert.equal(told.gaps[0].reason, reason);
+    if (!/[+#]/.test(topic)) assert.equal(subscription.position, `${epoch}:${offset}`);
+  },
+
+  async "state-end"(t, bytes, { topic, offset }) {
+    const { bus, peer, errors } = await startBoth(t);
+    const subscription = bus.subscribe(topic);
+    let states = 0;
+    subscription.onstate = () => states++;
+    await peer.subscribed(topic, { epoch: "00000000000000aa", offset: (offset ?? 0) + 1, history: "keyed" });
+    await subscription.ready;
+    peer.say(bytes);
+    await settle();
+    assert.deepEqual([states, errors], [/[+#]/.test(topic) ? 0 : 1, []]);
+  },
+};
+
+for (const { name, bytes } of vectors.messages) {
+  test(`message: ${name}`, async (t) => {
+    const message = JSON.parse(bytes);
+    assert.ok(understands[message.type], `what is a ${message.type}?`);
+    await understands[message.type](t, bytes, message);
+  });
+}
