@@ -1,0 +1,112 @@
+/** The real broker, which the environment variable RINGYARD names, and a proxy in front of it that cuts connections. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export const BROKER = process.env.RINGYARD;
+
+/** Topics of these tests whose history is not the default; a broker without tables `[[topic]]` does not start with it. */
+const RULES = `
+[[topic]]
+match = "keyed/#"
+history = "keyed"
+`;
+
+class Broker {
+  constructor(args) {
+    this.args = args;
+    this.port = 0;
+  }
+
+  async start() {
+    const args = ["--listen", `127.0.0.1:${this.port}`, "--admin-listen", "off", "--shards", "2", ...this.args];
+    this.child = spawn(BROKER, args, { stdio: ["ignore", "pipe", "pipe"] });
+    let said = "";
+    this.child.stderr.on("data", (data) => (said += data));
+    const exit = once(this.child, "exit").then(() => {
+      throw new Error(`the broker does not start: ${said}`);
+    });
+    const address = (async () => {
+      let text = "";
+      for await (const data of this.child.stdout) {
+        text += data;
+        const found = /http:\/\/127\.0\.0\.1:(\d+)\//.exec(text);
+        if (found) return Number(found[1]);
+      }
+      return exit;
+    })();
+    exit.catch(() => {});
+    this.port = await Promise.race([address, exit]);
+    this.child.stdout.resume();
+    return this;
+  }
+
+  async stop(signal = "SIGTERM") {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
+    const exit = once(this.child, "exit");
+    this.child.kill(signal);
+    await exit;
+  }
+}
+
+/** A broker that ends with the test. With `rules`, topics have the rules above. */
+export const startBroker = async (t, { rules = false } = {}) => {
+  const folder = await mkdtemp(join(tmpdir(), "ringyard-js-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const args = [];
+  if (rules) {
+    const file = join(folder, "ringyard.toml");
+    await writeFile(file, RULES);
+    args.push("--config", file);
+  }
+  const broker = await new Broker(args).start();
+  t.after(() => broker.stop("SIGKILL"));
+  return broker;
+};
+
+/** Stands between client and broker. */
+class Proxy {
+  constructor(server) {
+    this.server = server;
+    this.pairs = new Set();
+    this.url = `ws://127.0.0.1:${server.address().port}/ws`;
+    this.refuses = false;
+    this.deaf = false;
+  }
+
+  /** Ends all connections; with `refuses` set, new ones too. */
+  cut() {
+    for (const pair of this.pairs) for (const socket of pair) socket.destroy();
+  }
+}
+
+export const startProxy = async (t, broker) => {
+  const server = net.createServer((client) => {
+    if (proxy.refuses) return client.destroy();
+    const upstream = net.connect(broker.port, "127.0.0.1");
+    const pair = [client, upstream];
+    proxy.pairs.add(pair);
+    client.on("data", (data) => upstream.write(data));
+    // With `deaf` set, nothing of what the broker says arrives.
+    upstream.on("data", (data) => proxy.deaf || client.write(data));
+    for (const socket of pair) {
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        for (const other of pair) other.destroy();
+        proxy.pairs.delete(pair);
+      });
+    }
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const proxy = new Proxy(server);
+  t.after(() => {
+    server.close();
+    proxy.cut();
+  });
+  return proxy;
+};
