@@ -199,7 +199,7 @@ const createSubscription = (bus, topic, options) => {
       newest = keyed ? offset : Math.max(newest, up_to ?? 0);
     } else {
       if (offset <= newest) return;
-      if (live && !conflated && !isNext(message)) {
+      if (!conflated && !isNext(message)) {
         gap({ from: newest + 1, to: message.prev ?? offset - 1, reason: "missing" });
       }
       newest = offset;
@@ -220,6 +220,7 @@ const createSubscription = (bus, topic, options) => {
     live = true;
     push();
     tellState();
+    takeEarly(isNext);
   };
 
   /** The broker says that messages will not come. */
@@ -421,6 +422,7 @@ export const connect = (url, options = {}) => {
   let lastId = 0;
   let attempts = 0;
   let keys, keysAt = 0; // how many keys of our own are left in this second, and when it began
+  let flows; // publishes are sent at once, since all subscriptions of this connection have begun
   let unkeyed; // this broker knows no idempotency keys
   let begunAt, openedAt;
   let seenAt = Date.now(); // the last sign of life
@@ -462,8 +464,15 @@ export const connect = (url, options = {}) => {
       else emit("error", failure(code, reason));
     });
     for (const { _begin } of subscriptions.values()) _begin();
-    for (const publish of publishes) send(publish);
+    if (!subscriptions.size) flow();
     emit("state", { state });
+  };
+
+  /** Sends what was held: after the subscriptions, which would miss it, have begun. */
+  const flow = () => {
+    if (flows) return;
+    flows = true;
+    for (const publish of publishes) send(publish);
   };
 
   /** Looks for signs of life. `every` is how often the broker sends one; without it we ask, once it has answered. */
@@ -509,6 +518,7 @@ export const connect = (url, options = {}) => {
     if (code === 1013) delay += RETRY_OVERLOAD;
     retryTimer = setTimeout(open, delay);
     state = "connecting";
+    flows = false;
     for (const { _disconnected } of subscriptions.values()) _disconnected();
     for (const publish of publishes) {
       if (!publish._members.idempotency_key) {
@@ -555,6 +565,7 @@ export const connect = (url, options = {}) => {
     } else if (answer) {
       answers.delete(id);
       answer(message);
+      if (!answers.size) flow();
     } else if (code) {
       emit("error", failure(code, message.reason));
     }
@@ -562,8 +573,10 @@ export const connect = (url, options = {}) => {
 
   const dispatch = (topic, f) => {
     const exact = subscriptions.get(topic);
-    if (exact && !exact._pattern) f(exact);
-    for (const filter of filters) if (filter._pattern.test(topic)) f(filter);
+    if (exact) f(exact);
+    for (const filter of filters) {
+      if (filter._pattern.test(topic)) f(filter);
+    }
   };
 
   const send = (publish) => {
@@ -653,10 +666,10 @@ export const connect = (url, options = {}) => {
       refuse(unknown);
       signal?.throwIfAborted();
       if (state === "closed") throw failure("closed", "the bus is closed");
-      if (!isOpen() && publishes.size >= HELD_PUBLISHES) {
+      if (!flows && publishes.size >= HELD_PUBLISHES) {
         throw failure("offline", `${HELD_PUBLISHES} messages wait for the connection already`);
       }
-      const ours = idempotencyKey == null && (!isOpen() || mayAddKey());
+      const ours = idempotencyKey == null && (!flows || mayAddKey());
       const members = {
         type: "publish",
         topic,
@@ -682,7 +695,7 @@ export const connect = (url, options = {}) => {
         const publish = { _members: members, _ours: ours, _resolve: (value) => settle(resolve, value), _reject: fail };
         signal?.addEventListener("abort", abort);
         publishes.add(publish);
-        if (isOpen()) send(publish);
+        if (flows) send(publish);
       });
     },
 

@@ -34,14 +34,14 @@ export const mockClock = (t) => {
         const due = [...timers].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at)[0];
         if (!due) break;
         const [id, timer] = due;
-        now = timer.at;
-        if (timer.every) timer.at += timer.every;
+        now = Math.max(now, timer.at);
+        if (timer.every) timer.at = now + timer.every;
         else timers.delete(id);
         timer.f();
       }
       now = end;
     },
-    /** Time passes, but no timer runs, as on a machine that sleeps. */
+    /** Time passes, but no timer runs until the next `tick`, as on a machine that sleeps. */
     sleep(ms) {
       now += ms;
     },

@@ -388,6 +388,37 @@ for (const [name, answer] of [["bad-command", older], ["ok without ping", ({ id 
   });
 }
 
+test("a page whose timers are throttled asks late, and does not take its own silence for the broker's", async (t) => {
+  noDelay(t);
+  const clock = mockClock(t);
+  const { peer, states } = await startBoth(t, older);
+  await settle();
+  for (let minute = 0; minute < 3; minute++) {
+    clock.sleep(60_000);
+    clock.tick(0);
+    await peer.next("ping");
+    peer.say({ type: "pong" });
+    await settle();
+  }
+  assert.equal(states.length, 1);
+});
+
+test("a filter takes offsets that begin anew after a drop for news", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  const all = collect(bus.subscribe("chat/+"));
+  await peer.subscribed("chat/+", {});
+  peer.message("chat/7", 57);
+  await until(() => all.length === 1);
+  peer.cut();
+  const second = await fake.accept();
+  await second.subscribed("chat/+", {});
+  bus.subscribe("chat/7");
+  await second.subscribed("chat/7", { epoch: EPOCH, offset: 3 });
+  second.message("chat/7", 3);
+  await until(() => all.length === 2);
+});
+
 test("a refusal of connect that says more is told", async (t) => {
   const { errors } = await startBoth(t, ({ id }) => ({ type: "error", id, code: "busy", reason: "later" }));
   await until(() => errors.length === 1);
@@ -429,6 +460,8 @@ for (const name of ["online", "visibilitychange", "pageshow"]) {
     page.dispatchEvent(new Event(name));
     assert.equal(count(), 2);
     assert.equal(bus.state, "connecting");
+    clock.tick(1000);
+    assert.equal(count(), 2, "one attempt, not a second one after the delay");
     // Between two attempts, too.
     socket().drop();
     page.dispatchEvent(new Event(name));

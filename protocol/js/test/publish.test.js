@@ -115,6 +115,25 @@ test("while there is no connection 100 publishes are held, with keys, in order",
   assert.equal((await Promise.all(held))[99].offset, 100);
 });
 
+test("what was held is sent when the subscriptions have begun, and what comes meanwhile after it", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  bus.subscribe("a");
+  await peer.subscribed("a");
+  peer.cut();
+  await until(() => bus.state === "connecting");
+  bus.publish("a", "held").catch(() => {});
+  const second = await fake.accept();
+  const command = await second.next("subscribe");
+  await until(() => bus.state === "open");
+  bus.publish("a", "later").catch(() => {});
+  await settle();
+  assert.deepEqual(second.commands, []);
+  second.ok(command, { topics: [{ topic: "a", epoch: EPOCH, offset: 1, recovered: true }] });
+  assert.equal((await second.next("publish")).data, "held");
+  assert.equal((await second.next("publish")).data, "later");
+});
+
 test("a publish whose answer was lost is sent again with the same key", async (t) => {
   noDelay(t);
   const { fake, bus, peer } = await startBoth(t);
@@ -173,6 +192,12 @@ for (const code of ["bad-command", "unsupported"]) {
     assert.equal(third.idempotency_key, undefined);
     peer.error(third, code);
     await assert.rejects(next, { code });
+    // A publish that fails without the key, too, is not sent for ever.
+    const { bus: another, peer: other } = await startBoth(t);
+    const wrong = another.publish("a", "w");
+    other.error(await other.next("publish"), code);
+    other.error(await other.next("publish"), code);
+    await assert.rejects(wrong, { code });
     // A key of the application's own is never left out.
     const own = bus.publish("a", "z", { idempotencyKey: "mine" });
     peer.error(await peer.next("publish"), code);

@@ -20,6 +20,7 @@ test("the state of a keyed topic is told when it has come and after each change"
   const gaps = [];
   game.ongap = (gap) => gaps.push(gap);
   await peer.subscribed("game/1", KEYED);
+  assert.equal((await game.ready).position, `${EPOCH}:0`);
   peer.message("game/1", 3, "x", { key: "a", state: true });
   peer.message("game/1", 7, "y", { key: "b", state: true });
   await settle();
@@ -168,6 +169,20 @@ test("of more than 1 MiB that waits, the oldest messages are dropped", async (t)
   assert.deepEqual(offsets(messages), [5, 6, 7, 8, 9, 10, 11]);
 });
 
+test("what was read waits no longer", async (t) => {
+  const { bus, peer } = await startBoth(t);
+  const chat = bus.subscribe("a");
+  const gaps = [];
+  chat.ongap = (gap) => gaps.push(gap);
+  const messages = collect(chat);
+  await peer.subscribed("a");
+  for (let offset = 1; offset <= 30; offset++) {
+    peer.message("a", offset, "x".repeat(100_000));
+    await until(() => messages.length === offset);
+  }
+  assert.deepEqual(gaps, []);
+});
+
 test("one message may be larger than the queue", async (t) => {
   const { gaps, messages } = await flood(t, {}, 1, "x".repeat(2 ** 21));
   await until(() => messages.length === 1);
@@ -225,6 +240,8 @@ test("with frame, messages come in one go per animation frame", async (t) => {
   const chat = bus.subscribe("a", { frame: true });
   const messages = collect(chat);
   await peer.subscribed("a");
+  await chat.ready;
+  assert.equal(frames.waiting.length, 0);
   for (const offset of [1, 2, 3]) peer.message("a", offset);
   await until(() => frames.waiting.length === 1);
   await settle();
@@ -237,6 +254,26 @@ test("with frame, messages come in one go per animation frame", async (t) => {
   assert.equal(messages.length, 3);
   frames.next();
   await until(() => messages.length === 4);
+});
+
+test("with frame, an overflow makes nothing due that came after the frame", async (t) => {
+  const frames = mockFrames(t);
+  const { bus, peer } = await startBoth(t);
+  const chat = bus.subscribe("a", { frame: true });
+  const gaps = [];
+  chat.ongap = (gap) => gaps.push(gap);
+  await peer.subscribed("a");
+  for (let offset = 1; offset <= 1000; offset++) peer.message("a", offset);
+  await until(() => frames.waiting.length === 1);
+  await settle();
+  frames.next();
+  peer.message("a", 1001);
+  await until(() => gaps.length === 1);
+  const messages = collect(chat);
+  await settle();
+  assert.equal(messages.at(-1).offset, 1000);
+  frames.next();
+  await until(() => messages.at(-1).offset === 1001);
 });
 
 test("with frame, the state is told once per frame", async (t) => {

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { collect, EPOCH, offsets, OTHER_EPOCH, settle, startBoth, startBus, startFake, until } from "./fake.js";
+import { mockClock } from "./clock.js";
+import { collect, EPOCH, noDelay, offsets, OTHER_EPOCH, settle, startBoth, startBus, startFake, until } from "./fake.js";
 
 test("an iterator reads the messages of a topic in order", async (t) => {
   const { bus, peer } = await startBoth(t);
@@ -353,11 +354,30 @@ test("what came by a filter before the answer is put where it belongs", async (t
   peer.message("chat/7", 10);
   peer.ok(command, { topics: [{ topic: "chat/7", epoch: EPOCH, offset: 6, recovered: true }] });
   for (const offset of [6, 7, 8]) peer.message("chat/7", offset);
+  await until(() => messages.length === 5);
   peer.message("chat/7", 11);
   await until(() => messages.length === 6);
   assert.deepEqual(offsets(messages), [6, 7, 8, 9, 10, 11]);
   assert.deepEqual(gaps, []);
   assert.equal(all[0].offset, 9);
+});
+
+test("what came by a filter before the answer comes before what is newer, though there are holes", async (t) => {
+  const { bus, peer } = await startBoth(t);
+  bus.subscribe("#");
+  await peer.subscribed("#", {});
+  const one = bus.subscribe("a");
+  const events = [];
+  one.ongap = ({ from, to }) => events.push([from, to]);
+  one.onmessage = ({ offset }) => events.push(offset);
+  const command = await peer.next("subscribe");
+  peer.message("a", 8);
+  peer.message("a", 15);
+  peer.ok(command, { topics: [{ topic: "a", epoch: EPOCH, offset: 6 }] });
+  peer.message("a", 10);
+  peer.say({ type: "gap", topic: "a", from: 11, to: 14, reason: "evicted" });
+  await until(() => events.length === 6);
+  assert.deepEqual(events, [[6, 7], 8, [9, 9], 10, [11, 14], 15]);
 });
 
 test("what came by a filter before the answer and before the subscription is left out", async (t) => {
@@ -411,6 +431,25 @@ test("a subscription that is refused for now is tried again", async (t) => {
   await chat.ready;
 });
 
+test("a subscription that is refused for now, then loses the connection, begins once", async (t) => {
+  const clock = mockClock(t);
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  const chat = bus.subscribe("a");
+  peer.error(await peer.next("subscribe"), "busy");
+  await settle();
+  peer.cut();
+  await until(() => bus.state === "connecting");
+  clock.tick(0);
+  const second = await fake.accept();
+  const command = await second.next("subscribe");
+  clock.tick(1000);
+  await settle();
+  assert.deepEqual(second.commands, []);
+  second.ok(command, { topics: [{ topic: "a", epoch: EPOCH, offset: 1 }] });
+  await chat.ready;
+});
+
 test("an error without an id is told", async (t) => {
   const { peer, errors } = await startBoth(t);
   peer.say({ type: "error", code: "limit", reason: "enough" });
@@ -433,7 +472,8 @@ test("a topic may be subscribed again before the broker has answered the one tha
   const first = bus.subscribe("a");
   first.close();
   await assert.rejects(first.ready, { code: "closed" });
-  const second = collect(bus.subscribe("a"));
+  const again = bus.subscribe("a");
+  const second = collect(again);
   const command = await peer.next("subscribe");
   await settle();
   assert.deepEqual(peer.commands, []);
@@ -444,4 +484,10 @@ test("a topic may be subscribed again before the broker has answered the one tha
   peer.message("a", 2);
   await until(() => second.length === 1);
   assert.deepEqual(offsets(second), [2]);
+  // And again.
+  again.close();
+  await peer.next("unsubscribe");
+  const third = bus.subscribe("a");
+  await peer.subscribed("a", { epoch: EPOCH, offset: 3 });
+  await third.ready;
 });
