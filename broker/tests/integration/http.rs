@@ -36,7 +36,12 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn open(server: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(server).await.unwrap(), read: Vec::new() }
+        Self::of(TcpStream::connect(server).await.unwrap())
+    }
+
+    /// On a stream whose answers so far were read.
+    pub(crate) fn of(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {

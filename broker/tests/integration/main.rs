@@ -13,6 +13,7 @@ mod families;
 mod http;
 mod large;
 mod log;
+mod many;
 mod metrics;
 mod operator;
 mod order;
