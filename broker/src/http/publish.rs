@@ -69,7 +69,7 @@ pub(crate) async fn publish_many(State(app): State<App>, request: Request) -> Re
         Ok(media) => media,
         Err(error) => return Err(refuse(&app, &head, body, error).await),
     };
-    match media.as_deref() {
+    match media {
         Some(batch::CONTENT_TYPE) => batch::publish(app, head, body).await,
         Some(lines::CONTENT_TYPE) => Ok(lines::publish(app, head, body)),
         _ => {

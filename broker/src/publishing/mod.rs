@@ -4,14 +4,14 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod` | the topic that a path names, the answer to a publish, how long a publish waits |
-//! | [`payload`] | from a body and its `Content-Type` to what is published |
-//! | [`body`] | how long a body may take, and the answers to those that take too long or too much |
-//! | [`options`] | what a request asks for besides its body: its query and `Idempotency-Key` |
-//! | [`item`] | from an item of a batch to what is published |
-//! | [`problem`] | errors: status, fields, body |
-//! | [`fields`] | what every answer says in its fields |
-//! | [`answer`] | an answer as bytes, for the plane that has no HTTP library |
-//! | [`date`] | the time of day |
+//! | `payload` | from a body and its `Content-Type` to what is published |
+//! | `body` | how long a body may take, and the answers to those that take too long or too much |
+//! | `options` | what a request asks for besides its body: its query and `Idempotency-Key` |
+//! | `item` | from an item of a batch to what is published |
+//! | `problem` | errors: status, fields, body |
+//! | `fields` | what every answer says in its fields |
+//! | `answer` | an answer as bytes, for the plane that has no HTTP library |
+//! | `date` | the time of day |
 //!
 //! Not responsible for sockets, access control ([`policy`](crate::access::policy)) or offsets. Knows neither the HTTP
 //! library nor shards. Cost: one string for the answer.

@@ -203,7 +203,7 @@ impl History {
 
     /// Whether it has something that newcomers are shown.
     pub(super) fn has_state(&self) -> bool {
-        self.retained.is_some() || self.snapshot.is_some() || self.keyed.as_ref().is_some_and(|keyed| keyed.len() > 0)
+        self.retained.is_some() || self.snapshot.is_some() || self.keyed.as_ref().is_some_and(|keyed| keyed.has_live())
     }
 
     /// Whether it has something that makes its topic worth keeping.
@@ -223,7 +223,7 @@ impl History {
     /// What it takes.
     pub(super) fn size(&self) -> Size {
         let weight = |message: &Option<Arc<Message>>| message.as_ref().map_or(0, |message| message.weight());
-        let keyed = self.keyed.as_ref().map_or((0, 0), |keyed| (keyed.bytes(), keyed.len() as u64));
+        let keyed = self.keyed.as_ref().map_or((0, 0), |keyed| (keyed.bytes(), keyed.live() as u64));
         let single = u64::from(self.retained.is_some()) + u64::from(self.snapshot.is_some());
         Size {
             window_bytes: self.window.bytes() + self.recent.as_ref().map_or(0, |recent| recent.bytes()),

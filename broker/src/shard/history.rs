@@ -9,9 +9,8 @@ use crate::message::Payload;
 use crate::sequencer::history::recall::{self, Place};
 use crate::session::SequencerAnswer;
 use crate::shard::Shard;
-use crate::shard::shared::{
-    Asked, Delivery, Found, HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, Request, SnapshotRequest,
-};
+use crate::shard::asked::{Asked, Found, HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, SnapshotRequest};
+use crate::shard::shared::{Delivery, Request};
 
 impl<D: Driver> Shard<D> {
     // ---- for a connection

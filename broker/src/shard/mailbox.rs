@@ -12,158 +12,26 @@
 //! A turn takes only so much of its queues: the rest of a batch waits here for the next turn. How messages get into
 //! logs is in [`crate::shard::fanout::append`].
 
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ring::Driver;
 
-use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::capacity::budget::Account;
 use crate::ids::ShardId;
 use crate::message::Payload;
 use crate::message::options::PublishOptions;
 use crate::shard::Shard;
-use crate::shard::shared::{Batch, ControlMessage, Delivery, Inbox, Origin, Published, Request, SharedState};
+use crate::shard::inbox::{Batch, Inbox};
+use crate::shard::mailbox::queue::Queue;
+use crate::shard::shared::{ControlMessage, Delivery, Origin, Published, Request, SharedState};
 use crate::topics::registry::TopicRef;
 
 /// Control messages, and items of queues, that one turn takes of each kind.
 const ITEMS_PER_TURN: usize = 1024;
-/// What may wait in one direction before publishers have to.
-const WAITING_ITEMS_MAX: usize = 16 << 10;
-const WAITING_BYTES_MAX: u64 = 32 << 20;
-
-/// What an item of a queue weighs for its bound, in bytes of messages.
-pub(super) trait Weighed {
-    /// Bytes of messages in it.
-    fn weight(&self) -> u64;
-}
-
-impl Weighed for Request {
-    fn weight(&self) -> u64 {
-        match self {
-            Self::Publish { payload, .. } => payload.weight(),
-            Self::Snapshot(request) => request.payload.weight(),
-            _ => 0,
-        }
-    }
-}
-
-impl Weighed for Delivery {
-    fn weight(&self) -> u64 {
-        if let Self::Message(message) = self { message.weight() } else { 0 }
-    }
-}
-
-/// Items of one kind that go out of a shard, and that have come to it.
-///
-/// Invariants: `own_bytes` is what `own` weighs; `others_items` and `others_bytes` count at least what `batches` hold.
-#[derive(Debug)]
-struct Queue<T> {
-    /// For each shard, what is gathered for it, or what its full queue did not take yet. Nothing for the own one.
-    batches: Vec<Batch<T>>,
-    /// From this shard to itself, oldest first.
-    own: VecDeque<T>,
-    own_bytes: u64,
-    own_charge: Charge,
-    /// The rest of a batch of another shard that this shard has begun to take.
-    rest: Option<(std::vec::IntoIter<T>, Charge)>,
-    /// Whether the next item comes from others, if they have any: the two take turns.
-    others_next: bool,
-    /// Items for other shards that were added since none waited, and what they weigh.
-    others_items: usize,
-    others_bytes: u64,
-}
-
-impl<T: Weighed> Queue<T> {
-    fn new(shards: usize, account: &Arc<Account>) -> Self {
-        Self {
-            batches: (0..shards).map(|_| Batch::new(account)).collect(),
-            own: VecDeque::new(),
-            own_bytes: 0,
-            own_charge: Charge::new(account, Held::Queues, 0),
-            rest: None,
-            others_next: false,
-            others_items: 0,
-            others_bytes: 0,
-        }
-    }
-
-    fn push_other(&mut self, shard: ShardId, item: T) {
-        self.others_items += 1;
-        self.others_bytes += item.weight();
-        self.batches[usize::from(shard)].items.push(item);
-    }
-
-    fn push_own(&mut self, item: T) {
-        self.own_bytes += item.weight();
-        let (was_empty, room) = (self.own.is_empty(), self.own.capacity());
-        self.own.push_back(item);
-        if was_empty || self.own.capacity() != room {
-            self.own_charge.resize(allocated(self.own.capacity() * size_of::<T>()));
-        }
-    }
-
-    fn pop_own(&mut self) -> Option<T> {
-        let item = self.own.pop_front()?;
-        self.own_bytes -= item.weight();
-        Some(item)
-    }
-
-    /// The next item of the own shard or of another; `more` gives the next batch of others, if there is one.
-    fn next(&mut self, more: impl FnOnce() -> Option<Batch<T>>) -> Option<T> {
-        self.others_next = !self.others_next;
-        if !self.others_next
-            && let Some(item) = self.pop_own()
-        {
-            return Some(item);
-        }
-        if !self.has_rest() {
-            self.rest = more().map(Batch::into_parts);
-        }
-        let next = self.rest.as_mut().and_then(|(items, _)| items.next());
-        next.or_else(|| self.pop_own())
-    }
-
-    fn has_rest(&self) -> bool {
-        self.rest.as_ref().is_some_and(|(items, _)| items.len() > 0)
-    }
-
-    /// Whether something has come that was not taken yet, the inbox not counted.
-    fn has_come(&self) -> bool {
-        self.has_rest() || !self.own.is_empty()
-    }
-
-    /// Gives memory back that the turn left unused.
-    fn tidy(&mut self) {
-        if !self.has_rest() {
-            self.rest = None;
-        }
-        if self.own.is_empty() {
-            // What it keeps room for while it is empty is a fixed part of the shard.
-            self.own.shrink_to(ITEMS_PER_TURN);
-            self.own_charge.resize(0);
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.own.len() + self.others_items > WAITING_ITEMS_MAX || self.own_bytes + self.others_bytes > WAITING_BYTES_MAX
-    }
-
-    /// Whether something for another shard has not been pushed yet.
-    fn holds(&self) -> bool {
-        self.batches.iter().any(|batch| !batch.items.is_empty())
-    }
-
-    /// Begins to count anew once nothing waits for other shards.
-    fn recount(&mut self) {
-        if !self.holds() {
-            (self.others_items, self.others_bytes) = (0, 0);
-        }
-    }
-}
-
 /// What goes between this shard and the sequencers, its own among them.
 #[derive(Debug)]
 pub(super) struct Mailbox {

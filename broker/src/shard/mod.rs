@@ -11,7 +11,7 @@
 //! | `sequencing` | what the shard does as a sequencer |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
-//! | [`shared`], [`handover`] | what shards and the control plane share; sockets on their way between them |
+//! | [`shared`], `inbox`, `messages`, [`asked`], [`handover`] | what shards and the control plane share; sockets on their way between them |
 //! | `drain`, [`audit`] | shutdown; what the simulation checks after every step |
 //! | `time` | durations as nanoseconds of the driver's clock |
 //!
@@ -21,13 +21,16 @@
 //! reads a clock but the driver: the simulation runs this very code, and a seed replays a run.
 
 mod actions;
+pub mod asked;
 pub mod audit;
 mod backlog;
 mod drain;
 pub mod fanout;
 pub mod handover;
 mod history;
+mod inbox;
 mod mailbox;
+mod messages;
 mod names;
 mod pressure;
 mod recall;

@@ -98,7 +98,7 @@ impl KeyedState {
     /// Whether a message with this key and weight may be added.
     pub(super) fn admits(&self, key: &str, weight: u64, bounds: KeyBounds) -> Result<(), &'static str> {
         let known = self.keys.get(key).filter(|known| !known.0.is_removal());
-        if known.is_none() && self.len() >= bounds.keys_max as usize {
+        if known.is_none() && self.live() >= bounds.keys_max as usize {
             return Err("the topic has as many keys as its rule allows (history-messages)");
         }
         let replaced = self.keys.get(key).map_or(0, |known| weight_of(&known.0));
@@ -182,8 +182,13 @@ impl KeyedState {
     }
 
     /// Keys that have a value.
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn live(&self) -> usize {
         self.keys.len() - self.removed.len()
+    }
+
+    /// Whether any key has a value.
+    pub(super) fn has_live(&self) -> bool {
+        self.live() > 0
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -27,7 +27,7 @@ impl V1Session {
         let action = parser.parse(data.bytes(), limits.topic_bytes_max).and_then(|command| match command {
             Command::Connect { id, pings } => {
                 self.pings_by_message |= pings;
-                let interval = pings.then(|| limits.ping_interval.as_millis() as u64);
+                let interval = pings.then_some(limits.ping_interval.as_millis() as u64);
                 write_connected(out, id.as_ref(), interval);
                 Ok(Action::Answer)
             }

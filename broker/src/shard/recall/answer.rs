@@ -14,10 +14,10 @@ use crate::message::Message;
 use crate::sequencer::history::recall::Recalled;
 use crate::sequencer::walk::WalkPart;
 use crate::shard::Shard;
+use crate::shard::asked::{Found, RecallAnswer};
 use crate::shard::backlog::Item;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::recall::Start;
-use crate::shard::shared::{Found, RecallAnswer};
 use crate::topics::registry::TopicRef;
 use crate::topics::rules::HistoryKind;
 

@@ -1,0 +1,188 @@
+//! What goes between shards, and from the control plane to a shard: requests to sequencers, deliveries from them, and
+//! control messages. Which queue carries what is in the head of [`shared`](crate::shard::shared).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::ConnId;
+use tokio::sync::oneshot;
+
+use crate::ids::{Epoch, Offset, ShardId, TopicId};
+use crate::message::options::{PublishOptions, Refusal};
+use crate::message::{Message, Payload};
+use crate::shard::asked::{HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, SnapshotRequest};
+use crate::shard::handover::Adopt;
+use crate::topics::registry::TopicRef;
+
+/// Where a published message was sequenced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The life of the topic's log.
+    pub epoch: Epoch,
+    /// The message's offset in it.
+    pub offset: Offset,
+    /// Subscriptions that matched the topic then.
+    pub subscribers: u32,
+    /// It is the place of an earlier publish, of which this one is a repetition.
+    pub duplicate: bool,
+}
+
+/// Who wants to know where a message was sequenced.
+#[derive(Debug)]
+pub enum Origin {
+    /// Nobody.
+    Silent,
+    /// A connection of a shard: one of `/ws` that asked for an acknowledgement, or an HTTP request that the shard answers.
+    Connection {
+        /// Its shard.
+        shard: ShardId,
+        /// The connection; may be gone by the time of the answer.
+        conn: ConnId,
+        /// The shard's own number for the command.
+        ticket: u64,
+    },
+    /// An HTTP request that the control plane answers.
+    Http(oneshot::Sender<Result<Published, Refusal>>),
+}
+
+/// Topics that a shard is asked about at once: what it answers within a turn.
+pub const INSPECTED_MAX: usize = 1000;
+
+/// What one shard knows of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TopicState {
+    /// Its epoch and the offset of its next message, if this shard sequences it.
+    pub position: Option<(Epoch, Offset)>,
+    /// Bytes of its messages that subscribers of this very topic have not been sent yet.
+    pub waiting_bytes: u64,
+}
+
+/// What a topic's sequencer is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// Sequence this payload and deliver it.
+    Publish {
+        /// Which topic.
+        topic: TopicRef,
+        /// What.
+        payload: Payload,
+        /// What else is asked for.
+        options: Option<Box<PublishOptions>>,
+        /// Whom to answer.
+        origin: Origin,
+    },
+    /// `shard` has subscribers of `topic` from now on. Answered by [`Delivery::Joined`]. A filter with
+    /// wildcards is joined at every shard.
+    Join {
+        /// Topic or filter.
+        topic: TopicRef,
+        /// Who joins.
+        shard: ShardId,
+        /// The shard's own number for this join, so that an answer to an earlier one is not mistaken for it.
+        join: u64,
+    },
+    /// `shard` has no more subscribers of `topic`.
+    Leave {
+        /// Topic or filter.
+        topic: TopicRef,
+        /// Who leaves.
+        shard: ShardId,
+    },
+    /// Say what a new subscription is given of a topic's history. Answered by [`Delivery::Recalled`].
+    Recall(Box<RecallRequest>),
+    /// Read a topic's history. Answered by [`Delivery::History`].
+    History(Box<HistoryRequest>),
+    /// Replace a topic's snapshot. Answered by [`Delivery::Stored`].
+    Snapshot(Box<SnapshotRequest>),
+    /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
+    /// sequencer answers all with [`Delivery::Marked`].
+    Mark,
+}
+
+/// What a topic's sequencer sends to a shard, in an order that subscribers rely on.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Append to the logs of the message's topic and of the filters that match it.
+    Message(Arc<Message>),
+    /// A join took effect: every message from `next` on is delivered.
+    Joined {
+        /// Topic or filter.
+        topic: TopicId,
+        /// What [`Request::Join`] said.
+        join: u64,
+        /// The topic's epoch; 0 for a filter.
+        epoch: Epoch,
+        /// The offset the topic's next message gets; 0 for a filter.
+        next: Offset,
+    },
+    /// A publish was sequenced.
+    Published {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
+        /// Where: see [`Published`], which would make every delivery longer.
+        epoch: Epoch,
+        /// Its offset.
+        offset: Offset,
+        /// Subscriptions that matched its topic.
+        subscribers: u32,
+        /// It repeats an earlier one, whose place this is.
+        duplicate: bool,
+    },
+    /// A publish was not sequenced.
+    Refused {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
+        /// Why. Boxed: else it would make every delivery longer.
+        refusal: Box<Refusal>,
+    },
+    /// What a new subscription is given of a topic's history. All messages that were sequenced before are before this.
+    Recalled(Box<RecallAnswer>),
+    /// What a topic remembers.
+    History(Box<HistoryAnswer>),
+    /// A snapshot was stored.
+    Stored {
+        /// Who asked.
+        conn: ConnId,
+        /// The asking shard's number for the command.
+        ticket: u64,
+    },
+    /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
+    Marked,
+}
+
+/// What the control plane tells a shard.
+#[derive(Debug)]
+pub enum ControlMessage {
+    /// A client upgraded on a connection that the control plane had: it is a WebSocket of this shard now.
+    Adopt(Adopt),
+    /// Sequence a message that came by HTTP; this shard is its topic's sequencer.
+    Publish {
+        /// Which topic.
+        topic: TopicRef,
+        /// What.
+        payload: Payload,
+        /// What else is asked for.
+        options: Option<Box<PublishOptions>>,
+        /// The answer's way.
+        answer: oneshot::Sender<Result<Published, Refusal>>,
+    },
+    /// Say how far these topics are.
+    Inspect {
+        /// Which, at most [`INSPECTED_MAX`].
+        topics: Arc<[TopicId]>,
+        /// The answer's way: one state for each topic, in their order.
+        answer: oneshot::Sender<Vec<TopicState>>,
+    },
+    /// Close every connection with 1001, a few at a time over the window, deliver what was accepted, refuse newcomers,
+    /// then end. A second one without a window ends the window of the first.
+    Shutdown {
+        /// Zero: all at once.
+        window: Duration,
+        /// Another process accepts from the same listeners: this one stops at once.
+        is_succeeded: bool,
+    },
+}
