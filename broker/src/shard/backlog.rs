@@ -25,6 +25,8 @@ pub(crate) struct Backlog {
     items: VecDeque<Item>,
     /// What its messages weigh: they may be kept for this connection alone.
     bytes: u64,
+    /// What its items take besides themselves and their messages.
+    lists_bytes: u64,
     charge: Charge,
 }
 
@@ -41,11 +43,12 @@ pub(in crate::shard) enum Item {
 
 impl Backlog {
     pub(in crate::shard) fn new(account: &Arc<Account>) -> Self {
-        Self { items: VecDeque::new(), bytes: 0, charge: Charge::new(account, Held::Outboxes, 0) }
+        Self { items: VecDeque::new(), bytes: 0, lists_bytes: 0, charge: Charge::new(account, Held::Outboxes, 0) }
     }
 
     pub(in crate::shard) fn push(&mut self, item: Item) {
         self.bytes += item.bytes();
+        self.lists_bytes += item.list_bytes();
         self.items.push_back(item);
         self.recharge();
     }
@@ -63,12 +66,12 @@ impl Backlog {
     pub(in crate::shard) fn take(&mut self, account: &Arc<Account>, thrift: Thrift) -> Option<Gather> {
         let mut parts = Parts::new(thrift);
         while let Some(item) = self.items.front_mut() {
-            let before = item.bytes();
-            let is_over = item.take(&mut parts, account);
-            self.bytes -= before - item.bytes();
+            let (is_over, taken) = item.take(&mut parts, account);
+            self.bytes -= taken;
             if !is_over {
                 break;
             }
+            self.lists_bytes -= item.list_bytes();
             self.items.pop_front();
         }
         self.recharge();
@@ -76,12 +79,7 @@ impl Backlog {
     }
 
     fn recharge(&mut self) {
-        let lists = self.items.iter().map(|item| match item {
-            Item::Messages(messages, _) => messages.capacity() * size_of::<Arc<Message>>(),
-            Item::Frame(frame) => frame.len(),
-            Item::Frames(..) => 0,
-        });
-        self.charge.resize((lists.sum::<usize>() + self.items.capacity() * size_of::<Item>()) as u64);
+        self.charge.resize(self.lists_bytes + (self.items.capacity() * size_of::<Item>()) as u64);
     }
 }
 
@@ -95,20 +93,32 @@ impl Item {
         }
     }
 
-    /// Adds as much as fits to a send. Whether that was all.
-    fn take(&mut self, parts: &mut Parts, account: &Arc<Account>) -> bool {
+    /// What it takes besides itself and its messages; the same until it is over.
+    fn list_bytes(&self) -> u64 {
         match self {
-            Self::Frame(frame) => parts.push(frame.clone()),
+            Self::Frame(frame) => frame.len() as u64,
+            Self::Messages(messages, _) => (messages.capacity() * size_of::<Arc<Message>>()) as u64,
+            Self::Frames(..) => 0,
+        }
+    }
+
+    /// Adds as much as fits to a send. Whether that was all, and how many bytes it keeps less.
+    fn take(&mut self, parts: &mut Parts, account: &Arc<Account>) -> (bool, u64) {
+        match self {
+            Self::Frame(frame) => match parts.push(frame.clone()) {
+                true => (true, frame.len() as u64),
+                false => (false, 0),
+            },
             Self::Messages(messages, encoding) => {
                 let passed = parts.fill(messages.iter(), *encoding, account, |_| true);
-                messages.drain(..passed as usize);
-                messages.is_empty()
+                let taken = messages.drain(..passed as usize).map(|message| message.weight()).sum();
+                (messages.is_empty(), taken)
             }
             Self::Frames(frames, at) => {
                 while *at < frames.len() && parts.push(frames[*at].clone()) {
                     *at += 1;
                 }
-                *at == frames.len()
+                (*at == frames.len(), 0)
             }
         }
     }
