@@ -19,9 +19,11 @@
 mod answer;
 mod state_frames;
 
+use std::collections::BTreeSet;
+
 use protocol::head::RawStart;
 use protocol::v1::Position;
-use ring::{ConnId, Driver};
+use ring::{ConnId, Driver, Nanos};
 use rustc_hash::FxHashMap;
 
 use crate::ids::{Epoch, LogSlot, Offset, Seq, ShardId, TopicId};
@@ -89,6 +91,10 @@ impl Wants {
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Recalls {
     open: FxHashMap<Subscriber, Pending>,
+    /// Bytes of `items` of each connection that has some.
+    held: FxHashMap<ConnId, u64>,
+    /// Of each connection the subscriptions whose walks are not over, ascending.
+    walking: FxHashMap<ConnId, BTreeSet<u32>>,
     next_number: u64,
     state_frames: StateFrames,
 }
@@ -104,6 +110,8 @@ struct Pending {
     begun: Begun,
     /// What it is sent first.
     items: Vec<Item>,
+    /// What those keep.
+    bytes: u64,
     /// Where its filter's walk goes on, at each sequencer that has more.
     walks: Vec<(ShardId, WalkPlace)>,
     /// Of a filter: up to where its log was looked through, and the first offset of each topic seen there.
@@ -120,14 +128,52 @@ impl Recalls {
 
     /// A subscription ends.
     pub(in crate::shard) fn forget(&mut self, subscriber: Subscriber) {
-        if !self.open.is_empty() {
-            self.open.remove(&subscriber);
+        if self.open.is_empty() {
+            return;
+        }
+        self.take_held(subscriber);
+        self.open.remove(&subscriber);
+        if let Some(walking) = self.walking.get_mut(&subscriber.conn) {
+            walking.remove(&subscriber.sub);
+            if walking.is_empty() {
+                self.walking.remove(&subscriber.conn);
+            }
         }
     }
 
-    /// How many wait.
-    pub(in crate::shard) fn len(&self) -> usize {
-        self.open.len()
+    /// Forgets what was made for newcomers of a while ago; called once a turn.
+    pub(in crate::shard) fn expire(&mut self, now: Nanos) {
+        self.state_frames.expire(now);
+    }
+
+    /// Adds to what a subscription is sent first.
+    fn hold(&mut self, subscriber: Subscriber, items: impl IntoIterator<Item = Item>) {
+        let pending = self.open.get_mut(&subscriber).expect("a subscription that asked");
+        let held = pending.items.len();
+        pending.items.extend(items);
+        let bytes: u64 = pending.items[held..].iter().map(Item::bytes).sum();
+        pending.bytes += bytes;
+        if bytes > 0 {
+            *self.held.entry(subscriber.conn).or_default() += bytes;
+        }
+    }
+
+    /// What a subscription is sent first: it waits here no longer.
+    fn take_held(&mut self, subscriber: Subscriber) -> Vec<Item> {
+        let Some(pending) = self.open.get_mut(&subscriber) else { return Vec::new() };
+        let bytes = std::mem::take(&mut pending.bytes);
+        if let Some(held) = self.held.get_mut(&subscriber.conn) {
+            *held -= bytes;
+            if *held == 0 {
+                self.held.remove(&subscriber.conn);
+            }
+        }
+        std::mem::take(&mut pending.items)
+    }
+
+    /// Bytes that wait here for the subscriptions of a connection.
+    fn held_bytes(&self, conn: ConnId) -> u64 {
+        self.held.get(&conn).copied().unwrap_or(0)
     }
 
     fn new_pending(&mut self, wants: Wants) -> Pending {
@@ -138,10 +184,19 @@ impl Recalls {
             answers_left: 0,
             begun: Begun::default(),
             items: Vec::new(),
+            bytes: 0,
             walks: Vec::new(),
             seen_to: None,
             seen: FxHashMap::default(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Recalls {
+    /// Whether nothing waits, and nothing is counted.
+    pub(in crate::shard) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.held.is_empty() && self.walking.is_empty()
     }
 }
 
@@ -234,14 +289,11 @@ impl<D: Driver> Shard<D> {
     /// A subscription may be sent to.
     fn release(&mut self, subscriber: Subscriber) {
         let id = subscriber.conn;
-        if let Some(pending) = self.recalls.open.get_mut(&subscriber) {
-            let items = std::mem::take(&mut pending.items);
-            if pending.walks.is_empty() {
-                self.recalls.open.remove(&subscriber);
-            }
-            for item in items {
-                self.push_backlog(id, item);
-            }
+        for item in self.recalls.take_held(subscriber) {
+            self.push_backlog(id, item);
+        }
+        if self.recalls.open.get(&subscriber).is_some_and(|pending| pending.walks.is_empty()) {
+            self.recalls.forget(subscriber);
         }
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         let Some(subscription) = conn.session.subscription(subscriber.sub) else { return };
@@ -254,14 +306,12 @@ impl<D: Driver> Shard<D> {
 
     /// Asks for the next part of each walk of a connection that has been sent what came before.
     pub(in crate::shard) fn go_on_with_walks(&mut self, id: ConnId) {
-        if self.recalls.len() == 0 {
-            return;
-        }
+        let Some(walking) = self.recalls.walking.get(&id) else { return };
         let conn = self.conns.get(id).expect("an open connection");
         if conn.flags.has(Flags::BACKLOG) {
             return;
         }
-        for key in conn.session.keys() {
+        for key in walking.iter().copied().collect::<Vec<_>>() {
             let subscriber = Subscriber { conn: id, sub: key };
             let Some(pending) = self.recalls.open.get_mut(&subscriber) else { continue };
             let is_held = self.conns.get(id).and_then(|conn| conn.session.subscription(key)).is_none_or(|sub| sub.held);

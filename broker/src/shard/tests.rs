@@ -17,6 +17,8 @@ use crate::shard::{Shard, ShardSetup};
 const BUDGET: u64 = 1 << 20;
 const MESSAGE_MAX: u64 = 64 << 10;
 
+mod replays;
+
 /// One shard with some clients.
 struct Stage {
     world: World,
@@ -35,8 +37,12 @@ impl Stage {
     }
 
     fn within(budget_bytes: u64, limits: Limits) -> Self {
+        Self::of(SharedState::new(1, 1, Epoch(1)).within(budget_bytes), budget_bytes, limits)
+    }
+
+    fn of(shared: SharedState, budget_bytes: u64, limits: Limits) -> Self {
         let world = World::new(1, Faults::default());
-        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)).within(budget_bytes));
+        let shared = Arc::new(shared);
         let limits = Limits { message_bytes_max: MESSAGE_MAX, ..limits };
         let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(limits) };
         let shard = Shard::new(world.driver(512, 32, 4096), setup);

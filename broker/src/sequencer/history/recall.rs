@@ -11,7 +11,7 @@ use ring::Nanos;
 use crate::ids::{Epoch, Offset};
 use crate::message::Message;
 use crate::sequencer::history::History;
-use crate::topics::rules::{self, Rule};
+use crate::topics::rules::Rule;
 
 /// A place in a topic that a client names; offset 0: it has none of its messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,14 +48,14 @@ pub enum Recall {
 pub struct Recalled {
     /// For [`Recall::Since`]: whether everything after the place is in this answer.
     pub recovered: Option<bool>,
-    /// If not: the window's first and last offset, unless it is empty.
+    /// The window's first and last offset, for the case that not everything is sent; unless it is empty.
     pub available: Option<(Offset, Offset)>,
     /// Retained message, keys, or snapshot; oldest first.
     pub state: Option<Arc<[Arc<Message>]>>,
-    /// Offsets between the snapshot and `replay` that are lost.
-    pub gap: Option<(Offset, Offset)>,
-    /// Messages of the window, without gaps, up to the newest.
+    /// Messages of the window, without gaps, up to the newest. What lies between a snapshot and the first is lost.
     pub replay: Vec<Arc<Message>>,
+    /// State for the case that the connection has no room for `replay`, if the place was found.
+    pub instead: Option<Arc<[Arc<Message>]>>,
 }
 
 /// What the command `history` asks for.
@@ -95,14 +95,16 @@ impl History {
     pub(in crate::sequencer) fn recall(&mut self, recall: Recall, rule: &Rule, now: Now, bytes_max: u64) -> Recalled {
         self.expire(rule, now.time);
         match recall {
-            Recall::State => self.newcomer(now, bytes_max),
+            Recall::State => self.newcomer(now.time, bytes_max),
             Recall::Last { count, state } => {
                 let replay: Vec<_> = self.window.newest(count as usize, bytes_max).cloned().collect();
                 let first = replay.first().map_or(now.next, |first| first.offset);
                 let older = |message: &Arc<Message>| message.offset < first;
-                let retained = self.retained.iter().filter(|message| state && older(message));
-                let keyed = self.keyed.as_mut().filter(|_| state).map(|keyed| keyed.all(now.time));
-                let state = keyed.or_else(|| list(retained.cloned()));
+                let state = match &self.keyed {
+                    _ if !state => None,
+                    Some(_) => Some(self.shown(now.time)),
+                    None => list(self.retained.iter().filter(|message| older(message)).cloned()),
+                };
                 Recalled { state, replay, ..Recalled::default() }
             }
             Recall::Since { place, state } => self.since(place, state, now, bytes_max),
@@ -114,34 +116,41 @@ impl History {
         if is_known && place.offset + 1 == now.next {
             return Recalled { recovered: Some(true), ..Recalled::default() };
         }
-        if is_known && let Some(keyed) = &mut self.keyed {
-            if let Some(changed) = keyed.since(place.offset, now.time) {
+        if is_known && self.keyed.is_some() {
+            if let Some(changed) = self.changed_since(place.offset, state, now.time) {
                 return Recalled { recovered: Some(true), state: Some(changed), ..Recalled::default() };
             }
         } else if is_known && state && self.snapshot_up_to().is_some_and(|up_to| place.offset < up_to) {
-            let recalled = self.newcomer(now, bytes_max);
-            let recovered = Some(recalled.gap.is_none());
-            return Recalled { recovered, available: self.available(), ..recalled };
+            let recalled = self.newcomer(now.time, bytes_max);
+            let first = recalled.replay.first().map_or(now.next, |message| message.offset);
+            let recovered = self.snapshot_up_to().is_some_and(|up_to| first == up_to + 1);
+            return Recalled { recovered: Some(recovered), available: self.available(), ..recalled };
         } else if is_known && self.window.first().is_some_and(|first| first <= place.offset + 1) {
             let replay: Vec<_> = self.window.from(place.offset + 1).cloned().collect();
             if replay.iter().map(|message| message.weight()).sum::<u64>() <= bytes_max {
-                return Recalled { recovered: Some(true), replay, ..Recalled::default() };
+                let instead = if state { self.newcomer(now.time, 0).state } else { None };
+                let available = self.available();
+                return Recalled { recovered: Some(true), available, replay, instead, ..Recalled::default() };
             }
         }
-        let newcomer = if state { self.newcomer(now, bytes_max) } else { Recalled::default() };
+        let newcomer = if state { self.newcomer(now.time, bytes_max) } else { Recalled::default() };
         Recalled { recovered: Some(false), available: self.available(), ..newcomer }
     }
 
+    /// Keys that changed after `position`, removals included, and the retained message if it is not among them.
+    fn changed_since(&self, position: Offset, state: bool, now: Nanos) -> Option<Arc<[Arc<Message>]>> {
+        let changed = self.keyed.as_ref()?.since(position, now)?;
+        let retained = self.retained.as_ref().filter(|retained| state && retained.offset > position);
+        Some(with_retained(changed, retained))
+    }
+
     /// What newcomers are given: keys, a retained message, or a snapshot and the window behind it.
-    fn newcomer(&mut self, now: Now, bytes_max: u64) -> Recalled {
+    fn newcomer(&mut self, now: Nanos, bytes_max: u64) -> Recalled {
         if let Some(snapshot) = &self.snapshot {
-            let behind = snapshot.offset + 1;
             let replay: Vec<_> = self.window.newest(usize::MAX, bytes_max).cloned().collect();
-            let first = replay.first().map_or(now.next, |message| message.offset);
-            let gap = (first > behind).then(|| (behind, Offset(first.0 - 1)));
-            return Recalled { state: list([Arc::clone(snapshot)]), gap, replay, ..Recalled::default() };
+            return Recalled { state: list([Arc::clone(snapshot)]), replay, ..Recalled::default() };
         }
-        let state = Some(self.shown(now.time)).filter(|state| !state.is_empty());
+        let state = Some(self.shown(now)).filter(|state| !state.is_empty());
         Recalled { state, ..Recalled::default() }
     }
 
@@ -149,15 +158,7 @@ impl History {
     pub(in crate::sequencer) fn shown(&mut self, now: Nanos) -> Arc<[Arc<Message>]> {
         let retained = self.retained.as_ref().filter(|retained| retained.expires_at().is_none_or(|at| at > now));
         let Some(keyed) = &mut self.keyed else { return retained.cloned().into_iter().collect() };
-        let all = keyed.all(now);
-        match retained.filter(|retained| !all.iter().any(|message| Arc::ptr_eq(message, retained))) {
-            None => all,
-            Some(retained) => {
-                let mut both: Vec<_> = all.iter().chain([retained]).cloned().collect();
-                both.sort_by_key(|message| message.offset);
-                both.into()
-            }
-        }
+        with_retained(keyed.all(now), retained)
     }
 
     fn available(&self) -> Option<(Offset, Offset)> {
@@ -174,25 +175,46 @@ impl History {
             Some(place) if place.epoch == now.epoch => place.offset.min(now.next),
             Some(_) => Offset(0),
         };
-        let is_keyed = matches!(rule.history, rules::History::Keyed { .. });
-        let keyed = self.keyed.as_mut().map(|keyed| keyed.all(now.time));
-        let (messages, complete): (Vec<_>, bool) = match &keyed {
-            Some(all) => (all.iter().cloned().collect(), true),
-            None if is_keyed => (Vec::new(), true),
+        let (mut messages, complete) = match &mut self.keyed {
+            Some(keyed) => {
+                let changed = known.and_then(|place| keyed.since(place.offset, now.time));
+                let complete = changed.is_some();
+                let all = changed.unwrap_or_else(|| keyed.all(now.time));
+                let [from, to] = [from, to].map(|at| all.partition_point(|message| message.offset < at));
+                (all[from.min(to)..to].to_vec(), complete)
+            }
             None => {
-                let first = self.window.first().unwrap_or(now.next);
-                (self.window.iter().cloned().collect(), first <= from)
+                let complete = self.window.first().unwrap_or(now.next) <= from;
+                (self.window_part(from, to, query), complete)
             }
         };
-        let mut found: Vec<_> =
-            messages.into_iter().filter(|message| message.offset >= from && message.offset < to).collect();
         if query.reverse {
-            found.reverse();
+            messages.reverse();
         }
-        let more = found.len() > query.limit as usize;
-        found.truncate(query.limit as usize);
+        let more = messages.len() > query.limit as usize;
+        messages.truncate(query.limit as usize);
         let recovered = query.since.map(|_| known.is_some() && complete);
-        Page { recovered, messages: found, more }
+        Page { recovered, messages, more }
+    }
+
+    /// Messages of the window in these bounds, oldest first, and no more than one beyond the query's limit.
+    fn window_part(&self, from: Offset, to: Offset, query: &HistoryQuery) -> Vec<Arc<Message>> {
+        let from = self.window.from(from);
+        let Some(first) = from.clone().next().map(|first| first.offset).filter(|first| *first < to) else {
+            return Vec::new();
+        };
+        let count = from.len().min(usize::try_from(to - first).unwrap_or(usize::MAX));
+        let taken = count.min(query.limit as usize + 1);
+        from.skip(if query.reverse { count - taken } else { 0 }).take(taken).cloned().collect()
+    }
+}
+
+/// A list in the order of offsets with the retained message in its place, unless it is there already.
+fn with_retained(list: Arc<[Arc<Message>]>, retained: Option<&Arc<Message>>) -> Arc<[Arc<Message>]> {
+    let Some(retained) = retained else { return list };
+    match list.binary_search_by_key(&retained.offset, |message| message.offset) {
+        Ok(_) => list,
+        Err(at) => list[..at].iter().chain([retained]).chain(&list[at..]).cloned().collect(),
     }
 }
 

@@ -66,10 +66,9 @@ impl<D: Driver> Shard<D> {
             self.begin(subscriber, begun);
             return;
         }
-        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
-        let items = std::mem::take(&mut pending.items);
+        let items = self.recalls.take_held(subscriber);
         if ends {
-            self.recalls.open.remove(&subscriber);
+            self.recalls.forget(subscriber);
         }
         for item in items {
             self.push_backlog(subscriber.conn, item);
@@ -79,18 +78,20 @@ impl<D: Driver> Shard<D> {
 
     /// What a topic has for a subscription.
     fn take_topic(&mut self, subscriber: Subscriber, recalled: Recalled) {
-        let (topic, first) = self.skip_snapshot(subscriber, &recalled);
-        let Recalled { mut recovered, mut available, state, gap, mut replay } = recalled;
-        replay.truncate(replay.partition_point(|message| message.offset < first));
-        let is_snapshot = state.as_ref().is_some_and(|state| state.iter().any(|message| message.is_snapshot()));
+        let Recalled { mut recovered, available, mut state, mut replay, instead } = recalled;
+        let start = self.recalls.open[&subscriber].wants.start;
+        let live = self.first_live(subscriber);
+        replay.truncate(replay.partition_point(|message| message.offset < live));
         let room = self.backlog_room(subscriber);
-        let pending = &self.recalls.open[&subscriber];
-        let wants = pending.wants;
         let mut bytes: u64 = replay.iter().map(|message| message.weight()).sum();
-        if bytes > room && matches!(wants.start, Start::Since(_)) {
-            // With what its other topics replay it is more than one connection may.
-            available = available.or_else(|| Some((replay.first()?.offset, replay.last()?.offset)));
+        if bytes > room && recovered == Some(true) {
+            // With what its other topics replay it is more than one connection may: it begins as a newcomer.
             recovered = Some(false);
+            state = state.or(instead);
+        }
+        let snapshot = state.iter().flat_map(|state| state.iter()).find(|message| message.is_snapshot());
+        let up_to = snapshot.map(|snapshot| snapshot.offset);
+        if bytes > room && recovered == Some(false) && up_to.is_none() {
             replay.clear();
         }
         let mut skipped = 0;
@@ -99,51 +100,59 @@ impl<D: Driver> Shard<D> {
             skipped += 1;
         }
         replay.drain(..skipped);
-        let begins = match wants.start {
-            Start::Since(place) if recovered == Some(true) && !is_snapshot => place.offset + 1,
+        let (topic, first) = self.skip_snapshot(subscriber, live, up_to);
+        let begins = match start {
+            Start::Since(place) if recovered == Some(true) && up_to.is_none() => place.offset + 1,
             _ => replay.first().map_or(first, |message| message.offset),
         };
+        let gap = up_to.filter(|up_to| *up_to + 1 < begins).map(|up_to| (up_to.0 + 1, begins.0 - 1));
         let mut items = Vec::new();
         if let Some(state) = state {
             items.extend(self.state_item(subscriber, &state, first));
         }
-        if topic.history == HistoryKind::Keyed && (wants.state || recovered == Some(true)) {
+        let pending = &self.recalls.open[&subscriber];
+        if topic.history == HistoryKind::Keyed && (pending.wants.state || recovered == Some(true)) {
             items.extend(self.notice(subscriber, |out| write_state_end(out, &topic.name, Some(first.0 - 1))));
         }
-        if let Some((from, to)) = gap.filter(|(from, _)| *from < first) {
-            let to = Offset(to.0.min(first.0 - 1));
-            items.extend(self.notice(subscriber, |out| write_gap(out, &topic.name, from.0, to.0, GapReason::Evicted)));
+        if let Some((from, to)) = gap {
+            items.extend(self.notice(subscriber, |out| write_gap(out, &topic.name, from, to, GapReason::Evicted)));
         }
         if !replay.is_empty() {
             let encoding = self.conns.get(subscriber.conn).expect("an open connection").session.encoding();
             items.push(Item::Messages(replay.into(), encoding));
         }
+        self.recalls.hold(subscriber, items);
         let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
-        (pending.begun.recovered, pending.begun.available) = (recovered, available);
+        pending.begun.recovered = recovered;
+        pending.begun.available = available.filter(|_| recovered == Some(false));
         if let Some(position) = &mut pending.begun.position {
             position.offset = begins.0;
         }
-        pending.items = items;
     }
 
-    /// The first message that a subscription's log delivers to it: behind a snapshot that stands for some of them.
-    fn skip_snapshot(&mut self, subscriber: Subscriber, recalled: &Recalled) -> (TopicRef, Offset) {
+    /// The first message that waits for a subscription in its log, or the next one.
+    fn first_live(&mut self, subscriber: Subscriber) -> Offset {
+        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
+        let subscription = conn.session.subscription(subscriber.sub).expect("a subscriber has a subscription");
+        let log = &self.fanout.logs[subscription.log];
+        Offset(log.next_offset.0 - (log.head() - subscription.cursor))
+    }
+
+    /// The first message that a subscription's log delivers to it: `first`, or what comes behind a snapshot.
+    fn skip_snapshot(&mut self, subscriber: Subscriber, first: Offset, up_to: Option<Offset>) -> (TopicRef, Offset) {
         let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
         let subscription = conn.session.subscription_mut(subscriber.sub).expect("a subscriber has a subscription");
         let log = &mut self.fanout.logs[subscription.log];
-        let first = Offset(log.next_offset.0 - (log.head() - subscription.cursor));
-        let snapshot = recalled.state.iter().flat_map(|state| state.iter()).find(|message| message.is_snapshot());
-        let Some(behind) = snapshot.map(|snapshot| snapshot.offset + 1).filter(|behind| *behind > first) else {
-            return (log.topic.clone(), first);
+        let topic = log.topic.clone();
+        let Some(behind) = up_to.map(|up_to| up_to + 1).filter(|behind| *behind > first) else {
+            return (topic, first);
         };
         subscription.cursor += behind - first;
         if subscription.cursor == log.head() && std::mem::take(&mut subscription.lagging) && log.caught_up() {
             let slot = subscription.log;
-            let topic = log.topic.clone();
             self.fanout.delivered(slot);
-            return (topic, behind);
         }
-        (log.topic.clone(), behind)
+        (topic, behind)
     }
 
     /// A part of what a filter's topics have.
@@ -163,10 +172,13 @@ impl<D: Driver> Shard<D> {
         }
         let WalkPart { mut state, next } = part;
         state.retain(|message| pending.seen.get(&message.topic_id).is_none_or(|seen| message.offset < *seen));
-        if !state.is_empty() {
-            pending.items.push(Item::Messages(state.into(), encoding));
-        }
         pending.walks.extend(next.map(|place| (sequencer, place)));
+        if !pending.walks.is_empty() {
+            self.recalls.walking.entry(subscriber.conn).or_default().insert(subscriber.sub);
+        }
+        if !state.is_empty() {
+            self.recalls.hold(subscriber, [Item::Messages(state.into(), encoding)]);
+        }
     }
 
     fn push_state_end(&mut self, subscriber: Subscriber, topic: &TopicRef) {
@@ -178,7 +190,7 @@ impl<D: Driver> Shard<D> {
             }
         };
         let end = self.notice(subscriber, |out| write_state_end(out, &topic.name, offset));
-        self.recalls.open.get_mut(&subscriber).expect("a subscription that asked").items.extend(end);
+        self.recalls.hold(subscriber, end);
     }
 
     /// State before `first`, to be sent.
@@ -196,13 +208,7 @@ impl<D: Driver> Shard<D> {
     fn backlog_room(&mut self, subscriber: Subscriber) -> u64 {
         let conn = self.conns.get(subscriber.conn).expect("an open connection");
         let waits = conn.extra.as_ref().and_then(|extra| extra.backlog.as_ref()).map_or(0, |backlog| backlog.bytes());
-        let others = conn
-            .session
-            .keys()
-            .into_iter()
-            .filter_map(|sub| self.recalls.open.get(&Subscriber { conn: subscriber.conn, sub }));
-        let pending: u64 = others.flat_map(|pending| &pending.items).map(Item::bytes).sum();
-        self.limits.recovery_bytes_max.saturating_sub(waits + pending)
+        self.limits.recovery_bytes_max.saturating_sub(waits + self.recalls.held_bytes(subscriber.conn))
     }
 
     /// Something about a topic, for sessions that are sent such.
