@@ -83,11 +83,17 @@ impl Message {
     pub fn with_options(mut self, options: Option<Box<PublishOptions>>, account: &Arc<Account>) -> Self {
         if let Some(options) = options {
             let extra = self.extra.get_or_insert_with(|| Extra::new(account));
-            let key = options.key.as_ref().map_or(0, |key| allocated(key.len()));
-            extra.charge.resize(EXTRA_BYTES + key);
+            extra.charge.resize(Self::extra_bytes(&options));
             extra.options = *options;
         }
         self
+    }
+
+    /// Bytes of memory that a message with these options takes beside its payload.
+    #[must_use]
+    pub fn extra_bytes(options: &PublishOptions) -> u64 {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| allocated(text.len()));
+        EXTRA_BYTES + text(&options.key) + text(&options.idempotency_key)
     }
 
     /// The same with the time of its publication, in milliseconds since 1970.

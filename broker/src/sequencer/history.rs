@@ -19,6 +19,8 @@
 pub(super) mod keyed;
 pub mod recall;
 mod recent;
+#[cfg(test)]
+mod tests;
 pub(super) mod window;
 
 use std::sync::Arc;
@@ -65,6 +67,24 @@ impl Size {
     }
 }
 
+/// By how much state becomes larger.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Growth {
+    pub(super) entries: u64,
+    /// Bytes that come, and bytes that go.
+    pub(super) added: u64,
+    pub(super) freed: u64,
+}
+
+impl Growth {
+    /// An entry of `added` bytes takes the place of one of `freed`, if there is one.
+    fn add(&mut self, added: u64, freed: Option<u64>) {
+        self.entries += u64::from(freed.is_none());
+        self.added += added;
+        self.freed += freed.unwrap_or(0);
+    }
+}
+
 impl History {
     // ---- publishing
 
@@ -107,7 +127,7 @@ impl History {
             }
         }
         match (key_bounds(rule), &self.keyed) {
-            (Some(bounds), _) if weight > bounds.bytes_max => {
+            (Some(bounds), _) if weight > bounds.bytes_max && !options.removed => {
                 Err(Refusal::Limit("the message is larger than the topic's rule allows (history-bytes)"))
             }
             (Some(bounds), Some(keyed)) if !options.removed => {
@@ -117,15 +137,28 @@ impl History {
         }
     }
 
-    /// Whether a publish with these options would add state: a key, or a retained message where there is none.
-    pub(super) fn would_grow(&self, options: &PublishOptions, rule: &Rule, now: Nanos) -> bool {
-        let retains = options.retain || rule.retain == Retain::Always;
-        let is_new_key = || {
+    /// By how much a publish with these options and this weight would make the state larger. A removal may take more than
+    /// what it removes; it is forgotten if there is no room for that.
+    pub(super) fn growth(&self, options: &PublishOptions, weight: u64, rule: &Rule) -> Growth {
+        let mut growth = Growth::default();
+        if options.removed {
+            return growth;
+        }
+        if options.retain || rule.retain == Retain::Always {
+            growth.add(weight, self.retained.as_ref().map(|retained| retained.weight()));
+        }
+        if matches!(rule.history, rules::History::Keyed { .. }) {
             let key = options.key.as_deref().unwrap_or_default();
-            self.keyed.as_ref().is_none_or(|keyed| keyed.offset_of(key, now).is_none())
-        };
-        let is_keyed = matches!(rule.history, rules::History::Keyed { .. });
-        !options.removed && ((retains && self.retained.is_none()) || (is_keyed && is_new_key()))
+            growth.add(weight + keyed::ENTRY_BYTES, self.keyed.as_ref().and_then(|keyed| keyed.bytes_of(key)));
+        }
+        growth
+    }
+
+    /// By how much a snapshot of this weight would make the state larger.
+    pub(super) fn growth_by_snapshot(&self, weight: u64) -> Growth {
+        let mut growth = Growth::default();
+        growth.add(weight, self.snapshot.as_ref().map(|snapshot| snapshot.weight()));
+        growth
     }
 
     /// The topic's newest message is remembered, as far as its rule says.
@@ -134,9 +167,12 @@ impl History {
             rules::History::None => {}
             rules::History::Window { .. } => self.window.push(Arc::clone(message), bounds(rule), now),
             rules::History::Keyed { .. } => {
-                let keyed = self.keyed.get_or_insert_with(|| Box::new(KeyedState::new(keys)));
-                keyed.put(message);
-                keyed.expire(key_bounds(rule).expect("a keyed rule"), now);
+                // What was forgotten with the state before this one is not known any more.
+                let floor = Offset(message.offset.0 - 1);
+                let keyed = self.keyed.get_or_insert_with(|| Box::new(KeyedState::new(keys, floor)));
+                let bounds = key_bounds(rule).expect("a keyed rule");
+                keyed.put(message, bounds);
+                keyed.expire(bounds, now);
             }
         }
         let flagged = message.options().is_some_and(|options| options.retain);
@@ -151,6 +187,13 @@ impl History {
     /// Remembers under which idempotency key a message was published.
     pub(super) fn remember_key(&mut self, key: &str, offset: Offset, keys: Keys, now: Nanos) {
         self.recent.get_or_insert_with(|| Box::new(Recent::new(keys))).add(key, offset, now);
+    }
+
+    /// Forgets which keys were removed: there is no room.
+    pub(super) fn forget_removals(&mut self) {
+        if let Some(keyed) = &mut self.keyed {
+            keyed.forget_removals();
+        }
     }
 
     /// A snapshot replaces the one before, and the messages that it stands for.

@@ -17,7 +17,7 @@ use crossbeam::utils::CachePadded;
 use ring::Nanos;
 
 use crate::ids::{ShardId, TopicId};
-use crate::sequencer::history::Size;
+use crate::sequencer::history::{Growth, Size};
 
 /// How much all histories of a broker may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,10 +101,20 @@ impl Ledger {
         own.state_entries = own.state_entries + after.state_entries - before.state_entries;
     }
 
-    /// Whether state of `bytes` in one more entry fits.
-    pub(super) fn admits_state(&self, bytes: u64) -> bool {
-        self.own.state_entries + self.others.state_entries < self.limits.entries_max
-            && self.own.state_bytes + self.others.state_bytes + bytes <= self.limits.bytes_max
+    /// Whether state may become larger by this. What frees as much as it takes always may.
+    pub(super) fn admits(&self, growth: Growth) -> bool {
+        let (entries, bytes) = (self.own.state_entries + self.others.state_entries, self.state_bytes());
+        (growth.entries == 0 || entries + growth.entries <= self.limits.entries_max)
+            && (growth.added <= growth.freed || bytes + growth.added - growth.freed <= self.limits.bytes_max)
+    }
+
+    /// Whether all there may be is state.
+    pub(super) fn is_full_of_state(&self) -> bool {
+        self.state_bytes() > self.limits.bytes_max
+    }
+
+    fn state_bytes(&self) -> u64 {
+        self.own.state_bytes + self.others.state_bytes
     }
 
     /// Whether windows have to go, and whether much has to.

@@ -92,6 +92,7 @@ impl Sequencer {
         if options.is_none() && !is_keyed && rule.retain != Retain::Always {
             return Ok(None);
         }
+        let weight = weight + options.map_or(0, Message::extra_bytes);
         let (none, empty) = (PublishOptions::default(), History::default());
         let options = options.unwrap_or(&none);
         let history = held.history.as_deref().unwrap_or(&empty);
@@ -101,7 +102,7 @@ impl Sequencer {
             return Ok(Some(offset));
         }
         history.check(options, weight, rule, held.next, now)?;
-        if history.would_grow(options, rule, now) && !ledger.admits_state(weight) {
+        if !ledger.admits(history.growth(options, weight, rule)) {
             return Err(Refusal::Limit(
                 "the broker keeps as many keys and retained messages as it may; see --max-keys and --max-history",
             ));
@@ -126,6 +127,11 @@ impl Sequencer {
             history.remember_key(key, message.offset, *keys, now);
         }
         self.ledger.changed(before, history.size());
+        if message.is_removal() && self.ledger.is_full_of_state() {
+            let before = history.size();
+            history.forget_removals();
+            self.ledger.changed(before, history.size());
+        }
         self.list(id, now);
         // The bound is for all shards: a little beyond it, this one does not wait for the others.
         if self.ledger.excess() > self.ledger.limits.bytes_max / 16 {
@@ -149,10 +155,11 @@ impl Sequencer {
         if up_to.epoch != held.epoch || up_to.offset >= held.next || older.is_some_and(|older| up_to.offset < older) {
             return Err(Refusal::Conflict { offset: held.next.0 - 1 });
         }
-        if older.is_none() && !ledger.admits_state(payload.weight()) {
+        let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot(account);
+        let empty = History::default();
+        if !ledger.admits(held.history.as_deref().unwrap_or(&empty).growth_by_snapshot(message.weight())) {
             return Err(Refusal::Limit("the broker keeps as much state as it may; see --max-keys and --max-history"));
         }
-        let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot(account);
         let history = held.history.get_or_insert_default();
         let before = history.size();
         history.set_snapshot(Arc::new(message));

@@ -2,9 +2,11 @@
 //!
 //! Entries are ordered by the offset of their message, so that what a subscriber has not seen is one range, and what is
 //! oldest is first. A removed key stays for a while as the message that removed it: a subscriber that comes back learns of
-//! it. Positions below `floor` cannot be recovered: the topic has forgotten a key, or a removal, after them.
+//! it. Positions below `floor` cannot be recovered: the topic has forgotten a key, or a removal, after them. Removals go
+//! first when there is no room: then more subscribers get the whole state, but none keeps an entry that was removed.
 //!
-//! Invariants: `keys` has one entry per key, the newest; `by_offset` has the same messages; `bytes` is what they weigh.
+//! Invariants: `keys` has one entry per key, the newest; `values` and `removals` have the same messages; `bytes` is what they
+//! weigh, `removal_bytes` what the removals among them do.
 //!
 //! Cost per message: a look-up by key and two changes of an ordered map.
 
@@ -20,7 +22,7 @@ use crate::message::Message;
 use crate::topics::keys::Keys;
 
 /// What an entry takes besides its message.
-const ENTRY_BYTES: u64 = 96;
+pub(super) const ENTRY_BYTES: u64 = 96;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +38,13 @@ pub(in crate::sequencer) struct KeyBounds {
 #[derive(Debug)]
 pub(in crate::sequencer) struct KeyedState {
     keys: HashSet<ByKey, Keys>,
-    by_offset: BTreeMap<Offset, Arc<Message>>,
-    /// Removals among those.
-    removed: BTreeSet<Offset>,
+    values: BTreeMap<Offset, Arc<Message>>,
+    removals: BTreeMap<Offset, Arc<Message>>,
     /// Entries with a time to live of their own.
     expiring: BTreeSet<(Nanos, Offset)>,
     floor: Offset,
     bytes: u64,
+    removal_bytes: u64,
     /// What newcomers are given, until something changes.
     list: Option<Arc<[Arc<Message>]>>,
 }
@@ -77,14 +79,16 @@ fn key_of(message: &Message) -> &str {
 }
 
 impl KeyedState {
-    pub(super) fn new(keys: Keys) -> Self {
+    /// Of a topic of which nothing is known up to `floor`.
+    pub(super) fn new(keys: Keys, floor: Offset) -> Self {
         Self {
             keys: HashSet::with_hasher(keys),
-            by_offset: BTreeMap::new(),
-            removed: BTreeSet::new(),
+            values: BTreeMap::new(),
+            removals: BTreeMap::new(),
             expiring: BTreeSet::new(),
-            floor: Offset::default(),
+            floor,
             bytes: 0,
+            removal_bytes: 0,
             list: None,
         }
     }
@@ -95,22 +99,36 @@ impl KeyedState {
         is_alive(message, now).then_some(message.offset)
     }
 
-    /// Whether a message with this key and weight may be added.
+    /// Whether a message with this key and weight may be added. Removals make room for it.
     pub(super) fn admits(&self, key: &str, weight: u64, bounds: KeyBounds) -> Result<(), &'static str> {
-        let known = self.keys.get(key).filter(|known| !known.0.is_removal());
+        let known = self.value_of(key);
         if known.is_none() && self.live() >= bounds.keys_max as usize {
             return Err("the topic has as many keys as its rule allows (history-messages)");
         }
-        let replaced = self.keys.get(key).map_or(0, |known| weight_of(&known.0));
-        if known.is_none() && self.bytes - replaced + weight + ENTRY_BYTES > bounds.bytes_max {
+        let (replaced, added) = (known.map_or(0, weight_of), weight + ENTRY_BYTES);
+        let values = self.bytes - self.removal_bytes;
+        if added > replaced && values - replaced + added > bounds.bytes_max {
             return Err("the topic's keys take as many bytes as its rule allows (history-bytes)");
         }
         Ok(())
     }
 
+    /// What the value of a key takes, if it has one.
+    pub(super) fn bytes_of(&self, key: &str) -> Option<u64> {
+        self.value_of(key).map(weight_of)
+    }
+
+    fn value_of(&self, key: &str) -> Option<&Message> {
+        self.keys.get(key).map(|known| &*known.0).filter(|known| !known.is_removal())
+    }
+
     /// A message takes the place of its key's entry.
-    pub(super) fn put(&mut self, message: &Arc<Message>) {
+    pub(super) fn put(&mut self, message: &Arc<Message>, bounds: KeyBounds) {
         if message.is_removal() && !self.keys.contains(key_of(message)) {
+            // If a key was forgotten before, it may be this one, and subscribers may have it yet.
+            if self.floor > Offset::default() {
+                self.floor = message.offset;
+            }
             return;
         }
         self.list = None;
@@ -119,21 +137,23 @@ impl KeyedState {
         }
         self.bytes += weight_of(message);
         if message.is_removal() {
-            self.removed.insert(message.offset);
-        } else if let Some(at) = message.expires_at() {
-            self.expiring.insert((at, message.offset));
+            self.removal_bytes += weight_of(message);
+            self.removals.insert(message.offset, Arc::clone(message));
+        } else {
+            self.values.insert(message.offset, Arc::clone(message));
+            self.expiring.extend(message.expires_at().map(|at| (at, message.offset)));
         }
-        self.by_offset.insert(message.offset, Arc::clone(message));
         self.keys.insert(ByKey(Arc::clone(message)));
+        while self.bytes > bounds.bytes_max && self.drop_removal() {}
     }
 
     /// Forgets what is too old.
     pub(super) fn expire(&mut self, bounds: KeyBounds, now: Nanos) {
-        let is_due = |at: Nanos, ttl: Nanos| at.saturating_add(ttl) <= now;
-        while let Some(offset) = self.removed.first().copied()
-            && is_due(self.by_offset[&offset].sequenced_at, bounds.tombstone_ttl)
-        {
-            self.drop_entry(offset);
+        let is_due = |entry: Option<(&Offset, &Arc<Message>)>, ttl: Nanos| {
+            entry.is_some_and(|(_, message)| message.sequenced_at.saturating_add(ttl) <= now)
+        };
+        while is_due(self.removals.first_key_value(), bounds.tombstone_ttl) {
+            self.drop_removal();
         }
         while let Some(&(at, offset)) = self.expiring.first()
             && at <= now
@@ -141,15 +161,27 @@ impl KeyedState {
             self.drop_entry(offset);
         }
         while bounds.ttl > 0
-            && let Some((&offset, oldest)) = self.by_offset.iter().find(|(_, entry)| !entry.is_removal())
-            && is_due(oldest.sequenced_at, bounds.ttl)
+            && is_due(self.values.first_key_value(), bounds.ttl)
+            && let Some((&oldest, _)) = self.values.first_key_value()
         {
-            self.drop_entry(offset);
+            self.drop_entry(oldest);
         }
     }
 
+    /// Forgets which keys were removed.
+    pub(super) fn forget_removals(&mut self) {
+        while self.drop_removal() {}
+    }
+
+    /// Forgets the oldest removal, if there is one.
+    fn drop_removal(&mut self) -> bool {
+        let Some((&oldest, _)) = self.removals.first_key_value() else { return false };
+        self.drop_entry(oldest);
+        true
+    }
+
     fn drop_entry(&mut self, offset: Offset) {
-        let Some(message) = self.by_offset.get(&offset).cloned() else { return };
+        let Some(message) = self.values.get(&offset).or_else(|| self.removals.get(&offset)).cloned() else { return };
         self.list = None;
         self.floor = self.floor.max(offset);
         self.keys.remove(key_of(&message));
@@ -158,8 +190,10 @@ impl KeyedState {
 
     fn forget(&mut self, message: &Message) {
         self.bytes -= weight_of(message);
-        self.by_offset.remove(&message.offset);
-        self.removed.remove(&message.offset);
+        if self.removals.remove(&message.offset).is_some() {
+            self.removal_bytes -= weight_of(message);
+        }
+        self.values.remove(&message.offset);
         if let Some(at) = message.expires_at() {
             self.expiring.remove(&(at, message.offset));
         }
@@ -170,20 +204,24 @@ impl KeyedState {
         if self.expiring.first().is_some_and(|&(at, _)| at <= now) {
             self.list = None;
         }
-        let alive = self.by_offset.values().filter(|message| is_alive(message, now));
+        let alive = self.values.values().filter(|message| is_alive(message, now));
         Arc::clone(self.list.get_or_insert_with(|| alive.cloned().collect()))
     }
 
     /// What changed after `position`, removals included; `None`: that is not known any more.
     pub(super) fn since(&self, position: Offset, now: Nanos) -> Option<Arc<[Arc<Message>]>> {
-        let after = self.by_offset.range(position + 1..).map(|(_, message)| message);
-        let seen = after.filter(|message| message.is_removal() || is_alive(message, now));
-        (position >= self.floor).then(|| seen.cloned().collect())
+        if position < self.floor {
+            return None;
+        }
+        let values = self.values.range(position + 1..).filter(|(_, message)| is_alive(message, now));
+        let mut seen: Vec<_> = values.chain(self.removals.range(position + 1..)).map(|(_, message)| message).collect();
+        seen.sort_unstable_by_key(|message| message.offset);
+        Some(seen.into_iter().cloned().collect())
     }
 
     /// Keys that have a value.
     pub(super) fn live(&self) -> usize {
-        self.keys.len() - self.removed.len()
+        self.values.len()
     }
 
     /// Whether any key has a value.
@@ -201,27 +239,32 @@ impl KeyedState {
 
     /// When something here is too old next.
     pub(super) fn due(&self, bounds: KeyBounds) -> Option<Nanos> {
-        let after = |offset: &Offset, ttl: Nanos| self.by_offset[offset].sequenced_at.saturating_add(ttl);
-        let removal = self.removed.first().map(|offset| after(offset, bounds.tombstone_ttl));
+        let after = |entry: (&Offset, &Arc<Message>), ttl: Nanos| entry.1.sequenced_at.saturating_add(ttl);
+        let removal = self.removals.first_key_value().map(|entry| after(entry, bounds.tombstone_ttl));
         let own = self.expiring.first().map(|&(at, _)| at);
-        let key =
-            self.by_offset.first_key_value().filter(|_| bounds.ttl > 0).map(|(offset, _)| after(offset, bounds.ttl));
+        let key = self.values.first_key_value().filter(|_| bounds.ttl > 0).map(|entry| after(entry, bounds.ttl));
         [removal, own, key].into_iter().flatten().min()
     }
 
-    /// Every message, oldest first.
+    /// Every message: keys with a value, oldest first, then removals.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.by_offset.values()
+        self.values.values().chain(self.removals.values())
     }
 
     /// See the file's head.
     pub(super) fn invariants(&self) -> Result<(), &'static str> {
-        let weight: u64 = self.by_offset.values().map(|message| weight_of(message)).sum();
+        let weight =
+            |messages: &BTreeMap<Offset, Arc<Message>>| messages.values().map(|message| weight_of(message)).sum();
+        let (values, removals): (u64, u64) = (weight(&self.values), weight(&self.removals));
+        let is_entry = |key: &ByKey| {
+            let entries = if key.0.is_removal() { &self.removals } else { &self.values };
+            entries.get(&key.0.offset).is_some_and(|entry| Arc::ptr_eq(entry, &key.0))
+        };
         let rules = [
-            ("a key is an entry", self.keys.iter().all(|key| self.by_offset.contains_key(&key.0.offset))),
-            ("an entry is a key", self.keys.len() == self.by_offset.len()),
-            ("bytes are counted", self.bytes == weight),
-            ("removals are entries", self.removed.iter().all(|offset| self.by_offset.contains_key(offset))),
+            ("a key is an entry", self.keys.iter().all(is_entry)),
+            ("an entry is a key", self.keys.len() == self.values.len() + self.removals.len()),
+            ("bytes are counted", self.bytes == values + removals && self.removal_bytes == removals),
+            ("what expires is an entry", self.expiring.iter().all(|(_, offset)| self.values.contains_key(offset))),
         ];
         rules.iter().find(|(_, holds)| !holds).map_or(Ok(()), |(rule, _)| Err(rule))
     }
