@@ -132,7 +132,7 @@ impl Sequencer {
             history.forget_removals();
             self.ledger.changed(before, history.size());
         }
-        self.list(id, now);
+        self.refresh_lists(id, now);
         // The bound is for all shards: a little beyond it, this one does not wait for the others.
         if self.ledger.excess() > self.ledger.limits.bytes_max / 16 {
             self.evict(|ledger| ledger.excess() > 0);
@@ -187,6 +187,7 @@ impl Sequencer {
                 recalled
             }
         };
+        self.refresh_lists(id, now);
         (at.epoch, at.next, recalled)
     }
 
@@ -217,6 +218,7 @@ impl Sequencer {
                 page
             }
         };
+        self.refresh_lists(id, now);
         Ok((at.epoch, at.next, page))
     }
 
@@ -227,6 +229,9 @@ impl Sequencer {
     pub fn keep_within(&mut self, usage: &Usage, id: ShardId) -> Option<ShardId> {
         self.ledger.exchange(usage, id);
         while self.ledger.excess() > 0 {
+            // The others may have older windows than the oldest here: what is published has to be true.
+            self.find_oldest();
+            self.ledger.exchange(usage, id);
             match usage.first_to_evict() {
                 Some(first) if first == id => {}
                 other => return other,
@@ -238,26 +243,35 @@ impl Sequencer {
         None
     }
 
+    /// Makes the first entry of the list of windows that of the topic that is least recently used.
+    fn find_oldest(&mut self) {
+        while let Some((at, id)) = self.ledger.take_used() {
+            let Some(held) = self.topics.get_mut(&id) else { continue };
+            if !held.history.as_ref().is_some_and(|history| history.is_evictable()) {
+                held.is_used_listed = false;
+                continue;
+            }
+            self.ledger.list_used(held.used_at, id);
+            if held.used_at <= at {
+                return;
+            }
+        }
+    }
+
     /// Empties the windows of the topics that are least recently used, while there is a reason to.
     fn evict(&mut self, mut go_on: impl FnMut(&crate::sequencer::ledger::Ledger) -> bool) {
         while go_on(&self.ledger) {
-            loop {
-                let Some((at, id)) = self.ledger.take_used() else { return };
-                let Some(held) = self.topics.get_mut(&id) else { continue };
-                if held.used_at > at {
-                    self.ledger.list_used(held.used_at, id);
-                    continue;
-                }
-                held.is_used_listed = false;
-                let Some(history) = held.history.as_mut().filter(|history| history.is_evictable()) else { continue };
-                let before = history.size();
-                history.evict();
-                self.ledger.changed(before, history.size());
-                self.evicted += 1;
-                if history.is_empty() {
-                    held.history = None;
-                }
-                break;
+            self.find_oldest();
+            let Some((_, id)) = self.ledger.take_used() else { return };
+            let held = self.topics.get_mut(&id).expect("a topic that has a window");
+            held.is_used_listed = false;
+            let history = held.history.as_mut().expect("a topic that has a window");
+            let before = history.size();
+            history.evict();
+            self.ledger.changed(before, history.size());
+            self.evicted += 1;
+            if history.is_empty() {
+                held.history = None;
             }
         }
     }
@@ -275,12 +289,19 @@ impl Sequencer {
             let before = history.size();
             history.expire(rule, now);
             ledger.changed(before, history.size());
-            if history.is_empty() {
-                held.history = None;
-            }
-            self.list(id, now);
-            self.may_forget(id, now);
+            self.refresh_lists(id, now);
         }
+    }
+
+    /// Part of a topic's history may have gone: it is on the lists that it belongs on, and forgotten if it is empty.
+    fn refresh_lists(&mut self, id: TopicId, now: Nanos) {
+        if let Some(held) = self.topics.get_mut(&id)
+            && held.history.as_ref().is_some_and(|history| history.is_empty())
+        {
+            held.history = None;
+        }
+        self.list(id, now);
+        self.may_forget(id, now);
     }
 
     /// A topic is forgotten.

@@ -151,6 +151,8 @@ fn one_call_forgets_a_bounded_number() {
     assert!(sequencer.is_empty());
 }
 
+mod remembers;
+
 mod wanted {
     use proptest::prelude::*;
 
