@@ -195,8 +195,11 @@ impl Run<'_> {
                     + stats.dropped_adoption
                     + stats.dropped_memory
                     + stats.refused
+                    + stats.closed_http_idle
             })
             .sum();
+        // A socket that is closed with unread bytes is reset, and the answer may be lost with it.
+        let causes = causes + self.counted.posts_handed_over;
         let breaks = self.params.faults.reset.0 > 0 || self.params.faults.send_error.0 > 0;
         if unexplained.len() as u64 > causes && !breaks {
             let names: Vec<_> = unexplained.iter().map(|client| client.name()).collect();
@@ -268,6 +271,9 @@ impl Run<'_> {
             let evidence = format!("{} addresses count as connected", self.shared.addresses.len());
             return Err(Violation::new(property, evidence));
         }
+        if self.shared.admission.http() != 0 {
+            return Err(Violation::new(property, format!("{} HTTP connections", self.shared.admission.http())));
+        }
         if self.shared.admission.open() != 0 {
             return Err(Violation::new(property, format!("{} WebSockets count as open", self.shared.admission.open())));
         }
@@ -291,8 +297,9 @@ impl Run<'_> {
                 return Err(Violation::new("every connection ends for one reason", evidence));
             }
             let causes: u64 = stats.refused_by().map(|(_, count)| count).sum();
-            if causes != stats.refused {
-                let evidence = format!("shard {shard}: {causes} causes for {} refused, {stats:?}", stats.refused);
+            let refused = stats.refused + stats.requests_refused;
+            if causes != refused {
+                let evidence = format!("shard {shard}: {causes} causes for {refused} refused, {stats:?}");
                 return Err(Violation::new("every refusal has one cause", evidence));
             }
         }

@@ -62,6 +62,8 @@ pub struct Params {
     pub connections_max: u64,
     /// Memory held for clients.
     pub budget_bytes: u64,
+    /// Whether some clients publish over HTTP. Not with the seeds of regressions, which go on to test what they did.
+    pub posters: bool,
 }
 
 impl Params {
@@ -133,6 +135,7 @@ impl Params {
                 Duration::ZERO
             },
             budget_bytes: u64::MAX >> 1,
+            posters: matches!(seed % 16, 0..=2 | 10 | 12 | 13),
             connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };

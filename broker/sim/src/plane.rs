@@ -18,6 +18,9 @@ use crate::trace::Trace;
 /// The publisher that HTTP requests count as: control messages of one topic are carried out in their order.
 const HTTP: usize = usize::MAX;
 
+/// What the control plane of the simulation answers to publishes.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 /// HTTP publishes that wait for their answers.
 #[derive(Default, Debug)]
 pub(crate) struct Plane {
@@ -96,6 +99,13 @@ pub(crate) fn serve(
     while let Some(mut handover) = shared.handovers.try_next() {
         handover.read.extend(&world.socket_read(&handover.socket, usize::MAX));
         let text = String::from_utf8_lossy(handover.read.as_ref());
+        if text.starts_with("POST /pub/") {
+            // There was no place for it with the shard, or it was refused before all of it had come.
+            coverage.posts_handed_over += 1;
+            world.socket_write(&handover.socket, BUSY);
+            world.socket_close(handover.socket);
+            continue;
+        }
         if !text.starts_with("GET /api/stats?") || !text.ends_with("\r\n\r\n") {
             let broken = world.client_of(&handover.socket).is_none_or(|client| world.client_end(client).is_some());
             if !broken {

@@ -57,7 +57,15 @@ coverage! {
     published: true,
     /// Acknowledgements seen.
     acknowledged: true,
-    /// HTTP publishes answered.
+    /// Publishes over HTTP that shards answered.
+    posts_published: true,
+    /// Those that they refused.
+    posts_refused: true,
+    /// Those that came too slowly, or found no room.
+    posts_late: true,
+    /// Those that the control plane had to answer.
+    posts_handed_over: true,
+    /// Publishes by the control plane answered.
     http_published: true,
     /// Messages received.
     delivered: true,

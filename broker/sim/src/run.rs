@@ -145,6 +145,9 @@ impl<'a> Run<'a> {
     }
 
     fn role(&mut self) -> Role {
+        if self.params.posters && self.clients.len() % 4 == 1 {
+            return Role::Poster;
+        }
         let topics = &self.params.topics;
         let rng = &mut self.rng;
         if rng.percent(self.params.hostile_percent) {

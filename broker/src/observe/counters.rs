@@ -68,6 +68,8 @@ stats! {
     adopted,
     /// Connections whose request head was refused, for whatever reason (400, 403, 404, 426, 431, 503, ...).
     refused,
+    /// HTTP requests that were refused on connections that went on. What follows counts both.
+    requests_refused,
     /// Of those: addressed to a host that is not the broker's (421).
     refused_host,
     /// Of those: from a web page of a foreign origin (403).

@@ -169,7 +169,7 @@ impl<D: Driver> Shard<D> {
         if conn.flags.has(Flags::SENDING) || conn.state == State::Closing {
             self.abort(id, Reason::Memory);
         } else if conn.state == State::Http {
-            self.fail_request(id, &given_up(), Reason::Refused);
+            self.fail_request(id, &given_up());
         } else {
             let why = "memory is short, and this connection held much of it; connect again";
             self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Memory);

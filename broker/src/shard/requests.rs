@@ -149,19 +149,22 @@ impl<D: Driver> Shard<D> {
 
     /// Answers a request that is not carried out, and goes on with the next.
     pub(super) fn answer_problem(&mut self, id: ConnId, page: Option<&str>, problem: &Problem) {
-        self.stats().count_refusal(problem.cause());
+        if let Some(cause) = problem.cause() {
+            self.stats().count_refusal(cause);
+            self.stats().requests_refused.add(1);
+        }
         self.put_answer(id, page, false, |out, around| answer::put_problem(out, problem, around));
         self.go_on_http(id);
     }
 
     /// Answers a request of which more may come, and ends the connection.
-    pub(super) fn fail_request(&mut self, id: ConnId, problem: &Problem, reason: Reason) {
+    pub(super) fn fail_request(&mut self, id: ConnId, problem: &Problem) {
         self.stats().count_refusal(problem.cause());
         let extra = self.conns.get(id).and_then(|conn| conn.extra.as_mut());
         let exchange = extra.and_then(|extra| extra.exchange.take());
         let page = exchange.as_ref().and_then(|exchange| exchange.page());
         self.put_answer(id, page, true, |out, around| answer::put_problem(out, problem, around));
-        self.finish(id, reason);
+        self.finish(id, Reason::Refused);
     }
 
     /// A message has waited for its topic for too long.
@@ -223,7 +226,7 @@ impl<D: Driver> Shard<D> {
         let rejection = self.shared.admission.draining();
         let Some(conn) = self.conns.get(id) else { return };
         match &conn.extra {
-            Some(extra) if extra.exchange.is_some() => self.fail_request(id, &rejection.into(), Reason::Shutdown),
+            Some(extra) if extra.exchange.is_some() => self.fail_request(id, &rejection.into()),
             Some(extra) if !extra.input.is_empty() => self.refuse(id, &rejection),
             _ => self.finish(id, Reason::Shutdown),
         }

@@ -9,6 +9,11 @@ const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
 impl Client {
     pub(super) fn greet(&mut self, stage: &mut Stage<'_>) {
+        if self.role == Role::Poster {
+            self.wire.put(&self.door.preamble.clone());
+            self.phase = Phase::Open;
+            return;
+        }
         let topics = &stage.params.topics;
         let head = match &self.role {
             Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &self.door.forwarded),
@@ -19,6 +24,7 @@ impl Client {
             }
             Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
             Role::Slowloris => format!("GET /ws HTTP/1.1\r\nHost: h\r\nX-Slow: {}", "x".repeat(self.index % 50)),
+            Role::Poster => unreachable!("it has returned"),
             Role::Refused(_) => {
                 let (statuses, head) = bad_head(stage, self.index);
                 self.role = Role::Refused(statuses);
@@ -124,7 +130,7 @@ fn bad_head(stage: &mut Stage<'_>, index: usize) -> (Vec<u16>, String) {
     }
 }
 
-fn escape(topic: &str) -> String {
+pub(super) fn escape(topic: &str) -> String {
     let mut path = String::new();
     for byte in topic.bytes() {
         match byte {

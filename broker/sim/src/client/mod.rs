@@ -6,15 +6,17 @@
 //! | `wire` | bytes in and out, at the client's pace |
 //! | `greet` | request heads, good and bad, and their answers |
 //! | `talk` | publishes, commands, and what comes back |
+//! | `post` | publishes over HTTP, and their answers |
 //! | `part` | the ways a client leaves, fair and foul |
 
 mod door;
 mod greet;
 mod part;
+mod post;
 mod talk;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use protocol::v1::CommandType;
 use ring::Random;
@@ -27,6 +29,7 @@ use crate::trace::Trace;
 
 use door::Door;
 pub(crate) use greet::KEY;
+use post::Expected;
 pub(crate) use talk::length;
 use wire::{Pace, Wire};
 
@@ -53,6 +56,8 @@ pub(crate) enum Role {
     Bus(usize),
     /// `/ws`.
     V1,
+    /// `POST /pub/{topic}`, again and again.
+    Poster,
     /// A request that is no upgrade.
     Http,
     /// Something that earns this status, or one of these.
@@ -146,6 +151,10 @@ pub(crate) struct Client {
     next_command: u64,
     /// Filters asked for and not given back.
     filters: Vec<String>,
+    /// Requests that wait for their answers, in their order.
+    requests: VecDeque<Expected>,
+    /// The place of its last message on each topic.
+    answered: BTreeMap<String, (u64, u64)>,
 }
 
 impl Client {
@@ -153,6 +162,10 @@ impl Client {
     pub(crate) fn connect(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
         let mut client = Self::new(index, conn, role, stage);
         client.door = Door::of(stage.world.client_address(conn), index, stage.params);
+        if client.role == Role::Poster && !client.door.forwarded.is_empty() {
+            // Such a connection may carry requests of many clients: only WebSockets count.
+            client.door.counts_as = None;
+        }
         stage.coverage.proxied += u64::from(!client.door.preamble.is_empty() || !client.door.forwarded.is_empty());
         client.greet(stage);
         client
@@ -205,6 +218,8 @@ impl Client {
             commands: BTreeMap::new(),
             next_command: 1,
             filters: Vec::new(),
+            requests: VecDeque::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -255,12 +270,16 @@ impl Client {
 
     /// Its commands that wait for an answer.
     pub(crate) fn unanswered(&self) -> Option<String> {
-        self.commands.iter().next().map(|(id, command)| format!("client {}: command {id}, {command:?}", self.index))
+        let command = self.commands.iter().next().map(|(id, command)| format!("command {id}, {command:?}"));
+        let unanswered = command.or_else(|| self.requests.front().map(|request| format!("request {request:?}")))?;
+        Some(format!("client {}: {unanswered}", self.index))
     }
 
     /// All that it has written is certain to count.
     pub(crate) fn accept_written(&self, model: &mut Model) {
-        for &id in &self.wire.written {
+        // A request may be refused: of those, answers say what counts.
+        let certain = if self.role == Role::Poster { &[][..] } else { &self.wire.written };
+        for &id in certain {
             model.accepted(id);
         }
     }

@@ -21,7 +21,10 @@ impl Client {
                 _ if self.phase == Phase::Open => self.parting = Parting::HalfClose,
                 _ => {}
             }
-        } else if self.phase == Phase::Open && stage.rng.below(10_000) < stage.params.hostile_percent * 3 {
+        } else if self.phase == Phase::Open
+            && self.role != Role::Poster
+            && stage.rng.below(10_000) < stage.params.hostile_percent * 3
+        {
             self.violate(stage);
         }
     }
@@ -41,6 +44,10 @@ impl Client {
 
     /// Sends a close frame and waits for the answer.
     pub(crate) fn say_goodbye(&mut self, stage: &mut Stage<'_>) {
+        if self.role == Role::Poster {
+            self.go(stage);
+            return;
+        }
         let code = 4000 + (self.index % 900) as u16;
         self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
         self.wire.shut = true;
@@ -191,7 +198,12 @@ impl Client {
         // frame that finds no way out in time, because the clock leapt, is one of those, and not counted again.
         let parted = matches!(self.parting, Parting::Violation(_) | Parting::Close(_)) && stage.params.leap > 0;
         let open = self.phase == Phase::Open && self.parting != Parting::HalfClose && !parted;
-        if self.phase == Phase::Head || open {
+        if self.role == Role::Poster {
+            // Between two requests it may be closed; a shutdown may come before an answer.
+            if open && !self.requests.is_empty() {
+                self.unexplained = Some(Unexplained { greeting: true });
+            }
+        } else if self.phase == Phase::Head || open {
             self.unexplained = Some(Unexplained { greeting: self.phase == Phase::Head });
         }
         if self.closed_with == Some(1001) {

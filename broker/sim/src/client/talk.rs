@@ -46,6 +46,13 @@ impl Client {
                     self.command(stage);
                 }
             }
+            Role::Poster if stage.rng.percent(stage.params.publish_percent) => {
+                for _ in 0..stage.rng.range(1, stage.params.burst_max.min(6)) {
+                    if self.parting == Parting::None {
+                        self.post(stage);
+                    }
+                }
+            }
             Role::Slowloris if stage.rng.percent(20) => self.wire.put(b"x"),
             _ => {}
         }
@@ -179,6 +186,9 @@ impl Client {
 
     /// Takes whatever is whole of what came.
     pub(super) fn hear(&mut self, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        if self.role == Role::Poster {
+            return self.hear_answers(stage);
+        }
         if self.phase == Phase::Head && !self.hear_head(stage)? {
             return Ok(());
         }

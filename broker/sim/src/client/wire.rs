@@ -93,6 +93,17 @@ impl Wire {
         }
     }
 
+    /// Bytes that publish a message, if `id` names one.
+    pub(crate) fn put_marked(&mut self, bytes: &[u8], id: Option<MessageId>) {
+        let from = self.out_from + self.out.len() as u64;
+        self.put(bytes);
+        if let Some(id) = id
+            && !self.shut
+        {
+            self.marks.push((from, self.out_from + self.out.len() as u64, id));
+        }
+    }
+
     pub(crate) fn put_frame(&mut self, opcode: Opcode, payload: &[u8], rng: &mut Random) {
         let mask = (rng.draw() as u32).to_le_bytes();
         if !self.shut {

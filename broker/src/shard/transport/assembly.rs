@@ -82,7 +82,7 @@ impl<D: Driver> Shard<D> {
                 self.input.assemblies.begin(id, self.now);
             } else {
                 if conn.state == State::Http {
-                    self.fail_request(id, &too_slow(&self.limits), Reason::Refused);
+                    self.fail_request(id, &too_slow(&self.limits));
                     continue;
                 }
                 let why = "the message was not complete in time; see --message-timeout";
@@ -129,7 +129,7 @@ impl<D: Driver> Shard<D> {
         }
         if let Some(id) = self.heaviest_assembly() {
             if self.conns.get(id).is_some_and(|conn| conn.state == State::Http) {
-                self.fail_request(id, &given_up(), Reason::Refused);
+                self.fail_request(id, &given_up());
                 return;
             }
             let why = "too many messages are arriving in pieces, and this one held much; connect again";

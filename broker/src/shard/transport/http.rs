@@ -328,7 +328,7 @@ impl<D: Driver> Shard<D> {
         let extra = conn.extra(&self.account);
         extra.ended = true;
         if extra.exchange.is_some() {
-            self.fail_request(id, &broken(), Reason::Refused);
+            self.fail_request(id, &broken());
         } else {
             self.finish(id, Reason::ByClient);
         }
@@ -365,7 +365,7 @@ impl<D: Driver> Shard<D> {
         if due > self.now {
             self.timers.set(id, conn, std::time::Duration::from_nanos(due - self.now));
         } else {
-            self.fail_request(id, &too_slow(&self.limits), Reason::Refused);
+            self.fail_request(id, &too_slow(&self.limits));
         }
     }
 
