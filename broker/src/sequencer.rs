@@ -89,6 +89,8 @@ pub struct Sequencer {
     stateful: BTreeMap<Arc<str>, TopicId>,
     /// When the last message was sequenced: no two have the same time.
     last_at: Nanos,
+    /// The time of day at the beginning of this turn, in milliseconds since 1970.
+    time_ms: u64,
     /// Windows that were evicted.
     evicted: u64,
     account: Arc<Account>,
@@ -152,6 +154,7 @@ impl Sequencer {
             ledger: Ledger::new(limits.history),
             stateful: BTreeMap::new(),
             last_at: 0,
+            time_ms: 0,
             evicted: 0,
             account: Arc::clone(account),
         }
@@ -181,7 +184,8 @@ impl Sequencer {
         held.next += 1;
         let message =
             Message::new(held.topic.key(), offset, payload, self.last_at).with_options(options, &self.account);
-        let message = Arc::new(message);
+        let message =
+            Arc::new(if self.stamps_time(id) { message.stamped(self.time_ms, &self.account) } else { message });
         self.remember(id, &message, now);
         let held = &self.topics[&id];
         Ok(Sequenced { message: Some(message), epoch: held.epoch, offset, wanted: &held.wanted })

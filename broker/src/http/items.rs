@@ -20,7 +20,7 @@ use crate::capacity::budget::{Charge, Held, allocated};
 use crate::http::QUEUE_PAUSE;
 use crate::http::app::App;
 use crate::http::error::HttpError;
-use crate::http::sequence::{self, Answered, Content, Sent, admit};
+use crate::http::sequence::{self, Answered, Content, Sent, admit, scoped};
 use crate::http::written::Pieces;
 use crate::message::options::Refusal;
 use crate::publishing::item::{Prepared, Topics};
@@ -84,6 +84,7 @@ impl<'a> Items<'a> {
     /// Sends an item's messages on their way.
     pub(super) async fn publish(&mut self, item: Prepared) {
         let Prepared { topics, payload, options } = item;
+        let options = scoped(self.app, self.head, options);
         match topics {
             Topics::One(topic) => self.send(&topic, Content { payload, options }).await,
             Topics::Many(list) => {

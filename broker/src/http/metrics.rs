@@ -209,6 +209,30 @@ const FAMILIES: &[Family] = &[
         "Most of those: --max-topics.",
         |view, out| out.value(view.app.limits().topics_max)),
 
+    labelled("ringyard_history_bytes", Gauge, &["kind"],
+        "What topics remember, in bytes: windows of messages, which are evicted when there is no room, and state (keys, \
+         retained messages, snapshots), which is refused. --max-history bounds both together.",
+        |view, out| {
+            let usage = &view.app.shared().history_usage;
+            out.labelled(&[("kind", "window")], usage.window_bytes());
+            out.labelled(&[("kind", "state")], usage.state_bytes());
+        }),
+    plain("ringyard_history_bytes_max", Gauge,
+        "Most of those: --max-history.",
+        |view, out| out.value(view.app.limits().history_bytes_max)),
+    plain("ringyard_keys", Gauge,
+        "Keys, retained messages and snapshots of all topics; --max-keys bounds them.",
+        |view, out| out.value(view.app.shared().history_usage.state_entries())),
+    plain("ringyard_windows_evicted_total", Counter,
+        "Windows of topics that were emptied because all histories together took more than --max-history.",
+        |view, out| out.value(view.totals.windows_evicted)),
+    labelled("ringyard_recoveries_total", Counter, &["recovered"],
+        "Subscriptions that came with a position, by whether everything after it was there.",
+        |view, out| {
+            out.labelled(&[("recovered", "true")], view.totals.recovered);
+            out.labelled(&[("recovered", "false")], view.totals.unrecovered);
+        }),
+
     plain("ringyard_accepted_total", Counter,
         "Connections accepted on the public port.",
         |view, out| out.value(view.totals.accepted)),

@@ -14,6 +14,7 @@ use protocol::head::bearer_in;
 use tokio::sync::oneshot;
 
 use crate::access::address::{self, Client};
+use crate::access::keys::Credential;
 use crate::access::lock;
 use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
 use crate::access::rejection::Rejection;
@@ -67,6 +68,14 @@ pub(crate) fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpErro
         shared.plane.commands_limited.add(1);
     }
     decision.map(drop).map_err(HttpError::from)
+}
+
+/// Options of a request, with whether its sender holds a key.
+pub(crate) fn scoped(app: &App, head: &Parts, options: Option<Box<PublishOptions>>) -> Option<Box<PublishOptions>> {
+    let options = options?;
+    let has_key = options.idempotency_key.is_some()
+        && matches!(publishing(app, &head.headers), Publishing::Only(Credential::Valid));
+    Some(Box::new(PublishOptions { is_key_holder: has_key, ..*options }))
 }
 
 /// The right with which a request publishes.

@@ -23,6 +23,9 @@ pub struct PublishOptions {
     pub ttl_ms: Option<u64>,
     /// A publish to this topic with the same key, by a client with the same rights, is the same publish.
     pub idempotency_key: Option<Box<str>>,
+    /// Whether its publisher holds a key to publish with: its idempotency keys are not those of anonymous clients, who could
+    /// use one up before.
+    pub is_key_holder: bool,
     /// Compare-and-set: what the offset of the key's entry, or of the topic's newest message, has to be.
     pub if_offset: Option<Expected>,
 }
@@ -41,6 +44,7 @@ impl PublishOptions {
             removed,
             ttl_ms,
             idempotency_key: idempotency_key.map(Into::into),
+            is_key_holder: false,
             if_offset: if_offset.map(|expected| match expected {
                 v1::Expected::Absent => Expected::Absent,
                 v1::Expected::Offset(offset) => Expected::Offset(offset),

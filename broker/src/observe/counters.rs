@@ -120,6 +120,12 @@ stats! {
     dropped_memory,
     /// Connections dropped: a message was not complete in time, 1008.
     dropped_message_timeout,
+    /// Windows of topics' histories that were emptied because there was no room.
+    windows_evicted,
+    /// Subscriptions that came with a position and were given everything after it.
+    recovered,
+    /// Subscriptions that came with a position of which not everything after it was there any more.
+    unrecovered,
     /// Subscribers that publishers no longer wait for, because they took too little for too long.
     given_up,
     /// Connections dropped: a protocol violation (1002, 1003, 1007, 1009, 1008).

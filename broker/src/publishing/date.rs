@@ -22,6 +22,11 @@ impl WallClock {
         self.0.store(nanos.saturating_sub(now), Ordering::Relaxed);
     }
 
+    /// Milliseconds since 1970 at `now` on the monotonic clock.
+    pub(crate) fn millis(&self, now: Nanos) -> u64 {
+        self.0.load(Ordering::Relaxed).saturating_add(now) / 1_000_000
+    }
+
     /// Seconds since 1970 at `now` on the monotonic clock.
     fn seconds(&self, now: Nanos) -> u64 {
         self.0.load(Ordering::Relaxed).saturating_add(now) / SECOND

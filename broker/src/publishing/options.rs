@@ -40,6 +40,7 @@ pub(crate) fn of_request<'a>(
         removed: flag("removed", removed)?,
         ttl_ms: ttl.as_deref().map(ttl_ms).transpose()?,
         idempotency_key: idempotency_key(idempotency_keys)?,
+        is_key_holder: false,
         if_offset: if_offset.as_deref().map(expected).transpose()?,
     };
     Ok((options != PublishOptions::default()).then(|| Box::new(options)))
@@ -139,6 +140,7 @@ mod tests {
             removed: true,
             ttl_ms: Some(10_000),
             idempotency_key: Some("k".into()),
+            is_key_holder: false,
             if_offset: Some(Expected::Offset(7)),
         };
         let query = "key=%C3%A4+b%2B&retain=1&removed=true&ttl=10s&if_offset=7&other=%zz";

@@ -58,6 +58,11 @@ impl KnownRules {
     }
 }
 
+/// The idempotency key as it is remembered: those who hold a key to publish with have theirs for themselves.
+fn scoped(key: &str, options: &PublishOptions) -> String {
+    format!("{}{key}", if options.is_key_holder { '+' } else { '-' })
+}
+
 /// 0 stands for a topic whose rule was not looked up yet.
 fn version_of(rules: &SharedRules) -> u32 {
     (rules.version() as u32).wrapping_add(1).max(1)
@@ -97,7 +102,7 @@ impl Sequencer {
         let options = options.unwrap_or(&none);
         let history = held.history.as_deref().unwrap_or(&empty);
         if let Some(key) = &options.idempotency_key
-            && let Some(offset) = history.find_duplicate(key, now)
+            && let Some(offset) = history.find_duplicate(&scoped(key, options), now)
         {
             return Ok(Some(offset));
         }
@@ -108,6 +113,18 @@ impl Sequencer {
             ));
         }
         Ok(None)
+    }
+
+    /// It is this time of day, in milliseconds since 1970.
+    pub fn set_time(&mut self, time_ms: u64) {
+        self.time_ms = time_ms;
+    }
+
+    /// Whether a topic's messages are stamped with the time of their publication.
+    pub(super) fn stamps_time(&mut self, id: TopicId) -> bool {
+        let Self { topics, rules, .. } = self;
+        let held = topics.get_mut(&id).expect("a topic that is kept");
+        rules.of(held).stamps_time
     }
 
     /// A message enters its topic's history.
@@ -124,7 +141,8 @@ impl Sequencer {
         let before = history.size();
         history.remember(message, rule, *keys, self.last_at);
         if let Some(key) = options.and_then(|options| options.idempotency_key.as_ref()) {
-            history.remember_key(key, message.offset, *keys, now);
+            let options = options.expect("it has a key");
+            history.remember_key(&scoped(key, options), message.offset, *keys, now);
         }
         self.ledger.changed(before, history.size());
         if message.is_removal() && self.ledger.is_full_of_state() {

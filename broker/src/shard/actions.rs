@@ -168,6 +168,8 @@ impl<D: Driver> Shard<D> {
                 topic
             }
         };
+        let has_key = self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PUBLISHER));
+        let options = options.map(|options| Box::new(PublishOptions { is_key_holder: has_key, ..*options }));
         // What has options may be refused, which is answered in any case.
         let origin = if ack || options.is_some() { self.origin(id, command, ack) } else { Origin::Silent };
         let payload = data.into_payload(kind, &self.account);

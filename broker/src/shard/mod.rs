@@ -215,6 +215,7 @@ impl<D: Driver> Shard<D> {
     fn begin_turn(&mut self) {
         self.now = self.driver.now();
         self.timers.advance(self.now);
+        self.sequencer.set_time(self.shared.wall_clock.millis(self.now));
         self.input.work.begin_turn(self.fanout.short_turns > 0);
     }
 
@@ -303,6 +304,7 @@ impl<D: Driver> Shard<D> {
         stats.logs.set(self.fanout.logs.len() as u64);
         stats.topics.set(self.sequencer.len() as u64);
         stats.log_bytes.set(self.fanout.log_bytes);
+        stats.windows_evicted.set(self.sequencer.evicted());
         let counters = self.driver.counters();
         stats.no_buffers.set(counters.no_buffers);
         stats.multishots_ended.set(counters.multishots_ended);

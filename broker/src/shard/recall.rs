@@ -276,6 +276,12 @@ impl<D: Driver> Shard<D> {
         let mut out = self.begin_answer();
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         let released = conn.session.begin(subscriber.sub, begun, &mut out);
+        let stats = &self.shared.stats[usize::from(self.id)];
+        match begun.recovered {
+            Some(true) => stats.recovered.add(1),
+            Some(false) => stats.unrecovered.add(1),
+            None => {}
+        }
         let is_raw_handshake = conn.flags.take(Flags::HELD);
         self.answer(id, out);
         for &key in released.keys() {

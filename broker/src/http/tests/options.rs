@@ -23,6 +23,7 @@ async fn options_reach_the_sequencer() {
         removed: false,
         ttl_ms: Some(10_000),
         idempotency_key: Some("k-1".into()),
+        is_key_holder: false,
         if_offset: Some(Expected::Offset(41)),
     };
     assert_eq!(messages[0].options(), Some(&expected));

@@ -9,7 +9,7 @@ use protocol::v1::{
 };
 
 use crate::config::limits::Limits;
-use crate::message::options::{Expected, PublishOptions, Refusal};
+use crate::message::options::{PublishOptions, Refusal};
 use crate::session::v1::{PendingSubscribe, Unsubscribing, V1Session};
 use crate::session::{Action, Codec, Incoming, PublishData, Target};
 use crate::topics::rules::HistoryKind;
@@ -41,7 +41,7 @@ impl V1Session {
             Command::Publish { id, topic, kind, data, ack, options } => {
                 check_publish(id, topic, data, limits)?;
                 let (to, data) = (self.target(topic), PublishData::Copy(data));
-                Ok(Action::Publish { to, kind, data, options: owned(options), id, ack })
+                Ok(Action::Publish { to, kind, data, options: PublishOptions::of(options), id, ack })
             }
             Command::History { id, topic, query } => Ok(Action::History { id, topic, query }),
             Command::Snapshot { id, topic, up_to, kind, data } => {
@@ -147,25 +147,6 @@ pub(super) fn write_refused(id: Option<&Id>, refusal: Refusal, out: &mut BytesMu
         Refusal::Unsupported(reason) => write_error(out, id, ErrorCode::Unsupported, reason, None),
         Refusal::Limit(reason) => write_error(out, id, ErrorCode::Limit, reason, None),
     }
-}
-
-/// The options of a publish, to be kept; `None` if there are none.
-fn owned(options: protocol::v1::PublishOptions<'_>) -> Option<Box<PublishOptions>> {
-    if options == protocol::v1::PublishOptions::default() {
-        return None;
-    }
-    let protocol::v1::PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset } = options;
-    Some(Box::new(PublishOptions {
-        key: key.map(Into::into),
-        retain,
-        removed,
-        ttl_ms,
-        idempotency_key: idempotency_key.map(Into::into),
-        if_offset: if_offset.map(|expected| match expected {
-            protocol::v1::Expected::Absent => Expected::Absent,
-            protocol::v1::Expected::Offset(offset) => Expected::Offset(offset),
-        }),
-    }))
 }
 
 fn error(id: Option<Id>, code: ErrorCode, reason: String) -> CommandError {
