@@ -41,7 +41,7 @@ use std::sync::Arc;
 use ring::Nanos;
 use rustc_hash::FxHashMap;
 
-use crate::capacity::budget::Account;
+use crate::capacity::budget::{Account, Charge, Held};
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
@@ -93,6 +93,8 @@ pub struct Sequencer {
     time_ms: u64,
     /// Windows that were evicted.
     evicted: u64,
+    /// For what histories take besides their messages, as of the beginning of this turn.
+    charge: Charge,
     account: Arc<Account>,
 }
 
@@ -156,6 +158,7 @@ impl Sequencer {
             last_at: 0,
             time_ms: 0,
             evicted: 0,
+            charge: Charge::new(account, Held::Histories, 0),
             account: Arc::clone(account),
         }
     }

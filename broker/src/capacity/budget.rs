@@ -43,6 +43,8 @@ pub enum Held {
     Names,
     /// Subscriptions and publishers' state of `ringyard.v1` connections.
     Subscriptions,
+    /// What topics' histories take besides their messages.
+    Histories,
 }
 
 impl Held {
@@ -57,9 +59,10 @@ impl Held {
         Self::Queues,
         Self::Names,
         Self::Subscriptions,
+        Self::Histories,
     ];
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
 
     /// Its name in `/metrics`.
     #[must_use]
@@ -74,6 +77,7 @@ impl Held {
             Self::Queues => "queues",
             Self::Names => "names",
             Self::Subscriptions => "subscriptions",
+            Self::Histories => "histories",
         }
     }
 
@@ -83,7 +87,7 @@ impl Held {
     #[must_use]
     const fn sixteenths(self) -> u64 {
         match self {
-            Self::Messages | Self::Outboxes | Self::Queues => 16,
+            Self::Messages | Self::Outboxes | Self::Queues | Self::Histories => 16,
             Self::Names => 3,
             Self::Assemblies | Self::Http | Self::Bodies | Self::Subscriptions => 2,
             Self::Input => 1,

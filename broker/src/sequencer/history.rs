@@ -56,7 +56,12 @@ pub(super) struct Size {
     pub(super) state_bytes: u64,
     /// Keys, retained messages and snapshots.
     pub(super) state_entries: u64,
+    /// Of those bytes, what is not part of messages: lists, tables, idempotency keys.
+    pub(super) overhead_bytes: u64,
 }
+
+/// What a history takes by itself.
+const OWN_BYTES: u64 = size_of::<History>().next_multiple_of(16) as u64;
 
 impl Size {
     /// Adds what another history takes.
@@ -64,6 +69,7 @@ impl Size {
         self.window_bytes += other.window_bytes;
         self.state_bytes += other.state_bytes;
         self.state_entries += other.state_entries;
+        self.overhead_bytes += other.overhead_bytes;
     }
 }
 
@@ -267,11 +273,17 @@ impl History {
     pub(super) fn size(&self) -> Size {
         let weight = |message: &Option<Arc<Message>>| message.as_ref().map_or(0, |message| message.weight());
         let keyed = self.keyed.as_ref().map_or((0, 0), |keyed| (keyed.bytes(), keyed.live() as u64));
+        let (recent, keyed_overhead) = (
+            self.recent.as_ref().map_or(0, |recent| recent.bytes()),
+            self.keyed.as_ref().map_or(0, |keyed| keyed.overhead_bytes()),
+        );
+        let own = if self.is_empty() { 0 } else { OWN_BYTES };
         let single = u64::from(self.retained.is_some()) + u64::from(self.snapshot.is_some());
         Size {
-            window_bytes: self.window.bytes() + self.recent.as_ref().map_or(0, |recent| recent.bytes()),
+            window_bytes: self.window.bytes() + recent,
             state_bytes: weight(&self.retained) + weight(&self.snapshot) + keyed.0,
             state_entries: single + keyed.1,
+            overhead_bytes: own + self.window.overhead_bytes() + recent + keyed_overhead,
         }
     }
 

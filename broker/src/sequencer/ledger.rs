@@ -99,6 +99,7 @@ impl Ledger {
         own.window_bytes = own.window_bytes + after.window_bytes - before.window_bytes;
         own.state_bytes = own.state_bytes + after.state_bytes - before.state_bytes;
         own.state_entries = own.state_entries + after.state_entries - before.state_entries;
+        own.overhead_bytes = own.overhead_bytes + after.overhead_bytes - before.overhead_bytes;
     }
 
     /// Whether state may become larger by this. What frees as much as it takes always may.
@@ -136,6 +137,7 @@ impl Ledger {
             window_bytes: usage.window_bytes() - self.own.window_bytes,
             state_bytes: usage.state_bytes() - self.own.state_bytes,
             state_entries: usage.state_entries() - self.own.state_entries,
+            overhead_bytes: 0,
         };
     }
 

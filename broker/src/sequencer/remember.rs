@@ -245,6 +245,7 @@ impl Sequencer {
     /// Publishes what histories take, learns what those of the other shards take, and evicts windows if it is this shard's
     /// turn. Returns the shard whose turn it is, if some have to go and it is another's.
     pub fn keep_within(&mut self, usage: &Usage, id: ShardId) -> Option<ShardId> {
+        self.charge.resize(self.ledger.own().overhead_bytes);
         self.ledger.exchange(usage, id);
         while self.ledger.excess() > 0 {
             // The others may have older windows than the oldest here: what is published has to be true.

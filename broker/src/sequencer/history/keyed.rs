@@ -233,6 +233,11 @@ impl KeyedState {
         self.keys.is_empty()
     }
 
+    /// What of its bytes is not part of messages.
+    pub(super) fn overhead_bytes(&self) -> u64 {
+        self.keys.len() as u64 * ENTRY_BYTES
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -82,6 +82,9 @@ pub struct Page {
     pub more: bool,
 }
 
+/// Messages of one page have so many bytes at most, unless it is a single one: its answer is written as a whole.
+const PAGE_BYTES_MAX: u64 = 512 << 10;
+
 /// A topic at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sequencer) struct Now {
@@ -191,8 +194,17 @@ impl History {
         if query.reverse {
             messages.reverse();
         }
-        let more = messages.len() > query.limit as usize;
+        let found = messages.len();
         messages.truncate(query.limit as usize);
+        let mut bytes = 0;
+        let fits = messages.iter().take_while(|message| {
+            bytes += message.weight();
+            bytes <= PAGE_BYTES_MAX
+        });
+        // One is given however long it is: else nobody could read on.
+        let fits = fits.count().max(1);
+        messages.truncate(fits);
+        let more = messages.len() < found;
         let recovered = query.since.map(|_| known.is_some() && complete);
         Page { recovered, messages, more }
     }

@@ -196,6 +196,12 @@ impl Model {
             state_bytes: single().map(weigh).sum::<u64>()
                 + keyed.iter().map(|message| weigh(message) + keyed::ENTRY_BYTES).sum::<u64>(),
             state_entries: single().count() as u64 + values,
+            overhead_bytes: if history.is_empty() {
+                0
+            } else {
+                let (windows, keys) = (self.window.len() as u64, keyed.len() as u64);
+                OWN_BYTES + windows * window::ENTRY_BYTES + keys * keyed::ENTRY_BYTES
+            },
         };
         assert_eq!(history.size(), size);
         if let Some(bounds) = key_bounds(&self.rule) {

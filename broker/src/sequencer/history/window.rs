@@ -107,6 +107,11 @@ impl Window {
         self.messages.is_empty()
     }
 
+    /// What of that is not part of messages.
+    pub(super) fn overhead_bytes(&self) -> u64 {
+        self.messages.len() as u64 * ENTRY_BYTES
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
