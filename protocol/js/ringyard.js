@@ -426,7 +426,7 @@ export const connect = (url, options = {}) => {
   let unkeyed; // this broker knows no idempotency keys
   let begunAt, openedAt;
   let seenAt = Date.now(); // the last sign of life
-  let ping, asks, askedAt; // how often signs come; whether we must ask for them, and did
+  let ping, patience, askedAt; // how often signs come; after which silence we ask for one, and when we did
 
   const isOpen = () => state === "open";
 
@@ -475,23 +475,20 @@ export const connect = (url, options = {}) => {
     for (const publish of publishes) send(publish);
   };
 
-  /** Looks for signs of life. `every` is how often the broker sends one; without it we ask, once it has answered. */
+  /**
+   * Looks for signs of life. `every` is how often the broker sends one; without it, or if it is late, we ask. Only who
+   * does not answer is dead: a page that was busy, or whose timers are throttled, looks late itself.
+   */
   const watch = (every, answered) => {
     ping = every ?? PING;
-    asks = answered && !every;
+    patience = answered && !every ? ping : 1.25 * ping;
     clearInterval(watcher);
     watcher = setInterval(() => {
       const now = Date.now();
       const unanswered = askedAt > seenAt;
-      if (
-        isOpen()
-          ? asks
-            ? unanswered && now - askedAt > ping / 2
-            : now - seenAt > 1.5 * ping
-          : now - begunAt > HANDSHAKE
-      ) {
+      if (isOpen() ? unanswered && now - askedAt >= ping / 4 : now - begunAt > HANDSHAKE) {
         lost(1006, "no sign of life");
-      } else if (asks && !unanswered && now - seenAt >= ping) {
+      } else if (isOpen() && !unanswered && now - seenAt >= patience) {
         askedAt = now;
         write({ type: "ping" });
       }

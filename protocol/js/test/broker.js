@@ -54,10 +54,10 @@ class Broker {
 }
 
 /** A broker that ends with the test. With `rules`, topics have the rules above. */
-export const startBroker = async (t, { rules = false } = {}) => {
+export const startBroker = async (t, { rules = false, args: more = [] } = {}) => {
   const folder = await mkdtemp(join(tmpdir(), "ringyard-js-"));
   t.after(() => rm(folder, { recursive: true }));
-  const args = [];
+  const args = [...more];
   if (rules) {
     const file = join(folder, "ringyard.toml");
     await writeFile(file, RULES);

@@ -19,10 +19,15 @@ export const until = async (condition, what = condition) => {
   }
 };
 
-/** Lets everything that is on its way in this process arrive. */
+/**
+ * Lets everything that is on its way in this process arrive: many turns of the event loop, because each polls the sockets,
+ * and some time, however busy the machine is.
+ */
 export const settle = async () => {
   const begun = performance.now();
-  while (performance.now() - begun < 30) await new Promise((resolve) => setImmediate(resolve));
+  for (let turns = 0; turns < 50 || performance.now() - begun < 30; turns++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
 };
 
 /** One connection, as the broker sees it. */

@@ -179,7 +179,9 @@ test("a publish whose answer is lost is stored once", async (t) => {
   const broker = await startBroker(t);
   const proxy = await startProxy(t, broker);
   const [bus, other] = [startBus(t, proxy), startBus(t, broker)];
-  const messages = collect(other.subscribe("chat/7"));
+  const chat = other.subscribe("chat/7");
+  const messages = collect(chat);
+  await chat.ready;
   await until(() => bus.state === "open");
   await bus.publish("chat/7", "first");
   proxy.deaf = true;
@@ -192,6 +194,23 @@ test("a publish whose answer is lost is stored once", async (t) => {
   await bus.publish("chat/7", "third");
   await until(() => messages.length === 3);
   assert.deepEqual(messages.map(({ data }) => data), ["first", "second", "third"]);
+});
+
+test("pings of the broker show that it is there, and their absence that it is not", async (t) => {
+  noDelay(t);
+  const broker = await startBroker(t, { args: ["--ping-interval", "400ms", "--ping-timeout", "1s"] });
+  const proxy = await startProxy(t, broker);
+  const bus = startBus(t, proxy);
+  const states = [];
+  bus.on("state", ({ state, reason }) => states.push([state, reason]));
+  await until(() => bus.state === "open");
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.deepEqual(states, [["open", undefined]]);
+  proxy.deaf = true;
+  await until(() => states.length > 1);
+  assert.deepEqual(states[1], ["connecting", "no sign of life"]);
+  proxy.deaf = false;
+  await until(() => bus.state === "open");
 });
 
 test("compare-and-set tells what there is", async (t) => {
