@@ -30,6 +30,7 @@ mod lines;
 mod load;
 mod metrics;
 mod middleware;
+mod openapi;
 mod page;
 pub(crate) mod places;
 mod publish;

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::http::app::{App, VERSION};
 use crate::http::cors::allowed;
 use crate::http::error::HttpError;
+use crate::http::openapi::{self, Listener};
 use crate::http::{metrics, middleware, page, publish, stats, topics};
 
 /// What the public port answers.
@@ -19,7 +20,10 @@ pub(crate) fn router(app: App) -> Router {
     let socket = || readable(websocket_only);
     let publishes =
         |handler: MethodRouter<App>| handler.get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") });
-    let counters = if app.operators().on_public_port { counters() } else { Router::new() };
+    let (listener, counters) = match app.operators().on_public_port {
+        true => (Listener::PublicAndOperators, counters()),
+        false => (Listener::Public, Router::new()),
+    };
     let router = Router::new()
         .route("/pub", publishes(post(publish::publish_many)))
         .route("/pub/", publishes(post(publish::publish)))
@@ -27,6 +31,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sub/{*filter}", socket())
         .route("/bus/{*topic}", socket())
         .route("/ws", socket())
+        .route(openapi::PATH, openapi::route(listener))
         .merge(probes())
         .merge(counters)
         .merge(page::routes())
@@ -37,7 +42,8 @@ pub(crate) fn router(app: App) -> Router {
 
 /// What the operators' own listener answers.
 pub(crate) fn admin_router(app: App) -> Router {
-    let router = probes().merge(counters()).fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
+    let router = probes().merge(counters()).route(openapi::PATH, openapi::route(Listener::Operators));
+    let router = router.fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
     checked(router, app)
 }
 
@@ -111,8 +117,10 @@ async fn nothing_here(request: Request) -> HttpError {
 
 async fn nothing_for_operators(request: Request) -> HttpError {
     let path = request.uri().path();
-    let sentence =
-        format!("There is nothing at {path}; there is /metrics, /api/stats, /api/topics, /healthz and /readyz.");
+    let sentence = format!(
+        "There is nothing at {path}; there is /metrics, /api/stats, /api/topics, /api/openapi.json, /healthz and \
+                 /readyz."
+    );
     HttpError::new(StatusCode::NOT_FOUND, sentence)
 }
 

@@ -4,6 +4,7 @@
 
 mod bodies;
 mod many;
+mod openapi;
 mod options;
 mod origins;
 mod sockets;

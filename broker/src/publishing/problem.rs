@@ -51,6 +51,25 @@ pub(crate) enum Code {
 }
 
 impl Code {
+    /// All there are.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 14] = [
+        Self::BadJson,
+        Self::BadCommand,
+        Self::BadTopic,
+        Self::Unauthorized,
+        Self::BadToken,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Conflict,
+        Self::TooBig,
+        Self::Limit,
+        Self::Timeout,
+        Self::Unsupported,
+        Self::Busy,
+        Self::Draining,
+    ];
+
     /// The code of an error of which nothing is known but its status.
     pub(crate) fn of_status(status: u16) -> Self {
         match status {
