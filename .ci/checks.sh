@@ -108,6 +108,7 @@ step 600 'Micro-benchmarks, smoke run' cargo bench -p ringyard-bench --bench pro
 step 200 'Abuse, short run' cargo run --release -p ringyard-bench --bin bench -- abuse --quick
 step 60 'Compose file' bash -euo pipefail -c compose_file
 step 60 'Examples' /usr/bin/python3 deploy/examples/test.py
+step 120 'HTTP API, against its description' bash deploy/checks/openapi.sh
 step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 480 'Container images' bash deploy/container-test.sh

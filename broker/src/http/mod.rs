@@ -9,6 +9,8 @@
 //! | the request finds its handler | `routes` |
 //! | the access policy decides; answers say which pages may read them | `middleware`, `cors` |
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `publishing` |
+//! | `POST /pub`: a batch, or an item per line; many messages in flight, an answer that is written meanwhile | `batch`, `lines`, `items`, `sequence`, `written` |
+//! | what the API is, for programs | `openapi` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | the page, errors as problem details (RFC 9457) | `page`, `error` |
 //! | operators ask on a listener of their own; counters, topics | [`admin`], `metrics`, `stats`, `topics` |
