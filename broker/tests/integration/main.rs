@@ -18,6 +18,7 @@ mod metrics;
 mod operator;
 mod order;
 mod output;
+mod planes;
 mod publish;
 mod publishers;
 mod refusals;
