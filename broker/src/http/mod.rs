@@ -36,6 +36,7 @@ mod openapi;
 mod page;
 pub(crate) mod places;
 mod publish;
+mod readable;
 mod request_heads;
 pub(crate) mod routes;
 mod sequence;

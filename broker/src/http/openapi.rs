@@ -9,7 +9,7 @@ use axum::routing::MethodRouter;
 use serde_json::Value;
 
 use crate::http::app::{App, VERSION};
-use crate::http::routes::readable;
+use crate::http::readable::readable;
 
 /// Where it is.
 pub(crate) const PATH: &str = "/api/openapi.json";

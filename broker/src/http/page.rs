@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::http::app::App;
-use crate::http::routes::readable;
+use crate::http::readable::readable;
 
 /// Nothing from elsewhere, nothing inline; WebSockets also to brokers elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \

@@ -1,11 +1,10 @@
 //! Which request goes to which handler.
 
 use axum::extract::{Request, State};
-use axum::handler::Handler;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, post};
 use axum::{Json, Router};
 use serde_json::json;
 
@@ -13,6 +12,7 @@ use crate::http::app::{App, VERSION};
 use crate::http::cors::allowed;
 use crate::http::error::HttpError;
 use crate::http::openapi::{self, Listener};
+use crate::http::readable::readable;
 use crate::http::{metrics, middleware, page, publish, stats, topics};
 
 /// What the public port answers.
@@ -91,15 +91,6 @@ async fn readiness(State(app): State<App>) -> Response {
         return HttpError::unavailable("The broker is shutting down: connect elsewhere.").into_response();
     }
     Json(json!({ "status": "ready" })).into_response()
-}
-
-/// A resource that can be read, and says so when asked with OPTIONS.
-pub(crate) fn readable<H, T>(handler: H) -> MethodRouter<App>
-where
-    H: Handler<T, App>,
-    T: 'static,
-{
-    get(handler).options(|| async { allowed("GET,HEAD,OPTIONS") })
 }
 
 /// RFC 9110 §15.5.22: says which protocol would be right.

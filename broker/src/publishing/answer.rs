@@ -1,4 +1,4 @@
-//! An answer as bytes, for the plane that has no HTTP library: the fields that [`fields`] says, in the order and case in
+//! An answer as bytes, for the plane that has no HTTP library: the fields that `fields` says, in the order and case in
 //! which that library writes them (RFC 9112 §4).
 //!
 //! Cost: one copy; no allocation but for a problem's own fields.

@@ -13,7 +13,7 @@
 //! | `answer` | an answer as bytes, for the plane that has no HTTP library |
 //! | `date` | the time of day |
 //!
-//! Not responsible for sockets, access control ([`policy`](crate::access::policy)) or offsets. Knows neither the HTTP
+//! Not responsible for sockets, access control (`access`) or offsets. Knows neither the HTTP
 //! library nor shards. Cost: one string for the answer.
 
 pub(crate) mod answer;

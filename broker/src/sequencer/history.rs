@@ -13,7 +13,7 @@
 //!
 //! Not responsible for the bound over all topics (`ledger`), nor for who is sent what.
 //!
-//! Invariants ([`History::invariants`]): the window's offsets are dense and end with the topic's newest message; a snapshot
+//! Invariants (`History::invariants`): the window's offsets are dense and end with the topic's newest message; a snapshot
 //! lies before the window.
 
 pub(super) mod keyed;

@@ -3,7 +3,7 @@
 //! A walk goes through the topics with state in the order of their names, from where the last part ended. What is published
 //! after the walk began is not part of it: the subscriber is delivered that live.
 //!
-//! Cost of a part: the topics that are looked at, at most [`TOPICS_PER_PART`].
+//! Cost of a part: the topics that are looked at, at most `TOPICS_PER_PART`.
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -134,7 +134,7 @@ proptest! {
         sequencer.invariants().expect("invariants");
     }
 
-    /// Whoever asks the registry is never told that there is no state where there is some.
+    /// The registry never says that there is no state where there is some.
     #[test]
     fn the_registry_knows_who_has_state(
         is_keyed: bool,
