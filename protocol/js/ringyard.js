@@ -82,7 +82,7 @@ const encode = (data) =>
     ? { data: toBase64(new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength)), encoding: "base64" }
     : { data };
 
-/** Returns the subscription for the application, and as `_inner` what the bus needs of it. */
+/** Returns what the bus needs of a subscription, and as `_public` what the application gets. */
 const createSubscription = (bus, topic, options) => {
   const { since: sinceText, last, state: wantsState, throttle, frame, onoverflow, ...unknown } = options;
   refuse(unknown);
@@ -104,6 +104,7 @@ const createSubscription = (bus, topic, options) => {
   let epoch, newest; // the last message that came
   let delivered; // the last message that the application has been given: [epoch, offset]
   let keyed, conflated;
+  let mapped; // it is keyed, and the application did not decline its state
   let live; // the state has come
   let onmessage, iterated;
   let begunAt; // the position that the application asked for
@@ -147,11 +148,12 @@ const createSubscription = (bus, topic, options) => {
     if (again && !since) gap({ reason: "reconnect" });
     if (!pattern) {
       epoch = epochNow;
-      keyed = history === "keyed" && wantsState !== false;
-      live = !keyed;
+      keyed = history === "keyed";
+      mapped = keyed && wantsState !== false;
+      live = false;
       conflated = slow_consumer === "latest";
       if (!recovered) map.clear();
-      newest = recovered ? since.offset : keyed ? 0 : offset - 1;
+      newest = recovered ? since.offset : mapped ? 0 : offset - 1;
       push();
     }
     if (since && !recovered) {
@@ -204,7 +206,7 @@ const createSubscription = (bus, topic, options) => {
       }
       newest = offset;
     }
-    if (keyed) {
+    if (mapped) {
       if (message.removed) map.delete(key);
       else map.set(key, message);
       tellState();
@@ -226,7 +228,8 @@ const createSubscription = (bus, topic, options) => {
   /** The broker says that messages will not come. */
   const brokerGap = (message) => {
     if (!active) return;
-    if (!pattern) newest = Math.max(newest, message.to);
+    // One that is told ahead of the messages before it does not hide these.
+    if (message.from <= newest + 1) newest = Math.max(newest, message.to);
     gap(message);
     takeEarly(isNext);
   };
@@ -248,7 +251,7 @@ const createSubscription = (bus, topic, options) => {
   const gap = (what) => call(subscription.ongap, { topic, ...what });
 
   const tellState = () => {
-    if (!live || !keyed) return;
+    if (!live || !mapped) return;
     if (frame) {
       stateChanged = true;
       schedule();
@@ -422,7 +425,7 @@ export const connect = (url, options = {}) => {
   let lastId = 0;
   let attempts = 0;
   let keys, keysAt = 0; // how many keys of our own are left in this second, and when it began
-  let flows; // publishes are sent at once, since all subscriptions of this connection have begun
+  let resumed; // publishes are sent at once, since all subscriptions of this connection have begun
   let unkeyed; // this broker knows no idempotency keys
   let begunAt, openedAt;
   let seenAt = Date.now(); // the last sign of life
@@ -464,14 +467,14 @@ export const connect = (url, options = {}) => {
       else emit("error", failure(code, reason));
     });
     for (const { _begin } of subscriptions.values()) _begin();
-    if (!subscriptions.size) flow();
+    if (!subscriptions.size) sendHeld();
     emit("state", { state });
   };
 
   /** Sends what was held: after the subscriptions, which would miss it, have begun. */
-  const flow = () => {
-    if (flows) return;
-    flows = true;
+  const sendHeld = () => {
+    if (resumed) return;
+    resumed = true;
     for (const publish of publishes) send(publish);
   };
 
@@ -515,7 +518,7 @@ export const connect = (url, options = {}) => {
     if (code === 1013) delay += RETRY_OVERLOAD;
     retryTimer = setTimeout(open, delay);
     state = "connecting";
-    flows = false;
+    resumed = false;
     for (const { _disconnected } of subscriptions.values()) _disconnected();
     for (const publish of publishes) {
       if (!publish._members.idempotency_key) {
@@ -562,7 +565,7 @@ export const connect = (url, options = {}) => {
     } else if (answer) {
       answers.delete(id);
       answer(message);
-      if (!answers.size) flow();
+      if (!answers.size) sendHeld();
     } else if (code) {
       emit("error", failure(code, message.reason));
     }
@@ -663,10 +666,10 @@ export const connect = (url, options = {}) => {
       refuse(unknown);
       signal?.throwIfAborted();
       if (state === "closed") throw failure("closed", "the bus is closed");
-      if (!flows && publishes.size >= HELD_PUBLISHES) {
+      if (!resumed && publishes.size >= HELD_PUBLISHES) {
         throw failure("offline", `${HELD_PUBLISHES} messages wait for the connection already`);
       }
-      const ours = idempotencyKey == null && (!flows || mayAddKey());
+      const ours = idempotencyKey == null && (!resumed || mayAddKey());
       const members = {
         type: "publish",
         topic,
@@ -692,7 +695,7 @@ export const connect = (url, options = {}) => {
         const publish = { _members: members, _ours: ours, _resolve: (value) => settle(resolve, value), _reject: fail };
         signal?.addEventListener("abort", abort);
         publishes.add(publish);
-        if (flows) send(publish);
+        if (resumed) send(publish);
       });
     },
 

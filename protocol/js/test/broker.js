@@ -75,7 +75,7 @@ class Proxy {
     this.pairs = new Set();
     this.url = `ws://127.0.0.1:${server.address().port}/ws`;
     this.refuses = false;
-    this.deaf = false;
+    this.blocksAnswers = false;
   }
 
   /** Ends all connections; with `refuses` set, new ones too. */
@@ -91,8 +91,8 @@ export const startProxy = async (t, broker) => {
     const pair = [client, upstream];
     proxy.pairs.add(pair);
     client.on("data", (data) => upstream.write(data));
-    // With `deaf` set, nothing of what the broker says arrives.
-    upstream.on("data", (data) => proxy.deaf || client.write(data));
+    // With `blocksAnswers` set, nothing of what the broker says arrives.
+    upstream.on("data", (data) => proxy.blocksAnswers || client.write(data));
     for (const socket of pair) {
       socket.on("error", () => {});
       socket.on("close", () => {

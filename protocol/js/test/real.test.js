@@ -184,11 +184,11 @@ test("a publish whose answer is lost is stored once", async (t) => {
   await chat.ready;
   await until(() => bus.state === "open");
   await bus.publish("chat/7", "first");
-  proxy.deaf = true;
+  proxy.blocksAnswers = true;
   const published = bus.publish("chat/7", "second");
   await until(() => messages.length === 2);
   proxy.cut();
-  proxy.deaf = false;
+  proxy.blocksAnswers = false;
   const { offset, duplicate } = await published;
   assert.deepEqual([offset, duplicate], [2, true]);
   await bus.publish("chat/7", "third");
@@ -206,10 +206,10 @@ test("pings of the broker show that it is there, and their absence that it is no
   await until(() => bus.state === "open");
   await new Promise((resolve) => setTimeout(resolve, 2000));
   assert.deepEqual(states, [["open", undefined]]);
-  proxy.deaf = true;
+  proxy.blocksAnswers = true;
   await until(() => states.length > 1);
   assert.deepEqual(states[1], ["connecting", "no sign of life"]);
-  proxy.deaf = false;
+  proxy.blocksAnswers = false;
   await until(() => bus.state === "open");
 });
 

@@ -77,6 +77,29 @@ test("a state that is declined is not kept", async (t) => {
   assert.deepEqual(states, []);
 });
 
+test("a keyed topic recovers what changed, though its state was declined", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  const game = bus.subscribe("game/1", { state: false });
+  const states = watchState(game);
+  const gaps = [];
+  game.ongap = (gap) => gaps.push(gap);
+  const messages = collect(game);
+  await peer.subscribed("game/1", KEYED);
+  peer.message("game/1", 10, "z", { key: "a" });
+  await until(() => messages.length === 1);
+  peer.cut();
+  const second = await fake.accept();
+  const { since, state } = await second.subscribed("game/1", { ...KEYED, offset: 11, recovered: true });
+  assert.deepEqual([since, state], [{ epoch: EPOCH, offset: 10 }, false]);
+  second.message("game/1", 14, "y", { key: "a", state: true });
+  second.say({ type: "state-end", topic: "game/1", offset: 15 });
+  second.message("game/1", 16, "x", { key: "a" });
+  await until(() => messages.length === 3);
+  assert.deepEqual(offsets(messages), [10, 14, 16]);
+  assert.deepEqual([gaps, states], [[], []]);
+});
+
 test("a keyed topic keeps its state over a reconnect, and draws a new one if it must", async (t) => {
   noDelay(t);
   const { fake, bus, peer } = await startBoth(t);

@@ -217,6 +217,16 @@ test("gaps of the broker are passed on, and are no holes", async (t) => {
   ]);
 });
 
+test("a gap that is told ahead hides nothing that comes before it", async (t) => {
+  const { bus, peer } = await startBoth(t);
+  const messages = collect(bus.subscribe("a"));
+  await peer.subscribed("a");
+  peer.say({ type: "gap", topic: "a", from: 3, to: 5, reason: "expired" });
+  for (const offset of [1, 2, 6]) peer.message("a", offset);
+  await until(() => messages.length === 3);
+  assert.deepEqual(offsets(messages), [1, 2, 6]);
+});
+
 test("a hole that the broker does not tell is told before the message after it", async (t) => {
   const { bus, peer } = await startBoth(t);
   const chat = bus.subscribe("a");
