@@ -1,4 +1,8 @@
-//! The page at `/` and what it loads, built into the binary.
+//! The page at `/` and what it loads, the JavaScript client for everybody's pages, and documents, all built into the
+//! binary.
+//!
+//! Not responsible for which origins may read them: see [`cors`](crate::http::cors). An answer copies nothing: bodies are
+//! static.
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -11,6 +15,7 @@ use crate::http::readable::readable;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// Markdown, which browsers show as text only if it is called that.
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -20,13 +25,17 @@ struct Asset {
     body: &'static str,
 }
 
-static ASSETS: [Asset; 7] = [
+static ASSETS: [Asset; 10] = [
     Asset { path: "/", media: "text/html; charset=utf-8", body: include_str!("../web/index.html") },
     Asset { path: "/page.css", media: "text/css; charset=utf-8", body: include_str!("../web/page.css") },
-    Asset { path: "/page.js", media: "text/javascript; charset=utf-8", body: include_str!("../web/page.js") },
+    Asset { path: "/page.js", media: SCRIPT, body: include_str!("../web/page.js") },
     Asset { path: "/icon.svg", media: "image/svg+xml", body: include_str!("../web/icon.svg") },
+    // The client, as a module and as a script that sets `globalThis.ringyard`.
+    Asset { path: "/ringyard.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.mjs") },
+    Asset { path: "/ringyard.min.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.js") },
     // Documents, at the paths that they have in the sources: what they name relative to themselves is there as well.
     Asset { path: "/README.md", media: TEXT, body: include_str!("../../../README.md") },
+    Asset { path: "/protocol/js/README.md", media: TEXT, body: include_str!("../../../protocol/js/README.md") },
     Asset { path: "/protocol/RINGYARD-V1.md", media: TEXT, body: include_str!("../../../protocol/RINGYARD-V1.md") },
     Asset {
         path: "/protocol/vectors/v1.json",

@@ -1,12 +1,14 @@
 //! The HTTP API through its router, with threads that stand in for shards: they sequence what they are
 //! ordered to publish. Real sockets are served in `tests/sockets.rs`, slow and large bodies sent in
-//! `tests/bodies.rs`, pages of other origins served in `tests/origins.rs`, batches and lines in `tests/many.rs`.
+//! `tests/bodies.rs`, pages of other origins served in `tests/origins.rs`, batches and lines in `tests/many.rs`;
+//! `tests/page.rs` has the page and the JavaScript client.
 
 mod bodies;
 mod many;
 mod openapi;
 mod options;
 mod origins;
+mod page;
 mod sockets;
 
 use std::sync::Arc;
@@ -471,33 +473,4 @@ async fn every_other_path_and_method_has_its_answer() {
     assert_eq!(health.header("cache-control"), Some("no-store"));
     let stats = get(&router, "/api/stats").await;
     assert_eq!(stats.json()["shards"].as_array().unwrap().len(), 2);
-}
-
-#[tokio::test]
-async fn the_page_and_its_assets() {
-    let router = router(app(Limits::default()).0);
-    for (target, media) in [
-        ("/", "text/html; charset=utf-8"),
-        ("/page.css", "text/css; charset=utf-8"),
-        ("/page.js", "text/javascript; charset=utf-8"),
-        ("/icon.svg", "image/svg+xml"),
-        ("/README.md", "text/plain; charset=utf-8"),
-        ("/protocol/RINGYARD-V1.md", "text/plain; charset=utf-8"),
-        ("/protocol/vectors/v1.json", "application/json"),
-    ] {
-        let answer = get(&router, target).await;
-        assert_eq!(answer.status, StatusCode::OK, "{target}");
-        assert_eq!(answer.header("content-type"), Some(media));
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-        assert!(answer.header("content-security-policy").unwrap().contains("default-src 'none'"));
-        let tag = answer.header("etag").unwrap().to_owned();
-        for known in [tag.clone(), format!("\"x\", W/{tag}"), "*".to_owned()] {
-            let again = ask(&router, "GET", target, &[("if-none-match", &known)], "").await;
-            assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0), "{known}");
-            assert_eq!(again.header("etag"), Some(&*tag));
-        }
-        let changed = ask(&router, "GET", target, &[("if-none-match", "\"x\"")], "").await;
-        assert_eq!(changed.status, StatusCode::OK);
-    }
 }
