@@ -25,10 +25,15 @@ struct Asset {
     body: &'static str,
 }
 
-static ASSETS: [Asset; 10] = [
+static ASSETS: [Asset; 15] = [
     Asset { path: "/", media: "text/html; charset=utf-8", body: include_str!("../web/index.html") },
     Asset { path: "/page.css", media: "text/css; charset=utf-8", body: include_str!("../web/page.css") },
     Asset { path: "/page.js", media: SCRIPT, body: include_str!("../web/page.js") },
+    Asset { path: "/page-feed.js", media: SCRIPT, body: include_str!("../web/page-feed.js") },
+    Asset { path: "/page-values.js", media: SCRIPT, body: include_str!("../web/page-values.js") },
+    Asset { path: "/page-absence.js", media: SCRIPT, body: include_str!("../web/page-absence.js") },
+    Asset { path: "/page-link.js", media: SCRIPT, body: include_str!("../web/page-link.js") },
+    Asset { path: "/page-facts.js", media: SCRIPT, body: include_str!("../web/page-facts.js") },
     Asset { path: "/icon.svg", media: "image/svg+xml", body: include_str!("../web/icon.svg") },
     // The client, as a module and as a script that sets `globalThis.ringyard`.
     Asset { path: "/ringyard.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.mjs") },

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { isOpen, openTab, picture, showsBroker, stage } from './harness.js'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
-const widths = [1280, 400, 320]
+const widths = [1600, 1280, 400, 320]
 const schemes = ['light', 'dark']
 
 const running = stage()
@@ -54,6 +54,27 @@ for (const width of widths) {
     })
   }
 
+  test(`axe finds nothing at ${width} px with present values, and nothing is wider than the window`, async () => {
+    const long = 'x'.repeat(100)
+    for (const topic of ['values/a', `values/${long}`]) {
+      const answer = await fetch(`${running.broker.url}/pub/${topic}?retain=true&key=k`, { method: 'POST', body: long })
+      assert.equal(answer.status, 200)
+    }
+    for (const colorScheme of schemes) {
+      const options = { viewport: { width, height: 800 }, colorScheme, reducedMotion: 'reduce' }
+      const page = await openTab(running.browser, `${running.broker.url}/#values/%23`, options)
+      await isOpen(page)
+      await page.locator('#values-body tr').nth(1).waitFor()
+      await showsBroker(page)
+      await fetch(`${running.broker.url}/pub/values/a?key=k`, { method: 'POST', body: 'live' })
+      await page.locator('#messages .tag').waitFor()
+      assert.deepEqual(await violations(page), [])
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth)
+      assert.ok(wide <= width, `${wide} px`)
+      await picture(page, `values-${width}-${colorScheme}`)
+    }
+  })
+
   test(`at ${width} px nothing is wider than the window`, async () => {
     const page = await pageWithMessages(width)
     const wide = await page.evaluate(() => document.documentElement.scrollWidth)
@@ -89,7 +110,7 @@ for (const width of [1280, 400]) {
   test(`at ${width} px the keyboard reaches everything, and shows where it is`, async () => {
     const page = await pageWithMessages(width)
     const names = await page.evaluate(numberUsable)
-    for (const name of ['topic', 'message', 'send', 'clear', 'log', 'text', 'curl', 'v1', 'README.md', 'all-counters']) {
+    for (const name of ['topic', 'message', 'send', 'key', 'retain', 'clear', 'log', 'text', 'curl', 'v1', 'README.md', 'all-counters']) {
       assert.ok(names.includes(name), `${name} is not among ${names}`)
     }
     await page.evaluate(() => {

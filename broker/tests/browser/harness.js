@@ -53,16 +53,25 @@ export async function stop(broker) {
   }
 }
 
+const chromiumOptions = {
+  executablePath: '/usr/bin/chromium',
+  args: [
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  ],
+}
+
 /** Debian's Chromium, with a fresh profile. */
 export async function startBrowser() {
   if (pictures) await mkdir(pictures, { recursive: true })
-  return chromium.launch({
-    executablePath: '/usr/bin/chromium',
-    args: [
-      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync',
-    ],
-  })
+  return chromium.launch(chromiumOptions)
+}
+
+/** The same with its process id, for whoever stops it for a while. */
+export async function launch() {
+  const server = await chromium.launchServer(chromiumOptions)
+  const browser = await chromium.connect(server.wsEndpoint())
+  return { browser, pid: server.process().pid, close: () => server.close() }
 }
 
 const contexts = []

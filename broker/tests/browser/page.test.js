@@ -161,6 +161,73 @@ test('what the page says about /ws works as it stands', async () => {
   assert.deepEqual(answer.topics.map(({ topic }) => topic), ["it's\\here", 'chat/+'])
 })
 
+test('what the page says about the client works as it stands', async () => {
+  const page = await openTab(running.broker.url)
+  await chooseTopic(page, "it's\\there")
+  const code = await page.textContent('#client')
+  const heard = page.waitForEvent('console')
+  await page.evaluate(`(async () => {\n${code}\n})()`)
+  assert.equal((await heard).text(), 'hello')
+  await shows(page, 'hello')
+  assert.deepEqual(page.errors, [])
+})
+
+test('an allowed page of another origin loads the client, as a module and as a script', async () => {
+  const stranger = http.createServer((_, answer) => {
+    answer.setHeader('content-type', 'text/html')
+    answer.end('<!doctype html><title>elsewhere</title>')
+  })
+  stranger.listen(0, '127.0.0.1')
+  await once(stranger, 'listening')
+  const origin = `http://127.0.0.1:${stranger.address().port}`
+  const broker = await startBroker('127.0.0.1:0', 'off', { RINGYARD_ALLOW_ORIGIN: origin })
+  try {
+    const page = await openTab(origin)
+    const publish = async (connect, host) => {
+      const bus = connect(`ws://${host}/ws`)
+      const { offset } = await bus.publish('elsewhere', 'hello')
+      bus.close()
+      return offset
+    }
+    const byModule = await page.evaluate(`(async () => {
+      const { connect } = await import('${broker.url}/ringyard.js')
+      return (${publish})(connect, '${broker.host}')
+    })()`)
+    await page.addScriptTag({ url: `${broker.url}/ringyard.min.js` })
+    const byScript = await page.evaluate(`(${publish})(ringyard.connect, '${broker.host}')`)
+    assert.deepEqual([byModule, byScript], [1, 2])
+  } finally {
+    stranger.closeAllConnections()
+    stranger.close()
+    await stop(broker)
+  }
+})
+
+test('the page loads nothing from elsewhere', async () => {
+  const page = await openTab('about:blank')
+  const asked = []
+  page.on('request', (request) => asked.push(request.url()))
+  await page.goto(running.broker.url)
+  await isOpen(page)
+  await showsBroker(page)
+  assert.ok(asked.some((url) => url.endsWith('/ringyard.js')), `${asked}`)
+  assert.deepEqual(asked.filter((url) => !url.startsWith(`${running.broker.url}/`)), [])
+})
+
+test('a topic or filter that the broker would refuse is explained', async () => {
+  const page = await openTab(running.broker.url)
+  for (const [topic, problem] of [['a+', 'whole levels'], ['#/a', 'at the end'], ['ä'.repeat(128), '255 bytes']]) {
+    await page.fill('#topic', topic)
+    await page.press('#topic', 'Enter')
+    assert.match(await page.textContent('#topic-problem'), new RegExp(problem), topic)
+    assert.equal(await page.textContent('#current'), 'demo')
+  }
+  await chooseTopic(page, '$sys/load')
+  await page.locator('#messages .text', { hasText: 'uptime_s' }).first().waitFor()
+  assert.ok(await page.isDisabled('#send'))
+  assert.equal(await page.textContent('#topic-problem'), '')
+})
+
 test('a page of another origin is refused', async () => {
   const stranger = http.createServer((_, answer) => {
     answer.setHeader('content-type', 'text/html')
@@ -268,7 +335,7 @@ test('a page whose handshake is refused says so, waits as it is told, and comes 
   let full = true
   const handshakes = []
   const proxy = await behindPrefix('/full', (target) => {
-    if (target.startsWith('/bus/') && full) {
+    if (target === '/ws' && full) {
       handshakes.push(performance.now())
       return { status: 503 }
     }
