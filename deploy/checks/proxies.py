@@ -39,9 +39,13 @@ KEY = "a-key-of-this-test-alone"
 PER_ADDRESS = 2
 
 ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/ws", "/ws?x=1"]
-PAGE = ["/", "/?x=/pub/", "/page.css", "/page.js", "/icon.svg", "/healthz", "/README.md", "/protocol/RINGYARD-V1.md"]
-TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE, "/protocol/vectors/v1.json"]
+ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1"]
+SCRIPTS = [f"/page{part}.js" for part in ("", "-absence", "-facts", "-feed", "-link", "-values")]
+DOCUMENTS = ["/README.md", "/protocol/js/README.md", "/protocol/RINGYARD-V1.md", "/protocol/vectors/v1.json"]
+PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS]
+TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]
 NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/sub", "/wsx", "/ws/", "/subx/y", "/x"]
+NEVER_OPEN += ["/ringyardxjs", "/ringyard.js/", "/ringyard.min.mjs"]
 # Paths that one program takes for open and the next for something else.
 TRICKS = [
     "/sub/../pub/x",
@@ -57,6 +61,8 @@ TRICKS = [
     "/pub/x/../../ws",
     "/metrics/../sub/x",
     "/metrics?/sub/x",
+    "/ringyard.js/../metrics",
+    "/pub/../ringyard.js",
     "/metrics%3f/../sub/x",
     "//pub/x",
     "//sub/x",
