@@ -12,7 +12,8 @@
 //! | in the bytes that its kind of session wants | `message/encoding` |
 //! | the connection closes once the kernel is done with it | `shard/transport/close.rs` |
 //!
-//! Requests that are not WebSocket handshakes go, with their sockets, to [`http`]. The direction of imports is checked
+//! A single publish over HTTP is answered by the shard (`shard/transport/http.rs`, `shard/requests.rs`). Other requests that
+//! are not WebSocket handshakes go, with their sockets, to [`http`]. The direction of imports is checked
 //! by a test (`broker/tests/structure.rs`): `message <- topics <- sequencer <- publishing <- session <- shard <- http <- server`;
 //! [`access`], [`capacity`], [`config`], [`ids`] and [`observe`] stand beside them. More: `broker/ARCHITECTURE.md`.
 

@@ -4,6 +4,9 @@
 //! that each shard kept for itself would refuse clients while there is room elsewhere. So this is the one thing that
 //! shards count together. It is asked once per handshake, never per message, and costs two atomic operations there.
 //!
+//! HTTP connections that stay with shards are counted here as well: half of the places of HTTP connections are theirs at
+//! most.
+//!
 //! Not responsible for origins, hosts and addresses, nor for a shard's own table: see [`reserve`].
 //!
 //! Invariants: `open` counts exactly the [`Admission::enter`]s without their [`Admission::leave`]; `enter` never lets it
@@ -165,6 +168,15 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_http_connections_stay_with_shards() {
+        let admission = Admission::new(1, None).keeping_http(2);
+        assert!(admission.enter_http() && admission.enter_http() && !admission.enter_http());
+        assert_eq!((admission.http(), admission.open()), (2, 0), "they are no WebSockets");
+        admission.leave_http();
+        assert!(admission.enter_http());
+    }
 
     #[test]
     fn as_many_as_allowed_and_again_when_one_has_left() {

@@ -21,7 +21,8 @@
 //! | | handshakes a second | handshakes | 503 |
 //!
 //! A publish is judged twice: with its head as a request that changes something, and once its body is there. A shard
-//! judges the handshake that a connection begins with; the control plane everything else.
+//! judges the handshake that a connection begins with, and single publishes in their usual form; the control plane
+//! everything else.
 //!
 //! Who may publish, by `--publish-key` and `--client-publish` (a `publish` command on `/ws` that may not is answered
 //! with the error `forbidden`: `shard/actions.rs`):

@@ -17,7 +17,9 @@
 //! | once a second: `$sys/load` | `load` |
 //! | what all of these share, and how far a shutdown is | `app` |
 //!
-//! Invariants: HTTP requests never run on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
+//! Single publishes in their usual form do not come here: a shard answers them (`shard/transport/http.rs`).
+//!
+//! Invariants: what is handed over never runs on a shard's thread. Everything is bounded: connections, heads, bodies, waits.
 //! What was accepted is delivered.
 
 pub mod admin;

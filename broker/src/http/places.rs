@@ -6,6 +6,8 @@
 //! finds none gets 503, but for probes (`/healthz`, `/readyz`): spare places are kept for them, in which one request is
 //! answered and the connection closed. So neither slow nor silent clients can keep probes out.
 //!
+//! HTTP connections that stay with shards (`shard/transport/http.rs`) take of the same places, half of them at most.
+//!
 //! Invariant: places and spare places together are [`Capacity::http_connections_max`], so descriptors suffice. A [`Place`]
 //! is given back when it is dropped.
 //!
@@ -117,6 +119,10 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Re
         }
     }
     if !app.shared().budget.has_room(HTTP_CONNECTION_BYTES) {
+        return Err(Rejection::HttpConnections);
+    }
+    // Those that stay with shards count as well.
+    if places.permits.available_permits() as u64 <= app.shared().admission.http() {
         return Err(Rejection::HttpConnections);
     }
     let permit = Arc::clone(&places.permits).try_acquire_owned().map_err(|_| Rejection::HttpConnections)?;

@@ -71,6 +71,8 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
+    // The other half is always the control plane's.
+    let admission = admission.keeping_http(u64::from(room.http_connections_max) / 2);
     let seed = random_seed();
     let names = Keys::from_seed(seed);
     let settings = Settings::new(&config, here, names);

@@ -7,6 +7,9 @@
 //!
 //! [`publishing`]: crate::publishing
 
+#[cfg(test)]
+mod tests;
+
 use protocol::head;
 use ring::{ConnId, Driver};
 

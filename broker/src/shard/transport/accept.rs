@@ -18,7 +18,7 @@ use crate::shard::handover::{Adopt, Upgrade};
 use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Flags, State};
-use crate::shard::transport::http::HttpPlaces;
+use crate::shard::transport::http_places::HttpPlaces;
 
 /// Receives that one turn arms again after they found no buffer.
 const REARMED_PER_TURN: usize = 256;
@@ -89,6 +89,7 @@ impl<D: Driver> Shard<D> {
         conn.flags.set(Flags::RECEIVING);
         self.ask_address(id);
         self.driver.receive(id);
+        self.make_slots();
     }
 
     pub(in crate::shard) fn on_accept_ended(&mut self, end: AcceptEnd) {

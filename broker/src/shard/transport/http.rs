@@ -15,15 +15,14 @@
 //! A request that is refused by its head is answered here if all of it has come, so that nothing of it has to be read and
 //! thrown away; else the control plane refuses it. What is handed over goes once every answer before it was sent.
 //!
-//! Places: so many such connections ([`HttpPlaces`]), a quarter of them for one client. Without a place a connection is
-//! handed over with its first request, and counts there. RFC 9112 §9.3, §9.5.
+//! Without a place (`http_places`) a connection is handed over with its first request. RFC 9112 §9.3, §9.5.
+
+use std::time::Duration;
 
 use protocol::frame::{HEADER_MAX, MessageKind};
 use protocol::head::{self, Head, Plain};
 use ring::{ConnId, Driver, Nanos};
-use rustc_hash::FxHashMap;
 
-use crate::access::admission;
 use crate::access::rejection::Rejection;
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
@@ -37,25 +36,6 @@ use crate::shard::transport::connection::{Assembly, Flags, State};
 use crate::shard::transport::ingress::make_room;
 use crate::shard::transport::pause::outbox_is_full;
 
-/// One client may have one place in so many.
-const CLIENT_PART: u32 = 4;
-
-/// The places of HTTP connections that stay with this shard.
-///
-/// Invariant: `taken` counts the connections with [`Flags::HTTP`], and `of_client` those of them whose client is counted.
-#[derive(Default, Debug)]
-pub(in crate::shard) struct HttpPlaces {
-    taken: u32,
-    /// By the place of the client's address among all addresses.
-    of_client: FxHashMap<(usize, u32), u32>,
-}
-
-impl HttpPlaces {
-    pub(in crate::shard) fn taken(&self) -> u32 {
-        self.taken
-    }
-}
-
 /// What comes next for a connection of which some bytes were taken.
 enum Next {
     /// More bytes, or an answer.
@@ -67,44 +47,6 @@ enum Next {
 }
 
 impl<D: Driver> Shard<D> {
-    // ---- places
-
-    /// Has a connection in its handshake stay here, if there is a place for it.
-    pub(in crate::shard) fn keep_http(&mut self, id: ConnId) -> bool {
-        // Half of the slots that WebSockets leave free: the others are for newcomers of all kinds.
-        let max = admission::reserve(self.driver.capacity()) / 2;
-        let client = self.acceptor.addresses.client_of(id);
-        let has = client.map_or(0, |client| self.acceptor.http.of_client.get(&client).copied().unwrap_or(0));
-        let has_share = client.is_none() || has < (max / CLIENT_PART).max(1);
-        if self.acceptor.http.taken >= max || !has_share || !self.shared.admission.enter_http() {
-            return false;
-        }
-        self.acceptor.http.taken += 1;
-        if let Some(client) = client {
-            *self.acceptor.http.of_client.entry(client).or_default() += 1;
-        }
-        let conn = self.conns.get(id).expect("a connection in its handshake");
-        conn.flags.set(Flags::HTTP);
-        conn.state = State::Http;
-        true
-    }
-
-    /// Gives the connection's place back, if it has one. Before its client is forgotten.
-    pub(in crate::shard) fn leave_http(&mut self, id: ConnId, flags: Flags) {
-        if !flags.has(Flags::HTTP) {
-            return;
-        }
-        self.shared.admission.leave_http();
-        self.acceptor.http.taken -= 1;
-        let Some(client) = self.acceptor.addresses.client_of(id) else { return };
-        if let Some(has) = self.acceptor.http.of_client.get_mut(&client) {
-            *has -= 1;
-            if *has == 0 {
-                self.acceptor.http.of_client.remove(&client);
-            }
-        }
-    }
-
     // ---- bytes
 
     pub(in crate::shard) fn on_http_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
@@ -284,7 +226,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if outbox_is_full(conn, self.limits.outbox_bytes_max) {
-            self.park(id);
+            // The end of the send that its answers are about to get lists it.
             return;
         }
         conn.flags.clear(Flags::PAUSED);
@@ -363,7 +305,7 @@ impl<D: Driver> Shard<D> {
         let assembly = conn.extra.as_ref().and_then(|extra| extra.assembly.as_ref()).expect("a body under way");
         let due = assembly.since + nanos(due_after(assembly.room.len() - HEADER_MAX, &self.limits));
         if due > self.now {
-            self.timers.set(id, conn, std::time::Duration::from_nanos(due - self.now));
+            self.timers.set(id, conn, Duration::from_nanos(due - self.now));
         } else {
             self.fail_request(id, &too_slow(&self.limits));
         }

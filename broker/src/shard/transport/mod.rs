@@ -7,7 +7,7 @@
 //! | `handshake` | a request head becomes a WebSocket, a refusal, or an HTTP request |
 //! | `connection` | what is known of one connection |
 //! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
-//! | `http` | an HTTP connection whose single publishes are answered here |
+//! | `http`, `http_places` | an HTTP connection whose single publishes are answered here |
 //! | `pause` | input that has to wait |
 //! | `heaviest` | which connection gives memory back |
 //! | `egress` | what a connection is sent |
@@ -24,6 +24,7 @@ pub(crate) mod egress;
 pub(crate) mod handshake;
 mod heaviest;
 pub(crate) mod http;
+pub(crate) mod http_places;
 pub(crate) mod ingress;
 pub(crate) mod pause;
 pub(crate) mod timers;
