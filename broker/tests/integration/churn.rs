@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::Broker;
+use crate::history::without_history;
 use crate::http::{await_stat, post, stats};
 use crate::ws::{open, open_v1};
 
@@ -11,7 +12,7 @@ const GAUGES: [&str; 5] = ["connections", "subscriptions", "logs", "log_bytes", 
 /// Thousands of clients of all kinds, some leaving politely, some not; gauges and memory return.
 #[tokio::test]
 async fn gauges_return_to_where_they_began() {
-    let broker = Broker::start(&["--topic-idle-timeout", "1s"]);
+    let broker = Broker::start(&["--topic-idle-timeout", "1s", "--config", &without_history("churn")]);
     let server = broker.address;
     let mut memory = 0;
     for round in 0..6 {

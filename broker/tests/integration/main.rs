@@ -10,6 +10,7 @@ mod doors;
 mod drivers;
 mod endpoints;
 mod families;
+mod history;
 mod http;
 mod large;
 mod log;

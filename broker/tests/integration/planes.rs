@@ -180,7 +180,7 @@ async fn everything_else_is_handed_over_in_its_turn() {
         (format!("{post}Connection: close\r\n\r\ntext"), 200),
         ("POST /pub/a HTTP/1.0\r\nHost: localhost\r\nContent-Length: 4\r\n\r\ntext".to_owned(), 200),
         ("POST /pub/a HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 200),
-        ("POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".to_owned(), 400),
+        ("POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".to_owned(), 415),
     ] {
         let mut http = Http::open(broker.address).await;
         http.send(format!("{post}\r\ntext{post}\r\nmore{others}")).await;

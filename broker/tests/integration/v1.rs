@@ -4,6 +4,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::broker::Broker;
+use crate::history::without_history;
 use crate::http::{await_stat, post, request};
 use crate::ws::{open, open_v1};
 
@@ -203,7 +204,7 @@ async fn a_command_with_the_most_and_longest_topics_is_confirmed() {
 /// forgotten the topic before.
 #[tokio::test]
 async fn a_publisher_that_moves_on_leaves_no_name_behind() {
-    let broker = Broker::start(&["--topic-idle-timeout", "100ms"]);
+    let broker = Broker::start(&["--topic-idle-timeout", "100ms", "--config", &without_history("names")]);
     let mut client = open_v1(broker.address).await;
     for topic in ["first", "second", "third"] {
         let answer = client.command(json!({"type": "publish", "id": 1, "topic": topic, "data": 1})).await;
@@ -240,7 +241,8 @@ async fn a_payload_that_grows_beyond_the_limit_is_refused_and_one_that_shrinks_i
 
 #[tokio::test]
 async fn a_topic_that_only_a_wildcard_subscription_watches_keeps_its_offsets() {
-    let broker = Broker::start(&["--topic-idle-timeout", "100ms", "--shards", "2"]);
+    let broker =
+        Broker::start(&["--topic-idle-timeout", "100ms", "--shards", "2", "--config", &without_history("watched")]);
     let mut client = open_v1(broker.address).await;
     let mut publisher = open_v1(broker.address).await;
     client.subscribe(&["chat/+"]).await;

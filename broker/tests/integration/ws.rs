@@ -79,10 +79,13 @@ impl Ws {
         answer
     }
 
-    /// Subscribes and is acknowledged.
+    /// Subscribes to topics without state, and is acknowledged.
     pub(crate) async fn subscribe(&mut self, topics: &[&str]) {
         let answer = self.command(serde_json::json!({"type": "subscribe", "id": 1, "topics": topics})).await;
         assert_eq!(answer["type"], "ok", "{answer}");
+        for _ in topics.iter().filter(|topic| topic.contains(['+', '#'])) {
+            assert_eq!(self.json().await["type"], "state-end");
+        }
     }
 
     /// Reads on until the server closes; the code, 1006 without a close frame.
