@@ -47,9 +47,12 @@ impl Protocol {
             churn: false,
             discard: true,
             echoes: true,
+            history: false,
+            state: false,
         };
         match self {
-            Self::Raw | Self::Plain => bare,
+            Self::Raw => Abilities { history: true, ..bare },
+            Self::Plain => bare,
             Self::Nchan => Abilities { subscriptions_max: nchan::MULTIPLEXED_MAX, ..bare },
             // Topics are named in commands, and messages come with what differs from client to client.
             Self::V1 | Self::Nats | Self::Mqtt => Abilities {
@@ -57,6 +60,8 @@ impl Protocol {
                 publications_max: u32::MAX,
                 churn: true,
                 discard: false,
+                history: self == Self::V1,
+                state: self == Self::V1,
                 ..bare
             },
         }
@@ -78,4 +83,8 @@ pub struct Abilities {
     pub discard: bool,
     /// A client receives what it publishes itself.
     pub echoes: bool,
+    /// A subscription can begin after a position ([`Adapter::request_since`], [`Adapter::greet_since`]).
+    pub history: bool,
+    /// Messages can have a key and be retained, and the end of state is announced.
+    pub state: bool,
 }

@@ -9,6 +9,7 @@
 //! | `mqtt` | MQTT 3.1.1 over WebSocket (mosquitto and others), QoS 0 |
 //! | `nchan` | Nchan's subscriber and publisher locations |
 //! | `plain` | any server that sends every message to all connections of the same URL |
+//! | `past` | what a topic's history adds to all of this: positions, envelopes, state |
 //! | `unit` | finds the messages in all of these, wherever a read cut them |
 //! | `socket` | the WebSocket layer below all of them: frames (RFC 6455, section 5) |
 //! | `upgrade` | its opening handshake (RFC 6455, section 4) |
@@ -22,6 +23,7 @@ mod mqtt;
 mod names;
 mod nats;
 mod nchan;
+mod past;
 mod plain;
 mod raw;
 mod socket;
@@ -44,6 +46,7 @@ pub use self::abilities::{Abilities, Protocol};
 use self::mqtt::Mqtt;
 use self::nats::Nats;
 use self::nchan::Nchan;
+pub use self::past::{Begin, Envelope, Position, Uses};
 use self::plain::Plain;
 use self::raw::Raw;
 pub use self::upgrade::upgrade_request;
@@ -86,6 +89,27 @@ pub trait Visit {
     fn ready(&mut self);
     /// A message; `intact` unless length or filler is wrong, or it came under another topic's name.
     fn message(&mut self, stamp: Stamp, intact: bool);
+    /// The same with what came beside the payload.
+    fn enveloped(&mut self, stamp: Stamp, intact: bool, envelope: Envelope) {
+        let _ = envelope;
+        self.message(stamp, intact);
+    }
+    /// Where the subscription of a topic begins. Before [`Visit::ready`]. Only protocols with a history say it.
+    fn begun(&mut self, topic: u32, begin: Begin) {
+        let _ = (topic, begin);
+    }
+    /// The messages of a topic from `from` to `to`, both included, will not come.
+    fn gap(&mut self, topic: u32, from: u64, to: u64) {
+        let _ = (topic, from, to);
+    }
+    /// The topic's epoch ended; its subscription goes on after this position.
+    fn reset(&mut self, topic: u32, position: Position) {
+        let _ = (topic, position);
+    }
+    /// All of the state of a topic, or of the filter that matches all topics (nothing), has come.
+    fn state_end(&mut self, topic: Option<u32>) {
+        let _ = topic;
+    }
     /// A message that is none of this run's, or whose stamp is damaged.
     fn foreign(&mut self);
     /// The server asked for a heartbeat, which [`Visit::reply`] carries.
@@ -126,6 +150,7 @@ struct Inner {
     protocol: Protocol,
     payloads: Payloads,
     wire: Wire,
+    uses: Uses,
 }
 
 #[derive(Debug)]
@@ -162,7 +187,17 @@ impl Adapter {
             Protocol::Nchan => Wire::Nchan(Nchan::new(&url, publish.as_ref(), names)?),
             Protocol::Plain => Wire::Plain(Plain::new(&url, publish.as_ref(), names)?),
         };
-        Ok(Self { inner: Arc::new(Inner { protocol, payloads, wire }) })
+        Ok(Self { inner: Arc::new(Inner { protocol, payloads, wire, uses: Uses::default() }) })
+    }
+
+    /// The same with what the run makes use of beside plain messages. Nothing for protocols without
+    /// [`Abilities::history`].
+    #[must_use]
+    pub fn using(self, uses: Uses) -> Self {
+        match Arc::try_unwrap(self.inner) {
+            Ok(inner) => Self { inner: Arc::new(Inner { uses, ..inner }) },
+            Err(inner) => Self { inner },
+        }
     }
 
     // ---- what it is
@@ -191,8 +226,9 @@ impl Adapter {
     #[must_use]
     pub fn answers_greeting(&self, duty: &Duty) -> bool {
         match &self.inner.wire {
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => false,
-            Wire::V1(_) => V1::answers(duty) > 0,
+            Wire::Raw(_) => self.inner.uses.positions && duty.subscribes.count > 0,
+            Wire::Nchan(_) | Wire::Plain(_) => false,
+            Wire::V1(_) => V1::answers(duty, self.inner.uses) > 0,
             Wire::Nats(_) | Wire::Mqtt(_) => true,
         }
     }
@@ -229,8 +265,17 @@ impl Adapter {
 
     /// Appends the upgrade request of a connection with this duty (RFC 6455, section 4.1).
     pub fn request(&self, duty: &Duty, out: &mut Vec<u8>) {
+        self.request_since(duty, &[], out);
+    }
+
+    /// The same of a connection that goes on after these positions, if the request is where the protocol says that:
+    /// those of its topics, in their order.
+    pub fn request_since(&self, duty: &Duty, since: &[Option<Position>], out: &mut Vec<u8>) {
         let url = self.url(duty);
         let path = match &self.inner.wire {
+            Wire::Raw(raw) if self.inner.uses.positions && duty.subscribes.count > 0 => {
+                raw.path_since(duty, since.first().copied().flatten())
+            }
             Wire::Raw(raw) => raw.path(duty),
             Wire::Nchan(nchan) => nchan.path(duty),
             _ => url.path.clone(),
@@ -252,8 +297,13 @@ impl Adapter {
     /// Appends what goes out right behind the acceptance: connect, subscribe to all of the duty, whose topics must
     /// differ from each other. May be nothing.
     pub fn greet(&self, duty: &Duty, out: &mut Vec<u8>) {
+        self.greet_since(duty, &[], out);
+    }
+
+    /// The same of a connection that goes on after these positions, if the greeting is where the protocol says that.
+    pub fn greet_since(&self, duty: &Duty, since: &[Option<Position>], out: &mut Vec<u8>) {
         match &self.inner.wire {
-            Wire::V1(v1) => v1.greet(duty, out),
+            Wire::V1(v1) => v1.greet(duty, self.inner.uses, since, out),
             Wire::Nats(nats) => nats.greet(duty, out),
             Wire::Mqtt(mqtt) => mqtt.greet(duty, out),
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
@@ -265,7 +315,7 @@ impl Adapter {
         let payloads = &self.inner.payloads;
         match &self.inner.wire {
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => raw::publish(payloads, stamp, out),
-            Wire::V1(v1) => v1.publish(topic, stamp, payloads, out),
+            Wire::V1(v1) => v1.publish(topic, stamp, payloads, self.inner.uses, out),
             Wire::Nats(nats) => nats.publish(topic, stamp, payloads, out),
             Wire::Mqtt(mqtt) => mqtt.publish(topic, stamp, payloads, out),
         }
@@ -317,8 +367,11 @@ impl Adapter {
         let payloads = &self.inner.payloads;
         let mute = duty.subscribes.count == 0;
         match &self.inner.wire {
+            Wire::Raw(raw) if self.inner.uses.positions && !mute => {
+                socket::walk(inbound, &raw::Positioned(raw.content(duty, payloads)), bytes, visit);
+            }
             Wire::Raw(raw) => socket::walk(inbound, &raw.content(duty, payloads), bytes, visit),
-            Wire::V1(v1) => socket::walk(inbound, &v1.content(duty, payloads), bytes, visit),
+            Wire::V1(v1) => socket::walk(inbound, &v1.content(duty, payloads, self.inner.uses), bytes, visit),
             Wire::Nats(nats) => socket::walk(inbound, &nats.content(payloads), bytes, visit),
             Wire::Mqtt(mqtt) => socket::walk(inbound, &mqtt.content(duty, payloads), bytes, visit),
             Wire::Nchan(_) | Wire::Plain(_) if mute => socket::walk(inbound, &raw::Ignored, bytes, visit),

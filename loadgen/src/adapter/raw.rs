@@ -10,10 +10,11 @@ use protocol::frame::Opcode;
 use protocol::topic::{TOPIC_LEN_MAX_DEFAULT, check_name};
 
 use super::names::{Called, percent_encoded};
+use super::past::{self, Position};
 use super::socket::{self, Broken, Content, Kind, State};
 use super::unit::{self, Front, Messages};
 use super::url::{TOPIC, Url, Urls};
-use super::{Duty, Names, Visit};
+use super::{Duty, Envelope, Names, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 
 /// Ringyard's raw endpoints.
@@ -36,6 +37,16 @@ impl Raw {
         let topics = if duty.subscribes.count > 0 { duty.subscribes } else { duty.publishes };
         let topic = topics.first % self.names.count();
         self.urls.of(duty).path.replace(TOPIC, &percent_encoded(&self.names.name(topic)))
+    }
+
+    /// The same of a connection that wants to know its position, and goes on after `since` if it has one.
+    pub(super) fn path_since(&self, duty: &Duty, since: Option<Position>) -> String {
+        let path = self.path(duty);
+        let begin = if path.contains('?') { '&' } else { '?' };
+        match since {
+            Some(Position { epoch, offset }) => format!("{path}{begin}since={epoch:016x}:{offset}"),
+            None => format!("{path}{begin}position=1"),
+        }
     }
 
     pub(super) fn content<'a>(&self, duty: &'a Duty, payloads: &'a Payloads) -> Bare<'a> {
@@ -78,14 +89,14 @@ impl Messages for Bare<'_> {
         match Stamp::read(bytes) {
             Some(stamp) => {
                 let intact = self.duty.subscribes.contains(stamp.stream % self.topics, self.topics);
-                Front::Stamped { len: STAMP_LEN, stamp, intact }
+                Front::Stamped { len: STAMP_LEN, stamp, offset: 0, intact }
             }
             None => Front::Other,
         }
     }
 
-    fn tail(&self, bytes: &[u8]) -> bool {
-        bytes.is_empty()
+    fn tail(&self, bytes: &[u8]) -> Option<Envelope> {
+        bytes.is_empty().then(Envelope::default)
     }
 
     fn other(&self, _: &mut State, _: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
@@ -95,6 +106,57 @@ impl Messages for Bare<'_> {
 }
 
 impl Content for Bare<'_> {
+    #[inline]
+    fn whole(&self, state: &mut State, _: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
+        unit::whole(self, state, payload, visit)
+    }
+
+    fn piece(
+        &self,
+        state: &mut State,
+        _: Kind,
+        piece: &[u8],
+        last: bool,
+        visit: &mut impl Visit,
+    ) -> Result<(), Broken> {
+        unit::piece(self, state, piece, last, visit)
+    }
+}
+
+/// Messages that are payloads, but for the first, which is the position that they follow.
+pub(super) struct Positioned<'a>(pub(super) Bare<'a>);
+
+impl Messages for Positioned<'_> {
+    const TAIL_MAX: usize = 0;
+    const OTHER_MAX: usize = 128 << 10;
+
+    fn payloads(&self) -> &Payloads {
+        self.0.payloads
+    }
+
+    #[inline]
+    fn front(&self, bytes: &[u8]) -> Front {
+        self.0.front(bytes)
+    }
+
+    fn tail(&self, bytes: &[u8]) -> Option<Envelope> {
+        self.0.tail(bytes)
+    }
+
+    fn other(&self, state: &mut State, message: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
+        match past::read_position(message).filter(|_| state.answers == 0) {
+            Some(after) => {
+                let topic = self.0.duty.subscribes.first % self.0.topics;
+                visit.begun(topic, past::Begin { after, recovered: None, available_from: None, keyed: false });
+                state.answered(1, visit);
+            }
+            None => visit.foreign(),
+        }
+        Ok(())
+    }
+}
+
+impl Content for Positioned<'_> {
     #[inline]
     fn whole(&self, state: &mut State, _: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
         unit::whole(self, state, payload, visit)
@@ -129,7 +191,7 @@ impl Content for Ignored {
 mod tests {
     use super::*;
     use crate::adapter::testing::{Event, adapter, client_frames, frame, seen_everyhow};
-    use crate::adapter::{Adapter, Protocol, Topics};
+    use crate::adapter::{Adapter, Protocol, Topics, Uses};
     use crate::stamp::Sizes;
 
     fn one(first: u32) -> Topics {
@@ -166,6 +228,32 @@ mod tests {
         for prefix in ["", "a+", "$sys", "#"] {
             assert!(paths("ws://127.0.0.1:9", None, prefix, 1).is_err(), "{prefix:?}");
         }
+    }
+
+    /// A raw connection with a position: its path, and the first message, wherever reads cut it.
+    #[test]
+    fn positions_in_paths_and_first_messages() {
+        let adapter = adapter(Protocol::Raw, Sizes::Fixed(40)).using(Uses { positions: true, ..Uses::default() });
+        let position = Position { epoch: 0xa, offset: 12 };
+        let path = |since: &[Option<Position>]| {
+            let mut request = Vec::new();
+            adapter.request_since(&duty(true, false), since, &mut request);
+            String::from_utf8(request).unwrap().split(' ').nth(1).unwrap().to_owned()
+        };
+        assert_eq!(path(&[]), "/sub/load/gen/7?position=1");
+        assert_eq!(path(&[Some(position)]), "/sub/load/gen/7?since=000000000000000a:12");
+        assert!(adapter.answers_greeting(&duty(true, false)) && !adapter.answers_greeting(&duty(false, true)));
+
+        let stamp = Stamp { stream: 7, seq: 1, sent_ns: 2 };
+        let mut payload = Vec::new();
+        Payloads::new(Sizes::Fixed(40)).write(stamp, &mut payload);
+        let first = frame(Opcode::Text, br#"{"epoch":"000000000000000a","offset":12}"#);
+        let stream = [&first[..], &frame(Opcode::Text, &payload), &first].concat();
+        let begin = past::Begin { after: position, recovered: None, available_from: None, keyed: false };
+        assert_eq!(
+            seen_everyhow(&adapter, &duty(true, false), &stream),
+            [Event::Begun(7, begin), Event::Ready, Event::Message(stamp, true), Event::Foreign]
+        );
     }
 
     #[test]

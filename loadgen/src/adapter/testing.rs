@@ -3,7 +3,7 @@
 
 use protocol::frame::{Decoder, FrameLimits, HEADER_MAX, Item, Opcode, Role, server_header};
 
-use super::{Adapter, Duty, Inbound, Names, Protocol, Topics, Visit};
+use super::{Adapter, Begin, Duty, Envelope, Inbound, Names, Position, Protocol, Topics, Visit};
 use crate::stamp::{Payloads, Sizes, Stamp};
 
 /// A call of a visitor.
@@ -11,6 +11,11 @@ use crate::stamp::{Payloads, Sizes, Stamp};
 pub(super) enum Event {
     Ready,
     Message(Stamp, bool),
+    State(Stamp, Envelope),
+    Begun(u32, Begin),
+    Gap(u32, u64, u64),
+    Reset(u32, Position),
+    StateEnd(Option<u32>),
     Foreign,
     Ping,
     Reply(Opcode, Vec<u8>),
@@ -27,6 +32,21 @@ impl Visit for Seen {
     }
     fn message(&mut self, stamp: Stamp, intact: bool) {
         self.0.push(Event::Message(stamp, intact));
+    }
+    fn enveloped(&mut self, stamp: Stamp, intact: bool, envelope: Envelope) {
+        self.0.push(if envelope.state { Event::State(stamp, envelope) } else { Event::Message(stamp, intact) });
+    }
+    fn begun(&mut self, topic: u32, begin: Begin) {
+        self.0.push(Event::Begun(topic, begin));
+    }
+    fn gap(&mut self, topic: u32, from: u64, to: u64) {
+        self.0.push(Event::Gap(topic, from, to));
+    }
+    fn reset(&mut self, topic: u32, position: Position) {
+        self.0.push(Event::Reset(topic, position));
+    }
+    fn state_end(&mut self, topic: Option<u32>) {
+        self.0.push(Event::StateEnd(topic));
     }
     fn foreign(&mut self) {
         self.0.push(Event::Foreign);

@@ -6,8 +6,8 @@
 //! never kept: it is compared as it comes with the window that the stamp determines. A message that lies whole in one
 //! buffer is neither copied nor allocated.
 
-use super::Visit;
 use super::socket::{Broken, Kind, State, fitting};
+use super::{Envelope, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 
 /// The longest front, command or line that is gathered, in bytes.
@@ -47,6 +47,8 @@ impl Cut {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Body {
     stamp: Stamp,
+    /// The offset that the message came with; 0: none.
+    offset: u64,
     /// Bytes of filler that came.
     at: usize,
     /// Bytes of filler that belong to the stamp.
@@ -57,7 +59,14 @@ pub(super) struct Body {
 impl Body {
     pub(super) fn new(stamp: Stamp, intact: bool, payloads: &Payloads) -> Self {
         let len = payloads.sizes().of(stamp.stream, stamp.seq) as usize;
-        Self { stamp, at: 0, filler: len - STAMP_LEN, intact }
+        Self { stamp, offset: 0, at: 0, filler: len - STAMP_LEN, intact }
+    }
+
+    /// Reports the message, whose tail is all there.
+    fn report<M: Messages>(&self, messages: &M, tail: &[u8], visit: &mut impl Visit) {
+        let envelope = if tail.len() <= M::TAIL_MAX { messages.tail(tail) } else { None };
+        let intact = self.is_whole() && envelope.is_some();
+        visit.enveloped(self.stamp, intact, Envelope { offset: self.offset, ..envelope.unwrap_or_default() });
     }
 
     /// Takes the filler from the front of `bytes`, and leaves the rest.
@@ -77,8 +86,8 @@ impl Body {
 pub(super) enum Front {
     /// The front is longer than these bytes.
     Cut,
-    /// The stamp ends at `len`. Not `intact` if it came under another topic's name.
-    Stamped { len: usize, stamp: Stamp, intact: bool },
+    /// The stamp ends at `len`. An `offset` of 0 is none. Not `intact` if it came under another topic's name.
+    Stamped { len: usize, stamp: Stamp, offset: u64, intact: bool },
     /// Nothing with a stamp where it should be.
     Other,
 }
@@ -93,8 +102,8 @@ pub(super) trait Messages {
     /// Reads the front of a message. With more bytes the result is the same, unless it is [`Front::Cut`].
     fn front(&self, bytes: &[u8]) -> Front;
 
-    /// Whether this may stand behind the filler.
-    fn tail(&self, bytes: &[u8]) -> bool;
+    /// What stands behind the filler, without the offset; nothing if it may not stand there.
+    fn tail(&self, bytes: &[u8]) -> Option<Envelope>;
 
     /// The most bytes of a message without stamp that [`Messages::other`] looks at. 0: it does not.
     const OTHER_MAX: usize;
@@ -111,12 +120,12 @@ pub(super) fn whole<M: Messages>(
     bytes: &[u8],
     visit: &mut impl Visit,
 ) -> Result<(), Broken> {
-    let Front::Stamped { len, stamp, intact } = messages.front(bytes) else {
+    let Front::Stamped { len, stamp, offset, intact } = messages.front(bytes) else {
         return other(messages, state, bytes, visit);
     };
-    let mut body = Body::new(stamp, intact, messages.payloads());
+    let mut body = Body { offset, ..Body::new(stamp, intact, messages.payloads()) };
     let tail = body.take(&bytes[len..], messages.payloads());
-    visit.message(stamp, body.is_whole() && tail.len() <= M::TAIL_MAX && messages.tail(tail));
+    body.report(messages, tail, visit);
     Ok(())
 }
 
@@ -158,7 +167,7 @@ pub(super) fn piece<M: Messages>(
         return Ok(());
     }
     match cut.phase {
-        Phase::Body(body) => visit.message(body.stamp, body.is_whole() && messages.tail(&cut.kept)),
+        Phase::Body(body) => body.report(messages, &cut.kept, visit),
         _ => other(messages, state, &cut.kept, visit)?,
     }
     Ok(())
@@ -185,8 +194,8 @@ fn front<'b, M: Messages>(messages: &M, cut: &mut Cut, bytes: &'b [u8]) -> Resul
         let known = if cut.kept.is_empty() { bytes } else { &cut.kept[..] };
         let before = cut.kept.len();
         match messages.front(known) {
-            Front::Stamped { len, stamp, intact } => {
-                cut.phase = Phase::Body(Body::new(stamp, intact, messages.payloads()));
+            Front::Stamped { len, stamp, offset, intact } => {
+                cut.phase = Phase::Body(Body { offset, ..Body::new(stamp, intact, messages.payloads()) });
                 // Of what is kept, all but the last bytes came in earlier pieces.
                 let earlier = before - taken;
                 cut.kept.clear();

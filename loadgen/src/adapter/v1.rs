@@ -5,19 +5,16 @@
 //! parsed with serde_json. Payloads are JSON strings without escapes. An `error` ends the stream, because no command of
 //! loadgen should fail.
 
-use std::borrow::Cow;
-
 use anyhow::{Context, Result};
 use protocol::frame::Opcode;
 use protocol::topic::{TOPIC_LEN_MAX_DEFAULT, check_name};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::names::{Called, decimals, put_number};
+use super::names::{Called, decimals, number, put_number};
+use super::past::{self, Position, Said};
 use super::socket::{self, Broken, Content, Kind, State};
 use super::unit::{self, Front, Messages, expect_kind};
 use super::url::Url;
-use super::{Duty, Names, Visit};
+use super::{Duty, Envelope, Names, Uses, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 
 /// Topics of one `subscribe`: a few KiB.
@@ -27,6 +24,10 @@ const MESSAGE: &str = r#"{"type":"message","topic":""#;
 const OFFSET: &[u8] = br#"","offset":"#;
 const DATA: &[u8] = br#","data":""#;
 const END: &[u8] = br#""}"#;
+/// Of what was published with `retain`.
+const RETAINED_END: &[u8] = br#"","retain":true}"#;
+/// Of what was published with a key, up to its number.
+const KEY: &[u8] = br#"","key":""#;
 const PUBLISH: &str = r#"{"type":"publish","topic":""#;
 const PUBLISHED_DATA: &[u8] = br#"","data":""#;
 
@@ -70,41 +71,72 @@ impl V1 {
     }
 
     /// Answers to the greeting.
-    pub(super) fn answers(duty: &Duty) -> u32 {
-        duty.subscribes.count.div_ceil(TOPICS_PER_COMMAND)
+    pub(super) fn answers(duty: &Duty, uses: Uses) -> u32 {
+        if uses.filter { duty.subscribes.count.min(1) } else { duty.subscribes.count.div_ceil(TOPICS_PER_COMMAND) }
     }
 
-    pub(super) fn greet(&self, duty: &Duty, out: &mut Vec<u8>) {
-        let mut topics = duty.subscribes.iter(self.names.count());
-        for id in 0..Self::answers(duty) {
-            self.command("subscribe", id, topics.by_ref().take(TOPICS_PER_COMMAND as usize), out);
+    pub(super) fn greet(&self, duty: &Duty, uses: Uses, since: &[Option<Position>], out: &mut Vec<u8>) {
+        if uses.filter && duty.subscribes.count > 0 {
+            let filter = format!(r#"{{"type":"subscribe","id":0,"topic":"{}+"}}"#, self.quoted.front());
+            protocol::frame::put_client_frame(out, Opcode::Text, filter.as_bytes(), socket::fresh_mask());
+            return;
+        }
+        let topics = duty.subscribes.iter(self.names.count());
+        let mut since = since.chunks(TOPICS_PER_COMMAND as usize);
+        for id in 0..Self::answers(duty, uses) {
+            let topics = topics.clone().skip((id * TOPICS_PER_COMMAND) as usize).take(TOPICS_PER_COMMAND as usize);
+            self.command("subscribe", id, topics, since.next().unwrap_or(&[]), out);
         }
     }
 
     pub(super) fn subscribe(&self, topic: u32, out: &mut Vec<u8>) {
-        self.command("subscribe", topic, [topic], out);
+        self.command("subscribe", topic, [topic], &[], out);
     }
 
     pub(super) fn unsubscribe(&self, topic: u32, out: &mut Vec<u8>) {
-        self.command("unsubscribe", topic, [topic], out);
+        self.command("unsubscribe", topic, [topic], &[], out);
     }
 
-    fn command(&self, what: &str, id: u32, topics: impl IntoIterator<Item = u32>, out: &mut Vec<u8>) {
+    fn command(
+        &self,
+        what: &str,
+        id: u32,
+        topics: impl IntoIterator<Item = u32, IntoIter: Clone>,
+        since: &[Option<Position>],
+        out: &mut Vec<u8>,
+    ) {
+        let topics = topics.into_iter();
+        let known = topics.clone().zip(since).filter_map(|(topic, position)| Some((topic, (*position)?)));
         let mut text = format!(r#"{{"type":"{what}","id":{id},"topics":["#).into_bytes();
-        for (i, topic) in topics.into_iter().enumerate() {
+        for (i, topic) in topics.enumerate() {
             text.extend_from_slice(if i == 0 { b"\"" } else { b",\"" });
             self.quoted.put(topic, &mut text);
             text.push(b'"');
         }
-        text.extend_from_slice(b"]}");
+        text.push(b']');
+        for (i, (topic, Position { epoch, offset })) in known.enumerate() {
+            text.extend_from_slice(if i == 0 { br#","since":{"positions":{""# } else { b",\"" });
+            self.quoted.put(topic, &mut text);
+            text.extend_from_slice(format!(r#"":{{"epoch":"{epoch:016x}","offset":{offset}}}"#).as_bytes());
+        }
+        if since.iter().any(Option::is_some) {
+            text.extend_from_slice(b"}}");
+        }
+        text.push(b'}');
         protocol::frame::put_client_frame(out, Opcode::Text, &text, socket::fresh_mask());
     }
 
-    pub(super) fn publish(&self, topic: u32, stamp: Stamp, payloads: &Payloads, out: &mut Vec<u8>) {
+    pub(super) fn publish(&self, topic: u32, stamp: Stamp, payloads: &Payloads, uses: Uses, out: &mut Vec<u8>) {
+        let key = uses.key(stamp.seq);
+        let end = match key {
+            Some(key) => KEY.len() + decimals(u64::from(key)) + END.len(),
+            None if uses.retain => RETAINED_END.len(),
+            None => END.len(),
+        };
         let numbered = self.names.numbered();
         let payload = payloads.sizes().of(stamp.stream, stamp.seq) as usize;
         let number = if numbered { decimals(u64::from(topic)) } else { 0 };
-        let len = self.publication.len() + number + PUBLISHED_DATA.len() + payload + END.len();
+        let len = self.publication.len() + number + PUBLISHED_DATA.len() + payload + end;
         socket::put(out, Opcode::Text, len, socket::mask(stamp), |out| {
             out.extend_from_slice(&self.publication);
             if numbered {
@@ -112,12 +144,16 @@ impl V1 {
             }
             out.extend_from_slice(PUBLISHED_DATA);
             payloads.write(stamp, out);
-            out.extend_from_slice(END);
+            if let Some(key) = key {
+                out.extend_from_slice(KEY);
+                put_number(u64::from(key), out);
+            }
+            out.extend_from_slice(if uses.retain { RETAINED_END } else { END });
         });
     }
 
-    pub(super) fn content<'a>(&'a self, duty: &'a Duty, payloads: &'a Payloads) -> Envelopes<'a> {
-        Envelopes { v1: self, duty, payloads }
+    pub(super) fn content<'a>(&'a self, duty: &'a Duty, payloads: &'a Payloads, uses: Uses) -> Envelopes<'a> {
+        Envelopes { v1: self, duty, payloads, uses }
     }
 }
 
@@ -126,6 +162,7 @@ pub(super) struct Envelopes<'a> {
     v1: &'a V1,
     duty: &'a Duty,
     payloads: &'a Payloads,
+    uses: Uses,
 }
 
 impl Content for Envelopes<'_> {
@@ -166,8 +203,8 @@ impl Messages for Envelopes<'_> {
     }
 
     #[inline]
-    fn tail(&self, bytes: &[u8]) -> bool {
-        bytes == END || tail_of_a_later_broker(bytes)
+    fn tail(&self, bytes: &[u8]) -> Option<Envelope> {
+        if bytes == END { Some(Envelope::default()) } else { past::read_tail(bytes) }
     }
 
     /// Section 4.
@@ -177,13 +214,28 @@ impl Messages for Envelopes<'_> {
             format!("no ringyard.v1 ({error}): \"{}\"", shown.escape_ascii())
         })?;
         match &said.kind[..] {
-            "ok" => state.answered(V1::answers(self.duty), visit),
+            "ok" => {
+                for begun in said.topics.iter().flatten() {
+                    if let (Some(topic), Some(begin)) = (self.v1.names.topic(begun.topic.as_bytes()), begun.begin()) {
+                        visit.begun(topic, begin);
+                    }
+                }
+                state.answered(V1::answers(self.duty, self.uses), visit);
+            }
             "error" => {
                 let code = said.code.as_deref().unwrap_or("error");
                 return Err(format!("{code}: {}", said.reason.as_deref().unwrap_or("no reason given")).into());
             }
             "message" => self.unusual_message(&said, visit),
-            _ => {}
+            kind => {
+                let topic = said.topic.as_ref().and_then(|topic| self.v1.names.topic(topic.as_bytes()));
+                match (kind, topic) {
+                    ("gap", Some(topic)) => visit.gap(topic, said.from.unwrap_or(0), said.to.unwrap_or(0)),
+                    ("reset", Some(topic)) => said.position().into_iter().for_each(|at| visit.reset(topic, at)),
+                    ("state-end", topic) => visit.state_end(topic),
+                    _ => {}
+                }
+            }
         }
         Ok(())
     }
@@ -207,14 +259,14 @@ impl Envelopes<'_> {
             topic = names.numbered_topic(digits).ok_or(Miss::Other)?;
         }
         rest = after(OFFSET, rest)?;
-        digits(&mut rest)?;
+        let offset = number(digits(&mut rest)?).ok_or(Miss::Other)?;
         rest = after(DATA, rest)?;
         if rest.len() < STAMP_LEN {
             return Err(Miss::Cut);
         }
         let stamp = Stamp::read(rest).ok_or(Miss::Other)?;
         let len = bytes.len() - rest.len() + STAMP_LEN;
-        Ok(Front::Stamped { len, stamp, intact: topic == names.of_stream(stamp.stream) })
+        Ok(Front::Stamped { len, stamp, offset, intact: topic == names.of_stream(stamp.stream) })
     }
 
     /// A `message` that is not written as this broker does, or none of this run's.
@@ -224,7 +276,7 @@ impl Envelopes<'_> {
             Some((stamp, intact)) => {
                 let names = &self.v1.names;
                 let topic = said.topic.as_ref().and_then(|topic| names.topic(topic.as_bytes()));
-                visit.message(stamp, intact && topic == Some(names.of_stream(stamp.stream)));
+                visit.enveloped(stamp, intact && topic == Some(names.of_stream(stamp.stream)), said.envelope());
             }
             None => visit.foreign(),
         }
@@ -254,36 +306,13 @@ fn digits<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Miss> {
     Ok(digits)
 }
 
-/// Members behind `data` that this protocol does not know yet; a client must ignore them (section 4).
-#[cold]
-fn tail_of_a_later_broker(tail: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Rest {
-        encoding: Option<IgnoredAny>,
-    }
-    let object = [br#"{"data":""#, tail].concat();
-    tail.starts_with(b"\"") && serde_json::from_slice(&object).is_ok_and(|rest: Rest| rest.encoding.is_none())
-}
-
-/// The members of section 4 that matter here.
-#[derive(Deserialize)]
-struct Said<'m> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'m, str>,
-    topic: Option<Cow<'m, str>>,
-    data: Option<serde_json::Value>,
-    encoding: Option<Cow<'m, str>>,
-    code: Option<Cow<'m, str>>,
-    reason: Option<Cow<'m, str>>,
-}
-
 #[cfg(test)]
 mod tests {
     use protocol::v1::{Command, MessageParts, Parser, PayloadKind};
 
     use super::*;
     use crate::adapter::testing::{ALL, Event, TOPICS, adapter, client_frames, frame, seen_everyhow};
-    use crate::adapter::{Adapter, Protocol, Topics, Wire};
+    use crate::adapter::{Adapter, Begin, Protocol, Topics, Wire};
     use crate::stamp::Sizes;
 
     /// What a client said, as the broker reads it.
@@ -346,10 +375,94 @@ mod tests {
             protocol::v1::write_message(&mut text, &parts);
             let Wire::V1(v1) = &adapter.inner.wire else { panic!("another protocol") };
             let payloads = Payloads::new(Sizes::Fixed(30));
-            assert!(matches!(v1.content(&ALL, &payloads).front(&text), Front::Stamped { intact: true, .. }));
+            assert!(matches!(
+                v1.content(&ALL, &payloads, Uses::default()).front(&text),
+                Front::Stamped { intact: true, .. }
+            ));
             let events = seen_everyhow(&adapter, &ALL, &frame(Opcode::Text, &text));
             assert_eq!(events, [Event::Message(stamp, true)]);
         }
+    }
+
+    fn using(uses: Uses) -> Adapter {
+        odd(200).using(uses)
+    }
+
+    /// Positions, keys, retained messages and filters, as the broker reads them.
+    #[test]
+    fn the_broker_understands_what_asks_for_history() {
+        let starts = |bytes: &[u8]| {
+            let mut parser = Parser::new();
+            let mut said = Vec::new();
+            for (_, mut text) in client_frames(bytes) {
+                let Command::Subscribe { topics, start, .. } = parser.parse(&mut text, 255).unwrap() else { panic!() };
+                let names: Vec<_> = topics.iter().map(str::to_owned).collect();
+                said.extend(names.into_iter().map(|name| {
+                    let position = match start {
+                        protocol::v1::Start::Since(positions) => positions.of(&name),
+                        _ => None,
+                    };
+                    (name, position)
+                }));
+            }
+            said
+        };
+        let duty = Duty { subscribes: Topics { first: 150, step: 1, count: 70 }, publishes: Topics::default() };
+        let since: Vec<_> = (0..70_u32)
+            .map(|n| (n % 3 > 0).then_some(Position { epoch: u64::from(n) << 50, offset: n.into() }))
+            .collect();
+        let mut out = Vec::new();
+        using(Uses { positions: true, ..Uses::default() }).greet_since(&duty, &since, &mut out);
+        let expected: Vec<_> =
+            (0..70_u32).map(|n| (format!("a\"b\\c/ä/{}", (150 + n) % 200), since[n as usize])).collect();
+        assert_eq!(starts(&out), expected);
+
+        let filter = using(Uses { filter: true, retain: true, ..Uses::default() });
+        let mut out = Vec::new();
+        filter.greet(&Duty { subscribes: Topics { first: 0, step: 1, count: 200 }, ..duty }, &mut out);
+        assert_eq!(starts(&out), [("a\"b\\c/ä/+".to_owned(), None)]);
+
+        for (uses, expected) in [
+            (Uses { keys: 5, ..Uses::default() }, (Some("2"), false)),
+            (Uses { retain: true, ..Uses::default() }, (None, true)),
+        ] {
+            let mut out = Vec::new();
+            using(uses).publish(7, Stamp { stream: 7, seq: 12, sent_ns: 2 }, &mut out);
+            let (_, mut text) = client_frames(&out).remove(0);
+            let mut parser = Parser::new();
+            let Command::Publish { options, .. } = parser.parse(&mut text, 255).unwrap() else { panic!() };
+            assert_eq!((options.key, options.retain), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_history_says() {
+        let stamp = Stamp { stream: 5, seq: 6, sent_ns: 7 };
+        let mut payload = Vec::new();
+        Payloads::new(Sizes::Fixed(30)).write(stamp, &mut payload);
+        let data = String::from_utf8(payload).unwrap();
+        let position = Position { epoch: 10, offset: 3 };
+        let begin = Begin { after: position, recovered: Some(true), available_from: None, keyed: false };
+        for (text, expected) in [
+            (
+                format!(
+                    r#"{{"type":"message","topic":"load/gen/5","offset":9,"data":"{data}","key":"6","state":true}}"#
+                ),
+                Event::State(stamp, Envelope { offset: 9, prev: None, key: Some(6), state: true }),
+            ),
+            (r#"{"type":"gap","topic":"load/gen/5","from":3,"to":9,"reason":"evicted"}"#.into(), Event::Gap(5, 3, 9)),
+            (
+                r#"{"type":"reset","topic":"load/gen/5","epoch":"000000000000000a","offset":3,"reason":"purged"}"#
+                    .into(),
+                Event::Reset(5, position),
+            ),
+            (r#"{"type":"state-end","topic":"load/gen/5","offset":3}"#.into(), Event::StateEnd(Some(5))),
+            (r#"{"type":"state-end","topic":"load/gen/+"}"#.into(), Event::StateEnd(None)),
+        ] {
+            assert_eq!(said(&text), [expected], "{text}");
+        }
+        let ok = r#"{"type":"ok","id":0,"topics":[{"topic":"load/gen/5","epoch":"000000000000000a","offset":4,"recovered":true}]}"#;
+        assert_eq!(said(ok), [Event::Begun(5, begin), Event::Ready]);
     }
 
     fn said(text: &str) -> Vec<Event> {
