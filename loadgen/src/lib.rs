@@ -14,6 +14,7 @@
 //! | `worker` | one thread, one ring, its share of the connections |
 //! | [`adapter`] | wire protocols, without I/O |
 //! | `frame` | the header of a server's WebSocket frame |
+//! | [`history`] | what a client may rely on when a topic remembers: offsets, recovery, conflation |
 //! | [`client`] | one plain connection, for tools and tests |
 //! | [`stamp`] | the payload of a message: stream, number, time, filler |
 //! | [`usage`] | processor time and memory of processes |
@@ -30,6 +31,7 @@ mod clock;
 pub mod command;
 pub mod format;
 mod frame;
+pub mod history;
 mod machine;
 pub mod merge;
 pub mod options;

@@ -1,0 +1,15 @@
+//! What a client may rely on when a topic has a history, as rules that a run checks.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `sequence` | the offsets of one topic at one client: nothing missing, nothing twice, and every answer about recovery true |
+//! | `newest` | conflation: after silence, the newest message of each key has arrived |
+//!
+//! Pure: what a server said comes in, a fault comes out. Not responsible for parsing (`adapter`), for counting (`worker`),
+//! nor for the payloads, whose stamps are checked as always. Cost of a message: a comparison, no allocation.
+
+mod newest;
+mod sequence;
+
+pub use self::newest::{Backwards, Newest, newest};
+pub use self::sequence::{Answer, Begun, Fault, Sequence};
