@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 
-use crate::adapter::{Adapter, Duty, Names, Protocol, Topics};
+use crate::adapter::{Adapter, Duty, Names, Protocol, Topics, Uses};
 use crate::clock::Clock;
 use crate::machine::Machine;
-use crate::options::{Options, Portion, Rate};
+use crate::options::{Options, Portion, Rate, Scenario};
 use crate::stamp::{Payloads, STREAMS_MAX};
 
 /// Clients that look at every frame, unless `--verify` says otherwise.
@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) options: Options,
     pub(crate) adapter: Adapter,
     pub(crate) payloads: Payloads,
+    /// What is asked of the topics' histories.
+    pub(crate) uses: Uses,
     pub(crate) clock: Clock,
     /// Clients of all processes.
     pub(crate) clients: u64,
@@ -78,6 +80,8 @@ impl Plan {
         let protocol = options.protocol.expect("completed");
         let adapter = Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
         check_abilities(&options, protocol)?;
+        let uses = uses(&options, protocol)?;
+        let adapter = adapter.using(uses);
         let publishers = publishers(&options, protocol)?;
         let streams = match (options.idle, options.everyone_publishes) {
             (true, _) => 0,
@@ -96,6 +100,7 @@ impl Plan {
         let plan = Self {
             adapter,
             payloads,
+            uses,
             clock: Clock::new(),
             clients,
             topics,
@@ -130,6 +135,16 @@ impl Plan {
     /// When publishing begins, if that was said: monotonic nanoseconds.
     pub(crate) fn start_at(&self) -> Option<ring::Nanos> {
         self.options.start_at.map(|unix| self.clock.monotonic_of((unix * 1e9) as u64))
+    }
+
+    /// Whether clients come back with their positions.
+    pub(crate) fn recovers(&self) -> bool {
+        self.uses.positions
+    }
+
+    /// Whether clients connect only when publishing is over.
+    pub(crate) fn late(&self) -> bool {
+        self.options.scenario == Scenario::KeyedState
     }
 
     /// Connections of this process.
@@ -296,14 +311,38 @@ fn check_abilities(options: &Options, protocol: Protocol) -> Result<()> {
     Ok(())
 }
 
+/// What is asked of the topics' histories.
+fn uses(options: &Options, protocol: Protocol) -> Result<Uses> {
+    let (can, name) = (protocol.abilities(), protocol.name());
+    let state = options.scenario == Scenario::KeyedState;
+    ensure!(
+        can.history || !options.recovers(),
+        "--drops and --behind (or --scenario recovery): with {name}, a subscription cannot begin after a position"
+    );
+    ensure!(
+        can.state || !(state || options.retain || options.keys.is_some()),
+        "--keys and --retain (or --scenario keyed-state): with {name}, messages have no key; --protocol v1 does that"
+    );
+    Ok(Uses {
+        positions: options.recovers(),
+        keys: options.keys.unwrap_or(0),
+        retain: options.retain,
+        filter: state && options.retain,
+    })
+}
+
 /// The share of the clients that look at every frame.
 fn verifying(options: &Options, protocol: Protocol) -> Result<f64> {
     let discard = protocol.abilities().discard;
     let verifying = match options.verify {
         Some(share) => share.0,
-        None if discard => (VERIFYING_MAX as f64 / options.clients.unwrap_or(1) as f64).min(1.0),
+        None if discard && !options.recovers() => (VERIFYING_MAX as f64 / options.clients.unwrap_or(1) as f64).min(1.0),
         None => 1.0,
     };
+    ensure!(
+        verifying >= 1.0 || !options.recovers(),
+        "--verify: clients that come back with their positions have to look at every frame"
+    );
     ensure!(
         discard || verifying >= 1.0,
         "--verify: with {}, the number of bytes does not tell what arrived, so every client has to look at every frame",

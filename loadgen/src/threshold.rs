@@ -130,6 +130,15 @@ const FIGURES: &[Row] = &[
     ("reordered", Unit::Count, "messages out of order", |o| Some(o.errors.reordered as f64)),
     ("corrupt", Unit::Count, "messages damaged, or that nobody published", |o| Some(o.errors.corrupt as f64)),
     ("miscounted", Unit::Count, "clients with a wrong number of bytes", |o| Some(o.errors.miscounted as f64)),
+    ("untrue", Unit::Count, "answers about recovery that were not true", |o| Some(o.errors.untrue as f64)),
+    ("misnumbered", Unit::Count, "messages whose offsets are not the next", |o| Some(o.errors.misnumbered as f64)),
+    ("stale", Unit::Count, "keys of which a newcomer lacks the newest message", |o| Some(o.errors.stale as f64)),
+    ("recovered", Unit::Count, "subscriptions that missed nothing", |o| Some(o.history.as_ref()?.recovered as f64)),
+    ("not_recovered", Unit::Count, "subscriptions that were told so", |o| {
+        Some(o.history.as_ref()?.not_recovered as f64)
+    }),
+    ("catch_up_p50", Unit::Time, "connect until what was missed had come, median", |o| catch_up(o, |l| l.p50)),
+    ("catch_up_p99", Unit::Time, "the same, 99th percentile", |o| catch_up(o, |l| l.p99)),
     ("refused", Unit::Count, "clients that never became subscribed", |o| Some(sum(o.errors.refused.values()))),
     ("closed", Unit::Count, "connections that the server closed", |o| Some(sum(o.errors.closed.values()))),
     ("broken", Unit::Count, "protocol errors", |o| Some(sum(o.errors.broken.values()))),
@@ -158,6 +167,11 @@ const FIGURES: &[Row] = &[
         Outcome::sends_per_message,
     ),
 ];
+
+fn catch_up(outcome: &Outcome, of: fn(&Latencies) -> u64) -> Option<f64> {
+    let known = &outcome.history.as_ref()?.catch_up;
+    latency(known, of(known) as f64)
+}
 
 fn latency(of: &Latencies, value: f64) -> Option<f64> {
     (of.count > 0).then_some(value)

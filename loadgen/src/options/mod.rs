@@ -74,6 +74,24 @@ pub struct Options {
     #[arg(long, help_heading = "Clients")]
     pub churn: Option<f64>,
 
+    /// Connections dropped per second at random; each comes back and asks for what it missed since its last position, and
+    /// that is checked (raw, v1) [default: 0]
+    #[arg(long, help_heading = "History")]
+    pub drops: Option<f64>,
+    /// Seconds that a dropped connection stays away: from half of this to one and a half times
+    #[arg(long, default_value = "0.5", value_parser = seconds, value_name = "SECONDS", help_heading = "History")]
+    pub away: Duration,
+    /// When everything has arrived, all clients drop their connections and come back at once: first without a position,
+    /// then each at a place of its own, from half of this number of messages back to one and a half times
+    #[arg(long, value_name = "MESSAGES", help_heading = "History")]
+    pub behind: Option<u64>,
+    /// Keys in each topic: message N has the key N modulo this (v1) [default: none]
+    #[arg(long, help_heading = "History")]
+    pub keys: Option<u32>,
+    /// Every message becomes its topic's retained one (v1)
+    #[arg(long, help_heading = "History")]
+    pub retain: bool,
+
     /// Connections that publish [default: 1; one per topic where the protocol needs it]
     #[arg(long, help_heading = "Publishing")]
     pub publishers: Option<u32>,
@@ -235,11 +253,14 @@ impl Options {
                 "--everyone-publishes goes with one topic per client and no --publishers"
             );
         }
+        self.check_history()?;
         if self.rate == Some(Rate::Max) && !self.idle {
             let moving = [
                 ("--storms", self.storms.is_some_and(|storms| storms > 0)),
                 ("--churn", self.churn.is_some_and(|churn| churn > 0.0)),
                 ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
+                ("--drops", self.recovers()),
+                ("--scenario keyed-state", self.scenario == Scenario::KeyedState),
             ];
             for (name, given) in moving {
                 ensure!(
@@ -250,6 +271,48 @@ impl Options {
             ensure!(
                 self.share.of == 1,
                 "--share needs --rate with a number: a closed loop would have to wait for other processes"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Options {
+    /// Whether clients come back with their positions.
+    #[must_use]
+    pub fn recovers(&self) -> bool {
+        self.drops.is_some_and(|drops| drops > 0.0) || self.behind.is_some_and(|behind| behind > 0)
+    }
+
+    fn check_history(&self) -> Result<()> {
+        let state = self.scenario == Scenario::KeyedState;
+        ensure!(
+            self.drops.is_none_or(|rate| rate >= 0.0 && rate.is_finite()),
+            "--drops is a number of connections per second"
+        );
+        ensure!(self.keys != Some(0), "--keys must be at least 1");
+        ensure!(self.keys.is_none() || !self.retain, "--keys and --retain: a message has a key, or is retained");
+        if self.recovers() || state {
+            let (name, away) = if state { ("--scenario keyed-state", true) } else { ("--drops and --behind", false) };
+            ensure!(self.share.of == 1, "{name}: in one process, which knows what was published; not with --share");
+            ensure!(!self.everyone_publishes && !self.idle, "{name}: publishers publish, and clients only receive");
+            let churns = self.churn.is_some_and(|churn| churn > 0.0);
+            let slow = self.slow_share.is_some_and(|share| share > 0.0);
+            let storms = away && self.storms.is_some_and(|storms| storms > 0);
+            ensure!(!churns && !slow && !storms, "{name}: not together with --churn, --slow-share or --storms");
+        }
+        if state {
+            ensure!(!self.recovers(), "--scenario keyed-state: its clients come once, so not with --drops or --behind");
+            ensure!(
+                !self.retain || self.topics.is_some_and(|topics| topics > 1),
+                "--retain with --scenario keyed-state: --topics must be at least 2, as clients subscribe to a filter"
+            );
+        }
+        if self.behind.is_some_and(|behind| behind > 0) {
+            ensure!(
+                self.topics_per_client == Some(1)
+                    && self.publishers.is_none_or(|many| many <= self.topics.unwrap_or(1)),
+                "--behind: each client has one topic, and each topic one publisher"
             );
         }
         Ok(())
@@ -276,6 +339,9 @@ mod tests {
 
     #[test]
     fn what_is_given_wins_over_the_scenario() {
+        let recovery = parse("--scenario recovery --clients 500 --away 2").unwrap();
+        assert_eq!((recovery.drops, recovery.away), (Some(50.0), Duration::from_secs(2)));
+        assert_eq!(parse("--scenario recovery --behind 100").unwrap().drops, Some(0.0), "one or the other");
         let chat = parse("--scenario chat --clients 500").unwrap();
         assert_eq!((chat.topics, chat.rate), (Some(50), Some(Rate::PerSecond(50.0))));
         let chat = parse("--scenario chat --clients 500 --topics 5 --rate 7").unwrap();
@@ -300,6 +366,16 @@ mod tests {
             ("--rate 0", "--rate"),
             ("--verify 1.5", "--verify"),
             ("--publishers 0", "--publishers"),
+            ("--drops 5", "--drops needs --rate"),
+            ("--drops=-1 --rate 5", "--drops"),
+            ("--drops 5 --rate 5 --churn 1", "--churn"),
+            ("--drops 5 --rate 5 --share 1/2", "--share"),
+            ("--behind 5 --rate 5 --topics 2 --topics-per-client 2", "--behind"),
+            ("--keys 0 --rate 5", "--keys"),
+            ("--keys 3 --retain --rate 5", "--retain"),
+            ("--scenario keyed-state --rate max", "keyed-state needs --rate"),
+            ("--scenario keyed-state --retain --topics 1", "--topics must be at least 2"),
+            ("--scenario keyed-state --drops 1", "--drops"),
             ("--server-pid 1 --server-stats localhost:8081", "http://"),
             ("--server-stats http://localhost:8081", "--server-pid"),
         ] {

@@ -30,6 +30,11 @@ pub enum Scenario {
     Churn,
     /// Payloads of 64 bytes to 64 KiB; 20 messages per second
     MixedSizes,
+    /// Each second a tenth of the clients is dropped, comes back and gets what it missed; 100 messages per second on ten
+    /// topics
+    Recovery,
+    /// Newcomers get the newest message of each of 1,000 keys (or, with --retain, of 1,000 topics) after publishing ended
+    KeyedState,
 }
 
 impl Scenario {
@@ -87,6 +92,23 @@ impl Options {
             Scenario::MixedSizes => {
                 or(&mut self.payload, Payload(Sizes::Mixed(vec![64, 256, 1024, 4096, 16_384, 65_536])));
                 rate(&mut self.rate, 20.0);
+            }
+            Scenario::Recovery => {
+                or(&mut self.protocol, Protocol::V1);
+                or(&mut self.topics, (clients / 10).clamp(1, 10) as u32);
+                let drops = if self.behind.is_none() { (clients as f64 / 10.0).max(1.0) } else { 0.0 };
+                or(&mut self.drops, drops);
+                rate(&mut self.rate, 100.0);
+            }
+            Scenario::KeyedState => {
+                or(&mut self.protocol, Protocol::V1);
+                if self.retain {
+                    let topics = *self.topics.get_or_insert(1000);
+                    or(&mut self.topics_per_client, topics);
+                } else {
+                    or(&mut self.keys, 1000);
+                }
+                rate(&mut self.rate, 1000.0);
             }
         }
         if self.scenario == Scenario::ConnectStorm {

@@ -22,6 +22,13 @@ pub struct Errors {
     pub beyond: u64,
     /// Clients that count bytes and got another number than was sent to them.
     pub miscounted: u64,
+    /// Answers about recovery that were not true: `recovered: true` with something missing, or `recovered: false` with
+    /// nothing missing.
+    pub untrue: u64,
+    /// Messages and gaps whose offsets are not the next, although the messages themselves came in order.
+    pub misnumbered: u64,
+    /// Keys (or retained messages) of which a newcomer did not get the newest message.
+    pub stale: u64,
     /// Clients that never became subscribed, by reason.
     pub refused: BTreeMap<String, u64>,
     /// Connections that the server closed, by close code; 1006 without a close frame. Slow consumers of a scenario
@@ -47,8 +54,10 @@ impl Errors {
     pub fn total(&self) -> u64 {
         let by_code = self.closed.values();
         let by_reason = [&self.refused, &self.broken, &self.publishers].into_iter().flat_map(BTreeMap::values);
+        let history = [self.untrue, self.misnumbered, self.stale];
         [self.lost, self.doubled, self.reordered, self.corrupt, self.miscounted]
             .iter()
+            .chain(&history)
             .chain(by_code)
             .chain(by_reason)
             .fold(0, |sum, count| sum.saturating_add(*count))
@@ -62,6 +71,9 @@ impl Errors {
         self.corrupt = self.corrupt.saturating_add(other.corrupt);
         self.beyond = self.beyond.saturating_add(other.beyond);
         self.miscounted = self.miscounted.saturating_add(other.miscounted);
+        self.untrue = self.untrue.saturating_add(other.untrue);
+        self.misnumbered = self.misnumbered.saturating_add(other.misnumbered);
+        self.stale = self.stale.saturating_add(other.stale);
         add_each(&mut self.refused, &other.refused);
         add_each(&mut self.closed, &other.closed);
         add_each(&mut self.broken, &other.broken);

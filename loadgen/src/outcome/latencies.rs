@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub const LATENCY_MAX_NS: u64 = 300_000_000_000;
 
 /// A distribution of times, whole: values and how often.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Latencies {
     /// How many.

@@ -4,6 +4,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `errors` | what went wrong, and how far each stream came |
+//! | `history` | what clients made of the topics' histories |
 //! | `latencies` | a distribution of times |
 //! | `second` | one second of the run |
 //! | `slow` | what became of slow clients |
@@ -13,6 +14,7 @@
 //! Times are nanoseconds unless the name says otherwise, memory is bytes, rates are per second.
 
 mod errors;
+mod history;
 mod latencies;
 mod resources;
 mod second;
@@ -23,6 +25,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::errors::{Errors, Stream, add_streams};
+pub use self::history::{Arrival, History};
 pub use self::latencies::{LATENCY_MAX_NS, Latencies, histogram, percentile};
 pub use self::resources::{Memory, Own, ServerUse};
 pub use self::second::{Phase, Second};
@@ -68,6 +71,8 @@ pub struct Outcome {
     pub passed: Vec<String>,
     /// What became of the slow clients, if there were any.
     pub slow: Option<Slow>,
+    /// Recovery and state, of a run that looks at them.
+    pub history: Option<History>,
     /// Ended while connecting, because the server took no more clients: a sentence. Nothing was measured then.
     pub stalled: Option<String>,
     /// Ended early because the server or all connections had ended: a sentence. The figures are of the time before.
@@ -243,6 +248,9 @@ impl Outcome {
     pub fn trim(&mut self) {
         self.latency.values.clear();
         self.admission.values.clear();
+        if let Some(history) = &mut self.history {
+            history.catch_up.values.clear();
+        }
         self.series.clear();
         self.streams.clear();
     }

@@ -3,10 +3,12 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
+//! | `history` | the lines about recovery and state |
 //! | `html` | a page of its own, with plots |
 //!
 //! A figure that was not measured has no line. Text from outside is made safe for a terminal here; `html` escapes it.
 
+mod history;
 mod html;
 mod table;
 
@@ -48,6 +50,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     line("latency", vec![percentiles(&outcome.latency)]);
     line("broadcast", broadcast(outcome));
     line("slow", slow(outcome));
+    line("history", history::history(outcome));
     line("server", server(outcome));
     line("loadgen", own(outcome));
     line("machine", machine(outcome));

@@ -5,6 +5,7 @@
 //! | `mod` | the order of the phases |
 //! | `start` | starts the workers, one thread and one ring each |
 //! | `phases` | connecting, measuring, draining, ending the workers |
+//! | `arrivals` | all clients at once, after publishing has ended |
 //! | `ending` | what ends a run before its time |
 //! | `reports` | waits for reports of the workers, and handles them |
 //! | `rows` | the state of all workers, once a second: a row of the series |
@@ -14,6 +15,7 @@
 //! The coordinator is the calling thread. It asks every worker for its state once a second and at the borders of the
 //! phases. It never touches a connection.
 
+mod arrivals;
 mod bottleneck;
 mod ending;
 mod outcome;
@@ -38,7 +40,7 @@ use self::phases::Measured;
 use self::rows::State;
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::outcome::{Connect, Facts, Memory, Outcome, Phase, Second};
+use crate::outcome::{Arrival, Connect, Facts, Memory, Outcome, Phase, Second};
 use crate::plan::Plan;
 use crate::progress::ProgressDisplay;
 use crate::usage::{self, Server};
@@ -113,6 +115,10 @@ struct Run {
     published: Vec<(u32, u64)>,
     published_workers: usize,
     drained_workers: usize,
+    /// Workers that have answered that all have left, or arrived, and when the last did.
+    left_workers: usize,
+    arrived_workers: (usize, u64),
+    arrivals: Vec<Arrival>,
     broadcast: Broadcast,
     interrupted: bool,
     /// Why the run ended while connecting: the server took no more clients.
@@ -130,7 +136,7 @@ impl Run {
         self.connect()?;
         let connected = self.usage();
         let opened = self.last.counts.opened;
-        if opened == 0 && self.plan.own_clients.1 > 0 {
+        if opened == 0 && self.plan.own_clients.1 > 0 && !self.plan.late() {
             let mut reasons: Vec<_> = self.finish().errors.refused.into_iter().collect();
             reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
             let reason = reasons.first().map_or("interrupted", |(reason, _)| reason);
@@ -143,7 +149,12 @@ impl Run {
         let after = self.usage();
         let own_after = usage::memory(std::process::id()).unwrap_or_default();
         if !stalled {
+            self.end_publishing()?;
+            if self.plan.late() {
+                self.newcomers()?;
+            }
             self.drain()?;
+            self.come_back()?;
         }
         let part = self.finish();
         Ok(self.outcome(Observed { cores, connect, before, connected, after, own_before, own_after, measured, part }))

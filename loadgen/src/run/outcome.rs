@@ -4,10 +4,10 @@ use super::Run;
 use super::bottleneck::busiest;
 use super::phases::Measured;
 use super::rows::Usage;
-use crate::outcome::{Connect, FORMAT, Latencies, Memory, Outcome, Own, ServerUse, Slow, Traffic};
+use crate::outcome::{Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Traffic};
 use crate::plan::Pacing;
 use crate::verdict;
-use crate::worker::{Broadcast, Part, SlowPart};
+use crate::worker::{Broadcast, HistoryPart, Part, SlowPart};
 
 /// What a run observed, beside its series.
 pub(super) struct Observed {
@@ -49,6 +49,7 @@ impl Run {
             own,
             server,
             slow: self.slow(&part.slow),
+            history: self.history(&part.history),
             stalled: self.stall_in_words(),
             ended: self.ended.take().map(|(_, why)| why),
             interrupted: self.interrupted,
@@ -96,6 +97,12 @@ impl Run {
             closed: part.closed.clone(),
             cut_off: part.cut_off_ns.map(|(first, last)| (since(first), since(last))),
         })
+    }
+
+    fn history(&mut self, part: &HistoryPart) -> Option<History> {
+        let arrivals = std::mem::take(&mut self.arrivals);
+        let history = History { catch_up: Latencies::of(&part.catch_up), arrivals, ..part.counts.clone() };
+        (self.plan.recovers() || self.plan.late() || !history.is_empty()).then_some(history)
     }
 
     fn server_use(&self, Observed { before, connected, after, measured, .. }: &Observed) -> Option<ServerUse> {

@@ -11,7 +11,7 @@ use super::{Run, warn};
 use crate::clock::monotonic;
 use crate::outcome::{Errors, Phase, add_streams, histogram};
 use crate::usage::Server;
-use crate::worker::{Command, Final, Part, SlowPart, Times};
+use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, Times};
 
 /// After the last subscription: what the server still does for it belongs to admission.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -100,12 +100,17 @@ impl Run {
         Ok(Measured { times, from, to, ended_at, counters })
     }
 
-    pub(super) fn drain(&mut self) -> Result<()> {
+    /// From here on it is known how many messages there are.
+    pub(super) fn end_publishing(&mut self) -> Result<()> {
         self.phase = Phase::Drain;
         self.send_all(&Command::Published);
         while self.published_workers < self.shared.commands.len() {
             self.wait(self.next_row)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn drain(&mut self) -> Result<()> {
         let last = Arc::new(self.final_counts());
         self.send_all(&Command::Drain(last));
         while self.drained_workers < self.shared.commands.len() && !self.stopped_twice() {
@@ -144,6 +149,7 @@ impl Run {
             lateness: histogram(),
             streams: BTreeMap::new(),
             slow: SlowPart::default(),
+            history: HistoryPart::new(),
         };
         for thread in self.threads.drain(..) {
             let Some(part) = thread.join().expect("a worker does not panic") else { continue };
@@ -158,6 +164,7 @@ impl Run {
             }
             add_streams(&mut sum.streams, &part.streams);
             sum.slow.add(&part.slow);
+            sum.history.add(&part.history);
         }
         sum
     }

@@ -65,9 +65,10 @@ impl Run {
                 }
             }
             Report::Incomplete(worker, at) => {
-                // Churned subscriptions are not a storm.
+                // Subscriptions that come and go one by one are not a storm.
                 let churns = self.plan.options.churn.is_some_and(|churn| churn > 0.0);
-                if self.incomplete.is_empty() && self.phase != Phase::Connect && !churns {
+                let alone = churns || self.plan.recovers() || self.plan.late();
+                if self.incomplete.is_empty() && self.phase != Phase::Connect && !alone {
                     self.missing_since = Some(at);
                 }
                 self.incomplete.insert(worker as usize);
@@ -85,6 +86,11 @@ impl Run {
             Report::Published(streams) => {
                 self.published.extend(streams);
                 self.published_workers += 1;
+            }
+            Report::Left => self.left_workers += 1,
+            Report::Arrived(at) => {
+                let (workers, last) = self.arrived_workers;
+                self.arrived_workers = (workers + 1, last.max(at));
             }
             Report::Drained => self.drained_workers += 1,
             Report::Failed(worker, error) => bail!("worker {worker}: its ring failed: {error}"),

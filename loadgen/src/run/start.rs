@@ -74,6 +74,9 @@ impl Run {
             published: Vec::new(),
             published_workers: 0,
             drained_workers: 0,
+            left_workers: 0,
+            arrived_workers: (0, 0),
+            arrivals: Vec::new(),
             broadcast: Broadcast::default(),
             interrupted: false,
             stalled: None,
@@ -139,6 +142,9 @@ fn shared(plan: &Plan, workers: &[Started], introductions: Receiver<Introduction
         commands: workers.iter().map(|worker| worker.commands.clone()).collect(),
         wakers: wakers.into_values().collect(),
         completed: (0..completed).map(|_| AtomicU64::new(0)).collect(),
+        published: (0..if plan.recovers() || plan.late() { plan.streams } else { 0 })
+            .map(|_| AtomicU64::new(0))
+            .collect(),
         last_published: AtomicU64::new(0),
         opened_at: AtomicU64::new(0),
         remaining: AtomicU64::new(plan.own_clients.1),

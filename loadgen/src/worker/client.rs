@@ -98,10 +98,9 @@ impl Client {
         self.is_subscriber() && self.verifies && !self.slow
     }
 
-    /// Clears the state of an earlier connection.
+    /// Clears the state of an earlier connection. The numbers that it expects are set when the next is accepted.
     pub(super) fn reset(&mut self) {
         self.inbound = Inbound::default();
-        self.nexts = Nexts::default();
         self.received = 0;
         self.outbox = None;
         self.sending = false;

@@ -80,6 +80,7 @@ impl<D: Dial> Worker<D> {
         client.state = State::Dialling;
         let to = if client.is_subscriber() { self.plan.adapter.address() } else { self.plan.adapter.publish_address() };
         let patience = self.upkeep.patience_of(at).unwrap_or(now + self.plan.options.connect_timeout.as_nanos() as u64);
+        self.past.dialled(at, now);
         self.opening.insert(at, Opening { since: now, asked: now, patience, head: Vec::new() });
         self.driver.dial(to, self.plan.source(client.role), u64::from(at));
     }
@@ -103,7 +104,7 @@ impl<D: Dial> Worker<D> {
                 self.slots[conn.slot as usize] = at;
                 let duty = self.plan.duty(client.role);
                 let mut request = Vec::new();
-                self.plan.adapter.request(&duty, &mut request);
+                self.plan.adapter.request_since(&duty, &self.past.since(at), &mut request);
                 self.opening.get_mut(&at).expect("being opened").asked = now;
                 self.receive_more(at);
                 self.send(at, request);
@@ -152,13 +153,15 @@ impl<D: Dial> Worker<D> {
         let client = &mut self.clients[at as usize];
         let duty = self.plan.duty(client.role);
         client.joined_late = late;
-        client.nexts = if client.is_subscriber() {
-            Nexts::new(self.plan.places(&duty.subscribes), if late { UNKNOWN } else { 0 })
-        } else {
-            Nexts::default()
-        };
+        if !self.past.keeps_numbers(at) {
+            client.nexts = if client.is_subscriber() {
+                Nexts::new(self.plan.places(&duty.subscribes), if late { UNKNOWN } else { 0 })
+            } else {
+                Nexts::default()
+            };
+        }
         let mut greeting = Vec::new();
-        self.plan.adapter.greet(&duty, &mut greeting);
+        self.plan.adapter.greet_since(&duty, &self.past.since(at), &mut greeting);
         self.send(at, greeting);
         if self.plan.adapter.answers_greeting(&duty) {
             let client = &mut self.clients[at as usize];

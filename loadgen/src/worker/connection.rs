@@ -1,5 +1,6 @@
 //! A connection that is open: sending, arming receives, and the ways it ends.
 
+use std::cmp::Reverse;
 use std::io;
 
 use bytes::Bytes;
@@ -157,8 +158,12 @@ impl<D: Dial> Worker<D> {
         if client.comes_back {
             client.comes_back = false;
             client.state = State::Waiting;
-            if client.tries == 0 {
-                self.waiting.push_back(at);
+            // After a failed try, the time of the next one is known already.
+            if client.tries == 0 && !self.past.closed(at) {
+                match self.absence() {
+                    0 => self.waiting.push_back(at),
+                    absence => self.retries.push(Reverse((self.driver.now() + absence, at))),
+                }
             }
         } else {
             client.state = State::Gone;

@@ -19,6 +19,11 @@ pub(crate) enum Command {
     Snapshot,
     /// All clients drop their connections and come back.
     Storm,
+    /// All subscribers close their connections, and stay away. Answer with [`Report::Left`].
+    Leave,
+    /// Those who are away connect, each about so many messages behind, or without a position. Answer with
+    /// [`Report::Arrived`].
+    Arrive { behind: Option<u64> },
     /// Publishing is over: answer with [`Report::Published`].
     Published,
     /// Give up every client that is not open yet.
@@ -60,6 +65,10 @@ pub(crate) enum Report {
     /// The worker has begun a storm: its clients are about to come back.
     Stormed(u32),
     Snapshot(Box<Snapshot>),
+    /// All subscribers have closed their connections.
+    Left,
+    /// All are connected and have caught up, at this time; or nothing came for the drain's timeout.
+    Arrived(Nanos),
     /// By stream.
     Published(Vec<(u32, u64)>),
     /// Everything has arrived, or nothing came for the drain's timeout.
@@ -74,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) wakers: Vec<Waker>,
     /// Closed loop: messages that all subscribers of a worker received, by worker and stream.
     pub(crate) completed: Vec<AtomicU64>,
+    /// Messages published by stream; empty in a run in which nobody comes back with a position.
+    pub(crate) published: Vec<AtomicU64>,
     /// When the newest message was published: monotonic nanoseconds. In a process without publishers, when the newest
     /// message that a verifying client received was due; 0: not known.
     pub(crate) last_published: AtomicU64,

@@ -6,7 +6,7 @@ use ring::{Dial, Nanos};
 
 use super::client::{Client, State, UNKNOWN};
 use super::tally::count_reason;
-use super::{Final, Part, Report, Worker};
+use super::{Final, HistoryPart, Part, Report, Worker};
 use crate::adapter::Topics;
 
 /// Between two checks whether everything has arrived.
@@ -17,6 +17,9 @@ const LINGER_NS: Nanos = 200_000_000;
 
 /// Why a client is missing that was opened before.
 const NOT_BACK: &str = "not connected again when the run ended";
+
+/// Why a newcomer's state is not whole, whatever came of it.
+const NO_END: &str = "the end of the state was not announced";
 
 /// The drain under way.
 pub(super) struct Drain {
@@ -114,12 +117,13 @@ impl<D: Dial> Worker<D> {
             lateness: self.tally.lateness.clone(),
             streams: std::collections::BTreeMap::new(),
             slow: std::mem::take(&mut self.tally.slow),
+            history: HistoryPart { counts: self.tally.history.clone(), catch_up: self.tally.catch_up.clone() },
         };
         for (stream, published) in self.publishing.published() {
             part.streams.entry(stream).or_default().published = published;
         }
         let Some(Drain { published, .. }) = self.drain.take() else { return part };
-        for client in &self.clients {
+        for (at, client) in (0..).zip(&self.clients) {
             if !client.is_subscriber() {
                 continue;
             }
@@ -135,11 +139,21 @@ impl<D: Dial> Worker<D> {
                 }
             }
             let topics = self.plan.duty(client.role).subscribes;
+            let known = |stream: u32| published.published.get(stream as usize).copied().unwrap_or(0);
+            if self.plan.late() {
+                let (endless, stale) = self.past.unfinished(&self.plan, at, client.role, known);
+                part.errors.stale += stale;
+                if endless {
+                    count_reason(&mut part.errors.broken, NO_END.to_owned());
+                }
+            }
             if client.verifies {
                 for (place, next) in client.nexts.all().iter().enumerate().take(self.plan.places(&topics)) {
                     let stream = self.plan.stream_at(&topics, place);
                     if *next != UNKNOWN && stream < self.plan.streams {
-                        *part.streams.entry(stream).or_default().reached.entry(*next).or_default() += 1;
+                        // What was announced to be missing may be the last.
+                        let excused = known(stream).saturating_sub(*next).min(self.past.excuses.left(at, place as u32));
+                        *part.streams.entry(stream).or_default().reached.entry(*next + excused).or_default() += 1;
                     }
                 }
             } else if let Some(expected) = expected_bytes(&published, client, &topics, self.plan.topics) {

@@ -9,8 +9,10 @@
 //! | `connect` | opening connections: queue, ramp, dials, upgrades, retries |
 //! | `connection` | sending, arming receives, and how connections end |
 //! | `receive` | bytes to messages: order, damage, counts |
+//! | `recall` | what a history adds to that: offsets, answers about recovery, gaps, state |
 //! | `receipts` | closed loop: which messages all subscribers of this worker have |
 //! | `publish` | when each stream publishes |
+//! | `past` | clients that come back with their positions, and newcomers that begin with state |
 //! | `upkeep` | heartbeats, churn, slow reading, storms, timeouts |
 //! | `drain` | whether everything has arrived; the worker's share of the outcome |
 //! | `tally` | counters |
@@ -28,7 +30,9 @@ mod connect;
 mod connection;
 mod coordination;
 mod drain;
+mod past;
 mod publish;
+mod recall;
 mod receipts;
 mod receive;
 mod tally;
@@ -48,10 +52,11 @@ use backoff::Backoff;
 use client::{Client, State};
 use connect::Opening;
 pub(crate) use coordination::{Command, Final, Report, Shared, Times};
+use past::Past;
 use publish::Publishing;
 use receipts::Receipts;
 use tally::Tally;
-pub(crate) use tally::{Broadcast, Counts, Part, SlowPart, Snapshot};
+pub(crate) use tally::{Broadcast, Counts, HistoryPart, Part, SlowPart, Snapshot};
 pub(crate) use upkeep::SLOW_READ_BYTES;
 use upkeep::Upkeep;
 
@@ -90,6 +95,7 @@ pub(crate) struct Worker<D: Dial> {
     opened_at: Nanos,
     tally: Tally,
     receipts: Receipts,
+    past: Past,
     /// No connection of this process publishes.
     only_hears: bool,
     /// Scratch: replies to the bytes that are being read.
@@ -123,17 +129,23 @@ impl<D: Dial> Worker<D> {
             })
             .collect();
         let publishing = Publishing::new(&plan, &clients);
+        let past = Past::new(&plan, &clients);
         let now = driver.now();
         Self {
             index,
             slots: vec![u32::MAX; driver.capacity() as usize],
-            waiting: (0..clients.len() as u32).collect(),
+            waiting: (0..)
+                .zip(&clients)
+                .filter(|(_, one)| !plan.late() || !one.is_subscriber())
+                .map(|(at, _)| at)
+                .collect(),
             opening: HashMap::new(),
             retries: BinaryHeap::new(),
             backoff: Backoff::default(),
             ramp_credit: 1.0,
             ramped_at: now,
-            incomplete: clients.len(),
+            incomplete: clients.len() - past.holds(),
+            past,
             reported_complete: false,
             times: None,
             publishing,
@@ -179,6 +191,7 @@ impl<D: Dial> Worker<D> {
                 self.open_more(now),
                 self.publish_due(now),
                 self.upkeep_due(now),
+                self.arrivals_due(now),
                 self.drain_due(now),
                 now + TURN_MAX_NS,
             ];
@@ -216,6 +229,8 @@ impl<D: Dial> Worker<D> {
                 let published = self.publishing.published();
                 self.report(Report::Published(published));
             }
+            Command::Leave => self.leave_all(),
+            Command::Arrive { behind } => self.arrive_all(behind),
             Command::GiveUp => self.give_up_rest(),
             Command::Drain(published) => self.begin_drain(published),
             Command::Advanced(stream) => self.publishing.advanced(stream),

@@ -248,6 +248,9 @@ impl<D: Dial> Worker<D> {
             self.plan.adapter.publish(stream.topic, stamp, outbox);
             stream.seq += 1;
         }
+        if let Some(published) = self.shared.published.get(stream.id as usize) {
+            published.store(stream.seq, Ordering::Release);
+        }
         self.tally.counts.published += u64::from(self.plan.options.burst);
         if outbox.len() > OUTBOX_MAX {
             self.publishing.blocked = Some(stream.at);

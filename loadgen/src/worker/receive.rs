@@ -1,4 +1,5 @@
-//! Bytes to messages: what arrived, whether it is what was published, and in which order.
+//! Bytes to messages: what arrived, whether it is what was published, and in which order. What a history adds to that is
+//! judged in `recall`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,10 +7,11 @@ use std::sync::atomic::Ordering;
 use ring::{Dial, Nanos};
 
 use super::client::{Awaits, Client, State, UNKNOWN};
+use super::past::{Excuses, Member};
 use super::receipts::Receipts;
 use super::tally::Tally;
 use super::{Shared, Worker};
-use crate::adapter::{Duty, Topics, Visit};
+use crate::adapter::{Begin, Duty, Envelope, Position, Protocol, Topics, Visit};
 use crate::clock::{Clock, monotonic};
 use crate::plan::{Plan, Role};
 use crate::stamp::Stamp;
@@ -56,6 +58,7 @@ impl<D: Dial> Worker<D> {
             Role::Publisher(_) => Duty::default(),
         };
         let mut inbound = std::mem::take(&mut client.inbound);
+        let (member, excuses) = self.past.of(at);
         let mut visitor = Visitor {
             plan: &self.plan,
             shared: &self.shared,
@@ -65,6 +68,8 @@ impl<D: Dial> Worker<D> {
             client,
             tally: &mut self.tally,
             receipts: &mut self.receipts,
+            member,
+            excuses,
             advanced: &mut self.publishing.advanced_here,
             replies: &mut self.replies,
             clock: self.plan.clock,
@@ -137,33 +142,35 @@ impl<D: Dial> Worker<D> {
 }
 
 /// Counts what the bytes of one read contain.
-struct Visitor<'a> {
-    plan: &'a Arc<Plan>,
-    shared: &'a Shared,
+pub(super) struct Visitor<'a> {
+    pub(super) plan: &'a Arc<Plan>,
+    pub(super) shared: &'a Shared,
     worker: u32,
-    at: u32,
-    topics: Topics,
-    client: &'a mut Client,
-    tally: &'a mut Tally,
+    pub(super) at: u32,
+    pub(super) topics: Topics,
+    pub(super) client: &'a mut Client,
+    pub(super) tally: &'a mut Tally,
     receipts: &'a mut Receipts,
+    pub(super) member: Option<&'a mut Member>,
+    pub(super) excuses: &'a mut Excuses,
     /// Streams of this worker's own publishers that advanced.
     advanced: &'a mut Vec<u32>,
     replies: &'a mut Vec<u8>,
     clock: Clock,
     /// No connection of this process publishes.
     only_hears: bool,
-    now: Nanos,
+    pub(super) now: Nanos,
     /// Messages that were due in this time count; in the time of stamps.
     window: (u64, u64),
     /// Receipts count now.
     counted: bool,
-    read: Read,
+    pub(super) read: Read,
 }
 
 /// What the bytes of one read contained.
 #[derive(Default)]
-struct Read {
-    messages: u64,
+pub(super) struct Read {
+    pub(super) messages: u64,
     acknowledged: u32,
     end: Option<End>,
 }
@@ -194,6 +201,8 @@ impl Visitor<'_> {
     /// What a message is to its client.
     fn order(&mut self, place: usize, seq: u64) -> Order {
         let next = self.client.nexts.at(place);
+        let hole = if *next == UNKNOWN { 0 } else { seq.saturating_sub(*next) };
+        let excused = self.excuses.take(self.at, place as u32, hole);
         if seq == *next {
             *next = seq + 1;
             return Order::Next { from: seq };
@@ -204,11 +213,17 @@ impl Visitor<'_> {
         }
         if seq > *next {
             let from = *next;
-            let gap = seq - from;
+            let gap = hole - excused;
             self.tally.gaps += gap;
             self.tally.counts.errors += gap;
+            // Where messages have no offsets, nothing else tells it.
+            if self.member.is_some() && self.plan.options.protocol == Some(Protocol::Raw) {
+                self.tally.history.holes += gap;
+            }
             *next = seq + 1;
-            self.receipts.miss(self.at, place as u32, from..seq);
+            if excused == 0 {
+                self.receipts.miss(self.at, place as u32, from..seq);
+            }
             Order::Next { from }
         } else if self.receipts.came_late(self.at, place as u32, seq) {
             self.tally.gaps -= 1;
@@ -223,7 +238,7 @@ impl Visitor<'_> {
 }
 
 /// What a message is to its client.
-enum Order {
+pub(super) enum Order {
     /// The first on this stream that it gets.
     First,
     /// The next one, or one behind it: then those from `from` on are missing.
@@ -237,22 +252,37 @@ enum Order {
 impl Visit for Visitor<'_> {
     fn ready(&mut self) {
         self.read.acknowledged += 1;
+        self.on_ready();
     }
 
     fn message(&mut self, stamp: Stamp, intact: bool) {
+        self.enveloped(stamp, intact, Envelope::default());
+    }
+
+    fn enveloped(&mut self, stamp: Stamp, intact: bool, envelope: Envelope) {
         let Stamp { stream, seq, sent_ns } = stamp;
         let place = if self.plan.streams == 1 && stream == 0 && self.topics.count == 1 {
             Some(0)
         } else {
             self.plan.place(&self.topics, stream)
         };
+        let intact = intact && envelope.key == self.plan.uses.key(seq);
         let (Some(place), true) = (place, intact) else { return self.corrupt() };
+        if envelope.state {
+            return self.state(stamp);
+        }
+        let fault = self.offset(stream, &envelope);
         let order = self.order(place, seq);
+        self.judge(fault, &order, seq, envelope.offset > 0);
         if matches!(order, Order::Doubled) {
             return;
         }
         self.read.messages += 1;
         self.tally.counts.messages += 1;
+        self.hear(stamp);
+        if self.is_replay(place, seq) {
+            return;
+        }
         let latency = self.clock.unix(self.now).saturating_sub(sent_ns).max(1);
         // The latency of a slow reader says nothing about the server.
         if self.client.slow {
@@ -274,6 +304,22 @@ impl Visit for Visitor<'_> {
         if completed.is_some_and(|completed| self.shared.complete(self.plan, self.worker, stream, completed)) {
             self.advanced.push(stream);
         }
+    }
+
+    fn begun(&mut self, topic: u32, begin: Begin) {
+        self.on_begun(topic, begin);
+    }
+
+    fn gap(&mut self, topic: u32, from: u64, to: u64) {
+        self.on_gap(topic, from, to);
+    }
+
+    fn reset(&mut self, topic: u32, position: Position) {
+        self.on_reset(topic, position);
+    }
+
+    fn state_end(&mut self, _: Option<u32>) {
+        self.on_state_end();
     }
 
     fn foreign(&mut self) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
 
-use crate::outcome::{Errors, Stream, histogram};
+use crate::outcome::{Errors, History, Stream, histogram};
 
 /// Reasons that are counted separately.
 const REASONS_MAX: usize = 100;
@@ -74,6 +74,27 @@ pub(crate) struct Part {
     pub(crate) lateness: Histogram<u64>,
     pub(crate) streams: BTreeMap<u32, Stream>,
     pub(crate) slow: SlowPart,
+    pub(crate) history: HistoryPart,
+}
+
+/// What a worker's clients made of histories.
+#[derive(Clone, Debug)]
+pub(crate) struct HistoryPart {
+    /// Its distributions are empty: they are in `catch_up`.
+    pub(crate) counts: History,
+    /// From the connect until what was missed, or the state, had come.
+    pub(crate) catch_up: Histogram<u64>,
+}
+
+impl HistoryPart {
+    pub(crate) fn new() -> Self {
+        Self { counts: History::default(), catch_up: histogram() }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        self.catch_up.add(&other.catch_up).expect("the same bounds");
+    }
 }
 
 /// What became of a worker's slow clients.
@@ -114,6 +135,8 @@ pub(super) struct Tally {
     pub(super) lateness: Histogram<u64>,
     pub(super) broadcast: Broadcast,
     pub(super) slow: SlowPart,
+    pub(super) history: History,
+    pub(super) catch_up: Histogram<u64>,
     /// When the newest message that a slow client received was published, by client: nanoseconds since 1970.
     pub(super) slow_heard: HashMap<u32, u64>,
     /// Messages that slow clients had not received when publishing ended, by client; a closed one is taken out.
@@ -133,6 +156,8 @@ impl Tally {
             lateness: histogram(),
             broadcast: Broadcast::default(),
             slow: SlowPart::default(),
+            history: History::default(),
+            catch_up: histogram(),
             slow_heard: HashMap::new(),
             slow_behind: HashMap::new(),
         }

@@ -88,9 +88,13 @@ impl<D: Dial> Worker<D> {
             let seconds = (elapsed as f64 / 1e9).min(1.0);
             self.send_heartbeats(seconds);
             self.churn(now, seconds);
+            self.drop_some(now, seconds);
             self.check_patience(now);
         }
-        let busy = !self.opening.is_empty() || self.heartbeat_period().is_some() || self.churns_per_second(now) > 0.0;
+        let busy = !self.opening.is_empty()
+            || self.heartbeat_period().is_some()
+            || self.churns_per_second(now) > 0.0
+            || self.drops_per_second(now) > 0.0;
         slow.min(if busy { self.upkeep.ticked_at + TICK_NS } else { Nanos::MAX })
     }
 
