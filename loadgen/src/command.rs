@@ -29,7 +29,8 @@ struct Command {
 
 /// At the end of `--help`.
 const EXIT_STATUS: &str = "\
-Exit status: 0 without errors; 1 if messages were lost, duplicated, reordered or corrupt, clients were refused or closed, \
+Exit status: 0 without errors; 1 if messages were lost, duplicated, reordered or corrupt, an answer about recovery was \
+untrue, a newcomer's state was stale, clients were refused or closed, \
 or a --fail-if condition is true; 2 if the run could not take place; 3 if the server took no more clients \
 (--stall-timeout); 130 after Ctrl-C or SIGTERM, with the results so far.";
 
