@@ -3,6 +3,7 @@
 
 const SHOWN_MAX = 300; // list items
 const TEXT_MAX = 4000; // characters of one message that are shown
+const FRAME_MS = 16; // changes of the document that are closer to each other become one
 const HEX_MAX = 256; // bytes of one binary message that are shown
 
 const by = (id) => document.getElementById(id);
@@ -35,17 +36,23 @@ function hexDump(bytes) {
   return lines.join('\n');
 }
 
-/** Calls `f` once, soon, however often it is asked to. Not with a timer: those of hidden pages come once a second. */
+/** Calls `f` at once or, if that was less than a frame ago, once soon, however often it is asked to: a single message shows
+ *  without delay, and a burst changes the document once. Not with a timer: those of hidden pages come once a second. */
 export function batched(f) {
   const { port1, port2 } = new MessageChannel();
   let due = false;
-  port1.onmessage = () => {
+  let doneAt = -Infinity;
+  const run = () => {
     due = false;
     f();
+    doneAt = performance.now();
   };
+  port1.onmessage = run;
   return () => {
-    if (!due) port2.postMessage(null);
+    if (due) return;
+    if (performance.now() - doneAt > FRAME_MS) return run();
     due = true;
+    port2.postMessage(null);
   };
 }
 

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { isOpen, openTab, stage } from './harness.js'
 
-const ROUNDS = 1000 // messages each way
+const BLOCKS = 5 // the median one counts: a machine that is busy for a moment spoils one
+const ROUNDS = 200 // messages each way in a block
 const RATIO_MAX = 1.2 // of the 99th percentiles
 const JITTER_MS = 5 // of a machine that does other things besides: allowed on top
 
@@ -45,6 +46,8 @@ async function measure(rounds) {
       await new Promise((resolve) => { setTimeout(resolve, 1) })
     }
   }
+  for (const socket of [bare, ways.bare.publisher, ways.page.publisher]) socket.close()
+  bareList.remove()
   return { bare: ways.bare.took, page: ways.page.took }
 }
 
@@ -55,11 +58,16 @@ test('a message is in the document as soon as with a bare WebSocket', async (t) 
   await isOpen(page)
   await page.locator('#told', { hasText: /^Subscribed/ }).waitFor()
   await page.evaluate(measure, 50) // warm
-  const { bare, page: client } = await page.evaluate(measure, ROUNDS)
-  const [bare99, client99] = [bare, client].map((took) => quantile(took, 0.99))
-  const medians = [bare, client].map((took) => quantile(took, 0.5).toFixed(2))
-  t.diagnostic(`p99 ${client99.toFixed(2)} ms, bare ${bare99.toFixed(2)} ms, ratio ${(client99 / bare99).toFixed(2)}`)
-  t.diagnostic(`median ${medians[1]} ms, bare ${medians[0]} ms`)
-  assert.ok(client99 <= RATIO_MAX * bare99 + JITTER_MS, `${client99} ms against ${bare99} ms`)
+  const blocks = []
+  for (let block = 0; block < BLOCKS; block += 1) {
+    const { bare, page: client } = await page.evaluate(measure, ROUNDS)
+    const [bare99, client99] = [quantile(bare, 0.99), quantile(client, 0.99)]
+    blocks.push({ bare99, client99, beyond: client99 - RATIO_MAX * bare99 })
+    const medians = [client, bare].map((took) => quantile(took, 0.5).toFixed(2))
+    const p99s = [client99, bare99].map((took) => took.toFixed(2))
+    t.diagnostic(`p99 ${p99s[0]} ms, bare ${p99s[1]} ms, ratio ${(client99 / bare99).toFixed(2)}; median ${medians.join(', bare ')} ms`)
+  }
+  const { bare99, client99, beyond } = blocks.toSorted((a, b) => a.beyond - b.beyond)[Math.floor(BLOCKS / 2)]
+  assert.ok(beyond <= JITTER_MS, `${client99} ms against ${bare99} ms`)
   assert.deepEqual(page.errors, [])
 })

@@ -172,6 +172,22 @@ test('what the page says about the client works as it stands', async () => {
   assert.deepEqual(page.errors, [])
 })
 
+test('what the README says about the client works as it stands', async () => {
+  const readme = await (await fetch(`${running.broker.url}/README.md`)).text()
+  const lines = readme.split('```js\n').map((part) => part.split('```')[0]).find((code) => code.includes('/ringyard.js'))
+  const code = lines.replaceAll('localhost:8080', running.broker.host).replace(/import (.*) from (.*?);/, 'const $1 = await import($2);')
+  assert.notEqual(code, lines)
+  await post('chat/7', 'before')
+  const page = await openTab(running.broker.url)
+  const said = []
+  page.on('console', (line) => said.push(line.text()))
+  const heard = page.waitForEvent('console', (line) => line.text() === 'hello')
+  await page.evaluate(`void (async () => {\n${code}\n})()`)
+  await heard
+  assert.ok(said.includes('published as message 2') && said.includes('undefined'), `${said}`)
+  assert.deepEqual(page.errors, [])
+})
+
 test('an allowed page of another origin loads the client, as a module and as a script', async () => {
   const stranger = http.createServer((_, answer) => {
     answer.setHeader('content-type', 'text/html')

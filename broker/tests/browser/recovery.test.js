@@ -107,6 +107,7 @@ test('the page says how many messages it missed, and has them all', async () => 
 test('the page says that it missed nothing', async () => {
   const page = await openTopic('quiet')
   await post('quiet', 'm1')
+  await shown(page, 1)
   await whileAway(page, () => undefined)
   assert.match(await tells(page, /missed/), /^Back after [\d.]+ s: nothing was missed\.$/)
   assert.deepEqual(await shown(page, 1), ['m1'])
