@@ -170,7 +170,8 @@ async def talk(work):
     complaints = []
     async with page.open("/sub/news") as raw, other.open("/ws", subprotocols=["ringyard.v1"]) as session:
         await session.send(json.dumps({"type": "subscribe", "id": 1, "topic": "+"}))
-        while json.loads(await asyncio.wait_for(session.recv(), 10))["type"] != "ok":
+        # First the answer, then the state of every topic that matches: there is none.
+        while json.loads(await asyncio.wait_for(session.recv(), 10))["type"] != "state-end":
             pass
         status = await asyncio.to_thread(publish, "news", "hello", "wrong" + KEY)
         if status != 401:
