@@ -89,7 +89,12 @@ seccomp_profile() {
         --skip takeover::the_command_restarts_in_the_background
 }
 
-export -f install_packages documentation packages compose_file seccomp_profile
+# Its tests stand beside it; those against the broker need its binary.
+javascript_client() {
+    RINGYARD=$(realpath "${CARGO_TARGET_DIR:-target}/release/ringyard") bash protocol/js/test.sh
+}
+
+export -f install_packages documentation packages javascript_client compose_file seccomp_profile
 
 step 900 'What the tests need' bash -euo pipefail -c install_packages
 step 60 'Format' cargo fmt --all --check
@@ -112,6 +117,7 @@ step 120 'HTTP API, against its description' bash deploy/checks/openapi.sh
 step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 480 'Container images' bash deploy/container-test.sh
+step 300 'JavaScript client' bash -euo pipefail -c javascript_client
 step 300 'Browser' npm --prefix broker/tests/browser test
 step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix broker/tests/browser test
 
