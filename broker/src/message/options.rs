@@ -31,6 +31,13 @@ pub struct PublishOptions {
 }
 
 impl PublishOptions {
+    /// What they take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let len = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        size_of::<Self>() + len(&self.key) + len(&self.idempotency_key)
+    }
+
     /// What a command or an item asks for, to be kept; `None`: nothing.
     #[must_use]
     pub fn of(options: v1::PublishOptions<'_>) -> Option<Box<Self>> {

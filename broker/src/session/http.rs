@@ -23,6 +23,7 @@ use crate::access::keys::Bearer;
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::config::limits::Limits;
 use crate::message::Payload;
+use crate::message::options::PublishOptions;
 use crate::publishing::payload::{self, Interpreted};
 use crate::publishing::problem::Problem;
 use crate::session::raw::tight;
@@ -32,6 +33,7 @@ use crate::topics::registry::TopicRef;
 #[derive(Clone, Debug)]
 pub(crate) struct Publish<'a> {
     pub(crate) topic: Cow<'a, str>,
+    pub(crate) options: Option<Box<PublishOptions>>,
     /// The value of the first `Content-Type`.
     pub(crate) content_type: Option<Cow<'a, [u8]>>,
     /// The origin of the page that sent it, if that may read the answer.
@@ -47,6 +49,7 @@ impl Publish<'_> {
     fn keep(self) -> Publish<'static> {
         Publish {
             topic: Cow::Owned(self.topic.into_owned()),
+            options: self.options,
             content_type: self.content_type.map(|value| Cow::Owned(value.into_owned())),
             page: self.page.map(|origin| Cow::Owned(origin.into_owned())),
             bearer: self.bearer,
@@ -58,7 +61,8 @@ impl Publish<'_> {
     fn len(&self) -> usize {
         let bearer = self.bearer.as_ref().map_or(0, |bearer| bearer.as_bytes().len());
         let page = self.page.as_ref().map_or(0, |origin| origin.len());
-        self.topic.len() + self.content_type.as_ref().map_or(0, |value| value.len()) + page + bearer
+        let options = self.options.as_ref().map_or(0, |options| options.bytes());
+        options + self.topic.len() + self.content_type.as_ref().map_or(0, |value| value.len()) + page + bearer
     }
 }
 
@@ -207,7 +211,7 @@ mod tests {
             let account = budget.of_shard(0);
             let topic = Cow::Borrowed("a/b");
             let publish =
-                Publish { topic, content_type: None, page: Some("http://a".into()), bearer: None, client: None };
+                Publish { topic, options: None, content_type: None, page: Some("http://a".into()), bearer: None, client: None };
             let mut exchange = Exchange::awaiting_body(publish, body_len, account);
             prop_assert!(account.held(Held::Http) >= 11);
             let mut come = 0;

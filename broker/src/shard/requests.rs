@@ -19,12 +19,12 @@ use crate::access::origin;
 use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
 use crate::access::rate::RateLimiter;
 use crate::access::rejection::Rejection;
-use crate::message::options::Refusal;
+use crate::message::options::{PublishOptions, Refusal};
 use crate::observe::counters::Reason;
 use crate::publishing::answer::{self, Around, CLOSE};
 use crate::publishing::body::too_long;
 use crate::publishing::problem::Problem;
-use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, overloaded, topic_of};
+use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, options, overloaded, topic_of};
 use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
 use crate::shard::shared::{Origin, Published};
@@ -45,11 +45,13 @@ impl<D: Driver> Shard<D> {
         let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, publishing, kind: Kind::Change };
         self.policy().decide(facts)?;
         let topic = topic_of(parsed.path, &self.limits)?;
+        let options = options::of_request(parsed.query, parsed.idempotency_key.into_iter())?;
         if parsed.body_len > self.limits.message_bytes_max {
             return Err(too_long(&self.limits));
         }
         Ok(Publish {
             topic,
+            options,
             content_type: parsed.content_type.map(Into::into),
             page: self.page(parsed).map(Into::into),
             bearer: bearer.map(Bearer::new),
@@ -71,7 +73,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Whether the message may be published to its topic now.
-    fn admit_publish(&mut self, id: ConnId, publish: &Publish<'_>) -> Result<(), Problem> {
+    fn admit_publish(&mut self, id: ConnId, publish: &Publish<'_>) -> Result<Credential, Problem> {
         let limits = self.limits.clone();
         let conn = self.conns.get(id).expect("a connection with a request");
         let is_limited = limits.publish_rate_max.is_some();
@@ -95,7 +97,7 @@ impl<D: Driver> Shard<D> {
         if matches!(decision, Err(Rejection::PublishRate)) {
             self.stats().commands_limited.add(1);
         }
-        decision.map(drop).map_err(Problem::from)
+        decision.map(|_| credential).map_err(Problem::from)
     }
 
     // ---- published
@@ -103,12 +105,14 @@ impl<D: Driver> Shard<D> {
     /// A body is there. From here on it counts as a message.
     pub(super) fn publish_body(&mut self, id: ConnId, publish: Publish<'_>, body: Body<'_>) {
         let content = body.interpret(publish.content_type.as_deref(), &self.limits);
-        let content = content.and_then(|content| self.admit_publish(id, &publish).map(|()| content));
-        let content = match content {
-            Ok(content) => content,
+        let admitted = content.and_then(|content| Ok((content, self.admit_publish(id, &publish)?)));
+        let (content, credential) = match admitted {
+            Ok(admitted) => admitted,
             Err(problem) => return self.answer_problem(id, publish.page.as_deref(), &problem),
         };
         let payload = content.into_payload(&self.account);
+        let is_key_holder = credential == Credential::Valid;
+        let options = publish.options.map(|options| Box::new(PublishOptions { is_key_holder, ..*options }));
         let topic = self.shared.registry.resolve(&publish.topic);
         let waits = topic.is_congested() || self.must_wait();
         let page = publish.page.map(|origin| origin.into_owned().into_boxed_str());
@@ -120,11 +124,10 @@ impl<D: Driver> Shard<D> {
         let extra = conn.extra(&self.account);
         extra.exchange = Some(Box::new(exchange));
         if !waits {
-            // A request with options goes to the control plane.
-            self.publish(topic, payload, None, origin);
+            self.publish(topic, payload, options, origin);
             return;
         }
-        extra.held = Some(Box::new(HeldPublish { topic, payload, options: None, origin }));
+        extra.held = Some(Box::new(HeldPublish { topic, payload, options, origin }));
         self.timers.set(id, conn, QUEUE_PATIENCE);
         self.stats().pauses.add(1);
         self.list_paused(id);

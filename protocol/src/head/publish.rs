@@ -14,6 +14,10 @@ use super::plain::{BodyLength, Common};
 pub struct Publish<'a> {
     /// `/pub/` and the topic, percent-encoded as it came.
     pub path: &'a str,
+    /// What is behind `?`, not decoded.
+    pub query: Option<&'a str>,
+    /// The value of `Idempotency-Key`.
+    pub idempotency_key: Option<&'a [u8]>,
     /// The host that is called, with its port if one was given.
     pub host: &'a str,
     /// Where the page came from, if a page sent it: visible ASCII.
@@ -26,13 +30,16 @@ pub struct Publish<'a> {
 
 /// The publish that this request is, if it is one. Its fields have passed the rules for all requests.
 pub(super) fn of<'a>(request: &Request<'_, 'a>, common: &Common<'a>) -> Option<Publish<'a>> {
-    let path = request.path?;
-    if request.method != Some("POST") || request.version != Some(1) || !path.starts_with("/pub/") || path.contains('?')
-    {
+    let target = request.path?;
+    if request.method != Some("POST") || request.version != Some(1) || !target.starts_with("/pub/") {
         return None;
     }
+    let (path, query) = match target.split_once('?') {
+        None => (target, None),
+        Some((path, query)) => (path, Some(query)),
+    };
     let BodyLength::Bytes(body_len) = common.body else { return None };
-    let (mut has_length, mut content_type) = (false, None);
+    let (mut has_length, mut content_type, mut idempotency_key) = (false, None, None);
     for field in request.headers.iter() {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         // Length and first letter rule out most names: most fields are none of these.
@@ -43,13 +50,17 @@ pub(super) fn of<'a>(request: &Request<'_, 'a>, common: &Common<'a>) -> Option<P
             (16, b'c') if is("content-encoding") => return None,
             (6, b'e') if is("expect") => return None,
             (7, b'u') if is("upgrade") => return None,
-            (15, b'i') if is("idempotency-key") => return None,
+            (15, b'i') if is("idempotency-key") => match idempotency_key.replace(field.value.trim_ascii()) {
+                None => {}
+                Some(_) => return None,
+            },
             _ => {}
         }
     }
     let is_visible = |origin: &str| origin.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte));
     let Common { host, origin, .. } = *common;
-    (has_length && origin.is_none_or(is_visible)).then_some(Publish { path, host, origin, content_type, body_len })
+    let publish = Publish { path, query, idempotency_key, host, origin, content_type, body_len };
+    (has_length && origin.is_none_or(is_visible)).then_some(publish)
 }
 
 /// Whether the options of a `Connection` field change nothing: HTTP/1.1 keeps connections open anyway (RFC 9112 §9.3).
