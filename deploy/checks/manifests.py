@@ -70,11 +70,12 @@ def check_options(documents, facts):
 
 
 def check_open_paths(documents, _facts):
-    """From outside clients can subscribe, and do nothing else."""
+    """From outside pages can load the client and subscribe, and do nothing else."""
+    wanted = {("/sub", "Prefix"), ("/ws", "Exact"), ("/ringyard.js", "Exact"), ("/ringyard.min.js", "Exact")}
     return [
-        f"{name} opens {sorted(paths)}: not /sub/ and /ws alone"
+        f"{name} opens {sorted(paths)}: not /sub/, /ws and the client alone"
         for name, paths in open_paths(documents)
-        if paths != {("/sub", "Prefix"), ("/ws", "Exact")}
+        if paths != wanted
     ]
 
 
