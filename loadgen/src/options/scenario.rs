@@ -93,23 +93,7 @@ impl Options {
                 or(&mut self.payload, Payload(Sizes::Mixed(vec![64, 256, 1024, 4096, 16_384, 65_536])));
                 rate(&mut self.rate, 20.0);
             }
-            Scenario::Recovery => {
-                or(&mut self.protocol, Protocol::V1);
-                or(&mut self.topics, (clients / 10).clamp(1, 10) as u32);
-                let drops = if self.behind.is_none() { (clients as f64 / 10.0).max(1.0) } else { 0.0 };
-                or(&mut self.drops, drops);
-                rate(&mut self.rate, 100.0);
-            }
-            Scenario::KeyedState => {
-                or(&mut self.protocol, Protocol::V1);
-                if self.retain {
-                    let topics = *self.topics.get_or_insert(1000);
-                    or(&mut self.topics_per_client, topics);
-                } else {
-                    or(&mut self.keys, 1000);
-                }
-                rate(&mut self.rate, 1000.0);
-            }
+            Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
         }
         if self.scenario == Scenario::ConnectStorm {
             or(&mut self.ramp, Rate::Max);
@@ -123,5 +107,25 @@ impl Options {
         or(&mut self.outstanding, 1);
         or(&mut self.protocol, Protocol::Raw);
         self
+    }
+    /// The same for scenarios about what topics remember.
+    fn complete_history(&mut self, clients: u64, paced: bool) {
+        self.protocol.get_or_insert(Protocol::V1);
+        let per_second = if self.scenario == Scenario::Recovery {
+            self.topics.get_or_insert((clients / 10).clamp(1, 10) as u32);
+            let drops = if self.behind.is_none() { (clients as f64 / 10.0).max(1.0) } else { 0.0 };
+            self.drops.get_or_insert(drops);
+            100.0
+        } else if self.retain {
+            let topics = *self.topics.get_or_insert(1000);
+            self.topics_per_client.get_or_insert(topics);
+            1000.0
+        } else {
+            self.keys.get_or_insert(1000);
+            1000.0
+        };
+        if paced {
+            self.rate.get_or_insert(Rate::PerSecond(per_second));
+        }
     }
 }

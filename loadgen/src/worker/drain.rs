@@ -122,7 +122,14 @@ impl<D: Dial> Worker<D> {
         for (stream, published) in self.publishing.published() {
             part.streams.entry(stream).or_default().published = published;
         }
-        let Some(Drain { published, .. }) = self.drain.take() else { return part };
+        if let Some(Drain { published, .. }) = self.drain.take() {
+            self.judge(&published, &mut part);
+        }
+        part
+    }
+
+    /// What each subscriber lacks of what was published.
+    fn judge(&mut self, published: &Final, part: &mut Part) {
         for (at, client) in (0..).zip(&self.clients) {
             if !client.is_subscriber() {
                 continue;
@@ -156,7 +163,7 @@ impl<D: Dial> Worker<D> {
                         *part.streams.entry(stream).or_default().reached.entry(*next + excused).or_default() += 1;
                     }
                 }
-            } else if let Some(expected) = expected_bytes(&published, client, &topics, self.plan.topics) {
+            } else if let Some(expected) = expected_bytes(published, client, &topics, self.plan.topics) {
                 let least = self.plan.payloads.sizes().min() as u64;
                 let surplus = client.received.checked_sub(expected);
                 // Pings, two bytes each without a payload, are no messages.
@@ -165,7 +172,6 @@ impl<D: Dial> Worker<D> {
                 }
             }
         }
-        part
     }
 }
 
