@@ -50,14 +50,15 @@ impl<D: Driver> Shard<D> {
             Action::Snapshot { id: command, topic, up_to, kind, data } => {
                 self.store_snapshot(id, command, topic, up_to, Payload::copy_of(kind, data, &self.account))
             }
-            Action::Unsubscribe { flush: true } => {
+            Action::Unsubscribe { flush } => {
                 let conn = self.conns.get(id).expect("an open connection");
-                conn.flags.set(Flags::PAUSED);
-                self.flush(id);
-                Ok(())
-            }
-            Action::Unsubscribe { flush: false } => {
-                self.finish_unsubscribe(id);
+                // What it is given of a topic's history comes before the answer, or not at all.
+                if flush || conn.flags.has(Flags::BACKLOG) {
+                    conn.flags.set(Flags::PAUSED);
+                    self.flush(id);
+                } else {
+                    self.finish_unsubscribe(id);
+                }
                 Ok(())
             }
         };
