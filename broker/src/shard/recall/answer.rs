@@ -100,7 +100,12 @@ impl<D: Driver> Shard<D> {
             skipped += 1;
         }
         replay.drain(..skipped);
-        let (topic, first) = self.skip_snapshot(subscriber, live, up_to);
+        // What waits in the log may be known: another shard was faster with it when the client was connected there.
+        let known = match start {
+            Start::Since(place) if recovered == Some(true) => Some(place.offset),
+            _ => None,
+        };
+        let (topic, first) = self.skip_known(subscriber, live, up_to.max(known));
         let begins = match start {
             Start::Since(place) if recovered == Some(true) && up_to.is_none() => place.offset + 1,
             _ => replay.first().map_or(first, |message| message.offset),
@@ -138,8 +143,8 @@ impl<D: Driver> Shard<D> {
         Offset(log.next_offset.0 - (log.head() - subscription.cursor))
     }
 
-    /// The first message that a subscription's log delivers to it: `first`, or what comes behind a snapshot.
-    fn skip_snapshot(&mut self, subscriber: Subscriber, first: Offset, up_to: Option<Offset>) -> (TopicRef, Offset) {
+    /// The first message that a subscription's log delivers to it: `first`, or what comes behind `up_to`.
+    fn skip_known(&mut self, subscriber: Subscriber, first: Offset, up_to: Option<Offset>) -> (TopicRef, Offset) {
         let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
         let subscription = conn.session.subscription_mut(subscriber.sub).expect("a subscriber has a subscription");
         let log = &mut self.fanout.logs[subscription.log];
