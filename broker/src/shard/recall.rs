@@ -306,6 +306,8 @@ impl<D: Driver> Shard<D> {
         if subscription.cursor < self.fanout.logs[subscription.log].head() {
             conn.session.set_pending(subscriber.sub);
             self.make_ready(id);
+        } else if conn.session.is_unsubscribing() {
+            self.make_ready(id);
         }
         self.go_on_with_walks(id);
     }

@@ -157,7 +157,10 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id) else { return };
         let leaves = conn.flags.has(Flags::LEAVING) && !conn.flags.has(Flags::SENDING);
         let has_backlog = conn.flags.has(Flags::BACKLOG);
-        if conn.session.is_unsubscribing() && conn.session.pending().is_empty() && !has_backlog {
+        // One that has not begun may be the next to send what another sent before it ends.
+        let has_held =
+            conn.session.is_unsubscribing() && conn.session.subscriptions().any(|subscription| subscription.held);
+        if conn.session.is_unsubscribing() && conn.session.pending().is_empty() && !has_backlog && !has_held {
             // A message may wait for its logs that came before a subscription which is to send the later ones.
             if self.fanout.waits_for_any(&conn.session.subscriptions().map(|subscription| subscription.log).collect()) {
                 self.egress.postponed.push(id);
