@@ -347,16 +347,21 @@ impl Sequencer {
                 stateful.remove(&held.topic.name);
             }
         }
-        let Some(history) = &held.history else { return };
-        if !held.is_used_listed && history.is_evictable() {
-            held.is_used_listed = true;
-            ledger.list_used(held.used_at, id);
+        let has_lost_state = !has_state && held.joined.is_empty() && !held.may_be_forgotten;
+        if let Some(history) = &held.history {
+            if !held.is_used_listed && history.is_evictable() {
+                held.is_used_listed = true;
+                ledger.list_used(held.used_at, id);
+            }
+            if !held.is_due_listed
+                && let Some(due) = history.due(rule)
+            {
+                held.is_due_listed = true;
+                ledger.list_due(due.max(now + LOOK_AGAIN), id);
+            }
         }
-        if !held.is_due_listed
-            && let Some(due) = history.due(rule)
-        {
-            held.is_due_listed = true;
-            ledger.list_due(due.max(now + LOOK_AGAIN), id);
+        if has_lost_state {
+            self.may_forget(id, now);
         }
     }
 
@@ -385,6 +390,12 @@ impl Sequencer {
     /// Every message that is kept, some more than once.
     pub fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.topics.values().filter_map(|held| held.history.as_ref()).flat_map(|history| history.kept())
+    }
+
+    /// How many topics remember something.
+    #[must_use]
+    pub fn remembering(&self) -> usize {
+        self.topics.values().filter(|held| held.history.is_some()).count()
     }
 
     /// How many windows were evicted so far.

@@ -14,8 +14,12 @@ use crate::shard::transport::connection::{Extra, Flags};
 /// What was found on one shard.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// Bytes of every message in a log, by the address of the message, which shards share.
+    /// Bytes of every message in a log, a history or a backlog, by the address of the message, which shards share.
     pub messages: BTreeMap<usize, u64>,
+    /// Topics that remember something.
+    pub remembering: u64,
+    /// Windows that were given up for want of room, so far.
+    pub evicted: u64,
     /// Pairs that must be equal: what it is, as found, as kept.
     equal: Vec<(&'static str, u64, u64)>,
     /// The first invariant of a log or of the sequencer that does not hold.
@@ -40,6 +44,7 @@ impl<D: Driver> Shard<D> {
         let mut invariants = self.sequencer.invariants();
         let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
         let (mut outboxes, mut awaited, mut paused) = (0, 0, 0);
+        let mut backlogs = Vec::new();
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
             if let Some(extra) = &conn.extra {
@@ -47,6 +52,9 @@ impl<D: Driver> Shard<D> {
                 assemblies += extra.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
                 unfinished += u64::from(extra.assembly.is_some());
                 outboxes += extra.outbox.charged();
+                if let Some(backlog) = &extra.backlog {
+                    backlogs.extend(backlog.messages().map(|message| (Arc::as_ptr(message).addr(), message.weight())));
+                }
             }
             paused += u64::from(conn.flags.has(Flags::PAUSE_LISTED));
             for sub in conn.session.subscriptions() {
@@ -58,7 +66,8 @@ impl<D: Driver> Shard<D> {
             }
         }
         let under_way = self.input.assemblies.len() as u64;
-        let mut messages = BTreeMap::new();
+        let kept = self.sequencer.kept().map(|message| (Arc::as_ptr(message).addr(), message.weight()));
+        let mut messages: BTreeMap<_, _> = kept.chain(backlogs).collect();
         let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
         for log in self.fanout.logs.iter() {
             invariants = invariants.and_then(|()| log.invariants());
@@ -84,6 +93,7 @@ impl<D: Driver> Shard<D> {
             ("congested logs", congested, self.fanout.congested_logs as u64),
             ("paused connections", paused, listed),
         ];
-        Audit { messages, equal, invariants }
+        let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
+        Audit { messages, remembering, evicted, equal, invariants }
     }
 }

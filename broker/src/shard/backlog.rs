@@ -62,6 +62,15 @@ impl Backlog {
         self.bytes
     }
 
+    /// Every message in it, for the audit.
+    pub(in crate::shard) fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let lists = self.items.iter().filter_map(|item| match item {
+            Item::Messages(messages, _) => Some(messages),
+            Item::Frame(_) | Item::Frames(..) => None,
+        });
+        lists.flatten()
+    }
+
     /// The next send.
     pub(in crate::shard) fn take(&mut self, account: &Arc<Account>, thrift: Thrift) -> Option<Gather> {
         let mut parts = Parts::new(thrift);
