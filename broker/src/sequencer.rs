@@ -14,7 +14,7 @@
 //! - when the registry is nearly full ([`Registry::is_pressed`]), topics that nobody has joined are forgotten before
 //!   their time, and although a filter matches them, those first that were used once and longest ago: else one
 //!   subscription of `#`, or somebody who begins topics without end, could fill the table for ever. A topic that was
-//!   forgotten begins anew with another epoch.
+//!   forgotten begins anew with another epoch, and so does one that is purged (`purge`).
 //!
 //! A filter that comes or goes costs nothing per topic: the topic's next message compares it with the filters that
 //! changed ([`Changes`]).
@@ -30,6 +30,7 @@ mod audience;
 mod forget;
 pub mod history;
 pub mod ledger;
+pub mod purge;
 mod remember;
 #[cfg(test)]
 mod tests;

@@ -226,6 +226,9 @@ const FAMILIES: &[Family] = &[
     plain("ringyard_windows_evicted_total", Counter,
         "Windows of topics that were emptied because all histories together took more than --max-history.",
         |view, out| out.value(view.totals.windows_evicted)),
+    plain("ringyard_topics_purged_total", Counter,
+        "Topics that were purged: DELETE /api/topics/{topic}/messages.",
+        |view, out| out.value(view.totals.purged)),
     labelled("ringyard_recoveries_total", Counter, &["recovered"],
         "Subscriptions that came with a position, by whether everything after it was there.",
         |view, out| {

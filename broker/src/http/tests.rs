@@ -85,7 +85,9 @@ impl FakeShards {
                                 ControlMessage::Inspect { topics, answer } => {
                                     let _ = answer.send(vec![TopicState::default(); topics.len()]);
                                 }
-                                ControlMessage::Shutdown { .. } => {}
+                                ControlMessage::Slowest { .. }
+                                | ControlMessage::Purge { .. }
+                                | ControlMessage::Shutdown { .. } => {}
                             }
                         }
                     }

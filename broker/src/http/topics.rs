@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(published(Some((old, Offset(5))), (new, Offset(4))), 3);
         assert_eq!(published(None, (new, Offset(1))), 0);
         let candidate = || Candidate { id: TopicId(1), name: "t".into(), subscribers: 3 };
-        let state = |position| TopicState { position, waiting_bytes: 9 };
+        let state = |position| TopicState { position, waiting_bytes: 9, ..TopicState::default() };
         let made =
             row(candidate(), state(Some((old, Offset(1)))), state(Some((old, Offset(4)))), Duration::from_secs(2));
         let made = made.expect("a topic");

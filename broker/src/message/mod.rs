@@ -17,11 +17,11 @@ pub mod payload;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use protocol::v1::MessageParts;
+use protocol::v1::{MessageParts, PayloadKind};
 use ring::Nanos;
 
 use crate::capacity::budget::{Account, Charge, Held, allocated};
-use crate::ids::{Offset, TopicId};
+use crate::ids::{Epoch, Offset, TopicId};
 pub use crate::message::encoding::Encoding;
 use crate::message::encoding::Kept;
 use crate::message::options::PublishOptions;
@@ -34,7 +34,7 @@ pub struct Message {
     pub topic: Arc<str>,
     /// Which topic.
     pub topic_id: TopicId,
-    /// Dense from 1.
+    /// Dense from 1; 0: it marks where an epoch begins ([`Message::begins`]).
     pub offset: Offset,
     /// When its sequencer gave it its place, on the drivers' clock.
     pub sequenced_at: Nanos,
@@ -68,6 +68,8 @@ enum Role {
     Published,
     /// It stands for all messages up to its offset.
     Snapshot,
+    /// It was not published: all messages before it are forgotten, and those behind it are of this epoch.
+    Reset(Epoch),
 }
 
 impl Message {
@@ -76,6 +78,15 @@ impl Message {
     pub fn new(topic: (TopicId, Arc<str>), offset: Offset, payload: Payload, now: Nanos) -> Self {
         let (topic_id, topic) = topic;
         Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default(), extra: None }
+    }
+
+    /// Marks, between the messages of a topic, where an epoch begins because those before it were purged.
+    #[must_use]
+    pub fn reset(topic: (TopicId, Arc<str>), epoch: Epoch, now: Nanos, account: &Arc<Account>) -> Self {
+        let nothing = Payload::copy_of(PayloadKind::Text, b"", account);
+        let mut marker = Self::new(topic, Offset::default(), nothing, now);
+        marker.extra.get_or_insert_with(|| Extra::new(account)).role = Role::Reset(epoch);
+        marker
     }
 
     /// The same with what it was published with, charged to `account`.
@@ -132,6 +143,15 @@ impl Message {
     #[must_use]
     pub fn is_snapshot(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.role == Role::Snapshot)
+    }
+
+    /// The epoch that begins with it, if it marks a beginning. Otherwise it is a message.
+    #[must_use]
+    pub fn begins(&self) -> Option<Epoch> {
+        match self.extra.as_ref()?.role {
+            Role::Reset(epoch) => Some(epoch),
+            Role::Published | Role::Snapshot => None,
+        }
     }
 
     /// When it was published, in milliseconds since 1970, if its topic's rule asks for that.

@@ -122,6 +122,8 @@ stats! {
     dropped_message_timeout,
     /// Windows of topics' histories that were emptied because there was no room.
     windows_evicted,
+    /// Topics whose messages an operator had forgotten.
+    purged,
     /// Subscriptions that came with a position and were given everything after it.
     recovered,
     /// Subscriptions that came with a position of which not everything after it was there any more.

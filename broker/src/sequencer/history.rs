@@ -6,6 +6,7 @@
 //! | `window` | the newest messages |
 //! | `keyed` | the newest message of each key, and which keys were removed |
 //! | `recent` | idempotency keys |
+//! | `figures` | how much of all that there is |
 //! | `recall` | what a subscriber, or the command `history`, is given of all that |
 //!
 //! Messages are shared by reference with the logs that deliver them and the connections that replay them. So what a
@@ -16,6 +17,7 @@
 //! Invariants (`History::invariants`): the window's offsets are dense and end with the topic's newest message; a snapshot
 //! lies before the window.
 
+pub mod figures;
 pub(super) mod keyed;
 pub mod recall;
 mod recent;

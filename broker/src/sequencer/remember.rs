@@ -313,7 +313,7 @@ impl Sequencer {
     }
 
     /// Part of a topic's history may have gone: it is on the lists that it belongs on, and forgotten if it is empty.
-    fn refresh_lists(&mut self, id: TopicId, now: Nanos) {
+    pub(super) fn refresh_lists(&mut self, id: TopicId, now: Nanos) {
         if let Some(held) = self.topics.get_mut(&id)
             && held.history.as_ref().is_some_and(|history| history.is_empty())
         {

@@ -52,8 +52,8 @@ pub struct RecallAnswer {
 /// What a [`RecallRequest`] asked for.
 #[derive(Debug)]
 pub enum Found {
-    /// Of a topic.
-    Topic(Recalled),
+    /// Of a topic, in this epoch.
+    Topic(Epoch, Recalled),
     /// Of the topics of a sequencer that match a filter.
     Walk(ShardId, WalkPart),
 }

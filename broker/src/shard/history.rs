@@ -88,7 +88,10 @@ impl<D: Driver> Shard<D> {
     pub(super) fn find_recalled(&mut self, request: RecallRequest) {
         let RecallRequest { topic, shard, conn, sub, number, asked } = request;
         let found = match asked {
-            Asked::Topic(recall) => Found::Topic(self.sequencer.recall(topic, recall, self.now).2),
+            Asked::Topic(recall) => {
+                let (epoch, _, recalled) = self.sequencer.recall(topic, recall, self.now);
+                Found::Topic(epoch, recalled)
+            }
             Asked::Walk(place) => Found::Walk(self.id, self.sequencer.walk(&topic.name, &place, self.now)),
         };
         self.mailbox.deliver(shard, Delivery::Recalled(Box::new(RecallAnswer { conn, sub, number, found })));

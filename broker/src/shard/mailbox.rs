@@ -207,7 +207,12 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::Publish { topic, payload, options, answer } => {
                     self.publish(topic, payload, options, Origin::Http(answer))
                 }
+                // Behind the publishes that came before it.
+                ControlMessage::Purge { topic, answer } => {
+                    self.mailbox.request(topic.sequencer, Request::Purge { topic, answer });
+                }
                 ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
+                ControlMessage::Slowest { topic, from, answer } => drop(answer.send(self.slowest(topic, from))),
                 ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),
             }
             if self.must_wait() {
@@ -240,6 +245,7 @@ impl<D: Driver> Shard<D> {
             Request::Recall(request) => self.find_recalled(*request),
             Request::History(request) => self.find_history(*request),
             Request::Snapshot(request) => self.replace_snapshot(*request),
+            Request::Purge { topic, answer } => drop(answer.send(self.purge(&topic))),
             Request::Mark => self.on_mark(),
         }
     }

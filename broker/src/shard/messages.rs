@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
+use crate::sequencer::history::figures::Remembered;
 use crate::shard::asked::{HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, SnapshotRequest};
 use crate::shard::handover::Adopt;
+use crate::shard::slowest::SlowestPart;
 use crate::topics::registry::TopicRef;
 
 /// Where a published message was sequenced.
@@ -55,6 +57,8 @@ pub struct TopicState {
     pub position: Option<(Epoch, Offset)>,
     /// Bytes of its messages that subscribers of this very topic have not been sent yet.
     pub waiting_bytes: u64,
+    /// What it remembers, if this shard sequences it.
+    pub remembered: Remembered,
 }
 
 /// What a topic's sequencer is asked for.
@@ -94,6 +98,13 @@ pub enum Request {
     History(Box<HistoryRequest>),
     /// Replace a topic's snapshot. Answered by [`Delivery::Stored`].
     Snapshot(Box<SnapshotRequest>),
+    /// Forget what a topic remembers, and begin another epoch.
+    Purge {
+        /// Which topic.
+        topic: TopicRef,
+        /// The answer's way: the epoch; `None`: the topic is not kept.
+        answer: oneshot::Sender<Option<Epoch>>,
+    },
     /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
     /// sequencer answers all with [`Delivery::Marked`].
     Mark,
@@ -170,12 +181,28 @@ pub enum ControlMessage {
         /// The answer's way.
         answer: oneshot::Sender<Result<Published, Refusal>>,
     },
+    /// Forget what a topic remembers; this shard is its sequencer.
+    Purge {
+        /// Which.
+        topic: TopicRef,
+        /// The answer's way: see [`Request::Purge`].
+        answer: oneshot::Sender<Option<Epoch>>,
+    },
     /// Say how far these topics are.
     Inspect {
         /// Which, at most [`INSPECTED_MAX`].
         topics: Arc<[TopicId]>,
         /// The answer's way: one state for each topic, in their order.
         answer: oneshot::Sender<Vec<TopicState>>,
+    },
+    /// Say which subscriptions of a topic are furthest behind.
+    Slowest {
+        /// Which topic.
+        topic: TopicId,
+        /// Subscribers to pass over: those that were looked at before.
+        from: usize,
+        /// The answer's way.
+        answer: oneshot::Sender<SlowestPart>,
     },
     /// Close every connection with 1001, a few at a time over the window, deliver what was accepted, refuse newcomers,
     /// then end. A second one without a window ends the window of the first.

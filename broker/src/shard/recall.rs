@@ -11,6 +11,9 @@
 //! subscriptions cost. A topic that has state says so in the registry, and says so before anybody is delivered a message
 //! that is part of it.
 //!
+//! A topic that is purged meanwhile answers for the epoch that began then. The subscription begins in the one before, which it
+//! entered its log in: whatever the new epoch has comes live, behind the marker of its beginning.
+//!
 //! For a filter every sequencer is asked; each walks its topics with state and answers in parts. The first part is awaited,
 //! the others are asked for one at a time, when the connection has been sent the one before.
 //!
@@ -114,9 +117,9 @@ struct Pending {
     bytes: u64,
     /// Where its filter's walk goes on, at each sequencer that has more.
     walks: Vec<(ShardId, WalkPlace)>,
-    /// Of a filter: up to where its log was looked through, and the first offset of each topic seen there.
+    /// Of a filter: up to where its log was looked through, and when the first message of each topic seen there was sequenced.
     seen_to: Option<Seq>,
-    seen: FxHashMap<TopicId, Offset>,
+    seen: FxHashMap<TopicId, Nanos>,
 }
 
 impl Recalls {

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use ring::Driver;
 
-use crate::ids::TopicId;
+use crate::ids::{Epoch, TopicId};
 use crate::message::Payload;
 use crate::message::options::{PublishOptions, Refusal};
 use crate::sequencer::Sequenced;
+use crate::sequencer::purge::Purged;
 use crate::shard::Shard;
 use crate::shard::shared::{Delivery, INSPECTED_MAX, Origin, Published, TopicState};
 use crate::topics::registry::TopicRef;
@@ -68,6 +69,16 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Forgets what a topic remembers, and tells all who subscribe. The epoch that begins; `None`: the topic is not kept.
+    pub(super) fn purge(&mut self, topic: &TopicRef) -> Option<Epoch> {
+        let Purged { epoch, marker, wanted } = self.sequencer.purge(topic.id, self.now)?;
+        for &shard in wanted {
+            self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&marker)));
+        }
+        self.stats().purged.add(1);
+        Some(epoch)
+    }
+
     /// What this shard knows of these topics.
     pub(super) fn inspect(&self, topics: &[TopicId]) -> Vec<TopicState> {
         let state = |&topic: &TopicId| {
@@ -75,6 +86,7 @@ impl<D: Driver> Shard<D> {
             TopicState {
                 position: self.sequencer.position(topic),
                 waiting_bytes: log.map_or(0, |log| log.kept_bytes()),
+                remembered: self.sequencer.remembered(topic),
             }
         };
         topics.iter().take(INSPECTED_MAX).map(state).collect()

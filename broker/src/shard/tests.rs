@@ -17,12 +17,14 @@ use crate::shard::{Shard, ShardSetup};
 const BUDGET: u64 = 1 << 20;
 const MESSAGE_MAX: u64 = 64 << 10;
 
+mod purges;
 mod replays;
 
-/// One shard with some clients.
+/// One shard with some clients, and others that it may share topics with.
 struct Stage {
     world: World,
     shard: Shard<SimDriver>,
+    others: Vec<Shard<SimDriver>>,
     shared: Arc<SharedState>,
     budget_bytes: u64,
 }
@@ -44,9 +46,14 @@ impl Stage {
         let world = World::new(1, Faults::default());
         let shared = Arc::new(shared);
         let limits = Limits { message_bytes_max: MESSAGE_MAX, ..limits };
-        let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(limits) };
-        let shard = Shard::new(world.driver(512, 32, 4096), setup);
-        Self { world, shard, shared, budget_bytes }
+        let limits = Arc::new(limits);
+        let mut shards = ShardId::all(shared.inboxes.len() as u16).map(|id| {
+            let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
+            Shard::new(world.driver(512, 32, 4096), setup)
+        });
+        let shard = shards.next().expect("one at least");
+        let others = shards.collect();
+        Self { world, shard, others, shared, budget_bytes }
     }
 
     /// A client whose WebSocket at `path` is open.
@@ -67,6 +74,10 @@ impl Stage {
         for _ in 0..turns {
             assert!(self.shard.step().unwrap());
             self.shard.audit().check().unwrap();
+            for other in &mut self.others {
+                assert!(other.step().unwrap());
+                other.audit().check().unwrap();
+            }
             let used = self.shared.budget.used();
             assert!(used <= self.budget_bytes + MESSAGE_MAX, "{used} of {}", self.budget_bytes);
         }

@@ -326,6 +326,12 @@ impl Registry {
         TopicRef::new(&entry)
     }
 
+    /// The handle for `name`, if it is registered.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<TopicRef> {
+        self.table.names.get(name).map(|found| TopicRef::new(&found))
+    }
+
     /// Whether `name` is registered.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {

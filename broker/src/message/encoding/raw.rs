@@ -4,7 +4,10 @@ use bytes::Bytes;
 
 use crate::message::Message;
 
-/// The frame.
+/// The frame; nothing of what marks the beginning of an epoch: there is no envelope that could say so.
 pub(super) fn frame(message: &Message) -> Bytes {
-    message.payload().raw_frame().clone()
+    match message.begins() {
+        None => message.payload().raw_frame().clone(),
+        Some(_) => Bytes::new(),
+    }
 }

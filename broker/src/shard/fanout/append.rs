@@ -191,7 +191,11 @@ impl FanOut {
 
     fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
         let log = &mut self.logs[slot];
-        if log.joining > 0 || (!log.topic.wildcard && message.offset < log.next_offset) {
+        let is_known = match message.begins() {
+            Some(epoch) => epoch <= log.epoch,
+            None => message.offset < log.next_offset,
+        };
+        if log.joining > 0 || (!log.topic.wildcard && is_known) {
             // Sequenced before the join that is under way, or known to the sequencers that answered already:
             // the subscription begins later.
             return false;

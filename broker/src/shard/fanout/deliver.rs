@@ -124,12 +124,18 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if at_once {
-            if std::mem::take(&mut self.egress.time_next) {
-                self.egress.timed.push(Timed::new(id, log, cursor));
-            }
+            let timed = self.egress.time_next.then(|| Timed::new(id, log, cursor));
             // This send is what it was pending for.
             conn.session.forget_pending(&[key]);
-            let data = self.fanout.take_one(id, &mut conn.session, key, thrift, self.now);
+            let Some(data) = self.fanout.take_one(id, &mut conn.session, key, thrift, self.now) else {
+                if conn.flags.has(Flags::LEAVING) {
+                    // It may have had to wait for this only.
+                    self.make_ready(id);
+                }
+                return;
+            };
+            self.egress.time_next &= timed.is_none();
+            self.egress.timed.extend(timed);
             let gather = match conn.take_outbox() {
                 Some(outbox) => behind(outbox, &data, &self.account),
                 None => data,

@@ -158,6 +158,9 @@ impl Log {
     pub fn append(&mut self, message: Arc<Message>) -> u64 {
         debug_assert_eq!(self.joining, 0, "a message before the join");
         if !self.topic.wildcard {
+            if let Some(epoch) = message.begins() {
+                (self.epoch, self.next_offset) = (epoch, Offset::default());
+            }
             debug_assert_eq!(message.offset, self.next_offset, "a gap in a topic's order");
             self.next_offset = message.offset + 1;
         }
@@ -309,6 +312,12 @@ impl Log {
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.left > 0
+    }
+
+    /// Every subscription in force, in no order.
+    #[must_use]
+    pub fn subscribers(&self) -> &[Subscriber] {
+        &self.subscribers
     }
 
     /// Number of subscriptions.

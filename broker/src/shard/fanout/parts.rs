@@ -87,13 +87,16 @@ impl Parts {
         true
     }
 
-    /// Adds a message's frame, unless the send is long enough. Says whether it did.
+    /// Adds a message's frame, if it has one, unless the send is long enough. Says whether that was so.
     fn take(&mut self, message: &Message, encoding: Encoding, account: &Arc<Account>) -> bool {
         let frugal = self.thrift == Thrift::Frugal;
         if frugal && (self.bytes >= FRUGAL_BYTES_MAX || self.parts.len() == PARTS_MAX) {
             return false;
         }
         let frame = message.frame(encoding, account, !frugal);
+        if frame.is_empty() {
+            return true;
+        }
         let bytes_max = if self.thrift == Thrift::Short { SHORT_BYTES_MAX } else { GATHER_BYTES_MAX };
         if !self.parts.is_empty() && self.bytes + frame.len() > bytes_max {
             return false;

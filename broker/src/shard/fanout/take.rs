@@ -27,7 +27,7 @@ impl FanOut {
         }
         match session.take_pending() {
             Pending::None => None,
-            Pending::One(key) => Some(self.take_one(id, session, key, thrift, now)),
+            Pending::One(key) => self.take_one(id, session, key, thrift, now),
             Pending::Many { keys, overlapping } => self.take_many(id, session, &keys, overlapping, thrift, now),
         }
     }
@@ -48,7 +48,7 @@ impl FanOut {
         }
     }
 
-    /// What one subscription has: the send that its log made for everybody at the same place.
+    /// What one subscription has: the send that its log made for everybody at the same place. `None`: nothing of it is sent.
     pub(in crate::shard) fn take_one(
         &mut self,
         id: ConnId,
@@ -56,11 +56,11 @@ impl FanOut {
         key: u32,
         thrift: Thrift,
         now: Nanos,
-    ) -> Gather {
+    ) -> Option<Gather> {
         let encoding = session.encoding();
         let &Subscription { log, cursor, .. } = session.subscription(key).expect("a subscriber has a subscription");
         let (gather, to) = self.logs[log].gather(cursor, encoding, thrift);
-        self.stats().messages_out.add(to - cursor);
+        self.stats().messages_out.add(if gather.is_some() { to - cursor } else { 0 });
         self.advance(Subscriber { conn: id, sub: key }, session, to, now);
         gather
     }

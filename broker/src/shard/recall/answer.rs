@@ -9,7 +9,7 @@ use protocol::frame::{Opcode, put_frame};
 use protocol::v1::{GapReason, Position, write_gap, write_state_end};
 use ring::Driver;
 
-use crate::ids::{Offset, ShardId};
+use crate::ids::{Epoch, Offset, ShardId};
 use crate::message::Message;
 use crate::sequencer::history::recall::Recalled;
 use crate::sequencer::walk::WalkPart;
@@ -32,7 +32,7 @@ impl<D: Driver> Shard<D> {
         let Some(pending) = open else { return };
         pending.answers_left -= 1;
         match answer.found {
-            Found::Topic(recalled) => self.take_topic(subscriber, recalled),
+            Found::Topic(epoch, recalled) => self.take_topic(subscriber, epoch, recalled),
             Found::Walk(sequencer, part) => self.take_walk(subscriber, sequencer, part),
         }
         let pending = &self.recalls.open[&subscriber];
@@ -77,10 +77,19 @@ impl<D: Driver> Shard<D> {
     }
 
     /// What a topic has for a subscription.
-    fn take_topic(&mut self, subscriber: Subscriber, recalled: Recalled) {
+    fn take_topic(&mut self, subscriber: Subscriber, epoch: Epoch, recalled: Recalled) {
         let Recalled { mut recovered, available, mut state, mut replay, instead } = recalled;
-        let start = self.recalls.open[&subscriber].wants.start;
-        let live = self.first_live(subscriber);
+        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
+        let (start, entered) = (pending.wants.start, pending.begun.position.expect("a topic has a position"));
+        if epoch.0 != entered.epoch {
+            pending.begun.recovered = match start {
+                Start::Since(place) => Some((place.epoch.0, place.offset.0 + 1) == (entered.epoch, entered.offset)),
+                Start::Now | Start::Last(_) => None,
+            };
+            return;
+        }
+        // The first message that its log delivers to it.
+        let live = Offset(entered.offset);
         replay.truncate(replay.partition_point(|message| message.offset < live));
         let room = self.backlog_room(subscriber);
         let mut bytes: u64 = replay.iter().map(|message| message.weight()).sum();
@@ -135,14 +144,6 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// The first message that waits for a subscription in its log, or the next one.
-    fn first_live(&mut self, subscriber: Subscriber) -> Offset {
-        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
-        let subscription = conn.session.subscription(subscriber.sub).expect("a subscriber has a subscription");
-        let log = &self.fanout.logs[subscription.log];
-        Offset(log.next_offset.0 - (log.head() - subscription.cursor))
-    }
-
     /// The first message that a subscription's log delivers to it: `first`, or what comes behind `up_to`.
     fn skip_known(&mut self, subscriber: Subscriber, first: Offset, up_to: Option<Offset>) -> (TopicRef, Offset) {
         let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
@@ -171,12 +172,12 @@ impl<D: Driver> Shard<D> {
             // Before the walk began, some of what it found came live as well.
             let from = pending.seen_to.unwrap_or(subscription.cursor);
             for message in log.pending(from) {
-                pending.seen.entry(message.topic_id).or_insert(message.offset);
+                pending.seen.entry(message.topic_id).or_insert(message.sequenced_at);
             }
             pending.seen_to = Some(log.head());
         }
         let WalkPart { mut state, next } = part;
-        state.retain(|message| pending.seen.get(&message.topic_id).is_none_or(|seen| message.offset < *seen));
+        state.retain(|message| pending.seen.get(&message.topic_id).is_none_or(|seen| message.sequenced_at < *seen));
         pending.walks.extend(next.map(|place| (sequencer, place)));
         if !pending.walks.is_empty() {
             self.recalls.walking.entry(subscriber.conn).or_default().insert(subscriber.sub);

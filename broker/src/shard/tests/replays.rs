@@ -9,18 +9,18 @@ use crate::topics::rules::{HistoryKind, Rule, SharedRules};
 
 impl Stage {
     /// With one rule for every topic.
-    fn ruled(kind: HistoryKind, limits: Limits) -> Self {
+    pub(super) fn ruled(kind: HistoryKind, limits: Limits) -> Self {
         let registry = Registry::new(1, 1).ruled_by(SharedRules::only(Rule::of_kind(kind)));
         let shared = SharedState { registry, ..SharedState::new(1, 1, Epoch(1)) };
         Self::of(shared, u64::MAX >> 2, limits)
     }
 
-    fn command(&mut self, client: ClientId, command: &Value) {
+    pub(super) fn command(&mut self, client: ClientId, command: &Value) {
         self.write(client, &frame(TEXT, command.to_string().as_bytes()));
     }
 
     /// What a client is sent until nothing more comes.
-    fn read(&mut self, client: ClientId) -> Vec<Value> {
+    pub(super) fn read(&mut self, client: ClientId) -> Vec<Value> {
         let (mut read, mut idle) = (Vec::new(), 0);
         while idle < 4 {
             self.turns(2);
@@ -32,12 +32,12 @@ impl Stage {
     }
 
     /// Carries out a command, and returns what comes.
-    fn ask(&mut self, client: ClientId, command: &Value) -> Vec<Value> {
+    pub(super) fn ask(&mut self, client: ClientId, command: &Value) -> Vec<Value> {
         self.command(client, command);
         self.read(client)
     }
 
-    fn publish(&mut self, client: ClientId, topic: &str, options: &[(&str, Value)]) -> Value {
+    pub(super) fn publish(&mut self, client: ClientId, topic: &str, options: &[(&str, Value)]) -> Value {
         let mut command = json!({ "type": "publish", "id": 1, "topic": topic, "data": "x" });
         options.iter().for_each(|(name, value)| command[*name] = value.clone());
         let mut answers = self.ask(client, &command);
@@ -63,7 +63,7 @@ fn parse(mut bytes: &[u8]) -> Vec<Value> {
 }
 
 /// One word per message: its type, with `*` if it is state, and its place.
-fn words(messages: &[Value]) -> Vec<String> {
+pub(super) fn words(messages: &[Value]) -> Vec<String> {
     let word = |message: &Value| {
         let place = ["offset", "up_to"].iter().find_map(|name| message[*name].as_u64());
         let range = message["from"].as_u64().map(|from| format!(" {from}-{}", message["to"]));

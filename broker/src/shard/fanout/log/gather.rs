@@ -18,16 +18,17 @@ pub(super) struct Built {
     from: Seq,
     head: Seq,
     to: Seq,
-    gather: Gather,
+    /// `None`: subscribers are sent nothing of what there is.
+    gather: Option<Gather>,
 }
 
 impl Log {
     /// Everything from `from` to the head in one send, or as much as one send takes, and the position
-    /// after it. Built once for all subscribers that are at the same place, as thrifty as the first one asks for.
+    /// after it. `None`: nothing of it is sent. Built once for all subscribers that are at the same place, as thrifty as the first one asks for.
     ///
     /// # Panics
     /// If `from` is not within the log, or at its head.
-    pub fn gather(&mut self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
+    pub fn gather(&mut self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Option<Gather>, Seq) {
         let head = self.head();
         assert!(self.tail <= from && from < head, "a cursor outside its log");
         let known = self.gathers.iter().position(|built| built.encoding == encoding);
@@ -46,9 +47,9 @@ impl Log {
         (gather, to)
     }
 
-    fn build(&self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Gather, Seq) {
+    fn build(&self, from: Seq, encoding: Encoding, thrift: Thrift) -> (Option<Gather>, Seq) {
         let mut parts = Parts::new(thrift);
         let to = from + parts.fill(self.pending(from), encoding, &self.account, |_| true);
-        (parts.coalesce(COALESCE_BYTES_MAX, &self.account), to)
+        ((!parts.is_empty()).then(|| parts.coalesce(COALESCE_BYTES_MAX, &self.account)), to)
     }
 }

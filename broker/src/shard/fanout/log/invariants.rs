@@ -1,8 +1,8 @@
 //! What always holds of a log: the formulas are in the head of [`crate::shard::fanout::log`]. The simulation checks them
 //! after every step.
 
-use crate::ids::Seq;
-use crate::shard::fanout::log::Log;
+use crate::ids::{Offset, Seq};
+use crate::shard::fanout::log::{Entry, Log};
 
 impl Log {
     /// Checks what always holds of a log by itself: see the file's head. Linear in the messages kept.
@@ -43,8 +43,13 @@ impl Log {
         Err(format!("log of {:?}: cursor {cursor}, tail {tail}, delivered {delivered}, head {head}", self.topic.name))
     }
 
+    /// Within an epoch: a marker, of offset 0, begins one, and what is before it belongs to another.
     fn has_dense_offsets(&self) -> bool {
-        let first = self.next_offset.0 - self.entries.len() as u64;
-        (first..).zip(&self.entries).all(|(offset, entry)| entry.message.offset.0 == offset)
+        let mut next = Some(self.next_offset);
+        self.entries.iter().rev().all(|Entry { message, .. }| {
+            let is_dense = next.is_none_or(|next| message.offset + 1 == next);
+            next = (message.offset > Offset::default()).then_some(message.offset);
+            is_dense && (message.offset > Offset::default() || message.begins().is_some())
+        })
     }
 }
