@@ -13,7 +13,7 @@
 //! | what the API is, for programs | `openapi` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | the page, errors as problem details (RFC 9457) | `page`, `error` |
-//! | operators ask on a listener of their own; counters, topics | [`admin`], `metrics`, `stats`, `topics` |
+//! | operators ask on a listener of their own; counters, topics, one topic and its purge | [`admin`], `metrics`, `stats`, `topics`, `topic`, `inspect` |
 //! | once a second: `$sys/load` | `load` |
 //! | what all of these share, and how far a shutdown is | `app` |
 //!
@@ -29,6 +29,7 @@ mod bodies;
 mod connection;
 mod cors;
 mod error;
+mod inspect;
 mod items;
 mod lines;
 mod load;
@@ -46,6 +47,7 @@ pub(crate) mod serve;
 pub(crate) mod stats;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod topics;
 mod upgrade;
 mod write_timeout;

@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, post};
+use axum::routing::{MethodRouter, delete, post};
 use axum::{Json, Router};
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::http::cors::allowed;
 use crate::http::error::HttpError;
 use crate::http::openapi::{self, Listener};
 use crate::http::readable::readable;
-use crate::http::{metrics, middleware, page, publish, stats, topics};
+use crate::http::{metrics, middleware, page, publish, stats, topic, topics};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -42,7 +42,11 @@ pub(crate) fn router(app: App) -> Router {
 
 /// What the operators' own listener answers.
 pub(crate) fn admin_router(app: App) -> Router {
-    let router = probes().merge(counters()).route(openapi::PATH, openapi::route(Listener::Operators));
+    let purge = delete(topic::purge).options(|| async { allowed("DELETE,OPTIONS") });
+    let router = probes()
+        .merge(counters())
+        .route("/api/topics/{topic}/messages", purge)
+        .route(openapi::PATH, openapi::route(Listener::Operators));
     let router = router.fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
     checked(router, app)
 }
@@ -57,6 +61,7 @@ fn counters() -> Router<App> {
     Router::new()
         .route("/api/stats", readable(stats::show))
         .route("/api/topics", readable(topics::show))
+        .route("/api/topics/{topic}", readable(topic::show))
         .route("/metrics", readable(metrics::show))
 }
 

@@ -476,3 +476,33 @@ async fn every_other_path_and_method_has_its_answer() {
     let stats = get(&router, "/api/stats").await;
     assert_eq!(stats.json()["shards"].as_array().unwrap().len(), 2);
 }
+
+/// What operators do with one topic, as far as no shard is asked.
+#[tokio::test]
+async fn one_topic_is_one_segment_of_the_path() {
+    for on_public_port in [true, false] {
+        let (app, _) = app_for(Limits::default(), Operators { on_public_port, fallback: None });
+        let (public, admin) = (router(app.clone()), admin_router(app));
+        for (method, tail) in [("GET", ""), ("DELETE", "/messages")] {
+            for (topic, status, code) in [
+                ("a%2Fb", StatusCode::NOT_FOUND, "not-found"),
+                ("a%2F%23", StatusCode::BAD_REQUEST, "bad-topic"),
+                ("%ff", StatusCode::BAD_REQUEST, "bad-command"),
+                ("a/b", StatusCode::NOT_FOUND, "not-found"),
+            ] {
+                let answer = ask(&admin, method, &format!("/api/topics/{topic}{tail}"), &[], "").await;
+                answer.sentence();
+                assert_eq!((answer.status, &answer.json()["code"]), (status, &code.into()), "{method} {topic}");
+            }
+        }
+        let wrong = ask(&admin, "POST", "/api/topics/a/messages", &[], "").await;
+        assert_eq!(wrong.status, StatusCode::METHOD_NOT_ALLOWED);
+        let options = ask(&admin, "OPTIONS", "/api/topics/a/messages", &[], "").await;
+        assert_eq!(options.header("allow"), Some("DELETE,OPTIONS"));
+        // Another origin's page may not purge, and on the public port nobody may.
+        let foreign = ask(&admin, "DELETE", "/api/topics/a/messages", &[("origin", "https://evil.example")], "").await;
+        assert_eq!(foreign.status, StatusCode::FORBIDDEN);
+        let public = ask(&public, "DELETE", "/api/topics/a/messages", &[], "").await;
+        assert_eq!((public.status, public.sentence().contains("nothing at")), (StatusCode::NOT_FOUND, true));
+    }
+}

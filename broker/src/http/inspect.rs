@@ -1,0 +1,149 @@
+//! What shards know of topics, for operators: asked of all of them, and added up.
+//!
+//! Bounds: [`INSPECTED_MAX`] topics, or subscribers of one topic, in one question; so long a turn of a shard is. All of it ends
+//! after `PATIENCE`.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::http::app::App;
+use crate::http::error::HttpError;
+use crate::http::send_control;
+use crate::ids::{ShardId, TopicId};
+use crate::sequencer::history::figures::Remembered;
+use crate::shard::shared::{ControlMessage, INSPECTED_MAX, TopicState};
+use crate::shard::slowest::{SLOWEST_MAX, Slow};
+
+/// How long all shards may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a topic's window has.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub(crate) struct Window {
+    /// The first and the last offset.
+    from: u64,
+    to: u64,
+    messages: u64,
+    bytes: u64,
+}
+
+/// What a topic keeps for newcomers.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub(crate) struct State {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Window {
+    pub(crate) fn of(remembered: &Remembered) -> Option<Self> {
+        let (from, to) = remembered.window?;
+        let Remembered { window_messages: messages, window_bytes: bytes, .. } = *remembered;
+        Some(Self { from: from.0, to: to.0, messages, bytes })
+    }
+}
+
+impl State {
+    pub(crate) fn of(remembered: &Remembered) -> Self {
+        Self { entries: remembered.state_entries, bytes: remembered.state_bytes }
+    }
+}
+
+/// A subscription that is behind.
+#[derive(PartialEq, Eq, Serialize, Debug)]
+pub(crate) struct SlowSubscription {
+    /// Shard, place among its connections, and how often that was used before: the connection's for its life.
+    connection: String,
+    bytes: u64,
+    behind_ms: u64,
+}
+
+/// What all shards together know of these topics now.
+pub(crate) async fn topics(app: &App, topics: &Arc<[TopicId]>) -> Result<Vec<TopicState>, HttpError> {
+    debug_assert!(topics.len() <= INSPECTED_MAX);
+    within_patience(async {
+        let mut answers = Vec::new();
+        for shard in ShardId::all(app.shards()) {
+            let (answer, answered) = oneshot::channel();
+            send_control(app.shared(), shard, ControlMessage::Inspect { topics: Arc::clone(topics), answer }).await;
+            answers.push((shard, answered));
+        }
+        let mut sums = vec![TopicState::default(); topics.len()];
+        for (_, answered) in answers {
+            for (sum, state) in sums.iter_mut().zip(answered.await.ok()?) {
+                if state.position.is_some() {
+                    (sum.position, sum.remembered) = (state.position, state.remembered);
+                }
+                sum.waiting_bytes += state.waiting_bytes;
+            }
+        }
+        Some(sums)
+    })
+    .await
+}
+
+/// The subscriptions to a topic, of all shards, that are furthest behind, furthest first.
+pub(crate) async fn slowest(app: &App, topic: TopicId) -> Result<Vec<SlowSubscription>, HttpError> {
+    within_patience(async {
+        let mut slowest: Vec<(ShardId, Slow)> = Vec::new();
+        for shard in ShardId::all(app.shards()) {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let (answer, answered) = oneshot::channel();
+                send_control(app.shared(), shard, ControlMessage::Slowest { topic, from, answer }).await;
+                let part = answered.await.ok()?;
+                slowest.extend(part.slowest.into_iter().map(|slow| (shard, slow)));
+                keep_slowest(&mut slowest);
+                next = part.next;
+            }
+        }
+        Some(slowest.iter().map(|(shard, slow)| SlowSubscription::new(*shard, slow)).collect())
+    })
+    .await
+}
+
+/// Of one that was found twice, because it changed its place meanwhile, one stays.
+fn keep_slowest(found: &mut Vec<(ShardId, Slow)>) {
+    found.sort_by_key(|(shard, slow)| (Reverse((slow.bytes, slow.behind)), *shard, slow.conn));
+    let mut seen = std::collections::HashSet::new();
+    found.retain(|(shard, slow)| seen.insert((*shard, slow.conn)));
+    found.truncate(SLOWEST_MAX);
+}
+
+impl SlowSubscription {
+    fn new(shard: ShardId, slow: &Slow) -> Self {
+        Self {
+            connection: format!("{shard}-{}-{}", slow.conn.slot, slow.conn.generation),
+            bytes: slow.bytes,
+            behind_ms: slow.behind / 1_000_000,
+        }
+    }
+}
+
+async fn within_patience<T>(asked: impl Future<Output = Option<T>>) -> Result<T, HttpError> {
+    let unanswered = || HttpError::unavailable("The shards have too much to do, or are shutting down: try again.");
+    timeout(PATIENCE, asked).await.ok().flatten().ok_or_else(unanswered)
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::ConnId;
+
+    use super::*;
+
+    #[test]
+    fn the_slowest_of_all_shards_stay_and_each_once() {
+        let slow = |slot: u32, bytes| Slow { conn: ConnId { slot, generation: 3 }, bytes, behind: 2_500_000 };
+        let mut found: Vec<_> = (0..20).map(|slot| (ShardId(0), slow(slot, u64::from(slot)))).collect();
+        found.extend([(ShardId(1), slow(7, 100)), (ShardId(0), slow(19, 21)), (ShardId(1), slow(8, 1))]);
+        keep_slowest(&mut found);
+        let bytes: Vec<_> = found.iter().map(|(_, slow)| slow.bytes).collect();
+        assert_eq!(bytes, [100, 21, 18, 17, 16, 15, 14, 13, 12, 11]);
+        let first = SlowSubscription::new(found[0].0, &found[0].1);
+        assert_eq!(first, SlowSubscription { connection: "1-7-3".to_owned(), bytes: 100, behind_ms: 2 });
+    }
+}
