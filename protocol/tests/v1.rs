@@ -164,12 +164,14 @@ fn commands_of_the_vectors() {
 
 fn subscribed(topic: &OwnedValue) -> Subscribed<'_> {
     let history = ["window", "keyed"].into_iter().find(|&kind| topic.get_str("history") == Some(kind));
+    let slow_consumer = ["skip", "latest"].into_iter().find(|&policy| topic.get_str("slow_consumer") == Some(policy));
     Subscribed {
         topic: text(topic, "topic"),
         position: topic.contains_key("epoch").then(|| position(topic)),
         recovered: topic.get_bool("recovered"),
         available: topic.get("available").map(|available| (number(available, "from"), number(available, "to"))),
         history,
+        slow_consumer,
     }
 }
 

@@ -55,7 +55,7 @@ impl Given {
         let settings = self.with_file(instead)?;
         let mut config = Config::new(&settings, here);
         let mut wrong = rules::check(&config, &settings);
-        match topics::read(&settings, config.limits.topic_bytes_max) {
+        match topics::read(&settings, config.limits.topic_bytes_max, config.limits.lag_bytes_max) {
             Ok(tables) => config.topics = tables,
             Err(sentences) => wrong.extend(sentences),
         }

@@ -1,4 +1,4 @@
-//! The `[[topic]]` tables of the file: what topics remember.
+//! The `[[topic]]` tables of the file: what topics remember, and what becomes of their slow subscribers.
 //!
 //! Each table is complete: what it leaves out has its default, some of which follow `history`. Not responsible for
 //! which table applies to a topic (`topics::rules`).
@@ -10,10 +10,12 @@ use crate::config::provenance::{Section, Source};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
 use crate::config::schema::Kind::{Choice, Filter, List, Number, Size, Stamp, Time};
 use crate::config::schema::{Group, Key, Table, key};
-use crate::config::values::{FromValue, SIZE_TOP};
+use crate::config::values::{self, FromValue, SIZE_TOP};
 
 /// Most messages of a window, and most keys.
 const MESSAGES_TOP: u64 = 1_000_000;
+/// Least value of `max-lag`: a few short messages.
+const LAG_LEAST: u64 = 4 << 10;
 /// Most tables: a topic holds the number of its rule in 16 bits.
 const TABLES_MAX: usize = 65_000;
 
@@ -47,6 +49,12 @@ const KEYS: &[Key] = &[
     ),
     key("stamp", List(&Stamp), Otherwise("none", "time"), "0.1")
         .help("What the broker writes into each message: time, the time of publication"),
+    key("slow-consumer", Choice("disconnect|skip"), Fixed("disconnect"), "0.1").help(
+        "What becomes of a subscriber that is more than max-lag behind: disconnect, it is closed with code 1013; skip, it \
+         goes on with newer messages, and publishers never wait for it",
+    ),
+    key("max-lag", Size(LAG_LEAST, SIZE_TOP), Otherwise("--max-lag", "4m"), "0.1")
+        .help("How far a subscriber may be behind, in bytes of messages; at most --max-lag"),
 ];
 
 /// Keys that only some kinds of history have.
@@ -94,6 +102,27 @@ pub enum RetainKind {
     Never,
 }
 
+/// The value of `slow-consumer`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum SlowConsumer {
+    /// The subscriber is closed.
+    #[default]
+    Disconnect,
+    /// It goes on with newer messages, and is notified of those that it was not sent.
+    Skip,
+}
+
+impl SlowConsumer {
+    /// Its name in the protocol, where it is said.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Disconnect => None,
+            Self::Skip => Some("skip"),
+        }
+    }
+}
+
 /// One table, with the defaults of what it leaves out. What its kind of history has not is meaningless.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicTable {
@@ -115,6 +144,10 @@ pub struct TopicTable {
     pub retain: RetainKind,
     /// Whether `stamp` has "time".
     pub stamps_time: bool,
+    /// `slow-consumer`.
+    pub slow_consumer: SlowConsumer,
+    /// `max-lag`, if it is set.
+    pub lag_bytes_max: Option<u64>,
     /// Every value that has a meaning, as the file writes it.
     pub written: Vec<Written>,
 }
@@ -142,6 +175,7 @@ impl TopicTable {
         use HistoryKind::{Keyed, None, Window};
         let history = section.choose("history", &[("none", None), ("window", Window), ("keyed", Keyed)]);
         let retains = [("flag", RetainKind::Flag), ("always", RetainKind::Always), ("never", RetainKind::Never)];
+        let policies = [("disconnect", SlowConsumer::Disconnect), ("skip", SlowConsumer::Skip)];
         Self {
             filter: section.find("match").unwrap_or_default(),
             source: section.source.to_string(),
@@ -152,6 +186,8 @@ impl TopicTable {
             tombstone_ttl: value(section, "tombstone-ttl", history),
             retain: section.choose("retain", &retains),
             stamps_time: section.all::<String>("stamp").iter().any(|stamp| stamp == "time"),
+            slow_consumer: section.choose("slow-consumer", &policies),
+            lag_bytes_max: section.find("max-lag"),
             written: written(section, history),
         }
     }
@@ -194,22 +230,28 @@ fn is_meant(name: &str, history: HistoryKind) -> bool {
 
 /// Every value but the filter, in the order of the schema.
 fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
+    let follows_setting = |key: &Key| key.name == "max-lag" && section.texts(key).is_empty();
     let keys = TOPIC.keys().filter(|key| key.name != "match" && is_meant(key.name, history));
-    keys.map(|key| {
-        let mut texts = section.texts(key);
-        if texts.is_empty() && !key.is_list() {
-            texts.push(default_of(key.name, history).to_owned());
-        }
-        Written { name: key.name, value: key.literal(&texts), source: section.source_of(key.name).to_string() }
-    })
-    .collect()
+    keys.filter(|key| !follows_setting(key))
+        .map(|key| {
+            let mut texts = section.texts(key);
+            if texts.is_empty() && !key.is_list() {
+                texts.push(default_of(key.name, history).to_owned());
+            }
+            Written { name: key.name, value: key.literal(&texts), source: section.source_of(key.name).to_string() }
+        })
+        .collect()
 }
 
-/// The tables of a file. `topic_bytes_max` is `max-topic`.
+/// The tables of a file. `topic_bytes_max` is `max-topic`, `lag_bytes_max` is `max-lag` of the top.
 ///
 /// # Errors
 /// A sentence for everything that is wrong with one table, or between two, in the order of the file.
-pub(super) fn read(settings: &Section, topic_bytes_max: usize) -> Result<Vec<TopicTable>, Vec<String>> {
+pub(super) fn read(
+    settings: &Section,
+    topic_bytes_max: usize,
+    lag_bytes_max: u64,
+) -> Result<Vec<TopicTable>, Vec<String>> {
     let sections: Vec<_> = settings.tables.iter().filter(|section| section.table.name == TOPIC.name).collect();
     let (mut wrong, mut seen) = (Vec::new(), HashMap::new());
     if let Some(section) = sections.get(TABLES_MAX) {
@@ -218,6 +260,7 @@ pub(super) fn read(settings: &Section, topic_bytes_max: usize) -> Result<Vec<Top
     for section in &sections {
         wrong.extend(wrong_filter(section, topic_bytes_max, &mut seen));
         wrong.extend(meaningless(section));
+        wrong.extend(wrong_lag(section, lag_bytes_max));
     }
     if wrong.is_empty() { Ok(sections.into_iter().map(TopicTable::new).collect()) } else { Err(wrong) }
 }
@@ -236,6 +279,13 @@ fn wrong_filter(section: &Section, bytes_max: usize, seen: &mut HashMap<String, 
     }
     let first = seen.insert(filter.clone(), source.to_string())?;
     Some(format!("{source}: invalid value '{filter}' for match: {first} has the same filter; a filter has one table"))
+}
+
+/// What is wrong with the `max-lag` of a table.
+fn wrong_lag(section: &Section, bytes_max: u64) -> Option<String> {
+    let bytes = section.find::<u64>("max-lag").filter(|bytes| *bytes > bytes_max)?;
+    let (source, value) = (section.source_of("max-lag"), values::Size(bytes));
+    Some(format!("{source}: invalid value '{value}' for max-lag: --max-lag is {}", values::Size(bytes_max)))
 }
 
 /// Sentences about keys that mean nothing beside the table's kind of history.

@@ -249,8 +249,12 @@ const FAMILIES: &[Family] = &[
         "Requests refused, each for one reason.",
         |view, out| out.by_reason(view.totals.refused_by())),
     labelled("ringyard_slow_consumers_total", Counter, &["policy"],
-        "Subscribers that fell too far behind, by what was done with them; disconnect: closed with 1013.",
-        |view, out| out.labelled(&[("policy", "disconnect")], view.totals.dropped_slow)),
+        "Subscribers that fell too far behind, by what was done with them; disconnect: closed with 1013; \
+         skip: sent newer messages.",
+        |view, out| {
+            out.labelled(&[("policy", "disconnect")], view.totals.dropped_slow);
+            out.labelled(&[("policy", "skip")], view.totals.skips);
+        }),
     plain("ringyard_publishes_forbidden_total", Counter,
         "Publishes refused on ringyard.v1 because clients may not publish (--client-publish off).",
         |view, out| out.value(view.totals.commands_forbidden)),

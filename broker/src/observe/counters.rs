@@ -116,6 +116,8 @@ stats! {
     dropped_ping_timeout,
     /// Subscribers dropped: too far behind (slow-consumer policy), 1013.
     dropped_slow,
+    /// Times that a subscriber was too far behind and went on with newer messages.
+    skips,
     /// Connections dropped: they held much of the memory when that was short, and took nothing, 1013.
     dropped_memory,
     /// Connections dropped: a message was not complete in time, 1008.

@@ -3,7 +3,7 @@
 use protocol::v1::Position;
 
 use crate::ids::{LogSlot, Offset, Seq};
-use crate::topics::rules::HistoryKind;
+use crate::topics::rules::{HistoryKind, SlowConsumer};
 
 /// A cursor into a log, whatever session it belongs to.
 ///
@@ -70,6 +70,8 @@ pub(crate) struct Begun {
     pub(crate) recovered: Option<bool>,
     /// If not: the first and the last offset that is.
     pub(crate) available: Option<(Offset, Offset)>,
+    /// What happens if it is far behind.
+    pub(crate) slow_consumer: SlowConsumer,
 }
 
 /// Subscriptions whose command is answered: they may be sent to.

@@ -13,7 +13,7 @@ use crate::access::address::AddressLease;
 use crate::access::keys::Credential;
 use crate::access::policy::Publishing;
 use crate::capacity::buffer::Buffer;
-use crate::topics::rules::{HistoryKind, SharedRules};
+use crate::topics::rules::{HistoryKind, SharedRules, SlowConsumer};
 
 /// What a WebSocket is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +52,10 @@ impl Upgrade {
         let (Purpose::Subscribe(topic) | Purpose::Bus(topic)) = &self.purpose else { return Ok(()) };
         if self.start.position && rules.history_of(topic) == HistoryKind::Keyed {
             let reason = "since and position need a topic whose frames can be counted; this one is keyed.";
+            return Err(Refusal::new(400, reason));
+        }
+        if self.start.position && rules.current().policy_of(topic).slow_consumer != SlowConsumer::Disconnect {
+            let reason = "since and position need a topic whose subscribers are sent every message.";
             return Err(Refusal::new(400, reason));
         }
         Ok(())

@@ -218,6 +218,7 @@ impl<D: Driver> Shard<D> {
             // A filter spans many topics: nothing can be said about what it missed.
             recovered: (topic.wildcard && matches!(wants.start, Start::Since(_))).then_some(false),
             available: None,
+            slow_consumer: log.policy.slow_consumer,
         };
         let has_state = if topic.wildcard { self.shared.registry.has_stateful() } else { topic.is_stateful() };
         let asks = match wants.start {

@@ -117,6 +117,7 @@ impl<D: Driver> Shard<D> {
         let Subscription { log: slot, index, live, lagging, patience, .. } = subscription;
         self.stats().subscriptions.sub(1);
         self.recalls.forget(subscriber);
+        self.fanout.forget_gaps(subscriber);
         if patience == Patience::Awaited {
             self.fanout.await_no_longer(slot, subscriber);
         }

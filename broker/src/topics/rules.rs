@@ -1,4 +1,4 @@
-//! Topic rules: what a topic remembers, and for how long.
+//! Topic rules: what a topic remembers, for how long, and what becomes of its slow subscribers.
 //!
 //! A rule is a `[[topic]]` table of the configuration file. Exactly one applies to a topic; what it leaves out has its
 //! default. Rules do not inherit from each other. Not responsible for reading the file (`config`), nor for keeping
@@ -13,6 +13,8 @@
 //!
 //! Units: bytes, and [`Duration`]s; a duration of zero is no limit.
 
+mod policy;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering as Memory};
@@ -23,6 +25,7 @@ pub use crate::config::topics::HistoryKind;
 use crate::config::topics::{RetainKind, TopicTable};
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
+pub use crate::topics::rules::policy::{Policy, SlowConsumer};
 
 /// The broker's own topics that have a rule of their own.
 const BUILT_IN: &str = "$sys/#";
@@ -40,6 +43,8 @@ pub struct Rule {
     pub retain: Retain,
     /// Whether the broker writes the time of publication into each message.
     pub stamps_time: bool,
+    /// What becomes of subscribers that are far behind.
+    pub policy: Policy,
 }
 
 /// What a topic remembers besides its retained message.
@@ -118,6 +123,7 @@ impl Default for Rule {
             history_ttl: Duration::from_secs(120),
             retain: Retain::Flag,
             stamps_time: false,
+            policy: Policy::default(),
         }
     }
 }
@@ -146,6 +152,7 @@ impl From<&TopicTable> for Rule {
                 RetainKind::Never => Retain::Never,
             },
             stamps_time: table.stamps_time,
+            policy: Policy { slow_consumer: table.slow_consumer, lag_bytes_max: table.lag_bytes_max },
         }
     }
 }

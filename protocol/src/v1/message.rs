@@ -19,6 +19,8 @@ pub struct Subscribed<'a> {
     pub available: Option<(u64, u64)>,
     /// What the topic remembers, `window` or `keyed`, if anything.
     pub history: Option<&'static str>,
+    /// What happens if the subscriber is far behind, `skip` or `latest`, unless it is closed.
+    pub slow_consumer: Option<&'static str>,
 }
 
 /// A message of a topic, as subscribers get it. `payload` is what `kind` says: UTF-8 for [`PayloadKind::Text`], the text
@@ -94,6 +96,10 @@ pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl
         if let Some(history) = topic.history {
             out.put_slice(b",\"history\":");
             put_string(out, history.as_bytes());
+        }
+        if let Some(slow_consumer) = topic.slow_consumer {
+            out.put_slice(b",\"slow_consumer\":");
+            put_string(out, slow_consumer.as_bytes());
         }
         out.put_u8(b'}');
     }

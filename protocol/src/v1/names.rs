@@ -110,6 +110,8 @@ names! {
         Evicted = "evicted",
         /// They were older than the topic remembers messages.
         Expired = "expired",
+        /// The subscriber was too far behind, and goes on with newer ones.
+        SlowConsumer = "slow-consumer",
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `[[topic]]` tables: what they become, and what is wrong with them.
 
 use super::*;
-use crate::config::topics::{HistoryKind, RetainKind};
+use crate::config::topics::{HistoryKind, RetainKind, SlowConsumer};
 
 /// A configuration with this file, whose name is `a.toml` in what it says.
 fn tables(name: &str, text: &str) -> Result<Vec<TopicTable>, String> {
@@ -36,14 +36,20 @@ fn what_a_table_leaves_out_follows_its_history() {
     assert_eq!((keyed.messages_max, keyed.bytes_max, keyed.history_ttl), (10_000, 4 << 20, Duration::ZERO));
     assert_eq!(keyed.tombstone_ttl, Duration::from_secs(600));
     assert_eq!((none.history, none.retain), (HistoryKind::None, RetainKind::Always));
-    let expected = ["history = \"none\" # a.toml:9", "retain = \"always\" # a.toml:10", "stamp = [] # default"];
+    let expected = [
+        "history = \"none\" # a.toml:9",
+        "retain = \"always\" # a.toml:10",
+        "stamp = [] # default",
+        "slow-consumer = \"disconnect\" # default",
+    ];
     assert_eq!(lines(none), expected);
 }
 
 #[test]
 fn every_key_reaches_its_value() {
     let text = "[[topic]]\nmatch = '#'\nhistory = 'keyed'\nhistory-messages = 1_000_000\nhistory-bytes = '1g'\n\
-                history-ttl = '3s'\ntombstone-ttl = '1ms'\nretain = 'never'\nstamp = 'time'\n";
+                history-ttl = '3s'\ntombstone-ttl = '1ms'\nretain = 'never'\nstamp = 'time'\nslow-consumer = 'skip'\n\
+                max-lag = '64k'\n";
     let tables = tables("every", text).unwrap();
     let expected = TopicTable {
         filter: "#".into(),
@@ -55,10 +61,12 @@ fn every_key_reaches_its_value() {
         tombstone_ttl: Duration::from_millis(1),
         retain: RetainKind::Never,
         stamps_time: true,
+        slow_consumer: SlowConsumer::Skip,
+        lag_bytes_max: Some(64 << 10),
         written: tables[0].written.clone(),
     };
     assert_eq!(tables, [expected]);
-    assert_eq!(lines(&tables[0]).len(), 7, "all but the filter: {:?}", tables[0]);
+    assert_eq!(lines(&tables[0]).len(), 9, "all but the filter: {:?}", tables[0]);
 }
 
 #[test]
@@ -74,6 +82,9 @@ fn what_is_wrong_is_named_with_its_line_and_key() {
         ("match = 'a'\nhistory-messages = 0", &["a.toml:3: ", "history-messages", "from 1 to 1000000"]),
         ("match = 'a'\nhistory-messages = 1000001", &["a.toml:3: ", "history-messages", "from 1 to 1000000"]),
         ("match = 'a'\nhistory-bytes = 'lots'", &["a.toml:3: ", "history-bytes", "64k"]),
+        ("match = 'a'\nslow-consumer = 'drop'", &["a.toml:3: ", "slow-consumer", "disconnect"]),
+        ("match = 'a'\nmax-lag = '1k'", &["a.toml:3: ", "max-lag"]),
+        ("match = 'a'\nmax-lag = '1g'", &["a.toml:3: ", "max-lag", "--max-lag is 4m"]),
         ("match = 'a'\nhistory-ttl = 5", &["a.toml:3: ", "history-ttl", "unit"]),
         ("match = 'a'\nhistory_ttl = '5s'", &["a.toml:3: ", "[[topic]]", "did you mean history-ttl?"]),
         ("match = 'a'\nretain = true", &["a.toml:3: ", "retain", "flag, always, never"]),

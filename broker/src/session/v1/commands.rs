@@ -113,6 +113,7 @@ impl V1Session {
             recovered: begun.recovered,
             available: begun.available.map(|(from, to)| (from.0, to.0)),
             history: begun.history.and_then(HistoryKind::name),
+            slow_consumer: begun.slow_consumer.name(),
         });
         write_subscribed(out, command.id.as_ref(), topics);
     }

@@ -208,7 +208,7 @@ impl FanOut {
         }
         if log.congested {
             self.mark(slot, message);
-        } else if log.undelivered_bytes() > self.limits.lag_bytes_max / 2 {
+        } else if log.undelivered_bytes() > log.policy.bytes_max / 2 {
             self.congest(slot);
             self.mark(slot, message);
         }
@@ -240,11 +240,10 @@ impl FanOut {
 
     /// Ends the congestion of a log once it is near enough.
     pub(in crate::shard) fn relieve(&mut self, slot: LogSlot) {
-        let quarter = self.limits.lag_bytes_max / 4;
         if let Some(log) = self.logs.get(slot)
             && log.congested
             && log.awaited == 0
-            && log.undelivered_bytes() <= quarter
+            && log.undelivered_bytes() <= log.policy.bytes_max / 4
         {
             self.end_congestion(slot);
         }

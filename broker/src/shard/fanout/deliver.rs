@@ -20,6 +20,7 @@ use crate::shard::fanout::log::Subscriber;
 use crate::shard::fanout::timed::Timed;
 use crate::shard::transport::connection::Flags;
 use crate::shard::transport::egress::{Work, behind};
+use crate::topics::rules::SlowConsumer;
 
 /// Work of one turn, in sends of up to `SEND_BYTES`, while several topics have messages: what arrives meanwhile waits
 /// this long at most, one or two hundred microseconds, and goes along after.
@@ -114,6 +115,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("a subscriber is an open connection");
         let at_once =
             !conn.flags.has(Flags::SENDING) && !conn.flags.has(Flags::BACKLOG) && !conn.session.shares_sends();
+        let takes_notices = log.policy.slow_consumer == SlowConsumer::Skip && conn.session.takes_notices();
         let subscription = conn.session.subscription_mut(key).expect("a subscriber has a subscription");
         let cursor = subscription.cursor;
         if cursor == log.head() {
@@ -143,7 +145,15 @@ impl<D: Driver> Shard<D> {
             self.send(id, gather);
             return;
         }
-        log.lags(cursor, !std::mem::replace(&mut subscription.lagging, true));
+        let cursor = match log.skip_target(cursor) {
+            None => cursor,
+            Some(target) => {
+                self.fanout.skip(subscriber, slot, cursor, target, takes_notices);
+                subscription.cursor = target;
+                target
+            }
+        };
+        self.fanout.logs[slot].lags(cursor, !std::mem::replace(&mut subscription.lagging, true));
         let (sending, ready) = (conn.flags.has(Flags::SENDING), conn.flags.has(Flags::READY));
         if sending || ready {
             self.fanout.enforce_lag_limit(subscriber, subscription, sending, self.now);
@@ -153,7 +163,7 @@ impl<D: Driver> Shard<D> {
         conn.session.set_pending(key);
         // It is sent to at the end of the round, with what its other topics have.
         if std::mem::take(&mut self.egress.time_next) {
-            self.egress.timed.push(Timed::new(id, log, cursor));
+            self.egress.timed.push(Timed::new(id, &self.fanout.logs[slot], cursor));
         }
         conn.flags.set(Flags::READY);
         self.egress.work.charge(0);

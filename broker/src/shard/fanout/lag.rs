@@ -1,5 +1,7 @@
 //! What becomes of subscribers that are far behind, and of the publishers that they are behind of.
 //!
+//! Of topics with `slow-consumer = "disconnect"`; nobody waits for single subscribers of others (`skip`).
+//!
 //! A subscriber that is behind by more than half of `--max-lag` is *awaited*: the publishers of its topic wait, until it
 //! is behind by a quarter at most. So one that reads is never too slow, however fast somebody publishes. One that takes
 //! nothing for [`PATIENCE`], or that does not get there within [`PATIENCE_MAX`], is given up: until it has caught up,
@@ -11,7 +13,7 @@
 use std::collections::VecDeque;
 
 use protocol::frame::close_code;
-use ring::{Driver, Nanos};
+use ring::{ConnId, Driver, Nanos};
 use rustc_hash::FxHashMap;
 
 use crate::ids::LogSlot;
@@ -76,7 +78,12 @@ impl FanOut {
         sending: bool,
         now: Nanos,
     ) {
-        let (slot, max) = (subscription.log, self.limits.lag_bytes_max);
+        let slot = subscription.log;
+        let policy = self.logs[slot].policy;
+        if !policy.awaits_subscribers() {
+            return;
+        }
+        let max = policy.bytes_max;
         let lag_bytes = self.logs[slot].lag_bytes(subscription.cursor);
         match subscription.patience {
             Patience::Awaited if lag_bytes <= max / 4 => {
@@ -90,9 +97,14 @@ impl FanOut {
                 self.logs[slot].awaited += 1;
                 self.congest(slot);
             }
-            Patience::GivenUp if lag_bytes > max && sending => self.too_slow.push(subscriber.conn),
+            Patience::GivenUp if lag_bytes > max && sending => self.close_later(subscriber.conn),
             _ => {}
         }
+    }
+
+    /// A connection is found too slow: it is closed once the rounds are over.
+    pub(in crate::shard) fn close_later(&mut self, id: ConnId) {
+        self.too_slow.push(id);
     }
 
     /// A subscription that was awaited is near again, was given up, or ends.

@@ -7,7 +7,8 @@
 //! Invariants, with `n` subscribers ([`Log::invariants`]; those about cursors need [`Log::cursor_invariant`]):
 //!
 //! - `head = tail + |entries|`, and `tail <= cursor <= head` for every subscriber: nothing is trimmed that a subscriber
-//!   still needs. One that is too far behind is *closed*, and only then stops holding the tail.
+//!   still needs. One that is too far behind is *closed*, and only then stops holding the tail, or it *skips*: its cursor
+//!   moves on, and it is notified of what it was not sent.
 //! - `tail <= delivered <= head`, and `cursor >= delivered` for every subscriber that does not lag and has had its turn.
 //! - `left <= n` subscribers have not had their turn since the last append; with `left = 0` nothing is pending.
 //! - `round.left <= n`; `lagging <= n`; with `n = 0` nothing is kept.
@@ -21,6 +22,7 @@
 //! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
 //! topics. Sizes are bytes of memory: a message with its overhead, and its entry here.
 
+pub mod behind;
 mod gather;
 mod invariants;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use rustc_hash::FxHashMap;
 use crate::capacity::budget::{self, Account, Charge, Held};
 use crate::ids::{Epoch, Offset, Seq, TopicId};
 use crate::message::Message;
+use crate::shard::fanout::log::behind::LagPolicy;
 use crate::shard::fanout::log::gather::Built;
 use crate::topics::registry::{Congestion, TopicRef};
 
@@ -70,6 +73,8 @@ pub struct Log {
     pub congested: bool,
     /// Topics whose publishers have to wait for it, as long as it is congested.
     pub marked: FxHashMap<TopicId, Congestion>,
+    /// How far subscribers may be behind.
+    pub policy: LagPolicy,
     /// Subscribers that are far behind and that publishers wait for.
     pub awaited: u32,
 
@@ -123,12 +128,13 @@ impl Log {
     /// An empty log that waits for `joining` sequencers to answer the join numbered `join`. What it holds is charged to
     /// `account`.
     #[must_use]
-    pub fn new(topic: TopicRef, joining: u16, join: u64, account: &Arc<Account>) -> Self {
+    pub fn new(topic: TopicRef, joining: u16, join: u64, policy: LagPolicy, account: &Arc<Account>) -> Self {
         Self {
             account: Arc::clone(account),
             charge: Charge::new(account, Held::Subscriptions, LOG_BYTES),
             marked: FxHashMap::default(),
             awaited: 0,
+            policy,
             topic,
             joining,
             join,
@@ -296,18 +302,6 @@ impl Log {
         self.tail + self.entries.len() as u64
     }
 
-    /// How many bytes a subscriber at `cursor` is behind.
-    #[must_use]
-    pub fn lag_bytes(&self, cursor: Seq) -> u64 {
-        self.head_bytes() - self.bytes_before(cursor)
-    }
-
-    /// How many bytes the round is behind the head, at most: what publishers must not let grow without end.
-    #[must_use]
-    pub fn undelivered_bytes(&self) -> u64 {
-        self.head_bytes() - self.delivered.bytes.max(self.tail_bytes)
-    }
-
     /// Whether a subscriber has not had its turn since the last append.
     #[must_use]
     pub fn has_pending(&self) -> bool {
@@ -372,13 +366,6 @@ impl Log {
 
     fn head_mark(&self) -> Mark {
         Mark { seq: self.head(), bytes: self.head_bytes() }
-    }
-
-    fn bytes_before(&self, cursor: Seq) -> u64 {
-        match usize::try_from(cursor - self.tail).expect("a log fits in memory") {
-            0 => self.tail_bytes,
-            behind => self.entries[behind - 1].end,
-        }
     }
 
     /// Brings the charge up to date after a list may have grown or shrunk.

@@ -8,6 +8,7 @@
 //! | `take`, `parts` | what one send takes, and its frames |
 //! | `timed` | sends that are measured |
 //! | `lag` | subscribers that are far behind |
+//! | `skip` | those that go on with newer messages |
 //!
 //! `FanOut` holds the logs and their queues. It knows subscribers by their connection's id and key, and nothing of
 //! connections.
@@ -18,6 +19,7 @@ pub(crate) mod lag;
 pub mod log;
 pub(crate) mod logs;
 pub mod parts;
+pub(crate) mod skip;
 pub(crate) mod take;
 pub(crate) mod timed;
 
@@ -32,8 +34,10 @@ use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
 use crate::observe::counters::Stats;
 use crate::shard::fanout::append::Appends;
 use crate::shard::fanout::lag::Awaited;
+use crate::shard::fanout::log::behind::LagPolicy;
 use crate::shard::fanout::log::{Log, Subscriber};
 use crate::shard::fanout::logs::Logs;
+use crate::shard::fanout::skip::Gaps;
 use crate::shard::shared::SharedState;
 use crate::topics::matches::Matches;
 use crate::topics::registry::TopicRef;
@@ -70,6 +74,7 @@ pub(in crate::shard) struct FanOut {
     /// Whether publishers that waited may go on, since that was last asked.
     relieved: bool,
     awaited: Awaited,
+    gaps: Gaps,
     /// Bytes that all logs keep.
     pub(in crate::shard) log_bytes: u64,
     pub(in crate::shard) appends: Appends,
@@ -99,6 +104,7 @@ impl FanOut {
             too_slow: Vec::new(),
             congested_logs: 0,
             relieved: false,
+            gaps: Gaps::default(),
             awaited: Awaited::default(),
             log_bytes: 0,
             appends: Appends::default(),
@@ -131,7 +137,8 @@ impl FanOut {
     pub(in crate::shard) fn open_log(&mut self, topic: &TopicRef, sequencers: u16) -> (LogSlot, u64) {
         let join = self.next_join;
         self.next_join += 1;
-        let slot = self.logs.insert(Log::new(topic.clone(), sequencers, join, &self.account));
+        let policy = LagPolicy::new(self.shared.rules.current().policy_of(&topic.name), self.limits.lag_bytes_max);
+        let slot = self.logs.insert(Log::new(topic.clone(), sequencers, join, policy, &self.account));
         if topic.wildcard {
             self.matches.insert(Arc::clone(&topic.name), slot);
         }

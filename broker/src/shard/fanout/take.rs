@@ -4,12 +4,14 @@
 use ring::{ConnId, Gather, Nanos};
 use rustc_hash::FxHashMap;
 
-use crate::ids::Seq;
+use crate::ids::{Seq, TopicId};
 use crate::session::subscription::Subscription;
 use crate::session::{Pending, Session};
 use crate::shard::fanout::FanOut;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::fanout::parts::{COPY_BYTES_MAX, Parts, Thrift};
+use crate::shard::fanout::skip::Notice;
+use crate::topics::rules::SlowConsumer;
 
 impl FanOut {
     /// What a session's pending subscriptions have. Cursors are behind it afterwards, and what is left stays pending.
@@ -27,6 +29,9 @@ impl FanOut {
         }
         match session.take_pending() {
             Pending::None => None,
+            Pending::One(key) if self.gaps.has(Subscriber { conn: id, sub: key }) => {
+                self.take_many(id, session, &[key], false, thrift, now)
+            }
             Pending::One(key) => self.take_one(id, session, key, thrift, now),
             Pending::Many { keys, overlapping } => self.take_many(id, session, &keys, overlapping, thrift, now),
         }
@@ -61,7 +66,8 @@ impl FanOut {
         let &Subscription { log, cursor, .. } = session.subscription(key).expect("a subscriber has a subscription");
         let (gather, to) = self.logs[log].gather(cursor, encoding, thrift);
         self.stats().messages_out.add(if gather.is_some() { to - cursor } else { 0 });
-        self.advance(Subscriber { conn: id, sub: key }, session, to, now);
+        let takes_notices = self.logs[log].policy.slow_consumer == SlowConsumer::Skip && session.takes_notices();
+        self.advance(Subscriber { conn: id, sub: key }, session, to, takes_notices, now);
         gather
     }
 
@@ -78,22 +84,42 @@ impl FanOut {
         let (mut parts, encoding) = (Parts::new(thrift), session.encoding());
         // Found once per topic: a thousand subscriptions that match are asked once, not each about the others.
         let mut senders = FxHashMap::default();
+        let mut notices = 0;
         for &key in keys {
             let &Subscription { log, cursor, .. } = session.subscription(key).expect("a pending subscription");
-            let passed = parts.fill(self.logs[log].pending(cursor), encoding, &self.account, |message| {
-                let sender = || session.sender_of(&message.topic);
-                !overlapping || *senders.entry(message.topic_id).or_insert_with(sender) == Some(key)
-            });
-            self.advance(Subscriber { conn: id, sub: key }, session, cursor + passed, now);
+            let mut sends = |id: TopicId, topic: &str| {
+                let sender = || session.sender_of(topic);
+                !overlapping || *senders.entry(id).or_insert_with(sender) == Some(key)
+            };
+            // What it was not sent is said before what follows, or both wait for the next send.
+            let notice = self.gaps.tell(Subscriber { conn: id, sub: key }, &mut parts, &self.account, &mut sends);
+            notices += usize::from(notice == Notice::Sent);
+            let passed = if notice == Notice::Deferred {
+                0
+            } else {
+                let log = &self.logs[log];
+                parts.fill(log.pending(cursor), encoding, &self.account, |message| {
+                    sends(message.topic_id, &message.topic)
+                })
+            };
+            self.advance(Subscriber { conn: id, sub: key }, session, cursor + passed, true, now);
         }
-        self.stats().messages_out.add(parts.len() as u64);
+        self.stats().messages_out.add((parts.len() - notices) as u64);
         (!parts.is_empty()).then(|| parts.coalesce(COPY_BYTES_MAX, &self.account))
     }
 
-    /// Moves a subscription's cursor to `to`; what is left beyond stays pending.
-    fn advance(&mut self, subscriber: Subscriber, session: &mut Session, to: Seq, now: Nanos) {
+    /// Moves a subscription's cursor to `to`; what is left beyond stays pending. `takes_notices`: as its session.
+    fn advance(&mut self, subscriber: Subscriber, session: &mut Session, to: Seq, takes_notices: bool, now: Nanos) {
         let subscription = session.subscription_mut(subscriber.sub).expect("a subscriber has a subscription");
-        let log = &mut self.logs[subscription.log];
+        let slot = subscription.log;
+        let to = match self.logs[slot].skip_target(to) {
+            None => to,
+            Some(target) => {
+                self.skip(subscriber, slot, to, target, takes_notices);
+                target
+            }
+        };
+        let log = &mut self.logs[slot];
         subscription.cursor = to;
         let left = to < log.head();
         if left {

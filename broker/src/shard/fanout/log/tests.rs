@@ -9,6 +9,10 @@ use crate::shard::fanout::log::gather::COALESCE_BYTES_MAX;
 use crate::shard::fanout::log::*;
 use crate::shard::fanout::parts::*;
 use crate::topics::registry::Registry;
+use crate::topics::rules::SlowConsumer;
+
+/// What most topics have.
+const DISCONNECT: LagPolicy = LagPolicy { slow_consumer: SlowConsumer::Disconnect, bytes_max: u64::MAX };
 
 /// One subscriber as the model knows it: what it was sent, and whether its socket takes anything.
 struct Reader {
@@ -83,7 +87,7 @@ proptest! {
         let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
         let topic = registry.resolve("t");
-        let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
+        let mut log = Log::new(topic.clone(), 0, 0, DISCONNECT, budget.of_shard(0));
         log.next_offset = Offset(1);
         let mut rig = Rig { log, readers: Vec::new(), next_slot: 0 };
         let mut published = 0;
@@ -158,7 +162,7 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
-    let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
+    let mut log = Log::new(topic.clone(), 0, 0, DISCONNECT, budget.of_shard(0));
     log.next_offset = Offset(1);
     let append = |log: &mut Log| {
         let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
@@ -193,7 +197,7 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
     let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
-    let mut log = Log::new(topic.clone(), 0, 0, budget.of_shard(0));
+    let mut log = Log::new(topic.clone(), 0, 0, DISCONNECT, budget.of_shard(0));
     log.next_offset = Offset(1);
     log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
     for offset in 1..=3 {

@@ -1,0 +1,210 @@
+//! Subscribers that skip, without sockets: every message is sent or part of a gap, once, in order.
+
+use proptest::prelude::*;
+use protocol::v1::{Id, PayloadKind};
+use ring::{ConnId, Gather};
+
+use super::*;
+use crate::config::limits::Limits;
+use crate::ids::{Epoch, ShardId};
+use crate::message::{Message, Payload};
+use crate::session::subscription::Begun;
+use crate::session::v1::V1Session;
+use crate::session::{Session, SessionKind};
+use crate::shard::fanout::parts::Thrift;
+use crate::shard::shared::SharedState;
+use crate::topics::keys::Keys;
+use crate::topics::rules::{Policy, Rule, Rules, SlowConsumer};
+
+const ID: ConnId = ConnId { slot: 0, generation: 0 };
+const TOPICS: [&str; 2] = ["t/a", "t/b"];
+/// What a subscriber may be behind, in bytes: about ten short messages.
+const LAG_BYTES_MAX: u64 = 4096;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A message of a topic, so many bytes long.
+    Append(usize, usize),
+    /// The subscriber's connection is busy when its turn comes.
+    Visit,
+    /// Its connection is free.
+    Take(Thrift),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..TOPICS.len(), prop_oneof![9 => Just(1_usize), 1 => Just(6000)]).prop_map(|(at, len)| Step::Append(at, len)),
+        4 => Just(Step::Visit),
+        1 => prop::sample::select(vec![Thrift::Fast, Thrift::Frugal]).prop_map(Step::Take),
+    ]
+}
+
+/// One subscriber of a filter, and what it was sent of each topic: first and last offset, and whether it is a gap.
+struct Rig {
+    fanout: FanOut,
+    shared: Arc<SharedState>,
+    session: Session,
+    slot: LogSlot,
+    offsets: [u64; TOPICS.len()],
+    got: [Vec<(u64, u64, bool)>; TOPICS.len()],
+}
+
+impl Rig {
+    fn new(filter: &str) -> Self {
+        let policy = Policy { slow_consumer: SlowConsumer::Skip, lag_bytes_max: Some(LAG_BYTES_MAX) };
+        let rules = Rules::new(vec![Rule { filter: "#".into(), policy, ..Rule::default() }], Keys::from_seed(1));
+        let shared = Arc::new(SharedState::new(1, 1, Epoch(1)).with_rules(rules.unwrap()));
+        let account = Arc::clone(shared.budget.of_shard(0));
+        let mut fanout = FanOut::new(ShardId(0), &shared, &Arc::new(Limits::default()), &account);
+        let topic = shared.registry.resolve(filter);
+        let (slot, join) = fanout.open_log(&topic, 1);
+        fanout.joined(topic.id, join, Epoch(1), Offset(1)).expect("the only answer");
+        let mut session = V1Session::default();
+        let key = session.add(slot, filter.into(), shared.registry.keys());
+        session.begin_subscribe(Id::number(1), vec![key]);
+        let log = &mut fanout.logs[slot];
+        let index = log.add(Subscriber { conn: ID, sub: key });
+        session.go_live(key, index as u32, log.head());
+        session.begin(key, Begun::default(), &mut BytesMut::new());
+        let session = Session::V1(Box::new(session));
+        Self { fanout, shared, session, slot, offsets: [0; TOPICS.len()], got: Default::default() }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Append(at, len) => {
+                self.offsets[at] += 1;
+                let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; len], self.shared.budget.of_shard(0));
+                let topic = self.shared.registry.resolve(TOPICS[at]);
+                self.fanout.append(&Arc::new(Message::new(topic.key(), Offset(self.offsets[at]), payload, 0)));
+            }
+            Step::Visit => self.visit(),
+            Step::Take(thrift) => {
+                if let Some(gather) = self.fanout.take_pending(ID, &mut self.session, false, thrift, 0) {
+                    self.read(&gather);
+                }
+            }
+        }
+        self.fanout.delivered(self.slot);
+        self.fanout.trim_delivered();
+    }
+
+    /// What a delivery round does with a connection that shares its sends.
+    fn visit(&mut self) {
+        let log = &mut self.fanout.logs[self.slot];
+        let Some(subscriber) = log.next_in_round() else { return };
+        let subscription = self.session.subscription_mut(subscriber.sub).unwrap();
+        if subscription.cursor == log.head() {
+            return;
+        }
+        if let Some(target) = log.skip_target(subscription.cursor) {
+            self.fanout.skip(subscriber, self.slot, subscription.cursor, target, true);
+            subscription.cursor = target;
+        }
+        let log = &mut self.fanout.logs[self.slot];
+        log.lags(subscription.cursor, !std::mem::replace(&mut subscription.lagging, true));
+        self.session.set_pending(subscriber.sub);
+    }
+
+    fn read(&mut self, gather: &Gather) {
+        let bytes: Vec<u8> = gather.parts().iter().flat_map(|part| part.to_vec()).collect();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            assert_eq!(rest[0], 0x81, "a whole text frame");
+            let (head, len) = match rest[1] {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                len => (2, len.into()),
+            };
+            self.read_text(std::str::from_utf8(&rest[head..head + len]).unwrap().to_owned().as_str());
+            rest = &rest[head + len..];
+        }
+    }
+
+    fn read_text(&mut self, text: &str) {
+        let number = |name: &str| {
+            let digits = text.split(&format!("\"{name}\":")).nth(1).unwrap_or_else(|| panic!("{name}: {text}"));
+            digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+        };
+        let at = TOPICS.iter().position(|topic| text.contains(&format!("\"topic\":\"{topic}\""))).expect(text);
+        self.got[at].push(match text.starts_with("{\"type\":\"gap\"") {
+            true => (number("from"), number("to"), true),
+            false => (number("offset"), number("offset"), false),
+        });
+    }
+
+    /// Every message of a topic was sent, or was part of one gap; the newest of all was sent.
+    fn check(&self, at: usize) -> Result<(), TestCaseError> {
+        let mut next = 1;
+        for &(from, to, _) in &self.got[at] {
+            prop_assert_eq!(from, next, "{:?}", self.got[at]);
+            prop_assert!(from <= to);
+            next = to + 1;
+        }
+        prop_assert_eq!(next, self.offsets[at] + 1, "{:?}", self.got[at]);
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_not_sent_is_a_gap(steps in prop::collection::vec(step(), 1..400), wildcard in any::<bool>()) {
+        let mut rig = Rig::new(if wildcard { "t/+" } else { TOPICS[0] });
+        for step in &steps {
+            rig.step(step);
+            let cursor = rig.session.subscriptions().next().unwrap().cursor;
+            let log = &rig.fanout.logs[rig.slot];
+            prop_assert_eq!(log.invariants(), Ok(()));
+            if matches!(step, Step::Visit) && !log.has_pending() {
+                let newest = log.pending(cursor).last().map_or(0, |message| message.weight() + 64);
+                prop_assert!(log.lag_bytes(cursor) <= LAG_BYTES_MAX.max(newest), "{}", log.lag_bytes(cursor));
+            }
+        }
+        let slot = rig.slot;
+        while rig.fanout.logs[slot].has_pending() {
+            rig.step(&Step::Visit);
+        }
+        while !rig.fanout.has_sent_all(&rig.session) {
+            rig.step(&Step::Take(Thrift::Fast));
+        }
+        rig.check(0)?;
+        if wildcard {
+            rig.check(1)?;
+        }
+        prop_assert!(rig.fanout.gaps.0.is_empty());
+        prop_assert_eq!(rig.fanout.logs[slot].kept_bytes(), 0);
+    }
+}
+
+/// It goes on with the newest quarter, and gets one notice, whatever it skipped meanwhile.
+#[test]
+fn a_subscriber_that_is_too_far_behind_goes_on_with_the_newest_quarter() {
+    let mut rig = Rig::new(TOPICS[0]);
+    for _ in 0..100 {
+        rig.step(&Step::Append(0, 1));
+        rig.step(&Step::Visit);
+    }
+    assert!(rig.fanout.logs[rig.slot].kept_bytes() <= 2 * LAG_BYTES_MAX, "what nobody gets is freed");
+    assert!(rig.fanout.stats().skips.get() > 1);
+    rig.step(&Step::Take(Thrift::Fast));
+    let [gap, rest @ ..] = &rig.got[0][..] else { panic!("nothing") };
+    assert_eq!((gap.0, gap.2), (1, true));
+    assert!(rest.iter().all(|(.., is_gap)| !is_gap));
+    rig.check(0).unwrap();
+}
+
+/// A subscriber of a filter that skips too many topics is closed.
+#[test]
+fn gaps_of_too_many_topics_close_the_connection() {
+    let mut rig = Rig::new("#");
+    for number in 0..2 * TOPICS_MAX {
+        let topic = rig.shared.registry.resolve(&format!("n/{number}"));
+        let payload = Payload::copy_of(PayloadKind::Text, b"x", rig.shared.budget.of_shard(0));
+        rig.fanout.append(&Arc::new(Message::new(topic.key(), Offset(1), payload, 0)));
+        rig.step(&Step::Visit);
+        rig.fanout.append_waiting();
+    }
+    assert!(!rig.fanout.too_slow.is_empty());
+    assert!(rig.fanout.gaps.0.values().all(|skipped| skipped.charge.bytes() > 0));
+    rig.fanout.forget_gaps(Subscriber { conn: ID, sub: 0 });
+    assert!(rig.fanout.gaps.0.is_empty());
+}
