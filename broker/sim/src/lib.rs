@@ -10,6 +10,7 @@
 //! | `finish` | how a run ends, and what must be true then |
 //! | [`model`] | what must be true of every history |
 //! | [`payload`] | what messages say |
+//! | [`rules`] | what topics remember |
 //! | [`report`] | outcomes, failures, and which events were met |
 
 mod client;
@@ -19,6 +20,7 @@ pub mod params;
 pub mod payload;
 mod plane;
 pub mod report;
+pub mod rules;
 mod run;
 mod trace;
 

@@ -7,6 +7,8 @@ use broker::config::limits::Limits;
 use ring::Random;
 use ring::sim::{Chance, Faults};
 
+use crate::rules::{self, TopicRule};
+
 /// A run, as its seed decides it.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -20,6 +22,8 @@ pub struct Params {
     pub clients_total: usize,
     /// Topics that are published to.
     pub topics: Vec<String>,
+    /// What each remembers.
+    pub rules: Vec<TopicRule>,
     /// Rounds before everything comes to rest: in each, every shard and every client may act once.
     pub rounds: usize,
     /// The broker's limits.
@@ -110,6 +114,7 @@ impl Params {
             shards,
             clients,
             clients_total: clients + rng.range(0, clients * 2),
+            rules: rules::draw(topics.len(), seed),
             topics,
             rounds: rng.range(60, 300),
             limits,
@@ -140,7 +145,7 @@ impl Params {
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
-        let params = params.with_short_memory();
+        let params = params.with_short_memory().with_short_history();
         if queues { params.with_full_queues() } else { params }
     }
 
@@ -151,6 +156,20 @@ impl Params {
         let budget_bytes = if rng.one_in(3) { rng.pick(&[512 << 10, 768 << 10, 1 << 20]) } else { u64::MAX >> 1 };
         let message_timeout = Duration::from_millis(rng.pick(&[1_000, 3_000, 30_000]));
         Self { budget_bytes, limits: Limits { message_timeout, ..self.limits }, ..self }
+    }
+
+    /// Sometimes there is little room for history. Drawn from a generator of its own, which shifts nothing else.
+    fn with_short_history(self) -> Self {
+        let mut rng = Random::new(self.seed ^ 0x7061_7374);
+        let short = rng.one_in(3);
+        let bytes: u64 = if short { rng.pick(&[4 << 10, 16 << 10, 64 << 10]) } else { 64 << 20 };
+        let limits = Limits {
+            history_bytes_max: bytes.min(self.budget_bytes / 4),
+            keys_max: if rng.one_in(4) { rng.range(1, 8) } else { 1_000_000 },
+            recovery_bytes_max: if rng.one_in(4) { rng.pick(&[1 << 10, 8 << 10]) } else { 4 << 20 },
+            ..self.limits
+        };
+        Self { limits, ..self }
     }
 
     /// One shard stands still for so long, while all others talk to it, that its queues fill.

@@ -10,7 +10,7 @@ use ring::sim::World;
 use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};
 
 use crate::client::{KEY, Role};
-use crate::model::{MessageId, Model, Position, Violation};
+use crate::model::{MessageId, Model, Options, Position, Violation};
 use crate::payload::{self, Kind};
 use crate::report::Coverage;
 use crate::trace::Trace;
@@ -38,7 +38,10 @@ impl Plane {
         topics: &[String],
         model: &mut Model,
     ) {
-        let id = model.publish(HTTP, topic, kind, len);
+        let id = match model.rule(topic).may_refuse() {
+            true => model.publish_with(HTTP, topic, kind, len, Options::default()),
+            false => model.publish(HTTP, topic, kind, len),
+        };
         let bytes = payload::build(id, kind, len);
         let kind = if kind == Kind::Binary { PayloadKind::Binary } else { PayloadKind::Text };
         let (answer, receiver) = channel();
@@ -67,6 +70,10 @@ impl Plane {
                 Ok(Ok(Published { epoch, offset, .. })) => {
                     coverage.http_published += 1;
                     model.acknowledged(id, Position { epoch: epoch.0, offset: offset.0 })?;
+                }
+                Ok(Err(Refusal::Limit(_))) if model.rule(model.topic_of(id)).may_refuse() => {
+                    coverage.state_refused += 1;
+                    model.refused_publish(id, "limit", None)?;
                 }
                 Ok(Err(refusal)) => {
                     let what = format!("{}: {refusal:?}", model.describe(id));

@@ -8,8 +8,8 @@ use protocol::v1::{CommandType, MessageType};
 use crate::model::Violation;
 use crate::params::Params;
 
-/// Messages that the broker does not send: they belong to history, which no topic has.
-pub const NOT_SENT: [MessageType; 3] = [MessageType::StateEnd, MessageType::Gap, MessageType::Reset];
+/// Messages that the broker does not send: operators cause them.
+pub const NOT_SENT: [MessageType; 1] = [MessageType::Reset];
 
 macro_rules! coverage {
     ($($(#[$doc:meta])* $name:ident: $rare:expr,)+) => {
@@ -79,6 +79,44 @@ coverage! {
     settled_streams: true,
     /// Messages owed to those, which came.
     owed: true,
+    /// Beginnings of subscriptions whose state was checked at the end.
+    beginnings: true,
+    /// Positions from which everything was there.
+    recovered: true,
+    /// Positions from which it was not.
+    not_recovered: true,
+    /// Those of which the answer said what is available.
+    available: true,
+    /// Messages that came as state.
+    shown: true,
+    /// Removals among those.
+    shown_removed: true,
+    /// Snapshots among those.
+    shown_snapshots: true,
+    /// Ends of state.
+    state_ends: true,
+    /// Snapshots stored.
+    snapshots: true,
+    /// Pages of history.
+    pages: true,
+    /// History of topics without one.
+    history_unsupported: true,
+    /// Publishes that were known by their idempotency key.
+    duplicates: true,
+    /// Compare-and-sets that held.
+    compared: true,
+    /// Those that did not.
+    conflicts: true,
+    /// Messages published to be retained.
+    retained: true,
+    /// Removals published.
+    removals: true,
+    /// Topics that remembered something when all was over.
+    remembering: true,
+    /// Windows given up for want of room.
+    evicted: true,
+    /// State refused for want of room.
+    state_refused: true,
     /// Unsubscribes answered.
     unsubscribed: true,
     /// Those of a subscription that overlapped another.

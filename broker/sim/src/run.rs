@@ -17,6 +17,8 @@ use broker::observe::counters::{Distribution, Scale};
 use broker::shard::handover::Adopt;
 use broker::shard::shared::{ControlMessage, SharedState};
 use broker::shard::{Shard, ShardSetup};
+use broker::topics::keys::Keys;
+use broker::topics::rules::Rules;
 use ring::Random;
 use ring::sim::{SimDriver, World};
 
@@ -29,6 +31,10 @@ use crate::report::{Coverage, Failure, Outcome};
 use crate::trace::Trace;
 
 const MILLIS: u64 = 1_000_000;
+/// More messages than this are not looked at after every step.
+const KEPT_MANY: usize = 400;
+/// Bytes that one shard may add to histories beyond their bound in a turn: its longest message, with all around it.
+const HISTORY_SLACK: u64 = 256 << 10;
 
 /// Runs one seed's parameters.
 ///
@@ -65,6 +71,8 @@ pub(crate) struct Run<'a> {
     pub(crate) round: u64,
     /// Whether clients and the control plane begin anything new.
     pub(crate) busy: bool,
+    /// How many messages the last audit found.
+    kept: usize,
     /// Whether the shards were told to shut down.
     pub(crate) going_down: bool,
 }
@@ -75,7 +83,9 @@ impl<'a> Run<'a> {
         world.set_socket_buffer(params.socket_buffer_bytes);
         let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
         let shared = SharedState::new(params.shards, params.seed, Epoch(params.seed << 20));
-        let shared = Arc::new(shared.admitting(admission).within(params.budget_bytes));
+        let tables = params.topics.iter().zip(&params.rules).map(|(topic, rule)| rule.table(topic)).collect();
+        let rules = Rules::new(tables, Keys::from_seed(params.seed)).expect("one rule for each topic");
+        let shared = Arc::new(shared.admitting(admission).within(params.budget_bytes).with_rules(rules));
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
             let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
@@ -87,7 +97,7 @@ impl<'a> Run<'a> {
             shards,
             stalled: vec![0; usize::from(params.shards)],
             clients: Vec::new(),
-            model: Model::new(params.topics.clone()),
+            model: Model::new(params.topics.clone()).ruled(params.rules.clone(), params.limits.recovery_bytes_max),
             plane: Plane::default(),
             rng: Random::new(params.seed),
             counted: Coverage::default(),
@@ -95,6 +105,7 @@ impl<'a> Run<'a> {
             round: 0,
             busy: true,
             going_down: false,
+            kept: 0,
             world,
             shared,
         }
@@ -189,6 +200,7 @@ impl<'a> Run<'a> {
     pub(crate) fn round(&mut self) -> Result<bool, Violation> {
         self.round += 1;
         self.counted.rounds += 1;
+        self.model.clock(self.world.now());
         let mut order: Vec<_> = (0..self.shards.len()).collect();
         self.rng.shuffle(&mut order);
         for shard in order {
@@ -233,11 +245,29 @@ impl<'a> Run<'a> {
             let evidence = format!("{} of {}: {held:?}", budget.used(), budget.bytes_max());
             return Err(Violation::new("memory stays within its budget", evidence));
         }
-        let mut messages = BTreeMap::new();
+        // Looking at everything takes long when much is remembered.
+        if self.kept > KEPT_MANY && !self.round.is_multiple_of(32) {
+            return Ok(());
+        }
+        let (mut messages, mut evicted) = (BTreeMap::new(), 0);
         for shard in self.shards.iter_mut().flatten() {
             let audit = shard.audit();
             audit.check().map_err(|evidence| Violation::new("what is charged is what is held", evidence))?;
             messages.extend(audit.messages);
+            if audit.evicted > 0 {
+                self.model.evicted();
+            }
+            evicted += audit.evicted;
+        }
+        self.kept = messages.len();
+        self.counted.evicted = self.counted.evicted.max(evicted);
+        // Every shard may be so much beyond the bound before it waits for the others.
+        let usage = &self.shared.history_usage;
+        let (bytes, most) = (usage.window_bytes() + usage.state_bytes(), self.params.limits.history_bytes_max);
+        let beyond = (most / 16 + HISTORY_SLACK) * u64::from(self.params.shards);
+        if bytes > most + beyond {
+            let evidence = format!("{bytes} bytes, {most} may be, and {beyond} beyond that");
+            return Err(Violation::new("histories stay within their bound", evidence));
         }
         let (held, charged) = (messages.values().sum::<u64>(), budget.held(Held::Messages));
         if held > charged {

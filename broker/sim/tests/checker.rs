@@ -25,7 +25,9 @@ impl History {
             let stream = model.open(name.to_owned());
             model.subscribing(stream, &[TOPIC.to_owned()]);
             let position = Some(Position { epoch: 7, offset: 1 });
-            model.confirmed(stream, &[Confirmed { filter: TOPIC.to_owned(), position }]).expect("asked for");
+            model
+                .confirmed(stream, &[Confirmed { filter: TOPIC.to_owned(), position, ..Confirmed::default() }])
+                .expect("asked for");
             stream
         });
         let payloads = lengths.iter().map(|&len| {
@@ -40,12 +42,14 @@ impl History {
 
     fn raw(&mut self, stream: StreamId, message: usize) -> Result<(), Violation> {
         let payload = &self.payloads[message];
-        self.model.received(stream, &Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Text, payload }).map(drop)
+        self.model
+            .received(stream, &Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Text, payload, tags: None })
+            .map(drop)
     }
 
     fn at(&mut self, stream: StreamId, message: usize, offset: u64) -> Result<(), Violation> {
         let payload = &self.payloads[message];
-        let arrival = Arrival { topic: Some(TOPIC), offset: Some(offset), kind: Kind::Text, payload };
+        let arrival = Arrival { topic: Some(TOPIC), offset: Some(offset), kind: Kind::Text, payload, tags: None };
         self.model.received(stream, &arrival).map(drop)
     }
 
@@ -113,7 +117,7 @@ fn orders_that_contradict_each_other_only_in_a_circle() {
     for (stream, [first, next]) in [(history.one, [0, 1]), (history.two, [1, 2]), (three, [2, 0])] {
         for message in [first, next] {
             let payload = &payloads[message];
-            let arrival = Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Text, payload };
+            let arrival = Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Text, payload, tags: None };
             history.model.received(stream, &arrival).expect("each by itself is fine");
         }
         history.model.ended(stream);
@@ -135,7 +139,8 @@ fn a_changed_byte_and_another_kind() {
     assert!(history.raw(history.one, 0).is_err(), "a byte less");
 
     let mut history = History::new();
-    let arrival = Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Binary, payload: &history.payloads[0] };
+    let arrival =
+        Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Binary, payload: &history.payloads[0], tags: None };
     let kind = history.model.received(history.one, &arrival).expect_err("binary now");
     assert_eq!(kind.property, "text stays text, binary stays binary");
 }
@@ -145,7 +150,7 @@ fn a_message_of_another_topic_or_without_a_subscription() {
     let mut history = History::new();
     let foreign = history.model.publish(0, 1, Kind::Text, LEN);
     let payload = build(foreign, Kind::Text, LEN);
-    let mut arrival = Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Text, payload: &payload };
+    let mut arrival = Arrival { topic: Some(TOPIC), offset: None, kind: Kind::Text, payload: &payload, tags: None };
     assert_eq!(
         history.model.received(history.one, &arrival).expect_err("named wrong").property,
         "a message keeps its topic"
@@ -178,7 +183,11 @@ fn offsets_with_a_gap_a_false_start_or_two_owners() {
     let three = late.model.open("three".to_owned());
     late.model.subscribing(three, &[TOPIC.to_owned()]);
     late.at(three, 3, 4).expect("before it was confirmed");
-    let confirmed = Confirmed { filter: TOPIC.to_owned(), position: Some(Position { epoch: 7, offset: 2 }) };
+    let confirmed = Confirmed {
+        filter: TOPIC.to_owned(),
+        position: Some(Position { epoch: 7, offset: 2 }),
+        ..Confirmed::default()
+    };
     let start = late.model.confirmed(three, &[confirmed]).expect_err("2 and 3 are missing");
     assert_eq!(start.property, "a subscription begins where it was confirmed");
 }
@@ -190,4 +199,165 @@ fn empty_messages_lost_between_two_others() {
     assert_eq!(History::with_lengths(&lengths).verdict(&whole, &whole), None);
     let lost = History::with_lengths(&lengths).verdict(&whole, &[0, 1, 3]);
     assert_eq!(lost, Some("all subscribers of a topic see the same order"));
+}
+
+/// One topic with a rule, and two clients of `ringyard.v1`.
+mod memory {
+    use broker::topics::rules::{History, Rule};
+    use sim::model::{Arrival, Asked, Confirmed, Model, Options, Position, Remembers, Start, Tags, Violation};
+    use sim::payload::{Kind, build};
+    use sim::rules::TopicRule;
+
+    const EPOCH: u64 = 7;
+    const LEN: usize = 40;
+    const KEYED: History =
+        History::Keyed { keys_max: 100, bytes_max: 1 << 20, tombstone_ttl: std::time::Duration::from_secs(600) };
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: EPOCH, offset }
+    }
+
+    /// A model with so many messages published, each with these options.
+    fn published(history: History, options: &[Options]) -> Model {
+        let rule = TopicRule { history, ttl: 0, ..TopicRule::default() };
+        let mut model = Model::new(vec!["t".to_owned()]).ruled(vec![rule], 1 << 30);
+        for (options, offset) in options.iter().zip(1..) {
+            let id = model.publish_with(0, 0, Kind::Text, LEN, options.clone());
+            model.written(id);
+            model.acknowledged(id, at(offset)).expect("a place of its own");
+        }
+        model
+    }
+
+    fn window(messages: usize) -> Model {
+        published(Rule::default().history, &vec![Options::default(); messages])
+    }
+
+    fn keys(keys: &[(&str, bool)]) -> Model {
+        let options = |&(key, removed): &(&str, bool)| Options { key: Some(key.into()), removed, ..Options::default() };
+        published(KEYED, &keys.iter().map(options).collect::<Vec<_>>())
+    }
+
+    /// A subscription with what it is told.
+    fn begin(model: &mut Model, start: Start, told: Confirmed) -> Result<usize, Violation> {
+        let stream = model.open("client".to_owned());
+        model.asking(stream, &[Asked { filter: "t".to_owned(), start, state: true }]);
+        model.confirmed(stream, &[Confirmed { filter: "t".to_owned(), ..told }])?;
+        Ok(stream)
+    }
+
+    fn recovered(offset: u64, history: Remembers) -> Confirmed {
+        Confirmed { position: Some(at(offset)), recovered: Some(true), history: Some(history), ..Confirmed::default() }
+    }
+
+    fn get(model: &mut Model, stream: usize, offset: u64, state: bool) -> Result<(), Violation> {
+        let id = offset as u32 - 1;
+        let options = model.options(id).clone();
+        let tags = Tags { key: options.key.as_deref(), removed: options.removed, state, up_to: false };
+        let payload = build(id, Kind::Text, LEN);
+        let arrival =
+            Arrival { topic: Some("t"), offset: Some(offset), kind: Kind::Text, payload: &payload, tags: Some(tags) };
+        model.received(stream, &arrival).map(drop)
+    }
+
+    /// The property that a recovery from offset 2 of 5 messages breaks, which replays these.
+    fn replay(offsets: &[u64]) -> Option<&'static str> {
+        let mut model = window(5);
+        let stream = begin(&mut model, Start::Since(at(2)), recovered(3, Remembers::Window)).expect("true");
+        let got = offsets.iter().try_for_each(|&offset| get(&mut model, stream, offset, false));
+        got.and_then(|()| model.settle().map(drop)).err().map(|violation| violation.property)
+    }
+
+    #[test]
+    fn a_replay_with_a_hole_or_a_double_at_the_seam() {
+        assert_eq!(replay(&[3, 4, 5]), None);
+        for wrong in [&[4, 5][..], &[3, 5], &[2, 3, 4, 5], &[3, 4, 4, 5]] {
+            assert_eq!(replay(wrong), Some("offsets are dense"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_from_another_epoch_or_from_beyond() {
+        let mut model = window(5);
+        let other = Position { epoch: EPOCH + 1, offset: 2 };
+        let wrong = begin(&mut model, Start::Since(other), recovered(3, Remembers::Window)).expect_err("another epoch");
+        assert_eq!(wrong.property, "an answer to a position is true");
+        let beyond = begin(&mut model, Start::Since(at(9)), recovered(6, Remembers::Window)).expect_err("beyond");
+        assert_eq!(beyond.property, "an answer to a position is true");
+    }
+
+    #[test]
+    fn what_is_there_is_recovered() {
+        let mut model = window(5);
+        let told = Confirmed { recovered: Some(false), available: Some((1, 5)), ..recovered(6, Remembers::Window) };
+        begin(&mut model, Start::Since(at(2)), told).expect("not wrong in itself");
+        assert_eq!(model.settle().expect_err("all was there").property, "what is there is recovered");
+    }
+
+    /// The property that a recovery of keys from offset 2 breaks, which shows these and ends at offset 5.
+    fn changed(offsets: &[u64]) -> Option<&'static str> {
+        let mut model = keys(&[("a", false), ("b", false), ("a", false), ("c", false), ("b", true)]);
+        let stream = begin(&mut model, Start::Since(at(2)), recovered(3, Remembers::Keyed)).expect("true");
+        let got = offsets.iter().try_for_each(|&offset| get(&mut model, stream, offset, true));
+        let ended = got.and_then(|()| model.state_ended(stream, "t", Some(5)));
+        ended.and_then(|()| model.settle().map(drop)).err().map(|violation| violation.property)
+    }
+
+    #[test]
+    fn a_keyed_recovery_without_a_key_or_a_removal() {
+        assert_eq!(changed(&[3, 4, 5]), None);
+        for wrong in [&[3, 4][..], &[4, 5], &[3, 5], &[1, 3, 4, 5]] {
+            assert_eq!(changed(wrong), Some("a keyed topic's state is the newest of each key"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn state_that_ends_twice_or_never() {
+        let mut model = keys(&[("a", false)]);
+        let told = Confirmed { recovered: None, ..recovered(2, Remembers::Keyed) };
+        let stream = begin(&mut model, Start::Now, told.clone()).expect("true");
+        get(&mut model, stream, 1, true).expect("the only key");
+        let never = model.settle().expect_err("no end");
+        assert_eq!(never.property, "state ends once, where it is asked for");
+        model.state_ended(stream, "t", Some(1)).expect("the first");
+        assert!(model.state_ended(stream, "t", Some(1)).is_err(), "a second one");
+    }
+
+    #[test]
+    fn a_filter_walk_that_skips_a_topic() {
+        let retained = Options { retain: true, ..Options::default() };
+        let mut model = published(History::None, &[retained]);
+        let stream = model.open("client".to_owned());
+        model.asking(stream, &[Asked { filter: "#".to_owned(), start: Start::Now, state: true }]);
+        model.confirmed(stream, &[Confirmed { filter: "#".to_owned(), ..Confirmed::default() }]).expect("asked for");
+        model.state_ended(stream, "#", None).expect("the first");
+        let skipped = model.settle().expect_err("the topic's retained message is missing");
+        assert_eq!(skipped.property, "a filter's state is that of every topic");
+    }
+
+    #[test]
+    fn an_idempotency_key_under_a_wrong_offset_or_forgotten() {
+        let named = |key: &str| Options { idempotency_key: Some(key.into()), ..Options::default() };
+        let mut model = published(Rule::default().history, &[named("one"), named("two")]);
+        let again = model.publish_with(1, 0, Kind::Text, LEN, named("two"));
+        model.written(again);
+        model.duplicate(again, at(1)).expect("not known to be wrong yet");
+        assert_eq!(model.settle().expect_err("1 is another").property, "an idempotency key yields one message");
+        let model = published(Rule::default().history, &[named("one"), named("one")]);
+        assert_eq!(model.settle().expect_err("two messages").property, "an idempotency key yields one message");
+    }
+
+    #[test]
+    fn two_that_compare_with_the_same_offset_do_not_both_win() {
+        let mut model = window(2);
+        let compared = Options { if_offset: Some(2), ..Options::default() };
+        let [first, second] = [0, 1].map(|publisher| {
+            let id = model.publish_with(publisher, 0, Kind::Text, LEN, compared.clone());
+            model.written(id);
+            id
+        });
+        model.acknowledged(first, at(3)).expect("it is next");
+        let both = model.acknowledged(second, at(4)).expect_err("3 is the newest");
+        assert_eq!(both.property, "compare-and-set compares and sets at once");
+    }
 }

@@ -81,7 +81,7 @@ impl Client {
                 _ => return Ok(true),
             };
             let stream = self.stream.expect("opened with the head");
-            stage.model.confirmed(stream, &[Confirmed { filter, position: None }])?;
+            stage.model.confirmed(stream, &[Confirmed { filter, ..Confirmed::default() }])?;
             return Ok(true);
         }
         // Refused for its address before its head was looked at, perhaps.

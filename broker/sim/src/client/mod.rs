@@ -7,11 +7,13 @@
 //! | `greet` | request heads, good and bad, and their answers |
 //! | `talk` | publishes, commands, and what comes back |
 //! | `post` | publishes over HTTP, and their answers |
+//! | `past` | what it asks of the broker's memory |
 //! | `part` | the ways a client leaves, fair and foul |
 
 mod door;
 mod greet;
 mod part;
+mod past;
 mod post;
 mod talk;
 mod wire;
@@ -22,7 +24,7 @@ use protocol::v1::CommandType;
 use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
-use crate::model::{MessageId, Model, StreamId, Violation};
+use crate::model::{MessageId, Model, Page, StreamId, Violation};
 use crate::params::Params;
 use crate::report::Coverage;
 use crate::trace::Trace;
@@ -100,10 +102,10 @@ enum Command {
     Subscribe(Vec<String>),
     Unsubscribe(Vec<String>),
     Publish(MessageId),
+    History(Page),
+    Snapshot(MessageId),
     Ping,
     Connect,
-    /// Must fail as something that this broker does not do.
-    Unsupported(CommandType),
     /// Must fail with this code.
     Bad(&'static str),
 }
@@ -115,9 +117,11 @@ impl Command {
             Self::Subscribe(_) => Some(CommandType::Subscribe),
             Self::Unsubscribe(_) => Some(CommandType::Unsubscribe),
             Self::Publish(_) => Some(CommandType::Publish),
+            Self::History(_) => Some(CommandType::History),
+            Self::Snapshot(_) => Some(CommandType::Snapshot),
             Self::Ping => Some(CommandType::Ping),
             Self::Connect => Some(CommandType::Connect),
-            Self::Unsupported(_) | Self::Bad(_) => None,
+            Self::Bad(_) => None,
         }
     }
 }
@@ -149,6 +153,8 @@ pub(crate) struct Client {
     eager: bool,
     commands: BTreeMap<u64, Command>,
     next_command: u64,
+    /// Its subscriptions may begin in the past.
+    recovers: bool,
     /// Filters asked for and not given back.
     filters: Vec<String>,
     /// Requests that wait for their answers, in their order.
@@ -217,6 +223,7 @@ impl Client {
             eager: rng.one_in(3),
             commands: BTreeMap::new(),
             next_command: 1,
+            recovers: rng.one_in(2),
             filters: Vec::new(),
             requests: VecDeque::new(),
             answered: BTreeMap::new(),

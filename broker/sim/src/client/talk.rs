@@ -6,15 +6,11 @@ use protocol::frame::Opcode;
 use protocol::v1::{CommandType, MessageType};
 use serde_json::{Value, json};
 
+use super::past::put_data;
 use super::wire::Frame;
 use super::{Client, Command, Parting, Phase, Role, Stage};
-use crate::model::{Arrival, Confirmed, MessageId, Position, Violation};
-use crate::params;
+use crate::model::{Arrival, MessageId, Options, Position, Tags, Violation};
 use crate::payload::{self, Kind};
-
-/// The front of a snapshot, up to its id.
-const SNAPSHOT: &str =
-    r#"{"type":"snapshot","topic":"a","up_to":{"epoch":"0123456789abcdef","offset":1},"data":1,"id":"#;
 
 /// A client with this much to write says nothing new.
 const WAITING_MAX: usize = 8 << 10;
@@ -60,28 +56,19 @@ impl Client {
 
     fn publish(&mut self, topic: usize, kind: Kind, stage: &mut Stage<'_>) -> (MessageId, Vec<u8>) {
         let len = length(stage);
-        let id = stage.model.publish(self.index, topic, kind, len);
+        let id = match stage.model.rule(topic).may_refuse() {
+            true => stage.model.publish_with(self.index, topic, kind, len, Options::default()),
+            false => stage.model.publish(self.index, topic, kind, len),
+        };
         stage.coverage.published += 1;
         (id, payload::build(id, kind, stage.model.length(id)))
     }
 
     fn command(&mut self, stage: &mut Stage<'_>) {
-        let topics = &stage.params.topics;
-        match stage.rng.below(20) {
-            0..=4 => {
-                let count = if stage.rng.one_in(3) { stage.rng.range(2, 4) } else { 1 };
-                let mut filters: Vec<_> = (0..count).map(|_| params::filter(topics, stage.rng)).collect();
-                filters.sort();
-                filters.dedup();
-                filters.retain(|filter| !self.filters.contains(filter) && !self.is_ending(filter));
-                if filters.is_empty() {
-                    return;
-                }
-                self.filters.extend_from_slice(&filters);
-                let stream = self.stream.expect("a /ws client");
-                stage.model.subscribing(stream, &filters);
-                self.send_topics("subscribe", Command::Subscribe(filters), stage);
-            }
+        match stage.rng.below(23) {
+            20 | 21 => self.ask_history(stage),
+            22 => self.store_snapshot(stage),
+            0..=4 => self.subscribe(stage),
             5..=7 if !self.filters.is_empty() => {
                 let mut filters = vec![stage.rng.pick(&self.filters)];
                 if stage.rng.one_in(4) {
@@ -91,7 +78,7 @@ impl Client {
                     }
                 }
                 self.filters.retain(|filter| !filters.contains(filter));
-                self.send_topics("unsubscribe", Command::Unsubscribe(filters), stage);
+                self.unsubscribe(filters, stage);
             }
             8..=15 => self.publish_command(stage),
             16 => {
@@ -100,24 +87,19 @@ impl Client {
             }
             17 => {
                 let id = self.remember(Command::Connect);
-                self.say(&json!({"type": "connect", "id": id}), None, stage);
+                let visible = json!({"type": "connect", "id": id, "ping": "message"});
+                let plain = json!({"type": "connect", "id": id});
+                self.say(if stage.rng.one_in(2) { &visible } else { &plain }, None, stage);
             }
             18 => {
                 let id = self.remember(Command::Bad("not-subscribed"));
                 self.say(&json!({"type": "unsubscribe", "id": id, "topic": "never/asked/for"}), None, stage);
             }
-            _ if stage.rng.one_in(3) => {
-                let (kind, command) = stage.rng.pick(&[
-                    (CommandType::History, r#"{"type":"history","topic":"a","limit":2,"id":"#),
-                    (CommandType::Snapshot, SNAPSHOT),
-                    (CommandType::Subscribe, r#"{"type":"subscribe","topic":"never/asked/for","last":1,"id":"#),
-                    (CommandType::Publish, r#"{"type":"publish","topic":"a","data":1,"retain":true,"id":"#),
-                ]);
-                let id = self.remember(Command::Unsupported(kind));
-                self.wire.put_message(true, format!("{command}{id}}}").as_bytes(), None, stage.rng);
-            }
             _ => {
                 let (code, command) = stage.rng.pick(&[
+                    ("unsupported", r#"{"type":"connect","token":"t","id":"#),
+                    ("bad-command", r#"{"type":"subscribe","topic":"a","since":{"epoch":"1"},"id":"#),
+                    ("bad-command", r#"{"type":"subscribe","topic":"a/+","last":2,"id":"#),
                     ("forbidden", r#"{"type":"publish","topic":"$sys/x","data":1,"id":"#),
                     ("bad-topic", r#"{"type":"subscribe","topic":"a/#/b","id":"#),
                     ("bad-command", r#"{"type":"subscribe","id":"#),
@@ -128,31 +110,25 @@ impl Client {
         }
     }
 
-    fn send_topics(&mut self, kind: &str, command: Command, stage: &mut Stage<'_>) {
-        let (Command::Subscribe(filters) | Command::Unsubscribe(filters)) = &command else { return };
-        let filters = filters.clone();
-        let id = self.remember(command);
-        stage.trace.say(|| format!("{} asks: {kind} {filters:?}, {id}", self.name()));
+    fn unsubscribe(&mut self, filters: Vec<String>, stage: &mut Stage<'_>) {
+        let id = self.remember(Command::Unsubscribe(filters.clone()));
+        stage.trace.say(|| format!("{} unsubscribes {filters:?}, {id}", self.name()));
         let text = match &filters[..] {
-            [one] if stage.rng.one_in(2) => json!({"type": kind, "id": id, "topic": one}),
-            _ => json!({"type": kind, "id": id, "topics": filters}),
+            [one] if stage.rng.one_in(2) => json!({"type": "unsubscribe", "id": id, "topic": one}),
+            _ => json!({"type": "unsubscribe", "id": id, "topics": filters}),
         };
         self.say(&text, None, stage);
     }
 
     fn publish_command(&mut self, stage: &mut Stage<'_>) {
         let topic = stage.rng.below(stage.params.topics.len());
+        if stage.model.rule(topic).may_refuse() || stage.rng.one_in(3) {
+            return self.publish_conditionally(topic, stage);
+        }
         let kind = stage.rng.pick(&[Kind::Text, Kind::Binary, Kind::Json]);
         let (id, payload) = self.publish(topic, kind, stage);
         let mut text = json!({"type": "publish", "topic": stage.params.topics[topic]});
-        text["data"] = match kind {
-            Kind::Text => String::from_utf8(payload).expect("text").into(),
-            Kind::Binary => STANDARD.encode(payload).into(),
-            Kind::Json => serde_json::from_slice(&payload).expect("JSON"),
-        };
-        if kind == Kind::Binary {
-            text["encoding"] = "base64".into();
-        }
+        put_data(&mut text, kind, payload);
         match stage.rng.below(4) {
             0 => {}
             1 => {
@@ -165,20 +141,20 @@ impl Client {
     }
 
     /// Whether an unsubscribe of `filter` waits for its answer.
-    fn is_ending(&self, filter: &String) -> bool {
+    pub(super) fn is_ending(&self, filter: &String) -> bool {
         self.commands
             .values()
             .any(|command| matches!(command, Command::Unsubscribe(filters) if filters.contains(filter)))
     }
 
-    fn remember(&mut self, command: Command) -> u64 {
+    pub(super) fn remember(&mut self, command: Command) -> u64 {
         let id = self.next_command;
         self.next_command += 1;
         self.commands.insert(id, command);
         id
     }
 
-    fn say(&mut self, text: &Value, publishes: Option<MessageId>, stage: &mut Stage<'_>) {
+    pub(super) fn say(&mut self, text: &Value, publishes: Option<MessageId>, stage: &mut Stage<'_>) {
         self.wire.put_message(true, text.to_string().as_bytes(), publishes, stage.rng);
     }
 
@@ -225,7 +201,10 @@ impl Client {
                     Role::Bus(topic) => Some(stage.params.topics[*topic].clone()),
                     _ => None,
                 };
-                self.arrived(&Arrival { topic: topic.as_deref(), offset: None, kind, payload: &frame.payload }, stage)
+                self.arrived(
+                    &Arrival { topic: topic.as_deref(), offset: None, kind, payload: &frame.payload, tags: None },
+                    stage,
+                )
             }
             Opcode::Continuation => {
                 Err(Violation::new("what the broker sends are frames", format!("{}: a continuation", self.name())))
@@ -238,7 +217,9 @@ impl Client {
             return Err(Violation::new("only subscribers of a topic get its messages", self.name()));
         };
         let id = stage.model.received(stream, arrival)?;
-        stage.trace.say(|| format!("{} got ~{id:?}~ at {:?} of {:?}", self.name(), arrival.offset, arrival.topic));
+        stage.trace.say(|| {
+            format!("{} got ~{id:?}~ at {:?} of {:?}, {:?}", self.name(), arrival.offset, arrival.topic, arrival.tags)
+        });
         stage.coverage.delivered += 1;
         stage.coverage.delivered_empty += u64::from(id.is_none());
         stage.coverage.delivered_huge += u64::from(arrival.payload.len() > 64 << 10);
@@ -247,6 +228,29 @@ impl Client {
             stage.coverage.epochs += u64::from(arrival.offset == Some(1));
         }
         Ok(())
+    }
+
+    fn hear_message(
+        &mut self,
+        value: &Value,
+        wrong: &impl Fn(&str) -> Violation,
+        stage: &mut Stage<'_>,
+    ) -> Result<(), Violation> {
+        let topic = value["topic"].as_str().ok_or_else(|| wrong("no topic"))?;
+        let up_to = value["up_to"].as_u64();
+        let offset = value["offset"].as_u64().or(up_to).ok_or_else(|| wrong("no offset"))?;
+        let (kind, payload) = payload_of(value).ok_or_else(|| wrong("no data"))?;
+        let tags = Tags {
+            key: value["key"].as_str(),
+            removed: value["removed"] == true,
+            state: value["state"] == true,
+            up_to: up_to.is_some(),
+        };
+        stage.coverage.shown += u64::from(tags.state);
+        stage.coverage.shown_removed += u64::from(tags.state && tags.removed);
+        stage.coverage.shown_snapshots += u64::from(tags.up_to);
+        let arrival = Arrival { topic: Some(topic), offset: Some(offset), kind, payload: &payload, tags: Some(tags) };
+        self.arrived(&arrival, stage)
     }
 
     fn hear_v1(&mut self, text: &[u8], stage: &mut Stage<'_>) -> Result<(), Violation> {
@@ -260,17 +264,30 @@ impl Client {
         let message = MessageType::named(kind).ok_or_else(|| wrong("an unknown type"))?;
         stage.coverage.messages[message as usize] += 1;
         if kind == "message" {
-            let topic = value["topic"].as_str().ok_or_else(|| wrong("no topic"))?;
-            let offset = value["offset"].as_u64().ok_or_else(|| wrong("no offset"))?;
-            let (kind, payload) = match (&value["data"], value["encoding"].as_str()) {
-                (Value::String(text), None) => (Kind::Text, text.clone().into_bytes()),
-                (Value::String(text), Some("base64")) => {
-                    (Kind::Binary, STANDARD.decode(text).map_err(|error| wrong(&error.to_string()))?)
+            return self.hear_message(&value, &wrong, stage);
+        }
+        if let Some(stream) = self.stream.filter(|_| value.get("id").is_none())
+            && let Some(topic) = value["topic"].as_str()
+        {
+            match (message, value["from"].as_u64(), value["to"].as_u64()) {
+                (MessageType::StateEnd, None, None) => {
+                    stage.coverage.state_ends += 1;
+                    stage.trace.say(|| format!("{} heard {value}", self.name()));
+                    return stage.model.state_ended(stream, topic, value["offset"].as_u64());
                 }
-                (Value::Null, _) | (_, Some(_)) => return Err(wrong("no data")),
-                (value, None) => (Kind::Json, value.to_string().into_bytes()),
-            };
-            return self.arrived(&Arrival { topic: Some(topic), offset: Some(offset), kind, payload: &payload }, stage);
+                (MessageType::Gap, Some(from), Some(to)) => {
+                    stage.trace.say(|| format!("{} heard {value}", self.name()));
+                    return stage.model.gap(stream, topic, from, to);
+                }
+                _ => return Err(wrong("unasked")),
+            }
+        }
+        if message == MessageType::Ping {
+            if self.answers_pings {
+                stage.coverage.commands[CommandType::Pong as usize] += 1;
+                self.say(&json!({"type": "pong"}), None, stage);
+            }
+            return Ok(());
         }
         let Some(id) = value["id"].as_u64() else { return Err(wrong("an answer to nothing")) };
         let Some(command) = self.commands.remove(&id) else { return Err(wrong("a second answer")) };
@@ -282,23 +299,21 @@ impl Client {
         }
         match (command, kind) {
             (Command::Ping, "pong") | (Command::Connect, "ok") => {}
-            (Command::Publish(id), "ok") => {
-                let place = position(&value).ok_or_else(|| wrong("no place"))?;
-                stage.coverage.acknowledged += 1;
-                stage.model.acknowledged(id, place)?;
-            }
-            (Command::Subscribe(filters), "ok") => {
-                let topics = value["topics"].as_array().ok_or_else(|| wrong("no topics"))?;
-                let mut confirmed = Vec::new();
-                for (filter, topic) in filters.iter().zip(topics) {
-                    let position = position(topic);
-                    let fits = topic["topic"] == **filter && position.is_none() == filter.contains(['+', '#']);
-                    if !fits || topics.len() != filters.len() {
-                        return Err(wrong("other topics"));
-                    }
-                    confirmed.push(Confirmed { filter: filter.clone(), position });
+            (Command::Publish(id), "ok" | "error") => {
+                if !self.hear_published(id, &value, stage)? {
+                    return Err(wrong("no place"));
                 }
-                stage.model.confirmed(stream, &confirmed)?;
+            }
+            (Command::History(page), "ok" | "error") => {
+                if !self.hear_history(&page, &value, stage)? {
+                    return Err(wrong("no page"));
+                }
+            }
+            (Command::Snapshot(id), "ok" | "error") => self.hear_stored(id, &value, stage)?,
+            (Command::Subscribe(filters), "ok") => {
+                if !self.hear_confirmed(&filters, &value, stage)? {
+                    return Err(wrong("other topics"));
+                }
             }
             (Command::Subscribe(filters), "error") if code == "limit" => {
                 stage.coverage.subscriptions_limit += 1;
@@ -324,9 +339,6 @@ impl Client {
                 let there = filters.iter().filter(|filter| stage.model.asked_for(stream, filter));
                 self.filters.extend(there.cloned());
             }
-            (Command::Unsupported(command), "error") if code == "unsupported" => {
-                stage.coverage.commands[command as usize] += 1;
-            }
             (Command::Bad(due), "error") if code == due => {}
             (command, _) => return Err(wrong(&format!("as the answer to {command:?}"))),
         }
@@ -334,7 +346,17 @@ impl Client {
     }
 }
 
-fn position(value: &Value) -> Option<Position> {
+/// What a message carries.
+pub(super) fn payload_of(value: &Value) -> Option<(Kind, Vec<u8>)> {
+    match (&value["data"], value["encoding"].as_str()) {
+        (Value::String(text), None) => Some((Kind::Text, text.clone().into_bytes())),
+        (Value::String(text), Some("base64")) => Some((Kind::Binary, STANDARD.decode(text).ok()?)),
+        (Value::Null, _) | (_, Some(_)) => None,
+        (value, None) => Some((Kind::Json, value.to_string().into_bytes())),
+    }
+}
+
+pub(super) fn position(value: &Value) -> Option<Position> {
     let epoch = u64::from_str_radix(value["epoch"].as_str()?, 16).ok()?;
     Some(Position { epoch, offset: value["offset"].as_u64()? })
 }

@@ -14,17 +14,25 @@
 //!
 //! Time is the count of things told; only "before" and "after" matter.
 
+mod arrive;
+mod begin;
 mod order;
+mod pages;
+mod past;
+mod state;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use begin::{Asked, Confirmed, Remembers, Start};
 pub use order::Position;
-pub use stream::{Arrival, Confirmed};
+pub use past::{Options, Page};
+pub use stream::{Arrival, Tags};
 
-use crate::payload::{self, Kind};
+use crate::payload::Kind;
 use order::Orders;
+use past::{Fate, Past};
 use stream::Stream;
 
 /// When something happened, counted in things told to the model.
@@ -68,6 +76,15 @@ pub struct Message {
     pub kind: Kind,
     /// Asked-for length; 0 for an empty payload.
     pub len: usize,
+    /// What it asks for.
+    pub options: Options,
+    /// The broker may refuse it, so that it need not come.
+    conditional: bool,
+    fate: Fate,
+    id: MessageId,
+    /// When its first byte left, and when its place was known, in nanoseconds.
+    written_at: u64,
+    known_at: Option<u64>,
     /// Its first byte left the publisher.
     written: Option<Tick>,
     /// The publisher was told its place.
@@ -96,6 +113,7 @@ pub struct Model {
     published: BTreeMap<(usize, usize), Vec<MessageId>>,
     orders: Orders,
     streams: Vec<Stream>,
+    past: Past,
     now: Tick,
     /// When the broker began to tell clients to go, one after the other, while others went on.
     window: Option<Tick>,
@@ -112,6 +130,7 @@ impl Model {
             published: BTreeMap::new(),
             orders: Orders::default(),
             streams: Vec::new(),
+            past: Past::default(),
             now: 0,
             window: None,
         }
@@ -134,6 +153,12 @@ impl Model {
             seq: *seq,
             kind,
             len,
+            options: Options::default(),
+            conditional: false,
+            fate: Fate::Open,
+            id,
+            written_at: 0,
+            known_at: None,
             written: None,
             acked: None,
             accepted: false,
@@ -147,12 +172,14 @@ impl Model {
     /// Its first byte is on the way.
     pub fn written(&mut self, id: MessageId) {
         let now = self.tick();
-        self.messages[id as usize].written = Some(now);
+        let message = &mut self.messages[id as usize];
+        (message.written, message.written_at) = (Some(now), self.past.time);
     }
 
     /// The broker must have taken it: its publisher lived on, or was told goodbye after it.
     pub fn accepted(&mut self, id: MessageId) {
-        self.messages[id as usize].accepted = true;
+        let message = &mut self.messages[id as usize];
+        message.accepted |= !message.conditional;
     }
 
     /// The publisher was told its place.
@@ -168,7 +195,9 @@ impl Model {
         message.accepted = true;
         message.noticed.get_or_insert(now);
         let topic = message.topic;
-        self.orders.place(topic, place, id, || format!("message ~{id}~"))
+        self.orders.place(topic, place, id, || format!("message ~{id}~"))?;
+        self.placed(id, place);
+        self.check_won(id, place)
     }
 
     // ---- subscribers
@@ -181,7 +210,14 @@ impl Model {
 
     /// A client is about to ask for subscriptions.
     pub fn subscribing(&mut self, stream: StreamId, filters: &[String]) {
-        self.streams[stream].subscribing(filters);
+        let asked: Vec<_> = filters.iter().map(|filter| Asked::live(filter)).collect();
+        self.asking(stream, &asked);
+    }
+
+    /// A client is about to ask for subscriptions that may begin in the past.
+    pub fn asking(&mut self, stream: StreamId, asked: &[Asked]) {
+        let at = (self.tick(), self.past.time);
+        self.streams[stream].subscribing(asked, at);
     }
 
     /// They are in force, as the client was told.
@@ -190,7 +226,8 @@ impl Model {
     /// A beginning that contradicts what came already.
     pub fn confirmed(&mut self, stream: StreamId, filters: &[Confirmed]) -> Result<(), Violation> {
         let now = self.tick();
-        self.streams[stream].confirmed(filters, &self.topics, now)
+        let Self { streams, messages, topics, past, .. } = self;
+        streams[stream].confirmed(filters, topics, |id| messages[id as usize].topic, (now, past.time))
     }
 
     /// They are not: the command failed.
@@ -200,6 +237,7 @@ impl Model {
 
     /// The client was told that these ended.
     pub fn unsubscribed(&mut self, stream: StreamId, filters: &[String]) {
+        self.remember_positions(stream, Some(filters));
         self.streams[stream].unsubscribed(filters, &self.topics);
     }
 
@@ -215,42 +253,11 @@ impl Model {
         self.streams[stream].covering(topic)
     }
 
-    /// A message came. Returns its number, unless it was empty.
-    ///
-    /// # Errors
-    /// Whatever is wrong with it.
-    pub fn received(&mut self, stream: StreamId, arrival: &Arrival<'_>) -> Result<Option<MessageId>, Violation> {
-        let now = self.tick();
-        let id = self.identify(arrival)?;
-        let topic = match (id, arrival.topic) {
-            (Some(id), named) => {
-                let topic = self.messages[id as usize].topic;
-                if named.is_some_and(|named| named != self.topics[topic]) {
-                    let evidence = format!("{} came as one of {named:?}", self.describe(id));
-                    return Err(Violation::new("a message keeps its topic", evidence));
-                }
-                topic
-            }
-            (None, Some(named)) => match self.topics.iter().position(|topic| topic == named) {
-                Some(topic) => topic,
-                None => return Err(Violation::new("a message keeps its topic", format!("{named:?} is none"))),
-            },
-            // Nobody can tell where an empty message among several topics belongs.
-            (None, None) => return Ok(None),
-        };
-        let Self { streams, topics, messages, published, orders, .. } = self;
-        let known = stream::Known { topics, messages, published };
-        streams[stream].received(topic, id, arrival, &known, orders)?;
-        if let Some(id) = id {
-            let message = &mut self.messages[id as usize];
-            message.accepted = true;
-            message.noticed.get_or_insert(now);
-        }
-        Ok(id)
-    }
-
     /// The client's subscriptions end with its connection: nothing is owed to it any more.
     pub fn ended(&mut self, stream: StreamId) {
+        if self.streams[stream].live {
+            self.remember_positions(stream, None);
+        }
         self.streams[stream].live = false;
     }
 
@@ -288,7 +295,7 @@ impl Model {
                 let (Some(since), Some(written)) = (since, message.written) else { continue };
                 if since < written {
                     settled.owed += 1;
-                    if !stream.has_seen(id) {
+                    if !stream.has_seen(id) && !stream.was_shown(id) {
                         let evidence = format!("{} did not get {}", stream.name, self.describe(id));
                         return Err(Violation::new("nothing is lost", evidence));
                     }
@@ -296,6 +303,8 @@ impl Model {
             }
         }
         self.orders.check_circles()?;
+        self.check_publishes()?;
+        settled.beginnings = self.check_beginnings()?;
         Ok(settled)
     }
 
@@ -320,31 +329,6 @@ impl Model {
     pub fn messages(&self) -> usize {
         self.messages.len()
     }
-
-    fn identify(&self, arrival: &Arrival<'_>) -> Result<Option<MessageId>, Violation> {
-        let property = "a payload arrives as it was sent";
-        if arrival.payload.is_empty() {
-            return Ok(None);
-        }
-        let start = || arrival.payload[..arrival.payload.len().min(40)].escape_ascii().to_string();
-        let Some(id) = payload::number(arrival.payload) else {
-            return Err(Violation::new(property, format!("{} bytes, {}", arrival.payload.len(), start())));
-        };
-        let Some(message) = self.messages.get(id as usize) else {
-            return Err(Violation::new(property, format!("message ~{id}~ was never made: {}", start())));
-        };
-        let kept_kind = message.kind == arrival.kind
-            || (message.kind == Kind::Json && arrival.kind == Kind::Text && arrival.offset.is_none());
-        if !kept_kind {
-            let evidence = format!("{} came as {:?}", self.describe(id), arrival.kind);
-            return Err(Violation::new("text stays text, binary stays binary", evidence));
-        }
-        if payload::build(id, message.kind, message.len) != arrival.payload {
-            let evidence = format!("{} came as {} bytes, {}", self.describe(id), arrival.payload.len(), start());
-            return Err(Violation::new(property, evidence));
-        }
-        Ok(Some(id))
-    }
 }
 
 /// How much [`Model::settle`] had to look at.
@@ -354,6 +338,8 @@ pub struct Settled {
     pub streams: usize,
     /// Messages that were owed to them, and came.
     pub owed: usize,
+    /// Beginnings of subscriptions that could be checked.
+    pub beginnings: u64,
 }
 
 /// Whether `filter` matches `topic`: level by level, written down a second time on purpose.

@@ -1,5 +1,7 @@
 //! One order per topic: who follows whom, and which place belongs to whom.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::FxHashMap;
 
 use super::{MessageId, Violation};
@@ -22,7 +24,7 @@ pub(super) struct Orders {
     before: FxHashMap<MessageId, MessageId>,
     offset_of: FxHashMap<MessageId, u64>,
     epoch_of: FxHashMap<MessageId, u64>,
-    at: FxHashMap<(usize, Position), MessageId>,
+    at: BTreeMap<(usize, Position), MessageId>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,6 +97,30 @@ impl Orders {
             return Err(Violation::new(ONE_PLACE, evidence));
         }
         self.offset(id, place.offset, name)
+    }
+
+    /// Which message has a place, if that is known.
+    pub(super) fn at(&self, topic: usize, place: Position) -> Option<MessageId> {
+        self.at.get(&(topic, place)).copied()
+    }
+
+    /// The place of a message, if it is known.
+    pub(super) fn place_of(&self, id: MessageId) -> Option<Position> {
+        Some(Position { epoch: *self.epoch_of.get(&id)?, offset: *self.offset_of.get(&id)? })
+    }
+
+    /// The messages known of a topic from one offset to before another.
+    pub(super) fn range(&self, topic: usize, epoch: u64, from: u64, to: u64) -> Vec<(u64, MessageId)> {
+        let place = |offset| (topic, Position { epoch, offset });
+        if from >= to {
+            return Vec::new();
+        }
+        self.at.range(place(from)..place(to)).map(|(&(_, place), &id)| (place.offset, id)).collect()
+    }
+
+    /// Whether every message between two offsets, the second included, is known.
+    pub(super) fn is_whole(&self, topic: usize, epoch: u64, after: u64, to: u64) -> bool {
+        after >= to || self.range(topic, epoch, after + 1, to + 1).len() as u64 == to - after
     }
 
     /// Steps that lead around in a circle contradict each other, although no two of them do.

@@ -3,10 +3,13 @@
 //! A topic is *covered* while at least one confirmed subscription matches it. From the first confirmation to
 //! the last end its messages must come without a gap, however many subscriptions come and go meanwhile.
 
+mod begun;
+
 use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::begin::{Asked, Beginning, Confirmed, Start};
 use super::order::Orders;
 use super::{Message, MessageId, Position, Tick, Violation, matches};
 use crate::payload::Kind;
@@ -22,15 +25,21 @@ pub struct Arrival<'a> {
     pub kind: Kind,
     /// Its bytes.
     pub payload: &'a [u8],
+    /// What comes with it on `ringyard.v1`.
+    pub tags: Option<Tags<'a>>,
 }
 
-/// One subscription that is in force, as the client was told.
-#[derive(Clone, Debug)]
-pub struct Confirmed {
-    /// Its topic or filter.
-    pub filter: String,
-    /// Where a single topic stands, where the client is told.
-    pub position: Option<Position>,
+/// What comes with a message on `ringyard.v1`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Tags<'a> {
+    /// Its key.
+    pub key: Option<&'a str>,
+    /// It removes.
+    pub removed: bool,
+    /// It is state.
+    pub state: bool,
+    /// It is a snapshot, up to this offset.
+    pub up_to: bool,
 }
 
 /// What of the model a stream may look at.
@@ -50,14 +59,28 @@ pub(super) struct Stream {
     subs: BTreeMap<String, Sub>,
     segments: FxHashMap<usize, Segment>,
     seen: FxHashSet<MessageId>,
+    /// Beginnings of subscriptions that ended.
+    over: Vec<Beginning>,
     /// The last message of each publisher and topic.
     last_of: FxHashMap<(usize, usize), u32>,
 }
 
 #[derive(Debug)]
-enum Sub {
+struct Sub {
+    state: SubState,
+    begun: Beginning,
+}
+
+#[derive(Debug)]
+enum SubState {
     Pending,
     Confirmed { epoch: Option<u64> },
+}
+
+impl Sub {
+    fn is_confirmed(&self) -> bool {
+        matches!(self.state, SubState::Confirmed { .. })
+    }
 }
 
 /// A topic's messages without a gap.
@@ -88,27 +111,44 @@ impl Stream {
             subs: BTreeMap::new(),
             segments: FxHashMap::default(),
             seen: FxHashSet::default(),
+            over: Vec::new(),
             last_of: FxHashMap::default(),
         }
     }
 
     // ---- subscriptions
 
-    pub(super) fn subscribing(&mut self, filters: &[String]) {
-        for filter in filters {
-            self.subs.insert(filter.clone(), Sub::Pending);
+    pub(super) fn subscribing(&mut self, asked: &[Asked], at: (Tick, u64)) {
+        for asked in asked {
+            let mut begun = Beginning::new(asked.clone(), at);
+            for (filter, sub) in &mut self.subs {
+                if matches(filter, &asked.filter)
+                    || matches(&asked.filter, filter)
+                    || (begun.asked.is_filter() && filter.contains(['+', '#']))
+                {
+                    (begun.alone, sub.begun.alone) = (false, false);
+                }
+            }
+            self.subs.insert(asked.filter.clone(), Sub { state: SubState::Pending, begun });
         }
     }
 
     pub(super) fn refused(&mut self, filters: &[String]) {
         for filter in filters {
-            if matches!(self.subs.get(filter), Some(Sub::Pending)) {
+            if self.subs.get(filter).is_some_and(|sub| !sub.is_confirmed()) {
                 self.subs.remove(filter);
             }
         }
     }
 
-    pub(super) fn confirmed(&mut self, filters: &[Confirmed], topics: &[String], now: Tick) -> Result<(), Violation> {
+    pub(super) fn confirmed(
+        &mut self,
+        filters: &[Confirmed],
+        topics: &[String],
+        topic_of: impl Fn(MessageId) -> usize,
+        at: (Tick, u64),
+    ) -> Result<(), Violation> {
+        let now = at.0;
         // A message does not name its epoch. Where several subscriptions match, it may be one that a filter
         // still holds from before the topic was forgotten, so that only a subscription alone can tell.
         let alone =
@@ -123,6 +163,18 @@ impl Stream {
                 continue;
             }
             let alone = self.subs.keys().filter(|filter| matches(filter, topic)).count() == 1;
+            let anew = by.peek().is_some_and(|confirmed| {
+                alone
+                    && self
+                        .subs
+                        .get(&confirmed.filter)
+                        .is_some_and(|sub| sub.begun.asked.start != Start::Now || sub.begun.asked.state)
+            });
+            if anew {
+                // What it got before may come again.
+                self.seen.retain(|&id| topic_of(id) != index);
+                self.last_of.retain(|&(_, topic), _| topic != index);
+            }
             let segment = self.segments.entry(index).or_default();
             let position = by.find_map(|confirmed| confirmed.position);
             if segment.covered_since.is_none()
@@ -145,8 +197,12 @@ impl Stream {
             segment.covered_since.get_or_insert(now);
         }
         for (confirmed, epoch) in filters.iter().zip(epochs) {
-            let sub = Sub::Confirmed { epoch };
-            if !matches!(self.subs.insert(confirmed.filter.clone(), sub), Some(Sub::Pending)) {
+            let name = &self.name;
+            let sub = self.subs.get_mut(&confirmed.filter).filter(|sub| !sub.is_confirmed());
+            if let Some(sub) = sub {
+                sub.state = SubState::Confirmed { epoch };
+                sub.begun.confirm(confirmed.clone(), at, name)?;
+            } else {
                 let evidence = format!("{} was told of {:?} unasked", self.name, confirmed.filter);
                 return Err(Violation::new("a subscription is confirmed once", evidence));
             }
@@ -156,14 +212,14 @@ impl Stream {
 
     pub(super) fn unsubscribed(&mut self, filters: &[String], topics: &[String]) {
         for filter in filters {
-            self.subs.remove(filter);
+            self.over.extend(self.subs.remove(filter).map(|sub| sub.begun));
         }
         let Self { segments, subs, .. } = self;
         segments.retain(|&topic, segment| {
             let mut here =
                 subs.iter().filter(|(filter, _)| matches(filter, &topics[topic])).map(|(_, sub)| sub).peekable();
             let pending = here.peek().is_some();
-            let covered = here.any(|sub| matches!(sub, Sub::Confirmed { .. }));
+            let covered = here.any(Sub::is_confirmed);
             if !covered {
                 *segment = Segment { blurred: true, ..Segment::default() };
             }
@@ -176,7 +232,7 @@ impl Stream {
     }
 
     pub(super) fn covering(&self, topic: &str) -> usize {
-        let covers = |(filter, sub): &(&String, &Sub)| matches!(sub, Sub::Confirmed { .. }) && matches(filter, topic);
+        let covers = |(filter, sub): &(&String, &Sub)| sub.is_confirmed() && matches(filter, topic);
         self.subs.iter().filter(covers).count()
     }
 
@@ -204,10 +260,15 @@ impl Stream {
             let evidence = format!("{} got a message of {name:?}", self.name);
             return Err(Violation::new("only subscribers of a topic get its messages", evidence));
         }
-        let epoch = here.iter().find_map(|sub| match sub {
-            Sub::Confirmed { epoch } => *epoch,
-            Sub::Pending => None,
+        if arrival.tags.is_some() && !here.iter().any(|sub| sub.is_confirmed()) {
+            let evidence = format!("{} got a message of {name:?}", self.name);
+            return Err(Violation::new("ok comes before the messages of its subscriptions", evidence));
+        }
+        let epoch = here.iter().find_map(|sub| match sub.state {
+            SubState::Confirmed { epoch } => epoch,
+            SubState::Pending => None,
         });
+        self.goes_live(topic, name, arrival)?;
         if let Some(offset) = arrival.offset {
             self.check_offset(topic, name, offset, epoch)?;
         }
@@ -271,7 +332,8 @@ impl Stream {
         let segment = self.segments.entry(topic).or_default();
         let Some(last) = segment.seq_of.insert(publisher, message.seq) else { return Ok(()) };
         let skipped = &known.published[&(publisher, topic)][last as usize + 1..message.seq as usize];
-        if let Some(lost) = skipped.iter().find(|&&id| !known.messages[id as usize].is_empty()) {
+        let must = |id: MessageId| !known.messages[id as usize].is_empty() && !known.messages[id as usize].conditional;
+        if let Some(lost) = skipped.iter().find(|&&id| must(id)) {
             let evidence = format!(
                 "{} got number {last} of publisher {publisher} on {:?}, then {}: ~{lost}~ is missing",
                 self.name, known.topics[topic], message.seq
