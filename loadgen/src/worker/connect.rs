@@ -256,6 +256,10 @@ impl<D: Dial> Worker<D> {
     pub(super) fn give_up_rest(&mut self) {
         for at in 0..self.clients.len() as u32 {
             let client = &self.clients[at as usize];
+            // Newcomers were not to connect yet.
+            if self.past.holds() > 0 && client.is_subscriber() {
+                continue;
+            }
             let (there, now) = match client.state {
                 State::Waiting => (false, "not tried: the server took no more clients"),
                 State::Dialling => (false, "no answer to a connect"),

@@ -42,6 +42,8 @@ pub(super) enum Breach {
     Lacking,
     /// State without an end.
     Endless,
+    /// Only the first connection is accepted.
+    Full,
 }
 
 #[derive(Default)]
@@ -63,17 +65,25 @@ pub(super) fn broker(breach: Breach) -> SocketAddr {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             report.send(listener.local_addr().unwrap()).unwrap();
             let topic = Arc::new(Mutex::new(Topic::default()));
+            let mut accepted = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, breach, Arc::clone(&topic)));
+                accepted += 1;
+                // The first connection only sees whether somebody listens.
+                tokio::spawn(serve(stream, breach, accepted > 2, Arc::clone(&topic)));
             }
         });
     });
     reported.recv().unwrap()
 }
 
-async fn serve(stream: TcpStream, breach: Breach, topic: Arc<Mutex<Topic>>) {
+async fn serve(stream: TcpStream, breach: Breach, is_later: bool, topic: Arc<Mutex<Topic>>) {
     #[expect(clippy::result_large_err, reason = "the library's signature")]
     let choose = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        if breach == Breach::Full && is_later {
+            let refusal =
+                tokio_tungstenite::tungstenite::http::Response::builder().status(503).header("Retry-After", "1");
+            return Err(refusal.body(None).unwrap());
+        }
         response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringyard.v1"));
         Ok(response)
     };

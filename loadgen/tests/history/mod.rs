@@ -101,6 +101,14 @@ fn what_a_protocol_has_no_history_for_is_refused() {
     run(broker.address, "--scenario recovery --verify 0.5").is_refused("--verify");
 }
 
+#[test]
+fn a_server_that_takes_no_publishers_ends_a_run_of_newcomers() {
+    let arguments = "--scenario keyed-state --keys 5 --publishers 3 --stall-timeout 1";
+    let done = run(dishonest::broker(Breach::Full), arguments);
+    assert_eq!(done.status, Some(3), "{done}");
+    assert!(done.outcome().stalled.is_some() && done.outcome().errors.publishers.values().sum::<u64>() == 2, "{done}");
+}
+
 // ---- dishonest ones
 
 #[test]
