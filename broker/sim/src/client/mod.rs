@@ -161,6 +161,8 @@ pub(crate) struct Client {
     requests: VecDeque<Expected>,
     /// The place of its last message on each topic.
     answered: BTreeMap<String, (u64, u64)>,
+    /// A request of it was answered.
+    was_heard: bool,
 }
 
 impl Client {
@@ -227,6 +229,7 @@ impl Client {
             filters: Vec::new(),
             requests: VecDeque::new(),
             answered: BTreeMap::new(),
+            was_heard: false,
         }
     }
 
@@ -273,6 +276,11 @@ impl Client {
     /// Whether its subscriptions, or what it publishes, must get through.
     pub(crate) fn is_well(&self) -> bool {
         self.phase == Phase::Open && self.parting == Parting::None
+    }
+
+    /// Whether it may not have been accepted yet: the shard has no room for it, perhaps.
+    pub(crate) fn may_be_waiting(&self) -> bool {
+        self.phase == Phase::Head || (self.role == Role::Poster && !self.was_heard)
     }
 
     /// Its commands that wait for an answer.

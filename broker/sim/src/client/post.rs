@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::greet::escape;
 use super::{Client, Parting, Phase, Stage, length};
-use crate::model::{MessageId, Position, Violation};
+use crate::model::{MessageId, Options, Position, Violation};
 use crate::payload::{self, Kind};
 
 /// Publishers of single messages: a message that the broker refuses leaves no gap in anybody's order.
@@ -43,7 +43,11 @@ impl Client {
         let topic = stage.rng.below(stage.params.topics.len());
         let kind = stage.rng.pick(&[Kind::Text, Kind::Binary, Kind::Json]);
         let len = length(stage);
-        let id = stage.model.publish(POSTS + stage.model.messages(), topic, kind, len);
+        let publisher = POSTS + stage.model.messages();
+        let id = match stage.model.rule(topic).may_refuse() {
+            true => stage.model.publish_with(publisher, topic, kind, len, Options::default()),
+            false => stage.model.publish(publisher, topic, kind, len),
+        };
         stage.coverage.published += 1;
         let body = payload::build(id, kind, stage.model.length(id));
         let media = match kind {
@@ -84,6 +88,7 @@ impl Client {
         let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
         let name = self.name();
         stage.trace.say(|| format!("{name} heard {status}"));
+        self.was_heard = true;
         let expected = self.requests.pop_front();
         let wrong = |what: &str| {
             let evidence = format!("{name}: {what}, expected {expected:?}: {head:?} {}", body.escape_ascii());
@@ -109,6 +114,12 @@ impl Client {
                 }
                 stage.coverage.posts_published += 1;
                 stage.model.acknowledged(id, Position { epoch, offset })?;
+            }
+            Some(Expected::Published(id))
+                if status == 429 && !late && stage.model.rule(stage.model.topic_of(id)).may_refuse() =>
+            {
+                stage.coverage.state_refused += 1;
+                stage.model.refused_publish(id, "limit", None)?;
             }
             Some(Expected::Status(due)) if status == due => stage.coverage.posts_refused += u64::from(status >= 400),
             _ if late => stage.coverage.posts_late += 1,
