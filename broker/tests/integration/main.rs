@@ -22,6 +22,7 @@ mod output;
 mod planes;
 mod publish;
 mod publishers;
+mod purge;
 mod refusals;
 mod rules;
 mod shutdown;
