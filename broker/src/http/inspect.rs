@@ -16,8 +16,7 @@ use crate::http::error::HttpError;
 use crate::http::send_control;
 use crate::ids::{ShardId, TopicId};
 use crate::sequencer::history::figures::Remembered;
-use crate::shard::shared::{ControlMessage, INSPECTED_MAX, TopicState};
-use crate::shard::slowest::{SLOWEST_MAX, Slow};
+use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SLOWEST_MAX, Slow, TopicState};
 
 /// How long all shards may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

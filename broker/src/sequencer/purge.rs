@@ -36,7 +36,7 @@ impl Sequencer {
         if let Some(history) = held.history.take() {
             self.ledger.changed(history.size(), Size::default());
         }
-        // State that walks find is told apart from what comes live by when it was sequenced: so is this.
+        // Walks compare the times at which messages were sequenced: no two are equal, this one included.
         self.last_at = now.max(self.last_at + 1);
         let marker = Arc::new(Message::reset(held.topic.key(), epoch, self.last_at, &self.account));
         self.refresh_lists(id, now);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::ConnId;
+use ring::{ConnId, Nanos};
 use tokio::sync::oneshot;
 
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
@@ -13,7 +13,6 @@ use crate::message::{Message, Payload};
 use crate::sequencer::history::figures::Remembered;
 use crate::shard::asked::{HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, SnapshotRequest};
 use crate::shard::handover::Adopt;
-use crate::shard::slowest::SlowestPart;
 use crate::topics::registry::TopicRef;
 
 /// Where a published message was sequenced.
@@ -59,6 +58,29 @@ pub struct TopicState {
     pub waiting_bytes: u64,
     /// What it remembers, if this shard sequences it.
     pub remembered: Remembered,
+}
+
+/// How many of the slowest an answer has.
+pub const SLOWEST_MAX: usize = 10;
+
+/// One subscription that is behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slow {
+    /// Whose.
+    pub conn: ConnId,
+    /// Memory of messages that it has not been sent yet.
+    pub bytes: u64,
+    /// How long ago the oldest of them was sequenced.
+    pub behind: Nanos,
+}
+
+/// The answer.
+#[derive(PartialEq, Eq, Default, Debug)]
+pub struct SlowestPart {
+    /// Those furthest behind of the subscribers that were looked at, furthest first; at most [`SLOWEST_MAX`].
+    pub slowest: Vec<Slow>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<usize>,
 }
 
 /// What a topic's sequencer is asked for.

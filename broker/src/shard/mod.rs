@@ -9,7 +9,7 @@
 //! | `requests` | single publishes over HTTP that the shard answers |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
-//! | [`slowest`] | which subscriptions are furthest behind |
+//! | `slowest` | which subscriptions are furthest behind |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
 //! | [`shared`], `inbox`, `messages`, [`asked`], [`handover`] | what shards and the control plane share; sockets on their way between them |
@@ -38,7 +38,7 @@ mod recall;
 mod requests;
 mod sequencing;
 pub mod shared;
-pub mod slowest;
+mod slowest;
 mod subscribe;
 #[cfg(test)]
 mod tests;

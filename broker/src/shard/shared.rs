@@ -33,7 +33,9 @@ use crate::sequencer::ledger::Usage;
 use crate::shard::handover::Handovers;
 use crate::shard::inbox::ORDERS_MAX;
 pub use crate::shard::inbox::{Depths, Inbox};
-pub use crate::shard::messages::{ControlMessage, Delivery, INSPECTED_MAX, Origin, Published, Request, TopicState};
+pub use crate::shard::messages::{
+    ControlMessage, Delivery, INSPECTED_MAX, Origin, Published, Request, SLOWEST_MAX, Slow, SlowestPart, TopicState,
+};
 use crate::topics::registry::Registry;
 use crate::topics::rules::{Rules, SharedRules};
 

@@ -3,34 +3,11 @@
 //! A topic may have any number of subscribers: one question looks at [`INSPECTED_MAX`] of them, and the answer says where the
 //! next one goes on. Subscribers that come, go or change places meanwhile may be missed or found twice.
 
-use ring::{ConnId, Driver, Nanos};
+use ring::Driver;
 
 use crate::ids::TopicId;
 use crate::shard::Shard;
-use crate::shard::shared::INSPECTED_MAX;
-
-/// How many of the slowest an answer has.
-pub const SLOWEST_MAX: usize = 10;
-
-/// One subscription that is behind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slow {
-    /// Whose.
-    pub conn: ConnId,
-    /// Memory of messages that it has not been sent yet.
-    pub bytes: u64,
-    /// How long ago the oldest of them was sequenced.
-    pub behind: Nanos,
-}
-
-/// The answer.
-#[derive(PartialEq, Eq, Default, Debug)]
-pub struct SlowestPart {
-    /// Those furthest behind of the subscribers that were looked at, furthest first; at most [`SLOWEST_MAX`].
-    pub slowest: Vec<Slow>,
-    /// Where to go on; `None`: that was all.
-    pub next: Option<usize>,
-}
+use crate::shard::shared::{INSPECTED_MAX, SLOWEST_MAX, Slow, SlowestPart};
 
 impl<D: Driver> Shard<D> {
     /// Looks at subscribers of a topic's own log, from this one on.

@@ -130,10 +130,8 @@ impl<D: Driver> Shard<D> {
             // This send is what it was pending for.
             conn.session.forget_pending(&[key]);
             let Some(data) = self.fanout.take_one(id, &mut conn.session, key, thrift, self.now) else {
-                if conn.flags.has(Flags::LEAVING) {
-                    // It may have had to wait for this only.
-                    self.make_ready(id);
-                }
+                // One that leaves may have had to wait for this only.
+                self.make_ready(id);
                 return;
             };
             self.egress.time_next &= timed.is_none();

@@ -9,7 +9,7 @@ use protocol::frame::{Opcode, put_frame};
 use protocol::v1::{GapReason, Position, write_gap, write_state_end};
 use ring::Driver;
 
-use crate::ids::{Epoch, Offset, ShardId};
+use crate::ids::{Offset, ShardId};
 use crate::message::Message;
 use crate::sequencer::history::recall::Recalled;
 use crate::sequencer::walk::WalkPart;
@@ -32,7 +32,13 @@ impl<D: Driver> Shard<D> {
         let Some(pending) = open else { return };
         pending.answers_left -= 1;
         match answer.found {
-            Found::Topic(epoch, recalled) => self.take_topic(subscriber, epoch, recalled),
+            Found::Topic(epoch, recalled) => match pending.begun.position {
+                // Purged since it entered its log: what the new epoch has comes live.
+                Some(entered) if entered.epoch != epoch.0 => {
+                    pending.begun.recovered = recovered_before(pending.wants.start, entered);
+                }
+                _ => self.take_topic(subscriber, recalled),
+            },
             Found::Walk(sequencer, part) => self.take_walk(subscriber, sequencer, part),
         }
         let pending = &self.recalls.open[&subscriber];
@@ -77,17 +83,10 @@ impl<D: Driver> Shard<D> {
     }
 
     /// What a topic has for a subscription.
-    fn take_topic(&mut self, subscriber: Subscriber, epoch: Epoch, recalled: Recalled) {
+    fn take_topic(&mut self, subscriber: Subscriber, recalled: Recalled) {
         let Recalled { mut recovered, available, mut state, mut replay, instead } = recalled;
-        let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
+        let pending = &self.recalls.open[&subscriber];
         let (start, entered) = (pending.wants.start, pending.begun.position.expect("a topic has a position"));
-        if epoch.0 != entered.epoch {
-            pending.begun.recovered = match start {
-                Start::Since(place) => Some((place.epoch.0, place.offset.0 + 1) == (entered.epoch, entered.offset)),
-                Start::Now | Start::Last(_) => None,
-            };
-            return;
-        }
         // The first message that its log delivers to it.
         let live = Offset(entered.offset);
         replay.truncate(replay.partition_point(|message| message.offset < live));
@@ -227,6 +226,13 @@ impl<D: Driver> Shard<D> {
         write(&mut text);
         Some(Item::Frame(text_frame(&text)))
     }
+}
+
+/// For a subscription that entered its log at `entered`, in an epoch of which nothing is remembered any more: whether it has
+/// everything before.
+fn recovered_before(start: Start, entered: Position) -> Option<bool> {
+    let Start::Since(place) = start else { return None };
+    Some((place.epoch.0, place.offset.0 + 1) == (entered.epoch, entered.offset))
 }
 
 fn text_frame(text: &[u8]) -> Bytes {

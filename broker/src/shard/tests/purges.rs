@@ -1,4 +1,4 @@
-//! A topic is purged under live subscriptions: who is told, in which order, and what newcomers find.
+//! A topic is purged under live subscriptions: who learns of it, in which order, and what newcomers find.
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ impl Stage {
         answered
     }
 
-    /// The epoch that begins, as clients are told it.
+    /// The epoch that begins, as clients write it.
     fn purge(&mut self, topic: &str) -> Value {
         let mut answered = self.order_purge(topic);
         self.turns(4);
