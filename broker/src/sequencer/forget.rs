@@ -8,6 +8,7 @@ use ring::Nanos;
 
 use crate::ids::TopicId;
 use crate::sequencer::Sequencer;
+use crate::sequencer::history::Size;
 use crate::topics::registry::Registry;
 
 /// Topics that one turn looks at because their time has come.
@@ -51,6 +52,15 @@ impl Sequencer {
             self.forget(id);
         } else {
             self.may_forget(id, now);
+        }
+    }
+
+    /// A topic is forgotten.
+    fn forget(&mut self, id: TopicId) {
+        let Some(held) = self.topics.remove(&id) else { return };
+        if let Some(history) = &held.history {
+            self.evicted += u64::from(history.is_evictable());
+            self.ledger.changed(history.size(), Size::default());
         }
     }
 

@@ -323,15 +323,6 @@ impl Sequencer {
         self.may_forget(id, now);
     }
 
-    /// A topic is forgotten.
-    pub(super) fn forget(&mut self, id: TopicId) {
-        let Some(held) = self.topics.remove(&id) else { return };
-        if let Some(history) = &held.history {
-            self.evicted += u64::from(history.is_evictable());
-            self.ledger.changed(history.size(), crate::sequencer::history::Size::default());
-        }
-    }
-
     /// Puts a topic on the lists that its history belongs on.
     fn list(&mut self, id: TopicId, now: Nanos) {
         let Self { topics, rules, ledger, stateful, .. } = self;
