@@ -208,3 +208,21 @@ fn gaps_of_too_many_topics_close_the_connection() {
     rig.fanout.forget_gaps(Subscriber { conn: ID, sub: 0 });
     assert!(rig.fanout.gaps.0.is_empty());
 }
+
+/// A send that is full already leaves the gap for the next one.
+#[test]
+fn a_gap_that_has_no_room_waits() {
+    let mut rig = Rig::new(TOPICS[0]);
+    for _ in 0..40 {
+        rig.step(&Step::Append(0, 1));
+        rig.step(&Step::Visit);
+    }
+    let (subscriber, account) = (Subscriber { conn: ID, sub: 0 }, Arc::clone(rig.shared.budget.of_shard(0)));
+    let mut full = Parts::new(Thrift::Frugal);
+    assert!(full.push(vec![0; 16 << 10].into()));
+    assert_eq!(rig.fanout.gaps.tell(subscriber, &mut full, &account, |_, _| true), Notice::Deferred);
+    assert!(full.len() == 1 && rig.fanout.gaps.has(subscriber));
+    let mut empty = Parts::new(Thrift::Frugal);
+    assert_eq!(rig.fanout.gaps.tell(subscriber, &mut empty, &account, |_, _| true), Notice::Sent);
+    assert!(empty.len() == 1 && !rig.fanout.gaps.has(subscriber));
+}
