@@ -152,10 +152,11 @@ impl History {
         if options.removed {
             return growth;
         }
-        if options.retain || rule.retain == Retain::Always {
+        let is_keyed = matches!(rule.history, rules::History::Keyed { .. });
+        if !is_keyed && (options.retain || rule.retain == Retain::Always) {
             growth.add(weight, self.retained.as_ref().map(|retained| retained.weight()));
         }
-        if matches!(rule.history, rules::History::Keyed { .. }) {
+        if is_keyed {
             let key = options.key.as_deref().unwrap_or_default();
             growth.add(weight + keyed::ENTRY_BYTES, self.keyed.as_ref().and_then(|keyed| keyed.bytes_of(key)));
         }
@@ -185,6 +186,8 @@ impl History {
         }
         let flagged = message.options().is_some_and(|options| options.retain);
         match rule.retain {
+            // The entry of its key is what newcomers are shown: beside it, a retained message could only be out of date.
+            _ if self.keyed.is_some() => {}
             Retain::Never => {}
             Retain::Flag | Retain::Always if flagged && message.is_removal() => self.retained = None,
             Retain::Flag if !flagged => {}

@@ -119,8 +119,8 @@ impl History {
         if is_known && place.offset + 1 == now.next {
             return Recalled { recovered: Some(true), ..Recalled::default() };
         }
-        if is_known && self.keyed.is_some() {
-            if let Some(changed) = self.changed_since(place.offset, state, now.time) {
+        if is_known && let Some(keyed) = &self.keyed {
+            if let Some(changed) = keyed.since(place.offset, now.time) {
                 return Recalled { recovered: Some(true), state: Some(changed), ..Recalled::default() };
             }
         } else if is_known && state && self.snapshot_up_to().is_some_and(|up_to| place.offset < up_to) {
@@ -140,13 +140,6 @@ impl History {
         Recalled { recovered: Some(false), available: self.available(), ..newcomer }
     }
 
-    /// Keys that changed after `position`, removals included, and the retained message if it is not among them.
-    fn changed_since(&self, position: Offset, state: bool, now: Nanos) -> Option<Arc<[Arc<Message>]>> {
-        let changed = self.keyed.as_ref()?.since(position, now)?;
-        let retained = self.retained.as_ref().filter(|retained| state && retained.offset > position);
-        Some(with_retained(changed, retained))
-    }
-
     /// What newcomers are given: keys, a retained message, or a snapshot and the window behind it.
     fn newcomer(&mut self, now: Nanos, bytes_max: u64) -> Recalled {
         if let Some(snapshot) = &self.snapshot {
@@ -157,11 +150,13 @@ impl History {
         Recalled { state, ..Recalled::default() }
     }
 
-    /// Keys and the retained message, oldest first.
+    /// The newest message of each key, oldest first, or the retained message.
     pub(in crate::sequencer) fn shown(&mut self, now: Nanos) -> Arc<[Arc<Message>]> {
-        let retained = self.retained.as_ref().filter(|retained| retained.expires_at().is_none_or(|at| at > now));
-        let Some(keyed) = &mut self.keyed else { return retained.cloned().into_iter().collect() };
-        with_retained(keyed.all(now), retained)
+        if let Some(keyed) = &mut self.keyed {
+            return keyed.all(now);
+        }
+        let retained = self.retained.iter().filter(|retained| retained.expires_at().is_none_or(|at| at > now));
+        retained.cloned().collect()
     }
 
     fn available(&self) -> Option<(Offset, Offset)> {
@@ -218,15 +213,6 @@ impl History {
         let count = from.len().min(usize::try_from(to - first).unwrap_or(usize::MAX));
         let taken = count.min(query.limit as usize + 1);
         from.skip(if query.reverse { count - taken } else { 0 }).take(taken).cloned().collect()
-    }
-}
-
-/// A list in the order of offsets with the retained message in its place, unless it is there already.
-fn with_retained(list: Arc<[Arc<Message>]>, retained: Option<&Arc<Message>>) -> Arc<[Arc<Message>]> {
-    let Some(retained) = retained else { return list };
-    match list.binary_search_by_key(&retained.offset, |message| message.offset) {
-        Ok(_) => list,
-        Err(at) => list[..at].iter().chain([retained]).chain(&list[at..]).cloned().collect(),
     }
 }
 

@@ -131,7 +131,7 @@ impl Model {
         if !self.is_keyed() {
             self.window.push(Arc::clone(&message));
         }
-        if options.retain {
+        if options.retain && !self.is_keyed() {
             self.retained = (!options.removed).then_some(message);
         }
         true
@@ -340,25 +340,8 @@ proptest! {
                     let sent: Vec<_> = given.state.iter().flat_map(|state| state.iter().cloned()).collect();
                     let after = |message: &Arc<Message>| message.offset.0 > position;
                     prop_assert!(sent.is_sorted_by_key(|message| message.offset) && sent.iter().all(after));
-                    // A retained message that is not the newest of its key is there for its own sake.
-                    let retained = offsets(&model.retained);
-                    let is_entry = |message: &&Arc<Message>| {
-                        let key = message.key().unwrap_or_default();
-                        !retained.contains(&message.offset.0)
-                            || model.copy_at(newest).get(key).is_none_or(|newest| *newest == message.offset.0)
-                    };
-                    let entries: Vec<_> = sent.iter().filter(is_entry).cloned().collect();
-                    apply(&mut copy, &entries);
-                    let mut live = model.copy_at(newest);
-                    if let Some(retained) = model.retained.as_ref().filter(|_| state) {
-                        prop_assert!(retained.offset.0 <= position || offsets(&sent).contains(&retained.offset.0));
-                        let key = retained.key().unwrap_or_default();
-                        if !live.contains_key(key) {
-                            copy.remove(key);
-                            live.remove(key);
-                        }
-                    }
-                    prop_assert_eq!(copy, live, "from {} of {}", position, newest);
+                    apply(&mut copy, &sent);
+                    prop_assert_eq!(copy, model.copy_at(newest), "from {} of {}", position, newest);
                 } else {
                     prop_assert!(position < newest);
                     let shown = if state { model.newcomer(0).0 } else { Vec::new() };
