@@ -76,10 +76,11 @@ impl Stream {
         };
         sub.begun.end(offset, now, &name)?;
         let due = sub.begun.due;
-        if sub.begun.alone && !sub.begun.asked.is_filter() {
-            if let Some(topic) = topics.iter().position(|topic| topic == filter) {
-                self.segments.entry(topic).or_default().next_offset = Some(due);
-            }
+        if sub.begun.alone
+            && !sub.begun.asked.is_filter()
+            && let Some(topic) = topics.iter().position(|topic| topic == filter)
+        {
+            self.segments.entry(topic).or_default().next_offset = Some(due);
         }
         Ok(())
     }
