@@ -73,7 +73,7 @@ async def publishers_and_subscribers(host):
             return json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
 
         await session.send(json.dumps({"type": "subscribe", "id": 1, "topic": "a/+"}))
-        while (await next_of(session))["type"] != "ok":
+        while (await next_of(session))["type"] != "state-end":
             pass
         for number, name in enumerate(PUBLISHERS, 1):
             done = await asyncio.to_thread(publish, name, f"http://{host}", TOPIC, f"from {name}")

@@ -62,8 +62,8 @@ impl V1Client {
             match self.0.message() {
                 Ok((TEXT, answer)) if answer.starts_with(br#"{"type":"ok""#) => answers.ok += 1,
                 Ok((TEXT, answer)) if is_refusal(&answer) => answers.refused += 1,
-                // A message of its subscriptions.
-                Ok((TEXT, answer)) if answer.starts_with(br#"{"type":"message""#) => {}
+                // A message of its subscriptions, or the end of their state.
+                Ok((TEXT, answer)) if is_of_subscription(&answer) => {}
                 Ok((CLOSE, payload)) if matches!(close_code(&payload), 1008 | 1013) => answers.closed = true,
                 Err(Ending::Eof | Ending::Reset) => answers.closed = true,
                 Ok((_, answer)) => anyhow::bail!("answered {}", answer[..answer.len().min(200)].escape_ascii()),
@@ -86,6 +86,10 @@ impl V1Client {
     pub(super) fn into_peer(self) -> Peer {
         self.0
     }
+}
+
+fn is_of_subscription(message: &[u8]) -> bool {
+    message.starts_with(br#"{"type":"message""#) || message.starts_with(br#"{"type":"state-end""#)
 }
 
 fn is_refusal(answer: &[u8]) -> bool {
