@@ -177,20 +177,23 @@ impl Sequencer {
     ) -> Result<Sequenced<'_>, Refusal> {
         let id = topic.id;
         self.enter(topic, now);
-        if let Some(offset) = self.admit(id, options.as_deref(), payload.weight(), now)? {
-            let epoch = self.topics[&id].epoch;
-            return Ok(Sequenced { message: None, epoch, offset, wanted: &[] });
+        let Self { topics, rules, ledger, filters, changes, account, .. } = self;
+        let held = topics.get_mut(&id).expect("entered above");
+        let rule = rules.of(held);
+        if let Some(offset) = held.admit(rule, ledger, options.as_deref(), payload.weight(), now)? {
+            return Ok(Sequenced { message: None, epoch: held.epoch, offset, wanted: &[] });
         }
         self.last_at = now.max(self.last_at + 1);
-        let held = self.topics.get_mut(&id).expect("entered above");
-        held.bring_up_to_date(&self.filters, &self.changes);
+        held.bring_up_to_date(filters, changes);
         let offset = held.next;
         held.next += 1;
-        let message =
-            Message::new(held.topic.key(), offset, payload, self.last_at).with_options(options, &self.account);
-        let message =
-            Arc::new(if self.stamps_time(id) { message.stamped(self.time_ms, &self.account) } else { message });
-        self.remember(id, &message, now);
+        let message = Message::new(held.topic.key(), offset, payload, self.last_at).with_options(options, account);
+        let message = Arc::new(if rule.stamps_time { message.stamped(self.time_ms, account) } else { message });
+        if held.keeps(rule, &message) {
+            held.remember(rule, ledger, &message, self.keys, now);
+            self.refresh_lists(id, now);
+            self.relieve();
+        }
         let held = &self.topics[&id];
         Ok(Sequenced { message: Some(message), epoch: held.epoch, offset, wanted: &held.wanted })
     }
@@ -287,34 +290,14 @@ impl Sequencer {
 
     /// Makes sure that `topic` is kept.
     fn enter(&mut self, topic: TopicRef, now: Nanos) {
-        let id = topic.id;
-        if let Some(held) = self.topics.get_mut(&id) {
-            held.used_at = now;
-            if held.joined.is_empty() && !held.may_be_forgotten && !held.has_state() {
-                self.may_forget(id, now);
-            }
-            return;
-        }
-        let epoch = self.next_epoch;
-        self.next_epoch = epoch.next();
-        let held = Topic {
-            topic,
-            epoch,
-            next: Offset(1),
-            joined: Vec::new(),
-            wanted: Vec::new(),
-            wanted_version: NEVER,
-            used_at: now,
-            history: None,
-            rule: RuleId::default(),
-            rule_version: 0,
-            may_be_forgotten: false,
-            is_due_listed: false,
-            is_used_listed: false,
-            is_stateful: false,
-        };
-        self.topics.insert(id, held);
-        self.may_forget(id, now);
+        let Self { topics, unused, next_epoch, idle_timeout, .. } = self;
+        let held = topics.entry(topic.id).or_insert_with(|| {
+            let epoch = *next_epoch;
+            *next_epoch = epoch.next();
+            Topic::new(topic, epoch)
+        });
+        held.used_at = now;
+        held.list_unused(unused, now + *idle_timeout);
     }
 
     fn join_filter(&mut self, filter: TopicRef, shard: ShardId) {
@@ -339,6 +322,25 @@ impl Sequencer {
 type Joined = Filters<(TopicRef, Vec<ShardId>)>;
 
 impl Topic {
+    fn new(topic: TopicRef, epoch: Epoch) -> Self {
+        Self {
+            topic,
+            epoch,
+            next: Offset(1),
+            joined: Vec::new(),
+            wanted: Vec::new(),
+            wanted_version: NEVER,
+            used_at: 0,
+            history: None,
+            rule: RuleId::default(),
+            rule_version: 0,
+            may_be_forgotten: false,
+            is_due_listed: false,
+            is_used_listed: false,
+            is_stateful: false,
+        }
+    }
+
     /// Makes `wanted` true again. Cost: one comparison per change since the last message, or a search.
     fn bring_up_to_date(&mut self, filters: &Joined, changes: &Changes<ShardId>) {
         if self.wanted_version == changes.version() {

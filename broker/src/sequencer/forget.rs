@@ -4,11 +4,13 @@
 //! the head of [`sequencer`](crate::sequencer). One that has state stays; one that has a window stays unless there is no
 //! room.
 
+use std::collections::VecDeque;
+
 use ring::Nanos;
 
 use crate::ids::TopicId;
-use crate::sequencer::Sequencer;
 use crate::sequencer::history::Size;
+use crate::sequencer::{Sequencer, Topic};
 use crate::topics::registry::Registry;
 
 /// Topics that one turn looks at because their time has come.
@@ -72,13 +74,18 @@ impl Sequencer {
     }
 
     pub(super) fn may_forget(&mut self, id: TopicId, now: Nanos) {
-        if let Some(held) = self.topics.get_mut(&id)
-            && held.joined.is_empty()
-            && !held.may_be_forgotten
-            && !held.has_state()
-        {
-            held.may_be_forgotten = true;
-            self.unused.push_back((now + self.idle_timeout, id));
+        if let Some(held) = self.topics.get_mut(&id) {
+            held.list_unused(&mut self.unused, now + self.idle_timeout);
+        }
+    }
+}
+
+impl Topic {
+    /// Lists the topic in `unused`, to be looked at then, if it may be forgotten and is not listed.
+    pub(super) fn list_unused(&mut self, unused: &mut VecDeque<(Nanos, TopicId)>, due: Nanos) {
+        if self.joined.is_empty() && !self.may_be_forgotten && !self.has_state() {
+            self.may_be_forgotten = true;
+            unused.push_back((due, self.topic.id));
         }
     }
 }

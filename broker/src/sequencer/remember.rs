@@ -12,8 +12,9 @@ use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::history::History;
 use crate::sequencer::history::recall::{HistoryQuery, Now, Page, Place, Recall, Recalled};
-use crate::sequencer::ledger::Usage;
+use crate::sequencer::ledger::{Ledger, Usage};
 use crate::sequencer::{Sequencer, Topic};
+use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
 use crate::topics::rules::{HistoryKind, Retain, Rule, Rules, SharedRules};
 
@@ -48,7 +49,7 @@ impl KnownRules {
     }
 
     /// The rule of a topic. What kind of history a topic has was decided when it began.
-    fn of(&self, held: &mut Topic) -> &Rule {
+    pub(super) fn of(&self, held: &mut Topic) -> &Rule {
         if held.rule_version != self.version {
             held.rule = self.current.rule_of(&held.topic.name);
             held.rule_version = self.version;
@@ -77,36 +78,30 @@ impl Topic {
     fn now(&self, time: Nanos) -> Now {
         Now { epoch: self.epoch, next: self.next, time }
     }
-}
-
-impl Sequencer {
-    // ---- publishing
 
     /// Whether a publish is possible; if it was made before, the offset it got then.
     pub(super) fn admit(
-        &mut self,
-        id: TopicId,
+        &self,
+        rule: &Rule,
+        ledger: &Ledger,
         options: Option<&PublishOptions>,
         weight: u64,
         now: Nanos,
     ) -> Result<Option<Offset>, Refusal> {
-        let Self { topics, rules, ledger, .. } = self;
-        let held = topics.get_mut(&id).expect("a topic that is kept");
-        let rule = rules.of(held);
-        let is_keyed = held.topic.history == HistoryKind::Keyed;
+        let is_keyed = self.topic.history == HistoryKind::Keyed;
         if options.is_none() && !is_keyed && rule.retain != Retain::Always {
             return Ok(None);
         }
         let weight = weight + options.map_or(0, Message::extra_bytes);
         let (none, empty) = (PublishOptions::default(), History::default());
         let options = options.unwrap_or(&none);
-        let history = held.history.as_deref().unwrap_or(&empty);
+        let history = self.history.as_deref().unwrap_or(&empty);
         if let Some(key) = &options.idempotency_key
             && let Some(offset) = history.find_duplicate(&scoped(key, options), now)
         {
             return Ok(Some(offset));
         }
-        history.check(options, weight, rule, held.next, now)?;
+        history.check(options, weight, rule, self.next, now)?;
         if !ledger.admits(history.growth(options, weight, rule)) {
             return Err(Refusal::Limit(
                 "the broker keeps as many keys and retained messages as it may; see --max-keys and --max-history",
@@ -115,46 +110,44 @@ impl Sequencer {
         Ok(None)
     }
 
+    /// Whether something of this message is to be remembered.
+    pub(super) fn keeps(&self, rule: &Rule, message: &Message) -> bool {
+        let is_plain = message.options().is_none() && rule.retain != Retain::Always;
+        !is_plain || self.topic.history != HistoryKind::None
+    }
+
+    /// The topic's newest message enters its history. To be listed then ([`Sequencer::refresh_lists`]).
+    pub(super) fn remember(
+        &mut self,
+        rule: &Rule,
+        ledger: &mut Ledger,
+        message: &Arc<Message>,
+        keys: Keys,
+        now: Nanos,
+    ) {
+        let history = self.history.get_or_insert_default();
+        let before = history.size();
+        history.remember(message, rule, keys, message.sequenced_at);
+        if let Some(options) = message.options()
+            && let Some(key) = &options.idempotency_key
+        {
+            history.remember_key(&scoped(key, options), message.offset, keys, now);
+        }
+        ledger.changed(before, history.size());
+        if message.is_removal() && ledger.is_full_of_state() {
+            let before = history.size();
+            history.forget_removals();
+            ledger.changed(before, history.size());
+        }
+    }
+}
+
+impl Sequencer {
+    // ---- publishing
+
     /// It is this time of day, in milliseconds since 1970.
     pub fn set_time(&mut self, time_ms: u64) {
         self.time_ms = time_ms;
-    }
-
-    /// Whether a topic's messages are stamped with the time of their publication.
-    pub(super) fn stamps_time(&mut self, id: TopicId) -> bool {
-        let Self { topics, rules, .. } = self;
-        let held = topics.get_mut(&id).expect("a topic that is kept");
-        rules.of(held).stamps_time
-    }
-
-    /// A message enters its topic's history.
-    pub(super) fn remember(&mut self, id: TopicId, message: &Arc<Message>, now: Nanos) {
-        let Self { topics, rules, keys, .. } = self;
-        let held = topics.get_mut(&id).expect("a topic that is kept");
-        let rule = rules.of(held);
-        let options = message.options();
-        let is_plain = options.is_none() && rule.retain != Retain::Always;
-        if is_plain && held.topic.history == HistoryKind::None {
-            return;
-        }
-        let history = held.history.get_or_insert_default();
-        let before = history.size();
-        history.remember(message, rule, *keys, self.last_at);
-        if let Some(key) = options.and_then(|options| options.idempotency_key.as_ref()) {
-            let options = options.expect("it has a key");
-            history.remember_key(&scoped(key, options), message.offset, *keys, now);
-        }
-        self.ledger.changed(before, history.size());
-        if message.is_removal() && self.ledger.is_full_of_state() {
-            let before = history.size();
-            history.forget_removals();
-            self.ledger.changed(before, history.size());
-        }
-        self.refresh_lists(id, now);
-        // The bound is for all shards: a little beyond it, this one does not wait for the others.
-        if self.ledger.excess() > self.ledger.limits.bytes_max / 16 {
-            self.evict(|ledger| ledger.excess() > 0);
-        }
     }
 
     /// Replaces a topic's snapshot.
@@ -182,7 +175,7 @@ impl Sequencer {
         let before = history.size();
         history.set_snapshot(Arc::new(message));
         ledger.changed(before, history.size());
-        self.list(id, now);
+        self.refresh_lists(id, now);
         Ok(())
     }
 
@@ -255,8 +248,7 @@ impl Sequencer {
                 Some(first) if first == id => {}
                 other => return other,
             }
-            let mut once = true;
-            self.evict(|_| std::mem::take(&mut once));
+            self.evict_first();
             self.ledger.exchange(usage, id);
         }
         None
@@ -277,22 +269,34 @@ impl Sequencer {
         }
     }
 
-    /// Empties the windows of the topics that are least recently used, while there is a reason to.
-    fn evict(&mut self, mut go_on: impl FnMut(&crate::sequencer::ledger::Ledger) -> bool) {
-        while go_on(&self.ledger) {
+    /// The bound is for all shards: a little beyond it, this one does not wait for the others.
+    pub(super) fn relieve(&mut self) {
+        if self.ledger.excess() <= self.ledger.limits.bytes_max / 16 {
+            return;
+        }
+        while self.ledger.excess() > 0 {
             self.find_oldest();
-            let Some((_, id)) = self.ledger.take_used() else { return };
-            let held = self.topics.get_mut(&id).expect("a topic that has a window");
-            held.is_used_listed = false;
-            let history = held.history.as_mut().expect("a topic that has a window");
-            let before = history.size();
-            history.evict();
-            self.ledger.changed(before, history.size());
-            self.evicted += 1;
-            if history.is_empty() {
-                held.history = None;
+            if !self.evict_first() {
+                return;
             }
         }
+    }
+
+    /// Empties the window of the first topic of the list: after [`Sequencer::find_oldest`], the least recently used. Returns
+    /// whether there was one.
+    fn evict_first(&mut self) -> bool {
+        let Some((_, id)) = self.ledger.take_used() else { return false };
+        let held = self.topics.get_mut(&id).expect("a topic that has a window");
+        held.is_used_listed = false;
+        let history = held.history.as_mut().expect("a topic that has a window");
+        let before = history.size();
+        history.evict();
+        self.ledger.changed(before, history.size());
+        self.evicted += 1;
+        if history.is_empty() {
+            held.history = None;
+        }
+        true
     }
 
     /// Forgets what is too old, in so many histories.
@@ -312,21 +316,13 @@ impl Sequencer {
         }
     }
 
-    /// Part of a topic's history may have gone: it is on the lists that it belongs on, and forgotten if it is empty.
+    /// A topic's history has changed: it is on the lists that it belongs on, and forgotten if it is empty.
     pub(super) fn refresh_lists(&mut self, id: TopicId, now: Nanos) {
-        if let Some(held) = self.topics.get_mut(&id)
-            && held.history.as_ref().is_some_and(|history| history.is_empty())
-        {
+        let Self { topics, rules, ledger, stateful, unused, idle_timeout, .. } = self;
+        let Some(held) = topics.get_mut(&id) else { return };
+        if held.history.as_ref().is_some_and(|history| history.is_empty()) {
             held.history = None;
         }
-        self.list(id, now);
-        self.may_forget(id, now);
-    }
-
-    /// Puts a topic on the lists that its history belongs on.
-    fn list(&mut self, id: TopicId, now: Nanos) {
-        let Self { topics, rules, ledger, stateful, .. } = self;
-        let Some(held) = topics.get_mut(&id) else { return };
         let rule = rules.of(held);
         let has_state = held.has_state();
         if has_state != held.is_stateful {
@@ -338,7 +334,6 @@ impl Sequencer {
                 stateful.remove(&held.topic.name);
             }
         }
-        let has_lost_state = !has_state && held.joined.is_empty() && !held.may_be_forgotten;
         if let Some(history) = &held.history {
             if !held.is_used_listed && history.is_evictable() {
                 held.is_used_listed = true;
@@ -351,9 +346,7 @@ impl Sequencer {
                 ledger.list_due(due.max(now + LOOK_AGAIN), id);
             }
         }
-        if has_lost_state {
-            self.may_forget(id, now);
-        }
+        held.list_unused(unused, now + *idle_timeout);
     }
 
     /// What always holds of histories. Linear in what they keep.
