@@ -9,8 +9,8 @@ use protocol::frame::{Opcode, put_client_frame};
 use protocol::topic::check_name;
 
 use super::names::Called;
-use super::socket::{self, Broken, Content, Kind, State};
-use super::unit::{self, Unit, Units, expect_kind, stamp_len};
+use super::socket::{self, Broken, Content, Kind, State, expect_kind};
+use super::unit::{self, Unit, Units, stamp_len};
 use super::url::Url;
 use super::{Duty, Names, Visit};
 use crate::stamp::{Payloads, Stamp};

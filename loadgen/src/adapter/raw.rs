@@ -12,7 +12,7 @@ use protocol::topic::{TOPIC_LEN_MAX_DEFAULT, check_name};
 use super::names::{Called, percent_encoded};
 use super::past::{self, Position};
 use super::socket::{self, Broken, Content, Kind, State};
-use super::unit::{self, Front, Messages};
+use super::unit::{Front, Messages};
 use super::url::{TOPIC, Url, Urls};
 use super::{Duty, Envelope, Names, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
@@ -74,6 +74,7 @@ pub(super) struct Bare<'a> {
 }
 
 impl Messages for Bare<'_> {
+    const KIND: Option<Kind> = None;
     const TAIL_MAX: usize = 0;
     const OTHER_MAX: usize = 0;
 
@@ -105,28 +106,11 @@ impl Messages for Bare<'_> {
     }
 }
 
-impl Content for Bare<'_> {
-    #[inline]
-    fn whole(&self, state: &mut State, _: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
-        unit::whole(self, state, payload, visit)
-    }
-
-    fn piece(
-        &self,
-        state: &mut State,
-        _: Kind,
-        piece: &[u8],
-        last: bool,
-        visit: &mut impl Visit,
-    ) -> Result<(), Broken> {
-        unit::piece(self, state, piece, last, visit)
-    }
-}
-
 /// Messages that are payloads, but for the first, which is the position that they follow.
 pub(super) struct Positioned<'a>(pub(super) Bare<'a>);
 
 impl Messages for Positioned<'_> {
+    const KIND: Option<Kind> = None;
     const TAIL_MAX: usize = 0;
     const OTHER_MAX: usize = 128 << 10;
 
@@ -153,24 +137,6 @@ impl Messages for Positioned<'_> {
             None => visit.foreign(),
         }
         Ok(())
-    }
-}
-
-impl Content for Positioned<'_> {
-    #[inline]
-    fn whole(&self, state: &mut State, _: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
-        unit::whole(self, state, payload, visit)
-    }
-
-    fn piece(
-        &self,
-        state: &mut State,
-        _: Kind,
-        piece: &[u8],
-        last: bool,
-        visit: &mut impl Visit,
-    ) -> Result<(), Broken> {
-        unit::piece(self, state, piece, last, visit)
     }
 }
 

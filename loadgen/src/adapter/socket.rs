@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use protocol::frame::{CloseCode, HEADER_MAX, Opcode, close_code, put_client_frame, server_header, unmask};
 
-use super::unit::Cut;
+use super::unit::{self, Cut, Messages};
 use super::{Inbound, Visit};
 pub(super) use crate::frame::Broken;
 use crate::frame::Header;
@@ -32,6 +32,35 @@ pub(super) trait Content {
         last: bool,
         visit: &mut impl Visit,
     ) -> Result<(), Broken>;
+}
+
+impl<M: Messages> Content for M {
+    #[inline]
+    fn whole(&self, state: &mut State, kind: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
+        M::KIND.map_or(Ok(()), |wanted| expect_kind(kind, wanted))?;
+        unit::whole(self, state, payload, visit)
+    }
+
+    fn piece(
+        &self,
+        state: &mut State,
+        kind: Kind,
+        piece: &[u8],
+        last: bool,
+        visit: &mut impl Visit,
+    ) -> Result<(), Broken> {
+        M::KIND.map_or(Ok(()), |wanted| expect_kind(kind, wanted))?;
+        unit::piece(self, state, piece, last, visit)
+    }
+}
+
+/// A text message where a binary one was due, or the reverse.
+pub(super) fn expect_kind(kind: Kind, wanted: Kind) -> Result<(), Broken> {
+    match (kind == wanted, kind) {
+        (true, _) => Ok(()),
+        (false, Kind::Text) => Err("a text message where the protocol has binary ones".into()),
+        (false, Kind::Binary) => Err("a binary message where the protocol has text".into()),
+    }
 }
 
 /// What a protocol remembers of a connection.

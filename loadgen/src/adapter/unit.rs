@@ -94,6 +94,9 @@ pub(super) enum Front {
 
 /// A protocol of which a WebSocket message is a message.
 pub(super) trait Messages {
+    /// Whether they are text or binary, if the protocol says so.
+    const KIND: Option<Kind>;
+
     /// The longest tail that can be right, in bytes.
     const TAIL_MAX: usize;
 
@@ -387,14 +390,5 @@ impl Payload {
             Some(body) => visit.message(body.stamp, body.is_whole()),
             None => visit.foreign(),
         }
-    }
-}
-
-/// A text message where a binary one was due, or the reverse.
-pub(super) fn expect_kind(kind: Kind, wanted: Kind) -> Result<(), Broken> {
-    match (kind == wanted, kind) {
-        (true, _) => Ok(()),
-        (false, Kind::Text) => Err("a text message where the protocol has binary ones".into()),
-        (false, Kind::Binary) => Err("a binary message where the protocol has text".into()),
     }
 }

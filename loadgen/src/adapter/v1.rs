@@ -11,8 +11,8 @@ use protocol::topic::{TOPIC_LEN_MAX_DEFAULT, check_name};
 
 use super::names::{Called, decimals, number, put_number};
 use super::past::{self, Position, Said};
-use super::socket::{self, Broken, Content, Kind, State};
-use super::unit::{self, Front, Messages, expect_kind};
+use super::socket::{self, Broken, Kind, State};
+use super::unit::{Front, Messages};
 use super::url::Url;
 use super::{Duty, Envelope, Names, Uses, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
@@ -165,27 +165,8 @@ pub(super) struct Envelopes<'a> {
     uses: Uses,
 }
 
-impl Content for Envelopes<'_> {
-    #[inline]
-    fn whole(&self, state: &mut State, kind: Kind, payload: &[u8], visit: &mut impl Visit) -> Result<(), Broken> {
-        expect_kind(kind, Kind::Text)?;
-        unit::whole(self, state, payload, visit)
-    }
-
-    fn piece(
-        &self,
-        state: &mut State,
-        kind: Kind,
-        piece: &[u8],
-        last: bool,
-        visit: &mut impl Visit,
-    ) -> Result<(), Broken> {
-        expect_kind(kind, Kind::Text)?;
-        unit::piece(self, state, piece, last, visit)
-    }
-}
-
 impl Messages for Envelopes<'_> {
+    const KIND: Option<Kind> = Some(Kind::Text);
     const TAIL_MAX: usize = 4096;
     const OTHER_MAX: usize = 4 << 20;
 
