@@ -48,7 +48,7 @@ use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::audience::Audience;
 use crate::sequencer::history::History;
-use crate::sequencer::ledger::{HistoryLimits, Ledger};
+use crate::sequencer::ledger::{HistoryLimits, Ledger, Listed};
 use crate::sequencer::remember::KnownRules;
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
@@ -117,9 +117,8 @@ struct Topic {
     rule_version: u32,
     /// Whether `unused` has an entry for it.
     may_be_forgotten: bool,
-    /// Whether the ledger has it listed for what gets too old, and as one with a window.
-    is_due_listed: bool,
-    is_used_listed: bool,
+    /// On which of the ledger's lists it is.
+    listed: Listed,
     /// Whether `stateful` has it.
     is_stateful: bool,
 }
@@ -335,8 +334,7 @@ impl Topic {
             rule: RuleId::default(),
             rule_version: 0,
             may_be_forgotten: false,
-            is_due_listed: false,
-            is_used_listed: false,
+            listed: Listed::default(),
             is_stateful: false,
         }
     }

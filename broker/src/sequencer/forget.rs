@@ -10,6 +10,7 @@ use ring::Nanos;
 
 use crate::ids::TopicId;
 use crate::sequencer::history::Size;
+use crate::sequencer::ledger::Listed;
 use crate::sequencer::{Sequencer, Topic};
 use crate::topics::registry::Registry;
 
@@ -64,6 +65,10 @@ impl Sequencer {
             self.evicted += u64::from(history.is_evictable());
             self.ledger.changed(history.size(), Size::default());
         }
+        let topics = &self.topics;
+        self.ledger.forgotten(held.listed, topics.len(), |id| {
+            topics.get(&id).map_or_else(Listed::default, |held| held.listed)
+        });
     }
 
     /// When [`Sequencer::expire`] has something to do next.

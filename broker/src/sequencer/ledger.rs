@@ -5,7 +5,8 @@
 //! the others took then, so the bounds may be overrun by what the others add within a turn.
 //!
 //! Both orders are heaps with one entry per topic, whose time may be too early by now: whoever takes an entry puts it back
-//! with the right time. So the order is exact, and a publish does not touch it.
+//! with the right time. So the order is exact, and a publish does not touch it. Entries of topics that were forgotten stay in
+//! them until there are more of those than of topics (`Ledger::forgotten`).
 //!
 //! Cost: nothing per message of a topic that is listed already.
 
@@ -86,11 +87,30 @@ pub(super) struct Ledger {
     due: BinaryHeap<Reverse<(Nanos, TopicId)>>,
     /// By a time at or before the last publish.
     used: BinaryHeap<Reverse<(Nanos, TopicId)>>,
+    /// How many topics with an entry were forgotten since the lists had none of such topics.
+    stale: usize,
 }
+
+/// On which lists a topic is.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Listed {
+    pub(super) due: bool,
+    pub(super) used: bool,
+}
+
+/// The lists are not cleaned for fewer topics than this.
+const STALE_MIN: usize = 64;
 
 impl Ledger {
     pub(super) fn new(limits: HistoryLimits) -> Self {
-        Self { limits, own: Size::default(), others: Size::default(), due: BinaryHeap::new(), used: BinaryHeap::new() }
+        Self {
+            limits,
+            own: Size::default(),
+            others: Size::default(),
+            due: BinaryHeap::new(),
+            used: BinaryHeap::new(),
+            stale: 0,
+        }
     }
 
     /// A history takes `after` instead of `before`.
@@ -171,8 +191,34 @@ impl Ledger {
         self.due.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// One of the topics was forgotten that was on such lists; so many are left, and `listed` says on which lists one of
+    /// them is. Cost: constant, averaged over the topics that are forgotten.
+    pub(super) fn forgotten(&mut self, was: Listed, left: usize, listed: impl Fn(TopicId) -> Listed) {
+        self.stale += usize::from(was != Listed::default());
+        if self.stale > left.max(STALE_MIN) {
+            self.stale = 0;
+            clean(&mut self.due, |topic| listed(topic).due);
+            clean(&mut self.used, |topic| listed(topic).used);
+        }
+    }
+
+    /// How many entries the longer of both lists has, and how many it may have at most with so many topics.
+    pub(super) fn listed(&self, topics: usize) -> (usize, usize) {
+        (self.due.len().max(self.used.len()), topics + self.stale)
+    }
+
     /// What the histories of this sequencer take.
     pub(super) fn own(&self) -> Size {
         self.own
     }
+}
+
+/// Leaves one entry of each topic that is listed: the earliest, as a topic that was forgotten and began anew may have several.
+fn clean(list: &mut BinaryHeap<Reverse<(Nanos, TopicId)>>, is_listed: impl Fn(TopicId) -> bool) {
+    let mut entries = std::mem::take(list).into_vec();
+    entries.retain(|&Reverse((_, topic))| is_listed(topic));
+    entries.sort_unstable_by_key(|&Reverse((at, topic))| (topic, at));
+    entries.dedup_by_key(|&mut Reverse((_, topic))| topic);
+    entries.shrink_to_fit();
+    *list = entries.into();
 }

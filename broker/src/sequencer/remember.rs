@@ -259,7 +259,7 @@ impl Sequencer {
         while let Some((at, id)) = self.ledger.take_used() {
             let Some(held) = self.topics.get_mut(&id) else { continue };
             if !held.history.as_ref().is_some_and(|history| history.is_evictable()) {
-                held.is_used_listed = false;
+                held.listed.used = false;
                 continue;
             }
             self.ledger.list_used(held.used_at, id);
@@ -287,7 +287,7 @@ impl Sequencer {
     fn evict_first(&mut self) -> bool {
         let Some((_, id)) = self.ledger.take_used() else { return false };
         let held = self.topics.get_mut(&id).expect("a topic that has a window");
-        held.is_used_listed = false;
+        held.listed.used = false;
         let history = held.history.as_mut().expect("a topic that has a window");
         let before = history.size();
         history.evict();
@@ -306,7 +306,7 @@ impl Sequencer {
             let Some(id) = self.ledger.take_due(now) else { return };
             let Self { topics, rules, ledger, .. } = self;
             let Some(held) = topics.get_mut(&id) else { continue };
-            held.is_due_listed = false;
+            held.listed.due = false;
             let rule = rules.of(held);
             let Some(history) = &mut held.history else { continue };
             let before = history.size();
@@ -335,14 +335,14 @@ impl Sequencer {
             }
         }
         if let Some(history) = &held.history {
-            if !held.is_used_listed && history.is_evictable() {
-                held.is_used_listed = true;
+            if !held.listed.used && history.is_evictable() {
+                held.listed.used = true;
                 ledger.list_used(held.used_at, id);
             }
-            if !held.is_due_listed
+            if !held.listed.due
                 && let Some(due) = history.due(rule)
             {
-                held.is_due_listed = true;
+                held.listed.due = true;
                 ledger.list_due(due.max(now + LOOK_AGAIN), id);
             }
         }
@@ -359,10 +359,14 @@ impl Sequencer {
             }
             let Some(history) = &held.history else { continue };
             history.invariants(held.next).map_err(complain)?;
-            if history.is_evictable() && !held.is_used_listed {
+            if history.is_evictable() && !held.listed.used {
                 return Err(complain("one that can be evicted is listed"));
             }
             sum.add(history.size());
+        }
+        let (entries, entries_max) = self.ledger.listed(self.topics.len());
+        if entries > entries_max {
+            return Err(format!("histories: {entries} entries of a list, for {} topics", self.topics.len()));
         }
         if sum == self.ledger.own() {
             Ok(())

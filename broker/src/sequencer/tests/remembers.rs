@@ -286,3 +286,23 @@ fn a_full_registry_forgets_windows_but_no_state() {
     assert_eq!(sequencer.position(registry.resolve("state").id), Some((Epoch(1), Offset(2))));
     assert!(sequencer.position(registry.resolve("t499").id).is_some());
 }
+
+/// Topics that come and go leave nothing behind: not even an entry of a list.
+#[test]
+fn lists_do_not_grow_with_topics_that_were_forgotten() {
+    let registry = ruled(HistoryKind::Window);
+    let mut sequencer = roomy(&registry);
+    for round in 0..2_000 {
+        let now = round * SECOND;
+        for name in [format!("t{round}"), "again".into()] {
+            // One comes back as soon as its window is too old.
+            if name != "again" || round % 150 == 0 {
+                put(&mut sequencer, &registry.resolve(&name), 1, PublishOptions::default(), now).unwrap();
+            }
+        }
+        sequencer.expire(now, &registry);
+    }
+    assert!(sequencer.len() < 200, "{}", sequencer.len());
+    let (entries, entries_max) = sequencer.ledger.listed(sequencer.len());
+    assert!(entries <= entries_max && entries_max < 500, "{entries} of {entries_max}");
+}
