@@ -19,11 +19,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::DerefMut;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use crate::{Gather, Waker};
 
 /// Nanoseconds on a clock that never goes back (`CLOCK_MONOTONIC`, or the simulation's own).
 pub type Nanos = u64;
+
+/// A duration in nanoseconds, at most a quarter of what fits: so it can be added to a time.
+#[must_use]
+pub fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX).min(Nanos::MAX / 4)
+}
 
 /// One connection of one driver: a slot in its descriptor table and the slot's generation.
 ///

@@ -6,9 +6,8 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Duration;
 
-use ring::Nanos;
+use ring::{Nanos, nanos};
 
 use crate::access::address::Client;
 use crate::access::lock;
@@ -132,10 +131,6 @@ impl ClientShares {
         }
         take(clients.entry(client).or_default())
     }
-}
-
-fn nanos(time: Duration) -> Nanos {
-    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX >> 1)
 }
 
 #[cfg(test)]

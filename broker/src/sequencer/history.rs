@@ -26,9 +26,8 @@ mod tests;
 pub(super) mod window;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use ring::Nanos;
+use ring::{Nanos, nanos};
 
 use crate::ids::Offset;
 use crate::message::Message;
@@ -330,9 +329,4 @@ fn bounds(rule: &Rule) -> Bounds {
 fn key_bounds(rule: &Rule) -> Option<KeyBounds> {
     let rules::History::Keyed { keys_max, bytes_max, tombstone_ttl } = rule.history else { return None };
     Some(KeyBounds { keys_max, bytes_max, ttl: nanos(rule.history_ttl), tombstone_ttl: nanos(tombstone_ttl) })
-}
-
-/// A duration on the driver's clock, as far as it can be added to a time.
-fn nanos(duration: Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 4)
 }

@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 use protocol::frame::Opcode;
 use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics};
-use ring::{ConnId, Driver};
+use ring::{ConnId, Driver, nanos};
 
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
@@ -17,7 +17,6 @@ use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::recall::Wants;
 use crate::shard::shared::{Origin, Published};
-use crate::shard::time::nanos;
 use crate::shard::transport::connection::{Flags, HeldPublish, State};
 
 impl<D: Driver> Shard<D> {

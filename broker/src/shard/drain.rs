@@ -21,13 +21,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use protocol::frame::close_code;
-use ring::{ConnId, Driver, Nanos, Random};
+use ring::{ConnId, Driver, Nanos, Random, nanos};
 
 use crate::ids::ShardId;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::shared::{Delivery, Request};
-use crate::shard::time::nanos;
 use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
 

@@ -4,7 +4,6 @@
 use protocol::v1::{CommandError, HistoryQuery, Id, Position};
 use ring::{ConnId, Driver};
 
-use crate::ids::{Epoch, Offset};
 use crate::message::Payload;
 use crate::sequencer::history::recall::{self, Place};
 use crate::session::SequencerAnswer;
@@ -28,8 +27,8 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("an open connection");
         let Some(ticket) = conn.session.await_answer(command, true, &self.account) else { return Ok(()) };
         let query = recall::HistoryQuery {
-            since: query.since.map(place),
-            before: query.before.map(place),
+            since: query.since.map(Place::from),
+            before: query.before.map(Place::from),
             limit: query.limit,
             reverse: query.reverse,
         };
@@ -54,7 +53,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("an open connection");
         let Some(ticket) = conn.session.await_answer(command, true, &self.account) else { return Ok(()) };
         let sequencer = topic.sequencer;
-        let request = SnapshotRequest { topic, up_to: place(up_to), payload, shard: self.id, conn: id, ticket };
+        let request = SnapshotRequest { topic, up_to: up_to.into(), payload, shard: self.id, conn: id, ticket };
         self.mailbox.request(sequencer, Request::Snapshot(Box::new(request)));
         Ok(())
     }
@@ -121,8 +120,4 @@ impl<D: Driver> Shard<D> {
             self.shared.inboxes[usize::from(other)].wake();
         }
     }
-}
-
-fn place(position: Position) -> Place {
-    Place { epoch: Epoch(position.epoch), offset: Offset(position.offset) }
 }

@@ -42,7 +42,6 @@ mod slowest;
 mod subscribe;
 #[cfg(test)]
 mod tests;
-mod time;
 pub mod transport;
 
 use std::io;
@@ -51,7 +50,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use protocol::frame::FrameLimits;
 use protocol::head::HeadLimits;
-use ring::{Driver, Event, Nanos};
+use ring::{Driver, Event, Nanos, nanos};
 
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
@@ -67,12 +66,14 @@ use crate::shard::mailbox::Mailbox;
 use crate::shard::pressure::Pressure;
 use crate::shard::recall::Recalls;
 use crate::shard::shared::SharedState;
-use crate::shard::time::{RETRY_NANOS, nanos};
 use crate::shard::transport::accept::{Accepting, Acceptor};
 use crate::shard::transport::connection::Conns;
 use crate::shard::transport::egress::Egress;
 use crate::shard::transport::pause::Input;
 use crate::shard::transport::timers::Timers;
+
+/// How long a turn waits for another shard's full queue.
+const RETRY_NANOS: Nanos = 1_000_000;
 
 /// What a shard is given.
 #[derive(Clone, Debug)]

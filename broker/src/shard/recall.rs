@@ -29,7 +29,7 @@ use protocol::v1::Position;
 use ring::{ConnId, Driver, Nanos};
 use rustc_hash::FxHashMap;
 
-use crate::ids::{Epoch, LogSlot, Offset, Seq, ShardId, TopicId};
+use crate::ids::{LogSlot, Seq, ShardId, TopicId};
 use crate::sequencer::history::recall::{Place, Recall};
 use crate::sequencer::walk::WalkPlace;
 use crate::session::subscription::Begun;
@@ -65,7 +65,7 @@ pub(in crate::shard) enum Start {
 
 impl Start {
     fn since(position: Position) -> Self {
-        Self::Since(Place { epoch: Epoch(position.epoch), offset: Offset(position.offset) })
+        Self::Since(position.into())
     }
 }
 

@@ -65,11 +65,7 @@ fn read<'a>(nodes: &[Node<'a>], topic_len_max: usize, scratch: &'a mut Scratch) 
     }
     let mut members = Members::default();
     members.read(nodes)?;
-    if let Some(member) =
-        Member::ALL.into_iter().find(|member| members.get(*member).is_some() && !MEMBERS.contains(member))
-    {
-        return Err(Fault::command(format!("An item has no member \"{}\".", member.as_str())));
-    }
+    members.all_are(|member| MEMBERS.contains(&member), "An item")?;
     let is_broadcast = members.get(Member::Topics).is_some();
     topics(&members, topic_len_max, scratch)?;
     let options = members.options()?;

@@ -69,10 +69,15 @@ impl<'t, 'a> Members<'t, 'a> {
 
     /// Is there nothing but `type`, `id` and these?
     pub(super) fn only(&self, allowed: &[Member]) -> Result<(), Fault> {
-        let expected = |member: &Member| [Member::Type, Member::Id].contains(member) || allowed.contains(member);
-        match Member::ALL.into_iter().find(|member| self.get(*member).is_some() && !expected(member)) {
+        let expected = |member| [Member::Type, Member::Id].contains(&member) || allowed.contains(&member);
+        self.all_are(expected, "This command")
+    }
+
+    /// Is there nothing but these? If there is, the complaint says that `what` has no such member.
+    pub(super) fn all_are(&self, expected: impl Fn(Member) -> bool, what: &str) -> Result<(), Fault> {
+        match Member::ALL.into_iter().find(|&member| self.get(member).is_some() && !expected(member)) {
             None => Ok(()),
-            Some(member) => Err(Fault::command(format!("This command has no member \"{}\".", member.as_str()))),
+            Some(member) => Err(Fault::command(format!("{what} has no member \"{}\".", member.as_str()))),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use protocol::v1::Position;
 use ring::Nanos;
 
 use crate::ids::{Epoch, Offset};
@@ -20,6 +21,12 @@ pub struct Place {
     pub epoch: Epoch,
     /// The last message the client has.
     pub offset: Offset,
+}
+
+impl From<Position> for Place {
+    fn from(position: Position) -> Self {
+        Self { epoch: Epoch(position.epoch), offset: Offset(position.offset) }
+    }
 }
 
 /// What a subscriber wants of the past.

@@ -4,6 +4,7 @@
 //! Times are in nanoseconds and small; weights are those of real messages.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -13,12 +13,11 @@ use crate::access::address::AddressLease;
 use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
-use crate::shard::Shard;
 use crate::shard::handover::{Adopt, Upgrade};
-use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::client_address::ClientAddresses;
 use crate::shard::transport::connection::{Flags, State};
 use crate::shard::transport::http_places::HttpPlaces;
+use crate::shard::{RETRY_NANOS, Shard};
 
 /// Receives that one turn arms again after they found no buffer.
 const REARMED_PER_TURN: usize = 256;

@@ -9,13 +9,12 @@ use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use protocol::frame::close_code;
-use ring::{ConnId, Driver, Nanos};
+use ring::{ConnId, Driver, Nanos, nanos};
 
 use crate::capacity::budget::{Held, Level, longest_message};
 use crate::observe::counters::Reason;
 use crate::publishing::body::{given_up, too_slow};
 use crate::shard::Shard;
-use crate::shard::time::nanos;
 use crate::shard::transport::connection::{Assembly, Conn, Flags, State};
 use crate::shard::transport::heaviest::{Holder, LOOKED_AT, heaviest};
 

@@ -10,12 +10,11 @@
 
 use std::time::Duration;
 
-use ring::{ConnId, Driver};
+use ring::{ConnId, Driver, nanos};
 
 use crate::access::rejection::Rejection;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
-use crate::shard::time::nanos;
 use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
 

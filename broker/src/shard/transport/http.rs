@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use protocol::frame::{HEADER_MAX, MessageKind};
 use protocol::head::{self, Head, Plain};
-use ring::{ConnId, Driver, Nanos};
+use ring::{ConnId, Driver, Nanos, nanos};
 
 use crate::access::rejection::Rejection;
 use crate::capacity::budget::Held;
@@ -31,7 +31,6 @@ use crate::publishing::QUEUE_PATIENCE;
 use crate::publishing::body::{broken, due_after, too_slow};
 use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
-use crate::shard::time::nanos;
 use crate::shard::transport::connection::{Assembly, Flags, State};
 use crate::shard::transport::ingress::make_room;
 use crate::shard::transport::pause::outbox_is_full;

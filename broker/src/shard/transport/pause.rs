@@ -24,12 +24,11 @@ use ring::{ConnId, Driver, Nanos};
 
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
-use crate::shard::Shard;
-use crate::shard::time::RETRY_NANOS;
 use crate::shard::transport::assembly::Assemblies;
 use crate::shard::transport::connection::{Conn, Flags, State};
 use crate::shard::transport::heaviest::{Holder, LOOKED_AT, heaviest};
 use crate::shard::transport::ingress::InputWork;
+use crate::shard::{RETRY_NANOS, Shard};
 
 /// Bytes kept here for a connection that only waits for its next turn. One that waits for anything else is not received
 /// from at all.
