@@ -309,7 +309,7 @@ const createSubscription = (bus, topic, options) => {
     });
   };
 
-  /** Gives what is queued, and due, to whoever reads. */
+  /** Gives what is queued, and due, to those that read. */
   const pump = () => {
     while (queue.length) {
       const [message, length, ...position] = queue[0];
@@ -349,7 +349,7 @@ const createSubscription = (bus, topic, options) => {
     resolveReady = resolve;
     rejectReady = reject;
   });
-  // Whoever does not wait for it learns of the error by the iterator and by the bus.
+  // Callers that do not wait for it learn of the error by the iterator and by the bus.
   ready.catch(() => {});
 
   const subscription = {

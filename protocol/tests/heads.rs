@@ -187,7 +187,7 @@ fn single_publishes() {
         let bytes = head(line, fields);
         assert!(matches!(verdict(&bytes), Ok(Head::Http(Plain { publish: None, .. }))), "{fields:?}");
     }
-    // Two lengths, or a length beside chunks: whoever believed one of them could be made to read a hidden request.
+    // Two lengths, or a length beside chunks: a reader that believed one of them could be made to read a hidden request.
     for more in [("Content-Length", "3"), ("Content-Length", "4"), ("Transfer-Encoding", "chunked")] {
         assert_eq!(status(&head(line, &[usual[0], usual[1], more])), 400, "{more:?}");
     }

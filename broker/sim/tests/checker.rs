@@ -238,11 +238,11 @@ mod memory {
         published(KEYED, &keys.iter().map(options).collect::<Vec<_>>())
     }
 
-    /// A subscription with what it is told.
-    fn begin(model: &mut Model, start: Start, told: Confirmed) -> Result<usize, Violation> {
+    /// A subscription, with the answer to it.
+    fn begin(model: &mut Model, start: Start, answer: Confirmed) -> Result<usize, Violation> {
         let stream = model.open("client".to_owned());
         model.asking(stream, &[Asked { filter: "t".to_owned(), start, state: true }]);
-        model.confirmed(stream, &[Confirmed { filter: "t".to_owned(), ..told }])?;
+        model.confirmed(stream, &[Confirmed { filter: "t".to_owned(), ..answer }])?;
         Ok(stream)
     }
 
@@ -289,8 +289,8 @@ mod memory {
     #[test]
     fn what_is_there_is_recovered() {
         let mut model = window(5);
-        let told = Confirmed { recovered: Some(false), available: Some((1, 5)), ..recovered(6, Remembers::Window) };
-        begin(&mut model, Start::Since(at(2)), told).expect("not wrong in itself");
+        let answer = Confirmed { recovered: Some(false), available: Some((1, 5)), ..recovered(6, Remembers::Window) };
+        begin(&mut model, Start::Since(at(2)), answer).expect("not wrong in itself");
         assert_eq!(model.settle().expect_err("all was there").property, "what is there is recovered");
     }
 
@@ -314,8 +314,8 @@ mod memory {
     #[test]
     fn state_that_ends_twice_or_never() {
         let mut model = keys(&[("a", false)]);
-        let told = Confirmed { recovered: None, ..recovered(2, Remembers::Keyed) };
-        let stream = begin(&mut model, Start::Now, told.clone()).expect("true");
+        let answer = Confirmed { recovered: None, ..recovered(2, Remembers::Keyed) };
+        let stream = begin(&mut model, Start::Now, answer.clone()).expect("true");
         get(&mut model, stream, 1, true).expect("the only key");
         let never = model.settle().expect_err("no end");
         assert_eq!(never.property, "state ends once, where it is asked for");

@@ -1,7 +1,7 @@
 //! The body of an answer that a future writes piece by piece while it is sent.
 //!
 //! The future runs only while the HTTP library asks for more, which it does once the piece before is on its way: so a
-//! client that reads nothing holds up whoever writes. It ends with the answer: dropped, it drops the future.
+//! client that reads nothing holds up the writer. It ends with the answer: dropped, it drops the future.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! The time of day, for the `Date` of answers (RFC 9110 §6.6.1), for threads that read no clock but their driver's.
 //!
-//! Whoever may read the clock tells how far the time of day is ahead of the monotonic clock; everybody else adds that to
+//! A thread that may read the clock stores how far the time of day is ahead of the monotonic clock; the others add that to
 //! their own time. Cost: a load, and a text once a second.
 
 use std::sync::atomic::{AtomicU64, Ordering};

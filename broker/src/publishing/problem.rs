@@ -1,5 +1,5 @@
 //! Errors of the HTTP API: `application/problem+json` (RFC 9457) with our `code` as a member, the same from both planes;
-//! with the cause by which whoever answers counts it.
+//! with the cause under which it is counted.
 //!
 //! Not responsible for fields that every answer has ([`fields`](crate::publishing::fields)).
 

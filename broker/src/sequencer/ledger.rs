@@ -4,7 +4,7 @@
 //! Bounds hold for all sequencers of the broker together. Each publishes what it takes once a turn ([`Usage`]) and knows what
 //! the others took then, so the bounds may be overrun by what the others add within a turn.
 //!
-//! Both orders are heaps with one entry per topic, whose time may be too early by now: whoever takes an entry puts it back
+//! Both orders are heaps with one entry per topic, whose time may be too early by now: the code that takes an entry puts it back
 //! with the right time. So the order is exact, and a publish does not touch it. Entries of topics that were forgotten stay in
 //! them until there are more of those than of topics (`Ledger::forgotten`).
 //!

@@ -59,7 +59,7 @@ pub struct Inbox {
     pub(crate) requests: ArrayQueue<Batch<Request>>,
     pub(crate) deliveries: ArrayQueue<Batch<Delivery>>,
     pub(super) control_messages: ArrayQueue<ControlMessage>,
-    /// True while the shard sleeps, or is about to: whoever makes it false wakes it.
+    /// True while the shard sleeps, or is about to: the thread that makes it false wakes it.
     asleep: AtomicBool,
     waker: OnceLock<Waker>,
 }

@@ -78,8 +78,8 @@ impl Topic {
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether newcomers are shown something: a retained message, keys or a snapshot. Whoever was delivered a message knows
-    /// what held when it was sequenced.
+    /// Whether newcomers are shown something: a retained message, keys or a snapshot. A shard that was delivered a message
+    /// knows what held when that was sequenced.
     #[must_use]
     pub fn is_stateful(&self) -> bool {
         self.stateful.load(Ordering::Acquire)

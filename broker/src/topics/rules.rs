@@ -314,7 +314,7 @@ pub fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, [Option<&'
 #[derive(Debug, Default)]
 pub struct SharedRules {
     current: Mutex<Arc<Rules>>,
-    /// Changes with `current`, under its lock: so whoever sees a new version finds the new rules behind the lock.
+    /// Changes with `current`, under its lock: so a reader that sees a new version finds the new rules behind the lock.
     version: AtomicU64,
 }
 

@@ -11,7 +11,7 @@ import { clearValues, setValue, showValues } from './page-values.js';
 
 const by = (id) => document.getElementById(id);
 const ui = {
-  state: by('state'), detail: by('detail'), told: by('told'), compose: by('compose'), topic: by('topic'),
+  state: by('state'), detail: by('detail'), outcome: by('outcome'), compose: by('compose'), topic: by('topic'),
   problem: by('topic-problem'), message: by('message'), key: by('key'), retain: by('retain'), send: by('send'),
   current: by('current'), clear: by('clear'),
 };
@@ -106,8 +106,8 @@ bus.on('error', ({ message }) => tell(message, 'bad'));
 
 /** One line about what happened: a heading of the list that screen readers speak. */
 function tell(sentence, kind = 'good') {
-  ui.told.textContent = sentence;
-  ui.told.dataset.kind = kind;
+  ui.outcome.textContent = sentence;
+  ui.outcome.dataset.kind = kind;
 }
 
 const REMEMBERS = {

@@ -67,7 +67,7 @@ export async function startBrowser() {
   return chromium.launch(chromiumOptions)
 }
 
-/** The same with its process id, for whoever stops it for a while. */
+/** The same with its process id, for tests that stop it for a while. */
 export async function launch() {
   const server = await chromium.launchServer(chromiumOptions)
   const browser = await chromium.connect(server.wsEndpoint())

@@ -56,7 +56,7 @@ const quantile = (took, share) => took.toSorted((a, b) => a - b)[Math.floor(took
 test('a message is in the document as soon as with a bare WebSocket', async (t) => {
   const page = await openTab(running.browser, `${running.broker.url}/#latency`)
   await isOpen(page)
-  await page.locator('#told', { hasText: /^Subscribed/ }).waitFor()
+  await page.locator('#outcome', { hasText: /^Subscribed/ }).waitFor()
   await page.evaluate(measure, 50) // warm
   const blocks = []
   for (let block = 0; block < BLOCKS; block += 1) {

@@ -70,10 +70,10 @@ async function openTopic(topic, url = network.url, options = {}) {
 /** The line about what happened, once it is like `pattern`. */
 async function tells(page, pattern) {
   await page.waitForFunction(
-    ([source]) => new RegExp(source).test(document.querySelector('#told').textContent),
+    ([source]) => new RegExp(source).test(document.querySelector('#outcome').textContent),
     [pattern.source], { timeout: 20_000 },
   )
-  return page.textContent('#told')
+  return page.textContent('#outcome')
 }
 
 /** The messages in the page, oldest first, once there are so many. */
@@ -121,7 +121,7 @@ test('the page says which messages are missing when the window was too small', a
   const sentence = await tells(page, /missing/)
   assert.match(sentence, /messages 2 to 13 are missing \(recovered: false\).* It still has 9 to 13\.$/)
   assert.equal(await page.textContent('#messages .notice'), sentence)
-  assert.equal(await page.getAttribute('#told', 'data-kind'), 'bad')
+  assert.equal(await page.getAttribute('#outcome', 'data-kind'), 'bad')
   await post('small/a', 'm14')
   assert.deepEqual(await shown(page, 2), ['m1', 'm14'])
   await picture(page, 'window-too-small')
@@ -135,12 +135,12 @@ test('a topic without history: what came meanwhile is missing, and the page says
   assert.match(await tells(page, /missing \(/), /messages 2 to 3 are missing \(recovered: false\)/)
 })
 
-test('a slow network delivers everything, in order, and nothing is told', async () => {
+test('a slow network delivers everything, in order, and the page announces nothing', async () => {
   const page = await openTopic('slow')
   network.delayMs = 200
   await postAll('slow', numbers(1, 20))
   assert.deepEqual(await shown(page, 20), numbers(1, 20))
-  assert.match(await page.textContent('#told'), /^Subscribed/)
+  assert.match(await page.textContent('#outcome'), /^Subscribed/)
 })
 
 test('a connection that is only half there is noticed, and what it did not carry is recovered', async () => {
@@ -232,7 +232,7 @@ test('two tabs: the one that was away has what the other one said', async () => 
   })
   await tells(away, /4 messages missed while away.*recovered/)
   assert.deepEqual(await shown(away, 4), numbers(1, 4))
-  assert.match(await here.textContent('#told'), /^Subscribed/)
+  assert.match(await here.textContent('#outcome'), /^Subscribed/)
 })
 
 test('a late newcomer sees 20 of 20 retained values at once, and again after a drop', async () => {

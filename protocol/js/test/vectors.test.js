@@ -74,21 +74,21 @@ for (const { name, send, is } of vectors.commands) {
 const subscribed = async (t, topic, offset) => {
   const both = await startBoth(t);
   const subscription = both.bus.subscribe(topic);
-  const told = { messages: [], gaps: [] };
-  subscription.onmessage = (message) => told.messages.push(message);
-  subscription.ongap = (gap) => told.gaps.push(gap);
+  const seen = { messages: [], gaps: [] };
+  subscription.onmessage = (message) => seen.messages.push(message);
+  subscription.ongap = (gap) => seen.gaps.push(gap);
   await both.peer.subscribed(topic, { epoch: "00000000000000aa", offset });
   await subscription.ready;
-  return { ...both, subscription, told };
+  return { ...both, subscription, seen };
 };
 
 /** What the client must make of each type of message. */
 const understands = {
   async message(t, bytes, { topic, offset, up_to, encoding, data, ...members }) {
-    const { peer, told } = await subscribed(t, topic, offset ?? up_to);
+    const { peer, seen } = await subscribed(t, topic, offset ?? up_to);
     peer.say(bytes);
-    await until(() => told.messages.length === 1);
-    const [message] = told.messages;
+    await until(() => seen.messages.length === 1);
+    const [message] = seen.messages;
     assert.deepEqual(message.data, encoding ? new Uint8Array(Buffer.from(data, "base64")) : data);
     assert.equal(message.offset, offset);
     assert.equal(message.upTo, up_to);
@@ -119,8 +119,8 @@ const understands = {
         const since = answer.recovered === undefined ? undefined : `${answer.epoch}:${Math.max(0, answer.offset - 1)}`;
         const { ready } = bus.subscribe(answer.topic, since && !/[+#]/.test(answer.topic) ? { since } : {});
         await peer.subscribed(answer.topic, answer);
-        const told = await ready;
-        assert.deepEqual([told.recovered, told.available, told.history], [answer.recovered, answer.available, answer.history]);
+        const begun = await ready;
+        assert.deepEqual([begun.recovered, begun.available, begun.history], [answer.recovered, answer.available, answer.history]);
       }
     } else if (epoch && !messages) {
       const published = bus.publish("t", 1);
@@ -151,18 +151,18 @@ const understands = {
   },
 
   async gap(t, bytes, { topic, from, to, reason }) {
-    const { peer, told } = await subscribed(t, topic, from);
+    const { peer, seen } = await subscribed(t, topic, from);
     peer.say(bytes);
-    await until(() => told.gaps.length === 1);
-    const [gap] = told.gaps;
+    await until(() => seen.gaps.length === 1);
+    const [gap] = seen.gaps;
     assert.deepEqual([gap.topic, gap.from, gap.to, gap.reason], [topic, from, to, reason]);
   },
 
   async reset(t, bytes, { topic, epoch, offset, reason }) {
-    const { peer, told, subscription } = await subscribed(t, topic, 5);
+    const { peer, seen, subscription } = await subscribed(t, topic, 5);
     peer.say(bytes);
-    await until(() => told.gaps.length === 1);
-    assert.equal(told.gaps[0].reason, reason);
+    await until(() => seen.gaps.length === 1);
+    assert.equal(seen.gaps[0].reason, reason);
     if (!/[+#]/.test(topic)) assert.equal(subscription.position, `${epoch}:${offset}`);
   },
 

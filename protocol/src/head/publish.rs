@@ -1,7 +1,6 @@
 //! Which plain requests are single publishes in their usual form: `POST /pub/{topic}` over HTTP/1.1 with one
-//! `Content-Length`, and nothing that changes what its body or its
-//! connection is or asks for more than to be published. Whoever reads heads may answer those
-//! without an HTTP server; every other request needs one.
+//! `Content-Length`, and nothing that changes what its body or its connection is, or asks for more than to be published.
+//! Those can be answered without an HTTP server; every other request needs one.
 //!
 //! Not here: whether the topic is one ([`super::endpoint`]), and who may publish. RFC 9110 §7.6.1, §7.8, §8.4, §10.1.1.
 

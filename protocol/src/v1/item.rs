@@ -193,7 +193,7 @@ impl Splitter<'_> {
             match self.text.get(self.at) {
                 Some(b'"') => break self.at += 1,
                 Some(b'\\') => self.at = (self.at + 2).min(self.text.len()),
-                // Not allowed in a string: whoever reads the item says so.
+                // Not allowed in a string: the parser of the item says so.
                 Some(_) => self.at += 1,
                 None => break,
             }

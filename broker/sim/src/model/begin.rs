@@ -1,4 +1,4 @@
-//! How a subscription of a `ringyard.v1` client begins: what it asked for of the past, what it was told and shown.
+//! How a subscription of a `ringyard.v1` client begins: what it asked for of the past, how that was answered, and what it was shown.
 //!
 //! Checks what can be seen at once: the order of `ok`, state, `state-end`, `gap` and live messages, and where the messages
 //! without the flag `state` have to begin. What takes the whole history to judge is checked at the end (`state`).
@@ -40,12 +40,12 @@ impl Asked {
     }
 }
 
-/// One subscription that is in force, as the client was told.
+/// One subscription that is in force, as the client knows it.
 #[derive(Clone, Default, Debug)]
 pub struct Confirmed {
     /// Its topic or filter.
     pub filter: String,
-    /// Where a single topic stands, where the client is told.
+    /// Where a single topic stands, if the client learns of it.
     pub position: Option<Position>,
     /// Whether everything since a position is there.
     pub recovered: Option<bool>,
@@ -55,7 +55,7 @@ pub struct Confirmed {
     pub history: Option<Remembers>,
 }
 
-/// What a topic remembers, as its subscribers are told.
+/// What a topic remembers, as its subscribers learn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Remembers {
     /// Its newest messages.
@@ -69,8 +69,8 @@ pub enum Remembers {
 pub(super) struct Beginning {
     pub(super) asked: Asked,
     pub(super) asked_at: (Tick, u64),
-    pub(super) told: Confirmed,
-    pub(super) told_at: (Tick, u64),
+    pub(super) confirmed: Confirmed,
+    pub(super) confirmed_at: (Tick, u64),
     /// It alone covered its topic from its command to its end: everything that came was its own.
     pub(super) alone: bool,
     /// State that came, with its topic, offset, and whether it removes.
@@ -90,8 +90,8 @@ impl Beginning {
         Self {
             asked,
             asked_at: at,
-            told: Confirmed::default(),
-            told_at: (0, 0),
+            confirmed: Confirmed::default(),
+            confirmed_at: (0, 0),
             alone: true,
             state: Vec::new(),
             ended: None,
@@ -103,11 +103,11 @@ impl Beginning {
     }
 
     pub(super) fn recovered(&self) -> bool {
-        self.told.recovered == Some(true)
+        self.confirmed.recovered == Some(true)
     }
 
     fn is_keyed(&self) -> bool {
-        self.told.history == Some(Remembers::Keyed)
+        self.confirmed.history == Some(Remembers::Keyed)
     }
 
     /// Whether its state ends with `state-end`.
@@ -117,18 +117,19 @@ impl Beginning {
     }
 
     /// It is in force.
-    pub(super) fn confirm(&mut self, told: Confirmed, at: (Tick, u64), who: &str) -> Result<(), Violation> {
+    pub(super) fn confirm(&mut self, answer: Confirmed, at: (Tick, u64), who: &str) -> Result<(), Violation> {
         let bad = |what: &str| {
-            let evidence = format!("{who} asked {:?}, was told {told:?}: {what}", self.asked);
+            let evidence = format!("{who} asked {:?}, was answered {answer:?}: {what}", self.asked);
             Violation::new("an answer to a position is true", evidence)
         };
-        match (self.asked.start, told.recovered) {
+        match (self.asked.start, answer.recovered) {
             (Start::Since(_), None) => return Err(bad("nothing is said of the position")),
             (Start::Now | Start::Last(_), Some(_)) => return Err(bad("there was no position")),
             (Start::Since(_), Some(true)) if self.asked.is_filter() => return Err(bad("filters do not recover")),
             _ => {}
         }
-        if let (Start::Since(since), Some(true), Some(position)) = (self.asked.start, told.recovered, told.position) {
+        if let (Start::Since(since), Some(true), Some(position)) = (self.asked.start, answer.recovered, answer.position)
+        {
             if since.epoch != position.epoch {
                 return Err(bad("recovered from another epoch"));
             }
@@ -136,14 +137,14 @@ impl Beginning {
                 return Err(bad("recovered from beyond the newest message"));
             }
         }
-        if let Some((from, to)) = told.available {
-            let live = told.position.map_or(0, |position| position.offset);
+        if let Some((from, to)) = answer.available {
+            let live = answer.position.map_or(0, |position| position.offset);
             if from == 0 || from > to || to + 1 < live {
                 return Err(bad("what is available does not end with the newest"));
             }
         }
-        self.due = told.position.map_or(0, |position| position.offset);
-        (self.told, self.told_at) = (told, at);
+        self.due = answer.position.map_or(0, |position| position.offset);
+        (self.confirmed, self.confirmed_at) = (answer, at);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What publishers asked of the broker's memory, and what they were told: options, refusals, duplicates, snapshots, pages.
+//! What publishers asked of the broker's memory, and how that was answered: options, refusals, duplicates, snapshots, pages.
 
 use std::collections::BTreeMap;
 
@@ -34,9 +34,9 @@ pub(super) enum Fate {
     /// It is published, or on its way.
     #[default]
     Open,
-    /// The publisher was told that it was not published.
+    /// The publisher learned that it was not published.
     Refused,
-    /// The publisher was told that it had been published before.
+    /// The publisher learned that it had been published before.
     Duplicate(Position),
 }
 

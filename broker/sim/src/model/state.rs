@@ -25,7 +25,7 @@ impl Model {
                     let evidence = format!("{}: {begun:?}", stream.name);
                     return Err(Violation::new("state ends once, where it is asked for", evidence));
                 }
-                if begun.told_at.0 == 0 || !complete {
+                if begun.confirmed_at.0 == 0 || !complete {
                     continue;
                 }
                 checked += 1;
@@ -42,7 +42,7 @@ impl Model {
 
     fn check_single(&self, stream: &Stream, begun: &Beginning) -> Result<(), Violation> {
         let Some(topic) = self.topics.iter().position(|topic| *topic == begun.asked.filter) else { return Ok(()) };
-        let Some(position) = begun.told.position else { return Ok(()) };
+        let Some(position) = begun.confirmed.position else { return Ok(()) };
         self.check_recovered(stream, begun, topic)?;
         if self.rule(topic).is_keyed() {
             self.check_keyed(stream, begun, topic, position.epoch)
@@ -53,28 +53,28 @@ impl Model {
 
     /// What was there for certain was recovered.
     fn check_recovered(&self, stream: &Stream, begun: &Beginning, topic: usize) -> Result<(), Violation> {
-        let (Start::Since(since), Some(false), Some(told)) =
-            (begun.asked.start, begun.told.recovered, begun.told.position)
+        let (Start::Since(since), Some(false), Some(position)) =
+            (begun.asked.start, begun.confirmed.recovered, begun.confirmed.position)
         else {
             return Ok(());
         };
         let Some((messages, bytes)) = self.rule(topic).window() else { return Ok(()) };
         let generous = !self.past.evicted && !self.has_snapshot(topic) && self.past.recovery_bytes >= 1 << 20;
-        if !generous || since.epoch != told.epoch || since.offset + 1 > told.offset {
+        if !generous || since.epoch != position.epoch || since.offset + 1 > position.offset {
             return Ok(());
         }
-        let missed = self.orders.range(topic, since.epoch, since.offset + 1, told.offset);
+        let missed = self.orders.range(topic, since.epoch, since.offset + 1, position.offset);
         let ttl = self.rule(topic).ttl;
         let young = |&(_, id): &(u64, MessageId)| {
-            ttl == 0 || self.messages[id as usize].written_at + ttl > begun.told_at.1 + SLACK
+            ttl == 0 || self.messages[id as usize].written_at + ttl > begun.confirmed_at.1 + SLACK
         };
         // What is sequenced before the answer came counts as well, and perhaps is delivered live.
         let after = self.messages.iter().filter(|message| {
-            message.topic == topic && message.written.is_some_and(|written| written < begun.told_at.0)
+            message.topic == topic && message.written.is_some_and(|written| written < begun.confirmed_at.0)
         });
         let small = after.clone().map(|message| message.len as u64 + 600).sum::<u64>() <= bytes.min(1 << 18);
         let few = (after.count() as u64) < messages;
-        let whole = missed.len() as u64 == told.offset - since.offset - 1;
+        let whole = missed.len() as u64 == position.offset - since.offset - 1;
         if whole && few && small && missed.iter().all(young) {
             let evidence = format!("{}: {begun:?}", stream.name);
             return Err(Violation::new("what is there is recovered", evidence));
@@ -126,7 +126,7 @@ impl Model {
             let newer = self.messages.iter().any(|other| {
                 other.topic == topic
                     && other.fate == Fate::Open
-                    && other.written.is_some_and(|written| written < begun.told_at.0)
+                    && other.written.is_some_and(|written| written < begun.confirmed_at.0)
                     && self.key_of(other.id) == *key
                     && self.orders.place_of(other.id).is_none_or(|place| place.epoch == epoch && place.offset > end)
             });
@@ -137,10 +137,10 @@ impl Model {
             if message.options.removed {
                 let had = before.get(key).is_some_and(|&id| !self.messages[id as usize].options.removed);
                 let whole = self.orders.is_whole(topic, epoch, 0, from);
-                if begun.recovered() && had && whole && !self.may_be_over(id, topic, begun.told_at.1) {
+                if begun.recovered() && had && whole && !self.may_be_over(id, topic, begun.confirmed_at.1) {
                     return Err(bad("the client does not learn that it was removed", key, id));
                 }
-            } else if !self.may_be_over(id, topic, begun.told_at.1) {
+            } else if !self.may_be_over(id, topic, begun.confirmed_at.1) {
                 return Err(bad("it is missing", key, id));
             }
         }
@@ -170,13 +170,17 @@ impl Model {
             let placed = self.orders.place_of(other.id);
             let retains = other.topic == topic && self.is_state(other.id);
             retains
-                && other.written.is_some_and(|written| written < begun.told_at.0)
+                && other.written.is_some_and(|written| written < begun.confirmed_at.0)
                 && placed.is_none_or(|place| place.epoch == at.epoch && place.offset >= at.offset)
                 && other.fate == Fate::Open
         });
         let certain = self.orders.is_whole(topic, at.epoch, offset, at.offset - 1) && !newer;
         let message = &self.messages[id as usize];
-        if certain && !message.is_empty() && !message.options.removed && !self.may_be_over(id, topic, begun.told_at.1) {
+        if certain
+            && !message.is_empty()
+            && !message.options.removed
+            && !self.may_be_over(id, topic, begun.confirmed_at.1)
+        {
             return Err(bad("it was not shown", id));
         }
         Ok(())
@@ -188,7 +192,7 @@ impl Model {
         for topic in (0..self.topics.len()).filter(|&topic| matches(&begun.asked.filter, &self.topics[topic])) {
             for (group, (place, id)) in self.newest_before(topic, begun.asked_at.0) {
                 let message = &self.messages[id as usize];
-                let over = self.may_be_over(id, topic, begun.told_at.1.max(self.past.time));
+                let over = self.may_be_over(id, topic, begun.confirmed_at.1.max(self.past.time));
                 if message.options.removed || message.is_empty() || over {
                     continue;
                 }

@@ -323,7 +323,7 @@ proptest! {
         prop_assert_eq!(offsets(&given.replay), last);
     }
 
-    /// Whoever is behind in a keyed topic gets exactly what it missed, or learns that it has to begin anew: never a part of it.
+    /// A subscriber that is behind in a keyed topic gets exactly what it missed, or learns that it has to begin anew: never a part of it.
     #[test]
     fn a_keyed_topic_never_loses_a_removal(
         steps in steps(),

@@ -33,7 +33,7 @@ pub(in crate::shard) struct HttpPlaces {
     taken: u32,
     /// By the place of the client's address among all addresses.
     of_client: FxHashMap<(usize, u32), u32>,
-    /// Those connections, and some that are gone: whoever was looked at last comes last.
+    /// Those connections, and some that are gone: the one that was looked at last comes last.
     order: VecDeque<ConnId>,
 }
 

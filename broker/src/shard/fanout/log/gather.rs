@@ -23,8 +23,9 @@ pub(super) struct Built {
 }
 
 impl Log {
-    /// Everything from `from` to the head in one send, or as much as one send takes, and the position
-    /// after it. `None`: nothing of it is sent. Built once for all subscribers that are at the same place, as thrifty as the first one asks for.
+    /// Everything from `from` to the head in one send, or as much as one send takes, and the position after it. `None`:
+    /// nothing of it is sent. Built once for all subscribers that are at the same place, as thrifty as the first one asks
+    /// for.
     ///
     /// # Panics
     /// If `from` is not within the log, or at its head.
