@@ -27,7 +27,7 @@ pub use message::{
 pub use names::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
 pub use options::{
     Expected, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryQuery, IDEMPOTENCY_KEY_LEN_MAX, KEY_LEN_MAX,
-    PublishOptions,
+    PublishOptions, THROTTLE_MAX_MS,
 };
 pub use position::{Position, Positions, Start};
 pub use value::{ValueError, Values};

@@ -105,11 +105,12 @@ fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
         }
         ("ping", Command::Ping { id: got }) => *got == id,
         ("pong", Command::Pong) => id.is_none(),
-        ("subscribe", Command::Subscribe { id: got, topics: got_topics, start, state }) => {
+        ("subscribe", Command::Subscribe { id: got, topics: got_topics, start, state, throttle_ms }) => {
             *got == id
                 && got_topics.iter().eq(topics(expected))
                 && starts(*start, expected)
                 && *state == expected.get_bool("state").unwrap_or(true)
+                && u64::from(*throttle_ms) == expected.get_u64("throttle").unwrap_or(0)
         }
         ("unsubscribe", Command::Unsubscribe { id: got, topics: got_topics }) => {
             *got == id && got_topics.iter().eq(topics(expected))
@@ -172,6 +173,7 @@ fn subscribed(topic: &OwnedValue) -> Subscribed<'_> {
         available: topic.get("available").map(|available| (number(available, "from"), number(available, "to"))),
         history,
         slow_consumer,
+        throttle_ms: topic.get_u64("throttle").unwrap_or(0) as u32,
     }
 }
 

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use protocol::topic::is_reserved;
+
 use crate::config::provenance::{Section, Source};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
 use crate::config::schema::Kind::{Choice, Filter, List, Number, Size, Stamp, Time};
@@ -16,6 +18,10 @@ use crate::config::values::{self, FromValue, SIZE_TOP};
 const MESSAGES_TOP: u64 = 1_000_000;
 /// Least value of `max-lag`: a few short messages.
 const LAG_LEAST: u64 = 4 << 10;
+/// Longest value of `throttle`.
+const THROTTLE_TOP: Duration = Duration::from_secs(5);
+/// What can be set for the broker's own topics, whose names begin with `$`.
+const OF_RESERVED: &[&str] = &["match", "throttle"];
 /// Most tables: a topic holds the number of its rule in 16 bits.
 const TABLES_MAX: usize = 65_000;
 
@@ -49,9 +55,14 @@ const KEYS: &[Key] = &[
     ),
     key("stamp", List(&Stamp), Otherwise("none", "time"), "0.1")
         .help("What the broker writes into each message: time, the time of publication"),
-    key("slow-consumer", Choice("disconnect|skip"), Fixed("disconnect"), "0.1").help(
+    key("slow-consumer", Choice("disconnect|skip|latest"), Fixed("disconnect"), "0.1").help(
         "What becomes of a subscriber that is more than max-lag behind: disconnect, it is closed with code 1013; skip, it \
-         goes on with newer messages, and publishers never wait for it",
+         goes on with newer messages, and publishers never wait for it. latest: of what waits for a subscriber, only the \
+         newest message of each key is sent",
+    ),
+    key("throttle", Time(0), Fixed("0s"), "0.1").help(
+        "Least time between two deliveries to one subscriber, of up to 5s: what is published meanwhile is sent together; \
+         0s, everything at once",
     ),
     key("max-lag", Size(LAG_LEAST, SIZE_TOP), Otherwise("--max-lag", "4m"), "0.1")
         .help("How far a subscriber may be behind, in bytes of messages; at most --max-lag"),
@@ -110,6 +121,8 @@ pub enum SlowConsumer {
     Disconnect,
     /// It goes on with newer messages, and is notified of those that it was not sent.
     Skip,
+    /// Of what waits for it, only the newest message of each key is sent.
+    Latest,
 }
 
 impl SlowConsumer {
@@ -119,6 +132,7 @@ impl SlowConsumer {
         match self {
             Self::Disconnect => None,
             Self::Skip => Some("skip"),
+            Self::Latest => Some("latest"),
         }
     }
 }
@@ -146,6 +160,8 @@ pub struct TopicTable {
     pub stamps_time: bool,
     /// `slow-consumer`.
     pub slow_consumer: SlowConsumer,
+    /// `throttle`; zero is none.
+    pub throttle: Duration,
     /// `max-lag`, if it is set.
     pub lag_bytes_max: Option<u64>,
     /// Every value that has a meaning, as the file writes it.
@@ -173,22 +189,27 @@ impl Default for TopicTable {
 impl TopicTable {
     fn new(section: &Section) -> Self {
         use HistoryKind::{Keyed, None, Window};
+        let filter: String = section.find("match").unwrap_or_default();
+        let is_reserved = is_reserved(&filter);
         let history = section.choose("history", &[("none", None), ("window", Window), ("keyed", Keyed)]);
+        let history = if is_reserved { None } else { history };
         let retains = [("flag", RetainKind::Flag), ("always", RetainKind::Always), ("never", RetainKind::Never)];
-        let policies = [("disconnect", SlowConsumer::Disconnect), ("skip", SlowConsumer::Skip)];
+        let policies =
+            [("disconnect", SlowConsumer::Disconnect), ("skip", SlowConsumer::Skip), ("latest", SlowConsumer::Latest)];
         Self {
-            filter: section.find("match").unwrap_or_default(),
+            filter,
             source: section.source.to_string(),
             history,
             messages_max: value::<u64>(section, "history-messages", history) as u32,
             bytes_max: value(section, "history-bytes", history),
             history_ttl: value(section, "history-ttl", history),
             tombstone_ttl: value(section, "tombstone-ttl", history),
-            retain: section.choose("retain", &retains),
+            retain: if is_reserved { RetainKind::Never } else { section.choose("retain", &retains) },
             stamps_time: section.all::<String>("stamp").iter().any(|stamp| stamp == "time"),
             slow_consumer: section.choose("slow-consumer", &policies),
+            throttle: section.get("throttle"),
             lag_bytes_max: section.find("max-lag"),
-            written: written(section, history),
+            written: if is_reserved { written_of_reserved(section) } else { written(section, history) },
         }
     }
 }
@@ -243,6 +264,13 @@ fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
         .collect()
 }
 
+/// The same of the broker's own topics.
+fn written_of_reserved(section: &Section) -> Vec<Written> {
+    let built_in = |name, value: &str| Written { name, value: value.to_owned(), source: "built in".to_owned() };
+    let own = written(section, HistoryKind::None).into_iter().filter(|written| OF_RESERVED.contains(&written.name));
+    [built_in("history", "\"none\""), built_in("retain", "\"never\"")].into_iter().chain(own).collect()
+}
+
 /// The tables of a file. `topic_bytes_max` is `max-topic`, `lag_bytes_max` is `max-lag` of the top.
 ///
 /// # Errors
@@ -261,6 +289,7 @@ pub(super) fn read(
         wrong.extend(wrong_filter(section, topic_bytes_max, &mut seen));
         wrong.extend(meaningless(section));
         wrong.extend(wrong_lag(section, lag_bytes_max));
+        wrong.extend(wrong_throttle(section));
     }
     if wrong.is_empty() { Ok(sections.into_iter().map(TopicTable::new).collect()) } else { Err(wrong) }
 }
@@ -288,17 +317,37 @@ fn wrong_lag(section: &Section, bytes_max: u64) -> Option<String> {
     Some(format!("{source}: invalid value '{value}' for max-lag: --max-lag is {}", values::Size(bytes_max)))
 }
 
-/// Sentences about keys that mean nothing beside the table's kind of history.
+/// What is wrong with the `throttle` of a table.
+fn wrong_throttle(section: &Section) -> Option<String> {
+    let throttle = section.find::<Duration>("throttle").filter(|throttle| *throttle > THROTTLE_TOP)?;
+    let source = section.source_of("throttle");
+    Some(format!("{source}: invalid value '{}ms' for throttle: it must be at most 5s", throttle.as_millis()))
+}
+
+/// Sentences about keys that mean nothing beside the table's kind of history, or for the broker's own topics.
 fn meaningless(section: &Section) -> Vec<String> {
+    let set = || TOPIC.keys().filter(|key| !section.source_of(key.name).is_default());
+    if is_reserved(&section.find::<String>("match").unwrap_or_default()) {
+        let others = set().filter(|key| !OF_RESERVED.contains(&key.name));
+        let wrong = others.map(|key| {
+            let source = section.source_of(key.name);
+            format!(
+                "{source}: {} cannot be set for topics that begin with $, the broker's own: only throttle can",
+                key.name
+            )
+        });
+        return wrong.collect();
+    }
     let history = TopicTable::new(section).history;
-    let keys = TOPIC.keys().filter(|key| !section.source_of(key.name).is_default() && !is_meant(key.name, history));
-    keys.map(|key| {
-        let word: String = section.get("history");
-        format!(
-            "{}: {} has no meaning with history = \"{word}\": remove the one or change the other",
-            section.source_of(key.name),
-            key.name
-        )
-    })
-    .collect()
+    set()
+        .filter(|key| !is_meant(key.name, history))
+        .map(|key| {
+            let word: String = section.get("history");
+            format!(
+                "{}: {} has no meaning with history = \"{word}\": remove the one or change the other",
+                section.source_of(key.name),
+                key.name
+            )
+        })
+        .collect()
 }

@@ -162,9 +162,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// `chat/#`, `+/typing`. Its length is a matter of `max-topic`.
 pub(super) fn filter(text: &str) -> Result<String, String> {
-    if text.starts_with('$') {
-        return Err("topics that begin with $ are the broker's own, and nothing can be set for them".to_owned());
-    }
     match protocol::topic::check_filter(text, usize::MAX) {
         Ok(()) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string().trim_end_matches('.').to_owned()),

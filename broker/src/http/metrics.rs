@@ -255,6 +255,14 @@ const FAMILIES: &[Family] = &[
             out.labelled(&[("policy", "disconnect")], view.totals.dropped_slow);
             out.labelled(&[("policy", "skip")], view.totals.skips);
         }),
+    plain("ringyard_messages_conflated_total", Counter,
+        "Messages that subscribers of topics with slow-consumer = \"latest\" were not sent, because a newer one of the same \
+         key was; counted once per subscriber.",
+        |view, out| out.value(view.totals.messages_conflated)),
+    plain("ringyard_sends_saved_total", Counter,
+        "Sends that throttles saved: messages that went along with another one, or were conflated, of subscriptions with a \
+         throttle.",
+        |view, out| out.value(view.totals.sends_saved)),
     plain("ringyard_publishes_forbidden_total", Counter,
         "Publishes refused on ringyard.v1 because clients may not publish (--client-publish off).",
         |view, out| out.value(view.totals.commands_forbidden)),

@@ -114,6 +114,10 @@ stats! {
     dropped_handshake_timeout,
     /// Connections dropped: silent after a ping.
     dropped_ping_timeout,
+    /// Messages that subscribers were not sent because newer ones of their keys superseded them (`latest`).
+    messages_conflated,
+    /// Sends that a throttle saved: messages that went along with another one.
+    sends_saved,
     /// Subscribers dropped: too far behind (slow-consumer policy), 1013.
     dropped_slow,
     /// Times that a subscriber was too far behind and went on with newer messages.

@@ -42,6 +42,7 @@ use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
 use crate::topics::keys::Keys;
 use crate::topics::registry::{Publisher, TopicRef};
+use crate::topics::rules::Throttle;
 
 /// A ping without a payload (RFC 6455 5.5.2).
 const PING: Bytes = Bytes::from_static(&[0x89, 0]);
@@ -296,8 +297,8 @@ pub(crate) enum Action<'a> {
         id: Option<Id>,
         ack: bool,
     },
-    /// Subscribe to all of these, or to none.
-    Subscribe { id: Option<Id>, filters: Topics<'a>, start: Start<'a>, state: bool },
+    /// Subscribe to all of these, or to none. The topics' rules may make the throttle longer.
+    Subscribe { id: Option<Id>, filters: Topics<'a>, start: Start<'a>, state: bool, throttle: Throttle },
     /// Read what a topic remembers.
     History { id: Option<Id>, topic: &'a str, query: HistoryQuery },
     /// Replace a topic's snapshot.

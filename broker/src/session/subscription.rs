@@ -3,7 +3,7 @@
 use protocol::v1::Position;
 
 use crate::ids::{LogSlot, Offset, Seq};
-use crate::topics::rules::{HistoryKind, SlowConsumer};
+use crate::topics::rules::{HistoryKind, SlowConsumer, Throttle};
 
 /// A cursor into a log, whatever session it belongs to.
 ///
@@ -72,6 +72,8 @@ pub(crate) struct Begun {
     pub(crate) available: Option<(Offset, Offset)>,
     /// What happens if it is far behind.
     pub(crate) slow_consumer: SlowConsumer,
+    /// The least time between two deliveries.
+    pub(crate) throttle: Throttle,
 }
 
 /// Subscriptions whose command is answered: they may be sent to.

@@ -18,6 +18,7 @@ use crate::shard::fanout::log::Subscriber;
 use crate::shard::recall::Wants;
 use crate::shard::shared::{Origin, Published};
 use crate::shard::transport::connection::{Flags, HeldPublish, State};
+use crate::topics::rules::Throttle;
 
 impl<D: Driver> Shard<D> {
     /// A whole message of an open connection, whose bytes may be overwritten.
@@ -42,8 +43,8 @@ impl<D: Driver> Shard<D> {
             Action::Publish { to, kind, data, options, id: command, ack } => {
                 self.publish_for(id, to, kind, (data, options), command, ack)
             }
-            Action::Subscribe { id: command, filters, start, state } => {
-                self.subscribe(id, command, filters, start, state)
+            Action::Subscribe { id: command, filters, start, state, throttle } => {
+                self.subscribe(id, command, filters, (start, state), throttle)
             }
             Action::History { id: command, topic, query } => self.read_history(id, command, topic, query),
             Action::Snapshot { id: command, topic, up_to, kind, data } => {
@@ -92,8 +93,8 @@ impl<D: Driver> Shard<D> {
         id: ConnId,
         command: Option<Id>,
         filters: Topics<'_>,
-        start: Start<'_>,
-        state: bool,
+        (start, state): (Start<'_>, bool),
+        throttle: Throttle,
     ) -> Result<(), CommandError> {
         let session = &self.conns.get(id).expect("an open connection").session;
         let needed: u64 = filters.iter().map(|filter| session.bytes_for(filter)).sum();
@@ -108,7 +109,7 @@ impl<D: Driver> Shard<D> {
                 self.unsubscribe_keys(id, &keys);
                 return Err(error);
             }
-            let (slot, sub) = self.enter_subscription(id, filter);
+            let (slot, sub) = self.enter_subscription(id, filter, throttle);
             let wants = Wants::new(start, filter, state);
             if wants != Wants::NEWCOMER {
                 self.recalls.expect(Subscriber { conn: id, sub }, wants);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use ring::Gather;
 
 use crate::capacity::budget::{Account, Charge, Held};
+use crate::ids::Seq;
 use crate::message::{Encoding, Message};
 use crate::shard::fanout::parts::{COPY_BYTES_MAX, Parts, Thrift};
 
@@ -119,7 +120,8 @@ impl Item {
                 false => (false, 0),
             },
             Self::Messages(messages, encoding) => {
-                let passed = parts.fill(messages.iter(), *encoding, account, |_| true);
+                let messages_with_places = messages.iter().map(|message| (Seq::default(), message));
+                let passed = parts.fill(messages_with_places, *encoding, account, |_| true).passed;
                 let taken = messages.drain(..passed as usize).map(|message| message.weight()).sum();
                 (messages.is_empty(), taken)
             }

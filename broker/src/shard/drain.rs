@@ -237,6 +237,7 @@ impl<D: Driver> Shard<D> {
         self.stop_accepting();
         self.drain.staying = Vec::new();
         self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
+        self.fanout.end_throttles();
         self.enter_phase(Phase::Forward);
         self.end_idle_http();
     }

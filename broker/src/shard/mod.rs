@@ -218,6 +218,7 @@ impl<D: Driver> Shard<D> {
     fn begin_turn(&mut self) {
         self.now = self.driver.now();
         self.timers.advance(self.now);
+        self.fanout.open_due_rounds(self.now);
         self.sequencer.set_time(self.shared.wall_clock.millis(self.now));
         self.input.work.begin_turn(self.fanout.short_turns > 0);
     }
@@ -231,6 +232,7 @@ impl<D: Driver> Shard<D> {
         self.now = self.driver.now();
         self.count_turn();
         self.timers.advance(self.now);
+        self.fanout.open_due_rounds(self.now);
         Ok(())
     }
 

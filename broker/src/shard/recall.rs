@@ -219,6 +219,7 @@ impl<D: Driver> Shard<D> {
             recovered: (topic.wildcard && matches!(wants.start, Start::Since(_))).then_some(false),
             available: None,
             slow_consumer: log.policy.slow_consumer,
+            throttle: log.policy.throttle,
         };
         let has_state = if topic.wildcard { self.shared.registry.has_stateful() } else { topic.is_stateful() };
         let asks = match wants.start {

@@ -7,27 +7,29 @@ use ring::Driver;
 
 use crate::ids::TopicId;
 use crate::shard::Shard;
+use crate::shard::fanout::log::Log;
 use crate::shard::shared::{INSPECTED_MAX, SLOWEST_MAX, Slow, SlowestPart};
 
 impl<D: Driver> Shard<D> {
-    /// Looks at subscribers of a topic's own log, from this one on.
+    /// Looks at subscribers of a topic's own logs, from this one on.
     pub(super) fn slowest(&mut self, topic: TopicId, from: usize) -> SlowestPart {
         let Some(slot) = self.fanout.logs.slot_of(topic) else { return SlowestPart::default() };
-        let log = &self.fanout.logs[slot];
-        if log.kept_bytes() == 0 {
+        let logs: Vec<&Log> = self.fanout.with_groups(slot).into_iter().map(|slot| &self.fanout.logs[slot]).collect();
+        if logs.iter().all(|log| log.kept_bytes() == 0) {
             return SlowestPart::default();
         }
         let mut slowest = Vec::new();
-        for subscriber in log.subscribers().iter().skip(from).take(INSPECTED_MAX) {
+        let subscribers = logs.iter().flat_map(|log| log.subscribers().iter().map(move |subscriber| (log, subscriber)));
+        for (log, subscriber) in subscribers.skip(from).take(INSPECTED_MAX) {
             let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
             let subscription = conn.session.subscription(subscriber.sub).expect("a subscriber has a subscription");
-            let Some(oldest) = log.pending(subscription.cursor).next() else { continue };
+            let Some((_, oldest)) = log.pending(subscription.cursor).next() else { continue };
             let behind = self.now.saturating_sub(oldest.sequenced_at);
-            slowest.push(Slow { conn: subscriber.conn, bytes: log.lag_bytes(subscription.cursor), behind });
+            slowest.push(Slow { conn: subscriber.conn, bytes: log.waiting_bytes(subscription.cursor), behind });
         }
         slowest.sort_by_key(|slow| std::cmp::Reverse((slow.bytes, slow.behind)));
         slowest.truncate(SLOWEST_MAX);
         let next = from + INSPECTED_MAX;
-        SlowestPart { slowest, next: (next < log.len()).then_some(next) }
+        SlowestPart { slowest, next: (next < logs.iter().map(|log| log.len()).sum()).then_some(next) }
     }
 }

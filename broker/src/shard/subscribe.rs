@@ -15,11 +15,12 @@ use crate::shard::recall::Wants;
 use crate::shard::shared::Request;
 use crate::shard::transport::connection::Flags;
 use crate::topics::registry::TopicRef;
+use crate::topics::rules::Throttle;
 
 impl<D: Driver> Shard<D> {
     /// Subscribes a connection to one topic or filter, whose 101 waits until the subscription is in force.
     pub(super) fn subscribe_on_upgrade(&mut self, id: ConnId, filter: &str, start: RawStart) {
-        let (slot, sub) = self.enter_subscription(id, filter);
+        let (slot, sub) = self.enter_subscription(id, filter, Throttle::NONE);
         if start != RawStart::default() {
             self.recalls.expect(Subscriber { conn: id, sub }, Wants::raw(start));
         }
@@ -27,9 +28,11 @@ impl<D: Driver> Shard<D> {
         self.attach(slot, Subscriber { conn: id, sub });
     }
 
-    /// Adds a subscription to a connection's session. Its log may not be joined yet: see [`Shard::attach`].
-    pub(super) fn enter_subscription(&mut self, id: ConnId, filter: &str) -> (LogSlot, u32) {
-        let slot = self.enter_log(filter);
+    /// Adds a subscription to a connection's session, which is delivered to no more often than `throttle` and its rule say. Its
+    /// log may not be joined yet: see [`Shard::attach`].
+    pub(super) fn enter_subscription(&mut self, id: ConnId, filter: &str, throttle: Throttle) -> (LogSlot, u32) {
+        let anchor = self.enter_log(filter);
+        let slot = self.fanout.open_group(anchor, throttle);
         let filter = self.fanout.logs[slot].topic.name.clone();
         let keys = self.shared.registry.keys();
         self.stats().subscriptions.add(1);
@@ -69,8 +72,7 @@ impl<D: Driver> Shard<D> {
 
     /// A sequencer answered a join.
     pub(super) fn on_joined(&mut self, topic: TopicId, join: u64, epoch: Epoch, next: Offset) {
-        let Some((slot, waiting)) = self.fanout.joined(topic, join, epoch, next) else { return };
-        for subscriber in waiting {
+        for (slot, subscriber) in self.fanout.joined(topic, join, epoch, next) {
             self.go_live(slot, subscriber);
         }
     }

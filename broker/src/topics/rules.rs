@@ -14,6 +14,7 @@
 //! Units: bytes, and [`Duration`]s; a duration of zero is no limit.
 
 mod policy;
+mod throttle;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -26,6 +27,7 @@ use crate::config::topics::{RetainKind, TopicTable};
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 pub use crate::topics::rules::policy::{Policy, SlowConsumer};
+pub use crate::topics::rules::throttle::Throttle;
 
 /// The broker's own topics that have a rule of their own.
 const BUILT_IN: &str = "$sys/#";
@@ -152,7 +154,11 @@ impl From<&TopicTable> for Rule {
                 RetainKind::Never => Retain::Never,
             },
             stamps_time: table.stamps_time,
-            policy: Policy { slow_consumer: table.slow_consumer, lag_bytes_max: table.lag_bytes_max },
+            policy: Policy {
+                slow_consumer: table.slow_consumer,
+                lag_bytes_max: table.lag_bytes_max,
+                throttle: Throttle::at_least(table.throttle),
+            },
         }
     }
 }
@@ -207,7 +213,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// These rules, and those that are built in. Filters, already checked, are hashed under `keys`.
+    /// These rules, and those that are built in where they have no other. Filters, already checked, are hashed under `keys`.
     ///
     /// # Errors
     /// Two filters are equal, or there are too many.
@@ -215,7 +221,12 @@ impl Rules {
         if rules.len() > RULES_MAX {
             return Err(RulesError::TooMany);
         }
-        let all: Vec<_> = [Rule::default(), Rule::built_in()].into_iter().chain(rules).collect();
+        let (built_in, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule.filter == BUILT_IN);
+        if built_in.len() > 1 {
+            return Err(RulesError::Twice(BUILT_IN.to_owned()));
+        }
+        let built_in = built_in.into_iter().next().unwrap_or_else(Rule::built_in);
+        let all: Vec<_> = [Rule::default(), built_in].into_iter().chain(others).collect();
         let mut filters = Filters::new(keys);
         for (id, rule) in all.iter().enumerate().skip(1) {
             if filters.get(&rule.filter).is_some() {

@@ -11,6 +11,8 @@ use std::{fmt, mem};
 
 use super::interpret::interpret;
 use super::item::{self, Item};
+#[cfg(doc)]
+use super::options::THROTTLE_MAX_MS;
 use super::options::{HistoryQuery, PublishOptions};
 use super::position::{Position, PositionList, Start};
 use super::precheck::Flaw;
@@ -39,6 +41,9 @@ pub enum Command<'a> {
         start: Start<'a>,
         /// The client wants the state of the topics.
         state: bool,
+        /// The least time between two deliveries, in milliseconds, up to [`THROTTLE_MAX_MS`]; the topics' rules may make it
+        /// longer.
+        throttle_ms: u32,
     },
     /// Ends subscriptions.
     Unsubscribe {

@@ -11,7 +11,7 @@ use super::members::{A_POSITION, Fault, Members, missing, wrong_type};
 use super::names::Member;
 use super::options::{
     Expected, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryQuery, IDEMPOTENCY_KEY_LEN_MAX, KEY_LEN_MAX,
-    PublishOptions,
+    PublishOptions, THROTTLE_MAX_MS,
 };
 use super::position::{POSITIONS_MAX, PositionList, Start, position};
 use super::{CommandType, ErrorCode, Id, PayloadKind};
@@ -83,7 +83,7 @@ impl<'a> Members<'_, 'a> {
     }
 
     fn subscribe(&self, id: Option<Id>, topic_len_max: usize, scratch: &'a mut Scratch) -> Result<Command<'a>, Fault> {
-        self.only(&[Member::Topic, Member::Topics, Member::Since, Member::Last, Member::State])?;
+        self.only(&[Member::Topic, Member::Topics, Member::Since, Member::Last, Member::State, Member::Throttle])?;
         self.filters(topic_len_max, scratch)?;
         if let Some(since) = self.get(Member::Since) {
             self.since(since, &mut scratch.positions)?;
@@ -103,7 +103,13 @@ impl<'a> Members<'_, 'a> {
             }
         };
         let state = self.flag(Member::State)?.unwrap_or(true);
-        Ok(Command::Subscribe { id, topics, start, state })
+        Ok(Command::Subscribe { id, topics, start, state, throttle_ms: self.throttle()? })
+    }
+
+    fn throttle(&self) -> Result<u32, Fault> {
+        let Some(value) = self.get(Member::Throttle) else { return Ok(0) };
+        let throttle = json::whole(value).and_then(|ms| u32::try_from(ms).ok()).filter(|&ms| ms <= THROTTLE_MAX_MS);
+        throttle.ok_or_else(|| wrong_type(Member::Throttle, "an integer from 0 to 5000"))
     }
 
     /// Collects `topic` or `topics`.

@@ -21,6 +21,8 @@ pub struct Subscribed<'a> {
     pub history: Option<&'static str>,
     /// What happens if the subscriber is far behind, `skip` or `latest`, unless it is closed.
     pub slow_consumer: Option<&'static str>,
+    /// The least time between two deliveries, in milliseconds; 0: there is none, and nothing is written.
+    pub throttle_ms: u32,
 }
 
 /// A message of a topic, as subscribers get it. `payload` is what `kind` says: UTF-8 for [`PayloadKind::Text`], the text
@@ -100,6 +102,9 @@ pub fn write_subscribed<'a>(out: &mut impl BufMut, id: Option<&Id>, topics: impl
         if let Some(slow_consumer) = topic.slow_consumer {
             out.put_slice(b",\"slow_consumer\":");
             put_string(out, slow_consumer.as_bytes());
+        }
+        if topic.throttle_ms > 0 {
+            put_number(out, b",\"throttle\":", topic.throttle_ms.into());
         }
         out.put_u8(b'}');
     }

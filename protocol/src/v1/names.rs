@@ -133,6 +133,7 @@ names! {
         Since = "since",
         Last = "last",
         State = "state",
+        Throttle = "throttle",
         Data = "data",
         Encoding = "encoding",
         Ack = "ack",

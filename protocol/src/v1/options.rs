@@ -11,6 +11,9 @@ pub const KEY_LEN_MAX: usize = 255;
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_LEN_MAX: usize = 64;
 
+/// The longest throttle of a subscription, in milliseconds.
+pub const THROTTLE_MAX_MS: u32 = 5000;
+
 /// How many messages one history command gets when it does not say.
 pub const HISTORY_LIMIT_DEFAULT: u32 = 100;
 

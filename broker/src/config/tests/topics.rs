@@ -41,6 +41,7 @@ fn what_a_table_leaves_out_follows_its_history() {
         "retain = \"always\" # a.toml:10",
         "stamp = [] # default",
         "slow-consumer = \"disconnect\" # default",
+        "throttle = \"0s\" # default",
     ];
     assert_eq!(lines(none), expected);
 }
@@ -49,7 +50,7 @@ fn what_a_table_leaves_out_follows_its_history() {
 fn every_key_reaches_its_value() {
     let text = "[[topic]]\nmatch = '#'\nhistory = 'keyed'\nhistory-messages = 1_000_000\nhistory-bytes = '1g'\n\
                 history-ttl = '3s'\ntombstone-ttl = '1ms'\nretain = 'never'\nstamp = 'time'\nslow-consumer = 'skip'\n\
-                max-lag = '64k'\n";
+                throttle = '5s'\nmax-lag = '64k'\n";
     let tables = tables("every", text).unwrap();
     let expected = TopicTable {
         filter: "#".into(),
@@ -62,11 +63,21 @@ fn every_key_reaches_its_value() {
         retain: RetainKind::Never,
         stamps_time: true,
         slow_consumer: SlowConsumer::Skip,
+        throttle: Duration::from_secs(5),
         lag_bytes_max: Some(64 << 10),
         written: tables[0].written.clone(),
     };
     assert_eq!(tables, [expected]);
-    assert_eq!(lines(&tables[0]).len(), 9, "all but the filter: {:?}", tables[0]);
+    assert_eq!(lines(&tables[0]).len(), 10, "all but the filter: {:?}", tables[0]);
+}
+
+#[test]
+fn of_the_brokers_own_topics_only_the_throttle_is_set() {
+    let tables = tables("reserved", "[[topic]]\nmatch = '$sys/#'\nthrottle = '5s'\n").unwrap();
+    let lines = lines(&tables[0]);
+    let expected = ["history = \"none\" # built in", "retain = \"never\" # built in", "throttle = \"5s\" # a.toml:3"];
+    assert_eq!(lines, expected);
+    assert_eq!((tables[0].history, tables[0].retain), (HistoryKind::None, RetainKind::Never));
 }
 
 #[test]
@@ -77,7 +88,7 @@ fn what_is_wrong_is_named_with_its_line_and_key() {
         ("match = 'a#'", &["a.toml:2: invalid value 'a#' for match: ", "alone"]),
         ("match = '#/a'", &["a.toml:2: ", "match", "last level"]),
         ("match = \"a\\nb\"", &["a.toml:2: ", "'a\\nb' for match", "control"]),
-        ("match = '$sys/#'", &["a.toml:2: ", "match", "nothing can be set"]),
+        ("match = '$sys/#'\nretain = 'flag'", &["a.toml:3: retain ", "begin with $", "only throttle"]),
         ("match = 5\nhistory = 'all'", &["a.toml:3: ", "history", "none, window, keyed"]),
         ("match = 'a'\nhistory-messages = 0", &["a.toml:3: ", "history-messages", "from 1 to 1000000"]),
         ("match = 'a'\nhistory-messages = 1000001", &["a.toml:3: ", "history-messages", "from 1 to 1000000"]),
@@ -94,7 +105,9 @@ fn what_is_wrong_is_named_with_its_line_and_key() {
         ("match = 'a'\nhistory = 'none'\nhistory-bytes = 5", &["a.toml:4: history-bytes ", "\"none\""]),
         ("match = 'a'\nhistory = 'none'\nhistory-ttl = '5s'", &["a.toml:4: history-ttl ", "\"none\""]),
         ("match = 'a'\ntombstone-ttl = '5s'", &["a.toml:3: tombstone-ttl ", "\"window\""]),
-        ("match = 'a'\nthrottle = '1s'", &["a.toml:3: ", "no setting 'throttle' in [[topic]]"]),
+        ("match = 'a'\nthrottle = '5001ms'", &["a.toml:3: ", "'5001ms' for throttle", "at most 5s"]),
+        ("match = 'a'\nthrottle = '50'", &["a.toml:3: ", "throttle", "unit"]),
+        ("match = 'a'\npresence = true", &["a.toml:3: ", "no setting 'presence' in [[topic]]"]),
         ("match = 'a'\ndurable = 'always'", &["a.toml:3: ", "no setting 'durable' in [[topic]]"]),
         ("match = 'a'\n[[topic]]\nmatch = 'a'", &["a.toml:4: ", "'a' for match", "a.toml:2 has the same filter"]),
     ]

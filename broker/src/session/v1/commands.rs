@@ -1,10 +1,12 @@
 //! Commands of a `ringyard.v1` client become actions; answers are written.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Start, Subscribed, Topics, write_connected, write_error, write_pong,
+    Command, CommandError, ErrorCode, Id, Subscribed, Topics, write_connected, write_error, write_pong,
     write_subscribed,
 };
 
@@ -12,7 +14,7 @@ use crate::config::limits::Limits;
 use crate::message::options::{PublishOptions, Refusal};
 use crate::session::v1::{PendingSubscribe, Unsubscribing, V1Session};
 use crate::session::{Action, Codec, Incoming, PublishData, Target};
-use crate::topics::rules::HistoryKind;
+use crate::topics::rules::{HistoryKind, Throttle};
 
 impl V1Session {
     /// One command.
@@ -36,7 +38,11 @@ impl V1Session {
                 write_pong(out, id.as_ref());
                 Ok(Action::Answer)
             }
-            Command::Subscribe { id, topics, start, state } => self.subscribe(id, topics, start, state, limits),
+            Command::Subscribe { id, topics, start, state, throttle_ms } => {
+                self.check_subscribe(id, topics, limits)?;
+                let throttle = Throttle::at_least(Duration::from_millis(throttle_ms.into()));
+                Ok(Action::Subscribe { id, filters: topics, start, state, throttle })
+            }
             Command::Unsubscribe { id, topics } => self.unsubscribe(id, topics),
             Command::Publish { id, topic, kind, data, ack, options } => {
                 check_publish(id, topic, data, limits)?;
@@ -56,14 +62,7 @@ impl V1Session {
     }
 
     /// All of a command's topics, or none.
-    fn subscribe<'a>(
-        &self,
-        id: Option<Id>,
-        filters: Topics<'a>,
-        start: Start<'a>,
-        state: bool,
-        limits: &Limits,
-    ) -> Result<Action<'a>, CommandError> {
+    fn check_subscribe(&self, id: Option<Id>, filters: Topics<'_>, limits: &Limits) -> Result<(), CommandError> {
         let limit = limits.subscriptions_max;
         if self.subscriptions.len() + filters.iter().len() > limit {
             let reason = format!("a connection may have {limit} subscriptions; see --max-subscriptions");
@@ -76,7 +75,7 @@ impl V1Session {
         if let Some(filter) = twice.or_else(known) {
             return Err(error(id, ErrorCode::AlreadySubscribed, format!("already subscribed to {filter:?}")));
         }
-        Ok(Action::Subscribe { id, filters, start, state })
+        Ok(())
     }
 
     /// All of a command's topics, or none.
@@ -114,6 +113,7 @@ impl V1Session {
             available: begun.available.map(|(from, to)| (from.0, to.0)),
             history: begun.history.and_then(HistoryKind::name),
             slow_consumer: begun.slow_consumer.name(),
+            throttle_ms: begun.throttle.millis(),
         });
         write_subscribed(out, command.id.as_ref(), topics);
     }

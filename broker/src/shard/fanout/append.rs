@@ -143,6 +143,7 @@ impl FanOut {
     pub(in crate::shard) fn waits_for_any(&mut self, own: &FxHashSet<LogSlot>) -> bool {
         let Self { appends, logs, matches, .. } = self;
         appends.topics.values().filter_map(|waiting| waiting.messages.front()).any(|(_, message)| {
+            // Delivery groups get what their anchor gets.
             let exact = logs.slot_of(message.topic_id).is_some_and(|slot| own.contains(&slot));
             exact || matches.of(message.topic_id, &message.topic).iter().any(|slot| own.contains(slot))
         })
@@ -190,7 +191,7 @@ impl FanOut {
     }
 
     fn append_to(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
-        let log = &mut self.logs[slot];
+        let log = &self.logs[slot];
         let is_known = match message.begins() {
             Some(epoch) => epoch <= log.epoch,
             None => message.offset < log.next_offset,
@@ -200,19 +201,30 @@ impl FanOut {
             // the subscription begins later.
             return false;
         }
-        let grown = log.append(Arc::clone(message));
-        self.log_bytes += grown;
-        if log.has_pending() && !log.queued {
-            log.queued = true;
-            self.fresh.push_back(slot);
+        let groups = log.groups.len();
+        let mut is_wanted = self.append_to_one(slot, message);
+        for at in 0..groups {
+            is_wanted |= self.append_to_one(self.logs[slot].groups[at], message);
         }
+        is_wanted
+    }
+
+    /// The same with this log alone. Returns whether it has subscribers.
+    fn append_to_one(&mut self, slot: LogSlot, message: &Arc<Message>) -> bool {
+        let log = &mut self.logs[slot];
+        let kept = log.kept_bytes();
+        log.append(Arc::clone(message));
+        let is_wanted = !log.is_empty();
+        self.log_bytes = self.log_bytes - kept + log.kept_bytes();
+        self.on_appended(slot);
+        let log = &self.logs[slot];
         if log.congested {
             self.mark(slot, message);
         } else if log.undelivered_bytes() > log.policy.bytes_max / 2 {
             self.congest(slot);
             self.mark(slot, message);
         }
-        grown > 0
+        is_wanted
     }
 
     // ---- congestion

@@ -1,6 +1,7 @@
 //! What becomes of subscribers that are far behind, and of the publishers that they are behind of.
 //!
-//! Of topics with `slow-consumer = "disconnect"`; nobody waits for single subscribers of others (`skip`).
+//! Of topics with `slow-consumer = "disconnect"`, and with `latest` as far as the keys alone take too much; nobody waits for
+//! single subscribers of topics with `skip`.
 //!
 //! A subscriber that is behind by more than half of `--max-lag` is *awaited*: the publishers of its topic wait, until it
 //! is behind by a quarter at most. So one that reads is never too slow, however fast somebody publishes. One that takes
@@ -11,6 +12,7 @@
 //! Cost: nothing for subscribers that are near; a map entry for each that is awaited.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
@@ -97,14 +99,15 @@ impl FanOut {
                 self.logs[slot].awaited += 1;
                 self.congest(slot);
             }
-            Patience::GivenUp if lag_bytes > max && sending => self.close_later(subscriber.conn),
+            Patience::GivenUp if lag_bytes > max && sending => self.close_later(subscriber.conn, slot, lag_bytes),
             _ => {}
         }
     }
 
-    /// A connection is found too slow: it is closed once the rounds are over.
-    pub(in crate::shard) fn close_later(&mut self, id: ConnId) {
-        self.too_slow.push(id);
+    /// A connection is found too slow, with so many bytes of a log before it: it is closed once the rounds are over.
+    pub(in crate::shard) fn close_later(&mut self, id: ConnId, slot: LogSlot, bytes: u64) {
+        let topic = Arc::clone(&self.logs[slot].topic.name);
+        self.too_slow.push((id, topic, bytes));
     }
 
     /// A subscription that was awaited is near again, was given up, or ends.
@@ -136,9 +139,9 @@ impl<D: Driver> Shard<D> {
 
     /// Closes those that were found too slow in this turn's delivery rounds.
     pub(in crate::shard) fn close_too_slow(&mut self) {
-        for id in std::mem::take(&mut self.fanout.too_slow) {
-            let why = "too slow: messages would be lost; connect again";
-            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), why, Reason::Slow);
+        for (id, topic, bytes) in std::mem::take(&mut self.fanout.too_slow) {
+            let why = format!("too slow: {bytes} bytes wait; connect again; topic {topic}");
+            self.close_with(id, close_code::TRY_AGAIN_LATER.into(), &why, Reason::Slow);
         }
     }
 }

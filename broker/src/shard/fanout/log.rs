@@ -10,36 +10,43 @@
 //!   still needs. One that is too far behind is *closed*, and only then stops holding the tail, or it *skips*: its cursor
 //!   moves on, and it is notified of what it was not sent.
 //! - `tail <= delivered <= head`, and `cursor >= delivered` for every subscriber that does not lag and has had its turn.
-//! - `left <= n` subscribers have not had their turn since the last append; with `left = 0` nothing is pending.
+//! - `opened <= head` is the head when the round was last opened; without a throttle it is opened by each append.
+//! - `left <= n` subscribers have not had their turn since then; with `left = 0` nobody is to be delivered to now.
 //! - `round.left <= n`; `lagging <= n`; with `n = 0` nothing is kept.
 //!
-//! A round never starts over: an append during a round makes it go on for one more round from where it is, and every
+//! A round never starts over: if it is opened while it is under way it goes on for one more round from where it is, and every
 //! subscriber is sent everything that is pending. So under load the sends grow, not their number.
+//!
+//! Subscribers of one topic or filter that are delivered to at other intervals have a log each, a *delivery group*
+//! ([`Log::groups`]): messages are shared, cursors and rounds are not.
 //!
 //! Back-pressure: a log is congested when its round is far behind the head ([`Log::undelivered_bytes`]), or while
 //! publishers wait for single subscribers that are ([`Log::awaited`]). The shard decides how far is far.
 //!
-//! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many
-//! topics. Sizes are bytes of memory: a message with its overhead, and its entry here.
+//! Positions ([`Seq`]) are the log's own, dense from 0, because the log of a filter holds messages of many topics. With
+//! `slow-consumer = "latest"` some have no message any more (`entries`). Sizes are bytes of memory: a message with its overhead, and its entry here.
 
 pub mod behind;
-mod gather;
+pub mod entries;
+pub mod gather;
 mod invariants;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ring::ConnId;
 use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{self, Account, Charge, Held};
-use crate::ids::{Epoch, Offset, Seq, TopicId};
+use crate::ids::{Epoch, LogSlot, Offset, Seq, TopicId};
 use crate::message::Message;
 use crate::shard::fanout::log::behind::LagPolicy;
+use crate::shard::fanout::log::entries::{Entries, Pending};
 use crate::shard::fanout::log::gather::Built;
+use crate::topics::keys::Keys;
 use crate::topics::registry::{Congestion, TopicRef};
+use crate::topics::rules::{SlowConsumer, Throttle};
 
 /// One subscription, as its log knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -59,6 +66,8 @@ pub struct Log {
     pub joining: u16,
     /// The shard's number for that join.
     pub join: u64,
+    /// By which it is told from another log that had its slot.
+    pub number: u64,
     /// How many messages had come to the shard when it was joined: those are not for this log.
     pub joined_at: u64,
     /// The topic's epoch, once live; 0 for a filter.
@@ -77,21 +86,27 @@ pub struct Log {
     pub policy: LagPolicy,
     /// Subscribers that are far behind and that publishers wait for.
     pub awaited: u32,
+    /// Logs of the same topic or filter whose subscribers are delivered to at longer intervals. They get what this one gets,
+    /// and it stays while there is one.
+    pub(crate) groups: Vec<LogSlot>,
+    /// The log that has this one among its groups.
+    pub(crate) anchor: Option<LogSlot>,
+    /// With a throttle: the time for the next round is set; until then none is opened.
+    pub is_timed: bool,
 
     account: Arc<Account>,
     /// For the log itself and its lists.
     charge: Charge,
     subscribers: Vec<Subscriber>,
-    entries: VecDeque<Entry>,
-    tail: Seq,
-    /// Cumulative bytes before `tail`.
-    tail_bytes: u64,
+    entries: Entries,
 
     next_subscriber: usize,
     left: usize,
     round: Round,
-    /// Nobody that does not lag is behind this, and its position in bytes.
-    delivered: Mark,
+    /// The head when the round was last opened.
+    opened: Seq,
+    /// Nobody that does not lag is behind this.
+    delivered: Seq,
     /// Subscriptions marked as lagging.
     lagging: u32,
     /// The lowest cursor among those, as of the last whole round and of what was seen since.
@@ -100,44 +115,42 @@ pub struct Log {
     gathers: Vec<Built>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    message: Arc<Message>,
-    /// Cumulative bytes up to and with this message.
-    end: u64,
-}
-
-#[derive(Clone, Copy, Default, Debug)]
-struct Mark {
-    seq: Seq,
-    bytes: u64,
-}
-
 /// One round.
 #[derive(Default, Debug)]
 struct Round {
     /// Subscribers that still have to have their turn.
     left: usize,
     /// The head when it began.
-    head: Mark,
+    head: Seq,
     /// The lowest cursor of a lagging subscriber seen in it.
     lagging_min: Option<Seq>,
 }
 
 impl Log {
     /// An empty log that waits for `joining` sequencers to answer the join numbered `join`. What it holds is charged to
-    /// `account`.
+    /// `account`; keys of messages are hashed under `keys`.
     #[must_use]
-    pub fn new(topic: TopicRef, joining: u16, join: u64, policy: LagPolicy, account: &Arc<Account>) -> Self {
+    pub fn new(
+        topic: TopicRef,
+        (joining, join): (u16, u64),
+        policy: LagPolicy,
+        keys: Keys,
+        account: &Arc<Account>,
+    ) -> Self {
+        let is_latest = policy.slow_consumer == SlowConsumer::Latest;
         Self {
             account: Arc::clone(account),
             charge: Charge::new(account, Held::Subscriptions, LOG_BYTES),
             marked: FxHashMap::default(),
             awaited: 0,
+            groups: Vec::new(),
+            anchor: None,
+            is_timed: false,
             policy,
             topic,
             joining,
             join,
+            number: join,
             joined_at: 0,
             epoch: Epoch::default(),
             next_offset: Offset::default(),
@@ -145,13 +158,12 @@ impl Log {
             queued: false,
             congested: false,
             subscribers: Vec::new(),
-            entries: VecDeque::new(),
-            tail: Seq::default(),
-            tail_bytes: 0,
+            entries: if is_latest { Entries::latest(keys) } else { Entries::all() },
             next_subscriber: 0,
             left: 0,
             round: Round::default(),
-            delivered: Mark::default(),
+            opened: Seq::default(),
+            delivered: Seq::default(),
             lagging: 0,
             lagging_min: None,
             gathers: Vec::new(),
@@ -160,8 +172,8 @@ impl Log {
 
     // ---- input
 
-    /// Adds a message at the head. Returns the bytes the log grew by: 0 when nobody is there to read it.
-    pub fn append(&mut self, message: Arc<Message>) -> u64 {
+    /// Adds a message at the head, if anybody is there to read it, and opens the round unless there is a throttle.
+    pub fn append(&mut self, message: Arc<Message>) {
         debug_assert_eq!(self.joining, 0, "a message before the join");
         if !self.topic.wildcard {
             if let Some(epoch) = message.begins() {
@@ -171,12 +183,17 @@ impl Log {
             self.next_offset = message.offset + 1;
         }
         if self.subscribers.is_empty() {
-            return 0;
+            return;
         }
-        let weight = message.weight() + ENTRY_BYTES;
-        let end = self.head_bytes() + weight;
-        self.entries.push_back(Entry { message, end });
+        self.entries.push(message);
         self.recharge();
+        if self.policy.throttle == Throttle::NONE {
+            self.open_round();
+        }
+    }
+
+    /// Every subscriber has its turn from now on.
+    pub fn open_round(&mut self) {
         if self.left == 0 {
             // A round that ends here before it is whole still saw who lags.
             if let (Some(known), Some(seen)) = (self.lagging_min, self.round.lagging_min) {
@@ -185,7 +202,7 @@ impl Log {
             self.begin_round();
         }
         self.left = self.subscribers.len();
-        weight
+        self.opened = self.head();
     }
 
     /// Adds a subscriber; its cursor is the head. Returns its index.
@@ -256,42 +273,41 @@ impl Log {
     /// To be called once every subscriber that had its turn was either sent to or reported lagging: frees what nobody
     /// needs. Returns the bytes freed.
     pub fn trim(&mut self) -> u64 {
-        let before = self.tail_bytes;
+        let before = self.kept_bytes();
         if self.left == 0 {
-            self.delivered = self.head_mark();
-            if self.lagging == 0 {
+            self.delivered = self.opened;
+            if self.lagging == 0 && self.opened == self.head() {
                 self.clear();
-                return self.tail_bytes - before;
+                return before;
             }
         }
         if self.round.left == 0 {
             self.complete_round();
         }
-        let mut keep = self.delivered.seq;
+        let mut keep = self.delivered;
         if self.lagging > 0 {
             // Before the first whole round since somebody lags, nothing is known: keep all.
             let round_min = self.round.lagging_min.unwrap_or(Seq(u64::MAX));
-            keep = keep.min(self.lagging_min.unwrap_or(self.tail)).min(round_min);
+            keep = keep.min(self.lagging_min.unwrap_or(self.entries.tail())).min(round_min);
         }
-        while self.tail < keep {
-            let entry = self.entries.pop_front().expect("the tail is below the head");
-            self.tail += 1;
-            self.tail_bytes = entry.end;
-        }
-        self.tail_bytes - before
+        self.entries.trim(keep);
+        self.entries.set_behind(self.delivered);
+        before - self.kept_bytes()
     }
 
     // ---- output
 
     /// The messages from `from` to the head, oldest first.
-    pub fn pending(&self, from: Seq) -> impl Iterator<Item = &Arc<Message>> {
-        let skip = usize::try_from(from - self.tail).expect("a log fits in memory");
-        self.entries.range(skip..).map(|entry| &entry.message)
+    ///
+    /// # Panics
+    /// If `from` is outside the log.
+    pub fn pending(&self, from: Seq) -> Pending<'_> {
+        self.entries.pending(from)
     }
 
     /// Every message that is kept, oldest first.
     pub fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
-        self.entries.iter().map(|entry| &entry.message)
+        self.entries.pending(self.entries.tail()).map(|(_, message)| message)
     }
 
     // ---- getters
@@ -299,10 +315,22 @@ impl Log {
     /// The position that the next message gets.
     #[must_use]
     pub fn head(&self) -> Seq {
-        self.tail + self.entries.len() as u64
+        self.entries.head()
     }
 
-    /// Whether a subscriber has not had its turn since the last append.
+    /// Whether subscribers are sent only the newest message of each key of what waits for them.
+    #[must_use]
+    pub fn conflates(&self) -> bool {
+        self.entries.are_latest()
+    }
+
+    /// Whether something came since the round was last opened.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.opened < self.head()
+    }
+
+    /// Whether a subscriber has not had its turn since the round was last opened.
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.left > 0
@@ -329,54 +357,37 @@ impl Log {
     /// Bytes of messages kept.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
-        self.head_bytes() - self.tail_bytes
+        self.entries.bytes()
     }
 
     // ---- helpers
 
     fn complete_round(&mut self) {
-        if self.delivered.seq < self.round.head.seq {
-            self.delivered = self.round.head;
-        }
+        self.delivered = self.delivered.max(self.round.head);
         self.lagging_min = self.round.lagging_min;
         self.begin_round();
     }
 
     fn begin_round(&mut self) {
-        self.round = Round { left: self.subscribers.len(), head: self.head_mark(), lagging_min: None };
+        self.round = Round { left: self.subscribers.len(), head: self.head(), lagging_min: None };
     }
 
     /// Forgets every message; all cursors are at the head.
     fn clear(&mut self) {
-        self.tail_bytes = self.head_bytes();
-        self.tail = self.head();
         self.entries.clear();
-        if self.entries.capacity() > 64 {
-            self.entries.shrink_to(16);
-            self.recharge();
-        }
-        self.delivered = self.head_mark();
+        self.recharge();
+        (self.opened, self.delivered) = (self.head(), self.head());
         self.lagging_min = None;
         self.gathers.clear();
-    }
-
-    fn head_bytes(&self) -> u64 {
-        self.entries.back().map_or(self.tail_bytes, |entry| entry.end)
-    }
-
-    fn head_mark(&self) -> Mark {
-        Mark { seq: self.head(), bytes: self.head_bytes() }
     }
 
     /// Brings the charge up to date after a list may have grown or shrunk.
     fn recharge(&mut self) {
         let subscribers = budget::allocated(self.subscribers.capacity() * size_of::<Subscriber>());
-        let entries = budget::allocated(self.entries.capacity() * size_of::<Entry>());
-        self.charge.resize(LOG_BYTES + subscribers + entries);
+        let groups = budget::allocated(self.groups.capacity() * size_of::<LogSlot>());
+        self.charge.resize(LOG_BYTES + subscribers + groups + self.entries.list_bytes());
     }
 }
 
 /// What a log takes without messages and subscribers, its places in the shard's tables included.
 const LOG_BYTES: u64 = size_of::<Log>().next_multiple_of(64) as u64 + 128;
-/// What a message takes in a log, on top of itself: the list has room for up to twice as many.
-const ENTRY_BYTES: u64 = 2 * size_of::<Entry>() as u64;

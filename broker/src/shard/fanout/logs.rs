@@ -7,23 +7,26 @@ use rustc_hash::FxHashMap;
 use crate::ids::{LogSlot, TopicId};
 use crate::shard::fanout::log::Log;
 
-/// See the file's head. A slot is used again once its log is gone; [`Log::join`] tells two logs of one slot apart.
+/// See the file's head. A slot is used again once its log is gone; [`Log::number`] tells two logs of one slot apart.
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Logs {
     slots: Vec<Option<Box<Log>>>,
     free: Vec<LogSlot>,
-    /// Topics and filters that have a log.
+    /// Topics and filters that have a log, and which. Those of delivery groups are found by it.
     of: FxHashMap<TopicId, LogSlot>,
 }
 
 impl Logs {
-    /// Adds the log of a topic that has none.
+    /// Adds the log of a topic that has none, or of a delivery group.
     pub(in crate::shard) fn insert(&mut self, log: Log) -> LogSlot {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             LogSlot::new(self.slots.len() - 1)
         });
-        self.of.insert(log.topic.id, slot);
+        match log.anchor {
+            None => drop(self.of.insert(log.topic.id, slot)),
+            Some(anchor) => self[anchor].groups.push(slot),
+        }
         self.slots[slot.index()] = Some(Box::new(log));
         slot
     }
@@ -31,7 +34,10 @@ impl Logs {
     /// Removes a log.
     pub(in crate::shard) fn remove(&mut self, slot: LogSlot) -> Box<Log> {
         let log = self.slots[slot.index()].take().expect("a log is removed once");
-        self.of.remove(&log.topic.id);
+        match log.anchor {
+            None => drop(self.of.remove(&log.topic.id)),
+            Some(anchor) => self[anchor].groups.retain(|group| *group != slot),
+        }
         self.free.push(slot);
         log
     }
@@ -51,6 +57,11 @@ impl Logs {
         self.slots.get_mut(slot.index())?.as_deref_mut()
     }
 
+    /// The slot of every log.
+    pub(in crate::shard) fn slots(&self) -> impl Iterator<Item = LogSlot> {
+        (0..self.slots.len()).filter(|at| self.slots[*at].is_some()).map(LogSlot::new)
+    }
+
     /// Every log.
     pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = &Log> {
         self.slots.iter().filter_map(Option::as_deref)
@@ -58,7 +69,7 @@ impl Logs {
 
     /// How many there are.
     pub(in crate::shard) fn len(&self) -> usize {
-        self.of.len()
+        self.slots.len() - self.free.len()
     }
 }
 

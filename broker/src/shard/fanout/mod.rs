@@ -6,6 +6,7 @@
 //! | `logs`, `log` | what waits for the subscribers of one topic or filter |
 //! | `deliver` | delivery rounds: one send carries all that waits |
 //! | `take`, `parts` | what one send takes, and its frames |
+//! | `timing` | when the rounds of logs with a throttle are opened |
 //! | `timed` | sends that are measured |
 //! | `lag` | subscribers that are far behind |
 //! | `skip` | those that go on with newer messages |
@@ -22,6 +23,7 @@ pub mod parts;
 pub(crate) mod skip;
 pub(crate) mod take;
 pub(crate) mod timed;
+pub(crate) mod timing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,9 +40,12 @@ use crate::shard::fanout::log::behind::LagPolicy;
 use crate::shard::fanout::log::{Log, Subscriber};
 use crate::shard::fanout::logs::Logs;
 use crate::shard::fanout::skip::Gaps;
+use crate::shard::fanout::timing::Timing;
 use crate::shard::shared::SharedState;
+use crate::topics::keys::Keys;
 use crate::topics::matches::Matches;
 use crate::topics::registry::TopicRef;
+use crate::topics::rules::Throttle;
 
 /// The logs of one shard, and what is to be done with them.
 ///
@@ -54,7 +59,8 @@ pub(in crate::shard) struct FanOut {
     pub(in crate::shard) logs: Logs,
     /// Logs of filters with wildcards, and which of them match a topic.
     matches: Matches<LogSlot>,
-    next_join: u64,
+    /// The number that the next log gets.
+    next_number: u64,
     /// Messages that have come for logs of this shard.
     arrivals: u64,
     /// Logs with pending messages, each once, here or in `fresh`. Slots whose log is gone are passed over.
@@ -67,14 +73,16 @@ pub(in crate::shard) struct FanOut {
     moved: Vec<(LogSlot, Subscriber)>,
     /// For so many turns more, turns are short: see `deliver`.
     pub(in crate::shard) short_turns: u32,
-    /// Connections that this turn's delivery rounds found too slow: to be closed once they are over.
-    too_slow: Vec<ConnId>,
+    /// Connections that this turn's delivery rounds found too slow: to be closed once they are over; of which topic or
+    /// filter, and how many bytes wait.
+    too_slow: Vec<(ConnId, Arc<str>, u64)>,
     /// Logs whose publishers have to wait.
     pub(in crate::shard) congested_logs: usize,
     /// Whether publishers that waited may go on, since that was last asked.
     relieved: bool,
     awaited: Awaited,
     gaps: Gaps,
+    timing: Timing,
     /// Bytes that all logs keep.
     pub(in crate::shard) log_bytes: u64,
     pub(in crate::shard) appends: Appends,
@@ -94,7 +102,7 @@ impl FanOut {
             account: Arc::clone(account),
             logs: Logs::default(),
             matches: Matches::new(shared.registry.keys()),
-            next_join: 0,
+            next_number: 0,
             arrivals: 0,
             pending: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -105,6 +113,7 @@ impl FanOut {
             congested_logs: 0,
             relieved: false,
             gaps: Gaps::default(),
+            timing: Timing::default(),
             awaited: Awaited::default(),
             log_bytes: 0,
             appends: Appends::default(),
@@ -125,9 +134,9 @@ impl FanOut {
         self.pending.is_empty() && self.fresh.is_empty()
     }
 
-    /// When somebody that publishers wait for may have to be given up.
+    /// When somebody that publishers wait for may have to be given up, or a round is due.
     pub(in crate::shard) fn next_deadline(&self) -> Option<ring::Nanos> {
-        self.awaited.next()
+        self.awaited.next().into_iter().chain(self.timing.next()).min()
     }
 
     // ---- logs
@@ -135,36 +144,75 @@ impl FanOut {
     /// A log for a topic or filter that has none. It waits for the answers of `sequencers` to a join, whose number is
     /// returned as well.
     pub(in crate::shard) fn open_log(&mut self, topic: &TopicRef, sequencers: u16) -> (LogSlot, u64) {
-        let join = self.next_join;
-        self.next_join += 1;
+        let join = self.take_number();
         let policy = LagPolicy::new(self.shared.rules.current().policy_of(&topic.name), self.limits.lag_bytes_max);
-        let slot = self.logs.insert(Log::new(topic.clone(), sequencers, join, policy, &self.account));
+        let slot = self.logs.insert(Log::new(topic.clone(), (sequencers, join), policy, self.keys(), &self.account));
         if topic.wildcard {
             self.matches.insert(Arc::clone(&topic.name), slot);
         }
         (slot, join)
     }
 
-    /// A sequencer answered the join of a topic or filter. With the last answer the log is joined, and the subscribers that
-    /// waited for it are returned.
+    /// The log for subscribers of a topic or filter, which has the log `anchor`, that are delivered to no more often than
+    /// `throttle` says.
+    pub(in crate::shard) fn open_group(&mut self, anchor: LogSlot, throttle: Throttle) -> LogSlot {
+        let log = &self.logs[anchor];
+        if throttle <= log.policy.throttle {
+            return anchor;
+        }
+        if let Some(group) = log.groups.iter().find(|group| self.logs[**group].policy.throttle == throttle) {
+            return *group;
+        }
+        let policy = LagPolicy { throttle, ..log.policy };
+        let mut group = Log::new(log.topic.clone(), (log.joining, log.join), policy, self.keys(), &self.account);
+        group.anchor = Some(anchor);
+        (group.epoch, group.next_offset, group.joined_at) = (log.epoch, log.next_offset, log.joined_at);
+        group.number = self.take_number();
+        self.logs.insert(group)
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn keys(&self) -> Keys {
+        self.shared.registry.keys()
+    }
+
+    /// The log that messages of a log's topic or filter come to first.
+    pub(in crate::shard) fn anchor_of(&self, slot: LogSlot) -> LogSlot {
+        self.logs[slot].anchor.unwrap_or(slot)
+    }
+
+    /// A sequencer answered the join of a topic or filter. With the last answer its logs are joined, and the subscribers that
+    /// waited for that are returned.
     pub(in crate::shard) fn joined(
         &mut self,
         topic: TopicId,
         join: u64,
         epoch: Epoch,
         next: Offset,
-    ) -> Option<(LogSlot, Vec<Subscriber>)> {
-        let slot = self.logs.slot_of(topic)?;
-        let log = &mut self.logs[slot];
-        if log.join != join {
-            return None; // the answer to a join that was left again since
+    ) -> Vec<(LogSlot, Subscriber)> {
+        let Some(anchor) = self.logs.slot_of(topic) else { return Vec::new() };
+        if self.logs[anchor].join != join {
+            return Vec::new(); // the answer to a join that was left again since
         }
-        log.joining -= 1;
-        if log.joining > 0 {
-            return None;
+        let mut waiting = Vec::new();
+        for slot in self.with_groups(anchor) {
+            let log = &mut self.logs[slot];
+            log.joining -= 1;
+            if log.joining == 0 {
+                (log.epoch, log.next_offset, log.joined_at) = (epoch, next, self.arrivals);
+                waiting.extend(std::mem::take(&mut log.waiting).into_iter().map(|subscriber| (slot, subscriber)));
+            }
         }
-        (log.epoch, log.next_offset, log.joined_at) = (epoch, next, self.arrivals);
-        Some((slot, std::mem::take(&mut log.waiting)))
+        waiting
+    }
+
+    /// The logs of a topic or filter: this one, and those of its groups.
+    pub(in crate::shard) fn with_groups(&self, anchor: LogSlot) -> Vec<LogSlot> {
+        std::iter::once(anchor).chain(self.logs[anchor].groups.iter().copied()).collect()
     }
 
     /// Takes a subscriber in force out of its log. The one that has its index now is returned: its subscription has to
@@ -184,14 +232,18 @@ impl FanOut {
     }
 
     /// Subscribers of a log have left: removes it if it has none any more. Returns its topic, to be left at its
-    /// sequencers.
+    /// sequencers, if that has no other log.
     pub(in crate::shard) fn close_unused(&mut self, slot: LogSlot) -> Option<TopicRef> {
         let log = &self.logs[slot];
-        if !log.is_empty() || !log.waiting.is_empty() {
+        if !log.is_empty() || !log.waiting.is_empty() || !log.groups.is_empty() {
             self.delivered_logs.push(slot);
             return None;
         }
         self.end_congestion(slot);
+        if let Some(anchor) = self.logs[slot].anchor {
+            self.logs.remove(slot);
+            return self.close_unused(anchor);
+        }
         let topic = self.logs.remove(slot).topic.clone();
         if topic.wildcard {
             self.matches.remove(&topic.name);

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use ring::Gather;
 
 use crate::capacity::budget::{self, Account, Charge, Held};
+use crate::ids::Seq;
 use crate::message::{Encoding, Message};
 
 /// The most bytes one send carries, unless a single message is longer.
@@ -38,6 +39,15 @@ pub enum Thrift {
     Frugal,
 }
 
+/// How far [`Parts::fill`] came.
+#[derive(Clone, Copy, Debug)]
+pub struct Filled {
+    /// Messages that it passed, those that were not wanted included.
+    pub passed: u64,
+    /// The position of the first one that it did not; `None`: it passed all.
+    pub end: Option<Seq>,
+}
+
 /// The frames of one send.
 #[derive(Debug)]
 pub struct Parts {
@@ -53,23 +63,22 @@ impl Parts {
         Self { parts: Vec::new(), bytes: 0, thrift }
     }
 
-    /// Adds frames of those messages that are `wanted`, until the send is long enough. Returns how many messages it
-    /// passed, those that are not wanted included.
+    /// Adds frames of those messages that are `wanted`, until the send is long enough.
     pub fn fill<'m>(
         &mut self,
-        messages: impl Iterator<Item = &'m Arc<Message>>,
+        messages: impl Iterator<Item = (Seq, &'m Arc<Message>)>,
         encoding: Encoding,
         account: &Arc<Account>,
         mut wanted: impl FnMut(&Message) -> bool,
-    ) -> u64 {
+    ) -> Filled {
         let mut passed = 0;
-        for message in messages {
+        for (seq, message) in messages {
             if wanted(message) && !self.take(message, encoding, account) {
-                break;
+                return Filled { passed, end: Some(seq) };
             }
             passed += 1;
         }
-        passed
+        Filled { passed, end: None }
     }
 
     /// Adds frames, unless the send is long enough. Says whether it did.

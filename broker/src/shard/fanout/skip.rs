@@ -111,13 +111,14 @@ impl FanOut {
         let messages = log.pending(from).take((to - from) as usize);
         // A topic's offsets are dense: its first and last message say it all.
         let step = if log.topic.wildcard { 1 } else { ((to - from) as usize).saturating_sub(1).max(1) };
-        for message in messages.step_by(step) {
+        for (_, message) in messages.step_by(step) {
             let gap = || Gap { topic: Arc::clone(&message.topic), from: message.offset, to: message.offset };
             skipped.topics.entry(message.topic_id).or_insert_with(gap).to = message.offset;
         }
         skipped.charge.resize(skipped.topics.len() as u64 * GAP_BYTES);
         if skipped.topics.len() > TOPICS_MAX {
-            self.close_later(subscriber.conn);
+            let bytes = self.logs[slot].lag_bytes(from);
+            self.close_later(subscriber.conn, slot, bytes);
         }
     }
 

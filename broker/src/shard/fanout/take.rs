@@ -2,16 +2,18 @@
 //! send goes, in the encoding of the session.
 
 use ring::{ConnId, Gather, Nanos};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::ids::{Seq, TopicId};
+use crate::ids::{LogSlot, Seq, TopicId};
+use crate::message::Message;
 use crate::session::subscription::Subscription;
 use crate::session::{Pending, Session};
 use crate::shard::fanout::FanOut;
 use crate::shard::fanout::log::Subscriber;
+use crate::shard::fanout::log::gather::Taken;
 use crate::shard::fanout::parts::{COPY_BYTES_MAX, Parts, Thrift};
 use crate::shard::fanout::skip::Notice;
-use crate::topics::rules::SlowConsumer;
+use crate::topics::rules::{SlowConsumer, Throttle};
 
 impl FanOut {
     /// What a session's pending subscriptions have. Cursors are behind it afterwards, and what is left stays pending.
@@ -42,9 +44,14 @@ impl FanOut {
         session.subscriptions().all(|sub| !sub.live || sub.cursor == self.logs[sub.log].head())
     }
 
+    /// The logs that messages come to for a session's subscriptions.
+    pub(in crate::shard) fn anchors_of(&self, session: &Session) -> FxHashSet<LogSlot> {
+        session.subscriptions().map(|subscription| self.anchor_of(subscription.log)).collect()
+    }
+
     /// Lists every subscription that has something as pending.
     fn gather_all(&mut self, session: &mut Session) {
-        self.append_begun(&session.subscriptions().map(|subscription| subscription.log).collect());
+        self.append_begun(&self.anchors_of(session));
         for key in session.keys() {
             let Some(subscription) = session.subscription(key) else { continue };
             if subscription.live && !subscription.held && subscription.cursor < self.logs[subscription.log].head() {
@@ -64,8 +71,9 @@ impl FanOut {
     ) -> Option<Gather> {
         let encoding = session.encoding();
         let &Subscription { log, cursor, .. } = session.subscription(key).expect("a subscriber has a subscription");
-        let (gather, to) = self.logs[log].gather(cursor, encoding, thrift);
-        self.stats().messages_out.add(if gather.is_some() { to - cursor } else { 0 });
+        let Taken { gather, to, messages, superseded } = self.logs[log].gather(cursor, encoding, thrift);
+        self.stats().messages_out.add(messages);
+        self.count_saved(log, to - cursor, superseded);
         let takes_notices = self.logs[log].policy.slow_consumer == SlowConsumer::Skip && session.takes_notices();
         self.advance(Subscriber { conn: id, sub: key }, session, to, takes_notices, now);
         gather
@@ -94,18 +102,29 @@ impl FanOut {
             // What it was not sent is said before what follows, or both wait for the next send.
             let notice = self.gaps.tell(Subscriber { conn: id, sub: key }, &mut parts, &self.account, &mut sends);
             notices += usize::from(notice == Notice::Sent);
-            let passed = if notice == Notice::Deferred {
-                0
-            } else {
-                let log = &self.logs[log];
-                parts.fill(log.pending(cursor), encoding, &self.account, |message| {
-                    sends(message.topic_id, &message.topic)
-                })
-            };
-            self.advance(Subscriber { conn: id, sub: key }, session, cursor + passed, true, now);
+            let mut to = cursor;
+            if notice != Notice::Deferred {
+                let pending = self.logs[log].pending(cursor);
+                let wanted = |message: &Message| sends(message.topic_id, &message.topic);
+                let filled = parts.fill(pending, encoding, &self.account, wanted);
+                to = filled.end.unwrap_or(self.logs[log].head());
+                self.count_saved(log, to - cursor, (to - cursor) - filled.passed);
+            }
+            self.advance(Subscriber { conn: id, sub: key }, session, to, true, now);
         }
         self.stats().messages_out.add((parts.len() - notices) as u64);
         (!parts.is_empty()).then(|| parts.coalesce(COPY_BYTES_MAX, &self.account))
+    }
+
+    /// Counts what a send of so many positions spared its subscriber.
+    fn count_saved(&self, slot: LogSlot, positions: u64, superseded: u64) {
+        let log = &self.logs[slot];
+        if log.conflates() {
+            self.stats().messages_conflated.add(superseded);
+        }
+        if log.policy.throttle > Throttle::NONE {
+            self.stats().sends_saved.add(positions.saturating_sub(1));
+        }
     }
 
     /// Moves a subscription's cursor to `to`; what is left beyond stays pending. `takes_notices`: as its session.

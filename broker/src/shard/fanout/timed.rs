@@ -20,7 +20,7 @@ pub(in crate::shard) struct Timed {
 impl Timed {
     /// The send that is about to take what waits behind `cursor`.
     pub(in crate::shard) fn new(conn: ConnId, log: &Log, cursor: Seq) -> Self {
-        let sequenced_at = log.pending(cursor).next().map_or(0, |message| message.sequenced_at);
+        let sequenced_at = log.pending(cursor).next().map_or(0, |(_, message)| message.sequenced_at);
         Self { conn, sequenced_at, messages: log.head() - cursor, stands_for: 0 }
     }
 

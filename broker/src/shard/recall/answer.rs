@@ -170,7 +170,7 @@ impl<D: Driver> Shard<D> {
         if subscription.held {
             // Before the walk began, some of what it found came live as well.
             let from = pending.seen_to.unwrap_or(subscription.cursor);
-            for message in log.pending(from) {
+            for (_, message) in log.pending(from) {
                 pending.seen.entry(message.topic_id).or_insert(message.sequenced_at);
             }
             pending.seen_to = Some(log.head());

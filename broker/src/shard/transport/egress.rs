@@ -162,7 +162,8 @@ impl<D: Driver> Shard<D> {
             conn.session.is_unsubscribing() && conn.session.subscriptions().any(|subscription| subscription.held);
         if conn.session.is_unsubscribing() && conn.session.pending().is_empty() && !has_backlog && !has_held {
             // A message may wait for its logs that came before a subscription which is to send the later ones.
-            if self.fanout.waits_for_any(&conn.session.subscriptions().map(|subscription| subscription.log).collect()) {
+            let own = self.fanout.anchors_of(&conn.session);
+            if self.fanout.waits_for_any(&own) {
                 self.egress.postponed.push(id);
             } else {
                 self.finish_unsubscribe(id);

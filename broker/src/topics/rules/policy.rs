@@ -1,4 +1,5 @@
-//! What becomes of subscribers that are far behind: the part of the rules that a subscription follows.
+//! How subscribers are delivered to, and what becomes of those that are far behind: the part of the rules that a subscription
+//! follows.
 //!
 //! A topic has the policy of its rule. A filter spans topics of several rules: it has what all rules agree on that its topics
 //! may have, and the default otherwise.
@@ -9,6 +10,7 @@
 use protocol::topic::{is_reserved, is_wildcard, overlap};
 
 pub use crate::config::topics::SlowConsumer;
+use crate::topics::rules::throttle::Throttle;
 use crate::topics::rules::{Rule, RuleId, Rules};
 
 /// See the file's head.
@@ -18,6 +20,8 @@ pub struct Policy {
     pub slow_consumer: SlowConsumer,
     /// How far that is, if the rule says so; `--max-lag` is a bound in any case.
     pub lag_bytes_max: Option<u64>,
+    /// The least time between two deliveries to a subscriber.
+    pub throttle: Throttle,
 }
 
 impl Policy {
@@ -26,7 +30,8 @@ impl Policy {
         let slow_consumer =
             if self.slow_consumer == other.slow_consumer { self.slow_consumer } else { SlowConsumer::default() };
         let lag_bytes_max = self.lag_bytes_max.filter(|_| self.lag_bytes_max == other.lag_bytes_max);
-        Self { slow_consumer, lag_bytes_max }
+        let throttle = if self.throttle == other.throttle { self.throttle } else { Throttle::NONE };
+        Self { slow_consumer, lag_bytes_max, throttle }
     }
 }
 
@@ -67,6 +72,8 @@ fn contains(outer: &str, inner: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use protocol::topic::matches;
 
@@ -76,7 +83,7 @@ mod tests {
     fn rules(list: &[(&str, SlowConsumer)]) -> Rules {
         let rule = |&(filter, slow_consumer): &(&str, SlowConsumer)| Rule {
             filter: filter.to_owned(),
-            policy: Policy { slow_consumer, lag_bytes_max: None },
+            policy: Policy { slow_consumer, ..Policy::default() },
             ..Rule::default()
         };
         Rules::new(list.iter().map(rule).collect(), Keys::from_seed(1)).unwrap()
@@ -105,15 +112,19 @@ mod tests {
 
     #[test]
     fn bounds_that_differ_are_nobodys() {
-        let rule = |filter: &str, bytes| Rule {
+        let second = Throttle::at_least(Duration::from_secs(1));
+        let rule = |filter: &str, bytes, throttle| Rule {
             filter: filter.to_owned(),
-            policy: Policy { slow_consumer: SlowConsumer::Skip, lag_bytes_max: Some(bytes) },
+            policy: Policy { slow_consumer: SlowConsumer::Skip, lag_bytes_max: Some(bytes), throttle },
             ..Rule::default()
         };
-        let rules = Rules::new(vec![rule("a/#", 1), rule("a/b", 2)], Keys::from_seed(1)).unwrap();
+        let rules =
+            Rules::new(vec![rule("a/#", 1, second), rule("a/b", 2, Throttle::NONE)], Keys::from_seed(1)).unwrap();
         assert_eq!(rules.policy_of("a/b").lag_bytes_max, Some(2));
-        assert_eq!(rules.policy_of("a/+"), Policy { slow_consumer: SlowConsumer::Skip, lag_bytes_max: None });
-        assert_eq!(rules.policy_of("a/c/#").lag_bytes_max, Some(1));
+        let both = Policy { slow_consumer: SlowConsumer::Skip, ..Policy::default() };
+        assert_eq!(rules.policy_of("a/+"), both);
+        let one = Policy { slow_consumer: SlowConsumer::Skip, lag_bytes_max: Some(1), throttle: second };
+        assert_eq!(rules.policy_of("a/c/#"), one);
     }
 
     /// A few levels of these, and perhaps `#`.

@@ -1,10 +1,11 @@
 //! How far a log's subscribers are behind, and where one of a `skip` topic goes on that is too far.
 //!
-//! Units: bytes of memory, as in [`Log`]. Cost: a look-up by index; [`Log::skip_target`] a binary search once somebody is too far.
+//! Units: bytes of memory, as in [`Log`]. Cost: a look-up by index; [`Log::skip_target`] a binary search once somebody is too
+//! far; of a log with the newest message of each key, [`Log::waiting_bytes`] is linear in the messages.
 
 use crate::ids::Seq;
 use crate::shard::fanout::log::Log;
-use crate::topics::rules::{Policy, SlowConsumer};
+use crate::topics::rules::{Policy, SlowConsumer, Throttle};
 
 /// What a log's subscribers may be behind, and what becomes of those that are further.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,6 +14,8 @@ pub struct LagPolicy {
     pub slow_consumer: SlowConsumer,
     /// How far they may be behind.
     pub bytes_max: u64,
+    /// The least time between two rounds.
+    pub throttle: Throttle,
 }
 
 impl LagPolicy {
@@ -20,27 +23,46 @@ impl LagPolicy {
     #[must_use]
     pub fn new(policy: Policy, bytes_max: u64) -> Self {
         let asked = policy.lag_bytes_max.unwrap_or(bytes_max);
-        Self { slow_consumer: policy.slow_consumer, bytes_max: asked.min(bytes_max) }
+        Self { slow_consumer: policy.slow_consumer, bytes_max: asked.min(bytes_max), throttle: policy.throttle }
     }
 
-    /// Whether publishers wait for single subscribers.
+    /// Whether publishers wait for single subscribers. With `latest` that is for those whose keys alone take more than they may
+    /// be behind.
     #[must_use]
     pub fn awaits_subscribers(self) -> bool {
-        self.slow_consumer == SlowConsumer::Disconnect
+        self.slow_consumer != SlowConsumer::Skip
     }
 }
 
 impl Log {
-    /// How many bytes a subscriber at `cursor` is behind.
+    /// How many bytes a subscriber at `cursor` is behind, as far as it matters how it is treated. Of a log with the newest
+    /// message of each key that is said of the one that is furthest behind, and of any other no more than that it is behind:
+    /// once those are gone that are furthest, it is one of them.
     #[must_use]
     pub fn lag_bytes(&self, cursor: Seq) -> u64 {
-        self.head_bytes() - self.bytes_before(cursor)
+        match cursor {
+            cursor if cursor == self.head() => 0,
+            cursor if self.conflates() && !self.entries.needs_all(cursor) => 1,
+            cursor => self.entries.bytes_from(cursor),
+        }
+    }
+
+    /// How many bytes wait for a subscriber at `cursor`.
+    #[must_use]
+    pub fn waiting_bytes(&self, cursor: Seq) -> u64 {
+        self.entries.bytes_from(cursor)
     }
 
     /// How many bytes the round is behind the head, at most: what publishers must not let grow without end.
     #[must_use]
     pub fn undelivered_bytes(&self) -> u64 {
-        self.head_bytes() - self.delivered.bytes.max(self.tail_bytes)
+        self.entries.bytes_behind(self.delivered)
+    }
+
+    /// With a throttle: whether so much waits that its round does not wait for its time.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.undelivered_bytes() > self.policy.bytes_max / 4
     }
 
     /// Where a subscriber at `cursor` goes on that is further behind than it may be: with the newest messages that take up to a
@@ -51,20 +73,12 @@ impl Log {
         if self.policy.slow_consumer != SlowConsumer::Skip || self.lag_bytes(cursor) <= bytes_max {
             return None;
         }
-        let begin = self.head_bytes() - bytes_max / 4;
-        let older = self.entries.partition_point(|entry| entry.end < begin) + 1;
-        let older = older.min(self.entries.len() - 1);
-        // That the topic began anew is never skipped.
-        let from = usize::try_from(cursor - self.tail).expect("a log fits in memory").min(older);
-        let last_reset = self.entries.range(from..older).rposition(|entry| entry.message.begins().is_some());
-        let target = self.tail + last_reset.map_or(older, |at| from + at) as u64;
+        let newest = self.entries.newest_bytes(bytes_max / 4)? + 1;
+        // At least one message is left, and that the topic began anew is never skipped.
+        let newest = newest.min(Seq(self.head().0 - 1));
+        let skipped = self.pending(cursor).take_while(|(seq, _)| *seq < newest);
+        let last_reset = skipped.filter(|(_, message)| message.begins().is_some()).last();
+        let target = last_reset.map_or(newest, |(seq, _)| seq);
         (target > cursor).then_some(target)
-    }
-
-    fn bytes_before(&self, cursor: Seq) -> u64 {
-        match usize::try_from(cursor - self.tail).expect("a log fits in memory") {
-            0 => self.tail_bytes,
-            behind => self.entries[behind - 1].end,
-        }
     }
 }

@@ -6,13 +6,15 @@ use protocol::v1::PayloadKind;
 use crate::capacity::budget::Budget;
 use crate::message::{Encoding, Payload};
 use crate::shard::fanout::log::gather::COALESCE_BYTES_MAX;
+use crate::shard::fanout::log::gather::Taken;
 use crate::shard::fanout::log::*;
 use crate::shard::fanout::parts::*;
 use crate::topics::registry::Registry;
 use crate::topics::rules::SlowConsumer;
 
 /// What most topics have.
-const DISCONNECT: LagPolicy = LagPolicy { slow_consumer: SlowConsumer::Disconnect, bytes_max: u64::MAX };
+const DISCONNECT: LagPolicy =
+    LagPolicy { slow_consumer: SlowConsumer::Disconnect, bytes_max: u64::MAX, throttle: Throttle::NONE };
 
 /// One subscriber as the model knows it: what it was sent, and whether its socket takes anything.
 struct Reader {
@@ -65,7 +67,7 @@ impl Rig {
             }
             return;
         }
-        reader.got.extend(self.log.pending(reader.cursor).map(|message| message.offset));
+        reader.got.extend(self.log.pending(reader.cursor).map(|(_, message)| message.offset));
         reader.cursor = self.log.head();
         if std::mem::take(&mut reader.lagging) {
             self.log.caught_up();
@@ -87,7 +89,7 @@ proptest! {
         let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
         let topic = registry.resolve("t");
-        let mut log = Log::new(topic.clone(), 0, 0, DISCONNECT, budget.of_shard(0));
+        let mut log = Log::new(topic.clone(), (0, 0), DISCONNECT, registry.keys(), budget.of_shard(0));
         log.next_offset = Offset(1);
         let mut rig = Rig { log, readers: Vec::new(), next_slot: 0 };
         let mut published = 0;
@@ -133,7 +135,7 @@ proptest! {
             let lagging = rig.readers.iter().filter(|reader| reader.lagging).count();
             prop_assert_eq!(rig.log.lagging as usize, lagging);
             for reader in &rig.readers {
-                prop_assert!(rig.log.tail <= reader.cursor && reader.cursor <= rig.log.head());
+                prop_assert!(rig.log.entries.tail() <= reader.cursor && reader.cursor <= rig.log.head());
             }
         }
         while rig.log.has_pending() {
@@ -162,7 +164,7 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
-    let mut log = Log::new(topic.clone(), 0, 0, DISCONNECT, budget.of_shard(0));
+    let mut log = Log::new(topic.clone(), (0, 0), DISCONNECT, registry.keys(), budget.of_shard(0));
     log.next_offset = Offset(1);
     let append = |log: &mut Log| {
         let payload = Payload::copy_of(PayloadKind::Text, b"hello", budget.of_shard(0));
@@ -189,7 +191,7 @@ fn a_subscriber_that_lags_in_a_round_that_is_cut_short_keeps_its_messages() {
     log.trim();
     append(&mut log);
     log.trim();
-    assert_eq!(log.gather(Seq(2), Encoding::Raw, Thrift::Fast).1, Seq(5));
+    assert_eq!(log.gather(Seq(2), Encoding::Raw, Thrift::Fast).to, Seq(5));
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
     let registry = Registry::new(1, 1);
     let budget = Budget::new(1, 1 << 40);
     let topic = registry.resolve("t");
-    let mut log = Log::new(topic.clone(), 0, 0, DISCONNECT, budget.of_shard(0));
+    let mut log = Log::new(topic.clone(), (0, 0), DISCONNECT, registry.keys(), budget.of_shard(0));
     log.next_offset = Offset(1);
     log.add(Subscriber { conn: ConnId { slot: 0, generation: 0 }, sub: 0 });
     for offset in 1..=3 {
@@ -209,7 +211,7 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
         )));
     }
     let mut gather = |from| {
-        let (gather, to) = log.gather(from, Encoding::Raw, Thrift::Fast);
+        let Taken { gather, to, .. } = log.gather(from, Encoding::Raw, Thrift::Fast);
         (gather.expect("something to send"), to)
     };
     let (first, to) = gather(Seq(0));
@@ -218,10 +220,10 @@ fn a_gather_joins_small_frames_and_is_built_once_per_place() {
     assert_eq!(again.parts()[0].as_ptr(), first.parts()[0].as_ptr());
     let big = Payload::copy_of(PayloadKind::Binary, &vec![0; COALESCE_BYTES_MAX], budget.of_shard(0));
     log.append(Arc::new(Message::new(topic.key(), Offset(4), big, 0)));
-    let (vectored, to) = log.gather(Seq(2), Encoding::Raw, Thrift::Fast);
+    let Taken { gather: vectored, to, .. } = log.gather(Seq(2), Encoding::Raw, Thrift::Fast);
     assert_eq!((vectored.map(|vectored| vectored.parts().len()), to), (Some(2), Seq(4)));
     let huge = Payload::copy_of(PayloadKind::Binary, &vec![0; GATHER_BYTES_MAX], budget.of_shard(0));
     log.append(Arc::new(Message::new(topic.key(), Offset(5), huge, 0)));
-    assert_eq!(log.gather(Seq(3), Encoding::Raw, Thrift::Fast).1, Seq(4), "the huge one goes alone");
-    assert_eq!(log.gather(Seq(4), Encoding::Raw, Thrift::Fast).1, Seq(5));
+    assert_eq!(log.gather(Seq(3), Encoding::Raw, Thrift::Fast).to, Seq(4), "the huge one goes alone");
+    assert_eq!(log.gather(Seq(4), Encoding::Raw, Thrift::Fast).to, Seq(5));
 }
