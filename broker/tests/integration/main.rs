@@ -5,6 +5,7 @@ mod admission;
 mod audience;
 mod bounds;
 mod churn;
+mod conflation;
 mod descriptors;
 mod doors;
 mod drivers;
