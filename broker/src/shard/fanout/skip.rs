@@ -5,8 +5,10 @@
 //! else. The gap is said at the head of the send that goes on from the new position. Until then, what is skipped again is part
 //! of the same gap. Sessions without an envelope get no notice.
 //!
-//! Bounds: one gap per subscription to a topic; of a filter one per topic, and with more than [`TOPICS_MAX`] the connection is
-//! closed as too slow. Charged to the shard.
+//! That a topic began anew is said as well, between the gaps of the epochs before and after; no gap spans two.
+//!
+//! Bounds: one gap per subscription to a topic and epoch; of a filter one per topic, and with more than [`NOTICES_MAX`] the
+//! connection is closed as too slow. Charged to the shard.
 //!
 //! Cost: nothing for subscribers that are near; of a skip to a filter, linear in the messages skipped.
 
@@ -23,30 +25,53 @@ use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{self, Account, Charge, Held};
 use crate::ids::{LogSlot, Offset, Seq, TopicId};
+use crate::message::{Encoding, Message};
 use crate::shard::fanout::FanOut;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::fanout::parts::Parts;
 
-/// Most topics of which one subscription may have a gap at a time.
-const TOPICS_MAX: usize = 1024;
+/// Most notices that one subscription may have at a time.
+const NOTICES_MAX: usize = 1024;
 
-/// Gaps that subscribers have not been notified of.
+/// What subscribers have not been notified of.
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Gaps(FxHashMap<Subscriber, Skipped>);
 
-/// What one subscription was not sent, in the order of the topics' ids.
+/// What one subscription was not sent: of each topic, in the order of their ids, what happened one after the other.
 #[derive(Debug)]
 struct Skipped {
-    topics: BTreeMap<TopicId, Gap>,
+    topics: BTreeMap<TopicId, Vec<Event>>,
+    /// Events of all topics.
+    events: usize,
     charge: Charge,
 }
 
-/// Messages of one topic, from an offset to another, both included.
+/// What happened to a topic.
 #[derive(Debug)]
-struct Gap {
-    topic: Arc<str>,
-    from: Offset,
-    to: Offset,
+enum Event {
+    /// Messages from an offset to another, both included, were skipped. They are of one epoch.
+    Gap { topic: Arc<str>, from: Offset, to: Offset },
+    /// An epoch began: this is its marker.
+    Reset(Arc<Message>),
+}
+
+impl Skipped {
+    fn add(&mut self, message: &Arc<Message>) {
+        let events = self.topics.entry(message.topic_id).or_default();
+        if message.begins().is_some() {
+            events.push(Event::Reset(Arc::clone(message)));
+        } else if let Some(Event::Gap { to, .. }) = events.last_mut()
+            && *to < message.offset
+        {
+            *to = message.offset;
+            return;
+        } else {
+            // The topic's first one, or its offsets began anew.
+            let (topic, offset) = (Arc::clone(&message.topic), message.offset);
+            events.push(Event::Gap { topic, from: offset, to: offset });
+        }
+        self.events += 1;
+    }
 }
 
 /// Whether a subscriber is notified of its gaps.
@@ -60,8 +85,8 @@ pub(super) enum Notice {
     Deferred,
 }
 
-/// What a gap takes, about.
-const GAP_BYTES: u64 = 2 * size_of::<(TopicId, Gap)>() as u64;
+/// What an event takes, about.
+const EVENT_BYTES: u64 = 2 * size_of::<(TopicId, Vec<Event>, Event)>() as u64;
 
 impl Gaps {
     /// Whether a subscriber has gaps to be notified of.
@@ -73,7 +98,7 @@ impl Gaps {
     pub(super) fn tell(
         &mut self,
         subscriber: Subscriber,
-        parts: &mut Parts,
+        (parts, encoding): (&mut Parts, Encoding),
         account: &Arc<Account>,
         mut sends: impl FnMut(TopicId, &str) -> bool,
     ) -> Notice {
@@ -81,11 +106,19 @@ impl Gaps {
             return Notice::None;
         }
         let (mut frames, mut text) = (BytesMut::new(), BytesMut::new());
-        for (id, Gap { topic, from, to }) in &self.0[&subscriber].topics {
-            if sends(*id, topic) {
-                text.clear();
-                write_gap(&mut text, topic, from.0, to.0, GapReason::SlowConsumer);
-                put_frame(&mut frames, Opcode::Text, &text);
+        for (id, events) in &self.0[&subscriber].topics {
+            for event in events {
+                match event {
+                    Event::Gap { topic, from, to } if sends(*id, topic) => {
+                        text.clear();
+                        write_gap(&mut text, topic, from.0, to.0, GapReason::SlowConsumer);
+                        put_frame(&mut frames, Opcode::Text, &text);
+                    }
+                    Event::Reset(marker) if sends(*id, &marker.topic) => {
+                        frames.extend_from_slice(&marker.frame(encoding, account, false));
+                    }
+                    _ => {}
+                }
             }
         }
         let capacity = frames.capacity();
@@ -106,17 +139,25 @@ impl FanOut {
             return;
         }
         let log = &self.logs[slot];
-        let new = || Skipped { topics: BTreeMap::new(), charge: Charge::new(&self.account, Held::Subscriptions, 0) };
+        let new = || Skipped {
+            topics: BTreeMap::new(),
+            events: 0,
+            charge: Charge::new(&self.account, Held::Subscriptions, 0),
+        };
         let skipped = self.gaps.0.entry(subscriber).or_insert_with(new);
-        let messages = log.pending(from).take((to - from) as usize);
-        // A topic's offsets are dense: its first and last message say it all.
-        let step = if log.topic.wildcard { 1 } else { ((to - from) as usize).saturating_sub(1).max(1) };
-        for (_, message) in messages.step_by(step) {
-            let gap = || Gap { topic: Arc::clone(&message.topic), from: message.offset, to: message.offset };
-            skipped.topics.entry(message.topic_id).or_insert_with(gap).to = message.offset;
+        let mut messages = log.pending(from).take_while(|(seq, _)| *seq < to);
+        let first = messages.next().map(|(_, message)| message);
+        let last = log.pending(Seq(to.0 - 1)).next().map(|(_, message)| message);
+        match (first, last) {
+            // Dense, and of one epoch: the first and the last one say it all.
+            (Some(first), Some(last)) if !log.topic.wildcard && is_run(first, last, to - from) => {
+                skipped.add(first);
+                skipped.add(last);
+            }
+            _ => first.into_iter().chain(messages.map(|(_, message)| message)).for_each(|message| skipped.add(message)),
         }
-        skipped.charge.resize(skipped.topics.len() as u64 * GAP_BYTES);
-        if skipped.topics.len() > TOPICS_MAX {
+        skipped.charge.resize(skipped.events as u64 * EVENT_BYTES);
+        if skipped.events > NOTICES_MAX {
             let bytes = self.logs[slot].lag_bytes(from);
             self.close_later(subscriber.conn, slot, bytes);
         }
@@ -128,4 +169,9 @@ impl FanOut {
             self.gaps.0.remove(&subscriber);
         }
     }
+}
+
+/// Whether `count` messages of one topic, from `first` to `last`, are of one epoch.
+fn is_run(first: &Message, last: &Message, count: u64) -> bool {
+    first.begins().is_none() && last.offset > first.offset && last.offset - first.offset + 1 == count
 }

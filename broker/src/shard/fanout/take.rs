@@ -100,7 +100,8 @@ impl FanOut {
                 !overlapping || *senders.entry(id).or_insert_with(sender) == Some(key)
             };
             // What it was not sent is said before what follows, or both wait for the next send.
-            let notice = self.gaps.tell(Subscriber { conn: id, sub: key }, &mut parts, &self.account, &mut sends);
+            let notice =
+                self.gaps.tell(Subscriber { conn: id, sub: key }, (&mut parts, encoding), &self.account, &mut sends);
             notices += usize::from(notice == Notice::Sent);
             let mut to = cursor;
             if notice != Notice::Deferred {

@@ -74,11 +74,7 @@ impl Log {
             return None;
         }
         let newest = self.entries.newest_bytes(bytes_max / 4)? + 1;
-        // At least one message is left, and that the topic began anew is never skipped.
-        let newest = newest.min(Seq(self.head().0 - 1));
-        let skipped = self.pending(cursor).take_while(|(seq, _)| *seq < newest);
-        let last_reset = skipped.filter(|(_, message)| message.begins().is_some()).last();
-        let target = last_reset.map_or(newest, |(seq, _)| seq);
+        let target = newest.min(Seq(self.head().0 - 1));
         (target > cursor).then_some(target)
     }
 }

@@ -25,6 +25,10 @@ const LAG_BYTES_MAX: u64 = 4096;
 enum Step {
     /// A message of a topic, so many bytes long.
     Append(usize, usize),
+    /// A topic is purged: an epoch begins.
+    Reset(usize),
+    /// A topic is forgotten and begins anew, which only subscribers of filters see: their logs have several topics.
+    Forget(usize),
     /// The subscriber's connection is busy when its turn comes.
     Visit,
     /// Its connection is free.
@@ -34,19 +38,31 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..TOPICS.len(), prop_oneof![9 => Just(1_usize), 1 => Just(6000)]).prop_map(|(at, len)| Step::Append(at, len)),
+        1 => (0..TOPICS.len()).prop_map(Step::Reset),
+        1 => (0..TOPICS.len()).prop_map(Step::Forget),
         4 => Just(Step::Visit),
         1 => prop::sample::select(vec![Thrift::Fast, Thrift::Frugal]).prop_map(Step::Take),
     ]
 }
 
-/// One subscriber of a filter, and what it was sent of each topic: first and last offset, and whether it is a gap.
+/// What a subscriber was sent of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Got {
+    Message(u64),
+    Gap(u64, u64),
+    Reset,
+}
+
+/// One subscriber of a filter, and what it was sent of each topic.
 struct Rig {
     fanout: FanOut,
     shared: Arc<SharedState>,
     session: Session,
     slot: LogSlot,
-    offsets: [u64; TOPICS.len()],
-    got: [Vec<(u64, u64, bool)>; TOPICS.len()],
+    wildcard: bool,
+    /// Of each topic: how many messages each of its epochs had, and whether it began with a marker.
+    epochs: [Vec<(u64, bool)>; TOPICS.len()],
+    got: [Vec<Got>; TOPICS.len()],
 }
 
 impl Rig {
@@ -68,17 +84,28 @@ impl Rig {
         session.go_live(key, index as u32, log.head());
         session.begin(key, Begun::default(), &mut BytesMut::new());
         let session = Session::V1(Box::new(session));
-        Self { fanout, shared, session, slot, offsets: [0; TOPICS.len()], got: Default::default() }
+        let (wildcard, epochs) = (topic.wildcard, std::array::from_fn(|_| vec![(0, false)]));
+        Self { fanout, shared, session, slot, wildcard, epochs, got: Default::default() }
     }
 
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Append(at, len) => {
-                self.offsets[at] += 1;
+                let offset = self.epochs[at].last_mut().unwrap();
+                offset.0 += 1;
+                let offset = Offset(offset.0);
                 let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; len], self.shared.budget.of_shard(0));
                 let topic = self.shared.registry.resolve(TOPICS[at]);
-                self.fanout.append(&Arc::new(Message::new(topic.key(), Offset(self.offsets[at]), payload, 0)));
+                self.fanout.append(&Arc::new(Message::new(topic.key(), offset, payload, 0)));
             }
+            Step::Reset(at) => {
+                self.epochs[at].push((0, true));
+                let (topic, epoch) = (self.shared.registry.resolve(TOPICS[at]), Epoch(self.epochs[at].len() as u64));
+                let account = self.shared.budget.of_shard(0);
+                self.fanout.append(&Arc::new(Message::reset(topic.key(), epoch, 0, account)));
+            }
+            Step::Forget(at) if self.wildcard => self.epochs[at].push((0, false)),
+            Step::Forget(_) => {}
             Step::Visit => self.visit(),
             Step::Take(thrift) => {
                 if let Some(gather) = self.fanout.take_pending(ID, &mut self.session, false, thrift, 0) {
@@ -127,21 +154,38 @@ impl Rig {
             digits.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
         };
         let at = TOPICS.iter().position(|topic| text.contains(&format!("\"topic\":\"{topic}\""))).expect(text);
-        self.got[at].push(match text.starts_with("{\"type\":\"gap\"") {
-            true => (number("from"), number("to"), true),
-            false => (number("offset"), number("offset"), false),
+        self.got[at].push(match text.split('"').nth(3) {
+            Some("gap") => Got::Gap(number("from"), number("to")),
+            Some("reset") => Got::Reset,
+            Some("message") => Got::Message(number("offset")),
+            other => panic!("{other:?}"),
         });
     }
 
-    /// Every message of a topic was sent, or was part of one gap; the newest of all was sent.
+    /// Every message of a topic was sent, or was part of one gap of its epoch, in order, and every marker was sent.
     fn check(&self, at: usize) -> Result<(), TestCaseError> {
-        let mut next = 1;
-        for &(from, to, _) in &self.got[at] {
-            prop_assert_eq!(from, next, "{:?}", self.got[at]);
-            prop_assert!(from <= to);
-            next = to + 1;
+        let mut got = self.got[at].iter().copied();
+        for (number, &(messages, marked)) in self.epochs[at].iter().enumerate() {
+            if marked {
+                prop_assert_eq!(got.next(), Some(Got::Reset), "epoch {} of {:?}", number, self.got[at]);
+            }
+            let mut next = 1;
+            while next <= messages {
+                match got.next() {
+                    Some(Got::Message(offset)) => {
+                        prop_assert_eq!(offset, next, "epoch {} of {:?}", number, self.got[at]);
+                        next += 1;
+                    }
+                    Some(Got::Gap(from, to)) => {
+                        prop_assert!(from == next && from <= to, "epoch {} of {:?}", number, self.got[at]);
+                        next = to + 1;
+                    }
+                    other => prop_assert!(false, "{:?} in epoch {} of {:?}", other, number, self.got[at]),
+                }
+            }
+            prop_assert_eq!(next, messages + 1, "epoch {} of {:?}", number, self.got[at]);
         }
-        prop_assert_eq!(next, self.offsets[at] + 1, "{:?}", self.got[at]);
+        prop_assert_eq!(got.next(), None, "{:?}", self.got[at]);
         Ok(())
     }
 }
@@ -187,9 +231,8 @@ fn a_subscriber_that_is_too_far_behind_goes_on_with_the_newest_quarter() {
     assert!(rig.fanout.logs[rig.slot].kept_bytes() <= 2 * LAG_BYTES_MAX, "what nobody gets is freed");
     assert!(rig.fanout.stats().skips.get() > 1);
     rig.step(&Step::Take(Thrift::Fast));
-    let [gap, rest @ ..] = &rig.got[0][..] else { panic!("nothing") };
-    assert_eq!((gap.0, gap.2), (1, true));
-    assert!(rest.iter().all(|(.., is_gap)| !is_gap));
+    let [Got::Gap(1, _), rest @ ..] = &rig.got[0][..] else { panic!("{:?}", rig.got[0]) };
+    assert!(rest.iter().all(|got| matches!(got, Got::Message(_))));
     rig.check(0).unwrap();
 }
 
@@ -197,7 +240,7 @@ fn a_subscriber_that_is_too_far_behind_goes_on_with_the_newest_quarter() {
 #[test]
 fn gaps_of_too_many_topics_close_the_connection() {
     let mut rig = Rig::new("#");
-    for number in 0..2 * TOPICS_MAX {
+    for number in 0..2 * NOTICES_MAX {
         let topic = rig.shared.registry.resolve(&format!("n/{number}"));
         let payload = Payload::copy_of(PayloadKind::Text, b"x", rig.shared.budget.of_shard(0));
         rig.fanout.append(&Arc::new(Message::new(topic.key(), Offset(1), payload, 0)));
@@ -221,9 +264,9 @@ fn a_gap_that_has_no_room_waits() {
     let (subscriber, account) = (Subscriber { conn: ID, sub: 0 }, Arc::clone(rig.shared.budget.of_shard(0)));
     let mut full = Parts::new(Thrift::Frugal);
     assert!(full.push(vec![0; 16 << 10].into()));
-    assert_eq!(rig.fanout.gaps.tell(subscriber, &mut full, &account, |_, _| true), Notice::Deferred);
+    assert_eq!(rig.fanout.gaps.tell(subscriber, (&mut full, Encoding::Json), &account, |_, _| true), Notice::Deferred);
     assert!(full.len() == 1 && rig.fanout.gaps.has(subscriber));
     let mut empty = Parts::new(Thrift::Frugal);
-    assert_eq!(rig.fanout.gaps.tell(subscriber, &mut empty, &account, |_, _| true), Notice::Sent);
+    assert_eq!(rig.fanout.gaps.tell(subscriber, (&mut empty, Encoding::Json), &account, |_, _| true), Notice::Sent);
     assert!(empty.len() == 1 && !rig.fanout.gaps.has(subscriber));
 }
