@@ -8,6 +8,9 @@
 //! There is one queue for each interval, in the order of time. Cost: nothing for logs without a throttle; otherwise a push and
 //! a pop per round, whatever the number of subscribers and messages.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 
 use ring::Nanos;
