@@ -16,7 +16,7 @@ use crate::sequencer::ledger::{Ledger, Usage};
 use crate::sequencer::{Sequencer, Topic};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
-use crate::topics::rules::{HistoryKind, Retain, Rule, Rules, SharedRules};
+use crate::topics::rules::{HistoryKind, Retain, Rule, Rules, SharedRules, SlowConsumer};
 
 /// Histories that one turn looks at because something in them may be too old.
 const DUE_PER_TURN: usize = 256;
@@ -157,10 +157,14 @@ impl Sequencer {
     pub fn snapshot(&mut self, topic: TopicRef, up_to: Place, payload: Payload, now: Nanos) -> Result<(), Refusal> {
         let id = topic.id;
         self.enter(topic, now);
-        let Self { topics, ledger, account, .. } = self;
+        let Self { topics, rules, ledger, account, .. } = self;
         let held = topics.get_mut(&id).expect("entered above");
         if held.topic.history != HistoryKind::Window {
             return Err(Refusal::Unsupported("a snapshot needs a topic with history = \"window\""));
+        }
+        if rules.of(held).policy.slow_consumer == SlowConsumer::Latest {
+            let reason = "a topic with slow-consumer = \"latest\" has no snapshots: its messages replace each other";
+            return Err(Refusal::Unsupported(reason));
         }
         let older = held.history.as_ref().and_then(|history| history.snapshot_up_to());
         if up_to.epoch != held.epoch || up_to.offset >= held.next || older.is_some_and(|older| up_to.offset < older) {

@@ -66,8 +66,15 @@ async fn a_subscriber_of_the_latest_that_stops_gets_the_newest_of_each_key() {
     assert_eq!(before, 3001, "offsets count what was left out");
     while raw.text().await != "last" {}
     publish(&mut publisher, "game/7", "a", "next").await;
-    assert_eq!(stopped.json().await["data"], "next");
+    let next = stopped.json().await;
+    assert_eq!(next["data"], "next");
     assert_eq!(raw.text().await, "next");
+    let up_to = json!({"epoch": answer["topics"][0]["epoch"], "offset": next["offset"]});
+    let snapshot = json!({"type": "snapshot", "id": 2, "topic": "game/7", "up_to": up_to, "data": "all"});
+    assert_eq!(publisher.command(snapshot).await["code"], "unsupported");
+    let since = "/sub/game/7?position=1";
+    let refused = crate::ws::try_open(broker.address, since, &[]).await.err().expect("frames cannot be counted");
+    assert!(refused.to_string().contains("400"), "{refused}");
     assert_eq!((stat(&broker, "dropped_slow").await, stat(&broker, "skips").await), (0, 0));
     assert!(stat(&broker, "messages_conflated").await > 1000);
     await_stat(&broker, "log_bytes", |bytes| bytes == 0).await;

@@ -31,7 +31,9 @@ async fn a_subscriber_that_never_reads_is_closed_and_harms_nobody() {
         }
         assert!(begun.elapsed().as_secs() < 60, "{published} messages and nobody was dropped");
     }
-    assert_eq!(slow.close_code().await, 1013);
+    let (code, reason) = slow.close_frame().await;
+    assert_eq!(code, 1013);
+    assert!(reason.ends_with("topic flood") && reason.contains(" bytes "), "{reason}");
     publisher.send("after").await;
     assert_eq!(good.text().await, "after");
     await_stat(&broker, "log_bytes", |bytes| bytes == 0).await;

@@ -90,13 +90,17 @@ impl Ws {
 
     /// Reads on until the server closes; the code, 1006 without a close frame.
     pub(crate) async fn close_code(&mut self) -> u16 {
+        self.close_frame().await.0
+    }
+
+    /// The same, and the reason.
+    pub(crate) async fn close_frame(&mut self) -> (u16, String) {
         loop {
             match timeout(PATIENCE, self.stream.next()).await.expect("a close in time") {
-                Some(Ok(Message::Close(frame))) => {
-                    return frame.map_or(1005, |frame| frame.code.into());
-                }
+                Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), frame.reason.to_string()),
+                Some(Ok(Message::Close(None))) => return (1005, String::new()),
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return 1006,
+                Some(Err(_)) | None => return (1006, String::new()),
             }
         }
     }
