@@ -190,6 +190,10 @@ pub trait Driver {
 
     /// Stops accepting; [`Event::AcceptEnded`] follows if accepting was under way. Connections accepted
     /// before that are still reported.
+    ///
+    /// Where another driver accepts from the same listener, it may not be notified of a connection that came just before:
+    /// the kernel wakes one of the two. Once accepting has ended here, the other must stop and begin again, which finds
+    /// whoever waits.
     fn accept_stop(&mut self);
 
     /// Takes over a connected stream socket; [`Event::Adopted`] follows, with `token`.

@@ -87,6 +87,7 @@ impl FakeShards {
                                 }
                                 ControlMessage::Slowest { .. }
                                 | ControlMessage::Purge { .. }
+                                | ControlMessage::AcceptAnew
                                 | ControlMessage::Shutdown { .. } => {}
                             }
                         }

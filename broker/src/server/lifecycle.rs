@@ -10,6 +10,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ring::{Cause, Io};
@@ -42,6 +43,11 @@ const LEAVING_PER_SECOND: u64 = 10_000;
 const WINDOW_MAX: Duration = Duration::from_secs(25);
 /// The shortest window when a successor has taken over: anyone who had just connected to this broker is served.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
+
+/// How long shards have to stop accepting; it takes them a turn.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at whether they have.
+const STOP_PAUSE: Duration = Duration::from_millis(1);
 
 /// What there is when the control plane starts.
 #[derive(Debug)]
@@ -80,9 +86,10 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
     let taken = async {
         if let Some(claim) = predecessor {
             claim.complete().await;
+            accept_anew(&shared).await;
         }
         ready();
-        estate.taken().await
+        estate.taken(async || accept_anew(&shared).await).await
     };
     let refused = |cause| shared.refused_values.take(cause);
     let hang_up = {
@@ -176,6 +183,9 @@ async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> R
     );
     tell_shards(app, window, taken.is_some()).await;
     if let Some(taken) = taken {
+        if timeout(STOP_MAX, stopped_accepting(app)).await.is_err() {
+            warn!("connections may still be accepted: a shard has not stopped within {STOP_MAX:?}");
+        }
         taken.leave();
     }
     let mut ended = pin!(shards.all_ended());
@@ -201,6 +211,20 @@ async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> R
             "{clients} clients were cut off before they had taken what was accepted for them: they read too slowly \
              for --drain-window and --shutdown-grace"
         )),
+    }
+}
+
+/// Has all shards look for connections of which only another process was notified, which has stopped accepting.
+async fn accept_anew(shared: &SharedState) {
+    for shard in ShardId::all(shared.inboxes.len() as u16) {
+        send_control(shared, shard, ControlMessage::AcceptAnew).await;
+    }
+}
+
+/// Waits until no shard accepts connections any more.
+async fn stopped_accepting(app: &App) {
+    while app.shared().stopped_accepting.load(Ordering::Acquire) < usize::from(app.shards()) {
+        sleep(STOP_PAUSE).await;
     }
 }
 

@@ -8,9 +8,13 @@
 //! | 1 | waits on a Unix socket whose name follows from `--listen` ([`name`]) | connects to it |
 //! | 2 | checks the successor's user; sends an [`Offer`] with its listeners (`SCM_RIGHTS`, unix(7)) | checks the predecessor's user; starts everything, and accepts |
 //! | 3 | stops accepting, closes the Unix socket | sends `ready` |
-//! | 4 | sends `yours`, drains its clients over a window, ends | waits on the Unix socket for a successor of its own |
+//! | 4 | sends `yours` once all its shards have stopped, drains its clients over a window, ends | accepts anew, waits on the Unix socket for a successor of its own |
 //!
 //! A successor that fails before step 3 changes nothing: the predecessor goes on as if nobody had asked.
+//!
+//! While both accept, the kernel notifies one of them of a connection (io_uring waits exclusively). If that one stops, or
+//! ends, before it has looked, the connection would wait until the next one comes. So whoever goes on accepts anew when the
+//! other has stopped: that finds everybody who waits.
 //!
 //! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found in the whole network
 //! namespace, as the address is. Both sides check that the other is of the same user, or root.
@@ -25,6 +29,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net;
+use std::time::Duration;
 
 use ring::peer::Peer;
 use serde::{Deserialize, Serialize};
@@ -33,6 +38,8 @@ use serde::{Deserialize, Serialize};
 const LISTENERS_MAX: usize = 252;
 /// The user who may do anything.
 const ROOT: u32 = 0;
+/// For how long the kernel may still notify a process that has just ended: its rings are taken apart behind it.
+const ENDING: Duration = Duration::from_millis(100);
 /// What a successor sends when it accepts connections.
 const READY: &[u8] = b"ready\n";
 /// What the predecessor answers when it no longer does.

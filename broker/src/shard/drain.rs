@@ -27,7 +27,6 @@ use crate::ids::ShardId;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::shared::{Delivery, Request};
-use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
 
 /// How often a shard looks whether the others are as far, and which clients are due.
@@ -240,13 +239,6 @@ impl<D: Driver> Shard<D> {
         self.fanout.end_throttles();
         self.enter_phase(Phase::Forward);
         self.end_idle_http();
-    }
-
-    fn stop_accepting(&mut self) {
-        if self.acceptor.accepting == Accepting::Armed {
-            self.driver.accept_stop();
-        }
-        self.acceptor.accepting = Accepting::Stopped;
     }
 
     fn is_deserted(&self) -> bool {

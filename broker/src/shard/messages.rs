@@ -226,6 +226,9 @@ pub enum ControlMessage {
         /// The answer's way.
         answer: oneshot::Sender<SlowestPart>,
     },
+    /// Look whether connections wait of which the driver was not notified: another process has stopped accepting from the
+    /// same listener.
+    AcceptAnew,
     /// Close every connection with 1001, a few at a time over the window, deliver what was accepted, refuse newcomers,
     /// then end. A second one without a window ends the window of the first.
     Shutdown {

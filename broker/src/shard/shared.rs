@@ -72,6 +72,8 @@ pub struct SharedState {
     pub history_usage: Usage,
     /// Where epochs begin; every sequencer adds its own count. Different after each start.
     pub epoch_base: Epoch,
+    /// Shards that accept nobody any more: the kernel notifies them of nobody.
+    pub(crate) stopped_accepting: AtomicUsize,
     /// Shards that have, on their way out, forwarded every publish they had accepted.
     pub(crate) forwarded: AtomicUsize,
     /// Shards that have, after that, sequenced and passed on everything.
@@ -102,6 +104,7 @@ impl SharedState {
             handovers: Handovers::new(ORDERS_MAX),
             history_usage: Usage::new(shards),
             epoch_base,
+            stopped_accepting: AtomicUsize::new(0),
             forwarded: AtomicUsize::new(0),
             sequenced: AtomicUsize::new(0),
         }

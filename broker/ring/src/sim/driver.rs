@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::World;
+use super::backlog::Accept;
 use super::buffers::Buf;
 use super::conn::Receive;
-use super::host::{Accept, Host, Operation};
+use super::host::{Host, Operation};
 use crate::waker::Kind;
 use crate::{ConnId, Counters, Driver, Event, Gather, Nanos, Waker};
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::backlog::{Accept, Backlog};
 use super::buffers::{Buf, Buffers};
 use super::conn::{Conn, Lane, Receive, Sending};
 use super::{ClientId, Network};
@@ -22,8 +23,7 @@ pub(super) struct Host {
     pub(super) counters: Counters,
     pub(super) waker: Arc<AtomicBool>,
     buffers: Buffers,
-    /// Who connected and was not accepted yet.
-    backlog: VecDeque<ClientId>,
+    backlog: Backlog,
     slots: Vec<Slot>,
     used: u32,
     /// `Accepted` and `AcceptEnded`.
@@ -50,15 +50,6 @@ pub(super) enum Operation {
     Close(ConnId),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Accept {
-    Idle,
-    Called,
-    Running,
-    /// Over, but not reported yet.
-    Ended,
-}
-
 #[derive(Default)]
 struct Slot {
     generation: u32,
@@ -75,7 +66,7 @@ impl Host {
             counters: Counters::default(),
             waker: Arc::default(),
             buffers: Buffers { count_max: buffers, bytes_max: buffer_bytes, lent: Rc::default() },
-            backlog: VecDeque::new(),
+            backlog: Backlog::default(),
             slots: Vec::new(),
             used: 0,
             accept_lane: Lane::new(),
@@ -84,10 +75,10 @@ impl Host {
         }
     }
 
-    /// A client arrives at the listener.
-    pub(super) fn connect(&mut self, client: ClientId, net: &mut Network) {
+    /// A client arrives at the listener. Not `notifies`: somebody else is notified.
+    pub(super) fn connect(&mut self, client: ClientId, notifies: bool, net: &mut Network) {
         if self.listening {
-            self.backlog.push_back(client);
+            self.backlog.push(client, notifies);
         } else {
             net.link(client).reset = true;
         }
@@ -125,7 +116,7 @@ impl Host {
 
     /// Whether a turn would report nothing.
     pub(super) fn is_idle(&self, net: &Network) -> bool {
-        let acceptable = self.accept == Accept::Running && !self.backlog.is_empty();
+        let acceptable = self.accept == Accept::Running && self.backlog.is_ready();
         let all_reported = self.accept_lane.is_empty() && self.adopt_lane.is_empty();
         let conns = || self.slots.iter().filter_map(|slot| slot.conn.as_ref());
         self.operations.is_empty()
@@ -138,7 +129,7 @@ impl Host {
     /// The driver is gone, and with it the server's end of all its connections.
     pub(super) fn end(&mut self, net: &mut Network) {
         self.listening = false;
-        for client in self.backlog.drain(..) {
+        while let Some(client) = self.backlog.pop() {
             net.link(client).reset = true;
         }
         for conn in self.slots.drain(..).filter_map(|slot| slot.conn) {
@@ -156,7 +147,7 @@ impl Host {
     fn apply(&mut self, operation: Operation, net: &mut Network) {
         match operation {
             Operation::Accept if self.is_full() => self.end_accept(AcceptEnd::TableFull),
-            Operation::Accept => self.accept = Accept::Running,
+            Operation::Accept => self.begin_accept(),
             Operation::AcceptStop if self.accept == Accept::Running => {
                 self.end_accept(AcceptEnd::Stopped);
             }
@@ -284,6 +275,11 @@ impl Host {
         ConnId { slot: index as u32, generation: slot.generation }
     }
 
+    fn begin_accept(&mut self) {
+        self.accept = Accept::Running;
+        self.backlog.look();
+    }
+
     fn end_accept(&mut self, end: AcceptEnd) {
         self.accept = Accept::Ended;
         self.accept_lane.push_back(Event::AcceptEnded { end });
@@ -292,7 +288,7 @@ impl Host {
     // ---- progress
 
     fn advance(&mut self, net: &mut Network) {
-        while self.accept == Accept::Running && !self.backlog.is_empty() {
+        while self.accept == Accept::Running && self.backlog.is_ready() {
             self.accept_one(net);
         }
         let Network { random, faults, links, .. } = net;
@@ -318,7 +314,7 @@ impl Host {
         if self.used > 0 && net.faults.table_full.strikes(&mut net.random) {
             return self.end_accept(AcceptEnd::TableFull);
         }
-        let Some(client) = self.backlog.pop_front() else {
+        let Some(client) = self.backlog.pop() else {
             return;
         };
         let conn = self.open(client);

@@ -17,6 +17,7 @@
 //! to do ([`World::idle`]) advances the clock. The same seed, faults and calls give the same run.
 
 mod addresses;
+mod backlog;
 mod buffers;
 mod conn;
 mod driver;
@@ -140,10 +141,24 @@ impl World {
     /// If there is no such driver.
     #[must_use]
     pub fn connect(&self, driver: usize) -> ClientId {
+        self.connect_and_notify(driver, true)
+    }
+
+    /// The same, of which the driver is not notified while its accept goes on: the kernel woke another process, which
+    /// accepts from the same listener and stops instead. See [`Driver::accept_stop`](crate::Driver::accept_stop).
+    ///
+    /// # Panics
+    /// If there is no such driver.
+    #[must_use]
+    pub fn connect_unnoticed(&self, driver: usize) -> ClientId {
+        self.connect_and_notify(driver, false)
+    }
+
+    fn connect_and_notify(&self, driver: usize, notifies: bool) -> ClientId {
         let mut state = self.0.borrow_mut();
         let State { hosts, net, .. } = &mut *state;
         let client = net.new_link();
-        hosts[driver].connect(client, net);
+        hosts[driver].connect(client, notifies, net);
         client
     }
 

@@ -3,14 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ptr;
+use std::sync::Arc;
 
 use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
 
 use super::tag::Kind;
 use super::*;
-use crate::testing::{accepted, collect, listener};
-use crate::{Dial, Driver, ReceiveEnd, listen};
+use crate::testing::{accepted, collect, listener, turn};
+use crate::{AcceptEnd, Dial, Driver, ReceiveEnd, listen};
 
 fn driver(setup: Setup) -> (UringDriver, SocketAddr) {
     let (listener, addr) = listener();
@@ -234,4 +235,32 @@ fn a_driver_that_does_not_dial_cannot() {
         _ => None,
     });
     assert_eq!(results, [Err(libc::EACCES)]);
+}
+
+/// The kernel notifies one of two who accept from the same listener, the first that began to wait. If that one stops
+/// before it has looked, the other has to begin anew.
+#[test]
+fn a_connection_that_comes_while_another_stops_is_found_by_accepting_anew() {
+    let (listener, addr) = listener();
+    let listener = Arc::new(listener);
+    let driver = || {
+        let setup = Setup { listener: Some(Arc::clone(&listener)), ..Setup::default() };
+        let mut driver = UringDriver::new(setup).unwrap();
+        driver.accept();
+        assert!(turn(&mut driver).is_empty());
+        driver
+    };
+    let (mut leaving, mut staying) = (driver(), driver());
+    let _client = TcpStream::connect(addr).unwrap();
+    leaving.accept_stop();
+    let ended = |_: &mut UringDriver, event| match event {
+        Event::AcceptEnded { end } => Some(end),
+        _ => None,
+    };
+    assert_eq!(collect(&mut leaving, 1, ended), [AcceptEnd::Stopped]);
+    assert!(turn(&mut staying).is_empty(), "it is not notified");
+    staying.accept_stop();
+    assert_eq!(collect(&mut staying, 1, ended), [AcceptEnd::Stopped]);
+    staying.accept();
+    accepted(&mut staying, 1);
 }

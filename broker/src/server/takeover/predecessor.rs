@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
+use crate::server::takeover::{ENDING, LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
 
 /// How long a successor may take to start.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -47,19 +47,25 @@ impl Estate {
     }
 
     /// Waits until a successor has everything and accepts connections. Returns its connection, on which it waits for
-    /// [`Taken::leave`]. To be called in a runtime.
-    pub(crate) async fn taken(self) -> Taken {
+    /// [`Taken::leave`]. Calls `accept_anew` when one has failed, which may have accepted connections. To be called in a
+    /// runtime.
+    pub(crate) async fn taken(self, accept_anew: impl AsyncFn()) -> Taken {
         let listener = self.listener().await;
         loop {
             match listener.accept().await {
                 Ok((mut successor, _)) => match timeout(START_MAX, self.converse(&mut successor)).await {
                     Ok(Ok(Some(pid))) => return Taken { pid, successor },
-                    Ok(Ok(None)) => {}
+                    Ok(Ok(None)) => continue,
                     Ok(Err(error)) => warn!("a successor did not take over: {error}; this broker goes on"),
                     Err(_) => warn!("a successor did not start within {START_MAX:?}; this broker goes on"),
                 },
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
             }
+            sleep(ENDING).await;
+            accept_anew().await;
         }
     }
 
@@ -130,7 +136,7 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Tells the successor that this broker no longer accepts connections.
+    /// Tells the successor that this broker no longer accepts connections: no shard does.
     pub(crate) fn leave(self) {
         // It may have ended; then nobody waits for the word.
         let _ = self.successor.try_write(YOURS);

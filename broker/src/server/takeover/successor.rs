@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::server::takeover::{LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
+use crate::server::takeover::{ENDING, LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
 
 /// How long the predecessor may take to answer. It serves its clients meanwhile, but answering is no work.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -99,12 +99,15 @@ fn receive(socket: &mut net::UnixStream) -> io::Result<(Offer, Vec<OwnedFd>)> {
 }
 
 impl Claim {
-    /// Tells the predecessor that this broker accepts connections, and waits until the predecessor no longer does. To be
-    /// called in a runtime.
+    /// Tells the predecessor that this broker accepts connections, and waits until the predecessor no longer does: from
+    /// then on this broker has to accept anew. To be called in a runtime.
     pub(crate) async fn complete(self) {
         match timeout(ANSWER_MAX, self.exchange()).await {
             Ok(Ok(())) => info!("taken over: the broker that ran before accepts no connections any more"),
-            Ok(Err(error)) => warn!("the broker that ran before has ended, or does not leave: {error}"),
+            Ok(Err(error)) => {
+                warn!("the broker that ran before has ended, or does not leave: {error}");
+                sleep(ENDING).await;
+            }
             Err(_) => warn!("the broker that ran before did not leave within {ANSWER_MAX:?}: it may still accept"),
         }
     }

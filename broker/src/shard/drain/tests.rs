@@ -184,3 +184,108 @@ fn nobody_goes_without_what_was_accepted_before(payload_bytes: usize, blocked: b
     assert!(read.starts_with(&frames), "{} bytes of {}", read.len(), frames.len());
     assert_eq!(read.get(frames.len() + 2..frames.len() + 4), Some(&1001_u16.to_be_bytes()[..]));
 }
+
+/// The kernel notified the process that leaves of a connection, and not this one, which accepts from the same listener.
+#[test]
+fn who_waits_unnoticed_is_found_once_the_other_process_has_stopped() {
+    let world = World::new(1, Faults::default());
+    let (mut shard, shared) = shard(&world);
+    shard.step().unwrap();
+    let _waits = world.connect_unnoticed(0);
+    (0..5).for_each(|_| assert!(shard.step().unwrap()));
+    assert_eq!(shared.stats[0].accepted.get(), 0);
+    shared.send_control(ShardId(0), ControlMessage::AcceptAnew).unwrap();
+    (0..5).for_each(|_| assert!(shard.step().unwrap()));
+    assert_eq!(shared.stats[0].accepted.get(), 1);
+    let _next = world.connect(0);
+    (0..5).for_each(|_| assert!(shard.step().unwrap()));
+    assert_eq!(shared.stats[0].accepted.get(), 2, "it goes on accepting");
+}
+
+/// What is counted has ended in the kernel, or was not under way: a table that is full.
+#[test]
+fn a_shard_has_stopped_accepting_when_its_accept_has_ended() {
+    for clients in [0, 4] {
+        let world = World::new(1, Faults::default());
+        let (mut shard, shared) = shard(&world);
+        let _clients: Vec<_> = (0..clients).map(|_| world.connect(0)).collect();
+        (0..5).for_each(|_| assert!(shard.step().unwrap()));
+        shard.begin_drain(Duration::from_secs(1), true);
+        let stopped = || shared.stopped_accepting.load(Ordering::Acquire);
+        assert_eq!(stopped(), usize::from(clients == 4), "{clients} clients");
+        (0..5).for_each(|_| assert!(shard.step().unwrap()));
+        assert_eq!(stopped(), 1, "{clients} clients");
+        shard.begin_drain(Duration::ZERO, true);
+        for _ in 0..5 {
+            shard.step().unwrap();
+        }
+        assert_eq!(stopped(), 1, "{clients} clients: once");
+    }
+}
+
+/// A publish over HTTP comes at any time before, in and behind a shutdown, cut anywhere, to a shard that is slower or faster
+/// than its topic's sequencer: it is answered, with 200 if and only if it was published; 503 ends the connection, and says
+/// when to try again. Before the shutdown, and while the window of a takeover lasts, it is 200.
+#[test]
+fn whenever_a_request_comes_it_is_answered_for_what_became_of_it() {
+    for seed in 0..400 {
+        a_request_is_answered_for_what_became_of_it(seed);
+    }
+}
+
+fn a_request_is_answered_for_what_became_of_it(seed: u64) {
+    const ROUND_MS: u64 = 5;
+    /// Rounds in which every shard has had some turns.
+    const SOME: usize = 8;
+    let mut random = Random::new(seed);
+    let world = World::new(seed, Faults::default());
+    let shared = Arc::new(SharedState::new(2, seed, Epoch(1)));
+    let limits = Arc::new(Limits::default());
+    let shard = |id| {
+        let setup = ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) };
+        Some(Shard::new(world.driver(64, 8, 512), setup))
+    };
+    let mut shards: Vec<Option<Shard<SimDriver>>> = ShardId::all(2).map(shard).collect();
+    let (is_succeeded, window_ms) = (random.below(2) == 0, [0, 100][random.below(2)]);
+    let client = world.connect(0);
+    let topic = random.below(8);
+    let request = format!("POST /pub/t{topic} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
+    let (head, rest) = request.split_at(1 + random.below(request.len() - 1));
+    let (begins, first) = (20 + random.below(20), 10 + random.below(50));
+    let second = first + [0, random.below(20)][random.below(2)];
+    let mut read = String::new();
+    for round in 0..4000 {
+        if round == begins {
+            let window = Duration::from_millis(window_ms);
+            for id in ShardId::all(2) {
+                shared.send_control(id, ControlMessage::Shutdown { window, is_succeeded }).unwrap();
+            }
+        }
+        for (_, piece) in [(first, head), (second, rest)].into_iter().filter(|(comes, _)| *comes == round) {
+            world.client_write(client, piece.as_bytes());
+        }
+        for shard in &mut shards {
+            if random.below(3) > 0 && shard.as_mut().is_some_and(|shard| !shard.step().unwrap()) {
+                *shard = None;
+            }
+        }
+        read += std::str::from_utf8(&world.client_read(client, 4096)).unwrap();
+        if !read.is_empty() {
+            world.client_close(client);
+        }
+        world.advance(ROUND_MS * 1_000_000);
+    }
+    let shutdown = format!("at {begins}, succeeded: {is_succeeded}, {window_ms} ms");
+    let context = format!("seed {seed}: shutdown {shutdown}; pieces at {first} and {second}; {read:?}");
+    assert!(shards.iter().all(Option::is_none), "it ends; {context}");
+    let published = shared.stats.iter().map(|stats| stats.sequenced.get()).sum::<u64>();
+    let is_served = read.starts_with("HTTP/1.1 200 ");
+    assert_eq!(published, u64::from(is_served), "{context}");
+    if !is_served {
+        let refusal = read.to_ascii_lowercase();
+        assert!(refusal.starts_with("http/1.1 503 ") && refusal.contains("\r\nretry-after: "), "{context}");
+        assert!(refusal.contains("\r\nconnection: close\r\n"), "{context}");
+    }
+    let window = if is_succeeded { (window_ms / ROUND_MS) as usize } else { 0 };
+    assert!(is_served || second + SOME >= begins + window, "{context}");
+}

@@ -3,8 +3,15 @@
 //! A full descriptor table is no error: accepting stops, the backlog keeps the peers, and the next
 //! connection that closes makes room. WebSockets do not fill it: they leave [`reserve`](crate::access::admission::reserve)d
 //! slots, so that whoever comes then is answered. Cost per connection: one receive to arm, no allocation.
+//!
+//! During a takeover two processes accept from one listener, and the kernel wakes one of them for a connection. One that
+//! stops counts itself only once its accept has ended ([`SharedState::stopped_accepting`]), and the other then begins anew,
+//! which finds everybody of whom only the first was notified.
+//!
+//! [`SharedState::stopped_accepting`]: crate::shard::shared::SharedState::stopped_accepting
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use ring::{AcceptEnd, ConnId, Driver, Nanos, ReceiveEnd};
 use rustc_hash::FxHashMap;
@@ -69,7 +76,9 @@ pub(in crate::shard) enum Accepting {
     Full,
     /// Wait for a deadline: the kernel refused.
     Retry(Nanos),
-    /// Shutting down.
+    /// Shutting down; the end of the multishot accept was not reported yet.
+    Stopping,
+    /// Nobody is accepted any more. Counted in `SharedState::stopped_accepting`.
     Stopped,
 }
 
@@ -92,8 +101,10 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(in crate::shard) fn on_accept_ended(&mut self, end: AcceptEnd) {
-        if self.acceptor.accepting == Accepting::Stopped {
-            return;
+        match self.acceptor.accepting {
+            Accepting::Stopping => return self.has_stopped_accepting(),
+            Accepting::Stopped => return,
+            _ => {}
         }
         match end {
             AcceptEnd::Stopped => self.driver.accept(),
@@ -104,6 +115,32 @@ impl<D: Driver> Shard<D> {
             AcceptEnd::TableFull => self.acceptor.accepting = Accepting::Full,
             // A peer that gave up while it waited, or passing want of memory: try again, without haste.
             AcceptEnd::Failed(_) => self.acceptor.accepting = Accepting::Retry(self.now + RETRY_NANOS),
+        }
+    }
+
+    /// Accepts nobody any more, for good.
+    pub(in crate::shard) fn stop_accepting(&mut self) {
+        match self.acceptor.accepting {
+            Accepting::Armed => {
+                self.acceptor.accepting = Accepting::Stopping;
+                self.driver.accept_stop();
+            }
+            Accepting::Full | Accepting::Retry(_) => self.has_stopped_accepting(),
+            Accepting::Stopping | Accepting::Stopped => {}
+        }
+    }
+
+    fn has_stopped_accepting(&mut self) {
+        self.acceptor.accepting = Accepting::Stopped;
+        self.shared.stopped_accepting.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Looks whether somebody waits of whom the driver was not notified: another process, which has stopped, accepted from
+    /// the same listener. See [`Driver::accept_stop`].
+    pub(in crate::shard) fn accept_anew(&mut self) {
+        if self.acceptor.accepting == Accepting::Armed {
+            // Its end has it begin again.
+            self.driver.accept_stop();
         }
     }
 
