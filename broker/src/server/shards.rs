@@ -37,11 +37,12 @@ struct End {
 }
 
 impl Shards {
-    /// Starts a shard per listener, and waits until all have their drivers.
+    /// Starts a shard per listener. None accepts connections before all have their drivers: they would be lost if the
+    /// start failed, and a predecessor that goes on would have served them.
     ///
     /// # Errors
     /// A sentence that says what to change, when a driver or a thread cannot be made. The caller ends the
-    /// process then: shards that did start are not stopped.
+    /// process then.
     pub fn start(
         listeners: Vec<Arc<OwnedFd>>,
         room: &Capacity,
@@ -71,12 +72,18 @@ impl Shards {
         let running = listeners.len();
         let (ended, ends) = mpsc::channel(running);
         let (started, starts) = std::sync::mpsc::sync_channel::<Result<(), String>>(running);
+        let mut begins = Vec::with_capacity(running);
         for (id, listener) in ShardId::all(u16::MAX).zip(listeners) {
             let setup = ShardSetup { id, shared: Arc::clone(shared), limits: Arc::clone(limits) };
             let (started, ended) = (started.clone(), ended.clone());
+            let (begin, begun) = std::sync::mpsc::sync_channel::<()>(1);
+            begins.push(begin);
             let run = move || match make(listener) {
                 Ok(driver) => {
                     let _ = started.send(Ok(()));
+                    if begun.recv().is_err() {
+                        return; // Another has failed.
+                    }
                     let result = Shard::new(driver, setup).run();
                     // Capacity for one end per shard; and nobody listens only when the process ends.
                     let _ = ended.try_send(End { shard: id, result });
@@ -91,6 +98,9 @@ impl Shards {
         for _ in 0..running {
             // A shard that panics takes the process along, so every one answers.
             starts.recv().expect("a shard reports its start")?;
+        }
+        for begin in begins {
+            begin.send(()).expect("a shard waits for this");
         }
         Ok(Self { ends, running })
     }
