@@ -115,7 +115,8 @@ pub(crate) fn send(app: &App, topic: &str, content: Content) -> Result<Sent, Htt
 /// What a sequencer's answer says; `None`: it ended without one.
 pub(crate) fn outcome(answer: Option<Result<Published, Refusal>>) -> Result<Published, HttpError> {
     let published = answer.ok_or_else(|| {
-        let sentence = "The broker shut down meanwhile; the message may or may not have been published.";
+        // Its shard answers in the moment in which it publishes.
+        let sentence = "The broker shut down meanwhile; the message was not published.";
         HttpError::unavailable(sentence).because(Refused::Draining)
     })?;
     published.map_err(HttpError::from)

@@ -64,8 +64,11 @@ impl Server {
         Self(app.clone())
     }
 
-    /// Waits until no connection is open.
+    /// Waits until no connection is open, or on its way here from a shard.
     pub(crate) async fn idle(&self) {
+        while self.0.shared().handovers.depth() > 0 {
+            tokio::task::yield_now().await;
+        }
         self.0.places().idle().await;
     }
 }

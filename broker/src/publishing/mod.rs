@@ -96,6 +96,12 @@ pub(crate) fn topic_of<'a>(path: &'a str, limits: &Limits) -> Result<Cow<'a, str
     }
 }
 
+/// The answer to a publish whose sequencer did not answer before the broker ended.
+pub(crate) fn unanswered() -> Problem {
+    let sentence = "The broker is shutting down; the message may or may not have been published.";
+    Problem::unavailable(sentence).because(Refused::Draining)
+}
+
 /// The answer to a publish that waited for [`QUEUE_PATIENCE`].
 pub(crate) fn overloaded() -> Problem {
     Problem::unavailable("The broker is overloaded; the message was not published.").because(Refused::Overload)

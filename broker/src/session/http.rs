@@ -99,6 +99,11 @@ impl Exchange {
         }
     }
 
+    /// Whether its body has come, and its message has been sent on, unless that waits for its topic.
+    pub(crate) fn is_sent(&self) -> bool {
+        matches!(self, Self::Sequencing { .. })
+    }
+
     /// The page that may read its answer.
     pub(crate) fn page(&self) -> Option<&str> {
         match self {

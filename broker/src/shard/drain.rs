@@ -3,7 +3,8 @@
 //! **The window.** Clients that are all closed in one instant come back in one instant, wherever they go. So they are
 //! closed in a shuffled order, evenly spread over the window. Clients that are still there are served as before: they
 //! publish, and receive what others publish. So are newcomers: who comes here has nowhere better to go, and stays
-//! until the window is over. Where a successor accepts from the same listeners (`server/takeover.rs`), none come.
+//! until the window is over. Where a successor accepts from the same listeners (`server/takeover.rs`), none come; and
+//! connections of HTTP end behind the request under way, or when none comes for a moment (`requests`).
 //!
 //! No client is closed before it has received what was accepted, on any shard, before the drain began. Every shard sends
 //! every sequencer a mark behind its publishes. A sequencer that has the marks of all shards sends each shard a mark
@@ -111,7 +112,7 @@ impl<D: Driver> Shard<D> {
         if is_succeeded {
             self.drain.is_succeeded = true;
             self.stop_accepting();
-            self.end_idle_http();
+            self.end_idle_http_soon();
         }
         (self.drain.began, self.drain.window) = (self.now, nanos(window));
         if window.is_zero() {

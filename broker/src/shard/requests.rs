@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use protocol::head;
 use ring::{ConnId, Driver};
 
@@ -24,11 +26,15 @@ use crate::observe::counters::Reason;
 use crate::publishing::answer::{self, Around, CLOSE};
 use crate::publishing::body::too_long;
 use crate::publishing::problem::Problem;
-use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, options, overloaded, topic_of};
+use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, options, overloaded, topic_of, unanswered};
 use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
 use crate::shard::shared::{Origin, Published};
-use crate::shard::transport::connection::{Flags, HeldPublish, State};
+use crate::shard::transport::connection::{Extra, Flags, HeldPublish, State};
+
+/// How long a connection is kept for the next request when another broker takes over: longer than most ways to a client
+/// and back.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
 
 impl<D: Driver> Shard<D> {
     // ---- judged
@@ -217,14 +223,31 @@ impl<D: Driver> Shard<D> {
 
     // ---- shutdown
 
-    /// The broker goes, or another takes over: connections without a request under way end.
-    pub(super) fn end_idle_http(&mut self) {
-        for id in self.conns.ids() {
-            let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Http) else { continue };
-            if conn.extra.as_ref().is_none_or(|extra| extra.exchange.is_none() && extra.input.is_empty()) {
-                self.finish(id, Reason::Shutdown);
-            }
+    /// Another broker takes over: connections without a request under way end, if none comes within a moment. A client that
+    /// sends one after the other may have sent the next before it could know.
+    pub(super) fn end_idle_http_soon(&mut self) {
+        for id in self.idle_http() {
+            let conn = self.conns.get(id).expect("an idle connection");
+            self.timers.set(id, conn, LINGER);
         }
+    }
+
+    /// The broker goes: connections without a request under way end.
+    pub(super) fn end_idle_http(&mut self) {
+        for id in self.idle_http() {
+            self.finish(id, Reason::Shutdown);
+        }
+    }
+
+    fn idle_http(&mut self) -> Vec<ConnId> {
+        let mut ids = self.conns.ids();
+        ids.retain(|&id| {
+            self.conns.get(id).is_some_and(|conn| {
+                let has_request = |extra: &Extra| extra.exchange.is_some() || !extra.input.is_empty();
+                conn.state == State::Http && !conn.extra.as_deref().is_some_and(has_request)
+            })
+        });
+        ids
     }
 
     /// Ends an HTTP connection in the last phase of a shutdown.
@@ -232,6 +255,12 @@ impl<D: Driver> Shard<D> {
         let rejection = self.shared.admission.draining();
         let Some(conn) = self.conns.get(id) else { return };
         match &conn.extra {
+            // The sequencer has it, and did not answer in time.
+            Some(extra)
+                if extra.held.is_none() && extra.exchange.as_ref().is_some_and(|exchange| exchange.is_sent()) =>
+            {
+                self.fail_request(id, &unanswered());
+            }
             Some(extra) if extra.exchange.is_some() => self.fail_request(id, &rejection.into()),
             Some(extra) if !extra.input.is_empty() => self.refuse(id, &rejection),
             _ => self.finish(id, Reason::Shutdown),

@@ -18,9 +18,14 @@ use crate::shard::handover::{Adopt, Purpose, Upgrade};
 use crate::shard::shared::{ControlMessage, SharedState};
 
 fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
+    shard_for(world, 4)
+}
+
+/// One for so many connections.
+fn shard_for(world: &World, capacity: u32) -> (Shard<SimDriver>, Arc<SharedState>) {
     let shared = Arc::new(SharedState::new(1, 1, Epoch(1)));
     let setup = ShardSetup { id: ShardId(0), shared: Arc::clone(&shared), limits: Arc::new(Limits::default()) };
-    (Shard::new(world.driver(4, 4, 64), setup), shared)
+    (Shard::new(world.driver(capacity, 4, 64), setup), shared)
 }
 
 #[test]
@@ -221,6 +226,34 @@ fn a_shard_has_stopped_accepting_when_its_accept_has_ended() {
         }
         assert_eq!(stopped(), 1, "{clients} clients: once");
     }
+}
+
+/// What an HTTP connection sent before it could know of the takeover is answered; one that sends nothing ends.
+#[test]
+fn a_request_that_is_on_its_way_when_another_takes_over_is_answered() {
+    const REQUEST: &[u8] = b"POST /pub/t HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
+    let world = World::new(1, Faults::default());
+    let (mut shard, shared) = shard_for(&world, 64);
+    let clients = [world.connect(0), world.connect(0)];
+    for client in clients {
+        world.client_write(client, REQUEST);
+    }
+    let mut turns = |turns| (0..turns).for_each(|_| assert!(shard.step().unwrap()));
+    turns(10);
+    clients.iter().for_each(|&client| assert!(world.client_read(client, 4096).starts_with(b"HTTP/1.1 200 ")));
+    let [busy, idle] = clients;
+    shared
+        .send_control(ShardId(0), ControlMessage::Shutdown { window: Duration::from_secs(9), is_succeeded: true })
+        .unwrap();
+    turns(1);
+    world.client_write(busy, REQUEST);
+    turns(10);
+    let answer = String::from_utf8(world.client_read(busy, 4096)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(world.client_eof(busy) && !world.client_eof(idle));
+    world.advance(1_000_000_000);
+    turns(10);
+    assert!(world.client_eof(idle));
 }
 
 /// A publish over HTTP comes at any time before, in and behind a shutdown, cut anywhere, to a shard that is slower or faster

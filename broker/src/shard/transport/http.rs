@@ -3,7 +3,7 @@
 //!
 //! | where such a connection is | what it has | time |
 //! | --- | --- | --- |
-//! | between two requests | nothing but its record | `--http-idle-timeout`, then it is closed |
+//! | between two requests | nothing but its record | `--http-idle-timeout`, in a takeover [`LINGER`], then it is closed |
 //! | in a head | the head's bytes as kept input | `--handshake-timeout`, then 408 |
 //! | in a body | an [`Exchange::Body`], and the bytes as a message in pieces ([`Assembly`]) | [`due_after`], then 408 |
 //! | waiting for its topic | an [`Exchange::Sequencing`] and a held publish | [`QUEUE_PATIENCE`], then 503 |
@@ -31,6 +31,7 @@ use crate::publishing::QUEUE_PATIENCE;
 use crate::publishing::body::{broken, due_after, too_slow};
 use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
+use crate::shard::requests::LINGER;
 use crate::shard::transport::connection::{Assembly, Flags, State};
 use crate::shard::transport::ingress::make_room;
 use crate::shard::transport::pause::outbox_is_full;
@@ -290,6 +291,7 @@ impl<D: Driver> Shard<D> {
                 let since = *since;
                 self.on_sequencing_deadline(id, since);
             }
+            None if is_busy && self.drain.ends_http() => self.timers.set(id, conn, LINGER),
             None if is_busy => self.timers.set(id, conn, ping_timeout),
             None if has_input => self.refuse(id, &Rejection::HeadTimeout),
             None => self.finish(id, Reason::HttpIdle),
