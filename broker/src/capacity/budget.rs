@@ -299,8 +299,8 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Charged<T> {
     }
 }
 
-/// What sharing a buffer takes besides: the reference count with the owner, its charge included.
-const SHARED_BYTES: u64 = 96;
+/// What a shared buffer's owner takes besides itself: the count of its references and how it is dropped.
+const COUNT_BYTES: usize = 2 * size_of::<usize>();
 
 /// Shares `bytes`, whose buffer has room for `capacity`, and charges them until the last reference is gone. `more` is
 /// what lives as long besides.
@@ -309,18 +309,71 @@ pub fn shared<T>(bytes: T, capacity: usize, more: u64, account: &Arc<Account>, h
 where
     T: AsRef<[u8]> + Send + 'static,
 {
-    let charge = Charge::new(account, held, allocated(capacity) + SHARED_BYTES + more);
+    let owner = allocated(COUNT_BYTES + size_of::<Charged<T>>());
+    let charge = Charge::new(account, held, allocated(capacity) + owner + more);
     Bytes::from_owner(Charged { bytes, _charge: charge })
 }
 
-/// What the allocator gives out for `bytes`: mimalloc's size classes are an eighth of a power of two apart.
+/// A copy of few bytes with their charge, in one allocation.
+struct Inline<const N: usize> {
+    _charge: Charge,
+    len: u16,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Inline<N> {
+    fn share(head: &[u8], body: &[u8], charge: Charge) -> Bytes {
+        let len = head.len() + body.len();
+        let mut bytes = [0; N];
+        bytes[..head.len()].copy_from_slice(head);
+        bytes[head.len()..len].copy_from_slice(body);
+        Bytes::from_owner(Self { _charge: charge, len: len as u16, bytes })
+    }
+}
+
+impl<const N: usize> AsRef<[u8]> for Inline<N> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What an [`Inline`] takes besides its bytes.
+const INLINE_BYTES: usize = COUNT_BYTES + size_of::<Charge>() + size_of::<u16>();
+
+/// Up to so many bytes it costs less to copy them than to allocate an owner for them.
+pub const COPIED_MAX: usize = 320 - INLINE_BYTES;
+
+/// What [`shared_copy`] takes for `bytes` bytes, at most [`COPIED_MAX`].
+#[must_use]
+pub fn copied(bytes: usize) -> u64 {
+    allocated(INLINE_BYTES + bytes)
+}
+
+/// Shares a copy of `head` and, behind it, `body`: together at most [`COPIED_MAX`] bytes. They are charged until the last
+/// reference is gone, with `more`, which lives as long. One allocation.
+#[must_use]
+pub fn shared_copy(head: &[u8], body: &[u8], more: u64, account: &Arc<Account>, held: Held) -> Bytes {
+    let len = head.len() + body.len();
+    let charge = Charge::new(account, held, copied(len) + more);
+    macro_rules! in_class {
+        ($($bytes:literal)+) => {
+            match len {
+                $(len if len <= $bytes - INLINE_BYTES => Inline::<{ $bytes - INLINE_BYTES }>::share(head, body, charge),)+
+                _ => unreachable!("longer than COPIED_MAX"),
+            }
+        };
+    }
+    in_class!(48 64 80 96 112 128 160 192 224 256 320)
+}
+
+/// What the allocator gives out for `bytes`: mimalloc has four size classes between a power of two and the next.
 #[must_use]
 pub fn allocated(bytes: usize) -> u64 {
     let bytes = bytes as u64;
     match bytes {
         0 => 0,
         1..=64 => bytes.next_multiple_of(16),
-        _ => bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(16)),
+        _ => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
     }
 }
 
@@ -376,12 +429,32 @@ mod tests {
         assert_eq!(shares.sum::<u64>(), 12);
     }
 
+    /// Classes as `mi_usable_size` reports them.
     #[test]
-    fn what_is_allocated_is_never_less_and_an_eighth_more_at_most() {
-        for bytes in (1..5000).chain([1 << 16, (1 << 16) + 1, 1_000_000]) {
+    fn what_is_allocated_is_what_the_allocator_gives_out() {
+        let classes = [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280];
+        for bytes in 1..=1280 {
+            let class = classes.into_iter().find(|class| *class >= bytes as u64);
+            assert_eq!(Some(allocated(bytes)), class, "{bytes}");
+        }
+        for bytes in (1280..5000).chain([1 << 16, (1 << 16) + 1, 1_000_000]) {
             let allocated = allocated(bytes);
             assert!(allocated >= bytes as u64, "{bytes}");
-            assert!(allocated <= (bytes + bytes / 8 + 16) as u64, "{bytes}: {allocated}");
+            assert!(allocated <= (bytes + bytes / 4) as u64, "{bytes}: {allocated}");
+        }
+    }
+
+    #[test]
+    fn a_copy_holds_both_parts_in_one_allocation_and_is_charged_for_that() {
+        let budget = Budget::new(1, 1 << 20);
+        for len in 0..=COPIED_MAX {
+            let all: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            let (head, body) = all.split_at(len.min(4));
+            let copy = shared_copy(head, body, 5, budget.of_shard(0), Held::Messages);
+            assert_eq!(copy, all);
+            assert_eq!(budget.used(), allocated(INLINE_BYTES + len) + 5, "{len}");
+            drop(copy);
+            assert_eq!(budget.used(), 0);
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The bytes are stored behind room for one frame header, which is written when they come in: so the encoding that most
 //! subscribers want costs nothing ([`Encoding::Raw`](crate::message::Encoding)), and everything else reads
-//! [`Payload::bytes`]. One allocation, one copy out of the receive buffer; none for a message that was gathered with
-//! that room.
+//! [`Payload::bytes`]. One copy out of the receive buffer; none for a message that was gathered with that room. A short
+//! payload is one allocation, together with its reference count and its charge; a long one is two.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
 use protocol::v1::PayloadKind;
 
-use crate::capacity::budget::{self, Account, Held};
+use crate::capacity::budget::{self, Account, COPIED_MAX, Held};
 use crate::message::MESSAGE_BYTES;
 
 /// See the file's head.
@@ -19,8 +19,8 @@ use crate::message::MESSAGE_BYTES;
 pub struct Payload {
     kind: PayloadKind,
     header_len: u8,
-    /// Bytes charged for the frame and the [`Message`](crate::message::Message) that will carry it.
-    charged: u32,
+    /// Bytes of the frame and of the [`Message`](crate::message::Message) that will carry it.
+    weight: u32,
     /// The header, then the payload.
     frame: Bytes,
 }
@@ -29,31 +29,50 @@ impl Payload {
     /// Frames a copy of `bytes`.
     #[must_use]
     pub fn copy_of(kind: PayloadKind, bytes: &[u8], account: &Arc<Account>) -> Self {
+        if let Some(short) = Self::short(kind, bytes, account) {
+            return short;
+        }
         let mut frame = BytesMut::with_capacity(HEADER_MAX + bytes.len());
         put_frame(&mut frame, opcode(kind), bytes);
         let header_len = (frame.len() - bytes.len()) as u8;
         let capacity = frame.capacity();
-        Self::new(kind, header_len, budget::shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages), capacity)
+        let weight = budget::allocated(capacity) + MESSAGE_BYTES;
+        Self::new(kind, header_len, budget::shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages), weight)
     }
 
     /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header, and whose
-    /// buffer is `capacity` bytes long. Copies nothing.
+    /// buffer is `capacity` bytes long. Copies nothing, unless a copy takes less than the buffer's owner would.
     #[must_use]
     pub fn in_place<T>(kind: PayloadKind, mut room: T, capacity: usize, account: &Arc<Account>) -> Self
     where
         T: AsRef<[u8]> + AsMut<[u8]> + Send + 'static,
     {
+        if let Some(short) = Self::short(kind, &room.as_ref()[HEADER_MAX..], account) {
+            return short;
+        }
         let bytes = room.as_mut();
         let mut header = [0; HEADER_MAX];
         let len = server_header(opcode(kind), (bytes.len() - HEADER_MAX) as u64, &mut header);
         bytes[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
+        let weight = budget::allocated(capacity) + MESSAGE_BYTES;
         let whole = budget::shared(room, capacity, MESSAGE_BYTES, account, Held::Messages);
-        Self::new(kind, len as u8, whole.slice(HEADER_MAX - len..), capacity)
+        Self::new(kind, len as u8, whole.slice(HEADER_MAX - len..), weight)
     }
 
-    fn new(kind: PayloadKind, header_len: u8, frame: Bytes, capacity: usize) -> Self {
-        let charged = u32::try_from(budget::allocated(capacity) + MESSAGE_BYTES).unwrap_or(u32::MAX);
-        Self { kind, header_len, charged, frame }
+    /// The frame in one allocation with its owner, if it is short enough for that.
+    fn short(kind: PayloadKind, bytes: &[u8], account: &Arc<Account>) -> Option<Self> {
+        if HEADER_MAX + bytes.len() > COPIED_MAX {
+            return None;
+        }
+        let mut header = [0; HEADER_MAX];
+        let len = server_header(opcode(kind), bytes.len() as u64, &mut header);
+        let frame = budget::shared_copy(&header[..len], bytes, MESSAGE_BYTES, account, Held::Messages);
+        let weight = budget::copied(frame.len()) + MESSAGE_BYTES;
+        Some(Self::new(kind, len as u8, frame, weight))
+    }
+
+    fn new(kind: PayloadKind, header_len: u8, frame: Bytes, weight: u64) -> Self {
+        Self { kind, header_len, weight: u32::try_from(weight).unwrap_or(u32::MAX), frame }
     }
 
     /// The same payload for one more message: it shares the frame, and is charged for what that message takes.
@@ -83,7 +102,7 @@ impl Payload {
     /// Bytes of memory that it and its message take.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.charged.into()
+        self.weight.into()
     }
 }
 
