@@ -171,7 +171,7 @@ impl Sequencer {
         &mut self,
         topic: TopicRef,
         payload: Payload,
-        options: Option<Box<PublishOptions>>,
+        mut options: Option<Box<PublishOptions>>,
         now: Nanos,
     ) -> Result<Sequenced<'_>, Refusal> {
         let id = topic.id;
@@ -186,10 +186,13 @@ impl Sequencer {
         held.bring_up_to_date(filters, changes);
         let offset = held.next;
         held.next += 1;
-        let message = Message::new(held.topic.key(), offset, payload, self.last_at).with_options(options, account);
+        let mut message = Message::new(held.topic.key(), offset, payload, self.last_at);
+        if let Some(options) = &mut options {
+            message = message.with_options(options, account);
+        }
         let message = Arc::new(if rule.stamps_time { message.stamped(self.time_ms, account) } else { message });
-        if held.keeps(rule, &message) {
-            held.remember(rule, ledger, &message, self.keys, now);
+        if held.keeps(rule, options.as_deref()) {
+            held.remember(rule, ledger, &message, options.as_deref(), self.keys, now);
             self.refresh_lists(id, now);
             self.relieve();
         }

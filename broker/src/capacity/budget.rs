@@ -432,7 +432,8 @@ mod tests {
     /// Classes as `mi_usable_size` reports them.
     #[test]
     fn what_is_allocated_is_what_the_allocator_gives_out() {
-        let classes = [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280];
+        let classes =
+            [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280];
         for bytes in 1..=1280 {
             let class = classes.into_iter().find(|class| *class >= bytes as u64);
             assert_eq!(Some(allocated(bytes)), class, "{bytes}");

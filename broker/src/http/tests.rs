@@ -11,8 +11,8 @@ mod origins;
 mod page;
 mod sockets;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use ring::Io;
 use serde_json::Value;
 
 use crate::access::address::AddressLease;
+use crate::access::lock;
 use crate::capacity::budget::{Budget, Held};
 use crate::capacity::buffer::Buffer;
 use crate::capacity::connections::Capacity;
@@ -36,6 +37,7 @@ use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::http::routes::{admin_router, router};
 use crate::ids::{Epoch, Offset};
+use crate::message::options::PublishOptions;
 use crate::message::{Encoding, Message};
 use crate::shard::handover::{Adopt, Purpose, Upgrade};
 use crate::shard::shared::{ControlMessage, Published, SharedState, TopicState};
@@ -55,14 +57,17 @@ fn published(offset: u64) -> Published {
 struct FakeShards {
     shared: Arc<SharedState>,
     stop: Arc<AtomicBool>,
+    /// The options of every publish.
+    options: Arc<Mutex<Vec<Option<Box<PublishOptions>>>>>,
     thread: Option<JoinHandle<Done>>,
 }
 
 impl FakeShards {
     fn start(shared: &Arc<SharedState>) -> Self {
         let (shared, stop) = (Arc::clone(shared), Arc::new(AtomicBool::new(false)));
+        let all_options: Arc<Mutex<Vec<_>>> = Arc::default();
         let thread = thread::spawn({
-            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+            let (shared, stop, all_options) = (Arc::clone(&shared), Arc::clone(&stop), Arc::clone(&all_options));
             move || {
                 let (mut messages, mut adopted) = (Vec::new(), Vec::new());
                 while !stop.load(Ordering::Relaxed) {
@@ -71,8 +76,11 @@ impl FakeShards {
                             match order {
                                 ControlMessage::Publish { topic, payload, options, answer } => {
                                     let offset = Offset(messages.len() as u64 + 1);
-                                    let message = Message::new(topic.key(), offset, payload, 0);
-                                    let message = message.with_options(options, shared.budget.of_plane());
+                                    let mut message = Message::new(topic.key(), offset, payload, 0);
+                                    lock(&all_options).push(options.clone());
+                                    if let Some(mut options) = options {
+                                        message = message.with_options(&mut options, shared.budget.of_plane());
+                                    }
                                     messages.push(Arc::new(message));
                                     let _ = answer.send(Ok(Published {
                                         epoch: EPOCH,
@@ -97,7 +105,7 @@ impl FakeShards {
                 (messages, adopted)
             }
         });
-        Self { shared, stop, thread: Some(thread) }
+        Self { shared, stop, options: all_options, thread: Some(thread) }
     }
 
     /// What was published, and which sockets came back. Checks that no topic's name was kept.

@@ -40,25 +40,9 @@ pub struct Message {
     pub sequenced_at: Nanos,
     payload: Payload,
     encodings: Kept,
+    role: Role,
     /// What only some messages have.
     extra: Option<Box<Extra>>,
-}
-
-/// What a message has beside its payload.
-#[derive(Debug)]
-struct Extra {
-    options: PublishOptions,
-    role: Role,
-    /// When it was published, in milliseconds since 1970, if its topic's rule asks for that.
-    time_ms: Option<u64>,
-    charge: Charge,
-}
-
-impl Extra {
-    fn new(account: &Arc<Account>) -> Box<Self> {
-        let charge = Charge::new(account, Held::Messages, EXTRA_BYTES);
-        Box::new(Self { options: PublishOptions::default(), role: Role::Published, time_ms: None, charge })
-    }
 }
 
 /// What a message is to its topic.
@@ -66,36 +50,64 @@ impl Extra {
 enum Role {
     /// One of its messages.
     Published,
+    /// The same; it removes the entry of its key, or the retained message.
+    Removal,
     /// It stands for all messages up to its offset.
     Snapshot,
-    /// It was not published: all messages before it are forgotten, and those behind it are of this epoch.
-    Reset(Epoch),
+    /// It was not published: all messages before it are forgotten, and those behind it are of another epoch.
+    Reset,
+}
+
+/// What a message has beside its payload.
+#[derive(Debug)]
+struct Extra {
+    key: Option<Box<str>>,
+    /// When newcomers are no longer given it.
+    expires_at: Option<Nanos>,
+    /// When it was published, in milliseconds since 1970, if its topic's rule asks for that.
+    time_ms: Option<u64>,
+    /// Of [`Role::Reset`]: the epoch that begins.
+    epoch: Epoch,
+    charge: Charge,
+}
+
+impl Extra {
+    fn new(account: &Arc<Account>) -> Box<Self> {
+        let charge = Charge::new(account, Held::Messages, EXTRA_BYTES);
+        Box::new(Self { key: None, expires_at: None, time_ms: None, epoch: Epoch::default(), charge })
+    }
 }
 
 impl Message {
     /// Gives `payload` its place in a topic.
     #[must_use]
     pub fn new(topic: (TopicId, Arc<str>), offset: Offset, payload: Payload, now: Nanos) -> Self {
-        let (topic_id, topic) = topic;
-        Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default(), extra: None }
+        let ((topic_id, topic), role) = (topic, Role::Published);
+        Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default(), role, extra: None }
     }
 
     /// Marks, between the messages of a topic, where an epoch begins because those before it were purged.
     #[must_use]
     pub fn reset(topic: (TopicId, Arc<str>), epoch: Epoch, now: Nanos, account: &Arc<Account>) -> Self {
         let nothing = Payload::copy_of(PayloadKind::Text, b"", account);
-        let mut marker = Self::new(topic, Offset::default(), nothing, now);
-        marker.extra.get_or_insert_with(|| Extra::new(account)).role = Role::Reset(epoch);
+        let mut marker = Self { role: Role::Reset, ..Self::new(topic, Offset::default(), nothing, now) };
+        marker.extra(account).epoch = epoch;
         marker
     }
 
-    /// The same with what it was published with, charged to `account`.
+    /// The same with what stays with it of the options that it was published with, charged to `account`. Takes their key.
     #[must_use]
-    pub fn with_options(mut self, options: Option<Box<PublishOptions>>, account: &Arc<Account>) -> Self {
-        if let Some(options) = options {
-            let extra = self.extra.get_or_insert_with(|| Extra::new(account));
-            extra.charge.resize(Self::extra_bytes(&options));
-            extra.options = *options;
+    pub fn with_options(mut self, options: &mut PublishOptions, account: &Arc<Account>) -> Self {
+        if options.removed {
+            self.role = Role::Removal;
+        }
+        let bytes = Self::extra_bytes(options);
+        if bytes > 0 {
+            let lives_ns = options.ttl_ms.map(|ttl_ms| ttl_ms.saturating_mul(1_000_000));
+            let expires_at = lives_ns.map(|ns| self.sequenced_at.saturating_add(ns));
+            let extra = self.extra(account);
+            (extra.key, extra.expires_at) = (options.key.take(), expires_at);
+            extra.charge.resize(bytes);
         }
         self
     }
@@ -103,54 +115,53 @@ impl Message {
     /// Bytes of memory that a message with these options takes beside its payload.
     #[must_use]
     pub fn extra_bytes(options: &PublishOptions) -> u64 {
-        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| allocated(text.len()));
-        EXTRA_BYTES + text(&options.key) + text(&options.idempotency_key)
+        match (&options.key, options.ttl_ms) {
+            (None, None) => 0,
+            (key, _) => EXTRA_BYTES + key.as_ref().map_or(0, |key| allocated(key.len())),
+        }
     }
 
     /// The same with the time of its publication, in milliseconds since 1970.
     #[must_use]
     pub fn stamped(mut self, time_ms: u64, account: &Arc<Account>) -> Self {
-        self.extra.get_or_insert_with(|| Extra::new(account)).time_ms = Some(time_ms);
+        self.extra(account).time_ms = Some(time_ms);
         self
     }
 
     /// The same as a snapshot of its topic up to its offset.
     #[must_use]
-    pub fn into_snapshot(mut self, account: &Arc<Account>) -> Self {
-        self.extra.get_or_insert_with(|| Extra::new(account)).role = Role::Snapshot;
-        self
+    pub fn into_snapshot(self) -> Self {
+        Self { role: Role::Snapshot, ..self }
     }
 
-    /// What it was published with, if that is anything.
-    #[must_use]
-    pub fn options(&self) -> Option<&PublishOptions> {
-        self.extra.as_ref().map(|extra| &extra.options)
+    fn extra(&mut self, account: &Arc<Account>) -> &mut Extra {
+        self.extra.get_or_insert_with(|| Extra::new(account))
     }
 
     /// Its key, if it has one.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
-        self.options()?.key.as_deref()
+        self.extra.as_ref()?.key.as_deref()
     }
 
     /// Whether it removes the entry of its key, or the retained message.
     #[must_use]
     pub fn is_removal(&self) -> bool {
-        self.options().is_some_and(|options| options.removed)
+        self.role == Role::Removal
     }
 
     /// Whether it stands for all messages up to its offset.
     #[must_use]
     pub fn is_snapshot(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.role == Role::Snapshot)
+        self.role == Role::Snapshot
     }
 
     /// The epoch that begins with it, if it marks a beginning. Otherwise it is a message.
     #[must_use]
     pub fn begins(&self) -> Option<Epoch> {
-        match self.extra.as_ref()?.role {
-            Role::Reset(epoch) => Some(epoch),
-            Role::Published | Role::Snapshot => None,
+        match self.role {
+            Role::Reset => self.extra.as_ref().map(|extra| extra.epoch),
+            Role::Published | Role::Removal | Role::Snapshot => None,
         }
     }
 
@@ -163,8 +174,7 @@ impl Message {
     /// When newcomers are no longer given it; `None`: that is not limited.
     #[must_use]
     pub fn expires_at(&self) -> Option<Nanos> {
-        let ttl_ms = self.options()?.ttl_ms?;
-        Some(self.sequenced_at.saturating_add(ttl_ms.saturating_mul(1_000_000)))
+        self.extra.as_ref()?.expires_at
     }
 
     /// What subscribers with this encoding are sent, by reference. Made for the first subscriber that needs it, and charged to `account`.
@@ -183,15 +193,13 @@ impl Message {
     /// What `ringyard.v1` says of it; `state`: as part of its topic's state.
     #[must_use]
     pub fn parts(&self, state: bool) -> MessageParts<'_> {
-        let plain = MessageParts::plain(&self.topic, self.offset.0, self.payload.kind(), self.payload.bytes());
-        let Some(extra) = &self.extra else { return MessageParts { state, ..plain } };
         MessageParts {
-            key: extra.options.key.as_deref(),
-            removed: extra.options.removed,
+            key: self.key(),
+            removed: self.is_removal(),
             state,
-            up_to: (extra.role == Role::Snapshot).then_some(self.offset.0),
-            time_ms: extra.time_ms,
-            ..plain
+            up_to: self.is_snapshot().then_some(self.offset.0),
+            time_ms: self.time_ms(),
+            ..MessageParts::plain(&self.topic, self.offset.0, self.payload.kind(), self.payload.bytes())
         }
     }
 
@@ -206,3 +214,4 @@ impl Message {
 const MESSAGE_BYTES: u64 = (size_of::<Message>() + 16).next_multiple_of(16) as u64;
 /// What it takes more if it has anything beside its payload.
 const EXTRA_BYTES: u64 = size_of::<Extra>().next_multiple_of(16) as u64;
+const _: () = assert!(MESSAGE_BYTES <= 128 && EXTRA_BYTES <= 80, "there may be millions: mind the size classes");

@@ -169,8 +169,10 @@ impl History {
         growth
     }
 
-    /// The topic's newest message is remembered, as far as its rule says.
-    pub(super) fn remember(&mut self, message: &Arc<Message>, rule: &Rule, keys: Keys, now: Nanos) {
+    /// The topic's newest message is remembered, as far as its rule says. `retain`: its publisher asked for it to be
+    /// retained.
+    pub(super) fn remember(&mut self, message: &Arc<Message>, rule: &Rule, retain: bool, keys: Keys) {
+        let now = message.sequenced_at;
         match rule.history {
             rules::History::None => {}
             rules::History::Window { .. } => self.window.push(Arc::clone(message), bounds(rule), now),
@@ -183,13 +185,12 @@ impl History {
                 keyed.expire(bounds, now);
             }
         }
-        let flagged = message.options().is_some_and(|options| options.retain);
         match rule.retain {
             // The entry of its key is what newcomers are shown: beside it, a retained message could only be out of date.
             _ if self.keyed.is_some() => {}
             Retain::Never => {}
-            Retain::Flag | Retain::Always if flagged && message.is_removal() => self.retained = None,
-            Retain::Flag if !flagged => {}
+            Retain::Flag | Retain::Always if retain && message.is_removal() => self.retained = None,
+            Retain::Flag if !retain => {}
             Retain::Flag | Retain::Always => self.retained = Some(Arc::clone(message)),
         }
     }

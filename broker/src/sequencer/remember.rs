@@ -110,25 +110,26 @@ impl Topic {
         Ok(None)
     }
 
-    /// Whether something of this message is to be remembered.
-    pub(super) fn keeps(&self, rule: &Rule, message: &Message) -> bool {
-        let is_plain = message.options().is_none() && rule.retain != Retain::Always;
+    /// Whether something of a message with these options is to be remembered.
+    pub(super) fn keeps(&self, rule: &Rule, options: Option<&PublishOptions>) -> bool {
+        let is_plain = options.is_none() && rule.retain != Retain::Always;
         !is_plain || self.topic.history != HistoryKind::None
     }
 
-    /// The topic's newest message enters its history. To be listed then ([`Sequencer::refresh_lists`]).
+    /// The topic's newest message, published with `options`, enters its history. To be listed then ([`Sequencer::refresh_lists`]).
     pub(super) fn remember(
         &mut self,
         rule: &Rule,
         ledger: &mut Ledger,
         message: &Arc<Message>,
+        options: Option<&PublishOptions>,
         keys: Keys,
         now: Nanos,
     ) {
         let history = self.history.get_or_insert_default();
         let before = history.size();
-        history.remember(message, rule, keys, message.sequenced_at);
-        if let Some(options) = message.options()
+        history.remember(message, rule, options.is_some_and(|options| options.retain), keys);
+        if let Some(options) = options
             && let Some(key) = &options.idempotency_key
         {
             history.remember_key(&scoped(key, options), message.offset, keys, now);
@@ -157,7 +158,7 @@ impl Sequencer {
     pub fn snapshot(&mut self, topic: TopicRef, up_to: Place, payload: Payload, now: Nanos) -> Result<(), Refusal> {
         let id = topic.id;
         self.enter(topic, now);
-        let Self { topics, rules, ledger, account, .. } = self;
+        let Self { topics, rules, ledger, .. } = self;
         let held = topics.get_mut(&id).expect("entered above");
         if held.topic.history != HistoryKind::Window {
             return Err(Refusal::Unsupported("a snapshot needs a topic with history = \"window\""));
@@ -170,7 +171,7 @@ impl Sequencer {
         if up_to.epoch != held.epoch || up_to.offset >= held.next || older.is_some_and(|older| up_to.offset < older) {
             return Err(Refusal::Conflict { offset: held.next.0 - 1 });
         }
-        let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot(account);
+        let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot();
         let empty = History::default();
         if !ledger.admits(held.history.as_deref().unwrap_or(&empty).growth_by_snapshot(message.weight())) {
             return Err(Refusal::Limit("the broker keeps as much state as it may; see --max-keys and --max-history"));

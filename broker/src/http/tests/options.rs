@@ -1,7 +1,10 @@
 //! What a publish asks for besides its body.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
 
+use crate::access::lock;
 use crate::config::limits::Limits;
 use crate::http::routes::router;
 use crate::http::tests::{FakeShards, app, ask, published};
@@ -16,7 +19,8 @@ async fn options_reach_the_sequencer() {
     let query = "/pub/a?key=user+7&retain=1&removed=0&ttl=10s&if_offset=41&unknown=1";
     assert_eq!(ask(&router, "POST", query, &[("idempotency-key", "\"k-1\"")], "x").await.status, StatusCode::OK);
     assert_eq!(ask(&router, "POST", "/pub/a?unknown=%zz", &[], "x").await.status, StatusCode::OK);
-    let (messages, _) = shards.finish();
+    let all_options = Arc::clone(&shards.options);
+    shards.finish();
     let expected = PublishOptions {
         key: Some("user 7".into()),
         retain: true,
@@ -26,8 +30,7 @@ async fn options_reach_the_sequencer() {
         is_key_holder: false,
         if_offset: Some(Expected::Offset(41)),
     };
-    assert_eq!(messages[0].options(), Some(&expected));
-    assert_eq!(messages[1].options(), None);
+    assert_eq!(*lock(&all_options), [Some(Box::new(expected)), None]);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ fn message(offset: u64, bytes: usize, options: Option<PublishOptions>, now: Nano
     let account: Arc<Account> = Arc::default();
     let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; bytes], &account);
     let message = Message::new((TopicId(1), "t".into()), Offset(offset), payload, now);
-    Arc::new(message.with_options(options.map(Box::new), &account))
+    Arc::new(message.with_options(&mut options.unwrap_or_default(), &account))
 }
 
 fn offsets<'m>(messages: impl IntoIterator<Item = &'m Arc<Message>>) -> Vec<u64> {
@@ -124,7 +124,7 @@ impl Model {
             return false;
         }
         let before = self.history.size();
-        self.history.remember(&message, &self.rule, Keys::from_seed(1), self.now);
+        self.history.remember(&message, &self.rule, options.retain, Keys::from_seed(1));
         let after = self.history.size();
         assert!(options.removed || after.state_bytes + growth.freed <= before.state_bytes + growth.added);
         assert!(options.removed || after.state_entries <= before.state_entries + growth.entries);
@@ -144,7 +144,7 @@ impl Model {
             return;
         }
         let snapshot = message(up_to, 5, None, self.now);
-        let snapshot = Arc::try_unwrap(snapshot).expect("just made").into_snapshot(&Arc::default());
+        let snapshot = Arc::try_unwrap(snapshot).expect("just made").into_snapshot();
         let snapshot = Arc::new(snapshot);
         self.history.set_snapshot(Arc::clone(&snapshot));
         self.snapshot = Some(snapshot);
