@@ -129,6 +129,17 @@ impl Account {
         self.0[held as usize].load(Ordering::Relaxed)
     }
 
+    /// Charges `bytes` for something that is too small to carry a [`Charge`]. Whoever charges so releases the same when that
+    /// is dropped.
+    pub fn charge(&self, held: Held, bytes: u64) {
+        self.0[held as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives back what was charged with [`Account::charge`].
+    pub fn release(&self, held: Held, bytes: u64) {
+        self.0[held as usize].fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes charged here.
     #[must_use]
     pub fn used(&self) -> u64 {
