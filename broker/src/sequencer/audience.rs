@@ -15,7 +15,7 @@
 use std::sync::Weak;
 
 use crate::ids::TopicId;
-use crate::sequencer::Joined;
+use crate::sequencer::wanted::Joined;
 use crate::topics::matches::Version;
 use crate::topics::registry::Topic;
 

@@ -8,10 +8,13 @@ use std::collections::VecDeque;
 
 use ring::Nanos;
 
-use crate::ids::TopicId;
+use crate::ids::{ShardId, TopicId};
+use crate::sequencer::Sequencer;
 use crate::sequencer::history::Size;
 use crate::sequencer::ledger::Listed;
-use crate::sequencer::{Sequencer, Topic};
+use crate::sequencer::topic::Topic;
+use crate::sequencer::wanted::Joined;
+use crate::topics::matches::Changes;
 use crate::topics::registry::Registry;
 
 /// Topics that one turn looks at because their time has come.
@@ -40,9 +43,9 @@ impl Sequencer {
     /// Forgets the first of `unused`, or looks at it again later.
     fn review(&mut self, now: Nanos, pressed: bool) {
         let Some((due, id)) = self.unused.pop_front() else { return };
-        let Some(held) = self.topics.get_mut(&id) else { return };
+        let Some(held) = self.topics.get_mut(id) else { return };
         held.may_be_forgotten = false;
-        if !held.joined.is_empty() {
+        if !held.wanted.joined().is_empty() {
             return;
         }
         // One that was used since it was put in the order gets a second chance, however short of room the table is.
@@ -50,25 +53,22 @@ impl Sequencer {
         let idle = (once || held.used_at + self.idle_timeout <= now) && !held.topic.has_publisher();
         let unseen = idle
             && !held.has_state()
-            && (pressed || (held.history.is_none() && held.is_unwanted(&self.filters, &self.changes)));
+            && (pressed || (held.history.is_empty() && held.is_unwanted(&self.filters, &self.changes)));
         if unseen {
             self.forget(id);
         } else {
-            self.may_forget(id, now);
+            held.list_unused(&mut self.unused, now + self.idle_timeout);
         }
     }
 
     /// A topic is forgotten.
     fn forget(&mut self, id: TopicId) {
-        let Some(held) = self.topics.remove(&id) else { return };
-        if let Some(history) = &held.history {
-            self.evicted += u64::from(history.is_evictable());
-            self.ledger.changed(history.size(), Size::default());
-        }
+        let Some(held) = self.topics.remove(id) else { return };
+        self.evicted += u64::from(held.history.is_evictable());
+        self.ledger.changed(held.history.size(), Size::default());
         let topics = &self.topics;
-        self.ledger.forgotten(held.listed, topics.len(), |id| {
-            topics.get(&id).map_or_else(Listed::default, |held| held.listed)
-        });
+        self.ledger
+            .forgotten(held.listed, topics.len(), |id| topics.get(id).map_or_else(Listed::default, |held| held.listed));
     }
 
     /// When [`Sequencer::expire`] has something to do next.
@@ -77,20 +77,19 @@ impl Sequencer {
         let unused = self.unused.front().map(|&(due, _)| due);
         [unused, self.ledger.next_due()].into_iter().flatten().min()
     }
-
-    pub(super) fn may_forget(&mut self, id: TopicId, now: Nanos) {
-        if let Some(held) = self.topics.get_mut(&id) {
-            held.list_unused(&mut self.unused, now + self.idle_timeout);
-        }
-    }
 }
 
 impl Topic {
     /// Lists the topic in `unused`, to be looked at then, if it may be forgotten and is not listed.
     pub(super) fn list_unused(&mut self, unused: &mut VecDeque<(Nanos, TopicId)>, due: Nanos) {
-        if self.joined.is_empty() && !self.may_be_forgotten && !self.has_state() {
+        if self.wanted.joined().is_empty() && !self.may_be_forgotten && !self.has_state() {
             self.may_be_forgotten = true;
             unused.push_back((due, self.topic.id));
         }
+    }
+    /// Whether no shard wants its messages now.
+    fn is_unwanted(&mut self, filters: &Joined, changes: &Changes<ShardId>) -> bool {
+        self.wanted.bring_up_to_date(&self.topic.name, filters, changes);
+        self.wanted.all().is_empty()
     }
 }

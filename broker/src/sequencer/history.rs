@@ -38,12 +38,18 @@ use crate::sequencer::history::window::{Bounds, Window};
 use crate::topics::keys::Keys;
 use crate::topics::rules::{self, Retain, Rule};
 
-/// See the file's head.
+/// See the file's head. Most topics have a window or a retained message and nothing else, and there may be millions.
 #[derive(Default, Debug)]
 pub(super) struct History {
     window: Window,
-    keyed: Option<Box<KeyedState>>,
     retained: Option<Arc<Message>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few topics have.
+#[derive(Default, Debug)]
+struct Rare {
+    keyed: Option<Box<KeyedState>>,
     snapshot: Option<Arc<Message>>,
     recent: Option<Box<Recent>>,
 }
@@ -61,8 +67,11 @@ pub(super) struct Size {
     pub(super) overhead_bytes: u64,
 }
 
-/// What a history takes by itself.
-const OWN_BYTES: u64 = size_of::<History>().next_multiple_of(16) as u64;
+/// What a topic takes in the lists of those that remember something: the one of topics with state, in the order of names,
+/// and those of the ledger.
+const LISTED_BYTES: u64 = 64;
+/// What is rare takes by itself.
+const RARE_BYTES: u64 = size_of::<Rare>().next_multiple_of(16) as u64;
 
 impl Size {
     /// Adds what another history takes.
@@ -97,7 +106,7 @@ impl History {
 
     /// The offset that a publish with this idempotency key got before.
     pub(super) fn find_duplicate(&self, key: &str, now: Nanos) -> Option<Offset> {
-        self.recent.as_ref()?.find(key, now)
+        self.recent()?.find(key, now)
     }
 
     /// Whether a publish with these options and this weight is possible, as far as this topic decides. `next` is the
@@ -122,7 +131,7 @@ impl History {
         }
         if let Some(expected) = options.if_offset {
             let newest = match is_keyed {
-                true => self.keyed.as_ref().and_then(|keyed| keyed.offset_of(key, now)).map_or(0, |offset| offset.0),
+                true => self.keyed().and_then(|keyed| keyed.offset_of(key, now)).map_or(0, |offset| offset.0),
                 false => next.0 - 1,
             };
             let expected = match expected {
@@ -133,7 +142,7 @@ impl History {
                 return Err(Refusal::Conflict { offset: newest });
             }
         }
-        match (key_bounds(rule), &self.keyed) {
+        match (key_bounds(rule), self.keyed()) {
             (Some(bounds), _) if weight > bounds.bytes_max && !options.removed => {
                 Err(Refusal::Limit("the message is larger than the topic's rule allows (history-bytes)"))
             }
@@ -157,7 +166,7 @@ impl History {
         }
         if is_keyed {
             let key = options.key.as_deref().unwrap_or_default();
-            growth.add(weight + keyed::ENTRY_BYTES, self.keyed.as_ref().and_then(|keyed| keyed.bytes_of(key)));
+            growth.add(weight + keyed::ENTRY_BYTES, self.keyed().and_then(|keyed| keyed.bytes_of(key)));
         }
         growth
     }
@@ -165,7 +174,7 @@ impl History {
     /// By how much a snapshot of this weight would make the state larger.
     pub(super) fn growth_by_snapshot(&self, weight: u64) -> Growth {
         let mut growth = Growth::default();
-        growth.add(weight, self.snapshot.as_ref().map(|snapshot| snapshot.weight()));
+        growth.add(weight, self.snapshot().map(|snapshot| snapshot.weight()));
         growth
     }
 
@@ -179,7 +188,7 @@ impl History {
             rules::History::Keyed { .. } => {
                 // What was forgotten with the state before this one is not known any more.
                 let floor = Offset(message.offset.0 - 1);
-                let keyed = self.keyed.get_or_insert_with(|| Box::new(KeyedState::new(keys, floor)));
+                let keyed = self.rare().keyed.get_or_insert_with(|| Box::new(KeyedState::new(keys, floor)));
                 let bounds = key_bounds(rule).expect("a keyed rule");
                 keyed.put(message, bounds);
                 keyed.expire(bounds, now);
@@ -187,7 +196,7 @@ impl History {
         }
         match rule.retain {
             // The entry of its key is what newcomers are shown: beside it, a retained message could only be out of date.
-            _ if self.keyed.is_some() => {}
+            _ if self.keyed().is_some() => {}
             Retain::Never => {}
             Retain::Flag | Retain::Always if retain && message.is_removal() => self.retained = None,
             Retain::Flag if !retain => {}
@@ -197,12 +206,12 @@ impl History {
 
     /// Remembers under which idempotency key a message was published.
     pub(super) fn remember_key(&mut self, key: &str, offset: Offset, keys: Keys, now: Nanos) {
-        self.recent.get_or_insert_with(|| Box::new(Recent::new(keys))).add(key, offset, now);
+        self.rare().recent.get_or_insert_with(|| Box::new(Recent::new(keys))).add(key, offset, now);
     }
 
     /// Forgets which keys were removed: there is no room.
     pub(super) fn forget_removals(&mut self) {
-        if let Some(keyed) = &mut self.keyed {
+        if let Some(keyed) = self.keyed_mut() {
             keyed.forget_removals();
         }
     }
@@ -210,12 +219,12 @@ impl History {
     /// A snapshot replaces the one before, and the messages that it stands for.
     pub(super) fn set_snapshot(&mut self, snapshot: Arc<Message>) {
         self.window.drop_up_to(snapshot.offset);
-        self.snapshot = Some(snapshot);
+        self.rare().snapshot = Some(snapshot);
     }
 
     /// Up to which offset the snapshot stands for the topic's messages.
     pub(super) fn snapshot_up_to(&self) -> Option<Offset> {
-        self.snapshot.as_ref().map(|snapshot| snapshot.offset)
+        self.snapshot().map(|snapshot| snapshot.offset)
     }
 
     // ---- forgetting
@@ -223,24 +232,33 @@ impl History {
     /// Forgets what is too old.
     pub(super) fn expire(&mut self, rule: &Rule, now: Nanos) {
         self.window.expire(nanos(rule.history_ttl), now);
-        if let (Some(keyed), Some(bounds)) = (&mut self.keyed, key_bounds(rule)) {
+        if let (Some(keyed), Some(bounds)) = (self.keyed_mut(), key_bounds(rule)) {
             keyed.expire(bounds, now);
         }
         if self.retained.as_ref().is_some_and(|retained| retained.expires_at().is_some_and(|at| at <= now)) {
             self.retained = None;
         }
-        if let Some(recent) = &mut self.recent {
-            recent.expire(now);
-            if recent.is_empty() {
-                self.recent = None;
-            }
+        if let Some(rare) = &mut self.rare {
+            rare.recent.take_if(|recent| {
+                recent.expire(now);
+                recent.is_empty()
+            });
         }
     }
 
     /// Forgets what may be forgotten when there is no room: the window and the idempotency keys.
     pub(super) fn evict(&mut self) {
         self.window.clear();
-        self.recent = None;
+        if let Some(rare) = &mut self.rare {
+            rare.recent = None;
+        }
+    }
+
+    /// With its last entry a topic forgets how it came to that.
+    pub(super) fn reset_if_empty(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
     }
 
     // ---- getters
@@ -249,53 +267,63 @@ impl History {
     pub(super) fn due(&self, rule: &Rule) -> Option<Nanos> {
         let ttl = nanos(rule.history_ttl);
         let window = self.window.oldest_at().filter(|_| ttl > 0).map(|at| at.saturating_add(ttl));
-        let keyed = self.keyed.as_ref().zip(key_bounds(rule)).and_then(|(keyed, bounds)| keyed.due(bounds));
+        let keyed = self.keyed().zip(key_bounds(rule)).and_then(|(keyed, bounds)| keyed.due(bounds));
         let retained = self.retained.as_ref().and_then(|retained| retained.expires_at());
-        let recent = self.recent.as_ref().and_then(|recent| recent.due());
+        let recent = self.recent().and_then(|recent| recent.due());
         [window, keyed, retained, recent].into_iter().flatten().min()
     }
 
     /// Whether it has something that newcomers are shown.
     pub(super) fn has_state(&self) -> bool {
-        self.retained.is_some() || self.snapshot.is_some() || self.keyed.as_ref().is_some_and(|keyed| keyed.has_live())
+        self.retained.is_some()
+            || self.rare.as_ref().is_some_and(|rare| {
+                rare.snapshot.is_some() || rare.keyed.as_ref().is_some_and(|keyed| keyed.has_live())
+            })
     }
 
     /// Whether it has something that makes its topic worth keeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.window.is_empty()
-            && self.recent.is_none()
-            && self.retained.is_none()
-            && self.snapshot.is_none()
-            && self.keyed.as_ref().is_none_or(|keyed| keyed.is_empty())
+        self.window.is_empty() && self.retained.is_none() && self.rare.as_ref().is_none_or(|rare| rare.is_empty())
     }
 
     /// Whether eviction would free something.
     pub(super) fn is_evictable(&self) -> bool {
-        !self.window.is_empty() || self.recent.is_some()
+        !self.window.is_empty() || self.recent().is_some()
     }
 
     /// What it takes.
     pub(super) fn size(&self) -> Size {
-        let weight = |message: &Option<Arc<Message>>| message.as_ref().map_or(0, |message| message.weight());
-        let keyed = self.keyed.as_ref().map_or((0, 0), |keyed| (keyed.bytes(), keyed.live() as u64));
-        let (recent, keyed_overhead) = (
-            self.recent.as_ref().map_or(0, |recent| recent.bytes()),
-            self.keyed.as_ref().map_or(0, |keyed| keyed.overhead_bytes()),
-        );
-        let own = if self.is_empty() { 0 } else { OWN_BYTES };
-        let single = u64::from(self.retained.is_some()) + u64::from(self.snapshot.is_some());
+        if self.is_empty() {
+            return Size::default();
+        }
+        let weight = |message: Option<&Arc<Message>>| message.map_or(0, |message| message.weight());
+        let (retained, window) = (self.retained.as_ref(), &self.window);
+        let plain = Size {
+            window_bytes: window.bytes(),
+            state_bytes: weight(retained),
+            state_entries: u64::from(retained.is_some()),
+            overhead_bytes: LISTED_BYTES + window.overhead_bytes(),
+        };
+        let Some(rare) = &self.rare else { return plain };
+        let (snapshot, keyed) = (rare.snapshot.as_ref(), rare.keyed.as_ref());
+        let recent = rare.recent.as_ref().map_or(0, |recent| recent.bytes());
         Size {
-            window_bytes: self.window.bytes() + recent,
-            state_bytes: weight(&self.retained) + weight(&self.snapshot) + keyed.0,
-            state_entries: single + keyed.1,
-            overhead_bytes: own + self.window.overhead_bytes() + recent + keyed_overhead,
+            window_bytes: plain.window_bytes + recent,
+            state_bytes: plain.state_bytes + weight(snapshot) + keyed.map_or(0, |keyed| keyed.bytes()),
+            state_entries: plain.state_entries
+                + u64::from(snapshot.is_some())
+                + keyed.map_or(0, |keyed| keyed.live() as u64),
+            overhead_bytes: plain.overhead_bytes
+                + RARE_BYTES
+                + recent
+                + keyed.map_or(0, |keyed| keyed.overhead_bytes()),
         }
     }
 
     /// Every message that is kept, some more than once.
     pub(super) fn kept(&self) -> impl Iterator<Item = &Arc<Message>> {
-        let keyed = self.keyed.iter().flat_map(|keyed| keyed.iter());
-        self.window.iter().chain(&self.retained).chain(&self.snapshot).chain(keyed)
+        let keyed = self.keyed().into_iter().flat_map(|keyed| keyed.iter());
+        self.window.iter().chain(&self.retained).chain(self.snapshot()).chain(keyed)
     }
 
     /// See the file's head. `next` is the offset of the topic's next message.
@@ -313,7 +341,35 @@ impl History {
         if let Some((rule, _)) = rules.iter().find(|(_, holds)| !holds) {
             return Err(rule);
         }
-        self.keyed.as_ref().map_or(Ok(()), |keyed| keyed.invariants())
+        self.keyed().map_or(Ok(()), |keyed| keyed.invariants())
+    }
+
+    // ---- what is rare
+
+    fn keyed(&self) -> Option<&KeyedState> {
+        self.rare.as_ref()?.keyed.as_deref()
+    }
+
+    fn keyed_mut(&mut self) -> Option<&mut KeyedState> {
+        self.rare.as_mut()?.keyed.as_deref_mut()
+    }
+
+    fn snapshot(&self) -> Option<&Arc<Message>> {
+        self.rare.as_ref()?.snapshot.as_ref()
+    }
+
+    fn recent(&self) -> Option<&Recent> {
+        self.rare.as_ref()?.recent.as_deref()
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.recent.is_none() && self.snapshot.is_none() && self.keyed.as_ref().is_none_or(|keyed| keyed.is_empty())
     }
 }
 

@@ -12,7 +12,7 @@ use ring::Nanos;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::Message;
 use crate::sequencer::Sequencer;
-use crate::sequencer::history::Size;
+use crate::sequencer::history::{History, Size};
 
 /// What follows from a purge.
 #[derive(Debug)]
@@ -28,19 +28,19 @@ pub struct Purged<'a> {
 impl Sequencer {
     /// Forgets what a topic remembers, and begins another epoch with offset 0. `None`: the topic is not kept.
     pub fn purge(&mut self, id: TopicId, now: Nanos) -> Option<Purged<'_>> {
-        let held = self.topics.get_mut(&id)?;
-        held.bring_up_to_date(&self.filters, &self.changes);
+        let place = self.topics.find(id)?;
+        let held = &mut self.topics[place];
+        held.wanted.bring_up_to_date(&held.topic.name, &self.filters, &self.changes);
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
         (held.epoch, held.next, held.used_at) = (epoch, Offset(1), now);
-        if let Some(history) = held.history.take() {
-            self.ledger.changed(history.size(), Size::default());
-        }
+        self.ledger.changed(held.history.size(), Size::default());
+        held.history = History::default();
         // Walks compare the times at which messages were sequenced: no two are equal, this one included.
         self.last_at = now.max(self.last_at + 1);
         let marker = Arc::new(Message::reset(held.topic.key(), epoch, self.last_at, &self.account));
-        self.refresh_lists(id, now);
-        let held = &self.topics[&id];
-        Some(Purged { epoch, marker, wanted: &held.wanted })
+        self.refresh_lists(place, now);
+        let held = &self.topics[place];
+        Some(Purged { epoch, marker, wanted: held.wanted.all() })
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ring::Nanos;
 
 use crate::message::Message;
-use crate::sequencer::Sequencer;
+use crate::sequencer::{ByName, Sequencer};
 
 /// Topics that one part looks at.
 const TOPICS_PER_PART: usize = 1000;
@@ -54,17 +54,17 @@ impl Sequencer {
         };
         let (mut state, mut bytes, mut last) = (Vec::new(), 0, None);
         let range = self.stateful.range::<str, _>((from, Bound::Unbounded));
-        for (looked_at, (name, id)) in range.take_while(|(name, _)| name.starts_with(prefix)).enumerate() {
+        for (looked_at, ByName(topic)) in range.take_while(|ByName(topic)| topic.name.starts_with(prefix)).enumerate() {
             if looked_at == TOPICS_PER_PART || bytes >= PART_BYTES {
                 let next = last.map(|after| WalkPlace { after, began_at: Some(began_at) });
                 return WalkPart { state, next };
             }
-            last = Some(Arc::clone(name));
-            if !protocol::topic::matches(filter, name) {
+            last = Some(Arc::clone(&topic.name));
+            if !protocol::topic::matches(filter, &topic.name) {
                 continue;
             }
-            let Some(history) = self.topics.get_mut(id).and_then(|held| held.history.as_mut()) else { continue };
-            for message in history.shown(now).iter().filter(|message| message.sequenced_at <= began_at) {
+            let Some(held) = self.topics.get_mut(topic.id) else { continue };
+            for message in held.history.shown(now).iter().filter(|message| message.sequenced_at <= began_at) {
                 bytes += message.weight();
                 state.push(Arc::clone(message));
             }

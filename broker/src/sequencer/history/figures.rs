@@ -29,20 +29,18 @@ impl Sequencer {
     /// What a topic remembers; nothing if it is not kept.
     #[must_use]
     pub fn remembered(&self, topic: TopicId) -> Remembered {
-        let history = self.topics.get(&topic).and_then(|held| held.history.as_ref());
-        history.map(|history| history.figures()).unwrap_or_default()
+        self.topics.get(topic).map(|held| held.history.figures()).unwrap_or_default()
     }
 }
 
 impl History {
     fn figures(&self) -> Remembered {
-        let (size, mut messages) = (self.size(), self.window.iter());
-        let (window_messages, first) = (messages.len() as u64, self.window.first());
+        let size = self.size();
         Remembered {
-            window: first.zip(messages.next_back().map(|message| message.offset)),
-            window_messages,
+            window: self.window.first().zip(self.window.last()),
+            window_messages: self.window.len() as u64,
             window_bytes: self.window.bytes(),
-            keys: self.keyed.as_ref().map_or(0, |keyed| keyed.live() as u64),
+            keys: self.keyed().map_or(0, |keyed| keyed.live() as u64),
             retained: self.retained.as_ref().map(|retained| retained.offset),
             snapshot: self.snapshot_up_to(),
             state_entries: size.state_entries,

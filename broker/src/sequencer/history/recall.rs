@@ -110,7 +110,7 @@ impl History {
                 let replay: Vec<_> = self.window.newest(count as usize, bytes_max).cloned().collect();
                 let first = replay.first().map_or(now.next, |first| first.offset);
                 let older = |message: &Arc<Message>| message.offset < first;
-                let state = match &self.keyed {
+                let state = match self.keyed() {
                     _ if !state => None,
                     Some(_) => Some(self.shown(now.time)),
                     None => list(self.retained.iter().filter(|message| older(message)).cloned()),
@@ -126,7 +126,7 @@ impl History {
         if is_known && place.offset + 1 == now.next {
             return Recalled { recovered: Some(true), ..Recalled::default() };
         }
-        if is_known && let Some(keyed) = &self.keyed {
+        if is_known && let Some(keyed) = self.keyed() {
             if let Some(changed) = keyed.since(place.offset, now.time) {
                 return Recalled { recovered: Some(true), state: Some(changed), ..Recalled::default() };
             }
@@ -149,7 +149,7 @@ impl History {
 
     /// What newcomers are given: keys, a retained message, or a snapshot and the window behind it.
     fn newcomer(&mut self, now: Nanos, bytes_max: u64) -> Recalled {
-        if let Some(snapshot) = &self.snapshot {
+        if let Some(snapshot) = self.snapshot() {
             let replay: Vec<_> = self.window.newest(usize::MAX, bytes_max).cloned().collect();
             return Recalled { state: list([Arc::clone(snapshot)]), replay, ..Recalled::default() };
         }
@@ -159,7 +159,7 @@ impl History {
 
     /// The newest message of each key, oldest first, or the retained message.
     pub(in crate::sequencer) fn shown(&mut self, now: Nanos) -> Arc<[Arc<Message>]> {
-        if let Some(keyed) = &mut self.keyed {
+        if let Some(keyed) = self.keyed_mut() {
             return keyed.all(now);
         }
         let retained = self.retained.iter().filter(|retained| retained.expires_at().is_none_or(|at| at > now));
@@ -167,7 +167,7 @@ impl History {
     }
 
     fn available(&self) -> Option<(Offset, Offset)> {
-        Some((self.window.first()?, self.window.iter().next_back()?.offset))
+        Some((self.window.first()?, self.window.last()?))
     }
 
     /// What the command `history` is answered.
@@ -180,7 +180,7 @@ impl History {
             Some(place) if place.epoch == now.epoch => place.offset.min(now.next),
             Some(_) => Offset(0),
         };
-        let (mut messages, complete) = match &mut self.keyed {
+        let (mut messages, complete) = match self.keyed_mut() {
             Some(keyed) => {
                 let changed = known.and_then(|place| keyed.since(place.offset, now.time));
                 let complete = changed.is_some();
@@ -217,7 +217,7 @@ impl History {
         let Some(first) = from.clone().next().map(|first| first.offset).filter(|first| *first < to) else {
             return Vec::new();
         };
-        let count = from.len().min(usize::try_from(to - first).unwrap_or(usize::MAX));
+        let count = from.clone().count().min(usize::try_from(to - first).unwrap_or(usize::MAX));
         let taken = count.min(query.limit as usize + 1);
         from.skip(if query.reverse { count - taken } else { 0 }).take(taken).cloned().collect()
     }

@@ -189,9 +189,9 @@ impl Model {
         assert_eq!(offsets(history.window.iter()), offsets(&self.window));
         assert_eq!(offsets(&history.retained), offsets(&self.retained));
         let weigh = |message: &Arc<Message>| message.weight();
-        let keyed: Vec<_> = history.keyed.iter().flat_map(|keyed| keyed.iter()).collect();
+        let keyed: Vec<_> = history.keyed().into_iter().flat_map(|keyed| keyed.iter()).collect();
         let values = keyed.iter().filter(|message| !message.is_removal()).count() as u64;
-        let single = || history.retained.iter().chain(&history.snapshot);
+        let single = || history.retained.iter().chain(history.snapshot());
         let size = Size {
             window_bytes: self.window.iter().map(|message| weigh(message) + window::ENTRY_BYTES).sum(),
             state_bytes: single().map(weigh).sum::<u64>()
@@ -201,7 +201,9 @@ impl Model {
                 0
             } else {
                 let (windows, keys) = (self.window.len() as u64, keyed.len() as u64);
-                OWN_BYTES + windows * window::ENTRY_BYTES + keys * keyed::ENTRY_BYTES
+                let rare = if history.rare.is_some() { RARE_BYTES } else { 0 };
+                let list = if matches!(history.window, Window::Many(_)) { window::LIST_BYTES } else { 0 };
+                LISTED_BYTES + rare + list + windows * window::ENTRY_BYTES + keys * keyed::ENTRY_BYTES
             },
         };
         assert_eq!(history.size(), size);

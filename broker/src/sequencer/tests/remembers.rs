@@ -153,7 +153,7 @@ proptest! {
             sequencer.invariants().expect("invariants");
             prop_assert!(registry.has_stateful() || !topics.iter().any(|topic| topic.is_stateful()));
             for topic in &topics {
-                let held = sequencer.topics.get(&topic.id).is_some_and(|held| held.has_state());
+                let held = sequencer.topics.get(topic.id).is_some_and(|held| held.has_state());
                 prop_assert!(topic.is_stateful() || !held);
                 let shown = sequencer.recall(topic.clone(), Recall::State, now).2.state;
                 prop_assert!(shown.is_none() || topic.is_stateful());

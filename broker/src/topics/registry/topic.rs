@@ -276,10 +276,10 @@ impl Drop for Congestion {
     }
 }
 
-/// What one name takes besides the text of a filter's levels, in bytes: the table's entry, the sequencer's record with
-/// its place in the order of forgetting, and what a shard remembers of the filters that match it. Tables count twice, as
-/// they are after they grew.
-const ENTRY_BYTES: u64 = 2 * 9 + 2 * 112 + 2 * 16 + 2 * 40 + 48;
+/// What one name takes besides the text of a filter's levels, in bytes: its place in the table; the sequencer's record, with
+/// its place and its entry in the order of forgetting; and what a shard remembers of the filters that match it. Tables count
+/// twice, as they are after they grew.
+const ENTRY_BYTES: u64 = 2 * 9 + 2 * 5 + 96 + 2 * 16 + 2 * 40 + 48;
 
 /// What a name is charged, in bytes, in a broker of so many shards: a filter with wildcards is kept by the sequencer of
 /// every shard, and by the shards that subscribe.
