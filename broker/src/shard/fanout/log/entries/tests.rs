@@ -67,9 +67,9 @@ proptest! {
                 Step::Push(topic, key) => {
                     let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; usize::from(key) * 10], account);
                     let key = (key > 0).then(|| key.to_string().into());
-                    let options = Some(Box::new(PublishOptions { key, ..PublishOptions::default() }));
+                    let mut options = PublishOptions { key, ..PublishOptions::default() };
                     let place = (TopicId(topic), "t".into());
-                    let message = Message::new(place, Offset(1), payload, 0).with_options(options, account);
+                    let message = Message::new(place, Offset(1), payload, 0).with_options(&mut options, account);
                     model.all.push(Arc::new(message));
                     entries.push(Arc::clone(&model.all[head]));
                 }
