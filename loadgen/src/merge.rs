@@ -9,7 +9,8 @@ use anyhow::{Result, bail, ensure};
 
 use crate::adapter::Protocol;
 use crate::outcome::{
-    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Slow, Traffic, add_streams, histogram,
+    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Slow, Terms, Traffic, add_streams,
+    histogram,
 };
 use crate::series::{Track, align};
 use crate::verdict::judge;
@@ -50,6 +51,7 @@ pub fn merge(mut parts: Vec<Outcome>) -> Result<Outcome> {
         server: server(&parts),
         invalid: invalid(&parts),
         slow: slow(&parts, &offset),
+        terms: terms(&parts),
         stalled: sentences(&parts, |part| part.stalled.as_ref()),
         ended: sentences(&parts, |part| part.ended.as_ref()),
         interrupted: parts.iter().any(|part| part.interrupted),
@@ -289,6 +291,13 @@ fn slow(parts: &[Outcome], offset: &dyn Fn(&Outcome) -> f64) -> Option<Slow> {
         }
     }
     whole
+}
+
+fn terms(parts: &[Outcome]) -> Option<Terms> {
+    parts.iter().filter_map(|part| part.terms.clone()).reduce(|mut whole, part| {
+        whole.add(&part);
+        whole
+    })
 }
 
 /// What some parts say, with their shares.

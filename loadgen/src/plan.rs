@@ -323,17 +323,24 @@ fn uses(options: &Options, protocol: Protocol) -> Result<Uses> {
         can.state || !(state || options.retain || options.keys.is_some()),
         "--keys and --retain (or --scenario keyed-state): with {name}, messages have no key; --protocol v1 does that"
     );
+    let conflate = options.scenario == Scenario::Conflate;
+    ensure!(
+        can.state || !(conflate || options.throttle.is_some()),
+        "--throttle and --scenario conflate: with {name}, a server does not say how it delivers; --protocol v1 does that"
+    );
     Ok(Uses {
         positions: options.recovers(),
         keys: options.keys.unwrap_or(0),
         retain: options.retain,
         filter: state && options.retain,
+        throttle_ms: options.throttle.map(|throttle| throttle.as_millis() as u32),
     })
 }
 
 /// The share of the clients that look at every frame.
 fn verifying(options: &Options, protocol: Protocol) -> Result<f64> {
-    let discard = protocol.abilities().discard;
+    // Where messages are left out, bytes tell nothing of anybody: then only the sample is checked.
+    let discard = protocol.abilities().discard || options.scenario == Scenario::Conflate;
     let verifying = match options.verify {
         Some(share) => share.0,
         None if discard && !options.recovers() => (VERIFYING_MAX as f64 / options.clients.unwrap_or(1) as f64).min(1.0),

@@ -4,6 +4,7 @@
 mod ends;
 mod history;
 mod mini;
+mod policies;
 mod refusals;
 
 use std::process::Command;

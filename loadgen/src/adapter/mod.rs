@@ -46,7 +46,7 @@ pub use self::abilities::{Abilities, Protocol};
 use self::mqtt::Mqtt;
 use self::nats::Nats;
 use self::nchan::Nchan;
-pub use self::past::{Begin, Envelope, Position, Uses};
+pub use self::past::{Begin, Envelope, Position, SlowConsumer, Uses};
 use self::plain::Plain;
 use self::raw::Raw;
 pub use self::upgrade::upgrade_request;
@@ -325,7 +325,7 @@ impl Adapter {
     /// [`Abilities::churn`] is missing.
     pub fn subscribe(&self, topic: u32, out: &mut Vec<u8>) {
         match &self.inner.wire {
-            Wire::V1(v1) => v1.subscribe(topic, out),
+            Wire::V1(v1) => v1.subscribe(topic, self.inner.uses, out),
             Wire::Nats(nats) => nats.subscribe(topic, out),
             Wire::Mqtt(mqtt) => mqtt.subscribe(topic, out),
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}

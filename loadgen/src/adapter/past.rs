@@ -1,7 +1,7 @@
 //! What a topic's history adds to a protocol: where subscriptions begin, what comes beside a payload, and what a run asks
 //! for (protocol/RINGYARD-V1.md, sections 2 to 4).
 //!
-//! Not responsible for whether any of it is true (`history`).
+//! Not responsible for whether any of it is true (`history`), nor whether policies are kept (`worker`).
 
 use std::borrow::Cow;
 
@@ -20,6 +20,8 @@ pub struct Uses {
     pub retain: bool,
     /// Clients subscribe to one filter that matches all topics.
     pub filter: bool,
+    /// Subscriptions ask for so many milliseconds between two deliveries.
+    pub throttle_ms: Option<u32>,
 }
 
 impl Uses {
@@ -27,6 +29,38 @@ impl Uses {
     #[must_use]
     pub fn key(self, seq: u64) -> Option<u32> {
         (self.keys > 0).then(|| (seq % u64::from(self.keys)) as u32)
+    }
+}
+
+/// What becomes of a subscriber that is too far behind.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum SlowConsumer {
+    /// It is closed.
+    #[default]
+    Disconnect,
+    /// It goes on with newer messages, after a gap that is announced.
+    Skip,
+    /// It gets the newest message of each key.
+    Latest,
+}
+
+impl SlowConsumer {
+    /// As a topic rule writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Skip => "skip",
+            Self::Latest => "latest",
+        }
+    }
+
+    /// Of an answer, which leaves out `disconnect`. Nothing if it is none of those.
+    fn read(said: Option<&str>) -> Option<Self> {
+        match said {
+            None => Some(Self::Disconnect),
+            Some(said) => [Self::Skip, Self::Latest].into_iter().find(|policy| policy.name() == said),
+        }
     }
 }
 
@@ -54,6 +88,25 @@ pub struct Begin {
     pub available_from: Option<u64>,
     /// The topic remembers the newest message of each key.
     pub keyed: bool,
+    /// What becomes of the subscriber if it is too far behind.
+    pub slow_consumer: SlowConsumer,
+    /// The least time between two deliveries, in milliseconds; 0: none.
+    pub throttle_ms: u64,
+}
+
+impl Begin {
+    /// Of an answer that says nothing else.
+    #[must_use]
+    pub fn at(after: Position) -> Self {
+        Self {
+            after,
+            recovered: None,
+            available_from: None,
+            keyed: false,
+            slow_consumer: SlowConsumer::Disconnect,
+            throttle_ms: 0,
+        }
+    }
 }
 
 /// The first message of a raw connection with a position.
@@ -150,6 +203,9 @@ pub(super) struct Begun<'m> {
     recovered: Option<bool>,
     available: Option<Available>,
     history: Option<Cow<'m, str>>,
+    slow_consumer: Option<Cow<'m, str>>,
+    #[serde(default)]
+    throttle: u64,
 }
 
 #[derive(Deserialize)]
@@ -159,13 +215,22 @@ struct Available {
 
 impl Begun<'_> {
     /// Nothing for a filter with wildcards, which spans many topics.
-    pub(super) fn begin(&self) -> Option<Begin> {
-        Some(Begin {
-            after: Position { epoch: epoch(self.epoch.as_ref()?)?, offset: self.offset?.checked_sub(1)? },
+    ///
+    /// # Errors
+    /// It names a policy that this program does not know, so that it could not say what may be missing.
+    pub(super) fn begin(&self) -> Result<Option<Begin>, String> {
+        let said = self.slow_consumer.as_deref();
+        let slow_consumer = SlowConsumer::read(said)
+            .ok_or_else(|| format!("an unknown slow_consumer: {:?}", said.unwrap_or_default()))?;
+        let after = || Some(Position { epoch: epoch(self.epoch.as_ref()?)?, offset: self.offset?.checked_sub(1)? });
+        Ok(after().map(|after| Begin {
+            after,
             recovered: self.recovered,
             available_from: self.available.as_ref().map(|available| available.from),
             keyed: self.history.as_deref() == Some("keyed"),
-        })
+            slow_consumer,
+            throttle_ms: self.throttle,
+        }))
     }
 }
 
@@ -219,13 +284,17 @@ mod tests {
         }
         let said: Said<'_> = serde_json::from_str(
             r#"{"type":"ok","id":0,"topics":[{"topic":"a","epoch":"000000000000000a","offset":4,"recovered":false,
-                "available":{"from":3,"to":9},"history":"keyed"},{"topic":"a/+"}]}"#,
+                "available":{"from":3,"to":9},"history":"keyed","slow_consumer":"latest","throttle":100},
+                {"topic":"a/+"},{"topic":"b","epoch":"000000000000000a","offset":1},{"topic":"c","slow_consumer":"x"}]}"#,
         )
         .unwrap();
         let topics = said.topics.unwrap();
-        let begin = topics[0].begin().unwrap();
+        let begin = topics[0].begin().unwrap().unwrap();
         assert_eq!((begin.after, begin.recovered), (Position { epoch: 10, offset: 3 }, Some(false)));
         assert_eq!((begin.available_from, begin.keyed), (Some(3), true));
-        assert_eq!(topics[1].begin(), None);
+        assert_eq!((begin.slow_consumer, begin.throttle_ms), (SlowConsumer::Latest, 100));
+        assert_eq!(topics[1].begin(), Ok(None));
+        assert_eq!(topics[2].begin(), Ok(Some(Begin::at(Position { epoch: 10, offset: 0 }))));
+        assert!(topics[3].begin().unwrap_err().contains("\"x\""));
     }
 }

@@ -131,7 +131,7 @@ impl Messages for Positioned<'_> {
         match past::read_position(message).filter(|_| state.answers == 0) {
             Some(after) => {
                 let topic = self.0.duty.subscribes.first % self.0.topics;
-                visit.begun(topic, past::Begin { after, recovered: None, available_from: None, keyed: false });
+                visit.begun(topic, past::Begin::at(after));
                 state.answered(1, visit);
             }
             None => visit.foreign(),
@@ -215,7 +215,7 @@ mod tests {
         Payloads::new(Sizes::Fixed(40)).write(stamp, &mut payload);
         let first = frame(Opcode::Text, br#"{"epoch":"000000000000000a","offset":12}"#);
         let stream = [&first[..], &frame(Opcode::Text, &payload), &first].concat();
-        let begin = past::Begin { after: position, recovered: None, available_from: None, keyed: false };
+        let begin = past::Begin::at(position);
         assert_eq!(
             seen_everyhow(&adapter, &duty(true, false), &stream),
             [Event::Begun(7, begin), Event::Ready, Event::Message(stamp, true), Event::Foreign]

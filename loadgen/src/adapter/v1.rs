@@ -77,34 +77,34 @@ impl V1 {
 
     pub(super) fn greet(&self, duty: &Duty, uses: Uses, since: &[Option<Position>], out: &mut Vec<u8>) {
         if uses.filter && duty.subscribes.count > 0 {
-            let filter = format!(r#"{{"type":"subscribe","id":0,"topic":"{}+"}}"#, self.quoted.front());
-            protocol::frame::put_client_frame(out, Opcode::Text, filter.as_bytes(), socket::fresh_mask());
+            let filter = format!(r#"{{"type":"subscribe","id":0,"topic":"{}+""#, self.quoted.front());
+            put_command(filter.into_bytes(), uses.throttle_ms, out);
             return;
         }
         let topics = duty.subscribes.iter(self.names.count());
         let mut since = since.chunks(TOPICS_PER_COMMAND as usize);
         for id in 0..Self::answers(duty, uses) {
             let topics = topics.clone().skip((id * TOPICS_PER_COMMAND) as usize).take(TOPICS_PER_COMMAND as usize);
-            self.command("subscribe", id, topics, since.next().unwrap_or(&[]), out);
+            put_command(self.command("subscribe", id, topics, since.next().unwrap_or(&[])), uses.throttle_ms, out);
         }
     }
 
-    pub(super) fn subscribe(&self, topic: u32, out: &mut Vec<u8>) {
-        self.command("subscribe", topic, [topic], &[], out);
+    pub(super) fn subscribe(&self, topic: u32, uses: Uses, out: &mut Vec<u8>) {
+        put_command(self.command("subscribe", topic, [topic], &[]), uses.throttle_ms, out);
     }
 
     pub(super) fn unsubscribe(&self, topic: u32, out: &mut Vec<u8>) {
-        self.command("unsubscribe", topic, [topic], &[], out);
+        put_command(self.command("unsubscribe", topic, [topic], &[]), None, out);
     }
 
+    /// A command without its closing brace.
     fn command(
         &self,
         what: &str,
         id: u32,
         topics: impl IntoIterator<Item = u32, IntoIter: Clone>,
         since: &[Option<Position>],
-        out: &mut Vec<u8>,
-    ) {
+    ) -> Vec<u8> {
         let topics = topics.into_iter();
         let known = topics.clone().zip(since).filter_map(|(topic, position)| Some((topic, (*position)?)));
         let mut text = format!(r#"{{"type":"{what}","id":{id},"topics":["#).into_bytes();
@@ -122,8 +122,7 @@ impl V1 {
         if since.iter().any(Option::is_some) {
             text.extend_from_slice(b"}}");
         }
-        text.push(b'}');
-        protocol::frame::put_client_frame(out, Opcode::Text, &text, socket::fresh_mask());
+        text
     }
 
     pub(super) fn publish(&self, topic: u32, stamp: Stamp, payloads: &Payloads, uses: Uses, out: &mut Vec<u8>) {
@@ -197,7 +196,7 @@ impl Messages for Envelopes<'_> {
         match &said.kind[..] {
             "ok" => {
                 for begun in said.topics.iter().flatten() {
-                    if let (Some(topic), Some(begin)) = (self.v1.names.topic(begun.topic.as_bytes()), begun.begin()) {
+                    if let (Some(begin), Some(topic)) = (begun.begin()?, self.v1.names.topic(begun.topic.as_bytes())) {
                         visit.begun(topic, begin);
                     }
                 }
@@ -220,6 +219,16 @@ impl Messages for Envelopes<'_> {
         }
         Ok(())
     }
+}
+
+/// Ends a command and writes its frame.
+fn put_command(mut text: Vec<u8>, throttle_ms: Option<u32>, out: &mut Vec<u8>) {
+    if let Some(throttle_ms) = throttle_ms {
+        text.extend_from_slice(br#","throttle":"#);
+        put_number(u64::from(throttle_ms), &mut text);
+    }
+    text.push(b'}');
+    protocol::frame::put_client_frame(out, Opcode::Text, &text, socket::fresh_mask());
 }
 
 /// Why a front could not be read.

@@ -4,9 +4,17 @@
 //! Message `n` of a stream has the key `n mod keys`, so the newest message of each key follows from the number of messages
 //! published. Memory: 8 bytes for each key.
 
-/// A message whose key the client has a newer one of already, or the same.
+/// A message whose key the client has one of that is not older.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Backwards;
+pub enum Backwards {
+    /// The same.
+    Again,
+    /// A newer one.
+    Older,
+}
+
+/// Nothing has come since when it matters.
+const UNKNOWN: u64 = u64::MAX;
 
 /// The number of the newest message of a key after `published` messages; nothing if there is none.
 #[must_use]
@@ -19,6 +27,8 @@ pub fn newest(key: u32, published: u64, keys: u32) -> Option<u64> {
 /// What one client has of one stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Newest {
+    /// Earlier messages need not come.
+    from: u64,
     /// By key: the number after the newest message that came; 0: none came.
     next: Box<[u64]>,
 }
@@ -27,7 +37,13 @@ impl Newest {
     /// Of a client that has nothing yet. At least one key.
     #[must_use]
     pub fn new(keys: u32) -> Self {
-        Self { next: vec![0; keys.max(1) as usize].into() }
+        Self { from: 0, next: vec![0; keys.max(1) as usize].into() }
+    }
+
+    /// Of a client that begins late, or was told that messages are missing: what is before the next one need not come.
+    pub fn forgive(&mut self) {
+        self.from = UNKNOWN;
+        self.next.fill(0);
     }
 
     /// A message came.
@@ -35,11 +51,14 @@ impl Newest {
     /// # Errors
     /// The client has it, or a newer one of its key.
     pub fn heard(&mut self, number: u64) -> Result<(), Backwards> {
-        let key = (number % self.next.len() as u64) as usize;
-        if number < self.next[key] {
-            return Err(Backwards);
+        if self.from == UNKNOWN {
+            self.from = number;
         }
-        self.next[key] = number + 1;
+        let next = &mut self.next[(number % self.next.len() as u64) as usize];
+        if number < *next {
+            return Err(if number + 1 == *next { Backwards::Again } else { Backwards::Older });
+        }
+        *next = number + 1;
         Ok(())
     }
 
@@ -49,7 +68,7 @@ impl Newest {
         let keys = self.next.len() as u32;
         (0..keys)
             .zip(&self.next)
-            .filter(|(key, next)| newest(*key, published, keys).is_some_and(|n| n >= **next))
+            .filter(|(key, next)| newest(*key, published, keys).is_some_and(|n| n >= self.from.max(**next)))
             .count() as u64
     }
 }
@@ -77,10 +96,23 @@ mod tests {
         }
         // 2 is the newest of its key after 5 messages, but not after 7.
         assert_eq!((client.stale(5), client.stale(7)), (0, 1));
-        assert_eq!(client.heard(2), Err(Backwards));
-        assert_eq!(client.heard(3), Err(Backwards));
+        assert_eq!(client.heard(2), Err(Backwards::Again));
+        assert_eq!(client.heard(3), Err(Backwards::Older));
         assert_eq!(client.heard(5), Ok(()));
         assert_eq!(client.stale(7), 0);
+    }
+
+    #[test]
+    fn what_was_before_a_late_client_need_not_come() {
+        let mut client = Newest::new(3);
+        client.forgive();
+        assert_eq!(client.stale(9), 0);
+        assert_eq!(client.heard(7), Ok(()));
+        // 6 is before the client's first message; 8 is not.
+        assert_eq!((client.stale(8), client.stale(9), client.stale(10)), (0, 1, 2));
+        client.forgive();
+        assert_eq!(client.heard(9), Ok(()));
+        assert_eq!((client.stale(10), client.stale(11)), (0, 1));
     }
 
     proptest! {

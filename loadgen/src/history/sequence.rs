@@ -118,6 +118,30 @@ impl Sequence {
         }
     }
 
+    /// A message came on a topic whose subscribers are conflated: others may have been left out before it.
+    ///
+    /// # Errors
+    /// Its offset is not higher than those before. The client goes on with what it has.
+    pub fn rises(&mut self, offset: u64) -> Result<(), Fault> {
+        self.after_recovery = false;
+        let Some(position) = &mut self.position else { return Ok(()) };
+        if offset <= position.offset {
+            return Err(Fault::Doubled);
+        }
+        position.offset = offset;
+        Ok(())
+    }
+
+    /// The server said that the messages up to `to` will not come, on such a topic. Returns how many of them the client does
+    /// not have.
+    pub fn rises_over(&mut self, from: u64, to: u64) -> u64 {
+        self.after_recovery = false;
+        let Some(position) = &mut self.position else { return to.saturating_sub(from).saturating_add(1) };
+        let had = position.offset;
+        position.offset = had.max(to);
+        to.saturating_sub(had.max(from.saturating_sub(1)))
+    }
+
     /// A message without an offset came, on a connection whose messages the client counts itself.
     pub fn counted(&mut self) {
         self.after_recovery = false;
@@ -219,6 +243,17 @@ mod tests {
         sequence.reset(at(9, 3));
         assert_eq!(sequence.message(4, None), Ok(()));
         assert_eq!(sequence.position(), Some(at(9, 4)));
+    }
+
+    #[test]
+    fn conflated_offsets_rise_and_nothing_more() {
+        let mut sequence = having(8);
+        sequence.answered(answer(7, 8, Some(true))).unwrap();
+        assert_eq!((sequence.rises(12), sequence.rises(13)), (Ok(()), Ok(())));
+        assert_eq!((sequence.rises(13), sequence.rises(9)), (Err(Fault::Doubled), Err(Fault::Doubled)));
+        assert_eq!((sequence.rises_over(20, 24), sequence.position()), (5, Some(at(7, 24))));
+        assert_eq!((sequence.rises_over(20, 26), sequence.rises(26)), (2, Err(Fault::Doubled)));
+        assert_eq!(Sequence::default().rises(5), Ok(()));
     }
 
     #[test]

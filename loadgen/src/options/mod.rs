@@ -25,6 +25,9 @@ use crate::stamp::{STAMP_LEN, STREAMS_MAX};
 use crate::threshold::Threshold;
 use crate::usage::StatsUrl;
 
+/// The longest interval that a subscription can ask for.
+const THROTTLE_MAX: Duration = Duration::from_secs(5);
+
 /// What one run does. The file of `--config` takes the same options, without dashes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
@@ -67,9 +70,12 @@ pub struct Options {
     /// Share of the clients that read slowly or never: 0.1 [default: 0]
     #[arg(long, help_heading = "Clients")]
     pub slow_share: Option<f64>,
-    /// Bytes per second that a slow client reads; 0: nothing
-    #[arg(long, default_value_t = 0, help_heading = "Clients")]
-    pub slow_rate: u32,
+    /// Bytes per second that a slow client reads; 0: nothing [default: 0]
+    #[arg(long, help_heading = "Clients")]
+    pub slow_rate: Option<u32>,
+    /// Seconds between two deliveries of a subscription at least, up to 5; the topic's rule may make it longer (v1)
+    #[arg(long, value_parser = seconds, value_name = "SECONDS", help_heading = "Clients")]
+    pub throttle: Option<Duration>,
     /// Subscriptions ended and begun again per second (connections, where the protocol has no unsubscribe) [default: 0]
     #[arg(long, help_heading = "Clients")]
     pub churn: Option<f64>,
@@ -254,6 +260,7 @@ impl Options {
             );
         }
         self.check_history()?;
+        self.check_conflation()?;
         if self.rate == Some(Rate::Max) && !self.idle {
             let moving = [
                 ("--storms", self.storms.is_some_and(|storms| storms > 0)),
@@ -282,6 +289,25 @@ impl Options {
     #[must_use]
     pub fn recovers(&self) -> bool {
         self.drops.is_some_and(|drops| drops > 0.0) || self.behind.is_some_and(|behind| behind > 0)
+    }
+
+    fn check_conflation(&self) -> Result<()> {
+        ensure!(
+            self.throttle.is_none_or(|throttle| {
+                throttle <= THROTTLE_MAX && throttle.subsec_nanos().is_multiple_of(1_000_000)
+            }),
+            "--throttle is a time from 0 to 5 seconds, in whole milliseconds"
+        );
+        if self.scenario == Scenario::Conflate {
+            let name = "--scenario conflate";
+            ensure!(self.share.of == 1, "{name}: in one process, which knows what was published; not with --share");
+            ensure!(!self.everyone_publishes && !self.idle, "{name}: publishers publish, and clients only receive");
+            ensure!(
+                self.publishers.is_none_or(|publishers| publishers <= self.topics.unwrap_or(1)),
+                "--publishers with {name}: one for each topic at most, so that numbers tell which message of a key is newer"
+            );
+        }
+        Ok(())
     }
 
     fn check_history(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::{Options, Payload, Rate};
+use super::{Options, Payload, Rate, Share};
 use crate::adapter::Protocol;
 use crate::stamp::{STREAMS_MAX, Sizes};
 
@@ -35,6 +35,8 @@ pub enum Scenario {
     Recovery,
     /// Newcomers get the newest message of each of 1,000 keys (or, with --retain, of 1,000 topics) after publishing ended
     KeyedState,
+    /// 5,000 clients whose topic is conflated; 500 messages per second over 50 keys
+    Conflate,
 }
 
 impl Scenario {
@@ -94,6 +96,16 @@ impl Options {
                 rate(&mut self.rate, 20.0);
             }
             Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
+            Scenario::Conflate => {
+                or(&mut self.protocol, Protocol::V1);
+                or(&mut self.clients, 5000);
+                or(&mut self.keys, 50);
+                or(&mut self.slow_rate, 1000);
+                rate(&mut self.rate, 500.0);
+                // All of them would be 2.5 million messages a second to look at.
+                let clients = self.clients.unwrap_or(1) as f64;
+                or(&mut self.verify, Share((500.0 / clients).min(1.0)));
+            }
         }
         if self.scenario == Scenario::ConnectStorm {
             or(&mut self.ramp, Rate::Max);
@@ -105,6 +117,7 @@ impl Options {
         or(&mut self.payload, Payload(Sizes::Fixed(128)));
         or(&mut self.rate, Rate::Max);
         or(&mut self.outstanding, 1);
+        or(&mut self.slow_rate, 0);
         or(&mut self.protocol, Protocol::Raw);
         self
     }

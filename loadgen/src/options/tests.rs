@@ -21,6 +21,11 @@ fn what_is_given_wins_over_the_scenario() {
     let recovery = parse("--scenario recovery --clients 500 --away 2").unwrap();
     assert_eq!((recovery.drops, recovery.away), (Some(50.0), Duration::from_secs(2)));
     assert_eq!(parse("--scenario recovery --behind 100").unwrap().drops, Some(0.0), "one or the other");
+    let conflate = parse("--scenario conflate").unwrap();
+    assert_eq!((conflate.clients, conflate.keys, conflate.rate), (Some(5000), Some(50), Some(Rate::PerSecond(500.0))));
+    assert_eq!((conflate.verify, conflate.slow_share, conflate.slow_rate), (Some(Share(0.1)), None, Some(1000)));
+    assert_eq!(parse("--scenario conflate --clients 20").unwrap().verify, Some(Share(1.0)));
+    assert_eq!(parse("").unwrap().slow_rate, Some(0));
     let chat = parse("--scenario chat --clients 500").unwrap();
     assert_eq!((chat.topics, chat.rate), (Some(50), Some(Rate::PerSecond(50.0))));
     let chat = parse("--scenario chat --clients 500 --topics 5 --rate 7").unwrap();
@@ -55,6 +60,12 @@ fn what_cannot_be_is_refused_by_name() {
         ("--scenario keyed-state --rate max", "keyed-state needs --rate"),
         ("--scenario keyed-state --retain --topics 1", "--topics must be at least 2"),
         ("--scenario keyed-state --drops 1", "--drops"),
+        ("--throttle 5.1", "--throttle"),
+        ("--throttle 0.0005", "--throttle"),
+        ("--scenario conflate --publishers 2", "--publishers"),
+        ("--scenario conflate --share 1/2", "--share"),
+        ("--scenario conflate --idle", "conflate"),
+        ("--scenario conflate --rate max --slow-share 0.1", "--slow-share"),
         ("--server-pid 1 --server-stats localhost:8081", "http://"),
         ("--server-stats http://localhost:8081", "--server-pid"),
     ] {

@@ -27,8 +27,10 @@ pub struct Errors {
     pub untrue: u64,
     /// Messages and gaps whose offsets are not the next, although the messages themselves came in order.
     pub misnumbered: u64,
-    /// Keys (or retained messages) of which a newcomer did not get the newest message.
+    /// Keys (or retained messages) of which a newcomer, or a subscriber that is conflated, did not get the newest message.
     pub stale: u64,
+    /// Subscriptions that got more deliveries than their throttle allows.
+    pub unthrottled: u64,
     /// Clients that never became subscribed, by reason.
     pub refused: BTreeMap<String, u64>,
     /// Connections that the server closed, by close code; 1006 without a close frame. Slow consumers of a scenario
@@ -54,7 +56,7 @@ impl Errors {
     pub fn total(&self) -> u64 {
         let by_code = self.closed.values();
         let by_reason = [&self.refused, &self.broken, &self.publishers].into_iter().flat_map(BTreeMap::values);
-        let history = [self.untrue, self.misnumbered, self.stale];
+        let history = [self.untrue, self.misnumbered, self.stale, self.unthrottled];
         [self.lost, self.doubled, self.reordered, self.corrupt, self.miscounted]
             .iter()
             .chain(&history)
@@ -74,6 +76,7 @@ impl Errors {
         self.untrue = self.untrue.saturating_add(other.untrue);
         self.misnumbered = self.misnumbered.saturating_add(other.misnumbered);
         self.stale = self.stale.saturating_add(other.stale);
+        self.unthrottled = self.unthrottled.saturating_add(other.unthrottled);
         add_each(&mut self.refused, &other.refused);
         add_each(&mut self.closed, &other.closed);
         add_each(&mut self.broken, &other.broken);

@@ -8,6 +8,7 @@
 //! | `latencies` | a distribution of times |
 //! | `second` | one second of the run |
 //! | `slow` | what became of slow clients |
+//! | `terms` | policies for slow consumers, throttles, and what was left out for them |
 //! | `resources` | processor time and memory of the load generator and of the server |
 //!
 //! Not responsible for gathering it (`worker`), judging it (`verdict`) or showing it (`results`).
@@ -19,6 +20,7 @@ mod latencies;
 mod resources;
 mod second;
 mod slow;
+mod terms;
 
 use std::collections::BTreeMap;
 
@@ -30,6 +32,7 @@ pub use self::latencies::{LATENCY_MAX_NS, Latencies, histogram, percentile};
 pub use self::resources::{Memory, Own, ServerUse};
 pub use self::second::{Phase, Second};
 pub use self::slow::Slow;
+pub use self::terms::{Answer, Terms};
 use crate::adapter::Protocol;
 
 /// Increased when a field changes its meaning; `merge` refuses other formats.
@@ -71,6 +74,8 @@ pub struct Outcome {
     pub passed: Vec<String>,
     /// What became of the slow clients, if there were any.
     pub slow: Option<Slow>,
+    /// What was agreed about slow consumers and throttles, if anything.
+    pub terms: Option<Terms>,
     /// Recovery and state, of a run that looks at them.
     pub history: Option<History>,
     /// Ended while connecting, because the server took no more clients: a sentence. Nothing was measured then.
@@ -235,6 +240,20 @@ impl Outcome {
         let server = self.server.as_ref()?;
         let (sends, messages) = (server.sends?, server.messages?);
         (messages > 0).then(|| sends as f64 / messages as f64)
+    }
+
+    /// Deliveries per second to a subscription whose server answered with a policy or a throttle, on average.
+    #[must_use]
+    pub fn deliveries_per_subscription(&self) -> Option<f64> {
+        let terms = self.terms.as_ref().filter(|terms| terms.subscriptions > 0)?;
+        Some(per(terms.deliveries as f64 / terms.subscriptions as f64, self.seconds))
+    }
+
+    /// Sends of a Ringyard broker per client and second.
+    #[must_use]
+    pub fn sends_per_client(&self) -> Option<f64> {
+        let sends = self.server.as_ref()?.sends?;
+        (self.connect.opened > 0).then(|| per(sends as f64 / self.connect.opened as f64, self.seconds))
     }
 
     /// This program's user memory (proportional set size) per client, in bytes.

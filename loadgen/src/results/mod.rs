@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
 //! | `history` | the lines about recovery and state |
+//! | `terms` | the lines about slow consumers and throttles |
 //! | `html` | a page of its own, with plots |
 //!
 //! A figure that was not measured has no line. Text from outside is made safe for a terminal here; `html` escapes it.
@@ -11,6 +12,7 @@
 mod history;
 mod html;
 mod table;
+mod terms;
 
 pub use html::page;
 pub use table::table;
@@ -50,6 +52,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     line("latency", vec![percentiles(&outcome.latency)]);
     line("broadcast", broadcast(outcome));
     line("slow", slow(outcome));
+    line("delivery", terms::terms(outcome));
     line("history", history::history(outcome));
     line("server", server(outcome));
     line("loadgen", own(outcome));

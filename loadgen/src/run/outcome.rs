@@ -4,10 +4,12 @@ use super::Run;
 use super::bottleneck::busiest;
 use super::phases::Measured;
 use super::rows::Usage;
-use crate::outcome::{Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Traffic};
+use crate::outcome::{
+    Answer, Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Terms, Traffic,
+};
 use crate::plan::Pacing;
 use crate::verdict;
-use crate::worker::{Broadcast, HistoryPart, Part, SlowPart};
+use crate::worker::{Broadcast, HistoryPart, Part, SlowPart, TermsPart};
 
 /// What a run observed, beside its series.
 pub(super) struct Observed {
@@ -49,6 +51,7 @@ impl Run {
             own,
             server,
             slow: self.slow(&part.slow),
+            terms: terms(&part.terms),
             history: self.history(&part.history),
             stalled: self.stall_in_words(),
             ended: self.ended.take().map(|(_, why)| why),
@@ -120,6 +123,21 @@ impl Run {
             messages: counters.map(|(_, messages)| messages),
         })
     }
+}
+
+fn terms(part: &TermsPart) -> Option<Terms> {
+    let answer = |(&(policy, throttle_ms), &subscriptions): (&(_, _), &_)| Answer {
+        slow_consumer: crate::adapter::SlowConsumer::name(policy).to_owned(),
+        throttle_ms,
+        subscriptions,
+    };
+    let TermsPart { answers, conflated, subscriptions, deliveries } = part;
+    (!answers.is_empty()).then(|| Terms {
+        answers: answers.iter().map(answer).collect(),
+        conflated: *conflated,
+        subscriptions: *subscriptions,
+        deliveries: *deliveries,
+    })
 }
 
 fn own(Observed { cores, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {

@@ -11,7 +11,7 @@ use super::{Run, warn};
 use crate::clock::monotonic;
 use crate::outcome::{Errors, Phase, add_streams, histogram};
 use crate::usage::Server;
-use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, Times};
+use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, TermsPart, Times};
 
 /// After the last subscription: what the server still does for it belongs to admission.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -149,6 +149,7 @@ impl Run {
             lateness: histogram(),
             streams: BTreeMap::new(),
             slow: SlowPart::default(),
+            terms: TermsPart::default(),
             history: HistoryPart::new(),
         };
         for thread in self.threads.drain(..) {
@@ -164,6 +165,7 @@ impl Run {
             }
             add_streams(&mut sum.streams, &part.streams);
             sum.slow.add(&part.slow);
+            sum.terms.add(&part.terms);
             sum.history.add(&part.history);
         }
         sum

@@ -62,7 +62,7 @@ impl<D: Dial> Worker<D> {
 
     /// Arms the receive that a client's state needs.
     pub(super) fn receive_more(&mut self, at: u32) {
-        let slow_rate = self.plan.options.slow_rate;
+        let slow_rate = self.plan.options.slow_rate.unwrap_or(0);
         let draining = self.drain.is_some();
         let client = &mut self.clients[at as usize];
         if client.receiving {
@@ -93,6 +93,7 @@ impl<D: Dial> Worker<D> {
             State::Open => {}
             _ => return,
         }
+        let kept = self.past.is_kept(client, at);
         if client.slow && client.is_subscriber() {
             self.tally.count_slow_closed(at, code);
         }
@@ -103,7 +104,7 @@ impl<D: Dial> Worker<D> {
             counted = false;
         } else if !client.is_subscriber() {
             count_reason(&mut errors.publishers, format!("{code}: {why}"));
-        } else if client.slow {
+        } else if client.slow && !kept {
             *errors.shed.entry(code).or_default() += 1;
             counted = false;
         } else {

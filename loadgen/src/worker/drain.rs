@@ -1,5 +1,6 @@
 //! The drain: whether everything has arrived, and this worker's share of the outcome.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ring::{Dial, Nanos};
@@ -34,7 +35,7 @@ impl<D: Dial> Worker<D> {
         let began = self.driver.now();
         self.heard_at = began;
         let slow = (0..).zip(&self.clients).filter(|(_, client)| client.slow && client.state == State::Open);
-        let missing = slow.map(|(at, client)| (at, self.missing(client, &published)));
+        let missing = slow.map(|(at, client)| (at, self.missing(at, client, &published)));
         self.tally.slow_behind = missing.filter(|(_, missing)| *missing > 0).collect();
         self.drain = Some(Drain { published, began, looked_at: 0 });
         // Clients that never read do so now, and learn whether they were closed.
@@ -73,22 +74,21 @@ impl<D: Dial> Worker<D> {
         if published.published.contains(&UNKNOWN) {
             return Some(0);
         }
-        let has_all = |client: &Client| match client.state {
+        let has_all = |at: usize, client: &Client| match client.state {
             // A slow client that was not closed must have everything, too.
-            State::Open => !client.is_subscriber() || self.missing(client, published) == 0,
+            State::Open => !client.is_subscriber() || self.missing(at as u32, client, published) == 0,
             State::Closing => !client.comes_back,
             State::Gone => true,
             State::Waiting | State::Dialling | State::Upgrading | State::Greeting => published.interrupted,
         };
-        let lacks = |clients: &[Client]| clients.iter().position(|client| !has_all(client));
-        let behind = lacks(&self.clients[drain.looked_at..]).map(|at| drain.looked_at + at);
+        let lacks = |mut range: Range<usize>| range.find(|at| !has_all(*at, &self.clients[*at]));
         // A client that had everything may have lost its connection since.
-        behind.or_else(|| lacks(&self.clients[..drain.looked_at]))
+        lacks(drain.looked_at..self.clients.len()).or_else(|| lacks(0..drain.looked_at))
     }
 
-    /// Messages (or bytes, for a client that counts them) that an open client has not received; none of streams whose end
-    /// is not known here.
-    fn missing(&self, client: &Client, published: &Final) -> u64 {
+    /// Messages (or bytes, for a client that counts them) that an open client has not received, and has to; none of streams
+    /// whose end is not known here.
+    fn missing(&self, at: u32, client: &Client, published: &Final) -> u64 {
         let topics = self.plan.duty(client.role).subscribes;
         if !client.verifies {
             let expected = expected_bytes(published, client, &topics, self.plan.topics);
@@ -100,7 +100,8 @@ impl<D: Dial> Worker<D> {
             .map(|(place, next)| {
                 let stream = self.plan.stream_at(&topics, place);
                 let all = published.published.get(stream as usize).copied().unwrap_or(0);
-                if all == UNKNOWN { 0 } else { all.saturating_sub(*next) }
+                let behind = || if all == UNKNOWN { 0 } else { all.saturating_sub(*next) };
+                self.past.stale(at, place, all).unwrap_or_else(behind)
             })
             .sum()
     }
@@ -117,6 +118,7 @@ impl<D: Dial> Worker<D> {
             lateness: self.tally.lateness.clone(),
             streams: std::collections::BTreeMap::new(),
             slow: std::mem::take(&mut self.tally.slow),
+            terms: self.tally.terms.clone(),
             history: HistoryPart { counts: self.tally.history.clone(), catch_up: self.tally.catch_up.clone() },
         };
         for (stream, published) in self.publishing.published() {
@@ -154,14 +156,27 @@ impl<D: Dial> Worker<D> {
                     count_reason(&mut part.errors.broken, NO_END.to_owned());
                 }
             }
+            if let Some(member) = self.past.member_of(at) {
+                part.errors.unthrottled += member.too_fast();
+                part.terms.subscriptions += member.paced();
+            }
             if client.verifies {
                 for (place, next) in client.nexts.all().iter().enumerate().take(self.plan.places(&topics)) {
                     let stream = self.plan.stream_at(&topics, place);
-                    if *next != UNKNOWN && stream < self.plan.streams {
-                        // What was announced to be missing may be the last.
-                        let excused = known(stream).saturating_sub(*next).min(self.past.excuses.left(at, place as u32));
-                        *part.streams.entry(stream).or_default().reached.entry(*next + excused).or_default() += 1;
+                    if *next == UNKNOWN || stream >= self.plan.streams {
+                        continue;
                     }
+                    let lacks = known(stream).saturating_sub(*next);
+                    let excused = match self.past.stale(at, place, known(stream)) {
+                        // A newcomer's were counted above.
+                        Some(stale) => {
+                            part.errors.stale += if self.plan.late() { 0 } else { stale };
+                            lacks
+                        }
+                        // What was announced to be missing may be the last.
+                        None => lacks.min(self.past.excuses.left(at, place as u32)),
+                    };
+                    *part.streams.entry(stream).or_default().reached.entry(*next + excused).or_default() += 1;
                 }
             } else if let Some(expected) = expected_bytes(published, client, &topics, self.plan.topics) {
                 let least = self.plan.payloads.sizes().min() as u64;

@@ -10,6 +10,7 @@
 //! | `connection` | sending, arming receives, and how connections end |
 //! | `receive` | bytes to messages: order, damage, counts |
 //! | `recall` | what a history adds to that: offsets, answers about recovery, gaps, state |
+//! | `terms` | what a policy for slow consumers and a throttle leave out |
 //! | `receipts` | closed loop: which messages all subscribers of this worker have |
 //! | `publish` | when each stream publishes |
 //! | `past` | clients that come back with their positions, and newcomers that begin with state |
@@ -36,6 +37,7 @@ mod recall;
 mod receipts;
 mod receive;
 mod tally;
+mod terms;
 mod upkeep;
 
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -56,7 +58,7 @@ use past::Past;
 use publish::Publishing;
 use receipts::Receipts;
 use tally::Tally;
-pub(crate) use tally::{Broadcast, Counts, HistoryPart, Part, SlowPart, Snapshot};
+pub(crate) use tally::{Broadcast, Counts, HistoryPart, Part, SlowPart, Snapshot, TermsPart};
 pub(crate) use upkeep::SLOW_READ_BYTES;
 use upkeep::Upkeep;
 

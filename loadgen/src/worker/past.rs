@@ -1,8 +1,9 @@
 //! Clients that come back with their positions, and newcomers that begin with a topic's state: what each of them has,
 //! and whether what comes is what a history promises (`history` has the rules).
 //!
-//! A [`Member`] is a subscriber of a run with `--drops`, `--behind` or `--scenario keyed-state`. Of other runs only gaps,
-//! resets and state are understood: [`Excuses`] says which holes the server announced.
+//! A [`Member`] is a subscriber of a run with `--drops`, `--behind` or `--scenario keyed-state`, and one whose subscription
+//! came with a policy for slow consumers or a throttle (`terms`). Of others only gaps, resets and state are understood:
+//! [`Excuses`] says which holes the server announced.
 //!
 //! Cost of a message: none for who has no member and no excuse.
 
@@ -11,9 +12,10 @@ use std::collections::{HashMap, VecDeque};
 use ring::{Dial, Nanos};
 
 use super::client::{Client, State, UNKNOWN};
+use super::terms::Subscription;
 use super::{Report, Worker};
 use crate::adapter::Position;
-use crate::history::{Newest, Sequence};
+use crate::history::Sequence;
 use crate::plan::{Plan, Role};
 
 /// Between two checks whether all have arrived.
@@ -22,7 +24,7 @@ const LOOK_NS: Nanos = 20_000_000;
 /// What one subscriber has, over all of its connections.
 pub(super) struct Member {
     /// By topic, in the order of its duty.
-    pub(super) sequences: Box<[Sequence]>,
+    pub(super) subscriptions: Box<[Subscription]>,
     /// Where it must get to: place and number. Empty: it has caught up.
     pub(super) behind: Vec<(u32, u64)>,
     /// When the connection under way was begun.
@@ -31,35 +33,34 @@ pub(super) struct Member {
     pub(super) resumes: bool,
     /// The client goes on with the numbers that it expected, although it begins anew: it has all there are.
     keeps_numbers: bool,
-    /// A newcomer's state, by topic.
-    pub(super) state: Box<[Newest]>,
     /// Topics, or filters, whose state has not ended.
     pub(super) states: u32,
 }
 
 impl Member {
-    fn new(plan: &Plan, role: Role) -> Self {
+    pub(super) fn new(plan: &Plan, role: Role) -> Self {
         let topics = plan.duty(role).subscribes.count;
-        let newcomer = plan.late();
-        let state = if newcomer { vec![Newest::new(plan.uses.keys.max(1)); topics as usize] } else { Vec::new() };
-        let states = match (newcomer, plan.uses.filter) {
+        let states = match (plan.late(), plan.uses.filter) {
             (false, _) => 0,
             (true, true) => 1,
             (true, false) => topics,
         };
         Self {
-            sequences: vec![Sequence::default(); topics as usize].into(),
+            subscriptions: vec![Subscription::new(plan); topics as usize].into(),
             behind: Vec::new(),
             since: 0,
             resumes: false,
             keeps_numbers: false,
-            state: state.into(),
             states,
         }
     }
 
     fn has_arrived(&self) -> bool {
         self.behind.is_empty() && self.states == 0
+    }
+
+    fn sequences(&mut self) -> impl Iterator<Item = &mut Sequence> {
+        self.subscriptions.iter_mut().map(|subscription| &mut subscription.sequence)
     }
 }
 
@@ -100,8 +101,11 @@ impl Excuses {
 /// The members of a worker, and who of them is away.
 #[derive(Default)]
 pub(super) struct Past {
-    /// By client; empty in a run that has none.
+    /// By client; empty in a run that has none. Where not all are members, a connection is one as long as it lasts.
     members: Vec<Option<Box<Member>>>,
+    nobody: Option<Box<Member>>,
+    /// All subscribers are members from the beginning.
+    all: bool,
     pub(super) excuses: Excuses,
     /// Clients that are not to connect yet.
     held: VecDeque<u32>,
@@ -115,14 +119,17 @@ pub(super) struct Past {
 
 impl Past {
     pub(super) fn new(plan: &Plan, clients: &[Client]) -> Self {
-        if !plan.recovers() && !plan.late() {
+        let all = plan.recovers() || plan.late();
+        if !all && !plan.adapter.abilities().state {
             return Self::default();
         }
-        let member = |client: &Client| client.is_subscriber().then(|| Box::new(Member::new(plan, client.role)));
+        let member =
+            |client: &Client| (all && client.is_subscriber()).then(|| Box::new(Member::new(plan, client.role)));
         let held = (0..).zip(clients).filter(|(_, client)| plan.late() && client.is_subscriber());
         Self {
             members: clients.iter().map(member).collect(),
             held: held.map(|(at, _)| at).collect(),
+            all,
             ..Self::default()
         }
     }
@@ -136,22 +143,37 @@ impl Past {
     }
 
     /// What a client has, and the holes that were announced.
-    pub(super) fn of(&mut self, at: u32) -> (Option<&mut Member>, &mut Excuses) {
-        (self.members.get_mut(at as usize).and_then(Option::as_deref_mut), &mut self.excuses)
+    pub(super) fn of(&mut self, at: u32) -> (&mut Option<Box<Member>>, &mut Excuses) {
+        (self.members.get_mut(at as usize).unwrap_or(&mut self.nobody), &mut self.excuses)
+    }
+
+    pub(super) fn member_of(&self, at: u32) -> Option<&Member> {
+        self.members.get(at as usize)?.as_deref()
+    }
+
+    /// The subscriptions of a connection have ended. Only who comes back with a position, or for its state, is remembered.
+    pub(super) fn forget(&mut self, at: u32) {
+        if !self.all
+            && let Some(member) = self.members.get_mut(at as usize)
+        {
+            *member = None;
+        }
     }
 
     /// A connection of this client is begun.
     pub(super) fn dialled(&mut self, at: u32, now: Nanos) {
+        self.forget(at);
         if let Some(member) = self.member(at) {
             member.since = now;
             member.behind.clear();
-            member.resumes = member.sequences.iter().any(|sequence| sequence.position().is_some());
+            let resumes = member.sequences().any(|sequence| sequence.position().is_some());
+            member.resumes = resumes;
         }
     }
 
     /// What the client asks to go on from.
     pub(super) fn since(&mut self, at: u32) -> Vec<Option<Position>> {
-        self.member(at).map_or(Vec::new(), |member| member.sequences.iter().map(Sequence::position).collect())
+        self.member(at).map_or(Vec::new(), |member| member.sequences().map(|sequence| sequence.position()).collect())
     }
 
     /// Whether the client goes on with the numbers that it expected.
@@ -177,8 +199,8 @@ impl Past {
     ) -> (bool, u64) {
         let topics = plan.duty(role).subscribes;
         let Some(member) = self.member(at) else { return (false, 0) };
-        let streams = topics.iter(plan.topics).zip(&member.state);
-        (member.states > 0, streams.map(|(topic, state)| state.stale(published(topic))).sum())
+        let streams = topics.iter(plan.topics).zip(&member.subscriptions);
+        (member.states > 0, streams.map(|(topic, subscription)| subscription.stale(published(topic))).sum())
     }
 }
 
@@ -237,12 +259,12 @@ impl<D: Dial> Worker<D> {
             if let Some(member) = self.past.member(at) {
                 member.keeps_numbers = !newcomers;
                 match places {
-                    None => member.sequences.iter_mut().for_each(Sequence::forget),
+                    None => member.sequences().for_each(Sequence::forget),
                     Some(back) => {
                         let next = client.nexts.at(0);
                         let back = if *next == UNKNOWN { 0 } else { back.min(*next) };
                         *next -= back;
-                        member.sequences.iter_mut().for_each(|sequence| sequence.step_back(back));
+                        member.sequences().for_each(|sequence| sequence.step_back(back));
                     }
                 }
             }

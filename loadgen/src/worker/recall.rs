@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 
 use super::client::UNKNOWN;
 use super::receive::{Order, Visitor};
-use crate::adapter::{Begin, Envelope, Position, Protocol, Visit};
+use crate::adapter::{Begin, Envelope, Position, Protocol, SlowConsumer, Visit};
 use crate::history::{Answer, Begun, Fault};
 use crate::stamp::Stamp;
 
 impl Visitor<'_> {
     /// The index of a topic among those of the client.
-    fn index(&self, topic: u32) -> Option<usize> {
+    pub(super) fn index(&self, topic: u32) -> Option<usize> {
         let at = (topic + self.plan.topics - self.topics.first % self.plan.topics) % self.plan.topics;
         (at < self.topics.count).then_some(at as usize)
     }
@@ -20,6 +20,11 @@ impl Visitor<'_> {
     /// So many messages of a topic were announced not to come; nothing: nobody knows how many.
     fn excuse(&mut self, topic: u32, messages: Option<u64>) {
         let Some(first) = self.index(topic) else { return };
+        if let Some(member) = self.member.as_deref_mut().filter(|_| !self.plan.late())
+            && let Some(newest) = &mut member.subscriptions[first].newest
+        {
+            newest.forgive();
+        }
         // Of several streams nobody knows whose messages they are.
         let known = messages.filter(|_| self.plan.streams_per_topic() == 1);
         for place in (first..self.plan.places(&self.topics)).step_by(self.topics.count as usize) {
@@ -40,8 +45,9 @@ impl Visitor<'_> {
             return self.broken(why);
         }
         let Some(index) = self.index(topic) else { return };
+        self.on_terms(index, &begin);
         let Some(member) = self.member.as_deref_mut() else { return };
-        let sequence = &mut member.sequences[index];
+        let sequence = &mut member.subscriptions[index].sequence;
         // A raw connection's first message says it by being the position that was asked for.
         let implied = sequence.position().filter(|_| self.plan.options.protocol == Some(Protocol::Raw));
         let recovered = begin.recovered.or_else(|| implied.map(|position| position == begin.after));
@@ -100,12 +106,16 @@ impl Visitor<'_> {
     pub(super) fn offset(&mut self, stream: u32, envelope: &Envelope) -> Option<Fault> {
         self.member.as_ref()?;
         let index = self.index(self.plan.topic_of(stream))?;
-        let sequence = &mut self.member.as_deref_mut()?.sequences[index];
-        if envelope.offset == 0 {
-            sequence.counted();
-            return None;
+        let subscription = &mut self.member.as_deref_mut()?.subscriptions[index];
+        let sequence = &mut subscription.sequence;
+        match envelope.offset {
+            0 => {
+                sequence.counted();
+                None
+            }
+            offset if subscription.policy == SlowConsumer::Latest => sequence.rises(offset).err(),
+            offset => sequence.message(offset, envelope.prev).err(),
         }
-        sequence.message(envelope.offset, envelope.prev).err()
     }
 
     /// Counts what is wrong with a message's offset or, where it has none, with its number.
@@ -145,7 +155,10 @@ impl Visitor<'_> {
         self.tally.history.gaps += 1;
         let index = self.index(topic);
         match (index, self.member.as_deref_mut()) {
-            (Some(index), Some(member)) => match member.sequences[index].gap(from, to) {
+            (Some(index), Some(member)) if member.subscriptions[index].policy == SlowConsumer::Latest => {
+                self.tally.history.announced += member.subscriptions[index].sequence.rises_over(from, to);
+            }
+            (Some(index), Some(member)) => match member.subscriptions[index].sequence.gap(from, to) {
                 Ok(messages) => self.tally.history.announced += messages,
                 Err(fault) => {
                     self.tally.errors.misnumbered += 1;
@@ -163,7 +176,7 @@ impl Visitor<'_> {
     pub(super) fn on_reset(&mut self, topic: u32, position: Position) {
         self.tally.history.resets += 1;
         if let (Some(index), Some(member)) = (self.index(topic), self.member.as_deref_mut()) {
-            member.sequences[index].reset(position);
+            member.subscriptions[index].sequence.reset(position);
         }
         self.excuse(topic, None);
     }
@@ -174,17 +187,21 @@ impl Visitor<'_> {
         self.read.messages += 1;
         self.tally.counts.messages += 1;
         self.tally.history.state_messages += 1;
-        self.hear(stamp);
+        // The state of a topic may be older than the run; that of a newcomer, which comes after publishing, is all there is.
+        if self.plan.late() || stamp.sent_ns >= self.began_ns {
+            self.hear(stamp);
+        }
     }
 
-    /// A newcomer's message of whatever kind: the newest of its key so far.
+    /// A message of whatever kind, where the newest of each key has to come: it is the newest of its key so far.
     pub(super) fn hear(&mut self, stamp: Stamp) {
-        if !self.plan.late() {
+        if self.member.is_none() {
             return;
         }
         let Some(index) = self.index(self.plan.topic_of(stamp.stream)) else { return };
         let Some(member) = self.member.as_deref_mut() else { return };
-        if member.state[index].heard(stamp.seq).is_err() {
+        let Some(newest) = &mut member.subscriptions[index].newest else { return };
+        if newest.heard(stamp.seq).is_err() {
             self.tally.errors.doubled += 1;
             self.tally.counts.errors += 1;
         }

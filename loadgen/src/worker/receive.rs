@@ -1,5 +1,5 @@
 //! Bytes to messages: what arrived, whether it is what was published, and in which order. What a history adds to that is
-//! judged in `recall`.
+//! judged in `recall`, what a policy for slow consumers leaves out in `terms`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,6 +75,7 @@ impl<D: Dial> Worker<D> {
             clock: self.plan.clock,
             only_hears: self.only_hears,
             now,
+            began_ns: self.times.map_or(u64::MAX, |times| self.plan.clock.unix(times.begin)),
             window: self.times.map_or((u64::MAX, u64::MAX), |times| {
                 (self.plan.clock.unix(times.measure_from), self.plan.clock.unix(times.end))
             }),
@@ -151,7 +152,7 @@ pub(super) struct Visitor<'a> {
     pub(super) client: &'a mut Client,
     pub(super) tally: &'a mut Tally,
     receipts: &'a mut Receipts,
-    pub(super) member: Option<&'a mut Member>,
+    pub(super) member: &'a mut Option<Box<Member>>,
     pub(super) excuses: &'a mut Excuses,
     /// Streams of this worker's own publishers that advanced.
     advanced: &'a mut Vec<u32>,
@@ -160,6 +161,8 @@ pub(super) struct Visitor<'a> {
     /// No connection of this process publishes.
     only_hears: bool,
     pub(super) now: Nanos,
+    /// When publishing began, in the time of stamps.
+    pub(super) began_ns: u64,
     /// Messages that were due in this time count; in the time of stamps.
     window: (u64, u64),
     /// Receipts count now.
@@ -200,6 +203,7 @@ impl Visitor<'_> {
 
     /// What a message is to its client.
     fn order(&mut self, place: usize, seq: u64) -> Order {
+        let conflated = self.is_conflated(place);
         let next = self.client.nexts.at(place);
         let hole = if *next == UNKNOWN { 0 } else { seq.saturating_sub(*next) };
         let excused = self.excuses.take(self.at, place as u32, hole);
@@ -214,6 +218,11 @@ impl Visitor<'_> {
         if seq > *next {
             let from = *next;
             let gap = hole - excused;
+            if conflated {
+                self.tally.terms.conflated += gap;
+                *next = seq + 1;
+                return Order::Next { from };
+            }
             self.tally.gaps += gap;
             self.tally.counts.errors += gap;
             // Where messages have no offsets, nothing else tells it.
@@ -225,6 +234,8 @@ impl Visitor<'_> {
                 self.receipts.miss(self.at, place as u32, from..seq);
             }
             Order::Next { from }
+        } else if conflated {
+            self.backwards(place, seq)
         } else if self.receipts.came_late(self.at, place as u32, seq) {
             self.tally.gaps -= 1;
             self.tally.errors.reordered += 1;
@@ -282,6 +293,9 @@ impl Visit for Visitor<'_> {
         self.hear(stamp);
         if self.is_replay(place, seq) {
             return;
+        }
+        if self.counted {
+            self.pace(place);
         }
         let latency = self.clock.unix(self.now).saturating_sub(sent_ns).max(1);
         // The latency of a slow reader says nothing about the server.

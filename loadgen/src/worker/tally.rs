@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
 
+use crate::adapter::SlowConsumer;
 use crate::outcome::{Errors, History, Stream, histogram};
 
 /// Reasons that are counted separately.
@@ -75,6 +76,7 @@ pub(crate) struct Part {
     pub(crate) streams: BTreeMap<u32, Stream>,
     pub(crate) slow: SlowPart,
     pub(crate) history: HistoryPart,
+    pub(crate) terms: TermsPart,
 }
 
 /// What a worker's clients made of histories.
@@ -94,6 +96,27 @@ impl HistoryPart {
     pub(crate) fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
         self.catch_up.add(&other.catch_up).expect("the same bounds");
+    }
+}
+
+/// On which terms a worker's clients were delivered to, and what came of that.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct TermsPart {
+    /// Subscriptions by the answer to them: policy, and throttle in milliseconds.
+    pub(crate) answers: BTreeMap<(SlowConsumer, u64), u64>,
+    /// Messages left out for newer ones of their key.
+    pub(crate) conflated: u64,
+    /// Subscriptions whose deliveries are counted, and their deliveries in the measured time.
+    pub(crate) subscriptions: u64,
+    pub(crate) deliveries: u64,
+}
+
+impl TermsPart {
+    pub(crate) fn add(&mut self, other: &Self) {
+        other.answers.iter().for_each(|(terms, count)| *self.answers.entry(*terms).or_default() += count);
+        self.conflated += other.conflated;
+        self.subscriptions += other.subscriptions;
+        self.deliveries += other.deliveries;
     }
 }
 
@@ -135,6 +158,7 @@ pub(super) struct Tally {
     pub(super) lateness: Histogram<u64>,
     pub(super) broadcast: Broadcast,
     pub(super) slow: SlowPart,
+    pub(super) terms: TermsPart,
     pub(super) history: History,
     pub(super) catch_up: Histogram<u64>,
     /// When the newest message that a slow client received was published, by client: nanoseconds since 1970.
@@ -156,6 +180,7 @@ impl Tally {
             lateness: histogram(),
             broadcast: Broadcast::default(),
             slow: SlowPart::default(),
+            terms: TermsPart::default(),
             history: History::default(),
             catch_up: histogram(),
             slow_heard: HashMap::new(),

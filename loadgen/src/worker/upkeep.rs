@@ -159,6 +159,7 @@ impl<D: Dial> Worker<D> {
 
     /// Subscribes again after the unsubscribe was acknowledged.
     pub(super) fn subscribe_again(&mut self, at: u32) {
+        self.past.forget(at);
         let client = &mut self.clients[at as usize];
         let topics = self.plan.duty(client.role).subscribes;
         client.awaits = Awaits::Subscribed;

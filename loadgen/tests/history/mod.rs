@@ -1,7 +1,7 @@
 //! Topics with a history: each scenario against the real broker, and every promise of a history broken by a small one.
 
 mod dishonest;
-mod real;
+pub(crate) mod real;
 
 use crate::mini::{Done, run, with_each};
 use dishonest::Breach;

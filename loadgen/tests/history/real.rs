@@ -10,15 +10,15 @@ use std::sync::OnceLock;
 use crate::mini::File;
 
 /// A running broker with two shards. Dropping it kills the process.
-pub(super) struct Broker {
-    pub(super) child: Child,
-    pub(super) address: SocketAddr,
+pub(crate) struct Broker {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
     _config: File,
 }
 
 impl Broker {
     /// Starts one with these topic rules.
-    pub(super) fn start(rules: &str) -> Self {
+    pub(crate) fn start(rules: &str) -> Self {
         let config = File::with("toml", rules);
         let mut child = Command::new(program())
             .args(["--config", config.path(), "--listen", "127.0.0.1:0", "--admin-listen", "off", "--shards", "2"])

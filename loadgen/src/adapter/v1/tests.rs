@@ -112,6 +112,19 @@ fn the_broker_understands_what_asks_for_history() {
     filter.greet(&Duty { subscribes: Topics { first: 0, step: 1, count: 200 }, ..duty }, &mut out);
     assert_eq!(starts(&out), [("a\"b\\c/ä/+".to_owned(), None)]);
 
+    let throttled = using(Uses { throttle_ms: Some(250), filter: true, ..Uses::default() });
+    for (filter, adapter) in [(true, throttled), (false, using(Uses { throttle_ms: Some(250), ..Uses::default() }))] {
+        let mut out = Vec::new();
+        adapter.greet(&Duty { subscribes: Topics { first: 0, step: 1, count: 70 }, ..duty }, &mut out);
+        adapter.subscribe(3, &mut out);
+        let throttles = client_frames(&out).into_iter().map(|(_, mut text)| {
+            let mut parser = Parser::new();
+            let Command::Subscribe { throttle_ms, .. } = parser.parse(&mut text, 255).unwrap() else { panic!() };
+            throttle_ms
+        });
+        assert_eq!(throttles.collect::<Vec<_>>(), vec![250; if filter { 2 } else { 3 }]);
+    }
+
     for (uses, expected) in [
         (Uses { keys: 5, ..Uses::default() }, (Some("2"), false)),
         (Uses { retain: true, ..Uses::default() }, (None, true)),
@@ -132,7 +145,7 @@ fn what_a_history_says() {
     Payloads::new(Sizes::Fixed(30)).write(stamp, &mut payload);
     let data = String::from_utf8(payload).unwrap();
     let position = Position { epoch: 10, offset: 3 };
-    let begin = Begin { after: position, recovered: Some(true), available_from: None, keyed: false };
+    let begin = Begin { recovered: Some(true), ..Begin::at(position) };
     for (text, expected) in [
         (
             format!(r#"{{"type":"message","topic":"load/gen/5","offset":9,"data":"{data}","key":"6","state":true}}"#),
