@@ -76,7 +76,7 @@ export interface SubscribeOptions {
   last?: number;
   /** `false`: no retained message and no state. */
   state?: boolean;
-  /** Least time between two deliveries, in ms. The broker may make it longer. */
+  /** Least time between two deliveries, in ms: an integer from 0 to 5000. The broker may make it longer. */
   throttle?: number;
   /** Deliver at most once per animation frame: all messages of the frame, and the state once. */
   frame?: boolean;

@@ -30,6 +30,7 @@ const KEYS_PER_SECOND = 5; // idempotency keys of our own; the broker may refuse
 const QUEUE_MESSAGES = 1000;
 const QUEUE_LENGTH = 2 ** 20;
 const SEEN_TOPICS = 10000;
+const THROTTLE_MAX = 5000;
 const WAKE_EVENTS = ["online", "visibilitychange", "pageshow"];
 
 /** An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow. */
@@ -86,6 +87,9 @@ const encode = (data) =>
 const createSubscription = (bus, topic, options) => {
   const { since: sinceText, last, state: wantsState, throttle, frame, onoverflow, ...unknown } = options;
   refuse(unknown);
+  if (throttle !== undefined && !(Number.isInteger(throttle) && throttle >= 0 && throttle <= THROTTLE_MAX)) {
+    throw new TypeError(`throttle is an integer from 0 to ${THROTTLE_MAX}`);
+  }
 
   const pattern = /[+#]/.test(topic) && filterPattern(topic);
   const seen = new Map(); // of a filter: the newest offset of each topic

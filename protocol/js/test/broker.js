@@ -53,14 +53,14 @@ class Broker {
   }
 }
 
-/** A broker that ends with the test. With `rules`, topics have the rules above. */
+/** A broker that ends with the test. With `rules`, topics have these, or with `true` the rules above. */
 export const startBroker = async (t, { rules = false, args: more = [] } = {}) => {
   const folder = await mkdtemp(join(tmpdir(), "ringyard-js-"));
   t.after(() => rm(folder, { recursive: true }));
   const args = [...more];
   if (rules) {
     const file = join(folder, "ringyard.toml");
-    await writeFile(file, RULES);
+    await writeFile(file, rules === true ? RULES : rules);
     args.push("--config", file);
   }
   const broker = await new Broker(args).start();

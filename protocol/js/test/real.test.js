@@ -308,3 +308,60 @@ test("the state of a keyed topic, over a drop and with removals", async (t) => {
   await until(() => states.at(-1) === "a=a2,c=c1,d=d1");
   assert.deepEqual(gaps, []);
 });
+
+/** Games: only the newest message of each key matters, ten times a second. */
+const LATEST = `
+[[topic]]
+match = "window/#"
+history-messages = 1000
+slow-consumer = "latest"
+throttle = "100ms"
+
+[[topic]]
+match = "keyed/#"
+history = "keyed"
+slow-consumer = "latest"
+throttle = "100ms"
+`;
+
+for (const topic of ["window/1", "keyed/1"]) {
+  test(`the newest of each key, ten times a second, over drops: ${topic}`, async (t) => {
+    noDelay(t);
+    let broker;
+    try {
+      broker = await startBroker(t, { rules: LATEST });
+    } catch (error) {
+      if (!/latest|\[\[topic\]\]/.test(error.message)) throw error;
+      return t.skip("this broker does not conflate");
+    }
+    const proxy = await startProxy(t, broker);
+    const [bus, other] = [startBus(t, proxy), startBus(t, broker)];
+    const game = bus.subscribe(topic, { throttle: 20 });
+    const gaps = watchGaps(game);
+    const newest = new Map();
+    const seen = [];
+    game.onmessage = ({ key, data, offset }) => {
+      newest.set(key, data);
+      seen.push(offset);
+    };
+    await game.ready;
+    let published = 0;
+    for (let round = 0; round < 4; round++) {
+      for (const n of upTo(200)) await other.publish(topic, (published = round * 200 + n), { key: `${n % 5}` });
+      if (round === 1) proxy.cut();
+      if (round === 2) {
+        await until(() => bus.state === "open");
+        proxy.refuses = true;
+        proxy.cut();
+      }
+    }
+    proxy.refuses = false;
+    const expected = upTo(published, published - 4).map((data) => [`${(data % 200) % 5}`, data]);
+    await until(() => expected.every(([key, data]) => newest.get(key) === data));
+    assert.equal(published, 800);
+    assert.deepEqual(seen, [...new Set(seen)].sort((a, b) => a - b), "offsets rise");
+    // What a window has comes whole after a drop.
+    if (topic === "keyed/1") assert.ok(seen.length < published / 2, `${seen.length} of ${published} came`);
+    assert.deepEqual([gaps, bus.errors], [[], []]);
+  });
+}

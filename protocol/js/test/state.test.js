@@ -130,6 +130,37 @@ test("a keyed topic keeps its state over a reconnect, and draws a new one if it 
   assert.deepEqual(states, ["a=x,b=y", "a=x,c=z", "n=n"]);
 });
 
+test("a keyed topic that is conflated keeps its state over a drop and tells no gap", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  const game = bus.subscribe("game/1", { throttle: 50 });
+  const states = watchState(game);
+  const gaps = [];
+  game.ongap = (gap) => gaps.push(gap);
+  const latest = { ...KEYED, slow_consumer: "latest", throttle: 50 };
+  await peer.subscribed("game/1", latest);
+  peer.message("game/1", 3, "x", { key: "a", state: true });
+  peer.message("game/1", 7, "y", { key: "b", state: true });
+  peer.say({ type: "state-end", topic: "game/1", offset: 9 });
+  peer.message("game/1", 25, "z", { key: "a" });
+  peer.message("game/1", 30, null, { key: "b", removed: true });
+  await until(() => states.length === 3);
+  assert.deepEqual(states.splice(0), ["a=x,b=y", "a=z,b=y", "a=z"]);
+  peer.cut();
+
+  const second = await fake.accept();
+  const { since, throttle } = await second.subscribed("game/1", { ...latest, offset: 31, recovered: true });
+  assert.deepEqual([since, throttle], [{ epoch: EPOCH, offset: 30 }, 50]);
+  second.message("game/1", 44, "w", { key: "c", state: true });
+  second.say({ type: "state-end", topic: "game/1", offset: 48 });
+  await until(() => states.length === 1);
+  second.message("game/1", 60, "v", { key: "a" });
+  await until(() => states.length === 2);
+  assert.deepEqual(states, ["a=z,c=w", "a=v,c=w"]);
+  assert.deepEqual(gaps, []);
+  assert.equal(game.position, `${EPOCH}:60`);
+});
+
 test("a drop amid the state asks for the rest of it", async (t) => {
   noDelay(t);
   const { fake, bus, peer } = await startBoth(t);

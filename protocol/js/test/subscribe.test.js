@@ -138,6 +138,12 @@ test("since, last, state and throttle are asked for", async (t) => {
   assert.equal((await chat.ready).recovered, true);
   bus.subscribe("b", { last: 50, throttle: 100 });
   assert.deepEqual(await peer.next("subscribe"), { type: "subscribe", topic: "b", last: 50, throttle: 100, id: 3 });
+  bus.subscribe("c", { throttle: 5000 });
+  assert.equal((await peer.next("subscribe")).throttle, 5000);
+  bus.subscribe("d/+", { throttle: 20 });
+  assert.equal((await peer.next("subscribe")).throttle, 20);
+  bus.subscribe("e", { throttle: 0 });
+  assert.deepEqual(await peer.next("subscribe"), { type: "subscribe", topic: "e", throttle: 0, id: 6 });
 });
 
 test("options that are wrong or unknown throw", async (t) => {
@@ -146,6 +152,10 @@ test("options that are wrong or unknown throw", async (t) => {
   assert.throws(() => bus.subscribe("a", { since: `${EPOCH}:` }), TypeError);
   assert.throws(() => bus.subscribe("a", { since: `${EPOCH}:5`, last: 5 }), TypeError);
   assert.throws(() => bus.subscribe("a/+", { since: `${EPOCH}:5` }), TypeError);
+  for (const throttle of [-1, 0.5, 5001, NaN, Infinity, "100", null, true, [100]]) {
+    const expected = { name: "TypeError", message: "throttle is an integer from 0 to 5000" };
+    assert.throws(() => bus.subscribe("a", { throttle }), expected, String(throttle));
+  }
   assert.throws(() => bus.subscribe("a", { history: 5 }), { message: 'unknown option "history"' });
   assert.throws(() => bus.on("goaway", () => {}), { message: 'unknown event "goaway"' });
   bus.subscribe("a");
@@ -252,6 +262,63 @@ test("a subscription that is conflated has no holes", async (t) => {
   peer.message("a", 1);
   peer.message("a", 40);
   await until(() => messages.length === 2);
+  assert.deepEqual(gaps, []);
+});
+
+test("a conflated topic goes on after a drop without holes, with its throttle", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  const chat = bus.subscribe("a", { throttle: 100 });
+  const gaps = [];
+  chat.ongap = (gap) => gaps.push(gap);
+  const messages = collect(chat);
+  const latest = { epoch: EPOCH, slow_consumer: "latest", throttle: 100 };
+  const first = await peer.subscribed("a", { ...latest, offset: 1 });
+  assert.equal(first.throttle, 100);
+  peer.message("a", 7, 1, { key: "x" });
+  await until(() => messages.length === 1);
+  peer.cut();
+
+  const second = await fake.accept();
+  const { since, throttle } = await second.subscribed("a", { ...latest, offset: 8, recovered: true });
+  assert.deepEqual([since, throttle], [{ epoch: EPOCH, offset: 7 }, 100]);
+  second.message("a", 20, 2, { key: "x" });
+  second.message("a", 25, 3, { key: "y" });
+  await until(() => messages.length === 3);
+  assert.deepEqual(gaps, []);
+  assert.equal(chat.position, `${EPOCH}:25`);
+  second.cut();
+
+  // What is not there any more is told all the same, once; and where the rule has changed, holes are told again.
+  const third = await fake.accept();
+  await third.subscribed("a", { ...latest, offset: 90, recovered: false });
+  third.message("a", 95, 4, { key: "x" });
+  await until(() => messages.length === 4);
+  assert.deepEqual(gaps.splice(0), [{ topic: "a", from: 26, to: 89, reason: "unrecovered", available: undefined }]);
+  third.cut();
+  const fourth = await fake.accept();
+  await fourth.subscribed("a", { epoch: EPOCH, offset: 96, recovered: true });
+  fourth.message("a", 98, 5, { key: "x" });
+  await until(() => messages.length === 5);
+  assert.deepEqual(gaps, [{ topic: "a", from: 96, to: 97, reason: "missing" }]);
+});
+
+test("what came by a filter before the answer has its place among what is conflated", async (t) => {
+  const { bus, peer } = await startBoth(t);
+  bus.subscribe("#");
+  await peer.subscribed("#", {});
+  const one = bus.subscribe("a", { since: `${EPOCH}:5` });
+  const gaps = [];
+  one.ongap = (gap) => gaps.push(gap);
+  const messages = collect(one);
+  const command = await peer.next("subscribe");
+  peer.message("a", 30);
+  peer.ok(command, {
+    topics: [{ topic: "a", epoch: EPOCH, offset: 6, recovered: true, slow_consumer: "latest" }],
+  });
+  for (const offset of [9, 22, 41]) peer.message("a", offset);
+  await until(() => messages.length === 4);
+  assert.deepEqual(offsets(messages), [9, 22, 30, 41]);
   assert.deepEqual(gaps, []);
 });
 
