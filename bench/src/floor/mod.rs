@@ -33,7 +33,7 @@ use crate::process::CoreOptions;
 use receivers::Receivers;
 
 pub(crate) use receivers::{Options as ReceiverOptions, serve as receive};
-pub(crate) use server::{Options as ServerOptions, Timing, measure, serve};
+pub(crate) use server::{Options as ServerOptions, Timing, measure, measure_with, serve};
 
 /// Sends in one system call, as many as in a turn of the broker.
 const SENDS_PER_CALL: u32 = 256;

@@ -1,10 +1,10 @@
 //! The floor beside the broker: a server that does nothing but send, measured by the same client with the same messages.
 //!
 //! It accepts every upgrade, reads the messages of its one publisher, and sends each to all sockets through a bare
-//! io_uring ([`ring::floor`]). No topics, no order, no limits, no other event. Only the processor time of the sends
-//! counts, not that of reading.
+//! io_uring ([`ring::floor`]), or, as a broker with a throttle does, once per interval what came in it. No topics, no
+//! order, no limits, no other event. Only the processor time of the sends counts, not that of reading.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Seconds of publishing that do not count.
     #[arg(long)]
     warmup: f64,
+    /// Seconds between two sends to each socket; 0: every message is sent at once.
+    #[arg(long, default_value_t = 0.0)]
+    every: f64,
 }
 
 /// Seconds of one run.
@@ -48,10 +51,22 @@ impl Timing {
 /// One run of the load generator against the bare sender; the next message is published when all subscribers have the
 /// last. Returns the report, and the sender's nanoseconds of processor time per send.
 pub(crate) fn measure(cores: Cores, sockets: usize, bytes: usize, timing: Timing) -> Result<(Outcome, f64)> {
-    let (clients, warmup) = (sockets.to_string(), timing.warmup.to_string());
+    let arguments = format!("--clients {sockets} --payload {bytes} --outstanding 1 {}", timing.arguments());
+    measure_with(cores, sockets, timing.warmup, 0.0, &arguments)
+}
+
+/// The same with what the load generator is to do, and seconds between two sends to each socket.
+pub(crate) fn measure_with(
+    cores: Cores,
+    sockets: usize,
+    warmup: f64,
+    every: f64,
+    arguments: &str,
+) -> Result<(Outcome, f64)> {
+    let [clients, warmup, every] = [sockets.to_string(), warmup.to_string(), every.to_string()];
     let program = std::env::current_exe()?;
-    let server = Server::start(&program, cores.server, &["floor-server", "--clients", &clients, "--warmup", &warmup])?;
-    let arguments = format!("--clients {clients} --payload {bytes} --outstanding 1 {}", timing.arguments());
+    let server = ["floor-server", "--clients", &clients, "--warmup", &warmup, "--every", &every];
+    let server = Server::start(&program, cores.server, &server)?;
     println!("\n> floor: {arguments}");
     let report = run_client(&server, cores.client, &arguments.split_whitespace().collect::<Vec<_>>())?;
     let last = server.last_line()?;
@@ -79,18 +94,47 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     let mut sender = Sender::new(subscribers, Method::UringDirect, SENDS_PER_CALL)?;
     let counts_from = Instant::now() + Duration::try_from_secs_f64(options.warmup)?;
     let mut warm = false;
-    while publisher.read(|frame| {
+    let mut send = |bytes: &[u8]| {
         if !warm && Instant::now() >= counts_from {
             warm = true;
             sender.take_report();
         }
-        Ok(sender.round(frame)?)
-    })? {}
+        Ok(sender.round(bytes)?)
+    };
+    if options.every > 0.0 {
+        send_every(Duration::try_from_secs_f64(options.every)?, &mut publisher, send)?;
+    } else {
+        while publisher.read(&mut send)? {}
+    }
     let report = sender.take_report();
     ensure!(report.short_sends == 0, "a socket was full: the receiver does not keep up");
     ensure!(warm && report.sends > 0, "nothing was sent after the warm-up");
     println!("{}", report.cpu_ns_per_send());
     Ok(())
+}
+
+/// Sends, once per interval, everything that came in it, until the publisher leaves.
+fn send_every(interval: Duration, publisher: &mut Publisher, mut send: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let (mut waiting, mut due) = (Vec::new(), Instant::now() + interval);
+    loop {
+        // A timeout of zero would mean none.
+        let left = due.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
+        publisher.stream.set_read_timeout(Some(left))?;
+        let open = publisher.read(|frame| {
+            waiting.extend_from_slice(frame);
+            Ok(())
+        })?;
+        if Instant::now() >= due {
+            due += interval;
+            if !waiting.is_empty() {
+                send(&waiting)?;
+                waiting.clear();
+            }
+        }
+        if !open {
+            return Ok(());
+        }
+    }
 }
 
 /// What a client is.
@@ -145,8 +189,13 @@ impl Publisher {
     /// Reads once, and calls `send` with each message that is complete then, as a server's frame. False when the
     /// publisher has left.
     fn read(&mut self, mut send: impl FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-        // The publisher may leave with a reset.
-        let Ok(len) = self.stream.read(&mut self.input) else { return Ok(false) };
+        let len = match self.stream.read(&mut self.input) {
+            Ok(len) => len,
+            // Nothing came in time.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(true),
+            // The publisher may leave with a reset.
+            Err(_) => return Ok(false),
+        };
         let mut rest = &mut self.input[..len];
         while let Some(item) = self.decoder.next(&mut rest, &LIMITS).map_err(|error| anyhow!("{error:?}"))? {
             let (kind, payload, last) = match item {

@@ -1,6 +1,7 @@
 //! `bench figures`: the figures that the broker must reach. Each is measured on a broker started for it, and judged.
 
 mod admission;
+mod conflate;
 mod drivers;
 mod idle;
 mod load;
@@ -41,7 +42,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 12] = [
+const FIGURES: [(char, Measure); 14] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -54,6 +55,8 @@ const FIGURES: [(char, Measure); 12] = [
     ('h', drivers::bursts),
     ('h', drivers::admission),
     ('h', drivers::memory),
+    ('i', conflate::processor_time),
+    ('i', conflate::slow_readers),
 ];
 
 /// What all measurements share.
