@@ -96,16 +96,16 @@ impl Options {
                 rate(&mut self.rate, 20.0);
             }
             Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
-            Scenario::Conflate => {
-                or(&mut self.protocol, Protocol::V1);
-                or(&mut self.clients, 5000);
-                or(&mut self.keys, 50);
-                or(&mut self.slow_rate, 1000);
-                rate(&mut self.rate, 500.0);
-                // All of them would be 2.5 million messages a second to look at.
-                let clients = self.clients.unwrap_or(1) as f64;
-                or(&mut self.verify, Share((500.0 / clients).min(1.0)));
-            }
+            Scenario::Conflate => self.complete_conflation(paced),
+        }
+        self.complete_rest();
+        self
+    }
+
+    /// What no scenario sets.
+    fn complete_rest(&mut self) {
+        fn or<T>(place: &mut Option<T>, value: T) {
+            place.get_or_insert(value);
         }
         if self.scenario == Scenario::ConnectStorm {
             or(&mut self.ramp, Rate::Max);
@@ -119,8 +119,21 @@ impl Options {
         or(&mut self.outstanding, 1);
         or(&mut self.slow_rate, 0);
         or(&mut self.protocol, Protocol::Raw);
-        self
     }
+
+    /// The same for the scenario about topics whose subscribers are conflated.
+    fn complete_conflation(&mut self, paced: bool) {
+        self.protocol.get_or_insert(Protocol::V1);
+        let clients = *self.clients.get_or_insert(5000);
+        self.keys.get_or_insert(50);
+        self.slow_rate.get_or_insert(1000);
+        if paced {
+            self.rate.get_or_insert(Rate::PerSecond(500.0));
+        }
+        // All of them would be 2.5 million messages a second to look at.
+        self.verify.get_or_insert(Share((500.0 / clients as f64).min(1.0)));
+    }
+
     /// The same for scenarios about what topics remember.
     fn complete_history(&mut self, clients: u64, paced: bool) {
         self.protocol.get_or_insert(Protocol::V1);

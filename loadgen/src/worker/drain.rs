@@ -161,23 +161,7 @@ impl<D: Dial> Worker<D> {
                 part.terms.subscriptions += member.paced();
             }
             if client.verifies {
-                for (place, next) in client.nexts.all().iter().enumerate().take(self.plan.places(&topics)) {
-                    let stream = self.plan.stream_at(&topics, place);
-                    if *next == UNKNOWN || stream >= self.plan.streams {
-                        continue;
-                    }
-                    let lacks = known(stream).saturating_sub(*next);
-                    let excused = match self.past.stale(at, place, known(stream)) {
-                        // A newcomer's were counted above.
-                        Some(stale) => {
-                            part.errors.stale += if self.plan.late() { 0 } else { stale };
-                            lacks
-                        }
-                        // What was announced to be missing may be the last.
-                        None => lacks.min(self.past.excuses.left(at, place as u32)),
-                    };
-                    *part.streams.entry(stream).or_default().reached.entry(*next + excused).or_default() += 1;
-                }
+                self.judge_streams(at, client, &known, part);
             } else if let Some(expected) = expected_bytes(published, client, &topics, self.plan.topics) {
                 let least = self.plan.payloads.sizes().min() as u64;
                 let surplus = client.received.checked_sub(expected);
@@ -186,6 +170,29 @@ impl<D: Dial> Worker<D> {
                     part.errors.miscounted += 1;
                 }
             }
+        }
+    }
+
+    /// How far a client that looks at every message has come.
+    fn judge_streams(&self, at: u32, client: &Client, known: &impl Fn(u32) -> u64, part: &mut Part) {
+        let topics = self.plan.duty(client.role).subscribes;
+        for (place, next) in client.nexts.all().iter().enumerate().take(self.plan.places(&topics)) {
+            let stream = self.plan.stream_at(&topics, place);
+            if *next == UNKNOWN || stream >= self.plan.streams {
+                continue;
+            }
+            let lacks = known(stream).saturating_sub(*next);
+            let excused = match self.past.stale(at, place, known(stream)) {
+                // Where it is conflated, the newest message of each key is all that had to come. A newcomer's state was
+                // judged as such.
+                Some(stale) => {
+                    part.errors.stale += if self.plan.late() { 0 } else { stale };
+                    lacks
+                }
+                // What was announced to be missing may be the last.
+                None => lacks.min(self.past.excuses.left(at, place as u32)),
+            };
+            *part.streams.entry(stream).or_default().reached.entry(*next + excused).or_default() += 1;
         }
     }
 }
