@@ -88,7 +88,7 @@ impl Run<'_> {
 
     fn check_rest(&mut self) -> Result<(), Violation> {
         for client in self.clients.iter().filter(|client| client.is_well()) {
-            client.accept_written(&mut self.model);
+            client.accept_all_written(&mut self.model);
             if let Some(unanswered) = client.unanswered()
                 && !client.may_be_waiting()
             {

@@ -117,6 +117,8 @@ coverage! {
     evicted: true,
     /// State refused for want of room.
     state_refused: true,
+    /// Raw publishers closed because of that.
+    raw_refused: true,
     /// Unsubscribes answered.
     unsubscribed: true,
     /// Those of a subscription that overlapped another.

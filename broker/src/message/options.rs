@@ -3,6 +3,8 @@
 //!
 //! Units: milliseconds; bytes of UTF-8.
 
+use std::fmt;
+
 use protocol::v1;
 
 /// Longest key, in bytes.
@@ -81,4 +83,15 @@ pub enum Refusal {
     Unsupported(&'static str),
     /// A limit is reached.
     Limit(&'static str),
+}
+
+/// The code that `ringyard.v1` has for it, and the reason.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { offset } => write!(f, "conflict: the offset is {offset}, not what was expected"),
+            Self::Unsupported(reason) => write!(f, "unsupported: {reason}"),
+            Self::Limit(reason) => write!(f, "limit: {reason}"),
+        }
+    }
 }

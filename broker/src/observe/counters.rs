@@ -142,6 +142,8 @@ stats! {
     dropped_proxy_header,
     /// Connections dropped: published faster than allowed (1008).
     dropped_rate,
+    /// Connections dropped: published to a topic that had no room for the message (1008).
+    dropped_limit,
     /// Connections dropped: reset or broken by the peer or the network.
     dropped_reset,
     /// Connections dropped: the control plane's queue was full, or the hand-over took too long.
@@ -238,6 +240,8 @@ causes! {
     Violation dropped_violation "violation",
     /// Published faster than allowed (1008).
     Rate dropped_rate "rate",
+    /// Published to a topic that had no room for the message, without commands (1008).
+    Limit dropped_limit "limit",
     /// A trusted proxy sent no PROXY header, or a broken one.
     ProxyHeader dropped_proxy_header "proxy_header",
     /// Reset or broken by the peer or the network.

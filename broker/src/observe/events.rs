@@ -95,6 +95,10 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
         Reason::MessageTimeout => (Level::INFO, "clients took too long over one message (1008); see --message-timeout"),
         Reason::Violation => (Level::INFO, "clients were closed for breaking the protocol or a limit of it"),
         Reason::ProxyHeader => (Level::WARN, "connections of trusted proxies began without a PROXY header"),
+        Reason::Limit => (
+            Level::WARN,
+            "publishers were closed, their topic having no room for a message (1008); see history-messages, history-bytes, --max-keys",
+        ),
         Reason::Rate => (Level::WARN, "publishers were closed, being faster than --max-publish-rate (1008)"),
         Reason::Reset => (Level::DEBUG, "connections were reset by the peer or the network"),
         Reason::Handover => (Level::WARN, "HTTP connections were dropped: the control plane has too many to take"),
@@ -197,7 +201,7 @@ mod tests {
             assert_eq!(level == Level::WARN, what.contains("see --"), "{what}");
         }
         let logged = Reason::ALL.iter().filter_map(|reason| of_end(*reason));
-        assert!(logged.filter(|(level, _)| *level == Level::WARN).count() == 6);
+        assert!(logged.filter(|(level, _)| *level == Level::WARN).count() == 7);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) mod raw;
 pub(crate) mod subscription;
 pub(crate) mod v1;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -116,14 +117,15 @@ pub(crate) trait SessionKind: Debug {
         None
     }
 
-    /// A sequencer carried out the command with this ticket, or refused it.
+    /// A sequencer carried out the command with this ticket, or refused it; without commands, a message.
     fn on_answer(
         &mut self,
         _ticket: u64,
         _answer: Result<SequencerAnswer<'_>, Refusal>,
         _account: &Arc<Account>,
         _out: &mut BytesMut,
-    ) {
+    ) -> Action<'static> {
+        Action::Answer
     }
 
     /// How many answers are still to come from sequencers; `None`: what this session sends is never answered.
@@ -306,13 +308,13 @@ pub(crate) enum Action<'a> {
     /// Unsubscribe: see [`SessionKind::finish_unsubscribe`]. `flush`: once all that its subscriptions hold is sent.
     Unsubscribe { flush: bool },
     /// Close the connection with a code (RFC 6455 7.4).
-    Close { code: CloseCode, why: &'static str, reason: Reason },
+    Close { code: CloseCode, why: Cow<'static, str>, reason: Reason },
 }
 
 impl Action<'_> {
     /// Closes because of what the client sent.
     pub(crate) fn violation(code: CloseCode, why: &'static str) -> Self {
-        Self::Close { code, why, reason: Reason::Violation }
+        Self::Close { code, why: why.into(), reason: Reason::Violation }
     }
 }
 

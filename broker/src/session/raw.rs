@@ -1,5 +1,6 @@
 //! `/sub`, `/pub` and `/bus`: at most one subscription, and messages as they are. The connection's first message is sent
-//! once the subscription is in force; there are no commands and no answers.
+//! once the subscription is in force; there are no commands and no answers. A message that its topic has no room for ends the
+//! connection (1008), for nothing else could tell its publisher.
 
 use std::sync::Arc;
 
@@ -7,11 +8,13 @@ use bytes::BytesMut;
 use protocol::frame::close_code;
 use protocol::v1::CommandError;
 
+use crate::capacity::budget::Account;
 use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
+use crate::message::options::Refusal;
 use crate::observe::counters::Reason;
 use crate::session::subscription::{Begun, Released, Subscription};
-use crate::session::{Action, Codec, Data, Incoming, Pending, PublishData, SessionKind, Target};
+use crate::session::{Action, Codec, Data, Incoming, Pending, PublishData, SequencerAnswer, SessionKind, Target};
 use crate::topics::keys::Keys;
 use crate::topics::registry::{Publisher, TopicRef};
 
@@ -57,10 +60,22 @@ impl SessionKind for RawSession {
         Action::Publish { to, kind: message.kind.into(), data, options: None, id: None, ack: false }
     }
 
-    /// The only thing that can be refused is a publish, for its rate.
+    /// The only thing that is refused before it is on its way is a publish, for its rate.
     fn on_error(&mut self, _error: &CommandError, _out: &mut BytesMut) -> Action<'static> {
-        let why = "publishing faster than --max-publish-rate allows";
+        let why = "publishing faster than --max-publish-rate allows".into();
         Action::Close { code: close_code::POLICY, why, reason: Reason::Rate }
+    }
+
+    /// There is no answer that could say which message was refused, so the connection ends.
+    fn on_answer(
+        &mut self,
+        _ticket: u64,
+        answer: Result<SequencerAnswer<'_>, Refusal>,
+        _account: &Arc<Account>,
+        _out: &mut BytesMut,
+    ) -> Action<'static> {
+        let Err(refusal) = answer else { return Action::Answer };
+        Action::Close { code: close_code::POLICY, why: refusal.to_string().into(), reason: Reason::Limit }
     }
 
     fn publisher(&self) -> Option<&Publisher> {

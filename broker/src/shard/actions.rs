@@ -37,7 +37,7 @@ impl<D: Driver> Shard<D> {
         let done = match action {
             Action::Answer => Ok(()),
             Action::Close { code, why, reason } => {
-                self.close_with(id, code.into(), why, reason);
+                self.close_with(id, code.into(), &why, reason);
                 Ok(())
             }
             Action::Publish { to, kind, data, options, id: command, ack } => {
@@ -171,8 +171,9 @@ impl<D: Driver> Shard<D> {
         };
         let has_key = self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PUBLISHER));
         let options = options.map(|options| Box::new(PublishOptions { is_key_holder: has_key, ..*options }));
-        // What has options may be refused, which is answered in any case.
-        let origin = if ack || options.is_some() { self.origin(id, command, ack) } else { Origin::Silent };
+        // What may be refused is answered then in any case.
+        let is_answered = ack || options.is_some() || topic.may_refuse(self.shared.registry.rules());
+        let origin = if is_answered { self.origin(id, command, ack) } else { Origin::Silent };
         let payload = data.into_payload(kind, &self.account);
         if topic.is_congested() {
             let conn = self.conns.get(id).expect("a publisher");
@@ -199,7 +200,10 @@ impl<D: Driver> Shard<D> {
     /// Whom the answer to this command goes to; not `always`: only if it fails.
     fn origin(&mut self, id: ConnId, command: Option<Id>, always: bool) -> Origin {
         let ticket = self.conns.get(id).expect("a publisher").session.await_answer(command, always, &self.account);
-        ticket.map_or(Origin::Silent, |ticket| Origin::Connection { shard: self.id, conn: id, ticket })
+        match ticket {
+            Some(ticket) => Origin::Connection { shard: self.id, conn: id, ticket },
+            None => Origin::Raw { shard: self.id, conn: id },
+        }
     }
 
     /// Publishes what waited for its topic. Returns false if it still has to.
@@ -215,21 +219,23 @@ impl<D: Driver> Shard<D> {
         true
     }
 
-    /// A sequencer sequenced a publish that asked for an acknowledgement, or refused it.
+    /// A sequencer sequenced a publish that is answered, or refused it.
     pub(super) fn on_published(&mut self, id: ConnId, ticket: u64, published: Result<Published, Refusal>) {
         if self.conns.get(id).is_some_and(|conn| conn.state == State::Http) {
             self.answer_published(id, published);
             return;
         }
         let mut out = self.begin_answer();
+        let mut action = Action::Answer;
         if let Some(conn) = self.conns.get(id) {
             let published = published.map(|Published { epoch, offset, subscribers, duplicate }| {
                 let position = Position { epoch: epoch.0, offset: offset.0 };
                 SequencerAnswer::Published { position, subscribers, duplicate }
             });
-            conn.session.on_answer(ticket, published, &self.account, &mut out);
+            action = conn.session.on_answer(ticket, published, &self.account, &mut out);
         }
         self.answer(id, out);
+        self.carry_out(id, action);
     }
 
     // ---- names

@@ -28,10 +28,10 @@ pub struct Published {
     pub duplicate: bool,
 }
 
-/// Who wants to know where a message was sequenced.
+/// Who wants to know where a message was sequenced, or that it was refused.
 #[derive(Debug)]
 pub enum Origin {
-    /// Nobody.
+    /// Nobody. Only of messages that cannot be refused.
     Silent,
     /// A connection of a shard: one of `/ws` that asked for an acknowledgement, or an HTTP request that the shard answers.
     Connection {
@@ -41,6 +41,14 @@ pub enum Origin {
         conn: ConnId,
         /// The shard's own number for the command.
         ticket: u64,
+    },
+    /// A connection of a shard whose WebSocket has no commands, so nothing is said of what was published: only a refusal
+    /// ends it.
+    Raw {
+        /// Its shard.
+        shard: ShardId,
+        /// The connection; may be gone by the time of the refusal.
+        conn: ConnId,
     },
     /// An HTTP request that the control plane answers.
     Http(oneshot::Sender<Result<Published, Refusal>>),

@@ -28,7 +28,7 @@ impl<D: Driver> Shard<D> {
         origin: Origin,
     ) {
         let subscribers = match origin {
-            Origin::Silent => 0,
+            Origin::Silent | Origin::Raw { .. } => 0,
             Origin::Connection { .. } | Origin::Http(_) => self.sequencer.subscriptions(&topic),
         };
         let Sequenced { message, epoch, offset, wanted } =
@@ -48,7 +48,7 @@ impl<D: Driver> Shard<D> {
             self.stats().sequenced.add(1);
         }
         match origin {
-            Origin::Silent => {}
+            Origin::Silent | Origin::Raw { .. } => {}
             Origin::Connection { shard, conn, ticket } => {
                 self.mailbox
                     .deliver(shard, Delivery::Published { conn, ticket, epoch, offset, subscribers, duplicate });
@@ -58,12 +58,15 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Tells a publisher that asked that its message was not taken.
+    /// Tells a publisher that its message was not taken.
     fn refuse_publish(&mut self, origin: Origin, refusal: Refusal) {
         match origin {
             Origin::Silent => {}
             Origin::Connection { shard, conn, ticket } => {
                 self.mailbox.deliver(shard, Delivery::Refused { conn, ticket, refusal: Box::new(refusal) });
+            }
+            Origin::Raw { shard, conn } => {
+                self.mailbox.deliver(shard, Delivery::Refused { conn, ticket: 0, refusal: Box::new(refusal) });
             }
             Origin::Http(answer) => drop(answer.send(Err(refusal))),
         }

@@ -4,5 +4,6 @@
 pub mod filters;
 pub mod keys;
 pub mod matches;
+mod refusing;
 pub mod registry;
 pub mod rules;

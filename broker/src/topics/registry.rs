@@ -23,7 +23,7 @@ use crate::ids::{ShardId, TopicId};
 use crate::topics::keys::Keys;
 pub use crate::topics::registry::topic::{Congestion, Publisher, Topic, TopicRef, name_bytes};
 use crate::topics::registry::topic::{Named, Shared, Table};
-use crate::topics::rules::{HistoryKind, SharedRules};
+use crate::topics::rules::{Kept, SharedRules};
 
 /// The table of names. Shared by all threads.
 #[derive(Debug)]
@@ -113,8 +113,8 @@ impl Registry {
     fn topic_of(&self, name: &str) -> Arc<Topic> {
         let id = TopicId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let is_filter = protocol::topic::is_wildcard(name);
-        let history = if is_filter { HistoryKind::None } else { self.rules.history_of(name) };
-        Topic::new(id, name.into(), self.sequencer_of(name), history, &self.shared)
+        let kept = if is_filter { Kept::NOTHING } else { self.rules.kept_of(name) };
+        Topic::new(id, name.into(), self.sequencer_of(name), kept, &self.shared)
     }
 
     /// The handle for `name`, if it is registered.

@@ -174,6 +174,22 @@ impl RuleId {
     pub const BUILT_IN: Self = Self(1);
 }
 
+/// What a topic's rule has the broker keep of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// The version of the rules, or the one before.
+    pub version: u64,
+    /// Besides the retained message.
+    pub history: HistoryKind,
+    /// Which message is retained.
+    pub retain: Retain,
+}
+
+impl Kept {
+    /// Of a filter with wildcards, which nobody publishes to.
+    pub const NOTHING: Self = Self { version: 0, history: HistoryKind::None, retain: Retain::Never };
+}
+
 /// Why there are no [`Rules`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RulesError {
@@ -345,8 +361,16 @@ impl SharedRules {
     /// What kind of history a topic gets that is registered now.
     #[must_use]
     pub fn history_of(&self, topic: &str) -> HistoryKind {
+        self.kept_of(topic).history
+    }
+
+    /// What the rule of a topic has the broker keep of it.
+    #[must_use]
+    pub fn kept_of(&self, topic: &str) -> Kept {
+        let version = self.version();
         let rules = self.current();
-        rules.get(rules.rule_of(topic)).history.kind()
+        let rule = rules.get(rules.rule_of(topic));
+        Kept { version, history: rule.history.kind(), retain: rule.retain }
     }
 
     /// How often they were replaced.

@@ -25,6 +25,7 @@ mod publish;
 mod publishers;
 mod purge;
 mod refusals;
+mod refused;
 mod rules;
 mod shutdown;
 mod signals;

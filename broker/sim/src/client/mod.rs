@@ -299,6 +299,16 @@ impl Client {
         }
     }
 
+    /// The same when everything has come to rest: what was refused without an answer has ended its publisher.
+    pub(crate) fn accept_all_written(&self, model: &mut Model) {
+        self.accept_written(model);
+        if matches!(self.role, Role::Publisher(_) | Role::Bus(_)) {
+            for &id in &self.wire.written {
+                model.not_refused(id);
+            }
+        }
+    }
+
     fn change_pace(&mut self, stage: &mut Stage<'_>) {
         if stage.rng.below(100) < 1 && self.wire.reads != Pace::Fast {
             self.wire.reads = stage.rng.pick(&[Pace::Fast, Pace::Never, Pace::Pieces(2000)]);

@@ -130,13 +130,8 @@ impl Client {
     /// The broker's close frame.
     pub(super) fn hear_close(&mut self, payload: &[u8], stage: &mut Stage<'_>) -> Result<(), Violation> {
         let code = payload.first_chunk().map_or(1005, |&code| u16::from_be_bytes(code));
-        stage.trace.say(|| {
-            format!(
-                "{} was closed with {code}: {}",
-                self.name(),
-                String::from_utf8_lossy(payload.get(2..).unwrap_or_default())
-            )
-        });
+        let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
+        stage.trace.say(|| format!("{} was closed with {code}: {reason}", self.name()));
         let due = match self.parting {
             Parting::Violation(due) | Parting::Close(due) => Some(due),
             _ => None,
@@ -144,6 +139,7 @@ impl Client {
         match code {
             1001 => stage.coverage.close_1001 += 1,
             1013 => stage.coverage.close_1013 += 1,
+            1008 if reason.starts_with("limit: ") => self.hear_refusal(stage)?,
             // A message that was long under way: because its client was slow, or the shard, or the clock leapt.
             1008 if due != Some(1008) => {
                 let timeout = stage.params.limits.message_timeout.as_nanos() as u64;
@@ -188,6 +184,17 @@ impl Client {
             self.go(stage);
         }
         Ok(())
+    }
+
+    /// A message was refused, and its publisher has no commands that could be answered.
+    fn hear_refusal(&self, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        if let Role::Publisher(topic) | Role::Bus(topic) = self.role
+            && stage.model.rule(topic).may_refuse()
+        {
+            stage.coverage.raw_refused += 1;
+            return Ok(());
+        }
+        Err(Violation::new("a message is refused where state is bounded", self.name()))
     }
 
     /// Nothing more will come.

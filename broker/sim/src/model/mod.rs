@@ -182,6 +182,11 @@ impl Model {
         message.accepted |= !message.conditional;
     }
 
+    /// The broker must have taken it, although it may refuse such a message: then it would have ended the publisher.
+    pub fn not_refused(&mut self, id: MessageId) {
+        self.messages[id as usize].accepted = true;
+    }
+
     /// The publisher was told its place.
     ///
     /// # Errors

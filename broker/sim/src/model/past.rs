@@ -180,7 +180,7 @@ impl Model {
         let fits = match code {
             "conflict" => options.if_offset.is_some() && offset.is_some() && offset != options.if_offset,
             "unsupported" => rule.refuses(&options),
-            "limit" => rule.is_keyed() || rule.retains_always() || options.retain,
+            "limit" => rule.may_refuse() || options.retain,
             _ => false,
         };
         if fits && !self.messages[id as usize].accepted {

@@ -132,8 +132,8 @@ impl SessionKind for V1Session {
         answer: Result<SequencerAnswer<'_>, Refusal>,
         account: &Arc<Account>,
         out: &mut BytesMut,
-    ) {
-        let Some(Unanswered { id, always }) = self.unanswered.remove(&ticket) else { return };
+    ) -> Action<'static> {
+        let Some(Unanswered { id, always }) = self.unanswered.remove(&ticket) else { return Action::Answer };
         if self.unanswered.is_empty() && self.unanswered.capacity() > UNANSWERED_ROOM {
             self.unanswered = FxHashMap::default();
             self.charge(account);
@@ -150,6 +150,7 @@ impl SessionKind for V1Session {
                 write_history(out, id.as_ref(), position, page.recovered, messages, page.more);
             }
         }
+        Action::Answer
     }
 
     fn answers_to_come(&self) -> Option<usize> {

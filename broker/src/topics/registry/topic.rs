@@ -18,7 +18,8 @@ use crate::capacity::budget::{Account, Held, allocated};
 use crate::ids::{ShardId, TopicId};
 use crate::topics::filters::filter_bytes;
 use crate::topics::keys::Keys;
-use crate::topics::rules::HistoryKind;
+use crate::topics::refusing::Refusing;
+use crate::topics::rules::{HistoryKind, Kept, SharedRules};
 
 /// A name in the registry: a topic, or a filter with wildcards.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct Topic {
     pub history: HistoryKind,
     /// Whether its sequencer keeps state of it: a retained message, keys or a snapshot.
     stateful: AtomicBool,
+    refusing: Refusing,
     /// [`TopicRef`]s to it.
     handles: AtomicUsize,
     /// [`Congestion`]s of it.
@@ -109,7 +111,7 @@ impl Topic {
         id: TopicId,
         name: Arc<str>,
         sequencer: ShardId,
-        history: HistoryKind,
+        kept: Kept,
         table: &Arc<Shared>,
     ) -> Arc<Self> {
         table.account.charge(Held::Names, name_bytes(&name, table.shards));
@@ -117,8 +119,9 @@ impl Topic {
             id,
             sequencer,
             wildcard: protocol::topic::is_wildcard(&name),
-            history,
+            history: kept.history,
             stateful: AtomicBool::new(false),
+            refusing: Refusing::new(kept),
             name,
             handles: AtomicUsize::new(0),
             congested: AtomicU32::new(0),
@@ -173,6 +176,12 @@ impl Topic {
                 false => table.stateful.fetch_sub(1, Ordering::AcqRel),
             };
         }
+    }
+
+    /// Whether its sequencer may refuse a publish without options, by the registry's rules: see `refusing`.
+    #[must_use]
+    pub fn may_refuse(&self, rules: &SharedRules) -> bool {
+        self.refusing.holds(&self.name, self.history, rules)
     }
 
     /// Whether a connection (`/pub`, `/bus`) is there to publish to this topic. Any thread may ask.
