@@ -4,6 +4,7 @@
 //! after `PATIENCE`.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ impl State {
 pub(crate) struct SlowSubscription {
     /// Shard, place among its connections, and how often that was used before: the connection's for its life.
     connection: String,
+    /// From where it comes, port included; `None`: it is gone by now.
+    address: Option<SocketAddr>,
     bytes: u64,
     behind_ms: u64,
 }
@@ -100,9 +103,29 @@ pub(crate) async fn slowest(app: &App, topic: TopicId) -> Result<Vec<SlowSubscri
                 next = part.next;
             }
         }
-        Some(slowest.iter().map(|(shard, slow)| SlowSubscription::new(*shard, slow)).collect())
+        let addresses = peers(app, &slowest).await?;
+        let listed = slowest.iter().zip(addresses);
+        Some(listed.map(|((shard, slow), address)| SlowSubscription::new(*shard, slow, address)).collect())
     })
     .await
+}
+
+/// From where each of these connections comes.
+async fn peers(app: &App, slowest: &[(ShardId, Slow)]) -> Option<Vec<Option<SocketAddr>>> {
+    let mut addresses = vec![None; slowest.len()];
+    for asked in ShardId::all(app.shards()) {
+        let of_shard = || slowest.iter().enumerate().filter(|(_, (shard, _))| *shard == asked);
+        let conns: Vec<_> = of_shard().map(|(_, (_, slow))| slow.conn).collect();
+        if conns.is_empty() {
+            continue;
+        }
+        let (answer, answered) = oneshot::channel();
+        send_control(app.shared(), asked, ControlMessage::Peers { conns, answer }).await;
+        for ((at, _), address) in of_shard().zip(answered.await.ok()?) {
+            addresses[at] = address;
+        }
+    }
+    Some(addresses)
 }
 
 /// Of one that was found twice, because it changed its place meanwhile, one stays.
@@ -114,8 +137,9 @@ fn keep_slowest(found: &mut Vec<(ShardId, Slow)>) {
 }
 
 impl SlowSubscription {
-    fn new(shard: ShardId, slow: &Slow) -> Self {
+    fn new(shard: ShardId, slow: &Slow, address: Option<SocketAddr>) -> Self {
         Self {
+            address,
             connection: format!("{shard}-{}-{}", slow.conn.slot, slow.conn.generation),
             bytes: slow.bytes,
             behind_ms: slow.behind / 1_000_000,
@@ -142,7 +166,7 @@ mod tests {
         keep_slowest(&mut found);
         let bytes: Vec<_> = found.iter().map(|(_, slow)| slow.bytes).collect();
         assert_eq!(bytes, [100, 21, 18, 17, 16, 15, 14, 13, 12, 11]);
-        let first = SlowSubscription::new(found[0].0, &found[0].1);
-        assert_eq!(first, SlowSubscription { connection: "1-7-3".to_owned(), bytes: 100, behind_ms: 2 });
+        let first = SlowSubscription::new(found[0].0, &found[0].1, None);
+        assert_eq!(first, SlowSubscription { connection: "1-7-3".to_owned(), address: None, bytes: 100, behind_ms: 2 });
     }
 }

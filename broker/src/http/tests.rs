@@ -95,6 +95,7 @@ impl FakeShards {
                                 }
                                 ControlMessage::Slowest { .. }
                                 | ControlMessage::Purge { .. }
+                                | ControlMessage::Peers { .. }
                                 | ControlMessage::AcceptAnew
                                 | ControlMessage::Shutdown { .. } => {}
                             }

@@ -213,6 +213,7 @@ impl<D: Driver> Shard<D> {
                 }
                 ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
                 ControlMessage::Slowest { topic, from, answer } => drop(answer.send(self.slowest(topic, from))),
+                ControlMessage::Peers { conns, answer } => self.find_peers(&conns, answer),
                 ControlMessage::AcceptAnew => self.accept_anew(),
                 ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),
             }

@@ -1,6 +1,7 @@
 //! What goes between shards, and from the control plane to a shard: requests to sequencers, deliveries from them, and
 //! control messages. Which queue carries what is in the head of [`shared`](crate::shard::shared).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,6 +234,13 @@ pub enum ControlMessage {
         from: usize,
         /// The answer's way.
         answer: oneshot::Sender<SlowestPart>,
+    },
+    /// Say from where these connections come.
+    Peers {
+        /// Which, at most [`SLOWEST_MAX`].
+        conns: Vec<ConnId>,
+        /// The answer's way: an address for each, in their order; `None`: it is gone.
+        answer: oneshot::Sender<Vec<Option<SocketAddr>>>,
     },
     /// Look whether connections wait of which the driver was not notified: another process has stopped accepting from the
     /// same listener.

@@ -9,7 +9,7 @@
 //! | `requests` | single publishes over HTTP that the shard answers |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
-//! | `slowest` | which subscriptions are furthest behind |
+//! | `slowest`, `peers` | which subscriptions are furthest behind, and from where they come |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
 //! | [`shared`], `inbox`, `messages`, [`asked`], [`handover`] | what shards and the control plane share; sockets on their way between them |
@@ -33,6 +33,7 @@ mod inbox;
 mod mailbox;
 mod messages;
 mod names;
+mod peers;
 mod pressure;
 mod recall;
 mod requests;
@@ -63,6 +64,7 @@ use crate::sequencer::{Sequencer, SequencerLimits};
 use crate::shard::drain::Drain;
 use crate::shard::fanout::FanOut;
 use crate::shard::mailbox::Mailbox;
+use crate::shard::peers::PeerQuestions;
 use crate::shard::pressure::Pressure;
 use crate::shard::recall::Recalls;
 use crate::shard::shared::SharedState;
@@ -109,6 +111,7 @@ pub struct Shard<D: Driver> {
     /// What is charged here counts as held by this shard.
     account: Arc<Account>,
     pressure: Pressure,
+    peer_questions: PeerQuestions,
     drain: Drain,
     codec: ShardCodec,
 }
@@ -171,6 +174,7 @@ impl<D: Driver> Shard<D> {
             recalls: Recalls::default(),
             account,
             pressure: Pressure::default(),
+            peer_questions: PeerQuestions::default(),
             drain: Drain::default(),
             codec: ShardCodec::new(&limits),
             driver,

@@ -6,12 +6,16 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use protocol::frame::{Opcode, close_code};
+use ring::ConnId;
 use ring::sim::{ClientId, Faults, SimDriver, World};
+
+use tokio::sync::oneshot;
 
 use crate::capacity::budget::{Charge, Held};
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
-use crate::shard::shared::SharedState;
+use crate::observe::counters::Reason;
+use crate::shard::shared::{ControlMessage, SharedState};
 use crate::shard::{Shard, ShardSetup};
 
 const BUDGET: u64 = 1 << 20;
@@ -301,4 +305,35 @@ fn hands_over_to(topic: &str, second: &str) {
         })
         .collect();
     assert_eq!(offsets, (1..=10).collect::<Vec<_>>(), "{read}");
+}
+
+/// Operators are answered once all addresses are known, and a connection that ends meanwhile has none.
+#[test]
+fn peers_are_found_and_those_that_are_gone_are_not_waited_for() {
+    let mut stage = Stage::new();
+    let clients = [stage.open("/sub/a"), stage.open("/sub/b"), stage.open("/sub/c")];
+    let ids = stage.shard.conns.ids();
+    let ask = |stage: &Stage, conns: &[ConnId]| {
+        let (answer, answered) = oneshot::channel();
+        let order = ControlMessage::Peers { conns: conns.to_vec(), answer };
+        stage.shared.send_control(ShardId(0), order).unwrap();
+        answered
+    };
+    let mut answered = ask(&stage, &ids);
+    let mut nobody = ask(&stage, &[]);
+    stage.turns(4);
+    let mut expected: Vec<_> = clients.iter().map(|&client| Some(stage.world.client_address(client))).collect();
+    let mut found = answered.try_recv().unwrap();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!((found, nobody.try_recv()), (expected, Ok(Vec::new())));
+    // One is gone before it is asked for, another before the driver has answered.
+    stage.shard.abort(ids[0], Reason::Reset);
+    stage.turns(4);
+    let mut answered = ask(&stage, &ids);
+    stage.shard.take_mail();
+    stage.shard.abort(ids[1], Reason::Reset);
+    stage.turns(4);
+    let found = answered.try_recv().unwrap();
+    assert!(found[0].is_none() && found[2].is_some(), "{found:?}");
 }

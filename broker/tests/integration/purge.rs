@@ -143,5 +143,11 @@ async fn operators_see_the_slowest_subscriptions_of_a_topic() {
     let names: std::collections::HashSet<_> = listed.iter().map(|slow| slow["connection"].to_string()).collect();
     assert_eq!(names.len(), 10, "{big}");
     assert!(listed.iter().all(|slow| slow["behind_ms"].is_u64()), "{big}");
+    // An operator finds them by the other end of their sockets.
+    let ends = slow.iter().map(|client| client.stream.get_ref().local_addr().expect("a socket").to_string());
+    let ends: std::collections::HashSet<_> = ends.collect();
+    let found: std::collections::HashSet<_> =
+        listed.iter().map(|slow| slow["address"].as_str().expect("an address").to_owned()).collect();
+    assert!(found.len() == 10 && found.is_subset(&ends), "{big}");
     drop(slow);
 }

@@ -86,6 +86,7 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(in crate::shard) fn on_peer(&mut self, id: ConnId, result: Result<SocketAddr, i32>) {
+        self.peer_questions.on_peer(id, result.ok());
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Arriving) else { return };
         let Ok(address) = result else {
             // Reset before anybody looked.

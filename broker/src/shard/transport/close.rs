@@ -90,6 +90,7 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn on_closed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
+        self.peer_questions.on_peer(id, None);
         self.leave_http(id, conn.flags);
         self.forget_address(id);
         if conn.flags.has(Flags::ADMITTED) {
