@@ -4,24 +4,25 @@
 //! retained. Not responsible for refusing (`sequencer::history`). Cost of an answer: two loads, and a look-up when the rules
 //! have changed since the last one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::topics::rules::{HistoryKind, Kept, Retain, SharedRules};
 
-/// The version, doubled, and one more if publishes may be refused.
+/// The version, doubled, and one more if publishes may be refused. Nobody replaces rules two billion times, after which a
+/// version would come again.
 #[derive(Debug)]
-pub(super) struct Refusing(AtomicU64);
+pub(super) struct Refusing(AtomicU32);
 
 impl Refusing {
     /// For a topic that begins with this.
     pub(super) fn new(kept: Kept) -> Self {
-        Self(AtomicU64::new(encode(kept.history, kept)))
+        Self(AtomicU32::new(encode(kept.history, kept)))
     }
 
     /// Whether publishes to `topic`, which has this kind of history, may be refused by the rules in force.
     pub(super) fn holds(&self, topic: &str, history: HistoryKind, rules: &SharedRules) -> bool {
         let mut known = self.0.load(Ordering::Relaxed);
-        if known >> 1 != rules.version() {
+        if known >> 1 != (rules.version() as u32) & (u32::MAX >> 1) {
             known = encode(history, rules.kept_of(topic));
             self.0.store(known, Ordering::Relaxed);
         }
@@ -30,9 +31,9 @@ impl Refusing {
 }
 
 /// A rule only applies to topics with its kind of history (`KnownRules` of the sequencer).
-fn encode(history: HistoryKind, Kept { version, history: kind, retain }: Kept) -> u64 {
+fn encode(history: HistoryKind, Kept { version, history: kind, retain }: Kept) -> u32 {
     let refuses = history == HistoryKind::Keyed || (history == kind && retain == Retain::Always);
-    version << 1 | u64::from(refuses)
+    (version as u32) << 1 | u32::from(refuses)
 }
 
 #[cfg(test)]

@@ -107,13 +107,7 @@ impl Table {
 
 impl Topic {
     /// A name of which nothing is known yet.
-    pub(super) fn new(
-        id: TopicId,
-        name: Arc<str>,
-        sequencer: ShardId,
-        kept: Kept,
-        table: &Arc<Shared>,
-    ) -> Arc<Self> {
+    pub(super) fn new(id: TopicId, name: Arc<str>, sequencer: ShardId, kept: Kept, table: &Arc<Shared>) -> Arc<Self> {
         table.account.charge(Held::Names, name_bytes(&name, table.shards));
         Arc::new(Self {
             id,
