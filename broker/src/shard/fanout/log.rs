@@ -326,7 +326,7 @@ impl Log {
 
     /// Whether something came since the round was last opened.
     #[must_use]
-    pub fn has_news(&self) -> bool {
+    pub fn has_unopened(&self) -> bool {
         self.opened < self.head()
     }
 

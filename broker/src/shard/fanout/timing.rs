@@ -53,7 +53,7 @@ impl FanOut {
             while let Some(next) = self.timing.queues[interval].pop_front_if(|next| next.at <= now) {
                 let Some(log) = self.logs.get_mut(next.slot).filter(|log| log.number == next.number) else { continue };
                 log.is_timed = false;
-                if log.has_news() {
+                if log.has_unopened() {
                     self.open_round(next.slot);
                 }
             }
@@ -66,7 +66,7 @@ impl FanOut {
             return;
         }
         for slot in self.logs.slots().collect::<Vec<_>>() {
-            if self.logs[slot].has_news() {
+            if self.logs[slot].has_unopened() {
                 self.open_round(slot);
             }
         }
@@ -75,7 +75,7 @@ impl FanOut {
     /// A message came to a log: its round is opened, at once or when it is time.
     pub(super) fn on_appended(&mut self, slot: LogSlot) {
         let log = &self.logs[slot];
-        if log.has_news() && (!log.is_timed || self.timing.is_over || log.is_full()) {
+        if log.has_unopened() && (!log.is_timed || self.timing.is_over || log.is_full()) {
             self.open_round(slot);
         } else {
             self.queue_round(slot);

@@ -20,7 +20,7 @@ impl Log {
             ("opened <= head", self.opened <= head),
             (
                 "without a throttle nothing waits for its round",
-                self.policy.throttle > Throttle::NONE || !self.has_news(),
+                self.policy.throttle > Throttle::NONE || !self.has_unopened(),
             ),
             ("round.head <= head", self.round.head <= head),
             ("n = 0: nothing is kept", n > 0 || self.entries.is_empty()),
