@@ -49,8 +49,10 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
     let (mut floors, mut brokers, mut sends) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=bench.pick(5, 1) {
         let report = run(bench, clients, &timing.arguments())?;
-        brokers.push(report.server_cpu().context("no processor time was measured")?);
-        sends.push(report.sends_per_client().context("the broker shows no sends")?);
+        let sent = report.sends_per_client().context("the broker shows no sends")?;
+        // A busy machine delays a round now and then; what is left out then is no merit.
+        brokers.push(report.server_cpu().context("no processor time was measured")? * SENDS_MAX / sent);
+        sends.push(sent);
         // The same bytes as the broker sent.
         let each = report.traffic.bytes as f64 / report.traffic.delivered as f64;
         runs.push((format!("broker {round}"), report));
@@ -64,11 +66,12 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
         runs.push((format!("floor {round}"), report));
     }
     let each = format!("broker {}; floor {}", percent(&brokers), percent(&floors));
-    let (broker, floor, sends) = (median(brokers), median(floors), median(sends));
-    let ratio = broker / floor;
+    let rates: Vec<_> = sends.iter().map(|sends| format!("{sends:.2}")).collect();
+    let (broker, floor) = (median(brokers), median(floors));
+    let (ratio, most) = (broker / floor, sends.into_iter().fold(0.0, f64::max));
     let mut remarks = client_remark(&runs);
-    remarks.push(format!("per cent of a core, medians of alternating runs: {each}"));
-    remarks.push(format!("{sends:.2} sends per subscriber and second"));
+    remarks.push(format!("per cent of a core for ten sends a second each, medians of alternating runs: {each}"));
+    remarks.push(format!("the broker's sends per subscriber and second: {}", rates.join(", ")));
     remarks.push(
         "the broker's time is that of all its threads, everything included; the floor's that of its sends alone"
             .to_owned(),
@@ -80,7 +83,7 @@ pub(crate) fn processor_time(bench: &Bench) -> Result<Figure> {
         ),
         measured: format!("{ratio:.3} x the floor ({:.1} % of a core against {:.1} %)", broker * 100.0, floor * 100.0),
         bound: Some(format!("at most {RATIO_MAX:.2} x the floor of ten sends a second each")),
-        reached: ratio <= RATIO_MAX && sends <= SENDS_MAX * 1.02,
+        reached: ratio <= RATIO_MAX && most <= SENDS_MAX * 1.02,
         remarks,
         runs,
     })
