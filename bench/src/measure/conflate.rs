@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use loadgen::Outcome;
 use loadgen::outcome::Phase;
 use tempfile::NamedTempFile;
@@ -98,39 +98,50 @@ pub(crate) fn slow_readers(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 200);
     let timing = bench.pick("--warmup 20 --duration 40", "--warmup 0.3 --duration 1.5");
     let mut runs = Vec::new();
-    let (mut without, mut with, mut growths, mut behind) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut without, mut with, mut growths, mut behind, mut invalid) = (Vec::new(), Vec::new(), Vec::new(), 0, 0);
     for round in 1..=bench.pick(3, 1) {
-        let report = run(bench, clients, timing)?;
-        without.push(report.latency.p99 as f64 / 1e6);
-        runs.push((format!("without {round}"), report));
-        let report = run(bench, clients, &format!("--slow-share 0.01 --slow-rate 1000 {timing}"))?;
-        with.push(report.latency.p99 as f64 / 1e6);
-        growths.push(growth_mib(&report));
-        behind = behind.max(report.slow.as_ref().map_or(0, |slow| slow.behind));
-        runs.push((format!("with {round}"), report));
+        let calm = run(bench, clients, timing)?;
+        let slow = run(bench, clients, &format!("--slow-share 0.01 --slow-rate 1000 {timing}"))?;
+        // Where the machine was busy with other things, latencies say nothing of the broker.
+        if bench.quick || (calm.invalid.is_empty() && slow.invalid.is_empty()) {
+            without.push(calm.latency.p99 as f64 / 1e6);
+            with.push(slow.latency.p99 as f64 / 1e6);
+        } else {
+            invalid += 1;
+        }
+        growths.push(growth_mib(&slow));
+        behind = behind.max(slow.slow.as_ref().map_or(0, |slow| slow.behind));
+        runs.push((format!("without {round}"), calm));
+        runs.push((format!("with {round}"), slow));
     }
+    ensure!(
+        !with.is_empty(),
+        "the client was the bottleneck in every pair of runs: the machine is too busy for this figure"
+    );
     let each = format!("without {}; with {} ms", shown(&without), shown(&with));
     let growth = growths.iter().map(|(growth, _)| *growth).fold(0.0, f64::max);
     let series: Vec<_> = growths.into_iter().map(|(_, series)| series).collect();
+    // Each pair saw the same machine; others use it too.
+    let ratio = median(with.iter().zip(&without).map(|(with, without)| with / without).collect());
     let (without, with) = (median(without), median(with));
     let mut remarks = client_remark(&runs);
-    remarks.push(format!("p99, medians of alternating runs: {each}"));
+    remarks.push(format!("p99, medians of alternating runs, {invalid} invalid pairs left out: {each}"));
     remarks.push(format!("up to {behind} readers were behind when publishing ended"));
     remarks.push(format!(
         "the broker's anonymous memory with slow readers, every five seconds, in MiB: {}",
         series.join("; ")
     ));
     Ok(Figure {
-        key: "i-slow-readers".to_owned(),
+        key: "j-slow-readers".to_owned(),
         what: format!(
-            "the same, {clients} subscribers of which one in a hundred reads 1,000 bytes a second: p99 of the others"
+            "p99 latency with latest and a throttle of 100 ms, {clients} subscribers, of the readers beside one in a hundred that \
+             reads 1,000 bytes a second"
         ),
         measured: format!(
-            "{:.3} x that without them ({with:.1} ms against {without:.1} ms), memory grows by {growth:.1} MiB",
-            with / without
+            "{ratio:.3} x that without them ({with:.1} ms against {without:.1} ms), memory grows by {growth:.1} MiB"
         ),
         bound: Some(format!("at most {LATER_MAX:.2} x, memory flat")),
-        reached: with <= without * LATER_MAX && growth <= GROWTH_MAX_MIB,
+        reached: ratio <= LATER_MAX && growth <= GROWTH_MAX_MIB,
         remarks,
         runs,
     })

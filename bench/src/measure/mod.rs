@@ -56,7 +56,7 @@ const FIGURES: [(char, Measure); 14] = [
     ('h', drivers::admission),
     ('h', drivers::memory),
     ('i', conflate::processor_time),
-    ('i', conflate::slow_readers),
+    ('j', conflate::slow_readers),
 ];
 
 /// What all measurements share.
