@@ -15,6 +15,7 @@
 use ring::Driver;
 
 use crate::ids::LogSlot;
+use crate::session::subscription::Subscription;
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::fanout::timed::Timed;
@@ -102,7 +103,9 @@ impl<D: Driver> Shard<D> {
     fn deliver_moved(&mut self, slot: LogSlot, subscriber: Subscriber) {
         // It may have left, too, since it was moved.
         let subscription = self.conns.get(subscriber.conn).and_then(|conn| conn.session.subscription(subscriber.sub));
-        if subscription.is_some_and(|subscription| subscription.live && subscription.log == slot) {
+        let is_here = |subscription: &&Subscription| subscription.live && subscription.log == slot;
+        // With a throttle, what came since the round was opened waits for the next one.
+        if subscription.filter(is_here).is_some_and(|here| self.fanout.logs[slot].is_opened(here.cursor)) {
             self.deliver_to(slot, subscriber);
         }
     }

@@ -330,6 +330,12 @@ impl Log {
         self.opened < self.head()
     }
 
+    /// Whether the round was opened for something that a subscriber at `cursor` was not sent.
+    #[must_use]
+    pub fn is_opened(&self, cursor: Seq) -> bool {
+        cursor < self.opened
+    }
+
     /// Whether a subscriber has not had its turn since the round was last opened.
     #[must_use]
     pub fn has_pending(&self) -> bool {
