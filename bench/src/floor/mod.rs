@@ -20,7 +20,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use ring::floor::{Method, Sender};
 use ring::{limits, listen};
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::measure::median;
-use crate::process::CoreOptions;
+use crate::process::{CoreOptions, Cores};
 use receivers::Receivers;
 
 pub(crate) use receivers::{Options as ReceiverOptions, serve as receive};
@@ -170,6 +170,27 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         page::keep(&options.results, &matrix)?;
     }
     Ok(true)
+}
+
+/// Processor time, in nanoseconds, of sending each of `sockets` the same `bytes` bytes, in sends of at most `send_bytes`.
+pub(crate) fn time_of_copies(cores: Cores, sockets: usize, bytes: usize, send_bytes: usize) -> Result<f64> {
+    let (Some(server), Some(client)) = (cores.server, cores.client) else { bail!("both need a core") };
+    // On a thread of its own: it stays bound to its core.
+    let sender = std::thread::spawn(move || {
+        pin(server)?;
+        let mut field = Field::open(sockets, client)?;
+        let mut sender = Sender::new(std::mem::take(&mut field.sockets), Method::UringDirect, SENDS_PER_CALL)?;
+        let all: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+        for part in all.chunks(send_bytes) {
+            field.receivers.expect((sockets * part.len()) as u64)?;
+            sender.round(part)?;
+            field.receivers.wait_until_ready()?;
+        }
+        let report = sender.take_report();
+        ensure!(report.short_sends == 0, "a blocking send was short");
+        Ok(report.cpu_ns_per_send() * report.sends as f64)
+    });
+    sender.join().expect("the sender does not panic")
 }
 
 /// Moves this thread to a core.

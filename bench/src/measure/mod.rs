@@ -3,6 +3,7 @@
 mod admission;
 mod conflate;
 mod drivers;
+mod history;
 mod idle;
 mod load;
 mod message;
@@ -42,7 +43,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 14] = [
+const FIGURES: [(char, Measure); 16] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -57,6 +58,8 @@ const FIGURES: [(char, Measure); 14] = [
     ('h', drivers::memory),
     ('i', conflate::processor_time),
     ('j', conflate::slow_readers),
+    ('k', history::newcomers),
+    ('l', history::memory_of_retained),
 ];
 
 /// What all measurements share.
