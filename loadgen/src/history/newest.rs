@@ -40,7 +40,7 @@ impl Newest {
         Self { from: 0, next: vec![0; keys.max(1) as usize].into() }
     }
 
-    /// Of a client that begins late, or was told that messages are missing: what is before the next one need not come.
+    /// Of a client that begins late, or learns that messages are missing: what is before the next one need not come.
     pub fn forgive(&mut self) {
         self.from = UNKNOWN;
         self.next.fill(0);

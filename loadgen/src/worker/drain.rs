@@ -158,7 +158,7 @@ impl<D: Dial> Worker<D> {
             }
             if let Some(member) = self.past.member_of(at) {
                 part.errors.unthrottled += member.too_fast();
-                part.terms.subscriptions += member.paced();
+                part.terms.subscriptions += member.throttled_count();
             }
             if client.verifies {
                 self.judge_streams(at, client, &known, part);

@@ -295,7 +295,7 @@ impl Visit for Visitor<'_> {
             return;
         }
         if self.counted {
-            self.pace(place);
+            self.count_delivery(place);
         }
         let latency = self.clock.unix(self.now).saturating_sub(sent_ns).max(1);
         // The latency of a slow reader says nothing about the server.

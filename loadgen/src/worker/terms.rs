@@ -14,7 +14,7 @@ use super::client::{Client, UNKNOWN};
 use super::past::{Member, Past};
 use super::receive::{Order, Visitor};
 use crate::adapter::{Begin, SlowConsumer, Visit};
-use crate::history::{Backwards, Newest, Pace, Sequence};
+use crate::history::{Backwards, Newest, Sequence, Throttled};
 use crate::options::Scenario;
 use crate::plan::Plan;
 
@@ -26,7 +26,7 @@ pub(super) struct Subscription {
     /// Where the newest message of each key has to come: to newcomers, and where subscribers are conflated.
     pub(super) newest: Option<Newest>,
     /// Of a subscription with terms.
-    pace: Option<Pace>,
+    throttled: Option<Throttled>,
 }
 
 impl Subscription {
@@ -35,7 +35,7 @@ impl Subscription {
             sequence: Sequence::default(),
             policy: SlowConsumer::Disconnect,
             newest: plan.late().then(|| Newest::new(plan.uses.keys)),
-            pace: None,
+            throttled: None,
         }
     }
 
@@ -56,18 +56,18 @@ impl Member {
         self.subscriptions[place % self.subscriptions.len()].policy == SlowConsumer::Latest
     }
 
-    fn paces(&self) -> impl Iterator<Item = &Pace> {
-        self.subscriptions.iter().filter_map(|subscription| subscription.pace.as_ref())
+    fn throttled(&self) -> impl Iterator<Item = &Throttled> {
+        self.subscriptions.iter().filter_map(|subscription| subscription.throttled.as_ref())
     }
 
     /// Subscriptions whose deliveries are counted.
-    pub(super) fn paced(&self) -> u64 {
-        self.paces().count() as u64
+    pub(super) fn throttled_count(&self) -> u64 {
+        self.throttled().count() as u64
     }
 
     /// Those that got more deliveries than their throttle allows.
     pub(super) fn too_fast(&self) -> u64 {
-        self.paces().filter(|pace| pace.is_too_fast()).count() as u64
+        self.throttled().filter(|throttled| throttled.is_too_fast()).count() as u64
     }
 }
 
@@ -118,7 +118,7 @@ impl Visitor<'_> {
             return;
         }
         if !self.client.slow {
-            subscription.pace = Some(Pace::new(throttle_ms));
+            subscription.throttled = Some(Throttled::new(throttle_ms));
         }
         if policy == SlowConsumer::Latest {
             let newest = subscription.newest.get_or_insert_with(|| Newest::new(plan.uses.keys));
@@ -129,11 +129,11 @@ impl Visitor<'_> {
     }
 
     /// A message that counts came: whether it begins a delivery.
-    pub(super) fn pace(&mut self, place: usize) {
+    pub(super) fn count_delivery(&mut self, place: usize) {
         let Some(member) = self.member.as_deref_mut() else { return };
         let at = place % member.subscriptions.len();
-        if let Some(pace) = &mut member.subscriptions[at].pace
-            && pace.heard(self.now)
+        if let Some(throttled) = &mut member.subscriptions[at].throttled
+            && throttled.heard(self.now)
         {
             self.tally.terms.deliveries += 1;
         }

@@ -66,7 +66,7 @@ pub struct Log {
     pub joining: u16,
     /// The shard's number for that join.
     pub join: u64,
-    /// By which it is told from another log that had its slot.
+    /// Sets it apart from another log that had its slot.
     pub number: u64,
     /// How many messages had come to the shard when it was joined: those are not for this log.
     pub joined_at: u64,

@@ -12,7 +12,7 @@ const TOLERANCE: f64 = 1.05;
 
 /// The deliveries of one subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pace {
+pub struct Throttled {
     interval_ns: u64,
     /// When the first delivery and the newest began.
     first_ns: u64,
@@ -20,7 +20,7 @@ pub struct Pace {
     deliveries: u64,
 }
 
-impl Pace {
+impl Throttled {
     /// Of a subscription with a throttle of so many milliseconds; 0: none.
     #[must_use]
     pub fn new(throttle_ms: u64) -> Self {
@@ -61,10 +61,10 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn heard(throttle_ms: u64, times_ms: impl IntoIterator<Item = u64>) -> (u64, bool) {
-        let mut pace = Pace::new(throttle_ms);
-        let deliveries = times_ms.into_iter().filter(|ms| pace.heard(7 * MS + ms * MS)).count() as u64;
-        assert_eq!(deliveries, pace.deliveries);
-        (deliveries, pace.is_too_fast())
+        let mut throttled = Throttled::new(throttle_ms);
+        let deliveries = times_ms.into_iter().filter(|ms| throttled.heard(7 * MS + ms * MS)).count() as u64;
+        assert_eq!(deliveries, throttled.deliveries);
+        (deliveries, throttled.is_too_fast())
     }
 
     #[test]
