@@ -18,7 +18,7 @@
 //! subscriber is sent everything that is pending. So under load the sends grow, not their number.
 //!
 //! Subscribers of one topic or filter that are delivered to at other intervals have a log each, a *delivery group*
-//! ([`Log::groups`]): messages are shared, cursors and rounds are not.
+//! (`Log::groups`): messages are shared, cursors and rounds are not.
 //!
 //! Back-pressure: a log is congested when its round is far behind the head ([`Log::undelivered_bytes`]), or while
 //! publishers wait for single subscribers that are ([`Log::awaited`]). The shard decides how far is far.
