@@ -113,7 +113,7 @@ impl FanOut {
             congested_logs: 0,
             relieved: false,
             gaps: Gaps::default(),
-            timing: Timing::default(),
+            timing: Timing::new(account),
             awaited: Awaited::default(),
             log_bytes: 0,
             appends: Appends::default(),

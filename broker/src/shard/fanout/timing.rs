@@ -6,23 +6,31 @@
 //! be behind waits, so that a throttle never makes publishers wait, and when the broker ends.
 //!
 //! There is one queue for each interval, in the order of time. Cost: nothing for logs without a throttle; otherwise a push and
-//! a pop per round, whatever the number of subscribers and messages.
+//! a pop per round, whatever the number of subscribers and messages. Bounds: [`ROUNDS_PER_TURN`]; the queues are charged to the
+//! budget.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ring::Nanos;
 
+use crate::capacity::budget::{Account, Charge, Held};
 use crate::ids::LogSlot;
 use crate::shard::fanout::FanOut;
 use crate::topics::rules::Throttle;
 
+/// Rounds that are opened in one turn because they are due.
+const ROUNDS_PER_TURN: usize = 1024;
+
 /// The next round of each log with a throttle that is not silent.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(super) struct Timing {
     queues: [VecDeque<Next>; Throttle::COUNT],
+    /// For the queues.
+    charge: Charge,
     /// The driver's clock, as of the last time it was read.
     now: Nanos,
     /// Rounds are opened at once: the broker ends.
@@ -39,6 +47,38 @@ struct Next {
 }
 
 impl Timing {
+    /// No log has a throttle. What the queues take is charged to `account`.
+    pub(super) fn new(account: &Arc<Account>) -> Self {
+        let charge = Charge::new(account, Held::Subscriptions, 0);
+        Self { queues: Default::default(), charge, now: 0, is_over: false }
+    }
+
+    fn push(&mut self, throttle: Throttle, next: Next) {
+        self.queues[throttle.index()].push_back(next);
+        self.recharge();
+    }
+
+    /// Takes one that is due by now.
+    fn take_due(&mut self) -> Option<Next> {
+        let now = self.now;
+        let next = self.queues.iter_mut().find_map(|queue| queue.pop_front_if(|next| next.at <= now))?;
+        for queue in &mut self.queues {
+            if queue.capacity() > 64 && queue.len() < queue.capacity() / 4 {
+                queue.shrink_to(queue.capacity() / 2);
+            }
+        }
+        self.recharge();
+        Some(next)
+    }
+
+    fn recharge(&mut self) {
+        let places: usize = self.queues.iter().map(VecDeque::capacity).sum();
+        let bytes = (places * size_of::<Next>()) as u64;
+        if self.charge.bytes() != bytes {
+            self.charge.resize(bytes);
+        }
+    }
+
     /// When the first of them is due.
     pub(super) fn next(&self) -> Option<Nanos> {
         self.queues.iter().filter_map(|queue| queue.front()).map(|next| next.at).min()
@@ -49,13 +89,12 @@ impl FanOut {
     /// Opens the rounds that are due by `now`.
     pub(in crate::shard) fn open_due_rounds(&mut self, now: Nanos) {
         self.timing.now = now;
-        for interval in 0..Throttle::COUNT {
-            while let Some(next) = self.timing.queues[interval].pop_front_if(|next| next.at <= now) {
-                let Some(log) = self.logs.get_mut(next.slot).filter(|log| log.number == next.number) else { continue };
-                log.is_timed = false;
-                if log.has_unopened() {
-                    self.open_round(next.slot);
-                }
+        for _ in 0..ROUNDS_PER_TURN {
+            let Some(next) = self.timing.take_due() else { break };
+            let Some(log) = self.logs.get_mut(next.slot).filter(|log| log.number == next.number) else { continue };
+            log.is_timed = false;
+            if log.has_unopened() {
+                self.open_round(next.slot);
             }
         }
     }
@@ -88,7 +127,7 @@ impl FanOut {
         if !std::mem::replace(&mut log.is_timed, true) {
             let throttle = log.policy.throttle;
             let next = Next { at: self.timing.now.saturating_add(throttle.nanos()), slot, number: log.number };
-            self.timing.queues[throttle.index()].push_back(next);
+            self.timing.push(throttle, next);
         }
         self.queue_round(slot);
     }
