@@ -15,7 +15,7 @@ use crate::shard::backlog::Frames;
 const LISTS_MAX: usize = 4;
 /// How long, in nanoseconds.
 const TTL: Nanos = 1_000_000_000;
-/// Frames are put together up to about this length, in bytes.
+/// Frames are put together up to this length, in bytes: a send takes a whole number of such parts.
 const PART_BYTES: usize = 64 << 10;
 
 /// See the file's head.
@@ -58,21 +58,77 @@ impl StateFrames {
 }
 
 fn make(state: &[Arc<Message>], encoding: Encoding, account: &Arc<Account>) -> Frames {
-    let mut parts = Vec::new();
-    let mut part = BytesMut::new();
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
     for message in state {
-        part.extend_from_slice(&message.frame(encoding, account, false));
-        if part.len() >= PART_BYTES {
-            parts.push(charged(std::mem::take(&mut part), account));
+        let frame = message.frame(encoding, account, false);
+        if bytes + frame.len() > PART_BYTES && bytes > 0 {
+            parts.push(together(&part, bytes, account));
+            part.clear();
+            bytes = 0;
         }
+        bytes += frame.len();
+        part.push(frame);
     }
-    if !part.is_empty() {
-        parts.push(charged(part, account));
+    if bytes > 0 {
+        parts.push(together(&part, bytes, account));
     }
     parts.into()
 }
 
-fn charged(part: BytesMut, account: &Arc<Account>) -> Bytes {
+/// One range of all these frames, `bytes` long.
+fn together(frames: &[Bytes], bytes: usize, account: &Arc<Account>) -> Bytes {
+    let mut part = BytesMut::with_capacity(bytes);
+    frames.iter().for_each(|frame| part.extend_from_slice(frame));
     let capacity = part.capacity();
     budget::shared(part, capacity, 0, account, Held::Messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::v1::PayloadKind;
+
+    use super::*;
+    use crate::capacity::budget::Budget;
+    use crate::ids::{Offset, TopicId};
+    use crate::message::Payload;
+
+    fn state(budget: &Budget, lengths: &[usize]) -> Arc<[Arc<Message>]> {
+        let message = |(offset, &len): (u64, &usize)| {
+            let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; len], budget.of_shard(0));
+            Arc::new(Message::new((TopicId(1), "t".into()), Offset(offset), payload, 0))
+        };
+        (1..).zip(lengths).map(message).collect()
+    }
+
+    #[test]
+    fn parts_are_as_long_as_can_be_and_take_no_more_than_that() {
+        let budget = Budget::new(1, 64 << 20);
+        let account = budget.of_shard(0);
+        for lengths in [vec![100; 3000], vec![70_000, 10, 70_000, 10, 10], vec![30_000; 7], vec![5]] {
+            let state = state(&budget, &lengths);
+            let before = budget.held(Held::Messages);
+            let frames = make(&state, Encoding::Json, account);
+            let whole: Vec<Bytes> = state.iter().map(|message| message.frame(Encoding::Json, account, false)).collect();
+            assert_eq!(frames.concat(), whole.concat(), "every frame, in order");
+            drop(whole);
+            for pair in frames.windows(2) {
+                assert!(pair[0].len() + pair[1].len() > PART_BYTES, "both would fit into one");
+            }
+            let is_one_frame = |part: &Bytes| lengths.iter().any(|len| part.len() >= *len && *len > PART_BYTES);
+            assert!(frames.iter().all(|part| part.len() <= PART_BYTES || is_one_frame(part)));
+            let most: u64 = frames.iter().map(|part| budget::allocated(part.len()) + 128).sum();
+            assert!(budget.held(Held::Messages) - before <= most, "no room that is not used");
+        }
+    }
+
+    #[test]
+    fn a_list_is_made_once_a_second() {
+        let budget = Budget::new(1, 64 << 20);
+        let (account, state) = (budget.of_shard(0), state(&budget, &[5; 40]));
+        let mut made = StateFrames::default();
+        let first = made.of(&state, Encoding::JsonState, account, 0);
+        assert!(Arc::ptr_eq(&first, &made.of(&state, Encoding::JsonState, account, TTL - 1)));
+        assert!(!Arc::ptr_eq(&first, &made.of(&state, Encoding::Raw, account, TTL - 1)), "another encoding");
+        assert!(!Arc::ptr_eq(&first, &made.of(&state, Encoding::JsonState, account, TTL)), "later");
+    }
 }
