@@ -242,7 +242,9 @@ test("a newcomer gets the retained messages of a filter, then what changes", asy
   await until(() => messages.length === 41);
   assert.deepEqual(messages.slice(21).filter(({ state }) => state).length, 20);
 
-  const none = collect(other.subscribe("status/+", { state: false }));
+  const declined = other.subscribe("status/+", { state: false });
+  const none = collect(declined);
+  await declined.ready;
   await other.publish("status/5", null, { retain: true, removed: true });
   await until(() => none.length === 1);
   assert.equal(none[0].removed, true);
