@@ -64,7 +64,7 @@ pub struct Options {
     /// [default: all of up to 20,000, else 20,000]
     #[arg(long, help_heading = "Clients")]
     pub verify: Option<Share>,
-    /// Seconds between two heartbeats of a client that only counts bytes; 0: none
+    /// Seconds between two heartbeats of a client that only counts bytes, or reads slowly; 0: none
     #[arg(long, default_value = "20", value_parser = seconds, value_name = "SECONDS", help_heading = "Clients")]
     pub heartbeat: Duration,
     /// Share of the clients that read slowly or never: 0.1 [default: 0]

@@ -101,7 +101,8 @@ impl<D: Dial> Worker<D> {
     /// Seconds between two heartbeats of one client; nothing when none are needed.
     fn heartbeat_period(&self) -> Option<f64> {
         let period = self.plan.options.heartbeat.as_secs_f64();
-        (period > 0.0 && self.plan.verifying < 1.0).then_some(period)
+        let slow = self.plan.options.slow_share.is_some_and(|share| share > 0.0);
+        (period > 0.0 && (self.plan.verifying < 1.0 || slow)).then_some(period)
     }
 
     fn send_heartbeats(&mut self, seconds: f64) {
@@ -112,7 +113,8 @@ impl<D: Dial> Worker<D> {
             let at = self.upkeep.heart % self.clients.len();
             self.upkeep.heart = at + 1;
             let client = &self.clients[at];
-            if client.state == State::Open && !client.verifies && !client.sending {
+            // Who reads slowly finds a ping long after it came, and would be taken for dead.
+            if client.state == State::Open && (!client.verifies || client.slow) && !client.sending {
                 let mut heartbeat = Vec::new();
                 self.plan.adapter.heartbeat(&mut heartbeat);
                 self.send(at as u32, heartbeat);
