@@ -61,7 +61,7 @@ pub struct Recalled {
     pub state: Option<Arc<[Arc<Message>]>>,
     /// Messages of the window, without gaps, up to the newest. What lies between a snapshot and the first is lost.
     pub replay: Vec<Arc<Message>>,
-    /// State for the case that the connection has no room for `replay`, if the place was found.
+    /// State for the case that the connection has no room for all of `replay`: if the place was found, or there was none.
     pub instead: Option<Arc<[Arc<Message>]>>,
 }
 
@@ -106,16 +106,17 @@ impl History {
         self.expire(rule, now.time);
         match recall {
             Recall::State => self.newcomer(now.time, bytes_max),
-            Recall::Last { count, state } => {
+            Recall::Last { count, state: state_wanted } => {
                 let replay: Vec<_> = self.window.newest(count as usize, bytes_max).cloned().collect();
                 let first = replay.first().map_or(now.next, |first| first.offset);
                 let older = |message: &Arc<Message>| message.offset < first;
                 let state = match self.keyed() {
-                    _ if !state => None,
+                    _ if !state_wanted => None,
                     Some(_) => Some(self.shown(now.time)),
                     None => list(self.retained.iter().filter(|message| older(message)).cloned()),
                 };
-                Recalled { state, replay, ..Recalled::default() }
+                let instead = if state_wanted { list(self.retained.iter().cloned()) } else { None };
+                Recalled { state, replay, instead, ..Recalled::default() }
             }
             Recall::Since { place, state } => self.since(place, state, now, bytes_max),
         }

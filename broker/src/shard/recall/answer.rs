@@ -95,7 +95,7 @@ impl<D: Driver> Shard<D> {
         if bytes > room && recovered == Some(true) {
             // With what its other topics replay it is more than one connection may: it begins as a newcomer.
             recovered = Some(false);
-            state = state.or(instead);
+            state = state.or_else(|| instead.clone());
         }
         let snapshot = state.iter().flat_map(|state| state.iter()).find(|message| message.is_snapshot());
         let up_to = snapshot.map(|snapshot| snapshot.offset);
@@ -108,6 +108,11 @@ impl<D: Driver> Shard<D> {
             skipped += 1;
         }
         replay.drain(..skipped);
+        if skipped > 0 && recovered.is_none() {
+            // The retained message was part of what has no room.
+            let replayed = replay.first().map_or(live, |message| message.offset);
+            state = state.or(instead.filter(|retained| retained.iter().all(|message| message.offset < replayed)));
+        }
         // What waits in the log may be known: another shard was faster with it when the client was connected there.
         let known = match start {
             Start::Since(place) if recovered == Some(true) => Some(place.offset),
