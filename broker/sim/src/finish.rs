@@ -19,6 +19,8 @@ use crate::run::Run;
 const MILLIS: u64 = 1_000_000;
 /// Rounds without any news after which everything has come to rest.
 const REST: usize = 12;
+/// How long a round takes in which only throttles are waited for.
+const WAIT: u64 = 20 * MILLIS;
 /// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 20_000;
 
@@ -51,8 +53,22 @@ impl Run<'_> {
         }
     }
 
-    /// Rounds until nothing happens any more.
+    /// Rounds until nothing happens any more, and nothing waits for a throttle either.
     fn come_to_rest(&mut self, nanos_per_round: u64) -> Result<(), Violation> {
+        self.come_to_quiet(nanos_per_round)?;
+        let throttle = self.params.throttle_max_ms() * MILLIS;
+        if throttle > 0 {
+            for _ in 0..throttle / WAIT + REST as u64 {
+                self.round()?;
+                self.world.advance(WAIT);
+            }
+            self.come_to_quiet(nanos_per_round)?;
+        }
+        Ok(())
+    }
+
+    /// Rounds until nothing happens any more.
+    fn come_to_quiet(&mut self, nanos_per_round: u64) -> Result<(), Violation> {
         let mut quiet = 0;
         // A connection more than there is room for waits, with all it has to say.
         let room = self.clients.len() <= self.params.capacity as usize;
@@ -281,6 +297,7 @@ impl Run<'_> {
             self.model.begin_window();
         }
         self.going_down = true;
+        self.model.draining();
         for shard in 0..self.shards.len() {
             assert!(
                 self.shared

@@ -25,5 +25,5 @@ mod run;
 mod trace;
 
 pub use params::Params;
-pub use report::{Coverage, Failure, NOT_SENT, Outcome};
+pub use report::{Coverage, Failure, Outcome};
 pub use run::run;

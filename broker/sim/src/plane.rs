@@ -1,5 +1,6 @@
-//! The control plane's part: publishes by HTTP, requests handed over, sockets to adopt.
+//! The control plane's part: publishes by HTTP, purges, requests handed over, sockets to adopt.
 
+use broker::ids::Epoch;
 use broker::message::Payload;
 use broker::message::options::Refusal;
 use broker::shard::handover::{Purpose, Upgrade};
@@ -25,6 +26,8 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nC
 #[derive(Default, Debug)]
 pub(crate) struct Plane {
     waiting: Vec<(MessageId, Receiver<Result<Published, Refusal>>)>,
+    /// Purges that do, by the model's numbers.
+    purges: Vec<(usize, Receiver<Option<Epoch>>)>,
 }
 
 impl Plane {
@@ -58,6 +61,16 @@ impl Plane {
         self.waiting.push((id, receiver));
     }
 
+    /// Purges a topic, if the broker knows it.
+    pub(crate) fn purge(&mut self, topic: usize, shared: &SharedState, topics: &[String], model: &mut Model) {
+        let Some(found) = shared.registry.find(&topics[topic]) else { return };
+        let (answer, receiver) = channel();
+        let sequencer = found.sequencer;
+        let order = ControlMessage::Purge { topic: found, answer };
+        assert!(shared.send_control(sequencer, order).is_ok(), "thousands of control messages wait");
+        self.purges.push((model.purging(topic), receiver));
+    }
+
     /// Takes the answers that are there.
     pub(crate) fn answers(
         &mut self,
@@ -87,12 +100,22 @@ impl Plane {
                 }
             }
         }
+        for (number, mut receiver) in std::mem::take(&mut self.purges) {
+            match receiver.try_recv() {
+                Ok(epoch) => model.purged(number, epoch.map(|epoch| epoch.0))?,
+                Err(TryRecvError::Empty) => self.purges.push((number, receiver)),
+                Err(TryRecvError::Closed) if going_down => {}
+                Err(TryRecvError::Closed) => {
+                    return Err(Violation::new("a purge is answered", format!("purge {number}")));
+                }
+            }
+        }
         Ok(())
     }
 
-    /// How many publishes wait for their answers.
+    /// How many publishes and purges wait for their answers.
     pub(crate) fn unanswered(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.purges.len()
     }
 }
 

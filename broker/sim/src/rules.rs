@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker::topics::rules::{History, Retain, Rule};
+use broker::topics::rules::{self, History, Retain, Rule, Throttle};
 use ring::Random;
 
 use crate::model::Options;
@@ -16,6 +16,60 @@ pub struct TopicRule {
     pub retain: Retain,
     /// How long messages of a window, or keys without an update, are remembered.
     pub ttl: u64,
+    /// How its subscribers are sent what it has.
+    pub policy: Policy,
+}
+
+/// What becomes of a subscriber that is far behind.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Slow {
+    /// It is closed.
+    #[default]
+    Disconnect,
+    /// It goes on with newer messages, and is told which were left out.
+    Skip,
+    /// Of what waits for it, it gets the newest message of each key.
+    Latest,
+}
+
+/// How subscribers of a topic or filter are sent what it has.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// If they are slow.
+    pub slow: Slow,
+    /// How many bytes they may be behind, if the rule says so.
+    pub lag_bytes_max: Option<u64>,
+    /// The least time between two deliveries, in milliseconds; 0: none.
+    pub throttle_ms: u64,
+}
+
+/// The times that there are.
+const THROTTLES_MS: [u64; 8] = [0, 20, 50, 100, 250, 500, 1000, 5000];
+
+impl Policy {
+    /// As the broker is configured with it.
+    fn table(self) -> rules::Policy {
+        let slow_consumer = match self.slow {
+            Slow::Disconnect => rules::SlowConsumer::Disconnect,
+            Slow::Skip => rules::SlowConsumer::Skip,
+            Slow::Latest => rules::SlowConsumer::Latest,
+        };
+        let throttle = Throttle::at_least(Duration::from_millis(self.throttle_ms));
+        rules::Policy { slow_consumer, lag_bytes_max: self.lag_bytes_max, throttle }
+    }
+
+    /// The same for a subscription that asks for a throttle: the longer of the two.
+    #[must_use]
+    pub fn throttled(self, asked_ms: u64) -> Self {
+        let given = THROTTLES_MS.into_iter().find(|given| *given >= asked_ms).expect("5 s is the longest");
+        Self { throttle_ms: self.throttle_ms.max(given), ..self }
+    }
+
+    /// The rule of a filter, which says nothing but this.
+    #[must_use]
+    pub fn rule(self, filter: &str) -> Rule {
+        Rule { filter: filter.to_owned(), policy: self.table(), ..Rule::default() }
+    }
 }
 
 impl Default for TopicRule {
@@ -26,14 +80,15 @@ impl Default for TopicRule {
 
 impl TopicRule {
     fn of(rule: &Rule) -> Self {
-        Self { history: rule.history, retain: rule.retain, ttl: rule.history_ttl.as_nanos() as u64 }
+        let (history, retain, policy) = (rule.history, rule.retain, Policy::default());
+        Self { history, retain, ttl: rule.history_ttl.as_nanos() as u64, policy }
     }
 
     /// The table of the configuration for one topic.
     #[must_use]
     pub fn table(&self, topic: &str) -> Rule {
         let history_ttl = Duration::from_nanos(self.ttl);
-        Rule { filter: topic.to_owned(), history: self.history, history_ttl, retain: self.retain, ..Rule::default() }
+        Rule { history: self.history, history_ttl, retain: self.retain, ..self.policy.rule(topic) }
     }
 
     pub(crate) fn is_keyed(&self) -> bool {
@@ -107,5 +162,41 @@ fn one(rng: &mut Random) -> TopicRule {
         10 => (window(100_000, 4 << 20), 0, retain),
         _ => (default.history, default.ttl, retain),
     };
-    TopicRule { history, retain, ttl }
+    TopicRule { history, retain, ttl, policy: default.policy }
+}
+
+/// Policies for topics and, where filters are to have one, rules for those. `steady`: so that deliveries can be timed.
+pub(crate) fn with_policies(
+    topics: &[String],
+    rules: &mut [TopicRule],
+    steady: bool,
+    rng: &mut Random,
+) -> Vec<(String, Policy)> {
+    let spread = rng.below(4);
+    let (all, some) = (policy(steady, rng), policy(steady, rng));
+    for (topic, rule) in topics.iter().zip(rules) {
+        rule.policy = match spread {
+            // Each its own: filters agree on nothing but by chance.
+            0 => policy(steady, rng),
+            1 | 2 => all,
+            _ if topic.starts_with("a/") => some,
+            _ => all,
+        };
+    }
+    let filters: &[(&str, Policy)] = match spread {
+        0 => &[("a/#", some), ("x/+", all)],
+        1 => &[("#", all)],
+        2 => &[("#", all), ("a/+/+", all)],
+        _ => &[("a/#", some), ("+", all), ("b/#", all)],
+    };
+    filters.iter().map(|&(filter, policy)| (filter.to_owned(), policy)).collect()
+}
+
+fn policy(steady: bool, rng: &mut Random) -> Policy {
+    let slow = rng.pick(&[Slow::Disconnect, Slow::Skip, Slow::Latest, Slow::Latest]);
+    let short = !steady && rng.one_in(2);
+    let lag_bytes_max = if short { Some(rng.pick(&[4 << 10, 6 << 10, 32 << 10])) } else { None };
+    let throttle_ms =
+        if steady { rng.pick(&[0, 100, 250, 500, 1000]) } else { rng.pick(&[0, 0, 0, 20, 50, 100, 250, 1000, 5000]) };
+    Policy { slow, lag_bytes_max, throttle_ms }
 }

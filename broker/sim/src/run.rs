@@ -83,8 +83,10 @@ impl<'a> Run<'a> {
         world.set_socket_buffer(params.socket_buffer_bytes);
         let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
         let shared = SharedState::new(params.shards, params.seed, Epoch(params.seed << 20));
-        let tables = params.topics.iter().zip(&params.rules).map(|(topic, rule)| rule.table(topic)).collect();
-        let rules = Rules::new(tables, Keys::from_seed(params.seed)).expect("one rule for each topic");
+        let topics = params.topics.iter().zip(&params.rules).map(|(topic, rule)| rule.table(topic));
+        let filters = params.filters.iter().map(|(filter, policy)| policy.rule(filter));
+        let rules =
+            Rules::new(topics.chain(filters).collect(), Keys::from_seed(params.seed)).expect("one rule for each topic");
         let shared = Arc::new(shared.admitting(admission).within(params.budget_bytes).with_rules(rules));
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
@@ -97,7 +99,10 @@ impl<'a> Run<'a> {
             shards,
             stalled: vec![0; usize::from(params.shards)],
             clients: Vec::new(),
-            model: Model::new(params.topics.clone()).ruled(params.rules.clone(), params.limits.recovery_bytes_max),
+            model: Model::new(params.topics.clone())
+                .ruled(params.rules.clone(), params.limits.recovery_bytes_max)
+                .with_filters(params.filters.clone())
+                .steady(params.steady),
             plane: Plane::default(),
             rng: Random::new(params.seed),
             counted: Coverage::default(),
@@ -201,6 +206,7 @@ impl<'a> Run<'a> {
         self.round += 1;
         self.counted.rounds += 1;
         self.model.clock(self.world.now());
+        self.trace.clock(self.world.now() / MILLIS);
         let mut order: Vec<_> = (0..self.shards.len()).collect();
         self.rng.shuffle(&mut order);
         for shard in order {
@@ -214,6 +220,11 @@ impl<'a> Run<'a> {
         self.plane.answers(self.going_down, &mut self.model, &mut self.counted)?;
         if self.busy && self.rng.percent(self.params.publish_percent / 2) {
             self.publish_http();
+        }
+        if self.busy && !self.going_down && self.params.policies && !self.params.steady && self.rng.one_in(60) {
+            let topic = self.rng.below(self.params.topics.len());
+            self.trace.say(|| format!("{:?} is to be purged", self.params.topics[topic]));
+            self.plane.purge(topic, &self.shared, &self.params.topics, &mut self.model);
         }
         let (mut stage, clients) = self.stage();
         let mut active = false;
@@ -304,6 +315,9 @@ impl<'a> Run<'a> {
             coverage.slow_drops += stats.dropped_slow;
             coverage.memory_drops += stats.dropped_memory;
             coverage.given_up += stats.given_up;
+            coverage.skips += stats.skips;
+            coverage.conflated += stats.messages_conflated;
+            coverage.purges += stats.purged;
             coverage.ping_timeouts += stats.dropped_ping_timeout;
             coverage.pauses += stats.pauses;
             coverage.full_queues += stats.queues_full;

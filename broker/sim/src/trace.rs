@@ -6,11 +6,13 @@ pub(crate) struct Trace {
     hash: u64,
     /// Tell what happens on standard error.
     verbose: bool,
+    /// In milliseconds, for people.
+    now_ms: u64,
 }
 
 impl Trace {
     pub(crate) fn new(verbose: bool) -> Self {
-        Self { hash: 0, verbose }
+        Self { hash: 0, verbose, now_ms: 0 }
     }
 
     pub(crate) fn event(&mut self, who: u64, what: u64) {
@@ -30,8 +32,13 @@ impl Trace {
     /// A line for people, made only when somebody reads it.
     pub(crate) fn say(&self, line: impl FnOnce() -> String) {
         if self.verbose {
-            eprintln!("{}", line());
+            eprintln!("{:>7} {}", self.now_ms, line());
         }
+    }
+
+    /// It is so late, in milliseconds.
+    pub(crate) fn clock(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
     }
 
     pub(crate) fn value(&self) -> u64 {

@@ -206,7 +206,7 @@ mod memory {
     use broker::topics::rules::{History, Rule};
     use sim::model::{Arrival, Asked, Confirmed, Model, Options, Position, Remembers, Start, Tags, Violation};
     use sim::payload::{Kind, build};
-    use sim::rules::TopicRule;
+    use sim::rules::{Policy, Slow, TopicRule};
 
     const EPOCH: u64 = 7;
     const LEN: usize = 40;
@@ -241,7 +241,7 @@ mod memory {
     /// A subscription, with the answer to it.
     fn begin(model: &mut Model, start: Start, answer: Confirmed) -> Result<usize, Violation> {
         let stream = model.open("client".to_owned());
-        model.asking(stream, &[Asked { filter: "t".to_owned(), start, state: true }]);
+        model.asking(stream, &[Asked { filter: "t".to_owned(), start, state: true, ..Asked::default() }]);
         model.confirmed(stream, &[Confirmed { filter: "t".to_owned(), ..answer }])?;
         Ok(stream)
     }
@@ -328,7 +328,7 @@ mod memory {
         let retained = Options { retain: true, ..Options::default() };
         let mut model = published(History::None, &[retained]);
         let stream = model.open("client".to_owned());
-        model.asking(stream, &[Asked { filter: "#".to_owned(), start: Start::Now, state: true }]);
+        model.asking(stream, &[Asked { filter: "#".to_owned(), start: Start::Now, state: true, ..Asked::default() }]);
         model.confirmed(stream, &[Confirmed { filter: "#".to_owned(), ..Confirmed::default() }]).expect("asked for");
         model.state_ended(stream, "#", None).expect("the first");
         let skipped = model.settle().expect_err("the topic's retained message is missing");
@@ -359,5 +359,34 @@ mod memory {
         model.acknowledged(first, at(3)).expect("it is next");
         let both = model.acknowledged(second, at(4)).expect_err("3 is the newest");
         assert_eq!(both.property, "compare-and-set compares and sets at once");
+    }
+    /// The property that a subscriber of a topic with this policy breaks, which gets these of four messages: of a, b, a, b.
+    fn delivered(slow: Slow, offsets: &[u64]) -> Option<&'static str> {
+        let policy = Policy { slow, ..Policy::default() };
+        let rule = TopicRule { history: History::None, policy, ..TopicRule::default() };
+        let mut model = Model::new(vec!["t".to_owned()]).ruled(vec![rule], 1 << 30);
+        let stream =
+            begin(&mut model, Start::Now, Confirmed { position: Some(at(1)), ..Confirmed::default() }).expect("true");
+        for (key, offset) in ["a", "b", "a", "b"].into_iter().zip(1..) {
+            let options = Options { key: Some(key.into()), ..Options::default() };
+            let id = model.publish_with(0, 0, Kind::Text, LEN, options);
+            model.written(id);
+            model.acknowledged(id, at(offset)).expect("a place of its own");
+        }
+        let got = offsets.iter().try_for_each(|&offset| get(&mut model, stream, offset, false));
+        got.and_then(|()| model.settle().map(drop)).err().map(|violation| violation.property)
+    }
+
+    #[test]
+    fn conflation_that_loses_the_newest_of_a_key() {
+        for right in [&[3, 4][..], &[1, 2, 3, 4], &[2, 3, 4], &[1, 3, 4]] {
+            assert_eq!(delivered(Slow::Latest, right), None, "{right:?}");
+        }
+        for wrong in [&[3][..], &[4], &[1, 2, 4], &[1, 2], &[]] {
+            assert_eq!(delivered(Slow::Latest, wrong), Some("nothing is lost"), "{wrong:?}");
+        }
+        assert_eq!(delivered(Slow::Latest, &[4, 3]), Some("offsets are dense"), "backwards");
+        assert_eq!(delivered(Slow::Disconnect, &[3, 4]), Some("offsets are dense"), "not with this policy");
+        assert_eq!(delivered(Slow::Skip, &[3, 4]), Some("offsets are dense"), "without a gap");
     }
 }

@@ -1,6 +1,6 @@
 //! Request heads and their answers.
 
-use super::{Client, Parting, Phase, Role, Stage};
+use super::{Client, Pace, Parting, Phase, Role, Stage};
 use crate::model::{Confirmed, Violation};
 
 /// Of every handshake (RFC 6455 §1.3).
@@ -50,6 +50,9 @@ impl Client {
         };
         let stream = stage.model.open(self.name());
         self.stream = Some(stream);
+        if self.wire.reads == Pace::Fast {
+            stage.model.reads_at_once(stream);
+        }
         if let Some(filter) = filter {
             stage.model.subscribing(stream, &[filter]);
         }

@@ -13,6 +13,7 @@ use super::{Client, Command, Stage};
 use crate::model::{Asked, Confirmed, MessageId, Options, Page, Position, Remembers, Start, Violation};
 use crate::params;
 use crate::payload::{self, Kind};
+use crate::rules::Slow;
 
 const HIGHEST: u64 = (1 << 53) - 1;
 
@@ -31,7 +32,10 @@ impl Client {
         if filters.is_empty() {
             return;
         }
-        let asked = if self.recovers { recovering(&filters, stage) } else { mixing(&filters, stage) };
+        let mut asked = if self.recovers { recovering(&filters, stage) } else { mixing(&filters, stage) };
+        let throttles = stage.params.policies && stage.rng.one_in(4);
+        let throttle_ms = if throttles { stage.rng.pick(&[1, 20, 33, 100, 240, 700, 5000]) } else { 0 };
+        asked.iter_mut().for_each(|asked| asked.throttle_ms = throttle_ms);
         self.filters.extend_from_slice(&filters);
         let stream = self.stream.expect("a /ws client");
         stage.model.asking(stream, &asked);
@@ -40,6 +44,9 @@ impl Client {
             [one] if stage.rng.one_in(2) => json!({"type": "subscribe", "id": id, "topic": one}),
             _ => json!({"type": "subscribe", "id": id, "topics": filters}),
         };
+        if asked[0].throttle_ms > 0 {
+            text["throttle"] = asked[0].throttle_ms.into();
+        }
         if !asked[0].state {
             text["state"] = false.into();
         } else if stage.rng.one_in(3) {
@@ -97,6 +104,21 @@ impl Client {
                     return Ok(false);
                 }
             }
+            let slow = match topic["slow_consumer"].as_str() {
+                None => Slow::Disconnect,
+                Some("skip") => Slow::Skip,
+                Some("latest") => Slow::Latest,
+                Some(_) => return Ok(false),
+            };
+            let throttle = topic["throttle"].as_u64().unwrap_or(0);
+            let Some(policy) = stage.model.policy_asked(self.stream.expect("a /ws client"), filter) else {
+                return Ok(false);
+            };
+            if (policy.slow, policy.throttle_ms) != (slow, throttle) {
+                return Ok(false);
+            }
+            stage.coverage.latest += u64::from(slow == Slow::Latest);
+            stage.coverage.throttled += u64::from(throttle > 0);
             let recovered = topic["recovered"].as_bool();
             let available = &topic["available"];
             let available = available["from"].as_u64().zip(available["to"].as_u64());
@@ -290,7 +312,7 @@ fn recovering(filters: &[String], stage: &mut Stage<'_>) -> Vec<Asked> {
             _ if stage.rng.one_in(8) => Start::Now,
             _ => Start::Since(place(topic, stage)),
         };
-        Asked { filter: filter.clone(), start, state }
+        Asked { filter: filter.clone(), start, state, ..Asked::default() }
     };
     filters.iter().map(begin).collect()
 }
@@ -302,7 +324,7 @@ fn mixing(filters: &[String], stage: &mut Stage<'_>) -> Vec<Asked> {
     let since = wild && stage.rng.one_in(8);
     let begin = |filter: &String| {
         let start = if since { Start::Since(Position { epoch: 1, offset: 0 }) } else { Start::Now };
-        Asked { filter: filter.clone(), start, state }
+        Asked { filter: filter.clone(), start, state, ..Asked::default() }
     };
     filters.iter().map(begin).collect()
 }

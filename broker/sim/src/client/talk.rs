@@ -112,6 +112,7 @@ impl Client {
 
     fn unsubscribe(&mut self, filters: Vec<String>, stage: &mut Stage<'_>) {
         let id = self.remember(Command::Unsubscribe(filters.clone()));
+        stage.model.unsubscribing(self.stream.expect("a /ws client"));
         stage.trace.say(|| format!("{} unsubscribes {filters:?}, {id}", self.name()));
         let text = match &filters[..] {
             [one] if stage.rng.one_in(2) => json!({"type": "unsubscribe", "id": id, "topic": one}),
@@ -277,7 +278,14 @@ impl Client {
                 }
                 (MessageType::Gap, Some(from), Some(to)) => {
                     stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    return stage.model.gap(stream, topic, from, to);
+                    let reason = value["reason"].as_str().unwrap_or_default();
+                    stage.coverage.skips_told += u64::from(reason == "slow-consumer");
+                    return stage.model.gap(stream, topic, (from, to), reason);
+                }
+                (MessageType::Reset, None, None) => {
+                    stage.trace.say(|| format!("{} heard {value}", self.name()));
+                    let place = position(&value).filter(|_| value["reason"] == "purged");
+                    return stage.model.reset(stream, topic, place.ok_or_else(|| wrong("no place"))?);
                 }
                 _ => return Err(wrong("unasked")),
             }
@@ -332,9 +340,11 @@ impl Client {
                         && stage.model.covering(stream, topic) > 1
                 };
                 stage.coverage.unsubscribed_overlapping += u64::from(topics.iter().find(overlaps).is_some());
+                stage.model.unsubscribe_answered(stream);
                 stage.model.unsubscribed(stream, &filters);
             }
             (Command::Unsubscribe(filters), "error") if code == "busy" || code == "not-subscribed" => {
+                stage.model.unsubscribe_answered(stream);
                 // Those that there are stay.
                 let there = filters.iter().filter(|filter| stage.model.asked_for(stream, filter));
                 self.filters.extend(there.cloned());

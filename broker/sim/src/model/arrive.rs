@@ -33,6 +33,7 @@ impl Model {
         if let (Some(tags), Some(offset)) = (arrival.tags.filter(|tags| tags.state || tags.up_to), arrival.offset) {
             return self.shown(stream, topic, id, offset, tags.up_to);
         }
+        self.check_time(stream, topic, id.map(|id| self.times_of(id)))?;
         let Self { streams, topics, messages, published, orders, .. } = self;
         let known = stream::Known { topics, messages, published };
         streams[stream].received(topic, id, arrival, &known, orders)?;
@@ -79,12 +80,17 @@ impl Model {
         self.streams[stream].state_ended(filter, offset, now, &self.topics)
     }
 
-    /// Some messages will not come.
+    /// Some messages will not come, for this reason.
     ///
     /// # Errors
     /// They were not missing.
-    pub fn gap(&mut self, stream: StreamId, topic: &str, from: u64, to: u64) -> Result<(), Violation> {
-        self.streams[stream].gap(topic, from, to, &self.topics)
+    pub fn gap(&mut self, stream: StreamId, topic: &str, range: (u64, u64), reason: &str) -> Result<(), Violation> {
+        let (from, to) = range;
+        match (reason, self.topics.iter().position(|known| known == topic)) {
+            ("slow-consumer", Some(index)) => self.streams[stream].skipped(index, topic, from, to),
+            ("evicted", Some(_)) => self.streams[stream].gap(topic, from, to, &self.topics),
+            _ => Err(Violation::new("a gap is what is missing", format!("{topic:?}, {range:?}: {reason}"))),
+        }
     }
 
     fn identify(&self, arrival: &Arrival<'_>) -> Result<Option<MessageId>, Violation> {

@@ -26,6 +26,8 @@ pub struct Asked {
     pub start: Start,
     /// Whether it wants state. Raw subscriptions do not.
     pub state: bool,
+    /// The least time between two deliveries that it asks for, in milliseconds.
+    pub throttle_ms: u64,
 }
 
 impl Asked {
@@ -83,6 +85,9 @@ pub(super) struct Beginning {
     pub(super) live: bool,
     /// Of a single topic: the offset of the next such message.
     pub(super) due: u64,
+    /// Of a single topic: the offsets of those that came, until it was purged.
+    pub(super) got: Vec<u64>,
+    pub(super) purged: bool,
 }
 
 impl Beginning {
@@ -99,6 +104,8 @@ impl Beginning {
             gap: None,
             live: false,
             due: 0,
+            got: Vec::new(),
+            purged: false,
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Orders {
     offset_of: FxHashMap<MessageId, u64>,
     epoch_of: FxHashMap<MessageId, u64>,
     at: BTreeMap<(usize, Position), MessageId>,
+    /// Who came before whom, with others between them perhaps.
+    earlier: Vec<(MessageId, MessageId)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +67,24 @@ impl Orders {
         if known != previous {
             let evidence = format!("before ~{next}~ {who} saw ~{previous}~, another subscriber ~{known}~");
             return Err(Violation::new(ONE_ORDER, evidence));
+        }
+        Ok(())
+    }
+
+    /// Somebody saw `previous` before `next`, and perhaps not what is between them.
+    pub(super) fn precedes(&mut self, previous: MessageId, next: MessageId) {
+        self.earlier.push((previous, next));
+    }
+
+    /// Whoever was seen before another one has the lower place.
+    pub(super) fn check_earlier(&self) -> Result<(), Violation> {
+        for &(previous, next) in &self.earlier {
+            if let (Some(before), Some(behind)) = (self.place_of(previous), self.place_of(next))
+                && before >= behind
+            {
+                let evidence = format!("~{previous}~ at {before:?} came before ~{next}~ at {behind:?}");
+                return Err(Violation::new(ONE_ORDER, evidence));
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::past::{Page, Snapshot, bad_property};
 use super::{MessageId, Model, Position, Violation};
 use crate::payload::Kind;
+use crate::rules::Slow;
 
 impl Model {
     // ---- snapshots
@@ -46,8 +47,10 @@ impl Model {
         };
         let written = self.messages[id as usize].written;
         let rule = self.rule(topic);
+        // A snapshot stands for a chain of messages, and `latest` breaks chains.
+        let takes = rule.is_window() && rule.policy.slow != Slow::Latest;
         match refused {
-            None if !rule.is_window() => bad("stored without a window"),
+            None if !takes => bad("stored where it may not be"),
             None if up_to.offset > 1 << 40 => bad("stored beyond the newest message"),
             None => {
                 let newer = self.past.snapshots.values().find(|other| {
@@ -62,9 +65,9 @@ impl Model {
                 self.past.snapshots.get_mut(&id).expect("made above").stored = Some(now);
                 Ok(())
             }
-            Some(("unsupported", _)) if !rule.is_window() => Ok(()),
-            Some(("conflict", Some(_))) if rule.is_window() => Ok(()),
-            Some(("limit", _)) if rule.is_window() => Ok(()),
+            Some(("unsupported", _)) if !takes => Ok(()),
+            Some(("conflict", Some(_))) if takes => Ok(()),
+            Some(("limit", _)) if takes => Ok(()),
             _ => bad("answered otherwise"),
         }
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::order::Position;
+use super::purge::Purge;
 use super::state::SLACK;
 use super::{Arrival, MessageId, Model, StreamId, Tick, Violation};
 use crate::payload::Kind;
-use crate::rules::TopicRule;
+use crate::rules::{Policy, TopicRule};
 
 /// The idempotency keys of a topic are remembered so long, in nanoseconds.
 const RECENT: u64 = 300_000_000_000;
@@ -45,6 +46,11 @@ pub(super) enum Fate {
 pub(super) struct Past {
     /// The rule of each topic.
     pub(super) rules: Vec<TopicRule>,
+    /// Rules that only say how filters are delivered.
+    pub(super) filters: Vec<(String, Policy)>,
+    pub(super) purges: Vec<Purge>,
+    /// Nothing is held up, so that deliveries can be timed.
+    pub(super) steady: bool,
     /// Nanoseconds.
     pub(super) time: u64,
     /// Positions that clients had when they left, by topic.

@@ -59,7 +59,10 @@ impl Model {
             return Ok(());
         };
         let Some((messages, bytes)) = self.rule(topic).window() else { return Ok(()) };
-        let generous = !self.past.evicted && !self.has_snapshot(topic) && self.past.recovery_bytes >= 1 << 20;
+        // Of a topic that was purged meanwhile, nothing of the epoch is left that the subscription entered.
+        let purged = self.may_be_purged(topic, Some(position), begun.confirmed_at.1);
+        let generous =
+            !purged && !self.past.evicted && !self.has_snapshot(topic) && self.past.recovery_bytes >= 1 << 20;
         if !generous || since.epoch != position.epoch || since.offset + 1 > position.offset {
             return Ok(());
         }
@@ -228,6 +231,9 @@ impl Model {
             let Some(group) = self.group(id) else { return bad(id, "it is no state") };
             let Some(place) = self.orders.place_of(id) else { continue };
             let newer = self.newest_before(topic, begun.asked_at.0);
+            if self.is_purged(topic, place, begun.asked_at.0) {
+                return bad(id, "it was purged");
+            }
             if newer.get(&group).is_some_and(|&(newer, _)| newer > place) {
                 return bad(id, "it was superseded");
             }
@@ -278,5 +284,6 @@ impl Model {
             _ => u64::MAX,
         };
         message.written_at.saturating_add(own.min(ruled)) <= now + SLACK
+            || self.may_be_purged(topic, self.orders.place_of(id), now)
     }
 }

@@ -4,15 +4,20 @@
 //! the last end its messages must come without a gap, however many subscriptions come and go meanwhile.
 
 mod begun;
+mod lossy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::begin::{Asked, Beginning, Confirmed, Start};
 use super::order::Orders;
+use super::timing::{Batch, Timed};
 use super::{Message, MessageId, Position, Tick, Violation, matches};
 use crate::payload::Kind;
+use crate::rules::Policy;
+use lossy::Lossy;
+pub(super) use lossy::{Left, Newer};
 
 /// A message as a client got it.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,13 @@ pub(super) struct Stream {
     pub(super) live: bool,
     /// It was closed because the broker went down.
     pub(super) told_to_go: bool,
+    /// It is told of what it does not get.
+    pub(super) notified: bool,
+    /// What it was told that it will not get.
+    pub(super) left: Vec<Left>,
+    /// Purges that it learned of: topics and the epochs that began.
+    resets: BTreeSet<(usize, u64)>,
+    pub(super) timed: Timed,
     subs: BTreeMap<String, Sub>,
     segments: FxHashMap<usize, Segment>,
     seen: FxHashSet<MessageId>,
@@ -66,9 +78,12 @@ pub(super) struct Stream {
 }
 
 #[derive(Debug)]
-struct Sub {
+pub(super) struct Sub {
     state: SubState,
-    begun: Beginning,
+    pub(super) begun: Beginning,
+    pub(super) policy: Policy,
+    /// What came last for it.
+    pub(super) batch: Option<Batch>,
 }
 
 #[derive(Debug)]
@@ -96,10 +111,16 @@ struct Segment {
     /// The offset that must come next.
     next_offset: Option<u64>,
     last: Option<MessageId>,
+    /// The last message that says which it is, whatever was left out since.
+    before: Option<MessageId>,
     /// Empty messages after `last`.
     empties: Vec<Kind>,
     /// Publishers seen in this segment, with their last number.
     seq_of: FxHashMap<usize, u32>,
+    /// What subscriptions in it may have left out, those that ended too.
+    lossy: Lossy,
+    /// When the last of those ended.
+    lossy_until: Option<Tick>,
 }
 
 impl Stream {
@@ -108,6 +129,10 @@ impl Stream {
             name,
             live: true,
             told_to_go: false,
+            notified: false,
+            left: Vec::new(),
+            resets: BTreeSet::new(),
+            timed: Timed::default(),
             subs: BTreeMap::new(),
             segments: FxHashMap::default(),
             seen: FxHashSet::default(),
@@ -118,8 +143,8 @@ impl Stream {
 
     // ---- subscriptions
 
-    pub(super) fn subscribing(&mut self, asked: &[Asked], at: (Tick, u64)) {
-        for asked in asked {
+    pub(super) fn subscribing(&mut self, asked: &[(Asked, Policy)], at: (Tick, u64)) {
+        for (asked, policy) in asked {
             let mut begun = Beginning::new(asked.clone(), at);
             for (filter, sub) in &mut self.subs {
                 if matches(filter, &asked.filter)
@@ -129,7 +154,8 @@ impl Stream {
                     (begun.alone, sub.begun.alone) = (false, false);
                 }
             }
-            self.subs.insert(asked.filter.clone(), Sub { state: SubState::Pending, begun });
+            let sub = Sub { state: SubState::Pending, begun, policy: *policy, batch: None };
+            self.subs.insert(asked.filter.clone(), sub);
         }
     }
 
@@ -175,7 +201,9 @@ impl Stream {
                 self.seen.retain(|&id| topic_of(id) != index);
                 self.last_of.retain(|&(_, topic), _| topic != index);
             }
+            let lossy = Lossy::of(self.subs.iter().filter(|(filter, _)| matches(filter, topic)).map(|(_, sub)| sub));
             let segment = self.segments.entry(index).or_default();
+            segment.lossy.add(lossy);
             let position = by.find_map(|confirmed| confirmed.position);
             if segment.covered_since.is_none()
                 && !segment.blurred
@@ -210,7 +238,8 @@ impl Stream {
         Ok(())
     }
 
-    pub(super) fn unsubscribed(&mut self, filters: &[String], topics: &[String]) {
+    pub(super) fn unsubscribed(&mut self, filters: &[String], topics: &[String], now: Tick) {
+        self.end_losses(filters, topics, now);
         for filter in filters {
             self.over.extend(self.subs.remove(filter).map(|sub| sub.begun));
         }
@@ -234,14 +263,6 @@ impl Stream {
     pub(super) fn covering(&self, topic: &str) -> usize {
         let covers = |(filter, sub): &(&String, &Sub)| sub.is_confirmed() && matches(filter, topic);
         self.subs.iter().filter(covers).count()
-    }
-
-    pub(super) fn covered_since(&self, topic: usize) -> Option<Tick> {
-        self.segments.get(&topic)?.covered_since
-    }
-
-    pub(super) fn has_seen(&self, id: MessageId) -> bool {
-        self.seen.contains(&id)
     }
 
     // ---- messages
@@ -268,12 +289,20 @@ impl Stream {
             SubState::Confirmed { epoch } => epoch,
             SubState::Pending => None,
         });
+        let lossy = Lossy::of(here);
         self.goes_live(topic, name, arrival)?;
         if let Some(offset) = arrival.offset {
-            self.check_offset(topic, name, offset, epoch)?;
+            self.check_offset(topic, name, offset, epoch, lossy)?;
+        }
+        let segment = self.segments.entry(topic).or_default();
+        if lossy.any() {
+            // Whatever comes next need not follow on this.
+            segment.cut();
         }
         let Some(id) = id else {
-            self.segments.entry(topic).or_default().empties.push(arrival.kind);
+            if !lossy.any() {
+                segment.empties.push(arrival.kind);
+            }
             return Ok(());
         };
         let message = &known.messages[id as usize];
@@ -282,7 +311,7 @@ impl Stream {
             let evidence = format!("{} got {} of {name:?} again", self.name, describe());
             return Err(Violation::new("nothing is doubled", evidence));
         }
-        self.check_publisher(id, topic, message, known)?;
+        self.check_publisher(id, topic, message, known, lossy)?;
         if let Some(offset) = arrival.offset {
             orders.offset(id, offset, describe)?;
             if let Some(epoch) = epoch {
@@ -290,20 +319,35 @@ impl Stream {
             }
         }
         let segment = self.segments.entry(topic).or_default();
+        if let Some(previous) = segment.before.replace(id) {
+            orders.precedes(previous, id);
+        }
         let empties = std::mem::take(&mut segment.empties);
+        if lossy.any() {
+            return Ok(());
+        }
         if let Some(previous) = segment.last.replace(id) {
             orders.follows(previous, arrival.topic.map(|_| &empties[..]), id, &self.name)?;
         }
         Ok(())
     }
 
-    fn check_offset(&mut self, topic: usize, name: &str, offset: u64, epoch: Option<u64>) -> Result<(), Violation> {
+    fn check_offset(
+        &mut self,
+        topic: usize,
+        name: &str,
+        offset: u64,
+        epoch: Option<u64>,
+        lossy: Lossy,
+    ) -> Result<(), Violation> {
         let segment = self.segments.entry(topic).or_default();
         segment.first_offset.get_or_insert(offset);
         if let Some(due) = segment.next_offset {
             // A filter does not keep a topic alive: forgotten, it begins anew.
             let anew = offset == 1 && (epoch.is_none() || epoch != segment.epoch);
-            if offset != due && !anew {
+            // Of a filter, whether it began anew meanwhile shows in the end.
+            let conflated = lossy.latest && (offset > due || epoch.is_none());
+            if offset != due && !anew && !conflated {
                 let evidence = format!("{} got offset {offset} of {name:?}, {due} was next", self.name);
                 return Err(Violation::new("offsets are dense", evidence));
             }
@@ -319,6 +363,7 @@ impl Stream {
         topic: usize,
         message: &Message,
         known: &Known<'_>,
+        lossy: Lossy,
     ) -> Result<(), Violation> {
         let publisher = message.publisher;
         let before = self.last_of.insert((publisher, topic), message.seq);
@@ -330,6 +375,9 @@ impl Stream {
             return Err(Violation::new("a publisher's order is kept", evidence));
         }
         let segment = self.segments.entry(topic).or_default();
+        if lossy.any() {
+            return Ok(());
+        }
         let Some(last) = segment.seq_of.insert(publisher, message.seq) else { return Ok(()) };
         let skipped = &known.published[&(publisher, topic)][last as usize + 1..message.seq as usize];
         let must = |id: MessageId| !known.messages[id as usize].is_empty() && !known.messages[id as usize].conditional;

@@ -3,6 +3,7 @@
 use super::{Arrival, Stream, Sub, SubState};
 use crate::model::begin::Beginning;
 use crate::model::{MessageId, Position, Tick, Violation, matches};
+use crate::rules::Policy;
 
 /// Where subscriptions begin.
 impl Stream {
@@ -12,6 +13,9 @@ impl Stream {
         let mut here = subs.iter_mut().filter(|(filter, _)| matches(filter, name)).map(|(_, sub)| sub);
         let (Some(sub), None) = (here.next(), here.next()) else { return Ok(()) };
         let begun = &mut sub.begun;
+        if let Some(offset) = arrival.offset.filter(|_| !begun.asked.is_filter() && !begun.purged) {
+            begun.got.push(offset);
+        }
         if arrival.tags.is_none() || !begun.alone || begun.asked.is_filter() || begun.live {
             return Ok(());
         }
@@ -114,6 +118,25 @@ impl Stream {
     /// Whether a subscription is in force.
     pub(in crate::model) fn has(&self, filter: &str) -> bool {
         self.subs.get(filter).is_some_and(Sub::is_confirmed)
+    }
+
+    /// The subscription that matches a topic, if no other one of the client does or did.
+    pub(in crate::model) fn only_sub(&mut self, name: &str) -> Option<&mut Sub> {
+        let mut here = self.subs.iter_mut().filter(|(filter, _)| matches(filter, name)).map(|(_, sub)| sub);
+        let (Some(sub), None) = (here.next(), here.next()) else { return None };
+        Some(sub).filter(|sub| sub.begun.alone && sub.is_confirmed())
+    }
+
+    pub(in crate::model) fn policy_of(&self, filter: &str) -> Option<Policy> {
+        self.subs.get(filter).map(|sub| sub.policy)
+    }
+
+    pub(in crate::model) fn covered_since(&self, topic: usize) -> Option<Tick> {
+        self.segments.get(&topic)?.covered_since
+    }
+
+    pub(in crate::model) fn has_seen(&self, id: MessageId) -> bool {
+        self.seen.contains(&id)
     }
 
     /// Whether a message came as state.
