@@ -1,7 +1,7 @@
 //! What a shard holds, found by looking at everything, for tests to compare with what it believes and is charged.
 //! Linear in connections, logs and messages: the simulation asks after every step, the broker never.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ring::Driver;
@@ -69,16 +69,11 @@ impl<D: Driver> Shard<D> {
         let kept = self.sequencer.kept().map(|message| (Arc::as_ptr(message).addr(), message.weight()));
         let mut messages: BTreeMap<_, _> = kept.chain(backlogs).collect();
         let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
-        let (mut conflated, mut newest) = (0, BTreeSet::new());
         for log in self.fanout.logs.iter() {
             invariants = invariants.and_then(|()| log.invariants());
             log_bytes += log.kept_bytes();
             log_awaited += u64::from(log.awaited);
             congested += u64::from(log.congested);
-            for message in log.kept().filter(|message| log.conflates() && message.begins().is_none()) {
-                conflated += 1;
-                newest.insert((log.number, &message.topic, message.key()));
-            }
             for message in log.kept() {
                 messages.insert(Arc::as_ptr(message).addr(), message.weight());
             }
@@ -94,7 +89,6 @@ impl<D: Driver> Shard<D> {
                 outboxes,
             ),
             ("bytes in logs", log_bytes, self.fanout.log_bytes),
-            ("messages in logs that keep the newest of each key", newest.len() as u64, conflated),
             ("subscribers awaited", awaited, log_awaited),
             ("congested logs", congested, self.fanout.congested_logs as u64),
             ("paused connections", paused, listed),

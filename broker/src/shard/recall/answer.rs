@@ -84,35 +84,14 @@ impl<D: Driver> Shard<D> {
 
     /// What a topic has for a subscription.
     fn take_topic(&mut self, subscriber: Subscriber, recalled: Recalled) {
-        let Recalled { mut recovered, available, mut state, mut replay, instead } = recalled;
         let pending = &self.recalls.open[&subscriber];
         let (start, entered) = (pending.wants.start, pending.begun.position.expect("a topic has a position"));
         // The first message that its log delivers to it.
         let live = Offset(entered.offset);
-        replay.truncate(replay.partition_point(|message| message.offset < live));
         let room = self.backlog_room(subscriber);
-        let mut bytes: u64 = replay.iter().map(|message| message.weight()).sum();
-        if bytes > room && recovered == Some(true) {
-            // With what its other topics replay it is more than one connection may: it begins as a newcomer.
-            recovered = Some(false);
-            state = state.or_else(|| instead.clone());
-        }
+        let Recalled { recovered, available, state, replay, .. } = within(room, live, recalled);
         let snapshot = state.iter().flat_map(|state| state.iter()).find(|message| message.is_snapshot());
         let up_to = snapshot.map(|snapshot| snapshot.offset);
-        if bytes > room && recovered == Some(false) && up_to.is_none() {
-            replay.clear();
-        }
-        let mut skipped = 0;
-        while bytes > room && skipped < replay.len() {
-            bytes -= replay[skipped].weight();
-            skipped += 1;
-        }
-        replay.drain(..skipped);
-        if skipped > 0 && recovered.is_none() {
-            // The retained message was part of what has no room.
-            let replayed = replay.first().map_or(live, |message| message.offset);
-            state = state.or(instead.filter(|retained| retained.iter().all(|message| message.offset < replayed)));
-        }
         // What waits in the log may be known: another shard was faster with it when the client was connected there.
         let known = match start {
             Start::Since(place) if recovered == Some(true) => Some(place.offset),
@@ -231,6 +210,35 @@ impl<D: Driver> Shard<D> {
         write(&mut text);
         Some(Item::Frame(text_frame(&text)))
     }
+}
+
+/// What of a topic's answer is sent to a subscription that gets messages from `live` on from its log, with so many bytes of room
+/// for others.
+fn within(room: u64, live: Offset, recalled: Recalled) -> Recalled {
+    let Recalled { mut recovered, available, mut state, mut replay, instead } = recalled;
+    replay.truncate(replay.partition_point(|message| message.offset < live));
+    let mut bytes: u64 = replay.iter().map(|message| message.weight()).sum();
+    if bytes > room && recovered == Some(true) {
+        // With what its other topics replay it is more than one connection may: it begins as a newcomer.
+        recovered = Some(false);
+        state = state.or_else(|| instead.clone());
+    }
+    let has_snapshot = state.iter().flat_map(|state| state.iter()).any(|message| message.is_snapshot());
+    if bytes > room && recovered == Some(false) && !has_snapshot {
+        replay.clear();
+    }
+    let mut skipped = 0;
+    while bytes > room && skipped < replay.len() {
+        bytes -= replay[skipped].weight();
+        skipped += 1;
+    }
+    replay.drain(..skipped);
+    if skipped > 0 && recovered.is_none() {
+        // The retained message was part of what has no room.
+        let replayed = replay.first().map_or(live, |message| message.offset);
+        state = state.or(instead.filter(|retained| retained.iter().all(|message| message.offset < replayed)));
+    }
+    Recalled { recovered, available, state, replay, instead: None }
 }
 
 /// For a subscription that entered its log at `entered`, in an epoch of which nothing is remembered any more: whether it has
