@@ -91,7 +91,7 @@ coverage! {
     shown_snapshots: true,
     /// Ends of state.
     state_ends: true,
-    /// Gaps told to subscribers that were too slow.
+    /// Gaps of which subscribers were notified that were too slow.
     skips_told: true,
     /// Subscribers that were too slow and went on with newer messages.
     skips: true,

@@ -26,7 +26,7 @@ pub enum Slow {
     /// It is closed.
     #[default]
     Disconnect,
-    /// It goes on with newer messages, and is told which were left out.
+    /// It goes on with newer messages, and is notified which were left out.
     Skip,
     /// Of what waits for it, it gets the newest message of each key.
     Latest,

@@ -13,7 +13,7 @@
 //! A successor that fails before step 3 changes nothing: the predecessor goes on as if nobody had asked.
 //!
 //! While both accept, the kernel notifies one of them of a connection (io_uring waits exclusively). If that one stops, or
-//! ends, before it has looked, the connection would wait until the next one comes. So whoever goes on accepts anew when the
+//! ends, before it has looked, the connection would wait until the next one comes. So the broker that goes on accepts anew when the
 //! other has stopped: that finds everybody who waits.
 //!
 //! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found in the whole network

@@ -80,7 +80,7 @@ impl Model {
         })
     }
 
-    /// At the end: whoever subscribed all the time has learned of it.
+    /// At the end: everybody who subscribed all the time has learned of it.
     pub(super) fn check_purges(&self) -> Result<(), Violation> {
         for purge in &self.past.purges {
             let Some((answered, Some(epoch))) = purge.answered else { continue };

@@ -1,4 +1,4 @@
-//! What is replayed is not conflated: whoever begins in the past, and was told that all of it comes, gets every message of it,
+//! What is replayed is not conflated: a client that begins in the past, and was answered that all of it comes, gets every message of it,
 //! whatever its topic's policy leaves out of what comes live.
 
 use super::begin::{Beginning, Start};

@@ -61,9 +61,9 @@ pub(super) struct Stream {
     pub(super) live: bool,
     /// It was closed because the broker went down.
     pub(super) told_to_go: bool,
-    /// It is told of what it does not get.
+    /// It is notified of what it does not get.
     pub(super) notified: bool,
-    /// What it was told that it will not get.
+    /// What gaps said that it will not get.
     pub(super) left: Vec<Left>,
     /// Purges that it learned of: topics and the epochs that began.
     resets: BTreeSet<(usize, u64)>,

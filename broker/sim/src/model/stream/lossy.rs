@@ -1,6 +1,6 @@
 //! What a client need not get: messages that a policy leaves out.
 //!
-//! With `skip` a client of `ringyard.v1` is told which, and a raw one gets the newest at least. With `latest` a message is left
+//! With `skip` a client of `ringyard.v1` is notified which, and a raw one gets the newest at least. With `latest` a message is left
 //! out for a newer one of its topic and key only.
 
 use super::{Segment, Stream, Sub, SubState};
@@ -25,7 +25,7 @@ pub(in crate::model) struct Newer {
     pub(in crate::model) of_key: bool,
 }
 
-/// Messages of a topic that a client was told it will not get.
+/// Messages of a topic of which a gap said that they will not come.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::model) struct Left {
     pub(in crate::model) topic: usize,

@@ -1,8 +1,8 @@
 //! The messages of a log, by position: all of them, or the newest of each key.
 //!
 //! Positions are given in the order of arrival and never change. With `slow-consumer = "latest"` a message that has been
-//! superseded by another one of its topic and key is dropped at once: its position is passed over by whoever had not been sent
-//! it. So such a log holds one message per key at most, however long somebody takes nothing. Messages without a key supersede
+//! superseded by another one of its topic and key is dropped at once: its position is passed over by those that had not been
+//! sent it. So such a log holds one message per key at most, however long somebody takes nothing. Messages without a key supersede
 //! each other. Markers of a new epoch supersede nothing, and nothing supersedes them.
 //!
 //! Sizes are bytes of memory: a message, and its entry here. Cost: a push onto a queue; with `latest`, a look-up by key and two
