@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+
+use crate::mini::v1;
 
 /// What the broker answers to every subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,32 +84,15 @@ pub(super) fn broker(terms: Terms, breach: Breach) -> SocketAddr {
 }
 
 async fn serve(stream: TcpStream, topic: Arc<Mutex<Topic>>) {
-    #[expect(clippy::result_large_err, reason = "the library's signature")]
-    let choose = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringyard.v1"));
-        Ok(response)
-    };
-    let Ok(mut socket) = accept_hdr_async(stream, choose).await else { return };
-    let (outbox, mut inbox) = mpsc::unbounded_channel();
-    loop {
-        tokio::select! {
-            Some(message) = inbox.recv() => {
-                if socket.send(message).await.is_err() {
-                    return;
-                }
-            }
-            command = socket.next() => {
-                let Some(Ok(command)) = command else { return };
-                let Ok(command) = serde_json::from_slice::<Value>(&command.into_data()) else { continue };
-                let mut topic = topic.lock().unwrap();
-                match command["type"].as_str() {
-                    Some("publish") => topic.publish(&command),
-                    Some("subscribe") => topic.subscribe(&command, &outbox),
-                    _ => {}
-                }
-            }
+    let carry_out = |command: &Value, outbox: &mpsc::UnboundedSender<Message>| {
+        let mut topic = topic.lock().unwrap();
+        match command["type"].as_str() {
+            Some("publish") => topic.publish(command),
+            Some("subscribe") => topic.subscribe(command, outbox),
+            _ => {}
         }
-    }
+    };
+    v1::serve(stream, false, carry_out).await;
 }
 
 impl Topic {
