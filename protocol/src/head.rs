@@ -16,6 +16,7 @@
 
 mod bearer;
 mod chunks;
+mod cookie;
 mod fields;
 mod forwarded;
 mod origin;
@@ -33,6 +34,7 @@ use sha1::{Digest, Sha1};
 
 pub use bearer::{bearer, bearer_in};
 pub use chunks::Chunks;
+pub use cookie::{cookie, cookie_in};
 pub use forwarded::{forwarded_address, forwarded_for};
 pub use origin::{authority_parts, origin_is_host};
 pub use page::{Page, page};
@@ -95,7 +97,16 @@ pub struct Upgrade<'a> {
     pub host: &'a str,
     /// The sub-protocol chosen of those that the client offers.
     pub subprotocol: Option<&'static str>,
+    /// The token that the client offers as one more sub-protocol, because a page cannot set `Authorization`. It is never
+    /// chosen, and so never sent back.
+    pub token: Option<&'a str>,
 }
+
+/// The sub-protocol of endpoints without an envelope, for clients that have to offer one.
+pub const RAW_SUBPROTOCOL: &str = "ringyard.raw";
+
+/// What a sub-protocol begins with that is a token.
+pub const TOKEN_SUBPROTOCOL: &str = "ringyard.token.";
 
 /// Looks at everything received so far.
 ///
@@ -216,9 +227,10 @@ fn interpret<'a>(request: &Request<'_, 'a>, head_len: usize, limits: &HeadLimits
         Endpoint::Subscribe(name) | Endpoint::Bus(name) => RawStart::read(common.query, name)?,
         Endpoint::Publish(_) | Endpoint::V1Session => RawStart::default(),
     };
-    let subprotocol = choose_subprotocol(&endpoint, &fields)?;
+    let token = offered_token(&fields)?;
+    let subprotocol = choose_subprotocol(&endpoint, &fields, token.is_some())?;
     let (origin, host) = (common.origin, common.host);
-    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, start, origin, host, subprotocol }))
+    Ok(Head::Upgrade(Upgrade { head_len, accept, endpoint, start, origin, host, subprotocol, token }))
 }
 
 /// Version 13 and no other (RFC 6455 §4.2.1, §4.4).
@@ -240,13 +252,39 @@ fn key<'a>(fields: &Fields<'_, 'a>) -> Result<&'a [u8], Refusal> {
     }
 }
 
-/// The endpoint with many topics speaks only its sub-protocol; the raw ones speak none (RFC 6455 §4.2.2).
-fn choose_subprotocol(endpoint: &Endpoint<'_>, fields: &Fields<'_, '_>) -> Result<Option<&'static str>, Refusal> {
-    if *endpoint != Endpoint::V1Session {
-        return Ok(None);
+/// The token among the sub-protocols on offer: at most one. A token consists of characters that a sub-protocol may have
+/// (RFC 7515 §2, RFC 6455 §4.1).
+fn offered_token<'a>(fields: &Fields<'_, 'a>) -> Result<Option<&'a str>, Refusal> {
+    let offers = fields.list("sec-websocket-protocol");
+    let mut tokens = offers.filter_map(|offer| offer.strip_prefix(TOKEN_SUBPROTOCOL.as_bytes()));
+    match (tokens.next(), tokens.next()) {
+        (None, _) => Ok(None),
+        (Some(token), None) => str::from_utf8(token).map(Some).map_err(|_| Refusal::new(400, "The token is not text.")),
+        (Some(_), Some(_)) => Err(Refusal::new(400, "The request offers more than one token as a sub-protocol.")),
     }
+}
+
+/// The endpoint with many topics speaks only its sub-protocol. The raw ones need none (RFC 6455 §4.2.2), but a client that
+/// offers some, as it does with a token, expects one of them to be chosen.
+fn choose_subprotocol(
+    endpoint: &Endpoint<'_>,
+    fields: &Fields<'_, '_>,
+    has_token: bool,
+) -> Result<Option<&'static str>, Refusal> {
     // Names of sub-protocols are compared as they are, case and all (RFC 6455 §11.5).
-    if fields.list("sec-websocket-protocol").any(|name| name == v1::SUBPROTOCOL.as_bytes()) {
+    let is_offered = |own: &str| fields.list("sec-websocket-protocol").any(|name| name == own.as_bytes());
+    if *endpoint != Endpoint::V1Session {
+        return match is_offered(RAW_SUBPROTOCOL) {
+            true => Ok(Some(RAW_SUBPROTOCOL)),
+            false if has_token => Err(Refusal::new(
+                400,
+                "A token as a sub-protocol needs ringyard.raw beside it: new WebSocket(url, ['ringyard.raw', \
+                 'ringyard.token.' + token]).",
+            )),
+            false => Ok(None),
+        };
+    }
+    if is_offered(v1::SUBPROTOCOL) {
         return Ok(Some(v1::SUBPROTOCOL));
     }
     Err(Refusal::new(

@@ -144,6 +144,28 @@ pub fn matches(filter: &str, name: &str) -> bool {
     }
 }
 
+/// Does `outer` match every topic that `inner` matches? Both are already checked; a name is a filter too. This is how a grant
+/// covers a subscription: as a whole, or not at all.
+#[must_use]
+pub fn covers(outer: &str, inner: &str) -> bool {
+    if is_reserved(inner) && outer.starts_with(['+', '#']) {
+        return false;
+    }
+    // `#` also stands for no level at all. In these two places it cannot, since no name is empty.
+    let is_never_empty = |at: usize| at == 0 || at == 1 && inner.starts_with('/');
+    let (mut outer, mut inner) = (outer.split('/'), inner.split('/'));
+    for at in 0.. {
+        match (outer.next(), inner.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some("#")) => return is_never_empty(at) && outer.next() == Some("#"),
+            (Some("+"), Some(_)) => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+    unreachable!("filters have an end")
+}
+
 /// Is there a topic that both filters match? Both are already checked.
 #[must_use]
 pub fn overlap(a: &str, b: &str) -> bool {
@@ -323,6 +345,17 @@ mod tests {
             let found = names_all().iter().any(|name| matches(&a, name) && matches(&b, name));
             prop_assert_eq!(overlap(&a, &b), found);
             prop_assert_eq!(overlap(&b, &a), found);
+        }
+
+        #[test]
+        fn covering_is_what_brute_force_finds(outer in filter(), inner in filter()) {
+            let found = names_all().iter().all(|name| !matches(&inner, name) || matches(&outer, name));
+            prop_assert_eq!(covers(&outer, &inner), found);
+        }
+
+        #[test]
+        fn a_name_is_covered_by_what_matches_it(outer in filter(), name in "[ab$/]{1,5}") {
+            prop_assert_eq!(covers(&outer, &name), matches(&outer, &name));
         }
 
         #[test]

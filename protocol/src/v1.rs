@@ -21,8 +21,8 @@ mod value;
 pub use command::{Command, CommandError, Parser, Topics};
 pub use item::{ITEM_TOPICS_MAX, Item, split};
 pub use message::{
-    MessageParts, Subscribed, write_connected, write_error, write_gap, write_history, write_message, write_ok,
-    write_ping, write_pong, write_published, write_reset, write_state_end, write_subscribed,
+    MessageParts, Subscribed, write_connected, write_ended, write_error, write_gap, write_history, write_message,
+    write_ok, write_ping, write_pong, write_published, write_refresh, write_reset, write_state_end, write_subscribed,
 };
 pub use names::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
 pub use options::{

@@ -65,6 +65,7 @@ fn a_handshake_and_the_first_frames_in_one_read() {
         origin: Some("http://broker.example:8080"),
         host: "broker.example:8080",
         subprotocol: None,
+        token: None,
     };
     assert_eq!(upgrade(&bytes), expected);
     assert_eq!(accept_key(KEY.as_bytes()), *ACCEPT);
@@ -288,6 +289,37 @@ fn subprotocols() {
         assert!(refusal.reason.contains("ringyard.v1"), "{refusal}");
     }
     assert_eq!(upgrade(&with("Sec-WebSocket-Protocol", &["ringyard.v1"])).subprotocol, None);
+}
+
+/// A token is offered as a sub-protocol, beside the one that is chosen, and never chosen itself.
+#[test]
+fn tokens_as_subprotocols() {
+    let ws = |path: &str, offers: &str| {
+        let mut fields = FIELDS.to_vec();
+        fields.push(("Sec-WebSocket-Protocol", offers));
+        head(&format!("GET {path} HTTP/1.1"), &fields)
+    };
+    for (path, offers, chosen, token) in [
+        ("/ws", "ringyard.v1, ringyard.token.e30.e30.AA", "ringyard.v1", Some("e30.e30.AA")),
+        ("/ws", "ringyard.token.,ringyard.v1", "ringyard.v1", Some("")),
+        ("/ws", "ringyard.v1,ringyard.token", "ringyard.v1", None),
+        ("/sub/a", "ringyard.token.x,ringyard.raw", "ringyard.raw", Some("x")),
+        ("/bus/a", "ringyard.raw", "ringyard.raw", None),
+    ] {
+        let bytes = ws(path, offers);
+        let upgrade = upgrade(&bytes);
+        assert_eq!((upgrade.subprotocol, upgrade.token), (Some(chosen), token), "{path} {offers}");
+    }
+    for (path, offers) in [
+        ("/ws", "ringyard.token.x"),
+        ("/ws", "ringyard.v1,ringyard.token.x,ringyard.token.x"),
+        ("/ws", "ringyard.raw,ringyard.token.x"),
+        ("/pub/a", "ringyard.token.x"),
+        ("/pub/a", "ringyard.v1,ringyard.token.x"),
+    ] {
+        let bytes = ws(path, offers);
+        assert_eq!(status(&bytes), 400, "{path} {offers}");
+    }
 }
 
 /// RFC 9112 §3.2.2: an absolute target's authority is the host.

@@ -5,8 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::v1::{
     Command, CommandError, ErrorCode, Expected, GapReason, HistoryQuery, Id, MessageParts, Parser, PayloadKind,
-    Position, PublishOptions, ResetReason, Start, Subscribed, write_connected, write_error, write_gap, write_history,
-    write_message, write_ok, write_ping, write_pong, write_published, write_reset, write_state_end, write_subscribed,
+    Position, PublishOptions, ResetReason, Start, Subscribed, write_connected, write_ended, write_error, write_gap,
+    write_history, write_message, write_ok, write_ping, write_pong, write_published, write_refresh, write_reset,
+    write_state_end, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -100,8 +101,8 @@ fn options(value: &OwnedValue) -> PublishOptions<'_> {
 fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
     let id = id(expected);
     let matches = match (text(expected, "type"), command) {
-        ("connect", Command::Connect { id: got, pings }) => {
-            *got == id && *pings == (expected.get_str("ping") == Some("message"))
+        ("connect", Command::Connect { id: got, token, pings }) => {
+            *got == id && *token == expected.get_str("token") && *pings == (expected.get_str("ping") == Some("message"))
         }
         ("ping", Command::Ping { id: got }) => *got == id,
         ("pong", Command::Pong) => id.is_none(),
@@ -232,6 +233,11 @@ fn messages_of_the_vectors() {
             "reset" => {
                 let reason = ResetReason::named(text(say, "reason")).expect("a reason");
                 write_reset(&mut out, text(say, "topic"), position(say), reason);
+            }
+            "refresh" => write_refresh(&mut out, number(say, "in")),
+            "ended" => {
+                let code = ErrorCode::named(text(say, "code")).expect("a code");
+                write_ended(&mut out, text(say, "topic"), code);
             }
             other => panic!("message {other}"),
         }

@@ -36,6 +36,12 @@ pub enum Rejection {
     WrongKey,
     /// It publishes, and clients may not.
     ReadOnly,
+    /// It needs a token or a key, and brings none.
+    Unauthorized,
+    /// The token or key that it brings is not a good one.
+    BadToken,
+    /// Nothing grants this to whom it is from, for this reason: a sentence.
+    Forbidden(String),
     /// A handshake on the operators' port.
     NoWebSockets,
     /// The connection publishes too fast.
@@ -77,6 +83,10 @@ impl Rejection {
             Self::ReadOnly => row(403, Refused::Publish, None,
                 "Clients of this broker only subscribe, at /sub or /ws, for it runs with --client-publish off: to publish, \
                  send 'Authorization: Bearer' with a key of --publish-key."),
+            Self::Unauthorized => row(401, Refused::Access, None,
+                "This broker needs a token: send 'Authorization: Bearer' with one, or with a key."),
+            Self::BadToken => row(401, Refused::Access, None, "The token is not a good one."),
+            Self::Forbidden(what) => (403, Some(Refused::Access), None, sentence(what).into()),
             Self::NoWebSockets => row(404, Refused::Request, None,
                 "There is no WebSocket on the operators' port."),
             // Counted as a command that was limited.
@@ -109,8 +119,25 @@ impl Rejection {
     #[must_use]
     pub fn answer(&self) -> Refusal {
         let (status, _, retry_after_s, sentence) = self.row();
-        Refusal { retry_after_s, ..Refusal::new(status, sentence) }
+        Refusal { retry_after_s, challenge: self.challenge(), ..Refusal::new(status, sentence) }
     }
+
+    /// The value of `WWW-Authenticate`, beyond what the status says (RFC 6750 §3.1).
+    #[must_use]
+    pub fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::BadToken => Some("Bearer error=\"invalid_token\""),
+            Self::Forbidden(_) => Some("Bearer error=\"insufficient_scope\""),
+            _ => None,
+        }
+    }
+}
+
+/// A reason, as `ringyard.v1` gives it, as a sentence.
+fn sentence(reason: &str) -> String {
+    let mut rest = reason.chars();
+    let first = rest.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", rest.as_str())
 }
 
 /// The answer for the page that sent the request to read, if it is of one of these `origins`: a browser shows a page

@@ -54,6 +54,8 @@ pub struct Limits {
     pub recovery_bytes_max: u64,
     /// Most bytes of answers (acknowledgements, pongs) that wait for one connection that does not read.
     pub outbox_bytes_max: usize,
+    /// A client that has to say who it is has so long for it.
+    pub auth_timeout: Duration,
     /// From accept to a complete request head. Beyond: 408.
     pub handshake_timeout: Duration,
     /// From the first byte of a message (or of a POST's body) to its last. Beyond: close 1008, or 408.
@@ -118,6 +120,7 @@ impl Limits {
             keys_max: count("max-keys"),
             recovery_bytes_max: settings.get("max-recovery"),
             outbox_bytes_max: count("max-outbox"),
+            auth_timeout: settings.get("auth-timeout"),
             handshake_timeout: settings.get("handshake-timeout"),
             message_timeout: settings.get("message-timeout"),
             http_idle_timeout: settings.get("http-idle-timeout"),

@@ -182,7 +182,8 @@ impl Reserve {
 }
 
 async fn serve_one(app: App, router: axum::Router, socket: TcpStream, _permit: OwnedSemaphorePermit) {
-    let connection = Connection::new(AddressLease::default(), || None, app.limits()).of_operators();
+    let peer = socket.peer_addr().ok();
+    let connection = Connection::new(AddressLease::default(), || None, app.limits()).of_operators().from(peer);
     let read = Buffer::new(app.shared().budget.of_plane(), Held::Http);
     serve::connection(&app, router, socket, read, &Arc::new(connection), true, pending()).await;
 }

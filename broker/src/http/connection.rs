@@ -25,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) is_spare: bool,
     /// Whether it came by the operators' listener.
     pub(crate) is_operators: bool,
+    /// Whether it comes from this machine, and not through a trusted proxy.
+    pub(crate) is_local: bool,
     /// How fast it publishes.
     pub(crate) rate_limiter: Mutex<RateLimiter>,
     idle_since: Mutex<Option<Instant>>,
@@ -44,6 +46,7 @@ impl Connection {
             client,
             is_spare: false,
             is_operators: false,
+            is_local: false,
             rate_limiter: Mutex::default(),
             idle_since: Mutex::default(),
             end: Notify::new(),
@@ -58,6 +61,12 @@ impl Connection {
     /// A connection of the operators' listener.
     pub(crate) fn of_operators(self) -> Self {
         Self { is_operators: true, ..self }
+    }
+
+    /// The same, from this address.
+    pub(crate) fn from(self, peer: Option<SocketAddr>) -> Self {
+        let is_local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) && !self.lease.is_trusted();
+        Self { is_local, ..self }
     }
 
     /// Nothing of its next request has come, from now on.

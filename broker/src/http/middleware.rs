@@ -9,18 +9,21 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::access::policy::{Kind, Publishing, RequestFacts};
+use crate::access::rejection::Rejection;
 use crate::http::app::App;
 use crate::http::bodies;
+use crate::http::caller::{Caller, check_operator, publishes};
 use crate::http::cors::{self, Page};
 use crate::http::error::HttpError;
 use crate::http::sequence;
 use crate::observe::counters::Refused;
 
 /// Between the socket and the routes.
-pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let facts = facts(&app, &request);
     let page = Page::of(&app, &request, &facts);
-    let mut response = match answer(&app, &request, facts) {
+    let refused = answer(&app, &request, facts).or_else(|| identify(&app, &mut request).err().map(refuse));
+    let mut response = match refused {
         Some(response) => {
             let (head, body) = request.into_parts();
             discard(&app, &head.headers, body).await;
@@ -40,15 +43,27 @@ pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
-/// Whether the request's handler reads its body.
-fn takes_body(request: &Request) -> bool {
-    request.method() == Method::POST && request.uri().path().starts_with("/pub")
+/// Finds out who sends a request that needs somebody in particular, and whether that one may ask for it at all.
+fn identify(app: &App, request: &mut Request) -> Result<(), Rejection> {
+    if cors::is_preflight(request) {
+        return Ok(());
+    }
+    if publishes(request.method(), request.uri().path()) {
+        let caller = Caller::of(app, request.uri(), request.headers())?;
+        request.extensions_mut().insert(caller);
+        return Ok(());
+    }
+    check_operator(app, request)
 }
 
-/// Whether the request publishes its body.
-fn publishes(request: &Request) -> bool {
+fn refuse(rejection: Rejection) -> Response {
+    HttpError::from(rejection).into_response()
+}
+
+/// Whether the request's handler reads its body.
+fn takes_body(request: &Request) -> bool {
     let path = request.uri().path();
-    request.method() == Method::POST && (path == "/pub" || path.starts_with("/pub/"))
+    request.method() == Method::POST && (path.starts_with("/pub") || path.starts_with("/api/users/"))
 }
 
 /// Reads a body that nobody wants. The HTTP library does not get to the next request behind one that was left, if that
@@ -64,14 +79,18 @@ fn facts<'a>(app: &App, request: &'a Request) -> RequestFacts<'a> {
     let field = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
     let host = request.uri().authority().map(|authority| authority.as_str()).or(field(header::HOST));
     let kind = if request.method().is_safe() && !cors::is_preflight(request) { Kind::Read } else { Kind::Change };
-    let publishing = if publishes(request) { sequence::publishing(app, request.headers()) } else { Publishing::None };
+    let publishing = if publishes(request.method(), request.uri().path()) {
+        sequence::publishing(app, request.headers())
+    } else {
+        Publishing::None
+    };
     RequestFacts { host, origin: field(header::ORIGIN), publishing, kind }
 }
 
 /// The answer, if the request gets no further.
 fn answer(app: &App, request: &Request, facts: RequestFacts<'_>) -> Option<Response> {
     if let Err(rejection) = app.policy().decide(facts) {
-        return Some(HttpError::from(rejection).into_response());
+        return Some(refuse(rejection));
     }
     if cors::is_preflight(request) {
         return Some(cors::preflight(request.headers()));

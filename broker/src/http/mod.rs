@@ -12,6 +12,7 @@
 //! | `POST /pub`: a batch, or an item per line; many messages in flight, an answer that is written meanwhile | `batch`, `lines`, `items`, `sequence`, `written` |
 //! | what the API is, for programs | `openapi` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
+//! | who sends a request, where access control is on; what operators do about users | `caller`, `users` |
 //! | the page, errors as problem details (RFC 9457) | `page`, `error` |
 //! | operators ask on a listener of their own; counters, topics, one topic and its purge | [`admin`], `metrics`, `stats`, `topics`, `topic`, `inspect` |
 //! | once a second: `$sys/load` | `load` |
@@ -26,6 +27,7 @@ pub mod admin;
 pub(crate) mod app;
 mod batch;
 mod bodies;
+mod caller;
 mod connection;
 mod cors;
 mod error;
@@ -50,6 +52,7 @@ mod tests;
 mod topic;
 mod topics;
 mod upgrade;
+mod users;
 mod write_timeout;
 mod written;
 

@@ -30,7 +30,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::access::address;
-use crate::access::keys::Bearer;
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Charge;
 use crate::capacity::buffer::Buffer;
@@ -46,10 +45,10 @@ pub(crate) enum Ended {
     /// A head that is refused; the answer to it.
     Refused(Refusal),
     /// A WebSocket handshake. What was read behind its head belongs to the WebSocket.
-    Handshake(Handshake),
+    Handshake(Box<Handshake>),
 }
 
-/// A WebSocket handshake without its head.
+/// A WebSocket handshake.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     head_len: usize,
@@ -58,8 +57,10 @@ pub(crate) struct Handshake {
     pub(crate) origin: Option<String>,
     /// For whom a trusted proxy sent it; `None`: for itself, or it came from none.
     pub(crate) forwarded: Option<IpAddr>,
-    /// The key that it brings.
-    pub(crate) bearer: Option<Bearer>,
+    /// The token that it offers as a sub-protocol.
+    pub(crate) token: Option<String>,
+    /// All of its head.
+    pub(crate) head: Box<[u8]>,
 }
 
 /// See the module's head.
@@ -202,7 +203,9 @@ impl<S> Heads<S> {
                 (self.seen, self.has_begun, self.waits) = (0, true, None);
                 Ok(plain.head_len)
             }
-            Ok(Head::Upgrade(parsed)) => Err(Ended::Handshake(self.handshake(&parsed, &bytes[..parsed.head_len]))),
+            Ok(Head::Upgrade(parsed)) => {
+                Err(Ended::Handshake(self.handshake(&parsed, &bytes[..parsed.head_len]).into()))
+            }
             Err(refusal) => Err(Ended::Refused(readable(refusal, head::page(bytes), &self.limits.origins))),
         }
     }
@@ -217,7 +220,8 @@ impl<S> Heads<S> {
             forwarded: is_trusted
                 .then(|| address::client(head::forwarded_for(head), &self.limits.trusted_proxies))
                 .flatten(),
-            bearer: head::bearer(head).map(Bearer::new),
+            token: parsed.token.map(str::to_owned),
+            head: head.into(),
         }
     }
 

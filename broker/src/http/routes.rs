@@ -13,7 +13,7 @@ use crate::http::cors::allowed;
 use crate::http::error::HttpError;
 use crate::http::openapi::{self, Listener};
 use crate::http::readable::readable;
-use crate::http::{metrics, middleware, page, publish, stats, topic, topics};
+use crate::http::{metrics, middleware, page, publish, stats, topic, topics, users};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -43,9 +43,13 @@ pub(crate) fn router(app: App) -> Router {
 /// What the operators' own listener answers.
 pub(crate) fn admin_router(app: App) -> Router {
     let purge = delete(topic::purge).options(|| async { allowed("DELETE,OPTIONS") });
+    let about_user = |handler: MethodRouter<App>| handler.options(|| async { allowed("POST,OPTIONS") });
     let router = probes()
         .merge(counters())
         .route("/api/topics/{topic}/messages", purge)
+        .route("/api/connections", readable(users::connections))
+        .route("/api/users/{user}/close", about_user(post(users::close)))
+        .route("/api/users/{user}/revoke", about_user(post(users::revoke)))
         .route(openapi::PATH, openapi::route(Listener::Operators));
     let router = router.fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
     checked(router, app)
@@ -114,8 +118,8 @@ async fn nothing_here(request: Request) -> HttpError {
 async fn nothing_for_operators(request: Request) -> HttpError {
     let path = request.uri().path();
     let sentence = format!(
-        "There is nothing at {path}; there is /metrics, /api/stats, /api/topics, /api/openapi.json, /healthz and \
-                 /readyz."
+        "There is nothing at {path}; there is /metrics, /api/stats, /api/topics, /api/connections, \
+                 /api/users/{{user}}/close and /revoke, /api/openapi.json, /healthz and /readyz."
     );
     HttpError::new(StatusCode::NOT_FOUND, sentence)
 }

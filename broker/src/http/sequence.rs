@@ -20,6 +20,7 @@ use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
 use crate::access::rejection::Rejection;
 use crate::config::limits::Limits;
 use crate::http::app::App;
+use crate::http::caller::Caller;
 use crate::http::connection::Connection;
 use crate::http::error::HttpError;
 use crate::message::Payload;
@@ -48,6 +49,7 @@ pub(crate) enum Sent {
 
 /// Whether the sender of this request may publish a message to the topic now.
 pub(crate) fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpError> {
+    Caller::check_publish(app, head, topic)?;
     let (shared, limits) = (app.shared(), app.limits());
     let connection = head.extensions.get::<Arc<Connection>>().expect("every request comes with its connection");
     let kind = Kind::Publish(PublishFacts {
@@ -74,7 +76,7 @@ pub(crate) fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpErro
 pub(crate) fn scoped(app: &App, head: &Parts, options: Option<Box<PublishOptions>>) -> Option<Box<PublishOptions>> {
     let options = options?;
     let has_key = options.idempotency_key.is_some()
-        && matches!(publishing(app, &head.headers), Publishing::Only(Credential::Valid));
+        && (Caller::is_known(head) || matches!(publishing(app, &head.headers), Publishing::Only(Credential::Valid)));
     Some(Box::new(PublishOptions { is_key_holder: has_key, ..*options }))
 }
 

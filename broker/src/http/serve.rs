@@ -80,7 +80,10 @@ async fn accept(app: App) {
         let Ok(socket) = stream(socket) else {
             continue; // Only a socket that is already broken cannot be registered.
         };
-        let connection = Arc::new(Connection::new(lease, || socket.peer_addr().ok(), app.limits()));
+        let connection = Connection::new(lease, || socket.peer_addr().ok(), app.limits());
+        // Only operators' requests ask for it, and only where there are keys.
+        let peer = app.shared().authority.has_keys().then(|| socket.peer_addr().ok()).flatten();
+        let connection = Arc::new(connection.from(peer));
         let (app, router) = (app.clone(), router.clone());
         let full = match places::enter(&app, &connection) {
             Ok(place) => {

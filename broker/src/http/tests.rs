@@ -96,6 +96,9 @@ impl FakeShards {
                                 ControlMessage::Slowest { .. }
                                 | ControlMessage::Purge { .. }
                                 | ControlMessage::Peers { .. }
+                                | ControlMessage::CloseUser { .. }
+                                | ControlMessage::SignedIn { .. }
+                                | ControlMessage::RightsChanged
                                 | ControlMessage::AcceptAnew
                                 | ControlMessage::Shutdown { .. } => {}
                             }
@@ -258,6 +261,7 @@ async fn a_full_queue_is_waited_for_and_then_refused() {
                 accept: [b'='; 28],
                 subprotocol: None,
                 has_key: false,
+                entry: crate::shard::handover::Entry::Anyone,
                 start: protocol::head::RawStart::default(),
             }
             .into(),

@@ -9,24 +9,26 @@
 
 use std::time::Duration;
 
-use protocol::head::Page;
+use protocol::head::{self, Page};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::access::address::AddressLease;
-use crate::access::keys::{Bearer, Credential};
-use crate::access::policy::{HandshakeFacts, Kind, RequestFacts};
+use crate::access::keys::Credential;
+use crate::access::policy::{HandshakeFacts, Kind, Publishing, RequestFacts};
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
 use crate::http::app::App;
+use crate::http::caller::now_ms;
 use crate::http::connection::Connection;
 use crate::http::request_heads::{Ended, Handshake, Heads};
 use crate::http::send_control;
 use crate::http::write_timeout::Patience;
 use crate::observe::counters::Refused;
-use crate::shard::handover::Adopt;
+use crate::shard::entry::{Credentials, enter};
+use crate::shard::handover::{Adopt, Entry};
 use crate::shard::shared::ControlMessage;
 
 /// How long a socket waits for room in a shard's queue before it is closed.
@@ -42,7 +44,7 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
             Ok(lease) => {
                 let mut rest = Buffer::new(app.shared().budget.of_plane(), Held::Http);
                 rest.extend(&read);
-                return hand_over(app, handshake, lease, socket.into_inner(), rest).await;
+                return hand_over(app, *handshake, lease, socket.into_inner(), rest).await;
             }
             Err(rejection) => {
                 let page = handshake.origin.as_deref().map(|origin| Page { origin, host: &handshake.host });
@@ -61,9 +63,10 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
 
 /// As what the client counts from now on. The handshake counts as let in.
 fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Result<AddressLease, Rejection> {
-    let credential = app.policy().credential(|| handshake.bearer.as_ref().map(Bearer::as_bytes));
+    let credential = app.policy().credential(|| head::bearer(&handshake.head));
     handshake.upgrade.has_key = credential == Credential::Valid;
     handshake.upgrade.check_start(app.shared().registry.rules()).map_err(Rejection::Malformed)?;
+    handshake.upgrade.entry = enter_as(app, connection, handshake)?;
     let kind = Kind::Handshake(HandshakeFacts {
         is_public: !connection.is_operators,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),
@@ -74,6 +77,19 @@ fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Resul
     let facts = RequestFacts { host: Some(&handshake.host), origin: handshake.origin.as_deref(), publishing, kind };
     let counted = app.policy().decide(facts)?;
     Ok(counted.unwrap_or_else(|| connection.lease.hand_on()))
+}
+
+/// As whom it begins. Nothing is verified for a page that may not use this broker, nor for a request that is not for it.
+fn enter_as(app: &App, connection: &Connection, handshake: &Handshake) -> Result<Entry, Rejection> {
+    let authority = &app.shared().authority;
+    if !authority.is_on() || connection.is_operators {
+        return Ok(Entry::Anyone);
+    }
+    let (host, origin) = (Some(&*handshake.host), handshake.origin.as_deref());
+    app.policy().decide(RequestFacts { host, origin, publishing: Publishing::None, kind: Kind::Change })?;
+    let credentials = Credentials::of_handshake(authority, &handshake.head, handshake.token.as_deref());
+    let upgrade = &handshake.upgrade;
+    enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms(app)).0
 }
 
 async fn hand_over(app: &App, handshake: Handshake, lease: AddressLease, socket: TcpStream, read: Buffer) {

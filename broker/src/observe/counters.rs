@@ -76,6 +76,8 @@ stats! {
     refused_origin,
     /// Of those: to publish, without the right to (401, 403).
     refused_publish,
+    /// Of those: access control did not let them (401, 403).
+    refused_access,
     /// Of those: there were as many connections as the broker takes (503).
     refused_connections,
     /// Of those: there were as many connections of that address as the broker takes (429).
@@ -144,6 +146,10 @@ stats! {
     dropped_rate,
     /// Connections dropped: published to a topic that had no room for the message (1008).
     dropped_limit,
+    /// Connections closed: their token ended, and no other came in time (4401).
+    closed_expired,
+    /// Connections closed by access control: no token or a bad one, rights that ended, or an operator (4400, 4403, 4408).
+    closed_access,
     /// Connections dropped: reset or broken by the peer or the network.
     dropped_reset,
     /// Connections dropped: the control plane's queue was full, or the hand-over took too long.
@@ -242,6 +248,10 @@ causes! {
     Rate dropped_rate "rate",
     /// Published to a topic that had no room for the message, without commands (1008).
     Limit dropped_limit "limit",
+    /// Its token ended, and no other came in time (4401).
+    Expired closed_expired "expired",
+    /// Access control: no token or a bad one, rights that ended, or an operator (4400, 4403, 4408).
+    Access closed_access "access",
     /// A trusted proxy sent no PROXY header, or a broken one.
     ProxyHeader dropped_proxy_header "proxy_header",
     /// Reset or broken by the peer or the network.
@@ -261,6 +271,8 @@ causes! {
     Origin refused_origin "origin",
     /// To publish, without a key or in a broker whose clients only subscribe (401, 403).
     Publish refused_publish "publish",
+    /// Without a token where one is needed, with a bad one, or with one that grants too little (401, 403).
+    Access refused_access "access",
     /// As many connections as the broker takes (503).
     Connections refused_connections "connections",
     /// As many connections of one address as the broker takes (429).

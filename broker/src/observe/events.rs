@@ -94,6 +94,10 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
         }
         Reason::MessageTimeout => (Level::INFO, "clients took too long over one message (1008); see --message-timeout"),
         Reason::Violation => (Level::INFO, "clients were closed for breaking the protocol or a limit of it"),
+        Reason::Expired => (Level::INFO, "clients were closed, their tokens having ended (4401)"),
+        Reason::Access => {
+            (Level::INFO, "clients were closed by access control (4400, 4403, 4408); see ringyard_auth_refused_total")
+        }
         Reason::ProxyHeader => (Level::WARN, "connections of trusted proxies began without a PROXY header"),
         Reason::Limit => (
             Level::WARN,
@@ -112,6 +116,9 @@ fn of_refusal(cause: Refused) -> (Level, &'static str) {
         Refused::Origin => (Level::WARN, "pages of a foreign origin were refused (403); see --allow-origin"),
         Refused::Publish => {
             (Level::WARN, "requests to publish were refused (401, 403); see --publish-key and --client-publish")
+        }
+        Refused::Access => {
+            (Level::INFO, "requests were refused by access control (401, 403); see ringyard_auth_refused_total")
         }
         Refused::Connections => {
             (Level::WARN, "clients were refused, the broker being full (503); see --max-connections")

@@ -223,7 +223,14 @@ impl From<Rejection> for Problem {
         let answer = rejection.answer();
         let (sentence, retry_after_s) = (answer.reason.into_owned(), answer.retry_after_s);
         let problem = Self { retry_after_s, cause: rejection.cause(), ..Self::new(answer.status, sentence) };
-        if rejection == Rejection::WrongKey { problem.coded(Code::BadToken) } else { problem }
+        let problem = match rejection.challenge() {
+            Some(challenge) => problem.with("www-authenticate", challenge),
+            None => problem,
+        };
+        match rejection {
+            Rejection::WrongKey | Rejection::BadToken => problem.coded(Code::BadToken),
+            _ => problem,
+        }
     }
 }
 
@@ -233,6 +240,8 @@ impl From<CommandError> for Problem {
         let (status, code) = match error.code {
             ErrorCode::BadJson => (400_u16, Code::BadJson),
             ErrorCode::BadTopic => (400, Code::BadTopic),
+            ErrorCode::Unauthorized => (401, Code::Unauthorized),
+            ErrorCode::BadToken => (401, Code::BadToken),
             ErrorCode::Forbidden => (403, Code::Forbidden),
             ErrorCode::Conflict => (409, Code::Conflict),
             ErrorCode::TooBig => (413, Code::TooBig),

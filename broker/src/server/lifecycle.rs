@@ -95,7 +95,12 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
     let hang_up = {
         let shared = Arc::clone(&shared);
         move || {
-            settings.read_again(&shared.rules);
+            if settings.read_again(&shared.rules, &shared.authority) {
+                for shard in ShardId::all(shared.inboxes.len() as u16) {
+                    // One whose queue is full does not sleep, and looks in its next turn.
+                    let _ = shared.send_control(shard, ControlMessage::RightsChanged);
+                }
+            }
             reload::keys(&shared.publish_keys);
         }
     };

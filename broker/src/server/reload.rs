@@ -5,6 +5,8 @@
 //! | `log-level` in the file of `--config` | at once |
 //! | the `[[topic]]` tables in that file | at once; another kind of `history` for new topics only, with the filters in the log |
 //! | all other settings in that file | after a restart; the log names those that have changed |
+//! | the tables `[auth]`, `[[allow]]` and `[[key]]`, but `keys-url` | at once, for open connections too |
+//! | the files with keys that `[auth]` names | for the next token that was not seen before |
 //! | the keys in the file of `--publish-key` | for the next request or handshake |
 //!
 //! Flags and environment are those of the start, and win over the file as they did then. A file with a mistake changes
@@ -14,9 +16,12 @@ use std::env;
 
 use tracing::{error, info, warn};
 
+use crate::access::authority::Authority;
 use crate::access::keys::{Loaded, PublishKeys};
+use crate::config::access::AccessTables;
 use crate::config::topics::TopicTable;
 use crate::config::{self, Config, LogLevel, Stop, Surroundings, Task};
+use crate::server::access::{Sources, setup};
 use crate::server::log;
 use crate::server::rules::from_tables;
 use crate::topics::keys::Keys;
@@ -34,6 +39,7 @@ pub(crate) struct Settings {
     level: LogLevel,
     written: Vec<(&'static str, String)>,
     topics: Vec<TopicTable>,
+    access: AccessTables,
     /// What the filters of topic rules are hashed under.
     names: Keys,
 }
@@ -41,12 +47,12 @@ pub(crate) struct Settings {
 impl Settings {
     /// Those of the start. Filters of topic rules are hashed under `names`.
     pub(crate) fn new(config: &Config, here: Surroundings, names: Keys) -> Self {
-        let (written, topics) = (config.written.clone(), config.topics.clone());
-        Self { here, level: config.log.level, written, topics, names }
+        let (written, topics, access) = (config.written.clone(), config.topics.clone(), config.access.clone());
+        Self { here, level: config.log.level, written, topics, access, names }
     }
 
-    /// Reads everything again that can be; topic rules go to `rules`.
-    pub(crate) fn read_again(&mut self, rules: &SharedRules) {
+    /// Reads everything again that can be. Returns whether what clients may do has changed.
+    pub(crate) fn read_again(&mut self, rules: &SharedRules, authority: &Authority) -> bool {
         match config::read(env::args_os(), |name| env::var_os(name), &self.here) {
             Ok(Task::Serve(config)) => {
                 let changes = self.take(&config.written);
@@ -55,8 +61,10 @@ impl Settings {
                 log::set_level(self.level.max(level));
                 info!(signal = "SIGHUP", "settings were read again: {changes}");
                 self.take_rules(config.topics, rules);
+                let has_changed = self.take_access(config.access, authority);
                 log::set_level(level);
                 self.level = level;
+                has_changed
             }
             Err(Stop::Refused(sentences)) => {
                 let sentences = sentences.replace('\n', "; ");
@@ -64,9 +72,10 @@ impl Settings {
                     signal = "SIGHUP",
                     "settings were read again and are wrong, so nothing has changed: {sentences}"
                 );
+                false
             }
             // The arguments are those of a broker, as they were at the start.
-            Ok(_) | Err(Stop::Shown(_)) => {}
+            Ok(_) | Err(Stop::Shown(_)) => false,
         }
     }
 
@@ -88,6 +97,30 @@ impl Settings {
                 "another kind of `history` holds for new topics; existing ones keep theirs until they are forgotten"
             );
         }
+    }
+
+    /// Puts rules for clients and the keys in files in force. With a file that is wrong nothing changes.
+    fn take_access(&mut self, read: AccessTables, authority: &Authority) -> bool {
+        let sources = Sources::of(read.auth.as_ref());
+        match sources.load() {
+            Err(sentence) => {
+                error!(signal = "SIGHUP", "rules and keys of clients stay as they were: {sentence}");
+                return false;
+            }
+            Ok(keys) if sources == Sources::default() && self.access == read => drop(keys),
+            Ok(keys) => {
+                info!(signal = "SIGHUP", keys = keys.len(), "the files with keys for tokens were read again");
+                authority.set_file_keys(keys);
+            }
+        }
+        if self.access == read {
+            return false;
+        }
+        authority.set_rules(setup(&read));
+        let (grants, keys) = (read.allow.len(), read.keys.len());
+        info!(signal = "SIGHUP", grants, keys, "the rules for clients have changed, from now on");
+        self.access = read;
+        true
     }
 
     /// Puts those in force that can be, and says what has changed.
@@ -167,7 +200,9 @@ mod tests {
         let written = |level: &str, shards: &str| vec![("log-level", level.to_owned()), ("shards", shards.to_owned())];
         let here = Surroundings { cores: 2, memory_bytes_default_max: 1 << 30 };
         let (written_first, names) = (written("info", ""), Keys::from_seed(1));
-        let mut settings = Settings { here, level: LogLevel::Info, written: written_first, topics: Vec::new(), names };
+        let access = AccessTables::default();
+        let mut settings =
+            Settings { here, level: LogLevel::Info, written: written_first, topics: Vec::new(), access, names };
         assert_eq!(settings.take(&written("info", "")), "none of them has changed");
         assert_eq!(settings.take(&written("debug", "")), "log-level = debug from now on");
         let both = settings.take(&written("warn", "4"));

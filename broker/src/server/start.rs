@@ -13,6 +13,7 @@ use ring::{Cause, Io};
 use tracing::{error, info, warn};
 
 use crate::access::admission::Admission;
+use crate::access::authority::Authority;
 use crate::access::keys::PublishKeys;
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
@@ -22,6 +23,7 @@ use crate::config::limits::Limits;
 use crate::config::{Config, Surroundings};
 use crate::http::admin::AdminListener;
 use crate::ids::Epoch;
+use crate::server::access::{Sources, setup};
 use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::lifecycle::Started;
 use crate::server::output::complain;
@@ -75,9 +77,12 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let admission = admission.keeping_http(u64::from(room.http_connections_max) / 2);
     let seed = random_seed();
     let names = Keys::from_seed(seed);
+    let sources = Sources::of(config.access.auth.as_ref());
+    let authority = Authority::new(setup(&config.access), sources.load()?);
     let settings = Settings::new(&config, here, names);
     let shared = SharedState::new(config.shards, seed, Epoch(start_ns)).with_rules(from_tables(&config.topics, names));
-    let shared = Arc::new(shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes));
+    let shared =
+        Arc::new(shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes).authorized_by(authority));
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);

@@ -20,6 +20,7 @@ use ring::Nanos;
 
 use crate::access::address::Client;
 use crate::access::keys::Bearer;
+use crate::access::principal::Principal;
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::config::limits::Limits;
 use crate::message::Payload;
@@ -40,6 +41,8 @@ pub(crate) struct Publish<'a> {
     pub(crate) page: Option<Cow<'a, str>>,
     /// The key that it brings, where there are keys.
     pub(crate) bearer: Option<Bearer>,
+    /// Who publishes, where access control is on.
+    pub(crate) principal: Option<Arc<Principal>>,
     /// Who publishes, if that is known.
     pub(crate) client: Option<Client>,
 }
@@ -53,6 +56,7 @@ impl Publish<'_> {
             content_type: self.content_type.map(|value| Cow::Owned(value.into_owned())),
             page: self.page.map(|origin| Cow::Owned(origin.into_owned())),
             bearer: self.bearer,
+            principal: self.principal,
             client: self.client,
         }
     }
@@ -216,7 +220,7 @@ mod tests {
             let account = budget.of_shard(0);
             let topic = Cow::Borrowed("a/b");
             let publish =
-                Publish { topic, options: None, content_type: None, page: Some("http://a".into()), bearer: None, client: None };
+                Publish { topic, options: None, content_type: None, page: Some("http://a".into()), bearer: None, principal: None, client: None };
             let mut exchange = Exchange::awaiting_body(publish, body_len, account);
             prop_assert!(account.held(Held::Http) >= 11);
             let mut come = 0;

@@ -27,7 +27,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use protocol::frame::{CloseCode, HEADER_MAX, MessageKind};
+use protocol::frame::{CloseCode, HEADER_MAX, MessageKind, close_code};
 use protocol::v1::{CommandError, HistoryQuery, Id, Parser, PayloadKind, Position, Start, Topics};
 
 use crate::access::quota::NameShare;
@@ -133,6 +133,23 @@ pub(crate) trait SessionKind: Debug {
         None
     }
 
+    // ---- access
+
+    /// The client has said who it is, with the command `id`: that is answered.
+    fn write_connected(&mut self, _id: Option<Id>, _limits: &Limits, _out: &mut BytesMut) {}
+
+    /// Its rights have changed: the topic of the last publish is asked for again.
+    fn forget_topic(&mut self) {}
+
+    /// Nothing grants these subscriptions any more. `None`: they cannot end now; ask again later.
+    fn end_subscriptions(&mut self, _keys: &[u32]) -> Option<Action<'static>> {
+        Some(Action::Close {
+            code: close_code::FORBIDDEN,
+            why: "nothing grants this any more".into(),
+            reason: Reason::Access,
+        })
+    }
+
     // ---- publishing
 
     /// What keeps the topic that it publishes to for its whole life, if there is one.
@@ -183,9 +200,9 @@ pub(crate) trait SessionKind: Debug {
         false
     }
 
-    /// The unsubscribe is carried out now. Returns the keys to be removed, each once, and writes the answer.
-    fn finish_unsubscribe(&mut self, _out: &mut BytesMut) -> Vec<u32> {
-        Vec::new()
+    /// The unsubscribe is carried out now. Writes the answer, if a command asked for it.
+    fn finish_unsubscribe(&mut self, _out: &mut BytesMut) -> Ended {
+        Ended::default()
     }
 
     /// These subscriptions are pending no more: they are sent to now, or removed one by one after this. Linear in them.
@@ -250,6 +267,15 @@ pub(crate) enum SequencerAnswer<'a> {
     History { position: Position, page: &'a Page },
 }
 
+/// Subscriptions that end.
+#[derive(Default, Debug)]
+pub(crate) struct Ended {
+    /// Their keys, each once: they are to be removed.
+    pub(crate) keys: Vec<u32>,
+    /// Their filters, if the client did not ask for it: it is notified of each.
+    pub(crate) forbidden: Vec<String>,
+}
+
 /// A whole message of a client.
 #[derive(Debug)]
 pub(crate) struct Incoming<'a> {
@@ -281,6 +307,8 @@ impl<'a> Data<'a> {
 pub(crate) struct Codec<'a, 'o> {
     pub(crate) parser: &'a mut Parser,
     pub(crate) limits: &'o Limits,
+    /// Whether its client may do anything but say who it is.
+    pub(crate) is_identified: bool,
     /// Where an answer is written.
     pub(crate) out: &'o mut BytesMut,
 }
@@ -290,6 +318,8 @@ pub(crate) struct Codec<'a, 'o> {
 pub(crate) enum Action<'a> {
     /// Nothing, but to send the answer, if one was written.
     Answer,
+    /// Find out who the client is by its token or key.
+    Identify { id: Option<Id>, token: &'a str },
     /// Publish. `id` names the command in an error; `ack`: and in an acknowledgement.
     Publish {
         to: Target<'a>,

@@ -158,8 +158,10 @@ mod tests {
     /// What a binary message leads to.
     fn send<'a>(session: &mut RawSession, data: Data<'a>, parser: &'a mut Parser) -> Action<'a> {
         let (limits, mut out) = (Limits::default(), BytesMut::new());
-        let action = session
-            .on_message(Incoming { kind: MessageKind::Binary, data }, Codec { parser, limits: &limits, out: &mut out });
+        let action = session.on_message(
+            Incoming { kind: MessageKind::Binary, data },
+            Codec { parser, limits: &limits, is_identified: true, out: &mut out },
+        );
         assert!(out.is_empty(), "there are no answers");
         action
     }

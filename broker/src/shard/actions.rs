@@ -5,14 +5,15 @@
 
 use bytes::BytesMut;
 use protocol::frame::Opcode;
-use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics};
+use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics, write_ended};
 use ring::{ConnId, Driver, nanos};
 
+use crate::access::grants::{Operation, Right};
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
 use crate::message::Payload;
 use crate::message::options::{PublishOptions, Refusal};
-use crate::session::{Action, Codec, Incoming, PublishData, SequencerAnswer, Target};
+use crate::session::{Action, Codec, Ended, Incoming, PublishData, SequencerAnswer, Target};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::recall::Wants;
@@ -26,20 +27,22 @@ impl<D: Driver> Shard<D> {
         let mut parser = self.codec.parser.take().expect("one message at a time");
         let mut out = self.begin_answer();
         let conn = self.conns.get(id).expect("an open connection");
-        let codec = Codec { parser: &mut parser, limits: &self.limits, out: &mut out };
+        let is_identified = !conn.flags.has(Flags::UNIDENTIFIED);
+        let codec = Codec { parser: &mut parser, limits: &self.limits, is_identified, out: &mut out };
         let action = conn.session.on_message(message, codec);
         self.answer(id, out);
         self.carry_out(id, action);
         self.codec.parser = Some(parser);
     }
 
-    fn carry_out(&mut self, id: ConnId, action: Action<'_>) {
+    pub(super) fn carry_out(&mut self, id: ConnId, action: Action<'_>) {
         let done = match action {
             Action::Answer => Ok(()),
             Action::Close { code, why, reason } => {
                 self.close_with(id, code.into(), &why, reason);
                 Ok(())
             }
+            Action::Identify { id: command, token } => self.identify(id, command, token),
             Action::Publish { to, kind, data, options, id: command, ack } => {
                 self.publish_for(id, to, kind, (data, options), command, ack)
             }
@@ -88,6 +91,26 @@ impl<D: Driver> Shard<D> {
 
     // ---- subscribe: all of a command's topics, or none
 
+    /// Whether a connection may subscribe to all of these, and to what they remember.
+    fn check_subscribe(
+        &mut self,
+        id: ConnId,
+        command: Option<Id>,
+        filters: Topics<'_>,
+        start: Start<'_>,
+    ) -> Result<(), CommandError> {
+        if !self.shared.authority.is_on() {
+            return Ok(());
+        }
+        for filter in filters.iter() {
+            match start {
+                Start::Last(_) => self.check_right_for(id, command, Right::History, filter)?,
+                Start::Now | Start::Since(_) => self.check_permission(id, command, Operation::Subscribe, filter)?,
+            }
+        }
+        Ok(())
+    }
+
     fn subscribe(
         &mut self,
         id: ConnId,
@@ -96,12 +119,14 @@ impl<D: Driver> Shard<D> {
         (start, state): (Start<'_>, bool),
         throttle: Throttle,
     ) -> Result<(), CommandError> {
+        self.check_subscribe(id, command, filters, start)?;
         let session = &self.conns.get(id).expect("an open connection").session;
         let needed: u64 = filters.iter().map(|filter| session.bytes_for(filter)).sum();
         if !self.has_memory_for_subscriptions(needed) {
             let reason = "the broker has no memory left for more subscriptions; see --max-memory";
             return Err(limit(command, reason.to_owned()));
         }
+        let has_history = self.permissions(id).is_none_or(|permissions| permissions.has(Right::History));
         let mut entered = Vec::with_capacity(filters.iter().len());
         for filter in filters.iter() {
             if let Err(error) = self.admit(id, command, filter) {
@@ -111,6 +136,7 @@ impl<D: Driver> Shard<D> {
             }
             let (slot, sub) = self.enter_subscription(id, filter, throttle);
             let wants = Wants::new(start, filter, state);
+            let wants = if has_history { wants } else { wants.without_history() };
             if wants != Wants::NEWCOMER {
                 self.recalls.expect(Subscriber { conn: id, sub }, wants);
             }
@@ -136,8 +162,14 @@ impl<D: Driver> Shard<D> {
     pub(super) fn finish_unsubscribe(&mut self, id: ConnId) {
         let mut out = self.begin_answer();
         let conn = self.conns.get(id).expect("an open connection");
-        let keys = conn.session.finish_unsubscribe(&mut out);
+        let Ended { keys, forbidden } = conn.session.finish_unsubscribe(&mut out);
         self.unsubscribe_keys(id, &keys);
+        for filter in forbidden {
+            out.clear();
+            write_ended(&mut out, &filter, ErrorCode::Forbidden);
+            self.queue_frame(id, Opcode::Text, &out);
+            out.clear();
+        }
         self.answer(id, out);
         self.list_paused(id);
     }
@@ -163,6 +195,7 @@ impl<D: Driver> Shard<D> {
         let topic = match to {
             Target::Known(topic) => topic,
             Target::Named(name) => {
+                self.check_permission(id, command, Operation::Publish, name)?;
                 self.admit(id, command, name)?;
                 let topic = self.shared.registry.resolve(name);
                 self.conns.get(id).expect("a publisher").session.remember_topic(topic.clone());

@@ -4,14 +4,17 @@
 //! of its address. Not responsible for the queue towards a shard: see [`shared`](crate::shard::shared).
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use protocol::frame::CloseCode;
 use protocol::head::{self, Endpoint, RawStart, Refusal};
 use tokio::sync::Notify;
 
 use crate::access::address::AddressLease;
 use crate::access::keys::Credential;
 use crate::access::policy::Publishing;
+use crate::access::principal::Principal;
 use crate::capacity::buffer::Buffer;
 use crate::topics::rules::{HistoryKind, SharedRules, SlowConsumer};
 
@@ -28,6 +31,20 @@ pub enum Purpose {
     V1Session,
 }
 
+/// As whom a WebSocket begins.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// As nobody in particular: there is no access control, or anonymous clients are admitted.
+    #[default]
+    Anyone,
+    /// As this principal.
+    Known(Arc<Principal>),
+    /// Its `connect` has to say.
+    Unknown,
+    /// It is closed with this code right behind its 101.
+    Refused(CloseCode, &'static str),
+}
+
 /// A handshake that was admitted, as far as its answer and its session need it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Upgrade {
@@ -39,6 +56,8 @@ pub struct Upgrade {
     pub subprotocol: Option<&'static str>,
     /// Whether it brought a valid key to publish with.
     pub has_key: bool,
+    /// As whom it begins.
+    pub entry: Entry,
     /// Where a raw subscription begins.
     pub start: RawStart,
 }
@@ -74,7 +93,7 @@ impl From<&head::Upgrade<'_>> for Upgrade {
     fn from(parsed: &head::Upgrade<'_>) -> Self {
         let (accept, subprotocol) = (parsed.accept, parsed.subprotocol);
         let purpose = Purpose::from(&parsed.endpoint);
-        Self { purpose, accept, subprotocol, has_key: false, start: parsed.start }
+        Self { purpose, accept, subprotocol, has_key: false, entry: Entry::Anyone, start: parsed.start }
     }
 }
 

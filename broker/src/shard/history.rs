@@ -4,6 +4,7 @@
 use protocol::v1::{CommandError, HistoryQuery, Id, Position};
 use ring::{ConnId, Driver};
 
+use crate::access::grants::{Operation, Right};
 use crate::message::Payload;
 use crate::sequencer::history::recall::{self, Place};
 use crate::session::SequencerAnswer;
@@ -22,6 +23,7 @@ impl<D: Driver> Shard<D> {
         topic: &str,
         query: HistoryQuery,
     ) -> Result<(), CommandError> {
+        self.check_right_for(id, command, Right::History, topic)?;
         self.admit(id, command, topic)?;
         let topic = self.shared.registry.resolve(topic);
         let conn = self.conns.get(id).expect("an open connection");
@@ -48,6 +50,7 @@ impl<D: Driver> Shard<D> {
         payload: Payload,
     ) -> Result<(), CommandError> {
         self.check_right(id, command)?;
+        self.check_permission(id, command, Operation::Publish, topic)?;
         self.admit(id, command, topic)?;
         let topic = self.shared.registry.resolve(topic);
         let conn = self.conns.get(id).expect("an open connection");

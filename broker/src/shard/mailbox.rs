@@ -212,6 +212,13 @@ impl<D: Driver> Shard<D> {
                     self.mailbox.request(topic.sequencer, Request::Purge { topic, answer });
                 }
                 ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
+                ControlMessage::CloseUser { user, issued_before_s, answer } => {
+                    // Who asked may have given up.
+                    let _ = answer.send(self.close_user(&user, issued_before_s));
+                }
+                ControlMessage::SignedIn { user, answer } => drop(answer.send(self.signed_in(user.as_deref()))),
+                // The next turn sees it.
+                ControlMessage::RightsChanged => {}
                 ControlMessage::Slowest { topic, from, answer } => drop(answer.send(self.slowest(topic, from))),
                 ControlMessage::Peers { conns, answer } => self.find_peers(&conns, answer),
                 ControlMessage::AcceptAnew => self.accept_anew(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ring::{ConnId, Nanos};
 use tokio::sync::oneshot;
 
+use crate::access::principal::Principal;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
@@ -90,6 +91,26 @@ pub struct SlowestPart {
     pub slowest: Vec<Slow>,
     /// Where to go on; `None`: that was all.
     pub next: Option<usize>,
+}
+
+/// A connection of a user or key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignedIn {
+    /// Which connection of its shard.
+    pub conn: ConnId,
+    /// Whose.
+    pub principal: Arc<Principal>,
+    /// How many subscriptions it has.
+    pub subscriptions: usize,
+}
+
+/// Those of one shard.
+#[derive(PartialEq, Eq, Default, Debug)]
+pub struct SignedInPart {
+    /// At most [`INSPECTED_MAX`] of them, by connection.
+    pub connections: Vec<SignedIn>,
+    /// How many there are.
+    pub total: u64,
 }
 
 /// What a topic's sequencer is asked for.
@@ -242,6 +263,24 @@ pub enum ControlMessage {
         /// The answer's way: an address for each, in their order; `None`: it is gone.
         answer: oneshot::Sender<Vec<Option<SocketAddr>>>,
     },
+    /// Close connections of a user or key.
+    CloseUser {
+        /// Whose.
+        user: Arc<str>,
+        /// Only those of tokens that were issued before this second since 1970.
+        issued_before_s: Option<u64>,
+        /// The answer's way: how many were closed.
+        answer: oneshot::Sender<u64>,
+    },
+    /// List connections of users and keys.
+    SignedIn {
+        /// Only those of this one.
+        user: Option<Arc<str>>,
+        /// The answer's way.
+        answer: oneshot::Sender<SignedInPart>,
+    },
+    /// Look again at what connections may do: rules, keys or revocations changed.
+    RightsChanged,
     /// Look whether connections wait of which the driver was not notified: another process has stopped accepting from the
     /// same listener.
     AcceptAnew,

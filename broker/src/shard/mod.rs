@@ -9,6 +9,7 @@
 //! | `requests` | single publishes over HTTP that the shard answers |
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
+//! | [`entry`], `identities`, `permissions` | who connections are, until when, and what they may do |
 //! | `slowest`, `peers` | which subscriptions are furthest behind, and from where they come |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
@@ -26,14 +27,17 @@ pub mod asked;
 pub mod audit;
 mod backlog;
 mod drain;
+pub mod entry;
 pub mod fanout;
 pub mod handover;
 mod history;
+mod identities;
 mod inbox;
 mod mailbox;
 mod messages;
 mod names;
 mod peers;
+mod permissions;
 mod pressure;
 mod recall;
 mod requests;
@@ -63,6 +67,7 @@ use crate::sequencer::ledger::HistoryLimits;
 use crate::sequencer::{Sequencer, SequencerLimits};
 use crate::shard::drain::Drain;
 use crate::shard::fanout::FanOut;
+use crate::shard::identities::Identities;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::peers::PeerQuestions;
 use crate::shard::pressure::Pressure;
@@ -112,6 +117,7 @@ pub struct Shard<D: Driver> {
     account: Arc<Account>,
     pressure: Pressure,
     peer_questions: PeerQuestions,
+    identities: Identities,
     drain: Drain,
     codec: ShardCodec,
 }
@@ -172,6 +178,7 @@ impl<D: Driver> Shard<D> {
             sequencer: Sequencer::new(epoch_base, sequencer_limits(&limits), &shared.registry, &account),
             mailbox: Mailbox::new(id, Arc::clone(&shared), &account),
             recalls: Recalls::default(),
+            identities: Identities::new(&account),
             account,
             pressure: Pressure::default(),
             peer_questions: PeerQuestions::default(),
@@ -202,6 +209,7 @@ impl<D: Driver> Shard<D> {
     pub fn step(&mut self) -> io::Result<bool> {
         self.begin_turn();
         self.expire();
+        self.expire_identities();
         self.relieve_pressure();
         self.fanout.append_waiting();
         self.take_mail();
@@ -292,6 +300,7 @@ impl<D: Driver> Shard<D> {
             accept,
             self.drain_deadline(),
             self.next_message_deadline(),
+            self.next_identity_deadline(),
             self.fanout.next_deadline(),
             // What they wait for may come about on another shard.
             paused.then_some(self.input.retry_at),

@@ -29,7 +29,7 @@ use protocol::v1::Position;
 use ring::{ConnId, Driver, Nanos};
 use rustc_hash::FxHashMap;
 
-use crate::ids::{LogSlot, Seq, ShardId, TopicId};
+use crate::ids::{Epoch, LogSlot, Seq, ShardId, TopicId};
 use crate::sequencer::history::recall::{Place, Recall};
 use crate::sequencer::walk::WalkPlace;
 use crate::session::subscription::Begun;
@@ -81,6 +81,14 @@ impl Wants {
             protocol::v1::Start::Since(positions) => positions.of(filter).map_or(Start::Now, Start::since),
         };
         Self { start, state, position: false }
+    }
+
+    /// The same for who may not read what topics remember: a position is answered as one of an epoch that is over.
+    pub(in crate::shard) fn without_history(self) -> Self {
+        match self.start {
+            Start::Since(place) => Self { start: Start::Since(Place { epoch: Epoch(0), ..place }), ..self },
+            Start::Now | Start::Last(_) => Self { start: Start::Now, ..self },
+        }
     }
 
     /// What a raw subscription wants.

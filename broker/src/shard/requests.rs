@@ -10,15 +10,18 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::head;
 use ring::{ConnId, Driver};
 
 use crate::access::address::Client;
+use crate::access::grants::Operation;
 use crate::access::keys::{Bearer, Credential};
 use crate::access::origin;
 use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
+use crate::access::principal::Principal;
 use crate::access::rate::RateLimiter;
 use crate::access::rejection::Rejection;
 use crate::message::options::{PublishOptions, Refusal};
@@ -29,6 +32,7 @@ use crate::publishing::problem::Problem;
 use crate::publishing::{Answer, CONTENT_TYPE, QUEUE_PATIENCE, options, overloaded, topic_of, unanswered};
 use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
+use crate::shard::entry::Credentials;
 use crate::shard::shared::{Origin, Published};
 use crate::shard::transport::connection::{Extra, Flags, HeldPublish, State};
 
@@ -41,7 +45,7 @@ impl<D: Driver> Shard<D> {
 
     /// Whether a request with this head may go on to its body.
     pub(super) fn judge<'a>(
-        &self,
+        &mut self,
         id: ConnId,
         head: &[u8],
         parsed: &head::Publish<'a>,
@@ -51,6 +55,7 @@ impl<D: Driver> Shard<D> {
         let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, publishing, kind: Kind::Change };
         self.policy().decide(facts)?;
         let topic = topic_of(parsed.path, &self.limits)?;
+        let principal = self.identify_publisher(head, parsed.query, &topic)?;
         let options = options::of_request(parsed.query, parsed.idempotency_key.into_iter())?;
         if parsed.body_len > self.limits.message_bytes_max {
             return Err(too_long(&self.limits));
@@ -61,8 +66,29 @@ impl<D: Driver> Shard<D> {
             content_type: parsed.content_type.map(Into::into),
             page: self.page(parsed).map(Into::into),
             bearer: bearer.map(Bearer::new),
+            principal,
             client: self.publishing_client(id, head),
         })
+    }
+
+    /// Who publishes with a request, and whether that one may; `None`: there is no access control.
+    fn identify_publisher(
+        &mut self,
+        head: &[u8],
+        query: Option<&str>,
+        topic: &str,
+    ) -> Result<Option<Arc<Principal>>, Rejection> {
+        let authority = &self.shared.authority;
+        if !authority.is_on() {
+            return Ok(None);
+        }
+        let credentials =
+            Credentials::of_request(authority, head::bearer(head), query, |name| head::cookie(head, name));
+        let (identified, cost) = credentials.identify(authority, self.shared.wall_clock.millis(self.now));
+        self.input.work.charge_verification(cost);
+        let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or(Rejection::Unauthorized)?;
+        principal.check(Operation::Publish, topic)?;
+        Ok(Some(principal))
     }
 
     /// The origin of the page that sent this, if it may read the answer.
@@ -93,6 +119,11 @@ impl<D: Driver> Shard<D> {
             client: publish.client,
             shares: &self.shared.name_shares,
         });
+        // Rules may have changed while the body came.
+        if let Some(principal) = &publish.principal {
+            let renewed = self.shared.authority.renew(principal).map_err(|_| Rejection::BadToken)?;
+            renewed.check(Operation::Publish, &publish.topic)?;
+        }
         let credential: Credential = self.policy().credential(|| publish.bearer.as_ref().map(Bearer::as_bytes));
         // Host and origin were judged with the head. The key may have been replaced since.
         let facts = RequestFacts { host: None, origin: None, publishing: Publishing::Only(credential), kind };
@@ -117,7 +148,8 @@ impl<D: Driver> Shard<D> {
             Err(problem) => return self.answer_problem(id, publish.page.as_deref(), &problem),
         };
         let payload = content.into_payload(&self.account);
-        let is_key_holder = credential == Credential::Valid;
+        let is_known = publish.principal.as_ref().is_some_and(|principal| !principal.is_anonymous());
+        let is_key_holder = is_known || credential == Credential::Valid;
         let options = publish.options.map(|options| Box::new(PublishOptions { is_key_holder, ..*options }));
         let topic = self.shared.registry.resolve(&publish.topic);
         let waits = topic.is_congested() || self.must_wait();

@@ -22,6 +22,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::access::address::Addresses;
 use crate::access::admission::Admission;
+use crate::access::authority::Authority;
 use crate::access::keys::PublishKeys;
 use crate::access::quota::ClientShares;
 use crate::capacity::budget::{Budget, Held};
@@ -34,7 +35,8 @@ use crate::shard::handover::Handovers;
 use crate::shard::inbox::ORDERS_MAX;
 pub use crate::shard::inbox::{Depths, Inbox};
 pub use crate::shard::messages::{
-    ControlMessage, Delivery, INSPECTED_MAX, Origin, Published, Request, SLOWEST_MAX, Slow, SlowestPart, TopicState,
+    ControlMessage, Delivery, INSPECTED_MAX, Origin, Published, Request, SLOWEST_MAX, SignedIn, SignedInPart, Slow,
+    SlowestPart, TopicState,
 };
 use crate::topics::registry::Registry;
 use crate::topics::rules::{Rules, SharedRules};
@@ -56,6 +58,8 @@ pub struct SharedState {
     pub refused_values: RefusedValues,
     /// Keys to publish with. Read again by [`PublishKeys::reload`].
     pub publish_keys: PublishKeys,
+    /// Who may do what. Read again by SIGHUP.
+    pub authority: Authority,
     /// Topics that clients began over HTTP.
     pub name_shares: ClientShares,
     /// What the time of day is, for answers.
@@ -96,6 +100,7 @@ impl SharedState {
             stats: (0..shards).map(|_| Stats::default()).collect(),
             refused_values: RefusedValues::default(),
             publish_keys: PublishKeys::default(),
+            authority: Authority::default(),
             name_shares: ClientShares::default(),
             wall_clock: WallClock::default(),
             addresses: Arc::default(),
@@ -120,6 +125,13 @@ impl SharedState {
     #[must_use]
     pub fn guarded_by(self, publish_keys: PublishKeys) -> Self {
         Self { publish_keys, ..self }
+    }
+
+    /// The same with rules for clients. Comes after [`SharedState::within`], whose budget pays.
+    #[must_use]
+    pub fn authorized_by(self, authority: Authority) -> Self {
+        authority.charge_to(self.budget.of_plane());
+        Self { authority, ..self }
     }
 
     /// The same with rules for topics.

@@ -25,6 +25,14 @@ pub const TOO_BIG: CloseCode = CloseCode(1009);
 pub const INTERNAL: CloseCode = CloseCode(1011);
 /// The server sheds load; come back later (IANA's registry).
 pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
+/// The token or key that the client brought is not a good one.
+pub const BAD_TOKEN: CloseCode = CloseCode(4400);
+/// The client's token has ended: fetch another, and connect again.
+pub const TOKEN_EXPIRED: CloseCode = CloseCode(4401);
+/// The client may not do what it asked for, or an operator closed it.
+pub const FORBIDDEN: CloseCode = CloseCode(4403);
+/// The client did not say in time who it is.
+pub const AUTH_TIMEOUT: CloseCode = CloseCode(4408);
 
 impl CloseCode {
     /// May this code stand in a close frame? 1004 to 1006 and 1015 never do (§7.4.1); codes to 2999 must

@@ -12,6 +12,8 @@ pub struct Refusal {
     pub reason: Cow<'static, str>,
     /// After how many seconds it may be worth another try (RFC 9110 §10.2.3).
     pub retry_after_s: Option<u32>,
+    /// The value of `WWW-Authenticate` (RFC 6750 §3); `None`: with 401 `Bearer`, else none.
+    pub challenge: Option<&'static str>,
     /// The origin whose pages may read the answer (Fetch standard, 3.2.3): visible ASCII.
     pub allow_origin: Option<String>,
 }
@@ -19,13 +21,19 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with this status and sentence.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), retry_after_s: None, allow_origin: None }
+        Self { status, reason: reason.into(), retry_after_s: None, challenge: None, allow_origin: None }
     }
 
     /// The same, to be tried again after so many seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// The same, with this value of `WWW-Authenticate`.
+    #[must_use]
+    pub fn challenging(self, challenge: &'static str) -> Self {
+        Self { challenge: Some(challenge), ..self }
     }
 
     /// The same, for pages of this origin to read.
@@ -39,12 +47,14 @@ impl Refusal {
         let body_len = self.reason.len() + 1;
         let (status, phrase, fields) = (self.status, phrase(self.status), extra_fields(self.status));
         let retry = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n")).unwrap_or_default();
+        let challenge = self.challenge.or((status == 401).then_some("Bearer"));
+        let challenge = challenge.map(|value| format!("WWW-Authenticate: {value}\r\n")).unwrap_or_default();
         let readable = self.allow_origin.as_ref().map(|origin| {
             format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After\r\n")
         });
         let readable = readable.unwrap_or_default();
         let head = format!(
-            "HTTP/1.1 {status} {phrase}\r\n{fields}{retry}Vary: Origin\r\n{readable}\
+            "HTTP/1.1 {status} {phrase}\r\n{fields}{challenge}{retry}Vary: Origin\r\n{readable}\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n\r\n"
         );
         out.extend_from_slice(head.as_bytes());
@@ -79,8 +89,6 @@ pub fn write_switching_protocols(out: &mut Vec<u8>, accept: &[u8; 28], subprotoc
 /// beside `close` there (RFC 9110 §7.6.1).
 fn extra_fields(status: u16) -> &'static str {
     match status {
-        // RFC 9110 §15.5.2, RFC 6750 §3.
-        401 => "Connection: close\r\nWWW-Authenticate: Bearer\r\n",
         // RFC 9110 §15.5.6.
         405 => "Connection: close\r\nAllow: GET\r\n",
         // RFC 9110 §15.5.22, RFC 6455 §4.4.

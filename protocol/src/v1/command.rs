@@ -24,10 +24,12 @@ const NOT_JSON: &str = "The frame is not one JSON value.";
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
-    /// Says hello.
+    /// Says hello, and who the client is.
     Connect {
         /// To be repeated in the answer.
         id: Option<Id>,
+        /// A token or key, as it came. Whether it is a good one is the broker's decision.
+        token: Option<&'a str>,
         /// The client wants pings that it can see, as messages.
         pings: bool,
     },
@@ -96,6 +98,23 @@ pub enum Command<'a> {
     },
     /// Answers a ping; is not answered itself.
     Pong,
+}
+
+impl Command<'_> {
+    /// What its answer repeats.
+    #[must_use]
+    pub const fn id(&self) -> Option<Id> {
+        match *self {
+            Self::Connect { id, .. }
+            | Self::Subscribe { id, .. }
+            | Self::Unsubscribe { id, .. }
+            | Self::Publish { id, .. }
+            | Self::History { id, .. }
+            | Self::Snapshot { id, .. }
+            | Self::Ping { id } => id,
+            Self::Pong => None,
+        }
+    }
 }
 
 /// The topics or filters of one command.

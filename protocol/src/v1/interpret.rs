@@ -14,7 +14,7 @@ use super::options::{
     PublishOptions, THROTTLE_MAX_MS,
 };
 use super::position::{POSITIONS_MAX, PositionList, Start, position};
-use super::{CommandType, ErrorCode, Id, PayloadKind};
+use super::{CommandType, Id, PayloadKind};
 use crate::topic::{TopicError, check_filter, check_name, is_wildcard};
 
 /// The members of `publish`.
@@ -52,15 +52,13 @@ impl<'a> Members<'_, 'a> {
         match known {
             CommandType::Connect => {
                 self.only(&[Member::Token, Member::Ping])?;
-                if self.string(Member::Token)?.is_some() {
-                    return Err(Fault::new(ErrorCode::Unsupported, "This broker takes no tokens."));
-                }
+                let token = self.string(Member::Token)?;
                 let pings = match self.string(Member::Ping)? {
                     None => false,
                     Some("message") => true,
                     Some(_) => return Err(Fault::command("\"ping\" can only be \"message\".")),
                 };
-                Ok(Command::Connect { id, pings })
+                Ok(Command::Connect { id, token, pings })
             }
             CommandType::Subscribe => self.subscribe(id, topic_len_max, scratch),
             CommandType::Unsubscribe => {

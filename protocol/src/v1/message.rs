@@ -245,6 +245,21 @@ pub fn write_reset(out: &mut impl BufMut, topic: &str, position: Position, reaso
     put_reason(out, reason.as_str());
 }
 
+/// The client's token ends in so many milliseconds: it should send another.
+pub fn write_refresh(out: &mut impl BufMut, in_ms: u64) {
+    begin(out, MessageType::Refresh, None);
+    put_number(out, b",\"in\":", in_ms);
+    out.put_u8(b'}');
+}
+
+/// The broker ended the subscription of a topic or filter, for this reason.
+pub fn write_ended(out: &mut impl BufMut, topic: &str, code: ErrorCode) {
+    begin_of_topic(out, MessageType::Ended, topic);
+    out.put_slice(b",\"code\":");
+    put_string(out, code.as_str().as_bytes());
+    out.put_u8(b'}');
+}
+
 /// The front that all messages have in common; the closing brace is the caller's.
 fn begin(out: &mut impl BufMut, message: MessageType, id: Option<&Id>) {
     out.put_slice(b"{\"type\":\"");

@@ -70,6 +70,10 @@ names! {
         Gap = "gap",
         /// A topic's epoch ended while it was subscribed to.
         Reset = "reset",
+        /// The client's token ends soon: send another.
+        Refresh = "refresh",
+        /// The broker ended a subscription.
+        Ended = "ended",
         /// A command was not carried out.
         Error = "error",
     }
@@ -84,6 +88,10 @@ names! {
         BadCommand = "bad-command",
         /// A topic or filter breaks a rule of [`crate::topic`].
         BadTopic = "bad-topic",
+        /// The client has to say first who it is.
+        Unauthorized = "unauthorized",
+        /// The token or key is not a good one.
+        BadToken = "bad-token",
         /// This client may not do this.
         Forbidden = "forbidden",
         /// The command asks for what this broker does not do.

@@ -33,7 +33,7 @@ async fn what_is_described_is_answered() {
         for router in [router(app.clone()), admin_router(app)] {
             let operations = described(&router).await;
             for (method, path) in &operations {
-                let target = path.replace("{topic}", "a").replace("{filter}", "a");
+                let target = path.replace("{topic}", "a").replace("{filter}", "a").replace("{user}", "a");
                 let answer = ask(&router, method, &target, &[], Body::from("x")).await;
                 // A topic may not be kept; then the answer is about it.
                 let is_nothing = answer.status == StatusCode::NOT_FOUND && answer.sentence().contains("nothing at");

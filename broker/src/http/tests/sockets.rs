@@ -104,6 +104,7 @@ async fn a_handshake_on_a_kept_connection_goes_to_a_shard_unanswered() {
             accept,
             subprotocol: None,
             has_key: false,
+            entry: crate::shard::handover::Entry::Anyone,
             start: protocol::head::RawStart::default(),
         };
         assert_eq!(*adopt.upgrade, expected);

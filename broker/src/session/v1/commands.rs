@@ -6,14 +6,13 @@ use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Subscribed, Topics, write_connected, write_error, write_pong,
-    write_subscribed,
+    Command, CommandError, ErrorCode, Id, Subscribed, Topics, write_error, write_pong, write_subscribed,
 };
 
 use crate::config::limits::Limits;
 use crate::message::options::{PublishOptions, Refusal};
-use crate::session::v1::{PendingSubscribe, Unsubscribing, V1Session};
-use crate::session::{Action, Codec, Incoming, PublishData, Target};
+use crate::session::v1::{EndCause, PendingSubscribe, Unsubscribing, V1Session};
+use crate::session::{Action, Codec, Incoming, PublishData, SessionKind, Target};
 use crate::topics::rules::{HistoryKind, Throttle};
 
 impl V1Session {
@@ -25,15 +24,19 @@ impl V1Session {
                 "ringyard.v1 is text frames; send binary data as base64",
             );
         };
-        let Codec { parser, limits, out } = codec;
+        let Codec { parser, limits, is_identified, out } = codec;
         let action = parser.parse(data.bytes(), limits.topic_bytes_max).and_then(|command| match command {
-            Command::Connect { id, pings } => {
+            Command::Connect { id, token, pings } => {
                 self.pings_by_message |= pings;
-                let interval = pings.then_some(limits.ping_interval.as_millis() as u64);
-                write_connected(out, id.as_ref(), interval);
+                match token {
+                    Some(token) => return Ok(Action::Identify { id, token }),
+                    None if !is_identified => return Err(unauthorized(id)),
+                    None => self.write_connected(id, limits, out),
+                }
                 Ok(Action::Answer)
             }
             Command::Pong => Ok(Action::Answer),
+            other if !is_identified => Err(unauthorized(other.id())),
             Command::Ping { id } => {
                 write_pong(out, id.as_ref());
                 Ok(Action::Answer)
@@ -92,7 +95,7 @@ impl V1Session {
             }
         }
         let filters = filters.iter().map(str::to_owned).collect();
-        self.unsubscribing = Some(Box::new(Unsubscribing { id, filters }));
+        self.unsubscribing = Some(Box::new(Unsubscribing { cause: EndCause::Command(id), filters }));
         // What the ending subscriptions hold for the others goes out first.
         Ok(Action::Unsubscribe { flush: self.subscriptions.overlapping() })
     }
@@ -148,6 +151,12 @@ pub(super) fn write_refused(id: Option<&Id>, refusal: Refusal, out: &mut BytesMu
         Refusal::Unsupported(reason) => write_error(out, id, ErrorCode::Unsupported, reason, None),
         Refusal::Limit(reason) => write_error(out, id, ErrorCode::Limit, reason, None),
     }
+}
+
+/// The command comes before its client has said who it is.
+fn unauthorized(id: Option<Id>) -> CommandError {
+    let reason = "this broker needs a token: send connect with one first, or bring it with the handshake".to_owned();
+    error(id, ErrorCode::Unauthorized, reason)
 }
 
 fn error(id: Option<Id>, code: ErrorCode, reason: String) -> CommandError {

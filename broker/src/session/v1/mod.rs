@@ -21,17 +21,18 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use protocol::v1::{CommandError, Id, write_history, write_ok, write_published};
+use protocol::v1::{CommandError, Id, write_connected, write_history, write_ok, write_published};
 use rustc_hash::FxHashMap;
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::{Account, Charge, Held};
+use crate::config::limits::Limits;
 use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::message::options::Refusal;
 use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::subscriptions::{Sub, Subscriptions};
-use crate::session::{Action, Codec, Incoming, PING, Pending, SequencerAnswer, SessionKind};
+use crate::session::{Action, Codec, Ended, Incoming, PING, Pending, SequencerAnswer, SessionKind};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
 
@@ -88,11 +89,20 @@ struct Unanswered {
     always: bool,
 }
 
-/// An unsubscribe command, checked.
+/// Subscriptions that end, checked.
 #[derive(Debug)]
 struct Unsubscribing {
-    id: Option<Id>,
+    cause: EndCause,
     filters: Vec<String>,
+}
+
+/// Why they do.
+#[derive(Debug)]
+enum EndCause {
+    /// This command said so.
+    Command(Option<Id>),
+    /// Nothing grants them any more.
+    Forbidden,
 }
 
 impl SessionKind for V1Session {
@@ -157,6 +167,24 @@ impl SessionKind for V1Session {
         Some(self.unanswered.len())
     }
 
+    fn write_connected(&mut self, id: Option<Id>, limits: &Limits, out: &mut BytesMut) {
+        let interval = self.pings_by_message.then_some(limits.ping_interval.as_millis() as u64);
+        write_connected(out, id.as_ref(), interval);
+    }
+
+    fn forget_topic(&mut self) {
+        self.last_publish = None;
+    }
+
+    fn end_subscriptions(&mut self, keys: &[u32]) -> Option<Action<'static>> {
+        if self.unsubscribing.is_some() || keys.iter().any(|&key| self.is_joining(key)) {
+            return None;
+        }
+        let filters = keys.iter().map(|&key| self.subscriptions.sub(key).filter.to_string()).collect();
+        self.unsubscribing = Some(Box::new(Unsubscribing { cause: EndCause::Forbidden, filters }));
+        Some(Action::Unsubscribe { flush: self.subscriptions.overlapping() })
+    }
+
     fn remember_topic(&mut self, topic: TopicRef) {
         self.last_publish = Some(topic);
     }
@@ -213,15 +241,20 @@ impl SessionKind for V1Session {
         self.unsubscribing.is_some()
     }
 
-    fn finish_unsubscribe(&mut self, out: &mut BytesMut) -> Vec<u32> {
-        let Some(command) = self.unsubscribing.take() else { return Vec::new() };
+    fn finish_unsubscribe(&mut self, out: &mut BytesMut) -> Ended {
+        let Some(command) = self.unsubscribing.take() else { return Ended::default() };
         let mut keys: Vec<u32> =
             command.filters.iter().filter_map(|filter| self.subscriptions.find_filter(filter)).collect();
         // A command may name a topic twice.
         keys.sort_unstable();
         keys.dedup();
-        write_ok(out, command.id.as_ref());
-        keys
+        match command.cause {
+            EndCause::Command(id) => {
+                write_ok(out, id.as_ref());
+                Ended { keys, forbidden: Vec::new() }
+            }
+            EndCause::Forbidden => Ended { keys, forbidden: command.filters },
+        }
     }
 
     fn forget_pending(&mut self, keys: &[u32]) {

@@ -14,6 +14,7 @@ struct Client {
     session: V1Session,
     limits: Limits,
     registry: Registry,
+    is_identified: bool,
 }
 
 /// What a message led to, without its borrows.
@@ -25,19 +26,21 @@ enum Done {
     Unsubscribe { flush: bool },
     History(String),
     Snapshot(String),
+    Identify(String),
     Close(u16),
 }
 
 impl Client {
     fn new() -> Self {
         let limits = Limits { subscriptions_max: 4, message_bytes_max: 16, ..Limits::default() };
-        Self { session: V1Session::default(), limits, registry: Registry::new(1, 1) }
+        Self { session: V1Session::default(), limits, registry: Registry::new(1, 1), is_identified: true }
     }
 
     /// What a text message leads to, and its answer.
     fn text(&mut self, text: &str) -> (Done, String) {
         let (mut parser, mut out, mut text) = (Parser::default(), BytesMut::new(), text.as_bytes().to_vec());
-        let codec = Codec { parser: &mut parser, limits: &self.limits, out: &mut out };
+        let codec =
+            Codec { parser: &mut parser, limits: &self.limits, is_identified: self.is_identified, out: &mut out };
         let message = Incoming { kind: MessageKind::Text, data: Data::Received(&mut text) };
         let done = match self.session.on_message(message, codec) {
             Action::Answer => Done::Answer,
@@ -53,6 +56,7 @@ impl Client {
             Action::Unsubscribe { flush } => Done::Unsubscribe { flush },
             Action::History { topic, .. } => Done::History(topic.to_owned()),
             Action::Snapshot { topic, .. } => Done::Snapshot(topic.to_owned()),
+            Action::Identify { token, .. } => Done::Identify(token.to_owned()),
             Action::Close { code, .. } => Done::Close(code.into()),
         };
         (done, String::from_utf8(out.to_vec()).unwrap())
@@ -83,6 +87,47 @@ fn code(answer: &str) -> String {
     answer["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
+/// Where a token is needed, `connect` with one comes first; a ping's answer is no command.
+#[test]
+fn nothing_is_done_before_the_client_says_who_it_is() {
+    let mut client = Client { is_identified: false, ..Client::new() };
+    for command in [
+        r#"{"type":"connect","id":1}"#,
+        r#"{"type":"ping","id":1}"#,
+        r#"{"type":"subscribe","id":1,"topic":"a"}"#,
+        r#"{"type":"unsubscribe","id":1,"topic":"a"}"#,
+        r#"{"type":"publish","id":1,"topic":"a","data":1}"#,
+        r#"{"type":"history","id":1,"topic":"a"}"#,
+    ] {
+        let (done, answer) = client.text(command);
+        assert_eq!((done, code(&answer)), (Done::Answer, "unauthorized".to_owned()), "{command}");
+        assert!(answer.contains("\"id\":1"), "{answer}");
+    }
+    assert_eq!(client.text(r#"{"type":"pong"}"#), (Done::Answer, String::new()));
+    let (done, answer) = client.text(r#"{"type":"connect","id":1,"token":"a.b.c","ping":"message"}"#);
+    assert_eq!((done, answer), (Done::Identify("a.b.c".to_owned()), String::new()));
+    let mut out = BytesMut::new();
+    client.session.write_connected(Id::number(1), &client.limits, &mut out);
+    let interval = client.limits.ping_interval.as_millis();
+    assert_eq!(out, format!("{{\"type\":\"ok\",\"id\":1,\"ping\":{interval}}}"));
+}
+
+/// What nothing grants any more ends like an unsubscribe, and says so for each; not before its command is answered.
+#[test]
+fn subscriptions_that_are_not_granted_end() {
+    let mut client = Client::new();
+    let keys = client.subscribe(r#"{"type":"subscribe","id":1,"topics":["a","b"]}"#, 1);
+    client.go_live(keys[0], 1);
+    assert!(client.session.end_subscriptions(&keys[..1]).is_none(), "its command is not answered");
+    client.go_live(keys[1], 1);
+    let action = client.session.end_subscriptions(&keys[..1]);
+    assert!(matches!(action, Some(Action::Unsubscribe { flush: false })), "{action:?}");
+    assert!(client.session.end_subscriptions(&keys[1..]).is_none(), "one after the other");
+    let mut out = BytesMut::new();
+    let ended = client.session.finish_unsubscribe(&mut out);
+    assert_eq!((ended.keys, ended.forbidden, out.len()), (vec![keys[0]], vec!["a".to_owned()], 0));
+}
+
 #[test]
 fn a_ping_is_answered_and_nothing_else_happens() {
     let (done, answer) = Client::new().text(r#"{"type":"ping","id":3}"#);
@@ -96,7 +141,7 @@ fn what_is_no_command_is_answered_with_its_error_and_what_is_no_text_closes() {
     let (done, answer) = client.text("{");
     assert_eq!((done, code(&answer)), (Done::Answer, ErrorCode::BadJson.as_str().to_owned()));
     let (mut parser, mut out, mut bytes) = (Parser::default(), BytesMut::new(), [1, 2, 3]);
-    let codec = Codec { parser: &mut parser, limits: &client.limits, out: &mut out };
+    let codec = Codec { parser: &mut parser, limits: &client.limits, is_identified: true, out: &mut out };
     let message = Incoming { kind: MessageKind::Binary, data: Data::Received(&mut bytes) };
     let action = client.session.on_message(message, codec);
     assert!(matches!(action, Action::Close { code: close_code::UNSUPPORTED, .. }), "{action:?}");
@@ -142,7 +187,7 @@ fn an_unsubscribe_names_its_subscriptions_once_and_waits_where_others_may_overla
     let (done, _) = client.text(r#"{"type":"unsubscribe","id":4,"topics":["a","a"]}"#);
     assert_eq!(done, Done::Unsubscribe { flush: true });
     let mut out = BytesMut::new();
-    assert_eq!(client.session.finish_unsubscribe(&mut out), [a]);
+    assert_eq!(client.session.finish_unsubscribe(&mut out).keys, [a]);
     assert!(!out.is_empty() && !client.session.is_unsubscribing());
 }
 

@@ -55,6 +55,7 @@ fn a_socket_adopted_when_all_were_closed_is_closed_as_well() {
             accept: [b'='; 28],
             subprotocol: None,
             has_key: false,
+            entry: crate::shard::handover::Entry::Anyone,
             start: protocol::head::RawStart::default(),
         }
         .into(),

@@ -189,7 +189,9 @@ impl<D: Driver> Shard<D> {
             // A client may half-close behind its request; the control plane sees the same.
             (_, State::HandingOver) => self.driver.install(id),
             (ReceiveEnd::EndOfStream, State::Arriving) => conn.extra(&self.account).ended = true,
-            (ReceiveEnd::EndOfStream, State::Open | State::Http) if conn.flags.has(Flags::PAUSED) => {
+            (ReceiveEnd::EndOfStream, State::Open | State::Http | State::Handshake)
+                if conn.flags.has(Flags::PAUSED) =>
+            {
                 conn.extra(&self.account).ended = true
             }
             (ReceiveEnd::EndOfStream, _) => self.on_end_of_stream(id),

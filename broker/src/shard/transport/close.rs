@@ -91,6 +91,7 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.remove(id) else { return };
         self.stats().closed.add(1);
         self.peer_questions.on_peer(id, None);
+        self.identities.forget(id);
         self.leave_http(id, conn.flags);
         self.forget_address(id);
         if conn.flags.has(Flags::ADMITTED) {

@@ -91,6 +91,8 @@ flags! {
     PUBLISHER = 16,
     /// It has one of the places of HTTP connections.
     HTTP = 18,
+    /// Its client has to say who it is before it may do anything else.
+    UNIDENTIFIED = 19,
 }
 
 impl Flags {

@@ -11,20 +11,25 @@ use ring::{ConnId, Driver};
 
 use crate::access::admission;
 use crate::access::keys::Credential;
-use crate::access::policy::{HandshakeFacts, Kind, Policy, RequestFacts};
+use crate::access::policy::{HandshakeFacts, Kind, Policy, Publishing, RequestFacts};
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
 use crate::session::Session;
 use crate::session::raw::RawSession;
 use crate::shard::Shard;
-use crate::shard::handover::{Handover, Purpose, Upgrade};
+use crate::shard::entry::{Credentials, enter};
+use crate::shard::handover::{Entry, Handover, Purpose, Upgrade};
 use crate::shard::transport::connection::{Flags, State};
 
 impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
     pub(in crate::shard) fn on_head_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
         let Some(conn) = self.conns.get(id) else { return };
+        if conn.flags.has(Flags::PAUSED) {
+            self.keep_waiting(id, bytes);
+            return;
+        }
         let waiting = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         if waiting.is_empty() {
             self.on_head(id, bytes);
@@ -56,6 +61,9 @@ impl<D: Driver> Shard<D> {
                 }
                 return;
             }
+            Ok(Head::Upgrade(_)) if self.shared.authority.is_on() && !self.input.work.is_left() => {
+                return self.wait_for_a_turn(id, bytes);
+            }
             Ok(Head::Upgrade(parsed)) => self.grant(id, &parsed, bytes).map(|upgrade| (upgrade, parsed.head_len)),
             Err(refusal) => Err(Rejection::Malformed(refusal)),
         };
@@ -79,6 +87,8 @@ impl<D: Driver> Shard<D> {
         let credential = self.policy().credential(|| head::bearer(&head[..parsed.head_len]));
         upgrade.has_key = credential == Credential::Valid;
         upgrade.check_start(self.shared.registry.rules()).map_err(Rejection::Malformed)?;
+        self.check_host_and_origin(parsed)?;
+        upgrade.entry = self.enter(&upgrade, parsed, &head[..parsed.head_len])?;
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
         let others = self.conns.len() as u64 - u64::from(self.acceptor.http.taken());
@@ -96,6 +106,49 @@ impl<D: Driver> Shard<D> {
             self.attach_lease(id, &lease);
         }
         Ok(upgrade)
+    }
+
+    /// As whom the connection begins.
+    fn enter(&mut self, upgrade: &Upgrade, parsed: &head::Upgrade<'_>, head: &[u8]) -> Result<Entry, Rejection> {
+        let authority = &self.shared.authority;
+        if !authority.is_on() {
+            return Ok(Entry::Anyone);
+        }
+        let credentials = Credentials::of_handshake(authority, head, parsed.token);
+        let now_ms = self.shared.wall_clock.millis(self.now);
+        let (entry, cost) = enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms);
+        self.input.work.charge_verification(cost);
+        entry
+    }
+
+    /// Nothing is verified for a page that may not use this broker, nor for a request that is not for it.
+    fn check_host_and_origin(&self, parsed: &head::Upgrade<'_>) -> Result<(), Rejection> {
+        let (host, origin) = (Some(parsed.host), parsed.origin);
+        let facts = RequestFacts { host, origin, publishing: Publishing::None, kind: Kind::Change };
+        self.policy().decide(facts).map(drop)
+    }
+
+    /// This turn has verified enough tokens: the head waits for its connection's part of the next.
+    fn wait_for_a_turn(&mut self, id: ConnId, bytes: &[u8]) {
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.flags.set(Flags::PAUSED);
+        self.list_paused(id);
+        self.keep_waiting(id, bytes);
+    }
+
+    /// Looks at a head that has waited.
+    pub(in crate::shard) fn resume_handshake(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a connection in its handshake");
+        conn.flags.clear(Flags::PAUSED);
+        let mut bytes = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
+        conn.settle();
+        self.on_head(id, &mut bytes);
+        if let Some(conn) = self.conns.get(id)
+            && !conn.flags.has(Flags::PAUSED)
+            && matches!(conn.state, State::Open | State::Handshake)
+        {
+            self.go_on_receiving(id);
+        }
     }
 
     pub(in crate::shard) fn policy(&self) -> Policy<'_> {
@@ -123,11 +176,16 @@ impl<D: Driver> Shard<D> {
         if upgrade.has_key || upgrade.purpose != Purpose::V1Session {
             conn.flags.set(Flags::PUBLISHER);
         }
+        if let Entry::Refused(code, why) = upgrade.entry {
+            self.close_with(id, code.into(), why, Reason::Access);
+            return;
+        }
         match &upgrade.purpose {
             Purpose::V1Session => conn.session = Session::V1(Box::default()),
             Purpose::Publish(name) | Purpose::Bus(name) => conn.session = session(name),
             Purpose::Subscribe(_) => {}
         }
+        self.begin_identity(id, &upgrade.entry);
         if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &upgrade.purpose {
             self.subscribe_on_upgrade(id, filter, upgrade.start);
         }

@@ -70,6 +70,11 @@ impl InputWork {
         self.charge(MESSAGE_COST + COMMAND_COST + u32::try_from(body_len / BYTES_PER_UNIT).unwrap_or(u32::MAX));
     }
 
+    /// A token was verified, at so many units.
+    pub(in crate::shard) fn charge_verification(&mut self, cost: u32) {
+        self.charge(cost);
+    }
+
     fn charge(&mut self, cost: u32) {
         self.left = self.left.saturating_sub(cost);
         if let Some((_, left)) = &mut self.of {

@@ -267,6 +267,7 @@ impl<D: Driver> Shard<D> {
         match conn.state {
             State::Open => {}
             State::Http => return self.resume_http(id),
+            State::Handshake => return self.resume_handshake(id),
             _ => return,
         }
         if conn.session.is_unsubscribing() {

@@ -1,0 +1,115 @@
+//! Who sends a request that the control plane answers, and whether that one may.
+//!
+//! | request | without access control | with it |
+//! | --- | --- | --- |
+//! | `POST /pub`, `POST /pub/{topic}` | see `access/policy.rs` | a token or key that grants each topic |
+//! | `/api/...`, `/metrics` from this machine | everybody | everybody; what changes something needs a key, once there is one |
+//! | the same from elsewhere | everybody | a key with the scope of [`scope_of`], once there is one |
+//! | pages, scripts, probes, `/api/openapi.json` | everybody | everybody |
+//!
+//! Not responsible for tokens (`access/authority.rs`), nor for WebSocket handshakes (`upgrade`).
+//!
+//! Cost: without access control a test of a flag; with it a look-up among the tokens that were seen before.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri, header};
+use protocol::head::{bearer_in, cookie_in};
+
+use crate::access::grants::{Operation, Scope};
+use crate::access::principal::Principal;
+use crate::access::rejection::Rejection;
+use crate::http::app::App;
+use crate::http::connection::Connection;
+use crate::shard::entry::Credentials;
+
+/// Who sends a request; `None`: there is no access control. An extension of each request that publishes.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(Option<Arc<Principal>>);
+
+impl Caller {
+    /// Who sends this.
+    ///
+    /// # Errors
+    /// 401: nobody who may send anything.
+    pub(crate) fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
+        let authority = &app.shared().authority;
+        if !authority.is_on() {
+            return Ok(Self(None));
+        }
+        let values = |name| headers.get_all(name).iter().map(|value| value.as_bytes());
+        let bearer = bearer_in(values(header::AUTHORIZATION));
+        let credentials =
+            Credentials::of_request(authority, bearer, uri.query(), |name| cookie_in(values(header::COOKIE), name));
+        let (identified, _) = credentials.identify(authority, now_ms(app));
+        let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or(Rejection::Unauthorized)?;
+        Ok(Self(Some(principal)))
+    }
+
+    /// Whether it is somebody in particular.
+    pub(crate) fn is_known(head: &Parts) -> bool {
+        let principal = head.extensions.get::<Self>().and_then(|caller| caller.0.as_ref());
+        principal.is_some_and(|principal| !principal.is_anonymous())
+    }
+
+    /// Whether the sender of a request may publish to a topic now.
+    ///
+    /// # Errors
+    /// 403; 401 if its token holds no more.
+    pub(crate) fn check_publish(app: &App, head: &Parts, topic: &str) -> Result<(), Rejection> {
+        let authority = &app.shared().authority;
+        if !authority.is_on() {
+            return Ok(());
+        }
+        let caller = head.extensions.get::<Self>().and_then(|caller| caller.0.as_ref());
+        // Access control may have come with a change of the configuration.
+        let principal = caller.ok_or(Rejection::Unauthorized)?;
+        let principal = authority.renew(principal).map_err(|_| Rejection::BadToken)?;
+        principal.check(Operation::Publish, topic)
+    }
+}
+
+/// Whether the sender of an operators' request may do what it asks for.
+///
+/// # Errors
+/// 401 or 403.
+pub(crate) fn check_operator(app: &App, request: &Request) -> Result<(), Rejection> {
+    let authority = &app.shared().authority;
+    let Some(scope) = scope_of(request.uri().path()) else { return Ok(()) };
+    if !authority.has_keys() {
+        return Ok(());
+    }
+    let connection = request.extensions().get::<Arc<Connection>>().expect("every request comes with its connection");
+    if request.method().is_safe() && connection.is_local {
+        return Ok(());
+    }
+    let Caller(caller) = Caller::of(app, request.uri(), request.headers())?;
+    let principal = caller.filter(|principal| !principal.is_anonymous()).ok_or(Rejection::Unauthorized)?;
+    principal.check_scope(scope)
+}
+
+/// What a request to this path needs of a key; `None`: nothing.
+pub(crate) fn scope_of(path: &str) -> Option<Scope> {
+    match path {
+        "/metrics" | "/api/stats" => Some(Scope::Metrics),
+        "/api/openapi.json" => None,
+        "/api/topics" => Some(Scope::Topics),
+        _ if path.starts_with("/api/topics/") && path.ends_with("/messages") => Some(Scope::Topics),
+        // It names clients' addresses.
+        _ if path.starts_with("/api/topics/") => Some(Scope::Inspect),
+        _ if path.starts_with("/api/") => Some(Scope::Connections),
+        _ => None,
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms(app: &App) -> u64 {
+    app.shared().wall_clock.millis(ring::monotonic())
+}
+
+/// Whether a request is one that its handler reads a [`Caller`] of.
+pub(crate) fn publishes(method: &Method, path: &str) -> bool {
+    method == Method::POST && (path == "/pub" || path.starts_with("/pub/"))
+}

@@ -1,0 +1,229 @@
+//! What operators do about users: see who is there, close their connections, refuse their tokens.
+//!
+//! Not responsible for who may ask (`caller`), nor for tokens (`access/authority.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::Uri;
+use protocol::frame::HEADER_MAX;
+use protocol::head::percent_decode;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::info;
+
+use crate::http::app::App;
+use crate::http::caller::now_ms;
+use crate::http::error::HttpError;
+use crate::http::{bodies, send_control};
+use crate::ids::ShardId;
+use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SignedIn, SignedInPart};
+
+/// How long all shards may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest name of a user that a path may have, in bytes.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// Connections of users and keys.
+#[derive(Serialize, Debug)]
+pub(crate) struct Connections {
+    /// How many there are.
+    total: u64,
+    /// Whether more are than are listed.
+    truncated: bool,
+    connections: Vec<Row>,
+}
+
+/// One of them.
+#[derive(Serialize, Debug)]
+struct Row {
+    /// Shard, place among its connections, and how often that was used before.
+    connection: String,
+    user: String,
+    /// `user` or `key`.
+    kind: &'static str,
+    /// When its token was issued and when it ends, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+    subscriptions: usize,
+}
+
+/// What was done about a user.
+#[derive(Serialize, Debug)]
+pub(crate) struct Closed {
+    user: String,
+    /// How many connections were closed.
+    closed: u64,
+    /// Tokens from before this second since 1970 are refused from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<u64>,
+}
+
+/// The body of a revocation.
+#[derive(Default, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Revocation {
+    /// Seconds since 1970; by default now.
+    before: Option<u64>,
+}
+
+/// `GET /api/connections`.
+pub(crate) async fn connections(State(app): State<App>, request: Request) -> Result<Json<Connections>, HttpError> {
+    let user = user_in_query(request.uri())?;
+    let user: Option<Arc<str>> = user.map(Into::into);
+    let parts = of_all(&app, |answer| ControlMessage::SignedIn { user: user.clone(), answer }).await?;
+    let total = parts.iter().map(|(_, part)| part.total).sum();
+    let rows = parts.into_iter().flat_map(|(shard, SignedInPart { connections, .. })| {
+        connections.into_iter().map(move |signed_in| Row::new(shard, &signed_in))
+    });
+    let connections: Vec<Row> = rows.take(INSPECTED_MAX).collect();
+    Ok(Json(Connections { total, truncated: total > connections.len() as u64, connections }))
+}
+
+/// `POST /api/users/{user}/close`.
+pub(crate) async fn close(State(app): State<App>, request: Request) -> Result<Json<Closed>, HttpError> {
+    let user = user_in(&request, "/close")?;
+    let closed = close_all(&app, &user, None).await?;
+    info!(event = "user_closed", closed, "an operator closed the connections of a user");
+    Ok(Json(Closed { user, closed, before: None }))
+}
+
+/// `POST /api/users/{user}/revoke`.
+pub(crate) async fn revoke(State(app): State<App>, request: Request) -> Result<Json<Closed>, HttpError> {
+    let user = user_in(&request, "/revoke")?;
+    let (head, body) = request.into_parts();
+    let bound = bodies::Bound {
+        bytes_max: 1 << 10,
+        too_long: |_| HttpError::new(413_u16, "The body is {\"before\": seconds}, or empty."),
+    };
+    let body = bodies::collect(&app, &head.headers, body, bound).await?;
+    let now_ms = now_ms(&app);
+    let before = revoked_before(&body.room[HEADER_MAX..], now_ms / 1000)?;
+    if !app.shared().authority.revoke(&user, before, now_ms) {
+        let sentence =
+            "The broker remembers 10,000 users with revoked tokens: replace the key that they are signed with.";
+        return Err(HttpError::new(429_u16, sentence));
+    }
+    let closed = close_all(&app, &user, Some(before)).await?;
+    info!(event = "user_revoked", closed, before, "an operator revoked the tokens of a user");
+    Ok(Json(Closed { user, closed, before: Some(before) }))
+}
+
+/// From before which second tokens are refused.
+fn revoked_before(body: &[u8], now_s: u64) -> Result<u64, HttpError> {
+    let revocation: Revocation = match body.trim_ascii() {
+        b"" => Revocation::default(),
+        text => serde_json::from_slice(text)
+            .map_err(|_| HttpError::bad("The body is {\"before\": seconds since 1970}, or empty."))?,
+    };
+    // A token from this very second may be the one that is meant.
+    let before = revocation.before.unwrap_or(now_s + 1);
+    if before > now_s + 1 {
+        return Err(HttpError::bad("before is in the future: tokens that are signed from now on would be refused."));
+    }
+    Ok(before)
+}
+
+async fn close_all(app: &App, user: &str, issued_before_s: Option<u64>) -> Result<u64, HttpError> {
+    let user: Arc<str> = user.into();
+    let order = |answer| ControlMessage::CloseUser { user: Arc::clone(&user), issued_before_s, answer };
+    Ok(of_all(app, order).await?.into_iter().map(|(_, closed)| closed).sum())
+}
+
+/// Every shard's answer.
+async fn of_all<T>(
+    app: &App,
+    order: impl Fn(oneshot::Sender<T>) -> ControlMessage,
+) -> Result<Vec<(ShardId, T)>, HttpError> {
+    let asked = async {
+        let mut answers = Vec::new();
+        for shard in ShardId::all(app.shards()) {
+            let (answer, answered) = oneshot::channel();
+            send_control(app.shared(), shard, order(answer)).await;
+            answers.push((shard, answered));
+        }
+        let mut all = Vec::with_capacity(answers.len());
+        for (shard, answered) in answers {
+            all.push((shard, answered.await.ok()?));
+        }
+        Some(all)
+    };
+    let unanswered = || HttpError::unavailable("The shards have too much to do, or are shutting down: try again.");
+    timeout(PATIENCE, asked).await.ok().flatten().ok_or_else(unanswered)
+}
+
+/// The user that the path names, in front of this end.
+fn user_in(request: &Request, end: &str) -> Result<String, HttpError> {
+    let path = request.uri().path();
+    let encoded = path.strip_prefix("/api/users/").and_then(|rest| rest.strip_suffix(end)).unwrap_or_default();
+    name(encoded)
+}
+
+/// The user that the query names, if it names one.
+fn user_in_query(uri: &Uri) -> Result<Option<String>, HttpError> {
+    let mut user = None;
+    for member in uri.query().unwrap_or_default().split('&').filter(|member| !member.is_empty()) {
+        let value =
+            member.strip_prefix("user=").ok_or_else(|| HttpError::bad("The query has user= and nothing else."))?;
+        if user.replace(name(value)?).is_some() {
+            return Err(HttpError::bad("The query has user twice."));
+        }
+    }
+    Ok(user)
+}
+
+fn name(encoded: &str) -> Result<String, HttpError> {
+    let name = percent_decode(encoded).ok_or_else(|| HttpError::bad("The user is not percent-encoded UTF-8."))?;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(HttpError::bad("The user's name has from 1 to 1,024 bytes."));
+    }
+    Ok(name.into_owned())
+}
+
+impl Row {
+    fn new(shard: ShardId, SignedIn { conn, principal, subscriptions }: &SignedIn) -> Self {
+        Self {
+            connection: format!("{shard}-{}-{}", conn.slot, conn.generation),
+            user: principal.name.to_string(),
+            kind: principal.kind.as_str(),
+            issued: principal.issued_at_s.map(|seconds| seconds.saturating_mul(1000)),
+            expires: principal.expires_ms,
+            subscriptions: *subscriptions,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_is_of_now_or_before() {
+        let before = |body: &str| revoked_before(body.as_bytes(), 1000).map_err(|error| error.status());
+        assert_eq!((before(""), before(" \n"), before("{}")), (Ok(1001), Ok(1001), Ok(1001)));
+        assert_eq!((before(r#"{"before":7}"#), before(r#"{"before":1001}"#)), (Ok(7), Ok(1001)));
+        for bad in [r#"{"before":1002}"#, r#"{"before":-1}"#, r#"{"before":"1"}"#, r#"{"after":1}"#, "1", "{"] {
+            assert_eq!(before(bad), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn users_are_named_in_paths_and_queries() {
+        let in_query = |query: &str| {
+            let uri: Uri = format!("/api/connections{query}").parse().expect("a URI");
+            user_in_query(&uri).map_err(|error| error.status())
+        };
+        assert_eq!((in_query(""), in_query("?user=a%2Fb")), (Ok(None), Ok(Some("a/b".to_owned()))));
+        for bad in ["?user=", "?user=%ff", "?user=a&user=a", "?name=a"] {
+            assert_eq!(in_query(bad), Err(400), "{bad}");
+        }
+        let request =
+            Request::post("/api/users/auth0%7C1%2F2/close").body(axum::body::Body::empty()).expect("a request");
+        assert_eq!(user_in(&request, "/close").map_err(|error| error.status()), Ok("auth0|1/2".to_owned()));
+    }
+}

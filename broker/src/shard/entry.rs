@@ -1,0 +1,149 @@
+//! As whom a WebSocket begins: what its handshake brings, judged by the access rules. One function for both planes, because
+//! a handshake is answered by a shard or, on a connection that was used before, by the control plane.
+//!
+//! | it brings | `/ws` | `/sub`, `/pub`, `/bus` |
+//! | --- | --- | --- |
+//! | nothing, and a token is needed | [`Entry::Unknown`]: `connect` has to bring it | 401 |
+//! | a good one | [`Entry::Known`] | the same, if it grants the topic |
+//! | a bad one in `Authorization` | 401 | 401 |
+//! | a bad one as a page sends it | 101, then closed with 4400 or 4401 | the same |
+//! | too few rights | every command is judged by itself | 403, for a page 101 and then 4403 |
+//!
+//! A page sends its token as a sub-protocol or as a cookie. It cannot read the status of a handshake that failed, but it can
+//! read the code of a close frame.
+//!
+//! Not responsible for tokens (`access/authority.rs`), nor for what a connection may do later (`identities`).
+
+use std::sync::Arc;
+
+use protocol::frame::close_code::{BAD_TOKEN, FORBIDDEN, TOKEN_EXPIRED};
+use protocol::head::{self, RawStart};
+
+use crate::access::authority::{Authority, Denial, Identified};
+use crate::access::grants::{Operation, Permissions, Right};
+use crate::access::principal::Principal;
+use crate::access::rejection::Rejection;
+use crate::shard::handover::{Entry, Purpose};
+
+/// The credentials of one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Credentials<'a> {
+    /// It brings none.
+    None,
+    /// In `Authorization`, as programs send it.
+    Header(&'a [u8]),
+    /// As a sub-protocol, in a cookie or in the query, as pages send it.
+    Page(&'a [u8]),
+    /// More than one, of which each could be meant.
+    Several,
+}
+
+impl<'a> Credentials<'a> {
+    /// Those of a request with these; a cookie counts only without any other, since browsers add it by themselves.
+    pub(crate) fn of(header: Option<&'a [u8]>, offered: Option<&'a [u8]>, cookie: Option<&'a [u8]>) -> Self {
+        match (header, offered, cookie) {
+            (Some(_), Some(_), _) => Self::Several,
+            (Some(header), None, _) => Self::Header(header),
+            (None, Some(page), _) | (None, None, Some(page)) => Self::Page(page),
+            (None, None, None) => Self::None,
+        }
+    }
+
+    /// Those in a handshake's head.
+    pub(crate) fn of_handshake(authority: &Authority, head: &'a [u8], offered: Option<&'a str>) -> Self {
+        let cookie = authority.cookie().and_then(|name| head::cookie(head, &name));
+        Self::of(head::bearer(head), offered.map(str::as_bytes), cookie)
+    }
+
+    /// Those of a plain request: the query counts where the configuration says so, and then like a cookie.
+    pub(crate) fn of_request(
+        authority: &Authority,
+        header: Option<&'a [u8]>,
+        query: Option<&'a str>,
+        cookie: impl FnOnce(&str) -> Option<&'a [u8]>,
+    ) -> Self {
+        let of_query = query.filter(|_| authority.takes_query_tokens()).and_then(token_in);
+        Self::of(header, of_query, authority.cookie().and_then(|name| cookie(&name)))
+    }
+
+    /// Whom these belong to; `None`: they are missing, and nobody without is admitted. With what finding out cost, in units
+    /// of 100 ns.
+    ///
+    /// # Errors
+    /// They are no good.
+    pub(crate) fn identify(self, authority: &Authority, now_ms: u64) -> (Result<Option<Arc<Principal>>, Denial>, u32) {
+        match self {
+            Self::None => (Ok(authority.anonymous()), 0),
+            Self::Several => (Err(authority.refuse_ambiguous()), 0),
+            Self::Header(token) | Self::Page(token) => {
+                let Identified { result, cost } = authority.identify(token, now_ms);
+                (result.map(Some), cost)
+            }
+        }
+    }
+}
+
+/// The value of `token` in a query; tokens have no characters that would be encoded.
+fn token_in(query: &str) -> Option<&[u8]> {
+    let mut tokens = query.split('&').filter_map(|parameter| parameter.strip_prefix("token="));
+    let token = tokens.next()?;
+    Some(if tokens.next().is_some() { b"" } else { token.as_bytes() })
+}
+
+/// Judges a handshake. With the cost, in units of 100 ns of processor time.
+///
+/// # Errors
+/// 401 or 403.
+pub(crate) fn enter(
+    authority: &Authority,
+    credentials: Credentials<'_>,
+    (purpose, start): (&Purpose, RawStart),
+    now_ms: u64,
+) -> (Result<Entry, Rejection>, u32) {
+    if !authority.is_on() {
+        return (Ok(Entry::Anyone), 0);
+    }
+    let (identified, cost) = credentials.identify(authority, now_ms);
+    let is_page = matches!(credentials, Credentials::Page(_));
+    let entry = match identified {
+        Ok(Some(principal)) => admit(principal, purpose, start, is_page),
+        Ok(None) if *purpose == Purpose::V1Session => Ok(Entry::Unknown),
+        Ok(None) => Err(Rejection::Unauthorized),
+        Err(denial) if is_page => {
+            let code = if denial.is_expired() { TOKEN_EXPIRED } else { BAD_TOKEN };
+            Ok(Entry::Refused(code, "the token is not a good one"))
+        }
+        Err(_) => Err(Rejection::BadToken),
+    };
+    (entry, cost)
+}
+
+fn admit(principal: Arc<Principal>, purpose: &Purpose, start: RawStart, is_page: bool) -> Result<Entry, Rejection> {
+    match missing(&principal.permissions, purpose, start) {
+        None if principal.is_anonymous() => Ok(Entry::Anyone),
+        None => Ok(Entry::Known(principal)),
+        Some(_) if is_page => Ok(Entry::Refused(FORBIDDEN, "nothing grants this to the token")),
+        Some(what) => Err(Rejection::Forbidden(what)),
+    }
+}
+
+/// What these permissions lack for a raw connection, if anything.
+pub(crate) fn missing(permissions: &Permissions, purpose: &Purpose, start: RawStart) -> Option<String> {
+    let lacks = |operation: Operation, name: &str| {
+        (!permissions.allows(operation, name)).then(|| permissions.explain(operation, name))
+    };
+    let subscribe = |filter: &str| {
+        let lacks_history = || {
+            let wants_history = start.since.is_some() || start.last.is_some();
+            (wants_history && !permissions.has(Right::History))
+                .then(|| permissions.explain_right(Right::History, filter))
+        };
+        lacks(Operation::Subscribe, filter).or_else(lacks_history)
+    };
+    match purpose {
+        Purpose::Subscribe(filter) => subscribe(filter),
+        Purpose::Publish(topic) => lacks(Operation::Publish, topic),
+        Purpose::Bus(topic) => subscribe(topic).or_else(|| lacks(Operation::Publish, topic)),
+        Purpose::V1Session => None,
+    }
+}

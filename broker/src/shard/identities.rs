@@ -1,0 +1,230 @@
+//! Who this shard's connections are, where access control is on, and until when.
+//!
+//! | a connection | what is kept of it | what is due |
+//! | --- | --- | --- |
+//! | without access control, or of an anonymous client | nothing | nothing |
+//! | whose `connect` has to say who it is ([`Flags::UNIDENTIFIED`]) | an entry | `--auth-timeout`, then it is closed with 4408 |
+//! | of a user or a key | an entry with its [`Principal`], which connections of equal tokens share | a minute before the token's end, `refresh`; at the end and the grace, 4401 |
+//!
+//! Rights are looked up where they are used: with each subscribe, and with each publish to another topic than before
+//! (`shard/permissions.rs`). When they change, because of another token or because the broker's own rules, keys or
+//! revocations did ([`Authority::generation`]), connections are looked at again, a bounded number per turn: a subscription
+//! that nothing grants any more ends, and a raw connection without its right is closed with 4403.
+//!
+//! Time: the end of a token is a time of day, and becomes a time of the driver's clock once, when the connection gets the
+//! token. Memory: an entry, and its place in the list of what is due, charged to the shard's account; nothing for others.
+//!
+//! [`Authority::generation`]: crate::access::authority::Authority::generation
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ring::{ConnId, Nanos};
+use rustc_hash::FxHashMap;
+
+use crate::access::principal::Principal;
+use crate::capacity::budget::{Account, Charge, Held};
+
+#[cfg(doc)]
+use crate::shard::transport::connection::Flags;
+
+/// So long before its end a client is asked for another token, in milliseconds.
+pub(super) const REFRESH_MS: u64 = 60_000;
+/// What an entry takes, its place in the list of what is due included, in bytes: tables have room for more than they hold.
+const ENTRY_BYTES: u64 = 2 * (size_of::<(ConnId, Identity)>() + size_of::<(Nanos, ConnId)>()) as u64;
+
+/// See the file's head.
+pub(super) struct Identities {
+    of: FxHashMap<ConnId, Identity>,
+    /// When something is due for each that has something due.
+    due: BTreeSet<(Nanos, ConnId)>,
+    /// Those to be looked at again because rights changed, each perhaps more than once.
+    changed: VecDeque<ConnId>,
+    /// What rights, keys and revocations were when all were looked at last.
+    pub(super) generation: u64,
+    charge: Charge,
+}
+
+/// One connection's.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// `None`: it has to say who it is.
+    pub(super) principal: Option<Arc<Principal>>,
+    pub(super) next: Next,
+    due: Option<Nanos>,
+}
+
+/// What is due next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// It is closed, because it did not say who it is.
+    Timeout,
+    /// It is asked for another token, which would be in time until then.
+    Refresh { ends: Nanos },
+    /// It is closed, because its token has ended.
+    End,
+}
+
+/// When a token's client is asked for another one, and when it is closed; `None`: never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Lifetime {
+    pub(super) refresh: Nanos,
+    pub(super) ends: Nanos,
+    pub(super) closed: Nanos,
+}
+
+impl Identities {
+    pub(super) fn new(account: &Arc<Account>) -> Self {
+        Self {
+            of: FxHashMap::default(),
+            due: BTreeSet::new(),
+            changed: VecDeque::new(),
+            generation: 0,
+            charge: Charge::new(account, Held::Subscriptions, 0),
+        }
+    }
+
+    /// A connection has to say until then who it is.
+    pub(super) fn expect(&mut self, id: ConnId, until: Nanos) {
+        self.put(id, Identity { principal: None, next: Next::Timeout, due: Some(until) });
+    }
+
+    /// A connection is of this principal, for so long.
+    pub(super) fn set(&mut self, id: ConnId, principal: Arc<Principal>, lifetime: Option<Lifetime>, asks: bool) {
+        let (next, due) = match lifetime {
+            Some(Lifetime { refresh, ends, .. }) if asks => (Next::Refresh { ends }, Some(refresh)),
+            Some(Lifetime { closed, .. }) => (Next::End, Some(closed)),
+            None => (Next::End, None),
+        };
+        self.put(id, Identity { principal: Some(principal), next, due });
+    }
+
+    /// The same connection under rules that have changed: nothing else does.
+    pub(super) fn replace(&mut self, id: ConnId, principal: Arc<Principal>) {
+        if let Some(identity) = self.of.get_mut(&id) {
+            identity.principal = Some(principal);
+        }
+    }
+
+    fn put(&mut self, id: ConnId, identity: Identity) {
+        self.forget(id);
+        self.due.extend(identity.due.map(|due| (due, id)));
+        self.of.insert(id, identity);
+        self.recharge();
+    }
+
+    /// The connection is gone, or anonymous.
+    pub(super) fn forget(&mut self, id: ConnId) {
+        if let Some(identity) = self.of.remove(&id) {
+            if let Some(due) = identity.due {
+                self.due.remove(&(due, id));
+            }
+            self.recharge();
+        }
+    }
+
+    /// Whom a connection belongs to, unless that is nobody in particular.
+    pub(super) fn principal(&self, id: ConnId) -> Option<&Arc<Principal>> {
+        self.of.get(&id)?.principal.as_ref()
+    }
+
+    /// The connections of this user or key; `issued_before_s`: only those of tokens from before that second since 1970.
+    pub(super) fn of_user<'a>(
+        &'a self,
+        name: &'a str,
+        issued_before_s: Option<u64>,
+    ) -> impl Iterator<Item = ConnId> + 'a {
+        let is_meant = move |principal: &Principal| {
+            let is_old = issued_before_s.is_none_or(|before| principal.issued_at_s.is_none_or(|at| at < before));
+            *principal.name == *name && is_old
+        };
+        let of_it = move |(&id, identity): (&ConnId, &'a Identity)| {
+            identity.principal.as_ref().is_some_and(|principal| is_meant(principal)).then_some(id)
+        };
+        self.of.iter().filter_map(of_it)
+    }
+
+    /// Every connection that is of somebody.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Arc<Principal>)> {
+        self.of.iter().filter_map(|(&id, identity)| Some((id, identity.principal.as_ref()?)))
+    }
+
+    /// When the next thing is due.
+    pub(super) fn next_due(&self) -> Option<Nanos> {
+        self.due.first().map(|&(due, _)| due)
+    }
+
+    /// The next connection for which something is due, and what. If it is asked for a token, it is closed at `closed`
+    /// unless one comes.
+    pub(super) fn take_due(&mut self, now: Nanos, grace: Nanos) -> Option<(ConnId, Next)> {
+        let &(due, id) = self.due.first().filter(|(due, _)| *due <= now)?;
+        self.due.remove(&(due, id));
+        let identity = self.of.get_mut(&id).expect("what is due is due for somebody");
+        let next = identity.next;
+        identity.due = None;
+        if let Next::Refresh { ends } = next {
+            let closed = ends.saturating_add(grace);
+            (identity.next, identity.due) = (Next::End, Some(closed));
+            self.due.insert((closed, id));
+        }
+        Some((id, next))
+    }
+
+    // ---- changes of rights
+
+    /// These are to be looked at again.
+    pub(super) fn look_again_at(&mut self, ids: impl IntoIterator<Item = ConnId>) {
+        self.changed.extend(ids);
+    }
+
+    /// How many are.
+    pub(super) fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
+    pub(super) fn take_changed(&mut self) -> Option<ConnId> {
+        let id = self.changed.pop_front();
+        if self.changed.is_empty() {
+            self.changed.shrink_to(0);
+        }
+        id
+    }
+
+    fn recharge(&mut self) {
+        let bytes = self.of.len() as u64 * ENTRY_BYTES;
+        self.charge.resize(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::budget::Budget;
+
+    const A: ConnId = ConnId { slot: 1, generation: 0 };
+    const B: ConnId = ConnId { slot: 2, generation: 0 };
+
+    #[test]
+    fn what_is_due_comes_in_the_order_of_time_and_once() {
+        let budget = Budget::new(1, 1 << 20);
+        let mut identities = Identities::new(budget.of_shard(0));
+        let principal = Arc::new(Principal::for_tests("ada", crate::access::grants::Permissions::default()));
+        let lifetime = |refresh| Some(Lifetime { refresh, ends: refresh + 60, closed: refresh + 85 });
+        identities.expect(A, 50);
+        identities.set(B, Arc::clone(&principal), lifetime(40), true);
+        assert_eq!((identities.next_due(), identities.take_due(39, 25)), (Some(40), None));
+        assert_eq!(identities.take_due(40, 25), Some((B, Next::Refresh { ends: 100 })));
+        assert_eq!(identities.take_due(60, 25), Some((A, Next::Timeout)));
+        assert_eq!((identities.take_due(124, 25), identities.next_due()), (None, Some(125)));
+        identities.set(B, Arc::clone(&principal), lifetime(300), false);
+        assert_eq!(identities.take_due(300, 25), None, "who cannot be asked is not");
+        assert_eq!(identities.take_due(385, 25), Some((B, Next::End)));
+        identities.set(B, principal, None, true);
+        assert_eq!(identities.next_due(), None);
+        assert!(budget.of_shard(0).held(Held::Subscriptions) > 0);
+        identities.forget(A);
+        identities.forget(B);
+        assert_eq!(budget.of_shard(0).held(Held::Subscriptions), 0);
+        drop(identities);
+    }
+}
