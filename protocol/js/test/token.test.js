@@ -220,6 +220,30 @@ test("bad-token at a refresh: an error event, the connection goes on, and a fres
   assert.deepEqual([fake.peers.length, bus.state], [1, "open"]);
 });
 
+test("bad-token that comes while the next token is fetched already: this one is waited for", async (t) => {
+  const clock = mockClock(t);
+  t.mock.method(Math, "random", () => MOST);
+  const token = manualToken();
+  const { fake, errors } = await start(t, token);
+  (await token.next()).resolve("t1");
+  const peer = await fake.accept();
+  await accept(peer);
+  peer.say({ type: "refresh", in: 60_000 });
+  (await token.next()).resolve("t2");
+  await until(() => peer.commands.length === 1);
+  peer.say({ type: "refresh", in: 60_000 });
+  const call = await token.next();
+  await refuse(peer, "bad-token");
+  await until(() => errors.length === 1);
+  clock.tick(9999);
+  await settle();
+  assert.deepEqual([token.count, call.signal.aborted], [3, false]);
+  clock.tick(1);
+  assert.equal(call.signal.aborted, true, "it still has its time limit");
+  clock.tick(500);
+  assert.equal(token.count, 4);
+});
+
 test("4401: another token is fetched, and the client is back at once", async (t) => {
   const clock = mockClock(t);
   t.mock.method(Math, "random", () => MOST);
