@@ -92,6 +92,7 @@ def check_compose(facts, compose, file):
     [services] = [document["services"] for document in load(compose)]
     variables, complaints = dict(services["ringyard"]["environment"]), []
     mounted = {f"/run/secrets/{name}" for name in services["ringyard"]["secrets"]}
+    complaints += [f"{name} is no option of the broker" for name in sorted(set(variables) - facts.variables)]
     if missing := sorted(set(paths_in(file)) - mounted):
         complaints.append(f"compose.access.toml names files that are no secrets of its service: {' '.join(missing)}")
     with StandIn(file) as stand_in:
