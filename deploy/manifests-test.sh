@@ -93,7 +93,8 @@ together() {
 }
 together components ringyard monitoring scale-out ingress ingress-nginx
 together elsewhere elsewhere ingress scale-out
-together gateway ringyard gateway monitoring publish-key
+together gateway ringyard gateway monitoring access
+together tls ringyard monitoring access tls
 for folder in base components/seccomp overlays/epoll overlays/large overlays/broadcast; do
     render "${folder##*/}" "kubernetes/$folder"
 done
@@ -107,7 +108,7 @@ if ! "$python" -B -m checks --binary "$ringyard" "${sets[@]}"; then failed=1; fi
 root=$work/root
 install -D -m 755 "$ringyard" "$root/usr/local/bin/ringyard"
 install -D -m 644 systemd/ringyard.service "$root/etc/systemd/system/ringyard.service"
-install -D -m 644 systemd/million.conf "$root/etc/systemd/system/ringyard.service.d/million.conf"
+install -D -m 644 -t "$root/etc/systemd/system/ringyard.service.d" systemd/million.conf systemd/access.conf
 cp -r /usr/lib/systemd/system "$root/usr/lib-units"
 install -d "$root/usr/lib/systemd"
 mv "$root/usr/lib-units" "$root/usr/lib/systemd/system"
@@ -117,7 +118,7 @@ verify_unit() {
     said=$(systemd-analyze verify --man=no --root="$root" ringyard.service 2>&1 | grep -i 'ringyard' || true)
     [[ -z $said ]] || { printf '%s\n' "$said"; return 1; }
 }
-check 'systemd: the unit and its drop-in are understood' verify_unit
+check 'systemd: the unit and its drop-ins are understood' verify_unit
 echo 'MemmoryMax=1G' >>"$root/etc/systemd/system/ringyard.service.d/million.conf"
 must_fail 'systemd: a setting that does not exist is found' 'MemmoryMax' verify_unit
 cp systemd/million.conf "$root/etc/systemd/system/ringyard.service.d/million.conf"

@@ -5,7 +5,7 @@ function that returns complaints, one sentence each; none means that all is well
 what the broker says (`ringyard --help`, a broker started with the manifests' options), with the image (Dockerfile,
 seccomp) and with the schemas of Kubernetes, so that nothing goes stale unnoticed.
 
-Not responsible for compose.yaml, the image and the alert rules, which have tests of their own, nor for the proxies
+Of compose.access.yaml they check the options. Not responsible for compose.yaml, the image and the alert rules, which have tests of their own, nor for the proxies
 (proxies.py).
 """
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from .facts import DEPLOY, Facts
-from .host import check_sysctl, check_unit, check_variables_in_texts
+from .host import check_compose, check_sysctl, check_unit, check_variables_in_texts
 from .manifests import (
     check_adapter_rule,
     check_open_paths,
@@ -54,7 +54,9 @@ def main():
     unit = (DEPLOY / "systemd/ringyard.service").read_text()
     drop_ins = [path.read_text() for path in sorted((DEPLOY / "systemd").glob("*.conf"))]
     options = (DEPLOY / "systemd/ringyard.env").read_text()
+    file = (DEPLOY / "systemd/ringyard.toml").read_text()
     sysctl = (DEPLOY / "sysctl/60-ringyard.conf").read_text()
+    compose = [(DEPLOY / f"compose.access.{kind}").read_text() for kind in ("yaml", "toml")]
 
     complaints = [("YAML", one) for one in check_yaml_files(DEPLOY)]
     for name, documents in sets.items():
@@ -63,12 +65,13 @@ def main():
             complaints += [(name, one) for one in check(documents, facts)]
         complaints += [(name, one) for one in check_adapter_rule(documents)]
         print(f"{name}: {len(documents)} objects, {len(complaints) - before} complaints")
-    complaints += [("systemd", one) for one in check_unit(facts, unit, drop_ins, options)]
+    complaints += [("systemd", one) for one in check_unit(facts, unit, drop_ins, options, file)]
+    complaints += [("compose", one) for one in check_compose(facts, *compose)]
     complaints += [("sysctl", one) for one in check_sysctl(sysctl)]
     complaints += [("sysctl, 1,000,000", one) for one in check_sysctl(re.sub("^#1m ", "", sysctl, flags=re.M))]
     complaints += [("texts", one) for one in check_variables_in_texts(facts)]
     if not complaints:
-        blind, mistakes = check_the_checks(sets, facts, unit, drop_ins, options, sysctl)
+        blind, mistakes = check_the_checks(sets, facts, unit, drop_ins, options, file, sysctl, compose)
         complaints += [("the checks", one) for one in blind]
         print(f"the checks: {mistakes} mistakes made on purpose, {mistakes - len(blind)} found")
     for where, complaint in complaints:

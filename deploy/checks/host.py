@@ -1,11 +1,13 @@
-"""Files for a machine without containers: the systemd unit, its options and drop-ins, the sysctl file; and all options
-that any file names."""
+"""Files for one machine: the systemd unit, its options and drop-ins, the sysctl file, compose.access.yaml; and all
+options that any file names."""
 
 import re
 import subprocess
 from pathlib import Path
 
 from .facts import DEPLOY, drain_seconds, memory_bytes, quantity
+from .files import StandIn, paths_in
+from .objects import load
 
 
 def unit_settings(text):
@@ -33,8 +35,8 @@ def expanded(names):
     return calls
 
 
-def check_unit(facts, unit, drop_ins, options):
-    """The unit lets the broker drain, and lets it call all that it calls. The broker takes its file of options, as it
+def check_unit(facts, unit, drop_ins, options, file):
+    """`file` is the text of ringyard.toml. The unit lets the broker drain, and lets it call all that it calls. The broker takes its file of options, as it
     is and with all that it offers."""
     complaints = []
     settings = unit_settings(unit)
@@ -52,8 +54,14 @@ def check_unit(facts, unit, drop_ins, options):
         if stop <= drain:
             complaints.append(f"TimeoutStopSec is {stop}, but draining takes up to {drain:.0f} s")
         complaints += [f"{name} is no option of the broker" for name in sorted(set(variables) - facts.variables)]
-        if refusal := facts.refusal({**chosen, **variables}):
-            complaints.append(f"the broker does not take the options of the unit: {refusal}")
+        with StandIn(file) as stand_in:
+            if "RINGYARD_CONFIG" in variables:
+                variables["RINGYARD_CONFIG"] = stand_in.path
+            if refusal := facts.refusal({**chosen, **variables}):
+                complaints.append(f"the broker does not take the options of the unit: {refusal}")
+        handed = {"/run/credentials/ringyard.service/" + one.split(":")[0] for one in merged.get("LoadCredential", [])}
+        if "RINGYARD_CONFIG" in variables and (missing := sorted(set(paths_in(file)) - handed)):
+            complaints.append(f"ringyard.toml names files that no LoadCredential brings: {' '.join(missing)}")
         if "MemoryMax" in merged:
             limit = quantity(merged["MemoryMax"][-1].replace("G", "Gi"))
             needed = memory_bytes(facts, variables)
@@ -75,6 +83,22 @@ def check_unit(facts, unit, drop_ins, options):
         complaints.append(
             f"SystemCallFilter forbids what the broker calls (seccomp/syscalls.toml): {' '.join(missing)}"
         )
+    return complaints
+
+
+def check_compose(facts, compose, file):
+    """compose.access.yaml, with `file`, the text of compose.access.toml: the broker takes its options and its file, and all
+    files that this one names are mounted secrets."""
+    [services] = [document["services"] for document in load(compose)]
+    variables, complaints = dict(services["ringyard"]["environment"]), []
+    mounted = {f"/run/secrets/{name}" for name in services["ringyard"]["secrets"]}
+    complaints += [f"{name} is no option of the broker" for name in sorted(set(variables) - facts.variables)]
+    if missing := sorted(set(paths_in(file)) - mounted):
+        complaints.append(f"compose.access.toml names files that are no secrets of its service: {' '.join(missing)}")
+    with StandIn(file) as stand_in:
+        variables |= {"RINGYARD_LISTEN": "[::]:8080", "RINGYARD_CONFIG": stand_in.path}
+        if refusal := facts.refusal(variables):
+            complaints.append(f"the broker does not take the options of compose.access.yaml: {refusal}")
     return complaints
 
 

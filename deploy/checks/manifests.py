@@ -7,6 +7,7 @@ The security that is asked for is the Pod Security Standard `restricted`.
 import re
 
 from .facts import DEPLOY, drain_seconds, memory_bytes, quantity, seconds
+from .files import StandIn, file_of, paths_in
 from .objects import arguments_of, brokers, containers, files_of, load, named, of_kind, open_paths, variables_of
 
 # What the kubelet lets a pod set without being told to: Kubernetes' documentation, "Using sysctls", as of 1.32.
@@ -33,14 +34,23 @@ def check_options(documents, facts):
         variables = variables_of(documents, deployment)
         unknown = sorted(set(variables) - facts.variables)
         complaints += [f"{name} is no option of the broker" for name in unknown]
-        if refusal := facts.refusal(variables, arguments_of(documents, deployment)):
-            complaints.append(f"the broker does not take these options: {refusal}")
-        key_file = variables.get("RINGYARD_PUBLISH_KEY")
-        if key_file and not any(key_file.startswith(f"{folder}/") for folder in files_of(deployment)):
-            complaints.append(f"RINGYARD_PUBLISH_KEY is {key_file}, where no Secret is mounted")
+        file = file_of(documents, deployment, variables)
+        if "RINGYARD_CONFIG" in variables and file is None:
+            complaints.append(f"RINGYARD_CONFIG is {variables['RINGYARD_CONFIG']}, where no ConfigMap is mounted")
+            continue
+        with StandIn(file or "") as stand_in:
+            given = {**variables, "RINGYARD_CONFIG": stand_in.path} if file else variables
+            if refusal := facts.refusal(given, arguments_of(documents, deployment)):
+                complaints.append(f"the broker does not take these options: {refusal}")
+        for path in paths_in(file or ""):
+            if not any(path.startswith(f"{folder}/") for folder in files_of(deployment)):
+                complaints.append(f"{path} is where no Secret is mounted")
         container = deployment["spec"]["template"]["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        for port, name in (("http", "RINGYARD_LISTEN"), ("admin", "RINGYARD_ADMIN_LISTEN")):
+        listeners = [("http", "RINGYARD_LISTEN"), ("admin", "RINGYARD_ADMIN_LISTEN")]
+        if "https" in ports or "RINGYARD_TLS_LISTEN" in variables:
+            listeners.append(("https", "RINGYARD_TLS_LISTEN"))
+        for port, name in listeners:
             if not variables.get(name, "").endswith(f":{ports.get(port)}"):
                 complaints.append(f"the port {port} is {ports.get(port)}, but {name} is {variables.get(name)}")
         if ports.get("http") not in facts.exposed:

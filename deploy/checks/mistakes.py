@@ -2,7 +2,7 @@
 
 import copy
 
-from .host import check_sysctl, check_unit
+from .host import check_compose, check_sysctl, check_unit
 from .manifests import check_open_paths, check_options, check_profile, check_security, check_shutdown
 from .objects import of_kind
 from .references import check_names, check_newest_schema
@@ -29,6 +29,17 @@ def locks(document):
 def first(document):
     """The broker's container."""
     return pod(document)["containers"][0]
+
+
+def mounts(document, stay):
+    """Takes the mounts away whose path may not stay."""
+    first(document)["volumeMounts"] = [one for one in first(document).get("volumeMounts", []) if stay(one["mountPath"])]
+
+
+def in_file(config_map, old, new):
+    """Changes the broker's file, in the map that has it."""
+    data = config_map["data"]
+    data.update({name: text.replace(old, new) for name, text in data.items() if name == "ringyard.toml"})
 
 
 def metric(scaler):
@@ -91,7 +102,17 @@ MISTAKES = [
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_LISTEN="0.0.0.0:8000"), "RINGYARD_LISTEN"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_MAX_CONNECTIONS="5000000"), "memory limit"),
     (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_SHARDS="64"), "64 shards"),
-    (check_options, "Deployment", lambda d: first(d).pop("volumeMounts", None), "no Secret is mounted"),
+    (check_options, "Deployment", lambda d: first(d).pop("volumeMounts", None), "no ConfigMap is mounted"),
+    (check_options, "Deployment", lambda d: mounts(d, lambda path: path != "/run/secrets/tls"), "no Secret is mounted"),
+    (check_options, "ConfigMap", lambda d: in_file(d, 'principal = "user"', 'principal = "users"'), "does not take"),
+    (check_options, "ConfigMap", lambda d: in_file(d, "publish = ", "publishes = "), "does not take"),
+    (check_options, "ConfigMap", lambda d: d["data"].update(RINGYARD_TLS_LISTEN="[::]:443"), "the port https"),
+    (
+        check_newest_schema,
+        "PodMonitor",
+        lambda d: d["spec"]["podMetricsEndpoints"][0].update(authorization={"type": "Basic"}),
+        "Bearer",
+    ),
     (check_options, "Deployment", lambda d: first(d)["ports"][0].update(containerPort=80), "the image exposes"),
     (check_options, "Deployment", lambda d: first(d)["ports"][1].update(containerPort=9090), "prometheus.io/port"),
     (
@@ -157,11 +178,13 @@ MISTAKES = [
     (check_running, "Service", lambda d: d["metadata"].update(name="broker"), "publishes to broker.ringyard gets 421"),
     (check_running, "Deployment", lambda d: first(d)["args"].append("--allow-host=*"), "gets 200, not 421"),
     (check_running, "ConfigMap", lambda d: d["data"].update(RINGYARD_CLIENT_PUBLISH="yes"), "does not start"),
+    (check_running, "ConfigMap", lambda d: in_file(d, 'publish = ["#"]', 'publish = ["x/#"]'), "gets 403"),
+    (check_running, "ConfigMap", lambda d: in_file(d, 'api = ["metrics"]', 'publish = ["#"]'), "not 403"),
     (check_running, "HorizontalPodAutoscaler", lambda d: metric(d)["metric"].update(name="other"), "does not measure"),
 ]
 
 
-def check_the_checks(sets, facts, unit, drop_ins, options, sysctl):
+def check_the_checks(sets, facts, unit, drop_ins, options, file, sysctl, compose):
     """Each mistake is made in a set of manifests that has what it is made to, and has to be found."""
     complaints = []
     for check, kind, change, words in MISTAKES:
@@ -172,8 +195,8 @@ def check_the_checks(sets, facts, unit, drop_ins, options, sysctl):
         if not any(words in complaint for complaint in found):
             complaints.append(f"{check.__name__} does not notice a mistake in {kind} ({words}), but says: {found}")
 
-    def of_unit(text=unit, changed_drop_ins=drop_ins, changed_options=options):
-        return check_unit(facts, text, changed_drop_ins, changed_options)
+    def of_unit(text=unit, changed_drop_ins=drop_ins, changed_options=options, changed_file=file):
+        return check_unit(facts, text, changed_drop_ins, changed_options, changed_file)
 
     others = [
         (of_unit(unit.replace("TimeoutStopSec=45", "TimeoutStopSec=20")), "TimeoutStopSec"),
@@ -181,7 +204,12 @@ def check_the_checks(sets, facts, unit, drop_ins, options, sysctl):
         (of_unit(unit.replace(" io_uring_enter", "")), "io_uring_enter by name"),
         (of_unit(changed_drop_ins=[text.replace("MAX_CONN", "MAX_CON") for text in drop_ins]), "no option"),
         (of_unit(changed_drop_ins=[text.replace("MemoryMax=16G", "MemoryMax=10G") for text in drop_ins]), "MemoryMax"),
-        (of_unit(changed_options=options.replace("RINGYARD_ALLOW_ANONYMOUS=true", "")), "ringyard.env"),
+        (of_unit(changed_options=options.replace("=127.0.0.1:8080", "=[::]:8080")), "ringyard.env"),
+        (of_unit(changed_file=file.replace('"HS256"', '"HS128"')), "does not take the options of the unit"),
+        (of_unit(changed_drop_ins=[text.replace("=tls.key:", "=key:") for text in drop_ins]), "no LoadCredential"),
+        (check_compose(facts, compose[0].replace(", tls.key]", "]"), compose[1]), "no secrets of its service"),
+        (check_compose(facts, compose[0].replace("TLS_LISTEN", "TLS_LISTENS"), compose[1]), "no option"),
+        (check_compose(facts, compose[0], compose[1].replace("[auth]", "[author]")), "does not take"),
         (check_sysctl(sysctl.replace("net.core.somaxconn", "net.core.somaxcon")), "net.core.somaxcon"),
         (check_sysctl(sysctl.replace("tcp_mem = 200000", "tcp_mem =")), "tcp_mem takes 3"),
         (check_sysctl(sysctl.replace("= 4096\n", "= many\n")), "many"),

@@ -5,18 +5,18 @@ import re
 import select
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
 
+from .files import StandIn, file_of
 from .objects import arguments_of, brokers, hosts_inside, hosts_outside, named, of_kind, variables_of
 
 
 class Broker:
     """A broker with a manifest's options, on loopback."""
 
-    def __init__(self, facts, variables, arguments):
+    def __init__(self, facts, variables, arguments, file):
         # This machine's ports and descriptors; all else is the manifest's.
         own = {
             "RINGYARD_LISTEN": "127.0.0.1:0",
@@ -24,13 +24,13 @@ class Broker:
             "RINGYARD_MAX_CONNECTIONS": "100",
             "RINGYARD_DRAIN_DELAY": "0s",
         }
-        # The Secret's file is not on this machine.
-        self.key_file = tempfile.NamedTemporaryFile("w", prefix="ringyard-key-")
-        self.key = "a-key-of-this-test-alone" if "RINGYARD_PUBLISH_KEY" in variables else ""
-        if self.key:
-            self.key_file.write(self.key)
-            self.key_file.flush()
-            own["RINGYARD_PUBLISH_KEY"] = self.key_file.name
+        if "RINGYARD_TLS_LISTEN" in variables:
+            own["RINGYARD_TLS_LISTEN"] = "127.0.0.1:0"
+        # The Secrets' files are not on this machine.
+        self.file = StandIn(file or "").__enter__()
+        self.key = self.file.keys.get("back-end", "")
+        if file:
+            own["RINGYARD_CONFIG"] = self.file.path
         environment = {"PATH": os.environ["PATH"], **variables, **own}
         self.process = subprocess.Popen(
             [facts.binary, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -60,7 +60,7 @@ class Broker:
         self.process.stdout.close()
         self.complaint = self.process.stderr.read().decode()
         self.process.stderr.close()
-        self.key_file.close()
+        self.file.__exit__()
 
     def get(self, address, path, host=None):
         """Status and body. `host`: what the broker is called by the one who asks."""
@@ -86,13 +86,18 @@ def check_running(documents, facts):
         template = deployment["spec"]["template"]
         container = template["spec"]["containers"][0]
         arguments = arguments_of(documents, deployment)
-        with Broker(facts, variables_of(documents, deployment), arguments) as broker:
+        variables = variables_of(documents, deployment)
+        file = file_of(documents, deployment, variables)
+        with Broker(facts, variables, arguments, file) as broker:
             if broker.admin:
                 for host in hosts_inside(documents):
                     if (status := broker.publish(host, broker.key)) != 200:
                         complaints.append(f"who publishes to {host} gets {status}")
                 if broker.key and (status := broker.publish("ringyard")) != 401:
                     complaints.append(f"who publishes without a key gets {status}, not 401")
+                other = broker.file.keys.get("prometheus", "")
+                if other and (status := broker.publish("ringyard", other)) != 403:
+                    complaints.append(f"who publishes with the key of Prometheus gets {status}, not 403")
                 for host in hosts_outside(documents):
                     if (status := broker.get(broker.public, "/readyz", host)[0]) != 200:
                         complaints.append(f"clients from outside, who call it {host}, get {status}")

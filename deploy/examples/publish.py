@@ -1,6 +1,6 @@
 """Publishes a message from Python, without a library: python3 publish.py TOPIC TEXT
 
-BROKER is the broker's URL, http://127.0.0.1:8080 by default. BROKER_KEY is a key of the broker's --publish-key, if it
+BROKER is the broker's URL, http://127.0.0.1:8080 by default. BROKER_KEY is one of the broker's keys ([[key]]), if it
 asks for one.
 """
 

@@ -128,9 +128,9 @@ export interface Published {
 }
 
 /**
- * What publishes and subscriptions fail with, and what `bus.on("error")` gets. `code` is the broker's (`forbidden`,
- * `conflict`, `limit`, …) or the client's: `timeout`, `offline` (100 publishes wait already), `disconnected` (the
- * outcome of a publish is unknown), `closed`, `overflow`, `already-subscribed`.
+ * What publishes and subscriptions fail with, and what `bus.on("error")` gets. `code` is the broker's (`unauthorized`,
+ * `bad-token`, `forbidden`, `conflict`, `limit`, …) or the client's: `timeout`, `offline` (100 publishes wait already), `disconnected` (the
+ * outcome of a publish is unknown), `closed`, `overflow`, `already-subscribed`, `token` (none could be fetched).
  */
 export interface RingyardError extends Error {
   code: string;
@@ -161,7 +161,15 @@ export interface Bus {
   close(): void;
 }
 
+/**
+ * Returns a token, for example from your back end. It is called before the first connection, when the broker says that the
+ * token ends soon, and when it has ended; never twice at once. After 10 s it is given up, and `signal` aborts.
+ */
+export type TokenFunction = (how: { signal: AbortSignal }) => string | Promise<string>;
+
 export interface ConnectOptions {
+  /** Who this is: a JWT or a key, sent in `connect`. With text that never changes, the bus closes when the token ends. */
+  token?: string | TokenFunction;
   /** For Node before 22: the class `WebSocket` of the package `ws`. */
   WebSocket?: WebSocketConstructor;
 }

@@ -5,10 +5,13 @@
  * messages to the subscriptions. `createSubscription` makes what `bus.subscribe` returns: it knows its position in the
  * topic, tells gaps, keeps the state of a keyed topic and queues messages for a slow reader.
  *
- * Not here: tokens, sessions, presence, requests, leases, wills. Their options are unknown ones, and throw.
+ * Not here: sessions, presence, requests, leases, wills. Their options are unknown ones, and throw.
  *
  * Invariant: of a topic and an epoch, a subscription delivers each offset at most once and in rising order, and what it
  * leaves out between two offsets was told to `ongap` before. Messages flagged `state` are exempt.
+ *
+ * Invariant: with a token, nothing but `connect` is sent on a connection before the broker has accepted the token, and at
+ * most one call of the token function is in flight. While one is, or is due, `credential` is undefined.
  *
  * Times are milliseconds. A subscription queues at most `QUEUE_MESSAGES` messages and `QUEUE_LENGTH` characters of their
  * JSON. A message costs one `JSON.parse`, one look-up by topic and one regular expression per filter with wildcards.
@@ -23,6 +26,7 @@ const RETRY_DRAIN = 5000; // after 1001 and 1012: the broker goes, and all its c
 const RETRY_OVERLOAD = 1000; // after 1013: at least this
 const STABLE = 10000; // a connection that was open for so long resets the number of attempts
 const HANDSHAKE = 20000;
+const TOKEN_TIMEOUT = 10000;
 const PING = 25000;
 const PUBLISH_TIMEOUT = 30000;
 const HELD_PUBLISHES = 100;
@@ -33,7 +37,7 @@ const SEEN_TOPICS = 10000;
 const THROTTLE_MAX = 5000;
 const WAKE_EVENTS = ["online", "visibilitychange", "pageshow"];
 
-/** An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow. */
+/** An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow, token. */
 const failure = (code, reason, offset) => Object.assign(new Error(reason), { code, offset });
 
 /** What is left of options when the known ones were taken. None is ignored. */
@@ -54,6 +58,9 @@ const call = (f, argument) => {
     });
   }
 };
+
+/** How long to wait before attempt `n`, counted from 0: full jitter. */
+const backoff = (n) => Math.random() * Math.min(RETRY_MAX, RETRY_MIN * 2 ** n);
 
 // A hidden page has no animation frames.
 const nextFrame = (f) =>
@@ -252,6 +259,13 @@ const createSubscription = (bus, topic, options) => {
     gap({ ...more, from: 1, to: offset });
   };
 
+  /** The broker ended the subscription, because it is no longer granted. */
+  const brokerEnd = ({ code, reason = `the broker ended the subscription to ${topic}` }) => {
+    if (!active) return; // it is about one that was closed meanwhile
+    active = false;
+    end(failure(code, reason));
+  };
+
   const gap = (what) => call(subscription.ongap, { topic, ...what });
 
   const tellState = () => {
@@ -406,14 +420,19 @@ const createSubscription = (bus, topic, options) => {
     _gap: brokerGap,
     _reset: reset,
     _stateEnd: stateEnd,
+    _brokerEnd: brokerEnd,
     _disconnected: disconnected,
     _end: end,
   };
 };
 
 export const connect = (url, options = {}) => {
-  const { WebSocket = globalThis.WebSocket, ...unknown } = options;
+  const { WebSocket = globalThis.WebSocket, token, ...unknown } = options;
+  const canFetch = typeof token === "function";
   refuse(unknown);
+  if (token !== undefined && !canFetch && !(token && typeof token === "string")) {
+    throw new TypeError("token is a string or a function");
+  }
   if (!WebSocket) throw new TypeError("there is no WebSocket; pass one as an option");
 
   const listeners = { state: new Set(), error: new Set() };
@@ -433,6 +452,11 @@ export const connect = (url, options = {}) => {
   let unkeyed; // this broker knows no idempotency keys
   let begunAt, openedAt;
   let seenAt = Date.now(); // the last sign of life
+  let credential = canFetch ? undefined : token;
+  let fetching; // the token function has not answered yet: the controller that aborts it
+  let tokenTimer, tokenAttempts = 0;
+  let isFresh; // the token was fetched since the last connection ended
+  let isTold; // the broker asked for another token, and there is no function
   let ping, patience, askedAt; // how often signs come; after which silence we ask for one, and when we did
 
   const isOpen = () => state === "open";
@@ -452,32 +476,87 @@ export const connect = (url, options = {}) => {
 
   const open = () => {
     clearTimeout(retryTimer);
+    retryTimer = 0;
+    if (canFetch && !credential) return fetchToken();
     begunAt = Date.now();
     socket = new WebSocket(url, "ringyard.v1");
-    socket.onopen = opened;
+    socket.onopen = () => {
+      seenAt = Date.now();
+      unkeyed = false;
+      hello();
+      if (!token) begin();
+    };
     socket.onmessage = ({ data }) => receive(data);
     socket.onclose = ({ code, reason }) => lost(code, reason);
     socket.onerror = () => {}; // `close` follows and says more
     watch();
   };
 
-  const opened = () => {
-    openedAt = seenAt = Date.now();
-    unkeyed = false;
-    state = "open";
-    command({ type: "connect", ping: "message" }, ({ code, reason, ping }) => {
-      // A broker that does not send pings is asked for signs of life.
-      if (!code || isUnknown(code)) watch(ping, true);
-      else emit("error", failure(code, reason));
+  /** Sends `connect`: first on a connection, and again with each new token. */
+  const hello = () =>
+    command({ type: "connect", ping: "message", token: credential }, ({ code, reason, ping }) => {
+      if (!code || (!token && isUnknown(code))) {
+        // A broker that does not send pings is asked for signs of life.
+        watch(ping, true);
+        tokenAttempts = 0;
+        if (!isOpen()) begin();
+      } else {
+        // At first, the broker ends the connection. At a refresh it goes on, until the old token ends.
+        emit("error", failure(code, reason));
+        if (token && isOpen()) fetchLater();
+      }
     });
+
+  /** The broker takes commands. */
+  const begin = () => {
+    openedAt = Date.now();
+    state = "open";
     for (const { _begin } of subscriptions.values()) _begin();
     if (!subscriptions.size) sendHeld();
     emit("state", { state });
   };
 
+  /** Calls the token function, and uses what it returns as soon as there is a connection, or may be one. */
+  const fetchToken = () => {
+    if (fetching) return;
+    clearTimeout(tokenTimer);
+    credential = undefined;
+    const controller = (fetching = new AbortController());
+    const settle = (value, why = "it returned no text") => {
+      if (fetching !== controller) return;
+      stopFetching();
+      if (value && typeof value === "string") {
+        credential = value;
+        isFresh = true;
+        if (isOpen()) hello();
+        else if (!retryTimer) open();
+      } else {
+        emit("error", failure("token", `the token function failed: ${why}`));
+        fetchLater();
+      }
+    };
+    tokenTimer = setTimeout(() => {
+      controller.abort();
+      settle(undefined, "it took too long");
+    }, TOKEN_TIMEOUT);
+    (async () => token({ signal: controller.signal }))().then(settle, (error) => settle(undefined, error));
+  };
+
+  const fetchLater = () => {
+    if (fetching) return;
+    clearTimeout(tokenTimer);
+    credential = undefined;
+    tokenTimer = setTimeout(fetchToken, backoff(tokenAttempts++));
+  };
+
+  const stopFetching = () => {
+    clearTimeout(tokenTimer);
+    fetching = undefined;
+  };
+
   /** Sends what was held: after the subscriptions, which would miss it, have begun. */
   const sendHeld = () => {
-    if (resumed) return;
+    if (resumed || !isOpen()) return;
     resumed = true;
     for (const publish of publishes) send(publish);
   };
@@ -504,8 +583,10 @@ export const connect = (url, options = {}) => {
 
   /** Lets go of the socket; nothing that it still says is heard. */
   const abandon = () => {
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
     clearInterval(watcher);
     clearTimeout(retryTimer);
     answers.clear();
@@ -514,10 +595,18 @@ export const connect = (url, options = {}) => {
 
   /** The connection is gone: says so, and tries again later, unless the code is final. */
   const lost = (code, reason) => {
+    // A token that served earlier connections may be too old. One that was just fetched is not, unless clocks differ.
+    const wantsToken = canFetch && (code === 4401 || (code === 4400 && !isFresh));
     abandon();
-    if (code >= 4400 && code < 4500) return shut(code, reason);
+    if (code >= 4400 && code < 4500 && !wantsToken) return shut(code, reason);
     if (isOpen() && Date.now() - openedAt >= STABLE) attempts = 0;
-    let delay = Math.random() * Math.min(RETRY_MAX, RETRY_MIN * 2 ** attempts++);
+    const isFirst = !attempts || !isFresh;
+    let delay = backoff(attempts++);
+    if (wantsToken) {
+      credential = undefined;
+      if (isFirst) delay = 0;
+    }
+    isFresh = false;
     if (code === 1001 || code === 1012) delay = Math.random() * RETRY_DRAIN;
     if (code === 1013) delay += RETRY_OVERLOAD;
     retryTimer = setTimeout(open, delay);
@@ -534,6 +623,8 @@ export const connect = (url, options = {}) => {
 
   const shut = (code, reason) => {
     abandon();
+    fetching?.abort();
+    stopFetching();
     for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, wake);
     state = "closed";
     const error = code > 1000 ? failure("closed", `the broker closed with ${code}: ${reason}`) : undefined;
@@ -566,6 +657,14 @@ export const connect = (url, options = {}) => {
       dispatch(topic, ({ _reset }) => _reset(message));
     } else if (type === "state-end") {
       subscriptions.get(topic)?._stateEnd(message.offset);
+    } else if (type === "ended") {
+      subscriptions.get(topic)?._brokerEnd(message);
+    } else if (type === "refresh") {
+      if (canFetch) fetchToken();
+      else if (!isTold) {
+        isTold = true;
+        emit("error", failure("token", "the token ends soon, and there is no function to fetch another"));
+      }
     } else if (answer) {
       answers.delete(id);
       answer(message);

@@ -25,7 +25,7 @@ struct Asset {
     body: &'static str,
 }
 
-static ASSETS: [Asset; 15] = [
+static ASSETS: [Asset; 16] = [
     Asset { path: "/", media: "text/html; charset=utf-8", body: include_str!("../web/index.html") },
     Asset { path: "/page.css", media: "text/css; charset=utf-8", body: include_str!("../web/page.css") },
     Asset { path: "/page.js", media: SCRIPT, body: include_str!("../web/page.js") },
@@ -34,6 +34,7 @@ static ASSETS: [Asset; 15] = [
     Asset { path: "/page-absence.js", media: SCRIPT, body: include_str!("../web/page-absence.js") },
     Asset { path: "/page-link.js", media: SCRIPT, body: include_str!("../web/page-link.js") },
     Asset { path: "/page-facts.js", media: SCRIPT, body: include_str!("../web/page-facts.js") },
+    Asset { path: "/page-token.js", media: SCRIPT, body: include_str!("../web/page-token.js") },
     Asset { path: "/icon.svg", media: "image/svg+xml", body: include_str!("../web/icon.svg") },
     // The client, as a module and as a script that sets `globalThis.ringyard`.
     Asset { path: "/ringyard.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.mjs") },

@@ -2,6 +2,8 @@
 // handshake was refused, and waits as the broker asks; and it asks where the topic's newest message is, so that the page
 // can say how many messages came in its absence.
 
+import { currentToken } from './page-token.js';
+
 const ASK_MS = 5000; // how long an answer of /readyz is waited for
 const RETRY_AFTER_MAX_S = 60; // a longer Retry-After is not believed
 const QUESTION_ID = 'page'; // the client's own ids are numbers
@@ -33,6 +35,7 @@ export function linkTo(httpBase, question, answered) {
     #socket;
     #timer;
     #opened = false;
+    #mayAsk = false; // as soon as the broker takes commands
     #asked = false;
 
     constructor(url, protocol) {
@@ -54,10 +57,13 @@ export function linkTo(httpBase, question, answered) {
       this.#socket.onopen = () => {
         this.#opened = true;
         this.onopen?.();
-        this.#ask();
+        this.#mayAsk = true;
+        // With a token, nothing else is sent before the broker has answered `connect` with ok.
+        if (currentToken() === undefined) this.#ask();
       };
       this.#socket.onmessage = (event) => {
         if (!this.#takeAnswer(event.data)) this.onmessage?.(event);
+        if (this.#mayAsk && JSON.parse(event.data).type === 'ok') this.#ask();
       };
       this.#socket.onclose = (event) => {
         if (this.#opened) this.onclose?.(event);
@@ -73,6 +79,7 @@ export function linkTo(httpBase, question, answered) {
     }
 
     #ask() {
+      this.#mayAsk = false;
       const topic = question();
       if (topic === undefined) return;
       this.#asked = true;

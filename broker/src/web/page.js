@@ -7,6 +7,7 @@ import { Absence, gapSentence } from './page-absence.js';
 import { watchBroker } from './page-facts.js';
 import { addMessage, addNotice, clearFeed, isOwn } from './page-feed.js';
 import { linkTo } from './page-link.js';
+import { askAccess, currentToken, whenEntered } from './page-token.js';
 import { clearValues, setValue, showValues } from './page-values.js';
 
 const by = (id) => document.getElementById(id);
@@ -82,7 +83,7 @@ let away; // from the end of a connection until it is known what was missed
 let waiting = 0; // own messages that the broker has not acknowledged
 
 const { Link, waitMs } = linkTo(httpBase, () => (away?.position ? topic : undefined), newestIs);
-const bus = connect(`${socketBase}/ws`, { WebSocket: Link });
+let bus; // another one for each token that is entered
 
 function show(state, detail = '') {
   ui.state.textContent = state;
@@ -90,17 +91,40 @@ function show(state, detail = '') {
   ui.detail.textContent = detail;
 }
 
-bus.on('state', ({ state, code, reason, delay }) => {
+/** Connects, with the token that was entered, if any. Nothing of the connection before is heard any more. */
+function start() {
+  const mine = connect(`${socketBase}/ws`, { WebSocket: Link, token: currentToken() });
+  bus = mine;
+  mine.on('state', (event) => mine === bus && changed(event));
+  mine.on('error', ({ code, message }) => {
+    if (mine !== bus) return;
+    askAccess(code);
+    tell(message, 'bad');
+  });
+}
+
+function changed({ state, code, reason, delay }) {
   if (state === 'open') {
     away?.back();
     return show('open');
   }
   const why = reason || (code === 1006 ? 'no connection' : `code ${code}`);
-  if (state === 'closed') return show('closed', why);
+  if (state === 'closed') {
+    askAccess(code);
+    return show('closed', why);
+  }
   if (subscribed) away ??= new Absence(subscription.position);
   show('reconnecting', `${why}, again in ${(Math.max(delay, waitMs()) / 1000).toFixed(1)} s`);
+}
+
+whenEntered(() => {
+  const old = bus;
+  subscription = undefined;
+  start();
+  old.close();
+  show('connecting');
+  join(topic);
 });
-bus.on('error', ({ message }) => tell(message, 'bad'));
 
 // ---- the subscription
 
@@ -132,7 +156,9 @@ function join(next) {
   mine.ready.then((answer) => {
     if (mine === subscription) begun(answer);
   }, (error) => {
-    if (mine === subscription) tell(`Not subscribed: ${error.message}`, 'bad');
+    if (mine !== subscription) return;
+    askAccess(error.code);
+    tell(`Not subscribed: ${error.message}`, 'bad');
   });
 }
 
@@ -194,6 +220,7 @@ async function send(text) {
     const { offset } = await bus.publish(sentTo, text, options);
     if (sentTo === topic) isOwn(offset, at);
   } catch (error) {
+    askAccess(error.code);
     tell(`Not sent: ${error.message}`, 'bad');
   } finally {
     waiting -= 1;
@@ -258,8 +285,9 @@ function topicOfAddress() {
   }
 }
 
-const start = topicOfAddress();
-ui.topic.value = topicProblem(start) === '' ? start : 'demo';
+start();
+const wanted = topicOfAddress();
+ui.topic.value = topicProblem(wanted) === '' ? wanted : 'demo';
 takeTopic();
 addEventListener('hashchange', () => {
   ui.topic.value = topicOfAddress() || 'demo';

@@ -148,3 +148,24 @@ test('a message stops taking the focus when it has room', async () => {
   await dump.evaluate((node) => { node.style.maxHeight = 'none'; node.style.width = 'max-content' })
   await page.waitForFunction((node) => !node.hasAttribute('tabindex'), await dump.elementHandle())
 })
+
+for (const [width, scheme] of [[1280, 'light'], [320, 'dark']]) {
+  test(`axe finds nothing in the form for a token at ${width} px, ${scheme}, and nothing is wider than the window`, async () => {
+    const page = await openTab(running.browser, 'about:blank', { viewport: { width, height: 800 }, colorScheme: scheme })
+    await page.routeWebSocket(/\/ws$/, (socket) => {
+      socket.onMessage((text) => {
+        const { type, id, token } = JSON.parse(text)
+        if (type === 'connect') socket.send(JSON.stringify({ type: 'error', id, code: token ? 'bad-token' : 'unauthorized', reason: '' }))
+        if (token) socket.close({ code: 4400, reason: 'bad token' })
+      })
+    })
+    await page.goto(running.broker.url)
+    await page.waitForSelector('#access', { state: 'visible' })
+    assert.deepEqual(await violations(page), [])
+    await page.fill('#token', 'x'.repeat(2000))
+    await page.press('#token', 'Enter')
+    await page.waitForFunction(() => document.querySelector('#access-problem').textContent !== '')
+    assert.deepEqual(await violations(page), [])
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth))
+  })
+}

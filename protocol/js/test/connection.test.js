@@ -58,7 +58,7 @@ test("a WebSocket is needed, and no option is ignored", () => {
   } finally {
     globalThis.WebSocket = global;
   }
-  for (const name of ["token", "session", "will"]) {
+  for (const name of ["session", "will"]) {
     assert.throws(() => connect("ws://fake/ws", { WebSocket: ManualSocket, [name]: true }), {
       name: "TypeError",
       message: `unknown option "${name}"`,

@@ -128,8 +128,8 @@ export const startFake = async (t, connectAnswer = pings(25000)) => {
 };
 
 /** A bus on a fake broker, which ends with the test, and all that it said about itself. */
-export const startBus = (t, fake) => {
-  const bus = connect(fake.url, { WebSocket });
+export const startBus = (t, fake, options) => {
+  const bus = connect(fake.url, { WebSocket, ...options });
   const states = [];
   const errors = [];
   bus.on("state", (event) => states.push(event));

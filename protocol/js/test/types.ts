@@ -12,8 +12,13 @@ check<Equal<typeof bus, Bus>>();
 check<Equal<typeof connect, typeof fromBuild>>();
 check<Equal<typeof connect, typeof ringyard.connect>>();
 connect("wss://host/ws", { WebSocket });
-// @ts-expect-error: there are no tokens yet
 connect("wss://host/ws", { token: "t" });
+connect("wss://host/ws", { token: () => "t" });
+connect("wss://host/ws", { token: async ({ signal }) => (await fetch("/token", { signal })).text() });
+// @ts-expect-error: a token is text
+connect("wss://host/ws", { token: async () => 7 });
+// @ts-expect-error: there are no sessions yet
+connect("wss://host/ws", { session: true });
 // @ts-expect-error
 connect();
 

@@ -17,6 +17,7 @@ async fn the_page_and_its_assets() {
         ("/page-facts.js", "text/javascript; charset=utf-8"),
         ("/page-feed.js", "text/javascript; charset=utf-8"),
         ("/page-link.js", "text/javascript; charset=utf-8"),
+        ("/page-token.js", "text/javascript; charset=utf-8"),
         ("/page-values.js", "text/javascript; charset=utf-8"),
         ("/ringyard.js", "text/javascript; charset=utf-8"),
         ("/ringyard.min.js", "text/javascript; charset=utf-8"),
