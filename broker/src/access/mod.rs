@@ -7,8 +7,6 @@
 //! | [`address`] | connections per client address; trusted proxies |
 //! | [`keys`] | keys that let their holders publish |
 //! | [`host`], [`origin`] | host names that requests may be addressed to; pages that may connect |
-//! | [`authority`], `token`, `keyset`, `cache` | who somebody is, by a token or an API key |
-//! | [`rules`], [`grants`], [`principal`] | what is granted to whom |
 //! | [`admission`] | WebSockets of all shards, and handshakes a second |
 //! | [`quota`], `rate` | how many names one client may begin; how fast a connection publishes |
 //!
@@ -16,20 +14,13 @@
 
 pub mod address;
 pub mod admission;
-pub mod authority;
-mod cache;
-pub mod grants;
 pub mod host;
 pub mod keys;
-pub mod keyset;
 pub mod origin;
 pub(crate) mod policy;
-pub mod principal;
 pub mod quota;
 pub(crate) mod rate;
 pub mod rejection;
-pub mod rules;
-pub mod token;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -22,7 +22,6 @@
 //! Invariant: a [`Config`] is complete and consistent; nothing behind it checks settings again. Each error is a sentence
 //! that says what to change ([`Stop::Refused`]). Rules between settings are checked once every single value is valid.
 
-pub mod access;
 mod command;
 mod file;
 pub mod limits;
@@ -34,7 +33,6 @@ mod schema;
 mod settings;
 mod sources;
 mod suggestions;
-pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod topics;
@@ -51,7 +49,6 @@ use ring::Io;
 
 pub use crate::config::suggestions::suggestions_for;
 
-use crate::config::access::AccessTables;
 use crate::config::command::{CommandLine, ConfigSubcommand, RunSubcommand};
 use crate::config::limits::{Limits, history_bytes, waiting_bytes};
 use crate::config::provenance::Section;
@@ -119,8 +116,6 @@ pub struct Config {
     pub log: Log,
     /// Every setting as it is written; empty where the default follows something else.
     pub written: Vec<(&'static str, String)>,
-    /// The tables of access control.
-    pub access: AccessTables,
     /// The `[[topic]]` tables, whose filters all differ.
     pub topics: Vec<TopicTable>,
     /// All other limits. `lag_bytes_max`, `log_bytes_max` and `history_bytes_max` are those for the largest budget that there is by default;
@@ -163,7 +158,6 @@ impl Config {
                 ),
             },
             written: settings.table.keys().map(|key| (key.name, settings.texts(key).join(", "))).collect(),
-            access: AccessTables::default(),
             topics: Vec::new(),
             limits: Limits::new(settings, waiting, history_bytes(history_asked, budget)),
             lag_asked,
@@ -187,12 +181,6 @@ impl Config {
     /// What anyone who reaches the broker, and brings no key, may do: the rest of a sentence.
     #[must_use]
     pub fn anonymous_rights(&self) -> &'static str {
-        if self.access.are_any() {
-            return match self.access.require_credentials() {
-                true => "do nothing: every client needs a token or a key",
-                false => "do what the [[allow]] tables for anonymous grant",
-            };
-        }
         match (self.limits.client_publish, &self.publish_key) {
             (true, None) => "publish and subscribe",
             (true, Some(_)) => "subscribe, and publish on /bus and /ws (see --client-publish)",
@@ -329,8 +317,7 @@ pub fn read<A: Into<OsString>>(
             let (config, settings) = given.resolve(file, here).map_err(refused)?;
             let following = |section: &Section, name: &str| match section.table.name {
                 "" => config.following(name),
-                "topic" => topics::following(section, name),
-                _ => None,
+                _ => topics::following(section, name),
             };
             Err(Stop::Shown(render::show(&settings, following)))
         }

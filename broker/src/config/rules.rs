@@ -61,8 +61,7 @@ fn too_little_memory(config: &Config, settings: &Section) -> Option<String> {
 
 fn exposed(config: &Config, settings: &Section) -> Option<String> {
     let is_loopback = config.listen.ip().to_canonical().is_loopback();
-    let is_guarded = config.access.require_credentials();
-    (!is_loopback && !is_guarded && !settings.get::<bool>("allow-anonymous")).then(|| {
+    (!is_loopback && !settings.get::<bool>("allow-anonymous")).then(|| {
         format!(
             "--listen {} ({}) can be reached from other machines: anyone who reaches it may {}; say --allow-anonymous \
              if that is meant",

@@ -4,7 +4,6 @@
 //! own [`SETTINGS`](crate::config::settings::SETTINGS) as for any other schema. The top of the file is a table too.
 
 use crate::config::origins;
-use crate::config::template;
 use crate::config::values::{self, Size, Value};
 
 /// The keys that may stand at the top of the file, or in one table of it.
@@ -63,10 +62,6 @@ pub(super) enum Kind {
     Filter,
     /// A member that the broker writes into messages.
     Stamp,
-    /// Of topics that are granted: a filter that may have `{claim}` in it.
-    Grant,
-    /// Any text that is not empty.
-    Text,
     /// Any number of values: the flag may repeat, commas separate, the file may have an array.
     List(&'static Kind),
 }
@@ -165,8 +160,6 @@ impl Kind {
             Self::Path => "FILE",
             Self::Filter => "FILTER",
             Self::Stamp => "time",
-            Self::Grant => "FILTER",
-            Self::Text => "TEXT",
             Self::List(kind) => kind.placeholder(),
         }
     }
@@ -202,9 +195,6 @@ impl Kind {
             Self::Path => Ok(Value::Text(text.to_owned())),
             Self::Filter => values::filter(text).map(Value::Text),
             Self::Stamp => values::stamp(text).map(Value::Text),
-            Self::Grant => template::check(text).map(|()| Value::Text(text.to_owned())),
-            Self::Text if text.is_empty() => Err("it must not be empty".to_owned()),
-            Self::Text => Ok(Value::Text(text.to_owned())),
             Self::List(kind) => kind.read(text),
         }
     }
@@ -212,8 +202,6 @@ impl Kind {
     /// The values in one text: of a list as many as commas separate, else one.
     pub(super) fn split(self, text: &str) -> Vec<&str> {
         match self {
-            // Topics may have commas, and these lists stand only in the file, which has arrays.
-            Self::List(Self::Grant) => vec![text],
             Self::List(_) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
             _ => vec![self.trim(text)],
         }
@@ -221,7 +209,7 @@ impl Kind {
 
     /// White space around a value is ignored, but a filter may have some.
     fn trim(self, text: &str) -> &str {
-        if matches!(self, Self::Filter | Self::Grant | Self::List(Self::Grant)) { text } else { text.trim() }
+        if matches!(self, Self::Filter) { text } else { text.trim() }
     }
 }
 

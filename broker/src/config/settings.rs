@@ -5,7 +5,6 @@
 //! [`Limits`](crate::config::limits::Limits) that takes its value. What holds between settings is in
 //! [`rules`](crate::config::rules).
 
-use crate::config::access::{ALLOW, AUTH, KEY};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
 use crate::config::schema::Kind::{
     Address, Admin, Bool, Choice, Host, List, Network, Number, Origin, Path, Size, Time,
@@ -43,7 +42,7 @@ pub(super) static SETTINGS: Table = Table {
         Group { heading: "Limits", keys: LIMITS },
         Group { heading: "Times", keys: TIMES },
     ],
-    tables: &[AUTH, ALLOW, KEY, TOPIC],
+    tables: &[TOPIC],
 };
 
 const GENERAL: &[Key] = &[
@@ -182,9 +181,6 @@ const LIMITS: &[Key] = &[
 ];
 
 const TIMES: &[Key] = &[
-    key("auth-timeout", Time(1), Fixed("10s"), "0.1").help(
-        "Time in which a client of ringyard.v1 has to send a token, where one is needed; then it is closed with 4408",
-    ),
     key("handshake-timeout", Time(1), Fixed("10s"), "0.1")
         .help("From the connection's first moment to a complete request head"),
     key("message-timeout", Time(1), Fixed("30s"), "0.1")

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::command::CommandLine;
 use crate::config::provenance::{Section, Setting, Source};
 use crate::config::settings::{FILE, SETTINGS};
-use crate::config::{Config, Surroundings, access, file, rules, topics};
+use crate::config::{Config, Surroundings, file, rules, topics};
 
 /// What flags and environment give.
 pub(super) struct Given {
@@ -54,15 +54,7 @@ impl Given {
     ) -> Result<(Config, Section), Vec<String>> {
         let settings = self.with_file(instead)?;
         let mut config = Config::new(&settings, here);
-        let mut wrong = Vec::new();
-        match access::read(&settings) {
-            Ok(tables) => config.access = tables,
-            Err(sentences) => wrong.extend(sentences),
-        }
-        // What is wrong with access control may be why it seems to be missing.
-        if wrong.is_empty() {
-            wrong = rules::check(&config, &settings);
-        }
+        let mut wrong = rules::check(&config, &settings);
         match topics::read(&settings, config.limits.topic_bytes_max, config.limits.lag_bytes_max) {
             Ok(tables) => config.topics = tables,
             Err(sentences) => wrong.extend(sentences),

@@ -33,14 +33,6 @@ impl Url {
         }
     }
 
-    /// Whether its host is this machine.
-    pub(crate) fn is_loopback(&self) -> bool {
-        match self.host.parse::<SocketAddr>() {
-            Ok(address) => address.ip().to_canonical().is_loopback(),
-            Err(_) => self.host.rsplit_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case("localhost")),
-        }
-    }
-
     /// Reads `http://host[:port][/path]`; without a path it is `/healthz`, without a port 80.
     ///
     /// # Errors

@@ -7,7 +7,6 @@
 //! | `shards` | one thread with one driver for each shard |
 //! | `signals` | which signals end the broker, and which are only logged |
 //! | `reload` | SIGHUP: settings are read again |
-//! | `access` | who may do what, from the configuration and the files with keys |
 //! | `rules` | topic rules from the configuration; `ringyard topic` |
 //! | `takeover` | a successor takes over from a running broker |
 //! | `notify` | the readiness message to a service manager |
@@ -16,8 +15,7 @@
 //! | `announce`, `output` | what is printed at start, and by commands |
 //! | `doctor`, `healthcheck` | `ringyard doctor`, `ringyard healthcheck` |
 
-pub(crate) mod access;
-mod announce;
+pub(crate) mod announce;
 pub mod crash;
 pub mod doctor;
 pub mod healthcheck;
