@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 use broker::capacity::memory::BUDGET_BYTES_TOP;
 use broker::config::{self, Stop, Surroundings, Task};
 use broker::server::output::{complain, say};
-use broker::server::{crash, doctor, healthcheck, restart, rules, start};
+use broker::server::{crash, credentials, doctor, healthcheck, restart, rules, start};
 use ring::signals;
 
 #[global_allocator]
@@ -34,6 +34,9 @@ fn main() -> ExitCode {
         Ok(Task::Serve(_)) => unreachable!("served above"),
         Ok(Task::Doctor { json, config }) => doctor::run(json, &config),
         Ok(Task::Topic { topic, tables }) => say(&rules::explain(&topic, &tables)),
+        Ok(Task::NewKey(key)) => credentials::new_key(&key),
+        Ok(Task::CheckToken(token, tables)) => credentials::check_token(&token, &tables),
+        Ok(Task::Check(tables)) => credentials::check_tables(&tables),
         Ok(Task::Restart { listen, options }) => restart::run(listen, &options),
         Ok(Task::Healthcheck(urls)) => match healthcheck::check(&urls) {
             Ok(line) => say(&format!("{line}\n")),

@@ -6,6 +6,12 @@
 //! | [`rejection`] | what each rejection is answered and counted as |
 //! | [`address`] | connections per client address; trusted proxies |
 //! | [`keys`] | keys that let their holders publish |
+//! | [`authority`] | who a token or an API key belongs to, and what that principal may do; `state` is what holds at a moment |
+//! | [`permissions`], [`principal`] | what may be done; who does it; why a credential is refused |
+//! | `rules`, `interner` | grants of the tables; one allocation for equal permissions |
+//! | [`tokens`], `json` | signature and claims of a token; strict JSON |
+//! | [`trusted_keys`], [`key_sources`] | keys that tokens are checked with, and their files |
+//! | [`token_cache`], [`revocations`] | tokens that were verified before; users whose tokens are refused |
 //! | [`host`], [`origin`] | host names that requests may be addressed to; pages that may connect |
 //! | [`admission`] | WebSockets of all shards, and handshakes a second |
 //! | [`quota`], `rate` | how many names one client may begin; how fast a connection publishes |
@@ -14,13 +20,25 @@
 
 pub mod address;
 pub mod admission;
+pub mod authority;
 pub mod host;
+pub(crate) mod interner;
+pub(crate) mod json;
+pub mod key_sources;
 pub mod keys;
 pub mod origin;
+pub mod permissions;
 pub(crate) mod policy;
+pub mod principal;
 pub mod quota;
 pub(crate) mod rate;
 pub mod rejection;
+pub mod revocations;
+pub(crate) mod rules;
+pub mod state;
+pub mod token_cache;
+pub mod tokens;
+pub mod trusted_keys;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -3,16 +3,18 @@
 //! Not responsible for values: flags are taken as text, which [`provenance`](crate::config::provenance) reads.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use crate::config::Stop;
 use crate::config::schema::{Key, Kind};
 use crate::config::settings::{FILE, SETTINGS};
 use crate::config::url::Url;
+use crate::config::values;
 
 const ABOUT: &str = "\
 Ringyard: an io_uring publish/subscribe broker for the web. A message published to a topic once is sent to every \
@@ -66,11 +68,85 @@ pub(super) enum RunSubcommand {
         topic: String,
     },
 
+    /// Make an API key
+    Key {
+        #[command(subcommand)]
+        what: KeySubcommand,
+    },
+
+    /// Say what a token allows
+    Auth {
+        #[command(subcommand)]
+        what: AuthSubcommand,
+    },
+
     /// Check, show or explain the settings
     Config {
         #[command(subcommand)]
         what: ConfigSubcommand,
     },
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub(super) enum KeySubcommand {
+    /// Print a new key, once, and the `[[key]]` table for the file of --config
+    ///
+    /// The key goes to whoever is to use it, as `Authorization: Bearer KEY`; the table has only its SHA-256. Exit status: 0;
+    /// 2, an option is wrong.
+    New(NewKey),
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub(super) enum AuthSubcommand {
+    /// Say whether a token or key is good and what grants an operation, or which check failed
+    ///
+    /// Reads the tables of the file of --config and the files that they name. Exit status: 0, it is good and whatever was
+    /// asked is allowed; 1, it is not; 2, an option is wrong.
+    Check(CheckedToken),
+}
+
+/// What `key new` is asked for.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct NewKey {
+    /// Its name in logs and in /api: letters, digits, - _ . and @
+    #[arg(value_parser = values::subject_name)]
+    pub name: String,
+    /// Filter that it may subscribe to; repeatable
+    #[arg(long, value_name = "FILTER", value_parser = values::filter)]
+    pub subscribe: Vec<String>,
+    /// Filter of topics that it may publish to; repeatable
+    #[arg(long, value_name = "FILTER", value_parser = values::filter)]
+    pub publish: Vec<String>,
+    /// Part of the operators' interface that it may use; repeatable
+    #[arg(long, value_name = "SCOPE", value_parser = ["topics", "connections", "metrics", "inspect"])]
+    pub api: Vec<String>,
+}
+
+/// What `auth check` is asked for.
+#[derive(Args, Clone, PartialEq, Eq)]
+pub struct CheckedToken {
+    /// The token, or API key; others on this machine can read it in the list of processes
+    #[arg(long, value_name = "TOKEN", required_unless_present = "token_file", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// File with it; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Ask whether this filter may be subscribed to
+    #[arg(long, value_name = "FILTER", value_parser = values::filter)]
+    pub subscribe: Option<String>,
+    /// Ask whether this topic may be published to
+    #[arg(long, value_name = "TOPIC", value_parser = values::topic)]
+    pub publish: Option<String>,
+}
+
+/// Keeps the token out of logs.
+impl fmt::Debug for CheckedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedToken")
+            .field("subscribe", &self.subscribe)
+            .field("publish", &self.publish)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -137,7 +213,11 @@ fn stop(error: &clap::Error) -> Stop {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Shown(error.render().to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Stop::Refused("config what? check, show or example (`ringyard config --help` explains them)".to_owned())
+            Stop::Refused(
+                "which subcommand? config has check, show and example, key has new, auth has check (`ringyard config --help` \
+                 explains those of config)"
+                    .to_owned(),
+            )
         }
         _ => Stop::Refused(format!("{} (`ringyard --help` explains every option)", sentence(error))),
     }

@@ -11,6 +11,7 @@
 //! | `sources` | flags, environment and file, one after the other |
 //! | `provenance` | values with their sources, and which source holds |
 //! | `rules` | rules between settings |
+//! | `auth` | the tables `[auth]`, `[[allow]]` and `[[key]]` |
 //! | `topics` | the `[[topic]]` tables |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
@@ -22,6 +23,7 @@
 //! Invariant: a [`Config`] is complete and consistent; nothing behind it checks settings again. Each error is a sentence
 //! that says what to change ([`Stop::Refused`]). Rules between settings are checked once every single value is valid.
 
+pub mod auth;
 mod command;
 mod file;
 pub mod limits;
@@ -49,7 +51,9 @@ use ring::Io;
 
 pub use crate::config::suggestions::suggestions_for;
 
-use crate::config::command::{CommandLine, ConfigSubcommand, RunSubcommand};
+use crate::config::auth::AccessTables;
+use crate::config::command::{AuthSubcommand, CommandLine, ConfigSubcommand, KeySubcommand, RunSubcommand};
+pub use crate::config::command::{CheckedToken, NewKey};
 use crate::config::limits::{Limits, history_bytes, waiting_bytes};
 use crate::config::provenance::Section;
 use crate::config::settings::{SETTINGS, SHARDS_TOP};
@@ -89,6 +93,12 @@ pub enum Task {
         /// Every `[[topic]]` table.
         tables: Vec<TopicTable>,
     },
+    /// Print a new API key and its table.
+    NewKey(NewKey),
+    /// Say what a token allows under these tables.
+    CheckToken(CheckedToken, Box<AccessTables>),
+    /// Say that the configuration is right, once the files of keys that these tables name are read too.
+    Check(Box<AccessTables>),
     /// Ask whether a broker is alive, at these addresses in turn.
     Healthcheck(Vec<Url>),
 }
@@ -118,6 +128,8 @@ pub struct Config {
     pub written: Vec<(&'static str, String)>,
     /// The `[[topic]]` tables, whose filters all differ.
     pub topics: Vec<TopicTable>,
+    /// The tables of access control.
+    pub access: AccessTables,
     /// All other limits. `lag_bytes_max`, `log_bytes_max` and `history_bytes_max` are those for the largest budget that there is by default;
     /// [`Config::within`] says which hold.
     pub limits: Limits,
@@ -159,6 +171,7 @@ impl Config {
             },
             written: settings.table.keys().map(|key| (key.name, settings.texts(key).join(", "))).collect(),
             topics: Vec::new(),
+            access: AccessTables::default(),
             limits: Limits::new(settings, waiting, history_bytes(history_asked, budget)),
             lag_asked,
             log_asked,
@@ -181,6 +194,11 @@ impl Config {
     /// What anyone who reaches the broker, and brings no key, may do: the rest of a sentence.
     #[must_use]
     pub fn anonymous_rights(&self) -> &'static str {
+        match (self.access.is_empty(), self.access.is_required()) {
+            (false, true) => return "do nothing without a token or a key",
+            (false, false) => return "do what [[allow]] grants to anonymous",
+            (true, _) => {}
+        }
         match (self.limits.client_publish, &self.publish_key) {
             (true, None) => "publish and subscribe",
             (true, Some(_)) => "subscribe, and publish on /bus and /ws (see --client-publish)",
@@ -304,14 +322,22 @@ pub fn read<A: Into<OsString>>(
                 ))),
             }
         }
+        Some(RunSubcommand::Key { what: KeySubcommand::New(key) }) => Ok(Task::NewKey(key)),
+        Some(RunSubcommand::Auth { what: AuthSubcommand::Check(token) }) => {
+            let (config, _) = given.resolve(None, here).map_err(refused)?;
+            Ok(Task::CheckToken(token, Box::new(config.access)))
+        }
         Some(RunSubcommand::Healthcheck { url: Some(url) }) => Ok(Task::Healthcheck(vec![url])),
         Some(RunSubcommand::Healthcheck { url: None }) => {
             Ok(Task::Healthcheck(health_urls(&given.with_file(None).map_err(refused)?)))
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Example }) => Err(Stop::Shown(render::example(&SETTINGS))),
         Some(RunSubcommand::Config { what: ConfigSubcommand::Check { file } }) => {
-            given.resolve(file, here).map_err(refused)?;
-            Err(Stop::Shown("ok\n".to_owned()))
+            let (config, _) = given.resolve(file, here).map_err(refused)?;
+            match config.access.is_empty() {
+                true => Err(Stop::Shown("ok\n".to_owned())),
+                false => Ok(Task::Check(Box::new(config.access))),
+            }
         }
         Some(RunSubcommand::Config { what: ConfigSubcommand::Show { file } }) => {
             let (config, settings) = given.resolve(file, here).map_err(refused)?;

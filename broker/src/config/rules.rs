@@ -61,10 +61,12 @@ fn too_little_memory(config: &Config, settings: &Section) -> Option<String> {
 
 fn exposed(config: &Config, settings: &Section) -> Option<String> {
     let is_loopback = config.listen.ip().to_canonical().is_loopback();
-    (!is_loopback && !settings.get::<bool>("allow-anonymous")).then(|| {
+    let is_anybody_meant = settings.get::<bool>("allow-anonymous") || config.access.is_required();
+    (!is_loopback && !is_anybody_meant).then(|| {
+        let advice = if config.access.is_empty() { "" } else { ", or required = true in [auth]" };
         format!(
             "--listen {} ({}) can be reached from other machines: anyone who reaches it may {}; say --allow-anonymous \
-             if that is meant",
+             if that is meant{advice}",
             config.listen,
             settings.source_of("listen"),
             config.anonymous_rights()

@@ -60,6 +60,18 @@ pub(super) enum Kind {
     Path,
     /// Of topics, as subscriptions write it, except those of the broker's own.
     Filter,
+    /// The same, in which `{claim}` stands for the value of a claim.
+    Template,
+    /// Text that is not empty and has no control characters.
+    Word,
+    /// A name of few signs: letters, digits, `-`, `_`, `.` and `@`.
+    SubjectName,
+    /// `anonymous`, `user` or `claim:NAME=VALUE`.
+    WhoIsMeant,
+    /// The address of a JWK set.
+    KeySource,
+    /// 64 hexadecimal digits.
+    Sha256,
     /// A member that the broker writes into messages.
     Stamp,
     /// Any number of values: the flag may repeat, commas separate, the file may have an array.
@@ -158,7 +170,12 @@ impl Kind {
             Self::Host => "HOST",
             Self::Network => "NET",
             Self::Path => "FILE",
-            Self::Filter => "FILTER",
+            Self::Filter | Self::Template => "FILTER",
+            Self::Word => "TEXT",
+            Self::SubjectName => "NAME",
+            Self::WhoIsMeant => "anonymous|user|claim:NAME=VALUE",
+            Self::KeySource => "URL",
+            Self::Sha256 => "HEX",
             Self::Stamp => "time",
             Self::List(kind) => kind.placeholder(),
         }
@@ -194,6 +211,12 @@ impl Kind {
             Self::Network => values::network(text).map(Value::Network),
             Self::Path => Ok(Value::Text(text.to_owned())),
             Self::Filter => values::filter(text).map(Value::Text),
+            Self::Template => values::template(text).map(Value::Text),
+            Self::Word => values::word(text).map(Value::Text),
+            Self::SubjectName => values::subject_name(text).map(Value::Text),
+            Self::WhoIsMeant => values::who_is_meant(text).map(Value::Text),
+            Self::KeySource => values::key_source(text).map(Value::Text),
+            Self::Sha256 => values::sha256(text).map(Value::Text),
             Self::Stamp => values::stamp(text).map(Value::Text),
             Self::List(kind) => kind.read(text),
         }
@@ -202,6 +225,8 @@ impl Kind {
     /// The values in one text: of a list as many as commas separate, else one.
     pub(super) fn split(self, text: &str) -> Vec<&str> {
         match self {
+            // Commas belong to filters, which no flag and no variable has in a list.
+            Self::List(Self::Filter | Self::Template) => vec![text],
             Self::List(_) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
             _ => vec![self.trim(text)],
         }
@@ -209,7 +234,11 @@ impl Kind {
 
     /// White space around a value is ignored, but a filter may have some.
     fn trim(self, text: &str) -> &str {
-        if matches!(self, Self::Filter) { text } else { text.trim() }
+        if matches!(self, Self::Filter | Self::Template | Self::List(Self::Filter | Self::Template)) {
+            text
+        } else {
+            text.trim()
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Limits`](crate::config::limits::Limits) that takes its value. What holds between settings is in
 //! [`rules`](crate::config::rules).
 
+use crate::config::auth::{ALLOW, AUTH, KEY};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
 use crate::config::schema::Kind::{
     Address, Admin, Bool, Choice, Host, List, Network, Number, Origin, Path, Size, Time,
@@ -42,13 +43,13 @@ pub(super) static SETTINGS: Table = Table {
         Group { heading: "Limits", keys: LIMITS },
         Group { heading: "Times", keys: TIMES },
     ],
-    tables: &[TOPIC],
+    tables: &[TOPIC, AUTH, ALLOW, KEY],
 };
 
 const GENERAL: &[Key] = &[
     key("listen", Address, Fixed("127.0.0.1:8080"), "0.1").help(
         "Address to listen on, as host:port; `[::]` is every address, of IPv6 and IPv4; port 0 picks a free one. One \
-         that other machines reach needs --allow-anonymous",
+         that other machines reach needs [auth] or --allow-anonymous",
     ),
     key("admin-listen", Admin, Fixed("127.0.0.1:8081"), "0.1").help(
         "Where operators find /metrics and /api: an address of their own, public (beside everything else on --listen), \
@@ -79,7 +80,10 @@ const ACCESS: &[Key] = &[
          (against DNS rebinding); repeatable; * allows every name",
     ),
     key("allow-anonymous", Bool, Fixed("false"), "0.1")
-        .help("Listen beyond loopback without authentication: whoever reaches the address may publish and subscribe"),
+        .help(
+            "Listen beyond loopback though no token or key is required: without [auth], [[allow]] and [[key]] whoever \
+             reaches the address may publish and subscribe",
+        ),
     key("client-publish", Choice("on|off"), Fixed("on"), "0.1").help(
         "Whether clients may publish without a key: on /bus and /ws and, if there is no --publish-key, with POST /pub and \
          on /pub; off: they only subscribe, and publishing gets 403, or the error `forbidden` on /ws",

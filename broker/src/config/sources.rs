@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::command::CommandLine;
 use crate::config::provenance::{Section, Setting, Source};
 use crate::config::settings::{FILE, SETTINGS};
-use crate::config::{Config, Surroundings, file, rules, topics};
+use crate::config::{Config, Surroundings, auth, file, rules, topics};
 
 /// What flags and environment give.
 pub(super) struct Given {
@@ -54,7 +54,10 @@ impl Given {
     ) -> Result<(Config, Section), Vec<String>> {
         let settings = self.with_file(instead)?;
         let mut config = Config::new(&settings, here);
+        let (access, wrong_access) = auth::read(&settings);
+        config.access = access;
         let mut wrong = rules::check(&config, &settings);
+        wrong.extend(wrong_access);
         match topics::read(&settings, config.limits.topic_bytes_max, config.limits.lag_bytes_max) {
             Ok(tables) => config.topics = tables,
             Err(sentences) => wrong.extend(sentences),

@@ -322,13 +322,19 @@ fn options_table(name: &str, schema: &Table) -> String {
     table
 }
 
+/// The tables of CONFIGURATION.md: the head of the first column, and what it lists.
+fn pages() -> Vec<(String, &'static Table)> {
+    let tables = SETTINGS.tables.iter().map(|table| (format!("key of `{}`", table.header()), table));
+    [("option".to_owned(), &SETTINGS)].into_iter().chain(tables).collect()
+}
+
 #[test]
 fn the_page_lists_every_option() {
-    for (name, schema) in [("option", &SETTINGS), ("key of `[[topic]]`", &SETTINGS.tables[0])] {
+    for (name, schema) in pages() {
         let page = std::fs::read_to_string(PAGE).unwrap();
         let (head, old) = page.split_at(page.find(&format!("| {name} |")).expect("a table"));
         let end = old.find("\n\n").map_or(old.len(), |at| at + 1);
-        let table = options_table(name, schema);
+        let table = options_table(&name, schema);
         if std::env::var_os("RINGYARD_WRITE_OPTIONS").is_some() {
             std::fs::write(PAGE, [head, &table, &old[end..]].concat()).unwrap();
         }
@@ -400,7 +406,7 @@ fn a_file_is_checked_and_shown() {
     assert!(wrong.contains("bad.toml:1: ") && wrong.contains("\n") && wrong.contains("max-lag?"), "{wrong}");
     // An overridden value that is wrong is wrong all the same.
     assert!(refused(&["--config", bad.path(), "--io", "uring"]).contains("bad.toml:1: "));
-    assert!(refused(&["config"]).contains("check, show or example"));
+    assert!(refused(&["config"]).contains("check, show and example"));
     assert!(refused(&["--config", "/nowhere.toml"]).contains("/nowhere.toml"));
 }
 

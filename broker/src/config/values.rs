@@ -18,6 +18,9 @@ const DURATION_TOP: Duration = Duration::from_secs(1000 * 3600);
 /// Most bytes that may be configured: sums of a few sizes fit into 64 bits.
 pub(super) const SIZE_TOP: u64 = u64::MAX >> 4;
 
+/// The longest text that is compared with a claim or names one.
+const WORD_BYTES_MAX: usize = 1024;
+
 /// Bytes as the command line writes them.
 pub(super) struct Size(pub(super) u64);
 
@@ -166,6 +169,96 @@ pub(super) fn filter(text: &str) -> Result<String, String> {
         Ok(()) => Ok(text.to_owned()),
         Err(error) => Err(error.to_string().trim_end_matches('.').to_owned()),
     }
+}
+
+/// `chat/7`. Its length is a matter of `max-topic`.
+pub(super) fn topic(text: &str) -> Result<String, String> {
+    match protocol::topic::check_name(text, usize::MAX) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string().trim_end_matches('.').to_owned()),
+    }
+}
+
+/// `user/{sub}/#`: a filter in which names of claims stand in braces.
+pub(super) fn template(text: &str) -> Result<String, String> {
+    let (mut plain, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(['{', '}']) {
+        let inside = rest[at..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let Some((name, after)) = inside.filter(|(name, _)| !name.is_empty() && !name.contains(['{', '/', '+', '#']))
+        else {
+            return Err("a claim stands in braces, such as {sub}".to_owned());
+        };
+        word(name)?;
+        plain.push_str(&rest[..at]);
+        plain.push('x');
+        rest = after;
+    }
+    plain.push_str(rest);
+    filter(&plain).map(|_| text.to_owned())
+}
+
+/// Any text.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > WORD_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("it must be a text of 1 to {WORD_BYTES_MAX} bytes without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// `shop-backend`.
+pub(super) fn subject_name(text: &str) -> Result<String, String> {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(is_sign) {
+        return Err("a name has 1 to 64 letters, digits, -, _, . and @".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// `anonymous`, `user`, `claim:role=admin`.
+pub(super) fn who_is_meant(text: &str) -> Result<String, String> {
+    let claim = text.strip_prefix("claim:").and_then(|rest| rest.split_once('='));
+    if matches!(text, "anonymous" | "user") || claim.is_some_and(|(name, value)| !name.is_empty() && !value.is_empty())
+    {
+        return word(text);
+    }
+    Err("it must be anonymous, user, or claim:NAME=VALUE such as claim:role=admin".to_owned())
+}
+
+/// `https://id.example/jwks`, `http://127.0.0.1:9000/jwks`.
+pub(super) fn key_source(text: &str) -> Result<String, String> {
+    let wrong = || "it must be an address such as https://id.example/jwks, or http:// on loopback".to_owned();
+    let uri: axum::http::Uri = text.parse().map_err(|_| wrong())?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    match uri.scheme_str() {
+        Some("https") if is_plain && !host.is_empty() => Ok(text.to_owned()),
+        Some("http") if is_plain && is_loopback => Ok(text.to_owned()),
+        Some("http") if is_plain => {
+            Err("keys that come over http can be replaced on their way: it must be https".to_owned())
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// 64 hexadecimal digits.
+pub(super) fn sha256(text: &str) -> Result<String, String> {
+    match digest(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("it must be 64 hexadecimal digits, as `ringyard key new NAME` prints them".to_owned()),
+    }
+}
+
+/// The bytes of a SHA-256 in hexadecimal.
+pub(super) fn digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(digest)
 }
 
 /// `time`.

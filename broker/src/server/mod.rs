@@ -13,10 +13,13 @@
 //! | `restart` | `ringyard restart` |
 //! | `log`, `crash` | the log; a panic ends the process |
 //! | `announce`, `output` | what is printed at start, and by commands |
+//! | `credentials` | `ringyard key new`, `ringyard auth check`, and the files of keys in `ringyard config check` |
+//! | `token_keys` | the thread that reads files of keys again and fetches `keys-url` |
 //! | `doctor`, `healthcheck` | `ringyard doctor`, `ringyard healthcheck` |
 
 pub(crate) mod announce;
 pub mod crash;
+pub mod credentials;
 pub mod doctor;
 pub mod healthcheck;
 pub(crate) mod lifecycle;
@@ -30,3 +33,4 @@ pub mod shards;
 pub(crate) mod signals;
 pub mod start;
 pub(crate) mod takeover;
+pub mod token_keys;

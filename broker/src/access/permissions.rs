@@ -1,0 +1,291 @@
+//! What a principal may do: granted filters, the rights that go with them, and scopes of `/api`.
+//!
+//! A requested filter must lie within one granted filter ([`covers`]): every topic that it matches is matched by that grant.
+//! Grants of several tables and of the token are united, filter by filter; two grants never combine to cover one filter.
+//! Neither `#` nor a leading `+` covers topics that begin with `$`.
+//!
+//! Not responsible for who gets which grants ([`rules`](crate::access::rules)) nor for whether names are valid: filters
+//! and names are checked before.
+//!
+//! Memory: permissions of equal content are one allocation ([`Interner`](crate::access::interner)), so that connections whose
+//! rights come from `[[allow]]` alone cost nothing here. Cost: one comparison per granted filter, linear in its length;
+//! nothing is allocated.
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, LazyLock};
+
+use protocol::topic::is_reserved;
+
+use crate::capacity::budget::{Account, Charge, Held};
+
+/// What somebody wants to do with topics.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Operation {
+    /// Receive what is published; takes filters.
+    Subscribe,
+    /// Publish.
+    Publish,
+    /// Answer requests.
+    Respond,
+    /// Hold a lease.
+    Lease,
+}
+
+impl Operation {
+    /// All there are: `ALL[i] as usize == i`.
+    pub const ALL: [Self; 4] = [Self::Subscribe, Self::Publish, Self::Respond, Self::Lease];
+
+    /// Its name in tables and in the token's claim.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+            Self::Respond => "respond",
+            Self::Lease => "lease",
+        }
+    }
+}
+
+/// What somebody may do with what is subscribed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// See who is there.
+    Presence,
+    /// Be seen there.
+    Enter,
+    /// Ask for earlier messages.
+    History,
+    /// Send requests.
+    Request,
+}
+
+impl Right {
+    /// All there are: `ALL[i] as usize == i`.
+    pub const ALL: [Self; 4] = [Self::Presence, Self::Enter, Self::History, Self::Request];
+
+    /// Its name in tables and in the token's claim.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Presence => "presence",
+            Self::Enter => "enter",
+            Self::History => "history",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// A set of rights.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Every right.
+    pub const ALL: Self = Self(0b1111);
+
+    /// With this right too.
+    #[must_use]
+    pub const fn with(self, right: Right) -> Self {
+        Self(self.0 | 1 << right as u8)
+    }
+
+    /// Whether it has this right.
+    #[must_use]
+    pub const fn has(self, right: Right) -> bool {
+        self.0 & 1 << right as u8 != 0
+    }
+
+    fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A part of `/api` and `/metrics`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Topics.
+    Topics,
+    /// Connections, and closing and revoking users.
+    Connections,
+    /// `/metrics`.
+    Metrics,
+    /// What goes through a topic, live.
+    Inspect,
+}
+
+impl Scope {
+    /// All there are: `ALL[i] as usize == i`.
+    pub const ALL: [Self; 4] = [Self::Topics, Self::Connections, Self::Metrics, Self::Inspect];
+
+    /// Its name in `[[key]]`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Topics => "topics",
+            Self::Connections => "connections",
+            Self::Metrics => "metrics",
+            Self::Inspect => "inspect",
+        }
+    }
+}
+
+/// A granted filter. `rights` have a meaning for [`Operation::Subscribe`] only.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Grant {
+    pub(crate) operation: Operation,
+    pub(crate) filter: Box<str>,
+    pub(crate) rights: Rights,
+}
+
+/// See the file's head. Equal permissions have equal content: grants are sorted and unlike.
+#[derive(Default, Debug)]
+pub struct Permissions {
+    content: Content,
+    charge: Option<Charge>,
+}
+
+#[derive(Default, PartialEq, Eq, Hash, Debug)]
+struct Content {
+    is_everything: bool,
+    grants: Box<[Grant]>,
+    /// Where the grants of each operation end.
+    ends: [u32; Operation::ALL.len()],
+    scopes: u8,
+}
+
+impl PartialEq for Permissions {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+}
+
+impl Eq for Permissions {}
+
+impl Hash for Permissions {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.content.hash(hasher);
+    }
+}
+
+impl Permissions {
+    /// What all these grants and scopes allow together.
+    #[must_use]
+    pub fn new(mut grants: Vec<Grant>, scopes: &[Scope]) -> Self {
+        grants.sort();
+        grants.dedup_by(|second, first| {
+            let is_same = first.operation == second.operation && first.filter == second.filter;
+            if is_same {
+                first.rights = first.rights.union(second.rights);
+            }
+            is_same
+        });
+        let ends = Operation::ALL.map(|operation| grants.partition_point(|grant| grant.operation <= operation) as u32);
+        let scopes = scopes.iter().fold(0, |bits, scope| bits | 1 << *scope as u8);
+        Self { content: Content { is_everything: false, grants: grants.into(), ends, scopes }, charge: None }
+    }
+
+    /// The same, charged to an account for as long as it lives.
+    #[must_use]
+    pub(crate) fn charged(mut self, account: &Arc<Account>) -> Self {
+        self.charge = Some(Charge::new(account, Held::Subscriptions, self.bytes()));
+        self
+    }
+
+    /// What holds where access control is off.
+    #[must_use]
+    pub fn everything() -> Arc<Self> {
+        static EVERYTHING: LazyLock<Arc<Permissions>> = LazyLock::new(|| {
+            let content = Content { is_everything: true, ..Content::default() };
+            Arc::new(Permissions { content, charge: None })
+        });
+        Arc::clone(&EVERYTHING)
+    }
+
+    /// Whether the operation is granted for this filter or name, which is valid.
+    #[must_use]
+    pub fn allows(&self, operation: Operation, name: &str) -> bool {
+        self.content.is_everything || self.grants_of(operation).iter().any(|grant| covers(&grant.filter, name))
+    }
+
+    /// Whether the right is granted for what this filter or name, which is valid, subscribes to.
+    #[must_use]
+    pub fn has(&self, right: Right, name: &str) -> bool {
+        let mut grants = self.grants_of(Operation::Subscribe).iter();
+        self.content.is_everything || grants.any(|grant| grant.rights.has(right) && covers(&grant.filter, name))
+    }
+
+    /// The granted filter that begins with most levels of `name`, for somebody who wonders why it is not granted.
+    #[must_use]
+    pub fn nearest(&self, operation: Operation, name: &str) -> Option<&str> {
+        let grants = self.grants_of(operation).iter().map(|grant| &*grant.filter);
+        grants.rev().max_by_key(|filter| levels_in_common(filter, name))
+    }
+
+    /// The granted filter that a name or filter lies within.
+    #[must_use]
+    pub fn granting(&self, operation: Operation, name: &str) -> Option<&str> {
+        self.grants_of(operation).iter().map(|grant| &*grant.filter).find(|filter| covers(filter, name))
+    }
+
+    /// Whether this part of `/api` is granted.
+    #[must_use]
+    pub fn api(&self, scope: Scope) -> bool {
+        self.content.is_everything || self.content.scopes & 1 << scope as u8 != 0
+    }
+
+    /// Every granted filter of an operation.
+    pub fn filters(&self, operation: Operation) -> impl Iterator<Item = &str> {
+        self.grants_of(operation).iter().map(|grant| &*grant.filter)
+    }
+
+    /// Bytes that it takes, itself included, without what the allocator adds.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> u64 {
+        let filters: usize = self.content.grants.iter().map(|grant| grant.filter.len()).sum();
+        (size_of::<Self>() + size_of_val::<[Grant]>(&self.content.grants) + filters) as u64
+    }
+
+    fn grants_of(&self, operation: Operation) -> &[Grant] {
+        let begin = (operation as usize).checked_sub(1).map_or(0, |before| self.content.ends[before]);
+        &self.content.grants[begin as usize..self.content.ends[operation as usize] as usize]
+    }
+}
+
+/// Whether `grant` matches every topic that `filter` matches. Both are valid filters; a name is a filter too.
+#[must_use]
+pub fn covers(grant: &str, filter: &str) -> bool {
+    if is_reserved(filter) && grant.starts_with(['+', '#']) {
+        return false;
+    }
+    // Names are not empty: `#` matches one level at least, and `/#` two.
+    let filter = match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        filter => filter,
+    };
+    let (mut grant, mut filter) = (grant.as_bytes(), filter.as_bytes());
+    loop {
+        (grant, filter) = match (grant, filter) {
+            ([b'#'], _) | ([b'/', b'#'], []) | ([], []) => return true,
+            // `#` asks for more than one level, or for none.
+            ([b'+', ..], [b'#']) => return false,
+            ([b'+', after @ ..], _) => {
+                let level_len = filter.iter().take_while(|byte| **byte != b'/').count();
+                (after, &filter[level_len..])
+            }
+            // No byte of a grant outside of the wildcards above equals one of a wildcard.
+            ([a, grant @ ..], [b, filter @ ..]) if a == b => (grant, filter),
+            _ => return false,
+        };
+    }
+}
+
+/// How many levels at the start of a granted filter suit those of a requested one.
+fn levels_in_common(granted: &str, asked: &str) -> usize {
+    let suits = |(granted, asked): &(&str, &str)| granted == asked || matches!(*granted, "+" | "#");
+    granted.split('/').zip(asked.split('/')).take_while(suits).count()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Tokens (JWT in its compact form, RFC 7515 §3.1, RFC 7519): signature and claims.
+//!
+//! The algorithm comes from the list of `[auth]` and from the key's family; the header only picks among those. Nothing of a
+//! payload is read before its signature is checked, and everything is read strictly: base64url without padding and without
+//! loose bits, JSON with no member twice, claims of the types that RFC 7519 gives them. Times are compared with the
+//! caller's clock.
+//!
+//! Not responsible for revocation, nor for whether a token is over: [`Verified::expires_ms`] is compared last, by whoever
+//! knows that all else is right. Nothing of a token is in any error.
+//!
+//! Memory: what is kept of a token is at most a constant times [`TOKEN_BYTES_MAX`]. Cost: one signature check for a token that
+//! names its key; at most [`KEYS_MAX`](crate::access::trusted_keys::KEYS_MAX) for each source otherwise.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, crypto};
+use protocol::topic::check_filter;
+
+use crate::access::json::{Json, Members, member, object};
+use crate::access::permissions::{Grant, Operation, Right, Rights};
+use crate::access::principal::{Cause, ClaimValues, TokenOrigin};
+use crate::access::trusted_keys::{KeyId, TrustedKeys};
+
+/// The longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+/// Most filters that a token grants.
+pub const FILTERS_MAX: usize = 64;
+/// The longest name of a user, in bytes.
+const USER_BYTES_MAX: usize = 255;
+/// The latest time that a claim may name, in seconds since 1970: milliseconds stay exact.
+const TIME_MAX_S: f64 = 9e12;
+
+/// What `[auth]` asks of tokens.
+#[derive(Debug)]
+pub(crate) struct Demands {
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Option<String>,
+    pub(crate) user_claim: String,
+    pub(crate) topics_claim: String,
+    pub(crate) typ: Option<String>,
+    pub(crate) leeway_ms: u64,
+    pub(crate) max_age_ms: Option<u64>,
+}
+
+/// What a good token says.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) user: Arc<str>,
+    pub(crate) issued_at_s: Option<u64>,
+    pub(crate) expires_ms: Option<u64>,
+    pub(crate) origin: TokenOrigin,
+}
+
+/// Checks everything about a token but its revocation and its end. `kept` are the claims that are kept. The number is
+/// what it cost, in units of about 100 ns of processor time.
+pub(crate) fn verify(
+    token: &[u8],
+    demands: &Demands,
+    keys: &TrustedKeys,
+    kept: &[Arc<str>],
+    now_ms: u64,
+) -> (Result<Verified, Cause>, u32) {
+    let mut cost = COST_OF_PARSING;
+    if token.len() > TOKEN_BYTES_MAX {
+        return (Err(Cause::TooLong), cost);
+    }
+    let result = signed_by(token, demands, keys, &mut cost).and_then(|(payload, signed_by)| {
+        let members = BASE64_URL_SAFE_NO_PAD.decode(payload).ok().and_then(|json| object(&json));
+        claims(&members.ok_or(Cause::Malformed)?, demands, signed_by, kept, now_ms)
+    });
+    (result, cost)
+}
+
+/// What splitting and reading a token costs, as [`verify`] counts.
+const COST_OF_PARSING: u32 = 30;
+
+/// What a signature check costs, as [`verify`] counts.
+fn cost_of(algorithm: Algorithm) -> u32 {
+    use Algorithm::{ES256, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
+    match algorithm {
+        HS256 | HS384 | HS512 => 20,
+        RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => 500,
+        ES256 => 1200,
+        EdDSA => 800,
+        // ES384.
+        _ => 4000,
+    }
+}
+
+/// The payload of a token, and the key that its signature is of.
+fn signed_by<'a>(
+    token: &'a [u8],
+    demands: &Demands,
+    keys: &TrustedKeys,
+    cost: &mut u32,
+) -> Result<(&'a str, KeyId), Cause> {
+    let token = std::str::from_utf8(token).map_err(|_| Cause::Malformed)?;
+    let (message, signature) = token.rsplit_once('.').ok_or(Cause::Malformed)?;
+    let (head, payload) = message.split_once('.').ok_or(Cause::Malformed)?;
+    if payload.contains('.') || BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
+        return Err(Cause::Malformed);
+    }
+    let head = BASE64_URL_SAFE_NO_PAD.decode(head).ok().and_then(|json| object(&json)).ok_or(Cause::Malformed)?;
+    let (algorithm, kid) = header(&head, demands)?;
+    let candidates = keys.candidates(algorithm, kid);
+    if candidates.is_empty() {
+        return Err(Cause::UnknownKey);
+    }
+    for candidate in candidates {
+        *cost += cost_of(algorithm);
+        // An error is about the key or the length of the signature.
+        if crypto::verify(signature, message.as_bytes(), &candidate.key, algorithm).unwrap_or(false) {
+            return Ok((payload, candidate.id));
+        }
+    }
+    Err(Cause::Signature)
+}
+
+/// The algorithm and `kid` that a header asks for.
+fn header<'a>(head: &'a Members, demands: &Demands) -> Result<(Algorithm, Option<&'a str>), Cause> {
+    let name = member(head, "alg").and_then(Json::text).ok_or(Cause::Algorithm)?;
+    let algorithm: Algorithm = name.parse().map_err(|_| Cause::Algorithm)?;
+    if !demands.algorithms.contains(&algorithm) {
+        return Err(Cause::Algorithm);
+    }
+    if member(head, "crit").is_some() {
+        return Err(Cause::Critical);
+    }
+    if let Some(wanted) = &demands.typ {
+        let short = |typ: &str| typ.to_ascii_lowercase().trim_start_matches("application/").to_owned();
+        if member(head, "typ").and_then(Json::text).is_none_or(|typ| short(typ) != short(wanted)) {
+            return Err(Cause::Type);
+        }
+    }
+    match member(head, "kid") {
+        None => Ok((algorithm, None)),
+        Some(Json::Text(kid)) => Ok((algorithm, Some(kid))),
+        Some(_) => Err(Cause::Malformed),
+    }
+}
+
+/// Checks the claims of a token whose signature is right.
+fn claims(
+    members: &Members,
+    demands: &Demands,
+    signed_by: KeyId,
+    kept: &[Arc<str>],
+    now_ms: u64,
+) -> Result<Verified, Cause> {
+    let [expires_ms, not_before_ms, issued_at_ms] = ["exp", "nbf", "iat"].map(|name| time_ms(members, name));
+    let (expires_ms, not_before_ms, issued_at_ms) = (expires_ms?, not_before_ms?, issued_at_ms?);
+    addressed(members, demands)?;
+    let user = member(members, &demands.user_claim).and_then(Json::text).ok_or(Cause::User)?;
+    if user.is_empty() || user.len() > USER_BYTES_MAX || user.chars().any(char::is_control) {
+        return Err(Cause::User);
+    }
+    let grants = match member(members, &demands.topics_claim) {
+        None => Box::default(),
+        Some(Json::Object(topics)) => grants(topics)?,
+        Some(_) => return Err(Cause::Topics),
+    };
+    if expires_ms.is_none() && demands.max_age_ms.is_none() {
+        return Err(Cause::NoExpiry);
+    }
+    let latest_ms = now_ms.saturating_add(demands.leeway_ms);
+    if [not_before_ms, issued_at_ms].into_iter().flatten().any(|time_ms| time_ms > latest_ms) {
+        return Err(Cause::NotYet);
+    }
+    let claims = kept.iter().filter_map(|name| Some((Arc::clone(name), values(member(members, name)?))));
+    Ok(Verified {
+        user: user.into(),
+        issued_at_s: issued_at_ms.map(|time_ms| time_ms / 1000),
+        expires_ms,
+        origin: TokenOrigin { signed_by, grants, claims: claims.collect() },
+    })
+}
+
+/// The time that a claim names, in milliseconds since 1970. Fractions of a second are allowed (RFC 7519 §2).
+fn time_ms(members: &Members, name: &str) -> Result<Option<u64>, Cause> {
+    match member(members, name) {
+        None => Ok(None),
+        Some(Json::Number(time_s)) if (0.0..=TIME_MAX_S).contains(time_s) => Ok(Some((time_s * 1000.0) as u64)),
+        Some(_) => Err(Cause::Claims),
+    }
+}
+
+/// Whether a token comes from whom it should, and is meant for this broker.
+fn addressed(members: &Members, demands: &Demands) -> Result<(), Cause> {
+    let issuer = match member(members, "iss") {
+        None => None,
+        Some(Json::Text(issuer)) => Some(issuer),
+        Some(_) => return Err(Cause::Claims),
+    };
+    if demands.issuer.is_some() && demands.issuer.as_ref() != issuer {
+        return Err(Cause::Issuer);
+    }
+    let audiences = match member(members, "aud") {
+        None => Vec::new(),
+        Some(Json::Text(audience)) => vec![&**audience],
+        Some(Json::List(list)) => list.iter().map(Json::text).collect::<Option<_>>().ok_or(Cause::Claims)?,
+        Some(_) => return Err(Cause::Claims),
+    };
+    match &demands.audience {
+        Some(audience) if !audiences.contains(&audience.as_str()) => Err(Cause::Audience),
+        _ => Ok(()),
+    }
+}
+
+/// What the claim with topics grants.
+fn grants(topics: &Members) -> Result<Box<[Grant]>, Cause> {
+    let (mut grants, mut rights) = (Vec::new(), Rights::default());
+    for (name, value) in topics {
+        let Json::List(list) = value else { return Err(Cause::Topics) };
+        let texts = || list.iter().map(|value| value.text().ok_or(Cause::Topics));
+        if name == "rights" {
+            for text in texts() {
+                let text = text?;
+                let right = Right::ALL.into_iter().find(|right| right.name() == text).ok_or(Cause::Topics)?;
+                rights = rights.with(right);
+            }
+            continue;
+        }
+        let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name).ok_or(Cause::Topics)?;
+        for filter in texts() {
+            let filter = filter?;
+            check_filter(filter, TOKEN_BYTES_MAX).map_err(|_| Cause::Topics)?;
+            grants.push(Grant { operation, filter: filter.into(), rights: Rights::default() });
+        }
+    }
+    if grants.len() > FILTERS_MAX {
+        return Err(Cause::Topics);
+    }
+    for grant in grants.iter_mut().filter(|grant| grant.operation == Operation::Subscribe) {
+        grant.rights = rights;
+    }
+    Ok(grants.into())
+}
+
+/// The values of a claim as text.
+fn values(claim: &Json) -> ClaimValues {
+    match claim {
+        Json::List(list) => list.iter().filter_map(value).collect(),
+        claim => value(claim).into_iter().collect(),
+    }
+}
+
+fn value(claim: &Json) -> Option<Box<str>> {
+    /// Up to here every whole number has a value of its own.
+    const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
+    match claim {
+        Json::Text(text) => Some(text.as_str().into()),
+        Json::Bool(value) => Some(value.to_string().into()),
+        Json::Number(number) if number.fract() == 0.0 && number.abs() <= WHOLE_MAX => {
+            Some(format!("{number:.0}").into())
+        }
+        Json::Null | Json::Number(_) | Json::List(_) | Json::Object(_) => None,
+    }
+}
