@@ -110,6 +110,12 @@ impl Authority {
         self.state.load().settings.clone()
     }
 
+    /// Whether there are API keys.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.is_on && self.state.load().rules.has_keys()
+    }
+
     /// Who has no credential. `None`: everybody needs one; the caller answers `unauthorized` and counts
     /// [`Cause::Missing`] with [`Authority::count`].
     #[must_use]

@@ -21,6 +21,7 @@
 pub mod address;
 pub mod admission;
 pub mod authority;
+mod check;
 pub mod host;
 pub(crate) mod interner;
 pub(crate) mod json;

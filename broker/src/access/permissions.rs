@@ -14,7 +14,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
-use protocol::topic::is_reserved;
+pub use protocol::topic::covers;
 
 use crate::capacity::budget::{Account, Charge, Held};
 
@@ -249,35 +249,6 @@ impl Permissions {
     fn grants_of(&self, operation: Operation) -> &[Grant] {
         let begin = (operation as usize).checked_sub(1).map_or(0, |before| self.content.ends[before]);
         &self.content.grants[begin as usize..self.content.ends[operation as usize] as usize]
-    }
-}
-
-/// Whether `grant` matches every topic that `filter` matches. Both are valid filters; a name is a filter too.
-#[must_use]
-pub fn covers(grant: &str, filter: &str) -> bool {
-    if is_reserved(filter) && grant.starts_with(['+', '#']) {
-        return false;
-    }
-    // Names are not empty: `#` matches one level at least, and `/#` two.
-    let filter = match filter {
-        "#" => "+/#",
-        "/#" => "/+/#",
-        filter => filter,
-    };
-    let (mut grant, mut filter) = (grant.as_bytes(), filter.as_bytes());
-    loop {
-        (grant, filter) = match (grant, filter) {
-            ([b'#'], _) | ([b'/', b'#'], []) | ([], []) => return true,
-            // `#` asks for more than one level, or for none.
-            ([b'+', ..], [b'#']) => return false,
-            ([b'+', after @ ..], _) => {
-                let level_len = filter.iter().take_while(|byte| **byte != b'/').count();
-                (after, &filter[level_len..])
-            }
-            // No byte of a grant outside of the wildcards above equals one of a wildcard.
-            ([a, grant @ ..], [b, filter @ ..]) if a == b => (grant, filter),
-            _ => return false,
-        };
     }
 }
 

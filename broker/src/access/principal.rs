@@ -177,6 +177,8 @@ causes! {
     NoTokens "no-tokens" "it is no API key, and [auth] has no source of keys that tokens are checked with",
     /// It is longer than tokens may be.
     TooLong "too-long" "the token is longer than 4096 bytes",
+    /// A request brings more than one, of which each could be meant.
+    Ambiguous "ambiguous" "the request brings more than one token or key",
     /// Not three parts in base64url, no JSON, members twice, too deep.
     Malformed "malformed" "the token is not three parts in base64url of which the first two are JSON objects, with no \
         member twice and at most 8 levels",

@@ -54,6 +54,11 @@ impl Rules {
         &self.claims
     }
 
+    /// Whether there are API keys.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// The holder of the key with this SHA-256, which is compared in constant time.
     pub(crate) fn key(&self, sha256: &[u8; 32]) -> Option<&Arc<Principal>> {
         let keys = self.keys.get(&first_bytes(sha256))?;

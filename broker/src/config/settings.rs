@@ -185,6 +185,9 @@ const LIMITS: &[Key] = &[
 ];
 
 const TIMES: &[Key] = &[
+    key("auth-timeout", Time(1), Fixed("10s"), "0.1").help(
+        "Time in which a client of ringyard.v1 has to send a token, where one is needed; then it is closed with 4408",
+    ),
     key("handshake-timeout", Time(1), Fixed("10s"), "0.1")
         .help("From the connection's first moment to a complete request head"),
     key("message-timeout", Time(1), Fixed("30s"), "0.1")

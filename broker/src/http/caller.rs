@@ -18,8 +18,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
 use protocol::head::{bearer_in, cookie_in};
 
-use crate::access::grants::{Operation, Scope};
-use crate::access::principal::Principal;
+use crate::access::permissions::{Operation, Scope};
+use crate::access::principal::{Cause, Principal};
 use crate::access::rejection::Rejection;
 use crate::http::app::App;
 use crate::http::connection::Connection;
@@ -44,7 +44,10 @@ impl Caller {
         let credentials =
             Credentials::of_request(authority, bearer, uri.query(), |name| cookie_in(values(header::COOKIE), name));
         let (identified, _) = credentials.identify(authority, now_ms(app));
-        let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or(Rejection::Unauthorized)?;
+        let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or_else(|| {
+            authority.count(Cause::Missing);
+            Rejection::Unauthorized
+        })?;
         Ok(Self(Some(principal)))
     }
 
@@ -66,8 +69,8 @@ impl Caller {
         let caller = head.extensions.get::<Self>().and_then(|caller| caller.0.as_ref());
         // Access control may have come with a change of the configuration.
         let principal = caller.ok_or(Rejection::Unauthorized)?;
-        let principal = authority.renew(principal).map_err(|_| Rejection::BadToken)?;
-        principal.check(Operation::Publish, topic)
+        let principal = authority.renew(principal, now_ms(app)).map_err(|_| Rejection::BadToken)?;
+        principal.check(Operation::Publish, topic, authority.settings().explain)
     }
 }
 

@@ -18,10 +18,9 @@ use tracing::{error, info, warn};
 
 use crate::access::authority::Authority;
 use crate::access::keys::{Loaded, PublishKeys};
-use crate::config::access::AccessTables;
+use crate::config::auth::AccessTables;
 use crate::config::topics::TopicTable;
 use crate::config::{self, Config, LogLevel, Stop, Surroundings, Task};
-use crate::server::access::{Sources, setup};
 use crate::server::log;
 use crate::server::rules::from_tables;
 use crate::topics::keys::Keys;
@@ -101,24 +100,15 @@ impl Settings {
 
     /// Puts rules for clients and the keys in files in force. With a file that is wrong nothing changes.
     fn take_access(&mut self, read: AccessTables, authority: &Authority) -> bool {
-        let sources = Sources::of(read.auth.as_ref());
-        match sources.load() {
-            Err(sentence) => {
-                error!(signal = "SIGHUP", "rules and keys of clients stay as they were: {sentence}");
-                return false;
-            }
-            Ok(keys) if sources == Sources::default() && self.access == read => drop(keys),
-            Ok(keys) => {
-                info!(signal = "SIGHUP", keys = keys.len(), "the files with keys for tokens were read again");
-                authority.set_file_keys(keys);
-            }
-        }
-        if self.access == read {
+        if read.is_empty() && self.access.is_empty() {
             return false;
         }
-        authority.set_rules(setup(&read));
-        let (grants, keys) = (read.allow.len(), read.keys.len());
-        info!(signal = "SIGHUP", grants, keys, "the rules for clients have changed, from now on");
+        if let Err(sentence) = authority.reload(Some(&read)) {
+            error!(signal = "SIGHUP", "rules and keys of clients stay as they were: {sentence}");
+            return false;
+        }
+        let (grants, api_keys, trusted_keys) = (read.allows.len(), read.keys.len(), authority.trusted_keys());
+        info!(signal = "SIGHUP", grants, api_keys, trusted_keys, "rules and keys of clients were read again");
         self.access = read;
         true
     }

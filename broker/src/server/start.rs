@@ -23,7 +23,6 @@ use crate::config::limits::Limits;
 use crate::config::{Config, Surroundings};
 use crate::http::admin::AdminListener;
 use crate::ids::Epoch;
-use crate::server::access::{Sources, setup};
 use crate::server::announce::{announce, log_start, warn_of_strangers};
 use crate::server::lifecycle::Started;
 use crate::server::output::complain;
@@ -32,9 +31,12 @@ use crate::server::rules::from_tables;
 use crate::server::shards::Shards;
 use crate::server::takeover::predecessor::Estate;
 use crate::server::takeover::successor::{self, Claim, Inheritance};
-use crate::server::{lifecycle, log, notify};
+use crate::server::{lifecycle, log, notify, token_keys};
 use crate::shard::shared::SharedState;
 use crate::topics::keys::Keys;
+
+/// Most bytes of tokens that are remembered, so that their signatures need not be checked again.
+const TOKEN_CACHE_BYTES_MAX: u64 = 32 << 20;
 
 /// Runs a broker until a signal has ended it. Errors before the log has started are written to standard error.
 #[must_use]
@@ -77,12 +79,15 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let admission = admission.keeping_http(u64::from(room.http_connections_max) / 2);
     let seed = random_seed();
     let names = Keys::from_seed(seed);
-    let sources = Sources::of(config.access.auth.as_ref());
-    let authority = Authority::new(setup(&config.access), sources.load()?);
     let settings = Settings::new(&config, here, names);
     let shared = SharedState::new(config.shards, seed, Epoch(start_ns)).with_rules(from_tables(&config.topics, names));
-    let shared =
-        Arc::new(shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes).authorized_by(authority));
+    let shared = shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes);
+    let cache_bytes_max = TOKEN_CACHE_BYTES_MAX.min(plan.budget_bytes / 16);
+    let authority = Arc::new(Authority::new(&config.access, shared.budget.of_plane(), cache_bytes_max)?);
+    if authority.is_on() {
+        token_keys::start(&authority)?;
+    }
+    let shared = Arc::new(shared.authorized_by(authority));
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);

@@ -8,7 +8,7 @@ use protocol::frame::Opcode;
 use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics, write_ended};
 use ring::{ConnId, Driver, nanos};
 
-use crate::access::grants::{Operation, Right};
+use crate::access::permissions::{Operation, Right};
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
 use crate::message::Payload;
@@ -126,7 +126,9 @@ impl<D: Driver> Shard<D> {
             let reason = "the broker has no memory left for more subscriptions; see --max-memory";
             return Err(limit(command, reason.to_owned()));
         }
-        let has_history = self.permissions(id).is_none_or(|permissions| permissions.has(Right::History));
+        let permissions = self.permissions(id);
+        let has_history =
+            |filter: &str| permissions.as_ref().is_none_or(|permissions| permissions.has(Right::History, filter));
         let mut entered = Vec::with_capacity(filters.iter().len());
         for filter in filters.iter() {
             if let Err(error) = self.admit(id, command, filter) {
@@ -136,7 +138,7 @@ impl<D: Driver> Shard<D> {
             }
             let (slot, sub) = self.enter_subscription(id, filter, throttle);
             let wants = Wants::new(start, filter, state);
-            let wants = if has_history { wants } else { wants.without_history() };
+            let wants = if has_history(filter) { wants } else { wants.without_history() };
             if wants != Wants::NEWCOMER {
                 self.recalls.expect(Subscriber { conn: id, sub }, wants);
             }

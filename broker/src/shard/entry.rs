@@ -19,9 +19,9 @@ use std::sync::Arc;
 use protocol::frame::close_code::{BAD_TOKEN, FORBIDDEN, TOKEN_EXPIRED};
 use protocol::head::{self, RawStart};
 
-use crate::access::authority::{Authority, Denial, Identified};
-use crate::access::grants::{Operation, Permissions, Right};
-use crate::access::principal::Principal;
+use crate::access::authority::Authority;
+use crate::access::permissions::{Operation, Permissions, Right};
+use crate::access::principal::{Cause, Denial, Identified, Principal};
 use crate::access::rejection::Rejection;
 use crate::shard::handover::{Entry, Purpose};
 
@@ -51,7 +51,7 @@ impl<'a> Credentials<'a> {
 
     /// Those in a handshake's head.
     pub(crate) fn of_handshake(authority: &Authority, head: &'a [u8], offered: Option<&'a str>) -> Self {
-        let cookie = authority.cookie().and_then(|name| head::cookie(head, &name));
+        let cookie = authority.settings().cookie.and_then(|name| head::cookie(head, &name));
         Self::of(head::bearer(head), offered.map(str::as_bytes), cookie)
     }
 
@@ -62,8 +62,9 @@ impl<'a> Credentials<'a> {
         query: Option<&'a str>,
         cookie: impl FnOnce(&str) -> Option<&'a [u8]>,
     ) -> Self {
-        let of_query = query.filter(|_| authority.takes_query_tokens()).and_then(token_in);
-        Self::of(header, of_query, authority.cookie().and_then(|name| cookie(&name)))
+        let settings = authority.settings();
+        let of_query = query.filter(|_| settings.query_token).and_then(token_in);
+        Self::of(header, of_query, settings.cookie.and_then(|name| cookie(&name)))
     }
 
     /// Whom these belong to; `None`: they are missing, and nobody without is admitted. With what finding out cost, in units
@@ -74,7 +75,10 @@ impl<'a> Credentials<'a> {
     pub(crate) fn identify(self, authority: &Authority, now_ms: u64) -> (Result<Option<Arc<Principal>>, Denial>, u32) {
         match self {
             Self::None => (Ok(authority.anonymous()), 0),
-            Self::Several => (Err(authority.refuse_ambiguous()), 0),
+            Self::Several => {
+                authority.count(Cause::Ambiguous);
+                (Err(Denial { cause: Cause::Ambiguous }), 0)
+            }
             Self::Header(token) | Self::Page(token) => {
                 let Identified { result, cost } = authority.identify(token, now_ms);
                 (result.map(Some), cost)
@@ -106,9 +110,12 @@ pub(crate) fn enter(
     let (identified, cost) = credentials.identify(authority, now_ms);
     let is_page = matches!(credentials, Credentials::Page(_));
     let entry = match identified {
-        Ok(Some(principal)) => admit(principal, purpose, start, is_page),
+        Ok(Some(principal)) => admit(principal, (purpose, start), is_page, authority.settings().explain),
         Ok(None) if *purpose == Purpose::V1Session => Ok(Entry::Unknown),
-        Ok(None) => Err(Rejection::Unauthorized),
+        Ok(None) => {
+            authority.count(Cause::Missing);
+            Err(Rejection::Unauthorized)
+        }
         Err(denial) if is_page => {
             let code = if denial.is_expired() { TOKEN_EXPIRED } else { BAD_TOKEN };
             Ok(Entry::Refused(code, "the token is not a good one"))
@@ -118,8 +125,13 @@ pub(crate) fn enter(
     (entry, cost)
 }
 
-fn admit(principal: Arc<Principal>, purpose: &Purpose, start: RawStart, is_page: bool) -> Result<Entry, Rejection> {
-    match missing(&principal.permissions, purpose, start) {
+fn admit(
+    principal: Arc<Principal>,
+    (purpose, start): (&Purpose, RawStart),
+    is_page: bool,
+    explains: bool,
+) -> Result<Entry, Rejection> {
+    match missing(&principal.permissions, purpose, start, explains) {
         None if principal.is_anonymous() => Ok(Entry::Anyone),
         None => Ok(Entry::Known(principal)),
         Some(_) if is_page => Ok(Entry::Refused(FORBIDDEN, "nothing grants this to the token")),
@@ -128,17 +140,15 @@ fn admit(principal: Arc<Principal>, purpose: &Purpose, start: RawStart, is_page:
 }
 
 /// What these permissions lack for a raw connection, if anything.
-pub(crate) fn missing(permissions: &Permissions, purpose: &Purpose, start: RawStart) -> Option<String> {
+fn missing(permissions: &Permissions, purpose: &Purpose, start: RawStart, explains: bool) -> Option<String> {
     let lacks = |operation: Operation, name: &str| {
-        (!permissions.allows(operation, name)).then(|| permissions.explain(operation, name))
+        (!permissions.allows(operation, name)).then(|| permissions.explain(operation, name, explains))
     };
+    let wants_history = start.since.is_some() || start.last.is_some();
     let subscribe = |filter: &str| {
-        let lacks_history = || {
-            let wants_history = start.since.is_some() || start.last.is_some();
-            (wants_history && !permissions.has(Right::History))
-                .then(|| permissions.explain_right(Right::History, filter))
-        };
-        lacks(Operation::Subscribe, filter).or_else(lacks_history)
+        let lacks_history = wants_history && !permissions.has(Right::History, filter);
+        let lacks = lacks(Operation::Subscribe, filter);
+        lacks.or_else(|| lacks_history.then(|| permissions.explain_right(Right::History, filter)))
     };
     match purpose {
         Purpose::Subscribe(filter) => subscribe(filter),

@@ -4,7 +4,7 @@
 use protocol::v1::{CommandError, HistoryQuery, Id, Position};
 use ring::{ConnId, Driver};
 
-use crate::access::grants::{Operation, Right};
+use crate::access::permissions::{Operation, Right};
 use crate::message::Payload;
 use crate::sequencer::history::recall::{self, Place};
 use crate::session::SequencerAnswer;

@@ -208,7 +208,7 @@ mod tests {
     fn what_is_due_comes_in_the_order_of_time_and_once() {
         let budget = Budget::new(1, 1 << 20);
         let mut identities = Identities::new(budget.of_shard(0));
-        let principal = Arc::new(Principal::for_tests("ada", crate::access::grants::Permissions::default()));
+        let principal = Arc::new(Principal::anonymous(Arc::default()));
         let lifetime = |refresh| Some(Lifetime { refresh, ends: refresh + 60, closed: refresh + 85 });
         identities.expect(A, 50);
         identities.set(B, Arc::clone(&principal), lifetime(40), true);

@@ -13,9 +13,8 @@ use protocol::frame::{CloseCode, Opcode};
 use protocol::v1::{CommandError, ErrorCode, Id, write_refresh};
 use ring::{ConnId, Driver, Nanos, nanos};
 
-use crate::access::authority::Identified;
-use crate::access::grants::{Operation, Permissions, Right};
-use crate::access::principal::Principal;
+use crate::access::permissions::{Operation, Permissions, Right};
+use crate::access::principal::{Cause, Identified, Principal};
 use crate::observe::counters::Reason;
 use crate::session::Action;
 use crate::shard::handover::Entry;
@@ -56,7 +55,7 @@ impl<D: Driver> Shard<D> {
         if permissions.allows(operation, name) {
             return Ok(());
         }
-        Err(self.forbidden(command, permissions.explain(operation, name)))
+        Err(self.forbidden(command, permissions.explain(operation, name, self.shared.authority.settings().explain)))
     }
 
     /// Whether a connection has this right for what it may subscribe to.
@@ -72,7 +71,7 @@ impl<D: Driver> Shard<D> {
     ) -> Result<(), CommandError> {
         self.check_permission(id, command, Operation::Subscribe, name)?;
         match self.permissions(id) {
-            Some(permissions) if !permissions.has(right) => {
+            Some(permissions) if !permissions.has(right, name) => {
                 Err(self.forbidden(command, permissions.explain_right(right, name)))
             }
             _ => Ok(()),
@@ -113,7 +112,7 @@ impl<D: Driver> Shard<D> {
         const MS: Nanos = 1_000_000;
         let now_ms = self.shared.wall_clock.millis(self.now);
         let (left_ms, grace_ms) = match (principal.expires_ms, principal.max_age_ms) {
-            (Some(expires_ms), _) => (expires_ms.saturating_sub(now_ms), self.shared.authority.grace_ms()),
+            (Some(expires_ms), _) => (expires_ms.saturating_sub(now_ms), self.shared.authority.settings().grace_ms),
             (None, Some(max_age_ms)) => (max_age_ms, 0),
             (None, None) => return None,
         };
@@ -187,10 +186,13 @@ impl<D: Driver> Shard<D> {
         if !self.shared.authority.is_on() {
             return;
         }
-        let grace = self.shared.authority.grace_ms() * 1_000_000;
+        let grace = self.shared.authority.settings().grace_ms * 1_000_000;
         while let Some((id, next)) = self.identities.take_due(self.now, grace) {
             match next {
-                Next::Timeout => self.close_for_access(id, AUTH_TIMEOUT, "no token came in time; see --auth-timeout"),
+                Next::Timeout => {
+                    self.shared.authority.count(Cause::Missing);
+                    self.close_for_access(id, AUTH_TIMEOUT, "no token came in time; see --auth-timeout");
+                }
                 Next::Refresh { ends } => self.ask_for_token(id, ends),
                 Next::End => self.close_for_access(id, TOKEN_EXPIRED, "the token has ended"),
             }
@@ -227,8 +229,9 @@ impl<D: Driver> Shard<D> {
         if self.conns.get(id).is_none_or(|conn| conn.state != State::Open || conn.flags.has(Flags::UNIDENTIFIED)) {
             return;
         }
+        let now_ms = self.shared.wall_clock.millis(self.now);
         let renewed = match self.identities.principal(id).cloned() {
-            Some(principal) => self.shared.authority.renew(&principal).ok(),
+            Some(principal) => self.shared.authority.renew(&principal, now_ms).ok(),
             None => self.shared.authority.anonymous(),
         };
         let Some(principal) = renewed else {

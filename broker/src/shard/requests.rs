@@ -17,9 +17,9 @@ use protocol::head;
 use ring::{ConnId, Driver};
 
 use crate::access::address::Client;
-use crate::access::grants::Operation;
 use crate::access::keys::{Bearer, Credential};
 use crate::access::origin;
+use crate::access::permissions::Operation;
 use crate::access::policy::{Kind, PublishFacts, Publishing, RequestFacts};
 use crate::access::principal::Principal;
 use crate::access::rate::RateLimiter;
@@ -87,7 +87,7 @@ impl<D: Driver> Shard<D> {
         let (identified, cost) = credentials.identify(authority, self.shared.wall_clock.millis(self.now));
         self.input.work.charge_verification(cost);
         let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or(Rejection::Unauthorized)?;
-        principal.check(Operation::Publish, topic)?;
+        principal.check(Operation::Publish, topic, authority.settings().explain)?;
         Ok(Some(principal))
     }
 
@@ -121,8 +121,9 @@ impl<D: Driver> Shard<D> {
         });
         // Rules may have changed while the body came.
         if let Some(principal) = &publish.principal {
-            let renewed = self.shared.authority.renew(principal).map_err(|_| Rejection::BadToken)?;
-            renewed.check(Operation::Publish, &publish.topic)?;
+            let (authority, now_ms) = (&self.shared.authority, self.shared.wall_clock.millis(self.now));
+            let renewed = authority.renew(principal, now_ms).map_err(|_| Rejection::BadToken)?;
+            renewed.check(Operation::Publish, &publish.topic, authority.settings().explain)?;
         }
         let credential: Credential = self.policy().credential(|| publish.bearer.as_ref().map(Bearer::as_bytes));
         // Host and origin were judged with the head. The key may have been replaced since.

@@ -59,7 +59,7 @@ pub struct SharedState {
     /// Keys to publish with. Read again by [`PublishKeys::reload`].
     pub publish_keys: PublishKeys,
     /// Who may do what. Read again by SIGHUP.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// Topics that clients began over HTTP.
     pub name_shares: ClientShares,
     /// What the time of day is, for answers.
@@ -100,7 +100,7 @@ impl SharedState {
             stats: (0..shards).map(|_| Stats::default()).collect(),
             refused_values: RefusedValues::default(),
             publish_keys: PublishKeys::default(),
-            authority: Authority::default(),
+            authority: Arc::default(),
             name_shares: ClientShares::default(),
             wall_clock: WallClock::default(),
             addresses: Arc::default(),
@@ -127,10 +127,9 @@ impl SharedState {
         Self { publish_keys, ..self }
     }
 
-    /// The same with rules for clients. Comes after [`SharedState::within`], whose budget pays.
+    /// The same with rules for clients.
     #[must_use]
-    pub fn authorized_by(self, authority: Authority) -> Self {
-        authority.charge_to(self.budget.of_plane());
+    pub fn authorized_by(self, authority: Arc<Authority>) -> Self {
         Self { authority, ..self }
     }
 
