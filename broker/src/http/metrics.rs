@@ -245,6 +245,11 @@ const FAMILIES: &[Family] = &[
     labelled("ringyard_closed_total", Counter, &["reason"],
         "Connections of shards that ended, each for one reason.",
         |view, out| out.by_reason(view.totals.closed_by())),
+    labelled("ringyard_auth_refused_total", Counter, &["cause"],
+        "Tokens and keys refused by access control, by the cause that clients do not learn.",
+        |view, out| view.app.shared().authority.counts().for_each(|(cause, count)| {
+            out.labelled(&[("cause", cause.label())], count);
+        })),
     labelled("ringyard_refused_total", Counter, &["reason"],
         "Requests refused, each for one reason.",
         |view, out| out.by_reason(view.totals.refused_by())),

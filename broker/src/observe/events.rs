@@ -20,20 +20,38 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// and forgets, the first value that requests were refused for since the last look.
 pub(crate) async fn beside<T>(
     totals: impl Fn() -> Snapshot,
+    denied: impl Fn() -> Vec<Denied>,
     refused: impl Fn(Refused) -> Option<String>,
     life: impl Future<Output = T>,
 ) -> T {
     let mut life = pin!(life);
     let mut before = Snapshot::default();
+    let mut denied_before = denied();
     loop {
         let over = timeout(PERIOD, life.as_mut()).await;
         let now = totals();
         occurrences(&before, &now, &refused).into_iter().for_each(Occurrence::log);
         before = now;
+        let denied_now = denied();
+        denials(&denied_before, &denied_now).for_each(log_denial);
+        denied_before = denied_now;
         if let Ok(over) = over {
             return over;
         }
     }
+}
+
+/// A cause for which access control refuses tokens and keys: its name, what it means, and how often it has.
+pub(crate) type Denied = (&'static str, &'static str, u64);
+
+/// The causes that came up since the last look, with how often.
+fn denials<'a>(before: &'a [Denied], now: &'a [Denied]) -> impl Iterator<Item = Denied> + 'a {
+    let added = |(&(cause, what, count), before): (&Denied, &Denied)| (cause, what, count.saturating_sub(before.2));
+    now.iter().zip(before).map(added).filter(|(.., count)| *count > 0)
+}
+
+fn log_denial((cause, what, count): Denied) {
+    info!(event = "denied", cause, count, "tokens or keys were refused: {what}");
 }
 
 /// What happened since the last look.
@@ -199,6 +217,12 @@ mod tests {
         let expected = [("refused", "origin", 1000, Some("https://evil.example")), ("strained", "no_buffers", 7, None)];
         assert_eq!(logged, expected);
         assert_eq!(occurrences(&now, &now, first), []);
+    }
+
+    #[test]
+    fn each_cause_of_a_denial_is_logged_with_its_count() {
+        let (before, now) = ([("a", "x", 3), ("b", "y", 1)], [("a", "x", 3), ("b", "y", 8)]);
+        assert_eq!(denials(&before, &now).collect::<Vec<_>>(), [("b", "y", 7)]);
     }
 
     #[test]

@@ -104,7 +104,8 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
             reload::keys(&shared.publish_keys);
         }
     };
-    let life = events::beside(|| stats::totals(&shared), refused, live(app, shards, admin, hang_up, taken));
+    let denied = || shared.authority.counts().map(|(cause, count)| (cause.label(), cause.sentence(), count)).collect();
+    let life = events::beside(|| stats::totals(&shared), denied, refused, live(app, shards, admin, hang_up, taken));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
