@@ -1,6 +1,7 @@
 //! The real binary, driven from outside by clients that are not ours: tokio-tungstenite for WebSockets, bare
 //! TCP for HTTP. Nothing here sleeps and hopes: every wait is for an answer and has a limit.
 
+mod access;
 mod admission;
 mod audience;
 mod bounds;
