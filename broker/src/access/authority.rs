@@ -341,7 +341,8 @@ impl Authority {
             _charge: None,
         };
         self.check_use(&principal, state, now_ms)?;
-        self.revocations.note_lifetime(issued_at_s, expires_ms, now_ms);
+        let ends_ms = expires_ms.map(|expires_ms| expires_ms.saturating_add(demands.leeway_ms));
+        self.revocations.note_lifetime(issued_at_s, ends_ms, now_ms);
         principal.permissions = self.interner.intern(state.rules.of_token(&origin));
         principal.origin = Origin::Token(origin);
         let bytes = principal.bytes() + principal.permissions.bytes();
@@ -400,3 +401,6 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha256.copy_from_slice(digest(&SHA256, bytes).as_ref());
     sha256
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use crate::access::interner::Interner;
+use crate::access::permissions::Permissions;
 use crate::access::principal::Principal;
 use crate::access::rules::Rules;
 use crate::access::tokens::Demands;
@@ -62,7 +63,10 @@ impl State {
     /// The state that the tables and keys give.
     pub(crate) fn new(issue: u64, tables: &AccessTables, keys: TrustedKeys, interner: &Interner) -> Self {
         let rules = Arc::new(Rules::new(tables, interner));
-        let permissions = || interner.intern(rules.of_anonymous());
+        let permissions = || match tables.is_empty() {
+            true => Permissions::everything(),
+            false => interner.intern(rules.of_anonymous()),
+        };
         let anonymous = (!tables.is_required()).then(|| Arc::new(Principal::anonymous(permissions())));
         let auth = tables.auth.as_ref();
         Self {

@@ -243,3 +243,6 @@ fn certificates(path: &Path) -> Option<Vec<Certificate<'static>>> {
     let found: Vec<_> = read.flatten().map(|der| Certificate::from_der(&der).to_owned()).collect();
     (!found.is_empty()).then_some(found)
 }
+
+#[cfg(test)]
+mod tests;
