@@ -203,20 +203,7 @@ impl Authority {
     /// What grants an operation to a principal, for people.
     #[must_use]
     pub fn granting(&self, principal: &Principal, operation: Operation, name: &str) -> Option<String> {
-        let granted = principal.permissions.granting(operation, name)?;
-        let state = self.state.load();
-        let table = match &principal.origin {
-            Origin::Anonymous => state.rules.table_granting(operation, granted, None),
-            Origin::Token(token) => state.rules.table_granting(operation, granted, Some(token)),
-            Origin::Key(_) => return Some(format!("'{granted}' of its [[key]]")),
-        };
-        Some(match table {
-            Some((table, template)) if template == granted => {
-                format!("'{granted}' of the [[allow]] at {}", table.source)
-            }
-            Some((table, template)) => format!("'{granted}', from '{template}' of the [[allow]] at {}", table.source),
-            None => format!("'{granted}' of the token's own claim"),
-        })
+        self.state.load().granting(principal, operation, name)
     }
 
     /// Where keys are fetched from.

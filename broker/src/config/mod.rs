@@ -11,7 +11,7 @@
 //! | `sources` | flags, environment and file, one after the other |
 //! | `provenance` | values with their sources, and which source holds |
 //! | `rules` | rules between settings |
-//! | `auth` | the tables `[auth]`, `[[allow]]` and `[[key]]` |
+//! | `auth`, `auth_schema` | the tables `[auth]`, `[[allow]]` and `[[key]]`, and their schema |
 //! | `topics` | the `[[topic]]` tables |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
@@ -24,6 +24,7 @@
 //! that says what to change ([`Stop::Refused`]). Rules between settings are checked once every single value is valid.
 
 pub mod auth;
+mod auth_schema;
 mod command;
 mod file;
 pub mod limits;
@@ -343,7 +344,8 @@ pub fn read<A: Into<OsString>>(
             let (config, settings) = given.resolve(file, here).map_err(refused)?;
             let following = |section: &Section, name: &str| match section.table.name {
                 "" => config.following(name),
-                _ => topics::following(section, name),
+                "topic" => topics::following(section, name),
+                _ => None,
             };
             Err(Stop::Shown(render::show(&settings, following)))
         }
