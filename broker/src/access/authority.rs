@@ -11,7 +11,7 @@
 //! have what that grants with their next token.
 //!
 //! Memory: principals are charged to the control plane's account for as long as they live; see [`token_cache`],
-//! [`interner`](crate::access::interner) and [`revocations`](crate::access::revocations) for what else is bounded. Nothing of a
+//! `interner` and [`revocations`](crate::access::revocations) for what else is bounded. Nothing of a
 //! token is in any error, notice or `Debug`. Cost: a known token about 1 µs, another what its signature costs.
 //!
 //! [`token_cache`]: crate::access::token_cache

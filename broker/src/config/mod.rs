@@ -313,15 +313,7 @@ pub fn read<A: Into<OsString>>(
         }
         Some(RunSubcommand::Topic { topic }) => {
             let (config, _) = given.resolve(None, here).map_err(refused)?;
-            // A topic of the broker's own has a rule too.
-            match protocol::topic::check_name(&topic, config.limits.topic_bytes_max) {
-                Ok(()) | Err(TopicError::Reserved) => Ok(Task::Topic { topic, tables: config.topics }),
-                Err(error) => Err(Stop::Refused(format!(
-                    "'{}' is not a topic: {}",
-                    topic.escape_debug(),
-                    error.to_string().trim_end_matches('.')
-                ))),
-            }
+            explained_topic(topic, config)
         }
         Some(RunSubcommand::Key { what: KeySubcommand::New(key) }) => Ok(Task::NewKey(key)),
         Some(RunSubcommand::Auth { what: AuthSubcommand::Check(token) }) => {
@@ -348,6 +340,18 @@ pub fn read<A: Into<OsString>>(
                 _ => None,
             };
             Err(Stop::Shown(render::show(&settings, following)))
+        }
+    }
+}
+
+/// What `ringyard topic` is asked.
+fn explained_topic(topic: String, config: Config) -> Result<Task, Stop> {
+    // A topic of the broker's own has a rule too.
+    match protocol::topic::check_name(&topic, config.limits.topic_bytes_max) {
+        Ok(()) | Err(TopicError::Reserved) => Ok(Task::Topic { topic, tables: config.topics }),
+        Err(error) => {
+            let (topic, why) = (topic.escape_debug(), error.to_string());
+            Err(Stop::Refused(format!("'{topic}' is not a topic: {}", why.trim_end_matches('.'))))
         }
     }
 }
