@@ -11,7 +11,7 @@
 //! have what that grants with their next token.
 //!
 //! Memory: principals are charged to the control plane's account for as long as they live; see [`token_cache`],
-//! [`interner`](crate::access::interner) and [`revocations`](crate::access::revocations) for what else is bounded. Nothing of a
+//! `interner` and [`revocations`](crate::access::revocations) for what else is bounded. Nothing of a
 //! token is in any error, notice or `Debug`. Cost: a known token about 1 µs, another what its signature costs.
 //!
 //! [`token_cache`]: crate::access::token_cache
@@ -209,20 +209,7 @@ impl Authority {
     /// What grants an operation to a principal, for people.
     #[must_use]
     pub fn granting(&self, principal: &Principal, operation: Operation, name: &str) -> Option<String> {
-        let granted = principal.permissions.granting(operation, name)?;
-        let state = self.state.load();
-        let table = match &principal.origin {
-            Origin::Anonymous => state.rules.table_granting(operation, granted, None),
-            Origin::Token(token) => state.rules.table_granting(operation, granted, Some(token)),
-            Origin::Key(_) => return Some(format!("'{granted}' of its [[key]]")),
-        };
-        Some(match table {
-            Some((table, template)) if template == granted => {
-                format!("'{granted}' of the [[allow]] at {}", table.source)
-            }
-            Some((table, template)) => format!("'{granted}', from '{template}' of the [[allow]] at {}", table.source),
-            None => format!("'{granted}' of the token's own claim"),
-        })
+        self.state.load().granting(principal, operation, name)
     }
 
     /// Where keys are fetched from.
@@ -347,7 +334,8 @@ impl Authority {
             _charge: None,
         };
         self.check_use(&principal, state, now_ms)?;
-        self.revocations.note_lifetime(issued_at_s, expires_ms, now_ms);
+        let ends_ms = expires_ms.map(|expires_ms| expires_ms.saturating_add(demands.leeway_ms));
+        self.revocations.note_lifetime(issued_at_s, ends_ms, now_ms);
         principal.permissions = self.interner.intern(state.rules.of_token(&origin));
         principal.origin = Origin::Token(origin);
         let bytes = principal.bytes() + principal.permissions.bytes();
@@ -406,3 +394,6 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha256.copy_from_slice(digest(&SHA256, bytes).as_ref());
     sha256
 }
+
+#[cfg(test)]
+mod tests;

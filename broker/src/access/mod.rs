@@ -41,6 +41,9 @@ pub mod token_cache;
 pub mod tokens;
 pub mod trusted_keys;
 
+#[cfg(test)]
+mod vectors;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A thread that panics ends the process, so there is no poison to heed.

@@ -4,10 +4,10 @@
 //! Grants of several tables and of the token are united, filter by filter; two grants never combine to cover one filter.
 //! Neither `#` nor a leading `+` covers topics that begin with `$`.
 //!
-//! Not responsible for who gets which grants ([`rules`](crate::access::rules)) nor for whether names are valid: filters
+//! Not responsible for who gets which grants (`rules`) nor for whether names are valid: filters
 //! and names are checked before.
 //!
-//! Memory: permissions of equal content are one allocation ([`Interner`](crate::access::interner)), so that connections whose
+//! Memory: permissions of equal content are one allocation (`interner`), so that connections whose
 //! rights come from `[[allow]]` alone cost nothing here. Cost: one comparison per granted filter, linear in its length;
 //! nothing is allocated.
 

@@ -1,6 +1,6 @@
 //! Users whose tokens of before a time are refused.
 //!
-//! A revocation is remembered for the longest lifetime (`exp` minus `iat`) of any token seen, and for a day at least: by then
+//! A revocation is remembered for the longest lifetime (`exp` and leeway minus `iat`) of any token seen, and for a day at least: by then
 //! whatever was issued before it has expired. Where tokens do not expire, `max-age` bounds connections only, so revocations
 //! are remembered for as long as the broker runs. A token without `iat` counts as issued at the beginning of time.
 //!
@@ -38,7 +38,7 @@ impl Default for Revocations {
 }
 
 impl Revocations {
-    /// A good token was seen that was issued and expires at these times.
+    /// A good token was seen that was issued at one time and is accepted until another.
     pub(crate) fn note_lifetime(&self, issued_at_s: Option<u64>, expires_ms: Option<u64>, now_ms: u64) {
         let Some(expires_ms) = expires_ms else {
             self.longest_lifetime_s.store(FOREVER_S, Ordering::Relaxed);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use crate::access::interner::Interner;
-use crate::access::principal::Principal;
+use crate::access::permissions::{Operation, Permissions};
+use crate::access::principal::{Origin, Principal};
 use crate::access::rules::Rules;
 use crate::access::tokens::Demands;
 use crate::access::trusted_keys::TrustedKeys;
@@ -62,7 +63,10 @@ impl State {
     /// The state that the tables and keys give.
     pub(crate) fn new(issue: u64, tables: &AccessTables, keys: TrustedKeys, interner: &Interner) -> Self {
         let rules = Arc::new(Rules::new(tables, interner));
-        let permissions = || interner.intern(rules.of_anonymous());
+        let permissions = || match tables.is_empty() {
+            true => Permissions::everything(),
+            false => interner.intern(rules.of_anonymous()),
+        };
         let anonymous = (!tables.is_required()).then(|| Arc::new(Principal::anonymous(permissions())));
         let auth = tables.auth.as_ref();
         Self {
@@ -87,6 +91,23 @@ impl State {
             anonymous: self.anonymous.clone(),
             settings: self.settings.clone(),
         }
+    }
+
+    /// What grants an operation to a principal, for people.
+    pub(crate) fn granting(&self, principal: &Principal, operation: Operation, name: &str) -> Option<String> {
+        let granted = principal.permissions.granting(operation, name)?;
+        let table = match &principal.origin {
+            Origin::Anonymous => self.rules.table_granting(operation, granted, None),
+            Origin::Token(token) => self.rules.table_granting(operation, granted, Some(token)),
+            Origin::Key(_) => return Some(format!("'{granted}' of its [[key]]")),
+        };
+        Some(match table {
+            Some((table, template)) if template == granted => {
+                format!("'{granted}' of the [[allow]] at {}", table.source)
+            }
+            Some((table, template)) => format!("'{granted}', from '{template}' of the [[allow]] at {}", table.source),
+            None => format!("'{granted}' of the token's own claim"),
+        })
     }
 }
 

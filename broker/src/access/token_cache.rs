@@ -5,7 +5,7 @@
 //! those it is verified again. Revocation and expiry are checked by the caller at every hit.
 //!
 //! Memory: at most [`ENTRIES_MAX`] entries and the bytes given at start, whichever is less; the oldest go. Principals are
-//! charged themselves. One lock for each of [`STRIPES`] parts.
+//! charged themselves. One lock for each of 64 parts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};

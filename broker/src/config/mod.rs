@@ -11,7 +11,7 @@
 //! | `sources` | flags, environment and file, one after the other |
 //! | `provenance` | values with their sources, and which source holds |
 //! | `rules` | rules between settings |
-//! | `auth` | the tables `[auth]`, `[[allow]]` and `[[key]]` |
+//! | `auth`, `auth_schema` | the tables `[auth]`, `[[allow]]` and `[[key]]`, and their schema |
 //! | `topics` | the `[[topic]]` tables |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
@@ -24,6 +24,7 @@
 //! that says what to change ([`Stop::Refused`]). Rules between settings are checked once every single value is valid.
 
 pub mod auth;
+mod auth_schema;
 mod command;
 mod file;
 pub mod limits;
@@ -312,15 +313,7 @@ pub fn read<A: Into<OsString>>(
         }
         Some(RunSubcommand::Topic { topic }) => {
             let (config, _) = given.resolve(None, here).map_err(refused)?;
-            // A topic of the broker's own has a rule too.
-            match protocol::topic::check_name(&topic, config.limits.topic_bytes_max) {
-                Ok(()) | Err(TopicError::Reserved) => Ok(Task::Topic { topic, tables: config.topics }),
-                Err(error) => Err(Stop::Refused(format!(
-                    "'{}' is not a topic: {}",
-                    topic.escape_debug(),
-                    error.to_string().trim_end_matches('.')
-                ))),
-            }
+            explained_topic(topic, config)
         }
         Some(RunSubcommand::Key { what: KeySubcommand::New(key) }) => Ok(Task::NewKey(key)),
         Some(RunSubcommand::Auth { what: AuthSubcommand::Check(token) }) => {
@@ -343,9 +336,22 @@ pub fn read<A: Into<OsString>>(
             let (config, settings) = given.resolve(file, here).map_err(refused)?;
             let following = |section: &Section, name: &str| match section.table.name {
                 "" => config.following(name),
-                _ => topics::following(section, name),
+                "topic" => topics::following(section, name),
+                _ => None,
             };
             Err(Stop::Shown(render::show(&settings, following)))
+        }
+    }
+}
+
+/// What `ringyard topic` is asked.
+fn explained_topic(topic: String, config: Config) -> Result<Task, Stop> {
+    // A topic of the broker's own has a rule too.
+    match protocol::topic::check_name(&topic, config.limits.topic_bytes_max) {
+        Ok(()) | Err(TopicError::Reserved) => Ok(Task::Topic { topic, tables: config.topics }),
+        Err(error) => {
+            let (topic, why) = (topic.escape_debug(), error.to_string());
+            Err(Stop::Refused(format!("'{topic}' is not a topic: {}", why.trim_end_matches('.'))))
         }
     }
 }

@@ -66,6 +66,8 @@ pub(super) enum Kind {
     Word,
     /// A name of few signs: letters, digits, `-`, `_`, `.` and `@`.
     SubjectName,
+    /// The name of a cookie (RFC 6265 §4.1.1), or nothing.
+    CookieName,
     /// `anonymous`, `user` or `claim:NAME=VALUE`.
     WhoIsMeant,
     /// The address of a JWK set.
@@ -172,7 +174,7 @@ impl Kind {
             Self::Path => "FILE",
             Self::Filter | Self::Template => "FILTER",
             Self::Word => "TEXT",
-            Self::SubjectName => "NAME",
+            Self::SubjectName | Self::CookieName => "NAME",
             Self::WhoIsMeant => "anonymous|user|claim:NAME=VALUE",
             Self::KeySource => "URL",
             Self::Sha256 => "HEX",
@@ -214,6 +216,7 @@ impl Kind {
             Self::Template => values::template(text).map(Value::Text),
             Self::Word => values::word(text).map(Value::Text),
             Self::SubjectName => values::subject_name(text).map(Value::Text),
+            Self::CookieName => values::cookie_name(text).map(Value::Text),
             Self::WhoIsMeant => values::who_is_meant(text).map(Value::Text),
             Self::KeySource => values::key_source(text).map(Value::Text),
             Self::Sha256 => values::sha256(text).map(Value::Text),

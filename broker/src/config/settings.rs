@@ -5,7 +5,7 @@
 //! [`Limits`](crate::config::limits::Limits) that takes its value. What holds between settings is in
 //! [`rules`](crate::config::rules).
 
-use crate::config::auth::{ALLOW, AUTH, KEY};
+use crate::config::auth_schema::{ALLOW, AUTH, KEY};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
 use crate::config::schema::Kind::{
     Address, Admin, Bool, Choice, Host, List, Network, Number, Origin, Path, Size, Time,

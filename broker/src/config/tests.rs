@@ -7,6 +7,7 @@ use super::*;
 use crate::config::schema::{DefaultValue, Kind, Table};
 use crate::config::settings::FILE;
 
+mod auth;
 mod tables;
 mod topics;
 

@@ -214,6 +214,15 @@ pub(super) fn subject_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// `ringyard_token`, or nothing.
+pub(super) fn cookie_name(text: &str) -> Result<String, String> {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.len() > 64 || !text.bytes().all(is_sign) {
+        return Err("the name of a cookie has at most 64 letters, digits and signs such as - and _".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// `anonymous`, `user`, `claim:role=admin`.
 pub(super) fn who_is_meant(text: &str) -> Result<String, String> {
     let claim = text.strip_prefix("claim:").and_then(|rest| rest.split_once('='));

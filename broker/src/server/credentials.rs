@@ -169,3 +169,6 @@ fn about(principal: &Principal, now_ms: u64) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,6 +88,8 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
         token_keys::start(&authority)?;
     }
     let shared = Arc::new(shared.authorized_by(authority));
+    // Before the first token comes; the control plane goes on with it.
+    shared.wall_clock.set(SystemTime::now(), ring::monotonic());
     let mut limits = config.within(plan.budget_bytes);
     limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
     let limits = Arc::new(limits);

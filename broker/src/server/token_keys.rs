@@ -1,15 +1,15 @@
 //! The thread that keeps keys of tokens up to date: reads their files again when they change, and fetches `keys-url`.
 //!
-//! Files are read every [`FILES_EVERY`]. The address is asked at start and then as often as `Cache-Control: max-age` says, from
-//! [`FETCH_LEAST`] to [`FETCH_MOST`], else every [`FETCH_EVERY`]; after a failure every [`FETCH_LEAST`]; and for a token with an
-//! unknown key at once, but at most every [`COOL_DOWN`]. Whatever fails, the keys before stay, and the log says why, once for each
+//! Files are read every 5 seconds. The address is asked at start and then as often as `Cache-Control: max-age` says, from
+//! a minute to an hour, else every 5 minutes; after a failure every minute; and for a token with an
+//! unknown key at once, but at most every 10 seconds. Whatever fails, the keys before stay, and the log says why, once for each
 //! cause in a row.
 //!
-//! A request takes at most [`TIMEOUT`] in all and an answer at most [`FILE_BYTES_MAX`]; redirects are not followed, proxies are not
+//! A request takes at most 10 seconds in all and an answer at most 1 MiB; redirects are not followed, proxies are not
 //! used, only the configured address is asked. TLS is checked against the authorities in the file that SSL_CERT_FILE names, or of
 //! the system, or, where there are none, of `webpki-roots`.
 //!
-//! Not responsible for what keys are ([`trusted_keys`](crate::access::trusted_keys)). It wakes every [`FILES_EVERY`], on no shard.
+//! Not responsible for what keys are ([`trusted_keys`](crate::access::trusted_keys)). It wakes every 5 seconds, on no shard.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -45,7 +45,7 @@ const SYSTEM_ROOTS: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Starts the thread. It ends within [`FILES_EVERY`] when the authority is gone.
+/// Starts the thread. It ends within 5 seconds when the authority is gone.
 ///
 /// # Errors
 /// A sentence: there is no thread to be had.
@@ -243,3 +243,6 @@ fn certificates(path: &Path) -> Option<Vec<Certificate<'static>>> {
     let found: Vec<_> = read.flatten().map(|der| Certificate::from_der(&der).to_owned()).collect();
     (!found.is_empty()).then_some(found)
 }
+
+#[cfg(test)]
+mod tests;

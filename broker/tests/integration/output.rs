@@ -3,13 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::process::{Command, Output, Stdio};
 
-const PRINTING: [&[&str]; 8] = [
+const PRINTING: [&[&str]; 9] = [
     &["--help"],
     &["doctor", "--help"],
     &["--version"],
     &["config", "example"],
     &["config", "show"],
     &["config", "check"],
+    &["key", "new", "back-end"],
     &["doctor", "--shards", "1"],
     &["doctor", "--json", "--shards", "1"],
 ];
