@@ -104,8 +104,10 @@ pub(crate) async fn revoke(State(app): State<App>, request: Request) -> Result<J
     let body = bodies::collect(&app, &head.headers, body, bound).await?;
     let now_ms = now_ms(&app);
     let before = revoked_before(&body.room[HEADER_MAX..], now_ms / 1000)?;
+    // Once before, for the count: shards close them by themselves as soon as they are revoked.
+    let first = close_all(&app, &user, Some(before)).await?;
     app.shared().authority.revoke(&user, before, now_ms).map_err(|sentence| HttpError::new(429_u16, sentence))?;
-    let closed = close_all(&app, &user, Some(before)).await?;
+    let closed = first + close_all(&app, &user, Some(before)).await?;
     info!(event = "user_revoked", closed, before, "an operator revoked the tokens of a user");
     Ok(Json(Closed { user, closed, before: Some(before) }))
 }
