@@ -63,14 +63,16 @@ pub(crate) async fn publish_many(State(app): State<App>, request: Request) -> Re
             let sentence = "Idempotency-Key is for POST /pub/{topic}: items have an idempotency_key each.";
             return Err(HttpError::bad(sentence));
         }
-        let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| payload::media(value.as_bytes()));
+        let content_type =
+            head.headers.get(header::CONTENT_TYPE).map(|value| payload::media(value.as_bytes()).to_ascii_lowercase());
         Ok(content_type)
     });
     let media = match checked {
         Ok(media) => media,
         Err(error) => return Err(refuse(&app, &head, body, error).await),
     };
-    match media {
+    // RFC 9110 §8.3.1: in any case.
+    match media.as_deref() {
         Some(batch::CONTENT_TYPE) => batch::publish(app, head, body).await,
         Some(lines::CONTENT_TYPE) => Ok(lines::publish(app, head, body)),
         _ => {

@@ -59,7 +59,7 @@ pub(crate) fn key_table(lists: &str) -> String {
     format!("[[key]]\nname = 'shop'\nsha256 = '{}'\n{lists}\n", sha256_hex(KEY))
 }
 
-fn sha256_hex(text: &str) -> String {
+pub(crate) fn sha256_hex(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -201,7 +201,8 @@ async fn a_bad_token_is_answered_alike_whatever_is_wrong_with_it() {
     let server = guarded.address();
     let good = token("7", 600, json!({}));
     let expired = token("7", -600, json!({}));
-    let bad = ["nonsense".to_owned(), format!("{good}x"), token("7", 600, json!({"nbf": now_s() + 600})), "rk_no".to_owned()];
+    let bad =
+        ["nonsense".to_owned(), format!("{good}x"), token("7", 600, json!({"nbf": now_s() + 600})), "rk_no".to_owned()];
     let mut answers = Vec::new();
     for bad in bad.iter().chain([&expired]) {
         let mut client = open_v1(server).await;

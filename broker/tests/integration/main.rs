@@ -22,6 +22,7 @@ mod operator;
 mod order;
 mod output;
 mod planes;
+mod policy;
 mod publish;
 mod publishers;
 mod purge;

@@ -17,8 +17,9 @@ use crate::http::routes::router;
 use crate::http::tests::{Answer, FakeShards, app, ask, raw_frames};
 use crate::topics::registry::Congestion;
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-const LINES: (&str, &str) = ("content-type", "application/x-ndjson");
+// Media types are of any case (RFC 9110 §8.3.1).
+const JSON: (&str, &str) = ("content-type", "Application/JSON");
+const LINES: (&str, &str) = ("content-type", "application/X-NDJSON");
 
 async fn batch(router: &Router, body: impl Into<Body>) -> Answer {
     ask(router, "POST", "/pub", &[JSON], body).await
