@@ -17,11 +17,12 @@ use crate::config::auth::{AllowTable, GrantLists, KeyTable, Who};
 
 const NOW_MS: u64 = 1_790_000_000_000;
 const NOW_S: u64 = NOW_MS / 1000;
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "another secret of more than 32 bytes";
 const KEY: &str = "rk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-fn token_by(secret: &str, claims: &Value) -> String {
+/// A token with these claims, signed with this secret.
+pub(crate) fn token_by(secret: &str, claims: &Value) -> String {
     let encode = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", encode(&json!({"alg": "HS256"})), encode(claims));
     let key = EncodingKey::from_secret(secret.as_bytes()).expect("a key");
@@ -44,7 +45,7 @@ fn allow(principal: Who, grants: GrantLists) -> AllowTable {
 }
 
 /// Tables with a secret in a folder, and the folder.
-fn tables() -> (AccessTables, tempfile::TempDir) {
+pub(crate) fn tables() -> (AccessTables, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut auth = auth_table();
     auth.hs_secret_file = file(&folder, "secret", SECRET);
