@@ -269,7 +269,7 @@ const FAMILIES: &[Family] = &[
          throttle.",
         |view, out| out.value(view.totals.sends_saved)),
     plain("ringyard_publishes_forbidden_total", Counter,
-        "Publishes refused on ringyard.v1 because clients may not publish (--client-publish off).",
+        "Commands refused on ringyard.v1 because nothing grants them ([[allow]] tables, or --client-publish off).",
         |view, out| out.value(view.totals.commands_forbidden)),
     plain("ringyard_publishes_limited_total", Counter,
         "Publishes refused on ringyard.v1 and over HTTP because they came faster than --max-publish-rate; raw publishers \

@@ -167,7 +167,7 @@ stats! {
     cut_off,
     /// Commands refused for publishing faster than allowed (the error `limit`).
     commands_limited,
-    /// Publish commands refused, because clients may not publish (the error `forbidden`).
+    /// Commands refused, because nothing grants them (the error `forbidden`).
     commands_forbidden,
     /// Receives that found no free buffer (`ENOBUFS`).
     no_buffers,

@@ -163,9 +163,9 @@ struct Strain {
 
 const STRAINS: [Strain; 6] = [
     Strain {
-        reason: "client_publish",
+        reason: "forbidden",
         level: Level::INFO,
-        what: "publish commands were refused, clients being read-only (--client-publish off)",
+        what: "commands were refused, because nothing grants them ([[allow]], or --client-publish off)",
         count: |counted| counted.commands_forbidden,
     },
     Strain {

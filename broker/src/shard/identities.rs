@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | without access control, or of an anonymous client | nothing | nothing |
 //! | whose `connect` has to say who it is ([`Flags::UNIDENTIFIED`]) | an entry | `--auth-timeout`, then it is closed with 4408 |
-//! | of a user or a key | an entry with its [`Principal`], which connections of equal tokens share | a minute before the token's end, `refresh`; at the end and the grace, 4401 |
+//! | of a user or a key | an entry with its [`Principal`], which connections of equal tokens share | a minute before the token's end, or when half of its time has passed, `refresh`; at the end and the grace, 4401 |
 //!
 //! Rights are looked up where they are used: with each subscribe, and with each publish to another topic than before
 //! (`shard/permissions.rs`). When they change, because of another token or because the broker's own rules, keys or
@@ -28,7 +28,8 @@ use crate::capacity::budget::{Account, Charge, Held};
 #[cfg(doc)]
 use crate::shard::transport::connection::Flags;
 
-/// So long before its end a client is asked for another token, in milliseconds.
+/// So long before its end a client is asked for another token, in milliseconds; of a token that is short, when half of its time
+/// has passed.
 pub(super) const REFRESH_MS: u64 = 60_000;
 /// What an entry takes, its place in the list of what is due included, in bytes: tables have room for more than they hold.
 const ENTRY_BYTES: u64 = 2 * (size_of::<(ConnId, Identity)>() + size_of::<(Nanos, ConnId)>()) as u64;

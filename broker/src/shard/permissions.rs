@@ -117,7 +117,8 @@ impl<D: Driver> Shard<D> {
             (None, None) => return None,
         };
         let at = |ms: u64| self.now.saturating_add(ms.saturating_mul(MS)).min(Nanos::MAX / 4);
-        let refresh = at(left_ms.saturating_sub(REFRESH_MS));
+        // A short token would be asked for again as soon as it came.
+        let refresh = at(left_ms - REFRESH_MS.min(left_ms / 2));
         Some(Lifetime { refresh, ends: at(left_ms), closed: at(left_ms.saturating_add(grace_ms)) })
     }
 

@@ -58,10 +58,10 @@ impl Stage {
 fn a_token_ends_by_the_clock_of_the_shard() {
     let limits = Limits { ping_interval: Duration::from_secs(1000), ..Limits::default() };
     let (mut stage, _folder) = guarded(limits);
-    let token = stage.token("ada", 100);
+    let token = stage.token("ada", 200);
     let client = stage.connected(&token);
-    stage.pass(38);
-    assert_eq!(stage.read(client), Vec::<Value>::new(), "nothing for forty seconds");
+    stage.pass(138);
+    assert_eq!(stage.read(client), Vec::<Value>::new(), "nothing until a minute before its end");
     stage.pass(4);
     let asked = stage.read(client);
     assert_eq!(asked[0]["type"], "refresh", "{asked:?}");
@@ -71,6 +71,18 @@ fn a_token_ends_by_the_clock_of_the_shard() {
     assert_eq!(stage.close_code(client), None, "the grace is not over");
     stage.pass(6);
     assert_eq!(stage.close_code(client), Some(4401));
+}
+
+/// Its client would fetch one token after the other if it were asked at once.
+#[test]
+fn a_short_token_is_asked_for_again_when_half_of_its_time_has_passed() {
+    let (mut stage, _folder) = guarded(Limits::default());
+    let token = stage.token("ada", 10);
+    let client = stage.connected(&token);
+    stage.pass(4);
+    assert_eq!(stage.read(client), Vec::<Value>::new());
+    stage.pass(2);
+    assert_eq!(stage.read(client)[0]["type"], "refresh");
 }
 
 #[test]
