@@ -15,7 +15,7 @@
 //! A single publish over HTTP is answered by the shard (`shard/transport/http.rs`, `shard/requests.rs`). Other requests that
 //! are not WebSocket handshakes go, with their sockets, to [`http`]. The direction of imports is checked
 //! by a test (`broker/tests/structure.rs`): `message <- topics <- sequencer <- publishing <- session <- shard <- http <- server`;
-//! [`access`], [`capacity`], [`config`], [`ids`] and [`observe`] stand beside them. More: `broker/ARCHITECTURE.md`.
+//! [`access`], [`capacity`], [`config`], [`ids`], [`observe`] and [`tls`] stand beside them. More: `broker/ARCHITECTURE.md`.
 
 pub mod access;
 pub mod capacity;
@@ -29,4 +29,5 @@ pub mod sequencer;
 pub mod server;
 pub(crate) mod session;
 pub mod shard;
+pub mod tls;
 pub mod topics;

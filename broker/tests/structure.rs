@@ -27,7 +27,7 @@ const ORDER: &[&str] = &["message", "topics", "sequencer", "publishing", "sessio
 
 /// Modules beside the order: every module may import them. They import no module of the order, and no two of them
 /// import each other.
-const BESIDE: &[&str] = &["access", "capacity", "config", "ids", "observe"];
+const BESIDE: &[&str] = &["access", "capacity", "config", "ids", "observe", "tls"];
 
 /// Imports, (from, to), that are still against the order. Sorted. This list may only get shorter.
 const KNOWN: &[(&str, &str)] = &[];

@@ -76,8 +76,10 @@ pub enum Event<B> {
     Accepted {
         /// The new connection.
         conn: ConnId,
+        /// Whether it came by the second listener, where there is one.
+        is_second: bool,
     },
-    /// The multishot accept ended.
+    /// Accepting ended, on every listener.
     AcceptEnded {
         /// Why.
         end: AcceptEnd,

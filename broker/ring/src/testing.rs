@@ -41,7 +41,7 @@ pub(crate) fn collect<D: Driver, T>(
 /// The next connections.
 pub(crate) fn accepted<D: Driver>(driver: &mut D, count: usize) -> Vec<ConnId> {
     collect(driver, count, |_, event| match event {
-        Event::Accepted { conn } => Some(conn),
+        Event::Accepted { conn, .. } => Some(conn),
         _ => None,
     })
 }

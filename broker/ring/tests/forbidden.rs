@@ -140,7 +140,7 @@ fn without_epoll_pwait2_turns_end_at_events_and_deadlines_all_the_same() {
             driver.accept();
             let mut client = TcpStream::connect(addr).unwrap();
             let events = turn(&mut driver, u64::MAX / 2);
-            let [Event::Accepted { conn }] = events[..] else { panic!("{events:?}") };
+            let [Event::Accepted { conn, .. }] = events[..] else { panic!("{events:?}") };
             driver.receive(conn);
             client.write_all(b"hello").unwrap();
             let events = turn(&mut driver, u64::MAX / 2);

@@ -45,6 +45,8 @@ pub enum Held {
     Subscriptions,
     /// What topics' histories take besides their messages.
     Histories,
+    /// Keys and records of TLS connections.
+    Tls,
 }
 
 impl Held {
@@ -60,9 +62,10 @@ impl Held {
         Self::Names,
         Self::Subscriptions,
         Self::Histories,
+        Self::Tls,
     ];
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 
     /// Its name in `/metrics`.
     #[must_use]
@@ -78,6 +81,7 @@ impl Held {
             Self::Names => "names",
             Self::Subscriptions => "subscriptions",
             Self::Histories => "histories",
+            Self::Tls => "tls",
         }
     }
 
@@ -87,7 +91,7 @@ impl Held {
     #[must_use]
     const fn sixteenths(self) -> u64 {
         match self {
-            Self::Messages | Self::Outboxes | Self::Queues | Self::Histories => 16,
+            Self::Messages | Self::Outboxes | Self::Queues | Self::Histories | Self::Tls => 16,
             Self::Names => 3,
             Self::Assemblies | Self::Http | Self::Bodies | Self::Subscriptions => 2,
             Self::Input => 1,

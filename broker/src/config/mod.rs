@@ -12,6 +12,7 @@
 //! | `provenance` | values with their sources, and which source holds |
 //! | `rules` | rules between settings |
 //! | `auth`, `auth_schema` | the tables `[auth]`, `[[allow]]` and `[[key]]`, and their schema |
+//! | `tls` | the `[[tls]]` tables |
 //! | `topics` | the `[[topic]]` tables |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
@@ -38,12 +39,13 @@ mod sources;
 mod suggestions;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod topics;
 pub mod url;
 mod values;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -59,6 +61,7 @@ use crate::config::limits::{Limits, history_bytes, waiting_bytes};
 use crate::config::provenance::Section;
 use crate::config::settings::{SETTINGS, SHARDS_TOP};
 use crate::config::sources::Given;
+use crate::config::tls::{KeyExchange, TlsTable};
 use crate::config::topics::TopicTable;
 use crate::config::url::Url;
 use crate::config::values::Size;
@@ -129,6 +132,14 @@ pub struct Config {
     pub written: Vec<(&'static str, String)>,
     /// The `[[topic]]` tables, whose filters all differ.
     pub topics: Vec<TopicTable>,
+    /// Where to listen with TLS.
+    pub tls_listen: Option<SocketAddr>,
+    /// Whether only TLS 1.3 is spoken.
+    pub tls_only_13: bool,
+    /// What is preferred of the key exchanges that clients offer.
+    pub tls_exchange: KeyExchange,
+    /// The `[[tls]]` tables.
+    pub tls_tables: Vec<TlsTable>,
     /// The tables of access control.
     pub access: AccessTables,
     /// All other limits. `lag_bytes_max`, `log_bytes_max` and `history_bytes_max` are those for the largest budget that there is by default;
@@ -150,7 +161,7 @@ impl Config {
         let budget = memory.unwrap_or(here.memory_bytes_default_max.max(MESSAGES_IN_BUDGET * message));
         let waiting = waiting_bytes(message, (lag_asked, log_asked), budget, shards);
         Self {
-            listen: settings.get("listen"),
+            listen: listen_address(settings),
             io: settings.choose("io", &[("auto", None), ("uring", Some(Io::Uring)), ("epoll", Some(Io::Epoll))]),
             take_over: settings.get("take-over"),
             shards,
@@ -172,6 +183,11 @@ impl Config {
             },
             written: settings.table.keys().map(|key| (key.name, settings.texts(key).join(", "))).collect(),
             topics: Vec::new(),
+            tls_listen: settings.find("tls-listen"),
+            tls_only_13: settings.choose("tls-min", &[("1.2", false), ("1.3", true)]),
+            tls_exchange: settings
+                .choose("tls-key-exchange", &[("hybrid", KeyExchange::Hybrid), ("classic", KeyExchange::Classic)]),
+            tls_tables: Vec::new(),
             access: AccessTables::default(),
             limits: Limits::new(settings, waiting, history_bytes(history_asked, budget)),
             lag_asked,
@@ -224,6 +240,16 @@ impl Config {
         let history = history_bytes(self.history_asked, budget_bytes);
         Limits { lag_bytes_max: lag, log_bytes_max: log, history_bytes_max: history, ..self.limits.clone() }
     }
+}
+
+/// `--listen`, which `--tls-only` keeps to this machine.
+fn listen_address(settings: &Section) -> SocketAddr {
+    let asked: SocketAddr = settings.get("listen");
+    if settings.get("tls-only") && asked.ip().is_unspecified() {
+        let loopback = if asked.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        return SocketAddr::new(loopback, asked.port());
+    }
+    asked
 }
 
 /// Where `/metrics` and `/api` are.

@@ -2,6 +2,8 @@
 //!
 //! Not responsible for the range of a single value ([`Kind`](crate::config::schema::Kind)).
 
+use std::net::SocketAddr;
+
 use crate::config::provenance::Section;
 use crate::config::values::Size;
 use crate::config::{Config, MESSAGES_IN_BUDGET};
@@ -24,6 +26,7 @@ pub(super) fn check(config: &Config, settings: &Section) -> Vec<String> {
     }
     wrong.extend(too_little_memory(config, settings));
     wrong.extend(exposed(config, settings));
+    wrong.extend(wrong_tls(config, settings));
     if limits.proxy_protocol && limits.trusted_proxies.is_empty() {
         wrong.push(format!(
             "--proxy-protocol ({}) needs --trusted-proxy: the addresses that such a header is taken from",
@@ -59,16 +62,45 @@ fn too_little_memory(config: &Config, settings: &Section) -> Option<String> {
     })
 }
 
+/// What does not go together of the settings of TLS.
+fn wrong_tls(config: &Config, settings: &Section) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if config.tls_listen.is_some() && config.tls_tables.is_empty() {
+        wrong.push(format!(
+            "--tls-listen ({}) needs a certificate: a [[tls]] table with cert and key, in the file of --config",
+            settings.source_of("tls-listen")
+        ));
+    }
+    if !settings.get::<bool>("tls-only") {
+        return wrong;
+    }
+    let source = settings.source_of("tls-only");
+    if config.tls_listen.is_none() {
+        wrong.push(format!("--tls-only ({source}) needs --tls-listen: else no other machine reaches the broker"));
+    }
+    if !config.listen.ip().to_canonical().is_loopback() {
+        wrong.push(format!(
+            "--tls-only ({source}) contradicts --listen {} ({}), which other machines reach without TLS: listen on \
+             127.0.0.1",
+            config.listen,
+            settings.source_of("listen")
+        ));
+    }
+    wrong
+}
+
 fn exposed(config: &Config, settings: &Section) -> Option<String> {
-    let is_loopback = config.listen.ip().to_canonical().is_loopback();
+    let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    let beyond = |name, address| (!is_loopback(address)).then_some((name, address));
+    let tls = config.tls_listen.and_then(|address| beyond("tls-listen", address));
+    let (name, address) = beyond("listen", config.listen).or(tls)?;
     let is_anybody_meant = settings.get::<bool>("allow-anonymous") || config.access.is_required();
-    (!is_loopback && !is_anybody_meant).then(|| {
+    (!is_anybody_meant).then(|| {
         let advice = if config.access.is_empty() { "" } else { ", or required = true in [auth]" };
         format!(
-            "--listen {} ({}) can be reached from other machines: anyone who reaches it may {}; say --allow-anonymous \
+            "--{name} {address} ({}) can be reached from other machines: anyone who reaches it may {}; say --allow-anonymous \
              if that is meant{advice}",
-            config.listen,
-            settings.source_of("listen"),
+            settings.source_of(name),
             config.anonymous_rights()
         )
     })

@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Admin,
     Origin,
     Host,
+    /// A name that clients of TLS ask for.
+    ServerName,
     Network,
     Path,
     /// Of topics, as subscriptions write it, except those of the broker's own.
@@ -170,6 +172,7 @@ impl Kind {
             Self::Admin => "ADDR|public|off",
             Self::Origin => "ORIGIN",
             Self::Host => "HOST",
+            Self::ServerName => "NAME",
             Self::Network => "NET",
             Self::Path => "FILE",
             Self::Filter | Self::Template => "FILTER",
@@ -210,6 +213,7 @@ impl Kind {
             Self::Admin => values::admin(text).map(Value::Admin),
             Self::Origin => origins::origin(text).map(Value::Text),
             Self::Host => values::host(text).map(Value::Text),
+            Self::ServerName => values::server_name(text).map(Value::Text),
             Self::Network => values::network(text).map(Value::Network),
             Self::Path => Ok(Value::Text(text.to_owned())),
             Self::Filter => values::filter(text).map(Value::Text),

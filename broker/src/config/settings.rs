@@ -11,6 +11,7 @@ use crate::config::schema::Kind::{
     Address, Admin, Bool, Choice, Host, List, Network, Number, Origin, Path, Size, Time,
 };
 use crate::config::schema::{Group, Key, Table, key};
+use crate::config::tls::TLS;
 use crate::config::topics::TOPIC;
 use crate::config::values::SIZE_TOP;
 
@@ -43,7 +44,7 @@ pub(super) static SETTINGS: Table = Table {
         Group { heading: "Limits", keys: LIMITS },
         Group { heading: "Times", keys: TIMES },
     ],
-    tables: &[TOPIC, AUTH, ALLOW, KEY],
+    tables: &[TOPIC, AUTH, ALLOW, KEY, TLS],
 };
 
 const GENERAL: &[Key] = &[
@@ -54,6 +55,18 @@ const GENERAL: &[Key] = &[
     key("admin-listen", Admin, Fixed("127.0.0.1:8081"), "0.1").help(
         "Where operators find /metrics and /api: an address of their own, public (beside everything else on --listen), \
          or off",
+    ),
+    key("tls-listen", Address, Otherwise("none", "0.0.0.0:8443"), "0.1").help(
+        "Address to listen on with TLS (wss://, https://), beside --listen; needs a [[tls]] table in the file",
+    ),
+    key("tls-only", Bool, Fixed("false"), "0.1").help(
+        "Of the two ports, let other machines reach only that of --tls-listen: --listen on every address is --listen on \
+         loopback then",
+    ),
+    key("tls-min", Choice("1.2|1.3"), Fixed("1.2"), "0.1").help("Oldest version of TLS that is spoken"),
+    key("tls-key-exchange", Choice("hybrid|classic"), Fixed("hybrid"), "0.1").help(
+        "Key exchanges that are taken: hybrid, X25519 with ML-KEM-768, which a future quantum computer does not break, and \
+         the others; classic, only X25519, P-256 and P-384, with hellos that are 1 KB shorter",
     ),
     key("io", Choice("auto|uring|epoll"), Fixed("auto"), "0.1").help(
         "I/O driver: io_uring, or epoll, on which every connection is a descriptor; auto is io_uring where it can be \

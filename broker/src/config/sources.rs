@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::command::CommandLine;
 use crate::config::provenance::{Section, Setting, Source};
 use crate::config::settings::{FILE, SETTINGS};
-use crate::config::{Config, Surroundings, auth, file, rules, topics};
+use crate::config::{Config, Surroundings, auth, file, rules, tls, topics};
 
 /// What flags and environment give.
 pub(super) struct Given {
@@ -56,8 +56,11 @@ impl Given {
         let mut config = Config::new(&settings, here);
         let (access, wrong_access) = auth::read(&settings);
         config.access = access;
+        let (tls_tables, wrong_tls) = tls::read(&settings);
+        config.tls_tables = tls_tables;
         let mut wrong = rules::check(&config, &settings);
         wrong.extend(wrong_access);
+        wrong.extend(wrong_tls);
         match topics::read(&settings, config.limits.topic_bytes_max, config.limits.lag_bytes_max) {
             Ok(tables) => config.topics = tables,
             Err(sentences) => wrong.extend(sentences),

@@ -110,6 +110,20 @@ fn split_unit(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
+/// A host name without a port, or `*.` before one.
+pub(super) fn server_name(text: &str) -> Result<String, String> {
+    let name = text.trim().to_ascii_lowercase();
+    let labels = name.strip_prefix("*.").unwrap_or(&name);
+    let is_good = |label: &str| {
+        let characters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(characters)
+    };
+    if name.len() > 253 || !labels.split('.').all(is_good) {
+        return Err("a name is one such as example.org, or *.example.org for all one level below".to_owned());
+    }
+    Ok(name)
+}
+
 /// `example.org`, `example.org:8080`, `*`.
 pub(super) fn host(text: &str) -> Result<String, String> {
     let wrong = || "a host is a name with or without a port, such as example.org or example.org:8080, or *".to_owned();

@@ -219,7 +219,8 @@ fn stays(request: &Request<Body>) -> bool {
 fn stream(socket: std::os::fd::OwnedFd) -> io::Result<TcpStream> {
     let socket = std::net::TcpStream::from(socket);
     socket.set_nonblocking(true)?;
-    socket.set_nodelay(true)?;
+    // A bridge's end is a Unix socket, which has no such thing.
+    let _ = socket.set_nodelay(true);
     TcpStream::from_std(socket)
 }
 

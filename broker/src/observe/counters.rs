@@ -150,6 +150,24 @@ stats! {
     closed_expired,
     /// Connections closed by access control: no token or a bad one, rights that ended, or an operator (4400, 4403, 4408).
     closed_access,
+    /// Connections dropped: TLS could not begin or go on.
+    dropped_tls,
+    /// TLS handshakes: version 1.2, in full.
+    tls_12_full,
+    /// TLS handshakes: version 1.2, resumed by a ticket.
+    tls_12_resumed,
+    /// TLS handshakes: version 1.3, in full.
+    tls_13_full,
+    /// TLS handshakes: version 1.3, resumed by a ticket.
+    tls_13_resumed,
+    /// TLS that failed: the client spoke something else, HTTP most likely.
+    tls_failed_cleartext,
+    /// TLS that failed: the client sent an alert.
+    tls_failed_alert,
+    /// TLS that failed: no version, cipher suite or group in common.
+    tls_failed_incompatible,
+    /// TLS that failed: the client broke its rules.
+    tls_failed_violation,
     /// Connections dropped: reset or broken by the peer or the network.
     dropped_reset,
     /// Connections dropped: the control plane's queue was full, or the hand-over took too long.
@@ -254,6 +272,8 @@ causes! {
     Access closed_access "access",
     /// A trusted proxy sent no PROXY header, or a broken one.
     ProxyHeader dropped_proxy_header "proxy_header",
+    /// TLS could not begin, or not go on.
+    Tls dropped_tls "tls",
     /// Reset or broken by the peer or the network.
     Reset dropped_reset "reset",
     /// It asked for HTTP, and the control plane could not take it.

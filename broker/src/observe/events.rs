@@ -122,6 +122,7 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
             "publishers were closed, their topic having no room for a message (1008); see history-messages, history-bytes, --max-keys",
         ),
         Reason::Rate => (Level::WARN, "publishers were closed, being faster than --max-publish-rate (1008)"),
+        Reason::Tls => (Level::INFO, "connections were closed, TLS having failed; see ringyard_tls_failures_total"),
         Reason::Reset => (Level::DEBUG, "connections were reset by the peer or the network"),
         Reason::Handover => (Level::WARN, "HTTP connections were dropped: the control plane has too many to take"),
         Reason::Adoption => (Level::WARN, "WebSockets were dropped: no descriptor was free; see --max-connections"),

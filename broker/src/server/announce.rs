@@ -14,12 +14,18 @@ use crate::server::output::write_out;
 
 /// Where to find it, on standard output: the public address comes first, the operators' next. On a thread of its own:
 /// standard output may be a pipe that is full and that nobody reads.
-pub(crate) fn announce(io: Io, shards: u16, address: SocketAddr, operators: Option<SocketAddr>) {
+pub(crate) fn announce(
+    io: Io,
+    shards: u16,
+    (address, tls_address): (SocketAddr, Option<SocketAddr>),
+    operators: Option<SocketAddr>,
+) {
     let plural = if shards == 1 { "" } else { "s" };
     let page = from_here(address);
     let operators = operators.map_or_else(String::new, |at| format!(", operators: http://{}/metrics", from_here(at)));
+    let tls = tls_address.map_or_else(String::new, |at| format!(", TLS: https://{}/", from_here(at)));
     let text = format!(
-        "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}\n\
+        "ringyard {}: {shards} shard{plural} on {io}, http://{page}/{operators}{tls}\n\
          Open that page in two tabs, or try: curl -d 'hello' http://{page}/pub/demo\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -32,7 +38,7 @@ pub(crate) fn announce(io: Io, shards: u16, address: SocketAddr, operators: Opti
 /// What runs, and within which limits.
 pub(crate) fn log_start(
     shards: u16,
-    address: SocketAddr,
+    (address, tls_address): (SocketAddr, Option<SocketAddr>),
     operators: Option<SocketAddr>,
     room: &Capacity,
     limits: &Limits,
@@ -42,6 +48,7 @@ pub(crate) fn log_start(
         driver = room.io.name(),
         shards,
         listen = %address,
+        tls_listen = tls_address.map(field::display),
         admin = operators.map(field::display),
         connections_max = room.connections_max,
         connections_per_address_max = limits.connections_per_address_max,
@@ -57,9 +64,9 @@ pub(crate) fn log_start(
 }
 
 /// Which addresses other machines may reach, and what they find there. `rights` says what
-/// anyone who reaches `address` may do.
-pub(crate) fn warn_of_strangers(address: SocketAddr, rights: &str, exposed: Option<SocketAddr>) {
-    if !address.ip().to_canonical().is_loopback() {
+/// anyone who reaches one of `addresses` may do.
+pub(crate) fn warn_of_strangers(addresses: &[Option<SocketAddr>], rights: &str, exposed: Option<SocketAddr>) {
+    for address in addresses.iter().flatten().filter(|address| !address.ip().to_canonical().is_loopback()) {
         warn!(
             listen = %address,
             "{address} can be reached from other machines: anyone who reaches it may {rights}"

@@ -2,11 +2,13 @@
 
 use std::env;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::capacity::doctor::{self, Facts, Plan};
 use crate::capacity::machine::Machine;
 use crate::config::{self, Config};
 use crate::server::output::say;
+use crate::tls::server::expiry;
 
 /// Says how the machine is; the exit status tells whether there is a problem.
 #[must_use]
@@ -27,6 +29,7 @@ fn plan(config: &Result<Box<Config>, Vec<String>>, cores: u64) -> Plan {
             asked: config.connections_max,
             memory_asked: config.memory_bytes_max,
             memory_bytes_least: config.memory_bytes_least(),
+            certificates: certificates(config),
             wrong: Vec::new(),
         },
         Err(wrong) => Plan {
@@ -35,7 +38,15 @@ fn plan(config: &Result<Box<Config>, Vec<String>>, cores: u64) -> Plan {
             asked: None,
             memory_asked: None,
             memory_bytes_least: 0,
+            certificates: Vec::new(),
             wrong: wrong.clone(),
         },
     }
+}
+
+/// The certificates that a start would read, and when each ends.
+fn certificates(config: &Config) -> Vec<(String, Result<u64, String>)> {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let tables = config.tls_tables.iter().filter(|_| config.tls_listen.is_some());
+    tables.map(|table| (table.cert.display().to_string(), expiry(table, now_s))).collect()
 }

@@ -32,6 +32,7 @@ use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
 use crate::server::takeover::predecessor::{Estate, Taken};
 use crate::server::takeover::successor::Claim;
+use crate::server::tls::Watch;
 use crate::shard::shared::{ControlMessage, SharedState};
 
 /// What shards get beyond the grace period, after which they cut connections themselves.
@@ -92,10 +93,12 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
         estate.taken(async || accept_anew(&shared).await).await
     };
     let refused = |cause| shared.refused_values.take(cause);
+    let watch = Watch::new(&shared, settings.tls_tables());
+    let looking = watch.clone().run();
     let hang_up = {
         let shared = Arc::clone(&shared);
         move || {
-            if settings.read_again(&shared.rules, &shared.authority) {
+            if settings.read_again(&shared.rules, &shared.authority, &watch) {
                 for shard in ShardId::all(shared.inboxes.len() as u16) {
                     // One whose queue is full does not sleep, and looks in its next turn.
                     let _ = shared.send_control(shard, ControlMessage::RightsChanged);
@@ -105,7 +108,8 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
         }
     };
     let denied = || shared.authority.counts().map(|(cause, count)| (cause.label(), cause.sentence(), count)).collect();
-    let life = events::beside(|| stats::totals(&shared), denied, refused, live(app, shards, admin, hang_up, taken));
+    let life =
+        events::beside(|| stats::totals(&shared), denied, refused, live(app, shards, admin, hang_up, looking, taken));
     match room.io {
         Io::Uring => tokio_uring::Runtime::new(&tokio_uring::builder())
             .map_err(|error| format!("the control plane cannot start its io_uring: {error}"))?
@@ -124,10 +128,12 @@ async fn live(
     mut shards: Shards,
     admin: AdminListener,
     hang_up: impl FnMut() + 'static,
+    looking: impl Future<Output = ()> + 'static,
     taken: impl Future<Output = Taken>,
 ) -> Result<(), String> {
     let mut signals = Signals::new(hang_up).map_err(|error| format!("signals cannot be handled: {error}"))?;
     let server = Server::start(&app);
+    tokio::task::spawn_local(looking);
     let operators = admin.serve(&app)?;
     let why = tokio::select! {
         // The start is announced even if a signal is there already.

@@ -33,4 +33,5 @@ pub mod shards;
 pub(crate) mod signals;
 pub mod start;
 pub(crate) mod takeover;
+mod tls;
 pub mod token_keys;

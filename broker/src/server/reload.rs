@@ -6,6 +6,7 @@
 //! | the `[[topic]]` tables in that file | at once; another kind of `history` for new topics only, with the filters in the log |
 //! | all other settings in that file | after a restart; the log names those that have changed |
 //! | the tables `[auth]`, `[[allow]]` and `[[key]]`, but `keys-url` | at once, for open connections too |
+//! | the `[[tls]]` tables, and the files that they name | for new connections |
 //! | the files with keys that `[auth]` names | for the next token that was not seen before |
 //! | the keys in the file of `--publish-key` | for the next request or handshake |
 //!
@@ -19,10 +20,12 @@ use tracing::{error, info, warn};
 use crate::access::authority::Authority;
 use crate::access::keys::{Loaded, PublishKeys};
 use crate::config::auth::AccessTables;
+use crate::config::tls::TlsTable;
 use crate::config::topics::TopicTable;
 use crate::config::{self, Config, LogLevel, Stop, Surroundings, Task};
 use crate::server::log;
 use crate::server::rules::from_tables;
+use crate::server::tls::Watch;
 use crate::topics::keys::Keys;
 use crate::topics::rules::{Rule, SharedRules};
 
@@ -39,6 +42,7 @@ pub(crate) struct Settings {
     written: Vec<(&'static str, String)>,
     topics: Vec<TopicTable>,
     access: AccessTables,
+    tls: Vec<TlsTable>,
     /// What the filters of topic rules are hashed under.
     names: Keys,
 }
@@ -47,11 +51,17 @@ impl Settings {
     /// Those of the start. Filters of topic rules are hashed under `names`.
     pub(crate) fn new(config: &Config, here: Surroundings, names: Keys) -> Self {
         let (written, topics, access) = (config.written.clone(), config.topics.clone(), config.access.clone());
-        Self { here, level: config.log.level, written, topics, access, names }
+        let tls = config.tls_tables.clone();
+        Self { here, level: config.log.level, written, topics, access, tls, names }
+    }
+
+    /// The `[[tls]]` tables of the start.
+    pub(crate) fn tls_tables(&self) -> Vec<TlsTable> {
+        self.tls.clone()
     }
 
     /// Reads everything again that can be. Returns whether what clients may do has changed.
-    pub(crate) fn read_again(&mut self, rules: &SharedRules, authority: &Authority) -> bool {
+    pub(crate) fn read_again(&mut self, rules: &SharedRules, authority: &Authority, watch: &Watch) -> bool {
         match config::read(env::args_os(), |name| env::var_os(name), &self.here) {
             Ok(Task::Serve(config)) => {
                 let changes = self.take(&config.written);
@@ -60,6 +70,7 @@ impl Settings {
                 log::set_level(self.level.max(level));
                 info!(signal = "SIGHUP", "settings were read again: {changes}");
                 self.take_rules(config.topics, rules);
+                watch.take(config.tls_tables);
                 let has_changed = self.take_access(config.access, authority);
                 log::set_level(level);
                 self.level = level;
@@ -191,8 +202,15 @@ mod tests {
         let here = Surroundings { cores: 2, memory_bytes_default_max: 1 << 30 };
         let (written_first, names) = (written("info", ""), Keys::from_seed(1));
         let access = AccessTables::default();
-        let mut settings =
-            Settings { here, level: LogLevel::Info, written: written_first, topics: Vec::new(), access, names };
+        let mut settings = Settings {
+            here,
+            level: LogLevel::Info,
+            written: written_first,
+            topics: Vec::new(),
+            tls: Vec::new(),
+            access,
+            names,
+        };
         assert_eq!(settings.take(&written("info", "")), "none of them has changed");
         assert_eq!(settings.take(&written("debug", "")), "log-level = debug from now on");
         let both = settings.take(&written("warn", "4"));

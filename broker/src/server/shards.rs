@@ -8,6 +8,7 @@
 //! [`ControlMessage::Shutdown`]: crate::shard::shared::ControlMessage::Shutdown
 
 use std::io;
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
@@ -23,6 +24,9 @@ use crate::ids::ShardId;
 use crate::shard::shared::SharedState;
 use crate::shard::{Shard, ShardSetup};
 
+/// What one shard accepts from: the listener of `--listen`, and that of `--tls-listen`.
+type Listeners = (Arc<OwnedFd>, Option<Arc<OwnedFd>>);
+
 /// The running shards.
 #[derive(Debug)]
 pub struct Shards {
@@ -37,7 +41,7 @@ struct End {
 }
 
 impl Shards {
-    /// Starts a shard per listener. None accepts connections before all have their drivers: they would be lost if the
+    /// Starts a shard per listener, which accepts from one of `tls_listeners` as well, if there are any. None accepts connections before all have their drivers: they would be lost if the
     /// start failed, and a predecessor that goes on would have served them.
     ///
     /// # Errors
@@ -45,18 +49,21 @@ impl Shards {
     /// process then.
     pub fn start(
         listeners: Vec<Arc<OwnedFd>>,
+        tls_listeners: Vec<Arc<OwnedFd>>,
         room: &Capacity,
         shared: &Arc<SharedState>,
         limits: &Arc<Limits>,
     ) -> Result<Self, String> {
         let capacity = room.shard_connections_max;
+        let seconds = tls_listeners.into_iter().map(Some).chain(iter::repeat(None));
+        let listeners = listeners.into_iter().zip(seconds).collect();
         match room.io {
-            Io::Uring => Self::start_on(listeners, shared, limits, move |listener| {
-                let setup = uring::Setup { listener: Some(listener), capacity, ..uring::Setup::default() };
+            Io::Uring => Self::start_on(listeners, shared, limits, move |(listener, second)| {
+                let setup = uring::Setup { listener: Some(listener), second, capacity, ..uring::Setup::default() };
                 UringDriver::new(setup).map_err(|error| error.to_string())
             }),
-            Io::Epoll => Self::start_on(listeners, shared, limits, move |listener| {
-                let setup = epoll::Setup { listener: Some(listener), capacity, ..epoll::Setup::default() };
+            Io::Epoll => Self::start_on(listeners, shared, limits, move |(listener, second)| {
+                let setup = epoll::Setup { listener: Some(listener), second, capacity, ..epoll::Setup::default() };
                 EpollDriver::new(setup).map_err(|error| error.to_string())
             }),
         }
@@ -64,10 +71,10 @@ impl Shards {
 
     /// A driver belongs to its shard's thread, so it is made there.
     fn start_on<D: Driver>(
-        listeners: Vec<Arc<OwnedFd>>,
+        listeners: Vec<Listeners>,
         shared: &Arc<SharedState>,
         limits: &Arc<Limits>,
-        make: impl Fn(Arc<OwnedFd>) -> Result<D, String> + Copy + Send + 'static,
+        make: impl Fn(Listeners) -> Result<D, String> + Copy + Send + 'static,
     ) -> Result<Self, String> {
         let running = listeners.len();
         let (ended, ends) = mpsc::channel(running);

@@ -1,7 +1,7 @@
 //! Starts a broker: driver, capacity, listeners, shards, control plane; in the order in which each may fail.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ use crate::server::rules::from_tables;
 use crate::server::shards::Shards;
 use crate::server::takeover::predecessor::Estate;
 use crate::server::takeover::successor::{self, Claim, Inheritance};
-use crate::server::{lifecycle, log, notify, token_keys};
+use crate::server::{lifecycle, log, notify, tls, token_keys};
 use crate::shard::shared::SharedState;
 use crate::topics::keys::Keys;
 
@@ -61,6 +61,7 @@ pub fn serve(config: Config, here: Surroundings) -> ExitCode {
 /// Starts everything, and runs until a signal has ended it.
 fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let keys = publish_keys(&config)?;
+    let tls = tls::server(&config)?;
     let (io, fallback) = choose(config.io, config.shards)?;
     let (descriptors, _) = ring::limits::raise_descriptors();
     let memory = Machine::here().memory().map(|memory| memory.available());
@@ -69,8 +70,8 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     if let Some(warning) = room.warning() {
         warn!("{warning}");
     }
-    let Listening { listeners, address, admin, predecessor } = listen(&config)?;
-    let estate = Estate::new(address, &listeners, admin.socket())
+    let Listening { listeners, tls_listeners, address, tls_address, admin, predecessor } = listen(&config)?;
+    let estate = Estate::new(address, &listeners, &tls_listeners, admin.socket())
         .map_err(|error| format!("no descriptors are left for a successor: {error}"))?;
     let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
@@ -87,20 +88,20 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     if authority.is_on() {
         token_keys::start(&authority)?;
     }
-    let shared = Arc::new(shared.authorized_by(authority));
+    let shared = Arc::new(shared.authorized_by(authority).with_tls(tls));
     // Before the first token comes; the control plane goes on with it.
     shared.wall_clock.set(SystemTime::now(), ring::monotonic());
     let mut limits = config.within(plan.budget_bytes);
-    limits.connections_per_address_max = per_address(&limits, config.listen.ip(), room.connections_max);
+    limits.connections_per_address_max = per_address(&limits, &config, room.connections_max);
     let limits = Arc::new(limits);
     let exposed = admin.exposed(address);
-    let shards = Shards::start(listeners, &room, &shared, &limits)?;
+    let shards = Shards::start(listeners, tls_listeners, &room, &shared, &limits)?;
     let reported = Arc::clone(&limits);
     let started = Started { shared, limits, room, shards, admin, fallback, predecessor, estate, settings };
     lifecycle::run(started, || {
-        announce(io, config.shards, address, operators);
-        log_start(config.shards, address, operators, &room, &reported);
-        warn_of_strangers(address, config.anonymous_rights(), exposed);
+        announce(io, config.shards, (address, tls_address), operators);
+        log_start(config.shards, (address, tls_address), operators, &room, &reported);
+        warn_of_strangers(&[Some(address), tls_address], config.anonymous_rights(), exposed);
         notify::ready();
     })
 }
@@ -108,8 +109,11 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
 /// All listeners, and the broker that they come from.
 struct Listening {
     listeners: Vec<Arc<OwnedFd>>,
+    /// Those of `--tls-listen`, as many or none.
+    tls_listeners: Vec<Arc<OwnedFd>>,
     /// Where the shards listen.
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     admin: AdminListener,
     predecessor: Option<Claim>,
 }
@@ -122,8 +126,8 @@ fn listen(config: &Config) -> Result<Listening, String> {
     if config.take_over && inherited.is_none() {
         info!(listen = %config.listen, "no broker runs there to take over from: starting as usual");
     }
-    let (listeners, operators, predecessor) = match inherited {
-        None => (ring::listen::group(config.listen, shards).map_err(refused)?, None, None),
+    let (listeners, tls_inherited, operators, predecessor) = match inherited {
+        None => (ring::listen::group(config.listen, shards).map_err(refused)?, Vec::new(), None, None),
         Some(Inheritance { shards: inherited, .. }) if inherited.len() > shards => {
             // Closing one would reset the connections that wait in its queue.
             return Err(format!(
@@ -132,15 +136,36 @@ fn listen(config: &Config) -> Result<Listening, String> {
                 inherited.len()
             ));
         }
-        Some(Inheritance { claim, shards: inherited, operators }) => {
-            (ring::listen::widen(inherited, config.listen, shards).map_err(refused)?, operators, Some(claim))
+        Some(Inheritance { claim, shards: inherited, tls, operators }) => {
+            (ring::listen::widen(inherited, config.listen, shards).map_err(refused)?, tls, operators, Some(claim))
         }
     };
     let address = ring::listen::local_addr(&listeners[0])
         .map_err(|error| format!("the address of the listener cannot be read: {error}"))?;
+    let (tls_listeners, tls_address) = listen_with_tls(config.tls_listen, tls_inherited, shards)?;
     let admin = AdminListener::open(config.admin, operators)?;
     let listeners = listeners.into_iter().map(Arc::new).collect();
-    Ok(Listening { listeners, address, admin, predecessor })
+    Ok(Listening { listeners, tls_listeners, address, tls_address, admin, predecessor })
+}
+
+/// The listeners of `--tls-listen`, of which some may be `inherited`, and where they are.
+fn listen_with_tls(
+    asked: Option<SocketAddr>,
+    inherited: Vec<OwnedFd>,
+    shards: usize,
+) -> Result<(Vec<Arc<OwnedFd>>, Option<SocketAddr>), String> {
+    let Some(asked) = asked else { return Ok((Vec::new(), None)) };
+    let refused = |error: ListenError| format!("cannot listen as --tls-listen says: {error}");
+    let at = |listener: &OwnedFd| ring::listen::local_addr(listener).ok();
+    let is_there = |at: SocketAddr| at == asked || asked.port() == 0 && at.ip() == asked.ip();
+    let listeners = if inherited.first().and_then(at).is_some_and(is_there) {
+        ring::listen::widen(inherited, asked, shards)
+    } else {
+        ring::listen::group(asked, shards)
+    };
+    let listeners = listeners.map_err(refused)?;
+    let address = at(&listeners[0]);
+    Ok((listeners.into_iter().map(Arc::new).collect(), address))
 }
 
 /// The keys to publish with, if there are any; warns of what an operator should change.
@@ -165,8 +190,9 @@ fn random_seed() -> u64 {
 
 /// Most connections of one address: a quarter of all there is room for, unless an option says otherwise. Where only
 /// loopback connects, which is exempt, and no proxy speaks for others, nobody has to be asked for an address.
-fn per_address(limits: &Limits, listen: IpAddr, connections: u32) -> Option<NonZeroU32> {
-    if listen.to_canonical().is_loopback() && limits.trusted_proxies.is_empty() {
+fn per_address(limits: &Limits, config: &Config, connections: u32) -> Option<NonZeroU32> {
+    let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
+    if is_loopback(&config.listen) && config.tls_listen.iter().all(is_loopback) && limits.trusted_proxies.is_empty() {
         return None;
     }
     limits.connections_per_address_max.or(NonZeroU32::new((connections / 4).max(64)))

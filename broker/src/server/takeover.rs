@@ -50,8 +50,11 @@ const YOURS: &[u8] = b"yours\n";
 struct Offer {
     version: String,
     pid: u32,
-    /// How many of the sockets are listeners of shards: the first ones. One behind them is the operators'.
+    /// How many of the sockets are listeners of shards: the first ones. The last one, behind those and `tls`, is the operators'.
     shards: usize,
+    /// How many behind them are listeners of shards for TLS.
+    #[serde(default)]
+    tls: usize,
 }
 
 /// The name of the Unix socket of a broker that listens at `address`.

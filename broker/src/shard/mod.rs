@@ -77,6 +77,7 @@ use crate::shard::transport::accept::{Accepting, Acceptor};
 use crate::shard::transport::connection::Conns;
 use crate::shard::transport::egress::Egress;
 use crate::shard::transport::pause::Input;
+use crate::shard::transport::secure::Secure;
 use crate::shard::transport::timers::Timers;
 
 /// How long a turn waits for another shard's full queue.
@@ -118,6 +119,7 @@ pub struct Shard<D: Driver> {
     pressure: Pressure,
     peer_questions: PeerQuestions,
     identities: Identities,
+    secure: Secure,
     drain: Drain,
     codec: ShardCodec,
 }
@@ -182,6 +184,7 @@ impl<D: Driver> Shard<D> {
             account,
             pressure: Pressure::default(),
             peer_questions: PeerQuestions::default(),
+            secure: Secure::default(),
             drain: Drain::default(),
             codec: ShardCodec::new(&limits),
             driver,
@@ -261,7 +264,7 @@ impl<D: Driver> Shard<D> {
             Event::Sent { conn, gather, from, result } => self.on_sent(conn, gather, from, result),
             Event::Received { conn, mut buf } => self.on_received(conn, &mut buf),
             Event::ReceiveEnded { conn, end } => self.on_receive_ended(conn, end),
-            Event::Accepted { conn } => self.on_accepted(conn),
+            Event::Accepted { conn, is_second } => self.on_accepted(conn, is_second),
             Event::AcceptEnded { end } => self.on_accept_ended(end),
             Event::Adopted { token, result } => self.on_adopted(token, result),
             Event::Installed { conn, result } => self.on_installed(conn, result),

@@ -38,6 +38,7 @@ pub use crate::shard::messages::{
     ControlMessage, Delivery, INSPECTED_MAX, Origin, Published, Request, SLOWEST_MAX, SignedIn, SignedInPart, Slow,
     SlowestPart, TopicState,
 };
+use crate::tls;
 use crate::topics::registry::Registry;
 use crate::topics::rules::{Rules, SharedRules};
 
@@ -60,6 +61,8 @@ pub struct SharedState {
     pub publish_keys: PublishKeys,
     /// Who may do what. Read again by SIGHUP.
     pub authority: Arc<Authority>,
+    /// What connections of `--tls-listen` share, if there is one.
+    pub tls: Option<Arc<tls::server::Server>>,
     /// Topics that clients began over HTTP.
     pub name_shares: ClientShares,
     /// What the time of day is, for answers.
@@ -101,6 +104,7 @@ impl SharedState {
             refused_values: RefusedValues::default(),
             publish_keys: PublishKeys::default(),
             authority: Arc::default(),
+            tls: None,
             name_shares: ClientShares::default(),
             wall_clock: WallClock::default(),
             addresses: Arc::default(),
@@ -131,6 +135,12 @@ impl SharedState {
     #[must_use]
     pub fn authorized_by(self, authority: Arc<Authority>) -> Self {
         Self { authority, ..self }
+    }
+
+    /// The same with certificates for connections of `--tls-listen`.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Arc<tls::server::Server>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The same with rules for topics.

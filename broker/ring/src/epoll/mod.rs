@@ -66,10 +66,11 @@ const SHARE_MAX: u16 = 16;
 /// The epoll driver. Lives and dies on the thread that made it (it is neither `Send` nor `Sync`).
 pub struct EpollDriver {
     poll: Poll,
-    listener: Option<Arc<OwnedFd>>,
+    /// The first one, and the second.
+    listeners: [Option<Arc<OwnedFd>>; 2],
     accept: Accept,
-    /// Peers may be waiting at the listener.
-    acceptable: bool,
+    /// Peers may be waiting at each listener.
+    acceptable: [bool; 2],
     slots: Slots,
     sends: Slab<InFlight>,
     /// The tokens of the handshakes under way.
@@ -109,15 +110,17 @@ impl EpollDriver {
         // Non-blocking: a waker must not wait, however often it is used.
         let eventfd = EventFd::new(libc::EFD_NONBLOCK).map_err(setup::failed("making the waker's eventfd"))?;
         poll.add(eventfd.fd().as_fd(), Registered::EventFd).map_err(register)?;
-        if let Some(listener) = &setup.listener {
+        let listeners = [setup.listener, setup.second];
+        for (listener, registered) in listeners.iter().zip([Registered::Listener, Registered::SecondListener]) {
+            let Some(listener) = listener else { continue };
             set_nonblocking(listener).map_err(setup::failed("making the listener non-blocking"))?;
-            poll.add(listener.as_fd(), Registered::Listener).map_err(register)?;
+            poll.add(listener.as_fd(), registered).map_err(register)?;
         }
         Ok(Self {
             poll,
-            listener: setup.listener,
+            listeners,
             accept: Accept::Idle,
-            acceptable: false,
+            acceptable: [false; 2],
             slots: Slots::new(setup.capacity),
             sends: Slab::new(),
             dials: Slab::new(),
@@ -149,7 +152,8 @@ impl EpollDriver {
         let mut at = 0;
         while let Some((registered, ready)) = self.poll.event(at) {
             match registered {
-                Registered::Listener => self.acceptable = true,
+                Registered::Listener => self.acceptable[0] = true,
+                Registered::SecondListener => self.acceptable[1] = true,
                 // The eventfd's counter is never read: every further write is a further edge.
                 Registered::EventFd => {}
                 Registered::Conn(conn) => self.note(conn, ready, events),
@@ -160,7 +164,7 @@ impl EpollDriver {
     }
 
     fn has_work(&self) -> bool {
-        let accepts = self.accept == Accept::Running && (self.acceptable || self.slots.is_full());
+        let accepts = self.accept == Accept::Running && (self.acceptable.contains(&true) || self.slots.is_full());
         accepts || self.accept == Accept::Stopping || !self.readable.is_empty() || !self.again.is_empty()
     }
 
@@ -188,7 +192,7 @@ impl Driver for EpollDriver {
     type Buf = Buf;
 
     fn accept(&mut self) {
-        if self.listener.is_none() {
+        if self.listeners[0].is_none() {
             self.operations.push(Operation::TellAcceptEnd(AcceptEnd::Failed(libc::EBADF)));
         } else if self.accept == Accept::Idle {
             self.accept = Accept::Running;

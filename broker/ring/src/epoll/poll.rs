@@ -14,6 +14,7 @@ use crate::{ConnId, Nanos};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Registered {
     Listener,
+    SecondListener,
     EventFd,
     Conn(ConnId),
 }
@@ -21,6 +22,7 @@ pub(super) enum Registered {
 /// No connection's: a table has fewer places than that.
 const LISTENER: u64 = u64::MAX;
 const EVENTFD: u64 = u64::MAX - 1;
+const SECOND_LISTENER: u64 = u64::MAX - 2;
 
 /// Events that one call takes at most; those beyond wait for the next, in turn.
 const EVENTS_MAX: usize = 1024;
@@ -57,6 +59,7 @@ impl Poll {
     pub(super) fn add(&self, fd: BorrowedFd<'_>, registered: Registered) -> Result<(), i32> {
         let data = match registered {
             Registered::Listener => LISTENER,
+            Registered::SecondListener => SECOND_LISTENER,
             Registered::EventFd => EVENTFD,
             Registered::Conn(conn) => u64::from(conn.generation) << 32 | u64::from(conn.slot),
         };
@@ -100,6 +103,7 @@ impl Poll {
         let event = self.events.get(at)?;
         let registered = match event.u64 {
             LISTENER => Registered::Listener,
+            SECOND_LISTENER => Registered::SecondListener,
             EVENTFD => Registered::EventFd,
             data => Registered::Conn(ConnId { slot: data as u32, generation: (data >> 32) as u32 }),
         };

@@ -57,18 +57,19 @@ impl EpollDriver {
 
     /// Says why accepting has ended, if it has.
     fn accept_up_to(&mut self, most: u32, events: &mut Vec<Event<Buf>>) -> Option<AcceptEnd> {
-        for _ in 0..most {
+        for round in 0..most as usize {
             if self.slots.is_full() {
                 return Some(AcceptEnd::TableFull);
             }
-            if !self.acceptable {
+            // In turn, so that a crowd at one listener keeps nobody out at the other.
+            let Some(which) = [round % 2, (round + 1) % 2].into_iter().find(|&which| self.acceptable[which]) else {
                 return None;
-            }
-            let listener = self.listener.as_ref().expect("accepting begins only with a listener");
+            };
+            let listener = self.listeners[which].as_ref().expect("only a listener has peers waiting");
             self.counters.enters += 1;
             match calls::accept(listener.as_fd()).and_then(|socket| self.open(socket, Flags::empty())) {
-                Ok(conn) => events.push(Event::Accepted { conn }),
-                Err(libc::EAGAIN) => self.acceptable = false,
+                Ok(conn) => events.push(Event::Accepted { conn, is_second: which == 1 }),
+                Err(libc::EAGAIN) => self.acceptable[which] = false,
                 // A peer that gave up while it waited, and errors of its network (accept(2)): on to the next.
                 Err(
                     libc::EINTR

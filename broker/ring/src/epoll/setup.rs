@@ -13,6 +13,8 @@ use crate::limits;
 pub struct Setup {
     /// A listening socket (see [`listen`](crate::listen)), if this driver accepts. Others may share it, to hand it over.
     pub listener: Option<Arc<OwnedFd>>,
+    /// Another one, beside the first. Its connections are reported as such ([`Event::Accepted`](crate::Event::Accepted)).
+    pub second: Option<Arc<OwnedFd>>,
     /// Connections at most, each 16 bytes once used, and a descriptor of the process.
     pub capacity: u32,
     /// Buffers that received bytes land in.
@@ -24,7 +26,7 @@ pub struct Setup {
 impl Default for Setup {
     /// 900 connections, 128 receive buffers of 4 KiB, no listener.
     fn default() -> Self {
-        Self { listener: None, capacity: 900, receive_buffers: 128, receive_buffer_bytes: 4096 }
+        Self { listener: None, second: None, capacity: 900, receive_buffers: 128, receive_buffer_bytes: 4096 }
     }
 }
 

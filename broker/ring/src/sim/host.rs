@@ -318,7 +318,7 @@ impl Host {
             return;
         };
         let conn = self.open(client);
-        self.accept_lane.push_back(Event::Accepted { conn });
+        self.accept_lane.push_back(Event::Accepted { conn, is_second: false });
         if self.is_full() {
             self.end_accept(AcceptEnd::TableFull);
         }

@@ -25,7 +25,7 @@ impl UringDriver {
             _ => {}
         }
         match kind {
-            Kind::Accept => self.complete_accept(entry.result(), more, events),
+            Kind::Accept => self.complete_accept(index as usize, entry.result(), more, events),
             Kind::Adopt => self.complete_adopt(index, entry.result(), events),
             Kind::DialSocket => self.complete_dial_socket(index, entry.result(), events),
             Kind::Connect => self.complete_connect(index, entry.result(), events),
@@ -58,7 +58,7 @@ impl UringDriver {
     pub(super) fn complete_cancel(&mut self, kind: Kind, user_data: u64) {
         if kind == Kind::CancelAccept {
             if matches!(self.accept, Accept::Ending(_)) {
-                self.cancel_accept();
+                self.cancel_accept_of(tag::index(user_data) as usize);
             }
             return;
         }
@@ -80,10 +80,11 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn complete_accept(&mut self, result: i32, more: bool, events: &mut Vec<Event<Buf>>) {
+    /// With the accept of one listener that of the other ends too, and the end is reported once.
+    pub(super) fn complete_accept(&mut self, which: usize, result: i32, more: bool, events: &mut Vec<Event<Buf>>) {
         if result >= 0 {
             let conn = self.open(result as u32, events);
-            events.push(Event::Accepted { conn });
+            events.push(Event::Accepted { conn, is_second: which == 1 });
             if self.slots.is_full() && more && self.accept == Accept::Running {
                 self.accept = Accept::Ending(AcceptEnd::TableFull);
                 self.cancel_accept();
@@ -106,6 +107,14 @@ impl UringDriver {
             }
             (_, errno) => AcceptEnd::Failed(errno),
         };
+        self.accepting[which] = false;
+        if self.accepting.contains(&true) {
+            if self.accept == Accept::Running {
+                self.accept = Accept::Ending(end);
+                self.cancel_accept();
+            }
+            return;
+        }
         self.accept = Accept::Idle;
         events.push(Event::AcceptEnded { end });
     }

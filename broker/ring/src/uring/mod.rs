@@ -95,8 +95,11 @@ pub struct UringDriver {
     ring: IoUring,
     name: RingName,
     features: OptionalFeatures,
-    listener: Option<Arc<OwnedFd>>,
+    /// The first one, and the second.
+    listeners: [Option<Arc<OwnedFd>>; 2],
     accept: Accept,
+    /// Whether an accept of each listener is in flight.
+    accepting: [bool; 2],
     slots: Slots,
     sends: Slab<InFlight>,
     adoptions: Slab<Adoption>,
@@ -177,13 +180,18 @@ impl UringDriver {
         features.restricted = restrict::restrict(&ring, setup.dials);
         ring.submitter().register_enable_rings().map_err(refused("enabling the ring"))?;
         let is_v4 = |listener: &Arc<OwnedFd>| matches!(listen::local_addr(listener), Ok(SocketAddr::V4(_)));
-        let peer_bytes = if setup.listener.as_ref().is_some_and(is_v4) { V4_BYTES } else { V6_BYTES };
+        let peer_bytes = if setup.listener.iter().chain(&setup.second).all(is_v4) && setup.listener.is_some() {
+            V4_BYTES
+        } else {
+            V6_BYTES
+        };
         Ok(Self {
             name,
             ring,
             features,
-            listener: setup.listener,
+            listeners: [setup.listener, setup.second],
             accept: Accept::Idle,
+            accepting: [false; 2],
             slots: Slots::new(setup.capacity),
             sends: Slab::new(),
             adoptions: Slab::new(),

@@ -43,22 +43,26 @@ impl Driver for UringDriver {
     type Buf = Buf;
 
     fn accept(&mut self) {
-        let Some(listener) = &self.listener else {
+        if self.listeners[0].is_none() {
             return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::Failed(libc::EBADF) });
-        };
+        }
         if self.accept != Accept::Idle {
             return;
         }
         if self.slots.is_full() {
             return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::TableFull });
         }
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-            .allocate_file_index(true)
-            .flags(libc::SOCK_NONBLOCK)
-            .build()
-            .user_data(tag::of_index(Kind::Accept, 0));
         self.accept = Accept::Running;
-        self.push(&entry);
+        for which in 0..self.listeners.len() {
+            let Some(listener) = &self.listeners[which] else { continue };
+            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+                .allocate_file_index(true)
+                .flags(libc::SOCK_NONBLOCK)
+                .build()
+                .user_data(tag::of_index(Kind::Accept, which as u32));
+            self.accepting[which] = true;
+            self.push(&entry);
+        }
     }
 
     fn accept_stop(&mut self) {

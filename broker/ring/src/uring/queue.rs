@@ -78,8 +78,19 @@ impl UringDriver {
         self.cancel(tag::of_conn(Kind::Send, conn), tag::of_conn(Kind::CancelSend, conn));
     }
 
+    /// Cancels what is in flight of accepting.
     pub(super) fn cancel_accept(&mut self) {
-        self.cancel(tag::of_index(Kind::Accept, 0), tag::of_index(Kind::CancelAccept, 0));
+        for which in 0..self.accepting.len() {
+            self.cancel_accept_of(which);
+        }
+    }
+
+    /// The same of one listener.
+    pub(super) fn cancel_accept_of(&mut self, which: usize) {
+        if self.accepting[which] {
+            let index = which as u32;
+            self.cancel(tag::of_index(Kind::Accept, index), tag::of_index(Kind::CancelAccept, index));
+        }
     }
 
     pub(super) fn queue_shutdown(&mut self, conn: ConnId) {

@@ -17,6 +17,8 @@ use crate::{Driver, Nanos, limits};
 pub struct Setup {
     /// A listening socket (see [`listen`](crate::listen)), if this driver accepts. Others may share it, to hand it over.
     pub listener: Option<Arc<OwnedFd>>,
+    /// Another one, beside the first. Its connections are reported as such ([`Event::Accepted`](crate::Event::Accepted)).
+    pub second: Option<Arc<OwnedFd>>,
     /// Connections at most: places in the direct-descriptor table, each 12 bytes once used.
     pub capacity: u32,
     /// Buffers that received bytes land in; a power of two up to 32,768.
@@ -35,6 +37,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             listener: None,
+            second: None,
             capacity: 19_900,
             receive_buffers: 128,
             receive_buffer_bytes: 4096,

@@ -51,7 +51,7 @@ impl Drop for UringDriver {
                 self.complete(entry, &mut events);
             }
             for event in events.drain(..) {
-                if let Event::Accepted { conn }
+                if let Event::Accepted { conn, .. }
                 | Event::Adopted { result: Ok(conn), .. }
                 | Event::Dialled { result: Ok(conn), .. } = event
                 {

@@ -6,6 +6,7 @@
 //! | `kernel` | the kernel, io_uring and what forbids it, huge pages, clocks |
 //! | `capacity` | descriptors, memory, how many clients fit |
 //! | `network` | backlog, ports, TCP's memory, connection tracking |
+//! | `certificates` | when the certificates of `[[tls]]` end |
 //! | `share` | cores and threads that the control groups leave |
 //! | `report` | findings as a screen or as JSON |
 //!
@@ -15,6 +16,7 @@
 //! A *problem* keeps the broker from starting, or from doing what was asked. A *warning* is what it can live with.
 
 mod capacity;
+mod certificates;
 mod kernel;
 mod network;
 mod report;
@@ -48,6 +50,8 @@ pub struct Plan {
     pub memory_asked: Option<u64>,
     /// Bytes that other settings need of it.
     pub memory_bytes_least: u64,
+    /// The file of each certificate for `--tls-listen`, and when it ends, in seconds since 1970, or what is wrong with it.
+    pub certificates: Vec<(String, Result<u64, String>)>,
     /// What is wrong with the configuration, a sentence each.
     pub wrong: Vec<String>,
 }
@@ -83,6 +87,7 @@ impl Facts {
 pub fn examine(machine: &Machine, plan: &Plan, facts: &Facts) -> Report {
     let look = Look::new(machine, plan, facts);
     let mut findings = configuration(plan, facts);
+    findings.extend(certificates::look(plan, facts));
     findings.extend(look.kernel());
     findings.extend(look.capacity());
     findings.extend(look.share());

@@ -36,7 +36,15 @@ const HEALTHY: [(&str, &str); 17] = [
 ];
 
 fn plan() -> Plan {
-    Plan { io: None, shards: 4, asked: None, memory_asked: None, memory_bytes_least: 0, wrong: Vec::new() }
+    Plan {
+        io: None,
+        shards: 4,
+        asked: None,
+        memory_asked: None,
+        memory_bytes_least: 0,
+        certificates: Vec::new(),
+        wrong: Vec::new(),
+    }
 }
 
 fn asking(connections: u32) -> Plan {
@@ -278,7 +286,11 @@ fn the_network() {
 
 #[test]
 fn a_wrong_configuration_is_a_problem_each() {
-    let wrong = Plan { wrong: vec!["a.toml:1: one".to_owned(), "a.toml:2: two".to_owned()], ..plan() };
+    let wrong = Plan {
+        certificates: Vec::new(),
+        wrong: vec!["a.toml:1: one".to_owned(), "a.toml:2: two".to_owned()],
+        ..plan()
+    };
     let report = report(&[], &wrong, &facts());
     let problems: Vec<_> = report.0.iter().filter(|finding| finding.status == Status::Problem).collect();
     assert!(report.has_problem() && problems.len() == 2 && problems[1].value == "a.toml:2: two", "{report}");

@@ -29,21 +29,23 @@ pub(crate) struct Estate {
     /// Where the shards listen: `--listen`, with the port that it is.
     address: SocketAddr,
     shards: Vec<Arc<OwnedFd>>,
+    tls: Vec<Arc<OwnedFd>>,
     operators: Option<OwnedFd>,
 }
 
 impl Estate {
-    /// The listeners of the shards at `address`, and that of the operators.
+    /// The listeners of the shards at `address`, those for TLS, and that of the operators.
     ///
     /// # Errors
     /// There is no descriptor left for the latter.
     pub(crate) fn new(
         address: SocketAddr,
         shards: &[Arc<OwnedFd>],
+        tls: &[Arc<OwnedFd>],
         operators: Option<BorrowedFd<'_>>,
     ) -> io::Result<Self> {
         let operators = operators.map(|operators| operators.try_clone_to_owned()).transpose()?;
-        Ok(Self { address, shards: shards.to_vec(), operators })
+        Ok(Self { address, shards: shards.to_vec(), tls: tls.to_vec(), operators })
     }
 
     /// Waits until a successor has everything and accepts connections. Returns its connection, on which it waits for
@@ -106,17 +108,18 @@ impl Estate {
     }
 
     async fn send(&self, successor: &UnixStream) -> io::Result<()> {
-        let shards = self.shards.len();
-        if shards > LISTENERS_MAX {
+        let (shards, tls) = (self.shards.len(), self.tls.len());
+        if shards + tls > LISTENERS_MAX {
             return Err(io::Error::other(format!(
-                "{shards} listeners are more than one message carries: {LISTENERS_MAX}"
+                "{} listeners are more than one message carries: {LISTENERS_MAX}",
+                shards + tls
             )));
         }
-        let offer = Offer { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), shards };
+        let offer = Offer { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), shards, tls };
         let mut line = serde_json::to_vec(&offer)?;
         line.push(b'\n');
         let operators = self.operators.iter().map(AsFd::as_fd);
-        let sockets: Vec<_> = self.shards.iter().map(AsFd::as_fd).chain(operators).collect();
+        let sockets: Vec<_> = self.shards.iter().chain(&self.tls).map(AsFd::as_fd).chain(operators).collect();
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX + 1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&sockets)), "there is space for as many");

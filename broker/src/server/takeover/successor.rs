@@ -26,6 +26,8 @@ pub(crate) struct Inheritance {
     pub(crate) claim: Claim,
     /// The listeners of its shards.
     pub(crate) shards: Vec<OwnedFd>,
+    /// Those for TLS.
+    pub(crate) tls: Vec<OwnedFd>,
     /// Its listener for operators, if it has one.
     pub(crate) operators: Option<OwnedFd>,
 }
@@ -65,12 +67,13 @@ fn inherit(mut socket: net::UnixStream) -> io::Result<Inheritance> {
         io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "it refused; its log says why"),
         _ => error,
     })?;
-    if sockets.len() < offer.shards {
+    if sockets.len() < offer.shards + offer.tls {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it gave fewer listening sockets than it has shards"));
     }
-    let operators = sockets.split_off(offer.shards).pop();
+    let operators = sockets.split_off(offer.shards + offer.tls).pop();
+    let tls = sockets.split_off(offer.shards);
     info!(pid = offer.pid, version = offer.version, "taking over from a running broker");
-    Ok(Inheritance { claim: Claim(socket), shards: sockets, operators })
+    Ok(Inheritance { claim: Claim(socket), shards: sockets, tls, operators })
 }
 
 /// One line, and the sockets that came with it.

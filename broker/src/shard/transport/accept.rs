@@ -57,6 +57,12 @@ impl Acceptor {
         }
     }
 
+    /// What a socket is known by while the driver adopts it.
+    pub(super) fn new_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
     /// Whether the next turn has something to do here.
     pub(in crate::shard) fn has_work(&self) -> bool {
         !self.waiting_for_buffer.is_empty()
@@ -90,11 +96,14 @@ struct Adopting {
 }
 
 impl<D: Driver> Shard<D> {
-    pub(in crate::shard) fn on_accepted(&mut self, id: ConnId) {
+    pub(in crate::shard) fn on_accepted(&mut self, id: ConnId, is_second: bool) {
         self.stats().accepted.add(1);
         let conn = self.conns.insert(id);
         self.timers.set(id, conn, self.limits.handshake_timeout);
         conn.flags.set(Flags::RECEIVING);
+        if is_second {
+            self.begin_tls(id);
+        }
         self.ask_address(id);
         self.driver.receive(id);
         self.make_slots();
@@ -151,14 +160,16 @@ impl<D: Driver> Shard<D> {
 
     pub(in crate::shard) fn adopt(&mut self, adopt: Adopt) {
         // The driver needs the socket; the rest waits for its answer.
-        let token = self.acceptor.next_token;
-        self.acceptor.next_token += 1;
+        let token = self.acceptor.new_token();
         let Adopt { socket, upgrade, read, lease } = adopt;
         self.acceptor.adopting.insert(token, Adopting { upgrade, read, lease });
         self.driver.adopt(socket, token);
     }
 
     pub(in crate::shard) fn on_adopted(&mut self, token: u64, result: Result<ConnId, i32>) {
+        if let Some(client) = self.secure.bridging.remove(&token) {
+            return self.on_bridge(client, result);
+        }
         let mut adopting = self.acceptor.adopting.remove(&token).expect("a token of ours");
         self.stats().adopted.add(1);
         // With the table full the driver has closed the socket: the client sees that and comes back.

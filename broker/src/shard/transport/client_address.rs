@@ -131,7 +131,7 @@ impl<D: Driver> Shard<D> {
             Ok(slot) => {
                 self.acceptor.addresses.put(id, slot);
                 if !read.is_empty() {
-                    self.on_head_bytes(id, read);
+                    self.on_received(id, read);
                 }
             }
             Err(rejection) => {
@@ -152,7 +152,7 @@ impl<D: Driver> Shard<D> {
             State::Http if conn.flags.has(crate::shard::transport::connection::Flags::PAUSED) => {
                 conn.extra(&self.account).ended = true
             }
-            State::Http => self.on_end_of_stream(id),
+            State::Http | State::Bridged => self.on_end_of_stream(id),
             // The control plane sees it again, and so does whoever waits for it after the last bytes.
             State::HandingOver | State::Closing | State::Gone => {}
         }

@@ -43,7 +43,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Why the connection ends, unless that was decided before.
-    fn decide(&mut self, id: ConnId, reason: Reason) {
+    pub(super) fn decide(&mut self, id: ConnId, reason: Reason) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.reason.is_none() {
             conn.reason = Some(reason);
@@ -53,6 +53,10 @@ impl<D: Driver> Shard<D> {
 
     /// The last bytes were sent.
     pub(in crate::shard) fn shut(&mut self, id: ConnId) {
+        let conn = self.conns.get(id).expect("a closing connection");
+        if conn.flags.has(Flags::TLS) && self.say_end(id) {
+            return;
+        }
         let conn = self.conns.get(id).expect("a closing connection");
         // Who has closed as well sends nothing more that a reset could overtake.
         if conn.flags.has(Flags::PEER_CLOSED) || conn.extra.as_ref().is_some_and(|extra| extra.ended) {
@@ -67,6 +71,7 @@ impl<D: Driver> Shard<D> {
         let conn = self.conns.get(id).expect("a connection that received");
         match conn.state {
             State::Http => self.on_http_end(id),
+            State::Bridged => self.on_bridged_end(id),
             State::Closing if !conn.flags.has(Flags::SHUT) => conn.extra(&self.account).ended = true,
             _ => self.abort(id, Reason::ByClient),
         }
@@ -89,7 +94,10 @@ impl<D: Driver> Shard<D> {
 
     pub(in crate::shard) fn on_closed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(id) else { return };
-        self.stats().closed.add(1);
+        if self.leave_bridge(id) {
+            self.stats().closed.add(1);
+        }
+        self.forget_tls(id);
         self.peer_questions.on_peer(id, None);
         self.identities.forget(id);
         self.leave_http(id, conn.flags);

@@ -40,6 +40,8 @@ pub(crate) enum State {
     Http,
     /// On its way to the control plane: receiving has to end, then the descriptor is made.
     HandingOver,
+    /// One end of a bridge between a TLS client and the control plane.
+    Bridged,
     /// A WebSocket.
     Open,
     /// The last bytes (a close frame, a refusal) are queued or sent; what comes in is discarded.
@@ -93,6 +95,8 @@ flags! {
     HTTP = 18,
     /// Its client has to say who it is before it may do anything else.
     UNIDENTIFIED = 19,
+    /// It speaks TLS.
+    TLS = 20,
 }
 
 impl Flags {

@@ -48,6 +48,7 @@ impl<D: Driver> Shard<D> {
             State::Http => self.on_http_deadline(id),
             State::Open => self.on_ping_deadline(id),
             State::HandingOver => self.abort(id, Reason::Handover),
+            State::Bridged => self.on_bridged_deadline(id),
             State::Closing => self.on_close_deadline(id),
             State::Gone => {}
         }

@@ -124,6 +124,10 @@ impl<D: Driver> Shard<D> {
         if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) || conn.state == State::Gone {
             return;
         }
+        if conn.flags.has(Flags::TLS) && self.flush_tls(id) {
+            return;
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         if conn.flags.take(Flags::PING_DUE) && conn.state == State::Open {
             let ping = conn.session.ping();
             conn.extra(&self.account).outbox.extend(&ping);
@@ -149,6 +153,7 @@ impl<D: Driver> Shard<D> {
             (Some(outbox), None) => self.send(id, Gather::one(outbox)),
             (None, Some(data)) => self.send(id, data),
             (None, None) if conn.state == State::Closing => self.shut(id),
+            (None, None) if conn.state == State::Bridged => self.on_bridged_idle(id),
             (None, None) => {}
         }
         if has_walked {
@@ -175,6 +180,15 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(in crate::shard) fn send(&mut self, id: ConnId, gather: Gather) {
+        if self.conns.get(id).expect("an open connection").flags.has(Flags::TLS) {
+            self.send_sealed(id, &gather);
+        } else {
+            self.send_as_it_is(id, gather);
+        }
+    }
+
+    /// Sends bytes that are not to be encrypted, or are already.
+    pub(super) fn send_as_it_is(&mut self, id: ConnId, gather: Gather) {
         let conn = self.conns.get(id).expect("an open connection");
         conn.send_begins(self.now, gather.len());
         self.egress.work.charge(gather.len());
@@ -214,7 +228,10 @@ impl<D: Driver> Shard<D> {
         {
             self.egress.timed.swap_remove(at).observe(stats, self.now);
         }
+        let is_bridged = conn.state == State::Bridged;
         let waits = conn.flags.has(Flags::PING_DUE)
+            || conn.flags.has(Flags::TLS)
+            || is_bridged
             || conn.flags.has(Flags::LEAVING)
             || conn.state == State::Closing
             || conn.outbox_len() > 0
@@ -224,6 +241,9 @@ impl<D: Driver> Shard<D> {
         let paused = conn.flags.has(Flags::PAUSED);
         if waits {
             self.make_ready(id);
+        }
+        if is_bridged {
+            self.resume_partner(id);
         }
         if paused {
             // Its answers were in the way, perhaps.

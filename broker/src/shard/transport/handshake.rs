@@ -211,6 +211,9 @@ impl<D: Driver> Shard<D> {
 
     pub(in crate::shard) fn hand_over(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
+        if conn.flags.has(Flags::TLS) {
+            return self.bridge(id);
+        }
         conn.state = State::HandingOver;
         if conn.flags.has(Flags::RECEIVING) {
             self.driver.receive_stop(id);

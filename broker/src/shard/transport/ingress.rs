@@ -114,12 +114,22 @@ impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn on_received(&mut self, id: ConnId, bytes: &mut [u8]) {
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.set(Flags::ACTIVE);
+        if conn.flags.has(Flags::TLS) && !matches!(conn.state, State::Arriving | State::Proxied) {
+            return self.on_ciphertext(id, bytes);
+        }
+        self.on_plaintext(id, bytes);
+    }
+
+    /// Bytes that are not encrypted, or no longer.
+    pub(super) fn on_plaintext(&mut self, id: ConnId, bytes: &mut [u8]) {
+        let Some(conn) = self.conns.get(id) else { return };
         match conn.state {
             State::Open => self.take_input(id, bytes),
             State::Handshake => self.on_head_bytes(id, bytes),
             State::Http => self.on_http_bytes(id, bytes),
             State::Proxied => self.on_proxied_bytes(id, bytes),
             State::Arriving | State::HandingOver => self.keep_input(id, bytes),
+            State::Bridged => self.on_bridged_bytes(id, bytes),
             State::Closing | State::Gone => {}
         }
     }

@@ -8,6 +8,7 @@
 //! | `connection` | what is known of one connection |
 //! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
 //! | `http`, `http_places` | an HTTP connection whose single publishes are answered here |
+//! | `secure`, `bridge` | TLS; a TLS connection that the control plane serves through its shard |
 //! | `pause` | input that has to wait |
 //! | `heaviest` | which connection gives memory back |
 //! | `egress` | what a connection is sent |
@@ -16,6 +17,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod assembly;
+mod bridge;
 pub(crate) mod client_address;
 pub(crate) mod close;
 pub(crate) mod connection;
@@ -27,4 +29,5 @@ pub(crate) mod http;
 pub(crate) mod http_places;
 pub(crate) mod ingress;
 pub(crate) mod pause;
+pub(crate) mod secure;
 pub(crate) mod timers;

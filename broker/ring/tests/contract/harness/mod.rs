@@ -145,7 +145,7 @@ impl<H: Harness> Run<H> {
         loop {
             self.driver().accept();
             let accepted = self.next("Accepted", |event| match event {
-                Event::Accepted { conn } => Some(Some(*conn)),
+                Event::Accepted { conn, .. } => Some(Some(*conn)),
                 Event::AcceptEnded { .. } => Some(None),
                 _ => None,
             });
@@ -247,7 +247,7 @@ impl<H: Harness> Run<H> {
     /// Everything reported about a connection so far, but for what was picked.
     pub(crate) fn events_of(&self, of: ConnId) -> usize {
         let is_of = |event: &&Event<<H::Driver as Driver>::Buf>| match event {
-            Event::Accepted { conn }
+            Event::Accepted { conn, .. }
             | Event::Received { conn, .. }
             | Event::ReceiveEnded { conn, .. }
             | Event::Sent { conn, .. }

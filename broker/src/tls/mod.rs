@@ -1,0 +1,18 @@
+//! TLS for connections of the port `--tls-listen`: certificates, and one state machine per connection.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `certificates` | the files of `[[tls]]`: read, checked, chosen by name |
+//! | `expiry` | when a certificate ends, read from its DER |
+//! | `server` | what all connections share: versions, tickets, the certificates in force |
+//! | `stream` | one connection: ciphertext in, plaintext out, and back |
+//!
+//! The only module that names the TLS library's types. It has no sockets and no clock but the library's own: shards feed what
+//! they receive and send what they are given.
+
+pub mod certificates;
+mod expiry;
+pub mod server;
+pub mod stream;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! What all TLS connections share: versions, key exchange, tickets, and the certificates in force.
+//!
+//! Tickets are encrypted under a key in memory, made anew every 6 hours; the one before still opens them, so none is good
+//! for more than 12 hours. All shards share both keys: a client resumes on whichever it comes to, and not after a restart.
+//! There is no early data.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+use crate::config::tls::{KeyExchange, TlsTable};
+use crate::tls::certificates::{self, Pair};
+use crate::tls::stream::Stream;
+
+/// The one protocol inside.
+const ALPN: &[u8] = b"http/1.1";
+
+static ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+static NEW_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    pairs: Arc<Pairs>,
+}
+
+/// The certificates in force.
+#[derive(Debug)]
+struct Pairs(ArcSwap<Vec<Pair>>);
+
+impl ResolvesServerCert for Pairs {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        certificates::choose(&self.0.load(), hello.server_name())
+    }
+}
+
+impl Server {
+    /// A server with the pairs of these tables, of which there must be one.
+    ///
+    /// # Errors
+    /// A sentence about the first table whose pair is not good.
+    pub fn new(tables: &[TlsTable], only_13: bool, exchange: KeyExchange) -> Result<Self, String> {
+        let provider = provider(exchange);
+        let pairs = read_all(tables, &provider)?;
+        let pairs = Arc::new(Pairs(ArcSwap::from_pointee(pairs)));
+        let versions = if only_13 { NEW_VERSIONS } else { ALL_VERSIONS };
+        let failed = |error: rustls::Error| format!("TLS cannot be set up: {error}");
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .map_err(failed)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Pairs>::clone(&pairs));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        // Each is a record of its own behind the handshake; browsers use one.
+        config.send_tls13_tickets = 1;
+        Ok(Self { config: Arc::new(config), pairs })
+    }
+
+    /// Reads the files again, and puts them in force if all pairs are good. Returns whether anything has changed.
+    ///
+    /// # Errors
+    /// A sentence about the first that is not; nothing has changed then.
+    pub fn read_again(&self, tables: &[TlsTable]) -> Result<bool, String> {
+        let new = read_all(tables, self.config.crypto_provider())?;
+        let old = self.pairs.0.load();
+        let is_same = old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| old.is_same(new));
+        if !is_same {
+            self.pairs.0.store(Arc::new(new));
+        }
+        Ok(!is_same)
+    }
+
+    /// The files of the certificates in force, and when each ends, in seconds since 1970.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<(String, u64)> {
+        self.pairs.0.load().iter().map(|pair| (pair.file.display().to_string(), pair.expires_s)).collect()
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// The library cannot have one.
+    pub fn begin(&self) -> Result<Stream, rustls::Error> {
+        Stream::new(Arc::clone(&self.config))
+    }
+}
+
+fn read_all(tables: &[TlsTable], provider: &CryptoProvider) -> Result<Vec<Pair>, String> {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    tables.iter().map(|table| read_one(table, provider, now_s)).collect()
+}
+
+fn read_one(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<Pair, String> {
+    certificates::read(table, provider, now_s).map_err(|why| format!("{}: [[tls]]: {why}", table.source))
+}
+
+/// When the certificate of a table ends, in seconds since 1970.
+///
+/// # Errors
+/// A sentence: its pair is not good.
+pub fn expiry(table: &TlsTable, now_s: u64) -> Result<u64, String> {
+    read_one(table, &provider(KeyExchange::Classic), now_s).map(|pair| pair.expires_s)
+}
+
+/// The library's own preferences, but for the order of key exchanges.
+fn provider(exchange: KeyExchange) -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = match exchange {
+        KeyExchange::Hybrid => aws_lc_rs::DEFAULT_KX_GROUPS.to_vec(),
+        KeyExchange::Classic => {
+            let (x25519, p256, p384) =
+                (aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1);
+            vec![x25519, p256, p384]
+        }
+    };
+    provider
+}
