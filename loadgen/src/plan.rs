@@ -7,6 +7,7 @@
 //!
 //! Not responsible for whether the machine can do it (`machine`).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
@@ -14,8 +15,10 @@ use anyhow::{Result, ensure};
 use crate::adapter::{Adapter, Duty, Names, Protocol, Topics, Uses};
 use crate::clock::Clock;
 use crate::machine::Machine;
-use crate::options::{Options, Portion, Rate, Scenario};
+use crate::options::{AccessOptions, Options, Portion, Rate, Scenario, Switch};
 use crate::stamp::{Payloads, STREAMS_MAX};
+use crate::tls::Tls;
+use crate::token::{Holder, Tokens};
 
 /// Clients that look at every frame, unless `--verify` says otherwise.
 const VERIFYING_MAX: u64 = 20_000;
@@ -32,6 +35,10 @@ pub(crate) struct Plan {
     /// What is asked of the topics' histories.
     pub(crate) uses: Uses,
     pub(crate) clock: Clock,
+    /// Of addresses that begin with `wss://`.
+    pub(crate) tls: Option<Tls>,
+    /// With which connections log in.
+    pub(crate) tokens: Option<Tokens>,
     /// Clients of all processes.
     pub(crate) clients: u64,
     pub(crate) topics: u32,
@@ -80,6 +87,7 @@ impl Plan {
         let protocol = options.protocol.expect("completed");
         let adapter = Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
         check_abilities(&options, protocol)?;
+        let (tls, clock) = (tls(&options, &adapter)?, Clock::new());
         let uses = uses(&options, protocol)?;
         let adapter = adapter.using(uses);
         let publishers = publishers(&options, protocol)?;
@@ -101,7 +109,9 @@ impl Plan {
             adapter,
             payloads,
             uses,
-            clock: Clock::new(),
+            tokens: options.access.tokens(&clock)?,
+            clock,
+            tls,
             clients,
             topics,
             topics_per_client: options.topics_per_client.expect("completed"),
@@ -192,6 +202,15 @@ impl Plan {
             Role::Publisher(publisher) => (publisher, self.publishers),
         };
         (first..self.streams).step_by(step.max(1) as usize)
+    }
+
+    /// With which a connection logs in.
+    pub(crate) fn token(&self, role: Role) -> Option<Cow<'_, str>> {
+        let holder = match role {
+            Role::Client(number) => Holder::Client(number),
+            Role::Publisher(number) => Holder::Publisher(number),
+        };
+        self.tokens.as_ref().map(|tokens| tokens.of(holder))
     }
 
     /// The worker that writes a stream.
@@ -311,6 +330,19 @@ fn check_abilities(options: &Options, protocol: Protocol) -> Result<()> {
     Ok(())
 }
 
+/// What connections to `wss://` need; nothing when there are none.
+fn tls(options: &Options, adapter: &Adapter) -> Result<Option<Tls>> {
+    let AccessOptions { tls_ca, tls_insecure, tls_resume, .. } = &options.access;
+    let subscribes = Duty { subscribes: Topics { count: 1, ..Topics::default() }, ..Duty::default() };
+    let secure = adapter.server_name(&subscribes).or(adapter.server_name(&Duty::default())).is_some();
+    let resume = *tls_resume == Switch::On;
+    ensure!(
+        secure || !(tls_ca.is_some() || *tls_insecure || resume),
+        "--tls-ca, --tls-insecure and --tls-resume are for addresses that begin with wss://"
+    );
+    secure.then(|| Tls::new(tls_ca.as_deref(), *tls_insecure, resume)).transpose()
+}
+
 /// What is asked of the topics' histories.
 fn uses(options: &Options, protocol: Protocol) -> Result<Uses> {
     let (can, name) = (protocol.abilities(), protocol.name());
@@ -334,6 +366,7 @@ fn uses(options: &Options, protocol: Protocol) -> Result<Uses> {
         retain: options.retain,
         filter: state && options.retain,
         throttle_ms: options.throttle.map(|throttle| throttle.as_millis() as u32),
+        token_by: options.access.carried(protocol)?,
     })
 }
 

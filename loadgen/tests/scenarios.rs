@@ -1,6 +1,7 @@
 //! The load generator against a small broker with and without faults: a run without errors must report none, every kind of
 //! error must be found and named, and a run that is impossible must be refused before it begins.
 
+mod encrypted;
 mod ends;
 mod history;
 mod mini;

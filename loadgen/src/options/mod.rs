@@ -2,11 +2,13 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | `access` | the options about TLS and tokens |
 //! | `scenario` | the scenarios, and the options that each of them sets |
 //! | `values` | the types of the options' values |
 //!
 //! Not responsible for whether the machine can do it (`machine`).
 
+mod access;
 mod scenario;
 mod values;
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+pub use self::access::{AccessOptions, Switch};
 pub use self::scenario::Scenario;
 use self::values::seconds;
 pub use self::values::{Payload, Portion, Rate, Share};
@@ -41,7 +44,7 @@ pub struct Options {
     /// The server's wire protocol
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
-    /// Where clients connect: ws://HOST:PORT, with a path unless the protocol's usual one is right
+    /// Where clients connect: ws://HOST:PORT or wss://HOST:PORT, with a path unless the protocol's usual one is right
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub url: String,
     /// Where publishers connect, if elsewhere
@@ -142,6 +145,10 @@ pub struct Options {
     /// Source addresses [default: 127.0.0.0/8 in turn when the target is there, else the kernel's choice]
     #[arg(long, value_delimiter = ',', help_heading = "Connecting")]
     pub source: Vec<IpAddr>,
+
+    /// How connections are encrypted.
+    #[command(flatten)]
+    pub access: AccessOptions,
 
     /// Seconds of publishing before the measurement
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS", help_heading = "Time")]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
 //! | `history` | the lines about recovery and state |
+//! | `tls` | the lines about TLS |
 //! | `terms` | the lines about slow consumers and throttles |
 //! | `html` | a page of its own, with plots |
 //!
@@ -13,6 +14,7 @@ mod history;
 mod html;
 mod table;
 mod terms;
+mod tls;
 
 pub use html::page;
 pub use table::table;
@@ -43,6 +45,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     };
     line("load", asked(outcome));
     line("connect", connect(outcome));
+    line("tls", tls::tls(outcome));
     // A run that ended while connecting measured nothing.
     if outcome.seconds > 0.0 {
         line("measured", vec![seconds(outcome.seconds)]);

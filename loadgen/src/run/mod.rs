@@ -38,6 +38,7 @@ use crossbeam::channel::Receiver;
 use self::outcome::Observed;
 use self::phases::Measured;
 use self::rows::State;
+use crate::adapter::{Duty, Topics};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::outcome::{Arrival, Connect, Facts, Memory, Outcome, Phase, Second};
@@ -69,12 +70,28 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
         TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("nobody answers at {address}"))?;
     }
+    prepare_tls(&plan)?;
     // Before the rings and the tables of clients exist, which count as memory of the clients.
     let memory = usage::memory(std::process::id())?;
     let mut run = Run::start(plan, interrupt)?;
     let outcome = run.go(machine.cores, memory);
     run.progress.done();
     outcome
+}
+
+/// A first handshake with each server, whose error is that of the whole run.
+fn prepare_tls(plan: &Plan) -> Result<()> {
+    let Some(tls) = &plan.tls else { return Ok(()) };
+    if plan.options.access.tls_insecure {
+        warn(&"--tls-insecure: certificates are not checked");
+    }
+    let subscribes = Duty { subscribes: Topics { count: 1, ..Topics::default() }, ..Duty::default() };
+    for (duty, address) in [(subscribes, plan.adapter.address()), (Duty::default(), plan.adapter.publish_address())] {
+        if let Some(name) = plan.adapter.server_name(&duty) {
+            tls.prepare(address, name, plan.options.concurrency as usize)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes to standard error, which may be full or closed: `eprintln!` would panic then.

@@ -5,11 +5,11 @@ use super::bottleneck::busiest;
 use super::phases::Measured;
 use super::rows::Usage;
 use crate::outcome::{
-    Answer, Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Terms, Traffic,
+    Answer, Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Terms, Tls, Traffic,
 };
 use crate::plan::Pacing;
 use crate::verdict;
-use crate::worker::{Broadcast, HistoryPart, Part, SlowPart, TermsPart};
+use crate::worker::{Broadcast, HistoryPart, Part, SlowPart, TermsPart, TlsPart};
 
 /// What a run observed, beside its series.
 pub(super) struct Observed {
@@ -52,6 +52,7 @@ impl Run {
             server,
             slow: self.slow(&part.slow),
             terms: terms(&part.terms),
+            tls: part.tls.as_deref().map(|part| tls(part, self.plan.options.access.tls_insecure)),
             history: self.history(&part.history),
             stalled: self.stall_in_words(),
             ended: self.ended.take().map(|(_, why)| why),
@@ -138,6 +139,17 @@ fn terms(part: &TermsPart) -> Option<Terms> {
         subscriptions: *subscriptions,
         deliveries: *deliveries,
     })
+}
+
+fn tls(part: &TlsPart, unchecked: bool) -> Tls {
+    let sum =
+        |wanted: bool| part.handshakes.iter().filter(|((_, resumed), _)| *resumed == wanted).map(|(_, n)| n).sum();
+    let mut tls = Tls { full: sum(false), resumed: sum(true), unchecked, ..Tls::default() };
+    for ((version, _), count) in &part.handshakes {
+        *tls.versions.entry((*version).to_owned()).or_default() += count;
+    }
+    tls.handshake = Latencies::of(&part.took);
+    tls
 }
 
 fn own(Observed { cores, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {

@@ -11,7 +11,7 @@ use super::{Run, warn};
 use crate::clock::monotonic;
 use crate::outcome::{Errors, Phase, add_streams, histogram};
 use crate::usage::Server;
-use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, TermsPart, Times};
+use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, TermsPart, Times, TlsPart};
 
 /// After the last subscription: what the server still does for it belongs to admission.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -150,6 +150,7 @@ impl Run {
             streams: BTreeMap::new(),
             slow: SlowPart::default(),
             terms: TermsPart::default(),
+            tls: None,
             history: HistoryPart::new(),
         };
         for thread in self.threads.drain(..) {
@@ -166,6 +167,9 @@ impl Run {
             add_streams(&mut sum.streams, &part.streams);
             sum.slow.add(&part.slow);
             sum.terms.add(&part.terms);
+            if let Some(part) = &part.tls {
+                sum.tls.get_or_insert_with(|| Box::new(TlsPart::new())).add(part);
+            }
             sum.history.add(&part.history);
         }
         sum

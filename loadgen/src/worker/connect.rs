@@ -24,6 +24,12 @@ pub(super) struct Opening {
     head: Vec<u8>,
 }
 
+impl Opening {
+    pub(super) fn asked(&self) -> Nanos {
+        self.asked
+    }
+}
+
 /// A try again waits this long, doubled each time.
 const RETRY_MIN_NS: u64 = 200_000_000;
 const RETRY_MAX_NS: u64 = 5_000_000_000;
@@ -103,8 +109,14 @@ impl<D: Dial> Worker<D> {
                 client.state = State::Upgrading;
                 self.slots[conn.slot as usize] = at;
                 let duty = self.plan.duty(client.role);
+                if let Some(name) = self.plan.adapter.server_name(&duty)
+                    && let Err(why) = self.secure.begin(at, name)
+                {
+                    return self.give_up(at, &why.to_string(), true);
+                }
                 let mut request = Vec::new();
-                self.plan.adapter.request_since(&duty, &self.past.since(at), &mut request);
+                let token = self.plan.token(client.role);
+                self.plan.adapter.request_with(&duty, &self.past.since(at), token.as_deref(), &mut request);
                 self.opening.get_mut(&at).expect("being opened").asked = now;
                 self.receive_more(at);
                 self.send(at, request);
@@ -161,7 +173,8 @@ impl<D: Dial> Worker<D> {
             };
         }
         let mut greeting = Vec::new();
-        self.plan.adapter.greet_since(&duty, &self.past.since(at), &mut greeting);
+        let token = self.plan.token(client.role);
+        self.plan.adapter.greet_with(&duty, &self.past.since(at), token.as_deref(), &mut greeting);
         self.send(at, greeting);
         if self.plan.adapter.answers_greeting(&duty) {
             let client = &mut self.clients[at as usize];
