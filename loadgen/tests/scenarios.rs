@@ -4,6 +4,7 @@
 mod encrypted;
 mod ends;
 mod history;
+mod logins;
 mod mini;
 mod policies;
 mod refusals;

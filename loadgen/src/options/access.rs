@@ -54,6 +54,12 @@ pub struct AccessOptions {
     /// Where tokens stand [default: connect with v1, else header]
     #[arg(long, value_enum, requires = "tokens", help_heading = "Tokens")]
     pub token_by: Option<TokenBy>,
+    /// Clients that log in at once, in the scenario login-storm [default: 10000]
+    #[arg(long, value_name = "CLIENTS", help_heading = "Tokens")]
+    pub logins: Option<u64>,
+    /// They log in with tokens that the server has seen: those of the clients that are there
+    #[arg(long, requires = "tokens", help_heading = "Tokens")]
+    pub token_reuse: bool,
 }
 
 impl AccessOptions {

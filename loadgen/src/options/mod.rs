@@ -268,6 +268,7 @@ impl Options {
         }
         self.check_history()?;
         self.check_conflation()?;
+        self.check_logins()?;
         if self.rate == Some(Rate::Max) && !self.idle {
             let moving = [
                 ("--storms", self.storms.is_some_and(|storms| storms > 0)),
@@ -275,6 +276,7 @@ impl Options {
                 ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
                 ("--drops", self.recovers()),
                 ("--scenario keyed-state", self.scenario == Scenario::KeyedState),
+                ("--scenario login-storm", self.scenario == Scenario::LoginStorm),
             ];
             for (name, given) in moving {
                 ensure!(
@@ -314,6 +316,28 @@ impl Options {
                 "--publishers with {name}: one for each topic at most, so that numbers tell which message of a key is newer"
             );
         }
+        Ok(())
+    }
+
+    fn check_logins(&self) -> Result<()> {
+        let AccessOptions { logins, token_reuse, token, token_file, token_secret_file, .. } = &self.access;
+        let name = "--scenario login-storm";
+        if self.scenario != Scenario::LoginStorm {
+            ensure!(logins.is_none() && !token_reuse, "--logins and --token-reuse are for {name}");
+            return Ok(());
+        }
+        ensure!(*logins != Some(0), "--logins must be at least 1");
+        ensure!(
+            token.is_some() || token_file.is_some() || token_secret_file.is_some(),
+            "{name}: --token-secret-file gives each client a token of its own; --token-file and --token are possible too"
+        );
+        ensure!(self.share.of == 1, "{name}: in one process; not with --share");
+        ensure!(!self.everyone_publishes && !self.idle, "{name}: publishers publish, and clients only receive");
+        let moving = [self.churn, self.drops, self.behind.map(|_| 1.0), self.storms.map(f64::from)];
+        ensure!(
+            moving.into_iter().flatten().all(|each| each == 0.0),
+            "{name}: not together with --churn, --drops, --behind or --storms"
+        );
         Ok(())
     }
 

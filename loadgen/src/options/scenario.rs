@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use super::{Options, Payload, Rate, Share};
 use crate::adapter::Protocol;
 use crate::stamp::{STREAMS_MAX, Sizes};
+use crate::threshold::Threshold;
 
 /// What the clients do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -37,6 +38,8 @@ pub enum Scenario {
     KeyedState,
     /// 5,000 clients whose topic is conflated; 500 messages per second over 50 keys
     Conflate,
+    /// 10,000 others log in at once while 100 messages per second reach those that are there (needs tokens)
+    LoginStorm,
 }
 
 impl Scenario {
@@ -97,6 +100,15 @@ impl Options {
             }
             Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
             Scenario::Conflate => self.complete_conflation(paced),
+            Scenario::LoginStorm => {
+                or(&mut self.protocol, Protocol::V1);
+                or(&mut self.access.logins, 10_000);
+                rate(&mut self.rate, 100.0);
+                self.concurrency = self.concurrency.max(8192);
+                if !self.fail_if.iter().any(Threshold::is_about_logins) {
+                    self.fail_if.push(Threshold::login_ratio());
+                }
+            }
         }
         self.complete_rest();
         self

@@ -10,6 +10,7 @@
 //! | `slow` | what became of slow clients |
 //! | `terms` | policies for slow consumers, throttles, and what was left out for them |
 //! | `tls` | the TLS handshakes |
+//! | `logins` | a storm of logins |
 //! | `resources` | processor time and memory of the load generator and of the server |
 //!
 //! Not responsible for gathering it (`worker`), judging it (`verdict`) or showing it (`results`).
@@ -18,6 +19,7 @@
 mod errors;
 mod history;
 mod latencies;
+mod logins;
 mod resources;
 mod second;
 mod slow;
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use self::errors::{Errors, Stream, add_streams};
 pub use self::history::{Arrival, History};
 pub use self::latencies::{LATENCY_MAX_NS, Latencies, histogram, percentile};
+pub use self::logins::Logins;
 pub use self::resources::{Memory, Own, ServerUse};
 pub use self::second::{Phase, Second};
 pub use self::slow::Slow;
@@ -81,6 +84,8 @@ pub struct Outcome {
     pub terms: Option<Terms>,
     /// The handshakes, of a run over `wss://`.
     pub tls: Option<Tls>,
+    /// What a storm of logins did, of a run that has one.
+    pub logins: Option<Logins>,
     /// Recovery and state, of a run that looks at them.
     pub history: Option<History>,
     /// Ended while connecting, because the server took no more clients: a sentence. Nothing was measured then.
@@ -272,6 +277,11 @@ impl Outcome {
     pub fn trim(&mut self) {
         self.latency.values.clear();
         self.admission.values.clear();
+        if let Some(logins) = &mut self.logins {
+            for latencies in [&mut logins.took, &mut logins.calm, &mut logins.storm] {
+                latencies.values.clear();
+            }
+        }
         if let Some(tls) = &mut self.tls {
             tls.handshake.values.clear();
         }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
 //! | `history` | the lines about recovery and state |
+//! | `logins` | the lines about a storm of logins |
 //! | `tls` | the lines about TLS |
 //! | `terms` | the lines about slow consumers and throttles |
 //! | `html` | a page of its own, with plots |
@@ -12,6 +13,7 @@
 
 mod history;
 mod html;
+mod logins;
 mod table;
 mod terms;
 mod tls;
@@ -55,6 +57,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     line("latency", vec![percentiles(&outcome.latency)]);
     line("broadcast", broadcast(outcome));
     line("slow", slow(outcome));
+    line("logins", logins::logins(outcome));
     line("delivery", terms::terms(outcome));
     line("history", history::history(outcome));
     line("server", server(outcome));

@@ -15,6 +15,8 @@ use crate::worker::{Broadcast, HistoryPart, Part, SlowPart, TermsPart, TlsPart};
 pub(super) struct Observed {
     /// Cores that this program may run on.
     pub(super) cores: u32,
+    /// The last worker is that of the logins, whose figures are its own.
+    pub(super) logs_in: bool,
     pub(super) connect: Connect,
     /// Before the first connection, when all were connected, and at the end of the measured time.
     pub(super) before: Usage,
@@ -31,6 +33,10 @@ impl Run {
     pub(super) fn outcome(&mut self, observed: Observed) -> Outcome {
         let (own, server, traffic) = (own(&observed), self.server_use(&observed), self.traffic(&observed));
         let Observed { connect, measured, part, .. } = observed;
+        let logins = self.storm.as_ref().and_then(|storm| {
+            let (reused, server) = (self.plan.options.access.token_reuse, self.server.is_some());
+            storm.outcome(&measured.from, reused, server, part.logins.as_deref())
+        });
         let total = self.last.counts;
         let latency = Latencies::of(&part.latency);
         let mut outcome = Outcome {
@@ -54,6 +60,7 @@ impl Run {
             terms: terms(&part.terms),
             tls: part.tls.as_deref().map(|part| tls(part, self.plan.options.access.tls_insecure)),
             history: self.history(&part.history),
+            logins,
             stalled: self.stall_in_words(),
             ended: self.ended.take().map(|(_, why)| why),
             interrupted: self.interrupted,
@@ -152,13 +159,13 @@ fn tls(part: &TlsPart, unchecked: bool) -> Tls {
     tls
 }
 
-fn own(Observed { cores, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {
+fn own(Observed { cores, logs_in, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {
     let cpu_ns = measured.to.own_cpu_ns - measured.from.own_cpu_ns;
     Own {
         cpu_ns,
         connect_cpu_ns: connected.own_cpu_ns - before.own_cpu_ns,
         cpu_share: cpu_ns as f64 / 1e9 / measured.seconds().max(1e-9) / f64::from((*cores).max(1)),
-        busiest_worker: busiest(&measured.from, &measured.to),
+        busiest_worker: busiest(&measured.from, &measured.to, *logs_in),
         memory_before: *own_before,
         memory_after: *own_after,
     }

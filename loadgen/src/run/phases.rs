@@ -69,7 +69,7 @@ impl Run {
         if self.interrupted {
             times = Times { begin, measure_from: begin, end: begin };
         }
-        self.send_all(&Command::Begin(times));
+        self.send_all(&Command::Begin(self.until_logged_in(times)));
         self.phase = Phase::WarmUp;
         self.wait_until(times.measure_from)?;
         self.row()?;
@@ -86,8 +86,12 @@ impl Run {
             }
         }
         self.wait_until(times.end)?;
+        self.log_in()?;
         let ended_at = self.ended.as_ref().map(|(at, _)| *at);
-        if self.interrupted || ended_at.is_some() {
+        if self.storm.is_some() {
+            times.end = times.end.max(monotonic());
+        }
+        if self.interrupted || ended_at.is_some() || self.storm.is_some() {
             times.end = times.end.min(ended_at.unwrap_or_else(monotonic));
             self.send_all(&Command::Begin(times));
         }
@@ -151,6 +155,7 @@ impl Run {
             slow: SlowPart::default(),
             terms: TermsPart::default(),
             tls: None,
+            logins: None,
             history: HistoryPart::new(),
         };
         for thread in self.threads.drain(..) {
@@ -167,6 +172,7 @@ impl Run {
             add_streams(&mut sum.streams, &part.streams);
             sum.slow.add(&part.slow);
             sum.terms.add(&part.terms);
+            sum.logins = sum.logins.take().or(part.logins);
             if let Some(part) = &part.tls {
                 sum.tls.get_or_insert_with(|| Box::new(TlsPart::new())).add(part);
             }

@@ -140,11 +140,7 @@ impl<D: Dial> Worker<D> {
         Self {
             index,
             slots: vec![u32::MAX; driver.capacity() as usize],
-            waiting: (0..)
-                .zip(&clients)
-                .filter(|(_, one)| !plan.late() || !one.is_subscriber())
-                .map(|(at, _)| at)
-                .collect(),
+            waiting: (0..).zip(&clients).filter(|(_, one)| !plan.is_held(one.role)).map(|(at, _)| at).collect(),
             opening: HashMap::new(),
             retries: BinaryHeap::new(),
             backoff: Backoff::default(),

@@ -78,6 +78,7 @@ pub(crate) struct Part {
     pub(crate) history: HistoryPart,
     pub(crate) terms: TermsPart,
     pub(crate) tls: Option<Box<TlsPart>>,
+    pub(crate) logins: Option<Box<Histogram<u64>>>,
 }
 
 /// What a worker's clients made of histories.
@@ -182,6 +183,8 @@ pub(super) struct Tally {
     pub(super) terms: TermsPart,
     /// Nothing without TLS: it is large.
     pub(super) tls: Option<Box<TlsPart>>,
+    /// How long each login took; nothing until the first.
+    pub(super) logins: Option<Box<Histogram<u64>>>,
     pub(super) history: History,
     pub(super) catch_up: Histogram<u64>,
     /// When the newest message that a slow client received was published, by client: nanoseconds since 1970.
@@ -205,6 +208,7 @@ impl Tally {
             slow: SlowPart::default(),
             terms: TermsPart::default(),
             tls: None,
+            logins: None,
             history: History::default(),
             catch_up: histogram(),
             slow_heard: HashMap::new(),
