@@ -47,7 +47,7 @@ pub enum Tokens {
     /// Spread over the clients, and over the publishers.
     Listed(Vec<String>),
     /// Each connection its own.
-    Signed(Signer),
+    Signed(Box<Signer>),
 }
 
 impl Tokens {
@@ -179,7 +179,7 @@ mod tests {
     fn signed_tokens_are_of_their_holders() {
         let topics = r#"{"subscribe":["a/#"]}"#;
         let signer = Signer::new(file(SECRET).path(), "u-", Some(topics), Duration::from_secs(60), 1000).unwrap();
-        let tokens = Tokens::Signed(signer);
+        let tokens = Tokens::Signed(Box::new(signer));
         let token = tokens.of(Holder::Client(7)).into_owned();
         let parts: Vec<_> = token.split('.').collect();
         let text = |part: &str| String::from_utf8(URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();

@@ -75,7 +75,7 @@ impl AccessOptions {
             (.., Some(file)) => {
                 let topics = self.token_topics.as_deref();
                 let signer = Signer::new(file, &self.token_user_prefix, topics, self.token_ttl, now_s)?;
-                Some(Tokens::Signed(signer))
+                Some(Tokens::Signed(Box::new(signer)))
             }
             _ => None,
         })
