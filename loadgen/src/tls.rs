@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{BufRead, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,14 +96,19 @@ impl Tls {
     /// When a handshake fails.
     pub fn prepare(&self, address: SocketAddr, name: &ServerName<'static>, wanted: usize) -> Result<()> {
         let begun = Instant::now();
-        loop {
+        let gathering = |on| self.tickets.iter().for_each(|tickets| tickets.gathering.store(on, Ordering::Relaxed));
+        // Full handshakes: some servers give less for a ticket than they take.
+        gathering(true);
+        let gathered = loop {
             let before = self.held();
-            self.handshake_once(address, name).with_context(|| format!("no TLS with {address}"))?;
+            let done = self.handshake_once(address, name).with_context(|| format!("no TLS with {address}"));
             let held = self.held();
-            if held <= before || held >= wanted.min(TICKETS_MAX) || begun.elapsed() > GATHER_MAX {
-                return Ok(());
+            if done.is_err() || held <= before || held >= wanted.min(TICKETS_MAX) || begun.elapsed() > GATHER_MAX {
+                break done;
             }
-        }
+        };
+        gathering(false);
+        gathered
     }
 
     fn held(&self) -> usize {
@@ -249,6 +255,8 @@ struct Tickets {
     tls13: Mutex<VecDeque<Tls13ClientSessionValue>>,
     tls12: Mutex<Option<Tls12ClientSessionValue>>,
     group: Mutex<Option<NamedGroup>>,
+    /// None is given away.
+    gathering: AtomicBool,
 }
 
 impl ClientSessionStore for Tickets {
@@ -282,7 +290,7 @@ impl ClientSessionStore for Tickets {
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         // The newest: it lives longest.
-        lock(&self.tls13).pop_back()
+        if self.gathering.load(Ordering::Relaxed) { None } else { lock(&self.tls13).pop_back() }
     }
 }
 

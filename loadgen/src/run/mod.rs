@@ -91,7 +91,7 @@ fn prepare_tls(plan: &Plan) -> Result<()> {
     let subscribes = Duty { subscribes: Topics { count: 1, ..Topics::default() }, ..Duty::default() };
     for (duty, address) in [(subscribes, plan.adapter.address()), (Duty::default(), plan.adapter.publish_address())] {
         if let Some(name) = plan.adapter.server_name(&duty) {
-            tls.prepare(address, name, plan.options.concurrency as usize)?;
+            tls.prepare(address, name, u64::from(plan.options.concurrency).min(plan.connections()) as usize)?;
         }
     }
     Ok(())
