@@ -119,14 +119,14 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// With the secret in a file, as the broker reads it: white space at its end does not count. `topics` is the claim of
+    /// With the secret in a file, as the broker reads it: white space around it does not count. `topics` is the claim of
     /// this name, as JSON. `now_s` is in seconds since 1970.
     ///
     /// # Errors
     /// When the secret cannot be read or is too short, or `topics` is no JSON object.
     pub fn new(file: &Path, prefix: &str, topics: Option<&str>, ttl: Duration, now_s: u64) -> Result<Self> {
         let secret = fs::read(file).with_context(|| format!("--token-secret-file: reading {}", file.display()))?;
-        let secret = secret.trim_ascii_end();
+        let secret = secret.trim_ascii();
         ensure!(
             secret.len() >= SECRET_MIN,
             "--token-secret-file: {} has {} bytes, HS256 needs at least {SECRET_MIN}",
