@@ -104,7 +104,8 @@ impl Options {
                 or(&mut self.protocol, Protocol::V1);
                 or(&mut self.access.logins, 10_000);
                 rate(&mut self.rate, 100.0);
-                self.concurrency = self.concurrency.max(8192);
+                // One ring dials them all: more at once would be more than listeners keep, and be dialled again a second later.
+                self.concurrency = self.concurrency.max(4096);
                 if !self.fail_if.iter().any(Threshold::is_about_logins) {
                     self.fail_if.push(Threshold::login_ratio());
                 }
