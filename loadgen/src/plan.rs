@@ -182,7 +182,7 @@ impl Plan {
         matches!(role, Role::Client(number) if number >= self.clients)
     }
 
-    /// Whether a connection waits until it is told to connect.
+    /// Whether a connection waits for a command before it connects.
     pub(crate) fn is_held(&self, role: Role) -> bool {
         self.is_login(role) || (self.late() && matches!(role, Role::Client(_)))
     }

@@ -86,7 +86,7 @@ impl Tls {
         let mut connection = ClientConnection::new(Arc::clone(&self.config), name.clone())?;
         // What waits is bounded by its sender.
         connection.set_buffer_limit(None);
-        Ok(Session { connection, told: false })
+        Ok(Session { connection, is_reported: false })
     }
 
     /// Makes handshakes before a run, so that an error shows early and, where tickets are used, up to `wanted` of them
@@ -129,14 +129,14 @@ impl Tls {
             if session.handshake().is_some() {
                 stream.set_read_timeout(Some(TICKET_WAIT))?;
             }
-            if session.told && (self.tickets.is_none() || self.held() > before) {
+            if session.is_reported && (self.tickets.is_none() || self.held() > before) {
                 break;
             }
             match std::io::Read::read(&mut stream, &mut input) {
-                Ok(0) if session.told => break,
+                Ok(0) if session.is_reported => break,
                 Ok(0) => return Err(anyhow!("closed during the handshake")),
                 Ok(len) => session.receive(&input[..len], &mut plain).map(drop).map_err(|why| anyhow!(why))?,
-                Err(error) if session.told && is_late(&error) => break,
+                Err(error) if session.is_reported && is_late(&error) => break,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -172,8 +172,8 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore> {
 #[derive(Debug)]
 pub struct Session {
     connection: ClientConnection,
-    /// [`Session::handshake`] has been told.
-    told: bool,
+    /// [`Session::handshake`] has returned it.
+    is_reported: bool,
 }
 
 impl Session {
@@ -214,10 +214,10 @@ impl Session {
 
     /// The handshake, once, when it is over.
     pub fn handshake(&mut self) -> Option<Handshake> {
-        if self.told || self.connection.is_handshaking() {
+        if self.is_reported || self.connection.is_handshaking() {
             return None;
         }
-        self.told = true;
+        self.is_reported = true;
         let version = match self.connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
             _ => "TLS 1.2",

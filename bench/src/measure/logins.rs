@@ -42,9 +42,9 @@ fn run(bench: &Bench, more: &str) -> Result<Outcome> {
 
 /// p99 of deliveries to 1,000 clients while 15,000 others log in at once, against that before.
 pub(crate) fn storm(bench: &Bench) -> Result<Figure> {
-    let (mut ratios, mut news, mut known, mut runs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut ratios, mut fresh, mut known, mut runs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 1..=bench.pick(3, 1) {
-        for (kind, more, costs) in [("new", "", &mut news), ("known", "--token-reuse", &mut known)] {
+        for (kind, more, costs) in [("new", "", &mut fresh), ("known", "--token-reuse", &mut known)] {
             let report = run(bench, more)?;
             let logins = report.logins.as_ref().context("nobody logged in")?;
             if kind == "new" {
@@ -71,7 +71,7 @@ pub(crate) fn storm(bench: &Bench) -> Result<Figure> {
     remarks.push(format!(
         "processor time per login, with connect, upgrade and subscription: {:.1} us with tokens that are new to the broker, \
          {:.1} us with tokens that it has seen",
-        median(news),
+        median(fresh),
         median(known)
     ));
     Ok(Figure {

@@ -269,27 +269,7 @@ impl Options {
         self.check_history()?;
         self.check_conflation()?;
         self.check_logins()?;
-        if self.rate == Some(Rate::Max) && !self.idle {
-            let moving = [
-                ("--storms", self.storms.is_some_and(|storms| storms > 0)),
-                ("--churn", self.churn.is_some_and(|churn| churn > 0.0)),
-                ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
-                ("--drops", self.recovers()),
-                ("--scenario keyed-state", self.scenario == Scenario::KeyedState),
-                ("--scenario login-storm", self.scenario == Scenario::LoginStorm),
-            ];
-            for (name, given) in moving {
-                ensure!(
-                    !given,
-                    "{name} needs --rate with a number: a closed loop would wait for clients that are not there"
-                );
-            }
-            ensure!(
-                self.share.of == 1,
-                "--share needs --rate with a number: a closed loop would have to wait for other processes"
-            );
-        }
-        Ok(())
+        self.check_closed_loop()
     }
 }
 
@@ -314,6 +294,30 @@ impl Options {
             ensure!(
                 self.publishers.is_none_or(|publishers| publishers <= self.topics.unwrap_or(1)),
                 "--publishers with {name}: one for each topic at most, so that numbers tell which message of a key is newer"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_closed_loop(&self) -> Result<()> {
+        if self.rate == Some(Rate::Max) && !self.idle {
+            let moving = [
+                ("--storms", self.storms.is_some_and(|storms| storms > 0)),
+                ("--churn", self.churn.is_some_and(|churn| churn > 0.0)),
+                ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
+                ("--drops", self.recovers()),
+                ("--scenario keyed-state", self.scenario == Scenario::KeyedState),
+                ("--scenario login-storm", self.scenario == Scenario::LoginStorm),
+            ];
+            for (name, given) in moving {
+                ensure!(
+                    !given,
+                    "{name} needs --rate with a number: a closed loop would wait for clients that are not there"
+                );
+            }
+            ensure!(
+                self.share.of == 1,
+                "--share needs --rate with a number: a closed loop would have to wait for other processes"
             );
         }
         Ok(())

@@ -100,16 +100,7 @@ impl Options {
             }
             Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
             Scenario::Conflate => self.complete_conflation(paced),
-            Scenario::LoginStorm => {
-                or(&mut self.protocol, Protocol::V1);
-                or(&mut self.access.logins, 10_000);
-                rate(&mut self.rate, 100.0);
-                // One ring dials them all: more at once would be more than listeners keep, and be dialled again a second later.
-                self.concurrency = self.concurrency.max(4096);
-                if !self.fail_if.iter().any(Threshold::is_about_logins) {
-                    self.fail_if.push(Threshold::login_ratio());
-                }
-            }
+            Scenario::LoginStorm => self.complete_logins(paced),
         }
         self.complete_rest();
         self
@@ -132,6 +123,20 @@ impl Options {
         or(&mut self.outstanding, 1);
         or(&mut self.slow_rate, 0);
         or(&mut self.protocol, Protocol::Raw);
+    }
+
+    /// The same for the scenario in which others log in.
+    fn complete_logins(&mut self, paced: bool) {
+        self.protocol.get_or_insert(Protocol::V1);
+        self.access.logins.get_or_insert(10_000);
+        if paced {
+            self.rate.get_or_insert(Rate::PerSecond(100.0));
+        }
+        // One ring dials them all: more at once would be more than listeners keep, and be dialled again a second later.
+        self.concurrency = self.concurrency.max(4096);
+        if !self.fail_if.iter().any(Threshold::is_about_logins) {
+            self.fail_if.push(Threshold::login_ratio());
+        }
     }
 
     /// The same for the scenario about topics whose subscribers are conflated.
