@@ -104,6 +104,7 @@ step 300 'Packages: protocol, ring' bash -euo pipefail -c packages
 export RINGYARD_PEERS=required
 step 1200 'Tests: units, integration, conformance' cargo test --workspace
 step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test -p ringyard-broker --test integration --test conformance
+step 300 'Conformance over TLS' env RINGYARD_CONFORMANCE_TLS=1 cargo test -p ringyard-broker --test conformance
 step 900 'Release build' cargo build --workspace --release
 step 900 'Simulation: 2000 seeds' cargo run --release -p ringyard-sim --bin sim -- --seeds 2000
 step 300 'Figures, smoke run' cargo run --release -p ringyard-bench --bin bench -- figures --quick

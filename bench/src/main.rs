@@ -9,6 +9,7 @@
 //! | `broadcaster` | a minimal broker for the comparison: what one writes oneself with tokio and tungstenite |
 //! | `limits` | limits of the kernel that `scale` raises while it runs |
 //! | `floor` | processor time of the sends alone: the least that any broker pays |
+//! | `tls` | certificates, a bare TLS server in memory, and nginx with TLS in front of a broker |
 //! | `micro` | the table of `cargo bench` |
 //! | `process` | servers and clients as child processes, each on its own core |
 //! | `machine` | what a figure was measured on |
@@ -28,6 +29,7 @@ mod micro;
 mod process;
 mod results;
 mod scale;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -66,6 +68,9 @@ enum What {
     /// Sockets that throw away what the floor sends.
     #[command(hide = true)]
     FloorReceivers(floor::ReceiverOptions),
+    /// TLS in memory, without sockets: what rustls alone takes.
+    #[command(hide = true)]
+    TlsFloor(tls::FloorOptions),
     /// A minimal broker on tokio and tungstenite, for the comparison.
     #[command(hide = true)]
     Broadcaster(broadcaster::Options),
@@ -91,6 +96,7 @@ fn main() -> ExitCode {
         }
         What::FloorServer(options) => floor::serve(&options).map(|()| true),
         What::FloorReceivers(options) => floor::receive(&options).map(|()| true),
+        What::TlsFloor(options) => tls::floor(&options).map(|()| true),
         What::Broadcaster(options) => broadcaster::serve(&options).map(|()| true),
     };
     match good {

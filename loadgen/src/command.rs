@@ -134,7 +134,7 @@ fn measure(options: Options) -> Result<u8> {
             .with_context(|| format!("writing {}", file.display()))?;
         new.extend(is_new.then_some(file));
     }
-    let thresholds = options.fail_if.clone();
+    let thresholds = options.clone().completed().fail_if;
     let outcome = match run(options, &interrupt) {
         Ok(outcome) => outcome,
         Err(error) => {

@@ -16,6 +16,8 @@
 //! | `frame` | the header of a server's WebSocket frame |
 //! | [`history`] | what a client may rely on when a topic remembers: offsets, recovery, conflation |
 //! | [`client`] | one plain connection, for tools and tests |
+//! | [`token`] | the tokens with which connections log in |
+//! | [`tls`] | TLS of the client's side, without I/O |
 //! | [`stamp`] | the payload of a message: stream, number, time, filler |
 //! | [`usage`] | processor time and memory of processes |
 //! | [`outcome`] | everything that a run observed |
@@ -46,6 +48,8 @@ mod sample;
 pub mod series;
 pub mod stamp;
 pub mod threshold;
+pub mod tls;
+pub mod token;
 pub mod usage;
 pub mod verdict;
 mod worker;

@@ -15,6 +15,8 @@ use crate::plan::{PER_SOURCE, Plan, Role};
 const KERNEL_BYTES_PER_END: u64 = 4200;
 /// What this program itself may use per client.
 const OWN_BYTES_PER_CLIENT: u64 = 512;
+/// The same over TLS, in addition.
+const TLS_BYTES_PER_CLIENT: u64 = 10 << 10;
 /// Descriptors that are not connections: the ring, the waker, files, libraries.
 const DESCRIPTORS_SPARE: u64 = 100;
 /// Of a ring, and of the program without them.
@@ -173,9 +175,9 @@ impl Machine {
         Ok(())
     }
 
-    fn check_memory(&self, &Needs { connections, ends }: &Needs) -> Result<()> {
+    fn check_memory(&self, &Needs { connections, ends, own }: &Needs) -> Result<()> {
         let Some(memory) = self.memory else { return Ok(()) };
-        let each = ends * KERNEL_BYTES_PER_END + OWN_BYTES_PER_CLIENT;
+        let each = ends * KERNEL_BYTES_PER_END + own;
         ensure!(
             connections * each <= memory,
             "{connections} connections need about {:.1} GB of memory ({each} bytes each{}), {:.1} GB are available: \
@@ -189,7 +191,7 @@ impl Machine {
     }
 
     /// The kernel accounts a page to a socket that was used once, for a while.
-    fn socket_memory_warning(&self, &Needs { connections, ends }: &Needs) -> Option<String> {
+    fn socket_memory_warning(&self, &Needs { connections, ends, .. }: &Needs) -> Option<String> {
         let (pages, wanted) = (self.tcp_pages_max?, connections * ends);
         (wanted > pages).then(|| {
             format!(
@@ -201,7 +203,7 @@ impl Machine {
         })
     }
 
-    fn check_files(&self, plan: &Plan, &Needs { connections, ends }: &Needs) -> Result<()> {
+    fn check_files(&self, plan: &Plan, &Needs { connections, ends, .. }: &Needs) -> Result<()> {
         let Some(files) = self.files else { return Ok(()) };
         ensure!(
             connections * ends <= files,
@@ -221,11 +223,14 @@ struct Needs {
     connections: u64,
     /// Ends of each connection that are on this machine.
     ends: u64,
+    /// This program's memory for each, in bytes.
+    own: u64,
 }
 
 impl Needs {
     fn of(plan: &Plan) -> Self {
-        Self { connections: plan.connections(), ends: if plan.is_local() { 2 } else { 1 } }
+        let own = OWN_BYTES_PER_CLIENT + if plan.tls.is_some() { TLS_BYTES_PER_CLIENT } else { 0 };
+        Self { connections: plan.connections(), ends: if plan.is_local() { 2 } else { 1 }, own }
     }
 }
 

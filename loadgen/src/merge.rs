@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::adapter::Protocol;
 use crate::outcome::{
-    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Slow, Terms, Traffic, add_streams,
+    Connect, FORMAT, Facts, Latencies, Memory, Outcome, Own, Second, ServerUse, Slow, Terms, Tls, Traffic, add_streams,
     histogram,
 };
 use crate::series::{Track, align};
@@ -52,6 +52,7 @@ pub fn merge(mut parts: Vec<Outcome>) -> Result<Outcome> {
         invalid: invalid(&parts),
         slow: slow(&parts, &offset),
         terms: terms(&parts),
+        tls: tls(&parts),
         stalled: sentences(&parts, |part| part.stalled.as_ref()),
         ended: sentences(&parts, |part| part.ended.as_ref()),
         interrupted: parts.iter().any(|part| part.interrupted),
@@ -295,6 +296,13 @@ fn slow(parts: &[Outcome], offset: &dyn Fn(&Outcome) -> f64) -> Option<Slow> {
 
 fn terms(parts: &[Outcome]) -> Option<Terms> {
     parts.iter().filter_map(|part| part.terms.clone()).reduce(|mut whole, part| {
+        whole.add(&part);
+        whole
+    })
+}
+
+fn tls(parts: &[Outcome]) -> Option<Tls> {
+    parts.iter().filter_map(|part| part.tls.clone()).reduce(|mut whole, part| {
         whole.add(&part);
         whole
     })

@@ -5,17 +5,27 @@
 //! same, and publisher `p` of `P` writes the streams `p, p + P, ...`. Numbers count over all processes of a run; each
 //! process does its [`Portion`] of them. Clients are assigned to workers in turn.
 //!
-//! Not responsible for whether the machine can do it (`machine`).
+//! Clients whose numbers are not below the number of clients are those that log in during a storm: the last worker has them
+//! all, so that the others go on in time.
+//!
+//! Not responsible for what protocol and options allow (`checks`), nor for whether the machine can do it (`machine`).
 
+mod checks;
+
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
+
+use checks::{check_abilities, publishers, tls, uses, verifying, workers};
 
 use crate::adapter::{Adapter, Duty, Names, Protocol, Topics, Uses};
 use crate::clock::Clock;
 use crate::machine::Machine;
 use crate::options::{Options, Portion, Rate, Scenario};
-use crate::stamp::{Payloads, STREAMS_MAX};
+use crate::stamp::{Payloads, STAMP_LEN, STREAMS_MAX, Sizes};
+use crate::tls::Tls;
+use crate::token::{Holder, Tokens};
 
 /// Clients that look at every frame, unless `--verify` says otherwise.
 const VERIFYING_MAX: u64 = 20_000;
@@ -32,6 +42,10 @@ pub(crate) struct Plan {
     /// What is asked of the topics' histories.
     pub(crate) uses: Uses,
     pub(crate) clock: Clock,
+    /// Of addresses that begin with `wss://`.
+    pub(crate) tls: Option<Tls>,
+    /// With which connections log in.
+    pub(crate) tokens: Option<Tokens>,
     /// Clients of all processes.
     pub(crate) clients: u64,
     pub(crate) topics: u32,
@@ -44,6 +58,10 @@ pub(crate) struct Plan {
     pub(crate) verifying: f64,
     pub(crate) pacing: Pacing,
     pub(crate) workers: u32,
+    /// Clients that log in during the storm.
+    pub(crate) logins: u64,
+    /// What they subscribe to: another topic, on which nothing is published.
+    elsewhere: Option<Adapter>,
     /// First number and count of this process's clients.
     pub(crate) own_clients: (u64, u64),
     /// First number and count of this process's publishers.
@@ -80,8 +98,11 @@ impl Plan {
         let protocol = options.protocol.expect("completed");
         let adapter = Adapter::new(protocol, &options.url, options.publish_url.as_deref(), &names, payloads.clone())?;
         check_abilities(&options, protocol)?;
+        let (tls, clock) = (tls(&options, &adapter)?, Clock::new());
         let uses = uses(&options, protocol)?;
         let adapter = adapter.using(uses);
+        let logins = options.access.logins.unwrap_or(0);
+        let elsewhere = (logins > 0).then(|| elsewhere(&options, protocol)).transpose()?;
         let publishers = publishers(&options, protocol)?;
         let streams = match (options.idle, options.everyone_publishes) {
             (true, _) => 0,
@@ -101,7 +122,9 @@ impl Plan {
             adapter,
             payloads,
             uses,
-            clock: Clock::new(),
+            tokens: options.access.tokens(&clock)?,
+            clock,
+            tls,
             clients,
             topics,
             topics_per_client: options.topics_per_client.expect("completed"),
@@ -109,7 +132,9 @@ impl Plan {
             publishers,
             verifying,
             pacing,
-            workers: workers(&options, machine, own_clients.1 + own_publishers.1)?,
+            workers: workers(&options, machine, own_clients.1 + own_publishers.1)? + u32::from(logins > 0),
+            elsewhere: elsewhere.map(|adapter| adapter.using(uses)),
+            logins,
             own_clients,
             own_publishers,
             options,
@@ -149,21 +174,46 @@ impl Plan {
 
     /// Connections of this process.
     pub(crate) fn connections(&self) -> u64 {
-        self.own_clients.1 + self.own_publishers.1
+        self.own_clients.1 + self.own_publishers.1 + self.logins
+    }
+
+    /// Whether a connection is one of those that log in during the storm.
+    pub(crate) fn is_login(&self, role: Role) -> bool {
+        matches!(role, Role::Client(number) if number >= self.clients)
+    }
+
+    /// Whether a connection waits for a command before it connects.
+    pub(crate) fn is_held(&self, role: Role) -> bool {
+        self.is_login(role) || (self.late() && matches!(role, Role::Client(_)))
+    }
+
+    /// Whether a worker has those that log in, and nobody else.
+    pub(crate) fn logs_in(&self, worker: u32) -> bool {
+        self.logins > 0 && worker + 1 == self.workers
+    }
+
+    /// What a connection says to subscribe.
+    pub(crate) fn adapter_of(&self, role: Role) -> &Adapter {
+        self.elsewhere.as_ref().filter(|_| self.is_login(role)).unwrap_or(&self.adapter)
     }
 
     /// The connections of one worker, publishers first.
     pub(crate) fn roles_of(&self, worker: u32) -> impl Iterator<Item = Role> + use<'_> {
+        let workers = u64::from(self.workers) - u64::from(self.logins > 0);
         let dealt = move |(first, count): (u64, u64)| {
-            (first..first + count).filter(move |number| number % u64::from(self.workers) == u64::from(worker))
+            (first..first + count).filter(move |number| number % workers == u64::from(worker))
         };
         let publishers = dealt(self.own_publishers).map(|number| Role::Publisher(number as u32));
-        publishers.chain(dealt(self.own_clients).map(Role::Client))
+        let logins = if self.logs_in(worker) { self.clients..self.clients + self.logins } else { 0..0 };
+        publishers.chain(dealt(self.own_clients).chain(logins).map(Role::Client))
     }
 
     /// What a connection is for.
     pub(crate) fn duty(&self, role: Role) -> Duty {
         match role {
+            Role::Client(_) if self.is_login(role) => {
+                Duty { subscribes: Topics { first: 0, step: 1, count: 1 }, publishes: Topics::default() }
+            }
             Role::Client(client) => {
                 let subscribes = self.topics_of(client);
                 let publishes = if self.options.everyone_publishes { subscribes } else { Topics::default() };
@@ -192,6 +242,17 @@ impl Plan {
             Role::Publisher(publisher) => (publisher, self.publishers),
         };
         (first..self.streams).step_by(step.max(1) as usize)
+    }
+
+    /// With which a connection logs in.
+    pub(crate) fn token(&self, role: Role) -> Option<Cow<'_, str>> {
+        let holder = match role {
+            // The server has seen all of these.
+            Role::Client(number) if self.options.access.token_reuse => Holder::Client(number % self.clients),
+            Role::Client(number) => Holder::Client(number),
+            Role::Publisher(number) => Holder::Publisher(number),
+        };
+        self.tokens.as_ref().map(|tokens| tokens.of(holder))
     }
 
     /// The worker that writes a stream.
@@ -238,7 +299,7 @@ impl Plan {
 
     /// Whether a client looks at every frame: evenly spread over each topic's subscribers.
     pub(crate) fn verifies(&self, client: u64) -> bool {
-        if self.verifying >= 1.0 {
+        if self.verifying >= 1.0 || client >= self.clients {
             return true;
         }
         let position = client * u64::from(self.topics_per_client);
@@ -250,7 +311,7 @@ impl Plan {
 
     /// Whether a client reads late or never.
     pub(crate) fn is_slow(&self, client: u64) -> bool {
-        let share = self.options.slow_share.unwrap_or(0.0);
+        let share = if client < self.clients { self.options.slow_share.unwrap_or(0.0) } else { 0.0 };
         ((client as f64 + 0.5) * 0.754_877_666_246_693).fract() < share
     }
 
@@ -274,101 +335,10 @@ impl Plan {
     }
 }
 
-/// Connections that only publish: as many as were asked for, or the fewest that can publish on all topics.
-fn publishers(options: &Options, protocol: Protocol) -> Result<u32> {
-    let (topics, can) = (options.topics.unwrap_or(1), protocol.abilities());
-    if options.idle || options.everyone_publishes {
-        return Ok(0);
-    }
-    let least = topics.div_ceil(can.publications_max.max(1));
-    let publishers = options.publishers.unwrap_or(least);
-    ensure!(
-        publishers >= least,
-        "--publishers {publishers}: with {}, {topics} topics need {least} publishing connections",
-        protocol.name()
-    );
-    Ok(publishers)
-}
-
-/// Refuses options that the protocol cannot serve.
-fn check_abilities(options: &Options, protocol: Protocol) -> Result<()> {
-    let (can, protocol) = (protocol.abilities(), protocol.name());
-    let per_client = options.topics_per_client.unwrap_or(1);
-    ensure!(
-        per_client <= can.subscriptions_max,
-        "--topics-per-client {per_client}: with {protocol}, a connection holds at most {}",
-        can.subscriptions_max
-    );
-    ensure!(
-        !options.everyone_publishes || can.both,
-        "--everyone-publishes (or --scenario chat): with {protocol}, a connection cannot do both"
-    );
-    ensure!(
-        can.churn || !options.everyone_publishes || options.churn.is_none_or(|churn| churn == 0.0),
-        "--churn: with {protocol}, whole connections come and go, and would lose what they have just published: not \
-         together with --everyone-publishes (or --scenario chat)"
-    );
-    Ok(())
-}
-
-/// What is asked of the topics' histories.
-fn uses(options: &Options, protocol: Protocol) -> Result<Uses> {
-    let (can, name) = (protocol.abilities(), protocol.name());
-    let state = options.scenario == Scenario::KeyedState;
-    ensure!(
-        can.history || !options.recovers(),
-        "--drops and --behind (or --scenario recovery): with {name}, a subscription cannot begin after a position"
-    );
-    ensure!(
-        can.state || !(state || options.retain || options.keys.is_some()),
-        "--keys and --retain (or --scenario keyed-state): with {name}, messages have no key; --protocol v1 does that"
-    );
-    let conflate = options.scenario == Scenario::Conflate;
-    ensure!(
-        can.state || !(conflate || options.throttle.is_some()),
-        "--throttle and --scenario conflate: with {name}, a server does not say how it delivers; --protocol v1 does that"
-    );
-    Ok(Uses {
-        positions: options.recovers(),
-        keys: options.keys.unwrap_or(0),
-        retain: options.retain,
-        filter: state && options.retain,
-        throttle_ms: options.throttle.map(|throttle| throttle.as_millis() as u32),
-    })
-}
-
-/// The share of the clients that look at every frame.
-fn verifying(options: &Options, protocol: Protocol) -> Result<f64> {
-    // Where messages are left out, bytes tell nothing of anybody: then only the sample is checked.
-    let discard = protocol.abilities().discard || options.scenario == Scenario::Conflate;
-    let verifying = match options.verify {
-        Some(share) => share.0,
-        None if discard && !options.recovers() => (VERIFYING_MAX as f64 / options.clients.unwrap_or(1) as f64).min(1.0),
-        None => 1.0,
-    };
-    ensure!(
-        verifying >= 1.0 || !options.recovers(),
-        "--verify: clients that come back with their positions have to look at every frame"
-    );
-    ensure!(
-        discard || verifying >= 1.0,
-        "--verify: with {}, the number of bytes does not tell what arrived, so every client has to look at every frame",
-        protocol.name()
-    );
-    Ok(verifying)
-}
-
-fn workers(options: &Options, machine: &Machine, connections: u64) -> Result<u32> {
-    let least = machine.workers_for(connections);
-    let Some(workers) = options.workers else {
-        return Ok(u64::from(machine.cores).max(least).min(connections.max(1)) as u32);
-    };
-    ensure!(
-        u64::from(workers) >= least || options.force,
-        "--workers {workers}: {connections} connections need at least {least} rings of {} descriptors",
-        machine.descriptors_per_ring()
-    );
-    Ok(workers)
+/// What those subscribe to who log in during a storm.
+fn elsewhere(options: &Options, protocol: Protocol) -> Result<Adapter> {
+    let names = Names { prefix: format!("{}-logins", options.topic_prefix), count: 1 };
+    Adapter::new(protocol, &options.url, None, &names, Payloads::new(Sizes::Fixed(STAMP_LEN as u32)))
 }
 
 /// `127.x.y.z`: a block for each process, an address for each thousand connections. 127.0 is left to servers.

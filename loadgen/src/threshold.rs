@@ -43,6 +43,18 @@ impl Threshold {
     }
 }
 
+impl Threshold {
+    /// What a storm of logins is judged by, unless the user says something else.
+    pub(crate) fn login_ratio() -> Self {
+        "login_ratio>2".parse().expect("a figure, a comparison and a limit")
+    }
+
+    /// Whether it judges a storm of logins.
+    pub(crate) fn is_about_logins(&self) -> bool {
+        self.figure.name() == "login_ratio"
+    }
+}
+
 /// Checks all and keeps the sentences in [`Outcome::crossed`] and [`Outcome::passed`], in place of what was there.
 pub fn check_all(thresholds: &[Threshold], outcome: &mut Outcome) {
     let (passed, crossed): (Vec<_>, Vec<_>) =
@@ -139,6 +151,10 @@ const FIGURES: &[Row] = &[
     }),
     ("catch_up_p50", Unit::Time, "connect until what was missed had come, median", |o| catch_up(o, |l| l.p50)),
     ("catch_up_p99", Unit::Time, "the same, 99th percentile", |o| catch_up(o, |l| l.p99)),
+    ("login_ratio", Unit::Count, "p99 of deliveries while clients log in, by that before", |o| {
+        o.logins.as_ref()?.ratio()
+    }),
+    ("login_ns", Unit::Nanoseconds, "the server's processor time per login", |o| o.logins.as_ref()?.server_ns()),
     ("refused", Unit::Count, "clients that never became subscribed", |o| Some(sum(o.errors.refused.values()))),
     ("closed", Unit::Count, "connections that the server closed", |o| Some(sum(o.errors.closed.values()))),
     ("broken", Unit::Count, "protocol errors", |o| Some(sum(o.errors.broken.values()))),

@@ -1,8 +1,10 @@
 //! The load generator against a small broker with and without faults: a run without errors must report none, every kind of
 //! error must be found and named, and a run that is impossible must be refused before it begins.
 
+mod encrypted;
 mod ends;
 mod history;
+mod logins;
 mod mini;
 mod policies;
 mod refusals;

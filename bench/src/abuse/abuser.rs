@@ -18,6 +18,8 @@ const SENTENCES_MAX: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
+    /// The port with TLS, if the broker has one.
+    pub(super) tls: Option<SocketAddr>,
     pub(super) scale: Scale,
     pub(super) round: usize,
     pub(super) deadline: Instant,

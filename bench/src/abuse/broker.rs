@@ -23,6 +23,8 @@ pub(super) struct Place<'a> {
     pub(super) core: Option<u32>,
     /// What bounds its memory.
     pub(super) confinement: Option<&'a Confinement>,
+    /// Further tables of its configuration file.
+    pub(super) tables: &'a str,
 }
 
 /// What the process holds.
@@ -59,7 +61,7 @@ impl Broker {
     pub(super) fn start(program: &Path, arguments: &[String], place: Place<'_>) -> Result<Self> {
         let mut command = command(program, place);
         let rules = std::env::temp_dir().join(format!("ringyard-abuse-{}.toml", std::process::id()));
-        std::fs::write(&rules, RULES).with_context(|| format!("{}", rules.display()))?;
+        std::fs::write(&rules, [RULES, place.tables].concat()).with_context(|| format!("{}", rules.display()))?;
         command.args(arguments).env("MIMALLOC_PURGE_DELAY", "0").env("RINGYARD_CONFIG", rules).stderr(Stdio::piped());
         Server::spawn(program, &mut command).map(Self)
     }

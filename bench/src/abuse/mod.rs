@@ -64,7 +64,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Only these kinds, separated by commas. Of the campaign: heads, frames, silent, resets, churn, stalled, flood,
-    /// topics, resubscribe, http. Attacks: flood-one-reader, large-messages, small-messages, outboxes, acks, assembly,
+    /// topics, resubscribe, http, tls. Attacks: flood-one-reader, large-messages, small-messages, outboxes, acks, assembly,
     /// bodies, names, shapes, large-subscribes, overlap, flood-topic, slow-progress, filter-churn
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

@@ -1,6 +1,7 @@
 //! One round: the control group connects, the attacks run and end, the gauges must be as before; then the control group
 //! disconnects, and nothing may be left.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,7 @@ pub(super) struct Round {
 /// Runs one.
 pub(super) fn run(
     broker: &Broker,
+    tls: Option<SocketAddr>,
     poller: &mut Poller,
     kinds: &[Kind],
     scale: &Scale,
@@ -77,7 +79,7 @@ pub(super) fn run(
     };
 
     let begun = Instant::now();
-    let target = Target { address: broker.address, scale: *scale, round, deadline: begun + scale.time };
+    let target = Target { address: broker.address, tls, scale: *scale, round, deadline: begun + scale.time };
     let kinds = attacks::run(kinds, &target, seed);
     let took = begun.elapsed();
 

@@ -76,7 +76,7 @@ pub(super) fn one_by_one(
 ) -> Result<Vec<String>> {
     let all = sched_getaffinity(None)?;
     let apart = pin(&all, cores)?;
-    let place = Place { core: apart.then_some(cores.server_core), confinement: None };
+    let place = Place { core: apart.then_some(cores.server_core), confinement: None, tables: "" };
     let mut evidence = Vec::new();
     for attack in attacks {
         let scale = Scale { time: scale.time.max(attack.least), ..*scale };
@@ -107,7 +107,7 @@ pub(super) fn together(program: &Path, attacks: &[Attack], scale: &Scale, seed: 
         confinement.name()
     );
     let kinds: Vec<_> = attacks.iter().map(|attack| attack.kind).collect();
-    let place = Place { core: None, confinement: Some(&confinement) };
+    let place = Place { core: None, confinement: Some(&confinement), tables: "" };
     let mut evidence = match run(program, &kinds, scale, 2, place, seed) {
         Ok(trial) => report::show_trial(&trial, MEMORY_MAX, Promise::default()),
         Err(error) => vec![format!("{error:#}")],
@@ -148,7 +148,7 @@ fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<
 
     phase.attack();
     let begun = Instant::now();
-    let target = Target { address: broker.address, scale: *scale, round: 1, deadline: begun + scale.time };
+    let target = Target { address: broker.address, tls: None, scale: *scale, round: 1, deadline: begun + scale.time };
     let kinds = thread::scope(|scope| {
         // Threads inherit the priority of the thread that starts them (sched(7)).
         let abusers = scope.spawn(|| rustix::process::nice(ABUSER_NICE).map(|_| attacks::run(kinds, &target, seed)));

@@ -6,7 +6,9 @@ mod drivers;
 mod history;
 mod idle;
 mod load;
+mod logins;
 mod message;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -43,7 +45,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 16] = [
+const FIGURES: [(char, Measure); 21] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -60,6 +62,11 @@ const FIGURES: [(char, Measure); 16] = [
     ('j', conflate::slow_readers),
     ('k', history::newcomers),
     ('l', history::memory_of_retained),
+    ('m', tls::message),
+    ('m', tls::saturation),
+    ('n', tls::memory),
+    ('o', tls::handshakes),
+    ('q', logins::storm),
 ];
 
 /// What all measurements share.

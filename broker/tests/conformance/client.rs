@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::tls::Stream;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) const CONTINUATION: u8 = 0x0;
@@ -26,17 +28,18 @@ pub(crate) struct Frame {
 
 /// A WebSocket to `/bus/{a topic of its own}`.
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     read: Vec<u8>,
 }
 
 impl Client {
     pub(crate) fn open(server: SocketAddr) -> Self {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
-        let mut stream = TcpStream::connect(server).unwrap();
+        let stream = TcpStream::connect(server).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        let mut stream = Stream::new(stream, server);
         let topic = TOPICS.fetch_add(1, Ordering::Relaxed);
         write!(
             stream,

@@ -1,12 +1,12 @@
 //! Pings and pongs: RFC 6455, sections 5.5, 5.5.2 and 5.5.3.
 
-use crate::broker::Broker;
 use crate::client::{Client, FIN, PING, PONG, TEXT, masked};
+use crate::tls;
 
 /// Section 5.5.3: a pong carries what the ping carried.
 #[test]
 fn pings_are_answered_with_their_payload() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for payload in [&b""[..], b"hello", &[0, 0xff, 0xfe, 0x80], &[0xab; 125]] {
         client.frame(FIN | PING, payload).expect(FIN | PONG, payload);
@@ -17,14 +17,14 @@ fn pings_are_answered_with_their_payload() {
 /// Section 5.5: a control frame has 125 bytes at most.
 #[test]
 fn a_ping_of_126_bytes_is_an_error() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     Client::open(broker.address).frame(FIN | PING, &[0; 126]).expect_close(1002);
 }
 
 /// Section 5.5: the same for a pong, of a length of 16 and of 64 bits.
 #[test]
 fn a_long_pong_is_an_error() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     Client::open(broker.address).frame(FIN | PONG, &[0; 126]).expect_close(1002);
     Client::open(broker.address).frame(FIN | PONG, &[0; 65536]).expect_close(1002);
 }
@@ -32,7 +32,7 @@ fn a_long_pong_is_an_error() {
 /// Section 5.5: control frames are not fragmented.
 #[test]
 fn a_fragmented_ping_is_an_error() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     Client::open(broker.address).frame(PING, b"part").expect_close(1002);
     Client::open(broker.address).frame(PONG, b"part").expect_close(1002);
 }
@@ -40,7 +40,7 @@ fn a_fragmented_ping_is_an_error() {
 /// Section 5.5.3: an unasked pong is no question.
 #[test]
 fn unasked_pongs_are_ignored() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     client.frame(FIN | PONG, b"").frame(FIN | PONG, b"unasked").expect_alive();
     client.frame(FIN | PING, b"asked").expect(FIN | PONG, b"asked");
@@ -49,7 +49,7 @@ fn unasked_pongs_are_ignored() {
 /// Section 5.5.2: pings byte by byte, and many at once, are all answered, in order.
 #[test]
 fn many_pings() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for byte in masked(FIN | PING, b"slowly") {
         client.bytes(&[byte]);
@@ -65,7 +65,7 @@ fn many_pings() {
 /// Section 5.5: control frames do not disturb messages around them.
 #[test]
 fn pings_between_messages() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for _ in 0..50 {
         client.frame(FIN | PING, b"p").expect(FIN | PONG, b"p");

@@ -1,7 +1,7 @@
 //! Sizes and ways of cutting: RFC 6455, sections 5.2 and 5.6.
 
-use crate::broker::Broker;
 use crate::client::{BINARY, Client, FIN, TEXT, masked};
+use crate::tls;
 
 /// Where the form of the length changes, and one large enough for several buffers.
 const SIZES: [usize; 9] = [0, 1, 125, 126, 127, 128, 65535, 65536, 1 << 20];
@@ -13,7 +13,7 @@ fn pattern(len: usize) -> Vec<u8> {
 /// Section 5.6: text comes back as text.
 #[test]
 fn text_of_every_size() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for size in SIZES {
         let text = vec![b'*'; size];
@@ -24,7 +24,7 @@ fn text_of_every_size() {
 /// Section 5.6: binary comes back as binary, every byte value included.
 #[test]
 fn binary_of_every_size() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for size in SIZES {
         let data = pattern(size);
@@ -35,7 +35,7 @@ fn binary_of_every_size() {
 /// Section 5.2: frames mean the same however TCP cuts them.
 #[test]
 fn frames_byte_by_byte() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for size in [0, 1, 125, 126, 300] {
         for byte in masked(FIN | BINARY, &pattern(size)) {
@@ -48,7 +48,7 @@ fn frames_byte_by_byte() {
 /// Section 5.2: many frames in one segment are many messages.
 #[test]
 fn many_frames_at_once() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     let stream: Vec<u8> = (0..1000).flat_map(|at| masked(FIN | BINARY, &pattern(at % 200))).collect();
     client.bytes(&stream);
@@ -60,7 +60,7 @@ fn many_frames_at_once() {
 /// Section 5.3: any key unmasks, a key of zeros included, wherever the payload begins.
 #[test]
 fn every_masking_key() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for key in [[0; 4], [0xff; 4], [1, 2, 3, 4], [0x80, 0, 0, 1]] {
         for len in 0..70 {

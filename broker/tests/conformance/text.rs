@@ -1,7 +1,7 @@
 //! Text is UTF-8: RFC 6455, sections 5.6 and 8.1, and RFC 3629.
 
-use crate::broker::Broker;
 use crate::client::{CONTINUATION, Client, FIN, PING, PONG, TEXT};
+use crate::tls;
 
 /// First and last characters of every length, non-characters, combining ones.
 const VALID: [&str; 10] = [
@@ -42,7 +42,7 @@ const INVALID: [&[u8]; 18] = [
 /// Section 5.6: valid text, whole.
 #[test]
 fn valid_text() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for text in VALID {
         client.frame(FIN | TEXT, text.as_bytes()).expect(FIN | TEXT, text.as_bytes());
@@ -52,7 +52,7 @@ fn valid_text() {
 /// Section 5.4: a fragment's border may stand within a character; a ping between them changes nothing.
 #[test]
 fn valid_text_cut_at_every_byte() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for text in VALID {
         let text = text.as_bytes();
@@ -70,7 +70,7 @@ fn valid_text_cut_at_every_byte() {
 /// Section 8.1: text that is not UTF-8 fails the connection with 1007.
 #[test]
 fn invalid_text() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     for bytes in INVALID {
         Client::open(broker.address).frame(FIN | TEXT, bytes).expect_close(1007);
         let within = [b"before ", bytes, b" after"].concat();
@@ -83,7 +83,7 @@ fn invalid_text() {
 /// Section 8.1: the same when a fragment's border hides it.
 #[test]
 fn invalid_text_cut_at_every_byte() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     for bytes in INVALID {
         for cut in 0..bytes.len() {
             let mut client = Client::open(broker.address);
@@ -95,7 +95,7 @@ fn invalid_text_cut_at_every_byte() {
 /// Section 8.1: failed as soon as it is certain, before the message is complete.
 #[test]
 fn invalid_text_fails_at_once() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     // The message's first fragment holds the fault; no second one is sent.
     Client::open(broker.address).frame(TEXT, b"\xce\xba\xe1\xbd\xb9\xed\xa0\x80").expect_close(1007);
     // The frame announces 100 bytes and sends those up to the fault.
@@ -112,7 +112,7 @@ fn invalid_text_fails_at_once() {
 /// Section 5.6: binary may hold anything.
 #[test]
 fn binary_is_not_looked_at() {
-    let broker = Broker::start(&[]);
+    let broker = tls::start(&[]);
     let mut client = Client::open(broker.address);
     for bytes in INVALID {
         client.frame(FIN | 0x2, bytes).expect(FIN | 0x2, bytes);

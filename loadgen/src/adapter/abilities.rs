@@ -83,7 +83,7 @@ pub struct Abilities {
     pub discard: bool,
     /// A client receives what it publishes itself.
     pub echoes: bool,
-    /// A subscription can begin after a position ([`Adapter::request_since`], [`Adapter::greet_since`]).
+    /// A subscription can begin after a position ([`Adapter::request_with`], [`Adapter::greet_with`]).
     pub history: bool,
     /// Messages can have a key and be retained, and the end of state is announced.
     pub state: bool,

@@ -14,6 +14,7 @@
 //! | `socket` | the WebSocket layer below all of them: frames (RFC 6455, section 5) |
 //! | `upgrade` | its opening handshake (RFC 6455, section 4) |
 //! | `names`, `url` | the names of topics, and the server's address |
+//! | `visit` | what streams contain, one call each |
 //! | `abilities` | what each protocol can do |
 //!
 //! Not responsible for sockets, time, order and counting (`worker`).
@@ -35,12 +36,14 @@ mod unit;
 mod upgrade;
 mod url;
 mod v1;
+mod visit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use protocol::frame::Opcode;
+use rustls_pki_types::ServerName;
 
 pub use self::abilities::{Abilities, Protocol};
 use self::mqtt::Mqtt;
@@ -49,11 +52,14 @@ use self::nchan::Nchan;
 pub use self::past::{Begin, Envelope, Position, SlowConsumer, Uses};
 use self::plain::Plain;
 use self::raw::Raw;
+use self::upgrade::Carried;
 pub use self::upgrade::upgrade_request;
 use self::url::Url;
 pub(crate) use self::url::without_scheme;
 use self::v1::V1;
+pub use self::visit::Visit;
 use crate::stamp::{Payloads, Stamp};
+use crate::token::TokenBy;
 
 /// The topics of a run: how many, and what they are called.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,47 +86,6 @@ pub struct Duty {
     pub subscribes: Topics,
     /// Publishes on these. Count 0: none. (A client of a chat room does both, on one topic.)
     pub publishes: Topics,
-}
-
-/// Receives what a stream contains, in order.
-pub trait Visit {
-    /// The client is subscribed to all it asked for: from here on nothing may be missing. Once for the greeting, and
-    /// once for each later [`Adapter::subscribe`] or [`Adapter::unsubscribe`] that the server acknowledged.
-    fn ready(&mut self);
-    /// A message; `intact` unless length or filler is wrong, or it came under another topic's name.
-    fn message(&mut self, stamp: Stamp, intact: bool);
-    /// The same with what came beside the payload.
-    fn enveloped(&mut self, stamp: Stamp, intact: bool, envelope: Envelope) {
-        let _ = envelope;
-        self.message(stamp, intact);
-    }
-    /// Where the subscription of a topic begins. Before [`Visit::ready`]. Only protocols with a history say it.
-    fn begun(&mut self, topic: u32, begin: Begin) {
-        let _ = (topic, begin);
-    }
-    /// The messages of a topic from `from` to `to`, both included, will not come.
-    fn gap(&mut self, topic: u32, from: u64, to: u64) {
-        let _ = (topic, from, to);
-    }
-    /// The topic's epoch ended; its subscription goes on after this position.
-    fn reset(&mut self, topic: u32, position: Position) {
-        let _ = (topic, position);
-    }
-    /// All of the state of a topic, or of the filter that matches all topics (nothing), has come.
-    fn state_end(&mut self, topic: Option<u32>) {
-        let _ = topic;
-    }
-    /// A message that is none of this run's, or whose stamp is damaged.
-    fn foreign(&mut self);
-    /// The server asked for a heartbeat, which [`Visit::reply`] carries.
-    fn ping(&mut self);
-    /// Send this, as it stands: framed and masked.
-    fn reply(&mut self, bytes: &[u8]);
-    /// A close frame; 1005 when it carries no code. Its answer went to `reply` already.
-    fn close(&mut self, code: u16);
-    /// The server refused something in words, or its bytes are not what the protocol allows. Nothing behind them is
-    /// looked at.
-    fn broken(&mut self, why: &str);
 }
 
 /// A server's refusal of an upgrade.
@@ -164,7 +129,7 @@ enum Wire {
 }
 
 impl Adapter {
-    /// `url` is `ws://host:port[/path]`; without a path, or with `/`, the protocol's usual one. `publish_url` is where
+    /// `url` is `ws://host:port[/path]`, or `wss://`; without a path, or with `/`, the protocol's usual one. `publish_url` is where
     /// clients go that only publish, if that is elsewhere. The host is resolved here, once.
     ///
     /// # Errors
@@ -215,6 +180,12 @@ impl Adapter {
         self.url(&Duty::default()).address
     }
 
+    /// Whom the certificate of the server must name to which a connection with this duty goes; nothing without TLS.
+    #[must_use]
+    pub fn server_name(&self, duty: &Duty) -> Option<&ServerName<'static>> {
+        self.url(duty).server_name.as_ref()
+    }
+
     /// What the protocol can do.
     #[must_use]
     pub fn abilities(&self) -> Abilities {
@@ -257,6 +228,7 @@ impl Adapter {
         match &self.inner.wire {
             Wire::V1(_) => Some(protocol::v1::SUBPROTOCOL),
             Wire::Mqtt(_) => Some(Mqtt::SUBPROTOCOL),
+            Wire::Raw(_) if self.inner.uses.token_by == Some(TokenBy::Subprotocol) => Some(raw::SUBPROTOCOL),
             Wire::Raw(_) | Wire::Nats(_) | Wire::Nchan(_) | Wire::Plain(_) => None,
         }
     }
@@ -265,12 +237,12 @@ impl Adapter {
 
     /// Appends the upgrade request of a connection with this duty (RFC 6455, section 4.1).
     pub fn request(&self, duty: &Duty, out: &mut Vec<u8>) {
-        self.request_since(duty, &[], out);
+        self.request_with(duty, &[], None, out);
     }
 
     /// The same of a connection that goes on after these positions, if the request is where the protocol says that:
-    /// those of its topics, in their order.
-    pub fn request_since(&self, duty: &Duty, since: &[Option<Position>], out: &mut Vec<u8>) {
+    /// those of its topics, in their order; and with a token, if that is where it stands ([`Uses::token_by`]).
+    pub fn request_with(&self, duty: &Duty, since: &[Option<Position>], token: Option<&str>, out: &mut Vec<u8>) {
         let url = self.url(duty);
         let path = match &self.inner.wire {
             Wire::Raw(raw) if self.inner.uses.positions && duty.subscribes.count > 0 => {
@@ -280,7 +252,13 @@ impl Adapter {
             Wire::Nchan(nchan) => nchan.path(duty),
             _ => url.path.clone(),
         };
-        upgrade_request(&url.host, &path, self.subprotocol(), out);
+        let by = |wanted| token.filter(|_| self.inner.uses.token_by == Some(wanted));
+        let carried = Carried {
+            subprotocol: self.subprotocol(),
+            offered_token: by(TokenBy::Subprotocol),
+            bearer: by(TokenBy::Header),
+        };
+        upgrade::put_request(&url.host, &path, carried, out);
     }
 
     /// What a server answered so far: not yet a whole head (nothing), or an acceptance, with the length of its head.
@@ -297,13 +275,19 @@ impl Adapter {
     /// Appends what goes out right behind the acceptance: connect, subscribe to all of the duty, whose topics must
     /// differ from each other. May be nothing.
     pub fn greet(&self, duty: &Duty, out: &mut Vec<u8>) {
-        self.greet_since(duty, &[], out);
+        self.greet_with(duty, &[], None, out);
     }
 
-    /// The same of a connection that goes on after these positions, if the greeting is where the protocol says that.
-    pub fn greet_since(&self, duty: &Duty, since: &[Option<Position>], out: &mut Vec<u8>) {
+    /// The same of a connection that goes on after these positions, and logs in with a token, if the greeting is where the
+    /// protocol says that.
+    pub fn greet_with(&self, duty: &Duty, since: &[Option<Position>], token: Option<&str>, out: &mut Vec<u8>) {
         match &self.inner.wire {
-            Wire::V1(v1) => v1.greet(duty, self.inner.uses, since, out),
+            Wire::V1(v1) => {
+                if let Some(token) = token.filter(|_| self.inner.uses.token_by == Some(TokenBy::Connect)) {
+                    V1::log_in(token, out);
+                }
+                v1.greet(duty, self.inner.uses, since, out);
+            }
             Wire::Nats(nats) => nats.greet(duty, out),
             Wire::Mqtt(mqtt) => mqtt.greet(duty, out),
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}

@@ -9,6 +9,8 @@ pub use protocol::v1::Position;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::token::TokenBy;
+
 /// What a run makes use of beside plain messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Uses {
@@ -22,6 +24,8 @@ pub struct Uses {
     pub filter: bool,
     /// Subscriptions ask for so many milliseconds between two deliveries.
     pub throttle_ms: Option<u32>,
+    /// Connections log in, and their tokens stand there.
+    pub token_by: Option<TokenBy>,
 }
 
 impl Uses {

@@ -17,6 +17,9 @@ use super::url::{TOPIC, Url, Urls};
 use super::{Duty, Envelope, Names, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
 
+/// What a page offers that sends a token as another subprotocol: browsers close if the server chooses none.
+pub(super) const SUBPROTOCOL: &str = "ringyard.raw";
+
 /// Ringyard's raw endpoints.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -159,6 +162,7 @@ mod tests {
     use crate::adapter::testing::{Event, adapter, client_frames, frame, seen_everyhow};
     use crate::adapter::{Adapter, Protocol, Topics, Uses};
     use crate::stamp::Sizes;
+    use crate::token::TokenBy;
 
     fn one(first: u32) -> Topics {
         Topics { first, step: 0, count: 1 }
@@ -203,7 +207,7 @@ mod tests {
         let position = Position { epoch: 0xa, offset: 12 };
         let path = |since: &[Option<Position>]| {
             let mut request = Vec::new();
-            adapter.request_since(&duty(true, false), since, &mut request);
+            adapter.request_with(&duty(true, false), since, None, &mut request);
             String::from_utf8(request).unwrap().split(' ').nth(1).unwrap().to_owned()
         };
         assert_eq!(path(&[]), "/sub/load/gen/7?position=1");
@@ -220,6 +224,34 @@ mod tests {
             seen_everyhow(&adapter, &duty(true, false), &stream),
             [Event::Begun(7, begin), Event::Ready, Event::Message(stamp, true), Event::Foreign]
         );
+    }
+
+    /// A page cannot set headers: there the token is a subprotocol beside one that the server can choose.
+    #[test]
+    fn tokens_in_requests() {
+        let request = |token_by, token| {
+            let uses = Uses { token_by, ..Uses::default() };
+            let (adapter, mut out) = (adapter(Protocol::Raw, Sizes::Fixed(24)).using(uses), Vec::new());
+            adapter.request_with(&duty(true, false), &[], token, &mut out);
+            (adapter, String::from_utf8(out).unwrap())
+        };
+        let answer = |subprotocol: &str| {
+            format!(
+                "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{subprotocol}\
+                 Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+            )
+        };
+        let (adapter, text) = request(Some(TokenBy::Subprotocol), Some("a.b.c"));
+        assert!(text.contains("\r\nSec-WebSocket-Protocol: ringyard.raw, ringyard.token.a.b.c\r\n"), "{text}");
+        assert!(adapter.accepted(answer("Sec-WebSocket-Protocol: ringyard.raw\r\n").as_bytes()).unwrap().is_some());
+        assert!(adapter.accepted(answer("").as_bytes()).is_err(), "a browser would close");
+        let echo = answer("Sec-WebSocket-Protocol: ringyard.token.a.b.c\r\n");
+        assert!(adapter.accepted(echo.as_bytes()).is_err(), "a token is not told to logs");
+        let (adapter, text) = request(Some(TokenBy::Header), Some("a.b.c"));
+        assert!(text.contains("\r\nAuthorization: Bearer a.b.c\r\n") && !text.contains("Protocol"), "{text}");
+        assert!(adapter.accepted(answer("").as_bytes()).unwrap().is_some());
+        let (_, text) = request(None, Some("a.b.c"));
+        assert!(!text.contains("a.b.c"), "{text}");
     }
 
     #[test]

@@ -15,16 +15,36 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of a refusal that are repeated to the user.
 const TEXT_MAX: usize = 300;
 
+/// What an upgrade request carries beside its address.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Carried<'a> {
+    /// The subprotocol that the server is to choose.
+    pub(super) subprotocol: Option<&'a str>,
+    /// A token in the name of a further subprotocol, which no server chooses.
+    pub(super) offered_token: Option<&'a str>,
+    /// The token of `Authorization: Bearer`.
+    pub(super) bearer: Option<&'a str>,
+}
+
 /// Appends an upgrade request (RFC 6455, section 4.1). `host` is the value of `Host`.
 pub fn upgrade_request(host: &str, path: &str, subprotocol: Option<&str>, out: &mut Vec<u8>) {
+    put_request(host, path, Carried { subprotocol, ..Carried::default() }, out);
+}
+
+pub(super) fn put_request(host: &str, path: &str, carried: Carried<'_>, out: &mut Vec<u8>) {
     for part in ["GET ", path, " HTTP/1.1\r\nHost: ", host, "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     for part in ["Sec-WebSocket-Key: ", KEY, "\r\nSec-WebSocket-Version: 13\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    if let Some(name) = subprotocol {
-        for part in ["Sec-WebSocket-Protocol: ", name, "\r\n"] {
+    let token = carried.offered_token.map(|token| [", ringyard.token.", token]).into_iter().flatten();
+    if let Some(name) = carried.subprotocol {
+        let field = ["Sec-WebSocket-Protocol: ", name].into_iter().chain(token).chain(["\r\n"]);
+        field.for_each(|part| out.extend_from_slice(part.as_bytes()));
+    }
+    if let Some(token) = carried.bearer {
+        for part in ["Authorization: Bearer ", token, "\r\n"] {
             out.extend_from_slice(part.as_bytes());
         }
     }

@@ -1,10 +1,11 @@
-//! A server's address as the user writes it: `ws://host[:port][/path][?query]` (RFC 6455, section 3).
+//! A server's address as the user writes it: `ws://host[:port][/path][?query]`, or `wss://` (RFC 6455, section 3).
 //!
 //! The host is resolved once, before the run.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use anyhow::{Context, Result, ensure};
+use rustls_pki_types::ServerName;
 
 use super::Duty;
 
@@ -17,6 +18,8 @@ pub(super) struct Url {
     pub(super) address: SocketAddr,
     /// As in the URL: the value of `Host` (RFC 9110, section 7.2).
     pub(super) host: String,
+    /// Whom the certificate must name, with `wss://`.
+    pub(super) server_name: Option<ServerName<'static>>,
     /// Path and query; `/` when there is neither.
     pub(super) path: String,
 }
@@ -29,11 +32,10 @@ pub(crate) fn without_scheme<'a>(url: &'a str, scheme: &str) -> Option<&'a str> 
 
 impl Url {
     pub(super) fn parse(url: &str) -> Result<Self> {
-        ensure!(
-            without_scheme(url, "wss").is_none(),
-            "{url}: TLS is not supported; use the port behind the TLS proxy, with ws://"
-        );
-        let rest = without_scheme(url, "ws").with_context(|| format!("{url}: an address begins with ws://"))?;
+        let secure = without_scheme(url, "wss");
+        let rest = secure
+            .or_else(|| without_scheme(url, "ws"))
+            .with_context(|| format!("{url}: an address begins with ws:// or wss://"))?;
         ensure!(
             url.bytes().all(|byte| byte.is_ascii_graphic()) && !url.contains('#'),
             "{url}: an address has no spaces, no '#' and no bytes beyond ASCII (percent-encode them)"
@@ -41,7 +43,9 @@ impl Url {
         let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         ensure!(!host.is_empty() && !host.contains('@'), "{url}: a host, and no user, comes behind ws://");
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-        let address = if has_port { host.to_owned() } else { format!("{host}:80") };
+        let port = if secure.is_some() { 443 } else { 80 };
+        let address = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+        let server_name = secure.map(|_| server_name(host, has_port)).transpose()?;
         let address = address
             .to_socket_addrs()
             .with_context(|| format!("{url}: {host} is no host and port"))?
@@ -49,7 +53,7 @@ impl Url {
             .with_context(|| format!("{url}: {host} has no address"))?;
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         // Upper and lower case are the same in a host (RFC 3986, section 3.2.2).
-        Ok(Self { address, host: host.to_ascii_lowercase(), path })
+        Ok(Self { address, host: host.to_ascii_lowercase(), server_name, path })
     }
 
     /// Whether the user left the path to the protocol.
@@ -79,6 +83,14 @@ impl Url {
     pub(super) fn names_topic(&self) -> bool {
         self.path.contains(TOPIC)
     }
+}
+
+/// The host without its port: a name or an address.
+fn server_name(host: &str, has_port: bool) -> Result<ServerName<'static>> {
+    let name = if has_port { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(name.to_ascii_lowercase());
+    name.with_context(|| format!("{host}: a certificate cannot name this host"))
 }
 
 /// Where the clients of one run connect to, where paths name topics.
@@ -143,8 +155,24 @@ mod tests {
         assert_eq!(parts("ws://[::1]/"), expected("[::1]:80", "[::1]", "/"));
         assert_eq!(parts("WS://LocalHost:81/A?B").1, "localhost:81");
         assert_eq!(parts("Ws://127.0.0.1:81/A?B"), expected("127.0.0.1:81", "127.0.0.1:81", "/A?B"));
-        assert!(Url::parse("WSS://127.0.0.1/").unwrap_err().to_string().contains("TLS"));
-        for bad in ["", "http://a/", "wss://127.0.0.1/", "ws://", "ws:///x", "ws://u@127.0.0.1/", "ws://127.0.0.1:x/"] {
+        assert_eq!(parts("WSS://127.0.0.1/x"), expected("127.0.0.1:443", "127.0.0.1", "/x"));
+        let named = |url: &str| Url::parse(url).unwrap().server_name.map(|name| name.to_str().into_owned());
+        assert_eq!(named("ws://localhost:81"), None);
+        for (url, name) in
+            [("wss://LocalHost:81", "localhost"), ("wss://[::1]:81", "::1"), ("wss://127.0.0.1", "127.0.0.1")]
+        {
+            assert_eq!(named(url).as_deref(), Some(name));
+        }
+        for bad in [
+            "",
+            "http://a/",
+            "https://127.0.0.1/",
+            "wss://",
+            "ws://",
+            "ws:///x",
+            "ws://u@127.0.0.1/",
+            "ws://127.0.0.1:x/",
+        ] {
             assert!(Url::parse(bad).is_err(), "{bad}");
         }
         for bad in ["ws://127.0.0.1/a b", "ws://127.0.0.1/\u{e4}", "ws://127.0.0.1/a#b", "ws://127.0.0.1/\r\nX: y"] {

@@ -16,6 +16,7 @@ use super::unit::{Front, Messages};
 use super::url::Url;
 use super::{Duty, Envelope, Names, Uses, Visit};
 use crate::stamp::{Payloads, STAMP_LEN, Stamp};
+use crate::token::TokenBy;
 
 /// Topics of one `subscribe`: a few KiB.
 const TOPICS_PER_COMMAND: u32 = 64;
@@ -72,7 +73,19 @@ impl V1 {
 
     /// Answers to the greeting.
     pub(super) fn answers(duty: &Duty, uses: Uses) -> u32 {
+        let login = u32::from(uses.token_by == Some(TokenBy::Connect));
+        login + Self::subscribes(duty, uses)
+    }
+
+    /// Commands that subscribe.
+    fn subscribes(duty: &Duty, uses: Uses) -> u32 {
         if uses.filter { duty.subscribes.count.min(1) } else { duty.subscribes.count.div_ceil(TOPICS_PER_COMMAND) }
+    }
+
+    /// Section 3, `connect`.
+    pub(super) fn log_in(token: &str, out: &mut Vec<u8>) {
+        let token = serde_json::Value::from(token);
+        put_command(format!(r#"{{"type":"connect","id":0,"token":{token}"#).into_bytes(), None, out);
     }
 
     pub(super) fn greet(&self, duty: &Duty, uses: Uses, since: &[Option<Position>], out: &mut Vec<u8>) {
@@ -83,7 +96,7 @@ impl V1 {
         }
         let topics = duty.subscribes.iter(self.names.count());
         let mut since = since.chunks(TOPICS_PER_COMMAND as usize);
-        for id in 0..Self::answers(duty, uses) {
+        for id in 0..Self::subscribes(duty, uses) {
             let topics = topics.clone().skip((id * TOPICS_PER_COMMAND) as usize).take(TOPICS_PER_COMMAND as usize);
             put_command(self.command("subscribe", id, topics, since.next().unwrap_or(&[])), uses.throttle_ms, out);
         }

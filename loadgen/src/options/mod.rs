@@ -2,11 +2,13 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | `access` | the options about TLS and tokens |
 //! | `scenario` | the scenarios, and the options that each of them sets |
 //! | `values` | the types of the options' values |
 //!
 //! Not responsible for whether the machine can do it (`machine`).
 
+mod access;
 mod scenario;
 mod values;
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+pub use self::access::{AccessOptions, Switch};
 pub use self::scenario::Scenario;
 use self::values::seconds;
 pub use self::values::{Payload, Portion, Rate, Share};
@@ -41,7 +44,7 @@ pub struct Options {
     /// The server's wire protocol
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
-    /// Where clients connect: ws://HOST:PORT, with a path unless the protocol's usual one is right
+    /// Where clients connect: ws://HOST:PORT or wss://HOST:PORT, with a path unless the protocol's usual one is right
     #[arg(long, default_value = "ws://127.0.0.1:8080")]
     pub url: String,
     /// Where publishers connect, if elsewhere
@@ -142,6 +145,10 @@ pub struct Options {
     /// Source addresses [default: 127.0.0.0/8 in turn when the target is there, else the kernel's choice]
     #[arg(long, value_delimiter = ',', help_heading = "Connecting")]
     pub source: Vec<IpAddr>,
+
+    /// How connections are encrypted.
+    #[command(flatten)]
+    pub access: AccessOptions,
 
     /// Seconds of publishing before the measurement
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS", help_heading = "Time")]
@@ -261,26 +268,8 @@ impl Options {
         }
         self.check_history()?;
         self.check_conflation()?;
-        if self.rate == Some(Rate::Max) && !self.idle {
-            let moving = [
-                ("--storms", self.storms.is_some_and(|storms| storms > 0)),
-                ("--churn", self.churn.is_some_and(|churn| churn > 0.0)),
-                ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
-                ("--drops", self.recovers()),
-                ("--scenario keyed-state", self.scenario == Scenario::KeyedState),
-            ];
-            for (name, given) in moving {
-                ensure!(
-                    !given,
-                    "{name} needs --rate with a number: a closed loop would wait for clients that are not there"
-                );
-            }
-            ensure!(
-                self.share.of == 1,
-                "--share needs --rate with a number: a closed loop would have to wait for other processes"
-            );
-        }
-        Ok(())
+        self.check_logins()?;
+        self.check_closed_loop()
     }
 }
 
@@ -307,6 +296,52 @@ impl Options {
                 "--publishers with {name}: one for each topic at most, so that numbers tell which message of a key is newer"
             );
         }
+        Ok(())
+    }
+
+    fn check_closed_loop(&self) -> Result<()> {
+        if self.rate == Some(Rate::Max) && !self.idle {
+            let moving = [
+                ("--storms", self.storms.is_some_and(|storms| storms > 0)),
+                ("--churn", self.churn.is_some_and(|churn| churn > 0.0)),
+                ("--slow-share", self.slow_share.is_some_and(|share| share > 0.0)),
+                ("--drops", self.recovers()),
+                ("--scenario keyed-state", self.scenario == Scenario::KeyedState),
+                ("--scenario login-storm", self.scenario == Scenario::LoginStorm),
+            ];
+            for (name, given) in moving {
+                ensure!(
+                    !given,
+                    "{name} needs --rate with a number: a closed loop would wait for clients that are not there"
+                );
+            }
+            ensure!(
+                self.share.of == 1,
+                "--share needs --rate with a number: a closed loop would have to wait for other processes"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_logins(&self) -> Result<()> {
+        let AccessOptions { logins, token_reuse, token, token_file, token_secret_file, .. } = &self.access;
+        let name = "--scenario login-storm";
+        if self.scenario != Scenario::LoginStorm {
+            ensure!(logins.is_none() && !token_reuse, "--logins and --token-reuse are for {name}");
+            return Ok(());
+        }
+        ensure!(*logins != Some(0), "--logins must be at least 1");
+        ensure!(
+            token.is_some() || token_file.is_some() || token_secret_file.is_some(),
+            "{name}: --token-secret-file gives each client a token of its own; --token-file and --token are possible too"
+        );
+        ensure!(self.share.of == 1, "{name}: in one process; not with --share");
+        ensure!(!self.everyone_publishes && !self.idle, "{name}: publishers publish, and clients only receive");
+        let moving = [self.churn, self.drops, self.behind.map(|_| 1.0), self.storms.map(f64::from)];
+        ensure!(
+            moving.into_iter().flatten().all(|each| each == 0.0),
+            "{name}: not together with --churn, --drops, --behind or --storms"
+        );
         Ok(())
     }
 

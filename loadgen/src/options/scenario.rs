@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use super::{Options, Payload, Rate, Share};
 use crate::adapter::Protocol;
 use crate::stamp::{STREAMS_MAX, Sizes};
+use crate::threshold::Threshold;
 
 /// What the clients do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -37,6 +38,8 @@ pub enum Scenario {
     KeyedState,
     /// 5,000 clients whose topic is conflated; 500 messages per second over 50 keys
     Conflate,
+    /// 10,000 others log in at once while 100 messages per second reach those that are there (needs tokens)
+    LoginStorm,
 }
 
 impl Scenario {
@@ -97,6 +100,7 @@ impl Options {
             }
             Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
             Scenario::Conflate => self.complete_conflation(paced),
+            Scenario::LoginStorm => self.complete_logins(paced),
         }
         self.complete_rest();
         self
@@ -119,6 +123,20 @@ impl Options {
         or(&mut self.outstanding, 1);
         or(&mut self.slow_rate, 0);
         or(&mut self.protocol, Protocol::Raw);
+    }
+
+    /// The same for the scenario in which others log in.
+    fn complete_logins(&mut self, paced: bool) {
+        self.protocol.get_or_insert(Protocol::V1);
+        self.access.logins.get_or_insert(10_000);
+        if paced {
+            self.rate.get_or_insert(Rate::PerSecond(100.0));
+        }
+        // One ring dials them all: more at once would be more than listeners keep, and be dialled again a second later.
+        self.concurrency = self.concurrency.max(4096);
+        if !self.fail_if.iter().any(Threshold::is_about_logins) {
+            self.fail_if.push(Threshold::login_ratio());
+        }
     }
 
     /// The same for the scenario about topics whose subscribers are conflated.

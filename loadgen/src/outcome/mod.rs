@@ -9,6 +9,8 @@
 //! | `second` | one second of the run |
 //! | `slow` | what became of slow clients |
 //! | `terms` | policies for slow consumers, throttles, and what was left out for them |
+//! | `tls` | the TLS handshakes |
+//! | `logins` | a storm of logins |
 //! | `resources` | processor time and memory of the load generator and of the server |
 //!
 //! Not responsible for gathering it (`worker`), judging it (`verdict`) or showing it (`results`).
@@ -17,10 +19,12 @@
 mod errors;
 mod history;
 mod latencies;
+mod logins;
 mod resources;
 mod second;
 mod slow;
 mod terms;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -29,10 +33,12 @@ use serde::{Deserialize, Serialize};
 pub use self::errors::{Errors, Stream, add_streams};
 pub use self::history::{Arrival, History};
 pub use self::latencies::{LATENCY_MAX_NS, Latencies, histogram, percentile};
+pub use self::logins::Logins;
 pub use self::resources::{Memory, Own, ServerUse};
 pub use self::second::{Phase, Second};
 pub use self::slow::Slow;
 pub use self::terms::{Answer, Terms};
+pub use self::tls::Tls;
 use crate::adapter::Protocol;
 
 /// Increased when a field changes its meaning; `merge` refuses other formats.
@@ -54,7 +60,7 @@ pub struct Outcome {
     pub traffic: Traffic,
     /// From the time a message was due until a verifying client had it, in the measured time.
     pub latency: Latencies,
-    /// Upgrade request until subscribed, of every client.
+    /// Upgrade request until subscribed, of every client. Over `wss://` with the handshake: from the connect's success.
     pub admission: Latencies,
     /// One row a second, from the first connect to the end of the drain.
     pub series: Vec<Second>,
@@ -76,6 +82,10 @@ pub struct Outcome {
     pub slow: Option<Slow>,
     /// What was agreed about slow consumers and throttles, if anything.
     pub terms: Option<Terms>,
+    /// The handshakes, of a run over `wss://`.
+    pub tls: Option<Tls>,
+    /// What a storm of logins did, of a run that has one.
+    pub logins: Option<Logins>,
     /// Recovery and state, of a run that looks at them.
     pub history: Option<History>,
     /// Ended while connecting, because the server took no more clients: a sentence. Nothing was measured then.
@@ -267,6 +277,14 @@ impl Outcome {
     pub fn trim(&mut self) {
         self.latency.values.clear();
         self.admission.values.clear();
+        if let Some(logins) = &mut self.logins {
+            for latencies in [&mut logins.took, &mut logins.calm, &mut logins.storm] {
+                latencies.values.clear();
+            }
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.handshake.values.clear();
+        }
         if let Some(history) = &mut self.history {
             history.catch_up.values.clear();
         }

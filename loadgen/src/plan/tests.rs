@@ -70,3 +70,26 @@ fn sources_differ_between_processes_and_hold_a_thousand_each() {
     let sources: BTreeSet<_> = (0..2000).map(|group| loopback(share(1), group * 1000)).collect();
     assert_eq!(sources.len(), 2000);
 }
+
+#[test]
+fn those_who_log_in_have_a_worker_of_their_own() {
+    let plan = plan(|options| {
+        options.clients = Some(11);
+        options.topics = Some(3);
+        options.workers = Some(2);
+        options.access.logins = Some(7);
+    });
+    let roles: Vec<Vec<_>> = (0..plan.workers).map(|worker| plan.roles_of(worker).collect()).collect();
+    assert_eq!(roles.iter().map(Vec::len).sum::<usize>(), 11 + 3 + 7);
+    assert_eq!(roles[2], (11..18).map(Role::Client).collect::<Vec<_>>());
+    assert!(plan.logs_in(2) && roles[2].iter().all(|role| plan.is_login(*role) && plan.is_held(*role)));
+    assert!(roles[..2].concat().iter().all(|role| !plan.is_login(*role) && !plan.is_held(*role)));
+    // To a topic of their own, whose streams are nobody's business.
+    let request = |role: Role| {
+        let mut out = Vec::new();
+        plan.adapter_of(role).request(&plan.duty(role), &mut out);
+        String::from_utf8(out).unwrap().split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!([request(roles[2][0]), request(roles[2][6])], ["/sub/t-logins", "/sub/t-logins"]);
+    assert_eq!(request(Role::Client(4)), "/sub/t/1");
+}

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `table` | the lines on a terminal |
 //! | `history` | the lines about recovery and state |
+//! | `logins` | the lines about a storm of logins |
+//! | `tls` | the lines about TLS |
 //! | `terms` | the lines about slow consumers and throttles |
 //! | `html` | a page of its own, with plots |
 //!
@@ -11,8 +13,10 @@
 
 mod history;
 mod html;
+mod logins;
 mod table;
 mod terms;
+mod tls;
 
 pub use html::page;
 pub use table::table;
@@ -43,6 +47,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     };
     line("load", asked(outcome));
     line("connect", connect(outcome));
+    line("tls", tls::tls(outcome));
     // A run that ended while connecting measured nothing.
     if outcome.seconds > 0.0 {
         line("measured", vec![seconds(outcome.seconds)]);
@@ -52,6 +57,7 @@ fn lines(outcome: &Outcome) -> Vec<Line> {
     line("latency", vec![percentiles(&outcome.latency)]);
     line("broadcast", broadcast(outcome));
     line("slow", slow(outcome));
+    line("logins", logins::logins(outcome));
     line("delivery", terms::terms(outcome));
     line("history", history::history(outcome));
     line("server", server(outcome));

@@ -42,8 +42,14 @@ impl Run {
     }
 }
 
-/// The busiest worker's share of a core, waiting for one included, between two states.
-pub(super) fn busiest(from: &State, to: &State) -> f64 {
+/// The busiest worker's share of a core, waiting for one included, between two states. `but_last`: the last does not count.
+pub(super) fn busiest(from: &State, to: &State, but_last: bool) -> f64 {
     let span = (to.at - from.at).max(1) as f64;
-    to.busy_ns.iter().zip(&from.busy_ns).map(|(to, from)| to.saturating_sub(*from) as f64 / span).fold(0.0, f64::max)
+    let workers = to.busy_ns.len() - usize::from(but_last && !to.busy_ns.is_empty());
+    to.busy_ns
+        .iter()
+        .zip(&from.busy_ns)
+        .take(workers)
+        .map(|(to, from)| to.saturating_sub(*from) as f64 / span)
+        .fold(0.0, f64::max)
 }

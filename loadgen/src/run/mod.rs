@@ -5,6 +5,7 @@
 //! | `mod` | the order of the phases |
 //! | `start` | starts the workers, one thread and one ring each |
 //! | `phases` | connecting, measuring, draining, ending the workers |
+//! | `logins` | a storm of logins |
 //! | `arrivals` | all clients at once, after publishing has ended |
 //! | `ending` | what ends a run before its time |
 //! | `reports` | waits for reports of the workers, and handles them |
@@ -18,6 +19,7 @@
 mod arrivals;
 mod bottleneck;
 mod ending;
+mod logins;
 mod outcome;
 mod phases;
 mod reports;
@@ -35,9 +37,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use crossbeam::channel::Receiver;
 
+use self::logins::Storm;
 use self::outcome::Observed;
 use self::phases::Measured;
 use self::rows::State;
+use crate::adapter::{Duty, Topics};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::outcome::{Arrival, Connect, Facts, Memory, Outcome, Phase, Second};
@@ -69,12 +73,28 @@ pub fn run(options: Options, interrupt: &Interrupt) -> Result<Outcome> {
         TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("nobody answers at {address}"))?;
     }
+    prepare_tls(&plan)?;
     // Before the rings and the tables of clients exist, which count as memory of the clients.
     let memory = usage::memory(std::process::id())?;
     let mut run = Run::start(plan, interrupt)?;
     let outcome = run.go(machine.cores, memory);
     run.progress.done();
     outcome
+}
+
+/// A first handshake with each server, whose error is that of the whole run.
+fn prepare_tls(plan: &Plan) -> Result<()> {
+    let Some(tls) = &plan.tls else { return Ok(()) };
+    if plan.options.access.tls_insecure {
+        warn(&"--tls-insecure: certificates are not checked");
+    }
+    let subscribes = Duty { subscribes: Topics { count: 1, ..Topics::default() }, ..Duty::default() };
+    for (duty, address) in [(subscribes, plan.adapter.address()), (Duty::default(), plan.adapter.publish_address())] {
+        if let Some(name) = plan.adapter.server_name(&duty) {
+            tls.prepare(address, name, u64::from(plan.options.concurrency).min(plan.connections()) as usize)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes to standard error, which may be full or closed: `eprintln!` would panic then.
@@ -119,6 +139,8 @@ struct Run {
     left_workers: usize,
     arrived_workers: (usize, u64),
     arrivals: Vec<Arrival>,
+    /// The storm of logins, of a run that has one.
+    storm: Option<Storm>,
     broadcast: Broadcast,
     interrupted: bool,
     /// Why the run ended while connecting: the server took no more clients.
@@ -147,7 +169,10 @@ impl Run {
         let stalled = self.stalled.is_some();
         let measured = if stalled { Measured::nothing(&self.last) } else { self.measure()? };
         let after = self.usage();
-        let own_after = usage::memory(std::process::id()).unwrap_or_default();
+        let own_after = match &self.storm {
+            Some(storm) => storm.own_memory,
+            None => usage::memory(std::process::id()).unwrap_or_default(),
+        };
         if !stalled {
             self.end_publishing()?;
             if self.plan.late() {
@@ -157,7 +182,18 @@ impl Run {
             self.come_back()?;
         }
         let part = self.finish();
-        Ok(self.outcome(Observed { cores, connect, before, connected, after, own_before, own_after, measured, part }))
+        Ok(self.outcome(Observed {
+            cores,
+            logs_in: self.storm.is_some(),
+            connect,
+            before,
+            connected,
+            after,
+            own_before,
+            own_after,
+            measured,
+            part,
+        }))
     }
 
     fn send_all(&self, command: &Command) {

@@ -5,16 +5,18 @@ use super::bottleneck::busiest;
 use super::phases::Measured;
 use super::rows::Usage;
 use crate::outcome::{
-    Answer, Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Terms, Traffic,
+    Answer, Connect, FORMAT, History, Latencies, Memory, Outcome, Own, ServerUse, Slow, Terms, Tls, Traffic,
 };
 use crate::plan::Pacing;
 use crate::verdict;
-use crate::worker::{Broadcast, HistoryPart, Part, SlowPart, TermsPart};
+use crate::worker::{Broadcast, HistoryPart, Part, SlowPart, TermsPart, TlsPart};
 
 /// What a run observed, beside its series.
 pub(super) struct Observed {
     /// Cores that this program may run on.
     pub(super) cores: u32,
+    /// The last worker is that of the logins, whose figures are its own.
+    pub(super) logs_in: bool,
     pub(super) connect: Connect,
     /// Before the first connection, when all were connected, and at the end of the measured time.
     pub(super) before: Usage,
@@ -31,6 +33,10 @@ impl Run {
     pub(super) fn outcome(&mut self, observed: Observed) -> Outcome {
         let (own, server, traffic) = (own(&observed), self.server_use(&observed), self.traffic(&observed));
         let Observed { connect, measured, part, .. } = observed;
+        let logins = self.storm.as_ref().and_then(|storm| {
+            let (reused, server) = (self.plan.options.access.token_reuse, self.server.is_some());
+            storm.outcome(&measured.from, reused, server, part.logins.as_deref())
+        });
         let total = self.last.counts;
         let latency = Latencies::of(&part.latency);
         let mut outcome = Outcome {
@@ -52,7 +58,9 @@ impl Run {
             server,
             slow: self.slow(&part.slow),
             terms: terms(&part.terms),
+            tls: part.tls.as_deref().map(|part| tls(part, self.plan.options.access.tls_insecure)),
             history: self.history(&part.history),
+            logins,
             stalled: self.stall_in_words(),
             ended: self.ended.take().map(|(_, why)| why),
             interrupted: self.interrupted,
@@ -140,13 +148,24 @@ fn terms(part: &TermsPart) -> Option<Terms> {
     })
 }
 
-fn own(Observed { cores, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {
+fn tls(part: &TlsPart, unchecked: bool) -> Tls {
+    let sum =
+        |wanted: bool| part.handshakes.iter().filter(|((_, resumed), _)| *resumed == wanted).map(|(_, n)| n).sum();
+    let mut tls = Tls { full: sum(false), resumed: sum(true), unchecked, ..Tls::default() };
+    for ((version, _), count) in &part.handshakes {
+        *tls.versions.entry((*version).to_owned()).or_default() += count;
+    }
+    tls.handshake = Latencies::of(&part.took);
+    tls
+}
+
+fn own(Observed { cores, logs_in, before, connected, own_before, own_after, measured, .. }: &Observed) -> Own {
     let cpu_ns = measured.to.own_cpu_ns - measured.from.own_cpu_ns;
     Own {
         cpu_ns,
         connect_cpu_ns: connected.own_cpu_ns - before.own_cpu_ns,
         cpu_share: cpu_ns as f64 / 1e9 / measured.seconds().max(1e-9) / f64::from((*cores).max(1)),
-        busiest_worker: busiest(&measured.from, &measured.to),
+        busiest_worker: busiest(&measured.from, &measured.to, *logs_in),
         memory_before: *own_before,
         memory_after: *own_after,
     }

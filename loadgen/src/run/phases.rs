@@ -11,7 +11,7 @@ use super::{Run, warn};
 use crate::clock::monotonic;
 use crate::outcome::{Errors, Phase, add_streams, histogram};
 use crate::usage::Server;
-use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, TermsPart, Times};
+use crate::worker::{Command, Final, HistoryPart, Part, SlowPart, TermsPart, Times, TlsPart};
 
 /// After the last subscription: what the server still does for it belongs to admission.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -69,7 +69,7 @@ impl Run {
         if self.interrupted {
             times = Times { begin, measure_from: begin, end: begin };
         }
-        self.send_all(&Command::Begin(times));
+        self.send_all(&Command::Begin(self.until_logged_in(times)));
         self.phase = Phase::WarmUp;
         self.wait_until(times.measure_from)?;
         self.row()?;
@@ -86,8 +86,12 @@ impl Run {
             }
         }
         self.wait_until(times.end)?;
+        self.log_in()?;
         let ended_at = self.ended.as_ref().map(|(at, _)| *at);
-        if self.interrupted || ended_at.is_some() {
+        if self.storm.is_some() {
+            times.end = times.end.max(monotonic());
+        }
+        if self.interrupted || ended_at.is_some() || self.storm.is_some() {
             times.end = times.end.min(ended_at.unwrap_or_else(monotonic));
             self.send_all(&Command::Begin(times));
         }
@@ -150,6 +154,8 @@ impl Run {
             streams: BTreeMap::new(),
             slow: SlowPart::default(),
             terms: TermsPart::default(),
+            tls: None,
+            logins: None,
             history: HistoryPart::new(),
         };
         for thread in self.threads.drain(..) {
@@ -166,6 +172,10 @@ impl Run {
             add_streams(&mut sum.streams, &part.streams);
             sum.slow.add(&part.slow);
             sum.terms.add(&part.terms);
+            sum.logins = sum.logins.take().or(part.logins);
+            if let Some(part) = &part.tls {
+                sum.tls.get_or_insert_with(|| Box::new(TlsPart::new())).add(part);
+            }
             sum.history.add(&part.history);
         }
         sum

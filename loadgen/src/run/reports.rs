@@ -67,7 +67,7 @@ impl Run {
             Report::Incomplete(worker, at) => {
                 // Subscriptions that come and go one by one are not a storm.
                 let churns = self.plan.options.churn.is_some_and(|churn| churn > 0.0);
-                let alone = churns || self.plan.recovers() || self.plan.late();
+                let alone = churns || self.plan.recovers() || self.plan.late() || self.storm.is_some();
                 if self.incomplete.is_empty() && self.phase != Phase::Connect && !alone {
                     self.missing_since = Some(at);
                 }

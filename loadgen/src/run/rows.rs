@@ -48,6 +48,9 @@ impl Run {
             errors.add(&snapshot.errors);
             self.broadcast.add(&snapshot.broadcast);
         }
+        if let Some(storm) = self.storm.as_mut().filter(|_| self.phase == Phase::Measure) {
+            storm.add(&latency);
+        }
         let (last, counts) = (&self.last, state.counts);
         let span = (now - last.at).max(1) as f64 / 1e9;
         let share = |now: u64, before: u64| now.saturating_sub(before) as f64 / 1e9 / span;

@@ -11,6 +11,7 @@ use super::client::{Awaits, Nexts, State, UNKNOWN};
 use super::tally::count_reason;
 use crate::adapter::Refused;
 use crate::options::Rate;
+use crate::outcome::histogram;
 
 /// A connection on its way.
 pub(super) struct Opening {
@@ -22,6 +23,12 @@ pub(super) struct Opening {
     patience: Nanos,
     /// The answer so far, if it was cut.
     head: Vec<u8>,
+}
+
+impl Opening {
+    pub(super) fn asked(&self) -> Nanos {
+        self.asked
+    }
 }
 
 /// A try again waits this long, doubled each time.
@@ -103,8 +110,19 @@ impl<D: Dial> Worker<D> {
                 client.state = State::Upgrading;
                 self.slots[conn.slot as usize] = at;
                 let duty = self.plan.duty(client.role);
+                if let Some(name) = self.plan.adapter.server_name(&duty)
+                    && let Err(why) = self.secure.begin(at, name)
+                {
+                    return self.give_up(at, &why.to_string(), true);
+                }
                 let mut request = Vec::new();
-                self.plan.adapter.request_since(&duty, &self.past.since(at), &mut request);
+                let token = self.plan.token(client.role);
+                self.plan.adapter_of(client.role).request_with(
+                    &duty,
+                    &self.past.since(at),
+                    token.as_deref(),
+                    &mut request,
+                );
                 self.opening.get_mut(&at).expect("being opened").asked = now;
                 self.receive_more(at);
                 self.send(at, request);
@@ -161,7 +179,8 @@ impl<D: Dial> Worker<D> {
             };
         }
         let mut greeting = Vec::new();
-        self.plan.adapter.greet_since(&duty, &self.past.since(at), &mut greeting);
+        let token = self.plan.token(client.role);
+        self.plan.adapter_of(client.role).greet_with(&duty, &self.past.since(at), token.as_deref(), &mut greeting);
         self.send(at, greeting);
         if self.plan.adapter.answers_greeting(&duty) {
             let client = &mut self.clients[at as usize];
@@ -189,10 +208,14 @@ impl<D: Dial> Worker<D> {
         if client.is_subscriber() {
             self.tally.counts.open += 1;
             self.tally.counts.opened += 1;
-            self.tally.counts.reopened += u64::from(client.joined_late);
             let took = now.saturating_sub(opening.asked).max(1);
-            self.tally.admission.saturating_record(took);
-            self.tally.admission_interval.saturating_record(took);
+            if self.plan.is_login(client.role) {
+                self.tally.logins.get_or_insert_with(|| Box::new(histogram())).saturating_record(took);
+            } else {
+                self.tally.counts.reopened += u64::from(client.joined_late);
+                self.tally.admission.saturating_record(took);
+                self.tally.admission_interval.saturating_record(took);
+            }
             self.receipts.joins(&self.plan, client);
             self.opened_at = now;
         }
@@ -256,8 +279,8 @@ impl<D: Dial> Worker<D> {
     pub(super) fn give_up_rest(&mut self) {
         for at in 0..self.clients.len() as u32 {
             let client = &self.clients[at as usize];
-            // Newcomers were not to connect yet.
-            if self.past.holds() > 0 && client.is_subscriber() {
+            // They were not to connect yet.
+            if self.past.holds() > 0 && self.plan.is_held(client.role) {
                 continue;
             }
             let (there, now) = match client.state {

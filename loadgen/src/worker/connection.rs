@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::io;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use ring::{Dial, Gather, ReceiveEnd};
@@ -9,6 +10,9 @@ use ring::{Dial, Gather, ReceiveEnd};
 use super::Worker;
 use super::client::State;
 use super::tally::count_reason;
+
+/// Close codes of Ringyard for who may not connect: bad tokens, and tokens that allow too little.
+const FINAL_CODES: RangeInclusive<u16> = 4400..=4499;
 
 impl<D: Dial> Worker<D> {
     // ---- sending
@@ -21,6 +25,15 @@ impl<D: Dial> Worker<D> {
         if client.sending {
             client.outbox.get_or_insert_default().extend_from_slice(&bytes);
         } else {
+            self.transmit(at, bytes);
+        }
+    }
+
+    /// Sends; nothing is in flight.
+    pub(super) fn transmit(&mut self, at: u32, bytes: Vec<u8>) {
+        let bytes = self.secure.seal(at, bytes);
+        if !bytes.is_empty() {
+            let client = &mut self.clients[at as usize];
             client.sending = true;
             self.driver.send(client.conn, Gather::one(Bytes::from(bytes)), 0);
         }
@@ -32,8 +45,9 @@ impl<D: Dial> Worker<D> {
             Ok(sent) if from + sent < gather.len() => self.driver.send(client.conn, gather, from + sent),
             Ok(_) => {
                 client.sending = false;
-                if let Some(outbox) = client.outbox.take() {
-                    self.send(at, *outbox);
+                let outbox = client.outbox.take().map_or(Vec::new(), |outbox| *outbox);
+                if !outbox.is_empty() || self.secure.has(at) {
+                    self.transmit(at, outbox);
                 }
                 self.publishing.unblocked(at);
             }
@@ -77,7 +91,8 @@ impl<D: Dial> Worker<D> {
                 }
                 return;
             }
-            State::Open if client.verifies => self.driver.receive(client.conn),
+            // What is encrypted cannot be counted without decrypting it.
+            State::Open if client.verifies || self.secure.has(at) => self.driver.receive(client.conn),
             State::Open => self.driver.discard(client.conn),
             State::Waiting | State::Dialling | State::Closing | State::Gone => return,
         }
@@ -89,6 +104,8 @@ impl<D: Dial> Worker<D> {
         let reconnect = self.plan.options.reconnect;
         let client = &mut self.clients[at as usize];
         match client.state {
+            // A retry would fail in the same way.
+            State::Greeting if FINAL_CODES.contains(&code) => return self.give_up(at, why, true),
             State::Upgrading | State::Greeting => return self.on_failed_try(at, why, None, true),
             State::Open => {}
             _ => return,
@@ -154,6 +171,7 @@ impl<D: Dial> Worker<D> {
 
     pub(super) fn on_closed(&mut self, at: u32) {
         self.receipts.forget(at);
+        self.secure.end(at);
         let client = &mut self.clients[at as usize];
         client.reset();
         if client.comes_back {

@@ -119,6 +119,8 @@ impl<D: Dial> Worker<D> {
             streams: std::collections::BTreeMap::new(),
             slow: std::mem::take(&mut self.tally.slow),
             terms: self.tally.terms.clone(),
+            tls: self.tally.tls.take(),
+            logins: self.tally.logins.take(),
             history: HistoryPart { counts: self.tally.history.clone(), catch_up: self.tally.catch_up.clone() },
         };
         for (stream, published) in self.publishing.published() {

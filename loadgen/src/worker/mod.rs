@@ -7,6 +7,7 @@
 //! | `client` | the state of one connection |
 //! | `backoff` | fewer tries while no connection succeeds |
 //! | `connect` | opening connections: queue, ramp, dials, upgrades, retries |
+//! | `secure` | TLS between the socket and all of this |
 //! | `connection` | sending, arming receives, and how connections end |
 //! | `receive` | bytes to messages: order, damage, counts |
 //! | `recall` | what a history adds to that: offsets, answers about recovery, gaps, state |
@@ -36,6 +37,7 @@ mod publish;
 mod recall;
 mod receipts;
 mod receive;
+mod secure;
 mod tally;
 mod terms;
 mod upkeep;
@@ -57,8 +59,9 @@ pub(crate) use coordination::{Command, Final, Report, Shared, Times};
 use past::Past;
 use publish::Publishing;
 use receipts::Receipts;
+use secure::Secure;
 use tally::Tally;
-pub(crate) use tally::{Broadcast, Counts, HistoryPart, Part, SlowPart, Snapshot, TermsPart};
+pub(crate) use tally::{Broadcast, Counts, HistoryPart, Part, SlowPart, Snapshot, TermsPart, TlsPart};
 pub(crate) use upkeep::SLOW_READ_BYTES;
 use upkeep::Upkeep;
 
@@ -98,6 +101,7 @@ pub(crate) struct Worker<D: Dial> {
     tally: Tally,
     receipts: Receipts,
     past: Past,
+    secure: Secure,
     /// No connection of this process publishes.
     only_hears: bool,
     /// Scratch: replies to the bytes that are being read.
@@ -136,11 +140,7 @@ impl<D: Dial> Worker<D> {
         Self {
             index,
             slots: vec![u32::MAX; driver.capacity() as usize],
-            waiting: (0..)
-                .zip(&clients)
-                .filter(|(_, one)| !plan.late() || !one.is_subscriber())
-                .map(|(at, _)| at)
-                .collect(),
+            waiting: (0..).zip(&clients).filter(|(_, one)| !plan.is_held(one.role)).map(|(at, _)| at).collect(),
             opening: HashMap::new(),
             retries: BinaryHeap::new(),
             backoff: Backoff::default(),
@@ -162,6 +162,7 @@ impl<D: Dial> Worker<D> {
             replies: Vec::new(),
             finished: false,
             random: Rng::with_seed(u64::from(index)),
+            secure: Secure::new(&plan, clients.len()),
             clients,
             plan,
             shared,
@@ -245,7 +246,7 @@ impl<D: Dial> Worker<D> {
             Event::Dialled { token, result } => self.on_dialled(token as u32, result),
             Event::Received { conn, buf } => {
                 if let Some(at) = self.client_of(conn) {
-                    self.on_received(at, &buf);
+                    self.on_bytes(at, &buf);
                 }
             }
             Event::Discarded { conn, bytes } => {

@@ -120,18 +120,13 @@ pub(super) struct Past {
 impl Past {
     pub(super) fn new(plan: &Plan, clients: &[Client]) -> Self {
         let all = plan.recovers() || plan.late();
+        let held = (0..).zip(clients).filter(|(_, client)| plan.is_held(client.role)).map(|(at, _)| at).collect();
         if !all && !plan.adapter.abilities().state {
-            return Self::default();
+            return Self { held, ..Self::default() };
         }
         let member =
             |client: &Client| (all && client.is_subscriber()).then(|| Box::new(Member::new(plan, client.role)));
-        let held = (0..).zip(clients).filter(|(_, client)| plan.late() && client.is_subscriber());
-        Self {
-            members: clients.iter().map(member).collect(),
-            held: held.map(|(at, _)| at).collect(),
-            all,
-            ..Self::default()
-        }
+        Self { members: clients.iter().map(member).collect(), held, all, ..Self::default() }
     }
 
     pub(super) fn holds(&self) -> usize {
@@ -251,7 +246,7 @@ impl<D: Dial> Worker<D> {
     /// it begins anew.
     pub(super) fn arrive_all(&mut self, behind: Option<u64>) {
         self.past.holding = false;
-        let newcomers = self.plan.late();
+        let newcomers = self.plan.late() || self.plan.logins > 0;
         for at in std::mem::take(&mut self.past.held) {
             self.incomplete += usize::from(newcomers);
             let places = behind.map(|behind| behind / 2 + self.random.u64(0..=behind));

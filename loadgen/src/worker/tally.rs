@@ -77,6 +77,8 @@ pub(crate) struct Part {
     pub(crate) slow: SlowPart,
     pub(crate) history: HistoryPart,
     pub(crate) terms: TermsPart,
+    pub(crate) tls: Option<Box<TlsPart>>,
+    pub(crate) logins: Option<Box<Histogram<u64>>>,
 }
 
 /// What a worker's clients made of histories.
@@ -96,6 +98,26 @@ impl HistoryPart {
     pub(crate) fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
         self.catch_up.add(&other.catch_up).expect("the same bounds");
+    }
+}
+
+/// The TLS handshakes of a worker's connections.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsPart {
+    /// By version, and whether they were resumed.
+    pub(crate) handshakes: BTreeMap<(&'static str, bool), u64>,
+    /// From the connect's success until the end of the handshake.
+    pub(crate) took: Histogram<u64>,
+}
+
+impl TlsPart {
+    pub(crate) fn new() -> Self {
+        Self { handshakes: BTreeMap::new(), took: histogram() }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        other.handshakes.iter().for_each(|(kind, count)| *self.handshakes.entry(*kind).or_default() += count);
+        self.took.add(&other.took).expect("the same bounds");
     }
 }
 
@@ -159,6 +181,10 @@ pub(super) struct Tally {
     pub(super) broadcast: Broadcast,
     pub(super) slow: SlowPart,
     pub(super) terms: TermsPart,
+    /// Nothing without TLS: it is large.
+    pub(super) tls: Option<Box<TlsPart>>,
+    /// How long each login took; nothing until the first.
+    pub(super) logins: Option<Box<Histogram<u64>>>,
     pub(super) history: History,
     pub(super) catch_up: Histogram<u64>,
     /// When the newest message that a slow client received was published, by client: nanoseconds since 1970.
@@ -181,6 +207,8 @@ impl Tally {
             broadcast: Broadcast::default(),
             slow: SlowPart::default(),
             terms: TermsPart::default(),
+            tls: None,
+            logins: None,
             history: History::default(),
             catch_up: histogram(),
             slow_heard: HashMap::new(),

@@ -1,6 +1,7 @@
 //! A small broker with Ringyard's raw endpoints that can be told to misbehave, and the load generator's binary run
 //! against it. What waits does so for [`PATIENCE`] at most; a server ends with the test's process.
 
+pub(crate) mod tls;
 pub(crate) mod v1;
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::http::{self, HeaderValue};
 pub(crate) async fn serve(
     stream: TcpStream,
     refuses: bool,
-    mut on_command: impl FnMut(&Value, &mpsc::UnboundedSender<Message>),
+    on_command: impl FnMut(&Value, &mpsc::UnboundedSender<Message>),
 ) {
     #[expect(clippy::result_large_err, reason = "the library's signature")]
     let choose = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
@@ -24,6 +24,15 @@ pub(crate) async fn serve(
         response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ringyard.v1"));
         Ok(response)
     };
+    serve_chosen(stream, choose, on_command).await;
+}
+
+/// The same with another answer to the handshake.
+pub(crate) async fn serve_chosen(
+    stream: TcpStream,
+    choose: impl FnOnce(&Request, Response) -> Result<Response, ErrorResponse> + Unpin,
+    mut on_command: impl FnMut(&Value, &mpsc::UnboundedSender<Message>),
+) {
     let Ok(mut socket) = accept_hdr_async(stream, choose).await else { return };
     let (outbox, mut inbox) = mpsc::unbounded_channel();
     loop {

@@ -23,6 +23,7 @@ mod silent;
 mod slow_progress;
 mod small_messages;
 mod stalled;
+mod tls;
 mod topics;
 mod v1_client;
 
@@ -38,7 +39,7 @@ use super::abuser::{Abuser, Tally, Target};
 pub(super) type Kind = (&'static str, usize, fn(&mut Abuser<'_>) -> Result<()>);
 
 /// The kinds of the campaign: all at once, round after round, and afterwards the broker must hold as much as before.
-pub(super) const KINDS: [Kind; 10] = [
+pub(super) const KINDS: [Kind; 11] = [
     ("heads", 1, heads::run),
     ("frames", 1, frames::run),
     ("silent", 1, silent::run),
@@ -49,7 +50,11 @@ pub(super) const KINDS: [Kind; 10] = [
     ("topics", topics::THREADS, topics::run),
     ("resubscribe", resubscribe::THREADS, resubscribe::run),
     ("http", http::THREADS, http::run),
+    (TLS, tls::THREADS, tls::run),
 ];
+
+/// The kind that needs a port with TLS.
+pub(super) const TLS: &str = "tls";
 
 /// An attack on one limit of the broker.
 #[derive(Clone, Copy)]

@@ -103,7 +103,7 @@ fn the_broker_understands_what_asks_for_history() {
     let since: Vec<_> =
         (0..70_u32).map(|n| (n % 3 > 0).then_some(Position { epoch: u64::from(n) << 50, offset: n.into() })).collect();
     let mut out = Vec::new();
-    using(Uses { positions: true, ..Uses::default() }).greet_since(&duty, &since, &mut out);
+    using(Uses { positions: true, ..Uses::default() }).greet_with(&duty, &since, None, &mut out);
     let expected: Vec<_> = (0..70_u32).map(|n| (format!("a\"b\\c/ä/{}", (150 + n) % 200), since[n as usize])).collect();
     assert_eq!(starts(&out), expected);
 
@@ -228,4 +228,39 @@ fn what_breaks_a_stream() {
     let binary = frame(Opcode::Binary, br#"{"type":"ok"}"#);
     let events = seen_everyhow(&adapter(Protocol::V1, Sizes::Fixed(30)), &ALL, &binary);
     assert!(matches!(&events[..], [Event::Broken(_)]));
+}
+
+/// `connect` comes first, and its answer is waited for, also by who only publishes.
+#[test]
+fn tokens_in_connect() {
+    let by = |token_by| adapter(Protocol::V1, Sizes::Fixed(24)).using(Uses { token_by, ..Uses::default() });
+    let connect = by(Some(TokenBy::Connect));
+    let texts = |out: &[u8]| -> Vec<_> {
+        client_frames(out).into_iter().map(|(_, text)| String::from_utf8(text).unwrap()).collect()
+    };
+    let mut out = Vec::new();
+    connect.greet_with(&Duty::default(), &[], Some("a.b.c"), &mut out);
+    assert_eq!(texts(&out), [r#"{"type":"connect","id":0,"token":"a.b.c"}"#]);
+    let ok = frame(Opcode::Text, br#"{"type":"ok","id":0}"#);
+    assert!(connect.answers_greeting(&Duty::default()));
+    assert_eq!(seen_everyhow(&connect, &Duty::default(), &ok), [Event::Ready]);
+
+    let duty = Duty { subscribes: Topics { first: 0, step: 1, count: 1 }, publishes: Topics::default() };
+    out.clear();
+    connect.greet_with(&duty, &[], Some("a.b.c"), &mut out);
+    let sent = texts(&out);
+    assert!(sent.len() == 2 && sent[0].contains("connect") && sent[1].contains("subscribe"), "{sent:?}");
+    assert_eq!(seen_everyhow(&connect, &duty, &ok), []);
+    assert_eq!(seen_everyhow(&connect, &duty, &[&ok[..], &ok].concat()), [Event::Ready]);
+    let bad = frame(Opcode::Text, br#"{"type":"error","id":0,"code":"bad-token","reason":"no"}"#);
+    assert_eq!(seen_everyhow(&connect, &duty, &bad), [Event::Broken("bad-token: no".into())]);
+
+    out.clear();
+    let header = by(Some(TokenBy::Header));
+    header.greet_with(&duty, &[], Some("a.b.c"), &mut out);
+    assert_eq!(texts(&out).len(), 1);
+    out.clear();
+    by(Some(TokenBy::Subprotocol)).request_with(&duty, &[], Some("a.b.c"), &mut out);
+    let request = String::from_utf8(out).unwrap();
+    assert!(request.contains("Protocol: ringyard.v1, ringyard.token.a.b.c\r\n"), "{request}");
 }
