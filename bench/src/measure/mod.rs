@@ -9,6 +9,7 @@ mod load;
 mod logins;
 mod message;
 mod tls;
+mod tokens;
 
 use std::path::PathBuf;
 
@@ -45,7 +46,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 21] = [
+const FIGURES: [(char, Measure); 22] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -66,6 +67,7 @@ const FIGURES: [(char, Measure); 21] = [
     ('m', tls::saturation),
     ('n', tls::memory),
     ('o', tls::handshakes),
+    ('p', tokens::verification),
     ('q', logins::storm),
 ];
 
