@@ -130,7 +130,8 @@ export interface Published {
 /**
  * What publishes and subscriptions fail with, and what `bus.on("error")` gets. `code` is the broker's (`unauthorized`,
  * `bad-token`, `forbidden`, `conflict`, `limit`, …) or the client's: `timeout`, `offline` (100 publishes wait already), `disconnected` (the
- * outcome of a publish is unknown), `closed`, `overflow`, `already-subscribed`, `token` (none could be fetched).
+ * outcome of a publish is unknown), `closed`, `overflow`, `already-subscribed`, `token` (none could be fetched). Either may find
+ * `too-big` (longer than the broker allows) and `bad-json` (text with half a surrogate pair).
  */
 export interface RingyardError extends Error {
   code: string;

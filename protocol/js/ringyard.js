@@ -37,7 +37,10 @@ const SEEN_TOPICS = 10000;
 const THROTTLE_MAX = 5000;
 const WAKE_EVENTS = ["online", "visibilitychange", "pageshow"];
 
-/** An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow, token. */
+/**
+ * An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow, token; and too-big and
+ * bad-json, where the broker cannot say which command it means.
+ */
 const failure = (code, reason, offset) => Object.assign(new Error(reason), { code, offset });
 
 /** What is left of options when the known ones were taken. None is ignored. */
@@ -78,6 +81,14 @@ const filterPattern = (filter) =>
       "$",
   );
 
+/**
+ * Throws if a string in a command, or in what it carries, has half a surrogate pair, such as an emoji that was cut. The
+ * broker takes none, and could not say whose it was. JSON escapes a half as it escapes no other character.
+ */
+const checkText = (members) => {
+  if (/[^\\](\\\\)*\\ud/.test(JSON.stringify(members))) throw failure("bad-json", "text has half a surrogate pair");
+};
+
 const toBase64 = (bytes) => {
   let binary = "";
   for (const byte of bytes) binary += String.fromCharCode(byte);
@@ -94,6 +105,7 @@ const encode = (data) =>
 const createSubscription = (bus, topic, options) => {
   const { since: sinceText, last, state: wantsState, throttle, frame, onoverflow, ...unknown } = options;
   refuse(unknown);
+  checkText({ topic });
   if (throttle !== undefined && !(Number.isInteger(throttle) && throttle >= 0 && throttle <= THROTTLE_MAX)) {
     throw new TypeError(`throttle is an integer from 0 to ${THROTTLE_MAX}`);
   }
@@ -466,12 +478,13 @@ export const connect = (url, options = {}) => {
     for (const f of [...listeners[event]]) call(f, value);
   };
 
-  const write = (command) => socket.send(JSON.stringify(command));
+  /** Sends a command. What waits for its answer remembers how it was sent, until then. */
+  const write = (command, answer = {}) => socket.send((answer._text = JSON.stringify(command)));
 
   /** Sends a command; `answer` gets its `ok` or `error`, unless the connection ends before. */
   const command = (members, answer) => {
     answers.set(++lastId, answer);
-    write({ ...members, id: lastId });
+    write({ ...members, id: lastId }, answer);
   };
 
   const open = () => {
@@ -597,6 +610,20 @@ export const connect = (url, options = {}) => {
   const lost = (code, reason) => {
     // A token that served earlier connections may be too old. One that was just fetched is not, unless clocks differ.
     const wantsToken = canFetch && (code === 4401 || (code === 4400 && !isFresh));
+    if (code === 1009) {
+      // A command is longer than the broker allows, which does not say which. It answered none that is, so the longest one
+      // without an answer is too long, whether or not others are. Those given up count, too: they were sent.
+      let longest;
+      let size = 0;
+      for (const answer of answers.values()) {
+        const bytes = new Blob([answer._text]).size;
+        if (bytes > size) {
+          size = bytes;
+          longest = answer;
+        }
+      }
+      longest?.({ code: "too-big", reason });
+    }
     abandon();
     if (code >= 4400 && code < 4500 && !wantsToken) return shut(code, reason);
     if (isOpen() && Date.now() - openedAt >= STABLE) attempts = 0;
@@ -642,7 +669,7 @@ export const connect = (url, options = {}) => {
 
   const receive = (text) => {
     const message = JSON.parse(text);
-    const { type, id, topic, code } = message;
+    const { type, id, topic, code, reason } = message;
     const answer = answers.get(id);
     seenAt = Date.now();
     if (type === "message") {
@@ -670,7 +697,7 @@ export const connect = (url, options = {}) => {
       answer(message);
       if (!answers.size) sendHeld();
     } else if (code) {
-      emit("error", failure(code, message.reason));
+      emit("error", failure(code, reason));
     }
   };
 
@@ -784,7 +811,7 @@ export const connect = (url, options = {}) => {
         idempotency_key: ours ? `${keyPrefix}-${++lastId}` : idempotencyKey,
         if_offset: ifOffset,
       };
-      JSON.stringify(members); // throws now rather than when the connection is back
+      checkText(members); // also throws what is no JSON, now rather than when the connection is back
       return new Promise((resolve, reject) => {
         const settle = (f, value) => {
           publishes.delete(publish);

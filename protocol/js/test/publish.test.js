@@ -67,6 +67,141 @@ test("options that are unknown, and data that is no JSON, reject", async (t) => 
   assert.deepEqual(peer.commands, []);
 });
 
+test("half a surrogate pair is refused before it is sent, wherever it is", async (t) => {
+  const { bus, peer, errors } = await startBoth(t);
+  const halves = ["\ud83d", "\ude00", "cut emoji \ud83d", "\ude00\ud83d", "\\\ud83d", '"\udfff'];
+  for (const text of halves) {
+    await assert.rejects(bus.publish("a", text), { code: "bad-json" });
+    await assert.rejects(bus.publish("a", { list: [1, { text }] }), { code: "bad-json" });
+    await assert.rejects(bus.publish("a", { [text]: 1 }), { code: "bad-json" });
+    await assert.rejects(bus.publish(text, 1), { code: "bad-json" });
+    await assert.rejects(bus.publish("a", 1, { key: text }), { code: "bad-json" });
+    await assert.rejects(bus.publish("a", 1, { idempotencyKey: text }), { code: "bad-json" });
+    assert.throws(() => bus.subscribe(text), { code: "bad-json" });
+  }
+  await settle();
+  assert.deepEqual(peer.commands, []);
+  // Whole pairs, what only looks like an escape, and the neighbours of the surrogates are text.
+  for (const text of ["\ud83d\ude00", "\\ud83d", "\\\\ud83d", "\ud7ff\ue000\ufffd", "\u0000\ud83d\ude00\\"]) {
+    const published = bus.publish("a", { [text]: text });
+    const command = await peer.next("publish");
+    assert.deepEqual(command.data, { [text]: text });
+    peer.ok(command, { epoch: EPOCH, offset: 1 });
+    await published;
+  }
+  assert.deepEqual(errors, []);
+});
+
+test("half a surrogate pair is refused while there is no connection, too", async (t) => {
+  const fake = await startFake(t);
+  const { bus } = startBus(t, fake);
+  await assert.rejects(bus.publish("a", "\ud83d"), { code: "bad-json" });
+  const held = bus.publish("a", "whole");
+  const peer = await fake.accept();
+  peer.ok(await peer.next("publish"), { epoch: EPOCH, offset: 1 });
+  await held;
+});
+
+test("after 1009 the longest publish without an answer is too big, and the others are sent again", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer, states, errors } = await startBoth(t);
+  const longer = bus.publish("a", "x".repeat(400)); // answered, so the broker allows it
+  peer.ok(await peer.next("publish"), { epoch: EPOCH, offset: 1 });
+  await longer;
+  // Bytes count, not characters: the second has fewer of these.
+  const sent = ["x".repeat(250), "\u20ac".repeat(200), "small"].map((data) => bus.publish("a", data));
+  const settled = Promise.allSettled(sent);
+  for (const _ of sent) await peer.next("publish");
+  peer.close(1009, "longer than 500 bytes");
+  await assert.rejects(sent[1], { code: "too-big", message: "longer than 500 bytes" });
+
+  const again = await fake.accept();
+  for (const data of ["x".repeat(250), "small"]) {
+    const command = await again.next("publish");
+    assert.equal(command.data, data);
+    again.ok(command, { epoch: EPOCH, offset: 2 });
+  }
+  assert.deepEqual((await settled).map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+  await settle();
+  assert.deepEqual(again.commands, []);
+  assert.deepEqual(states.map(({ state, code }) => [state, code]), [["open", undefined], ["connecting", 1009], ["open", undefined]]);
+  assert.deepEqual(errors, []);
+});
+
+test("several publishes that are too big end one by one, also those that were held", async (t) => {
+  noDelay(t);
+  const fake = await startFake(t);
+  const { bus } = startBus(t, fake);
+  const sizes = [300, 10, 500, 400];
+  const settled = Promise.allSettled(sizes.map((size) => bus.publish("a", "x".repeat(size))));
+  for (const left of [[300, 10, 500, 400], [300, 10, 400], [300, 10]]) {
+    const peer = await fake.accept();
+    for (const size of left) assert.equal((await peer.next("publish")).data.length, size);
+    peer.close(1009);
+  }
+  const peer = await fake.accept();
+  peer.ok(await peer.next("publish"), { epoch: EPOCH, offset: 1 });
+  assert.deepEqual((await settled).map(({ reason }) => reason?.code), ["too-big", undefined, "too-big", "too-big"]);
+});
+
+test("a publish without a key is too big rather than disconnected", async (t) => {
+  noDelay(t);
+  const { bus, peer } = await startBoth(t);
+  const sizes = [1, 2, 3, 4, 5, 600, 7];
+  const settled = Promise.allSettled(sizes.map((size) => bus.publish("a", "x".repeat(size))));
+  for (const size of sizes) {
+    const command = await peer.next("publish");
+    assert.equal(command.idempotency_key === undefined, size > 5);
+    if (size < 6) peer.ok(command, { epoch: EPOCH, offset: size });
+  }
+  peer.close(1009);
+  const codes = (await settled).map(({ reason }) => reason?.code);
+  assert.deepEqual(codes, [...Array(5).fill(undefined), "too-big", "disconnected"]);
+});
+
+test("a publish that was given up may be the one that was too big", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer } = await startBoth(t);
+  const controller = new AbortController();
+  const big = bus.publish("a", "x".repeat(600), { signal: controller.signal });
+  const small = bus.publish("a", "small");
+  for (const _ of [big, small]) await peer.next("publish");
+  controller.abort();
+  await assert.rejects(big, { name: "AbortError" });
+  peer.close(1009);
+  const again = await fake.accept();
+  const command = await again.next("publish");
+  assert.equal(command.data, "small");
+  again.ok(command, { epoch: EPOCH, offset: 1 });
+  await small;
+});
+
+test("a subscription that is too big ends, and the others go on", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer, errors } = await startBoth(t);
+  const big = bus.subscribe("a".repeat(600));
+  const chat = bus.subscribe("chat");
+  for (const _ of [big, chat]) await peer.next("subscribe");
+  peer.close(1009);
+  await assert.rejects(big.ready, { code: "too-big" });
+  const again = await fake.accept();
+  await again.subscribed("chat");
+  await chat.ready;
+  assert.deepEqual(errors.map(({ code }) => code), ["too-big"]);
+  await settle();
+  assert.deepEqual(again.commands, []);
+});
+
+test("1009 without anything to blame is a drop like others", async (t) => {
+  noDelay(t);
+  const { fake, bus, peer, errors } = await startBoth(t);
+  await settle(); // until `connect` is answered
+  peer.close(1009);
+  await fake.accept();
+  await until(() => bus.state === "open");
+  assert.deepEqual(errors, []);
+});
+
 test("a publish gives up after its timeout", async (t) => {
   const clock = mockClock(t);
   const { bus, peer } = await startBoth(t);

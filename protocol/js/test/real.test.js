@@ -196,6 +196,39 @@ test("a publish whose answer is lost is stored once", async (t) => {
   assert.deepEqual(messages.map(({ data }) => data), ["first", "second", "third"]);
 });
 
+for (const size of [1001, 100_000, 8_000_000]) {
+  test(`a publish of ${size} bytes, where 1,000 are allowed, is too big and stops nothing else`, async (t) => {
+    noDelay(t);
+    const broker = await startBroker(t, { args: ["--max-message", "1000"] });
+    const [bus, other] = [startBus(t, broker), startBus(t, broker)];
+    const chat = bus.subscribe("chat/7");
+    const gaps = watchGaps(chat);
+    const messages = collect(chat);
+    await chat.ready;
+    const closes = [];
+    bus.on("state", ({ code }) => code && closes.push(code));
+    const before = bus.publish("chat/7", "before");
+    const big = bus.publish("chat/7", "x".repeat(size));
+    const after = bus.publish("chat/7", "after");
+    await assert.rejects(big, { code: "too-big" });
+    await Promise.all([before, after]);
+    await other.publish("chat/7", "live");
+    await until(() => messages.length === 3);
+    assert.deepEqual(messages.map(({ data }) => data), ["before", "after", "live"]);
+    assert.deepEqual([closes, gaps, bus.errors], [[1009], [], []]);
+  });
+}
+
+test("text with half a surrogate pair is refused, and whole ones come as they are", async (t) => {
+  const bus = startBus(t, await startBroker(t));
+  const messages = collect(bus.subscribe("chat/7"));
+  await assert.rejects(bus.publish("chat/7", "cut emoji \ud83d"), { code: "bad-json" });
+  await bus.publish("chat/7", { "\ud83d\ude00": "\\ud83d" });
+  await until(() => messages.length === 1);
+  assert.deepEqual(messages[0].data, { "\ud83d\ude00": "\\ud83d" });
+  assert.deepEqual(bus.errors, []);
+});
+
 test("pings of the broker show that it is there, and their absence that it is not", async (t) => {
   noDelay(t);
   const broker = await startBroker(t, { args: ["--ping-interval", "400ms", "--ping-timeout", "1s"] });

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { startBoth, settle, until } from "./fake.js";
+import { pings, settle, startBoth, startBus, startFake, until } from "./fake.js";
 
 const vectors = JSON.parse(await readFile(new URL("../../vectors/v1.json", import.meta.url), "utf8"));
 
@@ -176,6 +176,27 @@ const understands = {
     peer.say(bytes);
     await settle();
     assert.deepEqual([states, errors], [/[+#]/.test(topic) ? 0 : 1, []]);
+  },
+
+  /** Another token is fetched, and goes over the same connection. */
+  async refresh(t, bytes) {
+    const fake = await startFake(t, pings(25000));
+    const tokens = ["first", "second"];
+    const { bus, errors } = startBus(t, fake, { token: () => tokens.shift() });
+    const peer = await fake.accept();
+    await until(() => bus.state === "open");
+    const sent = [];
+    peer.socket.on("message", (data) => sent.push(JSON.parse(data)));
+    peer.say(bytes);
+    await until(() => sent.length === 1);
+    assert.deepEqual([sent[0].type, sent[0].token, errors], ["connect", "second", []]);
+  },
+
+  async ended(t, bytes, { topic, code }) {
+    const { peer, subscription, errors } = await subscribed(t, topic, 1);
+    peer.say(bytes);
+    await assert.rejects(subscription[Symbol.asyncIterator]().next(), { code });
+    assert.deepEqual(errors.map((error) => error.code), [code]);
   },
 };
 
