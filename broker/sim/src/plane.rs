@@ -3,7 +3,7 @@
 use broker::ids::Epoch;
 use broker::message::Payload;
 use broker::message::options::Refusal;
-use broker::shard::handover::{Purpose, Upgrade};
+use broker::shard::handover::{Entry, Purpose, Upgrade};
 use broker::shard::shared::{ControlMessage, Published, SharedState};
 use protocol::head::accept_key;
 use protocol::v1::{PayloadKind, SUBPROTOCOL};
@@ -163,6 +163,7 @@ pub(crate) fn upgrade(role: &Role, topics: &[String]) -> Upgrade {
         purpose,
         accept: accept_key(KEY.as_bytes()),
         subprotocol,
+        entry: Entry::Anyone,
         has_key: false,
         start: protocol::head::RawStart::default(),
     }

@@ -85,7 +85,7 @@ fn a_handshake_goes_on_at_every_cut_and_is_resumed_by_a_ticket() {
     let (table, root) = table(directory.path(), "a", &["a.example"]);
     let server = Server::new(&[table], false, KeyExchange::Hybrid).unwrap();
     for (versions, is_13) in [(BOTH, true), (OLD, false)] {
-        let config = client_config(&[root.clone()], versions);
+        let config = client_config(std::slice::from_ref(&root), versions);
         for (cut, is_resumed) in [(1, false), (7, true), (4096, true)] {
             let (mut client, mut stream) = (client(&config, "a.example"), server.begin().unwrap());
             client.writer().write_all(b"hello").unwrap();
@@ -184,7 +184,7 @@ fn a_close_is_announced_once_and_noticed() {
 fn a_bad_pair_is_refused_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (good, _) = table(directory.path(), "a", &["a.example"]);
-    let server = Server::new(&[good.clone()], false, KeyExchange::Hybrid).unwrap();
+    let server = Server::new(std::slice::from_ref(&good), false, KeyExchange::Hybrid).unwrap();
     let before = server.expiries();
     let (other, _) = table(directory.path(), "b", &["a.example"]);
     let mixed = TlsTable { key: other.key.clone(), ..good.clone() };

@@ -62,9 +62,7 @@ impl EpollDriver {
                 return Some(AcceptEnd::TableFull);
             }
             // In turn, so that a crowd at one listener keeps nobody out at the other.
-            let Some(which) = [round % 2, (round + 1) % 2].into_iter().find(|&which| self.acceptable[which]) else {
-                return None;
-            };
+            let which = [round % 2, (round + 1) % 2].into_iter().find(|&which| self.acceptable[which])?;
             let listener = self.listeners[which].as_ref().expect("only a listener has peers waiting");
             self.counters.enters += 1;
             match calls::accept(listener.as_fd()).and_then(|socket| self.open(socket, Flags::empty())) {
