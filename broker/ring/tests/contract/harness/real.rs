@@ -27,6 +27,7 @@ impl Kind for OnUring {
 
     fn make(listener: OwnedFd, options: Options) -> UringDriver {
         let setup = uring::Setup {
+            second: None,
             listener: Some(listener.into()),
             capacity: options.capacity,
             receive_buffers: options.buffers,
@@ -46,6 +47,7 @@ impl Kind for OnEpoll {
 
     fn make(listener: OwnedFd, options: Options) -> EpollDriver {
         let setup = epoll::Setup {
+            second: None,
             listener: Some(listener.into()),
             capacity: options.capacity,
             receive_buffers: options.buffers,
