@@ -18,7 +18,7 @@ use super::stats::{Gauges, Poller, Stats};
 /// Bytes that may still be on their way to the control group when the attacks have ended.
 const CONTROL_LOG_BYTES_MAX: u64 = 64 << 10;
 /// The counters of why connections ended: each counts for one.
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 16] = [
     "closed_by_client",
     "closed_shutdown",
     "handed_over",
@@ -32,6 +32,9 @@ const REASONS: [&str; 13] = [
     "dropped_reset",
     "dropped_handover",
     "dropped_adoption",
+    "dropped_tls",
+    "closed_expired",
+    "closed_access",
 ];
 /// Beyond the broker's own deadlines, for a busy machine.
 const SLACK: Duration = Duration::from_secs(10);
