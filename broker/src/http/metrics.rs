@@ -189,37 +189,15 @@ const FAMILIES: &[Family] = &[
 
     labelled("ringyard_tls_handshakes_total", Counter, &["version", "resumed"],
         "TLS handshakes that were completed, by version and by whether a ticket resumed an earlier one.",
-        |view, out| {
-            let totals = &view.totals;
-            for (version, resumed, count) in [
-                ("1.2", "false", totals.tls_12_full),
-                ("1.2", "true", totals.tls_12_resumed),
-                ("1.3", "false", totals.tls_13_full),
-                ("1.3", "true", totals.tls_13_resumed),
-            ] {
-                out.labelled(&[("version", version), ("resumed", resumed)], count);
-            }
-        }),
+        |view, out| view.totals.tls_handshakes().iter()
+            .for_each(|(version, resumed, count)| out.labelled(&[("version", version), ("resumed", resumed)], count))),
     labelled("ringyard_tls_failures_total", Counter, &["cause"],
         "TLS connections that could not begin or go on: cleartext, the client spoke no TLS; alert, it sent one; incompatible, no version or cipher in common; violation, it broke the rules.",
-        |view, out| {
-            let totals = &view.totals;
-            for (cause, count) in [
-                ("cleartext", totals.tls_failed_cleartext),
-                ("alert", totals.tls_failed_alert),
-                ("incompatible", totals.tls_failed_incompatible),
-                ("violation", totals.tls_failed_violation),
-            ] {
-                out.labelled(&[("cause", cause)], count);
-            }
-        }),
+        |view, out| view.totals.tls_failures().iter().for_each(|(cause, count)| out.labelled(&[("cause", cause)], count))),
     labelled("ringyard_tls_certificate_expires_seconds", Gauge, &["file"],
         "When the certificate of a [[tls]] table ends that is in force, in seconds since 1970; absent without --tls-listen.",
-        |view, out| {
-            for (file, expires_s) in view.app.shared().tls.iter().flat_map(|tls| tls.expiries()) {
-                out.labelled(&[("file", &file)], expires_s);
-            }
-        }),
+        |view, out| view.app.shared().tls.iter().flat_map(|tls| tls.expiries())
+            .for_each(|(file, end_s)| out.labelled(&[("file", &file)], end_s))),
 
     labelled("ringyard_connections", Gauge, &["shard"],
         "Open connections on the public port, handshakes included.",

@@ -311,6 +311,28 @@ causes! {
     Request refused_request "request",
 }
 
+impl Snapshot {
+    /// TLS handshakes by version and by whether they were resumed, as `/metrics` names these.
+    pub(crate) fn tls_handshakes(&self) -> [(&'static str, &'static str, u64); 4] {
+        [
+            ("1.2", "false", self.tls_12_full),
+            ("1.2", "true", self.tls_12_resumed),
+            ("1.3", "false", self.tls_13_full),
+            ("1.3", "true", self.tls_13_resumed),
+        ]
+    }
+
+    /// Causes for which TLS failed, as `/metrics` names them.
+    pub(crate) fn tls_failures(&self) -> [(&'static str, u64); 4] {
+        [
+            ("cleartext", self.tls_failed_cleartext),
+            ("alert", self.tls_failed_alert),
+            ("incompatible", self.tls_failed_incompatible),
+            ("violation", self.tls_failed_violation),
+        ]
+    }
+}
+
 impl Stats {
     /// Counts the end of a connection. Only the owner may call this.
     pub(crate) fn count_end(&self, reason: Reason) {

@@ -137,7 +137,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A client that was told that nothing more comes has not closed in time. An inner end waits for the control plane.
+    /// A client that knows that nothing more comes has not closed in time. An inner end waits for the control plane.
     pub(super) fn on_bridged_deadline(&mut self, id: ConnId) {
         let is_late = self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::SHUT));
         if is_late && !self.secure.inner.contains(&id) {

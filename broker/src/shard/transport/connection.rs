@@ -1,12 +1,9 @@
 //! What a shard knows of one connection.
 //!
-//! An idle connection is this record and nothing else: no buffer, no task, no timer object. What only
-//! some connections need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::session`].
-//!
-//! Invariant: `extra` is `None` whenever the connection is at a frame boundary with nothing of its own to
-//! send ([`Extra::is_idle`]), and is no publisher whose rate is limited.
-//!
-//! What hangs on the record is charged to the shard's account of the budget, and so is `extra` itself.
+//! An idle connection is this record and nothing else: no buffer, no task, no timer object. What only some connections
+//! need, or only for a moment, hangs on [`Conn::extra`] and [`Conn::session`]. Invariant: `extra` is `None` whenever the
+//! connection is at a frame boundary with nothing of its own to send ([`Extra::is_idle`]), and is no publisher whose rate
+//! is limited. What hangs on the record is charged to the shard's account of the budget, and so is `extra` itself.
 
 use std::sync::Arc;
 

@@ -188,7 +188,7 @@ impl<D: Driver> Shard<D> {
             return false;
         }
         if self.conns.get(id).is_some_and(|conn| conn.state == State::Closing) {
-            // What it would be told cannot be encrypted yet.
+            // Nothing can be encrypted for it yet.
             self.abort(id, Reason::Tls);
         }
         true
