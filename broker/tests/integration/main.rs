@@ -35,6 +35,7 @@ mod silence;
 mod slow;
 mod startup;
 mod takeover;
+mod tls;
 mod upgrade;
 mod v1;
 mod ways;

@@ -1,0 +1,257 @@
+//! The port of `--tls-listen`, by the TLS library's own client with real sockets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::CertificateDer;
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+
+use crate::broker::{Broker, command};
+use crate::http::PATIENCE;
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A broker with a certificate for `localhost`.
+struct Served {
+    broker: Broker,
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    directory: TempDir,
+}
+
+/// Writes a pair for `localhost`, and returns its certificate.
+fn write_pair(directory: &Path, name: &str) -> CertificateDer<'static> {
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(directory.join(format!("{name}.pem")), cert.pem()).unwrap();
+    std::fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    cert.der().clone()
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn write_file(directory: &Path) {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let text = format!("[[tls]]\ncert = '{}'\nkey = '{}'\nnames = ['localhost']\n", path("a.pem"), path("a.key"));
+    std::fs::write(directory.join("ringyard.toml"), text).unwrap();
+}
+
+fn trusting(root: CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn serve(options: &[&str]) -> Served {
+    let directory = tempfile::tempdir().unwrap();
+    let root = write_pair(directory.path(), "a");
+    write_file(directory.path());
+    let (address, file) = (free_address(), directory.path().join("ringyard.toml"));
+    let (listen, file) = (address.to_string(), file.display().to_string());
+    let arguments = [&["--config", &file, "--tls-listen", &listen], options].concat();
+    Served { broker: Broker::start(&arguments), address, config: trusting(root), directory }
+}
+
+impl Served {
+    fn connect(&self) -> Tls {
+        let socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        StreamOwned::new(ClientConnection::new(Arc::clone(&self.config), name).unwrap(), socket)
+    }
+
+    fn open(&self, path: &str) -> WebSocket<Tls> {
+        open_on(self.connect(), path)
+    }
+
+    /// One request on a connection of its own; the whole answer.
+    fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the end is announced");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn metric(&self, sample: &str) -> Option<f64> {
+        let mut socket = TcpStream::connect(self.broker.admin).unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+    }
+
+    fn hang_up(&self) {
+        let pid = self.broker.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    }
+}
+
+fn open_on(stream: Tls, path: &str) -> WebSocket<Tls> {
+    client(format!("wss://localhost{path}"), stream).unwrap_or_else(|error| panic!("{path}: {error}")).0
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_is_published_arrives_encrypted_and_plain_whatever_its_length() {
+    let served = serve(&[]);
+    let mut secure = served.open("/bus/a");
+    let mut plain =
+        client(format!("ws://{}/sub/a", served.broker.address), TcpStream::connect(served.broker.address).unwrap());
+    let plain = &mut plain.as_mut().unwrap().0;
+    for len in [0, 1, 125, 126, 4096, 16_384, 16_385, 100_000, 1 << 20] {
+        let message = Message::binary((0..len).map(|at: u32| at as u8).collect::<Vec<_>>());
+        secure.send(message.clone()).unwrap();
+        assert_eq!(secure.read().unwrap(), message, "{len}");
+        assert_eq!(plain.read().unwrap(), message, "{len}");
+    }
+    assert_eq!(served.metric("ringyard_tls_handshakes_total{version=\"1.3\",resumed=\"false\"}"), Some(1.0));
+}
+
+#[test]
+fn requests_are_answered_by_shard_and_control_plane() {
+    let served = serve(&[]);
+    let answer =
+        served.ask("POST /pub/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let page = served.ask("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("</html>"), "{page}");
+    let lines = "{\"topic\":\"b\",\"data\":1}\n".repeat(5000);
+    let head = "POST /pub HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\n";
+    let batch = served.ask(&format!("{head}Content-Length: {}\r\n\r\n{lines}", lines.len()));
+    assert!(batch.starts_with("HTTP/1.1 200"), "{batch}");
+}
+
+#[test]
+fn a_websocket_may_follow_a_request_of_the_control_plane() {
+    let served = serve(&[]);
+    let mut stream = served.connect();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    let mut body = vec![0; length.trim().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    let mut socket = open_on(stream, "/bus/a");
+    let message = Message::binary(vec![7; 300_000]);
+    socket.send(message.clone()).unwrap();
+    assert_eq!(socket.read().unwrap(), message);
+    socket.close(None).unwrap();
+    while socket.read().is_ok() {}
+}
+
+#[test]
+fn http_without_tls_gets_a_sentence() {
+    let served = serve(&[]);
+    let mut socket = TcpStream::connect(served.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("This port speaks TLS"), "{answer}");
+    assert_eq!(served.metric("ringyard_tls_failures_total{cause=\"cleartext\"}"), Some(1.0));
+}
+
+#[test]
+fn a_slow_handshake_has_the_deadline_of_a_request_head() {
+    let served = serve(&["--handshake-timeout", "300ms"]);
+    let mut socket = TcpStream::connect(served.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(&[22, 3, 1]).unwrap();
+    let begin = Instant::now();
+    assert_eq!(socket.read(&mut [0; 64]).unwrap_or(0), 0, "nothing can be said yet");
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_bad_pair_keeps_the_old_one_and_a_good_one_replaces_it() {
+    let served = serve(&[]);
+    let expires = format!(
+        "ringyard_tls_certificate_expires_seconds{{file=\"{}\"}}",
+        served.directory.path().join("a.pem").display()
+    );
+    assert!(served.metric(&expires).is_some_and(|at| at > 0.0));
+    let mut open = served.open("/bus/a");
+    let other = write_pair(served.directory.path(), "b");
+    std::fs::copy(served.directory.path().join("b.pem"), served.directory.path().join("a.pem")).unwrap();
+    served.hang_up();
+    // The key is still the old one's. A reload is over once a later one has had its effect.
+    served.open("/sub/a");
+    std::fs::copy(served.directory.path().join("b.key"), served.directory.path().join("a.key")).unwrap();
+    served.hang_up();
+    let config = trusting(other);
+    let greets = || {
+        let name = "localhost".try_into().unwrap();
+        let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+        let mut stream = StreamOwned::new(connection, TcpStream::connect(served.address).unwrap());
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .and_then(|()| stream.read(&mut [0; 99]))
+            .is_ok()
+    };
+    until("the new certificate is served", greets);
+    open.send(Message::text("still here")).unwrap();
+    assert_eq!(open.read().unwrap(), Message::text("still here"));
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_dropped_and_holds_nobody_up() {
+    let served = serve(&["--max-lag", "1m", "--max-message", "64k"]);
+    let idle = served.open("/sub/a");
+    let mut reader = served.open("/bus/a");
+    for number in 0..400_u32 {
+        let message = Message::binary([&number.to_be_bytes()[..], &[0; 32_000]].concat());
+        reader.send(message.clone()).unwrap();
+        assert_eq!(reader.read().unwrap(), message);
+    }
+    until("the idle one is dropped", || {
+        served.metric("ringyard_closed_total{reason=\"slow\"}").is_some_and(|count| count > 0.0)
+    });
+    drop(idle);
+}
+
+#[test]
+fn without_a_good_pair_there_is_no_start() {
+    let directory = tempfile::tempdir().unwrap();
+    write_pair(directory.path(), "a");
+    std::fs::write(directory.path().join("a.key"), "no key").unwrap();
+    write_file(directory.path());
+    let file = directory.path().join("ringyard.toml").display().to_string();
+    let refused = |arguments: &[&str]| {
+        let output = command(arguments).stdout(Stdio::null()).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = refused(&["--config", &file, "--tls-listen", "127.0.0.1:0"]);
+    assert!(said.contains("a.key has no private key") && said.contains("--tls-listen"), "{said}");
+    let said = refused(&["--tls-listen", "127.0.0.1:0"]);
+    assert!(said.contains("needs a certificate"), "{said}");
+    let said = refused(&["--tls-only"]);
+    assert!(said.contains("needs --tls-listen"), "{said}");
+}
