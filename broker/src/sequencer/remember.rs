@@ -138,9 +138,11 @@ impl Sequencer {
             let reason = "a topic with slow-consumer = \"latest\" has no snapshots: its messages replace each other";
             return Err(Refusal::Unsupported(reason));
         }
-        let older = held.history.snapshot_up_to();
-        if up_to.epoch != held.epoch || up_to.offset >= held.next || older.is_some_and(|older| up_to.offset < older) {
+        if up_to.epoch != held.epoch || up_to.offset >= held.next {
             return Err(Refusal::Conflict { offset: held.next.0 - 1 });
+        }
+        if let Some(older) = held.history.snapshot_up_to().filter(|older| up_to.offset < *older) {
+            return Err(Refusal::Conflict { offset: older.0 });
         }
         let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot();
         if !ledger.admits(held.history.growth_by_snapshot(message.weight())) {

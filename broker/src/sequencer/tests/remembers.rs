@@ -231,7 +231,7 @@ fn snapshots_take_the_place_of_older_ones_within_max_history() {
     }
     assert_eq!(store(&mut sequencer, 2, 100), Ok(()));
     assert!(matches!(store(&mut sequencer, 3, 8_000), Err(Refusal::Limit(_))), "larger than there may be");
-    assert_eq!(store(&mut sequencer, 1, 1), Err(Refusal::Conflict { offset: 4 }), "below the older one's");
+    assert_eq!(store(&mut sequencer, 1, 1), Err(Refusal::Conflict { offset: 2 }), "below the older one's");
     for offset in [5, (1 << 53) - 1, u64::MAX] {
         assert_eq!(store(&mut sequencer, offset, 1), Err(Refusal::Conflict { offset: 4 }));
     }
