@@ -41,6 +41,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crossbeam::utils::CachePadded;
 use ring::Nanos;
 
 use crate::capacity::budget::{Account, Charge, Held};
@@ -48,7 +49,7 @@ use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::audience::Audience;
-use crate::sequencer::ledger::{HistoryLimits, Ledger};
+use crate::sequencer::ledger::{HistoryLimits, Ledger, StateTotals};
 use crate::sequencer::rules::KnownRules;
 use crate::sequencer::topic::Topic;
 use crate::sequencer::topics::{Place, Topics};
@@ -113,9 +114,15 @@ pub struct Sequenced<'a> {
 
 impl Sequencer {
     /// An empty sequencer. Its epochs count up from `epoch_base`. Names and rules are those of `registry`; what it adds to
-    /// messages is charged to `account`.
+    /// messages is charged to `account`, and what state takes is counted in `state`, with that of all other sequencers.
     #[must_use]
-    pub fn new(epoch_base: Epoch, limits: SequencerLimits, registry: &Registry, account: &Arc<Account>) -> Self {
+    pub fn new(
+        epoch_base: Epoch,
+        limits: SequencerLimits,
+        registry: &Registry,
+        account: &Arc<Account>,
+        state: &Arc<CachePadded<StateTotals>>,
+    ) -> Self {
         let keys = registry.keys();
         Self {
             topics: Topics::default(),
@@ -128,7 +135,7 @@ impl Sequencer {
             topics_max: limits.topics_max,
             keys,
             rules: KnownRules::new(registry.rules()),
-            ledger: Ledger::new(limits.history),
+            ledger: Ledger::new(limits.history, state),
             stateful: BTreeSet::new(),
             last_at: 0,
             time_ms: 0,

@@ -272,8 +272,15 @@ impl<'a> Run<'a> {
         }
         self.kept = messages.len();
         self.counted.evicted = self.counted.evicted.max(evicted);
+        let (usage, limits) = (&self.shared.history_usage, &self.params.limits);
+        // State is never beyond its bounds, whichever shards it is on.
+        let (entries, bytes) = (usage.state_entries(), usage.state_bytes());
+        if entries > limits.keys_max as u64 || bytes > limits.history_bytes_max {
+            let evidence =
+                format!("{entries} of {} entries, {bytes} of {} bytes", limits.keys_max, limits.history_bytes_max);
+            return Err(Violation::new("state stays within its bounds", evidence));
+        }
         // Every shard may be so much beyond the bound before it waits for the others.
-        let usage = &self.shared.history_usage;
         let (bytes, most) = (usage.window_bytes() + usage.state_bytes(), self.params.limits.history_bytes_max);
         let beyond = (most / 16 + HISTORY_SLACK) * u64::from(self.params.shards);
         if bytes > most + beyond {

@@ -101,7 +101,7 @@ impl Message {
         if options.removed {
             self.role = Role::Removal;
         }
-        let bytes = Self::extra_bytes(options);
+        let bytes = Self::extra_bytes(Some(options), false);
         if bytes > 0 {
             let lives_ns = options.ttl_ms.map(|ttl_ms| ttl_ms.saturating_mul(1_000_000));
             let expires_at = lives_ns.map(|ns| self.sequenced_at.saturating_add(ns));
@@ -114,11 +114,13 @@ impl Message {
 
     /// Bytes of memory that a message with these options takes beside its payload.
     #[must_use]
-    pub fn extra_bytes(options: &PublishOptions) -> u64 {
-        match (&options.key, options.ttl_ms) {
-            (None, None) => 0,
-            (key, _) => EXTRA_BYTES + key.as_ref().map_or(0, |key| allocated(key.len())),
+    pub fn extra_bytes(options: Option<&PublishOptions>, is_stamped: bool) -> u64 {
+        let key = options.and_then(|options| options.key.as_ref());
+        let has_ttl = options.is_some_and(|options| options.ttl_ms.is_some());
+        if key.is_none() && !has_ttl && !is_stamped {
+            return 0;
         }
+        EXTRA_BYTES + key.map_or(0, |key| allocated(key.len()))
     }
 
     /// The same with the time of its publication, in milliseconds since 1970.

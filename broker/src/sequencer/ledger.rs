@@ -1,17 +1,20 @@
 //! What the histories of one sequencer take together, and which of them has to be looked at next: because something in it
 //! is too old, or because there is no room.
 //!
-//! Bounds hold for all sequencers of the broker together. Each publishes what it takes once a turn ([`Usage`]) and knows what
-//! the others took then, so the bounds may be overrun by what the others add within a turn.
+//! Bounds hold for all sequencers of the broker together. State is refused when there is no room, so its bounds are exact: what
+//! state is about to take is reserved in counts that all sequencers share ([`StateTotals`]), and corrected to what it takes
+//! ([`Ledger::changed`]). Windows are evicted when there is no room, so their bound is not: each sequencer publishes once a turn
+//! what its windows take ([`Usage`]) and knows what those of the others took then.
 //!
 //! Both orders are heaps with one entry per topic, whose time may be too early by now: the code that takes an entry puts it back
 //! with the right time. So the order is exact, and a publish does not touch it. Entries of topics that were forgotten stay in
 //! them until there are more of those than of topics (`Ledger::forgotten`).
 //!
-//! Cost: nothing per message of a topic that is listed already.
+//! Cost: nothing per message of a topic that is listed already; an atomic addition or two for a change of how much state there is.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -27,19 +30,56 @@ pub struct HistoryLimits {
     pub bytes_max: u64,
     /// Keys, retained messages and snapshots.
     pub entries_max: u64,
-    /// Bytes of messages that one subscribe may replay.
+    /// Bytes of messages that one connection may be replayed at a time.
     pub recovery_bytes_max: u64,
+}
+
+/// What the state of all sequencers takes, with what they have reserved for more. Never more than the limits that those give who
+/// reserve.
+#[derive(Default, Debug)]
+pub struct StateTotals {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl StateTotals {
+    /// Reserves room for so many more entries and bytes, or nothing. Returns whether there was room for all of it. While a
+    /// request for both is refused, another may be that would have fitted.
+    fn reserve(&self, entries: u64, bytes: u64, limits: HistoryLimits) -> bool {
+        if !reserve(&self.entries, entries, limits.entries_max) {
+            return false;
+        }
+        let fits = reserve(&self.bytes, bytes, limits.bytes_max);
+        if !fits {
+            change(&self.entries, entries, 0);
+        }
+        fits
+    }
+}
+
+/// Adds to a count unless it would be more than `max` then. Adding nothing is always possible.
+fn reserve(count: &AtomicU64, added: u64, max: u64) -> bool {
+    let sum = |before: u64| before.checked_add(added).filter(|sum| *sum <= max);
+    added == 0 || count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+}
+
+/// Of a count, `before` is `after` now.
+fn change(count: &AtomicU64, before: u64, after: u64) {
+    if before != after {
+        count.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
 }
 
 /// What every sequencer of a broker takes, for the others to read.
 #[derive(Debug)]
-pub struct Usage(Box<[CachePadded<OneUsage>]>);
+pub struct Usage {
+    state: Arc<CachePadded<StateTotals>>,
+    windows: Box<[CachePadded<OneUsage>]>,
+}
 
 #[derive(Default, Debug)]
 struct OneUsage {
     window_bytes: AtomicU64,
-    state_bytes: AtomicU64,
-    state_entries: AtomicU64,
     /// When the topic of its windows that is least recently published to was; `u64::MAX`: it has none.
     oldest: AtomicU64,
 }
@@ -49,31 +89,37 @@ impl Usage {
     #[must_use]
     pub fn new(shards: u16) -> Self {
         let one = || OneUsage { oldest: AtomicU64::new(u64::MAX), ..OneUsage::default() };
-        Self((0..shards).map(|_| CachePadded::new(one())).collect())
+        Self { state: Arc::default(), windows: (0..shards).map(|_| CachePadded::new(one())).collect() }
+    }
+
+    /// What their state takes, for the sequencers themselves.
+    #[must_use]
+    pub fn state(&self) -> &Arc<CachePadded<StateTotals>> {
+        &self.state
     }
 
     /// Bytes of all windows.
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
-        self.0.iter().map(|one| one.window_bytes.load(Ordering::Relaxed)).sum()
+        self.windows.iter().map(|one| one.window_bytes.load(Ordering::Relaxed)).sum()
     }
 
     /// Bytes of all state.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
-        self.0.iter().map(|one| one.state_bytes.load(Ordering::Relaxed)).sum()
+        self.state.bytes.load(Ordering::Relaxed)
     }
 
     /// Keys, retained messages and snapshots.
     #[must_use]
     pub fn state_entries(&self) -> u64 {
-        self.0.iter().map(|one| one.state_entries.load(Ordering::Relaxed)).sum()
+        self.state.entries.load(Ordering::Relaxed)
     }
 
     /// The sequencer that has the window which is to go first.
     #[must_use]
     pub fn first_to_evict(&self) -> Option<ShardId> {
-        let times = (0..).zip(self.0.iter()).map(|(id, one)| (one.oldest.load(Ordering::Relaxed), ShardId(id)));
+        let times = (0..).zip(self.windows.iter()).map(|(id, one)| (one.oldest.load(Ordering::Relaxed), ShardId(id)));
         times.filter(|(at, _)| *at < u64::MAX).min_by_key(|&(at, _)| at).map(|(_, id)| id)
     }
 }
@@ -83,12 +129,22 @@ impl Usage {
 pub(super) struct Ledger {
     pub(super) limits: HistoryLimits,
     own: Size,
-    others: Size,
+    /// What is reserved for a change of state that [`Ledger::changed`] learns of next.
+    reserved: Reserved,
+    state: Arc<CachePadded<StateTotals>>,
+    /// Of the other sequencers.
+    others_window_bytes: u64,
     due: BinaryHeap<Reverse<(Nanos, TopicId)>>,
     /// By a time at or before the last publish.
     used: BinaryHeap<Reverse<(Nanos, TopicId)>>,
     /// How many topics with an entry were forgotten since the lists had none of such topics.
     stale: usize,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Reserved {
+    entries: u64,
+    bytes: u64,
 }
 
 /// On which lists a topic is.
@@ -102,19 +158,25 @@ pub(super) struct Listed {
 const STALE_MIN: usize = 64;
 
 impl Ledger {
-    pub(super) fn new(limits: HistoryLimits) -> Self {
+    /// `state`: what all sequencers take together.
+    pub(super) fn new(limits: HistoryLimits, state: &Arc<CachePadded<StateTotals>>) -> Self {
         Self {
             limits,
             own: Size::default(),
-            others: Size::default(),
+            reserved: Reserved::default(),
+            state: Arc::clone(state),
+            others_window_bytes: 0,
             due: BinaryHeap::new(),
             used: BinaryHeap::new(),
             stale: 0,
         }
     }
 
-    /// A history takes `after` instead of `before`.
+    /// A history takes `after` instead of `before`. This is the change that was admitted, if one was and has not been made yet.
     pub(super) fn changed(&mut self, before: Size, after: Size) {
+        let Reserved { entries, bytes } = std::mem::take(&mut self.reserved);
+        change(&self.state.entries, before.state_entries + entries, after.state_entries);
+        change(&self.state.bytes, before.state_bytes + bytes, after.state_bytes);
         let own = &mut self.own;
         own.window_bytes = own.window_bytes + after.window_bytes - before.window_bytes;
         own.state_bytes = own.state_bytes + after.state_bytes - before.state_bytes;
@@ -122,43 +184,38 @@ impl Ledger {
         own.overhead_bytes = own.overhead_bytes + after.overhead_bytes - before.overhead_bytes;
     }
 
-    /// Whether state may become larger by this. What frees as much as it takes always may.
-    pub(super) fn admits(&self, growth: Growth) -> bool {
-        let (entries, bytes) = (self.own.state_entries + self.others.state_entries, self.state_bytes());
-        (growth.entries == 0 || entries + growth.entries <= self.limits.entries_max)
-            && (growth.added <= growth.freed || bytes + growth.added - growth.freed <= self.limits.bytes_max)
+    /// Whether state may become larger by this, which is reserved then: the change has to be made, and be the next one that
+    /// [`Ledger::changed`] learns of. What frees as much as it takes always may.
+    pub(super) fn admit(&mut self, growth: Growth) -> bool {
+        let wanted = Reserved { entries: growth.entries, bytes: growth.added.saturating_sub(growth.freed) };
+        let fits = self.state.reserve(wanted.entries, wanted.bytes, self.limits);
+        if fits {
+            self.reserved = wanted;
+        }
+        fits
     }
 
-    /// Whether all there may be is state.
+    /// Whether there is more state than there may be, all sequencers together.
     pub(super) fn is_full_of_state(&self) -> bool {
         self.state_bytes() > self.limits.bytes_max
     }
 
     fn state_bytes(&self) -> u64 {
-        self.own.state_bytes + self.others.state_bytes
+        self.state.bytes.load(Ordering::Relaxed)
     }
 
     /// Whether windows have to go, and whether much has to.
     pub(super) fn excess(&self) -> u64 {
-        let (own, others) = (self.own, self.others);
-        (own.window_bytes + own.state_bytes + others.window_bytes + others.state_bytes)
-            .saturating_sub(self.limits.bytes_max)
+        (self.own.window_bytes + self.others_window_bytes + self.state_bytes()).saturating_sub(self.limits.bytes_max)
     }
 
-    /// Publishes what this sequencer takes, and reads what the others do.
+    /// Publishes what this sequencer's windows take, and reads what those of the others do.
     pub(super) fn exchange(&mut self, usage: &Usage, id: ShardId) {
-        let one = &usage.0[usize::from(id)];
+        let one = &usage.windows[usize::from(id)];
         one.window_bytes.store(self.own.window_bytes, Ordering::Relaxed);
-        one.state_bytes.store(self.own.state_bytes, Ordering::Relaxed);
-        one.state_entries.store(self.own.state_entries, Ordering::Relaxed);
         let oldest = self.used.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
         one.oldest.store(oldest, Ordering::Relaxed);
-        self.others = Size {
-            window_bytes: usage.window_bytes() - self.own.window_bytes,
-            state_bytes: usage.state_bytes() - self.own.state_bytes,
-            state_entries: usage.state_entries() - self.own.state_entries,
-            overhead_bytes: 0,
-        };
+        self.others_window_bytes = usage.window_bytes() - self.own.window_bytes;
     }
 
     /// Lists a topic to be looked at when something in it is too old.
@@ -207,6 +264,11 @@ impl Ledger {
         (self.due.len().max(self.used.len()), topics + self.stale)
     }
 
+    /// Whether nothing is reserved, as it is between two changes.
+    pub(super) fn reserves_nothing(&self) -> bool {
+        self.reserved == Reserved::default()
+    }
+
     /// What the histories of this sequencer take.
     pub(super) fn own(&self) -> Size {
         self.own
@@ -221,4 +283,27 @@ fn clean(list: &mut BinaryHeap<Reverse<(Nanos, TopicId)>>, is_listed: impl Fn(To
     entries.dedup_by_key(|&mut Reverse((_, topic))| topic);
     entries.shrink_to_fit();
     *list = entries.into();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// However many reserve at the same time: all that there is is given out, and no more. What is refused leaves nothing behind.
+    #[test]
+    fn reservations_of_many_threads_stay_within_the_bounds() {
+        let (totals, limits) =
+            (StateTotals::default(), HistoryLimits { entries_max: 1_000, bytes_max: 70_000, recovery_bytes_max: 0 });
+        let reserve_all = |bytes: u64| (0..5_000).filter(|_| totals.reserve(1, bytes, limits)).count() as u64;
+        let given: u64 = thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| reserve_all(100))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread that ends")).sum()
+        });
+        assert_eq!((given, totals.bytes.load(Ordering::Relaxed)), (700, 70_000));
+        assert_eq!(totals.entries.load(Ordering::Relaxed), 700);
+        assert_eq!(reserve_all(0), 300, "entries without bytes");
+        assert!(!totals.reserve(1, 0, limits) && totals.reserve(0, 0, limits));
+    }
 }

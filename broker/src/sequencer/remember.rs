@@ -34,11 +34,12 @@ impl Topic {
         Now { epoch: self.epoch, next: self.next, time }
     }
 
-    /// Whether a publish is possible; if it was made before, the offset it got then.
+    /// Whether a publish is possible; if it was made before, the offset it got then. If it is possible there is room reserved for
+    /// it in the ledger, and [`Topic::remember`] comes next.
     pub(super) fn admit(
         &self,
         rule: &Rule,
-        ledger: &Ledger,
+        ledger: &mut Ledger,
         options: Option<&PublishOptions>,
         weight: u64,
         now: Nanos,
@@ -47,7 +48,7 @@ impl Topic {
         if options.is_none() && !is_keyed && rule.retain != Retain::Always {
             return Ok(None);
         }
-        let weight = weight + options.map_or(0, Message::extra_bytes);
+        let weight = weight + Message::extra_bytes(options, rule.stamps_time);
         let none = PublishOptions::default();
         let (options, history) = (options.unwrap_or(&none), &self.history);
         if let Some(key) = &options.idempotency_key
@@ -56,7 +57,7 @@ impl Topic {
             return Ok(Some(offset));
         }
         history.check(options, weight, rule, self.next, now)?;
-        if !ledger.admits(history.growth(options, weight, rule)) {
+        if !ledger.admit(history.growth(options, weight, rule)) {
             return Err(Refusal::Limit(
                 "the broker keeps as many keys and retained messages as it may; see --max-keys and --max-history",
             ));
@@ -145,7 +146,7 @@ impl Sequencer {
             return Err(Refusal::Conflict { offset: older.0 });
         }
         let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot();
-        if !ledger.admits(held.history.growth_by_snapshot(message.weight())) {
+        if !ledger.admit(held.history.growth_by_snapshot(message.weight())) {
             return Err(Refusal::Limit("the broker keeps as much state as it may; see --max-keys and --max-history"));
         }
         let before = held.history.size();
@@ -322,6 +323,9 @@ impl Sequencer {
         let (entries, entries_max) = self.ledger.listed(self.topics.len());
         if entries > entries_max {
             return Err(format!("histories: {entries} entries of a list, for {} topics", self.topics.len()));
+        }
+        if !self.ledger.reserves_nothing() {
+            return Err("histories: what was reserved was not used".to_owned());
         }
         if sum == self.ledger.own() {
             Ok(())

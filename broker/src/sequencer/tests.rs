@@ -22,7 +22,7 @@ fn sequencer(epoch_base: Epoch, registry: &Registry) -> Sequencer {
 fn sequencer_of(epoch_base: Epoch, topics_max: usize, registry: &Registry) -> Sequencer {
     let history = HistoryLimits { bytes_max: 1 << 20, entries_max: 1000, recovery_bytes_max: 1 << 20 };
     let limits = SequencerLimits { idle_timeout: 100, topics_max, history };
-    Sequencer::new(epoch_base, limits, registry, &Arc::default())
+    Sequencer::new(epoch_base, limits, registry, &Arc::default(), &Arc::default())
 }
 
 /// Publishes without options.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::sequencer::history::Size;
 use crate::sequencer::history::recall::{Place, Recall};
 use crate::sequencer::ledger::Usage;
 use crate::sequencer::walk::WalkPlace;
@@ -17,9 +18,13 @@ fn ruled(kind: HistoryKind) -> Registry {
 }
 
 fn limited(registry: &Registry, bytes_max: u64, entries_max: u64) -> Sequencer {
+    sharing(registry, bytes_max, entries_max, &Usage::new(1))
+}
+
+fn sharing(registry: &Registry, bytes_max: u64, entries_max: u64, usage: &Usage) -> Sequencer {
     let history = HistoryLimits { bytes_max, entries_max, recovery_bytes_max: 1 << 20 };
     let limits = SequencerLimits { idle_timeout: 100, topics_max: 1000, history };
-    Sequencer::new(Epoch(1), limits, registry, &Arc::default())
+    Sequencer::new(Epoch(1), limits, registry, &Arc::default(), usage.state())
 }
 
 fn roomy(registry: &Registry) -> Sequencer {
@@ -65,8 +70,8 @@ proptest! {
         kept in 1..12_u64,
     ) {
         let registry = ruled(HistoryKind::Window);
-        let mut sequencers = [roomy(&registry), roomy(&registry)];
         let usage = Usage::new(2);
+        let mut sequencers = [(); 2].map(|()| sharing(&registry, 1 << 30, 1 << 30, &usage));
         let mut used = BTreeMap::new();
         for (now, (at, topic)) in (1..).zip(uses) {
             let name = format!("{at}/{topic}");
@@ -94,6 +99,50 @@ proptest! {
         newest.sort_by_key(|(_, used)| std::cmp::Reverse(*used));
         newest.truncate(kept as usize);
         prop_assert_eq!(windows(&[&sequencers[0], &sequencers[1]]), newest.into_iter().map(|(name, _)| name).collect());
+    }
+
+    /// Sequencers that learn nothing of each other meanwhile keep no more state together than there may be: retained messages,
+    /// keys and snapshots of any size, stamped or not. And nothing is refused for which there is room.
+    #[test]
+    fn state_is_within_its_bounds_whichever_sequencers_it_is_on(
+        kind in prop_oneof![Just(HistoryKind::Window), Just(HistoryKind::Keyed), Just(HistoryKind::None)],
+        stamps_time: bool,
+        entries_max in 1..8_u64,
+        steps in prop::collection::vec((0..3_usize, 0..4_u8, 0..3000_usize, 0..8_u8), 1..80),
+    ) {
+        let rule = Rule { stamps_time, ..Rule::of_kind(kind) };
+        let registry = Registry::new(1, 1).ruled_by(SharedRules::only(rule));
+        let (usage, bytes_max) = (Usage::new(3), 8_000);
+        let mut sequencers = [(); 3].map(|()| sharing(&registry, bytes_max, entries_max, &usage));
+        let payload = |bytes: usize| Payload::copy_of(PayloadKind::Text, &vec![b'x'; bytes], &Arc::default());
+        for (at, name, bytes, step) in steps {
+            let topic = registry.resolve(&format!("{at}/{name}"));
+            let options = if kind == HistoryKind::Keyed { key(&format!("k{}", step % 3)) } else { retain() };
+            let before = (usage.state_entries(), usage.state_bytes());
+            let stored = match (step, sequencers[at].position(topic.id)) {
+                (0, _) => put(&mut sequencers[at], &topic, bytes, removing(options), 1).map(|_| ()),
+                (1, Some((epoch, next))) if kind == HistoryKind::Window => {
+                    let up_to = Place { epoch, offset: Offset(next.0 - 1) };
+                    sequencers[at].snapshot(topic, up_to, payload(bytes), 1)
+                }
+                (2, Some(_)) => {
+                    sequencers[at].purge(topic.id, 1);
+                    Ok(())
+                }
+                _ => put(&mut sequencers[at], &topic, bytes, options, 1).map(|_| ()),
+            };
+            sequencers.iter().for_each(|sequencer| sequencer.invariants().expect("invariants"));
+            let sum = |count: fn(&Size) -> u64| sequencers.iter().map(|sequencer| count(&sequencer.ledger.own())).sum();
+            let (entries, state_bytes): (u64, u64) = (sum(|own| own.state_entries), sum(|own| own.state_bytes));
+            prop_assert_eq!((usage.state_entries(), usage.state_bytes()), (entries, state_bytes), "counted at once");
+            prop_assert!(entries <= entries_max && state_bytes <= bytes_max, "{} entries, {} bytes", entries, state_bytes);
+            if let Err(refusal) = stored {
+                prop_assert!(matches!(refusal, Refusal::Limit(_)), "{:?}", refusal);
+                let most = payload(bytes).weight() + 500;
+                prop_assert!(before.0 + 1 > entries_max || before.1 + most > bytes_max, "{:?} and {}", before, most);
+                prop_assert_eq!(before, (entries, state_bytes), "a refusal changes nothing");
+            }
+        }
     }
 
     /// Every topic that has state from the beginning of a walk to its end is in it, once; none that gets some later.
