@@ -96,8 +96,8 @@ impl V1Session {
         }
         let filters = filters.iter().map(str::to_owned).collect();
         self.unsubscribing = Some(Box::new(Unsubscribing { cause: EndCause::Command(id), filters }));
-        // What the ending subscriptions hold for the others goes out first.
-        Ok(Action::Unsubscribe { flush: self.subscriptions.overlapping() })
+        // What the ending subscriptions hold for the others goes out first, and so does what waits for its time.
+        Ok(Action::Unsubscribe { flush: self.subscriptions.overlapping() || self.subscriptions.throttled() })
     }
 
     fn target<'a>(&self, topic: &'a str) -> Target<'a> {

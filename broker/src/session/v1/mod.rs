@@ -35,6 +35,7 @@ use crate::session::v1::subscriptions::{Sub, Subscriptions};
 use crate::session::{Action, Codec, Ended, Incoming, PING, Pending, SequencerAnswer, SessionKind};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;
+use crate::topics::rules::Throttle;
 
 /// A ping as a message, in its frame.
 const PING_MESSAGE: Bytes = Bytes::from_static(b"\x81\x0f{\"type\":\"ping\"}");
@@ -328,6 +329,9 @@ impl V1Session {
 
     /// What a subscription begins with is known: its command, if that waits for no other.
     fn begun(&mut self, key: u32, begun: Begun) -> Option<PendingSubscribe> {
+        if begun.throttle > Throttle::NONE {
+            self.subscriptions.set_throttled();
+        }
         let &Sub { ticket, place, .. } = self.subscriptions.sub(key);
         let subscribing = self.subscribing.as_mut().expect("a subscription comes with a command");
         let command = subscribing.open.get_mut(&ticket).expect("a subscription begins once");

@@ -36,6 +36,8 @@ pub(super) struct Subscriptions {
     pending: Vec<u32>,
     /// Whether two of them may match the same topic.
     overlapping: bool,
+    /// Whether one has begun with a throttle, since there was none at all.
+    throttled: bool,
     next_order: u64,
 }
 
@@ -126,7 +128,7 @@ impl Subscriptions {
         }
         self.len -= 1;
         if self.len == 0 {
-            (self.overlapping, self.index, self.subs) = (false, None, Vec::new());
+            (self.overlapping, self.throttled, self.index, self.subs) = (false, false, None, Vec::new());
         } else if let Some(index) = &mut self.index {
             index.keys.remove(&sub.filter);
             index.free.push(key);
@@ -166,6 +168,16 @@ impl Subscriptions {
             self.sub_mut(key).subscription.pending = false;
         }
         pending
+    }
+
+    /// One begins with a throttle.
+    pub(super) fn set_throttled(&mut self) {
+        self.throttled = true;
+    }
+
+    /// Whether messages may wait for one of them although the connection could be sent to.
+    pub(super) fn throttled(&self) -> bool {
+        self.throttled
     }
 
     /// Whether two of those in force may match the same topic.

@@ -1,5 +1,7 @@
 //! A `ringyard.v1` session without a shard: text goes in, actions and answers come out.
 
+use std::time::Duration;
+
 use protocol::frame::{MessageKind, close_code};
 use protocol::v1::{ErrorCode, Parser, PayloadKind, Position};
 
@@ -189,6 +191,23 @@ fn an_unsubscribe_names_its_subscriptions_once_and_waits_where_others_may_overla
     let mut out = BytesMut::new();
     assert_eq!(client.session.finish_unsubscribe(&mut out).keys, [a]);
     assert!(!out.is_empty() && !client.session.is_unsubscribing());
+}
+
+/// What waits for its time is sent before the subscription ends, for as long as one of them may have a throttle.
+#[test]
+fn an_unsubscribe_waits_where_one_has_a_throttle() {
+    let mut client = Client::new();
+    for (id, throttle, flush) in [(1, 0, false), (3, 100, true), (5, 0, false)] {
+        let subscribe = format!(r#"{{"type":"subscribe","id":{id},"topic":"a"}}"#);
+        let [key] = client.subscribe(&subscribe, id)[..] else { panic!() };
+        client.session.go_live(key, 0, Seq(1));
+        let begun = Begun { throttle: Throttle::at_least(Duration::from_millis(throttle)), ..Begun::default() };
+        client.session.begin(key, begun, &mut BytesMut::new());
+        let (done, _) = client.text(&format!(r#"{{"type":"unsubscribe","id":{},"topic":"a"}}"#, id + 1));
+        assert_eq!(done, Done::Unsubscribe { flush }, "{throttle}");
+        assert_eq!(client.session.finish_unsubscribe(&mut BytesMut::new()).keys, [key]);
+        client.session.remove(key);
+    }
 }
 
 #[test]

@@ -215,6 +215,28 @@ fn an_unsubscribe_waits_for_the_backlog_and_nothing_comes_after_it() {
     assert_eq!(words(&stage.ask(client, &json!({ "type": "ping" }))), ["pong"]);
 }
 
+/// What waits for its time is sent before a subscription ends, also if no other one would send it.
+#[test]
+fn an_unsubscribe_does_not_forget_what_waits_for_a_throttle() {
+    let mut stage = Stage::ruled(HistoryKind::Window, Limits::default());
+    let publisher = stage.open("/ws");
+    for (round, throttle) in (0..).zip([0, 5000, 0]) {
+        let client = stage.open("/ws");
+        stage.ask(client, &json!({ "type": "subscribe", "topic": "t", "throttle": throttle }));
+        (0..4).for_each(|_| drop(stage.publish(publisher, "t", &[])));
+        let first = round * 4 + 1;
+        let waits = if throttle > 0 { 3 } else { 0 };
+        assert_eq!(offsets(&stage.read(client)), (first..first + 4 - waits).collect::<Vec<_>>());
+        let read = stage.ask(client, &json!({ "type": "unsubscribe", "id": "end", "topic": "t" }));
+        assert_eq!(offsets(&read), (first + 4 - waits..first + 4).collect::<Vec<_>>());
+        assert_eq!(
+            (read.len() as u64, &read[read.len() - 1]["id"]),
+            (waits + 1, &json!("end")),
+            "the answer comes last"
+        );
+    }
+}
+
 /// A connection ends at every moment of a subscribe: nothing is left behind, and others are served.
 #[test]
 fn a_connection_may_end_while_answers_are_under_way() {
