@@ -105,7 +105,10 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
         Reason::HttpIdle => (Level::DEBUG, "HTTP connections were idle; see --http-idle-timeout"),
         Reason::Shutdown => (Level::INFO, "clients were told that the broker goes away (1001)"),
         Reason::HandshakeTimeout => (Level::DEBUG, "connections brought no complete request in time (408)"),
-        Reason::PingTimeout => (Level::DEBUG, "clients were silent after a ping"),
+        Reason::PingTimeout => (
+            Level::DEBUG,
+            "clients were silent after a ping, or took nothing of what they were sent; see --ping-timeout",
+        ),
         Reason::Slow => (Level::WARN, "subscribers were closed, being too far behind (1013); see --max-lag"),
         Reason::Memory => {
             (Level::WARN, "clients that held much memory were closed when it was short; see --max-memory")

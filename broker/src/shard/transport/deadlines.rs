@@ -128,7 +128,7 @@ impl<D: Driver> Shard<D> {
                 conn.extra(&self.account).unsent = Some(unsent);
             }
             // A closing one's reason was decided when it began to close.
-            _ => self.abort(id, Reason::Slow),
+            _ => self.abort(id, Reason::PingTimeout),
         }
     }
 }
