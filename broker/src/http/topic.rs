@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Request, State as Extracted};
 use protocol::head::percent_decode;
-use protocol::topic::check_name;
+use protocol::topic::{TopicError, check_name};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -169,9 +169,18 @@ fn name_in(request: &Request, tail: &str, topic_bytes_max: usize) -> Result<Stri
     let segment = path.strip_prefix("/api/topics/").and_then(|rest| rest.strip_suffix(tail));
     let segment = segment.expect("the route has them");
     let name = percent_decode(segment).ok_or_else(|| HttpError::bad("The topic is not percent-encoded UTF-8."))?;
-    check_name(&name, topic_bytes_max)
-        .map_err(|error| HttpError::bad(format_args!("This is no topic: {error}.")).coded(Code::BadTopic))?;
+    check_name(&name, topic_bytes_max).map_err(|error| HttpError::bad(why_not(error)).coded(Code::BadTopic))?;
     Ok(name.into_owned())
+}
+
+/// Why nothing is known of a topic with such a name, as a sentence.
+fn why_not(error: TopicError) -> String {
+    match error {
+        TopicError::Reserved => {
+            "Topics that begin with '$' are the broker's own: they are neither shown here nor purged.".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 fn unknown(name: &str) -> HttpError {

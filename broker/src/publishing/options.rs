@@ -82,7 +82,8 @@ fn expected(text: &str) -> Result<Expected, Problem> {
     offset.map(Expected::Offset).ok_or_else(|| Problem::bad("if_offset is an offset, 0 to 2^53-1, or absent."))
 }
 
-/// The one value of `Idempotency-Key`: a string of RFC 8941 §3.3.3, or the same without its quotes.
+/// The one value of `Idempotency-Key`: a string of RFC 8941 §3.3.3, or the same without its quotes. Only a string can have
+/// quotes in it: elsewhere one is a mistake.
 fn idempotency_key<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Option<Box<str>>, Problem> {
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
@@ -90,12 +91,14 @@ fn idempotency_key<'a>(mut fields: impl Iterator<Item = &'a [u8]>) -> Result<Opt
     }
     let wrong = || {
         Problem::bad(format_args!(
-            "Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes of UTF-8, with or without quotes around them."
+            "Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes of UTF-8, with or without quotes around them; a quote \
+             among them is written \\\", and needs those around."
         ))
     };
     let field = str::from_utf8(field.trim_ascii()).map_err(|_| wrong())?;
     let key = match field.strip_prefix('"') {
         Some(quoted) => unquoted(quoted).ok_or_else(wrong)?,
+        None if field.contains('"') => return Err(wrong()),
         None => field.to_owned(),
     };
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
@@ -187,17 +190,13 @@ mod tests {
         let key = |field: &str| {
             read("", &[field]).map(|options| options.and_then(|options| options.idempotency_key).map(String::from))
         };
-        for (field, expected) in [
-            ("8e03978e", "8e03978e"),
-            ("\"8e03978e\"", "8e03978e"),
-            (" \"a b\" ", "a b"),
-            ("\"a\\\"b\\\\\"", "a\"b\\"),
-            ("a\"b", "a\"b"),
-        ] {
+        for (field, expected) in
+            [("8e03978e", "8e03978e"), ("\"8e03978e\"", "8e03978e"), (" \"a b\" ", "a b"), ("\"a\\\"b\\\\\"", "a\"b\\")]
+        {
             assert_eq!(key(field), Ok(Some(expected.to_owned())), "{field}");
         }
         assert!(key(&"x".repeat(64)).is_ok() && key(&format!("\"{}\"", "x".repeat(64))).is_ok());
-        for field in ["", "\"\"", "\"a", "\"a\"b", "\"a\\b\"", "\"a\\", &"x".repeat(65)] {
+        for field in ["a\"", "a\"b", "", "\"\"", "\"a", "\"a\"b", "\"a\\b\"", "\"a\\", &"x".repeat(65)] {
             assert_eq!(key(field), Err(400), "{field}");
         }
         assert_eq!(read("", &["a", "a"]), Err(400));

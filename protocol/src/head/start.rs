@@ -2,6 +2,8 @@
 //! `?position=1`. Parameters that are not known are ignored, as servers in between may add some; a known one that is malformed,
 //! or comes twice, is refused.
 
+use std::borrow::Cow;
+
 use super::Refusal;
 use super::target::percent_decode;
 use crate::topic::is_wildcard;
@@ -30,10 +32,10 @@ impl RawStart {
         for parameter in query.split('&') {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let is_new = match name {
-                "last" => last.replace(count(value)?).is_none(),
-                "since" => since.replace(place(value)?).is_none(),
-                "state" => state.replace(switch("state", value)?).is_none(),
-                "position" => position.replace(switch("position", value)?).is_none(),
+                "last" => last.replace(count(&decoded(name, value)?)?).is_none(),
+                "since" => since.replace(place(&decoded(name, value)?)?).is_none(),
+                "state" => state.replace(switch(name, &decoded(name, value)?)?).is_none(),
+                "position" => position.replace(switch(name, &decoded(name, value)?)?).is_none(),
                 _ => true,
             };
             if !is_new {
@@ -60,6 +62,10 @@ impl RawStart {
     }
 }
 
+fn decoded<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, Refusal> {
+    percent_decode(value).ok_or_else(|| Refusal::new(400, format!("{name} is not percent-encoded UTF-8.")))
+}
+
 fn count(value: &str) -> Result<u32, Refusal> {
     let count = number(value).and_then(|number| u32::try_from(number).ok()).filter(|count| *count > 0);
     count.ok_or_else(|| Refusal::new(400, "last is a number of messages, at least 1."))
@@ -67,7 +73,6 @@ fn count(value: &str) -> Result<u32, Refusal> {
 
 fn place(value: &str) -> Result<Position, Refusal> {
     let wrong = || Refusal::new(400, "since is EPOCH:OFFSET, 16 hexadecimal digits in lower case and a number.");
-    let value = percent_decode(value).ok_or_else(wrong)?;
     let (epoch, offset) = value.split_once(':').ok_or_else(wrong)?;
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let epoch = Some(epoch).filter(|epoch| epoch.len() == 16 && epoch.bytes().all(is_hex)).ok_or_else(wrong)?;
@@ -100,6 +105,8 @@ mod tests {
         let since = Ok(RawStart { since: Some(position), position: true, ..none });
         assert_eq!(read(""), Ok(none));
         assert_eq!(read("last=20&utm=x"), Ok(RawStart { last: Some(20), ..none }));
+        assert_eq!(read("last=%32%30"), Ok(RawStart { last: Some(20), ..none }));
+        assert_eq!(read("state=%31&position=%30"), Ok(RawStart { state: true, ..none }));
         assert_eq!(read("since=00000000000000ab:7"), since);
         assert_eq!(read("since=00000000000000ab%3A7&position=0"), since);
         assert_eq!(read("state=1&last=1"), Ok(RawStart { state: true, last: Some(1), ..none }));
@@ -124,6 +131,9 @@ mod tests {
             "position=1&state=1",
             "since=00000000000000ab:7&state=1",
             "since=%ff",
+            "last=%ff",
+            "last=%30",
+            "state=%32",
             "since=00000000000000ab:1:2",
         ] {
             assert_eq!(read(bad), Err(400), "{bad}");
