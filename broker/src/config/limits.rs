@@ -50,7 +50,7 @@ pub struct Limits {
     pub history_bytes_max: u64,
     /// Most keys and retained messages of all topics. Beyond, new ones are refused.
     pub keys_max: usize,
-    /// Most bytes of missed messages that one subscription is sent. With more it is not recovered.
+    /// Most bytes of missed messages that wait to be sent to one connection. A subscription with more is not recovered.
     pub recovery_bytes_max: u64,
     /// Most bytes of answers (acknowledgements, pongs) that wait for one connection that does not read.
     pub outbox_bytes_max: usize,

@@ -192,7 +192,10 @@ const LIMITS: &[Key] = &[
     key("max-keys", Number(0, COUNT_TOP), Fixed("1000000"), "0.1")
         .help("Keys and retained messages, in all topics; beyond, new ones are refused"),
     key("max-recovery", Size(0, SIZE_TOP), Fixed("4m"), "0.1")
-        .help("Bytes of missed messages that one subscription may be sent; with more it is not recovered"),
+        .help(
+            "Bytes of missed messages that may wait to be sent to one connection, of all its subscriptions; one that \
+             would be sent more is not recovered",
+        ),
     key("max-outbox", Size(1 << 10, MESSAGE_BYTES_TOP), Fixed("256k"), "0.1")
         .help("Bytes of acknowledgements and pongs that wait for one connection that does not read"),
 ];
