@@ -61,7 +61,7 @@ impl<D: Driver> Shard<D> {
                 }
                 return;
             }
-            Ok(Head::Upgrade(_)) if self.shared.authority.is_on() && !self.input.work.is_left() => {
+            Ok(Head::Upgrade(_)) if !self.input.work.is_left() && !self.drain.is_under_way() => {
                 return self.wait_for_a_turn(id, bytes);
             }
             Ok(Head::Upgrade(parsed)) => self.grant(id, &parsed, bytes).map(|upgrade| (upgrade, parsed.head_len)),
@@ -83,6 +83,7 @@ impl<D: Driver> Shard<D> {
 
     /// What the upgrade asks for, if it is admitted; then the connection counts as a WebSocket.
     fn grant(&mut self, id: ConnId, parsed: &head::Upgrade<'_>, head: &[u8]) -> Result<Upgrade, Rejection> {
+        self.input.work.charge_handshake();
         let mut upgrade = Upgrade::from(parsed);
         let credential = self.policy().credential(|| head::bearer(&head[..parsed.head_len]));
         upgrade.has_key = credential == Credential::Valid;
@@ -128,7 +129,7 @@ impl<D: Driver> Shard<D> {
         self.policy().decide(facts).map(drop)
     }
 
-    /// This turn has verified enough tokens: the head waits for its connection's part of the next.
+    /// This turn has taken enough input: the head waits for its connection's part of the next.
     fn wait_for_a_turn(&mut self, id: ConnId, bytes: &[u8]) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.flags.set(Flags::PAUSED);

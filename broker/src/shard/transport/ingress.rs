@@ -26,6 +26,8 @@ const INPUT_PER_CONNECTION_SHORT: u32 = 400;
 /// What a message costs, besides one unit for each of so many bytes.
 const MESSAGE_COST: u32 = 2;
 const COMMAND_COST: u32 = 10;
+/// What a handshake costs, its answer included.
+const HANDSHAKE_COST: u32 = 60;
 const BYTES_PER_UNIT: usize = 1 << 10;
 
 /// What is left of a turn's input.
@@ -68,6 +70,11 @@ impl InputWork {
     /// An HTTP request with a body of so many bytes was taken.
     pub(super) fn charge_request(&mut self, body_len: usize) {
         self.charge(MESSAGE_COST + COMMAND_COST + u32::try_from(body_len / BYTES_PER_UNIT).unwrap_or(u32::MAX));
+    }
+
+    /// A WebSocket handshake was judged, and is answered.
+    pub(super) fn charge_handshake(&mut self) {
+        self.charge(HANDSHAKE_COST);
     }
 
     /// A token was verified, at so many units.
