@@ -3,7 +3,7 @@
 //!
 //! Bounds hold for all sequencers of the broker together. State is refused when there is no room, so its bounds are exact: what
 //! state is about to take is reserved in counts that all sequencers share ([`StateTotals`]), and corrected to what it takes
-//! ([`Ledger::changed`]). Windows are evicted when there is no room, so their bound is not: each sequencer publishes once a turn
+//! (`Ledger::changed`). Windows are evicted when there is no room, so their bound is not: each sequencer publishes once a turn
 //! what its windows take ([`Usage`]) and knows what those of the others took then.
 //!
 //! Both orders are heaps with one entry per topic, whose time may be too early by now: the code that takes an entry puts it back
