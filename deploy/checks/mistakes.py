@@ -178,7 +178,7 @@ MISTAKES = [
     (check_running, "Service", lambda d: d["metadata"].update(name="broker"), "publishes to broker.ringyard gets 421"),
     (check_running, "Deployment", lambda d: first(d)["args"].append("--allow-host=*"), "gets 200, not 421"),
     (check_running, "ConfigMap", lambda d: d["data"].update(RINGYARD_CLIENT_PUBLISH="yes"), "does not start"),
-    (check_running, "ConfigMap", lambda d: in_file(d, 'publish = ["#"]', 'publish = ["x/#"]'), "gets 403"),
+    (check_running, "ConfigMap", lambda d: in_file(d, 'publish = ["#"]', 'publish = ["y/#"]'), "gets 403"),
     (check_running, "ConfigMap", lambda d: in_file(d, 'api = ["metrics"]', 'publish = ["#"]'), "not 403"),
     (check_running, "HorizontalPodAutoscaler", lambda d: metric(d)["metric"].update(name="other"), "does not measure"),
 ]

@@ -1,6 +1,7 @@
 //! Some hundred seeds of the simulation, one of them twice. Thousands: `cargo run --release -p ringyard-sim --bin sim -- --seeds 5000`.
 
 use protocol::v1::{CommandType, MessageType};
+use sim::report::is_about_tokens;
 use sim::{Coverage, Params, run};
 
 fn pass(seeds: std::ops::Range<u64>) {
@@ -54,7 +55,7 @@ fn every_command_is_carried_out_and_every_message_got() {
     for command in CommandType::ALL {
         assert!(coverage.commands[command as usize] > 0, "{command:?}: no client in sim/src/client/talk.rs sends it");
     }
-    for message in MessageType::ALL {
+    for message in MessageType::ALL.into_iter().filter(|message| !is_about_tokens(*message)) {
         assert!(coverage.messages[message as usize] > 0, "{message:?}: no client of the simulation gets it");
     }
 }
