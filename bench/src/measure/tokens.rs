@@ -6,7 +6,6 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aws_lc_rs::hmac;
@@ -138,24 +137,10 @@ impl Setting {
             Algorithm::Es256 => (None, file(self.folder.path())),
         };
         let auth = AuthTable {
-            source: "figure".to_owned(),
-            required: true,
             hs_secret_file: secret,
-            hs_previous_secret_file: None,
             keys_file: public,
-            keys_url: None,
             algorithms: vec![self.algorithm.name().to_owned()],
-            issuer: None,
-            audience: None,
-            user_claim: "sub".to_owned(),
-            topics_claim: "topics".to_owned(),
-            leeway: Duration::from_secs(30),
-            grace: Duration::from_secs(25),
-            query_token: false,
-            cookie: None,
-            typ: None,
-            max_age: None,
-            explain: false,
+            ..AuthTable::default()
         };
         let tables = AccessTables { auth: Some(auth), ..AccessTables::default() };
         Authority::new(&tables, &Arc::default(), CACHE_BYTES).map_err(|why| anyhow!(why))

@@ -24,30 +24,6 @@ pub(super) fn now_ms(vectors: &Value) -> u64 {
     vectors["now_s"].as_u64().expect("a time") * 1000
 }
 
-/// `[auth]` with nothing but defaults.
-pub(super) fn auth_table() -> AuthTable {
-    AuthTable {
-        source: "a.toml:1".to_owned(),
-        required: true,
-        hs_secret_file: None,
-        hs_previous_secret_file: None,
-        keys_file: None,
-        keys_url: None,
-        algorithms: Vec::new(),
-        issuer: None,
-        audience: None,
-        user_claim: "sub".to_owned(),
-        topics_claim: "topics".to_owned(),
-        leeway: Duration::from_secs(30),
-        grace: Duration::from_secs(25),
-        query_token: false,
-        cookie: None,
-        typ: None,
-        max_age: None,
-        explain: false,
-    }
-}
-
 /// A file with this text.
 pub(super) fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> Option<Located<PathBuf>> {
     let path = folder.path().join(name);
@@ -60,7 +36,7 @@ pub(super) fn authority(vectors: &Value, settings: &str) -> Authority {
     let folder = tempfile::tempdir().expect("a folder");
     let (all, of) = (&vectors["settings"][settings], |name: &str| vectors["settings"][settings][name].as_str());
     let text = |name: &str| of(name).map(str::to_owned);
-    let mut auth = auth_table();
+    let mut auth = AuthTable { source: "a.toml:1".to_owned(), ..AuthTable::default() };
     auth.leeway = Duration::from_secs(vectors["leeway_s"].as_u64().expect("a time"));
     auth.algorithms =
         all["algorithms"].as_array().expect("a list").iter().map(|name| name.as_str().unwrap().to_owned()).collect();

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::provenance::Section;
+use crate::config::auth_schema::AUTH;
+use crate::config::provenance::{Section, Source};
 use crate::config::values;
 
 /// Most tables of one kind, and most filters of one list.
@@ -90,6 +91,13 @@ pub struct AuthTable {
     pub explain: bool,
 }
 
+impl Default for AuthTable {
+    /// What an empty `[auth]` says.
+    fn default() -> Self {
+        auth(&Section::new(&AUTH, Source::Default))
+    }
+}
+
 impl AuthTable {
     /// Whether there are keys that tokens are checked with.
     #[must_use]
@@ -101,7 +109,7 @@ impl AuthTable {
 /// Whom an `[[allow]]` is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// Whoever has no credential.
+    /// Clients without a credential.
     Anonymous,
     /// Everybody with a token.
     User,
@@ -335,7 +343,7 @@ fn other_keys(tables: &AccessTables, settings: &Section) -> Vec<String> {
     let set = others.iter().filter(|(_, is_set)| *is_set);
     let sentence = |(name, _): &(&str, bool)| {
         format!(
-            "--{name} ({}) does not go with [auth], [[allow]] and [[key]] ({place}): give a [[key]] with publish to whoever \
+            "--{name} ({}) does not go with [auth], [[allow]] and [[key]] ({place}): give a [[key]] with publish to those who \
              had a key, and let [[allow]] say what others may publish",
             settings.source_of(name)
         )

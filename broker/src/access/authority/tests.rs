@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::access::permissions::{Right, Scope};
-use crate::access::vectors::{auth_table, authority as of_vectors, file, now_ms, vectors};
-use crate::config::auth::{AllowTable, GrantLists, KeyTable, Who};
+use crate::access::vectors::{authority as of_vectors, file, now_ms, vectors};
+use crate::config::auth::{AllowTable, AuthTable, GrantLists, KeyTable, Who};
 
 const NOW_MS: u64 = 1_790_000_000_000;
 const NOW_S: u64 = NOW_MS / 1000;
@@ -47,7 +47,7 @@ fn allow(principal: Who, grants: GrantLists) -> AllowTable {
 /// Tables with a secret in a folder, and the folder.
 pub(crate) fn tables() -> (AccessTables, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut auth = auth_table();
+    let mut auth = AuthTable { source: "a.toml:1".to_owned(), ..AuthTable::default() };
     auth.hs_secret_file = file(&folder, "secret", SECRET);
     auth.algorithms = vec!["HS256".to_owned()];
     let key = KeyTable {

@@ -145,24 +145,11 @@ fn the_thread_fetches_keys_and_ends_with_its_authority() {
         serde_json::from_str(include_str!("../../../tests/tokens/vectors.json")).expect("JSON");
     let (url, requests) = answering("200 OK", "", vectors["jwks"].to_string().into_bytes());
     let auth = AuthTable {
-        source: "a.toml:1".to_owned(),
-        required: true,
-        hs_secret_file: None,
-        hs_previous_secret_file: None,
-        keys_file: None,
         keys_url: Some(Located { value: url, source: "a.toml:2".to_owned() }),
         algorithms: vec!["ES256".to_owned()],
-        issuer: None,
-        audience: None,
-        user_claim: "sub".to_owned(),
-        topics_claim: "topics".to_owned(),
         leeway: Duration::ZERO,
         grace: Duration::ZERO,
-        query_token: false,
-        cookie: None,
-        typ: None,
-        max_age: None,
-        explain: false,
+        ..AuthTable::default()
     };
     let tables = AccessTables { auth: Some(auth), ..AccessTables::default() };
     let authority = Arc::new(Authority::new(&tables, &Arc::default(), 0).expect("an authority"));
