@@ -88,7 +88,6 @@ impl<D: Driver> Shard<D> {
         let credential = self.policy().credential(|| head::bearer(&head[..parsed.head_len]));
         upgrade.has_key = credential == Credential::Valid;
         upgrade.check_start(self.shared.registry.rules()).map_err(Rejection::Malformed)?;
-        self.check_host_and_origin(parsed)?;
         upgrade.entry = self.enter(&upgrade, parsed, &head[..parsed.head_len])?;
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
@@ -115,6 +114,7 @@ impl<D: Driver> Shard<D> {
         if !authority.is_on() {
             return Ok(Entry::Anyone);
         }
+        self.check_host_and_origin(parsed)?;
         let credentials = Credentials::of_handshake(authority, head, parsed.token);
         let now_ms = self.shared.wall_clock.millis(self.now);
         let (entry, cost) = enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms);
