@@ -30,6 +30,13 @@ fn table(directory: &Path, file: &str, names: &[&str]) -> (TlsTable, Certificate
     (TlsTable { source: "a.toml:1".to_owned(), cert: cert_path, key: key_path, names }, cert.der().clone())
 }
 
+/// A server with one pair, for `a.example`.
+fn server(only_13: bool, key_exchange: KeyExchange) -> (Server, CertificateDer<'static>) {
+    let directory = tempfile::tempdir().unwrap();
+    let (table, root) = table(directory.path(), "a", &["a.example"]);
+    (Server::new(&[table], only_13, key_exchange).unwrap(), root)
+}
+
 fn client_config(
     roots: &[CertificateDer<'static>],
     versions: &[&'static SupportedProtocolVersion],
@@ -81,9 +88,7 @@ fn give(client: &mut ClientConnection, mut bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_handshake_goes_on_at_every_cut_and_is_resumed_by_a_ticket() {
-    let directory = tempfile::tempdir().unwrap();
-    let (table, root) = table(directory.path(), "a", &["a.example"]);
-    let server = Server::new(&[table], false, KeyExchange::Hybrid).unwrap();
+    let (server, root) = server(false, KeyExchange::Hybrid);
     for (versions, is_13) in [(BOTH, true), (OLD, false)] {
         let config = client_config(std::slice::from_ref(&root), versions);
         for (cut, is_resumed) in [(1, false), (7, true), (4096, true)] {
@@ -124,9 +129,7 @@ fn the_name_chooses_the_certificate() {
 
 #[test]
 fn an_old_client_is_refused_where_only_13_is_spoken() {
-    let directory = tempfile::tempdir().unwrap();
-    let (table, root) = table(directory.path(), "a", &["a.example"]);
-    let server = Server::new(&[table], true, KeyExchange::Hybrid).unwrap();
+    let (server, root) = server(true, KeyExchange::Hybrid);
     let (mut client, mut stream) = (client(&client_config(&[root], OLD), "a.example"), server.begin().unwrap());
     assert_eq!(talk(&mut client, &mut stream, 100).unwrap_err(), Failure::Incompatible);
     assert!(stream.has_output(), "an alert says so");
@@ -134,9 +137,7 @@ fn an_old_client_is_refused_where_only_13_is_spoken() {
 
 #[test]
 fn what_is_no_tls_is_recognised_by_its_first_byte() {
-    let directory = tempfile::tempdir().unwrap();
-    let (table, _) = table(directory.path(), "a", &["a.example"]);
-    let server = Server::new(&[table], false, KeyExchange::Hybrid).unwrap();
+    let (server, _) = server(false, KeyExchange::Hybrid);
     let mut stream = server.begin().unwrap();
     assert_eq!(stream.feed(b"GET / HTTP/1.1\r\n\r\n", &mut Vec::new()), Err(Failure::Cleartext));
     let mut stream = server.begin().unwrap();
@@ -145,9 +146,7 @@ fn what_is_no_tls_is_recognised_by_its_first_byte() {
 
 #[test]
 fn key_updates_are_answered_once_and_not_without_end() {
-    let directory = tempfile::tempdir().unwrap();
-    let (table, root) = table(directory.path(), "a", &["a.example"]);
-    let server = Server::new(&[table], false, KeyExchange::Hybrid).unwrap();
+    let (server, root) = server(false, KeyExchange::Hybrid);
     let (mut client, mut stream) = (client(&client_config(&[root], BOTH), "a.example"), server.begin().unwrap());
     talk(&mut client, &mut stream, 4096).unwrap();
     let mut flood = Vec::new();
@@ -165,9 +164,7 @@ fn key_updates_are_answered_once_and_not_without_end() {
 
 #[test]
 fn a_close_is_announced_once_and_noticed() {
-    let directory = tempfile::tempdir().unwrap();
-    let (table, root) = table(directory.path(), "a", &["a.example"]);
-    let server = Server::new(&[table], false, KeyExchange::Hybrid).unwrap();
+    let (server, root) = server(false, KeyExchange::Hybrid);
     let (mut client, mut stream) = (client(&client_config(&[root], BOTH), "a.example"), server.begin().unwrap());
     talk(&mut client, &mut stream, 4096).unwrap();
     client.writer().write_all(b"last").unwrap();
@@ -216,9 +213,7 @@ proptest! {
         parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40_000), 0..6),
         cuts in proptest::collection::vec(1_usize..20_000, 1..40),
     ) {
-        let directory = tempfile::tempdir().unwrap();
-        let (table, root) = table(directory.path(), "a", &["a.example"]);
-        let server = Server::new(&[table], false, KeyExchange::Classic).unwrap();
+        let (server, root) = server(false, KeyExchange::Classic);
         let (mut client, mut stream) = (client(&client_config(&[root], BOTH), "a.example"), server.begin().unwrap());
         talk(&mut client, &mut stream, 4096).unwrap();
         let parts: Vec<_> = parts.into_iter().map(Bytes::from).collect();

@@ -47,3 +47,15 @@ export const mockClock = (t) => {
     },
   };
 };
+
+/** The events of a page, for one test: what listens on the window listens to them. */
+export const mockPage = (t) => {
+  const page = new EventTarget();
+  globalThis.addEventListener = page.addEventListener.bind(page);
+  globalThis.removeEventListener = page.removeEventListener.bind(page);
+  t.after(() => {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  });
+  return page;
+};

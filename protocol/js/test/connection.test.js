@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { WebSocket } from "ws";
-import { mockClock } from "./clock.js";
+import { mockClock, mockPage } from "./clock.js";
 import { collect, connect, EPOCH, noDelay, offsets, older, pings, settle, startBoth, startBus, startFake, until } from "./fake.js";
 
 /** Random numbers that are as large as they get: delays are at their upper bounds. */
@@ -457,13 +457,7 @@ for (const name of ["online", "visibilitychange", "pageshow"]) {
   test(`on ${name} it comes back at once if the last sign of life is old`, (t) => {
     const clock = mockClock(t);
     t.mock.method(Math, "random", () => MOST);
-    const page = new EventTarget();
-    globalThis.addEventListener = page.addEventListener.bind(page);
-    globalThis.removeEventListener = page.removeEventListener.bind(page);
-    t.after(() => {
-      delete globalThis.addEventListener;
-      delete globalThis.removeEventListener;
-    });
+    const page = mockPage(t);
     const { bus, socket, count } = startManual(t);
     socket().open();
     socket().say({ type: "ok", id: 1, ping: 25_000 });

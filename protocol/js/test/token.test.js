@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { WebSocket } from "ws";
-import { mockClock } from "./clock.js";
+import { mockClock, mockPage } from "./clock.js";
 import { collect, connect, EPOCH, noDelay, offsets, settle, startBus, startFake, until } from "./fake.js";
 
 const MOST = 0.999999;
@@ -475,13 +475,7 @@ test("a token that comes before the delay of the next attempt is over does not s
 
 test("a page that wakes up while a token is fetched does not fetch a second one", async (t) => {
   const clock = mockClock(t);
-  const page = new EventTarget();
-  globalThis.addEventListener = page.addEventListener.bind(page);
-  globalThis.removeEventListener = page.removeEventListener.bind(page);
-  t.after(() => {
-    delete globalThis.addEventListener;
-    delete globalThis.removeEventListener;
-  });
+  const page = mockPage(t);
   const token = manualToken();
   const { fake, bus } = await start(t, token);
   const call = await token.next();
