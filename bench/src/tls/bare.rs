@@ -59,7 +59,7 @@ fn run(cores: Cores, certificate: &Certificate, count: usize, more: &[&str]) -> 
 
 /// The process itself.
 pub(crate) fn floor(options: &FloorOptions) -> Result<()> {
-    // Whoever starts it waits for an address.
+    // The code that starts it waits for an address.
     println!("127.0.0.1:1");
     let config = server_config(options)?;
     let client = Tls::new(Some(&options.cert), false, false)?;

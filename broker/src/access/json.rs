@@ -2,7 +2,7 @@
 //!
 //! `serde_json` alone takes the last of two members of one name, so that two readers may see two tokens in one text.
 //!
-//! Not responsible for lengths: whoever reads bounds them first. Memory: at most a constant times the text.
+//! Not responsible for lengths: the code that reads bounds them first. Memory: at most a constant times the text.
 
 use std::fmt;
 

@@ -45,13 +45,13 @@ pub struct Principal {
     pub(crate) _charge: Option<Charge>,
 }
 
-/// The name of whoever has no credential.
+/// The name of clients without a credential.
 const ANONYMOUS: &str = "anonymous";
 /// What the counts of an `Arc` take.
 const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 impl Principal {
-    /// Whoever has no credential.
+    /// A client without a credential.
     #[must_use]
     pub fn anonymous(permissions: Arc<Permissions>) -> Self {
         Self::without_token(PrincipalKind::Anonymous, ANONYMOUS, permissions, Origin::Anonymous)

@@ -5,7 +5,7 @@
 //! loose bits, JSON with no member twice, claims of the types that RFC 7519 gives them. Times are compared with the
 //! caller's clock.
 //!
-//! Not responsible for revocation, nor for whether a token is over: its end is compared last, by whoever
+//! Not responsible for revocation, nor for whether a token is over: its end is compared last, by the code that
 //! knows that all else is right. Nothing of a token is in any error.
 //!
 //! Memory: what is kept of a token is at most a constant times [`TOKEN_BYTES_MAX`]. Cost: one signature check for a token that

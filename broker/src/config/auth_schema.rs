@@ -54,7 +54,7 @@ const AUTH_KEYS: &[Key] = &[
     key("max-age", Time(1), Otherwise("none: tokens need exp", "12h"), "0.1")
         .help("How long a connection may last whose token has no exp"),
     key("explain", Bool, Fixed("false"), "0.1")
-        .help("Whether the error `forbidden` names the nearest grant, which helps whoever writes a page, and attackers"),
+        .help("Whether the error `forbidden` names the nearest grant, which helps those who write a page, and attackers"),
 ];
 
 /// The schema of `[[allow]]`.

@@ -91,8 +91,8 @@ pub(super) enum RunSubcommand {
 pub(super) enum KeySubcommand {
     /// Print a new key, once, and the `[[key]]` table for the file of --config
     ///
-    /// The key goes to whoever is to use it, as `Authorization: Bearer KEY`; the table has only its SHA-256. Exit status: 0;
-    /// 2, an option is wrong.
+    /// The key goes to the program that is to use it, as `Authorization: Bearer KEY`; the table has only its SHA-256. Exit
+    /// status: 0; 2, an option is wrong.
     New(NewKey),
 }
 

@@ -94,7 +94,7 @@ const ACCESS: &[Key] = &[
     ),
     key("allow-anonymous", Bool, Fixed("false"), "0.1")
         .help(
-            "Listen beyond loopback though no token or key is required: without [auth], [[allow]] and [[key]] whoever \
+            "Listen beyond loopback though no token or key is required: without [auth], [[allow]] and [[key]] everyone who \
              reaches the address may publish and subscribe",
         ),
     key("client-publish", Choice("on|off"), Fixed("on"), "0.1").help(

@@ -33,7 +33,7 @@ impl Caller {
     /// Who sends this.
     ///
     /// # Errors
-    /// 401: nobody who may send anything.
+    /// 401: no valid credential, where one is needed.
     pub(crate) fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
         let authority = &app.shared().authority;
         if !authority.is_on() {
