@@ -129,24 +129,28 @@ impl<D: Driver> Shard<D> {
         self.policy().decide(facts).map(drop)
     }
 
-    /// This turn has taken enough input: the head waits for its connection's part of the next.
-    fn wait_for_a_turn(&mut self, id: ConnId, bytes: &[u8]) {
+    /// This turn has taken enough input: the head, or the TLS handshake before it, waits for its connection's part of the next.
+    pub(super) fn wait_for_a_turn(&mut self, id: ConnId, bytes: &[u8]) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.flags.set(Flags::PAUSED);
         self.list_paused(id);
         self.keep_waiting(id, bytes);
     }
 
-    /// Looks at a head that has waited.
-    pub(in crate::shard) fn resume_handshake(&mut self, id: ConnId) {
+    /// Looks at a head that has waited, or at a TLS handshake.
+    pub(super) fn resume_handshake(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.flags.clear(Flags::PAUSED);
         let mut bytes = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
         conn.settle();
-        self.on_head(id, &mut bytes);
+        if self.secure.is_handshaking(id) {
+            self.on_ciphertext(id, &mut bytes);
+        } else {
+            self.on_head(id, &mut bytes);
+        }
         if let Some(conn) = self.conns.get(id)
             && !conn.flags.has(Flags::PAUSED)
-            && matches!(conn.state, State::Open | State::Handshake)
+            && matches!(conn.state, State::Open | State::Handshake | State::Http)
         {
             self.go_on_receiving(id);
         }

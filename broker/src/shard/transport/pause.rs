@@ -267,9 +267,6 @@ impl<D: Driver> Shard<D> {
         match conn.state {
             State::Open => {}
             State::Http => return self.resume_http(id),
-            State::Handshake if conn.flags.has(Flags::TLS) && self.secure.is_handshaking(id) => {
-                return self.resume_tls(id);
-            }
             State::Handshake => return self.resume_handshake(id),
             _ => return,
         }

@@ -80,9 +80,7 @@ impl<D: Driver> Shard<D> {
         let is_paused = conn.flags.has(Flags::PAUSED);
         let Some(stream) = self.secure.stream(id) else { return };
         if stream.is_handshaking() && (is_paused || !is_left) {
-            conn.flags.set(Flags::PAUSED);
-            self.list_paused(id);
-            return self.keep_waiting(id, bytes);
+            return self.wait_for_a_turn(id, bytes);
         }
         let mut plain = std::mem::take(&mut self.secure.scratch);
         let Some(stream) = self.secure.stream(id) else { return };
@@ -109,21 +107,6 @@ impl<D: Driver> Shard<D> {
             Ok(Fed { has_ended: true, .. }) => self.on_secure_end(id),
             Ok(_) => {}
             Err(failure) => self.on_tls_failure(id, failure),
-        }
-    }
-
-    /// Looks at a handshake that has waited for its turn.
-    pub(super) fn resume_tls(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get(id) else { return };
-        conn.flags.clear(Flags::PAUSED);
-        let mut bytes = conn.extra.as_mut().map(|extra| extra.input.take()).unwrap_or_default();
-        conn.settle();
-        self.on_ciphertext(id, &mut bytes);
-        if let Some(conn) = self.conns.get(id)
-            && !conn.flags.has(Flags::PAUSED)
-            && matches!(conn.state, State::Open | State::Handshake | State::Http)
-        {
-            self.go_on_receiving(id);
         }
     }
 
