@@ -1,26 +1,19 @@
 //! What shards know of topics, for operators: asked of all of them, and added up.
 //!
-//! Bounds: [`INSPECTED_MAX`] topics, or subscribers of one topic, in one question; so long a turn of a shard is. All of it ends
-//! after `PATIENCE`.
+//! Bounds: [`INSPECTED_MAX`] topics, or subscribers of one topic, in one question; so long a turn of a shard is.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::http::app::App;
 use crate::http::error::HttpError;
-use crate::http::send_control;
+use crate::http::shards::{ask, ask_all, connection_name, within_patience};
 use crate::ids::{ShardId, TopicId};
 use crate::sequencer::history::figures::Remembered;
 use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SLOWEST_MAX, Slow, TopicState};
-
-/// How long all shards may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a topic's window has.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
@@ -56,7 +49,7 @@ impl State {
 /// A subscription that is behind.
 #[derive(PartialEq, Eq, Serialize, Debug)]
 pub(crate) struct SlowSubscription {
-    /// Shard, place among its connections, and how often that was used before: the connection's for its life.
+    /// Its [`connection_name`].
     connection: String,
     /// From where it comes, port included; `None`: it is gone by now.
     address: Option<SocketAddr>,
@@ -68,15 +61,10 @@ pub(crate) struct SlowSubscription {
 pub(crate) async fn topics(app: &App, topics: &Arc<[TopicId]>) -> Result<Vec<TopicState>, HttpError> {
     debug_assert!(topics.len() <= INSPECTED_MAX);
     within_patience(async {
-        let mut answers = Vec::new();
-        for shard in ShardId::all(app.shards()) {
-            let (answer, answered) = oneshot::channel();
-            send_control(app.shared(), shard, ControlMessage::Inspect { topics: Arc::clone(topics), answer }).await;
-            answers.push((shard, answered));
-        }
+        let order = |answer| ControlMessage::Inspect { topics: Arc::clone(topics), answer };
         let mut sums = vec![TopicState::default(); topics.len()];
-        for (_, answered) in answers {
-            for (sum, state) in sums.iter_mut().zip(answered.await.ok()?) {
+        for (_, states) in ask_all(app, order).await? {
+            for (sum, state) in sums.iter_mut().zip(states) {
                 if state.position.is_some() {
                     (sum.position, sum.remembered) = (state.position, state.remembered);
                 }
@@ -95,9 +83,7 @@ pub(crate) async fn slowest(app: &App, topic: TopicId) -> Result<Vec<SlowSubscri
         for shard in ShardId::all(app.shards()) {
             let mut next = Some(0);
             while let Some(from) = next {
-                let (answer, answered) = oneshot::channel();
-                send_control(app.shared(), shard, ControlMessage::Slowest { topic, from, answer }).await;
-                let part = answered.await.ok()?;
+                let part = ask(app, shard, |answer| ControlMessage::Slowest { topic, from, answer }).await?;
                 slowest.extend(part.slowest.into_iter().map(|slow| (shard, slow)));
                 keep_slowest(&mut slowest);
                 next = part.next;
@@ -119,9 +105,8 @@ async fn peers(app: &App, slowest: &[(ShardId, Slow)]) -> Option<Vec<Option<Sock
         if conns.is_empty() {
             continue;
         }
-        let (answer, answered) = oneshot::channel();
-        send_control(app.shared(), asked, ControlMessage::Peers { conns, answer }).await;
-        for ((at, _), address) in of_shard().zip(answered.await.ok()?) {
+        let found = ask(app, asked, |answer| ControlMessage::Peers { conns, answer }).await?;
+        for ((at, _), address) in of_shard().zip(found) {
             addresses[at] = address;
         }
     }
@@ -140,16 +125,11 @@ impl SlowSubscription {
     fn new(shard: ShardId, slow: &Slow, address: Option<SocketAddr>) -> Self {
         Self {
             address,
-            connection: format!("{shard}-{}-{}", slow.conn.slot, slow.conn.generation),
+            connection: connection_name(shard, slow.conn),
             bytes: slow.bytes,
             behind_ms: slow.behind / 1_000_000,
         }
     }
-}
-
-async fn within_patience<T>(asked: impl Future<Output = Option<T>>) -> Result<T, HttpError> {
-    let unanswered = || HttpError::unavailable("The shards have too much to do, or are shutting down: try again.");
-    timeout(PATIENCE, asked).await.ok().flatten().ok_or_else(unanswered)
 }
 
 #[cfg(test)]

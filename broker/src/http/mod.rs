@@ -14,7 +14,7 @@
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | who sends a request, where access control is on; what operators do about users | `caller`, `users` |
 //! | the page, errors as problem details (RFC 9457) | `page`, `error` |
-//! | operators ask on a listener of their own; counters, topics, one topic and its purge | [`admin`], `metrics`, `stats`, `topics`, `topic`, `inspect` |
+//! | operators ask on a listener of their own; counters, topics, one topic and its purge | [`admin`], `metrics`, `stats`, `topics`, `topic`, `inspect`, `shards` |
 //! | once a second: `$sys/load` | `load` |
 //! | what all of these share, and how far a shutdown is | `app` |
 //!
@@ -46,6 +46,7 @@ mod request_heads;
 pub(crate) mod routes;
 mod sequence;
 pub(crate) mod serve;
+mod shards;
 pub(crate) mod stats;
 #[cfg(test)]
 mod tests;

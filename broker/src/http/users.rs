@@ -3,7 +3,6 @@
 //! Not responsible for who may ask (`caller`), nor for tokens (`access/authority.rs`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -11,19 +10,16 @@ use axum::http::Uri;
 use protocol::frame::HEADER_MAX;
 use protocol::head::percent_decode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tracing::info;
 
 use crate::http::app::App;
+use crate::http::bodies;
 use crate::http::caller::now_ms;
 use crate::http::error::HttpError;
-use crate::http::{bodies, send_control};
+use crate::http::shards::{ask_all, connection_name, within_patience};
 use crate::ids::ShardId;
 use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SignedIn, SignedInPart};
 
-/// How long all shards may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest name of a user that a path may have, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -40,7 +36,7 @@ pub(crate) struct Connections {
 /// One of them.
 #[derive(Serialize, Debug)]
 struct Row {
-    /// Shard, place among its connections, and how often that was used before.
+    /// Its [`connection_name`].
     connection: String,
     user: String,
     /// `user` or `key`.
@@ -76,7 +72,8 @@ struct Revocation {
 pub(crate) async fn connections(State(app): State<App>, request: Request) -> Result<Json<Connections>, HttpError> {
     let user = user_in_query(request.uri())?;
     let user: Option<Arc<str>> = user.map(Into::into);
-    let parts = of_all(&app, |answer| ControlMessage::SignedIn { user: user.clone(), answer }).await?;
+    let parts =
+        within_patience(ask_all(&app, |answer| ControlMessage::SignedIn { user: user.clone(), answer })).await?;
     let total = parts.iter().map(|(_, part)| part.total).sum();
     let rows = parts.into_iter().flat_map(|(shard, SignedInPart { connections, .. })| {
         connections.into_iter().map(move |signed_in| Row::new(shard, &signed_in))
@@ -130,29 +127,7 @@ fn revoked_before(body: &[u8], now_s: u64) -> Result<u64, HttpError> {
 async fn close_all(app: &App, user: &str, issued_before_s: Option<u64>) -> Result<u64, HttpError> {
     let user: Arc<str> = user.into();
     let order = |answer| ControlMessage::CloseUser { user: Arc::clone(&user), issued_before_s, answer };
-    Ok(of_all(app, order).await?.into_iter().map(|(_, closed)| closed).sum())
-}
-
-/// Every shard's answer.
-async fn of_all<T>(
-    app: &App,
-    order: impl Fn(oneshot::Sender<T>) -> ControlMessage,
-) -> Result<Vec<(ShardId, T)>, HttpError> {
-    let asked = async {
-        let mut answers = Vec::new();
-        for shard in ShardId::all(app.shards()) {
-            let (answer, answered) = oneshot::channel();
-            send_control(app.shared(), shard, order(answer)).await;
-            answers.push((shard, answered));
-        }
-        let mut all = Vec::with_capacity(answers.len());
-        for (shard, answered) in answers {
-            all.push((shard, answered.await.ok()?));
-        }
-        Some(all)
-    };
-    let unanswered = || HttpError::unavailable("The shards have too much to do, or are shutting down: try again.");
-    timeout(PATIENCE, asked).await.ok().flatten().ok_or_else(unanswered)
+    Ok(within_patience(ask_all(app, order)).await?.into_iter().map(|(_, closed)| closed).sum())
 }
 
 /// The user that the path names, in front of this end.
@@ -186,7 +161,7 @@ fn name(encoded: &str) -> Result<String, HttpError> {
 impl Row {
     fn new(shard: ShardId, SignedIn { conn, principal, subscriptions }: &SignedIn) -> Self {
         Self {
-            connection: format!("{shard}-{}-{}", conn.slot, conn.generation),
+            connection: connection_name(shard, *conn),
             user: principal.name.to_string(),
             kind: principal.kind.as_str(),
             issued: principal.issued_at_s.map(|seconds| seconds.saturating_mul(1000)),
