@@ -30,7 +30,7 @@ fn start(bench: &Bench) -> Result<(Server, TempDir)> {
 
 fn run(bench: &Bench, more: &str) -> Result<Outcome> {
     let (server, folder) = start(bench)?;
-    let (clients, logins) = bench.pick((1000, 15_000), (20, 100));
+    let (clients, logins) = bench.pick((1000, 15_000), (20, 2000));
     let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.5");
     let secret = folder.path().join("hs.secret");
     // The figure is judged here.

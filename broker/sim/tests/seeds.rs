@@ -139,6 +139,7 @@ mod regressions {
     fn a_full_outbox_may_end_a_log_while_its_join_is_answered() {
         pass(3543..3544);
     }
+
     #[test]
     fn who_takes_anothers_place_in_a_log_waits_for_its_round() {
         pass(511..512);
@@ -154,8 +155,20 @@ mod regressions {
     fn a_topic_whose_messages_are_conflated_takes_no_snapshot() {
         pass(142..143);
     }
+
     #[test]
     fn a_retained_message_is_shown_where_its_replay_has_no_room() {
         pass(1079..1080);
+    }
+
+    #[test]
+    fn an_unsubscribe_behind_a_backlog_sends_what_other_subscriptions_hold() {
+        pass(1458..1459);
+        pass(1820..1821);
+    }
+
+    #[test]
+    fn an_answer_comes_behind_the_messages_that_wait_for_other_logs() {
+        pass(3478..3479);
     }
 }

@@ -220,7 +220,9 @@ impl<D: Driver> Shard<D> {
         self.expire();
         self.expire_identities();
         self.relieve_pressure();
-        self.fanout.append_waiting();
+        for answer in self.fanout.append_waiting() {
+            self.on_recalled(answer);
+        }
         self.take_mail();
         self.bound_histories();
         self.resume_input();

@@ -2,10 +2,11 @@
 //! on.
 //!
 //! A subscription enters its log first, held: nothing is sent from it, and what comes waits behind its cursor. Then the topic's
-//! sequencer is asked, and its answer comes through the same queue as its messages. So everything sequenced before the answer
-//! is in the answer or behind the cursor, and what is behind the cursor is left out of the answer: no gap, nothing twice,
-//! whatever is published, evicted or expired meanwhile. With the answer the command is confirmed, what the subscription gets of
-//! the past goes into the connection's [`Backlog`](crate::shard::backlog), and the subscription is released.
+//! sequencer is asked. Its answer comes through the same queue as its messages, and waits until those are in their logs. So
+//! everything sequenced before the answer is in the answer or behind the cursor, and what is behind the cursor is left out of
+//! the answer: no gap, nothing twice, whatever is published, evicted or expired meanwhile. With the answer the command is
+//! confirmed, what the subscription gets of the past goes into the connection's [`Backlog`](crate::shard::backlog), and the
+//! subscription is released.
 //!
 //! Nobody is asked, and the subscription is released at once, where there is nothing to be given: that is what most
 //! subscriptions cost. A topic that has state says so in the registry, and says so before anybody is delivered a message

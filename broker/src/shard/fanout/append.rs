@@ -2,7 +2,7 @@
 //!
 //! A message that thousands of filters match is appended over several turns: meanwhile it waits here with its topic's
 //! later messages, so that a topic's order holds in every log, and other topics go on. Its publishers wait until all of
-//! its messages are in their logs.
+//! its messages are in their logs, and so do the sequencer's answers about it, which tell of those messages.
 //!
 //! Also here: congestion. A log that is far behind makes the publishers of its topics wait, on whatever shard they are
 //! ([`Topic::is_congested`](crate::topics::registry::Topic::is_congested)), and nobody else.
@@ -20,6 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::ids::{LogSlot, TopicId};
 use crate::message::Message;
+use crate::shard::asked::RecallAnswer;
 use crate::shard::fanout::FanOut;
 use crate::topics::registry::{Congestion, TopicRef};
 
@@ -52,6 +53,8 @@ struct Waiting {
     /// The logs that the first one still has to get into: a log's slot and the number of its join, by which a slot that
     /// was given to another log meanwhile is recognised.
     logs: Option<std::vec::IntoIter<(LogSlot, u64)>>,
+    /// What the sequencer answered behind these messages.
+    answers: Vec<RecallAnswer>,
 }
 
 impl Appends {
@@ -64,11 +67,22 @@ impl Appends {
         self.bytes < WAITING_BYTES_MAX
     }
 
+    /// Keeps an answer about a topic until the messages that came before it are in their logs. Returns it if none waits.
+    pub(in crate::shard) fn keep_behind(&mut self, topic: TopicId, answer: RecallAnswer) -> Option<RecallAnswer> {
+        match self.topics.get_mut(&topic) {
+            Some(waiting) => {
+                waiting.answers.push(answer);
+                None
+            }
+            None => Some(answer),
+        }
+    }
+
     fn wait(&mut self, arrival: u64, message: &Arc<Message>, topic: impl FnOnce() -> TopicRef) {
         self.bytes += message.weight();
         let waiting = self.topics.entry(message.topic_id).or_insert_with(|| {
             self.order.push_back(message.topic_id);
-            Waiting { _congestion: Congestion::of(topic()), messages: VecDeque::new(), logs: None }
+            Waiting { _congestion: Congestion::of(topic()), messages: VecDeque::new(), logs: None, answers: Vec::new() }
         });
         waiting.messages.push_back((arrival, Arc::clone(message)));
     }
@@ -96,13 +110,15 @@ impl FanOut {
         self.appends.wait(self.arrivals, message, || registry.resolve(&message.topic));
     }
 
-    /// Goes on with what waits; called once a turn.
-    pub(in crate::shard) fn append_waiting(&mut self) {
-        self.append_up_to(APPENDS_PER_TURN);
+    /// Goes on with what waits; called once a turn. Returns the answers that need wait no longer.
+    pub(in crate::shard) fn append_waiting(&mut self) -> Vec<RecallAnswer> {
+        self.append_up_to(APPENDS_PER_TURN)
     }
 
-    /// Goes on with so many appends; what comes later in the turn gets what is left of them.
-    fn append_up_to(&mut self, appends: usize) {
+    /// Goes on with so many appends; what comes later in the turn gets what is left of them. Returns the answers that need
+    /// wait no longer.
+    fn append_up_to(&mut self, appends: usize) -> Vec<RecallAnswer> {
+        let mut answers = Vec::new();
         self.appends.left = appends;
         while self.appends.left > 0
             && let Some(id) = self.appends.order.pop_front()
@@ -112,6 +128,7 @@ impl FanOut {
             let used = self.append_some(&mut waiting, slice);
             self.appends.left -= used.min(self.appends.left);
             if waiting.messages.is_empty() {
+                answers.append(&mut waiting.answers);
                 drop(waiting);
                 self.wake_publishers();
             } else {
@@ -119,6 +136,7 @@ impl FanOut {
                 self.appends.order.push_back(id);
             }
         }
+        answers
     }
 
     /// Appends messages that are in some of their logs to the others among `own`, a connection's, so that all its
@@ -137,6 +155,21 @@ impl FanOut {
                 self.append_to(slot, &message);
             }
         }
+    }
+
+    /// Of each topic the first message that is still to come to the log in `slot`.
+    pub(in crate::shard) fn first_to_come(&self, slot: LogSlot) -> impl Iterator<Item = &Arc<Message>> {
+        let slot = self.anchor_of(slot);
+        let log = &self.logs[slot];
+        self.appends.topics.values().filter_map(move |waiting| {
+            let (_, first) = waiting.messages.front()?;
+            if !protocol::topic::matches(&log.topic.name, &first.topic) {
+                return None;
+            }
+            let has_first = waiting.logs.as_ref().is_some_and(|logs| !logs.as_slice().contains(&(slot, log.join)));
+            let mut others = waiting.messages.iter().skip(usize::from(has_first));
+            others.find(|(arrival, _)| *arrival > log.joined_at).map(|(_, message)| message)
+        })
     }
 
     /// Whether a message waits that belongs into one of these logs.

@@ -9,7 +9,7 @@ use protocol::frame::{Opcode, put_frame};
 use protocol::v1::{GapReason, Position, write_gap, write_state_end};
 use ring::Driver;
 
-use crate::ids::{Offset, ShardId};
+use crate::ids::{LogSlot, Offset, ShardId};
 use crate::message::Message;
 use crate::sequencer::history::recall::Recalled;
 use crate::sequencer::walk::WalkPart;
@@ -28,8 +28,15 @@ impl<D: Driver> Shard<D> {
     /// A sequencer answered.
     pub(in crate::shard) fn on_recalled(&mut self, answer: RecallAnswer) {
         let subscriber = Subscriber { conn: answer.conn, sub: answer.sub };
-        let open = self.recalls.open.get_mut(&subscriber).filter(|pending| pending.number == answer.number);
-        let Some(pending) = open else { return };
+        let open = self.recalls.open.get(&subscriber).filter(|pending| pending.number == answer.number);
+        if open.is_none() {
+            return;
+        }
+        let log = self.log_of(subscriber);
+        let topic = self.fanout.logs[log].topic.id;
+        // It tells of messages that may still wait for their logs.
+        let Some(answer) = self.fanout.appends.keep_behind(topic, answer) else { return };
+        let pending = self.recalls.open.get_mut(&subscriber).expect("it was just there");
         pending.answers_left -= 1;
         match answer.found {
             Found::Topic(epoch, recalled) => match pending.begun.position {
@@ -154,7 +161,8 @@ impl<D: Driver> Shard<D> {
         if subscription.held {
             // Before the walk began, some of what it found came live as well.
             let from = pending.seen_to.unwrap_or(subscription.cursor);
-            for (_, message) in log.pending(from) {
+            let to_come = self.fanout.first_to_come(subscription.log);
+            for message in log.pending(from).map(|(_, message)| message).chain(to_come) {
                 pending.seen.entry(message.topic_id).or_insert(message.sequenced_at);
             }
             pending.seen_to = Some(log.head());
@@ -168,6 +176,11 @@ impl<D: Driver> Shard<D> {
         if !state.is_empty() {
             self.recalls.hold(subscriber, [Item::Messages(state.into(), encoding)]);
         }
+    }
+
+    fn log_of(&mut self, subscriber: Subscriber) -> LogSlot {
+        let conn = self.conns.get(subscriber.conn).expect("a subscriber is an open connection");
+        conn.session.subscription(subscriber.sub).expect("a subscriber has a subscription").log
     }
 
     fn push_state_end(&mut self, subscriber: Subscriber, topic: &TopicRef) {

@@ -237,6 +237,27 @@ fn an_unsubscribe_does_not_forget_what_waits_for_a_throttle() {
     }
 }
 
+/// A subscription that ends while another is sent its state does not leave what it shares with a third to be sent twice.
+#[test]
+fn an_unsubscribe_behind_a_backlog_sends_what_other_subscriptions_hold() {
+    let mut stage = Stage::ruled(HistoryKind::Window, Limits::default());
+    stage.world.set_socket_buffer(8 << 10);
+    let publisher = stage.open("/ws");
+    let data = ("data", json!("y".repeat(700)));
+    (0..100).for_each(|_| drop(stage.publish(publisher, "u", std::slice::from_ref(&data))));
+    let client = stage.open("/ws");
+    stage.ask(client, &json!({ "type": "subscribe", "topics": ["t", "+"], "throttle": 5000 }));
+    (0..3).for_each(|_| drop(stage.publish(publisher, "t", &[])));
+    assert_eq!(offsets(&stage.read(client)), [1]);
+    stage.command(client, &json!({ "type": "subscribe", "topic": "u", "last": 100 }));
+    stage.turns(8);
+    let read = stage.ask(client, &json!({ "type": "unsubscribe", "id": "end", "topic": "t" }));
+    let end = read.iter().position(|message| message["id"] == "end").expect("an answer");
+    let of_t = |messages: &[Value]| messages.iter().filter(|message| message["topic"] == "t").count();
+    assert_eq!((of_t(&read[..end]), of_t(&read[end..])), (2, 0), "{:?}", words(&read));
+    assert_eq!(offsets(&stage.read(client)), [0_u64; 0]);
+}
+
 /// A connection ends at every moment of a subscribe: nothing is left behind, and others are served.
 #[test]
 fn a_connection_may_end_while_answers_are_under_way() {

@@ -136,12 +136,17 @@ impl<D: Driver> Shard<D> {
             self.timers.set(id, conn, wait);
         }
         let outbox = conn.take_outbox();
+        // Whether all that its logs have is on its way, not only what is read for it.
+        let mut has_gathered = false;
         let data = if conn.state == State::Open {
             let all = conn.session.is_unsubscribing() || conn.flags.has(Flags::LEAVING);
             let looked_at = conn.session.pending().len() as u32;
             self.egress.work.deliveries_left = self.egress.work.deliveries_left.saturating_sub(looked_at);
             match conn.take_backlog(&self.account, thrift) {
-                None => self.fanout.take_pending(id, &mut conn.session, all, thrift, self.now),
+                None => {
+                    has_gathered = all;
+                    self.fanout.take_pending(id, &mut conn.session, all, thrift, self.now)
+                }
                 some => some,
             }
         } else {
@@ -165,7 +170,8 @@ impl<D: Driver> Shard<D> {
         // One that has not begun may be the next to send what another sent before it ends.
         let has_held =
             conn.session.is_unsubscribing() && conn.session.subscriptions().any(|subscription| subscription.held);
-        if conn.session.is_unsubscribing() && conn.session.pending().is_empty() && !has_backlog && !has_held {
+        let is_empty = has_gathered && conn.session.pending().is_empty() && !has_backlog && !has_held;
+        if conn.session.is_unsubscribing() && is_empty {
             // A message may wait for its logs that came before a subscription which is to send the later ones.
             let own = self.fanout.anchors_of(&conn.session);
             if self.fanout.waits_for_any(&own) {
