@@ -171,4 +171,14 @@ mod regressions {
     fn an_answer_comes_behind_the_messages_that_wait_for_other_logs() {
         pass(3478..3479);
     }
+
+    #[test]
+    fn what_a_topic_forgot_before_it_answered_is_in_the_log() {
+        pass(7669..7670);
+    }
+
+    #[test]
+    fn a_connection_that_was_never_answered_is_nobodys() {
+        pass(5857..5858);
+    }
 }

@@ -93,6 +93,13 @@ impl<D: Driver> Shard<D> {
     fn take_topic(&mut self, subscriber: Subscriber, recalled: Recalled) {
         let pending = &self.recalls.open[&subscriber];
         let (start, entered) = (pending.wants.start, pending.begun.position.expect("a topic has a position"));
+        let recalled = match recalled.recovered {
+            // What the topic has forgotten meanwhile is in the log.
+            Some(false) if self.has_all_since(subscriber, start, entered) => {
+                Recalled { recovered: Some(true), ..Recalled::default() }
+            }
+            _ => recalled,
+        };
         // The first message that its log delivers to it.
         let live = Offset(entered.offset);
         let room = self.backlog_room(subscriber);
@@ -132,6 +139,15 @@ impl<D: Driver> Shard<D> {
         if let Some(position) = &mut pending.begun.position {
             position.offset = begins.0;
         }
+    }
+
+    /// Whether everything behind the place at which a subscription wants to begin comes from its log, which it entered at
+    /// `entered`.
+    fn has_all_since(&mut self, subscriber: Subscriber, start: Start, entered: Position) -> bool {
+        let Start::Since(place) = start else { return false };
+        let log = self.log_of(subscriber);
+        let known = Offset(entered.offset)..=self.fanout.logs[log].next_offset;
+        place.epoch.0 == entered.epoch && known.contains(&(place.offset + 1))
     }
 
     /// The first message that a subscription's log delivers to it: `first`, or what comes behind `up_to`.
