@@ -14,14 +14,13 @@ impl Client {
             self.phase = Phase::Open;
             return;
         }
+        let more = if self.wants_upgrade() { self.fields(stage) } else { String::new() };
         let topics = &stage.params.topics;
         let head = match &self.role {
-            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &self.door.forwarded),
-            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &self.door.forwarded),
-            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &self.door.forwarded),
-            Role::V1 => {
-                upgrade("/ws", &format!("Sec-WebSocket-Protocol: other, ringyard.v1\r\n{}", self.door.forwarded))
-            }
+            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &more),
+            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &more),
+            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &more),
+            Role::V1 => upgrade("/ws", &more),
             Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
             Role::Slowloris => format!("GET /ws HTTP/1.1\r\nHost: h\r\nX-Slow: {}", "x".repeat(self.index % 50)),
             Role::Poster => unreachable!("it has returned"),
@@ -38,6 +37,18 @@ impl Client {
             // Frames on the heels of the head, in one write where the pace allows.
             self.speak(stage);
         }
+    }
+
+    /// What its head says besides.
+    fn fields(&mut self, stage: &mut Stage<'_>) -> String {
+        let (credentials, token) = self.present(stage);
+        let offers = match (self.role == Role::V1, token) {
+            (true, None) => "Sec-WebSocket-Protocol: other, ringyard.v1\r\n".to_owned(),
+            (true, Some(token)) => format!("Sec-WebSocket-Protocol: other, ringyard.v1, {token}\r\n"),
+            (false, None) => String::new(),
+            (false, Some(token)) => format!("Sec-WebSocket-Protocol: ringyard.raw, {token}\r\n"),
+        };
+        format!("{offers}{credentials}{}", self.door.forwarded)
     }
 
     /// Tells the model of a client with subscriptions.
@@ -78,6 +89,14 @@ impl Client {
                 return Err(wrong("the subprotocol"));
             }
             self.phase = Phase::Open;
+            if let Some(earned) = self.earned(stage) {
+                if earned.holder.is_none() && earned.closing.is_empty() {
+                    return Err(wrong(&format!("upgraded: {earned:?}, {:?}", self.standing)));
+                }
+                if !self.enter(earned, stage) {
+                    return Ok(true);
+                }
+            }
             let filter = match &self.role {
                 Role::Subscriber(filter) => filter.clone(),
                 Role::Bus(topic) => stage.params.topics[*topic].clone(),
@@ -95,10 +114,15 @@ impl Client {
             Role::Http => late || status == 200,
             _ => late || status == 503,
         };
+        let judged = self.earned(stage).filter(|earned| earned.statuses.contains(&status));
+        let fits = fits || judged.is_some();
         if !fits {
             return Err(wrong("refused"));
         }
-        if status == 408 {
+        if judged.is_some() {
+            stage.coverage.refused_access += 1;
+            self.deny_all(stage)?;
+        } else if status == 408 {
             stage.coverage.handshake_timeouts += 1;
         } else if status == 429 {
             stage.coverage.crowded += 1;
