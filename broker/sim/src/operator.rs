@@ -105,9 +105,9 @@ impl Run<'_> {
     }
 
     /// As whom the control plane takes a client whose socket a shard adopts. `None`: it refuses it.
-    pub(crate) fn judge_adopted(&mut self, role: &Role) -> Option<(Entry, Option<(Brings, Moment)>)> {
+    pub(crate) fn judge_adopted(&mut self, role: &Role, shard: usize) -> Option<(Entry, Option<(Brings, Moment)>)> {
         let Some(access) = &self.params.access else { return Some((Entry::Anyone, None)) };
-        let began = self.model.moment();
+        let began = self.model.moment_on(shard);
         if self.rng.one_in(3) {
             let rights = access.rights(None);
             let brings = Some((Brings::Nothing, began));

@@ -149,10 +149,10 @@ impl<'a> Run<'a> {
         let adopts = if self.params.access.is_some() { 6 } else { 12 };
         let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::V1)
             && self.rng.one_in(adopts);
-        let judged = if adopt { self.judge_adopted(&role) } else { None };
+        let shard = self.rng.below(self.shards.len());
+        let judged = if adopt { self.judge_adopted(&role, shard) } else { None };
         let judged = judged.filter(|_| self.shared.admission.enter(self.world.now()).is_ok());
         let adopt = judged.is_some();
-        let shard = self.rng.below(self.shards.len());
         let index = self.clients.len();
         let client = if let Some((entry, brings)) = judged {
             let (conn, socket) = self.world.socket();
@@ -256,6 +256,9 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, shard: usize) -> Result<(), Violation> {
         let Some(running) = &mut self.shards[shard] else { return Ok(()) };
+        if self.params.access.is_some() {
+            self.model.turned(shard);
+        }
         let goes_on = running.step().map_err(|error| Violation::new("a turn succeeds", error.to_string()))?;
         if !goes_on {
             self.trace.say(|| format!("shard {shard} ended"));

@@ -189,7 +189,7 @@ impl Client {
         let Some(change) = self.standing.as_ref().and_then(|standing| standing.last()) else { return Ok(()) };
         let Holder::User(token) = change.holder else { return Ok(()) };
         let (_, until) = change.end(stage.model.token(token), access(stage));
-        stage.model.check_entitled(token, until, id)
+        stage.model.check_entitled((token, until), self.shard, id)
     }
 
     // ---- the end

@@ -69,7 +69,7 @@ impl Client {
         if stage.params.access.is_none() {
             return (String::new(), None);
         }
-        let asked = stage.model.moment();
+        let asked = stage.model.moment_on(self.shard);
         if stage.rng.one_in(4) {
             return (String::new(), Some((None, asked)));
         }

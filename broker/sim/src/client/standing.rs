@@ -143,7 +143,7 @@ impl Client {
         if stage.params.access.is_none() {
             return (String::new(), None);
         }
-        let began = stage.model.moment();
+        let began = stage.model.moment_on(self.shard);
         let brings = match stage.rng.below(10) {
             0..=2 => Brings::Header(new_token(None, stage)),
             3..=5 => Brings::Page(new_token(None, stage)),
@@ -270,7 +270,7 @@ impl Client {
 
     fn connect_with(&mut self, token: TokenId, stage: &mut Stage<'_>) {
         let id = self.remember(Command::Token(token));
-        let asked = stage.model.moment();
+        let asked = stage.model.moment_on(self.shard);
         let standing = self.standing.as_mut().expect("access control is on");
         standing.connects.insert(id, (token, asked));
         standing.wants_token = false;

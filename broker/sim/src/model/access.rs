@@ -38,6 +38,8 @@ pub(super) struct AccessHistory {
     /// Users, from before which second their tokens are refused, and since when.
     revoked: Vec<(usize, u64, Tick)>,
     closed: Vec<Order>,
+    /// When each shard had its turns, in nanoseconds: it goes by the clock of the turn before.
+    turns: Vec<Vec<u64>>,
 }
 
 const DENIED: &str = "what is not granted is neither delivered nor stored";
@@ -53,6 +55,25 @@ impl Model {
     /// Now.
     pub fn moment(&mut self) -> Moment {
         Moment { tick: self.tick(), time: self.past.time }
+    }
+
+    /// Now, by the clock of a shard, which may be behind.
+    pub fn moment_on(&mut self, shard: usize) -> Moment {
+        let turn = self.access.turns.get(shard).and_then(|turns| turns.last());
+        Moment { tick: self.tick(), time: turn.copied().unwrap_or(0) }
+    }
+
+    /// A shard has a turn.
+    pub fn turned(&mut self, shard: usize) {
+        let turns = &mut self.access.turns;
+        turns.resize_with(turns.len().max(shard + 1), Vec::new);
+        turns[shard].push(self.past.time);
+    }
+
+    /// When a shard had its last turn before a time, in nanoseconds.
+    fn turn_before(&self, shard: usize, time: u64) -> Option<u64> {
+        let turns = self.access.turns.get(shard)?;
+        turns[..turns.partition_point(|turn| *turn < time)].last().copied()
     }
 
     /// A token is made.
@@ -173,15 +194,20 @@ impl Model {
         }
     }
 
-    /// Something came for the user of a token, who may stay until a time in nanoseconds.
+    /// Something came from a shard for the user of a token, who may stay until a time in nanoseconds.
     ///
     /// # Errors
-    /// It was published only when that token was revoked, or its time was over.
-    pub fn check_entitled(&self, token: TokenId, until: u64, message: MessageId) -> Result<(), Violation> {
+    /// It was published only when that token was revoked, or the shard knew that its time was over.
+    pub fn check_entitled(
+        &self,
+        (token, until): (TokenId, u64),
+        shard: usize,
+        message: MessageId,
+    ) -> Result<(), Violation> {
         let Some(written) = self.messages[message as usize].written else { return Ok(()) };
         let written_at = self.messages[message as usize].written_at;
         let revoked = self.revoked_since(token).is_some_and(|since| since < written);
-        if !revoked && written_at <= until {
+        if !revoked && self.turn_before(shard, written_at).is_none_or(|turn| turn <= until) {
             return Ok(());
         }
         let evidence = format!("{}: revoked {revoked}, written at {written_at}, until {until}", self.describe(message));
