@@ -59,6 +59,9 @@ fn every_command_is_carried_out_and_every_message_got() {
     }
 }
 
+/// Seeds with access control that meet `refresh` and `ended`.
+const GUARDED: [u64; 2] = [69, 84];
+
 /// Seeds that failed before something was put right, each named after what.
 mod regressions {
     use super::pass;
@@ -164,6 +167,11 @@ mod regressions {
     fn an_unsubscribe_behind_a_backlog_sends_what_other_subscriptions_hold() {
         pass(1458..1459);
         pass(1820..1821);
+    }
+
+    #[test]
+    fn an_end_in_its_grace_is_not_brought_forward_by_a_revocation_of_others() {
+        pass(199..200);
     }
 
     #[test]

@@ -69,6 +69,25 @@ impl Client {
         }
     }
 
+    /// Its handshake was answered 101.
+    fn begin(&mut self, wrong: &impl Fn(&str) -> Violation, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        if let Some(earned) = self.earned(stage) {
+            if earned.holder.is_none() && earned.closing.is_empty() {
+                return Err(wrong(&format!("upgraded: {earned:?}, {:?}", self.standing)));
+            }
+            if !self.enter(earned, stage) {
+                return Ok(());
+            }
+        }
+        let filter = match &self.role {
+            Role::Subscriber(filter) => filter.clone(),
+            Role::Bus(topic) => stage.params.topics[*topic].clone(),
+            _ => return Ok(()),
+        };
+        let stream = self.stream.expect("opened with the head");
+        stage.model.confirmed(stream, &[Confirmed { filter, ..Confirmed::default() }])
+    }
+
     /// The answer to the head, once it is whole. Returns whether frames may follow.
     pub(super) fn hear_head(&mut self, stage: &mut Stage<'_>) -> Result<bool, Violation> {
         let Some(end) = self.wire.input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
@@ -89,22 +108,7 @@ impl Client {
                 return Err(wrong("the subprotocol"));
             }
             self.phase = Phase::Open;
-            if let Some(earned) = self.earned(stage) {
-                if earned.holder.is_none() && earned.closing.is_empty() {
-                    return Err(wrong(&format!("upgraded: {earned:?}, {:?}", self.standing)));
-                }
-                if !self.enter(earned, stage) {
-                    return Ok(true);
-                }
-            }
-            let filter = match &self.role {
-                Role::Subscriber(filter) => filter.clone(),
-                Role::Bus(topic) => stage.params.topics[*topic].clone(),
-                _ => return Ok(true),
-            };
-            let stream = self.stream.expect("opened with the head");
-            stage.model.confirmed(stream, &[Confirmed { filter, ..Confirmed::default() }])?;
-            return Ok(true);
+            return self.begin(&wrong, stage).map(|()| true);
         }
         // Refused for its address before its head was looked at, perhaps.
         let crowded = self.door.counts_as.is_some() && stage.params.limits.connections_per_address_max.is_some();

@@ -56,6 +56,9 @@ impl Client {
             };
         }
         let granted = self.is_command_granted(command, holder, stage);
+        if let (Command::Publish(published), "ok") = (command, value["type"].as_str().unwrap_or_default()) {
+            self.check_entitled(self.change_at(id), *published, stage)?;
+        }
         // A command that breaks a limit, or names a topic twice, may be answered with that.
         let is_other = matches!(command, Command::Subscribe(_)) && matches!(code, "limit" | "already-subscribed");
         match (granted, code) {
@@ -184,9 +187,18 @@ impl Client {
         Ok(())
     }
 
-    /// Something came that was published, by its number.
-    pub(super) fn check_entitled(&self, id: MessageId, stage: &Stage<'_>) -> Result<(), Violation> {
-        let Some(change) = self.standing.as_ref().and_then(|standing| standing.last()) else { return Ok(()) };
+    /// Something came that was published.
+    pub(super) fn check_delivered(&self, id: MessageId, stage: &Stage<'_>) -> Result<(), Violation> {
+        self.check_entitled(self.standing.as_ref().and_then(|standing| standing.last()), id, stage)
+    }
+
+    fn change_at(&self, command: u64) -> Option<&Change> {
+        self.standing.as_ref().and_then(|standing| standing.change_at(command))
+    }
+
+    /// Something was published for this client, or came to it, as whom it was then.
+    fn check_entitled(&self, change: Option<&Change>, id: MessageId, stage: &Stage<'_>) -> Result<(), Violation> {
+        let Some(change) = change else { return Ok(()) };
         let Holder::User(token) = change.holder else { return Ok(()) };
         let (_, until) = change.end(stage.model.token(token), access(stage));
         stage.model.check_entitled((token, until), self.shard, id)

@@ -7,6 +7,7 @@
 //! | `greet` | request heads, good and bad, and their answers |
 //! | `talk` | publishes, commands, and what comes back |
 //! | `post` | publishes over HTTP, and their answers |
+//! | `unasked` | what comes without a command |
 //! | `standing`, `judged` | tokens, and what they are answered |
 //! | `past` | what it asks of the broker's memory |
 //! | `part` | the ways a client leaves, fair and foul |
@@ -19,6 +20,7 @@ mod past;
 mod post;
 mod standing;
 mod talk;
+mod unasked;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};

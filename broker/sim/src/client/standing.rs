@@ -112,8 +112,11 @@ impl Standing {
 
     /// As whom a command was carried out.
     pub(super) fn holder_at(&self, command: u64) -> Holder {
-        let before = self.changes.iter().rev().find(|change| change.command < command);
-        before.map_or(Holder::Nobody, |change| change.holder)
+        self.change_at(command).map_or(Holder::Nobody, |change| change.holder)
+    }
+
+    pub(super) fn change_at(&self, command: u64) -> Option<&Change> {
+        self.changes.iter().rev().find(|change| change.command < command)
     }
 }
 

@@ -233,7 +233,7 @@ impl Client {
             format!("{} got ~{id:?}~ at {:?} of {:?}, {:?}", self.name(), arrival.offset, arrival.topic, arrival.tags)
         });
         if let Some(id) = id {
-            self.check_entitled(id, stage)?;
+            self.check_delivered(id, stage)?;
         }
         stage.coverage.delivered += 1;
         stage.coverage.delivered_empty += u64::from(id.is_none());
@@ -281,39 +281,7 @@ impl Client {
         if kind == "message" {
             return self.hear_message(&value, &wrong, stage);
         }
-        match message {
-            MessageType::Refresh => return self.hear_refresh(&value, stage),
-            MessageType::Ended => return self.hear_ended(&value, stage),
-            _ => {}
-        }
-        if let Some(stream) = self.stream.filter(|_| value.get("id").is_none())
-            && let Some(topic) = value["topic"].as_str()
-        {
-            match (message, value["from"].as_u64(), value["to"].as_u64()) {
-                (MessageType::StateEnd, None, None) => {
-                    stage.coverage.state_ends += 1;
-                    stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    return stage.model.state_ended(stream, topic, value["offset"].as_u64());
-                }
-                (MessageType::Gap, Some(from), Some(to)) => {
-                    stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    let reason = value["reason"].as_str().unwrap_or_default();
-                    stage.coverage.skips_told += u64::from(reason == "slow-consumer");
-                    return stage.model.gap(stream, topic, (from, to), reason);
-                }
-                (MessageType::Reset, None, None) => {
-                    stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    let place = position(&value).filter(|_| value["reason"] == "purged");
-                    return stage.model.reset(stream, topic, place.ok_or_else(|| wrong("no place"))?);
-                }
-                _ => return Err(wrong("unasked")),
-            }
-        }
-        if message == MessageType::Ping {
-            if self.answers_pings {
-                stage.coverage.commands[CommandType::Pong as usize] += 1;
-                self.say(&json!({"type": "pong"}), None, stage);
-            }
+        if self.hear_unasked(message, &value, &wrong, stage)? {
             return Ok(());
         }
         let Some(id) = value["id"].as_u64() else { return Err(wrong("an answer to nothing")) };

@@ -59,8 +59,8 @@ impl Model {
 
     /// Now, by the clock of a shard, which may be behind.
     pub fn moment_on(&mut self, shard: usize) -> Moment {
-        let turn = self.access.turns.get(shard).and_then(|turns| turns.last());
-        Moment { tick: self.tick(), time: turn.copied().unwrap_or(0) }
+        let turn = self.access.turns.get(shard).and_then(|turns| turns.last()).copied();
+        Moment { tick: self.tick(), time: turn.unwrap_or(0) }
     }
 
     /// A shard has a turn.
@@ -194,7 +194,7 @@ impl Model {
         }
     }
 
-    /// Something came from a shard for the user of a token, who may stay until a time in nanoseconds.
+    /// A shard took something from the user of a token, or something came from it for the user of a token, who may stay until a time in nanoseconds.
     ///
     /// # Errors
     /// It was published only when that token was revoked, or the shard knew that its time was over.
@@ -211,6 +211,6 @@ impl Model {
             return Ok(());
         }
         let evidence = format!("{}: revoked {revoked}, written at {written_at}, until {until}", self.describe(message));
-        Err(Violation::new("whose token is revoked or over gets nothing more", evidence))
+        Err(Violation::new("whose token is revoked or over publishes and gets nothing more", evidence))
     }
 }
