@@ -37,6 +37,7 @@ impl Run<'_> {
             self.calm_down(true);
             self.busy = false;
             self.come_to_rest(2 * MILLIS)?;
+            self.grow_older()?;
             self.mark_the_end();
             self.come_to_rest(2 * MILLIS)?;
             self.check_rest()?;
@@ -95,6 +96,18 @@ impl Run<'_> {
         Err(Violation::new("without faults everything comes to rest", evidence))
     }
 
+    /// Tokens may end while nothing else happens.
+    fn grow_older(&mut self) -> Result<(), Violation> {
+        if self.params.access.is_none() || self.rng.one_in(2) {
+            return Ok(());
+        }
+        for _ in 0..self.rng.range(1, 80) {
+            self.round()?;
+            self.world.advance(400 * MILLIS);
+        }
+        self.come_to_rest(2 * MILLIS)
+    }
+
     /// One last message on every topic: what was lost before it shows.
     fn mark_the_end(&mut self) {
         for topic in 0..self.params.topics.len() {
@@ -110,6 +123,10 @@ impl Run<'_> {
             {
                 return Err(Violation::new("every command is answered", unanswered));
             }
+        }
+        {
+            let (stage, clients) = self.stage();
+            clients.iter().try_for_each(|client| client.check_standing(&stage))?;
         }
         for client in &self.clients {
             let broke = matches!(client.parting, Parting::Violation(_) | Parting::Close(_));
@@ -180,6 +197,8 @@ impl Run<'_> {
         for client in &self.clients {
             if client.parting == Parting::HalfClose
                 && client.unexplained.is_none()
+                // Whatever it said last may have come behind that.
+                && !client.closed_with.is_some_and(|code| (4400..4409).contains(&code))
                 && client.wire.shut
                 && client.wire.waiting() == 0
             {
@@ -215,6 +234,8 @@ impl Run<'_> {
                     + stats.dropped_memory
                     + stats.refused
                     + stats.closed_http_idle
+                    + stats.closed_access
+                    + stats.closed_expired
             })
             .sum();
         // A socket that is closed with unread bytes is reset, and the answer may be lost with it.

@@ -7,15 +7,19 @@
 //! | `run`   | rounds: shards, clients and time take turns |
 //! | `client/` | simulated clients, good and bad |
 //! | `plane` | the control plane's part |
+//! | `operator` | what operators do to users |
+//! | [`access`] | tokens, and what is granted to whom |
 //! | `finish` | how a run ends, and what must be true then |
 //! | [`model`] | what must be true of every history |
 //! | [`payload`] | what messages say |
 //! | [`rules`] | what topics remember |
 //! | [`report`] | outcomes, failures, and which events were met |
 
+pub mod access;
 mod client;
 mod finish;
 pub mod model;
+mod operator;
 pub mod params;
 pub mod payload;
 mod plane;

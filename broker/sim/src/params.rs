@@ -7,6 +7,7 @@ use broker::config::limits::Limits;
 use ring::Random;
 use ring::sim::{Chance, Faults};
 
+use crate::access::{Access, USERS};
 use crate::rules::{self, Policy, TopicRule};
 
 /// Seeds that tests pin for what they once showed: what came to the simulation later would make them other runs.
@@ -14,6 +15,9 @@ const PINNED: [u64; 29] = [
     0, 1, 2, 3, 4, 5, 6, 7, 11, 13, 14, 24, 25, 26, 28, 36, 45, 80, 90, 105, 108, 127, 188, 235, 255, 391, 415, 3543,
     16440,
 ];
+
+/// Seeds that tests pin, and that would have access control: they go on without.
+const UNGUARDED: [u64; 5] = [4, 14, 24, 409, 1079];
 
 /// A run, as its seed decides it.
 #[derive(Clone, Debug)]
@@ -78,6 +82,10 @@ pub struct Params {
     pub connections_max: u64,
     /// Memory held for clients.
     pub budget_bytes: u64,
+    /// Who may do what, in a share of the seeds.
+    pub access: Option<Access>,
+    /// There, by how many milliseconds at most time passes at once now and then, so that tokens end; 0: it does not.
+    pub stride_ms: usize,
     /// Whether some clients publish over HTTP. Not with the seeds of regressions, which go on to test what they did.
     pub posters: bool,
 }
@@ -130,6 +138,8 @@ impl Params {
             filters: Vec::new(),
             policies: false,
             steady: false,
+            access: None,
+            stride_ms: 0,
             topics,
             rounds: rng.range(60, 300),
             limits,
@@ -162,7 +172,7 @@ impl Params {
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
         let params = params.with_short_memory().with_short_history();
         let params = if queues { params.with_full_queues() } else { params };
-        params.with_policies()
+        params.with_policies().with_access()
     }
 
     /// Sometimes topics differ in how they are delivered. Drawn from a generator of its own, which shifts nothing else.
@@ -177,6 +187,25 @@ impl Params {
         // Somebody has to be slow.
         self.sluggish_percent = self.sluggish_percent.max(rng.pick(&[0, 30, 50]));
         if self.steady { self.held_up_by_nothing() } else { self }
+    }
+
+    /// Of five seeds, one has access control. Drawn from a generator of its own, which shifts nothing else.
+    fn with_access(mut self) -> Self {
+        if self.seed % 5 != 4 || UNGUARDED.contains(&self.seed) || self.steady {
+            return self;
+        }
+        let mut rng = Random::new(self.seed ^ 0x0061_6363_6573_7321);
+        for user in USERS {
+            self.topics.push(format!("u/{user}/x"));
+            self.rules.push(rng.pick(&self.rules.clone()));
+        }
+        self.access = Some(Access::draw(&mut rng));
+        self.stride_ms = rng.pick(&[60, 600, 3_000]);
+        // What is measured against the clock elsewhere must mind that it leaps.
+        self.leap = self.leap.max(1);
+        self.limits.auth_timeout = Duration::from_millis(rng.range(500, 6_000) as u64);
+        self.hostile_percent = self.hostile_percent.min(10);
+        self
     }
 
     fn held_up_by_nothing(self) -> Self {

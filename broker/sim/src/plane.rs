@@ -150,8 +150,8 @@ pub(crate) fn serve(
     Ok(())
 }
 
-/// What the head of a client says.
-pub(crate) fn upgrade(role: &Role, topics: &[String]) -> Upgrade {
+/// What the head of a client says, and as whom it was judged.
+pub(crate) fn upgrade(role: &Role, topics: &[String], entry: Entry) -> Upgrade {
     let purpose = match role {
         Role::Subscriber(filter) => Purpose::Subscribe(filter.clone()),
         Role::Publisher(topic) => Purpose::Publish(topics[*topic].clone()),
@@ -163,7 +163,7 @@ pub(crate) fn upgrade(role: &Role, topics: &[String]) -> Upgrade {
         purpose,
         accept: accept_key(KEY.as_bytes()),
         subprotocol,
-        entry: Entry::Anyone,
+        entry,
         has_key: false,
         start: protocol::head::RawStart::default(),
     }

@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use broker::access::address::AddressLease;
 use broker::access::admission::Admission;
+use broker::access::authority::Authority;
 use broker::capacity::budget::{Held, Level};
 use broker::capacity::buffer::Buffer;
 use broker::ids::{Epoch, ShardId};
@@ -22,8 +24,10 @@ use broker::topics::rules::Rules;
 use ring::Random;
 use ring::sim::{SimDriver, World};
 
+use crate::access::{Access, EPOCH_S, SecretFile};
 use crate::client::{Client, Role, Stage};
 use crate::model::{Model, Violation};
+use crate::operator::Operator;
 use crate::params::{self, Params};
 use crate::payload::Kind;
 use crate::plane::{self, Plane};
@@ -65,6 +69,8 @@ pub(crate) struct Run<'a> {
     pub(crate) clients: Vec<Client>,
     pub(crate) model: Model,
     pub(crate) plane: Plane,
+    /// Where access control is on.
+    pub(crate) operator: Option<Operator>,
     pub(crate) rng: Random,
     pub(crate) counted: Coverage,
     pub(crate) trace: Trace,
@@ -87,7 +93,12 @@ impl<'a> Run<'a> {
         let filters = params.filters.iter().map(|(filter, policy)| policy.rule(filter));
         let rules =
             Rules::new(topics.chain(filters).collect(), Keys::from_seed(params.seed)).expect("one rule for each topic");
-        let shared = Arc::new(shared.admitting(admission).within(params.budget_bytes).with_rules(rules));
+        let shared = shared.admitting(admission).within(params.budget_bytes).with_rules(rules);
+        let (shared, operator) = match &params.access {
+            Some(access) => guarded(shared, access),
+            None => (shared, None),
+        };
+        let shared = Arc::new(shared);
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
             let driver = world.driver(params.capacity, params.buffers, params.buffer_bytes);
@@ -102,7 +113,9 @@ impl<'a> Run<'a> {
             model: Model::new(params.topics.clone())
                 .ruled(params.rules.clone(), params.limits.recovery_bytes_max)
                 .with_filters(params.filters.clone())
+                .with_leeway(params.access.as_ref().map_or(0, |access| access.leeway_ms))
                 .steady(params.steady),
+            operator,
             plane: Plane::default(),
             rng: Random::new(params.seed),
             counted: Coverage::default(),
@@ -133,17 +146,20 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let role = self.role();
+        let adopts = if self.params.access.is_some() { 6 } else { 12 };
         let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::V1)
-            && self.rng.one_in(12)
-            && self.shared.admission.enter(self.world.now()).is_ok();
+            && self.rng.one_in(adopts);
         let shard = self.rng.below(self.shards.len());
+        let judged = if adopt { self.judge_adopted(&role, shard) } else { None };
+        let judged = judged.filter(|_| self.shared.admission.enter(self.world.now()).is_ok());
+        let adopt = judged.is_some();
         let index = self.clients.len();
-        let client = if adopt {
+        let client = if let Some((entry, brings)) = judged {
             let (conn, socket) = self.world.socket();
-            let upgrade = Box::new(plane::upgrade(&role, &self.params.topics));
+            let upgrade = Box::new(plane::upgrade(&role, &self.params.topics, entry));
             let mut read = Buffer::new(self.shared.budget.of_plane(), Held::Http);
             let mut stage = self.stage().0;
-            let mut client = Client::adopted(index, conn, role, &mut stage);
+            let mut client = Client::adopted((index, shard), conn, role, brings, &mut stage);
             read.extend(&client.first_words(&mut stage));
             let order = ControlMessage::Adopt(Adopt { socket, upgrade, read, lease: AddressLease::default() });
             assert!(
@@ -153,7 +169,7 @@ impl<'a> Run<'a> {
             client
         } else {
             let conn = self.world.connect(shard);
-            Client::connect(index, conn, role, &mut self.stage().0)
+            Client::connect((index, shard), conn, role, &mut self.stage().0)
         };
         self.trace.say(|| format!("{} comes to shard {shard}, adopted: {adopt}", client.name()));
         self.clients.push(client);
@@ -194,6 +210,9 @@ impl<'a> Run<'a> {
     fn pass_time(&mut self) {
         let millis = self.rng.range(0, 12) as u64;
         self.world.advance(millis * MILLIS);
+        if self.params.stride_ms > 0 && self.rng.one_in(8) {
+            self.world.advance(self.rng.range(1, self.params.stride_ms) as u64 * MILLIS);
+        }
         if self.rng.below(10_000) < self.params.leap {
             let seconds = self.rng.range(1, 70) as u64;
             self.world.advance(seconds * 1000 * MILLIS);
@@ -226,6 +245,7 @@ impl<'a> Run<'a> {
             self.trace.say(|| format!("{:?} is to be purged", self.params.topics[topic]));
             self.plane.purge(topic, &self.shared, &self.params.topics, &mut self.model);
         }
+        self.operate()?;
         let (mut stage, clients) = self.stage();
         let mut active = false;
         for client in clients {
@@ -236,6 +256,9 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, shard: usize) -> Result<(), Violation> {
         let Some(running) = &mut self.shards[shard] else { return Ok(()) };
+        if self.params.access.is_some() {
+            self.model.turned(shard);
+        }
         let goes_on = running.step().map_err(|error| Violation::new("a turn succeeds", error.to_string()))?;
         if !goes_on {
             self.trace.say(|| format!("shard {shard} ended"));
@@ -333,6 +356,18 @@ impl<'a> Run<'a> {
             coverage.over_total += stats.refused_connections;
             coverage.over_rate += stats.refused_accept_rate;
         }
+        coverage.guarded += u64::from(self.params.access.is_some());
         coverage
     }
+}
+
+/// The same with access control, by a time of day that is the simulation's.
+fn guarded(shared: SharedState, access: &Access) -> (SharedState, Option<Operator>) {
+    let secret = SecretFile::new();
+    let account = Arc::clone(shared.budget.of_plane());
+    let authority = Authority::new(&access.tables(secret.path()), &account, access.cache_bytes).expect("good tables");
+    let shared = shared.authorized_by(Arc::new(authority));
+    shared.wall_clock.set(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S), 0);
+    let held = shared.budget.used();
+    (shared, Some(Operator::new(secret, held)))
 }

@@ -136,11 +136,11 @@ impl Authority {
         identified
     }
 
-    /// The same principal under the rules of now.
+    /// The same principal under the rules of now. Without a time its token may be over: a connection stays for the grace.
     ///
     /// # Errors
     /// It may stay no longer.
-    pub fn renew(&self, principal: &Arc<Principal>, now_ms: u64) -> Result<Arc<Principal>, Denial> {
+    pub fn renew(&self, principal: &Arc<Principal>, now_ms: Option<u64>) -> Result<Arc<Principal>, Denial> {
         let state = self.state.load();
         let denial = |cause| {
             self.count(cause);
@@ -295,7 +295,7 @@ impl Authority {
         }
         let token_digest = sha256(token);
         if let Some(principal) = self.cache.get(&token_digest, state.issue) {
-            let result = self.check_use(&principal, &state, now_ms).map(|()| principal);
+            let result = self.check_use(&principal, &state, Some(now_ms)).map(|()| principal);
             return Identified { result, cost: COST_OF_KNOWN };
         }
         let (verified, cost) = verify(token, demands, &state.keys, state.rules.claims(), now_ms);
@@ -333,7 +333,7 @@ impl Authority {
             origin: Origin::Anonymous,
             _charge: None,
         };
-        self.check_use(&principal, state, now_ms)?;
+        self.check_use(&principal, state, Some(now_ms))?;
         let ends_ms = expires_ms.map(|expires_ms| expires_ms.saturating_add(demands.leeway_ms));
         self.revocations.note_lifetime(issued_at_s, ends_ms, now_ms);
         principal.permissions = self.interner.intern(state.rules.of_token(&origin));
@@ -344,13 +344,13 @@ impl Authority {
         Ok(principal)
     }
 
-    /// Whether the token of a principal is neither revoked nor over.
-    fn check_use(&self, principal: &Principal, state: &State, now_ms: u64) -> Result<(), Denial> {
+    /// Whether the token of a principal is neither revoked nor, at this time, over.
+    fn check_use(&self, principal: &Principal, state: &State, now_ms: Option<u64>) -> Result<(), Denial> {
         if self.revocations.is_revoked(&principal.name, principal.issued_at_s) {
             return Err(Denial { cause: Cause::Revoked });
         }
-        let is_over = |expires_ms: u64| now_ms >= expires_ms.saturating_add(state.settings.leeway_ms);
-        if principal.expires_ms.is_some_and(is_over) {
+        let is_over = |(expires_ms, now_ms): (u64, u64)| now_ms >= expires_ms.saturating_add(state.settings.leeway_ms);
+        if principal.expires_ms.zip(now_ms).is_some_and(is_over) {
             return Err(Denial { cause: Cause::Expired });
         }
         Ok(())

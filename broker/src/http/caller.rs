@@ -69,7 +69,7 @@ impl Caller {
         let caller = head.extensions.get::<Self>().and_then(|caller| caller.0.as_ref());
         // Access control may have come with a change of the configuration.
         let principal = caller.ok_or(Rejection::Unauthorized)?;
-        let principal = authority.renew(principal, now_ms(app)).map_err(|_| Rejection::BadToken)?;
+        let principal = authority.renew(principal, Some(now_ms(app))).map_err(|_| Rejection::BadToken)?;
         principal.check(Operation::Publish, topic, authority.settings().explain)
     }
 }

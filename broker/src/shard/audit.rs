@@ -43,7 +43,8 @@ impl<D: Driver> Shard<D> {
     pub fn audit(&mut self) -> Audit {
         let mut invariants = self.sequencer.invariants();
         let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
-        let (mut outboxes, mut awaited, mut paused) = (0, 0, 0);
+        let (mut outboxes, mut awaited, mut paused, mut identities) = (0, 0, 0, 0);
+        invariants = invariants.and_then(|()| self.identities.invariants());
         let mut backlogs = Vec::new();
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
@@ -56,6 +57,7 @@ impl<D: Driver> Shard<D> {
                     backlogs.extend(backlog.messages().map(|message| (Arc::as_ptr(message).addr(), message.weight())));
                 }
             }
+            identities += u64::from(self.identities.has(id));
             paused += u64::from(conn.flags.has(Flags::PAUSE_LISTED));
             for sub in conn.session.subscriptions() {
                 awaited += u64::from(sub.patience == Patience::Awaited);
@@ -92,6 +94,7 @@ impl<D: Driver> Shard<D> {
             ("subscribers awaited", awaited, log_awaited),
             ("congested logs", congested, self.fanout.congested_logs as u64),
             ("paused connections", paused, listed),
+            ("identities of connections", identities, self.identities.len() as u64),
         ];
         let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
         Audit { messages, remembering, evicted, equal, invariants }

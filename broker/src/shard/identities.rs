@@ -150,6 +150,35 @@ impl Identities {
         self.of.iter().filter_map(|(&id, identity)| Some((id, identity.principal.as_ref()?)))
     }
 
+    // ---- audited
+
+    /// Whether anything is kept of a connection.
+    pub(super) fn has(&self, id: ConnId) -> bool {
+        self.of.contains_key(&id)
+    }
+
+    /// Of how many connections something is kept.
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    /// Everything due is due for one that is kept, at its time, and the other way round.
+    ///
+    /// # Errors
+    /// What does not agree.
+    pub(super) fn invariants(&self) -> Result<(), String> {
+        let expected: BTreeSet<_> = self.of.iter().filter_map(|(&id, identity)| Some((identity.due?, id))).collect();
+        if expected != self.due {
+            return Err(format!("identities have {expected:?} due, listed are {:?}", self.due));
+        }
+        match self.of.iter().find(|(_, identity)| identity.principal.is_none() != (identity.next == Next::Timeout)) {
+            Some((id, identity)) => Err(format!("{id:?} is {identity:?}")),
+            None => Ok(()),
+        }
+    }
+
+    // ---- due
+
     /// When the next thing is due.
     pub(super) fn next_due(&self) -> Option<Nanos> {
         self.due.first().map(|&(due, _)| due)

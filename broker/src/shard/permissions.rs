@@ -25,6 +25,8 @@ use crate::shard::{RETRY_NANOS, Shard};
 
 /// Connections that one turn looks at after a change of rights.
 const LOOKED_AT_PER_TURN: usize = 256;
+/// Why a connection is closed whose token or key is good no longer.
+const NO_LONGER: &str = "this client may not stay any longer";
 
 impl<D: Driver> Shard<D> {
     // ---- asked
@@ -95,6 +97,22 @@ impl<D: Driver> Shard<D> {
                 self.identities.expect(id, until);
                 self.conns.get(id).expect("a connection being established").flags.set(Flags::UNIDENTIFIED);
             }
+        }
+    }
+
+    /// The control plane judged a handshake some turns ago, and this shard may have seen a change of rights since.
+    pub(super) fn renew_entry(&self, entry: Entry) -> Entry {
+        let Entry::Known(principal) = &entry else { return entry };
+        match self.shared.authority.renew(principal, None) {
+            Ok(renewed) => Entry::Known(renewed),
+            Err(_) => Entry::Refused(FORBIDDEN, NO_LONGER),
+        }
+    }
+
+    /// The next turn looks whether a connection may still do what it does.
+    pub(super) fn look_again_at(&mut self, id: ConnId) {
+        if self.shared.authority.is_on() {
+            self.identities.look_again_at([id]);
         }
     }
 
@@ -230,13 +248,13 @@ impl<D: Driver> Shard<D> {
         if self.conns.get(id).is_none_or(|conn| conn.state != State::Open || conn.flags.has(Flags::UNIDENTIFIED)) {
             return;
         }
-        let now_ms = self.shared.wall_clock.millis(self.now);
         let renewed = match self.identities.principal(id).cloned() {
-            Some(principal) => self.shared.authority.renew(&principal, now_ms).ok(),
+            // When its token is over, that is due by itself, after the grace.
+            Some(principal) => self.shared.authority.renew(&principal, None).ok(),
             None => self.shared.authority.anonymous(),
         };
         let Some(principal) = renewed else {
-            return self.close_for_access(id, FORBIDDEN, "this client may not stay any longer");
+            return self.close_for_access(id, FORBIDDEN, NO_LONGER);
         };
         self.identities.replace(id, principal);
         self.rights_changed(id);

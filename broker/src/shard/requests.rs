@@ -122,7 +122,7 @@ impl<D: Driver> Shard<D> {
         // Rules may have changed while the body came.
         if let Some(principal) = &publish.principal {
             let (authority, now_ms) = (&self.shared.authority, self.shared.wall_clock.millis(self.now));
-            let renewed = authority.renew(principal, now_ms).map_err(|_| Rejection::BadToken)?;
+            let renewed = authority.renew(principal, Some(now_ms)).map_err(|_| Rejection::BadToken)?;
             renewed.check(Operation::Publish, &publish.topic, authority.settings().explain)?;
         }
         let credential: Credential = self.policy().credential(|| publish.bearer.as_ref().map(Bearer::as_bytes));

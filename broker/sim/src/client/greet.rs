@@ -14,14 +14,13 @@ impl Client {
             self.phase = Phase::Open;
             return;
         }
+        let more = if self.wants_upgrade() { self.fields(stage) } else { String::new() };
         let topics = &stage.params.topics;
         let head = match &self.role {
-            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &self.door.forwarded),
-            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &self.door.forwarded),
-            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &self.door.forwarded),
-            Role::V1 => {
-                upgrade("/ws", &format!("Sec-WebSocket-Protocol: other, ringyard.v1\r\n{}", self.door.forwarded))
-            }
+            Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &more),
+            Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &more),
+            Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &more),
+            Role::V1 => upgrade("/ws", &more),
             Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
             Role::Slowloris => format!("GET /ws HTTP/1.1\r\nHost: h\r\nX-Slow: {}", "x".repeat(self.index % 50)),
             Role::Poster => unreachable!("it has returned"),
@@ -40,6 +39,18 @@ impl Client {
         }
     }
 
+    /// What its head says besides.
+    fn fields(&mut self, stage: &mut Stage<'_>) -> String {
+        let (credentials, token) = self.present(stage);
+        let offers = match (self.role == Role::V1, token) {
+            (true, None) => "Sec-WebSocket-Protocol: other, ringyard.v1\r\n".to_owned(),
+            (true, Some(token)) => format!("Sec-WebSocket-Protocol: other, ringyard.v1, {token}\r\n"),
+            (false, None) => String::new(),
+            (false, Some(token)) => format!("Sec-WebSocket-Protocol: ringyard.raw, {token}\r\n"),
+        };
+        format!("{offers}{credentials}{}", self.door.forwarded)
+    }
+
     /// Tells the model of a client with subscriptions.
     pub(super) fn open_stream(&mut self, stage: &mut Stage<'_>) {
         let filter = match &self.role {
@@ -56,6 +67,25 @@ impl Client {
         if let Some(filter) = filter {
             stage.model.subscribing(stream, &[filter]);
         }
+    }
+
+    /// Its handshake was answered 101.
+    fn begin(&mut self, wrong: &impl Fn(&str) -> Violation, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        if let Some(earned) = self.earned(stage) {
+            if earned.holder.is_none() && earned.closing.is_empty() {
+                return Err(wrong(&format!("upgraded: {earned:?}, {:?}", self.standing)));
+            }
+            if !self.enter(earned, stage) {
+                return Ok(());
+            }
+        }
+        let filter = match &self.role {
+            Role::Subscriber(filter) => filter.clone(),
+            Role::Bus(topic) => stage.params.topics[*topic].clone(),
+            _ => return Ok(()),
+        };
+        let stream = self.stream.expect("opened with the head");
+        stage.model.confirmed(stream, &[Confirmed { filter, ..Confirmed::default() }])
     }
 
     /// The answer to the head, once it is whole. Returns whether frames may follow.
@@ -78,14 +108,7 @@ impl Client {
                 return Err(wrong("the subprotocol"));
             }
             self.phase = Phase::Open;
-            let filter = match &self.role {
-                Role::Subscriber(filter) => filter.clone(),
-                Role::Bus(topic) => stage.params.topics[*topic].clone(),
-                _ => return Ok(true),
-            };
-            let stream = self.stream.expect("opened with the head");
-            stage.model.confirmed(stream, &[Confirmed { filter, ..Confirmed::default() }])?;
-            return Ok(true);
+            return self.begin(&wrong, stage).map(|()| true);
         }
         // Refused for its address before its head was looked at, perhaps.
         let crowded = self.door.counts_as.is_some() && stage.params.limits.connections_per_address_max.is_some();
@@ -95,10 +118,15 @@ impl Client {
             Role::Http => late || status == 200,
             _ => late || status == 503,
         };
+        let judged = self.earned(stage).filter(|earned| earned.statuses.contains(&status));
+        let fits = fits || judged.is_some();
         if !fits {
             return Err(wrong("refused"));
         }
-        if status == 408 {
+        if judged.is_some() {
+            stage.coverage.refused_access += 1;
+            self.deny_all(stage)?;
+        } else if status == 408 {
             stage.coverage.handshake_timeouts += 1;
         } else if status == 429 {
             stage.coverage.crowded += 1;

@@ -7,15 +7,20 @@
 //! | `greet` | request heads, good and bad, and their answers |
 //! | `talk` | publishes, commands, and what comes back |
 //! | `post` | publishes over HTTP, and their answers |
+//! | `unasked` | what comes without a command |
+//! | `standing`, `judged` | tokens, and what they are answered |
 //! | `past` | what it asks of the broker's memory |
 //! | `part` | the ways a client leaves, fair and foul |
 
 mod door;
 mod greet;
+mod judged;
 mod part;
 mod past;
 mod post;
+mod standing;
 mod talk;
+mod unasked;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +29,7 @@ use protocol::v1::CommandType;
 use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
-use crate::model::{MessageId, Model, Page, StreamId, Violation};
+use crate::model::{MessageId, Model, Moment, Page, StreamId, TokenId, Violation};
 use crate::params::Params;
 use crate::report::Coverage;
 use crate::trace::Trace;
@@ -32,6 +37,8 @@ use crate::trace::Trace;
 use door::Door;
 pub(crate) use greet::KEY;
 use post::Expected;
+pub(crate) use standing::Brings;
+use standing::{Holder, Standing};
 pub(crate) use talk::length;
 use wire::{Pace, Wire};
 
@@ -106,6 +113,8 @@ enum Command {
     Snapshot(MessageId),
     Ping,
     Connect,
+    /// `connect` with a token.
+    Token(TokenId),
     /// Must fail with this code.
     Bad(&'static str),
 }
@@ -120,7 +129,7 @@ impl Command {
             Self::History(_) => Some(CommandType::History),
             Self::Snapshot(_) => Some(CommandType::Snapshot),
             Self::Ping => Some(CommandType::Ping),
-            Self::Connect => Some(CommandType::Connect),
+            Self::Connect | Self::Token(_) => Some(CommandType::Connect),
             Self::Bad(_) => None,
         }
     }
@@ -145,6 +154,12 @@ pub(crate) struct Client {
     pub(crate) closed_with: Option<u16>,
     pub(crate) unexplained: Option<Unexplained>,
     pub(crate) door: Door,
+    /// On which it is.
+    shard: usize,
+    /// Where access control is on.
+    standing: Option<Box<Standing>>,
+    /// As whom the command was carried out whose answer is being heard.
+    judged_as: Option<Holder>,
     stream: Option<StreamId>,
     answers_pings: bool,
     /// Answers a close frame, and then waits for the end of the stream.
@@ -167,8 +182,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// A client on a fresh connection; its head is on the way.
-    pub(crate) fn connect(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
-        let mut client = Self::new(index, conn, role, stage);
+    pub(crate) fn connect((index, shard): (usize, usize), conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
+        let mut client = Self { shard, ..Self::new(index, conn, role, stage) };
         client.door = Door::of(stage.world.client_address(conn), index, stage.params);
         if client.role == Role::Poster && !client.door.forwarded.is_empty() {
             // Such a connection may carry requests of many clients: only WebSockets count.
@@ -180,8 +195,17 @@ impl Client {
     }
 
     /// A client whose head the control plane has read, and whose socket a shard adopts.
-    pub(crate) fn adopted(index: usize, conn: ClientId, role: Role, stage: &mut Stage<'_>) -> Self {
-        let mut client = Self::new(index, conn, role, stage);
+    pub(crate) fn adopted(
+        (index, shard): (usize, usize),
+        conn: ClientId,
+        role: Role,
+        brings: Option<(Brings, Moment)>,
+        stage: &mut Stage<'_>,
+    ) -> Self {
+        let mut client = Self { shard, ..Self::new(index, conn, role, stage) };
+        if let Some((brings, began)) = brings {
+            client.begin_standing(brings, began, stage);
+        }
         client.open_stream(stage);
         client
     }
@@ -219,6 +243,9 @@ impl Client {
             closed_with: None,
             unexplained: None,
             door: Door::default(),
+            shard: 0,
+            standing: None,
+            judged_as: None,
             stream: None,
             answers_pings: !rng.one_in(6),
             polite: !rng.one_in(8),
@@ -243,6 +270,7 @@ impl Client {
             stage.trace.bytes(self.index, &self.wire.input[self.wire.input.len() - came..]);
             self.hear(stage)?;
         }
+        self.watch_standing(came, stage)?;
         if let Some(end) = self.wire.end(stage.world) {
             stage.trace.event(self.index as u64, 1 + u64::from(end == ClientEnd::Reset));
             self.on_end(end, stage)?;

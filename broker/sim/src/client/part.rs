@@ -136,7 +136,9 @@ impl Client {
             Parting::Violation(due) | Parting::Close(due) => Some(due),
             _ => None,
         };
+        let of_access = self.hear_access_closed(code, stage)?;
         match code {
+            _ if of_access => {}
             1001 => stage.coverage.close_1001 += 1,
             1013 => stage.coverage.close_1013 += 1,
             1008 if reason.starts_with("limit: ") => self.hear_refusal(stage)?,

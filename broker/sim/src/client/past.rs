@@ -125,7 +125,8 @@ impl Client {
             stage.coverage.recovered += u64::from(recovered == Some(true));
             stage.coverage.not_recovered += u64::from(recovered == Some(false));
             stage.coverage.available += u64::from(available.is_some());
-            confirmed.push(Confirmed { filter: filter.clone(), position, recovered, available, history });
+            let unread = !self.reads(filter, stage);
+            confirmed.push(Confirmed { filter: filter.clone(), position, recovered, available, history, unread });
         }
         stage.model.confirmed(self.stream.expect("a /ws client"), &confirmed)?;
         Ok(true)
@@ -160,6 +161,10 @@ impl Client {
             Some(0) if stage.rng.one_in(2) => text["if_offset"] = "absent".into(),
             Some(offset) => text["if_offset"] = offset.into(),
             None => {}
+        }
+        if self.may_publish(topic, stage) == Some(false) && stage.rng.one_in(3) {
+            // Refused all the same, and told so.
+            text["ack"] = false.into();
         }
         text["id"] = self.remember(Command::Publish(id)).into();
         stage.trace.say(|| format!("{} publishes ~{id}~ on {topic}: {:?}", self.name(), stage.model.options(id)));

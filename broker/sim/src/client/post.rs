@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::greet::escape;
+use super::standing::{Holder, new_token, rights};
 use super::{Client, Parting, Phase, Stage, length};
-use crate::model::{MessageId, Options, Position, Violation};
+use crate::model::{MessageId, Moment, Options, Position, TokenId, Violation};
 use crate::payload::{self, Kind};
 
 /// Publishers of single messages: a message that the broker refuses leaves no gap in anybody's order.
@@ -14,8 +15,8 @@ const POSTS: usize = 1 << 40;
 /// What a request is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Expected {
-    /// Where its message is.
-    Published(MessageId),
+    /// Where its message is; with which token it was sent and when, where access control is on.
+    Published(MessageId, Option<(Option<TokenId>, Moment)>),
     /// This status.
     Status(u16),
 }
@@ -26,7 +27,9 @@ impl Client {
         match stage.rng.below(40) {
             0 => self.put_request("/pub/a/%23", "", b"x", Expected::Status(400)),
             1 => self.put_request("/pub/$sys/load", "", b"xy", Expected::Status(403)),
-            2 => self.put_request("/pub/a", "Content-Type: application/json\r\n", b"[1", Expected::Status(400)),
+            2 if stage.params.access.is_none() => {
+                self.put_request("/pub/a", "Content-Type: application/json\r\n", b"[1", Expected::Status(400))
+            }
             3 => self.put_request("/pub/a", "Origin: http://elsewhere.example\r\n", b"", Expected::Status(403)),
             4 if self.index.is_multiple_of(3) => {
                 // For the control plane, which answers and hangs up.
@@ -56,14 +59,54 @@ impl Client {
             Kind::Json => "application/json",
         };
         let path = format!("/pub/{}", escape(&stage.params.topics[topic]));
-        self.put_request(&path, &format!("content-TYPE:{media}\r\n"), &body, Expected::Published(id));
+        let (credentials, judged) = self.credentials(stage);
+        let fields = format!("content-TYPE:{media}\r\n{credentials}");
+        self.put_request(&path, &fields, &body, Expected::Published(id, judged));
+    }
+
+    /// What a request brings, where access control is on.
+    fn credentials(&self, stage: &mut Stage<'_>) -> (String, Option<(Option<TokenId>, Moment)>) {
+        if stage.params.access.is_none() {
+            return (String::new(), None);
+        }
+        let asked = stage.model.moment_on(self.shard);
+        if stage.rng.one_in(4) {
+            return (String::new(), Some((None, asked)));
+        }
+        let token = new_token(None, stage);
+        (format!("authorization: bearer {}\r\n", stage.model.token(token).text), Some((Some(token), asked)))
+    }
+
+    /// As what a publish may be answered, by token and tables: 200, 401, 403.
+    fn may_be_answered(
+        status: u16,
+        id: MessageId,
+        (token, asked): (Option<TokenId>, Moment),
+        stage: &mut Stage<'_>,
+    ) -> bool {
+        let now = stage.model.moment();
+        let required = stage.params.access.as_ref().is_some_and(|access| access.required);
+        let topic = &stage.params.topics[stage.model.topic_of(id)];
+        let grants = |holder| rights(holder, stage).publishes(topic);
+        let (good, bad, granted) = match token {
+            None => (!required, required, grants(Holder::Anonymous)),
+            Some(token) => {
+                let verdicts = stage.model.verdicts(token, asked, now);
+                (verdicts.good, verdicts.bad || verdicts.expired, grants(Holder::User(token)))
+            }
+        };
+        match status {
+            401 => bad,
+            403 => good && !granted,
+            _ => good && granted,
+        }
     }
 
     fn put_request(&mut self, path: &str, fields: &str, body: &[u8], expected: Expected) {
         let (forwarded, len) = (&self.door.forwarded, body.len());
         let head =
             format!("POST {path} HTTP/1.1\r\nHost: broker.example\r\n{forwarded}{fields}Content-Length: {len}\r\n\r\n");
-        let id = if let Expected::Published(id) = expected { Some(id) } else { None };
+        let id = if let Expected::Published(id, _) = expected { Some(id) } else { None };
         self.wire.put_marked(&[head.as_bytes(), body].concat(), id);
         self.requests.push_back(expected);
     }
@@ -98,7 +141,14 @@ impl Client {
         let crowded = self.door.counts_as.is_some() && stage.params.limits.connections_per_address_max.is_some();
         let late = matches!(status, 408 | 503) || (status == 429 && crowded);
         match expected {
-            Some(Expected::Published(id)) if status == 200 => {
+            Some(Expected::Published(id, Some(judged))) if matches!(status, 401 | 403) => {
+                if !Self::may_be_answered(status, id, judged, stage) {
+                    return Err(wrong("refused, which it should not have been"));
+                }
+                stage.coverage.posts_denied += 1;
+                stage.model.denied(id)?;
+            }
+            Some(Expected::Published(id, judged)) if status == 200 => {
                 let answer: Value = serde_json::from_slice(body).map_err(|error| wrong(&error.to_string()))?;
                 let epoch = answer["epoch"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok());
                 let (Some(epoch), Some(offset)) = (epoch, answer["offset"].as_u64()) else {
@@ -112,10 +162,13 @@ impl Client {
                 if before.is_some_and(|before| before.0 == epoch && before.1 >= offset) {
                     return Err(wrong("behind a later one"));
                 }
+                if judged.is_some_and(|judged| !Self::may_be_answered(status, id, judged, stage)) {
+                    return Err(wrong("published, which is not granted"));
+                }
                 stage.coverage.posts_published += 1;
                 stage.model.acknowledged(id, Position { epoch, offset })?;
             }
-            Some(Expected::Published(id))
+            Some(Expected::Published(id, _))
                 if status == 429 && !late && stage.model.rule(stage.model.topic_of(id)).may_refuse() =>
             {
                 stage.coverage.state_refused += 1;

@@ -29,6 +29,9 @@ impl Client {
             let len = stage.rng.below(126);
             self.wire.put_frame(Opcode::Ping, &payload[..len], stage.rng);
         }
+        if self.role == Role::V1 && self.speaks_of_tokens(stage) {
+            return;
+        }
         match self.role {
             Role::Publisher(topic) | Role::Bus(topic) if stage.rng.percent(stage.params.publish_percent) => {
                 for _ in 0..stage.rng.range(1, stage.params.burst_max) {
@@ -104,6 +107,10 @@ impl Client {
                     ("bad-topic", r#"{"type":"subscribe","topic":"a/#/b","id":"#),
                     ("bad-command", r#"{"type":"subscribe","id":"#),
                 ]);
+                // Where there are tokens, this is a bad one, of which others than this client say what comes of it.
+                if code == "unsupported" && self.standing.is_some() {
+                    return;
+                }
                 let id = self.remember(Command::Bad(code));
                 self.wire.put_message(true, format!("{command}{id}}}").as_bytes(), None, stage.rng);
             }
@@ -123,7 +130,8 @@ impl Client {
 
     fn publish_command(&mut self, stage: &mut Stage<'_>) {
         let topic = stage.rng.below(stage.params.topics.len());
-        if stage.model.rule(topic).may_refuse() || stage.rng.one_in(3) {
+        let granted = self.may_publish(topic, stage);
+        if granted != Some(true) || stage.model.rule(topic).may_refuse() || stage.rng.one_in(3) {
             return self.publish_conditionally(topic, stage);
         }
         let kind = stage.rng.pick(&[Kind::Text, Kind::Binary, Kind::Json]);
@@ -184,6 +192,9 @@ impl Client {
     }
 
     fn hear_frame(&mut self, frame: &Frame, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        if matches!(frame.opcode, Opcode::Text | Opcode::Binary) {
+            self.check_open()?;
+        }
         match frame.opcode {
             Opcode::Ping => {
                 if self.answers_pings {
@@ -221,6 +232,9 @@ impl Client {
         stage.trace.say(|| {
             format!("{} got ~{id:?}~ at {:?} of {:?}, {:?}", self.name(), arrival.offset, arrival.topic, arrival.tags)
         });
+        if let Some(id) = id {
+            self.check_delivered(id, stage)?;
+        }
         stage.coverage.delivered += 1;
         stage.coverage.delivered_empty += u64::from(id.is_none());
         stage.coverage.delivered_huge += u64::from(arrival.payload.len() > 64 << 10);
@@ -267,39 +281,15 @@ impl Client {
         if kind == "message" {
             return self.hear_message(&value, &wrong, stage);
         }
-        if let Some(stream) = self.stream.filter(|_| value.get("id").is_none())
-            && let Some(topic) = value["topic"].as_str()
-        {
-            match (message, value["from"].as_u64(), value["to"].as_u64()) {
-                (MessageType::StateEnd, None, None) => {
-                    stage.coverage.state_ends += 1;
-                    stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    return stage.model.state_ended(stream, topic, value["offset"].as_u64());
-                }
-                (MessageType::Gap, Some(from), Some(to)) => {
-                    stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    let reason = value["reason"].as_str().unwrap_or_default();
-                    stage.coverage.skips_told += u64::from(reason == "slow-consumer");
-                    return stage.model.gap(stream, topic, (from, to), reason);
-                }
-                (MessageType::Reset, None, None) => {
-                    stage.trace.say(|| format!("{} heard {value}", self.name()));
-                    let place = position(&value).filter(|_| value["reason"] == "purged");
-                    return stage.model.reset(stream, topic, place.ok_or_else(|| wrong("no place"))?);
-                }
-                _ => return Err(wrong("unasked")),
-            }
-        }
-        if message == MessageType::Ping {
-            if self.answers_pings {
-                stage.coverage.commands[CommandType::Pong as usize] += 1;
-                self.say(&json!({"type": "pong"}), None, stage);
-            }
+        if self.hear_unasked(message, &value, &wrong, stage)? {
             return Ok(());
         }
         let Some(id) = value["id"].as_u64() else { return Err(wrong("an answer to nothing")) };
         let Some(command) = self.commands.remove(&id) else { return Err(wrong("a second answer")) };
         stage.trace.say(|| format!("{} heard {}", self.name(), String::from_utf8_lossy(text)));
+        if self.hear_judged(id, &command, &value, stage)? {
+            return Ok(());
+        }
         let stream = self.stream.expect("a /ws client");
         let code = value["code"].as_str().unwrap_or("");
         if let (Some(carried_out), false) = (command.command_type(), message == MessageType::Error) {

@@ -192,6 +192,11 @@ impl Wire {
         }
     }
 
+    /// Every message that it was to publish.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = MessageId> {
+        self.marks.iter().map(|&(_, _, id)| id)
+    }
+
     /// Gives up what was not written.
     pub(crate) fn discard(&mut self) {
         self.out.clear();

@@ -85,7 +85,11 @@ impl Run<'_> {
             return Err(Violation::new(property, format!("{} WebSockets count as open", self.shared.admission.open())));
         }
         self.check_remembered()?;
-        if self.shared.budget.used() != 0 {
+        // Tokens that were seen are forgotten with the rules before.
+        if let Some(access) = &self.params.access {
+            self.read_again(access);
+        }
+        if self.shared.budget.used() != self.operator.as_ref().map_or(0, |operator| operator.held) {
             let held = Held::ALL.map(|held| (held.label(), self.shared.budget.held(held)));
             return Err(Violation::new(property, format!("bytes are charged: {held:?}")));
         }

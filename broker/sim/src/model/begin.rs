@@ -55,6 +55,8 @@ pub struct Confirmed {
     pub available: Option<(u64, u64)>,
     /// What the topic remembers.
     pub history: Option<Remembers>,
+    /// The client may not have what was published before.
+    pub unread: bool,
 }
 
 /// What a topic remembers, as its subscribers learn.
@@ -132,6 +134,7 @@ impl Beginning {
         match (self.asked.start, answer.recovered) {
             (Start::Since(_), None) => return Err(bad("nothing is said of the position")),
             (Start::Now | Start::Last(_), Some(_)) => return Err(bad("there was no position")),
+            (_, Some(true)) if answer.unread => return Err(bad("this client may not read what was before")),
             (Start::Since(_), Some(true)) if self.asked.is_filter() => return Err(bad("filters do not recover")),
             _ => {}
         }

@@ -14,6 +14,7 @@
 //!
 //! Time is the count of things told; only "before" and "after" matter.
 
+mod access;
 mod arrive;
 mod begin;
 mod order;
@@ -29,14 +30,18 @@ mod timing;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use access::{Moment, TokenId};
 pub use begin::{Asked, Confirmed, Remembers, Start};
 pub use order::Position;
 pub use past::{Options, Page};
 pub use stream::{Arrival, Tags};
 
 use crate::payload::Kind;
+use access::AccessHistory;
 use order::Orders;
 use past::{Fate, Past};
+pub(crate) use policy::contains;
+pub use policy::matches;
 use stream::{Newer, Stream};
 
 /// When something happened, counted in things told to the model.
@@ -118,6 +123,7 @@ pub struct Model {
     orders: Orders,
     streams: Vec<Stream>,
     past: Past,
+    access: AccessHistory,
     now: Tick,
     /// When the broker began to tell clients to go, one after the other, while others went on.
     window: Option<Tick>,
@@ -135,6 +141,7 @@ impl Model {
             orders: Orders::default(),
             streams: Vec::new(),
             past: Past::default(),
+            access: AccessHistory::default(),
             now: 0,
             window: None,
         }
@@ -324,6 +331,7 @@ impl Model {
         self.orders.check_earlier()?;
         self.check_purges()?;
         self.check_publishes()?;
+        self.check_denied()?;
         self.check_replays()?;
         settled.beginnings = self.check_beginnings()?;
         Ok(settled)
@@ -380,21 +388,4 @@ pub struct Settled {
     pub owed: usize,
     /// Beginnings of subscriptions that could be checked.
     pub beginnings: u64,
-}
-
-/// Whether `filter` matches `topic`: level by level, written down a second time on purpose.
-#[must_use]
-pub fn matches(filter: &str, topic: &str) -> bool {
-    fn levels(filter: &[&str], topic: &[&str]) -> bool {
-        match (filter, topic) {
-            (["#"], _) | ([], []) => true,
-            ([level, filter @ ..], [name, topic @ ..]) if *level == "+" || level == name => levels(filter, topic),
-            _ => false,
-        }
-    }
-    let split = |text: &'_ str| -> Vec<String> { text.split('/').map(str::to_owned).collect() };
-    let (filter, topic) = (split(filter), split(topic));
-    let filter: Vec<_> = filter.iter().map(String::as_str).collect();
-    let topic: Vec<_> = topic.iter().map(String::as_str).collect();
-    levels(&filter, &topic)
 }

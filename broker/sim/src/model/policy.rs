@@ -1,6 +1,6 @@
-//! Which policy a topic or filter has, by the rules of a run: written down a second time on purpose.
+//! Which policy a topic or filter has, by the rules of a run, and what filters match: written down a second time on purpose.
 
-use super::{Model, StreamId, matches};
+use super::{Model, StreamId};
 use crate::rules::{Policy, Slow};
 
 impl Model {
@@ -32,7 +32,7 @@ impl Model {
         let topics = self.topics.iter().enumerate().map(|(index, topic)| (topic.as_str(), self.rule(index).policy));
         let filters = self.past.filters.iter().map(|(rule, policy)| (rule.as_str(), *policy));
         let rules: Vec<_> = topics.chain(filters).filter(|(rule, _)| overlap(&levels(rule), &levels(filter))).collect();
-        let is_covered = rules.iter().any(|(rule, _)| contains(&levels(rule), &levels(filter)));
+        let is_covered = rules.iter().any(|(rule, _)| contains(rule, filter));
         let mut all = rules.iter().map(|&(_, policy)| policy).chain((!is_covered).then(Policy::default));
         let Some(first) = all.next() else { return Policy::default() };
         let others: Vec<_> = all.collect();
@@ -61,11 +61,31 @@ fn overlap(one: &[&str], other: &[&str]) -> bool {
 }
 
 /// Whether `outer` matches whatever `inner` does.
-fn contains(outer: &[&str], inner: &[&str]) -> bool {
-    match (outer, inner) {
-        (["#"], _) | ([], []) => true,
-        (_, ["#"]) => false,
-        ([out, outer @ ..], [level, inner @ ..]) if out == level || *out == "+" => contains(outer, inner),
-        _ => false,
+pub(crate) fn contains(outer: &str, inner: &str) -> bool {
+    fn by_level(outer: &[&str], inner: &[&str]) -> bool {
+        match (outer, inner) {
+            (["#"], _) | ([], []) => true,
+            (_, ["#"]) => false,
+            ([out, outer @ ..], [level, inner @ ..]) if out == level || *out == "+" => by_level(outer, inner),
+            _ => false,
+        }
     }
+    by_level(&levels(outer), &levels(inner))
+}
+
+/// Whether `filter` matches `topic`: level by level, written down a second time on purpose.
+#[must_use]
+pub fn matches(filter: &str, topic: &str) -> bool {
+    fn levels(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            (["#"], _) | ([], []) => true,
+            ([level, filter @ ..], [name, topic @ ..]) if *level == "+" || level == name => levels(filter, topic),
+            _ => false,
+        }
+    }
+    let split = |text: &'_ str| -> Vec<String> { text.split('/').map(str::to_owned).collect() };
+    let (filter, topic) = (split(filter), split(topic));
+    let filter: Vec<_> = filter.iter().map(String::as_str).collect();
+    let topic: Vec<_> = topic.iter().map(String::as_str).collect();
+    levels(&filter, &topic)
 }

@@ -61,8 +61,11 @@ impl Model {
         let Some((messages, bytes)) = self.rule(topic).window() else { return Ok(()) };
         // Of a topic that was purged meanwhile, nothing of the epoch is left that the subscription entered.
         let purged = self.may_be_purged(topic, Some(position), begun.confirmed_at.1);
-        let generous =
-            !purged && !self.past.evicted && !self.has_snapshot(topic) && self.past.recovery_bytes >= 1 << 20;
+        let generous = !begun.confirmed.unread
+            && !purged
+            && !self.past.evicted
+            && !self.has_snapshot(topic)
+            && self.past.recovery_bytes >= 1 << 20;
         if !generous || since.epoch != position.epoch || since.offset + 1 > position.offset {
             return Ok(());
         }

@@ -152,7 +152,7 @@ fn a_known_token_ends_when_it_says_and_costs_little() {
     assert!(authority.identify(token.as_bytes(), end_ms - 1).result.is_ok());
     let over = authority.identify(token.as_bytes(), end_ms).result.expect_err("over");
     assert!(over.is_expired());
-    assert_eq!(authority.renew(&first, end_ms).map(drop), Err(Denial { cause: Cause::Expired }));
+    assert_eq!(authority.renew(&first, Some(end_ms)).map(drop), Err(Denial { cause: Cause::Expired }));
     assert!(authority.counts().any(|count| count == (Cause::Expired, 2)));
 }
 
@@ -196,8 +196,8 @@ fn a_revoked_user_stays_out_until_a_newer_token() {
     authority.revoke("ann", NOW_S, NOW_MS).expect("room");
     assert!(authority.generation() > generation && authority.revoked_users() == 1);
     assert_eq!(identify(&authority, &old).unwrap_err(), Cause::Revoked);
-    assert_eq!(authority.renew(&ann, NOW_MS).unwrap_err().cause, Cause::Revoked);
-    assert!(Arc::ptr_eq(&authority.renew(&bob, NOW_MS).expect("still good"), &bob));
+    assert_eq!(authority.renew(&ann, Some(NOW_MS)).unwrap_err().cause, Cause::Revoked);
+    assert!(Arc::ptr_eq(&authority.renew(&bob, Some(NOW_MS)).expect("still good"), &bob));
     let newer = token_by(SECRET, &json!({"sub": "ann", "iat": NOW_S, "exp": NOW_S + 9}));
     identify(&authority, &newer).expect("issued at that moment");
     let undated = token_by(SECRET, &json!({"sub": "ann", "exp": NOW_S + 9}));
@@ -244,7 +244,7 @@ fn a_secret_is_rotated_without_a_refused_token() {
     fs::write(&previous, OTHER).unwrap();
     authority.reload(None).expect("read");
     assert_eq!(identify(&authority, &old).unwrap_err(), Cause::Signature);
-    assert_eq!(authority.renew(&kept, NOW_MS).unwrap_err().cause, Cause::UnknownKey);
+    assert_eq!(authority.renew(&kept, Some(NOW_MS)).unwrap_err().cause, Cause::UnknownKey);
 }
 
 #[test]
@@ -257,11 +257,11 @@ fn new_tables_hold_at_once_for_everybody() {
     let generation = authority.generation();
     authority.reload(Some(&tables)).expect("good tables");
     assert!(authority.generation() > generation);
-    let renewed = authority.renew(&ann, NOW_MS).expect("still good");
+    let renewed = authority.renew(&ann, Some(NOW_MS)).expect("still good");
     assert!(!Arc::ptr_eq(&renewed, &ann) && renewed.expires_ms == ann.expires_ms);
     assert!(!renewed.permissions.allows(Operation::Subscribe, "chat/1"));
     assert!(!renewed.permissions.allows(Operation::Subscribe, "only/ann") || renewed.name == ann.name);
-    assert_eq!(authority.renew(&key, NOW_MS).unwrap_err().cause, Cause::UnknownApiKey);
+    assert_eq!(authority.renew(&key, Some(NOW_MS)).unwrap_err().cause, Cause::UnknownApiKey);
     let again = identify(&authority, &token("ann")).expect("good");
     assert!(again.permissions.allows(Operation::Subscribe, "only/ann"));
     let off = authority.reload(Some(&AccessTables::default())).unwrap_err();

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use protocol::head::RawStart;
 use ring::Nanos;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::access::address::AddressLease;
 use crate::access::authority::Authority;
 use crate::access::authority::tests::{SECRET, tables, token_by};
+use crate::capacity::buffer::Buffer;
+use crate::shard::handover::{Adopt, Entry, Purpose, Upgrade};
 
 const SECOND: Nanos = 1_000_000_000;
 /// The time of day when the clock of the simulation is 0, in seconds since 1970.
@@ -149,6 +153,46 @@ fn a_user_is_revoked_in_the_middle_of_a_recovery() {
     let messages = read.windows(9).filter(|window| *window == b"\"message\"").count();
     assert!((1..60).contains(&messages), "{messages} of 100 messages came: more than the send that was under way");
     assert!(read.ends_with(b"this client may not stay any longer"), "the close frame is the last thing that comes");
+}
+
+/// The control plane judged its handshake, and then the shard saw the revocation before the socket.
+#[test]
+fn a_user_is_revoked_whose_socket_is_on_its_way_to_the_shard() {
+    let (mut stage, _folder) = guarded(Limits::default());
+    let (token, now_ms) = (stage.token("ada", 100), stage.now_s() * 1000);
+    let principal = stage.shared.authority.identify(token.as_bytes(), now_ms).result.expect("a good token");
+    stage.shared.authority.revoke("ada", stage.now_s() + 1, now_ms).expect("room");
+    stage.turns(2);
+    stage.shared.admission.enter(stage.world.now()).expect("room");
+    let (client, socket) = stage.world.socket();
+    let upgrade = Upgrade {
+        purpose: Purpose::V1Session,
+        accept: [b'a'; 28],
+        subprotocol: None,
+        has_key: false,
+        entry: Entry::Known(principal),
+        start: RawStart::default(),
+    };
+    let read = Buffer::new(stage.shared.budget.of_plane(), Held::Http);
+    let order = Adopt { socket, upgrade: Box::new(upgrade), read, lease: AddressLease::default() };
+    assert!(stage.shared.send_control(ShardId(0), ControlMessage::Adopt(order)).is_ok());
+    stage.turns(8);
+    assert_eq!(stage.close_code(client), Some(4403));
+}
+
+/// Its token is over, and it may stay for the grace: whatever happens to others.
+#[test]
+fn a_revocation_leaves_others_their_grace() {
+    let limits = Limits { ping_interval: Duration::from_secs(1000), ..Limits::default() };
+    let (mut stage, _folder) = guarded(limits);
+    let token = stage.token("ada", 10);
+    let client = stage.connected(&token);
+    stage.pass(20);
+    stage.shared.authority.revoke("bob", stage.now_s() + 1, stage.now_s() * 1000).expect("room");
+    stage.pass(10);
+    assert_eq!(stage.close_code(client), None, "the grace is not over");
+    stage.pass(8);
+    assert_eq!(stage.close_code(client), Some(4401));
 }
 
 /// Of a storm of logins a turn verifies only a few, and what is published meanwhile is delivered in between.

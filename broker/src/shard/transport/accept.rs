@@ -184,8 +184,10 @@ impl<D: Driver> Shard<D> {
         conn.flags.set(Flags::ADMITTED);
         self.attach_lease(id, &adopting.lease);
         self.driver.receive(id);
-        self.establish(id, *adopting.upgrade);
+        let upgrade = Upgrade { entry: self.renew_entry(adopting.upgrade.entry), ..*adopting.upgrade };
+        self.establish(id, upgrade);
         self.take_input(id, &mut adopting.read.take());
+        self.look_again_at(id);
         if self.drain.is_under_way() {
             self.drain_connection(id);
         }

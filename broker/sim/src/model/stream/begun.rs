@@ -1,7 +1,7 @@
 //! How the subscriptions of one client begin: which of them what came belongs to.
 
 use super::{Arrival, Stream, Sub, SubState};
-use crate::model::begin::Beginning;
+use crate::model::begin::{Beginning, Start};
 use crate::model::{MessageId, Position, Tick, Violation, matches};
 use crate::rules::Policy;
 
@@ -118,6 +118,16 @@ impl Stream {
     /// Whether a subscription is in force.
     pub(in crate::model) fn has(&self, filter: &str) -> bool {
         self.subs.get(filter).is_some_and(Sub::is_confirmed)
+    }
+
+    /// Whether a subscription asks for the newest messages.
+    pub(in crate::model) fn asks_for_last(&self, filter: &str) -> bool {
+        self.subs.get(filter).is_some_and(|sub| matches!(sub.begun.asked.start, Start::Last(_)))
+    }
+
+    /// Those that are in force.
+    pub(in crate::model) fn filters(&self) -> impl Iterator<Item = &str> {
+        self.subs.iter().filter(|(_, sub)| sub.is_confirmed()).map(|(filter, _)| filter.as_str())
     }
 
     /// The subscription that matches a topic, if no other one of the client does or did.

@@ -1,0 +1,54 @@
+//! What a client of `ringyard.v1` hears that answers no command: the end of state, gaps, purges, pings, and what access control
+//! says.
+
+use protocol::v1::{CommandType, MessageType};
+use serde_json::{Value, json};
+
+use super::talk::position;
+use super::{Client, Stage};
+use crate::model::Violation;
+
+impl Client {
+    /// Something came. Returns whether it was one of these.
+    pub(super) fn hear_unasked(
+        &mut self,
+        message: MessageType,
+        value: &Value,
+        wrong: &impl Fn(&str) -> Violation,
+        stage: &mut Stage<'_>,
+    ) -> Result<bool, Violation> {
+        match message {
+            MessageType::Refresh => return self.hear_refresh(value, stage).map(|()| true),
+            MessageType::Ended => return self.hear_ended(value, stage).map(|()| true),
+            MessageType::Ping => {
+                if self.answers_pings {
+                    stage.coverage.commands[CommandType::Pong as usize] += 1;
+                    self.say(&json!({"type": "pong"}), None, stage);
+                }
+                return Ok(true);
+            }
+            _ => {}
+        }
+        let (Some(stream), Some(topic), None) = (self.stream, value["topic"].as_str(), value.get("id")) else {
+            return Ok(false);
+        };
+        stage.trace.say(|| format!("{} heard {value}", self.name()));
+        match (message, value["from"].as_u64(), value["to"].as_u64()) {
+            (MessageType::StateEnd, None, None) => {
+                stage.coverage.state_ends += 1;
+                stage.model.state_ended(stream, topic, value["offset"].as_u64())?;
+            }
+            (MessageType::Gap, Some(from), Some(to)) => {
+                let reason = value["reason"].as_str().unwrap_or_default();
+                stage.coverage.skips_told += u64::from(reason == "slow-consumer");
+                stage.model.gap(stream, topic, (from, to), reason)?;
+            }
+            (MessageType::Reset, None, None) => {
+                let place = position(value).filter(|_| value["reason"] == "purged");
+                stage.model.reset(stream, topic, place.ok_or_else(|| wrong("no place"))?)?;
+            }
+            _ => return Err(wrong("unasked")),
+        }
+        Ok(true)
+    }
+}
