@@ -7,15 +7,14 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::config::tls::{KeyExchange, TlsTable};
-use crate::tls::certificates::{self, Pair};
+use crate::tls::certificates;
+use crate::tls::in_force::{Change, InForce, Refused};
 use crate::tls::stream::Stream;
 
 /// The one protocol inside.
@@ -28,17 +27,7 @@ static NEW_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 #[derive(Debug)]
 pub struct Server {
     config: Arc<ServerConfig>,
-    pairs: Arc<Pairs>,
-}
-
-/// The certificates in force.
-#[derive(Debug)]
-struct Pairs(ArcSwap<Vec<Pair>>);
-
-impl ResolvesServerCert for Pairs {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        certificates::choose(&self.0.load(), hello.server_name())
-    }
+    pairs: Arc<InForce>,
 }
 
 impl Server {
@@ -48,15 +37,16 @@ impl Server {
     /// A sentence about the first table whose pair is not good.
     pub fn new(tables: &[TlsTable], only_13: bool, exchange: KeyExchange) -> Result<Self, String> {
         let provider = provider(exchange);
-        let pairs = read_all(tables, &provider)?;
-        let pairs = Arc::new(Pairs(ArcSwap::from_pointee(pairs)));
+        let pairs = tables.iter().map(|table| certificates::read(table, &provider, now_s()));
+        let pairs = pairs.collect::<Result<Vec<_>, _>>().map_err(|fault| fault.sentence)?;
+        let pairs = Arc::new(InForce::new(pairs));
         let versions = if only_13 { NEW_VERSIONS } else { ALL_VERSIONS };
         let failed = |error: rustls::Error| format!("TLS cannot be set up: {error}");
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .map_err(failed)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::<Pairs>::clone(&pairs));
+            .with_cert_resolver(Arc::<InForce>::clone(&pairs));
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -66,24 +56,22 @@ impl Server {
         Ok(Self { config: Arc::new(config), pairs })
     }
 
-    /// Reads the files again, and puts them in force if all pairs are good. Returns whether anything has changed.
-    ///
-    /// # Errors
-    /// A sentence about the first that is not; nothing has changed then.
-    pub fn read_again(&self, tables: &[TlsTable]) -> Result<bool, String> {
-        let new = read_all(tables, self.config.crypto_provider())?;
-        let old = self.pairs.0.load();
-        let is_same = old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| old.is_same(new));
-        if !is_same {
-            self.pairs.0.store(Arc::new(new));
-        }
-        Ok(!is_same)
+    /// Reads the files again, and puts those pairs in force that are good; a table whose files are bad keeps the pair that
+    /// it had.
+    pub fn read_again(&self, tables: &[TlsTable]) -> Change {
+        self.pairs.read_again(tables, self.config.crypto_provider(), now_s())
     }
 
     /// The files of the certificates in force, and when each ends, in seconds since 1970.
     #[must_use]
     pub fn expiries(&self) -> Vec<(String, u64)> {
-        self.pairs.0.load().iter().map(|pair| (pair.file.display().to_string(), pair.expires_s)).collect()
+        self.pairs.expiries()
+    }
+
+    /// Tables whose files were bad at the last look.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        self.pairs.refused()
     }
 
     /// A new connection.
@@ -95,13 +83,8 @@ impl Server {
     }
 }
 
-fn read_all(tables: &[TlsTable], provider: &CryptoProvider) -> Result<Vec<Pair>, String> {
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    tables.iter().map(|table| read_one(table, provider, now_s)).collect()
-}
-
-fn read_one(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<Pair, String> {
-    certificates::read(table, provider, now_s).map_err(|why| format!("{}: [[tls]]: {why}", table.source))
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// When the certificate of a table ends, in seconds since 1970.
@@ -109,7 +92,8 @@ fn read_one(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<P
 /// # Errors
 /// A sentence: its pair is not good.
 pub fn expiry(table: &TlsTable, now_s: u64) -> Result<u64, String> {
-    read_one(table, &provider(KeyExchange::Classic), now_s).map(|pair| pair.expires_s)
+    let pair = certificates::read(table, &provider(KeyExchange::Classic), now_s);
+    pair.map(|pair| pair.expires_s).map_err(|fault| fault.sentence)
 }
 
 /// The library's own preferences, but for the order of key exchanges.
