@@ -7,6 +7,7 @@
 //! | `in_force` | the pairs in force: chosen by name, replaced one by one |
 //! | `server` | what all connections share: versions, tickets, the certificates in force |
 //! | `stream` | one connection: ciphertext in, plaintext out, and back |
+//! | `tickets` | the keys of tickets |
 //!
 //! The only module that names the TLS library's types. It has no sockets and no clock but the library's own: shards feed what
 //! they receive and send what they are given.
@@ -18,3 +19,4 @@ pub mod server;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+mod tickets;

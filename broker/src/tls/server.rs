@@ -1,11 +1,10 @@
 //! What all TLS connections share: versions, key exchange, tickets, and the certificates in force.
 //!
-//! Tickets are encrypted under a key in memory, made anew every 6 hours; the one before still opens them, so none is good
-//! for more than 12 hours. All shards share both keys: a client resumes on whichever it comes to, and not after a restart.
-//! There is no early data.
+//! All shards share the keys of tickets (`tickets`): a client resumes on whichever it comes to, and not after a restart. There
+//! is no early data.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
@@ -16,6 +15,7 @@ use crate::config::tls::{KeyExchange, TlsTable};
 use crate::tls::certificates;
 use crate::tls::in_force::{Change, InForce, Refused};
 use crate::tls::stream::Stream;
+use crate::tls::tickets::{Clock, Tickets};
 
 /// The one protocol inside.
 const ALPN: &[u8] = b"http/1.1";
@@ -28,6 +28,7 @@ static NEW_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 pub struct Server {
     config: Arc<ServerConfig>,
     pairs: Arc<InForce>,
+    tickets: Arc<Tickets>,
 }
 
 impl Server {
@@ -48,17 +49,19 @@ impl Server {
             .with_no_client_auth()
             .with_cert_resolver(Arc::<InForce>::clone(&pairs));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
+        let tickets = Arc::new(Tickets::new(clock())?);
+        config.ticketer = Arc::<Tickets>::clone(&tickets);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         // Each is a record of its own behind the handshake; browsers use one.
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), pairs })
+        Ok(Self { config: Arc::new(config), pairs, tickets })
     }
 
     /// Reads the files again, and puts those pairs in force that are good; a table whose files are bad keeps the pair that
-    /// it had.
+    /// it had. Keys of tickets whose time is over go as well.
     pub fn read_again(&self, tables: &[TlsTable]) -> Change {
+        self.tickets.rotate();
         self.pairs.read_again(tables, self.config.crypto_provider(), now_s())
     }
 
@@ -81,6 +84,12 @@ impl Server {
     pub fn begin(&self) -> Result<Stream, rustls::Error> {
         Stream::new(Arc::clone(&self.config))
     }
+}
+
+/// Time since now, whatever happens to the date.
+fn clock() -> Clock {
+    let begin = Instant::now();
+    Box::new(move || begin.elapsed())
 }
 
 fn now_s() -> u64 {
