@@ -31,6 +31,8 @@ step() {
 install_packages() {
     local missing=()
     command -v chromium >/dev/null || missing+=(chromium)
+    # Chromium's store of authorities.
+    command -v certutil >/dev/null || missing+=(libnss3-tools)
     command -v cc >/dev/null || missing+=(build-essential)
     # What the load generator's adapters are tested against, and the broker compared with.
     command -v nats-server >/dev/null || missing+=(nats-server)
@@ -112,6 +114,7 @@ step 300 'Comparison, smoke run' cargo run --release -p ringyard-bench --bin ben
 step 120 'Scale, smoke run' cargo run --release -p ringyard-bench --bin bench -- scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench -p ringyard-bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p ringyard-bench --bin bench -- abuse --quick
+step 200 'Abuse over TLS, short run' cargo run --release -p ringyard-bench --bin bench -- abuse --quick --tls
 step 60 'Compose file' bash -euo pipefail -c compose_file
 step 60 'Examples' /usr/bin/python3 deploy/examples/test.py
 step 120 'HTTP API, against its description' bash deploy/checks/openapi.sh

@@ -8,16 +8,18 @@ use anyhow::Result;
 use fastrand::Rng;
 
 use super::mutate::ends;
-use super::peer::Peer;
+use super::peer::{Address, Peer};
 use super::scale::Scale;
 
 /// Violations kept as sentences, per kind of attack; the others are only counted.
 const SENTENCES_MAX: usize = 8;
 
 /// What all threads of a round attack, how much, and until when.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
+    /// Where its counters are, without TLS.
+    pub(super) operators: SocketAddr,
     /// The port with TLS, if the broker has one.
     pub(super) tls: Option<SocketAddr>,
     pub(super) scale: Scale,
@@ -50,11 +52,11 @@ impl Abuser<'_> {
     }
 
     pub(super) fn connect(&self) -> Result<Peer> {
-        Peer::connect(self.target.address)
+        Peer::connect(&self.target.address)
     }
 
     pub(super) fn open(&self, path: &str) -> Result<Peer> {
-        Peer::open(self.target.address, path)
+        Peer::open(&self.target.address, path)
     }
 
     /// Sends `bytes` in random pieces. The broker may end the connection before all are sent; its answer says why.

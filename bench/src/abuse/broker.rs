@@ -1,6 +1,7 @@
 //! The broker under attack: its process, the memory and descriptors that it holds, its exit status and log.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -9,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::confine::Confinement;
+use super::peer::Address;
+use super::port::Port;
 use crate::process::Server;
 
 /// How long the broker may take to end after SIGTERM.
@@ -23,8 +26,8 @@ pub(super) struct Place<'a> {
     pub(super) core: Option<u32>,
     /// What bounds its memory.
     pub(super) confinement: Option<&'a Confinement>,
-    /// Further tables of its configuration file.
-    pub(super) tables: &'a str,
+    /// Its port with TLS.
+    pub(super) port: Option<&'a Port>,
 }
 
 /// What the process holds.
@@ -40,19 +43,25 @@ pub(super) struct Held {
 const RULES: &str = "[[topic]]\nmatch = '#'\nhistory-ttl = '1s'\n";
 
 /// A broker.
-pub(super) struct Broker(Server);
+pub(super) struct Broker {
+    server: Server,
+    /// Where its clients connect.
+    pub(super) clients: Address,
+    /// Its port with TLS.
+    pub(super) tls: Option<SocketAddr>,
+}
 
 impl Deref for Broker {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        &self.0
+        &self.server
     }
 }
 
 impl DerefMut for Broker {
     fn deref_mut(&mut self) -> &mut Server {
-        &mut self.0
+        &mut self.server
     }
 }
 
@@ -60,10 +69,14 @@ impl Broker {
     /// Starts it. Its allocator returns memory at once, so that resident memory is what the broker holds.
     pub(super) fn start(program: &Path, arguments: &[String], place: Place<'_>) -> Result<Self> {
         let mut command = command(program, place);
+        let tables = place.port.map(Port::tables).transpose()?.unwrap_or_default();
         let rules = std::env::temp_dir().join(format!("ringyard-abuse-{}.toml", std::process::id()));
-        std::fs::write(&rules, [RULES, place.tables].concat()).with_context(|| format!("{}", rules.display()))?;
+        std::fs::write(&rules, [RULES, &tables].concat()).with_context(|| format!("{}", rules.display()))?;
         command.args(arguments).env("MIMALLOC_PURGE_DELAY", "0").env("RINGYARD_CONFIG", rules).stderr(Stdio::piped());
-        Server::spawn(program, &mut command).map(Self)
+        command.args(place.port.map(Port::argument));
+        let server = Server::spawn(program, &mut command)?;
+        let clients = Port::for_clients(place.port, server.address)?;
+        Ok(Self { server, clients, tls: place.port.map(|port| port.socket) })
     }
 
     pub(super) fn held(&self) -> Result<Held> {
@@ -77,7 +90,7 @@ impl Broker {
 
     /// Ends it; returns its exit status, how long that took, and its standard error.
     pub(super) fn end(self) -> Result<(ExitStatus, Duration, String)> {
-        self.0.end(END_PATIENCE)
+        self.server.end(END_PATIENCE)
     }
 }
 

@@ -12,7 +12,6 @@
 //! A thread each. Latency counts from the first byte sent to the whole answer. After a failure a client connects again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use super::peer::{Answer, Peer};
+use super::peer::{Address, Answer, Peer};
 use super::phase::{Latencies, Phase};
 use super::wire::{BINARY, TEXT, describe, frame, post};
 
@@ -54,7 +53,7 @@ type Act = Box<dyn FnMut() -> Result<()> + Send>;
 
 impl Bystanders {
     /// Starts them all. `refused_max`: how long an HTTP publish may be answered 503.
-    pub(super) fn start(address: SocketAddr, refused_max: Duration, phase: &Phase) -> Self {
+    pub(super) fn start(address: &Address, refused_max: Duration, phase: &Phase) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let pairs = (0..PAIRS).map(|number| ("pairs", PAIR_INTERVAL, pair(address, number)));
         let others: [(&'static str, Duration, Act); 4] = [
@@ -105,14 +104,15 @@ fn serve(name: &'static str, interval: Duration, mut act: Act, phase: &Phase, st
     service
 }
 
-fn pair(address: SocketAddr, pair: usize) -> Act {
+fn pair(address: &Address, pair: usize) -> Act {
+    let address = address.clone();
     let (mut peer, mut number, mut connection) = (None, 0_u64, 0);
     Box::new(move || {
         number += 1;
         // Each connection has a topic of its own: late messages of the last do not come to the next.
         let open = || {
             connection += 1;
-            Peer::open(address, &format!("/bus/bystander/pair/{pair}/{connection}"))
+            Peer::open(&address, &format!("/bus/bystander/pair/{pair}/{connection}"))
         };
         let text = format!("pair {pair}, message {number}");
         kept(&mut peer, open, |peer| {
@@ -122,10 +122,11 @@ fn pair(address: SocketAddr, pair: usize) -> Act {
     })
 }
 
-fn probes(address: SocketAddr) -> Act {
+fn probes(address: &Address) -> Act {
+    let address = address.clone();
     Box::new(move || {
         for path in ["/healthz", "/readyz"] {
-            match Peer::connect(address)?.get("broker", path, "Connection: close\r\n") {
+            match Peer::connect(&address)?.get("broker", path, "Connection: close\r\n") {
                 Ok(Answer { status: 200, .. }) => {}
                 Ok(Answer { status, .. }) => bail!("{path} answered {status}"),
                 Err(ending) => bail!("{path} ended with {ending:?}"),
@@ -135,12 +136,13 @@ fn probes(address: SocketAddr) -> Act {
     })
 }
 
-fn posts(address: SocketAddr, refused_max: Duration) -> Act {
+fn posts(address: &Address, refused_max: Duration) -> Act {
+    let address = address.clone();
     let request = post("bystander/post", "Connection: close\r\n", b"hello");
     Box::new(move || {
         let begun = Instant::now();
         loop {
-            let mut peer = Peer::connect(address)?;
+            let mut peer = Peer::connect(&address)?;
             peer.send(&request)?;
             match peer.answer() {
                 Ok(Answer { status: 200, .. }) => return Ok(()),
@@ -153,13 +155,14 @@ fn posts(address: SocketAddr, refused_max: Duration) -> Act {
     })
 }
 
-fn pieces(address: SocketAddr) -> Act {
+fn pieces(address: &Address) -> Act {
+    let address = address.clone();
     let (mut peer, mut connection) = (None, 0);
     let whole: Vec<u8> = (0..PIECE_LEN * PIECES).map(|at| at as u8).collect();
     Box::new(move || {
         let open = || {
             connection += 1;
-            Peer::open(address, &format!("/bus/bystander/pieces/{connection}"))
+            Peer::open(&address, &format!("/bus/bystander/pieces/{connection}"))
         };
         kept(&mut peer, open, |peer| {
             for (number, piece) in whole.chunks(PIECE_LEN).enumerate() {
@@ -174,13 +177,14 @@ fn pieces(address: SocketAddr) -> Act {
     })
 }
 
-fn new_topics(address: SocketAddr) -> Act {
+fn new_topics(address: &Address) -> Act {
+    let address = address.clone();
     let (mut peer, mut number) = (None, 0_u64);
     Box::new(move || {
         number += 1;
         kept(
             &mut peer,
-            || Peer::open(address, "/ws"),
+            || Peer::open(&address, "/ws"),
             |peer| {
                 let command =
                     format!(r#"{{"type":"publish","id":{number},"topic":"bystander/new/{number}","data":0}}"#);

@@ -3,7 +3,6 @@
 //! The first round is the warm-up: after it the broker has allocated what it keeps for good. Each later round must end
 //! with the same memory, within [`GROWTH_MAX_KIB`], and every round with the same descriptors.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use anyhow::Result;
 
 use super::attacks::{self, Kind};
 use super::broker::{Broker, Place};
+use super::port::Port;
 use super::scale::{self, LAG_MAX, MESSAGE_MAX, Scale};
 use super::stats::Poller;
 use super::{report, round};
-use crate::tls::{Certificate, free_port};
 
 /// The most that resident memory may grow after the first round, in kilobytes: a table may double once more. A round opens
 /// hundreds of thousands of connections, so that a leak of twenty bytes per connection exceeds it.
@@ -25,13 +24,9 @@ const END_MAX: Duration = Duration::from_secs(3);
 
 /// Runs it and returns everything that must not have happened.
 pub(super) fn run(program: &Path, kinds: &[Kind], scale: &Scale, rounds: usize, seed: u64) -> Result<Vec<String>> {
-    let mut arguments = arguments(scale);
-    let secure = kinds.iter().any(|(name, ..)| *name == attacks::TLS);
-    let certificate = secure.then(Certificate::new).transpose()?;
-    let tables = certificate.as_ref().map(Certificate::tables).transpose()?.unwrap_or_default();
-    let tls = secure.then(free_port).transpose()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    arguments.extend(tls.map(|address| format!("--tls-listen={address}")));
-    let mut broker = Broker::start(program, &arguments, Place { tables: &tables, ..Place::default() })?;
+    let secure = scale.tls || kinds.iter().any(|(name, ..)| *name == attacks::TLS);
+    let port = secure.then(|| Port::new(scale.tls)).transpose()?;
+    let mut broker = Broker::start(program, &arguments(scale), Place { port: port.as_ref(), ..Place::default() })?;
     println!("{} at {}, seed {seed}", program.display(), broker.address);
 
     let mut poller = Poller::new(broker.address);
@@ -41,7 +36,7 @@ pub(super) fn run(program: &Path, kinds: &[Kind], scale: &Scale, rounds: usize, 
     let mut evidence = Vec::new();
     let mut warm_kib = None;
     for number in 1..=rounds {
-        let round = round::run(&broker, tls, &mut poller, kinds, scale, number, seed);
+        let round = round::run(&broker, &mut poller, kinds, scale, number, seed);
         if let Some(status) = broker.ended()? {
             evidence.push(format!("round {number}: the broker ended: {status}"));
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use loadgen::client::Client;
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use serde::Deserialize;
 
-use super::peer::{Ending, Peer};
+use super::peer::{Address, Ending, Peer};
 use super::phase::{Latencies, Phase};
+use super::stream::Stream;
 use super::wire::{self, PING, PONG, TEXT, describe, put_frame};
 
 /// The control group's topic.
@@ -50,7 +51,7 @@ pub(super) struct Outcome {
 
 impl Control {
     /// Opens all connections, then publishes until [`Control::stop`].
-    pub(super) fn start(address: SocketAddr, raw: usize, v1: usize, phase: &Phase) -> Result<Self> {
+    pub(super) fn start(address: &Address, raw: usize, v1: usize, phase: &Phase) -> Result<Self> {
         let group = Group::open(address, raw, v1, phase).context("the control group")?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
@@ -77,7 +78,7 @@ struct Group {
 }
 
 struct Member {
-    client: Client<TcpStream>,
+    client: Client<Stream>,
     unsent: Vec<u8>,
     expected: Expected,
     gone: bool,
@@ -102,7 +103,7 @@ struct Envelope<'a> {
 }
 
 impl Group {
-    fn open(address: SocketAddr, raw: usize, v1: usize, phase: &Phase) -> Result<Self> {
+    fn open(address: &Address, raw: usize, v1: usize, phase: &Phase) -> Result<Self> {
         let mut peers = Vec::with_capacity(raw + v1 + 1);
         for _ in 0..raw {
             peers.push((Peer::open(address, &format!("/sub/{TOPIC}"))?, false));
@@ -124,7 +125,7 @@ impl Group {
         let mut members = Vec::with_capacity(peers.len());
         for (token, (peer, v1)) in peers.into_iter().enumerate() {
             let mut client = peer.into_nonblocking()?;
-            poll.registry().register(client.stream(), Token(token), Interest::READABLE)?;
+            poll.registry().register(&mut SourceFd(&client.stream().as_raw_fd()), Token(token), Interest::READABLE)?;
             let expected = Expected { v1, number: 0, offset: None };
             members.push(Member { client, unsent: Vec::new(), expected, gone: false });
         }
@@ -141,6 +142,8 @@ impl Group {
         }
         let stopped = Instant::now();
         while !self.all_have_all() && stopped.elapsed() < DRAIN_MAX {
+            let publisher = self.members.last_mut().expect("there is always one");
+            publisher.flush(&mut self.outcome);
             self.turn()?;
         }
         let published = self.outcome.published;
@@ -212,6 +215,8 @@ impl Member {
                 Err(error) => self.lose(&error.to_string(), outcome),
             }
         }
+        // What waits in the stream itself; an error shows with the next read or write.
+        drop(self.client.stream().flush());
     }
 
     fn lose(&mut self, how: &str, outcome: &mut Outcome) {

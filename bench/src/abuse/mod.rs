@@ -15,8 +15,9 @@
 //! | `abuser` | one thread of an attack, and its tally |
 //! | `phase` | latencies before and during an attack |
 //! | `broker` | the broker's process: memory, descriptors, exit status, log |
+//! | `port` | the broker's port with TLS |
 //! | `stats` | the broker's counters and gauges, over HTTP |
-//! | `peer`, `readers` | a client; many clients that discard what they receive |
+//! | `peer`, `stream`, `readers` | a client, over TCP or TLS; many clients that discard what they receive |
 //! | `wire`, `mutate` | requests and frames as bytes; random damage to them |
 //! | `scale` | how many clients, how long, and the broker's deadlines |
 //! | `report` | the results as text |
@@ -32,11 +33,13 @@ mod control;
 mod mutate;
 mod peer;
 mod phase;
+mod port;
 mod readers;
 mod report;
 mod round;
 mod scale;
 mod stats;
+mod stream;
 mod trial;
 mod turns;
 mod watch;
@@ -74,6 +77,9 @@ pub(crate) struct Options {
     /// Less than two minutes in all, with smaller counts and shorter deadlines
     #[arg(long)]
     quick: bool,
+    /// Everything over TLS: attackers and well-behaved clients
+    #[arg(long)]
+    tls: bool,
     /// The broker [default: `ringyard` beside this program]
     #[arg(long)]
     broker: Option<PathBuf>,

@@ -5,7 +5,7 @@
 //! linger in TIME_WAIT and ports never run out.
 
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use loadgen::client::Client;
 pub(super) use loadgen::client::{Answer, Ending};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use loadgen::tls::Tls;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::stream::Stream;
 use super::wire;
 
 /// No answer may take longer.
@@ -26,11 +26,19 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 const SMALL_BUFFER: usize = 2048;
 const SMALL_SEGMENT: u32 = 536;
 
+/// Where the broker is.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    pub(super) socket: SocketAddr,
+    /// How to speak TLS there, if that is spoken.
+    pub(super) tls: Option<Tls>,
+}
+
 /// A connection.
-pub(super) struct Peer(Client<TcpStream>);
+pub(super) struct Peer(Client<Stream>);
 
 impl Deref for Peer {
-    type Target = Client<TcpStream>;
+    type Target = Client<Stream>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -44,18 +52,18 @@ impl DerefMut for Peer {
 }
 
 impl Peer {
-    pub(super) fn connect(to: SocketAddr) -> Result<Self> {
+    pub(super) fn connect(to: &Address) -> Result<Self> {
         Self::connect_with(to, None, None)
     }
 
     /// A peer for which neither kernel keeps much: what it does not read stays with the server.
-    pub(super) fn connect_small(to: SocketAddr) -> Result<Self> {
+    pub(super) fn connect_small(to: &Address) -> Result<Self> {
         Self::connect_with(to, Some(SMALL_BUFFER), Some(SMALL_SEGMENT))
     }
 
     /// A peer with this receive buffer and these segments, in bytes.
-    pub(super) fn connect_with(to: SocketAddr, receive_buffer: Option<usize>, segment: Option<u32>) -> Result<Self> {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    pub(super) fn connect_with(to: &Address, receive_buffer: Option<usize>, segment: Option<u32>) -> Result<Self> {
+        let socket = Socket::new(Domain::for_address(to.socket), Type::STREAM, Some(Protocol::TCP))?;
         socket.bind(&SocketAddr::from((next_source(), 0)).into())?;
         if let Some(len) = receive_buffer {
             socket.set_recv_buffer_size(len)?;
@@ -63,16 +71,20 @@ impl Peer {
         if let Some(len) = segment {
             socket.set_tcp_mss(len)?;
         }
-        socket.connect_timeout(&to.into(), PATIENCE).context("connecting")?;
+        socket.connect_timeout(&to.socket.into(), PATIENCE).context("connecting")?;
         socket.set_tcp_nodelay(true)?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = match &to.tls {
+            Some(tls) => Stream::secure(stream, tls).context("the handshake of TLS")?,
+            None => Stream::Plain(stream),
+        };
         Ok(Self(Client::new(stream)))
     }
 
     /// Connects and becomes a WebSocket.
-    pub(super) fn open(to: SocketAddr, path: &str) -> Result<Self> {
+    pub(super) fn open(to: &Address, path: &str) -> Result<Self> {
         Self::connect(to)?.upgraded(path)
     }
 
@@ -87,10 +99,7 @@ impl Peer {
 
     /// Sends what the kernel takes at once; returns how many bytes that were, 0 when its buffer is full.
     pub(super) fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match rustix::net::send(self.stream(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Err(Errno::AGAIN) => Ok(0),
-            sent => Ok(sent?),
-        }
+        self.stream().send_some(bytes)
     }
 
     /// A second owner of the socket, for a thread that only sends.
@@ -100,8 +109,7 @@ impl Peer {
 
     /// Ends the sending direction.
     pub(super) fn finish_sending(&mut self) {
-        // Fails only when the connection has ended, which the next read shows.
-        drop(self.stream().shutdown(Shutdown::Write));
+        self.stream().finish_sending();
     }
 
     /// Reads the next frame that is not a ping: its first byte and its payload. Answers pings.
@@ -127,12 +135,12 @@ impl Peer {
     /// Ends the connection with a reset.
     pub(super) fn reset(mut self) {
         // Fails only when the connection has been reset already.
-        drop(SockRef::from(&*self.stream()).set_linger(Some(Duration::ZERO)));
+        drop(SockRef::from(self.stream().socket()).set_linger(Some(Duration::ZERO)));
     }
 
     /// Looks whether the connection has ended, without waiting.
     pub(super) fn poll_ending(&mut self) -> io::Result<Option<Ending>> {
-        self.stream().set_nonblocking(true)?;
+        self.stream().socket().set_nonblocking(true)?;
         let ending = loop {
             match self.read_more() {
                 Ok(()) => {}
@@ -140,7 +148,7 @@ impl Peer {
                 Err(ending) => break Some(ending),
             }
         };
-        self.stream().set_nonblocking(false)?;
+        self.stream().socket().set_nonblocking(false)?;
         Ok(ending)
     }
 
@@ -149,11 +157,10 @@ impl Peer {
         let mut scratch = vec![0; len];
         let mut read = 0;
         while read < len {
-            match rustix::net::recv(self.stream(), &mut scratch[read..], RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return Err(Ending::Eof),
-                Ok((_, more)) => read += more,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR) => {}
+            match self.stream().discard(&mut scratch[read..]) {
+                Ok(None) => return Err(Ending::Eof),
+                Ok(Some(0)) => break,
+                Ok(Some(more)) => read += more,
                 Err(_) => return Err(Ending::Reset),
             }
         }
@@ -161,9 +168,9 @@ impl Peer {
     }
 
     /// The connection for an event loop: its stream no longer blocks.
-    pub(super) fn into_nonblocking(mut self) -> io::Result<Client<mio::net::TcpStream>> {
-        self.stream().set_nonblocking(true)?;
-        Ok(self.0.map_stream(mio::net::TcpStream::from_std))
+    pub(super) fn into_nonblocking(mut self) -> io::Result<Client<Stream>> {
+        self.stream().socket().set_nonblocking(true)?;
+        Ok(self.0)
     }
 }
 

@@ -1,7 +1,6 @@
 //! One round: the control group connects, the attacks run and end, the gauges must be as before; then the control group
 //! disconnects, and nothing may be left.
 
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -56,7 +55,6 @@ pub(super) struct Round {
 /// Runs one.
 pub(super) fn run(
     broker: &Broker,
-    tls: Option<SocketAddr>,
     poller: &mut Poller,
     kinds: &[Kind],
     scale: &Scale,
@@ -64,7 +62,7 @@ pub(super) fn run(
     seed: u64,
 ) -> Result<Round> {
     let mut violations = Vec::new();
-    let control = Control::start(broker.address, scale.raw, scale.v1, &Phase::under_attack())?;
+    let control = Control::start(&broker.clients, scale.raw, scale.v1, &Phase::under_attack())?;
     let members = (scale.raw + scale.v1) as u64;
     let only_control = |gauges: &Gauges| {
         gauges.connections == members + 1
@@ -82,7 +80,14 @@ pub(super) fn run(
     };
 
     let begun = Instant::now();
-    let target = Target { address: broker.address, tls, scale: *scale, round, deadline: begun + scale.time };
+    let target = Target {
+        address: broker.clients.clone(),
+        operators: broker.operators,
+        tls: broker.tls,
+        scale: *scale,
+        round,
+        deadline: begun + scale.time,
+    };
     let kinds = attacks::run(kinds, &target, seed);
     let took = begun.elapsed();
 

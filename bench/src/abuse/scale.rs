@@ -13,6 +13,8 @@ pub(super) const LAG_MAX: &str = "1m";
 /// How much is done, and the deadlines that the broker was started with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
+    /// Clients come by the port with TLS.
+    pub(super) tls: bool,
     /// How long a round or an attack lasts.
     pub(super) time: Duration,
     /// How long latencies are measured before an attack.
@@ -67,6 +69,7 @@ pub(super) fn campaign(options: &Options) -> Scale {
     let seconds = |quick, real| Duration::from_secs(if options.quick { quick } else { real });
     let pick = |quick: usize, real: usize| if options.quick { quick } else { real };
     Scale {
+        tls: options.tls,
         time: options.seconds.map_or(seconds(3, 30), Duration::from_secs),
         calm: Duration::ZERO,
         raw: pick(50, 200),

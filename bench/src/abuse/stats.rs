@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::peer::{Answer, Peer};
+use super::peer::{Address, Answer, Peer};
 
 /// Between two requests while waiting for gauges.
 const POLL: Duration = Duration::from_millis(50);
@@ -37,6 +37,10 @@ pub(super) struct Gauges {
     pub(super) http_connections: u64,
 }
 
+fn plain(socket: SocketAddr) -> Address {
+    Address { socket, tls: None }
+}
+
 impl Poller {
     pub(super) fn new(address: SocketAddr) -> Self {
         Self { address, peer: None }
@@ -49,7 +53,7 @@ impl Poller {
         {
             return Ok(stats);
         }
-        let mut peer = Peer::connect(self.address)?;
+        let mut peer = Peer::connect(&plain(self.address))?;
         ask(&mut peer)?;
         // By the second answer the shard has dropped the connection that it handed over.
         thread::sleep(POLL);
@@ -80,7 +84,7 @@ impl Poller {
 
 /// The text of /metrics, over a connection of its own.
 pub(super) fn metrics(operators: SocketAddr) -> Result<String> {
-    match Peer::connect(operators)?.get("broker", "/metrics", "") {
+    match Peer::connect(&plain(operators))?.get("broker", "/metrics", "") {
         Ok(Answer { status: 200, body }) => Ok(String::from_utf8_lossy(&body).into_owned()),
         other => bail!("/metrics: {other:?}"),
     }

@@ -25,6 +25,7 @@ use super::bystanders::{Bystanders, Service};
 use super::confine::Confinement;
 use super::control::{Control, Outcome};
 use super::phase::Phase;
+use super::port::Port;
 use super::report::{self, Promise};
 use super::scale::{self, Scale};
 use super::watch::{Seen, Watch};
@@ -76,7 +77,8 @@ pub(super) fn one_by_one(
 ) -> Result<Vec<String>> {
     let all = sched_getaffinity(None)?;
     let apart = pin(&all, cores)?;
-    let place = Place { core: apart.then_some(cores.server_core), confinement: None, tables: "" };
+    let port = scale.tls.then(|| Port::new(true)).transpose()?;
+    let place = Place { core: apart.then_some(cores.server_core), confinement: None, port: port.as_ref() };
     let mut evidence = Vec::new();
     for attack in attacks {
         let scale = Scale { time: scale.time.max(attack.least), ..*scale };
@@ -107,7 +109,8 @@ pub(super) fn together(program: &Path, attacks: &[Attack], scale: &Scale, seed: 
         confinement.name()
     );
     let kinds: Vec<_> = attacks.iter().map(|attack| attack.kind).collect();
-    let place = Place { core: None, confinement: Some(&confinement), tables: "" };
+    let port = scale.tls.then(|| Port::new(true)).transpose()?;
+    let place = Place { core: None, confinement: Some(&confinement), port: port.as_ref() };
     let mut evidence = match run(program, &kinds, scale, 2, place, seed) {
         Ok(trial) => report::show_trial(&trial, MEMORY_MAX, Promise::default()),
         Err(error) => vec![format!("{error:#}")],
@@ -141,14 +144,21 @@ fn pin(all: &CpuSet, cores: CoreOptions) -> Result<bool> {
 fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<'_>, seed: u64) -> Result<Trial> {
     let mut broker = Broker::start(program, &arguments(scale, shards), place)?;
     let phase = Phase::default();
-    let control = Control::start(broker.address, scale.raw, scale.v1, &phase)?;
-    let bystanders = Bystanders::start(broker.address, scale.message_timeout + REFUSED_SLACK, &phase);
+    let control = Control::start(&broker.clients, scale.raw, scale.v1, &phase)?;
+    let bystanders = Bystanders::start(&broker.clients, scale.message_timeout + REFUSED_SLACK, &phase);
     let watch = Watch::start(&broker);
     thread::sleep(scale.calm);
 
     phase.attack();
     let begun = Instant::now();
-    let target = Target { address: broker.address, tls: None, scale: *scale, round: 1, deadline: begun + scale.time };
+    let target = Target {
+        address: broker.clients.clone(),
+        operators: broker.operators,
+        tls: broker.tls,
+        scale: *scale,
+        round: 1,
+        deadline: begun + scale.time,
+    };
     let kinds = thread::scope(|scope| {
         // Threads inherit the priority of the thread that starts them (sched(7)).
         let abusers = scope.spawn(|| rustix::process::nice(ABUSER_NICE).map(|_| attacks::run(kinds, &target, seed)));

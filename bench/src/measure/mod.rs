@@ -46,7 +46,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 22] = [
+const FIGURES: [(char, Measure); 23] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -69,6 +69,7 @@ const FIGURES: [(char, Measure); 22] = [
     ('o', tls::handshakes),
     ('p', tokens::verification),
     ('q', logins::storm),
+    ('r', logins::secure_storm),
 ];
 
 /// What all measurements share.

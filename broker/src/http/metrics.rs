@@ -198,6 +198,11 @@ const FAMILIES: &[Family] = &[
         "When the certificate of a [[tls]] table ends that is in force, in seconds since 1970; absent without --tls-listen.",
         |view, out| view.app.shared().tls.iter().flat_map(|tls| tls.expiries())
             .for_each(|(file, end_s)| out.labelled(&[("file", &file)], end_s))),
+    labelled("ringyard_tls_certificate_refused", Gauge, &["file", "cause"],
+        "1 while the files of a [[tls]] table are bad, so that the certificate from before stays in force; absent when they are good. cause: unreadable, malformed, mismatch (the key is another's), expired.",
+        |view, out| view.app.shared().tls.iter().flat_map(|tls| tls.refused()).for_each(|bad| {
+            out.labelled(&[("file", &bad.file.display().to_string()), ("cause", bad.fault.cause.name())], 1);
+        })),
 
     labelled("ringyard_connections", Gauge, &["shard"],
         "Open connections on the public port, handshakes included.",

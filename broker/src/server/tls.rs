@@ -1,6 +1,6 @@
 //! TLS at start and while it runs: the certificates in force, and a look at their files every 30 seconds and with SIGHUP.
 //!
-//! A bad pair changes nothing: the one in force stays, and the log says why, once for each cause.
+//! Each pair is judged alone: instead of a bad one that which was in force stays, and the log says why, once for each cause.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use tracing::{error, info};
 use crate::config::Config;
 use crate::config::tls::TlsTable;
 use crate::shard::shared::SharedState;
+use crate::tls::in_force::{Change, Refused};
 use crate::tls::server::Server;
 
 /// Between two looks at the files.
@@ -33,25 +34,20 @@ pub(crate) fn server(config: &Config) -> Result<Option<Arc<Server>>, String> {
 pub(crate) struct Watch {
     server: Option<Arc<Server>>,
     tables: Rc<RefCell<Vec<TlsTable>>>,
-    /// What the last look complained of.
-    complaint: Rc<RefCell<String>>,
 }
 
 impl Watch {
     pub(crate) fn new(shared: &SharedState, tables: Vec<TlsTable>) -> Self {
-        let complaint = Rc::default();
-        Self { server: shared.tls.clone(), tables: Rc::new(RefCell::new(tables)), complaint }
+        Self { server: shared.tls.clone(), tables: Rc::new(RefCell::new(tables)) }
     }
 
-    /// Other tables are in force from now on, if their pairs are good; the files are looked at in any case.
+    /// Other tables hold from now on; their files are looked at.
     pub(crate) fn take(&self, tables: Vec<TlsTable>) {
         if let Some(server) = &self.server
             && !tables.is_empty()
         {
-            let is_good = self.look_at(server, &tables);
-            if is_good {
-                *self.tables.borrow_mut() = tables;
-            }
+            look_at(server, &tables);
+            *self.tables.borrow_mut() = tables;
         }
     }
 
@@ -60,28 +56,27 @@ impl Watch {
         let Some(server) = &self.server else { return };
         loop {
             sleep(LOOK_EVERY).await;
-            self.look_at(server, &self.tables.borrow());
+            look_at(server, &self.tables.borrow());
         }
     }
+}
 
-    fn look_at(&self, server: &Server, tables: &[TlsTable]) -> bool {
-        match server.read_again(tables) {
-            Ok(has_changed) => {
-                self.complaint.borrow_mut().clear();
-                if has_changed {
-                    for (file, expires_s) in server.expiries() {
-                        info!(file, days_left = days_left(expires_s), "a certificate is in force for new connections");
-                    }
-                }
-                true
-            }
-            Err(why) => {
-                if self.complaint.replace(why.clone()) != why {
-                    error!("the certificates that were in force stay: {why}");
-                }
-                false
-            }
+fn look_at(server: &Server, tables: &[TlsTable]) {
+    let Change { taken, refused, mended } = server.read_again(tables);
+    for pair in taken {
+        let (file, days_left) = (pair.file.display(), days_left(pair.expires_s));
+        info!(%file, days_left, "a certificate is in force for new connections");
+    }
+    for Refused { file, fault, is_kept } in refused {
+        let (file, cause, sentence) = (file.display(), fault.cause.name(), fault.sentence);
+        if is_kept {
+            error!(%file, cause, "the certificate that was in force stays: {sentence}");
+        } else {
+            error!(%file, cause, "there is no certificate for this table yet: {sentence}");
         }
+    }
+    for file in mended {
+        info!(file = %file.display(), "the files of this [[tls]] table are good again");
     }
 }
 

@@ -23,6 +23,7 @@ const MESSAGE_MAX: u64 = 64 << 10;
 
 mod purges;
 mod replays;
+mod secure;
 mod tokens;
 
 /// One shard with some clients, and others that it may share topics with.

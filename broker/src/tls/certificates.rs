@@ -1,4 +1,4 @@
-//! The files of the `[[tls]]` tables: read, checked, and chosen by the name that a client asks for.
+//! The files of the `[[tls]]` tables: read and checked.
 //!
 //! A pair is good if it parses, the key is the certificate's, and the certificate has not ended. Not responsible for who
 //! trusts it: that is the clients' affair.
@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
@@ -23,53 +24,88 @@ pub struct Pair {
     /// When the certificate ends, in seconds since 1970.
     pub expires_s: u64,
     /// `names` of the table, in lower case.
-    names: Vec<String>,
-    key: Arc<CertifiedKey>,
+    pub(super) names: Vec<String>,
+    pub(super) key: Arc<CertifiedKey>,
+}
+
+/// What is wrong with a table's files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The kind of fault.
+    pub cause: Cause,
+    /// Names the table, the file, and what is wrong with it. It is the same at every look.
+    pub sentence: String,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// A file is not there, or may not be read.
+    Unreadable,
+    /// A file does not hold what it should.
+    Malformed,
+    /// The key is not the certificate's.
+    Mismatch,
+    /// The certificate has ended.
+    Expired,
+}
+
+impl Cause {
+    /// As metrics show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Malformed => "malformed",
+            Self::Mismatch => "mismatch",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// Reads one table's files.
 ///
 /// # Errors
-/// A sentence that names the file and what is wrong with it.
-pub fn read(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<Pair, String> {
+/// What is wrong with them.
+pub fn read(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<Pair, Fault> {
+    read_files(table, provider, now_s)
+        .map_err(|(cause, what)| Fault { cause, sentence: format!("{}: [[tls]]: {what}", table.source) })
+}
+
+fn read_files(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<Pair, (Cause, String)> {
     let (cert, key) = (table.cert.display(), table.key.display());
-    let pem = fs::read(&table.cert).map_err(|error| format!("{cert} cannot be read: {error}"))?;
+    let malformed = |sentence: String| (Cause::Malformed, sentence);
+    let unreadable = |error| (Cause::Unreadable, format!("{cert} cannot be read: {error}"));
+    let pem = fs::read(&table.cert).map_err(unreadable)?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("{cert} is not PEM: {error}"))?;
-    let first = chain.first().ok_or_else(|| format!("{cert} has no certificate (BEGIN CERTIFICATE)"))?;
-    let expires_s = not_after(first).map_err(|why| format!("{cert} has no good certificate: {why}"))?;
+        .map_err(|error| malformed(format!("{cert} is not PEM: {error}")))?;
+    let first = chain.first().ok_or_else(|| malformed(format!("{cert} has no certificate (BEGIN CERTIFICATE)")))?;
+    let expires_s = not_after(first).map_err(|why| malformed(format!("{cert} has no good certificate: {why}")))?;
     if expires_s <= now_s {
-        return Err(format!("the certificate in {cert} ended {} s ago: renew it", now_s - expires_s));
+        let end = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(expires_s));
+        return Err((Cause::Expired, format!("the certificate in {cert} ended on {end}: renew it")));
     }
-    let pem = fs::read(&table.key).map_err(|error| format!("{key} cannot be read: {error}"))?;
-    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| format!("{key} has no private key: {error}"))?;
+    let pem = fs::read(&table.key).map_err(|error| (Cause::Unreadable, format!("{key} cannot be read: {error}")))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|error| malformed(format!("{key} has no private key: {error}")))?;
     let certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
-            format!("{key} is not the key of the certificate in {cert}: they must be a pair")
+            (Cause::Mismatch, format!("{key} is not the key of the certificate in {cert}: they must be a pair"))
         }
-        error => format!("{cert} and {key} cannot be used: {error}"),
+        error => malformed(format!("{cert} and {key} cannot be used: {error}")),
     })?;
-    let names = table.names.iter().map(|name| name.to_ascii_lowercase()).collect();
-    Ok(Pair { file: table.cert.clone(), expires_s, names, key: Arc::new(certified) })
+    Ok(Pair { file: table.cert.clone(), expires_s, names: lower(&table.names), key: Arc::new(certified) })
+}
+
+/// Names as they are compared.
+pub(super) fn lower(names: &[String]) -> Vec<String> {
+    names.iter().map(|name| name.to_ascii_lowercase()).collect()
 }
 
 impl Pair {
     /// Whether both have the same certificates for the same names.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.names == other.names && self.key.cert == other.key.cert
+        self.file == other.file && self.names == other.names && self.key.cert == other.key.cert
     }
-}
-
-/// The pair for a client that asks for `name`: one that names it, else one with a wildcard for it, else the first.
-pub(super) fn choose(pairs: &[Pair], name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-    let chosen = name.and_then(|name| {
-        let name = name.to_ascii_lowercase();
-        // A wildcard stands for one label (RFC 9525 §6.3).
-        let parent = name.split_once('.').map(|(_, parent)| parent);
-        let covers = |pattern: &String| pattern.strip_prefix("*.").is_some_and(|suffix| Some(suffix) == parent);
-        let exact = pairs.iter().find(|pair| pair.names.contains(&name));
-        exact.or_else(|| pairs.iter().find(|pair| pair.names.iter().any(covers)))
-    });
-    chosen.or(pairs.first()).map(|pair| Arc::clone(&pair.key))
 }

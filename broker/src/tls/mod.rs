@@ -2,17 +2,21 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `certificates` | the files of `[[tls]]`: read, checked, chosen by name |
+//! | `certificates` | the files of `[[tls]]`: read and checked |
 //! | `expiry` | when a certificate ends, read from its DER |
+//! | `in_force` | the pairs in force: chosen by name, replaced one by one |
 //! | `server` | what all connections share: versions, tickets, the certificates in force |
 //! | `stream` | one connection: ciphertext in, plaintext out, and back |
+//! | `tickets` | the keys of tickets |
 //!
 //! The only module that names the TLS library's types. It has no sockets and no clock but the library's own: shards feed what
 //! they receive and send what they are given.
 
 pub mod certificates;
 mod expiry;
+pub mod in_force;
 pub mod server;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+mod tickets;

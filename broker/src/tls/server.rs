@@ -1,22 +1,21 @@
 //! What all TLS connections share: versions, key exchange, tickets, and the certificates in force.
 //!
-//! Tickets are encrypted under a key in memory, made anew every 6 hours; the one before still opens them, so none is good
-//! for more than 12 hours. All shards share both keys: a client resumes on whichever it comes to, and not after a restart.
-//! There is no early data.
+//! All shards share the keys of tickets (`tickets`): a client resumes on whichever it comes to, and not after a restart. There
+//! is no early data.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use crate::config::tls::{KeyExchange, TlsTable};
-use crate::tls::certificates::{self, Pair};
+use crate::tls::certificates;
+use crate::tls::in_force::{Change, InForce, Refused};
 use crate::tls::stream::Stream;
+use crate::tls::tickets::{Clock, Tickets};
 
 /// The one protocol inside.
 const ALPN: &[u8] = b"http/1.1";
@@ -28,17 +27,8 @@ static NEW_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 #[derive(Debug)]
 pub struct Server {
     config: Arc<ServerConfig>,
-    pairs: Arc<Pairs>,
-}
-
-/// The certificates in force.
-#[derive(Debug)]
-struct Pairs(ArcSwap<Vec<Pair>>);
-
-impl ResolvesServerCert for Pairs {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        certificates::choose(&self.0.load(), hello.server_name())
-    }
+    pairs: Arc<InForce>,
+    tickets: Arc<Tickets>,
 }
 
 impl Server {
@@ -48,42 +38,44 @@ impl Server {
     /// A sentence about the first table whose pair is not good.
     pub fn new(tables: &[TlsTable], only_13: bool, exchange: KeyExchange) -> Result<Self, String> {
         let provider = provider(exchange);
-        let pairs = read_all(tables, &provider)?;
-        let pairs = Arc::new(Pairs(ArcSwap::from_pointee(pairs)));
+        let pairs = tables.iter().map(|table| certificates::read(table, &provider, now_s()));
+        let pairs = pairs.collect::<Result<Vec<_>, _>>().map_err(|fault| fault.sentence)?;
+        let pairs = Arc::new(InForce::new(pairs));
         let versions = if only_13 { NEW_VERSIONS } else { ALL_VERSIONS };
         let failed = |error: rustls::Error| format!("TLS cannot be set up: {error}");
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .map_err(failed)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::<Pairs>::clone(&pairs));
+            .with_cert_resolver(Arc::<InForce>::clone(&pairs));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
+        let tickets = Arc::new(Tickets::new(clock())?);
+        config.ticketer = Arc::<Tickets>::clone(&tickets);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
+        config.ignore_client_order = true;
         // Each is a record of its own behind the handshake; browsers use one.
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), pairs })
+        Ok(Self { config: Arc::new(config), pairs, tickets })
     }
 
-    /// Reads the files again, and puts them in force if all pairs are good. Returns whether anything has changed.
-    ///
-    /// # Errors
-    /// A sentence about the first that is not; nothing has changed then.
-    pub fn read_again(&self, tables: &[TlsTable]) -> Result<bool, String> {
-        let new = read_all(tables, self.config.crypto_provider())?;
-        let old = self.pairs.0.load();
-        let is_same = old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| old.is_same(new));
-        if !is_same {
-            self.pairs.0.store(Arc::new(new));
-        }
-        Ok(!is_same)
+    /// Reads the files again, and puts those pairs in force that are good; a table whose files are bad keeps the pair that
+    /// it had. Keys of tickets whose time is over go as well.
+    pub fn read_again(&self, tables: &[TlsTable]) -> Change {
+        self.tickets.rotate();
+        self.pairs.read_again(tables, self.config.crypto_provider(), now_s())
     }
 
     /// The files of the certificates in force, and when each ends, in seconds since 1970.
     #[must_use]
     pub fn expiries(&self) -> Vec<(String, u64)> {
-        self.pairs.0.load().iter().map(|pair| (pair.file.display().to_string(), pair.expires_s)).collect()
+        self.pairs.expiries()
+    }
+
+    /// Tables whose files were bad at the last look.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        self.pairs.refused()
     }
 
     /// A new connection.
@@ -95,13 +87,14 @@ impl Server {
     }
 }
 
-fn read_all(tables: &[TlsTable], provider: &CryptoProvider) -> Result<Vec<Pair>, String> {
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    tables.iter().map(|table| read_one(table, provider, now_s)).collect()
+/// Time since now, whatever happens to the date.
+fn clock() -> Clock {
+    let begin = Instant::now();
+    Box::new(move || begin.elapsed())
 }
 
-fn read_one(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<Pair, String> {
-    certificates::read(table, provider, now_s).map_err(|why| format!("{}: [[tls]]: {why}", table.source))
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// When the certificate of a table ends, in seconds since 1970.
@@ -109,12 +102,15 @@ fn read_one(table: &TlsTable, provider: &CryptoProvider, now_s: u64) -> Result<P
 /// # Errors
 /// A sentence: its pair is not good.
 pub fn expiry(table: &TlsTable, now_s: u64) -> Result<u64, String> {
-    read_one(table, &provider(KeyExchange::Classic), now_s).map(|pair| pair.expires_s)
+    let pair = certificates::read(table, &provider(KeyExchange::Classic), now_s);
+    pair.map(|pair| pair.expires_s).map_err(|fault| fault.sentence)
 }
 
-/// The library's own preferences, but for the order of key exchanges.
+/// What the library speaks, in this order: AES-128 first, which costs least on processors with instructions for AES.
 fn provider(exchange: KeyExchange) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
+    // Stable: all else stays as the library has it.
+    provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
     provider.kx_groups = match exchange {
         KeyExchange::Hybrid => aws_lc_rs::DEFAULT_KX_GROUPS.to_vec(),
         KeyExchange::Classic => {

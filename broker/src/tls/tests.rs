@@ -12,6 +12,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 use rustls_pki_types::CertificateDer;
 
 use crate::config::tls::{KeyExchange, TlsTable};
+use crate::tls::certificates::Cause;
+use crate::tls::in_force::Refused;
 use crate::tls::server::Server;
 use crate::tls::stream::{Failure, Fed, Handshake, Stream};
 
@@ -178,12 +180,11 @@ fn a_close_is_announced_once_and_noticed() {
 }
 
 #[test]
-fn a_bad_pair_is_refused_and_changes_nothing() {
+fn a_bad_pair_is_refused_with_its_cause_and_the_one_before_stays() {
     let directory = tempfile::tempdir().unwrap();
-    let (good, _) = table(directory.path(), "a", &["a.example"]);
+    let (good, cert) = table(directory.path(), "a", &["a.example"]);
     let server = Server::new(std::slice::from_ref(&good), false, KeyExchange::Hybrid).unwrap();
-    let before = server.expiries();
-    let (other, _) = table(directory.path(), "b", &["a.example"]);
+    let (other, other_cert) = table(directory.path(), "b", &["a.example"]);
     let mixed = TlsTable { key: other.key.clone(), ..good.clone() };
     let missing = TlsTable { cert: directory.path().join("none.pem"), ..good.clone() };
     let swapped = TlsTable { cert: good.key.clone(), key: good.cert.clone(), ..good.clone() };
@@ -194,15 +195,67 @@ fn a_bad_pair_is_refused_and_changes_nothing() {
     let key = KeyPair::generate().unwrap();
     std::fs::write(directory.path().join("old.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
     let old = TlsTable { cert: directory.path().join("old.pem"), ..good.clone() };
-    let cases = [(mixed, "must be a pair"), (missing, "cannot be read"), (swapped, "no certificate")];
-    for (table, says) in cases.into_iter().chain([(empty, "no certificate"), (old, "ended")]) {
-        let error = server.read_again(std::slice::from_ref(&table)).unwrap_err();
-        assert!(error.contains(says) && error.starts_with("a.toml:1: [[tls]]: "), "{error}");
-        assert!(Server::new(&[table], false, KeyExchange::Hybrid).is_err());
-        assert_eq!(server.expiries(), before);
+    for (table, cause, says) in [
+        (mixed, Cause::Mismatch, "must be a pair"),
+        (missing, Cause::Unreadable, "cannot be read"),
+        (swapped, Cause::Malformed, "no certificate"),
+        (empty, Cause::Malformed, "no certificate"),
+        (old, Cause::Expired, "ended on Mon, 01 Jan 2001 00:00:00 GMT"),
+    ] {
+        let tables = std::slice::from_ref(&table);
+        let change = server.read_again(tables);
+        let [Refused { file, fault, is_kept: true }] = &change.refused[..] else { panic!("{change:?}") };
+        assert!(fault.sentence.contains(says) && fault.sentence.starts_with("a.toml:1: [[tls]]: "), "{fault:?}");
+        assert_eq!((file, fault.cause, change.taken.len()), (&table.cert, cause, 0));
+        assert!(server.read_again(tables).refused.is_empty(), "{cause:?}: it is complained of once");
+        assert_eq!(server.refused(), change.refused);
+        assert_eq!(served(&server, "a.example", &cert), cert, "{cause:?}");
+        assert!(Server::new(tables, false, KeyExchange::Hybrid).is_err());
     }
-    assert_eq!(server.read_again(std::slice::from_ref(&good)), Ok(false));
-    assert_eq!(server.read_again(&[other]), Ok(true));
+    let change = server.read_again(std::slice::from_ref(&good));
+    assert_eq!((change.taken.len(), server.refused().len()), (0, 0), "it has never left");
+    let change = server.read_again(&[other]);
+    assert_eq!((change.taken.len(), change.refused.len()), (1, 0));
+    assert_eq!(served(&server, "a.example", &other_cert), other_cert);
+}
+
+#[test]
+fn each_table_is_judged_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let make = |file: &str, name: &str| table(directory.path(), file, &[name]);
+    let ((a, a_cert), (b, _)) = (make("a", "a.example"), make("b", "b.example"));
+    let server = Server::new(&[a.clone(), b.clone()], false, KeyExchange::Classic).unwrap();
+    // The first table goes bad, the second is renewed, and a third comes that is bad.
+    std::fs::write(&a.key, "nothing").unwrap();
+    let (_, b_cert) = make("b", "b.example");
+    let c = TlsTable { cert: directory.path().join("c.pem"), names: vec!["c.example".to_owned()], ..b.clone() };
+    let change = server.read_again(&[a.clone(), b.clone(), c.clone()]);
+    let refused: Vec<_> = change.refused.iter().map(|bad| (&bad.file, bad.is_kept)).collect();
+    assert_eq!(refused, [(&a.cert, true), (&c.cert, false)]);
+    assert_eq!(change.taken.iter().map(|pair| &pair.file).collect::<Vec<_>>(), [&b.cert]);
+    assert_eq!(served(&server, "a.example", &a_cert), a_cert);
+    assert_eq!(served(&server, "b.example", &b_cert), b_cert);
+    // The first table moves to a file that is not there: its names still have their certificate.
+    let moved = TlsTable { cert: directory.path().join("none.pem"), ..a.clone() };
+    server.read_again(&[moved, b.clone()]);
+    assert_eq!(served(&server, "a.example", &a_cert), a_cert);
+    // The second table is gone, and the first is mended.
+    let (_, a_new) = make("a", "a.example");
+    let change = server.read_again(std::slice::from_ref(&a));
+    assert_eq!((change.taken.len(), server.refused().len()), (1, 0));
+    assert_eq!(served(&server, "a.example", &a_new), a_new);
+    // When no table is good and none had a pair, those in force stay.
+    let change = server.read_again(std::slice::from_ref(&c));
+    assert_eq!((change.taken.len(), change.refused[0].is_kept), (0, false));
+    assert_eq!(served(&server, "a.example", &a_new), a_new);
+}
+
+/// The certificate that a client gets for `name` in a handshake; it trusts `root`.
+fn served(server: &Server, name: &str, root: &CertificateDer<'static>) -> CertificateDer<'static> {
+    let (mut client, mut stream) =
+        (client(&client_config(std::slice::from_ref(root), BOTH), name), server.begin().unwrap());
+    talk(&mut client, &mut stream, 4096).unwrap();
+    client.peer_certificates().unwrap()[0].clone()
 }
 
 proptest! {

@@ -61,10 +61,10 @@ const chromiumOptions = {
   ],
 }
 
-/** Debian's Chromium, with a fresh profile. */
-export async function startBrowser() {
+/** Debian's Chromium, with a fresh profile, and these variables in its environment. */
+export async function startBrowser(env = {}) {
   if (pictures) await mkdir(pictures, { recursive: true })
-  return chromium.launch(chromiumOptions)
+  return chromium.launch({ ...chromiumOptions, env: { ...process.env, ...env } })
 }
 
 /** The same with its process id, for tests that stop it for a while. */

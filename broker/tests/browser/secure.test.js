@@ -1,8 +1,9 @@
-// A page over https, at a broker that asks for tokens: TLS, tokens, their renewal and their revocation, in a real browser.
+// A page over https, at a broker that asks for tokens: TLS with a certificate that the browser checks, tokens, their renewal
+// and their revocation, in a real browser.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { createHash, createHmac } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -32,11 +33,30 @@ function token(sub, seconds) {
   return `${text}.${createHmac('sha256', SECRET).update(text).digest('base64url')}`
 }
 
+/** Makes an authority, and a certificate that it has signed for 127.0.0.1. */
+function makeCertificates() {
+  const openssl = (...words) => execFileSync('openssl', words, { cwd: folder, stdio: 'ignore' })
+  const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+  openssl('req', '-x509', ...ec, '-days', '2', '-subj', '/CN=Ringyard test authority', '-keyout', 'ca.key', '-out', 'ca.pem',
+    '-addext', 'keyUsage=critical,keyCertSign,cRLSign')
+  openssl('req', ...ec, '-subj', '/CN=localhost', '-keyout', 'key.pem', '-out', 'request.pem')
+  writeFileSync(file('extensions'), 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n')
+  openssl('x509', '-req', '-days', '2', '-in', 'request.pem', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-extfile', 'extensions',
+    '-out', 'cert.pem')
+}
+
+/** A home directory whose certificates (NSS) are those of the authority; Chromium trusts what is there. */
+function makeHome() {
+  const store = path.join(folder, 'home/.pki/nssdb')
+  mkdirSync(store, { recursive: true })
+  const certutil = (...words) => execFileSync('certutil', ['-d', `sql:${store}`, ...words], { stdio: 'ignore' })
+  certutil('-N', '--empty-password')
+  certutil('-A', '-n', 'Ringyard test authority', '-t', 'C,,', '-i', file('ca.pem'))
+  return file('home')
+}
+
 before(async () => {
-  execFileSync('openssl', [
-    'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
-    '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', file('key.pem'), '-out', file('cert.pem'),
-  ], { stdio: 'ignore' })
+  makeCertificates()
   writeFileSync(file('secret'), SECRET)
   writeFileSync(file('ringyard.toml'), `
     [auth]
@@ -57,7 +77,7 @@ before(async () => {
   const port = await freePort()
   const operators = await freePort()
   const env = { RINGYARD_CONFIG: file('ringyard.toml'), RINGYARD_TLS_LISTEN: `127.0.0.1:${port}` }
-  browser = await startBrowser()
+  browser = await startBrowser({ HOME: makeHome() })
   broker = await startBroker('127.0.0.1:0', `127.0.0.1:${operators}`, env)
   secure = { url: `https://127.0.0.1:${port}`, operators: `http://127.0.0.1:${operators}` }
 })
@@ -68,7 +88,7 @@ after(async () => {
 })
 afterEach(closeTabs)
 
-const tab = () => openTab(browser, secure.url, { ignoreHTTPSErrors: true })
+const tab = () => openTab(browser, secure.url)
 
 test('the page is served over https, asks for a token, and works with it', async () => {
   const page = await tab()
@@ -82,6 +102,12 @@ test('the page is served over https, asks for a token, and works with it', async
   await page.getByText('over TLS', { exact: true }).first().waitFor()
   await picture(page, 'secure')
   assert.equal(await page.evaluate(() => location.protocol), 'https:')
+})
+
+test('without the authority the browser does not come', async () => {
+  const stranger = await startBrowser()
+  await assert.rejects(openTab(stranger, secure.url), /ERR_CERT_AUTHORITY_INVALID/)
+  await stranger.close()
 })
 
 test('the client renews its token on the open connection, and a revocation ends it', async () => {

@@ -36,6 +36,7 @@ mod slow;
 mod startup;
 mod takeover;
 mod tls;
+mod tls_reload;
 mod upgrade;
 mod v1;
 mod ways;

@@ -17,14 +17,14 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 use crate::broker::{Broker, command};
 use crate::http::PATIENCE;
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// A broker with a certificate for `localhost`.
 struct Served {
     broker: Broker,
     address: SocketAddr,
     config: Arc<ClientConfig>,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 /// Writes a pair for `localhost`, and returns its certificate.
@@ -37,7 +37,7 @@ fn write_pair(directory: &Path, name: &str) -> CertificateDer<'static> {
 }
 
 /// An address that was free a moment ago.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -47,7 +47,7 @@ fn write_file(directory: &Path) {
     std::fs::write(directory.join("ringyard.toml"), text).unwrap();
 }
 
-fn trusting(root: CertificateDer<'static>) -> Arc<ClientConfig> {
+pub(crate) fn trusting(root: CertificateDer<'static>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(root).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
@@ -62,7 +62,7 @@ fn serve(options: &[&str]) -> Served {
     let (address, file) = (free_address(), directory.path().join("ringyard.toml"));
     let (listen, file) = (address.to_string(), file.display().to_string());
     let arguments = [&["--config", &file, "--tls-listen", &listen], options].concat();
-    Served { broker: Broker::start(&arguments), address, config: trusting(root), directory }
+    Served { broker: Broker::start(&arguments), address, config: trusting(root), _directory: directory }
 }
 
 impl Served {
@@ -88,24 +88,30 @@ impl Served {
     }
 
     fn metric(&self, sample: &str) -> Option<f64> {
-        let mut socket = TcpStream::connect(self.broker.admin).unwrap();
-        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        socket.read_to_string(&mut text).unwrap();
-        text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
-    }
-
-    fn hang_up(&self) {
-        let pid = self.broker.child.id().to_string();
-        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        metric(&self.broker, sample)
     }
 }
 
-fn open_on(stream: Tls, path: &str) -> WebSocket<Tls> {
+/// The value of a sample, if there is one.
+pub(crate) fn metric(broker: &Broker, sample: &str) -> Option<f64> {
+    let mut socket = TcpStream::connect(broker.admin).unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+}
+
+/// Sends SIGHUP.
+pub(crate) fn hang_up(broker: &Broker) {
+    let pid = broker.child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+}
+
+pub(crate) fn open_on(stream: Tls, path: &str) -> WebSocket<Tls> {
     client(format!("wss://localhost{path}"), stream).unwrap_or_else(|error| panic!("{path}: {error}")).0
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < PATIENCE, "{what}");
@@ -187,37 +193,6 @@ fn a_slow_handshake_has_the_deadline_of_a_request_head() {
     let begin = Instant::now();
     assert_eq!(socket.read(&mut [0; 64]).unwrap_or(0), 0, "nothing can be said yet");
     assert!(begin.elapsed() < Duration::from_secs(5));
-}
-
-#[test]
-fn a_bad_pair_keeps_the_old_one_and_a_good_one_replaces_it() {
-    let served = serve(&[]);
-    let expires = format!(
-        "ringyard_tls_certificate_expires_seconds{{file=\"{}\"}}",
-        served.directory.path().join("a.pem").display()
-    );
-    assert!(served.metric(&expires).is_some_and(|at| at > 0.0));
-    let mut open = served.open("/bus/a");
-    let other = write_pair(served.directory.path(), "b");
-    std::fs::copy(served.directory.path().join("b.pem"), served.directory.path().join("a.pem")).unwrap();
-    served.hang_up();
-    // The key is still the old one's. A reload is over once a later one has had its effect.
-    served.open("/sub/a");
-    std::fs::copy(served.directory.path().join("b.key"), served.directory.path().join("a.key")).unwrap();
-    served.hang_up();
-    let config = trusting(other);
-    let greets = || {
-        let name = "localhost".try_into().unwrap();
-        let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
-        let mut stream = StreamOwned::new(connection, TcpStream::connect(served.address).unwrap());
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .and_then(|()| stream.read(&mut [0; 99]))
-            .is_ok()
-    };
-    until("the new certificate is served", greets);
-    open.send(Message::text("still here")).unwrap();
-    assert_eq!(open.read().unwrap(), Message::text("still here"));
 }
 
 #[test]

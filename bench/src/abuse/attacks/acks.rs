@@ -35,7 +35,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     }
     // One burst at least, however short the round.
     loop {
-        let mut peer = Peer::connect_with(abuser.target.address, Some(RECEIVE_BUFFER), None)?.upgraded("/ws")?;
+        let mut peer = Peer::connect_with(&abuser.target.address, Some(RECEIVE_BUFFER), None)?.upgraded("/ws")?;
         let mut sender = peer.sender()?;
         let acknowledged = thread::scope(|scope| {
             // When the broker ends the connection, the reader reports it.

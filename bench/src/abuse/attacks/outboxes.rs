@@ -50,7 +50,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 }
 
 fn open(abuser: &mut Abuser<'_>, path: &str) -> Option<(Peer, usize)> {
-    let peer = Peer::connect_small(abuser.target.address).and_then(|peer| peer.upgraded(path));
+    let peer = Peer::connect_small(&abuser.target.address).and_then(|peer| peer.upgraded(path));
     abuser.count(if peer.is_ok() { "opened" } else { "refused" }, 1);
     Some((peer.ok()?, 0))
 }

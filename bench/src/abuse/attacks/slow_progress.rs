@@ -23,7 +23,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
     let mut readers = Vec::new();
     for number in 0..abuser.target.scale.counts.slow_readers {
         let topic = format!("abuse/slow/{number}");
-        let peer = Peer::connect_small(abuser.target.address)?;
+        let peer = Peer::connect_small(&abuser.target.address)?;
         readers.push(peer.upgraded(&format!("/sub/{topic}")).context("a slow reader")?);
         let mut publisher = abuser.open(&format!("/pub/{topic}"))?;
         publisher.send(&frame(BINARY, &vec![b'x'; LEN]).repeat(MESSAGES))?;

@@ -33,7 +33,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
         if came.is_none_or(|came| came.elapsed() > INTERVAL) {
             came = Some(Instant::now());
             for (number, stalled) in stalled.iter_mut().enumerate() {
-                let peer = Peer::connect_small(abuser.target.address)?;
+                let peer = Peer::connect_small(&abuser.target.address)?;
                 match peer.upgraded(&format!("/sub/{}", topic(abuser, number))) {
                     Ok(peer) => stalled.push(peer),
                     Err(_) => abuser.count("subscribers refused", 1),

@@ -22,7 +22,7 @@ const STEP: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
-    let mut poller = Poller::new(abuser.target.address);
+    let mut poller = Poller::new(abuser.target.operators);
     let mut sharing = Vec::new();
     for _ in 0..abuser.target.scale.stalled {
         sharing.push(open(abuser, TOPIC)?);
@@ -35,7 +35,7 @@ pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
 }
 
 fn open(abuser: &Abuser<'_>, topic: &str) -> Result<Peer> {
-    Peer::connect_with(abuser.target.address, Some(RECEIVE_BUFFER), None)?.upgraded(&format!("/sub/{topic}"))
+    Peer::connect_with(&abuser.target.address, Some(RECEIVE_BUFFER), None)?.upgraded(&format!("/sub/{topic}"))
 }
 
 fn wave(abuser: &mut Abuser<'_>, poller: &mut Poller, sharing: &mut [Peer]) -> Result<()> {

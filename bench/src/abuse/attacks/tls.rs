@@ -11,7 +11,7 @@ use loadgen::tls::{ServerName, Session, Tls};
 
 use crate::abuse::abuser::Abuser;
 use crate::abuse::mutate::{ends, garbage, mutate};
-use crate::abuse::peer::{Ending, PATIENCE, Peer};
+use crate::abuse::peer::{Address, Ending, PATIENCE, Peer};
 use crate::abuse::wire::{BINARY, frame, upgrade};
 
 pub(super) const THREADS: usize = 2;
@@ -148,7 +148,9 @@ impl Secure {
 }
 
 fn connect(abuser: &Abuser<'_>) -> Result<Peer> {
-    Peer::connect(abuser.target.tls.context("the broker has no port with TLS")?)
+    let socket = abuser.target.tls.context("the broker has no port with TLS")?;
+    // Its bytes are made here.
+    Peer::connect(&Address { socket, tls: None })
 }
 
 /// The client's first flight.

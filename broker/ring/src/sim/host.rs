@@ -318,7 +318,8 @@ impl Host {
             return;
         };
         let conn = self.open(client);
-        self.accept_lane.push_back(Event::Accepted { conn, is_second: false });
+        let is_second = net.link(client).is_second;
+        self.accept_lane.push_back(Event::Accepted { conn, is_second });
         if self.is_full() {
             self.end_accept(AcceptEnd::TableFull);
         }

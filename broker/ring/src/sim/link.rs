@@ -31,6 +31,8 @@ pub(super) struct Link {
     pub(super) reset: bool,
     /// An ordinary descriptor holds the server's end, so a driver's close does not end it.
     pub(super) installed: bool,
+    /// The client came by the second listener.
+    pub(super) is_second: bool,
 }
 
 /// Bytes on their way in one direction.
@@ -78,6 +80,7 @@ impl Link {
             server_fin: false,
             reset: false,
             installed: false,
+            is_second: false,
         }
     }
 

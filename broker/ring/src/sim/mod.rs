@@ -154,6 +154,17 @@ impl World {
         self.connect_and_notify(driver, false)
     }
 
+    /// The same as [`World::connect`], by the second listener.
+    ///
+    /// # Panics
+    /// If there is no such driver.
+    #[must_use]
+    pub fn connect_second(&self, driver: usize) -> ClientId {
+        let client = self.connect(driver);
+        self.0.borrow_mut().net.link(client).is_second = true;
+        client
+    }
+
     fn connect_and_notify(&self, driver: usize, notifies: bool) -> ClientId {
         let mut state = self.0.borrow_mut();
         let State { hosts, net, .. } = &mut *state;

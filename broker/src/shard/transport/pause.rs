@@ -11,7 +11,8 @@
 //! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
 //! finds that out. What arrives meanwhile is kept with the connection, and the kernel is asked to keep what follows: at
 //! once, or, for one that only waits for its next turn, once it is [`KEPT_BYTES_MAX`]. A turn tries a bounded number of
-//! those that wait, in their order.
+//! those that wait, in their order. Open connections and handshakes wait in two queues that take turns: a storm of handshakes,
+//! each of which may take most of a turn, delays an open connection by one of them, and not by all that came before.
 //!
 //! All input that is kept may take its share of the budget. Beyond that, when more comes for a connection whose input is
 //! more than twice the average, as much is given back (1013): of some whose input waits, the heaviest of the client that
@@ -49,8 +50,12 @@ pub(in crate::shard) struct Input {
     pub(in crate::shard) work: InputWork,
     /// Messages that arrive in pieces.
     pub(in crate::shard) assemblies: Assemblies,
-    /// Connections whose input waits for its next part of a turn, each once, here or in `paused`.
+    /// Connections whose input waits for its next part of a turn, each once, here, in `handshakes` or in `paused`.
     pub(in crate::shard) yielded: VecDeque<ConnId>,
+    /// The same of those that are in their handshakes.
+    handshakes: VecDeque<ConnId>,
+    /// Whether one of `handshakes` is next.
+    is_handshake_next: bool,
     /// Connections whose input waits for something else.
     paused: VecDeque<ConnId>,
     /// How many of those, from the first on, may be able to go on: something changed since they were tried.
@@ -71,7 +76,22 @@ impl Input {
 
     /// Connections whose input waits.
     pub(in crate::shard) fn waiting(&self) -> impl Iterator<Item = ConnId> {
-        self.paused.iter().chain(&self.yielded).copied()
+        self.paused.iter().chain(&self.yielded).chain(&self.handshakes).copied()
+    }
+
+    /// Whether a connection waits for its next part of a turn.
+    pub(in crate::shard) fn has_yielded(&self) -> bool {
+        !self.yielded.is_empty() || !self.handshakes.is_empty()
+    }
+
+    fn next_yielded(&mut self) -> Option<ConnId> {
+        self.is_handshake_next = !self.is_handshake_next;
+        let (first, second) = if self.is_handshake_next {
+            (&mut self.yielded, &mut self.handshakes)
+        } else {
+            (&mut self.handshakes, &mut self.yielded)
+        };
+        first.pop_front().or_else(|| second.pop_front())
     }
 
     /// Some of them, others each time.
@@ -214,7 +234,9 @@ impl<D: Driver> Shard<D> {
         let answers = waits_for_a_send(conn, self.limits.outbox_bytes_max);
         if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) && !answers {
             conn.flags.set(Flags::PAUSE_LISTED);
-            self.input.yielded.push_back(id);
+            let is_handshake = conn.state == State::Handshake;
+            let queue = if is_handshake { &mut self.input.handshakes } else { &mut self.input.yielded };
+            queue.push_back(id);
         }
     }
 
@@ -238,11 +260,12 @@ impl<D: Driver> Shard<D> {
             self.input.untried -= 1;
             self.resume(id);
         }
-        for _ in 0..self.input.yielded.len().min(TRIES_PER_TURN) {
+        let yielded = self.input.yielded.len() + self.input.handshakes.len();
+        for _ in 0..yielded.min(TRIES_PER_TURN) {
             if !self.input.work.is_left() {
                 break;
             }
-            let Some(id) = self.input.yielded.pop_front() else { break };
+            let Some(id) = self.input.next_yielded() else { break };
             self.resume(id);
         }
     }
@@ -250,7 +273,7 @@ impl<D: Driver> Shard<D> {
     /// Whether connections wait that may be able to go on.
     pub(in crate::shard) fn may_resume_input(&self) -> bool {
         let tries = self.input.untried > 0 || self.fanout.has_relieved();
-        let waits = !self.input.yielded.is_empty() || (tries && self.input.has_paused());
+        let waits = self.input.has_yielded() || (tries && self.input.has_paused());
         waits && !self.drain.is_under_way()
     }
 
