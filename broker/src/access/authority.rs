@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::access::interner::Interner;
-use crate::access::key_sources::{KeySources, Notice};
+use crate::access::key_sources::{KeySources, KeysUrl, Notice};
 use crate::access::lock;
 use crate::access::permissions::{Operation, Permissions};
 use crate::access::principal::{Cause, Denial, Identified, Origin, Principal, PrincipalKind};
@@ -194,8 +194,9 @@ impl Authority {
         }
         let mut new = KeySources::read(tables.auth.as_ref())?;
         let mut sources = lock(&self.sources);
-        let keys_url = tables.auth.as_ref().and_then(|auth| auth.keys_url.as_ref()).map(|url| &url.value);
-        if keys_url.is_some() && keys_url == self.state.load().keys_url.as_ref() {
+        let asked = |source: Option<KeysUrl>| source.map(|source| source.url);
+        let url = asked(tables.auth.as_ref().and_then(KeysUrl::of));
+        if url.is_some() && url == asked(self.keys_url()) {
             new.keep_fetched(&sources)?;
         }
         let keys = new.united()?;
@@ -214,7 +215,7 @@ impl Authority {
 
     /// Where keys are fetched from.
     #[must_use]
-    pub fn keys_url(&self) -> Option<String> {
+    pub fn keys_url(&self) -> Option<KeysUrl> {
         self.state.load().keys_url.clone()
     }
 
