@@ -16,6 +16,8 @@
 //!
 //! [`token_cache`]: crate::access::token_cache
 
+mod revoking;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
@@ -172,16 +174,6 @@ impl Authority {
         }
     }
 
-    /// Refuses tokens of a user that were issued before a time, in seconds since 1970.
-    ///
-    /// # Errors
-    /// A sentence: too many users are revoked.
-    pub fn revoke(&self, user: &str, before_s: u64, now_ms: u64) -> Result<(), String> {
-        self.revocations.revoke(user, before_s, now_ms)?;
-        self.generation.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
     /// Reads the files of keys again that have changed, with new tables if there are some.
     ///
     /// # Errors
@@ -258,12 +250,6 @@ impl Authority {
     /// How often each cause refused a credential.
     pub fn counts(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.iter().map(|cause| (*cause, self.refused[*cause as usize].load(Ordering::Relaxed)))
-    }
-
-    /// How many users are revoked.
-    #[must_use]
-    pub fn revoked_users(&self) -> usize {
-        self.revocations.len()
     }
 
     /// How many keys tokens are checked with.

@@ -423,6 +423,16 @@ fn a_longest_lifetime_is_remembered() {
     revocations.revoke("one more", NOW_S, later_ms).expect_err("a token of two days may still be there");
     revocations.revoke("one more", NOW_S, later_ms + day_s * 1000).expect("all are over");
     assert_eq!(revocations.len(), 2, "7 was revoked for a later time");
+    let heir = Revocations::default();
+    heir.revoke("7", NOW_S + 2, NOW_MS).expect("room");
+    heir.take(&serde_json::from_str(&serde_json::to_string(&revocations.all()).unwrap()).unwrap(), NOW_MS)
+        .expect("room");
+    assert!(heir.is_revoked("7", Some(NOW_S + 1)) && heir.is_revoked("one more", None), "the later time holds");
+    assert_eq!((heir.len(), heir.all().len(), heir.all().is_empty()), (2, 2, false));
+    for user in 2..crate::access::revocations::USERS_MAX {
+        heir.revoke(&format!("other {user}"), NOW_S, later_ms).expect("room");
+    }
+    heir.revoke("too many", NOW_S, later_ms).expect_err("tokens of two days may be there: that was handed on too");
     assert!(revocations.is_revoked("one more", None) && !revocations.is_revoked("1", None));
     revocations.note_lifetime(None, None, NOW_MS);
     assert!(revocations.is_revoked("7", Some(NOW_S)) && !revocations.is_revoked("7", Some(NOW_S + 1)));
