@@ -96,7 +96,8 @@ impl State {
 
     /// What grants an operation to a principal, for people.
     pub(crate) fn granting(&self, principal: &Principal, operation: Operation, name: &str) -> Option<String> {
-        let granted = principal.permissions.granting(operation, name)?;
+        let granted = principal.permissions.granting(principal.claims(), operation, name)?;
+        let granted = &*granted;
         let table = match &principal.origin {
             Origin::Anonymous => self.rules.table_granting(operation, granted, None),
             Origin::Token(token) => self.rules.table_granting(operation, granted, Some(token)),

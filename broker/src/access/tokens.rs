@@ -229,7 +229,7 @@ fn grants(topics: &Members) -> Result<Box<[Grant]>, Cause> {
         for filter in texts() {
             let filter = filter?;
             check_filter(filter, TOKEN_BYTES_MAX).map_err(|_| Cause::Topics)?;
-            grants.push(Grant { operation, filter: filter.into(), rights: Rights::default() });
+            grants.push(Grant { operation, filter: filter.into(), rights: Rights::default(), is_template: false });
         }
     }
     if grants.len() > FILTERS_MAX {

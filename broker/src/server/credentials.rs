@@ -136,8 +136,9 @@ fn verdict(authority: &Authority, credential: &[u8], asked: &CheckedToken, now_m
             Some(grant) => _ = writeln!(text, "allowed: {verb} {name}, by {grant}"),
             None => {
                 is_allowed = false;
-                let nearest = principal.permissions.nearest(operation, name);
-                let nearest = nearest.map_or("it has none".to_owned(), |filter| format!("the nearest is '{filter}'"));
+                let nearest = principal.permissions.nearest(principal.claims(), operation, name);
+                let nearest =
+                    nearest.map_or_else(|| "it has none".to_owned(), |filter| format!("the nearest is '{filter}'"));
                 let _ = writeln!(text, "denied: {verb} {name}: no grant for {verb} covers it, {nearest}");
             }
         }
@@ -159,7 +160,7 @@ fn about(principal: &Principal, now_ms: u64) -> String {
     };
     let mut text = format!("good: {who}{end}\n");
     for operation in Operation::ALL {
-        let filters: Vec<_> = principal.permissions.filters(operation).collect();
+        let filters: Vec<_> = principal.permissions.filters(principal.claims(), operation).collect();
         if !filters.is_empty() {
             let _ = writeln!(text, "{}: {}", operation.name(), filters.join(", "));
         }
