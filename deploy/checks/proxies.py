@@ -11,6 +11,7 @@ they are, but for the certificates; the broker is told what their heads say. Pri
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -34,7 +35,7 @@ NAME = "broker.example.org"
 PROXY, CLIENT, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 # A back end beside the broker. Not the proxy's address: from there the broker expects the PROXY protocol's header.
 BACK_END = "127.0.0.2"
-KEY = "a-key-of-this-test-alone"
+KEY = "rk_a-key-of-this-test-alone"
 # Connections of one address: few, so that the test soon meets the limit.
 PER_ADDRESS = 2
 
@@ -286,6 +287,15 @@ def proxy(work, way, folder, log):
         yield
 
 
+def tables():
+    """The tables of HOST.md, with the digest of our key."""
+    text = re.search(r"^```toml\n(\[auth\].*?)^```", (DEPLOY / "HOST.md").read_text(), re.M | re.S)[1]
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    text, keys = re.subn(r'^sha256 = "[0-9a-f]{64}"', f'sha256 = "{digest}"', text, flags=re.M)
+    assert keys == 1, "HOST.md has one [[key]]"
+    return text
+
+
 def before_broker(work, way, log, binary):
     environment = {
         "PATH": os.environ["PATH"],
@@ -293,7 +303,7 @@ def before_broker(work, way, log, binary):
         "RINGYARD_MAX_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
         "RINGYARD_DRAIN_WINDOW": "0s",
         **way.variables,
-        "RINGYARD_PUBLISH_KEY": str(work / "publish-key"),
+        "RINGYARD_CONFIG": str(work / "ringyard.toml"),
     }
     with running([binary], log, environment):
         listening("127.0.0.1", 8080, time.monotonic() + 20)
@@ -332,8 +342,7 @@ def main():
     parser.add_argument("--work", required=True, type=Path, help="folder with the proxies' files and certificates")
     arguments = parser.parse_args()
     work, binary = arguments.work, arguments.binary
-    (work / "publish-key").write_text(KEY)
-    (work / "publish-key").chmod(0o600)
+    (work / "ringyard.toml").write_text(tables())
     for command in (
         ["ip", "link", "set", "lo", "up"],
         *(["ip", "address", "add", f"{address}/32", "dev", "lo"] for address in (PROXY, CLIENT, OTHER)),

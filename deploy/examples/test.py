@@ -158,15 +158,20 @@ def origins(address, is_listed):
 def key(binary):
     """A key opens what is closed without."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "publish-key"
-        file.write_text("a-secret-of-mine\n")
-        file.chmod(0o600)
-        with broker(binary, "--publish-key", str(file), "--client-publish", "off") as address:
+        made = subprocess.run(
+            [binary, "key", "new", "example", "--publish", "x"], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+        ).stdout
+        right = re.search(r"Bearer (rk_\S+)", made)[1]
+        file = Path(folder) / "ringyard.toml"
+        file.write_text(made[made.index("[[key]]") :])
+        with broker(binary, "--config", str(file)) as address:
             for name in PUBLISHERS:
-                for given, status in ((None, 401), ("another-secret-of-mine", 401), ("a-secret-of-mine", 0)):
+                for given, status in ((None, 401), ("rk_another", 401), (right, 0)):
                     done = publish(name, f"http://{address}", "x", "hello", given)
                     is_so = done.stderr.startswith(f"{status}: ") if status else done.returncode == 0
                     check(is_so, f"{name} with the key {given} says: {done.stdout}{done.stderr}")
+                done = publish(name, f"http://{address}", "y", "hello", right)
+                check(done.stderr.startswith("403: "), f"{name}, where the key does not count, says: {done.stderr}")
 
 
 def vite():

@@ -16,6 +16,8 @@
 //!
 //! [`token_cache`]: crate::access::token_cache
 
+mod revoking;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
@@ -24,7 +26,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::access::interner::Interner;
-use crate::access::key_sources::{KeySources, Notice};
+use crate::access::key_sources::{KeySources, KeysUrl, Notice};
 use crate::access::lock;
 use crate::access::permissions::{Operation, Permissions};
 use crate::access::principal::{Cause, Denial, Identified, Origin, Principal, PrincipalKind};
@@ -172,16 +174,6 @@ impl Authority {
         }
     }
 
-    /// Refuses tokens of a user that were issued before a time, in seconds since 1970.
-    ///
-    /// # Errors
-    /// A sentence: too many users are revoked.
-    pub fn revoke(&self, user: &str, before_s: u64, now_ms: u64) -> Result<(), String> {
-        self.revocations.revoke(user, before_s, now_ms)?;
-        self.generation.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
     /// Reads the files of keys again that have changed, with new tables if there are some.
     ///
     /// # Errors
@@ -194,8 +186,9 @@ impl Authority {
         }
         let mut new = KeySources::read(tables.auth.as_ref())?;
         let mut sources = lock(&self.sources);
-        let keys_url = tables.auth.as_ref().and_then(|auth| auth.keys_url.as_ref()).map(|url| &url.value);
-        if keys_url.is_some() && keys_url == self.state.load().keys_url.as_ref() {
+        let asked = |source: Option<KeysUrl>| source.map(|source| source.url);
+        let url = asked(tables.auth.as_ref().and_then(KeysUrl::of));
+        if url.is_some() && url == asked(self.keys_url()) {
             new.keep_fetched(&sources)?;
         }
         let keys = new.united()?;
@@ -214,7 +207,7 @@ impl Authority {
 
     /// Where keys are fetched from.
     #[must_use]
-    pub fn keys_url(&self) -> Option<String> {
+    pub fn keys_url(&self) -> Option<KeysUrl> {
         self.state.load().keys_url.clone()
     }
 
@@ -257,12 +250,6 @@ impl Authority {
     /// How often each cause refused a credential.
     pub fn counts(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.iter().map(|cause| (*cause, self.refused[*cause as usize].load(Ordering::Relaxed)))
-    }
-
-    /// How many users are revoked.
-    #[must_use]
-    pub fn revoked_users(&self) -> usize {
-        self.revocations.len()
     }
 
     /// How many keys tokens are checked with.

@@ -1,32 +1,11 @@
 //! What a principal may do, as an answer: the reason why not, for messages and for HTTP.
 //!
 //! With `explain = true` a reason names the grant that comes nearest. Not responsible for what is granted
-//! ([`Permissions`]).
+//! ([`permissions`](crate::access::permissions)).
 
-use crate::access::permissions::{Operation, Permissions, Right, Scope};
+use crate::access::permissions::{Operation, Right, Scope};
 use crate::access::principal::{Principal, PrincipalKind};
 use crate::access::rejection::Rejection;
-
-impl Permissions {
-    /// Why this is not granted, as a reason without a full stop. `explains`: it names the nearest grant.
-    #[must_use]
-    pub fn explain(&self, operation: Operation, name: &str, explains: bool) -> String {
-        let reason = format!("nothing grants {} {name:?}", operation.name());
-        if !explains {
-            return reason;
-        }
-        match self.nearest(operation, name) {
-            Some(nearest) => format!("{reason}; the nearest grant is {nearest:?}"),
-            None => format!("{reason}; no filter is granted for that"),
-        }
-    }
-
-    /// The same of a right.
-    #[must_use]
-    pub fn explain_right(&self, right: Right, name: &str) -> String {
-        format!("nothing grants the right {:?}, which {name:?} needs", right.name())
-    }
-}
 
 impl Principal {
     /// Whether it is nobody in particular.
@@ -41,14 +20,45 @@ impl Principal {
         (self.kind, &self.name) == (other.kind, &other.name)
     }
 
+    /// Whether the operation is granted to it for this filter or name, which is valid.
+    #[must_use]
+    pub fn allows(&self, operation: Operation, name: &str) -> bool {
+        self.permissions.allows(self.claims(), operation, name)
+    }
+
+    /// Whether it has this right for what this filter or name, which is valid, subscribes to.
+    #[must_use]
+    pub fn has(&self, right: Right, name: &str) -> bool {
+        self.permissions.has(self.claims(), right, name)
+    }
+
+    /// Why this is not granted, as a reason without a full stop. `explains`: it names the nearest grant.
+    #[must_use]
+    pub fn explain(&self, operation: Operation, name: &str, explains: bool) -> String {
+        let reason = format!("nothing grants {} {name:?}", operation.name());
+        if !explains {
+            return reason;
+        }
+        match self.permissions.nearest(self.claims(), operation, name) {
+            Some(nearest) => format!("{reason}; the nearest grant is {nearest:?}"),
+            None => format!("{reason}; no filter is granted for that"),
+        }
+    }
+
+    /// The same of a right.
+    #[must_use]
+    pub fn explain_right(&self, right: Right, name: &str) -> String {
+        format!("nothing grants the right {:?}, which {name:?} needs", right.name())
+    }
+
     /// Whether it may do this. `explains`: a refusal names the nearest grant.
     ///
     /// # Errors
     /// 403.
     pub(crate) fn check(&self, operation: Operation, name: &str, explains: bool) -> Result<(), Rejection> {
-        match self.permissions.allows(operation, name) {
+        match self.allows(operation, name) {
             true => Ok(()),
-            false => Err(Rejection::Forbidden(self.permissions.explain(operation, name, explains))),
+            false => Err(Rejection::Forbidden(self.explain(operation, name, explains))),
         }
     }
 
@@ -89,18 +99,25 @@ impl PrincipalKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::permissions::{Grant, Rights};
+    use std::sync::Arc;
+
+    use crate::access::permissions::{Grant, Permissions, Rights};
 
     #[test]
     fn a_reason_names_the_nearest_grant_if_that_is_asked_for() {
-        let grant =
-            |filter: &str| Grant { operation: Operation::Subscribe, filter: filter.into(), rights: Rights::default() };
+        let grant = |filter: &str| Grant {
+            operation: Operation::Subscribe,
+            filter: filter.into(),
+            rights: Rights::default(),
+            is_template: false,
+        };
         let permissions = Permissions::new(vec![grant("chat/+"), grant("a/#")], &[]);
-        let explain = |operation, name| permissions.explain(operation, name, true);
+        let somebody = Principal::anonymous(Arc::new(permissions));
+        let explain = |operation, name| somebody.explain(operation, name, true);
         let nearest = explain(Operation::Subscribe, "chat/7/x");
         assert_eq!(nearest, "nothing grants subscribe \"chat/7/x\"; the nearest grant is \"chat/+\"");
         let none = explain(Operation::Publish, "a");
         assert_eq!(none, "nothing grants publish \"a\"; no filter is granted for that");
-        assert_eq!(permissions.explain(Operation::Publish, "a", false), "nothing grants publish \"a\"");
+        assert_eq!(somebody.explain(Operation::Publish, "a", false), "nothing grants publish \"a\"");
     }
 }

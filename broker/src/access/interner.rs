@@ -67,7 +67,12 @@ mod tests {
     use crate::access::permissions::{Grant, Operation, Rights};
 
     fn permissions(filter: &str) -> Permissions {
-        let grant = Grant { operation: Operation::Publish, filter: filter.into(), rights: Rights::default() };
+        let grant = Grant {
+            operation: Operation::Publish,
+            filter: filter.into(),
+            rights: Rights::default(),
+            is_template: false,
+        };
         Permissions::new(vec![grant], &[])
     }
 

@@ -2,8 +2,10 @@
 //!
 //! `serde_json` alone takes the last of two members of one name, so that two readers may see two tokens in one text.
 //!
-//! Not responsible for lengths: the code that reads bounds them first. Memory: at most a constant times the text.
+//! Not responsible for lengths: the code that reads bounds them first. Memory: at most a constant times the text; texts without
+//! escapes are those of the input, and not copied.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -13,19 +15,24 @@ pub(crate) const DEPTH_MAX: usize = 8;
 
 /// A JSON value.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Json {
+pub(crate) enum Json<'a> {
     Null,
     Bool(bool),
     Number(f64),
-    Text(String),
-    List(Vec<Json>),
-    Object(Members),
+    Text(Cow<'a, str>),
+    List(Vec<Json<'a>>),
+    Object(Members<'a>),
 }
 
 /// The members of an object, whose names differ.
-pub(crate) type Members = Vec<(String, Json)>;
+pub(crate) type Members<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
 
-impl Json {
+/// Members that an object has room for at first: as many as most tokens have.
+const MEMBERS_USUAL: usize = 8;
+/// Up to so many names are compared each with each.
+const COMPARED_MAX: usize = 16;
+
+impl Json<'_> {
     /// Its text, if it is one.
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
@@ -36,12 +43,12 @@ impl Json {
 }
 
 /// The value of a member.
-pub(crate) fn member<'a>(members: &'a Members, name: &str) -> Option<&'a Json> {
+pub(crate) fn member<'m, 'a>(members: &'m Members<'a>, name: &str) -> Option<&'m Json<'a>> {
     members.iter().find(|(other, _)| other == name).map(|(_, value)| value)
 }
 
 /// Reads an object. `None`: it is none, has a member twice, or is too deep.
-pub(crate) fn object(text: &[u8]) -> Option<Members> {
+pub(crate) fn object(text: &[u8]) -> Option<Members<'_>> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = AtDepth(0).deserialize(&mut reader).ok()?;
     reader.end().ok()?;
@@ -62,45 +69,49 @@ impl AtDepth {
 }
 
 impl<'de> DeserializeSeed<'de> for AtDepth {
-    type Value = Json;
+    type Value = Json<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for AtDepth {
-    type Value = Json;
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Json, E> {
+    fn visit_unit<E: Error>(self) -> Result<Json<'de>, E> {
         Ok(Json::Null)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Json, E> {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Json<'de>, E> {
         Ok(Json::Bool(value))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Json, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Json<'de>, E> {
         Ok(Json::Number(value as f64))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Json, E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Json<'de>, E> {
         Ok(Json::Number(value as f64))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Json, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Json<'de>, E> {
         Ok(Json::Number(value))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Json, E> {
-        Ok(Json::Text(value.to_owned()))
+    fn visit_str<E: Error>(self, value: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(value.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Json, A::Error> {
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Json<'de>, A::Error> {
         let inner = self.inner()?;
         let mut list = Vec::new();
         while let Some(value) = sequence.next_element_seed(inner)? {
@@ -109,19 +120,54 @@ impl<'de> Visitor<'de> for AtDepth {
         Ok(Json::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
         let inner = self.inner()?;
-        let mut members = Members::new();
-        while let Some(name) = map.next_key::<String>()? {
+        let mut members = Members::with_capacity(MEMBERS_USUAL);
+        while let Some(name) = map.next_key_seed(Name)? {
             let value = map.next_value_seed(inner)?;
             members.push((name, value));
         }
-        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        if has_twice(&members) {
             return Err(Error::custom("a member twice"));
         }
         Ok(Json::Object(members))
+    }
+}
+
+/// Whether two members have the same name.
+fn has_twice(members: &Members) -> bool {
+    if members.len() <= COMPARED_MAX {
+        return members.iter().enumerate().any(|(at, (name, _))| members[..at].iter().any(|(other, _)| other == name));
+    }
+    let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// The name of a member.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(name))
     }
 }
 
@@ -134,7 +180,7 @@ mod tests {
         let members = object(br#"{"a":[1,-2,1.5,null,true],"b":{"a":"\u00e9"}}"#).expect("an object");
         let list = [1.0, -2.0, 1.5].map(Json::Number).into_iter().chain([Json::Null, Json::Bool(true)]).collect();
         assert_eq!(member(&members, "a"), Some(&Json::List(list)));
-        let inner = vec![("a".to_owned(), Json::Text("é".to_owned()))];
+        let inner = vec![("a".into(), Json::Text("é".into()))];
         assert_eq!(member(&members, "b"), Some(&Json::Object(inner)));
         assert_eq!(member(&members, "c"), None);
         let deep = |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
@@ -159,5 +205,15 @@ mod tests {
             assert_eq!(object(wrong.as_bytes()), None, "{wrong}");
         }
         assert_eq!(object(b"{\"a\":\"\xff\"}"), None);
+        for (count, twice) in [(COMPARED_MAX, 3), (COMPARED_MAX + 1, 3), (200, 100)] {
+            let names = (0..count).map(|n| format!("\"{n}\":{{}},"));
+            let text = format!("{{{}\"x\":1", names.collect::<String>());
+            assert_eq!(object(format!("{text}}}").as_bytes()).map(|members| members.len()), Some(count + 1));
+            assert_eq!(object(format!("{text},\"{twice}\":1}}").as_bytes()), None, "{count}");
+        }
+        let borrowed = object(br#"{"a":"b","\u0061b":"\n"}"#).expect("an object");
+        let is_borrowed = |text: &Cow<str>| matches!(text, Cow::Borrowed(_));
+        let texts: Vec<_> = borrowed.iter().map(|(name, _)| is_borrowed(name)).collect();
+        assert_eq!(texts, [true, false], "nothing is copied that has no escape");
     }
 }

@@ -19,6 +19,28 @@ use crate::config::auth::{AuthTable, Located};
 /// The longest file with keys, and the longest answer from `keys-url`, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Where keys are fetched from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeysUrl {
+    /// `keys-url`.
+    pub url: String,
+    /// `keys-ca-file`: the authorities that its certificate is checked with.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl KeysUrl {
+    /// What `[auth]` says, if it names an address.
+    pub(crate) fn of(auth: &AuthTable) -> Option<Self> {
+        let ca_file = auth.keys_ca_file.as_ref().map(|file| file.value.clone());
+        auth.keys_url.as_ref().map(|url| Self { url: url.value.clone(), ca_file })
+    }
+
+    /// Whether the connection is protected.
+    pub(crate) fn is_https(&self) -> bool {
+        self.url.starts_with("https:")
+    }
+}
+
 /// All sources.
 #[derive(Debug, Default)]
 pub(crate) struct KeySources {

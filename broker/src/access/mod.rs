@@ -8,7 +8,7 @@
 //! | [`keys`] | keys that let their holders publish |
 //! | [`authority`] | who a token or an API key belongs to, and what that principal may do; `state` is what holds at a moment |
 //! | [`permissions`], [`principal`] | what may be done; who does it; why a credential is refused |
-//! | `rules`, `interner` | grants of the tables; one allocation for equal permissions |
+//! | `rules`, `templates`, `interner` | grants of the tables; claims in their filters; one allocation for equal permissions |
 //! | [`tokens`], `json` | signature and claims of a token; strict JSON |
 //! | [`trusted_keys`], [`key_sources`] | keys that tokens are checked with, and their files |
 //! | [`token_cache`], [`revocations`] | tokens that were verified before; users whose tokens are refused |
@@ -37,6 +37,7 @@ pub mod rejection;
 pub mod revocations;
 pub(crate) mod rules;
 pub mod state;
+pub(crate) mod templates;
 pub mod token_cache;
 pub mod tokens;
 pub mod trusted_keys;

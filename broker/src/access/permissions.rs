@@ -7,15 +7,18 @@
 //! Not responsible for who gets which grants (`rules`) nor for whether names are valid: filters
 //! and names are checked before.
 //!
-//! Memory: permissions of equal content are one allocation (`interner`), so that connections whose
-//! rights come from `[[allow]]` alone cost nothing here. Cost: one comparison per granted filter, linear in its length;
-//! nothing is allocated.
+//! Memory: permissions of equal content are one allocation (`interner`), and claims in filters are filled in only when one is
+//! asked about (`templates`), so that connections whose rights come from `[[allow]]` alone cost nothing here. Cost: one comparison
+//! per granted filter, linear in its length; nothing is allocated but for a filter with claims.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 pub use protocol::topic::covers;
 
+use crate::access::principal::Claims;
+use crate::access::templates::{filter_of, grant_covers};
 use crate::capacity::budget::{Account, Charge, Held};
 
 /// What somebody wants to do with topics.
@@ -136,6 +139,8 @@ pub struct Grant {
     pub(crate) operation: Operation,
     pub(crate) filter: Box<str>,
     pub(crate) rights: Rights,
+    /// Whether the filter has claims in it (`templates`).
+    pub(crate) is_template: bool,
 }
 
 /// See the file's head. Equal permissions have equal content: grants are sorted and unlike.
@@ -174,7 +179,8 @@ impl Permissions {
     pub fn new(mut grants: Vec<Grant>, scopes: &[Scope]) -> Self {
         grants.sort();
         grants.dedup_by(|second, first| {
-            let is_same = first.operation == second.operation && first.filter == second.filter;
+            let facts = |grant: &Grant| (grant.operation, grant.is_template);
+            let is_same = facts(first) == facts(second) && first.filter == second.filter;
             if is_same {
                 first.rights = first.rights.union(second.rights);
             }
@@ -204,28 +210,28 @@ impl Permissions {
 
     /// Whether the operation is granted for this filter or name, which is valid.
     #[must_use]
-    pub fn allows(&self, operation: Operation, name: &str) -> bool {
-        self.content.is_everything || self.grants_of(operation).iter().any(|grant| covers(&grant.filter, name))
+    pub(crate) fn allows(&self, claims: &Claims, operation: Operation, name: &str) -> bool {
+        let mut grants = self.grants_of(operation).iter();
+        self.content.is_everything || grants.any(|grant| grant_covers(grant, claims, name))
     }
 
     /// Whether the right is granted for what this filter or name, which is valid, subscribes to.
     #[must_use]
-    pub fn has(&self, right: Right, name: &str) -> bool {
+    pub(crate) fn has(&self, claims: &Claims, right: Right, name: &str) -> bool {
         let mut grants = self.grants_of(Operation::Subscribe).iter();
-        self.content.is_everything || grants.any(|grant| grant.rights.has(right) && covers(&grant.filter, name))
+        self.content.is_everything || grants.any(|grant| grant.rights.has(right) && grant_covers(grant, claims, name))
     }
 
     /// The granted filter that begins with most levels of `name`, for somebody who wonders why it is not granted.
     #[must_use]
-    pub fn nearest(&self, operation: Operation, name: &str) -> Option<&str> {
-        let grants = self.grants_of(operation).iter().map(|grant| &*grant.filter);
-        grants.rev().max_by_key(|filter| levels_in_common(filter, name))
+    pub(crate) fn nearest(&self, claims: &Claims, operation: Operation, name: &str) -> Option<Cow<'_, str>> {
+        self.filters(claims, operation).rev().max_by_key(|filter| levels_in_common(filter, name))
     }
 
     /// The granted filter that a name or filter lies within.
     #[must_use]
-    pub fn granting(&self, operation: Operation, name: &str) -> Option<&str> {
-        self.grants_of(operation).iter().map(|grant| &*grant.filter).find(|filter| covers(filter, name))
+    pub(crate) fn granting(&self, claims: &Claims, operation: Operation, name: &str) -> Option<Cow<'_, str>> {
+        self.filters(claims, operation).find(|filter| covers(filter, name))
     }
 
     /// Whether this part of `/api` is granted.
@@ -235,8 +241,12 @@ impl Permissions {
     }
 
     /// Every granted filter of an operation.
-    pub fn filters(&self, operation: Operation) -> impl Iterator<Item = &str> {
-        self.grants_of(operation).iter().map(|grant| &*grant.filter)
+    pub(crate) fn filters(
+        &self,
+        claims: &Claims,
+        operation: Operation,
+    ) -> impl DoubleEndedIterator<Item = Cow<'_, str>> {
+        self.grants_of(operation).iter().filter_map(move |grant| filter_of(grant, claims))
     }
 
     /// Bytes that it takes, itself included, without what the allocator adds.

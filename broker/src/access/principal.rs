@@ -39,8 +39,8 @@ pub struct Principal {
     pub expires_ms: Option<u64>,
     /// How long a connection may last from its beginning, in milliseconds, where the token does not expire.
     pub max_age_ms: Option<u64>,
-    /// What it may do. Equal permissions are one allocation.
-    pub permissions: Arc<Permissions>,
+    /// What it may do, but for the claims in its filters. Equal permissions are one allocation.
+    pub(crate) permissions: Arc<Permissions>,
     pub(crate) origin: Origin,
     pub(crate) _charge: Option<Charge>,
 }
@@ -66,6 +66,14 @@ impl Principal {
     fn without_token(kind: PrincipalKind, name: &str, permissions: Arc<Permissions>, origin: Origin) -> Self {
         let (issued_at_s, expires_ms, max_age_ms) = (None, None, None);
         Self { kind, name: name.into(), issued_at_s, expires_ms, max_age_ms, permissions, origin, _charge: None }
+    }
+
+    /// What stands in place of claims in its filters.
+    pub(crate) fn claims(&self) -> &Claims {
+        match &self.origin {
+            Origin::Anonymous | Origin::Key(_) => &[],
+            Origin::Token(token) => &token.claims,
+        }
     }
 
     /// Bytes that it takes without its permissions.
@@ -100,11 +108,18 @@ pub(crate) struct TokenOrigin {
 
 /// The value of a claim as text, or the values of a list.
 pub(crate) type ClaimValues = Box<[Box<str>]>;
+/// Claims and their values.
+pub(crate) type Claims = [(Arc<str>, ClaimValues)];
+
+/// The values of a claim, one if it is not a list.
+pub(crate) fn values_of<'a>(claims: &'a Claims, claim: &str) -> &'a [Box<str>] {
+    claims.iter().find(|(name, _)| &**name == claim).map_or(&[], |(_, values)| values)
+}
 
 impl TokenOrigin {
     /// The values of a claim, one if it is not a list.
     pub(crate) fn values(&self, claim: &str) -> &[Box<str>] {
-        self.claims.iter().find(|(name, _)| &**name == claim).map_or(&[], |(_, values)| values)
+        values_of(&self.claims, claim)
     }
 
     /// Bytes behind it.

@@ -4,13 +4,15 @@
 //! whatever was issued before it has expired. Where tokens do not expire, `max-age` bounds connections only, so revocations
 //! are remembered for as long as the broker runs. A token without `iat` counts as issued at the beginning of time.
 //!
-//! It is in memory only: a restart forgets it. Memory: at most [`USERS_MAX`] users; one beyond is refused, since forgetting
+//! It is in memory only. A successor that takes over gets everything ([`Revoked`]); another start begins with nothing. Memory: at most [`USERS_MAX`] users; one beyond is refused, since forgetting
 //! another would give it back what was taken. Cost: one load where nobody is revoked, else one lock and one lookup per
 //! credential.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 use crate::access::lock;
 
@@ -20,6 +22,28 @@ pub const USERS_MAX: usize = 10_000;
 const REMEMBERED_LEAST_S: u64 = 24 * 3600;
 /// Tokens that never expire have been seen.
 const FOREVER_S: u64 = u64::MAX;
+
+/// Everything that is remembered, for a successor.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Revoked {
+    /// Users, and the second since 1970 before which their tokens were issued that are refused.
+    users: Vec<(Box<str>, u64)>,
+    longest_lifetime_s: u64,
+}
+
+impl Revoked {
+    /// How many users there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+}
 
 /// See the file's head.
 #[derive(Debug)]
@@ -69,6 +93,21 @@ impl Revocations {
         *before = before_s.max(*before);
         self.count.store(users.len(), Ordering::Release);
         Ok(())
+    }
+
+    /// Everything that is remembered.
+    pub(crate) fn all(&self) -> Revoked {
+        let users = lock(&self.users).iter().map(|(user, before_s)| (user.clone(), *before_s)).collect();
+        Revoked { users, longest_lifetime_s: self.longest_lifetime_s.load(Ordering::Relaxed) }
+    }
+
+    /// Remembers what another broker did, beside what is remembered here.
+    ///
+    /// # Errors
+    /// As of [`Revocations::revoke`]; those before were taken.
+    pub(crate) fn take(&self, revoked: &Revoked, now_ms: u64) -> Result<(), String> {
+        self.longest_lifetime_s.fetch_max(revoked.longest_lifetime_s, Ordering::Relaxed);
+        revoked.users.iter().try_for_each(|(user, before_s)| self.revoke(user, *before_s, now_ms))
     }
 
     /// Whether a token of `user` is refused.

@@ -1,9 +1,7 @@
 //! Grants of the `[[allow]]` and `[[key]]` tables, and which of them a principal has.
 //!
-//! What a table grants is united with what others grant, and with the claim of the token. In a filter of `[[allow]]` a claim's
-//! name in braces stands for its value. The value must be one level: text without `/`, wildcards and control characters, not
-//! empty, and not what makes a topic one of the broker's own. Otherwise, and if the token has not the claim or has a list of
-//! several values there, this filter grants nothing.
+//! What a table grants is united with what others grant, and with the claim of the token. Filters of `[[allow]]` with claims in them
+//! are kept as they are (`templates`), so that users with the same tables have the same permissions.
 //!
 //! Not responsible for reading tables ([`config::auth`](crate::config::auth)) nor for tokens. Memory: bounded by the file.
 //! Cost: linear in the tables, once per verified token.
@@ -12,11 +10,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use protocol::topic::{check_filter, is_reserved};
 
 use crate::access::interner::Interner;
 use crate::access::permissions::{Grant, Operation, Permissions, Right, Rights, Scope};
 use crate::access::principal::{Principal, TokenOrigin};
+use crate::access::templates::{claims_in, expanded, is_template};
 use crate::config::auth::{AccessTables, AllowTable, GrantLists, KeyTable, Who};
 
 /// Everything that the tables grant.
@@ -68,14 +66,14 @@ impl Rules {
     /// What somebody without a credential may do.
     pub(crate) fn of_anonymous(&self) -> Permissions {
         let tables = self.allows.iter().filter(|allow| allow.principal == Who::Anonymous);
-        Permissions::new(tables.flat_map(|allow| grants(&allow.grants, |filter| Some(filter.into()))).collect(), &[])
+        Permissions::new(tables.flat_map(|allow| grants(&allow.grants, false)).collect(), &[])
     }
 
     /// What the user of a token may do.
     pub(crate) fn of_token(&self, token: &TokenOrigin) -> Permissions {
         let tables = self.allows.iter().filter(|allow| applies(&allow.principal, token));
         let own = token.grants.iter().cloned();
-        let granted = tables.flat_map(|allow| grants(&allow.grants, |filter| expand(filter, token)));
+        let granted = tables.flat_map(|allow| grants(&allow.grants, true));
         Permissions::new(own.chain(granted).collect(), &[])
     }
 
@@ -90,7 +88,7 @@ impl Rules {
             let is_meant = token.map_or(allow.principal == Who::Anonymous, |token| applies(&allow.principal, token));
             let mut filters = filters(&allow.grants, operation).iter();
             let filter = filters.find(|filter| match token {
-                Some(token) => expand(filter, token).as_deref() == Some(granted),
+                Some(token) => expanded(filter, &token.claims).as_deref() == Some(granted),
                 None => *filter == granted,
             })?;
             is_meant.then_some((allow, &**filter))
@@ -102,7 +100,7 @@ impl ApiKey {
     fn new(table: &KeyTable, interner: &Interner) -> Self {
         let scopes: Vec<_> =
             Scope::ALL.into_iter().filter(|scope| table.api.iter().any(|name| name == scope.name())).collect();
-        let grants = grants(&table.grants, |filter| Some(filter.into()));
+        let grants = grants(&table.grants, false);
         let permissions = interner.intern(Permissions::new(grants, &scopes));
         let holder = Arc::new(Principal::holder(&table.name, permissions, table.sha256));
         Self { sha256: table.sha256, holder }
@@ -133,15 +131,20 @@ fn filters(lists: &GrantLists, operation: Operation) -> &[String] {
     }
 }
 
-/// The grants of a table, without filters that `expand` gives nothing for.
-fn grants(lists: &GrantLists, expand: impl Fn(&str) -> Option<Box<str>>) -> Vec<Grant> {
+/// The grants of a table, whose filters may have claims in them.
+fn grants(lists: &GrantLists, with_claims: bool) -> Vec<Grant> {
     let is_listed = |right: &Right| lists.rights.iter().any(|name| name == right.name());
     let rights = Right::ALL.into_iter().filter(is_listed).fold(Rights::default(), Rights::with);
     let mut grants = Vec::new();
     for operation in Operation::ALL {
         let rights = if operation == Operation::Subscribe { rights } else { Rights::default() };
-        let expanded = filters(lists, operation).iter().filter_map(|filter| expand(filter));
-        grants.extend(expanded.map(|filter| Grant { operation, filter, rights }));
+        let grant = |filter: &String| Grant {
+            operation,
+            filter: filter.as_str().into(),
+            rights,
+            is_template: with_claims && is_template(filter),
+        };
+        grants.extend(filters(lists, operation).iter().map(grant));
     }
     grants
 }
@@ -154,30 +157,10 @@ fn claims_of(allow: &AllowTable) -> Vec<&str> {
     }
     for operation in Operation::ALL {
         for filter in filters(&allow.grants, operation) {
-            let inside = filter.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
-            claims.extend(inside.map(|(name, _)| name));
+            claims.extend(claims_in(filter));
         }
     }
     claims
-}
-
-/// A filter with the values of claims in place of their names.
-fn expand(template: &str, token: &TokenOrigin) -> Option<Box<str>> {
-    let (mut filter, mut rest) = (String::new(), template);
-    while let Some((before, (name, after))) =
-        rest.split_once('{').and_then(|(before, inside)| Some((before, inside.split_once('}')?)))
-    {
-        let [value] = token.values(name) else { return None };
-        if value.is_empty() || value.contains(['/', '+', '#']) {
-            return None;
-        }
-        filter.push_str(before);
-        filter.push_str(value);
-        rest = after;
-    }
-    filter.push_str(rest);
-    let is_as_meant = is_reserved(&filter) == is_reserved(template) && check_filter(&filter, usize::MAX).is_ok();
-    is_as_meant.then(|| filter.into())
 }
 
 #[cfg(test)]
@@ -189,35 +172,6 @@ mod tests {
         let claims =
             claims.iter().map(|(name, values)| ((*name).into(), values.iter().map(|value| (*value).into()).collect()));
         TokenOrigin { signed_by: KeyId::default(), grants: Box::default(), claims: claims.collect() }
-    }
-
-    #[test]
-    fn a_value_is_one_level_or_grants_nothing() {
-        let cases = [
-            ("user/{sub}/#", "ann", Some("user/ann/#")),
-            ("user/{sub}/#", "ann@example.org", Some("user/ann@example.org/#")),
-            ("{sub}", "$", None),
-            ("{sub}/#", "$sys", None),
-            ("x{sub}/#", "$sys", Some("x$sys/#")),
-            ("$presence/{sub}", "ann", Some("$presence/ann")),
-            ("u/{sub}", "", None),
-            ("u/{sub}", "a/b", None),
-            ("u/{sub}", "/", None),
-            ("u/{sub}", "+", None),
-            ("u/{sub}", "#", None),
-            ("u/{sub}", "a+", None),
-            ("u/{sub}", "a\nb", None),
-            ("u/{sub}", "a\u{85}b", None),
-            ("u/{sub}", "{sub}", Some("u/{sub}")),
-            ("{sub}/{sub}", "a", Some("a/a")),
-            ("u/{team}", "a", None),
-            ("plain/#", "a", Some("plain/#")),
-        ];
-        for (template, value, expected) in cases {
-            assert_eq!(expand(template, &token(&[("sub", &[value])])).as_deref(), expected, "{template} {value:?}");
-        }
-        assert_eq!(expand("u/{sub}", &token(&[("sub", &["a", "b"])])), None, "one of two values");
-        assert_eq!(expand("u/{sub}", &token(&[("sub", &[])])), None);
     }
 
     #[test]

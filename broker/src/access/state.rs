@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jsonwebtoken::Algorithm;
 
 use crate::access::interner::Interner;
+use crate::access::key_sources::KeysUrl;
 use crate::access::permissions::{Operation, Permissions};
 use crate::access::principal::{Origin, Principal};
 use crate::access::rules::Rules;
@@ -23,7 +24,7 @@ pub(crate) struct State {
     /// `None`: there are no tokens.
     pub(crate) demands: Option<Arc<Demands>>,
     pub(crate) keys: TrustedKeys,
-    pub(crate) keys_url: Option<String>,
+    pub(crate) keys_url: Option<KeysUrl>,
     pub(crate) anonymous: Option<Arc<Principal>>,
     pub(crate) settings: Settings,
 }
@@ -73,7 +74,7 @@ impl State {
             issue,
             demands: auth.filter(|auth| auth.has_source_of_keys()).map(|auth| Arc::new(demands(auth))),
             keys,
-            keys_url: auth.and_then(|auth| auth.keys_url.as_ref()).map(|url| url.value.clone()),
+            keys_url: auth.and_then(KeysUrl::of),
             anonymous,
             settings: Settings::new(auth),
             rules,
@@ -95,7 +96,8 @@ impl State {
 
     /// What grants an operation to a principal, for people.
     pub(crate) fn granting(&self, principal: &Principal, operation: Operation, name: &str) -> Option<String> {
-        let granted = principal.permissions.granting(operation, name)?;
+        let granted = principal.permissions.granting(principal.claims(), operation, name)?;
+        let granted = &*granted;
         let table = match &principal.origin {
             Origin::Anonymous => self.rules.table_granting(operation, granted, None),
             Origin::Token(token) => self.rules.table_granting(operation, granted, Some(token)),

@@ -8,11 +8,13 @@
 //! Memory: at most [`KEYS_MAX`] keys for each source. RFC 7517, RFC 7518 §6, RFC 8037.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 
 use crate::access::json::{Json, Members, member, object};
 
@@ -59,7 +61,22 @@ pub(crate) struct TrustedKey {
     family: Family,
     /// The only algorithm that it may be used with, if its `alg` says so.
     only: Option<Algorithm>,
-    pub(crate) key: DecodingKey,
+    check: Check,
+}
+
+/// What checks signatures.
+#[derive(Clone)]
+enum Check {
+    /// A secret, made ready for HS256, HS384 and HS512.
+    Secret(Arc<[hmac::Key; 3]>),
+    Public(DecodingKey),
+}
+
+/// The signature of a token.
+pub(crate) struct Signature<'a> {
+    /// In base64url.
+    pub(crate) text: &'a str,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Keeps keys out of logs.
@@ -70,10 +87,36 @@ impl fmt::Debug for TrustedKey {
 }
 
 impl TrustedKey {
-    fn new(family: Family, material: &[u8], key: DecodingKey) -> Self {
+    fn public(family: Family, material: &[u8], key: DecodingKey) -> Self {
+        Self::new(family, material, Check::Public(key))
+    }
+
+    fn secret(secret: &[u8]) -> Self {
+        let algorithms = [hmac::HMAC_SHA256, hmac::HMAC_SHA384, hmac::HMAC_SHA512];
+        let keys = algorithms.map(|algorithm| hmac::Key::new(algorithm, secret));
+        Self::new(Family::Secret, secret, Check::Secret(Arc::new(keys)))
+    }
+
+    fn new(family: Family, material: &[u8], check: Check) -> Self {
         let mut id = [0; 16];
         id.copy_from_slice(&digest(&SHA256, material).as_ref()[..16]);
-        Self { id: KeyId(id), kid: None, family, only: None, key }
+        Self { id: KeyId(id), kid: None, family, only: None, check }
+    }
+
+    /// Whether this key made the signature of a message by an algorithm that suits it.
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &Signature, algorithm: Algorithm) -> bool {
+        let [hs256, hs384, hs512] = match &self.check {
+            Check::Secret(keys) => &**keys,
+            // An error is about the key or the length of the signature.
+            Check::Public(key) => return crypto::verify(signature.text, message, key, algorithm).unwrap_or(false),
+        };
+        let key = match algorithm {
+            Algorithm::HS256 => hs256,
+            Algorithm::HS384 => hs384,
+            Algorithm::HS512 => hs512,
+            _ => return false,
+        };
+        hmac::verify(key, message, &signature.bytes).is_ok()
     }
 
     fn suits(&self, algorithm: Algorithm) -> bool {
@@ -157,8 +200,7 @@ impl TrustedKeys {
                 secret.len()
             ));
         }
-        let key = DecodingKey::from_secret(secret).map_err(|_| "it cannot be used".to_owned())?;
-        Ok(Self(vec![TrustedKey::new(Family::Secret, secret, key)]))
+        Ok(Self(vec![TrustedKey::secret(secret)]))
     }
 
     /// The keys in a JWK set, or in PEM. With `only_public`, a JWK set without secrets.
@@ -215,14 +257,14 @@ fn jwk(jwk: &Members, only_public: bool) -> Result<Option<TrustedKey>, String> {
     };
     let of_point = |family, len| {
         let point = point(len).ok_or("x and y are not those of its curve")?;
-        Ok::<_, String>(TrustedKey::new(family, &point, DecodingKey::from_ec_der(&point)))
+        Ok::<_, String>(TrustedKey::public(family, &point, DecodingKey::from_ec_der(&point)))
     };
     let mut key = match (kty, text("crv")) {
         ("EC", Some("P-256")) => of_point(Family::P256, 32)?,
         ("EC", Some("P-384")) => of_point(Family::P384, 48)?,
         ("OKP", Some("Ed25519")) => {
             let x = bytes("x").filter(|x| x.len() == 32).ok_or("x has not 32 bytes")?;
-            TrustedKey::new(Family::Ed25519, &x, DecodingKey::from_ed_der(&x))
+            TrustedKey::public(Family::Ed25519, &x, DecodingKey::from_ed_der(&x))
         }
         ("RSA", _) => match rsa(bytes("n"), bytes("e"))? {
             Some(key) => key,
@@ -234,14 +276,13 @@ fn jwk(jwk: &Members, only_public: bool) -> Result<Option<TrustedKey>, String> {
         ("oct", _) => {
             let secret = bytes("k").filter(|secret| secret.len() >= SECRET_BYTES_MIN);
             let secret = secret.ok_or_else(|| format!("k has not at least {SECRET_BYTES_MIN} bytes in base64url"))?;
-            let key = DecodingKey::from_secret(&secret).map_err(|_| "it cannot be used".to_owned())?;
-            TrustedKey::new(Family::Secret, &secret, key)
+            TrustedKey::secret(&secret)
         }
         _ => return Ok(None),
     };
     key.kid = match member(jwk, "kid") {
         None => None,
-        Some(Json::Text(kid)) => Some(kid.as_str().into()),
+        Some(Json::Text(kid)) => Some(kid.as_ref().into()),
         Some(_) => return Err("its kid is not a text".to_owned()),
     };
     if let Some(name) = text("alg") {
@@ -259,7 +300,7 @@ fn rsa(n: Option<Vec<u8>>, e: Option<Vec<u8>>) -> Result<Option<TrustedKey>, Str
     let (Some(n), Some(e)) = (n, e) else { return Err("it has no n or no e".to_owned()) };
     let n = &n[n.iter().take_while(|byte| **byte == 0).count()..];
     let key = DecodingKey::from_rsa_raw_components(n, &e);
-    Ok(RSA_BYTES.contains(&n.len()).then(|| TrustedKey::new(Family::Rsa, n, key)))
+    Ok(RSA_BYTES.contains(&n.len()).then(|| TrustedKey::public(Family::Rsa, n, key)))
 }
 
 /// The public keys in a PEM file.
@@ -287,7 +328,7 @@ fn pem(text: &[u8]) -> Result<Vec<TrustedKey>, String> {
 fn public_key(block: &[u8]) -> Option<TrustedKey> {
     if let Ok(key) = DecodingKey::from_ed_pem(block) {
         let bytes = key.try_get_as_bytes().ok().filter(|bytes| bytes.len() == 32)?.to_vec();
-        return Some(TrustedKey::new(Family::Ed25519, &bytes, key));
+        return Some(TrustedKey::public(Family::Ed25519, &bytes, key));
     }
     if let Ok(key) = DecodingKey::from_ec_pem(block) {
         let bytes = key.try_get_as_bytes().ok()?.to_vec();
@@ -296,7 +337,7 @@ fn public_key(block: &[u8]) -> Option<TrustedKey> {
             97 => Family::P384,
             _ => return None,
         };
-        return Some(TrustedKey::new(family, &bytes, key));
+        return Some(TrustedKey::public(family, &bytes, key));
     }
     let key = DecodingKey::from_rsa_pem(block).ok()?;
     let parsed = aws_lc_rs::rsa::PublicKey::from_der(key.try_get_as_bytes().ok()?).ok()?;

@@ -65,6 +65,8 @@ pub struct AuthTable {
     pub keys_file: Option<Located<PathBuf>>,
     /// `keys-url`.
     pub keys_url: Option<Located<String>>,
+    /// `keys-ca-file`.
+    pub keys_ca_file: Option<Located<PathBuf>>,
     /// `algorithms`.
     pub algorithms: Vec<String>,
     /// `issuer`.
@@ -197,6 +199,7 @@ fn auth(section: &Section) -> AuthTable {
         hs_previous_secret_file: path("hs-previous-secret-file"),
         keys_file: path("keys-file"),
         keys_url: located("keys-url"),
+        keys_ca_file: path("keys-ca-file"),
         algorithms: section.all("algorithms"),
         issuer: section.find("issuer"),
         audience: section.find("audience"),
@@ -292,6 +295,11 @@ fn wrong_auth(tables: &AccessTables) -> Vec<String> {
     }
     if has_public && !auth.algorithms.is_empty() && of_hs == auth.algorithms.len() && auth.keys_file.is_none() {
         wrong.push(format!("{source}: keys-url gives public keys, and algorithms has only HS, which need a secret"));
+    }
+    if let Some(file) = &auth.keys_ca_file
+        && !auth.keys_url.as_ref().is_some_and(|url| url.value.starts_with("https:"))
+    {
+        wrong.push(format!("{}: keys-ca-file is of no use: keys-url names no https address", file.source));
     }
     if of_hs > 0 && auth.hs_secret_file.is_none() && auth.keys_file.is_none() && has_public {
         wrong.push(format!("{source}: algorithms has {}, and there is no hs-secret-file", auth.algorithms[0]));

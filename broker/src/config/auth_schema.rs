@@ -34,6 +34,10 @@ const AUTH_KEYS: &[Key] = &[
         "Address of a JWK set, asked every 5 minutes (Cache-Control is heeded, from 1 minute to 1 hour) and for an unknown \
          key, at most once in 10 s; https, or http on loopback",
     ),
+    key("keys-ca-file", Path, Otherwise("the system's authorities", "/etc/ringyard/ca.pem"), "0.1").help(
+        "File with the authorities (PEM) that the certificate of keys-url is checked with, instead of the system's: for an \
+         authority of your own",
+    ),
     key("algorithms", List(&Choice(ALGORITHMS)), Otherwise("none, with a source of keys it is required", "HS256"), "0.1")
         .help("Signature algorithms that tokens may have"),
     key("issuer", Word, Otherwise("any", "https://id.example"), "0.1").help("What the claim iss must be"),

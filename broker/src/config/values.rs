@@ -255,7 +255,8 @@ pub(super) fn key_source(text: &str) -> Result<String, String> {
     let is_loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     match uri.scheme_str() {
-        Some("https") if is_plain && !host.is_empty() => Ok(text.to_owned()),
+        // However the scheme is written: others look at it too.
+        Some("https") if is_plain && !host.is_empty() => Ok(format!("https{}", &text["https".len()..])),
         Some("http") if is_plain && is_loopback => Ok(text.to_owned()),
         Some("http") if is_plain => {
             Err("keys that come over http can be replaced on their way: it must be https".to_owned())

@@ -33,6 +33,11 @@ pub(crate) struct Connection {
     end: Notify,
 }
 
+/// Whether an address is of this machine alone.
+pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 impl Connection {
     /// `peer` is asked for only if nobody counted the connection.
     pub(crate) fn new(lease: AddressLease, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {
@@ -63,10 +68,10 @@ impl Connection {
         Self { is_operators: true, ..self }
     }
 
-    /// The same, from this address.
-    pub(crate) fn from(self, peer: Option<SocketAddr>) -> Self {
-        let is_local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) && !self.lease.is_trusted();
-        Self { is_local, ..self }
+    /// The same, which comes from this machine if its socket does. A proxy on this machine speaks for others: for whom, it says
+    /// with each request, or has said before, and then its client is counted.
+    pub(crate) fn near(self, socket_is_near: bool) -> Self {
+        Self { is_local: socket_is_near && !self.lease.is_known(), ..self }
     }
 
     /// Nothing of its next request has come, from now on.

@@ -37,7 +37,7 @@ use crate::access::rejection::{Rejection, readable};
 use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::app::App;
-use crate::http::connection::Connection;
+use crate::http::connection::{Connection, is_loopback};
 use crate::http::load;
 use crate::http::places;
 use crate::http::request_heads::Heads;
@@ -76,14 +76,15 @@ impl Server {
 async fn accept(app: App) {
     let router = router(app.clone());
     loop {
-        let Handover { socket, read, lease } = app.shared().handovers.next().await;
+        let Handover { socket, read, lease, is_bridged } = app.shared().handovers.next().await;
         let Ok(socket) = stream(socket) else {
             continue; // Only a socket that is already broken cannot be registered.
         };
         let connection = Connection::new(lease, || socket.peer_addr().ok(), app.limits());
         // Only operators' requests ask for it, and only where there are keys.
-        let peer = app.shared().authority.has_keys().then(|| socket.peer_addr().ok()).flatten();
-        let connection = Arc::new(connection.from(peer));
+        let asks = app.shared().authority.has_keys();
+        let is_near = asks && (is_bridged || socket.peer_addr().is_ok_and(|peer| is_loopback(&peer)));
+        let connection = Arc::new(connection.near(is_near));
         let (app, router) = (app.clone(), router.clone());
         let full = match places::enter(&app, &connection) {
             Ok(place) => {

@@ -20,7 +20,8 @@ use crate::access::principal::{Cause, Principal, PrincipalKind};
 use crate::config::auth::AccessTables;
 use crate::config::{CheckedToken, NewKey};
 use crate::server::output::{complain, say};
-use crate::server::token_keys;
+use crate::server::token_keys::check;
+use crate::server::token_keys::fetch::{TIMEOUT, fetch};
 
 /// Random bytes of an API key.
 const KEY_BYTES: usize = 32;
@@ -62,8 +63,8 @@ fn key_and_table(asked: &NewKey, random: &[u8; KEY_BYTES]) -> String {
 /// Says that a configuration is right, once its files of keys could be read.
 #[must_use]
 pub fn check_tables(tables: &AccessTables) -> ExitCode {
-    match Authority::new(tables, &Arc::default(), 0) {
-        Ok(_) => say("ok\n"),
+    match Authority::new(tables, &Arc::default(), 0).and_then(|authority| check(&authority)) {
+        Ok(()) => say("ok\n"),
         Err(sentence) => complain(&sentence, 2),
     }
 }
@@ -84,8 +85,8 @@ pub fn check_token(asked: &CheckedToken, tables: &AccessTables) -> ExitCode {
         Err(sentence) => return complain(&sentence, 2),
     };
     let mut note = String::new();
-    if let Some(url) = authority.keys_url().filter(|_| !credential.starts_with(API_KEY_PREFIX.as_bytes())) {
-        let fetched = token_keys::fetch(&url).and_then(|fetched| authority.take_fetched(&fetched.text));
+    if let Some(source) = authority.keys_url().filter(|_| !credential.starts_with(API_KEY_PREFIX.as_bytes())) {
+        let fetched = fetch(&source, TIMEOUT).and_then(|fetched| authority.take_fetched(&fetched.text));
         if let Err(why) = fetched {
             let _ = writeln!(note, "keys-url gave no keys: {why}");
         }
@@ -135,8 +136,9 @@ fn verdict(authority: &Authority, credential: &[u8], asked: &CheckedToken, now_m
             Some(grant) => _ = writeln!(text, "allowed: {verb} {name}, by {grant}"),
             None => {
                 is_allowed = false;
-                let nearest = principal.permissions.nearest(operation, name);
-                let nearest = nearest.map_or("it has none".to_owned(), |filter| format!("the nearest is '{filter}'"));
+                let nearest = principal.permissions.nearest(principal.claims(), operation, name);
+                let nearest =
+                    nearest.map_or_else(|| "it has none".to_owned(), |filter| format!("the nearest is '{filter}'"));
                 let _ = writeln!(text, "denied: {verb} {name}: no grant for {verb} covers it, {nearest}");
             }
         }
@@ -158,7 +160,7 @@ fn about(principal: &Principal, now_ms: u64) -> String {
     };
     let mut text = format!("good: {who}{end}\n");
     for operation in Operation::ALL {
-        let filters: Vec<_> = principal.permissions.filters(operation).collect();
+        let filters: Vec<_> = principal.permissions.filters(principal.claims(), operation).collect();
         if !filters.is_empty() {
             let _ = writeln!(text, "{}: {}", operation.name(), filters.join(", "));
         }

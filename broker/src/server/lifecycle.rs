@@ -31,7 +31,7 @@ use crate::server::reload::{self, Settings};
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
 use crate::server::takeover::predecessor::{Estate, Taken};
-use crate::server::takeover::successor::Claim;
+use crate::server::takeover::successor::{self, Claim};
 use crate::server::tls::Watch;
 use crate::shard::shared::{ControlMessage, SharedState};
 
@@ -86,7 +86,8 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
     let app = App::new(Arc::clone(&shared), limits, room, operators);
     let taken = async {
         if let Some(claim) = predecessor {
-            claim.complete().await;
+            let revoked = claim.complete().await;
+            successor::refuse(&shared.authority, &revoked);
             accept_anew(&shared).await;
         }
         ready();
@@ -198,7 +199,7 @@ async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> R
         if timeout(STOP_MAX, stopped_accepting(app)).await.is_err() {
             warn!("connections may still be accepted: a shard has not stopped within {STOP_MAX:?}");
         }
-        taken.leave();
+        taken.leave().await;
     }
     let mut ended = pin!(shards.all_ended());
     let early = timeout(window, ended.as_mut()).await;

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use crate::access::admission::Admission;
 use crate::access::authority::Authority;
 use crate::access::keys::PublishKeys;
+use crate::access::revocations::Revoked;
 use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
 use crate::capacity::memlock::{self, MemlockDeficit};
@@ -70,9 +71,7 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     if let Some(warning) = room.warning() {
         warn!("{warning}");
     }
-    let Listening { listeners, tls_listeners, address, tls_address, admin, predecessor } = listen(&config)?;
-    let estate = Estate::new(address, &listeners, &tls_listeners, admin.socket())
-        .map_err(|error| format!("no descriptors are left for a successor: {error}"))?;
+    let Listening { listeners, tls_listeners, address, tls_address, admin, predecessor, revoked } = listen(&config)?;
     let operators = admin.address();
     let start_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let admission = Admission::new(room.connections_max.into(), config.limits.accept_rate_max);
@@ -88,6 +87,9 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     if authority.is_on() {
         token_keys::start(&authority)?;
     }
+    successor::refuse(&authority, &revoked);
+    let estate = Estate::new(address, &listeners, &tls_listeners, admin.socket(), Arc::clone(&authority))
+        .map_err(|error| format!("no descriptors are left for a successor: {error}"))?;
     let shared = Arc::new(shared.authorized_by(authority).with_tls(tls));
     // Before the first token comes; the control plane goes on with it.
     shared.wall_clock.set(SystemTime::now(), ring::monotonic());
@@ -116,6 +118,8 @@ struct Listening {
     tls_address: Option<SocketAddr>,
     admin: AdminListener,
     predecessor: Option<Claim>,
+    /// Users that it refuses.
+    revoked: Revoked,
 }
 
 /// Listens, on the sockets of the broker that this one takes over from, if there is one.
@@ -126,6 +130,7 @@ fn listen(config: &Config) -> Result<Listening, String> {
     if config.take_over && inherited.is_none() {
         info!(listen = %config.listen, "no broker runs there to take over from: starting as usual");
     }
+    let mut revoked_before = Revoked::default();
     let (listeners, tls_inherited, operators, predecessor) = match inherited {
         None => (ring::listen::group(config.listen, shards).map_err(refused)?, Vec::new(), None, None),
         Some(Inheritance { shards: inherited, .. }) if inherited.len() > shards => {
@@ -136,7 +141,8 @@ fn listen(config: &Config) -> Result<Listening, String> {
                 inherited.len()
             ));
         }
-        Some(Inheritance { claim, shards: inherited, tls, operators }) => {
+        Some(Inheritance { claim, shards: inherited, tls, operators, revoked }) => {
+            revoked_before = revoked;
             (ring::listen::widen(inherited, config.listen, shards).map_err(refused)?, tls, operators, Some(claim))
         }
     };
@@ -145,7 +151,8 @@ fn listen(config: &Config) -> Result<Listening, String> {
     let (tls_listeners, tls_address) = listen_with_tls(config.tls_listen, tls_inherited, shards)?;
     let admin = AdminListener::open(config.admin, operators)?;
     let listeners = listeners.into_iter().map(Arc::new).collect();
-    Ok(Listening { listeners, tls_listeners, address, tls_address, admin, predecessor })
+    let revoked = revoked_before;
+    Ok(Listening { listeners, tls_listeners, address, tls_address, admin, predecessor, revoked })
 }
 
 /// The listeners of `--tls-listen`, of which some may be `inherited`, and where they are.

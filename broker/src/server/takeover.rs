@@ -6,15 +6,19 @@
 //! | step | predecessor | successor |
 //! | --- | --- | --- |
 //! | 1 | waits on a Unix socket whose name follows from `--listen` ([`name`]) | connects to it |
-//! | 2 | checks the successor's user; sends an [`Offer`] with its listeners (`SCM_RIGHTS`, unix(7)) | checks the predecessor's user; starts everything, and accepts |
+//! | 2 | checks the successor's user; sends an [`Offer`] with its listeners (`SCM_RIGHTS`, unix(7)), and the users that are revoked | checks the predecessor's user; starts everything, and accepts |
 //! | 3 | stops accepting, closes the Unix socket | sends `ready` |
-//! | 4 | sends `yours` once all its shards have stopped, drains its clients over a window, ends | accepts anew, waits on the Unix socket for a successor of its own |
+//! | 4 | sends `yours` once all its shards have stopped, and again the users that are revoked; drains its clients over a window, ends | accepts anew, waits on the Unix socket for a successor of its own |
 //!
 //! A successor that fails before step 3 changes nothing: the predecessor goes on as if nobody had asked.
 //!
 //! While both accept, the kernel notifies one of them of a connection (io_uring waits exclusively). If that one stops, or
 //! ends, before it has looked, the connection would wait until the next one comes. So the broker that goes on accepts anew when the
 //! other has stopped: that finds everybody who waits.
+//!
+//! Revoked users are told twice: before the successor accepts, so that nobody of them gets in, and when the predecessor has stopped,
+//! because operators could revoke more meanwhile. A broker of a version that does not know of them goes without: each says
+//! whether it does ([`ASKING`], [`Offer`]).
 //!
 //! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found in the whole network
 //! namespace, as the address is. Both sides check that the other is of the same user, or root.
@@ -38,8 +42,14 @@ use serde::{Deserialize, Serialize};
 const LISTENERS_MAX: usize = 252;
 /// The user who may do anything.
 const ROOT: u32 = 0;
+/// How long either may take to say something. Both serve their clients meanwhile, but saying it is no work.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// For how long the kernel may still notify a process that has just ended: its rings are taken apart behind it.
 const ENDING: Duration = Duration::from_millis(100);
+/// What a successor begins with that wants to know which users are revoked.
+const ASKING: &[u8] = b"r";
+/// The longest line that says so, in bytes.
+const REVOKED_BYTES_MAX: u64 = 64 << 20;
 /// What a successor sends when it accepts connections.
 const READY: &[u8] = b"ready\n";
 /// What the predecessor answers when it no longer does.
@@ -55,6 +65,9 @@ struct Offer {
     /// How many behind them are listeners of shards for TLS.
     #[serde(default)]
     tls: usize,
+    /// Whether a line with revoked users follows, and another one behind `yours`.
+    #[serde(default)]
+    revoked: bool,
 }
 
 /// The name of the Unix socket of a broker that listens at `address`.

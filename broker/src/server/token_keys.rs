@@ -5,25 +5,23 @@
 //! unknown key at once, but at most every 10 seconds. Whatever fails, the keys before stay, and the log says why, once for each
 //! cause in a row.
 //!
-//! A request takes at most 10 seconds in all and an answer at most 1 MiB; redirects are not followed, proxies are not
-//! used, only the configured address is asked. TLS is checked against the authorities in the file that SSL_CERT_FILE names, or of
-//! the system, or, where there are none, of `webpki-roots`.
+//! The broker's start waits for the first answer, as long as one request may take: whoever comes back to a broker that has just
+//! started, with a good token, would be refused for good otherwise.
 //!
-//! Not responsible for what keys are ([`trusted_keys`](crate::access::trusted_keys)). It wakes every 5 seconds, on no shard.
+//! Not responsible for what keys are ([`trusted_keys`](crate::access::trusted_keys)), nor for requests ([`fetch`]). It wakes every 5
+//! seconds, on no shard.
 
-use std::path::Path;
-use std::sync::{Arc, Weak};
+pub mod fetch;
+
+use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tracing::{error, info};
-use ureq::Agent;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use crate::access::authority::Authority;
-use crate::access::key_sources::FILE_BYTES_MAX;
+use crate::access::key_sources::KeysUrl;
+use crate::server::token_keys::fetch::{Fetched, TIMEOUT, fetch};
 
 /// How often files are looked at.
 const FILES_EVERY: Duration = Duration::from_secs(5);
@@ -35,42 +33,40 @@ const FETCH_LEAST: Duration = Duration::from_secs(60);
 const FETCH_MOST: Duration = Duration::from_secs(3600);
 /// How often at most for unknown keys.
 const COOL_DOWN: Duration = Duration::from_secs(10);
-/// How long one request may take, answer included.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Where Linux distributions keep their authorities.
-const SYSTEM_ROOTS: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+/// How much longer than a request the start waits.
+const MARGIN: Duration = Duration::from_secs(1);
 
-/// Starts the thread. It ends within 5 seconds when the authority is gone.
+/// Starts the thread, and waits until it has asked for keys once. It ends within 5 seconds when the authority is gone.
 ///
 /// # Errors
-/// A sentence: there is no thread to be had.
+/// A sentence: there is no thread to be had, or no certificate in the file of `keys-ca-file`.
 pub fn start(authority: &Arc<Authority>) -> Result<(), String> {
+    check(authority)?;
     let kept = Arc::downgrade(authority);
-    let thread = thread::Builder::new().name("token-keys".to_owned()).spawn(move || run(&kept));
+    let (first, has_asked) = mpsc::channel();
+    let thread = thread::Builder::new().name("token-keys".to_owned()).spawn(move || run(&kept, first));
     let thread = thread.map_err(|error| format!("no thread for the keys of tokens: {error}"))?;
     authority.set_fetcher(thread.thread().clone());
+    if authority.keys_url().is_some() {
+        // Without an answer the log has said why, and everything else goes on.
+        let _ = has_asked.recv_timeout(TIMEOUT + MARGIN);
+    }
     Ok(())
 }
 
-fn run(authority: &Weak<Authority>) {
-    let mut schedule = Schedule::new(Instant::now());
+/// Whether the file of `keys-ca-file` can be used.
+///
+/// # Errors
+/// A sentence.
+pub fn check(authority: &Authority) -> Result<(), String> {
+    authority.keys_url().map_or(Ok(()), |source| fetch::check(&source))
+}
+
+fn run(authority: &Weak<Authority>, first: mpsc::Sender<()>) {
+    let (mut schedule, mut first) = (Schedule::new(Instant::now()), Some(first));
     while let Some(authority) = authority.upgrade() {
-        if schedule.look_at_files(Instant::now()) {
-            log_files(&authority);
-        }
-        if let Some(url) = authority.keys_url() {
-            let is_wanted = authority.wants_keys();
-            if schedule.fetch(Instant::now(), is_wanted, &url) {
-                authority.take_wanted();
-                let fetched = fetch(&url).and_then(|fetched| take(&authority, &fetched).map(|()| fetched.max_age));
-                schedule.fetched(Instant::now(), fetched);
-            }
-        }
+        schedule.turn(&authority, Instant::now, TIMEOUT);
+        drop(first.take());
         let rest = schedule.rest(Instant::now(), authority.wants_keys());
         drop(authority);
         thread::park_timeout(rest);
@@ -104,14 +100,28 @@ struct Schedule {
     /// When keys were asked for last.
     last_fetch: Option<Instant>,
     /// From where.
-    url: String,
+    source: Option<KeysUrl>,
     /// What the log said last.
     said: Option<String>,
 }
 
 impl Schedule {
     fn new(now: Instant) -> Self {
-        Self { next_files: now + FILES_EVERY, next_fetch: now, last_fetch: None, url: String::new(), said: None }
+        Self { next_files: now + FILES_EVERY, next_fetch: now, last_fetch: None, source: None, said: None }
+    }
+
+    /// Does what is due. A request takes so long at most.
+    fn turn(&mut self, authority: &Authority, now: impl Fn() -> Instant, timeout: Duration) {
+        if self.look_at_files(now()) {
+            log_files(authority);
+        }
+        let Some(source) = authority.keys_url() else { return };
+        if self.fetch(now(), authority.wants_keys(), &source) {
+            authority.take_wanted();
+            let fetched = fetch(&source, timeout);
+            let taken = fetched.and_then(|fetched| take(authority, &fetched).map(|()| fetched.max_age));
+            self.fetched(now(), taken);
+        }
     }
 
     fn look_at_files(&mut self, now: Instant) -> bool {
@@ -123,13 +133,13 @@ impl Schedule {
     }
 
     /// Whether to fetch now, from an address that may have changed.
-    fn fetch(&mut self, now: Instant, is_wanted: bool, url: &str) -> bool {
-        let is_new = self.url != url;
+    fn fetch(&mut self, now: Instant, is_wanted: bool, source: &KeysUrl) -> bool {
+        let is_new = self.source.as_ref() != Some(source);
         let is_cool = self.last_fetch.is_none_or(|last| now >= last + COOL_DOWN);
         let is_due = is_new || now >= self.next_fetch || is_wanted && is_cool;
         if is_due {
             self.last_fetch = Some(now);
-            url.clone_into(&mut self.url);
+            self.source = Some(source.clone());
         }
         is_due
     }
@@ -144,7 +154,8 @@ impl Schedule {
                 }
                 Err(why) => {
                     if self.said.as_ref() != Some(&why) {
-                        error!(url = self.url, "keys-url gave no keys, and the keys before stay: {why}");
+                        let url = self.source.as_ref().map_or("", |source| &source.url);
+                        error!(url, "keys-url gave no keys, and the keys before stay: {why}");
                         self.said = Some(why);
                     }
                     FETCH_LEAST
@@ -155,7 +166,7 @@ impl Schedule {
     /// How long there is nothing to do.
     fn rest(&self, now: Instant, is_wanted: bool) -> Duration {
         let mut next = self.next_files;
-        if !self.url.is_empty() {
+        if self.source.is_some() {
             next = next.min(self.next_fetch);
             next = self.last_fetch.filter(|_| is_wanted).map_or(next, |last| next.min(last + COOL_DOWN));
         }
@@ -163,86 +174,7 @@ impl Schedule {
     }
 }
 
-/// An answer.
-#[derive(Debug)]
-pub struct Fetched {
-    /// Its body.
-    pub text: Vec<u8>,
-    /// For how long it says that it holds.
-    pub max_age: Option<Duration>,
-}
-
-/// Asks an address for keys.
-///
-/// # Errors
-/// What went wrong, as a sentence.
-pub fn fetch(url: &str) -> Result<Fetched, String> {
-    let config = Agent::config_builder()
-        .tls_config(tls()?)
-        .https_only(url.starts_with("https:"))
-        .proxy(None)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .timeout_global(Some(TIMEOUT))
-        .user_agent(concat!("ringyard/", env!("CARGO_PKG_VERSION")))
-        .build();
-    let mut answer = Agent::new_with_config(config)
-        .get(url)
-        .header("accept", "application/jwk-set+json, application/json")
-        .call()
-        .map_err(|error| format!("the request failed: {error}"))?;
-    let status = answer.status();
-    if status.is_redirection() {
-        return Err(format!(
-            "the answer is {status}, and redirects are not followed: give the address that it leads to"
-        ));
-    }
-    if status != 200 {
-        return Err(format!("the answer is {status}"));
-    }
-    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
-    let max_age = header("cache-control").and_then(max_age);
-    let body = answer.body_mut().with_config().limit(FILE_BYTES_MAX).read_to_vec();
-    let text = body.map_err(|error| format!("the answer cannot be read (at most 1 MiB, within 10 s): {error}"))?;
-    Ok(Fetched { text, max_age })
-}
-
-/// `max-age` of a Cache-Control header; zero with `no-store` and `no-cache` (RFC 9111 §5.2.2).
-fn max_age(header: &str) -> Option<Duration> {
-    let mut directives = header.split(',').map(|directive| directive.trim().to_ascii_lowercase());
-    if directives.clone().any(|directive| matches!(&*directive, "no-store" | "no-cache")) {
-        return Some(Duration::ZERO);
-    }
-    let seconds = directives.find_map(|directive| directive.strip_prefix("max-age=").map(str::to_owned))?;
-    seconds.trim_matches('"').parse().ok().map(Duration::from_secs)
-}
-
-/// How TLS is done: rustls on aws-lc-rs.
-fn tls() -> Result<TlsConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = TlsConfig::builder().provider(TlsProvider::Rustls).unversioned_rustls_crypto_provider(provider);
-    Ok(builder.root_certs(roots(std::env::var_os("SSL_CERT_FILE").as_deref().map(Path::new))?).build())
-}
-
-/// Whom to trust: the authorities in a file, or of the system, or those that are built in.
-fn roots(named: Option<&Path>) -> Result<RootCerts, String> {
-    if let Some(path) = named {
-        return match certificates(path) {
-            Some(certificates) => Ok(RootCerts::Specific(Arc::new(certificates))),
-            None => Err(format!("SSL_CERT_FILE, {}, has no certificate that can be read", path.display())),
-        };
-    }
-    let system = SYSTEM_ROOTS.iter().find_map(|path| certificates(Path::new(path)));
-    Ok(system.map_or(RootCerts::WebPki, |certificates| RootCerts::Specific(Arc::new(certificates))))
-}
-
-/// The certificates in a file, if it has some.
-fn certificates(path: &Path) -> Option<Vec<Certificate<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).ok()?;
-    let found: Vec<_> = read.flatten().map(|der| Certificate::from_der(&der).to_owned()).collect();
-    (!found.is_empty()).then_some(found)
-}
-
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod tests;

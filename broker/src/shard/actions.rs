@@ -126,9 +126,8 @@ impl<D: Driver> Shard<D> {
             let reason = "the broker has no memory left for more subscriptions; see --max-memory";
             return Err(limit(command, reason.to_owned()));
         }
-        let permissions = self.permissions(id);
-        let has_history =
-            |filter: &str| permissions.as_ref().is_none_or(|permissions| permissions.has(Right::History, filter));
+        let who = self.who(id);
+        let has_history = |filter: &str| who.as_ref().is_none_or(|who| who.has(Right::History, filter));
         let mut entered = Vec::with_capacity(filters.iter().len());
         for filter in filters.iter() {
             if let Err(error) = self.admit(id, command, filter) {

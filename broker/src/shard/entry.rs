@@ -20,7 +20,7 @@ use protocol::frame::close_code::{BAD_TOKEN, FORBIDDEN, TOKEN_EXPIRED};
 use protocol::head::{self, RawStart};
 
 use crate::access::authority::Authority;
-use crate::access::permissions::{Operation, Permissions, Right};
+use crate::access::permissions::{Operation, Right};
 use crate::access::principal::{Cause, Denial, Identified, Principal};
 use crate::access::rejection::Rejection;
 use crate::shard::handover::{Entry, Purpose};
@@ -131,7 +131,7 @@ fn admit(
     is_page: bool,
     explains: bool,
 ) -> Result<Entry, Rejection> {
-    match missing(&principal.permissions, purpose, start, explains) {
+    match missing(&principal, purpose, start, explains) {
         None if principal.is_anonymous() => Ok(Entry::Anyone),
         None => Ok(Entry::Known(principal)),
         Some(_) if is_page => Ok(Entry::Refused(FORBIDDEN, "nothing grants this to the token")),
@@ -139,16 +139,16 @@ fn admit(
     }
 }
 
-/// What these permissions lack for a raw connection, if anything.
-fn missing(permissions: &Permissions, purpose: &Purpose, start: RawStart, explains: bool) -> Option<String> {
+/// What somebody lacks for a raw connection, if anything.
+fn missing(principal: &Principal, purpose: &Purpose, start: RawStart, explains: bool) -> Option<String> {
     let lacks = |operation: Operation, name: &str| {
-        (!permissions.allows(operation, name)).then(|| permissions.explain(operation, name, explains))
+        (!principal.allows(operation, name)).then(|| principal.explain(operation, name, explains))
     };
     let wants_history = start.since.is_some() || start.last.is_some();
     let subscribe = |filter: &str| {
-        let lacks_history = wants_history && !permissions.has(Right::History, filter);
+        let lacks_history = wants_history && !principal.has(Right::History, filter);
         let lacks = lacks(Operation::Subscribe, filter);
-        lacks.or_else(|| lacks_history.then(|| permissions.explain_right(Right::History, filter)))
+        lacks.or_else(|| lacks_history.then(|| principal.explain_right(Right::History, filter)))
     };
     match purpose {
         Purpose::Subscribe(filter) => subscribe(filter),

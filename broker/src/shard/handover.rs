@@ -142,6 +142,9 @@ pub struct Handover {
     pub read: Buffer,
     /// As what its client counts.
     pub lease: AddressLease,
+    /// Whether the socket is one end of a bridge, so that its own address says nothing about the client. Then `lease` says it
+    /// all: where clients of other machines can connect, it counts each of them.
+    pub is_bridged: bool,
 }
 
 /// Sockets on their way from shards to the control plane.

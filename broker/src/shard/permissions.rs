@@ -13,7 +13,7 @@ use protocol::frame::{CloseCode, Opcode};
 use protocol::v1::{CommandError, ErrorCode, Id, write_refresh};
 use ring::{ConnId, Driver, Nanos, nanos};
 
-use crate::access::permissions::{Operation, Permissions, Right};
+use crate::access::permissions::{Operation, Right};
 use crate::access::principal::{Cause, Identified, Principal};
 use crate::observe::counters::Reason;
 use crate::session::Action;
@@ -31,15 +31,14 @@ const NO_LONGER: &str = "this client may not stay any longer";
 impl<D: Driver> Shard<D> {
     // ---- asked
 
-    /// What a connection may do; `None`: everything, for there is no access control.
-    pub(super) fn permissions(&self, id: ConnId) -> Option<Arc<Permissions>> {
+    /// Whose a connection is; `None`: it may do everything, for there is no access control.
+    pub(super) fn who(&self, id: ConnId) -> Option<Arc<Principal>> {
         let authority = &self.shared.authority;
         if !authority.is_on() {
             return None;
         }
-        let of_anonymous = || authority.anonymous().map(|anonymous| Arc::clone(&anonymous.permissions));
-        let own = self.identities.principal(id).map(|principal| Arc::clone(&principal.permissions));
-        Some(own.or_else(of_anonymous).unwrap_or_default())
+        let own = self.identities.principal(id).cloned().or_else(|| authority.anonymous());
+        Some(own.unwrap_or_else(|| Arc::new(Principal::anonymous(Arc::default()))))
     }
 
     /// Whether a connection may do this.
@@ -53,11 +52,21 @@ impl<D: Driver> Shard<D> {
         operation: Operation,
         name: &str,
     ) -> Result<(), CommandError> {
-        let Some(permissions) = self.permissions(id) else { return Ok(()) };
-        if permissions.allows(operation, name) {
+        let Some(who) = self.who(id) else { return Ok(()) };
+        self.check_of(&who, command, operation, name)
+    }
+
+    fn check_of(
+        &mut self,
+        who: &Principal,
+        command: Option<Id>,
+        operation: Operation,
+        name: &str,
+    ) -> Result<(), CommandError> {
+        if who.allows(operation, name) {
             return Ok(());
         }
-        Err(self.forbidden(command, permissions.explain(operation, name, self.shared.authority.settings().explain)))
+        Err(self.forbidden(command, who.explain(operation, name, self.shared.authority.settings().explain)))
     }
 
     /// Whether a connection has this right for what it may subscribe to.
@@ -71,13 +80,13 @@ impl<D: Driver> Shard<D> {
         right: Right,
         name: &str,
     ) -> Result<(), CommandError> {
-        self.check_permission(id, command, Operation::Subscribe, name)?;
-        match self.permissions(id) {
-            Some(permissions) if !permissions.has(right, name) => {
-                Err(self.forbidden(command, permissions.explain_right(right, name)))
-            }
-            _ => Ok(()),
+        let Some(who) = self.who(id) else { return Ok(()) };
+        // Whoever has the right may subscribe: it is for what a grant of that covers.
+        if who.has(right, name) {
+            return Ok(());
         }
+        self.check_of(&who, command, Operation::Subscribe, name)?;
+        Err(self.forbidden(command, who.explain_right(right, name)))
     }
 
     fn forbidden(&mut self, command: Option<Id>, reason: String) -> CommandError {
@@ -262,16 +271,16 @@ impl<D: Driver> Shard<D> {
 
     /// Ends what a connection has and nothing grants any more.
     fn rights_changed(&mut self, id: ConnId) {
-        let Some(permissions) = self.permissions(id) else { return };
+        let Some(who) = self.who(id) else { return };
         let Some(conn) = self.conns.get(id) else { return };
         conn.session.forget_topic();
         if let Some(publisher) = conn.session.publisher()
-            && !permissions.allows(Operation::Publish, &publisher.topic().name)
+            && !who.allows(Operation::Publish, &publisher.topic().name)
         {
             return self.close_for_access(id, FORBIDDEN, "nothing grants this any more");
         }
         let logs = &self.fanout.logs;
-        let is_granted = |filter: &str| permissions.allows(Operation::Subscribe, filter);
+        let is_granted = |filter: &str| who.allows(Operation::Subscribe, filter);
         let lost: Vec<u32> = conn
             .session
             .keys()

@@ -19,7 +19,7 @@ pub(crate) const KEY: &str = "rk_test";
 /// A broker with access control, and the folder of its files.
 pub(crate) struct Guarded {
     pub(crate) broker: Broker,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Guarded {
@@ -38,7 +38,7 @@ impl Guarded {
     }
 
     /// Writes the file anew, and has the broker read it.
-    fn rewrite(&self, auth: &str, tables: &str) {
+    pub(crate) fn rewrite(&self, auth: &str, tables: &str) {
         write(self.folder.path(), auth, tables);
         signal(&self.broker, "HUP");
     }

@@ -228,6 +228,24 @@ async fn proxied(server: SocketAddr, client: [u8; 4]) -> (Http, u16) {
     (http, status)
 }
 
+/// A proxy on this machine speaks for clients of other machines, who are no operators of this one.
+#[tokio::test]
+async fn who_comes_through_a_proxy_is_no_operator_of_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ringyard.toml");
+    std::fs::write(&file, crate::access::key_table("api = ['topics']")).unwrap();
+    let config = ["--config", file.to_str().unwrap(), "--admin-listen", "public"];
+    let request = "GET /api/topics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let broker = Broker::start(&config);
+    assert_eq!(status(broker.address, request.to_owned()).await, 200, "an operator of this machine");
+    let broker = Broker::start(&[&config[..], &PROXY_PROTOCOL].concat());
+    for client in [[203, 0, 113, 7], [127, 0, 0, 1]] {
+        let mut http = Http::open(broker.address).await;
+        http.send([&proxy_header(0x21, client, b""), request.as_bytes()].concat()).await;
+        assert_eq!(http.answer().await.status, 401, "{client:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_header_says_who_the_client_is() {
     let broker = Broker::start(&PROXY_PROTOCOL);

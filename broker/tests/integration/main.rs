@@ -28,6 +28,8 @@ mod publishers;
 mod purge;
 mod refusals;
 mod refused;
+mod revoked;
+mod rotation;
 mod rules;
 mod shutdown;
 mod signals;

@@ -21,12 +21,12 @@ use crate::ws::{Ws, open, try_open};
 const PAGE_WAITS: Duration = Duration::from_millis(250);
 
 /// The arguments with which a successor of `broker` starts, besides `more`.
-fn succeeding(broker: &Broker, more: &[&str]) -> Vec<String> {
+pub(crate) fn succeeding(broker: &Broker, more: &[&str]) -> Vec<String> {
     let (listen, admin) = (broker.address.to_string(), broker.admin.to_string());
     ["--listen", &listen, "--admin-listen", &admin].into_iter().chain(more.iter().copied()).map(str::to_owned).collect()
 }
 
-fn start(arguments: &[String]) -> Broker {
+pub(crate) fn start(arguments: &[String]) -> Broker {
     Broker::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 

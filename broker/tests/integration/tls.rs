@@ -12,7 +12,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
-use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, HandshakeError, Message, WebSocket, client};
 
 use crate::broker::{Broker, command};
 use crate::http::PATIENCE;
@@ -56,10 +57,17 @@ pub(crate) fn trusting(root: CertificateDer<'static>) -> Arc<ClientConfig> {
 }
 
 fn serve(options: &[&str]) -> Served {
+    serve_with(options, "")
+}
+
+/// With more tables.
+fn serve_with(options: &[&str], tables: &str) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let root = write_pair(directory.path(), "a");
     write_file(directory.path());
     let (address, file) = (free_address(), directory.path().join("ringyard.toml"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + tables).unwrap();
     let (listen, file) = (address.to_string(), file.display().to_string());
     let arguments = [&["--config", &file, "--tls-listen", &listen], options].concat();
     Served { broker: Broker::start(&arguments), address, config: trusting(root), _directory: directory }
@@ -229,4 +237,63 @@ fn without_a_good_pair_there_is_no_start() {
     assert!(said.contains("needs a certificate"), "{said}");
     let said = refused(&["--tls-only"]);
     assert!(said.contains("needs --tls-listen"), "{said}");
+}
+
+/// A connection that the control plane has answered one request on.
+fn bridged(served: &Served) -> Tls {
+    let mut stream = served.connect();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    let head = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+    let len = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length").parse().unwrap();
+    stream.read_exact(&mut vec![0; len]).unwrap();
+    stream
+}
+
+/// A WebSocket for a client that a proxy names; else the status.
+fn open_for(stream: Tls, named: &str) -> Result<WebSocket<Tls>, u16> {
+    let mut request = "wss://localhost/bus/a".into_client_request().unwrap();
+    request.headers_mut().insert("x-forwarded-for", named.parse().unwrap());
+    match client(request, stream) {
+        Ok((socket, _)) => Ok(socket),
+        Err(HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
+        Err(other) => panic!("{named}: {other}"),
+    }
+}
+
+#[test]
+fn a_trusted_proxy_says_whose_connections_are_bridged() {
+    let served = serve(&["--trusted-proxy", "127.0.0.0/8", "--max-connections-per-address", "2"]);
+    let _first = open_for(bridged(&served), "203.0.113.7").expect("the first");
+    let _second = open_for(served.connect(), "9.9.9.9, 203.0.113.7").expect("the second, which its shard answers");
+    assert_eq!(open_for(bridged(&served), "203.0.113.7").err(), Some(429));
+    assert_eq!(open_for(served.connect(), "203.0.113.7").err(), Some(429));
+    let _other = open_for(bridged(&served), "203.0.113.8").expect("another client");
+    assert_eq!(served.metric("ringyard_refused_total{reason=\"address\"}"), Some(2.0));
+
+    let untrusting = serve(&["--trusted-proxy", "203.0.113.0/24", "--max-connections-per-address", "1"]);
+    let open = || open_for(bridged(&untrusting), "198.51.100.7").expect("what it says does not count");
+    let _sockets = [open(), open()];
+}
+
+#[test]
+fn an_operator_of_this_machine_is_one_over_tls_too() {
+    let operators = crate::access::key_table("api = ['topics']");
+    let status = |served: &Served, path: &str, fields: &str| {
+        let answer =
+            served.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n"));
+        answer["HTTP/1.1 ".len()..][..3].to_owned()
+    };
+    let near = serve_with(&["--admin-listen", "public"], &operators);
+    assert_eq!(status(&near, "/api/topics", ""), "200");
+    let behind = serve_with(&["--admin-listen", "public", "--trusted-proxy", "127.0.0.0/8"], &operators);
+    assert_eq!(status(&behind, "/api/topics", "X-Forwarded-For: 203.0.113.7\r\n"), "401");
+    assert_eq!(status(&behind, "/api/topics", ""), "401", "whoever the proxy speaks for");
+    let bearer = format!("Authorization: Bearer {}\r\n", crate::access::KEY);
+    assert_eq!(status(&behind, "/api/topics", &bearer), "200");
 }

@@ -78,7 +78,7 @@ fn without_tables_it_is_off() {
     let off = Authority::default();
     assert!(!off.is_on() && off.keys_url().is_none());
     let anybody = off.anonymous().expect("nobody needs a credential");
-    assert!(anybody.permissions.allows(Operation::Publish, "a") && anybody.permissions.api(Scope::Connections));
+    assert!(anybody.allows(Operation::Publish, "a") && anybody.permissions.api(Scope::Connections));
     assert_eq!(identify(&off, "x").unwrap_err(), Cause::NoTokens);
 }
 
@@ -89,18 +89,18 @@ fn tables_claims_and_keys_grant() {
     let authority = authority(&tables);
     assert!(authority.is_on() && authority.anonymous().is_none() && authority.settings().takes_tokens);
     let ann = identify(&authority, &token("ann")).expect("a user");
-    let allows = |operation, name| ann.permissions.allows(operation, name);
+    let allows = |operation, name| ann.allows(operation, name);
     assert!(allows(Subscribe, "user/ann/inbox") && allows(Subscribe, "chat/+") && allows(Publish, "chat/7"));
     assert!(!allows(Subscribe, "user/bob/inbox") && !allows(Subscribe, "#") && !allows(Publish, "user/ann/x"));
-    assert!(ann.permissions.has(Right::History, "chat/7") && !ann.permissions.api(Scope::Topics));
+    assert!(ann.has(Right::History, "chat/7") && !ann.permissions.api(Scope::Topics));
     let odd = identify(&authority, &token("a/b")).expect("a user");
-    assert!(odd.permissions.allows(Subscribe, "chat/1") && !odd.permissions.allows(Subscribe, "user/a/b/x"));
+    assert!(odd.allows(Subscribe, "chat/1") && !odd.allows(Subscribe, "user/a/b/x"));
     let role = token_by(SECRET, &json!({"sub": "eve", "exp": NOW_S + 9, "role": ["dev", "admin"]}));
     let admin = identify(&authority, &role).expect("a user");
-    assert!(admin.permissions.allows(Subscribe, "user/ann/inbox") && !admin.permissions.has(Right::History, "x"));
+    assert!(admin.allows(Subscribe, "user/ann/inbox") && !admin.has(Right::History, "x"));
     let key = identify(&authority, KEY).expect("a key");
     assert_eq!((key.kind, &*key.name, key.expires_ms), (PrincipalKind::Key, "back-end", None));
-    assert!(key.permissions.allows(Publish, "a/b") && !key.permissions.allows(Subscribe, "a"));
+    assert!(key.allows(Publish, "a/b") && !key.allows(Subscribe, "a"));
     assert!(key.permissions.api(Scope::Topics) && !key.permissions.api(Scope::Metrics));
     for unknown in ["rk_", &KEY[..KEY.len() - 1], &format!("{KEY}A"), &format!("rk_{}", "A".repeat(9000))] {
         assert_eq!(identify(&authority, unknown).unwrap_err(), Cause::UnknownApiKey);
@@ -131,10 +131,10 @@ fn who_has_no_credential_is_anonymous_if_none_is_required() {
     let authority = authority(&tables);
     let anybody = authority.anonymous().expect("nobody needs a credential");
     assert_eq!((anybody.kind, &*anybody.name), (PrincipalKind::Anonymous, "anonymous"));
-    assert!(anybody.permissions.allows(Operation::Subscribe, "public/1"));
-    assert!(!anybody.permissions.allows(Operation::Subscribe, "chat/1"));
+    assert!(anybody.allows(Operation::Subscribe, "public/1"));
+    assert!(!anybody.allows(Operation::Subscribe, "chat/1"));
     let ann = identify(&authority, &token("ann")).expect("a user");
-    assert!(!ann.permissions.allows(Operation::Subscribe, "public/1"), "a user is not anonymous");
+    assert!(!ann.allows(Operation::Subscribe, "public/1"), "a user is not anonymous");
     assert_eq!(identify(&authority, "x").unwrap_err(), Cause::Malformed, "a bad credential is not none");
 }
 
@@ -159,7 +159,7 @@ fn a_known_token_ends_when_it_says_and_costs_little() {
 #[test]
 fn equal_rights_are_one_allocation_and_memory_comes_back() {
     let (mut tables, _folder) = tables();
-    tables.allows = vec![allow(Who::User, lists(&["chat/+"], &["chat/+"], &[]))];
+    tables.allows = vec![allow(Who::User, lists(&["chat/+", "user/{sub}/#"], &["chat/+"], &[]))];
     let account = Arc::default();
     let authority = Authority::new(&tables, &account, 0).expect("an authority");
     let before = account.used();
@@ -167,7 +167,15 @@ fn equal_rights_are_one_allocation_and_memory_comes_back() {
     assert!(Arc::ptr_eq(&ann.permissions, &bob.permissions));
     let used = account.used() - before;
     assert!(used > ann.bytes() + bob.bytes() && used < 2048, "{used}");
-    drop((ann, bob));
+    let with_two = account.used();
+    let eve = identify(&authority, &token("eve")).unwrap();
+    assert_eq!(
+        account.used() - with_two,
+        eve.bytes(),
+        "what tables grant costs nothing more, with a claim in it or not"
+    );
+    assert!(eve.allows(Operation::Subscribe, "user/eve/x") && !eve.allows(Operation::Subscribe, "user/ann/x"));
+    drop((ann, bob, eve));
     assert_eq!(account.used(), before, "nothing is remembered where the cache has no bytes");
 }
 
@@ -259,11 +267,11 @@ fn new_tables_hold_at_once_for_everybody() {
     assert!(authority.generation() > generation);
     let renewed = authority.renew(&ann, Some(NOW_MS)).expect("still good");
     assert!(!Arc::ptr_eq(&renewed, &ann) && renewed.expires_ms == ann.expires_ms);
-    assert!(!renewed.permissions.allows(Operation::Subscribe, "chat/1"));
-    assert!(!renewed.permissions.allows(Operation::Subscribe, "only/ann") || renewed.name == ann.name);
+    assert!(!renewed.allows(Operation::Subscribe, "chat/1"));
+    assert!(!renewed.allows(Operation::Subscribe, "only/ann") || renewed.name == ann.name);
     assert_eq!(authority.renew(&key, Some(NOW_MS)).unwrap_err().cause, Cause::UnknownApiKey);
     let again = identify(&authority, &token("ann")).expect("good");
-    assert!(again.permissions.allows(Operation::Subscribe, "only/ann"));
+    assert!(again.allows(Operation::Subscribe, "only/ann"));
     let off = authority.reload(Some(&AccessTables::default())).unwrap_err();
     assert!(off.contains("turned off after a restart"), "{off}");
     let on = Authority::default().reload(Some(&tables)).unwrap_err();
@@ -337,7 +345,7 @@ fn a_claim_named_by_a_table_is_kept_and_no_other() {
     let authority = authority(&tables);
     let claims = json!({"sub": "ann", "exp": NOW_S + 9, "tenant": 7, "x": "y".repeat(1000)});
     let ann = identify(&authority, &token_by(SECRET, &claims)).expect("good");
-    assert!(ann.permissions.allows(Operation::Subscribe, "t/7/a"));
+    assert!(ann.allows(Operation::Subscribe, "t/7/a"));
     let Origin::Token(origin) = &ann.origin else { panic!("{ann:?}") };
     let kept: Vec<_> = origin.claims.iter().map(|(name, _)| &**name).collect();
     assert_eq!(kept, ["sub", "tenant"]);
@@ -423,6 +431,16 @@ fn a_longest_lifetime_is_remembered() {
     revocations.revoke("one more", NOW_S, later_ms).expect_err("a token of two days may still be there");
     revocations.revoke("one more", NOW_S, later_ms + day_s * 1000).expect("all are over");
     assert_eq!(revocations.len(), 2, "7 was revoked for a later time");
+    let heir = Revocations::default();
+    heir.revoke("7", NOW_S + 2, NOW_MS).expect("room");
+    heir.take(&serde_json::from_str(&serde_json::to_string(&revocations.all()).unwrap()).unwrap(), NOW_MS)
+        .expect("room");
+    assert!(heir.is_revoked("7", Some(NOW_S + 1)) && heir.is_revoked("one more", None), "the later time holds");
+    assert_eq!((heir.len(), heir.all().len(), heir.all().is_empty()), (2, 2, false));
+    for user in 2..crate::access::revocations::USERS_MAX {
+        heir.revoke(&format!("other {user}"), NOW_S, later_ms).expect("room");
+    }
+    heir.revoke("too many", NOW_S, later_ms).expect_err("tokens of two days may be there: that was handed on too");
     assert!(revocations.is_revoked("one more", None) && !revocations.is_revoked("1", None));
     revocations.note_lifetime(None, None, NOW_MS);
     assert!(revocations.is_revoked("7", Some(NOW_S)) && !revocations.is_revoked("7", Some(NOW_S + 1)));

@@ -10,6 +10,7 @@ fn permissions(grants: &[(Operation, &str, &[Right])]) -> Permissions {
         operation,
         filter: filter.into(),
         rights: rights.iter().copied().fold(Rights::default(), Rights::with),
+        is_template: false,
     };
     Permissions::new(grants.iter().map(grant).collect(), &[])
 }
@@ -55,12 +56,18 @@ fn grants_do_not_combine_across_operations_or_filters() {
     use Operation::{Lease, Publish, Respond, Subscribe};
     let granted =
         permissions(&[(Subscribe, "a/b", &[]), (Subscribe, "a/c", &[]), (Publish, "p/+", &[]), (Lease, "l", &[])]);
-    assert!(granted.allows(Subscribe, "a/b") && granted.allows(Publish, "p/1") && granted.allows(Lease, "l"));
-    assert!(!granted.allows(Subscribe, "a/+") && !granted.allows(Subscribe, "p/1") && !granted.allows(Publish, "a/b"));
-    assert!(!granted.allows(Respond, "l") && !granted.allows(Lease, "a/b"));
+    assert!(
+        granted.allows(&[], Subscribe, "a/b") && granted.allows(&[], Publish, "p/1") && granted.allows(&[], Lease, "l")
+    );
+    assert!(
+        !granted.allows(&[], Subscribe, "a/+")
+            && !granted.allows(&[], Subscribe, "p/1")
+            && !granted.allows(&[], Publish, "a/b")
+    );
+    assert!(!granted.allows(&[], Respond, "l") && !granted.allows(&[], Lease, "a/b"));
     let nothing = permissions(&[]);
-    assert!(Operation::ALL.into_iter().all(|operation| !nothing.allows(operation, "a")));
-    assert!(Permissions::everything().allows(Publish, "a") && Permissions::everything().api(Scope::Metrics));
+    assert!(Operation::ALL.into_iter().all(|operation| !nothing.allows(&[], operation, "a")));
+    assert!(Permissions::everything().allows(&[], Publish, "a") && Permissions::everything().api(Scope::Metrics));
 }
 
 #[test]
@@ -71,11 +78,14 @@ fn rights_hold_for_what_their_table_subscribes() {
         (Operation::Subscribe, "chat/+", &[Right::Enter]),
         (Operation::Publish, "pub/#", &[]),
     ]);
-    assert!(granted.has(Right::History, "own/1") && !granted.has(Right::History, "chat/1"));
-    assert!(granted.has(Right::Presence, "chat/1") && granted.has(Right::Enter, "chat/1"), "equal filters are united");
-    assert!(!granted.has(Right::Presence, "chat/#") && !granted.has(Right::Request, "own/1"));
-    assert!(!granted.has(Right::History, "pub/1"));
-    assert_eq!(granted.filters(Operation::Subscribe).count(), 2);
+    assert!(granted.has(&[], Right::History, "own/1") && !granted.has(&[], Right::History, "chat/1"));
+    assert!(
+        granted.has(&[], Right::Presence, "chat/1") && granted.has(&[], Right::Enter, "chat/1"),
+        "equal filters are united"
+    );
+    assert!(!granted.has(&[], Right::Presence, "chat/#") && !granted.has(&[], Right::Request, "own/1"));
+    assert!(!granted.has(&[], Right::History, "pub/1"));
+    assert_eq!(granted.filters(&[], Operation::Subscribe).count(), 2);
 }
 
 #[test]
@@ -83,7 +93,7 @@ fn scopes() {
     let key = Permissions::new(Vec::new(), &[Scope::Topics, Scope::Inspect]);
     let allowed: Vec<_> = Scope::ALL.into_iter().filter(|scope| key.api(*scope)).collect();
     assert_eq!(allowed, [Scope::Topics, Scope::Inspect]);
-    assert!(!key.allows(Operation::Subscribe, "a"));
+    assert!(!key.allows(&[], Operation::Subscribe, "a"));
 }
 
 #[test]
@@ -93,10 +103,10 @@ fn the_nearest_grant_shares_most_levels() {
         (Operation::Publish, "chat/+/typing", &[]),
         (Operation::Publish, "x/#", &[]),
     ]);
-    assert_eq!(granted.nearest(Operation::Publish, "chat/8/typing/x"), Some("chat/+/typing"));
-    assert_eq!(granted.nearest(Operation::Subscribe, "chat/8"), None);
-    assert_eq!(granted.granting(Operation::Publish, "x/y"), Some("x/#"));
-    assert_eq!(granted.granting(Operation::Publish, "y"), None);
+    assert_eq!(granted.nearest(&[], Operation::Publish, "chat/8/typing/x").as_deref(), Some("chat/+/typing"));
+    assert_eq!(granted.nearest(&[], Operation::Subscribe, "chat/8"), None);
+    assert_eq!(granted.granting(&[], Operation::Publish, "x/y").as_deref(), Some("x/#"));
+    assert_eq!(granted.granting(&[], Operation::Publish, "y"), None);
 }
 
 #[test]
@@ -172,7 +182,7 @@ proptest! {
         let list: Vec<_> = grants.iter().map(|grant| (Operation::Subscribe, grant.as_str(), &[][..])).collect();
         let covered = |grant: &str| names.iter().all(|name| !matches(filter, name) || matches(grant, name));
         let expected = grants.iter().any(|grant| covered(grant));
-        prop_assert_eq!(permissions(&list).allows(Operation::Subscribe, filter), expected, "{:?} {}", grants, filter);
+        prop_assert_eq!(permissions(&list).allows(&[], Operation::Subscribe, filter), expected, "{:?} {}", grants, filter);
     }
 
     #[test]

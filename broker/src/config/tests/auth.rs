@@ -30,7 +30,7 @@ fn without_tables_access_control_is_off() {
 #[test]
 fn every_key_of_auth_reaches_its_value() {
     let text = "[auth]\nrequired = false\nhs-secret-file = 'hs'\nhs-previous-secret-file = 'old'\nkeys-file = 'jwks'\n\
-                keys-url = 'https://id.example/jwks'\nalgorithms = ['HS256', 'ES256']\nissuer = 'i'\naudience = 'a'\n\
+                keys-url = 'HTTPS://id.example/jwks'\nkeys-ca-file = 'ca'\nalgorithms = ['HS256', 'ES256']\nissuer = 'i'\naudience = 'a'\n\
                 user-claim = 'uid'\ntopics-claim = 'https://example.org/t'\nleeway = '1s'\ngrace = '2s'\nquery-token = true\n\
                 cookie = 'c'\ntyp = 'at+jwt'\nmax-age = '3h'\nexplain = true\n";
     let auth = tables("auth-every", text, &[]).unwrap().auth.unwrap();
@@ -40,6 +40,7 @@ fn every_key_of_auth_reaches_its_value() {
     assert_eq!(path(&auth.keys_file), PathBuf::from("jwks"));
     assert!(auth.keys_file.as_ref().unwrap().source.ends_with(".toml:5"));
     assert_eq!(auth.keys_url.as_ref().unwrap().value, "https://id.example/jwks");
+    assert_eq!(path(&auth.keys_ca_file), PathBuf::from("ca"));
     assert_eq!(auth.algorithms, ["HS256", "ES256"]);
     assert_eq!((auth.issuer.as_deref(), auth.audience.as_deref()), (Some("i"), Some("a")));
     assert_eq!((&*auth.user_claim, &*auth.topics_claim), ("uid", "https://example.org/t"));
@@ -94,6 +95,8 @@ fn what_is_wrong_is_a_sentence_with_its_line() {
             with("keys-url = 'http://id.example/jwks'\n"),
             "a.toml:4: invalid value 'http://id.example/jwks' for keys-url",
         ),
+        (with("keys-ca-file = 'ca'\n"), "a.toml:4: keys-ca-file is of no use"),
+        (with("keys-url = 'http://[::1]/'\nkeys-ca-file = 'ca'\n"), "a.toml:5: keys-ca-file is of no use"),
         (with("keys-url = 'ftp://a/'\n"), "an address such as https://"),
         (with("keys-url = 'https://me:secret@a/'\n"), "an address such as https://"),
         (with("issuers = 'a'\n"), "a.toml:4: there is no setting 'issuers' in [auth]: did you mean issuer?"),

@@ -35,7 +35,7 @@ async fn hand_over_as(shared: &SharedState, read: &str, lease: AddressLease) -> 
     let socket = socket.into_std().unwrap().into();
     let mut early = Buffer::new(shared.budget.of_plane(), Held::Http);
     early.extend(read.as_bytes());
-    shared.handovers.push(Handover { socket, read: early, lease }).unwrap();
+    shared.handovers.push(Handover { socket, read: early, lease, is_bridged: false }).unwrap();
     client
 }
 

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use tokio::io::AsyncReadExt;
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::server::takeover::{ENDING, LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
+use crate::access::authority::Authority;
+use crate::server::takeover::{ANSWER_MAX, ASKING, ENDING, LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
 
 /// How long a successor may take to start.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -31,10 +33,12 @@ pub(crate) struct Estate {
     shards: Vec<Arc<OwnedFd>>,
     tls: Vec<Arc<OwnedFd>>,
     operators: Option<OwnedFd>,
+    /// Knows who is revoked.
+    authority: Arc<Authority>,
 }
 
 impl Estate {
-    /// The listeners of the shards at `address`, those for TLS, and that of the operators.
+    /// The listeners of the shards at `address`, those for TLS, and that of the operators; and the users that `authority` refuses.
     ///
     /// # Errors
     /// There is no descriptor left for the latter.
@@ -43,9 +47,10 @@ impl Estate {
         shards: &[Arc<OwnedFd>],
         tls: &[Arc<OwnedFd>],
         operators: Option<BorrowedFd<'_>>,
+        authority: Arc<Authority>,
     ) -> io::Result<Self> {
         let operators = operators.map(|operators| operators.try_clone_to_owned()).transpose()?;
-        Ok(Self { address, shards: shards.to_vec(), tls: tls.to_vec(), operators })
+        Ok(Self { address, shards: shards.to_vec(), tls: tls.to_vec(), operators, authority })
     }
 
     /// Waits until a successor has everything and accepts connections. Returns its connection, on which it waits for
@@ -56,7 +61,10 @@ impl Estate {
         loop {
             match listener.accept().await {
                 Ok((mut successor, _)) => match timeout(START_MAX, self.converse(&mut successor)).await {
-                    Ok(Ok(Some(pid))) => return Taken { pid, successor },
+                    Ok(Ok(Some(asker))) => {
+                        let authority = asker.is_asking.then_some(self.authority);
+                        return Taken { pid: asker.pid, successor, authority };
+                    }
                     Ok(Ok(None)) => continue,
                     Ok(Err(error)) => warn!("a successor did not take over: {error}; this broker goes on"),
                     Err(_) => warn!("a successor did not start within {START_MAX:?}; this broker goes on"),
@@ -93,21 +101,28 @@ impl Estate {
         UnixListener::from_std(listener)
     }
 
-    /// Hands the listeners over and waits until the successor is ready: then returns its process. `None`: it was only
-    /// asked whether there is anybody.
-    async fn converse(&self, successor: &mut UnixStream) -> io::Result<Option<i32>> {
+    /// Hands everything over and waits until the successor is ready. `None`: it was only asked whether there is anybody.
+    async fn converse(&self, successor: &mut UnixStream) -> io::Result<Option<Asker>> {
         let pid = trusted_peer(&*successor)?.pid;
         let mut word = [0; READY.len()];
         if successor.read(&mut word[..1]).await? == 0 {
             return Ok(None);
         }
         info!(pid, "a successor starts: it gets the listening sockets");
-        self.send(successor).await?;
+        let is_asking = word.starts_with(ASKING);
+        self.send(successor, is_asking).await?;
+        if is_asking {
+            successor.write_all(&line(&self.authority.revoked())?).await?;
+        }
         successor.read_exact(&mut word).await?;
-        if word == READY { Ok(Some(pid)) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is no ringyard")) }
+        if word == READY {
+            Ok(Some(Asker { pid, is_asking }))
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it is no ringyard"))
+        }
     }
 
-    async fn send(&self, successor: &UnixStream) -> io::Result<()> {
+    async fn send(&self, successor: &UnixStream, revoked: bool) -> io::Result<()> {
         let (shards, tls) = (self.shards.len(), self.tls.len());
         if shards + tls > LISTENERS_MAX {
             return Err(io::Error::other(format!(
@@ -115,9 +130,8 @@ impl Estate {
                 shards + tls
             )));
         }
-        let offer = Offer { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), shards, tls };
-        let mut line = serde_json::to_vec(&offer)?;
-        line.push(b'\n');
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let line = line(&Offer { version, pid: std::process::id(), shards, tls, revoked })?;
         let operators = self.operators.iter().map(AsFd::as_fd);
         let sockets: Vec<_> = self.shards.iter().chain(&self.tls).map(AsFd::as_fd).chain(operators).collect();
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX + 1))];
@@ -130,18 +144,39 @@ impl Estate {
     }
 }
 
+/// A line of JSON.
+fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// A successor that is ready.
+struct Asker {
+    /// Its process.
+    pid: i32,
+    /// Whether it wants to know who is revoked.
+    is_asking: bool,
+}
+
 /// A successor has taken over.
 #[derive(Debug)]
 pub(crate) struct Taken {
     /// Its process, as this namespace numbers it.
     pub(crate) pid: i32,
     successor: UnixStream,
+    /// Knows who is revoked, if the successor wants to know it too.
+    authority: Option<Arc<Authority>>,
 }
 
 impl Taken {
     /// Tells the successor that this broker no longer accepts connections: no shard does.
-    pub(crate) fn leave(self) {
+    pub(crate) async fn leave(mut self) {
+        let mut words = YOURS.to_vec();
+        if let Some(authority) = self.authority {
+            words.extend(line(&authority.revoked()).unwrap_or_default());
+        }
         // It may have ended; then nobody waits for the word.
-        let _ = self.successor.try_write(YOURS);
+        let _ = timeout(ANSWER_MAX, self.successor.write_all(&words)).await;
     }
 }

@@ -1,22 +1,24 @@
 //! The successor's side: asks the running broker for its listeners, and tells it when to leave.
 
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, BufRead, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net;
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::server::takeover::{ENDING, LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
+use crate::access::authority::Authority;
+use crate::access::revocations::Revoked;
+use crate::server::takeover::{
+    ANSWER_MAX, ASKING, ENDING, LISTENERS_MAX, Offer, READY, REVOKED_BYTES_MAX, YOURS, name, trusted_peer,
+};
 
-/// How long the predecessor may take to answer. It serves its clients meanwhile, but answering is no work.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest [`Offer`], in bytes.
 const OFFER_BYTES_MAX: usize = 1024;
 
@@ -30,11 +32,17 @@ pub(crate) struct Inheritance {
     pub(crate) tls: Vec<OwnedFd>,
     /// Its listener for operators, if it has one.
     pub(crate) operators: Option<OwnedFd>,
+    /// The users that it refuses.
+    pub(crate) revoked: Revoked,
 }
 
 /// The way to tell the predecessor that this broker accepts connections.
 #[derive(Debug)]
-pub(crate) struct Claim(net::UnixStream);
+pub(crate) struct Claim {
+    socket: net::UnixStream,
+    /// Whether it tells which users are revoked.
+    tells_revoked: bool,
+}
 
 /// Whether a broker that can be taken over from listens at `address`.
 pub(crate) fn has_predecessor(address: SocketAddr) -> bool {
@@ -55,11 +63,19 @@ pub(crate) fn claim(address: SocketAddr) -> Result<Option<Inheritance>, String> 
     inherited.map(Some).map_err(|error| format!("the broker at {address} cannot be taken over (--take-over): {error}"))
 }
 
+/// Refuses the users that the predecessor refused.
+pub(crate) fn refuse(authority: &Authority, revoked: &Revoked) {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+    if let Err(sentence) = authority.revoke_all(revoked, now_ms) {
+        error!("not everybody is revoked who was revoked before: {sentence}");
+    }
+}
+
 fn inherit(mut socket: net::UnixStream) -> io::Result<Inheritance> {
     trusted_peer(&socket)?;
     socket.set_read_timeout(Some(ANSWER_MAX))?;
-    socket.write_all(b"\n")?;
-    let (offer, mut sockets) = receive(&mut socket).map_err(|error| match error.kind() {
+    socket.write_all(ASKING)?;
+    let (offer, rest, mut sockets) = receive(&mut socket).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => io::Error::new(
             io::ErrorKind::TimedOut,
             format!("it did not answer within {ANSWER_MAX:?}; perhaps another successor is starting"),
@@ -72,12 +88,21 @@ fn inherit(mut socket: net::UnixStream) -> io::Result<Inheritance> {
     }
     let operators = sockets.split_off(offer.shards + offer.tls).pop();
     let tls = sockets.split_off(offer.shards);
-    info!(pid = offer.pid, version = offer.version, "taking over from a running broker");
-    Ok(Inheritance { claim: Claim(socket), shards: sockets, tls, operators })
+    let revoked = match offer.revoked {
+        true => {
+            let mut line = Vec::new();
+            io::BufReader::new(Read::chain(rest, &socket)).take(REVOKED_BYTES_MAX).read_until(b'\n', &mut line)?;
+            serde_json::from_slice(&line)?
+        }
+        false => Revoked::default(),
+    };
+    info!(pid = offer.pid, version = offer.version, revoked = revoked.len(), "taking over from a running broker");
+    let claim = Claim { socket, tells_revoked: offer.revoked };
+    Ok(Inheritance { claim, shards: sockets, tls, operators, revoked })
 }
 
-/// One line, and the sockets that came with it.
-fn receive(socket: &mut net::UnixStream) -> io::Result<(Offer, Vec<OwnedFd>)> {
+/// One line, what was read behind it, and the sockets that came with it.
+fn receive(socket: &mut net::UnixStream) -> io::Result<(Offer, io::Cursor<Vec<u8>>, Vec<OwnedFd>)> {
     let mut line = vec![0; OFFER_BYTES_MAX];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LISTENERS_MAX + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -90,37 +115,53 @@ fn receive(socket: &mut net::UnixStream) -> io::Result<(Offer, Vec<OwnedFd>)> {
     }
     line.truncate(received);
     // The sockets come with the first byte; the rest of the line may come later.
-    while line.last() != Some(&b'\n') {
+    let end = loop {
+        if let Some(at) = line.iter().position(|&byte| byte == b'\n') {
+            break at + 1;
+        }
         let mut byte = [0];
         socket.read_exact(&mut byte)?;
         line.push(byte[0]);
         if line.len() > OFFER_BYTES_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no ringyard"));
         }
-    }
-    Ok((serde_json::from_slice(&line)?, sockets))
+    };
+    let rest = io::Cursor::new(line.split_off(end));
+    Ok((serde_json::from_slice(&line)?, rest, sockets))
 }
 
 impl Claim {
     /// Tells the predecessor that this broker accepts connections, and waits until the predecessor no longer does: from
-    /// then on this broker has to accept anew. To be called in a runtime.
-    pub(crate) async fn complete(self) {
+    /// then on this broker has to accept anew. Returns the users that the predecessor refuses. To be called in a runtime.
+    pub(crate) async fn complete(self) -> Revoked {
         match timeout(ANSWER_MAX, self.exchange()).await {
-            Ok(Ok(())) => info!("taken over: the broker that ran before accepts no connections any more"),
+            Ok(Ok(revoked)) => {
+                info!("taken over: the broker that ran before accepts no connections any more");
+                return revoked;
+            }
             Ok(Err(error)) => {
                 warn!("the broker that ran before has ended, or does not leave: {error}");
                 sleep(ENDING).await;
             }
             Err(_) => warn!("the broker that ran before did not leave within {ANSWER_MAX:?}: it may still accept"),
         }
+        Revoked::default()
     }
 
-    async fn exchange(self) -> io::Result<()> {
-        self.0.set_nonblocking(true)?;
-        let mut socket = UnixStream::from_std(self.0)?;
+    async fn exchange(self) -> io::Result<Revoked> {
+        self.socket.set_nonblocking(true)?;
+        let mut socket = UnixStream::from_std(self.socket)?;
         socket.write_all(READY).await?;
         let mut word = [0; YOURS.len()];
         socket.read_exact(&mut word).await?;
-        if word == YOURS { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it said something else")) }
+        if word != YOURS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it said something else"));
+        }
+        if !self.tells_revoked {
+            return Ok(Revoked::default());
+        }
+        let mut line = Vec::new();
+        BufReader::new(socket).take(REVOKED_BYTES_MAX).read_until(b'\n', &mut line).await?;
+        Ok(serde_json::from_slice(&line)?)
     }
 }

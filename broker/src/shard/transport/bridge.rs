@@ -4,7 +4,8 @@
 //! A bridge has two ends, both in [`State::Bridged`]: the client's, and the inner one, which is no client and counts as
 //! none. What one receives goes to the outbox of the other. An end whose partner has [`BRIDGE_BYTES_MAX`] to send is not
 //! received from until that is sent. The end of a stream is passed on behind what came before it; when both directions have
-//! ended, so has the bridge. A WebSocket handshake that the control plane admits there goes to a shard with the Unix socket.
+//! ended, so has the bridge. Whose client it is goes with the bridge ([`AddressLease`]): the control plane cannot ask a Unix socket
+//! for it. A WebSocket handshake that the control plane admits there goes to a shard with the Unix socket.
 //!
 //! The control plane keeps the time of requests and answers; here only a client that does not close behind the last byte has a
 //! deadline.
@@ -13,6 +14,8 @@ use std::os::unix::net::UnixStream;
 
 use ring::{ConnId, Driver};
 
+#[cfg(doc)]
+use crate::access::address::AddressLease;
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
@@ -41,7 +44,8 @@ impl<D: Driver> Shard<D> {
         }
         self.leave_http(id, flags);
         let lease = self.lease(id);
-        if self.shared.handovers.push(Handover { socket: theirs.into(), read, lease }).is_err() {
+        let handover = Handover { socket: theirs.into(), read, lease, is_bridged: true };
+        if self.shared.handovers.push(handover).is_err() {
             return self.abort(id, Reason::Handover);
         }
         let token = self.acceptor.new_token();

@@ -116,7 +116,9 @@ impl<D: Driver> Shard<D> {
             Ok(None) => self.keep_input(id, &read),
             Ok(Some(header)) => {
                 conn.settle();
-                self.admit_client(id, header.client.map(|client| client.ip()), &mut read[header.header_len..]);
+                // A client on the proxy's own machine is the proxy itself, and not on this machine.
+                let client = header.client.map(|client| client.ip()).filter(|ip| !ip.to_canonical().is_loopback());
+                self.admit_client(id, client, &mut read[header.header_len..]);
             }
             Err(_) => self.abort(id, Reason::ProxyHeader),
         }

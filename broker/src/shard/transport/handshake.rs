@@ -235,7 +235,10 @@ impl<D: Driver> Shard<D> {
         let flags = std::mem::take(&mut conn.flags);
         self.leave_http(id, flags);
         let lease = self.lease(id);
-        let handed = result.is_ok_and(|socket| self.shared.handovers.push(Handover { socket, read, lease }).is_ok());
+        let handed = result.is_ok_and(|socket| {
+            let handover = Handover { socket, read, lease, is_bridged: false };
+            self.shared.handovers.push(handover).is_ok()
+        });
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.
         self.abort(id, if handed { Reason::HandedOver } else { Reason::Handover });
     }
