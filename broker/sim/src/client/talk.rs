@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::frame::Opcode;
-use protocol::v1::{CommandType, MessageType};
+use protocol::v1::MessageType;
 use serde_json::{Value, json};
 
 use super::past::put_data;
