@@ -17,8 +17,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use protocol::topic::covers;
 
-use crate::access::principal::Claims;
-use crate::access::templates::{filter_of, grant_covers};
+use crate::access::templates::{Claims, expanded, template_covers};
 use crate::capacity::budget::{Account, Charge, Held};
 
 /// What somebody wants to do with topics.
@@ -143,6 +142,21 @@ pub struct Grant {
     pub(crate) is_template: bool,
 }
 
+impl Grant {
+    /// Whether it covers a name or filter for somebody with these claims.
+    fn covers(&self, claims: &Claims, name: &str) -> bool {
+        match self.is_template {
+            true => template_covers(&self.filter, claims, name),
+            false => covers(&self.filter, name),
+        }
+    }
+
+    /// Its filter for somebody with these claims; `None`: it grants nothing.
+    fn filter_for(&self, claims: &Claims) -> Option<Cow<'_, str>> {
+        if self.is_template { expanded(&self.filter, claims) } else { Some(Cow::Borrowed(&self.filter)) }
+    }
+}
+
 /// See the file's head. Equal permissions have equal content: grants are sorted and unlike.
 #[derive(Default, Debug)]
 pub struct Permissions {
@@ -212,14 +226,14 @@ impl Permissions {
     #[must_use]
     pub(crate) fn allows(&self, claims: &Claims, operation: Operation, name: &str) -> bool {
         let mut grants = self.grants_of(operation).iter();
-        self.content.is_everything || grants.any(|grant| grant_covers(grant, claims, name))
+        self.content.is_everything || grants.any(|grant| grant.covers(claims, name))
     }
 
     /// Whether the right is granted for what this filter or name, which is valid, subscribes to.
     #[must_use]
     pub(crate) fn has(&self, claims: &Claims, right: Right, name: &str) -> bool {
         let mut grants = self.grants_of(Operation::Subscribe).iter();
-        self.content.is_everything || grants.any(|grant| grant.rights.has(right) && grant_covers(grant, claims, name))
+        self.content.is_everything || grants.any(|grant| grant.rights.has(right) && grant.covers(claims, name))
     }
 
     /// The granted filter that begins with most levels of `name`, for somebody who wonders why it is not granted.
@@ -246,7 +260,7 @@ impl Permissions {
         claims: &Claims,
         operation: Operation,
     ) -> impl DoubleEndedIterator<Item = Cow<'_, str>> {
-        self.grants_of(operation).iter().filter_map(move |grant| filter_of(grant, claims))
+        self.grants_of(operation).iter().filter_map(move |grant| grant.filter_for(claims))
     }
 
     /// Bytes that it takes, itself included, without what the allocator adds.

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use crate::access::permissions::{Grant, Permissions};
+use crate::access::templates::{ClaimValues, Claims, values_of};
 use crate::access::trusted_keys::KeyId;
 use crate::capacity::budget::Charge;
 
@@ -104,16 +105,6 @@ pub(crate) struct TokenOrigin {
     pub(crate) grants: Box<[Grant]>,
     /// The claims that `[[allow]]` tables named when it was checked.
     pub(crate) claims: Box<[(Arc<str>, ClaimValues)]>,
-}
-
-/// The value of a claim as text, or the values of a list.
-pub(crate) type ClaimValues = Box<[Box<str>]>;
-/// Claims and their values.
-pub(crate) type Claims = [(Arc<str>, ClaimValues)];
-
-/// The values of a claim, one if it is not a list.
-pub(crate) fn values_of<'a>(claims: &'a Claims, claim: &str) -> &'a [Box<str>] {
-    claims.iter().find(|(name, _)| &**name == claim).map_or(&[], |(_, values)| values)
 }
 
 impl TokenOrigin {

@@ -8,11 +8,19 @@
 //! Cost: one copy of a filter whose text before the first claim begins the name that is asked about; for others a comparison.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use protocol::topic::{check_filter, covers, is_reserved};
 
-use crate::access::permissions::Grant;
-use crate::access::principal::{Claims, values_of};
+/// The value of a claim as text, or the values of a list.
+pub(crate) type ClaimValues = Box<[Box<str>]>;
+/// Claims and their values.
+pub(crate) type Claims = [(Arc<str>, ClaimValues)];
+
+/// The values of a claim, one if it is not a list.
+pub(crate) fn values_of<'a>(claims: &'a Claims, claim: &str) -> &'a [Box<str>] {
+    claims.iter().find(|(name, _)| &**name == claim).map_or(&[], |(_, values)| values)
+}
 
 /// Whether a filter has claims in it.
 pub(crate) fn is_template(filter: &str) -> bool {
@@ -24,25 +32,14 @@ pub(crate) fn claims_in(filter: &str) -> impl Iterator<Item = &str> {
     filter.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
 
-/// Whether a grant covers a name or filter for somebody with these claims.
-pub(crate) fn grant_covers(grant: &Grant, claims: &Claims, name: &str) -> bool {
-    if !grant.is_template {
-        return covers(&grant.filter, name);
-    }
-    let before = grant.filter.split('{').next().unwrap_or_default();
+/// Whether a template covers a name or filter for somebody with these claims.
+pub(crate) fn template_covers(template: &str, claims: &Claims, name: &str) -> bool {
+    let before = template.split('{').next().unwrap_or_default();
     let may_cover = before.contains('+') || name.starts_with(before);
-    may_cover && expand(&grant.filter, claims).is_some_and(|filter| covers(&filter, name))
+    may_cover && expand(template, claims).is_some_and(|filter| covers(&filter, name))
 }
 
-/// What a grant's filter is for somebody with these claims; `None`: it grants nothing.
-pub(crate) fn filter_of<'a>(grant: &'a Grant, claims: &Claims) -> Option<Cow<'a, str>> {
-    match grant.is_template {
-        true => expand(&grant.filter, claims).map(Cow::Owned),
-        false => Some(Cow::Borrowed(&grant.filter)),
-    }
-}
-
-/// A filter of `[[allow]]` with the values of claims in place of their names.
+/// A filter of `[[allow]]` for somebody with these claims; `None`: it grants nothing.
 pub(crate) fn expanded<'a>(filter: &'a str, claims: &Claims) -> Option<Cow<'a, str>> {
     if is_template(filter) { expand(filter, claims).map(Cow::Owned) } else { Some(Cow::Borrowed(filter)) }
 }
@@ -68,9 +65,6 @@ fn expand(template: &str, claims: &Claims) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::permissions::{Operation, Rights};
-    use crate::access::principal::ClaimValues;
-    use std::sync::Arc;
 
     fn claims(claims: &[(&str, &[&str])]) -> Vec<(Arc<str>, ClaimValues)> {
         let values = |values: &[&str]| values.iter().map(|value| (*value).into()).collect();
@@ -107,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_covers_what_its_filter_covers_once_filled_in() {
+    fn a_template_covers_what_its_filter_covers_once_filled_in() {
         let names =
             ["user/ann/x", "user/ann", "user/bob/x", "user/+/x", "#", "+/x", "use", "ann/x", "a/ann", "$sys/ann", ""];
         for template in
@@ -115,16 +109,10 @@ mod tests {
         {
             for value in ["ann", "bob", "$sys", "a/b", "+"] {
                 let claims = claims(&[("sub", &[value]), ("x", &["s"])]);
-                let grant = |filter: &str, is_template| {
-                    let (operation, rights) = (Operation::Publish, Rights::default());
-                    Grant { operation, filter: filter.into(), rights, is_template }
-                };
                 let filled = expanded(template, &claims);
                 for name in names {
                     let expected = filled.as_ref().is_some_and(|filter| covers(filter, name));
-                    let found = grant_covers(&grant(template, true), &claims, name);
-                    assert_eq!(found, expected, "{template} {value} {name}");
-                    assert!(!grant_covers(&grant(template, false), &claims, name), "a token's braces are text");
+                    assert_eq!(template_covers(template, &claims, name), expected, "{template} {value} {name}");
                 }
             }
         }

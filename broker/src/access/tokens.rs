@@ -20,7 +20,8 @@ use protocol::topic::check_filter;
 
 use crate::access::json::{Json, Members, member, object};
 use crate::access::permissions::{Grant, Operation, Right, Rights};
-use crate::access::principal::{Cause, ClaimValues, TokenOrigin};
+use crate::access::principal::{Cause, TokenOrigin};
+use crate::access::templates::ClaimValues;
 use crate::access::trusted_keys::{KeyId, Signature, TrustedKeys};
 
 /// The longest token, in bytes.

@@ -16,7 +16,7 @@
 //! ends, before it has looked, the connection would wait until the next one comes. So the broker that goes on accepts anew when the
 //! other has stopped: that finds everybody who waits.
 //!
-//! Revoked users are told twice: before the successor accepts, so that nobody of them gets in, and when the predecessor has stopped,
+//! Revoked users are named twice: before the successor accepts, so that nobody of them gets in, and when the predecessor has stopped,
 //! because operators could revoke more meanwhile. A broker of a version that does not know of them goes without: each says
 //! whether it does ([`ASKING`], [`Offer`]).
 //!

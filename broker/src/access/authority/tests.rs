@@ -346,6 +346,10 @@ fn a_claim_named_by_a_table_is_kept_and_no_other() {
     let claims = json!({"sub": "ann", "exp": NOW_S + 9, "tenant": 7, "x": "y".repeat(1000)});
     let ann = identify(&authority, &token_by(SECRET, &claims)).expect("good");
     assert!(ann.allows(Operation::Subscribe, "t/7/a"));
+    let braces = json!({"sub": "eve", "exp": NOW_S + 9, "topics": {"subscribe": ["u/{sub}"]}});
+    let eve = identify(&authority, &token_by(SECRET, &braces)).expect("good");
+    assert!(!eve.allows(Operation::Subscribe, "u/eve") && !eve.allows(Operation::Subscribe, "t/7/a"));
+    assert!(eve.allows(Operation::Subscribe, "u/{sub}"), "in a token's own filters braces are text");
     let Origin::Token(origin) = &ann.origin else { panic!("{ann:?}") };
     let kept: Vec<_> = origin.claims.iter().map(|(name, _)| &**name).collect();
     assert_eq!(kept, ["sub", "tenant"]);
