@@ -119,7 +119,6 @@ impl<D: Driver> Shard<D> {
     /// Sends what waits: own frames first, then data, in one send. With nothing left to send, a closing
     /// connection is shut down.
     pub(in crate::shard) fn flush(&mut self, id: ConnId) {
-        let thrift = self.thrift();
         let Some(conn) = self.conns.get(id) else { return };
         if conn.flags.has(Flags::SENDING) || conn.flags.has(Flags::HELD) || conn.state == State::Gone {
             return;
@@ -136,22 +135,8 @@ impl<D: Driver> Shard<D> {
             self.timers.set(id, conn, wait);
         }
         let outbox = conn.take_outbox();
-        // Whether all that its logs have is on its way, not only what is read for it.
-        let mut has_gathered = false;
-        let data = if conn.state == State::Open {
-            let all = conn.session.is_unsubscribing() || conn.flags.has(Flags::LEAVING);
-            let looked_at = conn.session.pending().len() as u32;
-            self.egress.work.deliveries_left = self.egress.work.deliveries_left.saturating_sub(looked_at);
-            match conn.take_backlog(&self.account, thrift) {
-                None => {
-                    has_gathered = all;
-                    self.fanout.take_pending(id, &mut conn.session, all, thrift, self.now)
-                }
-                some => some,
-            }
-        } else {
-            None
-        };
+        let (data, has_gathered) = if conn.state == State::Open { self.gather(id) } else { (None, false) };
+        let conn = self.conns.get(id).expect("found above");
         let has_walked = conn.state == State::Open && !conn.flags.has(Flags::BACKLOG);
         match (outbox, data) {
             (Some(outbox), Some(data)) => self.send(id, behind(outbox, &data, &self.account)),
@@ -164,6 +149,25 @@ impl<D: Driver> Shard<D> {
         if has_walked {
             self.go_on_with_walks(id);
         }
+        self.end_what_waited(id, has_gathered);
+    }
+
+    /// What an open connection is sent next, and whether that is all that its logs have, not only what is read for it.
+    fn gather(&mut self, id: ConnId) -> (Option<Gather>, bool) {
+        let thrift = self.thrift();
+        let conn = self.conns.get(id).expect("an open connection");
+        let all = conn.session.is_unsubscribing() || conn.flags.has(Flags::LEAVING);
+        let looked_at = conn.session.pending().len() as u32;
+        self.egress.work.deliveries_left = self.egress.work.deliveries_left.saturating_sub(looked_at);
+        match conn.take_backlog(&self.account, thrift) {
+            None => (self.fanout.take_pending(id, &mut conn.session, all, thrift, self.now), all),
+            some => (some, false),
+        }
+    }
+
+    /// Carries out an unsubscribe, or closes for a shutdown, once everything before it is on its way. `has_gathered`: so is all
+    /// that the connection's logs have.
+    fn end_what_waited(&mut self, id: ConnId, has_gathered: bool) {
         let Some(conn) = self.conns.get(id) else { return };
         let leaves = conn.flags.has(Flags::LEAVING) && !conn.flags.has(Flags::SENDING);
         let has_backlog = conn.flags.has(Flags::BACKLOG);

@@ -101,8 +101,8 @@ impl Stage {
     fn check_answer(&self, answer: &RecallAnswer) {
         let topic = TOPICS[answer.sub as usize];
         for (slot, messages) in self.expected.iter().flatten() {
-            let told: Vec<Offset> = of(messages, topic).filter(|offset| offset.0 <= answer.number).collect();
-            assert!(self.got(*slot, topic).starts_with(&told), "{topic}");
+            let meant: Vec<Offset> = of(messages, topic).filter(|offset| offset.0 <= answer.number).collect();
+            assert!(self.got(*slot, topic).starts_with(&meant), "{topic}");
         }
     }
 
