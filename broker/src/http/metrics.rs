@@ -6,7 +6,9 @@
 //!
 //! Units are Prometheus's: seconds and bytes. Names end in their unit, counters in `_total`.
 
-use std::fmt::{Display, Write};
+mod samples;
+
+use std::fmt::Write;
 
 use axum::extract::State;
 use axum::http::header;
@@ -14,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::capacity::budget::Held;
 use crate::http::app::{App, VERSION};
+use crate::http::metrics::samples::Samples;
 use crate::http::stats::sum;
 use crate::observe::counters::{Distribution, Scale, Snapshot, Stats};
 use crate::observe::process::Process;
@@ -92,62 +95,6 @@ impl Kind {
     }
 }
 
-/// Where a family's samples go.
-struct Samples<'a> {
-    name: &'static str,
-    /// Those that every sample has.
-    labels: &'static [&'static str],
-    out: &'a mut String,
-}
-
-impl Samples<'_> {
-    fn value(&mut self, value: impl Display) {
-        self.labelled(&[], value);
-    }
-
-    fn optional(&mut self, value: Option<impl Display>) {
-        value.into_iter().for_each(|value| self.value(value));
-    }
-
-    fn labelled(&mut self, labels: &[(&str, &str)], value: impl Display) {
-        debug_assert!(labels.iter().map(|(label, _)| label).eq(self.labels), "{} is not described so", self.name);
-        self.line("", labels, value);
-    }
-
-    fn by_shard(&mut self, view: &View<'_>, value: fn(&Snapshot) -> u64) {
-        for (id, shard) in view.shards.iter().enumerate() {
-            self.labelled(&[("shard", &id.to_string())], value(shard));
-        }
-    }
-
-    fn by_reason(&mut self, reasons: impl Iterator<Item = (&'static str, u64)>) {
-        reasons.for_each(|(reason, count)| self.labelled(&[("reason", reason)], count));
-    }
-
-    /// A distribution whose values are written divided by `unit`. Its buckets exclude their end, Prometheus's include it:
-    /// `last` is the largest value below an end.
-    fn distribution(&mut self, all: &Distribution, unit: f64, last: fn(u64) -> u64) {
-        // One look at each bucket, so that the last of these lines and the count agree.
-        for (end, below) in all.cumulative() {
-            self.line("_bucket", &[("le", &(last(end) as f64 / unit).to_string())], below);
-        }
-        let count = all.count();
-        self.line("_bucket", &[("le", "+Inf")], count);
-        self.line("_sum", &[], all.sum as f64 / unit);
-        self.line("_count", &[], count);
-    }
-
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.out, "{}{suffix}", self.name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.out, "{}{label}=\"{text}\"", if at == 0 { '{' } else { ',' });
-        }
-        let end = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.out, "{end} {value}");
-    }
-}
-
 /// A family of one sample.
 const fn plain(name: &'static str, kind: Kind, help: &'static str, samples: fn(&View<'_>, &mut Samples<'_>)) -> Family {
     Family { name, kind, labels: &[], help, samples }
@@ -206,7 +153,7 @@ const FAMILIES: &[Family] = &[
 
     labelled("ringyard_connections", Gauge, &["shard"],
         "Open connections on the public port, handshakes included.",
-        |view, out| out.by_shard(view, |shard| shard.connections)),
+        |view, out| out.by_shard(&view.shards, |shard| shard.connections)),
     plain("ringyard_connections_max", Gauge,
         "Most connections of all shards together: --max-connections, or what there is room for.",
         |view, out| out.value(view.app.room().connections_max)),
@@ -295,19 +242,19 @@ const FAMILIES: &[Family] = &[
 
     labelled("ringyard_messages_in_total", Counter, &["shard"],
         "Messages published, by the shard that took them.",
-        |view, out| out.by_shard(view, |shard| shard.messages_in)),
+        |view, out| out.by_shard(&view.shards, |shard| shard.messages_in)),
     plain("ringyard_bytes_in_total", Counter,
         "Payload bytes of those.",
         |view, out| out.value(view.totals.bytes_in)),
     labelled("ringyard_messages_out_total", Counter, &["shard"],
         "Messages sent to subscribers, counted once per subscriber.",
-        |view, out| out.by_shard(view, |shard| shard.messages_out)),
+        |view, out| out.by_shard(&view.shards, |shard| shard.messages_out)),
     plain("ringyard_bytes_out_total", Counter,
         "Bytes sent, frame headers included.",
         |view, out| out.value(view.totals.bytes_out)),
     labelled("ringyard_sends_total", Counter, &["shard"],
         "Sends completed, handshakes and control frames included. Messages out divided by this is what batching saves.",
-        |view, out| out.by_shard(view, |shard| shard.sends)),
+        |view, out| out.by_shard(&view.shards, |shard| shard.sends)),
     plain("ringyard_sends_short_total", Counter,
         "Sends that the kernel took only in part: sockets whose peers read slowly.",
         |view, out| out.value(view.totals.sends_short)),
@@ -336,7 +283,7 @@ const FAMILIES: &[Family] = &[
 
     labelled("ringyard_log_bytes", Gauge, &["shard"],
         "Bytes of messages kept for subscribers that have not been sent them; --max-log bounds each shard's.",
-        |view, out| out.by_shard(view, |shard| shard.log_bytes)),
+        |view, out| out.by_shard(&view.shards, |shard| shard.log_bytes)),
     plain("ringyard_log_bytes_max", Gauge,
         "Most of those for one shard: --max-log.",
         |view, out| out.value(view.app.limits().log_bytes_max)),
@@ -372,7 +319,7 @@ const FAMILIES: &[Family] = &[
 
     labelled("ringyard_enters_total", Counter, &["shard"],
         "System calls of the driver: io_uring_enter, or everything that it does on epoll.",
-        |view, out| out.by_shard(view, |shard| shard.enters)),
+        |view, out| out.by_shard(&view.shards, |shard| shard.enters)),
     plain("ringyard_no_buffers_total", Counter,
         "Receives that found no free buffer (ENOBUFS) and were begun again.",
         |view, out| out.value(view.totals.no_buffers)),
