@@ -80,14 +80,7 @@ pub(super) fn run(
     };
 
     let begun = Instant::now();
-    let target = Target {
-        address: broker.clients.clone(),
-        operators: broker.operators,
-        tls: broker.tls,
-        scale: *scale,
-        round,
-        deadline: begun + scale.time,
-    };
+    let target = Target::new(broker, scale, round, begun);
     let kinds = attacks::run(kinds, &target, seed);
     let took = begun.elapsed();
 
