@@ -114,7 +114,6 @@ step 300 'Comparison, smoke run' cargo run --release -p ringyard-bench --bin ben
 step 120 'Scale, smoke run' cargo run --release -p ringyard-bench --bin bench -- scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench -p ringyard-bench --bench protocol -- --test
 step 200 'Abuse, short run' cargo run --release -p ringyard-bench --bin bench -- abuse --quick
-step 200 'Abuse over TLS, short run' cargo run --release -p ringyard-bench --bin bench -- abuse --quick --tls
 step 60 'Compose file' bash -euo pipefail -c compose_file
 step 60 'Examples' /usr/bin/python3 deploy/examples/test.py
 step 120 'HTTP API, against its description' bash deploy/checks/openapi.sh

@@ -173,8 +173,9 @@ pub(crate) fn bound(program: &Path, core: Option<u32>) -> Command {
     command
 }
 
-/// The addresses of this machine in a line of text, in order.
+/// The addresses of this machine in a line of text, in order, but for that of the broker's port with TLS.
 fn addresses(line: &str) -> impl Iterator<Item = SocketAddr> {
+    let line = line.split(", TLS: ").next().unwrap_or_default();
     line.match_indices("127.0.0.1:").filter_map(|(at, _)| {
         let from = &line[at..];
         let end = from.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(from.len());
@@ -190,6 +191,7 @@ mod tests {
     fn all_addresses_of_a_line_are_found() {
         let line = "2 shards on io_uring, http://127.0.0.1:4711/, operators: http://127.0.0.1:4712/metrics";
         assert_eq!(addresses(line).map(|address| address.port()).collect::<Vec<_>>(), [4711, 4712]);
+        assert_eq!(addresses(&format!("{line}, TLS: https://127.0.0.1:4713/")).count(), 2);
         assert_eq!(addresses("http://[::1]:80/ and 127.0.0.1:x").count(), 0);
     }
 }

@@ -60,7 +60,10 @@ impl Tls {
     /// # Errors
     /// When the file cannot be read or contains no certificate.
     pub fn new(ca: Option<&Path>, insecure: bool, resume: bool) -> Result<Self> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut provider = aws_lc_rs::default_provider();
+        // As browsers do, a hello has a share for ML-KEM with X25519, and one for X25519 alone.
+        provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+        let provider = Arc::new(provider);
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
         let mut config = if insecure {

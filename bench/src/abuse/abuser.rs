@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use fastrand::Rng;
 
+use super::broker::Broker;
 use super::mutate::ends;
 use super::peer::{Address, Peer};
 use super::scale::Scale;
@@ -44,6 +45,14 @@ pub(super) struct Tally {
     pub(super) violations: u64,
     /// The first of them.
     pub(super) sentences: Vec<String>,
+}
+
+impl Target {
+    /// A broker, from `begun` on.
+    pub(super) fn new(broker: &Broker, scale: &Scale, round: usize, begun: Instant) -> Self {
+        let (address, deadline) = (broker.clients.clone(), begun + scale.time);
+        Self { address, operators: broker.operators, tls: broker.tls, scale: *scale, round, deadline }
+    }
 }
 
 impl Abuser<'_> {

@@ -80,7 +80,7 @@ pub(super) fn run(
     };
 
     let begun = Instant::now();
-    let target = target(broker, scale, round);
+    let target = Target::new(broker, scale, round, begun);
     let kinds = attacks::run(kinds, &target, seed);
     let took = begun.elapsed();
 
@@ -109,18 +109,6 @@ pub(super) fn run(
     thread::sleep(Duration::from_millis(500));
     let held = broker.held()?;
     Ok(Round { kinds, control, took, back_after, empty_after, held, stats, violations })
-}
-
-/// Whom this round's attacks are on, from now on.
-fn target(broker: &Broker, scale: &Scale, round: usize) -> Target {
-    Target {
-        address: broker.clients.clone(),
-        operators: broker.operators,
-        tls: broker.tls,
-        scale: *scale,
-        round,
-        deadline: Instant::now() + scale.time,
-    }
 }
 
 /// Every connection that a shard accepted or adopted, it has closed, for one reason; every connection that was handed over

@@ -151,14 +151,7 @@ fn run(program: &Path, kinds: &[Kind], scale: &Scale, shards: u64, place: Place<
 
     phase.attack();
     let begun = Instant::now();
-    let target = Target {
-        address: broker.clients.clone(),
-        operators: broker.operators,
-        tls: broker.tls,
-        scale: *scale,
-        round: 1,
-        deadline: begun + scale.time,
-    };
+    let target = Target::new(&broker, scale, 1, begun);
     let kinds = thread::scope(|scope| {
         // Threads inherit the priority of the thread that starts them (sched(7)).
         let abusers = scope.spawn(|| rustix::process::nice(ABUSER_NICE).map(|_| attacks::run(kinds, &target, seed)));

@@ -46,7 +46,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 23] = [
+const FIGURES: [(char, Measure); 24] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -70,6 +70,7 @@ const FIGURES: [(char, Measure); 23] = [
     ('p', tokens::verification),
     ('q', logins::storm),
     ('r', logins::secure_storm),
+    ('s', tls::key_exchanges),
 ];
 
 /// What all measurements share.

@@ -23,10 +23,11 @@ pub(crate) struct Secure {
 }
 
 impl Secure {
-    pub(crate) fn start(bench: &Bench, certificate: Certificate) -> Result<Self> {
+    pub(crate) fn start(bench: &Bench, certificate: Certificate, more: &[&str]) -> Result<Self> {
         let address = format!("127.0.0.1:{}", tls::free_port()?);
         let configuration = certificate.configuration()?;
-        let server = bench.start(1, &["--tls-listen", &address, "--config", &configuration])?;
+        let own = ["--tls-listen", &address, "--config", &configuration];
+        let server = bench.start(1, &[&own, more].concat())?;
         Ok(Self { server, certificate, address })
     }
 
@@ -39,7 +40,7 @@ impl Secure {
 }
 
 fn secure(bench: &Bench) -> Result<Secure> {
-    Secure::start(bench, Certificate::new()?)
+    Secure::start(bench, Certificate::new()?, &[])
 }
 
 /// Alternating runs, each on a broker of its own.
@@ -221,6 +222,38 @@ pub(crate) fn handshakes(bench: &Bench) -> Result<Figure> {
         bound: Some(format!("at least {:.0} %", HANDSHAKES_SHARE_MIN * 100.0)),
         reached: share >= HANDSHAKES_SHARE_MIN,
         remarks,
+        runs,
+    })
+}
+
+/// What ML-KEM costs beside X25519: full handshakes of brokers with and without it, in turn, and their bytes.
+pub(crate) fn key_exchanges(bench: &Bench) -> Result<Figure> {
+    let clients = bench.pick(10_000, 50);
+    let exchanges = [("hybrid", false), ("classic", true)];
+    let (mut costs, mut runs) = ([Vec::new(), Vec::new()], Vec::new());
+    for round in 1..=bench.pick(5, 1) {
+        for ((name, _), costs) in exchanges.iter().zip(&mut costs) {
+            let broker = Secure::start(bench, Certificate::new()?, &["--tls-key-exchange", name])?;
+            broker.run(bench, "--clients 100 --scenario idle --warmup 0 --duration 0.1")?;
+            let storm = format!("--clients {clients} --scenario connect-storm --warmup 0 --duration 0.1");
+            let report = broker.run(bench, &storm)?;
+            costs.push(report.server_ns_per_admission().context("no processor time")?);
+            runs.push((format!("{name} {round}"), report));
+        }
+    }
+    let certificate = Certificate::new()?;
+    let mut shown = Vec::new();
+    for ((name, is_classic), costs) in exchanges.iter().zip(costs) {
+        let (ns, bytes) = (median(costs), tls::handshake_bytes(bench.cores, &certificate, *is_classic)?);
+        shown.push(format!("{name} {:.0}/s ({:.1} us), {bytes:.0} bytes", 1e9 / ns, ns / 1e3));
+    }
+    Ok(Figure {
+        key: "s-key-exchanges".to_owned(),
+        what: format!("full handshakes per second of one core by key exchange, ECDSA P-256, {clients} clients at once"),
+        measured: shown.join("; "),
+        bound: None,
+        reached: true,
+        remarks: client_remark(&runs),
         runs,
     })
 }

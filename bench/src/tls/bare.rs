@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use loadgen::tls::{ServerName, Session, Tls};
 use rustls::crypto::aws_lc_rs;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{NamedGroup, ServerConfig, ServerConnection};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -37,6 +37,12 @@ pub(crate) struct FloorOptions {
     /// Keep the connections, and print bytes of memory for each instead of nanoseconds.
     #[arg(long)]
     memory: bool,
+    /// Print bytes of each handshake instead, both directions and tickets included.
+    #[arg(long, conflicts_with = "memory")]
+    bytes: bool,
+    /// Without ML-KEM.
+    #[arg(long)]
+    classic: bool,
 }
 
 /// Nanoseconds of processor time of the server's part of a full handshake, on the server's core.
@@ -47,6 +53,11 @@ pub(crate) fn handshake_ns(cores: Cores, certificate: &Certificate, count: usize
 /// User memory that a connection holds after its handshake, in bytes.
 pub(crate) fn idle_bytes(cores: Cores, certificate: &Certificate, count: usize) -> Result<f64> {
     run(cores, certificate, count, &["--memory"])
+}
+
+/// Bytes of a full handshake, of both directions, with the broker's key exchanges: hybrid, or without ML-KEM.
+pub(crate) fn handshake_bytes(cores: Cores, certificate: &Certificate, is_classic: bool) -> Result<f64> {
+    run(cores, certificate, 100, if is_classic { &["--bytes", "--classic"] } else { &["--bytes"] })
 }
 
 fn run(cores: Cores, certificate: &Certificate, count: usize, more: &[&str]) -> Result<f64> {
@@ -65,28 +76,47 @@ pub(crate) fn floor(options: &FloorOptions) -> Result<()> {
     let client = Tls::new(Some(&options.cert), false, false)?;
     let name = ServerName::try_from("127.0.0.1")?;
     for _ in 0..WARM_UP {
-        handshake(&config, &client, &name, &mut 0)?;
+        handshake(&config, &client, &name, &mut Cost::default())?;
     }
     let mut kept = Vec::with_capacity(if options.memory { options.count } else { 0 });
     let before = loadgen::usage::memory(std::process::id())?;
-    let mut nanos = 0;
+    let mut cost = Cost::default();
     for _ in 0..options.count {
-        let connection = handshake(&config, &client, &name, &mut nanos)?;
+        let connection = handshake(&config, &client, &name, &mut cost)?;
         if options.memory {
             kept.push(Box::new(connection));
         }
     }
     let grown = loadgen::usage::memory(std::process::id())?.pss.saturating_sub(before.pss);
-    let sum = if options.memory { grown } else { nanos };
+    let sum = match (options.memory, options.bytes) {
+        (true, _) => grown,
+        (_, true) => cost.bytes,
+        _ => cost.nanos,
+    };
     println!("{}", sum as f64 / options.count as f64);
     drop(kept);
     Ok(())
 }
 
+/// What handshakes took.
+#[derive(Default)]
+struct Cost {
+    /// Processor time of the server's calls.
+    nanos: u64,
+    /// Of both directions.
+    bytes: u64,
+}
+
 fn server_config(options: &FloorOptions) -> Result<Arc<ServerConfig>> {
     let certificates = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(&options.key)?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut provider = aws_lc_rs::default_provider();
+    // As the broker's: the library's own list has it last.
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    if options.classic {
+        provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
+    }
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(certificates, key)?;
@@ -97,12 +127,12 @@ fn server_config(options: &FloorOptions) -> Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// One full handshake, with everything that the server sends after it; adds the processor time of its calls.
+/// One full handshake, with everything that the server sends after it; adds what it takes.
 fn handshake(
     config: &Arc<ServerConfig>,
     client: &Tls,
     name: &ServerName<'static>,
-    nanos: &mut u64,
+    cost: &mut Cost,
 ) -> Result<ServerConnection> {
     let mut session = client.session(name)?;
     let mut to_server = Vec::new();
@@ -111,7 +141,8 @@ fn handshake(
     let mut server = ServerConnection::new(Arc::clone(config))?;
     loop {
         let to_client = serve(&mut server, &to_server)?;
-        *nanos += ring::floor::thread_cpu_ns() - from;
+        cost.nanos += ring::floor::thread_cpu_ns() - from;
+        cost.bytes += (to_server.len() + to_client.len()) as u64;
         if to_client.is_empty() {
             ensure!(!server.is_handshaking(), "the handshake does not end");
             return Ok(server);

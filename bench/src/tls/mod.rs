@@ -10,7 +10,7 @@ mod bare;
 mod certificate;
 mod front;
 
-pub(crate) use bare::{FloorOptions, floor, handshake_ns, idle_bytes};
+pub(crate) use bare::{FloorOptions, floor, handshake_bytes, handshake_ns, idle_bytes};
 pub(crate) use certificate::Certificate;
 pub(crate) use front::Front;
 

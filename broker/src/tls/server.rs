@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
@@ -111,13 +112,11 @@ fn provider(exchange: KeyExchange) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     // Stable: all else stays as the library has it.
     provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
+    let [x25519, p256, p384] = [kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     provider.kx_groups = match exchange {
-        KeyExchange::Hybrid => aws_lc_rs::DEFAULT_KX_GROUPS.to_vec(),
-        KeyExchange::Classic => {
-            let (x25519, p256, p384) =
-                (aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1);
-            vec![x25519, p256, p384]
-        }
+        // The library's own list has it last.
+        KeyExchange::Hybrid => vec![kx_group::X25519MLKEM768, x25519, p256, p384],
+        KeyExchange::Classic => vec![x25519, p256, p384],
     };
     provider
 }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 
 use crate::config::tls::{KeyExchange, TlsTable};
@@ -135,6 +135,48 @@ fn an_old_client_is_refused_where_only_13_is_spoken() {
     let (mut client, mut stream) = (client(&client_config(&[root], OLD), "a.example"), server.begin().unwrap());
     assert_eq!(talk(&mut client, &mut stream, 100).unwrap_err(), Failure::Incompatible);
     assert!(stream.has_output(), "an alert says so");
+}
+
+#[test]
+fn ml_kem_is_preferred_unless_the_setting_says_otherwise() {
+    let mut sent = Vec::new();
+    for (exchange, group) in
+        [(KeyExchange::Hybrid, NamedGroup::X25519MLKEM768), (KeyExchange::Classic, NamedGroup::X25519)]
+    {
+        let (server, root) = server(false, exchange);
+        // As browsers do, it sends a share for each of the two.
+        let mut provider = aws_lc_rs::default_provider();
+        provider.kx_groups = vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519];
+        let mut roots = RootCertStore::empty();
+        roots.add(root).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(BOTH).unwrap();
+        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+        let (mut client, mut stream) = (client(&config, "a.example"), server.begin().unwrap());
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        stream.feed(&hello, &mut Vec::new()).unwrap();
+        let mut out = BytesMut::new();
+        stream.output(&mut out);
+        give(&mut client, &out);
+        sent.push(out.len());
+        talk(&mut client, &mut stream, 4096).unwrap();
+        assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), group);
+    }
+    // A ciphertext of ML-KEM-768 (FIPS 203, table 3).
+    assert!((1088..1088 + 64).contains(&(sent[0] - sent[1])), "{sent:?}");
+}
+
+#[test]
+fn the_server_chooses_the_cipher_suite() {
+    let (server, root) = server(false, KeyExchange::Classic);
+    for versions in [BOTH, OLD] {
+        // This client prefers AES-256.
+        let config = client_config(std::slice::from_ref(&root), versions);
+        let (mut client, mut stream) = (client(&config, "a.example"), server.begin().unwrap());
+        talk(&mut client, &mut stream, 4096).unwrap();
+        let suite = format!("{:?}", client.negotiated_cipher_suite().unwrap().suite());
+        assert!(suite.contains("AES_128_GCM"), "{suite}");
+    }
 }
 
 #[test]
