@@ -162,8 +162,8 @@ fn ml_kem_is_preferred_unless_the_setting_says_otherwise() {
         talk(&mut client, &mut stream, 4096).unwrap();
         assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), group);
     }
-    // A ciphertext of ML-KEM-768 (FIPS 203, table 3).
-    assert!((1088..1088 + 64).contains(&(sent[0] - sent[1])), "{sent:?}");
+    // A ciphertext of ML-KEM-768 (FIPS 203, table 3). Signatures differ in length by a few bytes.
+    assert!((1088_usize - 16..1088 + 16).contains(&(sent[0] - sent[1])), "{sent:?}");
 }
 
 #[test]
