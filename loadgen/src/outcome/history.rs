@@ -10,6 +10,8 @@ use super::Latencies;
 pub struct History {
     /// Connections dropped by this program, to come back.
     pub drops: u64,
+    /// Those of them whose client had not got everything yet that it had missed before.
+    pub interrupted: u64,
     /// Subscriptions (one topic of one connection) that were answered with `recovered: true`.
     pub recovered: u64,
     /// Those that were answered with `recovered: false`.
@@ -63,6 +65,7 @@ impl History {
     pub fn add(&mut self, other: &Self) {
         for (sum, count) in [
             (&mut self.drops, other.drops),
+            (&mut self.interrupted, other.interrupted),
             (&mut self.recovered, other.recovered),
             (&mut self.not_recovered, other.not_recovered),
             (&mut self.withheld, other.withheld),

@@ -26,8 +26,12 @@ fn recovery(history: &History) -> String {
     if answers == 0 && history.drops == 0 {
         return String::new();
     }
+    let interrupted = match history.interrupted {
+        0 => String::new(),
+        some => format!(" ({} before they had caught up)", count(some)),
+    };
     let mut text = format!(
-        "{} dropped; {} recovered, {} not; {} replayed",
+        "{} dropped{interrupted}; {} recovered, {} not; {} replayed",
         of(history.drops, "connection"),
         of(history.recovered, "subscription"),
         count(history.not_recovered),
@@ -89,6 +93,7 @@ mod tests {
         ];
         let history = History {
             drops: 7,
+            interrupted: 2,
             recovered: 5,
             not_recovered: 2,
             replayed: 30,
@@ -100,7 +105,7 @@ mod tests {
         assert_eq!(
             super::history(&outcome),
             [
-                "7 connections dropped; 5 subscriptions recovered, 2 not; 30 messages replayed",
+                "7 connections dropped (2 before they had caught up); 5 subscriptions recovered, 2 not; 30 messages replayed",
                 "0 messages announced as missing (0 gaps, 0 resets); 1 missing without that, 0 twice",
                 "1,000 clients at once: 500 ms, server CPU 40.0 ms",
                 "1,000 clients behind by about 100 messages each at once: 1.00 s, 100,000 messages, 1.00 MiB, server CPU 100 ms",

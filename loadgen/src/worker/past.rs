@@ -55,6 +55,11 @@ impl Member {
         }
     }
 
+    /// The connection under way has not brought everything yet that the one before it missed.
+    fn catches_up(&self) -> bool {
+        self.resumes || !self.behind.is_empty()
+    }
+
     fn has_arrived(&self) -> bool {
         self.behind.is_empty() && self.states == 0
     }
@@ -211,6 +216,8 @@ impl<D: Dial> Worker<D> {
             if client.state == State::Open && client.is_subscriber() && !client.slow {
                 self.past.drops -= 1.0;
                 self.tally.history.drops += 1;
+                let interrupted = self.past.member_of(at as u32).is_some_and(Member::catches_up);
+                self.tally.history.interrupted += u64::from(interrupted);
                 self.close(at as u32, true);
             }
         }
