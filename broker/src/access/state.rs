@@ -2,7 +2,7 @@
 //!
 //! Not responsible for changes. Memory: bounded by the configuration, and by the keys of its sources.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jsonwebtoken::Algorithm;
 
@@ -124,5 +124,6 @@ fn demands(auth: &AuthTable) -> Demands {
         typ: auth.typ.clone(),
         leeway_ms: auth.leeway.as_millis() as u64,
         max_age_ms: auth.max_age.map(|age| age.as_millis() as u64),
+        usual_header: OnceLock::new(),
     }
 }

@@ -19,6 +19,8 @@ use crate::access::principal::Principal;
 pub const ENTRIES_MAX: usize = 64 << 10;
 /// Parts with a lock each.
 const STRIPES: usize = 64;
+/// What a part has room for with its first entry.
+const ENTRIES_AT_FIRST: usize = 112;
 /// What an entry takes besides its principal, in bytes.
 const ENTRY_BYTES: u64 = 128;
 
@@ -70,6 +72,10 @@ impl TokenCache {
         let mut stripe = lock(self.stripe(&token));
         let entry = Entry { principal: Arc::clone(principal), issue, bytes };
         stripe.bytes += bytes;
+        if stripe.order.is_empty() {
+            stripe.entries.reserve(ENTRIES_AT_FIRST);
+            stripe.order.reserve(ENTRIES_AT_FIRST);
+        }
         match stripe.entries.insert(token, entry) {
             Some(before) => stripe.bytes -= before.bytes,
             None => stripe.order.push_back(token),

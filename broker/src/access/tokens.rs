@@ -11,7 +11,8 @@
 //! Memory: what is kept of a token is at most a constant times [`TOKEN_BYTES_MAX`]. Cost: one signature check for a token that
 //! names its key; at most [`KEYS_MAX`](crate::access::trusted_keys::KEYS_MAX) for each source otherwise.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -44,6 +45,22 @@ pub(crate) struct Demands {
     pub(crate) typ: Option<String>,
     pub(crate) leeway_ms: u64,
     pub(crate) max_age_ms: Option<u64>,
+    /// The header of the first token that was good. Tokens of one issuer begin alike, so that it need not be read again.
+    pub(crate) usual_header: OnceLock<Header>,
+}
+
+/// A header that was read.
+pub(crate) struct Header {
+    text: Box<str>,
+    algorithm: Algorithm,
+    kid: Option<Box<str>>,
+}
+
+impl fmt::Debug for Header {
+    /// Without the text: nothing of a token is shown anywhere.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
 }
 
 /// What a good token says.
@@ -106,24 +123,32 @@ fn signed_by<'a>(
     }
     let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map(|bytes| Signature { text: signature, bytes });
     let signature = signature.map_err(|_| Cause::Malformed)?;
-    let head = BASE64_URL_SAFE_NO_PAD.decode(head).map_err(|_| Cause::Malformed)?;
-    let head = object(&head).ok_or(Cause::Malformed)?;
-    let (algorithm, kid) = header(&head, demands)?;
-    let candidates = keys.candidates(algorithm, kid);
+    let usual = demands.usual_header.get().filter(|usual| *usual.text == *head);
+    let read = if usual.is_none() { Some(header(head, demands)?) } else { None };
+    let Header { algorithm, kid, .. } = usual.or(read.as_ref()).expect("it is usual, or was read");
+    let algorithm = *algorithm;
+    let candidates = keys.candidates(algorithm, kid.as_deref());
     if candidates.is_empty() {
         return Err(Cause::UnknownKey);
     }
     for candidate in candidates {
         *cost += cost_of(algorithm);
         if candidate.has_signed(message.as_bytes(), &signature, algorithm) {
-            return Ok((payload, candidate.id));
+            let id = candidate.id;
+            if let Some(read) = read {
+                // Of two, the first stays.
+                let _ = demands.usual_header.set(read);
+            }
+            return Ok((payload, id));
         }
     }
     Err(Cause::Signature)
 }
 
-/// The algorithm and `kid` that a header asks for.
-fn header<'a>(head: &'a Members<'_>, demands: &Demands) -> Result<(Algorithm, Option<&'a str>), Cause> {
+/// Reads a header: the algorithm and `kid` that it asks for.
+fn header(text: &str, demands: &Demands) -> Result<Header, Cause> {
+    let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Cause::Malformed)?;
+    let head = &object(&json).ok_or(Cause::Malformed)?;
     let name = member(head, "alg").and_then(Json::text).ok_or(Cause::Algorithm)?;
     let algorithm: Algorithm = name.parse().map_err(|_| Cause::Algorithm)?;
     if !demands.algorithms.contains(&algorithm) {
@@ -138,11 +163,12 @@ fn header<'a>(head: &'a Members<'_>, demands: &Demands) -> Result<(Algorithm, Op
             return Err(Cause::Type);
         }
     }
-    match member(head, "kid") {
-        None => Ok((algorithm, None)),
-        Some(Json::Text(kid)) => Ok((algorithm, Some(kid))),
-        Some(_) => Err(Cause::Malformed),
-    }
+    let kid = match member(head, "kid") {
+        None => None,
+        Some(Json::Text(kid)) => Some(kid.as_ref().into()),
+        Some(_) => return Err(Cause::Malformed),
+    };
+    Ok(Header { text: text.into(), algorithm, kid })
 }
 
 /// Checks the claims of a token whose signature is right.
@@ -227,6 +253,7 @@ fn grants(topics: &Members) -> Result<Box<[Grant]>, Cause> {
             continue;
         }
         let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name).ok_or(Cause::Topics)?;
+        grants.reserve(list.len().min(FILTERS_MAX));
         for filter in texts() {
             let filter = filter?;
             check_filter(filter, TOKEN_BYTES_MAX).map_err(|_| Cause::Topics)?;

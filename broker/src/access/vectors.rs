@@ -91,6 +91,25 @@ fn each_token_is_accepted_or_refused_for_its_cause() {
     }
 }
 
+/// Neither the cache nor the remembered header changes a verdict.
+#[test]
+fn whatever_came_before_each_token_is_judged_alike() {
+    let vectors = vectors();
+    let now_ms = now_ms(&vectors);
+    let tokens = vectors["tokens"].as_array().expect("a list");
+    let mut authorities = std::collections::BTreeMap::new();
+    let mut good = 0;
+    for vector in tokens.iter().chain(tokens.iter().rev()) {
+        let text = |name: &str| vector[name].as_str().expect("a text");
+        let authority = authorities.entry(text("settings")).or_insert_with(|| authority(&vectors, text("settings")));
+        let result = authority.identify(text("token").as_bytes(), now_ms).result;
+        let found = result.as_ref().map_or_else(|denial| denial.cause.label(), |_| "ok");
+        assert_eq!(found, text("expected"), "{}", text("name"));
+        good += usize::from(result.is_ok());
+    }
+    assert!(good >= 20, "{good}");
+}
+
 #[test]
 fn only_an_expired_token_counts_as_expired() {
     for cause in crate::access::principal::Cause::ALL {
