@@ -53,6 +53,15 @@ pub struct Handshake {
     pub resumed: bool,
 }
 
+/// What the library speaks, ML-KEM with X25519 first: the library's own list has it last. A hello has a share for it and one
+/// for X25519 alone, as browsers' hellos do.
+#[must_use]
+pub fn hybrid_first() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    provider
+}
+
 impl Tls {
     /// Trusts the authorities in the PEM file `ca`, or those that browsers trust; with `insecure`, everybody. `resume`:
     /// handshakes use tickets of earlier ones.
@@ -60,10 +69,7 @@ impl Tls {
     /// # Errors
     /// When the file cannot be read or contains no certificate.
     pub fn new(ca: Option<&Path>, insecure: bool, resume: bool) -> Result<Self> {
-        let mut provider = aws_lc_rs::default_provider();
-        // As browsers do, a hello has a share for ML-KEM with X25519, and one for X25519 alone.
-        provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
-        let provider = Arc::new(provider);
+        let provider = Arc::new(hybrid_first());
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
         let mut config = if insecure {

@@ -34,6 +34,13 @@ pub(super) struct Address {
     pub(super) tls: Option<Tls>,
 }
 
+impl Address {
+    /// A port without TLS.
+    pub(super) const fn plain(socket: SocketAddr) -> Self {
+        Self { socket, tls: None }
+    }
+}
+
 /// A connection.
 pub(super) struct Peer(Client<Stream>);
 

@@ -37,7 +37,7 @@ impl Port {
     pub(super) fn for_clients(port: Option<&Self>, plain: SocketAddr) -> Result<Address> {
         Ok(match port.filter(|port| port.is_for_all) {
             Some(port) => Address { socket: port.socket, tls: Some(Tls::new(None, true, true)?) },
-            None => Address { socket: plain, tls: None },
+            None => Address::plain(plain),
         })
     }
 }

@@ -37,10 +37,6 @@ pub(super) struct Gauges {
     pub(super) http_connections: u64,
 }
 
-fn plain(socket: SocketAddr) -> Address {
-    Address { socket, tls: None }
-}
-
 impl Poller {
     pub(super) fn new(address: SocketAddr) -> Self {
         Self { address, peer: None }
@@ -53,7 +49,7 @@ impl Poller {
         {
             return Ok(stats);
         }
-        let mut peer = Peer::connect(&plain(self.address))?;
+        let mut peer = Peer::connect(&Address::plain(self.address))?;
         ask(&mut peer)?;
         // By the second answer the shard has dropped the connection that it handed over.
         thread::sleep(POLL);
@@ -84,7 +80,7 @@ impl Poller {
 
 /// The text of /metrics, over a connection of its own.
 pub(super) fn metrics(operators: SocketAddr) -> Result<String> {
-    match Peer::connect(&plain(operators))?.get("broker", "/metrics", "") {
+    match Peer::connect(&Address::plain(operators))?.get("broker", "/metrics", "") {
         Ok(Answer { status: 200, body }) => Ok(String::from_utf8_lossy(&body).into_owned()),
         other => bail!("/metrics: {other:?}"),
     }

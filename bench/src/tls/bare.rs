@@ -110,9 +110,8 @@ struct Cost {
 fn server_config(options: &FloorOptions) -> Result<Arc<ServerConfig>> {
     let certificates = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(&options.key)?;
-    let mut provider = aws_lc_rs::default_provider();
-    // As the broker's: the library's own list has it last.
-    provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    // As the broker's.
+    let mut provider = loadgen::tls::hybrid_first();
     if options.classic {
         provider.kx_groups.retain(|group| group.name() != NamedGroup::X25519MLKEM768);
     }

@@ -113,7 +113,7 @@ impl Run<'_> {
             let brings = Some((Brings::Nothing, began));
             return match role {
                 Role::V1 if access.required => Some((Entry::Unknown, brings)),
-                _ if access.required || !self.grants(&rights, role) => None,
+                _ if access.required || !role.is_within(&rights, &self.params.topics) => None,
                 _ => Some((Entry::Anyone, brings)),
             };
         }
@@ -123,22 +123,12 @@ impl Run<'_> {
         let rights = access.rights(Some(&token.claims));
         let judged = self.shared.authority.identify(token.text.as_bytes(), now_ms).result;
         let entry = match judged {
-            Ok(principal) if self.grants(&rights, role) => Entry::Known(principal),
+            Ok(principal) if role.is_within(&rights, &self.params.topics) => Entry::Known(principal),
             Ok(_) => Entry::Refused(protocol::frame::close_code::FORBIDDEN, "nothing grants this"),
             Err(denial) if denial.is_expired() => Entry::Refused(protocol::frame::close_code::TOKEN_EXPIRED, "over"),
             Err(_) => Entry::Refused(protocol::frame::close_code::BAD_TOKEN, "bad"),
         };
         let token = self.model.issued(token);
         Some((entry, Some((Brings::Page(token), began))))
-    }
-
-    fn grants(&self, rights: &crate::access::Rights, role: &Role) -> bool {
-        let topics = &self.params.topics;
-        match role {
-            Role::Subscriber(filter) => rights.subscribes(filter),
-            Role::Publisher(topic) => rights.publishes(&topics[*topic]),
-            Role::Bus(topic) => rights.subscribes(&topics[*topic]) && rights.publishes(&topics[*topic]),
-            _ => true,
-        }
     }
 }

@@ -1,12 +1,15 @@
 //! Users whose tokens of before a time are refused.
 //!
-//! A revocation is remembered for the longest lifetime (`exp` and leeway minus `iat`) of any token seen, and for a day at least: by then
-//! whatever was issued before it has expired. Where tokens do not expire, `max-age` bounds connections only, so revocations
-//! are remembered for as long as the broker runs. A token without `iat` counts as issued at the beginning of time.
+//! A revocation is remembered for the longest lifetime (`exp` and leeway minus `iat`) of any token seen, and for a day at
+//! least: by then whatever was issued before it has expired. Where tokens do not expire, `max-age` bounds connections
+//! only, so revocations are remembered for as long as the broker runs. A token without `iat` counts as issued at the
+//! beginning of time.
 //!
-//! It is in memory only. A successor that takes over gets everything ([`Revoked`]); another start begins with nothing. Memory: at most [`USERS_MAX`] users; one beyond is refused, since forgetting
-//! another would give it back what was taken. Cost: one load where nobody is revoked, else one lock and one lookup per
-//! credential.
+//! Revocations are in memory only. A successor that takes over gets all of them ([`Revoked`]); another start begins with
+//! none.
+//!
+//! Memory: at most [`USERS_MAX`] users; one beyond is refused, since forgetting another would give back what was taken.
+//! Cost: one load where nobody is revoked, else one lock and one lookup per credential.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -65,7 +65,7 @@ use crate::config::tls::{KeyExchange, TlsTable};
 use crate::config::topics::TopicTable;
 use crate::config::url::Url;
 use crate::config::values::Size;
-pub(crate) use crate::config::values::duration;
+pub(crate) use crate::config::values::{duration, is_loopback};
 
 /// So many messages of the greatest length fit into the memory for what is held for clients, so that one on its way in
 /// and one on its way out do not count as too many.

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use crate::config::provenance::Section;
-use crate::config::values::Size;
+use crate::config::values::{Size, is_loopback};
 use crate::config::{Config, MESSAGES_IN_BUDGET};
 
 /// Sentences about all rules that the configuration breaks.
@@ -78,7 +78,7 @@ fn wrong_tls(config: &Config, settings: &Section) -> Vec<String> {
     if config.tls_listen.is_none() {
         wrong.push(format!("--tls-only ({source}) needs --tls-listen: else no other machine reaches the broker"));
     }
-    if !config.listen.ip().to_canonical().is_loopback() {
+    if !is_loopback(config.listen.ip()) {
         wrong.push(format!(
             "--tls-only ({source}) contradicts --listen {} ({}), which other machines reach without TLS: listen on \
              127.0.0.1",
@@ -90,8 +90,7 @@ fn wrong_tls(config: &Config, settings: &Section) -> Vec<String> {
 }
 
 fn exposed(config: &Config, settings: &Section) -> Option<String> {
-    let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    let beyond = |name, address| (!is_loopback(address)).then_some((name, address));
+    let beyond = |name, address: SocketAddr| (!is_loopback(address.ip())).then_some((name, address));
     let tls = config.tls_listen.and_then(|address| beyond("tls-listen", address));
     let (name, address) = beyond("listen", config.listen).or(tls)?;
     let is_anybody_meant = settings.get::<bool>("allow-anonymous") || config.access.is_required();

@@ -25,8 +25,9 @@ use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
 use crate::capacity::connections::DESCRIPTORS_OPERATORS;
 use crate::config::Admin;
+use crate::config::is_loopback;
 use crate::http::app::App;
-use crate::http::connection::{Connection, is_loopback};
+use crate::http::connection::Connection;
 use crate::http::routes::admin_router;
 use crate::http::serve;
 
@@ -182,7 +183,7 @@ impl Reserve {
 }
 
 async fn serve_one(app: App, router: axum::Router, socket: TcpStream, _permit: OwnedSemaphorePermit) {
-    let is_near = socket.peer_addr().is_ok_and(|peer| is_loopback(&peer));
+    let is_near = socket.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
     let connection = Connection::new(AddressLease::default(), || None, app.limits()).of_operators().near(is_near);
     let read = Buffer::new(app.shared().budget.of_plane(), Held::Http);
     serve::connection(&app, router, socket, read, &Arc::new(connection), true, pending()).await;

@@ -33,11 +33,6 @@ pub(crate) struct Connection {
     end: Notify,
 }
 
-/// Whether an address is of this machine alone.
-pub(crate) fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}
-
 impl Connection {
     /// `peer` is asked for only if nobody counted the connection.
     pub(crate) fn new(lease: AddressLease, peer: impl FnOnce() -> Option<SocketAddr>, limits: &Limits) -> Self {

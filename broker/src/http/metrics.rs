@@ -136,14 +136,35 @@ const FAMILIES: &[Family] = &[
 
     labelled("ringyard_tls_handshakes_total", Counter, &["version", "resumed"],
         "TLS handshakes that were completed, by version and by whether a ticket resumed an earlier one.",
-        |view, out| view.totals.tls_handshakes().iter().for_each(|(version, resumed, count)| out.labelled(&[("version", version), ("resumed", resumed)], count))),
+        |view, out| {
+            for (version, resumed, count) in view.totals.tls_handshakes() {
+                out.labelled(&[("version", version), ("resumed", resumed)], count);
+            }
+        }),
     labelled("ringyard_tls_failures_total", Counter, &["cause"],
-        "TLS connections that could not begin or go on: cleartext, the client spoke no TLS; alert, it sent one; incompatible, no version or cipher in common; violation, it broke the rules.",
-        |view, out| view.totals.tls_failures().iter().for_each(|(cause, count)| out.labelled(&[("cause", cause)], count))),
-    labelled("ringyard_tls_certificate_expires_seconds", Gauge, &["file"], "When the certificate of a [[tls]] table ends that is in force, in seconds since 1970; absent without --tls-listen.",
-        |view, out| view.app.shared().tls.iter().flat_map(|tls| tls.expiries()).for_each(|(file, end_s)| out.labelled(&[("file", &file)], end_s))),
-    labelled("ringyard_tls_certificate_refused", Gauge, &["file", "cause"], "1 while the files of a [[tls]] table are bad, so that the certificate from before stays in force; absent when they are good. cause: unreadable, malformed, mismatch (the key is another's), expired.",
-        |view, out| view.app.shared().tls.iter().flat_map(|tls| tls.refused()).for_each(|bad| out.labelled(&[("file", &bad.file.display().to_string()), ("cause", bad.fault.cause.name())], 1))),
+        "TLS connections that could not begin or go on: cleartext, the client spoke no TLS; alert, it sent one; \
+         incompatible, no version or cipher in common; violation, it broke the rules.",
+        |view, out| {
+            for (cause, count) in view.totals.tls_failures() {
+                out.labelled(&[("cause", cause)], count);
+            }
+        }),
+    labelled("ringyard_tls_certificate_expires_seconds", Gauge, &["file"],
+        "When the certificate of a [[tls]] table ends that is in force, in seconds since 1970; absent without \
+         --tls-listen.",
+        |view, out| {
+            for (file, end_s) in view.app.shared().tls.iter().flat_map(|tls| tls.expiries()) {
+                out.labelled(&[("file", &file)], end_s);
+            }
+        }),
+    labelled("ringyard_tls_certificate_refused", Gauge, &["file", "cause"],
+        "1 while the files of a [[tls]] table are bad, so that the certificate from before stays in force; absent when \
+         they are good. cause: unreadable, malformed, mismatch (the key is another's), expired.",
+        |view, out| {
+            for bad in view.app.shared().tls.iter().flat_map(|tls| tls.refused()) {
+                out.labelled(&[("file", &bad.file.display().to_string()), ("cause", bad.fault.cause.name())], 1);
+            }
+        }),
 
     labelled("ringyard_connections", Gauge, &["shard"],
         "Open connections on the public port, handshakes included.",

@@ -35,9 +35,10 @@ use tokio::time::timeout;
 
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::buffer::Buffer;
+use crate::config::is_loopback;
 use crate::config::limits::Limits;
 use crate::http::app::App;
-use crate::http::connection::{Connection, is_loopback};
+use crate::http::connection::Connection;
 use crate::http::load;
 use crate::http::places;
 use crate::http::request_heads::Heads;
@@ -83,7 +84,7 @@ async fn accept(app: App) {
         let connection = Connection::new(lease, || socket.peer_addr().ok(), app.limits());
         // Only operators' requests ask for it, and only where there are keys.
         let asks = app.shared().authority.has_keys();
-        let is_near = asks && (is_bridged || socket.peer_addr().is_ok_and(|peer| is_loopback(&peer)));
+        let is_near = asks && (is_bridged || socket.peer_addr().is_ok_and(|peer| is_loopback(peer.ip())));
         let connection = Arc::new(connection.near(is_near));
         let (app, router) = (app.clone(), router.clone());
         let full = match places::enter(&app, &connection) {

@@ -8,6 +8,7 @@ use ring::Io;
 use tracing::{field, info, warn};
 
 use crate::capacity::connections::Capacity;
+use crate::config::is_loopback;
 use crate::config::limits::Limits;
 use crate::config::url::from_here;
 use crate::server::output::write_out;
@@ -66,7 +67,7 @@ pub(crate) fn log_start(
 /// Which addresses other machines may reach, and what they find there. `rights` says what
 /// anyone who reaches one of `addresses` may do.
 pub(crate) fn warn_of_strangers(addresses: &[Option<SocketAddr>], rights: &str, exposed: Option<SocketAddr>) {
-    for address in addresses.iter().flatten().filter(|address| !address.ip().to_canonical().is_loopback()) {
+    for address in addresses.iter().flatten().filter(|address| !is_loopback(address.ip())) {
         warn!(
             listen = %address,
             "{address} can be reached from other machines: anyone who reaches it may {rights}"

@@ -20,6 +20,7 @@ use crate::capacity::connections::Capacity;
 use crate::capacity::machine::Machine;
 use crate::capacity::memlock::{self, MemlockDeficit};
 use crate::capacity::memory::MemoryPlan;
+use crate::config::is_loopback;
 use crate::config::limits::Limits;
 use crate::config::{Config, Surroundings};
 use crate::http::admin::AdminListener;
@@ -130,7 +131,7 @@ fn listen(config: &Config) -> Result<Listening, String> {
     if config.take_over && inherited.is_none() {
         info!(listen = %config.listen, "no broker runs there to take over from: starting as usual");
     }
-    let mut revoked_before = Revoked::default();
+    let mut revoked = Revoked::default();
     let (listeners, tls_inherited, operators, predecessor) = match inherited {
         None => (ring::listen::group(config.listen, shards).map_err(refused)?, Vec::new(), None, None),
         Some(Inheritance { shards: inherited, .. }) if inherited.len() > shards => {
@@ -141,8 +142,8 @@ fn listen(config: &Config) -> Result<Listening, String> {
                 inherited.len()
             ));
         }
-        Some(Inheritance { claim, shards: inherited, tls, operators, revoked }) => {
-            revoked_before = revoked;
+        Some(Inheritance { claim, shards: inherited, tls, operators, revoked: revoked_before }) => {
+            revoked = revoked_before;
             (ring::listen::widen(inherited, config.listen, shards).map_err(refused)?, tls, operators, Some(claim))
         }
     };
@@ -151,7 +152,6 @@ fn listen(config: &Config) -> Result<Listening, String> {
     let (tls_listeners, tls_address) = listen_with_tls(config.tls_listen, tls_inherited, shards)?;
     let admin = AdminListener::open(config.admin, operators)?;
     let listeners = listeners.into_iter().map(Arc::new).collect();
-    let revoked = revoked_before;
     Ok(Listening { listeners, tls_listeners, address, tls_address, admin, predecessor, revoked })
 }
 
@@ -198,8 +198,8 @@ fn random_seed() -> u64 {
 /// Most connections of one address: a quarter of all there is room for, unless an option says otherwise. Where only
 /// loopback connects, which is exempt, and no proxy speaks for others, nobody has to be asked for an address.
 fn per_address(limits: &Limits, config: &Config, connections: u32) -> Option<NonZeroU32> {
-    let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    if is_loopback(&config.listen) && config.tls_listen.iter().all(is_loopback) && limits.trusted_proxies.is_empty() {
+    let is_near = |address: &SocketAddr| is_loopback(address.ip());
+    if is_near(&config.listen) && config.tls_listen.iter().all(is_near) && limits.trusted_proxies.is_empty() {
         return None;
     }
     limits.connections_per_address_max.or(NonZeroU32::new((connections / 4).max(64)))

@@ -8,8 +8,8 @@
 //! The broker's start waits for the first answer, as long as one request may take: whoever comes back to a broker that has just
 //! started, with a good token, would be refused for good otherwise.
 //!
-//! Not responsible for what keys are ([`trusted_keys`](crate::access::trusted_keys)), nor for requests ([`mod@fetch`]). It wakes every 5
-//! seconds, on no shard.
+//! Not responsible for what keys are ([`trusted_keys`](crate::access::trusted_keys)), nor for requests ([`mod@fetch`]). It
+//! wakes every 5 seconds, on no shard.
 
 pub mod fetch;
 

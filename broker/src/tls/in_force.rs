@@ -92,26 +92,21 @@ impl InForce {
 
     /// Files of the certificates in force, each once, and when each ends, in seconds since 1970.
     pub(super) fn expiries(&self) -> Vec<(String, u64)> {
-        let mut ends: Vec<(String, u64)> = Vec::new();
-        for pair in &self.0.load().pairs {
-            let file = pair.file.display().to_string();
-            if !ends.iter().any(|(known, _)| *known == file) {
-                ends.push((file, pair.expires_s));
-            }
-        }
-        ends
+        let tables = self.0.load();
+        let pairs = first_of_each(&tables.pairs, |pair| &pair.file);
+        pairs.map(|pair| (pair.file.display().to_string(), pair.expires_s)).collect()
     }
 
     /// Tables whose files were bad at the last look, one for each file.
     pub(super) fn refused(&self) -> Vec<Refused> {
-        let mut refused: Vec<Refused> = Vec::new();
-        for bad in &self.0.load().refused {
-            if !refused.iter().any(|known| known.file == bad.file) {
-                refused.push(bad.clone());
-            }
-        }
-        refused
+        first_of_each(&self.0.load().refused, |bad| &bad.file).cloned().collect()
     }
+}
+
+/// The first item of each file.
+fn first_of_each<T>(items: &[T], file: fn(&T) -> &PathBuf) -> impl Iterator<Item = &T> {
+    let is_new = move |at: usize, item: &T| !items[..at].iter().any(|earlier| file(earlier) == file(item));
+    items.iter().enumerate().filter(move |(at, item)| is_new(*at, item)).map(|(_, item)| item)
 }
 
 /// The pair that a table had: the one of its file, with its names if there are several, else the one of its names.

@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::config::tls::{KeyExchange, TlsTable};
 use crate::tls::certificates;
@@ -107,11 +107,20 @@ pub fn expiry(table: &TlsTable, now_s: u64) -> Result<u64, String> {
     pair.map(|pair| pair.expires_s).map_err(|fault| fault.sentence)
 }
 
+fn is_aes_128(suite: &SupportedCipherSuite) -> bool {
+    matches!(
+        suite.suite(),
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
 /// What the library speaks, in this order: AES-128 first, which costs least on processors with instructions for AES.
 fn provider(exchange: KeyExchange) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     // Stable: all else stays as the library has it.
-    provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128"));
+    provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite));
     let [x25519, p256, p384] = [kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     provider.kx_groups = match exchange {
         // The library's own list has it last.

@@ -76,7 +76,7 @@ async fn a_predecessor_tells_at_the_end_who_was_revoked_meanwhile() {
     let mut socket = UnixStream::connect_addr(&meeting(guarded.address())).expect("it waits for a successor");
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     socket.write_all(b"r").unwrap();
-    let revoked_users = |told: &Value| told["users"].as_array().unwrap().len();
+    let revoked_users = |line: &Value| line["users"].as_array().unwrap().len();
     tokio::task::yield_now().await;
     let (offer, first) = (line(&mut socket), line(&mut socket));
     assert_eq!((&offer["revoked"], revoked_users(&first)), (&json!(true), 1), "{first}");
@@ -89,7 +89,7 @@ async fn a_predecessor_tells_at_the_end_who_was_revoked_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_successor_that_does_not_ask_is_told_nothing() {
+async fn a_successor_that_does_not_ask_gets_nothing() {
     let mut guarded = Guarded::with("", &tables(), &["--drain-window", "0s"]);
     revoke(guarded.broker.admin, "7").await;
     let mut socket = UnixStream::connect_addr(&meeting(guarded.address())).expect("it waits for a successor");

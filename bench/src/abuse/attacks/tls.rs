@@ -150,7 +150,7 @@ impl Secure {
 fn connect(abuser: &Abuser<'_>) -> Result<Peer> {
     let socket = abuser.target.tls.context("the broker has no port with TLS")?;
     // Its bytes are made here.
-    Peer::connect(&Address { socket, tls: None })
+    Peer::connect(&Address::plain(socket))
 }
 
 /// The client's first flight.

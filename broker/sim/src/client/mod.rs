@@ -29,6 +29,7 @@ use protocol::v1::CommandType;
 use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
+use crate::access::Rights;
 use crate::model::{MessageId, Model, Moment, Page, StreamId, TokenId, Violation};
 use crate::params::Params;
 use crate::report::Coverage;
@@ -73,6 +74,18 @@ pub(crate) enum Role {
     Refused(Vec<u16>),
     /// A head that never ends.
     Slowloris,
+}
+
+impl Role {
+    /// Whether these rights cover the path that it asks for.
+    pub(crate) fn is_within(&self, rights: &Rights, topics: &[String]) -> bool {
+        match self {
+            Self::Subscriber(filter) => rights.subscribes(filter),
+            Self::Publisher(topic) => rights.publishes(&topics[*topic]),
+            Self::Bus(topic) => rights.subscribes(&topics[*topic]) && rights.publishes(&topics[*topic]),
+            _ => true,
+        }
+    }
 }
 
 /// Where its connection is.

@@ -195,19 +195,17 @@ impl Client {
             Brings::Nothing if required => earned.statuses.push(401),
             Brings::Nothing if self.is_granted(Holder::Anonymous, stage) => earned.holder = Some(Holder::Anonymous),
             Brings::Nothing => earned.statuses.push(403),
-            Brings::Header(token) => {
+            Brings::Header(token) | Brings::Page(token) => {
                 let Verdicts { good, bad, expired } = stage.model.verdicts(token, standing.began, now);
                 let is_granted = self.is_granted(Holder::User(token), stage);
                 earned.holder = (good && is_granted).then_some(Holder::User(token));
-                earned.statuses.extend((bad || expired).then_some(401));
-                earned.statuses.extend((good && !is_granted).then_some(403));
-            }
-            Brings::Page(token) => {
-                let Verdicts { good, bad, expired } = stage.model.verdicts(token, standing.began, now);
-                let is_granted = self.is_granted(Holder::User(token), stage);
-                earned.holder = (good && is_granted).then_some(Holder::User(token));
-                let codes = [(bad, 4400), (expired, 4401), (good && !is_granted, 4403)];
-                earned.closing.extend(codes.iter().filter(|(is_due, _)| *is_due).map(|(_, code)| *code));
+                if matches!(standing.brings, Brings::Header(_)) {
+                    earned.statuses.extend((bad || expired).then_some(401));
+                    earned.statuses.extend((good && !is_granted).then_some(403));
+                } else {
+                    let codes = [(bad, 4400), (expired, 4401), (good && !is_granted, 4403)];
+                    earned.closing.extend(codes.iter().filter(|(is_due, _)| *is_due).map(|(_, code)| *code));
+                }
             }
         }
         Some(earned)
@@ -215,13 +213,7 @@ impl Client {
 
     /// Whether its path is granted.
     fn is_granted(&self, holder: Holder, stage: &Stage<'_>) -> bool {
-        let (rights, topics) = (rights(holder, stage), &stage.params.topics);
-        match &self.role {
-            Role::Subscriber(filter) => rights.subscribes(filter),
-            Role::Publisher(topic) => rights.publishes(&topics[*topic]),
-            Role::Bus(topic) => rights.subscribes(&topics[*topic]) && rights.publishes(&topics[*topic]),
-            _ => true,
-        }
+        self.role.is_within(&rights(holder, stage), &stage.params.topics)
     }
 
     /// Its handshake was answered 101. Returns whether it may have got through.

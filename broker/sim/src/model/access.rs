@@ -194,7 +194,7 @@ impl Model {
         }
     }
 
-    /// A shard took something from the user of a token, or something came from it for the user of a token, who may stay until a time in nanoseconds.
+    /// A shard took something from the user of a token, who may stay until a time in nanoseconds, or sent something.
     ///
     /// # Errors
     /// It was published only when that token was revoked, or the shard knew that its time was over.

@@ -76,16 +76,12 @@ pub(crate) fn contains(outer: &str, inner: &str) -> bool {
 /// Whether `filter` matches `topic`: level by level, written down a second time on purpose.
 #[must_use]
 pub fn matches(filter: &str, topic: &str) -> bool {
-    fn levels(filter: &[&str], topic: &[&str]) -> bool {
+    fn agree(filter: &[&str], topic: &[&str]) -> bool {
         match (filter, topic) {
             (["#"], _) | ([], []) => true,
-            ([level, filter @ ..], [name, topic @ ..]) if *level == "+" || level == name => levels(filter, topic),
+            ([level, filter @ ..], [name, topic @ ..]) if *level == "+" || level == name => agree(filter, topic),
             _ => false,
         }
     }
-    let split = |text: &'_ str| -> Vec<String> { text.split('/').map(str::to_owned).collect() };
-    let (filter, topic) = (split(filter), split(topic));
-    let filter: Vec<_> = filter.iter().map(String::as_str).collect();
-    let topic: Vec<_> = topic.iter().map(String::as_str).collect();
-    levels(&filter, &topic)
+    agree(&levels(filter), &levels(topic))
 }

@@ -27,11 +27,10 @@ impl Authority {
     /// # Errors
     /// A sentence: there are more users than can be revoked. The others are.
     pub fn revoke_all(&self, revoked: &Revoked, now_ms: u64) -> Result<(), String> {
-        if revoked.is_empty() {
-            return self.revocations.take(revoked, now_ms);
-        }
         let taken = self.revocations.take(revoked, now_ms);
-        self.generation.fetch_add(1, Ordering::Release);
+        if !revoked.is_empty() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
         taken
     }
 

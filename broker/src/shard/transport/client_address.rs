@@ -18,6 +18,7 @@ use protocol::{head, proxy};
 use ring::{ConnId, Driver};
 
 use crate::access::address::{self, AddressLease, AddressSlot, Addresses, Client};
+use crate::config::is_loopback;
 use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
@@ -117,7 +118,7 @@ impl<D: Driver> Shard<D> {
             Ok(Some(header)) => {
                 conn.settle();
                 // A client on the proxy's own machine is the proxy itself, and not on this machine.
-                let client = header.client.map(|client| client.ip()).filter(|ip| !ip.to_canonical().is_loopback());
+                let client = header.client.map(|client| client.ip()).filter(|ip| !is_loopback(*ip));
                 self.admit_client(id, client, &mut read[header.header_len..]);
             }
             Err(_) => self.abort(id, Reason::ProxyHeader),

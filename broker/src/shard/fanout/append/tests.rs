@@ -1,5 +1,5 @@
-//! Messages that wait for their logs while logs come and go: each log gets what came after its join, all of it, in order, and answers come behind what
-//! they tell of.
+//! Messages that wait for their logs while logs come and go: each log gets what came after its join, all of it, in order,
+//! and answers come behind the messages that they count.
 
 use proptest::prelude::*;
 use protocol::v1::PayloadKind;
