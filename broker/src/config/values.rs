@@ -304,7 +304,7 @@ pub(super) fn admin(text: &str) -> Result<Admin, String> {
 }
 
 /// Whether an address is of this machine alone, however it is written: `127.0.0.0/8`, `::1`, or the former inside IPv6.
-pub const fn is_loopback(ip: IpAddr) -> bool {
+pub(crate) const fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
