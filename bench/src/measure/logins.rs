@@ -60,7 +60,8 @@ fn start(bench: &Bench, by: By) -> Result<Guarded> {
 fn run(bench: &Bench, by: By, more: &str) -> Result<Outcome> {
     let Guarded { server, folder, place, .. } = &start(bench, by)?;
     let (clients, logins) = bench.pick((1000, 15_000), (20, 2000));
-    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.5");
+    // Deliveries take a quarter of each core: what else is there is for the logins.
+    let timing = bench.pick("--warmup 2 --duration 10 --rate 25", "--warmup 0.1 --duration 0.5");
     let secret = folder.path().join("hs.secret");
     // The figure is judged here.
     let judge = "--fail-if login_ratio>1000000";

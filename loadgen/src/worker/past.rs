@@ -8,6 +8,7 @@
 //! Cost of a message: none for who has no member and no excuse.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use ring::{Dial, Nanos};
 
@@ -296,7 +297,10 @@ impl<D: Dial> Worker<D> {
                 let member = self.past.members.get(at).and_then(Option::as_ref);
                 client.state != State::Open || member.is_none_or(|member| member.has_arrived())
             });
-        if all || quiet > self.plan.options.drain_timeout.as_nanos() as u64 {
+        // Handshakes of a storm of logins go on side by side, so that the first may take as long as any may.
+        let options = &self.plan.options;
+        let handshake = if self.plan.logins > 0 { options.connect_timeout } else { Duration::ZERO };
+        if all || quiet > options.drain_timeout.max(handshake).as_nanos() as u64 {
             self.past.arriving = None;
             self.report(Report::Arrived(self.heard_at.max(self.opened_at)));
             return Nanos::MAX;
