@@ -93,6 +93,11 @@ impl<S> Client<S> {
     pub fn rest(&self) -> &[u8] {
         &self.input[self.taken..]
     }
+
+    /// So many of those count as returned.
+    pub fn take(&mut self, len: usize) {
+        self.taken += len.min(self.rest().len());
+    }
 }
 
 impl<S: Write> Client<S> {

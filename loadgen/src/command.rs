@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::options::Options;
+use crate::calls;
+use crate::options::{Options, Scenario};
 use crate::outcome::Outcome;
 use crate::results;
 use crate::run::{Interrupt, run};
@@ -122,6 +123,9 @@ fn measure(options: Options) -> Result<u8> {
             std::process::exit(INTERRUPTED.into());
         }
     }));
+    if options.scenario == Scenario::RequestReply {
+        return calls::measure(&options, &interrupt);
+    }
     let (json, report) = (options.json.clone(), options.report.clone());
     // Files that cannot be written are an error before the run, not after it.
     let mut new = Vec::new();

@@ -15,6 +15,7 @@
 //! | [`adapter`] | wire protocols, without I/O |
 //! | `frame` | the header of a server's WebSocket frame |
 //! | [`history`] | what a client may rely on when a topic remembers: offsets, recovery, conflation |
+//! | [`calls`] | pairs of a connection that asks and one that answers |
 //! | [`client`] | one plain connection, for tools and tests |
 //! | [`token`] | the tokens with which connections log in |
 //! | [`tls`] | TLS of the client's side, without I/O |
@@ -28,6 +29,7 @@
 //! It uses the broker's wire protocol and its ring, but none of its other code, so that it can judge the broker.
 
 pub mod adapter;
+pub mod calls;
 pub mod client;
 mod clock;
 pub mod command;

@@ -16,6 +16,7 @@ mod names;
 mod options;
 mod position;
 mod precheck;
+mod request;
 mod value;
 
 pub use command::{Command, CommandError, Parser, Topics};
@@ -30,6 +31,9 @@ pub use options::{
     PublishOptions, THROTTLE_MAX_MS,
 };
 pub use position::{Position, Positions, Start};
+pub use request::{
+    Reply, RequestParts, TIMEOUT_DEFAULT_MS, TIMEOUT_MS, write_answered, write_request, write_responder_error,
+};
 pub use value::{ValueError, Values};
 
 use crate::frame::MessageKind;

@@ -5,9 +5,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::v1::{
     Command, CommandError, ErrorCode, Expected, GapReason, HistoryQuery, Id, MessageParts, Parser, PayloadKind,
-    Position, PublishOptions, ResetReason, Start, Subscribed, write_connected, write_ended, write_error, write_gap,
-    write_history, write_message, write_ok, write_ping, write_pong, write_published, write_refresh, write_reset,
-    write_state_end, write_subscribed,
+    Position, PublishOptions, Reply, RequestParts, ResetReason, Start, Subscribed, write_answered, write_connected,
+    write_ended, write_error, write_gap, write_history, write_message, write_ok, write_ping, write_pong,
+    write_published, write_refresh, write_request, write_reset, write_responder_error, write_state_end,
+    write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -140,6 +141,26 @@ fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
                 && got_kind == kind(expected)
                 && data == payload(expected)
         }
+        ("request", &Command::Request { id: got, topic, kind: got_kind, data, timeout_ms, to }) => {
+            got == id
+                && topic == text(expected, "topic")
+                && got_kind == kind(expected)
+                && data == payload(expected)
+                && u64::from(timeout_ms) == expected.get_u64("timeout").unwrap_or(5000)
+                && to == expected.get_str("to")
+        }
+        ("respond", &Command::Respond { id: got, filter, end }) => {
+            got == id && filter == text(expected, "topic") && end == flag(expected, "end")
+        }
+        ("reply", &Command::Reply { id: got, reply, answer }) => {
+            let is_expected = match answer {
+                Reply::Data { kind: got_kind, data } => got_kind == kind(expected) && data == payload(expected),
+                Reply::Error { code, reason } => expected
+                    .get("error")
+                    .is_some_and(|error| code == text(error, "code") && reason == text(error, "reason")),
+            };
+            got == id && reply == number(expected, "reply") && is_expected
+        }
         _ => false,
     };
     assert!(matches, "{name}: {command:?} is not {expected}");
@@ -225,6 +246,22 @@ fn messages_of_the_vectors() {
                 write_history(&mut out, id, position(say), say.get_bool("recovered"), messages, flag(say, "more"));
             }
             "message" => write_message(&mut out, &parts(say, &payload(say))),
+            "request" => write_request(
+                &mut out,
+                &RequestParts {
+                    topic: text(say, "topic"),
+                    kind: kind(say),
+                    payload: &payload(say),
+                    reply: number(say, "reply"),
+                    from: say.get_str("from"),
+                    timeout_ms: number(say, "timeout"),
+                },
+            ),
+            "answered" => write_answered(&mut out, id, kind(say), &payload(say), say.get_str("from")),
+            "responder-error" => {
+                let error = say.get("error").expect("an error");
+                write_responder_error(&mut out, id, text(error, "code"), text(error, "reason"));
+            }
             "state-end" => write_state_end(&mut out, text(say, "topic"), say.get_u64("offset")),
             "gap" => {
                 let reason = GapReason::named(text(say, "reason")).expect("a reason");
@@ -237,7 +274,7 @@ fn messages_of_the_vectors() {
             "refresh" => write_refresh(&mut out, number(say, "in")),
             "ended" => {
                 let code = ErrorCode::named(text(say, "code")).expect("a code");
-                write_ended(&mut out, text(say, "topic"), code);
+                write_ended(&mut out, text(say, "topic"), code, flag(say, "respond"));
             }
             other => panic!("message {other}"),
         }

@@ -54,12 +54,12 @@ impl Run<'_> {
         }
     }
 
-    /// Rounds until nothing happens any more, and nothing waits for a throttle either.
+    /// Rounds until nothing happens any more, and nothing waits for a throttle or an answer either.
     fn come_to_rest(&mut self, nanos_per_round: u64) -> Result<(), Violation> {
         self.come_to_quiet(nanos_per_round)?;
-        let throttle = self.params.throttle_max_ms() * MILLIS;
-        if throttle > 0 {
-            for _ in 0..throttle / WAIT + REST as u64 {
+        let longest = self.params.waits_max_ms() * MILLIS;
+        if longest > 0 {
+            for _ in 0..longest / WAIT + REST as u64 {
                 self.round()?;
                 self.world.advance(WAIT);
             }
@@ -152,6 +152,7 @@ impl Run<'_> {
             }
         }
         self.check_crowds()?;
+        self.model.calls.settle(|index| self.clients[index].is_well())?;
         self.accept_half_closed();
         let settled = self.model.settle()?;
         self.counted.settled_streams += settled.streams as u64;

@@ -18,6 +18,10 @@ const PINNED: [u64; 29] = [
 
 /// Seeds that tests pin, and that would have access control: they go on without.
 const UNGUARDED: [u64; 5] = [4, 14, 24, 409, 1079];
+/// Seeds beside those that were named for what they showed before there were requests.
+const WITHOUT_REQUESTS: [u64; 13] = [10, 12, 30, 142, 242, 409, 511, 1079, 1458, 1820, 3478, 5857, 7669];
+/// The longest time that somebody waits for an answer, in milliseconds.
+pub(crate) const REQUEST_MS_MAX: u64 = 5000;
 
 /// A run, as its seed decides it.
 #[derive(Clone, Debug)]
@@ -88,6 +92,8 @@ pub struct Params {
     pub stride_ms: usize,
     /// Whether some clients publish over HTTP. Not with the seeds of regressions, which go on to test what they did.
     pub posters: bool,
+    /// Whether clients of `ringyard.v1` ask each other. In a share of the seeds: the others are the runs that they were.
+    pub requests: bool,
 }
 
 impl Params {
@@ -166,13 +172,14 @@ impl Params {
             },
             budget_bytes: u64::MAX >> 1,
             posters: matches!(seed % 16, 0..=2 | 10 | 12 | 13),
+            requests: false,
             connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
         let params = params.with_short_memory().with_short_history();
         let params = if queues { params.with_full_queues() } else { params };
-        params.with_policies().with_access()
+        params.with_policies().with_access().with_requests()
     }
 
     /// Sometimes topics differ in how they are delivered. Drawn from a generator of its own, which shifts nothing else.
@@ -206,6 +213,22 @@ impl Params {
         self.limits.auth_timeout = Duration::from_millis(rng.range(500, 6_000) as u64);
         self.hostile_percent = self.hostile_percent.min(10);
         self
+    }
+
+    /// Sometimes clients ask each other, where each may. Drawn from a generator of its own, which shifts nothing else.
+    fn with_requests(self) -> Self {
+        let mut rng = Random::new(self.seed ^ 0x7265_7175_6573_7473);
+        let is_named = PINNED.contains(&self.seed) || WITHOUT_REQUESTS.contains(&self.seed);
+        if is_named || self.access.is_some() || !rng.one_in(4) {
+            return self;
+        }
+        let requests_max = rng.pick(&[2, 8, 64]);
+        Self { requests: true, limits: Limits { requests_max, ..self.limits }, ..self }
+    }
+
+    /// The longest time that something may go on by itself when nobody begins anything, in milliseconds.
+    pub(crate) fn waits_max_ms(&self) -> u64 {
+        self.throttle_max_ms().max(if self.requests { REQUEST_MS_MAX + 200 } else { 0 })
     }
 
     fn held_up_by_nothing(self) -> Self {

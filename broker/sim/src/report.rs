@@ -128,6 +128,22 @@ coverage! {
     state_refused: true,
     /// Raw publishers closed because of that.
     raw_refused: true,
+    /// Requests answered with data.
+    calls_answered: true,
+    /// Those answered with the responder's error.
+    calls_errors: true,
+    /// Those that nobody served.
+    calls_no_responder: true,
+    /// Those refused because there were too many.
+    calls_busy: true,
+    /// Those whose responder was lost.
+    calls_lost: true,
+    /// Those that were not answered in time.
+    calls_timeout: true,
+    /// Replies that were taken.
+    calls_replied: true,
+    /// Replies that came too late.
+    calls_not_found: true,
     /// Unsubscribes answered.
     unsubscribed: true,
     /// Those of a subscription that overlapped another.

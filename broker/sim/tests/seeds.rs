@@ -47,8 +47,8 @@ fn a_seed_replays_to_the_last_byte() {
 #[test]
 fn every_command_is_carried_out_and_every_message_got() {
     let mut coverage = Coverage::default();
-    // The last ones meet gaps, pings as messages, purges, and tokens.
-    for seed in (0..8).chain([28, 13, 30]).chain(GUARDED) {
+    // The last ones meet gaps, pings as messages, purges, requests, and tokens.
+    for seed in (0..8).chain([28, 13, 30, 75]).chain(GUARDED) {
         coverage += run(&Params::from_seed(seed), false).unwrap_or_else(|failure| panic!("{failure}")).coverage;
     }
     for command in CommandType::ALL {
@@ -182,6 +182,12 @@ mod regressions {
     #[test]
     fn what_a_topic_forgot_before_it_answered_is_in_the_log() {
         pass(7669..7670);
+    }
+
+    #[test]
+    fn a_request_ends_within_the_turn_in_which_its_time_passes() {
+        pass(713..714);
+        pass(441..442);
     }
 
     #[test]

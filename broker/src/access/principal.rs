@@ -77,6 +77,12 @@ impl Principal {
         }
     }
 
+    /// As which member a client with it appears to others: the user of its token.
+    #[must_use]
+    pub fn member_name(&self) -> Option<Arc<str>> {
+        (self.kind == PrincipalKind::User).then(|| Arc::clone(&self.name))
+    }
+
     /// Bytes that it takes without its permissions.
     pub(crate) fn bytes(&self) -> u64 {
         let origin = match &self.origin {

@@ -41,7 +41,7 @@ pub enum Held {
     Queues,
     /// Topics and filters.
     Names,
-    /// Subscriptions and publishers' state of `ringyard.v1` connections.
+    /// Subscriptions, publishers' state and requests of `ringyard.v1` connections.
     Subscriptions,
     /// What topics' histories take besides their messages.
     Histories,

@@ -40,6 +40,8 @@ pub struct Limits {
     pub topics_per_connection_max: usize,
     /// Most subscriptions of one `/ws` connection.
     pub subscriptions_max: usize,
+    /// Most requests of one `/ws` connection that wait for their answers. Beyond: the error `busy`.
+    pub requests_max: usize,
     /// Most bytes of unswept or unread messages a shard keeps per topic. A subscriber that is further
     /// behind meets the slow-consumer policy (close 1013); a publisher that is further ahead waits.
     pub lag_bytes_max: u64,
@@ -114,6 +116,7 @@ impl Limits {
             topics_max,
             topics_per_connection_max: own_topics.unwrap_or((topics_max / 8).max(OWN_TOPICS_LEAST.min(topics_max))),
             subscriptions_max: count("max-subscriptions"),
+            requests_max: count("max-requests"),
             lag_bytes_max: lag,
             log_bytes_max: log,
             history_bytes_max: history,

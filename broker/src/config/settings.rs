@@ -152,6 +152,8 @@ const LIMITS: &[Key] = &[
     )
     .help("Topics that one connection may begin within --topic-idle-timeout"),
     key("max-subscriptions", Number(1, COUNT_TOP), Fixed("1024"), "0.1").help("Subscriptions of one /ws connection"),
+    key("max-requests", Number(1, 1 << 16), Fixed("64"), "0.1")
+        .help("Requests of one /ws connection that wait for their answers; beyond, the error `busy`"),
     key(
         "max-memory",
         Size(MEMORY_BYTES_LEAST, SIZE_TOP),

@@ -3,6 +3,7 @@
 //! | request | without access control | with it |
 //! | --- | --- | --- |
 //! | `POST /pub`, `POST /pub/{topic}` | see `access/policy.rs` | a token or key that grants each topic |
+//! | `POST /request/{topic}` | as a publish | a token or key that grants to subscribe to the topic, with the right `request` |
 //! | `/api/...`, `/metrics` from this machine | everybody | everybody; what changes something needs a key, once there is one |
 //! | the same from elsewhere | everybody | a key with the scope of [`scope_of`], once there is one |
 //! | pages, scripts, probes, `/api/openapi.json` | everybody | everybody |
@@ -18,7 +19,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri, header};
 use protocol::head::{bearer_in, cookie_in};
 
-use crate::access::permissions::{Operation, Scope};
+use crate::access::permissions::{Operation, Right, Scope};
 use crate::access::principal::{Cause, Principal};
 use crate::access::rejection::Rejection;
 use crate::http::app::App;
@@ -62,15 +63,39 @@ impl Caller {
     /// # Errors
     /// 403; 401 if its token holds no more.
     pub(crate) fn check_publish(app: &App, head: &Parts, topic: &str) -> Result<(), Rejection> {
+        let Some(principal) = Self::renewed(app, head)? else { return Ok(()) };
+        principal.check(Operation::Publish, topic, app.shared().authority.settings().explain)
+    }
+
+    /// Whether the sender of a request may ask who serves a topic now.
+    ///
+    /// # Errors
+    /// As of [`Caller::check_publish`].
+    pub(crate) fn check_request(app: &App, head: &Parts, topic: &str) -> Result<(), Rejection> {
+        let Some(principal) = Self::renewed(app, head)? else { return Ok(()) };
+        principal.check(Operation::Subscribe, topic, app.shared().authority.settings().explain)?;
+        match principal.has(Right::Request, topic) {
+            true => Ok(()),
+            false => Err(Rejection::Forbidden(principal.explain_right(Right::Request, topic))),
+        }
+    }
+
+    /// As which member the sender of a request appears to others.
+    pub(crate) fn member_name(head: &Parts) -> Option<Arc<str>> {
+        let principal = head.extensions.get::<Self>()?.0.as_ref()?;
+        principal.member_name()
+    }
+
+    /// Who sends a request, as of now; `None`: there is no access control.
+    fn renewed(app: &App, head: &Parts) -> Result<Option<Arc<Principal>>, Rejection> {
         let authority = &app.shared().authority;
         if !authority.is_on() {
-            return Ok(());
+            return Ok(None);
         }
         let caller = head.extensions.get::<Self>().and_then(|caller| caller.0.as_ref());
         // Access control may have come with a change of the configuration.
         let principal = caller.ok_or(Rejection::Unauthorized)?;
-        let principal = authority.renew(principal, Some(now_ms(app))).map_err(|_| Rejection::BadToken)?;
-        principal.check(Operation::Publish, topic, authority.settings().explain)
+        authority.renew(principal, Some(now_ms(app))).map(Some).map_err(|_| Rejection::BadToken)
     }
 }
 
@@ -114,5 +139,5 @@ pub(crate) fn now_ms(app: &App) -> u64 {
 
 /// Whether a request is one that its handler reads a [`Caller`] of.
 pub(crate) fn publishes(method: &Method, path: &str) -> bool {
-    method == Method::POST && (path == "/pub" || path.starts_with("/pub/"))
+    method == Method::POST && (path == "/pub" || path.starts_with("/pub/") || path.starts_with("/request/"))
 }

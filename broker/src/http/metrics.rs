@@ -7,6 +7,7 @@
 //! Units are Prometheus's: seconds and bytes. Names end in their unit, counters in `_total`.
 
 mod samples;
+mod view;
 
 use std::fmt::Write;
 
@@ -17,9 +18,7 @@ use axum::response::{IntoResponse, Response};
 use crate::capacity::budget::Held;
 use crate::http::app::{App, VERSION};
 use crate::http::metrics::samples::Samples;
-use crate::http::stats::sum;
-use crate::observe::counters::{Distribution, Scale, Snapshot, Stats};
-use crate::observe::process::Process;
+use crate::http::metrics::view::View;
 
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -38,34 +37,6 @@ fn page(view: &View<'_>) -> String {
         (family.samples)(view, &mut Samples { name, labels, out: &mut out });
     }
     out
-}
-
-/// Everything at one moment; each number by itself, not one cut through all.
-struct View<'a> {
-    app: &'a App,
-    shards: Vec<Snapshot>,
-    /// The shards', and what the control plane refused by itself.
-    totals: Snapshot,
-    delivery: Distribution,
-    batch: Distribution,
-    turn: Distribution,
-    process: Process,
-}
-
-impl<'a> View<'a> {
-    fn now(app: &'a App) -> Self {
-        let shared = app.shared();
-        let (mut delivery, mut batch) = (Distribution::new(Scale::TIME), Distribution::new(Scale::COUNT));
-        let mut turn = Distribution::new(Scale::TIME);
-        for shard in &shared.stats {
-            shard.delivery.add_to(&mut delivery);
-            shard.batch.add_to(&mut batch);
-            shard.turn.add_to(&mut turn);
-        }
-        let shards: Vec<Snapshot> = shared.stats.iter().map(Stats::snapshot).collect();
-        let totals = sum(shared, shards.iter().copied());
-        Self { app, shards, totals, delivery, batch, turn, process: Process::this() }
-    }
 }
 
 /// One metric.
@@ -255,6 +226,17 @@ const FAMILIES: &[Family] = &[
          are closed (ringyard_closed_total, reason rate).",
         |view, out| out.value(view.totals.commands_limited)),
 
+    labelled("ringyard_requests_total", Counter, &["outcome"],
+        "Requests of ringyard.v1 and of POST /request, by what became of them; abandoned: who asked was gone first, or the broker went.",
+        |view, out| view.totals.requests_by_outcome().iter()
+            .for_each(|(outcome, count)| out.labelled(&[("outcome", outcome)], count))),
+    plain("ringyard_requests_waiting", Gauge,
+        "Requests that wait for their answer.",
+        |view, out| out.value(view.totals.requests_waiting)),
+    plain("ringyard_responders", Gauge,
+        "Filters that connections respond to, each counted once per connection.",
+        |view, out| out.value(view.totals.responders)),
+
     labelled("ringyard_messages_in_total", Counter, &["shard"],
         "Messages published, by the shard that took them.",
         |view, out| out.by_shard(&view.shards, |shard| shard.messages_in)),
@@ -368,7 +350,7 @@ const FAMILIES: &[Family] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::counters::{Reason, Refused};
+    use crate::observe::counters::{Distribution, Reason, Refused, Scale, Stats};
 
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/METRICS.md");
 

@@ -63,7 +63,7 @@ fn refuse(rejection: Rejection) -> Response {
 /// Whether the request's handler reads its body.
 fn takes_body(request: &Request) -> bool {
     let path = request.uri().path();
-    request.method() == Method::POST && (path.starts_with("/pub") || path.starts_with("/api/users/"))
+    request.method() == Method::POST && (publishes(request.method(), path) || path.starts_with("/api/users/"))
 }
 
 /// Reads a body that nobody wants. The HTTP library does not get to the next request behind one that was left, if that

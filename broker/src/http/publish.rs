@@ -85,17 +85,22 @@ pub(crate) async fn publish_many(State(app): State<App>, request: Request) -> Re
 }
 
 /// Reads on behind a request that is refused, so that its client reads why.
-async fn refuse(app: &App, head: &Parts, body: Body, error: HttpError) -> HttpError {
+pub(crate) async fn refuse(app: &App, head: &Parts, body: Body, error: HttpError) -> HttpError {
     bodies::discard(app, &head.headers, body).await;
     error
 }
 
-fn check_coding(headers: &HeaderMap) -> Result<(), HttpError> {
+/// Whether the body is not in a content coding.
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), HttpError> {
     payload::check_coding(headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.as_bytes()))
 }
 
 /// What is published of a body.
-fn interpret(headers: &HeaderMap, mut body: Collected, limits: &Limits) -> Result<(PayloadKind, Collected), HttpError> {
+pub(crate) fn interpret(
+    headers: &HeaderMap,
+    mut body: Collected,
+    limits: &Limits,
+) -> Result<(PayloadKind, Collected), HttpError> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     match payload::interpret(content_type, &mut body.room[HEADER_MAX..], limits)? {
         Interpreted::AsItIs(kind) => Ok((kind, body)),

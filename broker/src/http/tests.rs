@@ -93,7 +93,9 @@ impl FakeShards {
                                 ControlMessage::Inspect { topics, answer } => {
                                     let _ = answer.send(vec![TopicState::default(); topics.len()]);
                                 }
-                                ControlMessage::Slowest { .. }
+                                // Its answer's way ends: as if the broker went.
+                                ControlMessage::Ask(_)
+                                | ControlMessage::Slowest { .. }
                                 | ControlMessage::Purge { .. }
                                 | ControlMessage::Peers { .. }
                                 | ControlMessage::CloseUser { .. }

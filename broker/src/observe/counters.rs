@@ -58,6 +58,10 @@ stats! {
     topics,
     /// Gauge: bytes of messages kept for subscribers that have not got them.
     log_bytes,
+    /// Gauge: requests that wait for their answer, of this shard's connections and of HTTP.
+    requests_waiting,
+    /// Gauge: filters that this shard's connections respond to.
+    responders,
     /// Connections accepted.
     accepted,
     /// WebSocket handshakes answered with 101.
@@ -187,6 +191,20 @@ stats! {
     commands_limited,
     /// Commands refused, because nothing grants them (the error `forbidden`).
     commands_forbidden,
+    /// Requests answered by a responder.
+    requests_answered,
+    /// Requests that a responder answered with an error.
+    requests_responder_error,
+    /// Requests that nobody serves.
+    requests_no_responder,
+    /// Requests refused, because their responders or their own connection had too many waiting.
+    requests_busy,
+    /// Requests whose responder's connection ended before it answered.
+    requests_responder_lost,
+    /// Requests that were not answered in time.
+    requests_timeout,
+    /// Requests whose own connection ended before they were answered, or the broker did.
+    requests_abandoned,
     /// Receives that found no free buffer (`ENOBUFS`).
     no_buffers,
     /// Multishot operations that the kernel ended by itself.
@@ -319,6 +337,19 @@ impl Snapshot {
             ("1.2", "true", self.tls_12_resumed),
             ("1.3", "false", self.tls_13_full),
             ("1.3", "true", self.tls_13_resumed),
+        ]
+    }
+
+    /// What became of requests, as `/metrics` names it.
+    pub(crate) fn requests_by_outcome(&self) -> [(&'static str, u64); 7] {
+        [
+            ("answered", self.requests_answered),
+            ("responder-error", self.requests_responder_error),
+            ("no-responder", self.requests_no_responder),
+            ("busy", self.requests_busy),
+            ("responder-lost", self.requests_responder_lost),
+            ("timeout", self.requests_timeout),
+            ("abandoned", self.requests_abandoned),
         ]
     }
 

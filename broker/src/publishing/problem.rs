@@ -46,6 +46,12 @@ pub(crate) enum Code {
     Unsupported,
     /// The broker is overloaded or shuts down; try again.
     Busy,
+    /// Nobody serves the topic of a request.
+    NoResponder,
+    /// Who had the request is gone, and did not answer it.
+    ResponderLost,
+    /// Who had the request answered with an error.
+    ResponderError,
     /// The broker shuts down, and ends a stream of items: nothing behind the last result was published.
     Draining,
 }
@@ -53,7 +59,7 @@ pub(crate) enum Code {
 impl Code {
     /// All there are.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::BadJson,
         Self::BadCommand,
         Self::BadTopic,
@@ -67,6 +73,9 @@ impl Code {
         Self::Timeout,
         Self::Unsupported,
         Self::Busy,
+        Self::NoResponder,
+        Self::ResponderLost,
+        Self::ResponderError,
         Self::Draining,
     ];
 
@@ -95,6 +104,8 @@ pub(crate) struct Problem {
     sentence: String,
     /// Of a [`Code::Conflict`]: the offset that `if_offset` was compared with; 0: there is none.
     offset: Option<u64>,
+    /// Of a [`Code::ResponderError`]: code and reason.
+    error: Option<Box<(Box<str>, Box<str>)>>,
     retry_after_s: Option<u32>,
     /// As what it counts; `None`: it is an answer like any other.
     cause: Option<Refused>,
@@ -123,6 +134,7 @@ impl Problem {
             code,
             sentence: sentence.to_string(),
             offset: None,
+            error: None,
             retry_after_s,
             cause,
             demanded,
@@ -133,6 +145,16 @@ impl Problem {
     /// The same, counted as this.
     pub(crate) fn because(self, cause: Refused) -> Self {
         Self { cause: Some(cause), ..self }
+    }
+
+    /// The same, as an answer like any other.
+    pub(crate) fn uncounted(self) -> Self {
+        Self { cause: None, ..self }
+    }
+
+    /// The same with the error that a responder gave as its answer.
+    pub(crate) fn of_responder(self, code: Box<str>, reason: Box<str>) -> Self {
+        Self { error: Some(Box::new((code, reason))), ..self }
     }
 
     /// The same with another code than its status usually has.
@@ -209,11 +231,19 @@ impl Problem {
             code: Code,
             #[serde(skip_serializing_if = "Option::is_none")]
             offset: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<ResponderError<'a>>,
         }
-        let Self { status, code, sentence: detail, offset, .. } = self;
+        #[derive(Serialize)]
+        struct ResponderError<'a> {
+            code: &'a str,
+            reason: &'a str,
+        }
+        let Self { status, code, sentence: detail, offset, error, .. } = self;
+        let error = error.as_deref().map(|(code, reason)| ResponderError { code, reason });
         // RFC 9457 §4.2.1: of this type an error says no more than its status, whose phrase is its title.
         let title = StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
-        let body = Body { r#type: "about:blank", title, status: *status, detail, code: *code, offset: *offset };
+        let body = Body { r#type: "about:blank", title, status: *status, detail, code: *code, offset: *offset, error };
         serde_json::to_writer(out, &body).expect("text and numbers are JSON");
     }
 }
@@ -248,8 +278,15 @@ impl From<CommandError> for Problem {
             ErrorCode::Limit => (429, Code::Limit),
             ErrorCode::Unsupported => (501, Code::Unsupported),
             ErrorCode::Busy => (503, Code::Busy),
-            // No item is about a subscription.
-            ErrorCode::BadCommand | ErrorCode::NotSubscribed | ErrorCode::AlreadySubscribed => (400, Code::BadCommand),
+            // No item is about a subscription or a request.
+            ErrorCode::BadCommand
+            | ErrorCode::NotSubscribed
+            | ErrorCode::AlreadySubscribed
+            | ErrorCode::NoResponder
+            | ErrorCode::ResponderLost
+            | ErrorCode::Timeout
+            | ErrorCode::ResponderError
+            | ErrorCode::NotFound => (400, Code::BadCommand),
         };
         Self::new(status, sentence(&error.reason)).coded(code)
     }
@@ -273,7 +310,7 @@ impl From<Refusal> for Problem {
 }
 
 /// A reason, as `ringyard.v1` gives it, as a sentence.
-fn sentence(reason: &str) -> String {
+pub(crate) fn sentence(reason: &str) -> String {
     let mut rest = reason.chars();
     let first = rest.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
     let end = if reason.ends_with('.') { "" } else { "." };

@@ -16,6 +16,7 @@
 //!
 //! A new kind of session is a file with a type that implements [`SessionKind`], and a line in the list of [`Session`].
 
+pub(crate) mod calls;
 pub(crate) mod http;
 pub(crate) mod raw;
 pub(crate) mod subscription;
@@ -38,6 +39,7 @@ use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Encoding, Payload};
 use crate::observe::counters::Reason;
 use crate::sequencer::history::recall::Page;
+use crate::session::calls::CallAction;
 use crate::session::raw::RawSession;
 use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
@@ -335,6 +337,8 @@ pub(crate) enum Action<'a> {
     History { id: Option<Id>, topic: &'a str, query: HistoryQuery },
     /// Replace a topic's snapshot.
     Snapshot { id: Option<Id>, topic: &'a str, up_to: Position, kind: PayloadKind, data: &'a [u8] },
+    /// Something about requests.
+    Call(CallAction<'a>),
     /// Unsubscribe: see [`SessionKind::finish_unsubscribe`]. `flush`: once all that its subscriptions hold is sent.
     Unsubscribe { flush: bool },
     /// Close the connection with a code (RFC 6455 7.4).

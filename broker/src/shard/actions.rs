@@ -53,6 +53,7 @@ impl<D: Driver> Shard<D> {
             Action::Snapshot { id: command, topic, up_to, kind, data } => {
                 self.store_snapshot(id, command, topic, up_to, Payload::copy_of(kind, data, &self.account))
             }
+            Action::Call(call) => self.on_call_action(id, call),
             Action::Unsubscribe { flush } => {
                 let conn = self.conns.get(id).expect("an open connection");
                 // What it is given of a topic's history comes before the answer, or not at all.
@@ -153,7 +154,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Whether subscriptions may take so many bytes more: their share of the budget is theirs, if the rest leaves it.
-    fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
+    pub(super) fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
         let budget = &self.shared.budget;
         budget.fits(bytes)
             && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.share(Held::Subscriptions)
@@ -167,7 +168,7 @@ impl<D: Driver> Shard<D> {
         self.unsubscribe_keys(id, &keys);
         for filter in forbidden {
             out.clear();
-            write_ended(&mut out, &filter, ErrorCode::Forbidden);
+            write_ended(&mut out, &filter, ErrorCode::Forbidden, false);
             self.queue_frame(id, Opcode::Text, &out);
             out.clear();
         }

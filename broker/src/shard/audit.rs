@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ring::Driver;
+use ring::{ConnId, Driver};
 
 use crate::capacity::budget::Held;
 use crate::session::subscription::Patience;
 use crate::shard::Shard;
-use crate::shard::transport::connection::{Extra, Flags};
+use crate::shard::transport::connection::{Extra, Flags, State};
 
 /// What was found on one shard.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct Audit {
     pub remembering: u64,
     /// Windows that were given up for want of room, so far.
     pub evicted: u64,
+    /// Responders of all shards in this shard's index.
+    pub responders: u64,
     /// Pairs that must be equal: what it is, as found, as kept.
     equal: Vec<(&'static str, u64, u64)>,
     /// The first invariant of a log or of the sequencer that does not hold.
@@ -41,7 +43,7 @@ impl Audit {
 impl<D: Driver> Shard<D> {
     /// Looks at everything.
     pub fn audit(&mut self) -> Audit {
-        let mut invariants = self.sequencer.invariants();
+        let mut invariants = self.sequencer.invariants().and_then(|()| self.calls.invariants());
         let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
         let (mut outboxes, mut awaited, mut paused, mut identities) = (0, 0, 0, 0);
         invariants = invariants.and_then(|()| self.identities.invariants());
@@ -95,8 +97,16 @@ impl<D: Driver> Shard<D> {
             ("congested logs", congested, self.fanout.congested_logs as u64),
             ("paused connections", paused, listed),
             ("identities of connections", identities, self.identities.len() as u64),
+            ("requests of connections that have ended", self.calls_of_ended(), 0),
         ];
         let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
-        Audit { messages, remembering, evicted, equal, invariants }
+        Audit { messages, remembering, evicted, responders: self.calls.responders() as u64, equal, invariants }
+    }
+
+    /// Connections that have ended, and whose requests or responders are still there.
+    fn calls_of_ended(&mut self) -> u64 {
+        let (calls, conns) = (&self.calls, &mut self.conns);
+        let has_ended = |&id: &ConnId| conns.get(id).is_none_or(|conn| conn.state != State::Open);
+        calls.connections().filter(has_ended).count() as u64
     }
 }

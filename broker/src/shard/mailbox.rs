@@ -211,6 +211,7 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::Purge { topic, answer } => {
                     self.mailbox.request(topic.sequencer, Request::Purge { topic, answer });
                 }
+                ControlMessage::Ask(question) => self.ask_for_http(question),
                 ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
                 ControlMessage::CloseUser { user, issued_before_s, answer } => {
                     // Who asked may have given up.
@@ -255,6 +256,8 @@ impl<D: Driver> Shard<D> {
             Request::History(request) => self.find_history(*request),
             Request::Snapshot(request) => self.replace_snapshot(*request),
             Request::Purge { topic, answer } => drop(answer.send(self.purge(&topic))),
+            Request::Respond(registration) => self.on_registration(*registration),
+            Request::Call(call) => self.on_call(call),
             Request::Mark => self.on_mark(),
         }
     }
@@ -281,6 +284,8 @@ impl<D: Driver> Shard<D> {
             Delivery::Recalled(answer) => self.on_recalled(*answer),
             Delivery::History(answer) => self.on_history(*answer),
             Delivery::Stored { conn, ticket } => self.on_stored(conn, ticket),
+            Delivery::Registered { ticket } => self.on_registered(ticket),
+            Delivery::Called(called) => self.on_called(*called),
             Delivery::Marked => self.on_marked(),
         }
     }

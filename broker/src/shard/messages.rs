@@ -14,6 +14,7 @@ use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::history::figures::Remembered;
 use crate::shard::asked::{HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, SnapshotRequest};
+use crate::shard::calls::parcels::{Call, Called, Question, Registration};
 use crate::shard::handover::Adopt;
 use crate::topics::registry::TopicRef;
 
@@ -157,6 +158,10 @@ pub enum Request {
         /// The answer's way: the epoch; `None`: the topic is not kept.
         answer: oneshot::Sender<Option<Epoch>>,
     },
+    /// A connection of a shard serves a filter, or does so no longer. Answered by [`Delivery::Registered`].
+    Respond(Box<Registration>),
+    /// A request for a connection of this shard. What becomes of it: [`Delivery::Called`].
+    Call(Box<Call>),
     /// A shard begins to drain. Its earlier publishes are before this in the queue; once every shard has said so, the
     /// sequencer answers all with [`Delivery::Marked`].
     Mark,
@@ -213,6 +218,13 @@ pub enum Delivery {
         /// The asking shard's number for the command.
         ticket: u64,
     },
+    /// The shard knows what a connection serves.
+    Registered {
+        /// What [`Request::Respond`] said.
+        ticket: u64,
+    },
+    /// What became of a request.
+    Called(Box<Called>),
     /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
 }
@@ -240,6 +252,8 @@ pub enum ControlMessage {
         /// The answer's way: see [`Request::Purge`].
         answer: oneshot::Sender<Option<Epoch>>,
     },
+    /// Somebody asks over HTTP.
+    Ask(Question),
     /// Say how far these topics are.
     Inspect {
         /// Which, at most [`INSPECTED_MAX`].

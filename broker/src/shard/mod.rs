@@ -12,6 +12,7 @@
 //! | [`entry`], `identities`, `permissions` | who connections are, until when, and what they may do |
 //! | `slowest`, `peers` | which subscriptions are furthest behind, and from where they come |
 //! | [`fanout`] | logs and delivery rounds |
+//! | `calls` | requests and their answers |
 //! | `names`, `pressure` | room for new topics; what happens when memory is short |
 //! | [`shared`], `inbox`, `messages`, [`asked`], [`handover`] | what shards and the control plane share; sockets on their way between them |
 //! | `drain`, [`audit`] | shutdown; what the simulation checks after every step |
@@ -26,6 +27,7 @@ mod actions;
 pub mod asked;
 pub mod audit;
 mod backlog;
+pub mod calls;
 mod drain;
 pub mod entry;
 pub mod fanout;
@@ -65,6 +67,7 @@ use crate::publishing::date::Date;
 use crate::publishing::{answer, fields};
 use crate::sequencer::ledger::HistoryLimits;
 use crate::sequencer::{Sequencer, SequencerLimits};
+use crate::shard::calls::Calls;
 use crate::shard::drain::Drain;
 use crate::shard::fanout::FanOut;
 use crate::shard::identities::Identities;
@@ -114,6 +117,7 @@ pub struct Shard<D: Driver> {
     sequencer: Sequencer,
     mailbox: Mailbox,
     recalls: Recalls,
+    calls: Calls,
     /// What is charged here counts as held by this shard.
     account: Arc<Account>,
     pressure: Pressure,
@@ -186,6 +190,7 @@ impl<D: Driver> Shard<D> {
             ),
             mailbox: Mailbox::new(id, Arc::clone(&shared), &account),
             recalls: Recalls::default(),
+            calls: Calls::new(id, shared.registry.keys(), &account),
             identities: Identities::new(&account),
             account,
             pressure: Pressure::default(),
@@ -219,6 +224,7 @@ impl<D: Driver> Shard<D> {
         self.begin_turn();
         self.expire();
         self.expire_identities();
+        self.expire_calls();
         self.relieve_pressure();
         for answer in self.fanout.append_waiting() {
             self.on_recalled(answer);
@@ -313,6 +319,7 @@ impl<D: Driver> Shard<D> {
             self.next_message_deadline(),
             self.next_identity_deadline(),
             self.fanout.next_deadline(),
+            self.calls.next_due(),
             // What they wait for may come about on another shard.
             paused.then_some(self.input.retry_at),
         ];
@@ -333,6 +340,8 @@ impl<D: Driver> Shard<D> {
         stats.logs.set(self.fanout.logs.len() as u64);
         stats.topics.set(self.sequencer.len() as u64);
         stats.log_bytes.set(self.fanout.log_bytes);
+        stats.requests_waiting.set(self.calls.asked() as u64);
+        stats.responders.set(self.calls.served() as u64);
         stats.windows_evicted.set(self.sequencer.evicted());
         let counters = self.driver.counters();
         stats.no_buffers.set(counters.no_buffers);

@@ -182,6 +182,7 @@ impl<D: Driver> Shard<D> {
             return Ok(());
         }
         self.set_principal(id, principal);
+        self.tell_member(id);
         let mut out = self.begin_answer();
         let conn = self.conns.get(id).expect("an open connection");
         conn.session.write_connected(command, &self.limits, &mut out);
@@ -274,6 +275,8 @@ impl<D: Driver> Shard<D> {
         let Some(who) = self.who(id) else { return };
         let Some(conn) = self.conns.get(id) else { return };
         conn.session.forget_topic();
+        self.end_forbidden_responders(id, &who);
+        let Some(conn) = self.conns.get(id) else { return };
         if let Some(publisher) = conn.session.publisher()
             && !who.allows(Operation::Publish, &publisher.topic().name)
         {

@@ -86,8 +86,9 @@ impl<D: Driver> Shard<D> {
         self.recall(slot, subscriber);
     }
 
-    /// Ends every subscription of a connection.
+    /// Ends every subscription of a connection, and its requests.
     pub(super) fn unsubscribe_all(&mut self, id: ConnId) {
+        self.end_calls_of(id);
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.clear(Flags::HELD);
         let keys = conn.session.keys();

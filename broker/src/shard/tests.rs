@@ -21,6 +21,7 @@ use crate::shard::{Shard, ShardSetup};
 const BUDGET: u64 = 1 << 20;
 const MESSAGE_MAX: u64 = 64 << 10;
 
+mod calls;
 mod purges;
 mod replays;
 mod secure;

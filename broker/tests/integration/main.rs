@@ -5,6 +5,7 @@ mod access;
 mod admission;
 mod audience;
 mod bounds;
+mod calls;
 mod churn;
 mod conflation;
 mod descriptors;

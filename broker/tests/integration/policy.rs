@@ -21,6 +21,9 @@ const PUBLIC: &[(&str, [u16; 4])] = &[
     ("POST /pub/chat/7", [401, 200, 200, 200]),
     ("POST /pub/secret", [401, 403, 200, 200]),
     ("POST /pub", [401, 200, 200, 200]),
+    // Nobody serves it: who may ask learns that.
+    ("POST /request/chat/7", [401, 403, 403, 404]),
+    ("POST /request/secret", [401, 403, 403, 404]),
     ("WS /sub/chat/7", [401, 101, 403, 101]),
     ("WS /sub/secret", [401, 403, 403, 101]),
     ("WS /sub/chat/7?last=1", [401, 403, 403, 101]),
@@ -72,6 +75,13 @@ const COMMANDS: &[(&str, &str, [&str; 4])] = &[
         ["unauthorized", "forbidden", "conflict", "conflict"],
     ),
     (
+        "request",
+        r#"{"type":"request","id":1,"topic":"chat/7","data":1}"#,
+        ["unauthorized", "forbidden", "forbidden", "no-responder"],
+    ),
+    ("respond", r#"{"type":"respond","id":1,"topic":"chat/7"}"#, ["unauthorized", "forbidden", "forbidden", ""]),
+    ("reply", r#"{"type":"reply","id":1,"reply":0,"data":1}"#, ["unauthorized", "not-found", "not-found", "not-found"]),
+    (
         "unsubscribe",
         r#"{"type":"unsubscribe","id":1,"topic":"none"}"#,
         ["unauthorized", "not-subscribed", "not-subscribed", "not-subscribed"],
@@ -84,7 +94,7 @@ const OPERATOR: &str = "rk_operator";
 
 fn guarded() -> Guarded {
     let everything = key_table(
-        "subscribe = ['#']\npublish = ['#']\nrights = ['history']\napi = ['topics', 'connections', 'metrics', 'inspect']",
+        "subscribe = ['#']\npublish = ['#']\nrespond = ['#']\nrights = ['history', 'request']\napi = ['topics', 'connections', 'metrics', 'inspect']",
     );
     let everything = everything.replace("'shop'", "'operator'");
     let everything = everything.replace(&crate::access::sha256_hex(KEY), &crate::access::sha256_hex(OPERATOR));
@@ -142,7 +152,7 @@ async fn every_endpoint_is_as_the_table_says() {
 /// A path without what differs between two of its kind.
 fn family(path: &str) -> String {
     let path = path.split('?').next().unwrap();
-    for (prefix, rest) in [("/sub/", ""), ("/bus/", ""), ("/pub/", "")] {
+    for (prefix, rest) in [("/sub/", ""), ("/bus/", ""), ("/pub/", ""), ("/request/", "")] {
         if path.starts_with(prefix) {
             return format!("{prefix}{rest}");
         }

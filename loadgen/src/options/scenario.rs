@@ -40,6 +40,8 @@ pub enum Scenario {
     Conflate,
     /// 10,000 others log in at once while 100 messages per second reach those that are there (needs tokens)
     LoginStorm,
+    /// Pairs of a connection that asks and one that answers, one call at a time; also nats://HOST:PORT
+    RequestReply,
 }
 
 impl Scenario {
@@ -101,6 +103,7 @@ impl Options {
             Scenario::Recovery | Scenario::KeyedState => self.complete_history(clients, paced),
             Scenario::Conflate => self.complete_conflation(paced),
             Scenario::LoginStorm => self.complete_logins(paced),
+            Scenario::RequestReply => or(&mut self.clients, 1),
         }
         self.complete_rest();
         self

@@ -16,6 +16,9 @@ use super::options::THROTTLE_MAX_MS;
 use super::options::{HistoryQuery, PublishOptions};
 use super::position::{Position, PositionList, Start};
 use super::precheck::Flaw;
+use super::request::Reply;
+#[cfg(doc)]
+use super::request::TIMEOUT_MS;
 use super::value::{KEPT_LEN_MAX, Reader};
 use super::{ErrorCode, Id, PayloadKind};
 
@@ -91,6 +94,39 @@ pub enum Command<'a> {
         /// The payload.
         data: &'a [u8],
     },
+    /// Asks whoever serves a topic.
+    Request {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name.
+        topic: &'a str,
+        /// What `data` is.
+        kind: PayloadKind,
+        /// The question.
+        data: &'a [u8],
+        /// How long the client waits for the answer, in milliseconds, within [`TIMEOUT_MS`].
+        timeout_ms: u32,
+        /// Only this member is to answer.
+        to: Option<&'a str>,
+    },
+    /// Serves topics, or does so no longer.
+    Respond {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid filter.
+        filter: &'a str,
+        /// It does so no longer.
+        end: bool,
+    },
+    /// Answers a request.
+    Reply {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// The number that the request came with.
+        reply: u64,
+        /// What it is answered with.
+        answer: Reply<'a>,
+    },
     /// Asks for a pong.
     Ping {
         /// To be repeated in the answer.
@@ -111,6 +147,9 @@ impl Command<'_> {
             | Self::Publish { id, .. }
             | Self::History { id, .. }
             | Self::Snapshot { id, .. }
+            | Self::Request { id, .. }
+            | Self::Respond { id, .. }
+            | Self::Reply { id, .. }
             | Self::Ping { id } => id,
             Self::Pong => None,
         }

@@ -69,6 +69,9 @@ impl<'a> Members<'_, 'a> {
             CommandType::Publish => self.publish(id, topic_len_max, scratch),
             CommandType::History => self.history(id, topic_len_max),
             CommandType::Snapshot => self.snapshot(id, topic_len_max, scratch),
+            CommandType::Request => self.request(id, topic_len_max, scratch),
+            CommandType::Respond => self.respond(id, topic_len_max),
+            CommandType::Reply => self.reply(id, scratch),
             CommandType::Ping => {
                 self.only(&[])?;
                 Ok(Command::Ping { id })
@@ -243,7 +246,7 @@ impl<'a> Members<'_, 'a> {
     }
 
     /// What `data` and `encoding` say is to be published; written to `scratch` unless it is a plain string.
-    fn payload(&self, scratch: &'a mut Vec<u8>) -> Result<(PayloadKind, &'a [u8]), Fault> {
+    pub(super) fn payload(&self, scratch: &'a mut Vec<u8>) -> Result<(PayloadKind, &'a [u8]), Fault> {
         let data = self.get(Member::Data).ok_or_else(|| missing(Member::Data))?;
         match (self.string(Member::Encoding)?, data) {
             (None, [Node::String(text)]) => Ok((PayloadKind::Text, text.as_bytes())),
@@ -272,6 +275,6 @@ fn last_of(topics: Topics<'_>, last: u64) -> Result<Start<'static>, Fault> {
     Ok(Start::Last(u32::try_from(last).unwrap_or(u32::MAX)))
 }
 
-fn both(one: Member, other: Member) -> Fault {
+pub(super) fn both(one: Member, other: Member) -> Fault {
     Fault::command(format!("The command has both \"{}\" and \"{}\".", one.as_str(), other.as_str()))
 }

@@ -192,15 +192,7 @@ pub fn write_message(out: &mut impl BufMut, message: &MessageParts<'_>) {
         None => put_number(out, b",\"offset\":", message.offset),
         Some(up_to) => put_number(out, b",\"up_to\":", up_to),
     }
-    out.put_slice(b",\"data\":");
-    match message.kind {
-        PayloadKind::Text => put_string(out, message.payload),
-        PayloadKind::Json => out.put_slice(message.payload),
-        PayloadKind::Binary => {
-            put_base64_string(out, message.payload);
-            out.put_slice(b",\"encoding\":\"base64\"");
-        }
-    }
+    put_data(out, message.kind, message.payload);
     if let Some(key) = message.key {
         out.put_slice(b",\"key\":");
         put_string(out, key.as_bytes());
@@ -252,16 +244,19 @@ pub fn write_refresh(out: &mut impl BufMut, in_ms: u64) {
     out.put_u8(b'}');
 }
 
-/// The broker ended the subscription of a topic or filter, for this reason.
-pub fn write_ended(out: &mut impl BufMut, topic: &str, code: ErrorCode) {
+/// The broker ended the subscription of a topic or filter, or, if so it says, that requests for it come here.
+pub fn write_ended(out: &mut impl BufMut, topic: &str, code: ErrorCode, responds: bool) {
     begin_of_topic(out, MessageType::Ended, topic);
     out.put_slice(b",\"code\":");
     put_string(out, code.as_str().as_bytes());
+    if responds {
+        out.put_slice(b",\"respond\":true");
+    }
     out.put_u8(b'}');
 }
 
 /// The front that all messages have in common; the closing brace is the caller's.
-fn begin(out: &mut impl BufMut, message: MessageType, id: Option<&Id>) {
+pub(super) fn begin(out: &mut impl BufMut, message: MessageType, id: Option<&Id>) {
     out.put_slice(b"{\"type\":\"");
     out.put_slice(message.as_str().as_bytes());
     out.put_u8(b'"');
@@ -275,10 +270,23 @@ fn begin(out: &mut impl BufMut, message: MessageType, id: Option<&Id>) {
 }
 
 /// The front of messages that are about a topic; the closing brace is the caller's.
-fn begin_of_topic(out: &mut impl BufMut, message: MessageType, topic: &str) {
+pub(super) fn begin_of_topic(out: &mut impl BufMut, message: MessageType, topic: &str) {
     begin(out, message, None);
     out.put_slice(b",\"topic\":");
     put_string(out, topic.as_bytes());
+}
+
+/// `data`, and `encoding` where that is needed. `payload` is what `kind` says.
+pub(super) fn put_data(out: &mut impl BufMut, kind: PayloadKind, payload: &[u8]) {
+    out.put_slice(b",\"data\":");
+    match kind {
+        PayloadKind::Text => put_string(out, payload),
+        PayloadKind::Json => out.put_slice(payload),
+        PayloadKind::Binary => {
+            put_base64_string(out, payload);
+            out.put_slice(b",\"encoding\":\"base64\"");
+        }
+    }
 }
 
 fn put_position(out: &mut impl BufMut, position: Position) {
@@ -287,7 +295,7 @@ fn put_position(out: &mut impl BufMut, position: Position) {
     put_number(out, b",\"offset\":", position.offset);
 }
 
-fn put_number(out: &mut impl BufMut, name: &[u8], number: u64) {
+pub(super) fn put_number(out: &mut impl BufMut, name: &[u8], number: u64) {
     out.put_slice(name);
     put_u64(out, number);
 }

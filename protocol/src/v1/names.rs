@@ -46,6 +46,12 @@ names! {
         History = "history",
         /// Says what stands for all messages up to one.
         Snapshot = "snapshot",
+        /// Asks whoever serves a topic.
+        Request = "request",
+        /// Serves topics: requests for them come to this connection.
+        Respond = "respond",
+        /// Answers a request.
+        Reply = "reply",
         /// Asks for a pong.
         Ping = "ping",
         /// Answers a ping of the broker.
@@ -64,6 +70,8 @@ names! {
         Ping = "ping",
         /// A message of a topic.
         Message = "message",
+        /// A request for a topic that the client serves.
+        Request = "request",
         /// All of a subscription's state has been sent.
         StateEnd = "state-end",
         /// Some messages of a topic will not come.
@@ -108,6 +116,16 @@ names! {
         TooBig = "too-big",
         /// The broker is overloaded; try again.
         Busy = "busy",
+        /// Nobody serves the topic of a request.
+        NoResponder = "no-responder",
+        /// Who had the request is gone, and did not answer it.
+        ResponderLost = "responder-lost",
+        /// No answer came in time.
+        Timeout = "timeout",
+        /// Who had the request answered with an error.
+        ResponderError = "responder-error",
+        /// There is nothing of this number, or of this name.
+        NotFound = "not-found",
     }
 }
 
@@ -157,5 +175,10 @@ names! {
         UpTo = "up_to",
         Token = "token",
         Ping = "ping",
+        Timeout = "timeout",
+        To = "to",
+        End = "end",
+        Reply = "reply",
+        Error = "error",
     }
 }

@@ -84,9 +84,13 @@ impl Client {
             }),
             Command::Publish(id) | Command::Snapshot(id) => publishes(*id),
             Command::History(page) => rights.reads(&topics[page.topic]),
-            Command::Unsubscribe(_) | Command::Ping | Command::Connect | Command::Token(_) | Command::Bad(_) => {
-                return None;
-            }
+            // Nobody asks another where there is access control.
+            Command::Call(_)
+            | Command::Unsubscribe(_)
+            | Command::Ping
+            | Command::Connect
+            | Command::Token(_)
+            | Command::Bad(_) => return None,
         })
     }
 

@@ -9,9 +9,11 @@
 //! | `post` | publishes over HTTP, and their answers |
 //! | `unasked` | what comes without a command |
 //! | `standing`, `judged` | tokens, and what they are answered |
+//! | `calls` | requests, and answers to them |
 //! | `past` | what it asks of the broker's memory |
 //! | `part` | the ways a client leaves, fair and foul |
 
+mod calls;
 mod door;
 mod greet;
 mod judged;
@@ -124,6 +126,7 @@ enum Command {
     Publish(MessageId),
     History(Page),
     Snapshot(MessageId),
+    Call(calls::Call),
     Ping,
     Connect,
     /// `connect` with a token.
@@ -141,6 +144,7 @@ impl Command {
             Self::Publish(_) => Some(CommandType::Publish),
             Self::History(_) => Some(CommandType::History),
             Self::Snapshot(_) => Some(CommandType::Snapshot),
+            Self::Call(call) => Some(call.command_type()),
             Self::Ping => Some(CommandType::Ping),
             Self::Connect | Self::Token(_) => Some(CommandType::Connect),
             Self::Bad(_) => None,
@@ -189,6 +193,8 @@ pub(crate) struct Client {
     requests: VecDeque<Expected>,
     /// The place of its last message on each topic.
     answered: BTreeMap<String, (u64, u64)>,
+    /// What it answers requests for.
+    serving: calls::Serving,
     /// A request of it was answered.
     was_heard: bool,
 }
@@ -269,6 +275,7 @@ impl Client {
             filters: Vec::new(),
             requests: VecDeque::new(),
             answered: BTreeMap::new(),
+            serving: calls::Serving::default(),
             was_heard: false,
         }
     }
@@ -293,6 +300,8 @@ impl Client {
             self.change_pace(stage);
             self.speak(stage);
             self.part(stage);
+        } else {
+            self.reply_to_all(stage);
         }
         if self.phase == Phase::Over {
             return Ok(true);

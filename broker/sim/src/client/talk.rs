@@ -68,6 +68,9 @@ impl Client {
     }
 
     fn command(&mut self, stage: &mut Stage<'_>) {
+        if stage.params.requests && stage.rng.percent(60) {
+            return self.call(stage);
+        }
         match stage.rng.below(23) {
             20 | 21 => self.ask_history(stage),
             22 => self.store_snapshot(stage),
@@ -281,7 +284,14 @@ impl Client {
         if kind == "message" {
             return self.hear_message(&value, &wrong, stage);
         }
+        if message == MessageType::Request {
+            return self.hear_request(&value, stage);
+        }
         if self.hear_unasked(message, &value, &wrong, stage)? {
+            return Ok(());
+        }
+        if value.get("id").is_none() && value["code"] == "not-found" && self.replied_without_id() {
+            stage.coverage.calls_not_found += 1;
             return Ok(());
         }
         let Some(id) = value["id"].as_u64() else { return Err(wrong("an answer to nothing")) };
@@ -297,6 +307,7 @@ impl Client {
         }
         match (command, kind) {
             (Command::Ping, "pong") | (Command::Connect, "ok") => {}
+            (Command::Call(call), "ok" | "error") => self.hear_call(&call, &value, stage)?,
             (Command::Publish(id), "ok" | "error") => {
                 if !self.hear_published(id, &value, stage)? {
                     return Err(wrong("no place"));

@@ -29,6 +29,9 @@ impl Run<'_> {
                 let evidence = format!("shard {shard}: {kept} topics, {} remember something", audit.remembering);
                 return Err(Violation::new(property, evidence));
             }
+            if audit.responders > 0 {
+                return Err(Violation::new(property, format!("shard {shard}: {} responders", audit.responders)));
+            }
             topics += kept;
             messages.extend(audit.messages);
         }
@@ -61,6 +64,8 @@ impl Run<'_> {
                 ("subscriptions", stats.subscriptions),
                 ("logs", stats.logs),
                 ("log_bytes", stats.log_bytes),
+                ("responders", stats.responders),
+                ("requests_waiting", stats.requests_waiting),
             ];
             if let Some((gauge, value)) = gauges.iter().find(|(_, value)| *value != 0) {
                 return Err(Violation::new(property, format!("shard {shard}: {gauge} is {value}")));

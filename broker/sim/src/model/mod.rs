@@ -17,6 +17,7 @@
 mod access;
 mod arrive;
 mod begin;
+mod calls;
 mod order;
 mod pages;
 mod past;
@@ -32,6 +33,7 @@ use std::fmt;
 
 pub use access::{Moment, TokenId};
 pub use begin::{Asked, Confirmed, Remembers, Start};
+pub use calls::{CallId, Calls};
 pub use order::Position;
 pub use past::{Options, Page};
 pub use stream::{Arrival, Tags};
@@ -124,6 +126,8 @@ pub struct Model {
     streams: Vec<Stream>,
     past: Past,
     access: AccessHistory,
+    /// What becomes of requests.
+    pub calls: Calls,
     now: Tick,
     /// When the broker began to tell clients to go, one after the other, while others went on.
     window: Option<Tick>,
@@ -142,6 +146,7 @@ impl Model {
             streams: Vec::new(),
             past: Past::default(),
             access: AccessHistory::default(),
+            calls: Calls::default(),
             now: 0,
             window: None,
         }

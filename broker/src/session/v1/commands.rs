@@ -6,11 +6,12 @@ use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Subscribed, Topics, write_error, write_pong, write_subscribed,
+    Command, CommandError, ErrorCode, Id, Reply, Subscribed, Topics, write_error, write_pong, write_subscribed,
 };
 
 use crate::config::limits::Limits;
 use crate::message::options::{PublishOptions, Refusal};
+use crate::session::calls::{Ask, CallAction};
 use crate::session::v1::{EndCause, PendingSubscribe, Unsubscribing, V1Session};
 use crate::session::{Action, Codec, Incoming, PublishData, SessionKind, Target};
 use crate::topics::rules::{HistoryKind, Throttle};
@@ -56,6 +57,17 @@ impl V1Session {
             Command::Snapshot { id, topic, up_to, kind, data } => {
                 check_publish(id, topic, data, limits)?;
                 Ok(Action::Snapshot { id, topic, up_to, kind, data })
+            }
+            Command::Request { id, topic, kind, data, timeout_ms, to } => {
+                check_publish(id, topic, data, limits)?;
+                Ok(Action::Call(CallAction::Request(Ask { id, topic, kind, data, timeout_ms, to })))
+            }
+            Command::Respond { id, filter, end } => Ok(Action::Call(CallAction::Respond { id, filter, end })),
+            Command::Reply { id, reply, answer } => {
+                if let Reply::Data { data, .. } = answer {
+                    check_len(id, data, limits)?;
+                }
+                Ok(Action::Call(CallAction::Reply { id, reply, answer }))
             }
         });
         action.unwrap_or_else(|error| {
@@ -127,6 +139,10 @@ fn check_publish(id: Option<Id>, name: &str, data: &[u8], limits: &Limits) -> Re
         let reason = "topics that begin with '$' are the broker's own";
         return Err(error(id, ErrorCode::Forbidden, reason.to_owned()));
     }
+    check_len(id, data, limits)
+}
+
+fn check_len(id: Option<Id>, data: &[u8], limits: &Limits) -> Result<(), CommandError> {
     // JSON is written anew, and may be longer than it came (`1e15`); base64 is decoded, and is shorter.
     let len_max = limits.message_bytes_max;
     if data.len() as u64 > len_max {

@@ -29,6 +29,7 @@ enum Done {
     History(String),
     Snapshot(String),
     Identify(String),
+    Call(String),
     Close(u16),
 }
 
@@ -59,6 +60,7 @@ impl Client {
             Action::History { topic, .. } => Done::History(topic.to_owned()),
             Action::Snapshot { topic, .. } => Done::Snapshot(topic.to_owned()),
             Action::Identify { token, .. } => Done::Identify(token.to_owned()),
+            Action::Call(call) => Done::Call(format!("{call:?}")),
             Action::Close { code, .. } => Done::Close(code.into()),
         };
         (done, String::from_utf8(out.to_vec()).unwrap())

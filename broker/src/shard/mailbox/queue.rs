@@ -25,6 +25,7 @@ impl Weighed for Request {
         match self {
             Self::Publish { payload, .. } => payload.weight(),
             Self::Snapshot(request) => request.payload.weight(),
+            Self::Call(call) => call.payload.weight(),
             _ => 0,
         }
     }
@@ -32,7 +33,11 @@ impl Weighed for Request {
 
 impl Weighed for Delivery {
     fn weight(&self) -> u64 {
-        if let Self::Message(message) = self { message.weight() } else { 0 }
+        match self {
+            Self::Message(message) => message.weight(),
+            Self::Called(called) => called.weight(),
+            _ => 0,
+        }
     }
 }
 
