@@ -114,6 +114,8 @@ export interface PublishOptions {
   idempotencyKey?: string;
   /** Publish only if this is the offset of the key or of the topic's newest message. */
   ifOffset?: number | "absent";
+  /** Where only the holder of the lease may publish: the lease, or its number. */
+  lease?: Lease | number;
   signal?: AbortSignal;
   /** When to give up, in ms. Default: 30,000. */
   timeout?: number;
@@ -127,16 +129,114 @@ export interface Published {
   subscribers?: number;
 }
 
+/** Who is present in a topic. */
+export interface Member<I = any> {
+  /** The user of its token, else a random name. */
+  member: string;
+  /** What it said of itself when it entered. */
+  info?: I;
+  /** How many connections it is present with. */
+  connections: number;
+}
+
+export interface Members<I = any> {
+  /** How many there are, listed or not. */
+  count: number;
+  members: Member<I>[];
+  /** There are more than these. */
+  more: boolean;
+}
+
+export interface MembersOptions {
+  /** How many to list at most: 1 to 1000. Default: 100. */
+  limit?: number;
+}
+
+export interface RequestOptions {
+  /** How long the broker waits for the answer, in ms: 10 to 60,000. Default: 5,000. */
+  timeout?: number;
+  /** Only this member may answer. */
+  to?: string;
+  /** Giving up does not take back what was sent. */
+  signal?: AbortSignal;
+}
+
+/** What a request resolves to. */
+export interface Answer<T = any> {
+  /** Text, any JSON value, or a `Uint8Array` if the responder returned bytes. */
+  data: T;
+  /** The member who answered, if the broker knows it. */
+  from?: string;
+}
+
+/** What a responder gets. */
+export interface Request<T = any> {
+  topic: string;
+  data: T;
+  /** The member who asks, if the broker knows it. */
+  from?: string;
+  /** For how long the other side waits, in ms. */
+  timeout: number;
+}
+
 /**
- * What publishes and subscriptions fail with, and what `bus.on("error")` gets. `code` is the broker's (`unauthorized`,
- * `bad-token`, `forbidden`, `conflict`, `limit`, …) or the client's: `timeout`, `offline` (100 publishes wait already), `disconnected` (the
- * outcome of a publish is unknown), `closed`, `overflow`, `already-subscribed`, `token` (none could be fetched). Either may find
- * `too-big` (longer than the broker allows) and `bad-json` (text with half a surrogate pair).
+ * Returns the answer: what `JSON.stringify` takes, or bytes. What it throws is the other side's `responder-error`, with the
+ * `code` of the error and its message.
+ */
+export type Responder<T = any> = (request: Request<T>) => unknown;
+
+export interface LeaseOptions {
+  /** How long the lease lasts without a renewal, in ms: 1,000 to 600,000. Default: 10,000. */
+  ttl?: number;
+  /** How long to wait for it, in ms, if another client has it. */
+  wait?: number;
+  /** Ends the wait. */
+  signal?: AbortSignal;
+}
+
+/** `closed`: the broker ended it, or the bus was closed. */
+export type LeaseLoss = "expired" | "taken" | "closed" | (string & {});
+
+/** A lease that this client holds. It is renewed while there is a connection. */
+export interface Lease {
+  readonly topic: string;
+  /** Its number, which rises with each holder of the topic. */
+  readonly lease: number;
+  /** How long it lasts without a renewal, in ms. */
+  readonly ttl: number;
+  /** Settled when it is lost; never if it was released. */
+  readonly lost: Promise<LeaseLoss>;
+  /** Gives it up. */
+  release(): void;
+}
+
+/** What the broker publishes when the connection ends without `close`. */
+export interface Will {
+  topic: string;
+  data: unknown;
+  key?: string;
+  ttl?: number;
+  retain?: boolean;
+  /** How long to wait whether the session comes back, in ms: 0 to 60,000. */
+  delay?: number;
+}
+
+/**
+ * What all of this fails with, and what `bus.on("error")` gets. `code` is the broker's (`unauthorized`, `bad-token`, `forbidden`,
+ * `conflict`, `limit`, `no-responder`, `responder-lost`, `responder-error`, `held`, `not-holder`, `not-found`, …) or the client's:
+ * `timeout`, `offline` (100 commands wait already), `disconnected` (the outcome is unknown), `closed`, `overflow`,
+ * `already-subscribed`, `token` (none could be fetched). Either may find `too-big` (longer than the broker allows), `bad-json` (text
+ * with half a surrogate pair) and `unsupported` (for the client: an encoding that it does not know).
  */
 export interface RingyardError extends Error {
   code: string;
   /** With `conflict`: the offset that was found. */
   offset?: number;
+  /** With `held`: the member who has the lease, and for how long at least, in ms. */
+  by?: string;
+  ttl?: number;
+  /** With `responder-error`: what the responder said. */
+  error?: { code: string; reason: string };
 }
 
 export type State = "connecting" | "open" | "closed";
@@ -150,15 +250,44 @@ export interface StateEvent {
   delay?: number;
 }
 
+export interface GoawayEvent {
+  /** How long to stay away at most, in ms. */
+  retry: number;
+}
+
 export interface Bus {
   readonly state: State;
+  /** Who we are in presence and leases. Known when the broker has answered. */
+  readonly member: string | undefined;
   /** Throws if there is a subscription to the same topic or filter already. */
   subscribe<T = any>(topic: string, options?: SubscribeOptions): Subscription<T>;
   publish(topic: string, data: unknown, options?: PublishOptions): Promise<Published>;
+  /**
+   * Is present in the topic, on each connection, until `leave` or the end of our subscription to it. A refusal rejects and is an
+   * error event, so nobody has to wait for it.
+   */
+  enter(topic: string, info?: unknown): Promise<void>;
+  /** Changes what `enter` said. */
+  update(topic: string, info: unknown): Promise<void>;
+  leave(topic: string): Promise<void>;
+  members<I = any>(topic: string, options?: MembersOptions): Promise<Members<I>>;
+  /** Asks whoever responds to the topic. */
+  request<T = any>(topic: string, data: unknown, options?: RequestOptions): Promise<Answer<T>>;
+  /** Answers requests, on each connection. Returns a function that ends that. Throws if this filter has a responder. */
+  respond<T = any>(filter: string, responder: Responder<T>): () => void;
+  /** Rejects with `held` if another client holds it, and still does after `wait`. */
+  lease(topic: string, options?: LeaseOptions): Promise<Lease>;
+  /** Sets or replaces the last will, or ends it. */
+  will(will: Will | null): Promise<void>;
   /** Returns a function that removes the listener. */
   on(event: "state", listener: (event: StateEvent) => void): () => void;
   on(event: "error", listener: (error: RingyardError) => void): () => void;
-  /** Ends the connection and all subscriptions. Publishes without an answer reject. */
+  /** The broker is about to close the connection. */
+  on(event: "goaway", listener: (event: GoawayEvent) => void): () => void;
+  /**
+   * Ends the connection, the session and all subscriptions, on purpose: no will, and others see us leave at once. What has no
+   * answer rejects.
+   */
   close(): void;
 }
 
@@ -171,6 +300,10 @@ export type TokenFunction = (how: { signal: AbortSignal }) => string | Promise<s
 export interface ConnectOptions {
   /** Who this is: a JWT or a key, sent in `connect`. With text that never changes, the bus closes when the token ends. */
   token?: string | TokenFunction;
+  /** Keep presence, leases and the will over a reconnect, and in a page over a reload. One bus of a page and URL may. */
+  session?: boolean;
+  /** What the broker publishes when the connection ends without `close`. */
+  will?: Will;
   /** For Node before 22: the class `WebSocket` of the package `ws`. */
   WebSocket?: WebSocketConstructor;
 }

@@ -3,15 +3,16 @@
  *
  * `connect` makes a bus, which owns the WebSocket: it reconnects, finds dead connections, sends commands and hands
  * messages to the subscriptions. `createSubscription` makes what `bus.subscribe` returns: it knows its position in the
- * topic, tells gaps, keeps the state of a keyed topic and queues messages for a slow reader.
- *
- * Not here: sessions, presence, requests, leases, wills. Their options are unknown ones, and throw.
+ * topic, tells gaps, keeps the state of a keyed topic and queues messages for a slow reader. `createRegistrations` tells the
+ * broker, after each reconnect, where this client is present and what it responds to, and renews its leases.
  *
  * Invariant: of a topic and an epoch, a subscription delivers each offset at most once and in rising order, and what it
  * leaves out between two offsets was told to `ongap` before. Messages flagged `state` are exempt.
  *
- * Invariant: with a token, nothing but `connect` is sent on a connection before the broker has accepted the token, and at
- * most one call of the token function is in flight. While one is, or is due, `credential` is undefined.
+ * Invariant: with a token, a session or a will, nothing but `connect` is sent on a connection before the broker has accepted
+ * it. At most one call of the token function is in flight. While one is, or is due, `credential` is undefined.
+ *
+ * Invariant: the reply to a request goes over the connection that the request came by, or not at all.
  *
  * Times are milliseconds. A subscription queues at most `QUEUE_MESSAGES` messages and `QUEUE_LENGTH` characters of their
  * JSON. A message costs one `JSON.parse`, one look-up by topic and one regular expression per filter with wildcards.
@@ -28,8 +29,13 @@ const STABLE = 10000; // a connection that was open for so long resets the numbe
 const HANDSHAKE = 20000;
 const TOKEN_TIMEOUT = 10000;
 const PING = 25000;
-const PUBLISH_TIMEOUT = 30000;
-const HELD_PUBLISHES = 100;
+const ANSWER_TIMEOUT = 30000;
+const REQUEST_TIMEOUT = 5000;
+const LATE = 1000; // how much later than the broker we give a request up: its clock decides
+const HELD = 100; // publishes, requests and the like that wait for a connection
+const LOCK_TIMEOUT = 200; // a page that reloads may still have the lock of its session for a moment
+const REASON = 340; // characters of a responder's reason; the broker takes 1024 bytes
+const BUSY = 1000; // when to repeat what the broker was too busy for
 const KEYS_PER_SECOND = 5; // idempotency keys of our own; the broker may refuse more than ten in any second
 const QUEUE_MESSAGES = 1000;
 const QUEUE_LENGTH = 2 ** 20;
@@ -41,7 +47,9 @@ const WAKE_EVENTS = ["online", "visibilitychange", "pageshow"];
  * An error with the broker's code, or one of ours: timeout, offline, disconnected, closed, overflow, token; and too-big and
  * bad-json, where the broker cannot say which command it means.
  */
-const failure = (code, reason, offset) => Object.assign(new Error(reason), { code, offset });
+const failure = (code, reason, more) => Object.assign(new Error(reason), { code, ...more });
+
+const endReason = (topic) => `the broker ended the subscription to ${topic}`;
 
 /** What is left of options when the known ones were taken. None is ignored. */
 const refuse = (unknown) => {
@@ -101,6 +109,15 @@ const encode = (data) =>
     ? { data: toBase64(new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength)), encoding: "base64" }
     : { data };
 
+const decode = ({ data, encoding }) => {
+  if (!encoding) return data;
+  if (encoding !== "base64") throw failure("unsupported", `unknown encoding "${encoding}"`);
+  return Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+};
+
+/** A will as the broker wants it. */
+const encodeWill = ({ data, ...options }) => ({ ...options, ...encode(data) });
+
 /** Returns what the bus needs of a subscription, and as `_public` what the application gets. */
 const createSubscription = (bus, topic, options) => {
   const { since: sinceText, last, state: wantsState, throttle, frame, onoverflow, ...unknown } = options;
@@ -153,7 +170,7 @@ const createSubscription = (bus, topic, options) => {
         if (ended) {
           bus._left(topic, code);
         } else if (code === "busy") {
-          setTimeout(() => asked || active || ended || !bus._isOpen() || begin(), 1000);
+          setTimeout(() => asked || active || ended || !bus._isOpen() || begin(), BUSY);
         } else if (again && since && isUnknown(code)) {
           epoch = undefined; // this broker recovers nothing
           begin();
@@ -272,7 +289,7 @@ const createSubscription = (bus, topic, options) => {
   };
 
   /** The broker ended the subscription, because it is no longer granted. */
-  const brokerEnd = ({ code, reason = `the broker ended the subscription to ${topic}` }) => {
+  const brokerEnd = ({ code, reason = endReason(topic) }) => {
     if (!active) return; // it is about one that was closed meanwhile
     active = false;
     end(failure(code, reason));
@@ -438,21 +455,176 @@ const createSubscription = (bus, topic, options) => {
   };
 };
 
+/** Of two filters that match a topic, the more specific one sorts first: a level before "+", and that before "#". */
+const responderKey = (filter) => `r${filter.replace(/\+/g, "\uffff").replace(/#/g, "\uffff\uffff")}`;
+
+/**
+ * What the broker registers for this client: where it is present, what it responds to, a will that was set later than
+ * `connect`, and leases. All but leases is registered again on each connection that needs it.
+ */
+const createRegistrations = (bus) => {
+  const entries = new Map(); // by kind and topic
+  const leases = new Map(); // by what the application has: how to renew it, and what to do when it ends
+
+  const register = (key, command, responder) => {
+    bus._checkOpen();
+    checkText(command);
+    let entry;
+    const promise = new Promise((resolve, reject) => {
+      entry = { _command: command, _responder: responder, _resolve: resolve, _reject: reject };
+    });
+    // Callers that do not wait for it learn of the error by the bus.
+    promise.catch(() => {});
+    entries.get(key)?._resolve(promise);
+    entries.set(key, entry);
+    send(key, entry);
+    return promise;
+  };
+
+  const send = (key, entry) => {
+    if (!bus._isOpen() || entry._done || entries.get(key) !== entry) return;
+    const { _command: command } = entry;
+    const { type } = command;
+    bus._command(command, ({ code, reason }) => {
+      if (code === "busy") return setTimeout(() => send(key, entry), BUSY);
+      const isOver = type === "leave" || type === "will";
+      // Who was not present, for example since the session has ended, has left.
+      const error = code && !(isOver && code === "not-found") && failure(code, reason);
+      if ((error || isOver) && entries.get(key) === entry) entries.delete(key);
+      entry._done = true;
+      if (error) {
+        entry._reject(error);
+        bus._emit("error", error);
+      }
+      entry._resolve();
+    });
+  };
+
+  /** A connection has begun. With `resumed`, the broker has kept what it knew, but for responders. */
+  const begin = (resumed) => {
+    for (const [key, entry] of entries) {
+      const { _command: command } = entry;
+      if (command.type === "respond" || !resumed) {
+        entry._done = false;
+        command.type = command.type.replace("update", "enter");
+      }
+      send(key, entry);
+    }
+    leases.forEach(([renew, end]) => (resumed ? renew() : end("expired")));
+  };
+
+  const end = (error) => {
+    entries.forEach(({ _reject }) => _reject(error));
+    entries.clear();
+    leases.forEach(([, end]) => end("closed"));
+  };
+
+  /** Calls the most specific responder, and replies what it returns or throws. */
+  const respond = async ({ type, reply, ...request }, send) => {
+    let members;
+    try {
+      const [[, first] = []] = [...entries]
+        .filter(([, entry]) => entry._responder && filterPattern(entry._command.topic).test(request.topic))
+        .sort(); // by their keys
+      if (!first) throw failure("no-responder", "the responder has ended");
+      members = encode((await first._responder({ ...request, data: decode(request) })) ?? null);
+      checkText(members);
+    } catch (error) {
+      const { code, message } = error ?? {};
+      const reason = `${message ?? error}`.slice(0, REASON);
+      members = { error: { code: typeof code === "string" ? code : "error", reason } };
+    }
+    send({ type: "reply", reply, ...members });
+  };
+
+  /** What was granted, until it is released or lost. */
+  const createLease = (topic, number, ttl) => {
+    let lose; // nothing once it is released
+    const lost = new Promise((resolve) => (lose = resolve));
+    const renew = () => {
+      if (!bus._isOpen()) return;
+      if (!lose) leases.delete(lease);
+      bus._command({ type: "lease", topic, lease: number, ...(lose ? { ttl } : { end: true }) }, ({ code }) => {
+        if (code && code !== "busy") end("expired");
+      });
+    };
+    const end = (reason) => {
+      clearInterval(timer);
+      leases.delete(lease);
+      lose?.(reason);
+    };
+    const release = () => {
+      if (!leases.has(lease)) return;
+      lose = undefined;
+      clearInterval(timer);
+      renew();
+    };
+    const timer = setInterval(renew, ttl / 3);
+    const lease = { topic, lease: number, ttl, lost, release };
+    leases.set(lease, [renew, end]);
+    return lease;
+  };
+
+  const present = (type) => (topic, info) => register(`p${topic}`, { type, topic, info });
+  const leave = present("leave");
+
+  return {
+    _begin: begin,
+    _respond: respond,
+    _left: (topic) => entries.has(`p${topic}`) && leave(topic),
+    _end: end,
+    _ended: ({ topic, code }) => {
+      entries.delete(responderKey(topic));
+      bus._emit("error", failure(code, endReason(topic)));
+    },
+    _leaseLost: ({ topic, lease, reason }) => {
+      for (const [held, [, end]] of leases) if (held.topic === topic && held.lease === lease) end(reason);
+    },
+    _will: (will) => register("w", { type: "will", ...(will ? { will } : { end: true }) }),
+    _public: {
+      enter: present("enter"),
+      update: present("update"),
+      leave,
+      respond(topic, responder) {
+        const key = responderKey(topic);
+        if (entries.has(key)) throw failure("already-subscribed", `already subscribed to "${topic}"`);
+        register(key, { type: "respond", topic }, responder);
+        const entry = entries.get(key);
+        return () => {
+          if (entries.get(key) !== entry) return;
+          entries.delete(key);
+          if (bus._isOpen()) bus._command({ type: "respond", topic, end: true }, () => {});
+        };
+      },
+      async lease(topic, { ttl, wait, signal, ...unknown } = {}) {
+        refuse(unknown);
+        return bus._ask({ type: "lease", topic, ttl, wait }, signal, (wait ?? 0) + ANSWER_TIMEOUT, (answer, isLate) => {
+          const lease = createLease(topic, answer.lease, answer.ttl);
+          if (isLate) lease.release();
+          return lease;
+        });
+      },
+    },
+  };
+};
+
 export const connect = (url, options = {}) => {
-  const { WebSocket = globalThis.WebSocket, token, ...unknown } = options;
+  // `session` is its secret id, or true for a new one.
+  let { WebSocket = globalThis.WebSocket, token, session, will, ...unknown } = options;
   const canFetch = typeof token === "function";
   refuse(unknown);
   if (token !== undefined && !canFetch && !(token && typeof token === "string")) {
     throw new TypeError("token is a string or a function");
   }
+  if (will) checkText((will = encodeWill(will)));
   if (!WebSocket) throw new TypeError("there is no WebSocket; pass one as an option");
 
-  const listeners = { state: new Set(), error: new Set() };
+  const listeners = { state: new Set(), error: new Set(), goaway: new Set() };
   const subscriptions = new Map(); // by topic or filter
   const filters = new Set(); // of the subscriptions, those with wildcards
   const leaving = new Set(); // filters that were closed before the broker answered
   const answers = new Map(); // what waits for an answer, by the id of the command
-  const publishes = new Set(); // not yet acknowledged, oldest first
+  const asks = new Set(); // publishes and other commands whose caller waits, oldest first
   const keyPrefix = crypto.getRandomValues(new Uint32Array(4)).join("-");
   let state = "connecting";
   let socket;
@@ -460,7 +632,7 @@ export const connect = (url, options = {}) => {
   let lastId = 0;
   let attempts = 0;
   let keys, keysAt = 0; // how many keys of our own are left in this second, and when it began
-  let resumed; // publishes are sent at once, since all subscriptions of this connection have begun
+  let isReady; // what is asked is sent at once, since all subscriptions of this connection have begun
   let unkeyed; // this broker knows no idempotency keys
   let begunAt, openedAt;
   let seenAt = Date.now(); // the last sign of life
@@ -470,6 +642,9 @@ export const connect = (url, options = {}) => {
   let isFresh; // the token was fetched since the last connection ended
   let isTold; // the broker asked for another token, and there is no function
   let ping, patience, askedAt; // how often signs come; after which silence we ask for one, and when we did
+  let unlock; // lets go of the lock that is named after the session
+  let member; // who we are in presence
+  let retry; // the broker said that it goes: how long to stay away at most
 
   const isOpen = () => state === "open";
 
@@ -477,6 +652,8 @@ export const connect = (url, options = {}) => {
     if (event === "error" && !listeners.error.size) console.error(value);
     for (const f of [...listeners[event]]) call(f, value);
   };
+
+  const report = ({ code, reason }) => code && emit("error", failure(code, reason));
 
   /** Sends a command. What waits for its answer remembers how it was sent, until then. */
   const write = (command, answer = {}) => socket.send((answer._text = JSON.stringify(command)));
@@ -497,7 +674,7 @@ export const connect = (url, options = {}) => {
       seenAt = Date.now();
       unkeyed = false;
       hello();
-      if (!token) begin();
+      if (!isGuarded()) begin();
     };
     socket.onmessage = ({ data }) => receive(data);
     socket.onclose = ({ code, reason }) => lost(code, reason);
@@ -505,26 +682,62 @@ export const connect = (url, options = {}) => {
     watch();
   };
 
+  /** Commands wait for the answer to `connect`. */
+  const isGuarded = () => token || session || will;
+
   /** Sends `connect`: first on a connection, and again with each new token. */
-  const hello = () =>
-    command({ type: "connect", ping: "message", token: credential }, ({ code, reason, ping }) => {
-      if (!code || (!token && isUnknown(code))) {
+  const hello = () => {
+    const first = isOpen() || { session: session || undefined, will: will || undefined };
+    command({ type: "connect", ping: "message", token: credential, ...first }, (answer) => {
+      const { code, ping } = answer;
+      if (!code || (!isGuarded() && isUnknown(code))) {
         // A broker that does not send pings is asked for signs of life.
         watch(ping, true);
         tokenAttempts = 0;
-        if (!isOpen()) begin();
+        member = answer.member;
+        useSession(answer.session);
+        if (!isOpen()) begin(answer.resumed);
       } else {
         // At first, the broker ends the connection. At a refresh it goes on, until the old token ends.
-        emit("error", failure(code, reason));
+        report(answer);
         if (token && isOpen()) fetchLater();
       }
     });
+  };
 
-  /** The broker takes commands. */
-  const begin = () => {
+  /** The session that this page, or the one before a reload, was given. */
+  const useSession = (id) => {
+    if (!id || id === session) return;
+    session = id;
+    try {
+      sessionStorage.setItem(storageKey, id);
+    } catch {
+      // There is no storage, or this page may not use it: a reload draws a new session.
+    }
+    lock(id);
+  };
+
+  /**
+   * Holds a lock that is named after the session: a duplicated tab has a copy of our storage, and finds that it is one.
+   * Then it calls `then`, with the session if the lock was free. Browsers give locks to secure pages only.
+   */
+  const lock = (id, then = () => {}) => {
+    const locks = globalThis.navigator?.locks;
+    unlock?.();
+    if (!locks || !id) return then(id);
+    const hold = () => {
+      then(id);
+      return state === "closed" || new Promise((resolve) => (unlock = resolve));
+    };
+    locks.request(`ringyard ${id}`, { signal: AbortSignal.timeout(LOCK_TIMEOUT) }, hold).catch(() => then());
+  };
+
+  /** The broker takes commands. With `resumed`, it has kept the session. */
+  const begin = (resumed) => {
     openedAt = Date.now();
     state = "open";
     for (const { _begin } of subscriptions.values()) _begin();
+    registrations._begin(resumed);
     if (!subscriptions.size) sendHeld();
     emit("state", { state });
   };
@@ -569,9 +782,9 @@ export const connect = (url, options = {}) => {
 
   /** Sends what was held: after the subscriptions, which would miss it, have begun. */
   const sendHeld = () => {
-    if (resumed || !isOpen()) return;
-    resumed = true;
-    for (const publish of publishes) send(publish);
+    if (isReady || !isOpen()) return;
+    isReady = true;
+    for (const entry of asks) send(entry);
   };
 
   /**
@@ -634,17 +847,18 @@ export const connect = (url, options = {}) => {
       if (isFirst) delay = 0;
     }
     isFresh = false;
-    if (code === 1001 || code === 1012) delay = Math.random() * RETRY_DRAIN;
+    if (code === 1001 || code === 1012) delay = Math.random() * (retry ?? RETRY_DRAIN);
+    retry = undefined;
     if (code === 1013) delay += RETRY_OVERLOAD;
     retryTimer = setTimeout(open, delay);
     state = "connecting";
-    resumed = false;
     for (const { _disconnected } of subscriptions.values()) _disconnected();
-    for (const publish of publishes) {
-      if (!publish._members.idempotency_key) {
-        publish._reject(failure("disconnected", "the connection ended before the answer; it may have been published"));
+    for (const { _members, _reject } of asks) {
+      if (isReady && !_members.idempotency_key) {
+        _reject(failure("disconnected", "the connection ended before the answer"));
       }
     }
+    isReady = false;
     emit("state", { state, code, reason, delay });
   };
 
@@ -655,7 +869,10 @@ export const connect = (url, options = {}) => {
     for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, wake);
     state = "closed";
     const error = code > 1000 ? failure("closed", `the broker closed with ${code}: ${reason}`) : undefined;
-    for (const publish of publishes) publish._reject(error ?? failure("closed", "the bus was closed"));
+    unlock?.();
+    const rejection = error ?? failure("closed", "the bus is closed");
+    for (const { _reject } of asks) _reject(rejection);
+    registrations._end(rejection);
     for (const { _end } of subscriptions.values()) _end(error);
     emit("state", { state, code, reason });
   };
@@ -669,36 +886,55 @@ export const connect = (url, options = {}) => {
 
   const receive = (text) => {
     const message = JSON.parse(text);
-    const { type, id, topic, code, reason } = message;
+    const { type, id } = message;
     const answer = answers.get(id);
     seenAt = Date.now();
-    if (type === "message") {
+    if (handlers[type]) {
+      handlers[type](message, text.length);
+    } else if (answer) {
+      answers.delete(id);
+      answer(message);
+      if (!answers.size) sendHeld();
+    } else {
+      report(message);
+    }
+  };
+
+  /** What is done with what is no answer, by its type. */
+  const handlers = {
+    message: (message, length) => {
       if (message.up_to) message.upTo = message.up_to;
-      if (message.encoding) message.data = Uint8Array.from(atob(message.data), (c) => c.charCodeAt(0));
-      dispatch(topic, ({ _take }) => _take(message, text.length));
-    } else if (type === "ping") {
-      write({ type: "pong" });
-    } else if (type === "gap") {
-      dispatch(topic, ({ _gap }) => _gap(message));
-    } else if (type === "reset") {
-      dispatch(topic, ({ _reset }) => _reset(message));
-    } else if (type === "state-end") {
-      subscriptions.get(topic)?._stateEnd(message.offset);
-    } else if (type === "ended") {
-      subscriptions.get(topic)?._brokerEnd(message);
-    } else if (type === "refresh") {
+      message.data = decode(message);
+      dispatch(message.topic, ({ _take }) => _take(message, length));
+    },
+    ping: () => write({ type: "pong" }),
+    gap: (message) => dispatch(message.topic, ({ _gap }) => _gap(message)),
+    reset: (message) => dispatch(message.topic, ({ _reset }) => _reset(message)),
+    "state-end": ({ topic, offset }) => subscriptions.get(topic)?._stateEnd(offset),
+    ended: (message) => {
+      if (message.respond) registrations._ended(message);
+      else subscriptions.get(message.topic)?._brokerEnd(message);
+    },
+    request: (message) => {
+      const asked = socket;
+      registrations._respond(message, (members) => {
+        if (!isOpen() || socket !== asked) return;
+        // Not found: the broker has given the request up.
+        command(members, (answer) => answer.code === "not-found" || report(answer));
+      });
+    },
+    "lease-lost": (message) => registrations._leaseLost(message),
+    goaway: (message) => {
+      retry = message.retry;
+      emit("goaway", message);
+    },
+    refresh: () => {
       if (canFetch) fetchToken();
       else if (!isTold) {
         isTold = true;
         emit("error", failure("token", "the token ends soon, and there is no function to fetch another"));
       }
-    } else if (answer) {
-      answers.delete(id);
-      answer(message);
-      if (!answers.size) sendHeld();
-    } else if (code) {
-      emit("error", failure(code, reason));
-    }
+    },
   };
 
   const dispatch = (topic, f) => {
@@ -709,22 +945,57 @@ export const connect = (url, options = {}) => {
     }
   };
 
-  const send = (publish) => {
-    const members = publish._members;
-    command(members, ({ type, id, code, reason, offset, ...more }) => {
+  const send = (entry) => {
+    const members = entry._members;
+    command(members, ({ type, id, code, reason, ...more }) => {
       if (!code) {
-        if (publish._stripped) unkeyed = true;
-        publish._resolve({ offset, ...more });
-      } else if (isUnknown(code) && publish._ours) {
+        if (entry._stripped) unkeyed = true;
+        entry._resolve(more);
+      } else if (isUnknown(code) && entry._ours) {
         // This broker may know no idempotency keys, and the application did not ask for ours.
-        publish._ours = false;
-        publish._stripped = true;
+        entry._ours = false;
+        entry._stripped = true;
         delete members.idempotency_key;
-        send(publish);
+        send(entry);
       } else {
-        publish._reject(failure(code, reason, offset));
+        entry._reject(failure(code, reason, more));
       }
     });
+  };
+
+  /**
+   * Sends a command when the subscriptions have begun, now or on the next connection. `take` makes of the answer what
+   * the promise resolves to; it is also called with one that comes after the caller gave up. `ours`: its key is ours.
+   */
+  const ask = (members, signal, timeout, take = (answer) => answer, ours) => {
+    signal?.throwIfAborted();
+    checkOpen();
+    if (!isReady && asks.size >= HELD) throw failure("offline", `${HELD} commands wait for the connection already`);
+    checkText(members); // also throws what is no JSON, now rather than when the connection is back
+    return new Promise((resolve, reject) => {
+      const settle = (f, value) => {
+        asks.delete(entry);
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", abort);
+        f(value);
+      };
+      const fail = (error) => settle(reject, error);
+      const abort = () => fail(signal.reason);
+      const timer = setTimeout(() => fail(failure("timeout", `no answer within ${timeout} ms`)), timeout);
+      const entry = {
+        _members: members,
+        _ours: ours,
+        _resolve: (answer) => settle(resolve, take(answer, !asks.has(entry))),
+        _reject: fail,
+      };
+      signal?.addEventListener("abort", abort);
+      asks.add(entry);
+      if (isReady) send(entry);
+    });
+  };
+
+  const checkOpen = () => {
+    if (state === "closed") throw failure("closed", "the bus is closed");
   };
 
   const mayAddKey = () => {
@@ -739,7 +1010,9 @@ export const connect = (url, options = {}) => {
   const bus = {
     _has: (topic) => subscriptions.has(topic),
     _isOpen: isOpen,
+    _checkOpen: checkOpen,
     _command: command,
+    _ask: ask,
     _emit: emit,
 
     /** A topic has a new epoch: its offsets say nothing about the old ones. */
@@ -751,6 +1024,7 @@ export const connect = (url, options = {}) => {
     _leave: (topic, asked, active) => {
       filters.delete(subscriptions.get(topic));
       subscriptions.delete(topic);
+      registrations._left(topic);
       if (active && isOpen()) write({ type: "unsubscribe", topic });
       if (asked) leaving.add(topic);
     },
@@ -763,16 +1037,37 @@ export const connect = (url, options = {}) => {
     },
   };
 
-  open();
-  for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, wake);
+  const registrations = createRegistrations(bus);
+
+  const start = (found) => {
+    if (state === "closed") return;
+    session = found || session;
+    open();
+    for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, wake);
+  };
+
+  const storageKey = `ringyard ${url}`;
+  let stored;
+  try {
+    stored = session && sessionStorage.getItem(storageKey);
+  } catch {
+    // As in `useSession`.
+  }
+  lock(stored, start);
 
   return {
+    ...registrations._public,
+
     get state() {
       return state;
     },
 
+    get member() {
+      return member;
+    },
+
     subscribe(topic, options = {}) {
-      if (state === "closed") throw failure("closed", "the bus is closed");
+      checkOpen();
       if (subscriptions.has(topic)) throw failure("already-subscribed", `already subscribed to "${topic}"`);
       const subscription = createSubscription(bus, topic, options);
       subscriptions.set(topic, subscription);
@@ -789,17 +1084,13 @@ export const connect = (url, options = {}) => {
         removed,
         idempotencyKey,
         ifOffset,
+        lease,
         signal,
-        timeout = PUBLISH_TIMEOUT,
+        timeout = ANSWER_TIMEOUT,
         ...unknown
       } = options;
       refuse(unknown);
-      signal?.throwIfAborted();
-      if (state === "closed") throw failure("closed", "the bus is closed");
-      if (!resumed && publishes.size >= HELD_PUBLISHES) {
-        throw failure("offline", `${HELD_PUBLISHES} messages wait for the connection already`);
-      }
-      const ours = idempotencyKey == null && (!resumed || mayAddKey());
+      const ours = idempotencyKey == null && (!isReady || mayAddKey());
       const members = {
         type: "publish",
         topic,
@@ -810,23 +1101,31 @@ export const connect = (url, options = {}) => {
         removed: removed || undefined,
         idempotency_key: ours ? `${keyPrefix}-${++lastId}` : idempotencyKey,
         if_offset: ifOffset,
+        lease: lease?.lease ?? lease,
       };
-      checkText(members); // also throws what is no JSON, now rather than when the connection is back
-      return new Promise((resolve, reject) => {
-        const settle = (f, value) => {
-          publishes.delete(publish);
-          clearTimeout(timer);
-          signal?.removeEventListener("abort", abort);
-          f(value);
-        };
-        const fail = (error) => settle(reject, error);
-        const abort = () => fail(signal.reason);
-        const timer = setTimeout(() => fail(failure("timeout", `no answer within ${timeout} ms`)), timeout);
-        const publish = { _members: members, _ours: ours, _resolve: (value) => settle(resolve, value), _reject: fail };
-        signal?.addEventListener("abort", abort);
-        publishes.add(publish);
-        if (resumed) send(publish);
-      });
+      return ask(members, signal, timeout, undefined, ours);
+    },
+
+    async request(topic, data, { to, timeout = REQUEST_TIMEOUT, signal, ...unknown } = {}) {
+      refuse(unknown);
+      const members = { type: "request", topic, ...encode(data), timeout, to };
+      const answer = await ask(members, signal, isReady ? timeout + LATE : timeout);
+      return { ...answer, data: decode(answer) };
+    },
+
+    async members(topic, { limit, ...unknown } = {}) {
+      refuse(unknown);
+      return ask({ type: "members", topic, limit }, undefined, ANSWER_TIMEOUT);
+    },
+
+    will(options) {
+      const before = will;
+      const after = options && encodeWill(options);
+      const set = registrations._will(after);
+      will = after;
+      // The next connection is not refused for a will that this one was refused.
+      set.catch(() => (will = before));
+      return set;
     },
 
     on(event, f) {
@@ -837,7 +1136,9 @@ export const connect = (url, options = {}) => {
     },
 
     close() {
-      if (state !== "closed") shut(1000, "");
+      if (state === "closed") return;
+      if (isOpen()) write({ type: "disconnect" });
+      shut(1000, "");
     },
   };
 };

@@ -2,24 +2,13 @@
 // without RINGYARD or without chromium.
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import http from "node:http";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { BROKER, startBroker, startProxy } from "./broker.js";
+import { chromium, openPage } from "./chromium.js";
 
-const findChromium = () => {
-  try {
-    return execFileSync("sh", ["-c", "command -v chromium || command -v chromium-browser || command -v google-chrome"]).toString().trim();
-  } catch {
-    return undefined;
-  }
-};
-
-const chromium = BROKER && findChromium();
 const skip = !BROKER ? "RINGYARD names no broker" : !chromium && "there is no chromium";
 
 /** Runs in the page; what it returns, or throws, is sent to the test. */
@@ -101,18 +90,7 @@ for (const [name, load] of [["module", ""], ["script", '<script src="/ringyard.m
     const broker = await startBroker(t, { args: ["--allow-origin", "http://127.0.0.1:*"] });
     const proxy = await startProxy(t, broker);
     const { address, reported } = await serve(t, { load, url: proxy.url, cut: () => proxy.cut() });
-    const profile = await mkdtemp(join(tmpdir(), "ringyard-chromium-"));
-    const browser = spawn(
-      chromium,
-      ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", `--user-data-dir=${profile}`, address],
-      { stdio: "ignore" },
-    );
-    t.after(async () => {
-      const exit = once(browser, "exit");
-      browser.kill("SIGKILL");
-      await exit;
-      await rm(profile, { recursive: true, force: true, maxRetries: 5 });
-    });
+    await openPage(t, address);
     const result = await reported;
     assert.deepEqual(result, {
       data: [{ n: 1 }, "text", [0, 255], "after the cut"],

@@ -118,6 +118,24 @@ class Fake {
 export const pings = (ping) => ({ id }) => ({ type: "ok", id, ping });
 export const older = ({ id }) => ({ type: "error", id, code: "bad-command", reason: 'unknown member "ping"' });
 
+/**
+ * Answers `connect` as a broker with sessions does: `known` has those that are still there, `hellos` the commands. Each
+ * new session is numbered.
+ */
+export const sessions = () => {
+  let last = 0;
+  const answer = (command) => {
+    const { id, session } = command;
+    answer.hellos.push(command);
+    const ok = { type: "ok", id, member: "ada", ping: 25000, server: "ringyard/0" };
+    if (!session) return ok;
+    if (answer.known.has(session)) return { ...ok, session, resumed: true };
+    answer.known.add(`s${++last}`);
+    return { ...ok, session: `s${last}`, resumed: false };
+  };
+  return Object.assign(answer, { hellos: [], known: new Set() });
+};
+
 /** Starts a fake broker that ends with the test. */
 export const startFake = async (t, connectAnswer = pings(25000)) => {
   const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
@@ -138,10 +156,16 @@ export const startBus = (t, fake, options) => {
   return { bus, states, errors };
 };
 
+/** A bus with a session at a fake broker that keeps sessions. */
+export const startSession = async (t, options) => {
+  const answer = sessions();
+  return { answer, ...(await startBoth(t, answer, { session: true, ...options })) };
+};
+
 /** A fake broker and a bus that is connected to it. */
-export const startBoth = async (t, connectAnswer) => {
+export const startBoth = async (t, connectAnswer, options) => {
   const fake = await startFake(t, connectAnswer);
-  const started = startBus(t, fake);
+  const started = startBus(t, fake, options);
   const peer = await fake.accept();
   await until(() => started.bus.state === "open", "open");
   return { fake, peer, ...started };

@@ -58,7 +58,7 @@ test("a refused publish rejects with code and offset", async (t) => {
 
 test("options that are unknown, and data that is no JSON, reject", async (t) => {
   const { bus, peer } = await startBoth(t);
-  await assert.rejects(bus.publish("a", 1, { lease: 4 }), { message: 'unknown option "lease"' });
+  await assert.rejects(bus.publish("a", 1, { leases: 4 }), { message: 'unknown option "leases"' });
   await assert.rejects(bus.publish("a", 1n), TypeError);
   const circle = {};
   circle.circle = circle;

@@ -1,6 +1,19 @@
 // Checked by tsc, never run: what the types allow and, by `@ts-expect-error`, what they refuse.
 
-import { connect, type Bus, type Gap, type Message, type Published, type RingyardError, type Subscription } from "ringyard";
+import {
+  connect,
+  type Answer,
+  type Bus,
+  type Gap,
+  type Lease,
+  type LeaseLoss,
+  type Members,
+  type Message,
+  type Published,
+  type Request,
+  type RingyardError,
+  type Subscription,
+} from "ringyard";
 import { connect as fromBuild } from "ringyard/min";
 import "ringyard/script";
 
@@ -17,8 +30,11 @@ connect("wss://host/ws", { token: () => "t" });
 connect("wss://host/ws", { token: async ({ signal }) => (await fetch("/token", { signal })).text() });
 // @ts-expect-error: a token is text
 connect("wss://host/ws", { token: async () => 7 });
-// @ts-expect-error: there are no sessions yet
-connect("wss://host/ws", { session: true });
+connect("wss://host/ws", { session: true, will: { topic: "loco/12", data: { speed: 0 }, retain: true, delay: 0 } });
+// @ts-expect-error: the client keeps the session
+connect("wss://host/ws", { session: "secret" });
+// @ts-expect-error
+connect("wss://host/ws", { will: { topic: "loco/12" } });
 // @ts-expect-error
 connect();
 
@@ -58,16 +74,51 @@ const run = async (): Promise<void> => {
   check<Equal<typeof published, Published>>();
   // @ts-expect-error
   await bus.publish("chat/7", 1, { ifOffset: "none" });
-  // @ts-expect-error: there are no leases yet
   await bus.publish("chat/7", 1, { lease: 1 });
+  await bus.publish("chat/7", 1, { lease: await bus.lease("chat/7") });
+  // @ts-expect-error
+  await bus.publish("chat/7", 1, { lease: "1" });
 };
 run();
+
+const people = async (): Promise<void> => {
+  await bus.enter("chat/7");
+  await bus.enter("chat/7", { name: "Ada" });
+  await bus.update("chat/7", { name: "Ada" });
+  // @ts-expect-error
+  await bus.update("chat/7");
+  await bus.leave("chat/7");
+  const list = await bus.members<{ name: string }>("chat/7", { limit: 10 });
+  check<Equal<typeof list, Members<{ name: string }>>>();
+  list.members[0]?.info?.name.length;
+  check<Equal<typeof bus.member, string | undefined>>();
+
+  const answer = await bus.request<number>("a", 1, { timeout: 500, to: "ada", signal: AbortSignal.timeout(1) });
+  check<Equal<typeof answer, Answer<number>>>();
+  const stop = bus.respond<{ to: string }>("points/+", async (request) => {
+    check<Equal<typeof request, Request<{ to: string }>>>();
+    return request.data.to;
+  });
+  stop();
+
+  const lease = await bus.lease("loco/12", { ttl: 1000, wait: 1000, signal: AbortSignal.timeout(1) });
+  check<Equal<typeof lease, Lease>>();
+  const loss = await lease.lost;
+  check<Equal<typeof loss, LeaseLoss>>();
+  lease.release();
+  await bus.will({ topic: "loco/12", data: new Uint8Array(1) });
+  await bus.will(null);
+  // @ts-expect-error
+  await bus.will({ data: 1 });
+};
+people();
 
 const off = bus.on("state", ({ state, delay }) => [state === "open", delay?.toFixed()]);
 check<Equal<typeof off, () => void>>();
 bus.on("error", (error) => check<Equal<typeof error, RingyardError>>());
+bus.on("goaway", ({ retry }) => retry.toFixed());
 // @ts-expect-error
-bus.on("goaway", () => {});
+bus.on("message", () => {});
 // @ts-expect-error
 bus.state = "open";
 bus.close();

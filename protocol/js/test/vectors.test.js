@@ -8,7 +8,34 @@ import { pings, settle, startBoth, startBus, startFake, until } from "./fake.js"
 
 const vectors = JSON.parse(await readFile(new URL("../../vectors/v1.json", import.meta.url), "utf8"));
 
-const OPTIONS = { key: "key", ttl: "ttl", retain: "retain", removed: "removed", idempotency_key: "idempotencyKey", if_offset: "ifOffset" };
+const OPTIONS = {
+  key: "key",
+  ttl: "ttl",
+  retain: "retain",
+  removed: "removed",
+  idempotency_key: "idempotencyKey",
+  if_offset: "ifOffset",
+  lease: "lease",
+};
+
+/** A payload of a command as an application gives it. */
+const payload = ({ data, encoding }) => (encoding ? new Uint8Array(Buffer.from(data, "base64")) : data);
+
+/** What the application does to have a command of this type sent; nothing if it cannot have exactly this one. */
+const calls = {
+  enter: (bus, { topic, info }) => bus.enter(topic, info),
+  update: (bus, { topic, info }) => bus.update(topic, info),
+  leave: (bus, { topic }) => bus.leave(topic),
+  members: (bus, { topic, limit }) => bus.members(topic, { limit }),
+  request: (bus, { topic, timeout, to, ...data }) => bus.request(topic, payload(data), { timeout, to }),
+  respond: (bus, { topic, end }) => {
+    const stop = bus.respond(topic, () => {});
+    if (end) stop();
+  },
+  lease: (bus, { topic, ttl, wait, lease }) => lease ?? bus.lease(topic, { ttl, wait }),
+  will: (bus, { will }) => bus.will(will && { ...will, encoding: undefined, data: payload(will) }),
+  disconnect: (bus) => bus.close(),
+};
 
 /** The options of the client for these members of a command; nothing if it has no such option. */
 const publishOptions = ({ type, id, topic, data, encoding, ack, ...members }) => {
@@ -23,7 +50,7 @@ const publishOptions = ({ type, id, topic, data, encoding, ack, ...members }) =>
 /** What a command says without what is the sender's to choose. */
 const plain = (command) => {
   const { id, ack, ...rest } = command;
-  for (const flag of ["retain", "removed"]) if (rest[flag] === false) delete rest[flag];
+  for (const flag of ["retain", "removed", "end"]) if (rest[flag] === false) delete rest[flag];
   return rest;
 };
 
@@ -35,7 +62,7 @@ for (const { name, send, is } of vectors.commands) {
   if (publishing) {
     test(`command: ${name}`, async (t) => {
       const { bus, peer } = await startBoth(t);
-      const data = command.encoding ? new Uint8Array(Buffer.from(command.data, "base64")) : command.data;
+      const data = payload(command);
       const options = "idempotencyKey" in publishing ? publishing : { ...publishing, idempotencyKey: "ours" };
       bus.publish(command.topic, data, options).catch(() => {});
       const sent = plain(await peer.next("publish"));
@@ -55,6 +82,31 @@ for (const { name, send, is } of vectors.commands) {
       bus.subscribe(topic, options);
       const { topics, ...expected } = plain(command);
       assert.deepEqual(plain(await peer.next("subscribe")), { ...expected, topic });
+    });
+  }
+
+  if (calls[type] && !command.lease) {
+    test(`command: ${name}`, async (t) => {
+      const { bus, peer } = await startBoth(t);
+      calls[type](bus, command)?.catch(() => {});
+      if (command.end && type === "respond") await peer.next(type);
+      // The client says how long it waits.
+      const expected = type === "request" ? { timeout: 5000, ...plain(command) } : plain(command);
+      assert.deepEqual(plain(await peer.next(type)), expected);
+    });
+  }
+
+  if (type === "reply") {
+    test(`command: ${name}`, async (t) => {
+      const { bus, peer } = await startBoth(t);
+      bus.respond("t", () => {
+        const { code, reason } = command.error ?? {};
+        if (code) throw Object.assign(new Error(reason), { code });
+        return payload(command);
+      });
+      peer.ok(await peer.next("respond"));
+      peer.say({ type: "request", topic: "t", data: 1, reply: command.reply, timeout: 5000 });
+      assert.deepEqual(plain(await peer.next("reply")), plain(command));
     });
   }
 
@@ -192,7 +244,48 @@ const understands = {
     assert.deepEqual([sent[0].type, sent[0].token, errors], ["connect", "second", []]);
   },
 
-  async ended(t, bytes, { topic, code }) {
+  async request(t, bytes, { topic, data, encoding, reply, from, timeout }) {
+    const { bus, peer } = await startBoth(t);
+    const seen = [];
+    bus.respond(topic, (request) => {
+      seen.push(request);
+      return "done";
+    });
+    peer.ok(await peer.next("respond"));
+    peer.say(bytes);
+    assert.deepEqual(plain(await peer.next("reply")), { type: "reply", reply, data: "done" });
+    const [request] = seen;
+    assert.deepEqual([request.topic, request.from, request.timeout], [topic, from, timeout]);
+    assert.deepEqual(request.data, payload({ data, encoding }));
+  },
+
+  async "lease-lost"(t, bytes, { topic, lease, reason }) {
+    const { bus, peer } = await startBoth(t);
+    const leased = bus.lease(topic);
+    peer.ok(await peer.next("lease"), { lease, ttl: 10_000 });
+    peer.say(bytes);
+    assert.equal(await (await leased).lost, reason);
+  },
+
+  async goaway(t, bytes, { retry }) {
+    const { bus, peer } = await startBoth(t);
+    const heard = [];
+    bus.on("goaway", (event) => heard.push(event.retry));
+    peer.say(bytes);
+    await until(() => heard.length === 1);
+    assert.deepEqual(heard, [retry]);
+  },
+
+  async ended(t, bytes, { topic, code, respond }) {
+    if (respond) {
+      const { bus, peer, errors } = await startBoth(t);
+      bus.respond(topic, () => {});
+      peer.ok(await peer.next("respond"));
+      peer.say(bytes);
+      await until(() => errors.length === 1);
+      assert.equal(errors[0].code, code);
+      return;
+    }
     const { peer, subscription, errors } = await subscribed(t, topic, 1);
     peer.say(bytes);
     await assert.rejects(subscription[Symbol.asyncIterator]().next(), { code });
