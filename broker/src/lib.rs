@@ -24,6 +24,7 @@ pub mod http;
 pub mod ids;
 pub mod message;
 pub mod observe;
+pub mod presence;
 pub mod publishing;
 pub mod sequencer;
 pub mod server;

@@ -223,6 +223,12 @@ impl Sequencer {
         }
     }
 
+    /// Whether any shard has joined this very topic.
+    #[must_use]
+    pub fn is_joined(&self, topic: TopicId) -> bool {
+        self.topics.get(topic).is_some_and(|held| !held.wanted.joined().is_empty())
+    }
+
     /// Checks what always holds: see the file's head. Linear in topics.
     ///
     /// # Errors

@@ -23,7 +23,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the broker. Each may import those before it, none after it.
-const ORDER: &[&str] = &["message", "topics", "sequencer", "publishing", "session", "shard", "http", "server"];
+const ORDER: &[&str] =
+    &["message", "topics", "sequencer", "presence", "publishing", "session", "shard", "http", "server"];
 
 /// Modules beside the order: every module may import them. They import no module of the order, and no two of them
 /// import each other.

@@ -116,6 +116,12 @@ pub fn is_wildcard(filter: &str) -> bool {
     filter.contains(['+', '#'])
 }
 
+/// How the names of the broker's topics begin that list the members of another topic, whose name follows.
+pub const PRESENCE: &str = "$presence/";
+
+/// How the names of the broker's topics begin that count the subscribers and members of another topic, whose name follows.
+pub const COUNT: &str = "$count/";
+
 /// Is this one of the broker's own topics?
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {

@@ -16,19 +16,21 @@ mod names;
 mod options;
 mod position;
 mod precheck;
+mod presence;
 mod request;
 mod value;
 
-pub use command::{Command, CommandError, Parser, Topics};
+pub use command::{Command, CommandError, Parser, SessionAsked, Topics};
 pub use item::{ITEM_TOPICS_MAX, Item, split};
 pub use message::{
-    MessageParts, Subscribed, write_connected, write_ended, write_error, write_gap, write_history, write_message,
-    write_ok, write_ping, write_pong, write_published, write_refresh, write_reset, write_state_end, write_subscribed,
+    Connected, MemberParts, MessageParts, Subscribed, write_connected, write_ended, write_error, write_gap,
+    write_goaway, write_history, write_members, write_message, write_ok, write_ping, write_pong, write_published,
+    write_refresh, write_reset, write_state_end, write_subscribed,
 };
 pub use names::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
 pub use options::{
     Expected, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryQuery, IDEMPOTENCY_KEY_LEN_MAX, KEY_LEN_MAX,
-    PublishOptions, THROTTLE_MAX_MS,
+    MEMBERS_LIMIT_DEFAULT, MEMBERS_LIMIT_MAX, PublishOptions, SESSION_LEN_MAX, THROTTLE_MAX_MS,
 };
 pub use position::{Position, Positions, Start};
 pub use request::{

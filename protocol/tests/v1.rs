@@ -4,11 +4,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Expected, GapReason, HistoryQuery, Id, MessageParts, Parser, PayloadKind,
-    Position, PublishOptions, Reply, RequestParts, ResetReason, Start, Subscribed, write_answered, write_connected,
-    write_ended, write_error, write_gap, write_history, write_message, write_ok, write_ping, write_pong,
-    write_published, write_refresh, write_request, write_reset, write_responder_error, write_state_end,
-    write_subscribed,
+    Command, CommandError, Connected, ErrorCode, Expected, GapReason, HistoryQuery, Id, MemberParts, MessageParts,
+    Parser, PayloadKind, Position, PublishOptions, Reply, RequestParts, ResetReason, SessionAsked, Start, Subscribed,
+    write_answered, write_connected, write_ended, write_error, write_gap, write_goaway, write_history, write_members,
+    write_message, write_ok, write_ping, write_pong, write_published, write_refresh, write_request, write_reset,
+    write_responder_error, write_state_end, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -99,11 +99,49 @@ fn options(value: &OwnedValue) -> PublishOptions<'_> {
     }
 }
 
+fn session_of(value: &OwnedValue) -> Option<SessionAsked<'_>> {
+    let resumed = value.get_str("session").map(SessionAsked::Resumed);
+    resumed.or_else(|| flag(value, "session").then_some(SessionAsked::New))
+}
+
+fn connected(say: &OwnedValue) -> Connected<'_> {
+    Connected {
+        session: say.get_str("session"),
+        resumed: flag(say, "resumed"),
+        member: text(say, "member"),
+        expires_ms: say.get_u64("expires"),
+        ping_ms: say.get_u64("ping"),
+        server: text(say, "server"),
+    }
+}
+
+fn member(value: &OwnedValue) -> MemberParts<'_> {
+    MemberParts {
+        member: text(value, "member"),
+        info: value.get_str("info").map(str::as_bytes),
+        connections: number(value, "connections") as u32,
+    }
+}
+
 fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
     let id = id(expected);
     let matches = match (text(expected, "type"), command) {
-        ("connect", Command::Connect { id: got, token, pings }) => {
-            *got == id && *token == expected.get_str("token") && *pings == (expected.get_str("ping") == Some("message"))
+        ("connect", Command::Connect { id: got, token, pings, session }) => {
+            *got == id
+                && *token == expected.get_str("token")
+                && *pings == (expected.get_str("ping") == Some("message"))
+                && *session == session_of(expected)
+        }
+        ("disconnect", Command::Disconnect { id: got }) => *got == id,
+        ("enter" | "update", &Command::Enter { id: got, topic, info, is_update }) => {
+            got == id
+                && topic == text(expected, "topic")
+                && info == expected.get_str("info").map(str::as_bytes)
+                && is_update == (text(expected, "type") == "update")
+        }
+        ("leave", &Command::Leave { id: got, topic }) => got == id && topic == text(expected, "topic"),
+        ("members", &Command::Members { id: got, topic, limit }) => {
+            got == id && topic == text(expected, "topic") && u64::from(limit) == number(expected, "limit")
         }
         ("ping", Command::Ping { id: got }) => *got == id,
         ("pong", Command::Pong) => id.is_none(),
@@ -224,7 +262,12 @@ fn messages_of_the_vectors() {
         let mut out = Vec::new();
         match text(say, "type") {
             "ok" => write_ok(&mut out, id),
-            "connected" => write_connected(&mut out, id, say.get_u64("ping")),
+            "connected" => write_connected(&mut out, id, &connected(say)),
+            "members" => {
+                let members = say.get_array("members").expect("members");
+                write_members(&mut out, id, number(say, "count"), members.iter().map(member), flag(say, "more"));
+            }
+            "goaway" => write_goaway(&mut out, number(say, "retry")),
             "ping" => write_ping(&mut out),
             "pong" => write_pong(&mut out, id),
             "error" => {

@@ -16,6 +16,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 pub use protocol::topic::covers;
+use protocol::topic::{COUNT, PRESENCE, is_reserved};
 
 use crate::access::templates::{Claims, expanded, template_covers};
 use crate::capacity::budget::{Account, Charge, Held};
@@ -226,12 +227,24 @@ impl Permissions {
     #[must_use]
     pub(crate) fn allows(&self, claims: &Claims, operation: Operation, name: &str) -> bool {
         let mut grants = self.grants_of(operation).iter();
-        self.content.is_everything || grants.any(|grant| grant.covers(claims, name))
+        self.content.is_everything
+            || grants.any(|grant| grant.covers(claims, name))
+            || operation == Operation::Subscribe
+                && Says::of(name).is_some_and(|says| match says {
+                    Says::Members(of) => self.has(claims, Right::Presence, of),
+                    Says::Count(of) => self.allows(claims, Operation::Subscribe, of),
+                })
     }
 
     /// Whether the right is granted for what this filter or name, which is valid, subscribes to.
     #[must_use]
     pub(crate) fn has(&self, claims: &Claims, right: Right, name: &str) -> bool {
+        if let Some(Says::Members(of) | Says::Count(of)) = Says::of(name)
+            && self.allows(claims, Operation::Subscribe, name)
+            && self.has(claims, right, of)
+        {
+            return true;
+        }
         let mut grants = self.grants_of(Operation::Subscribe).iter();
         self.content.is_everything || grants.any(|grant| grant.rights.has(right) && grant.covers(claims, name))
     }
@@ -273,6 +286,24 @@ impl Permissions {
     fn grants_of(&self, operation: Operation) -> &[Grant] {
         let begin = (operation as usize).checked_sub(1).map_or(0, |before| self.content.ends[before]);
         &self.content.grants[begin as usize..self.content.ends[operation as usize] as usize]
+    }
+}
+
+/// What topics of the broker say of another topic or filter.
+enum Says<'a> {
+    /// Who is there.
+    Members(&'a str),
+    /// How many are.
+    Count(&'a str),
+}
+
+impl<'a> Says<'a> {
+    fn of(name: &'a str) -> Option<Self> {
+        let members = || name.strip_prefix(PRESENCE).map(Self::Members);
+        // They say nothing of each other: it would take ever longer to find out whether that is granted.
+        members().or_else(|| name.strip_prefix(COUNT).map(Self::Count)).filter(|says| match says {
+            Self::Members(of) | Self::Count(of) => !of.is_empty() && !is_reserved(of),
+        })
     }
 }
 

@@ -70,6 +70,10 @@ pub struct Limits {
     pub ping_timeout: Duration,
     /// How long a closing connection may take to answer the close.
     pub close_timeout: Duration,
+    /// How long a session waits for its client to come back.
+    pub session_grace: Duration,
+    /// Most sessions that clients can come back to; `None`: any number.
+    pub sessions_max: Option<usize>,
     /// How long a topic nobody subscribes to remembers its offset after its last publish.
     pub topic_idle_timeout: Duration,
     /// After the signal, how long everything goes on while readiness says no.
@@ -130,6 +134,8 @@ impl Limits {
             ping_interval: settings.get("ping-interval"),
             ping_timeout: settings.get("ping-timeout"),
             close_timeout: settings.get("close-timeout"),
+            session_grace: settings.get("session-grace"),
+            sessions_max: settings.find::<u64>("max-sessions").map(|number| number as usize),
             topic_idle_timeout: settings.get("topic-idle-timeout"),
             drain_delay: settings.get("drain-delay"),
             drain_window: settings.find("drain-window"),

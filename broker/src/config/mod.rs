@@ -13,7 +13,7 @@
 //! | `rules` | rules between settings |
 //! | `auth`, `auth_schema` | the tables `[auth]`, `[[allow]]` and `[[key]]`, and their schema |
 //! | `tls` | the `[[tls]]` tables |
-//! | `topics` | the `[[topic]]` tables |
+//! | `topics`, `topic_checks` | the `[[topic]]` tables |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
 //! | `suggestions` | names that are nearly right |
@@ -40,6 +40,7 @@ mod suggestions;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+mod topic_checks;
 pub mod topics;
 pub mod url;
 mod values;

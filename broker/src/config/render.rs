@@ -105,10 +105,11 @@ mod tests {
         }
         assert!(example.lines().all(|line| line.chars().count() <= 120));
         assert_eq!(config(&example), config(""));
-        // These two do not go with others: with the default of `history`, and with tables of access control.
+        // These do not go with others: with the defaults of `history` and `presence`, and with tables of access control.
+        let alone = ["#tombstone-ttl", "#presence-", "#publish-key"];
         let uncommented: Vec<_> = example
             .lines()
-            .filter(|line| !line.starts_with("#tombstone-ttl") && !line.starts_with("#publish-key"))
+            .filter(|line| !alone.iter().any(|start| line.starts_with(start)))
             .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
             .collect();
         let config = config(&uncommented.join("\n"));

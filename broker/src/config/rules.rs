@@ -3,10 +3,14 @@
 //! Not responsible for the range of a single value ([`Kind`](crate::config::schema::Kind)).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::config::provenance::Section;
 use crate::config::values::{Size, is_loopback};
 use crate::config::{Config, MESSAGES_IN_BUDGET};
+
+/// The longest grace of a session.
+const SESSION_GRACE_TOP: Duration = Duration::from_secs(300);
 
 /// Sentences about all rules that the configuration breaks.
 pub(super) fn check(config: &Config, settings: &Section) -> Vec<String> {
@@ -27,6 +31,12 @@ pub(super) fn check(config: &Config, settings: &Section) -> Vec<String> {
     wrong.extend(too_little_memory(config, settings));
     wrong.extend(exposed(config, settings));
     wrong.extend(wrong_tls(config, settings));
+    if limits.session_grace > SESSION_GRACE_TOP {
+        wrong.push(format!(
+            "--session-grace ({}) must be at most 5m: until it is over, clients that have gone seem to be there",
+            settings.source_of("session-grace")
+        ));
+    }
     if limits.proxy_protocol && limits.trusted_proxies.is_empty() {
         wrong.push(format!(
             "--proxy-protocol ({}) needs --trusted-proxy: the addresses that such a header is taken from",

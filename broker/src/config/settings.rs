@@ -154,6 +154,10 @@ const LIMITS: &[Key] = &[
     key("max-subscriptions", Number(1, COUNT_TOP), Fixed("1024"), "0.1").help("Subscriptions of one /ws connection"),
     key("max-requests", Number(1, 1 << 16), Fixed("64"), "0.1")
         .help("Requests of one /ws connection that wait for their answers; beyond, the error `busy`"),
+    key("max-sessions", Number(0, COUNT_TOP), Otherwise("--max-connections", "100000"), "0.1").help(
+        "Sessions that clients of /ws can come back to, of all shards together; beyond, the one that would end first makes room, \
+         or there is none",
+    ),
     key(
         "max-memory",
         Size(MEMORY_BYTES_LEAST, SIZE_TOP),
@@ -218,6 +222,9 @@ const TIMES: &[Key] = &[
     key("close-timeout", Time(1), Fixed("5s"), "0.1").help("How long a client may take to answer a close"),
     key("topic-idle-timeout", Time(0), Fixed("1m"), "0.1")
         .help("How long a topic without subscribers remembers its offset after its last message"),
+    key("session-grace", Time(0), Fixed("15s"), "0.1").help(
+        "How long a session waits for its client to come back, of up to 5m; until then its client is present where it was",
+    ),
     key("drain-delay", Time(0), Fixed("0s"), "0.1").help(
         "After SIGTERM, how long everything goes on while /readyz already says 503, so that load balancers look \
          elsewhere",

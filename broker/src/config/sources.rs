@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::config::command::CommandLine;
 use crate::config::provenance::{Section, Setting, Source};
 use crate::config::settings::{FILE, SETTINGS};
-use crate::config::{Config, Surroundings, auth, file, rules, tls, topics};
+use crate::config::{Config, Surroundings, auth, file, rules, tls, topic_checks};
 
 /// What flags and environment give.
 pub(super) struct Given {
@@ -61,7 +61,7 @@ impl Given {
         let mut wrong = rules::check(&config, &settings);
         wrong.extend(wrong_access);
         wrong.extend(wrong_tls);
-        match topics::read(&settings, config.limits.topic_bytes_max, config.limits.lag_bytes_max) {
+        match topic_checks::read(&settings, config.limits.topic_bytes_max, config.limits.lag_bytes_max) {
             Ok(tables) => config.topics = tables,
             Err(sentences) => wrong.extend(sentences),
         }

@@ -3,27 +3,22 @@
 //! Each table is complete: what it leaves out has its default, some of which follow `history`. Not responsible for
 //! which table applies to a topic (`topics::rules`).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::topic::is_reserved;
+use protocol::topic::{COUNT, PRESENCE, is_reserved};
 
 use crate::config::provenance::{Section, Source};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
-use crate::config::schema::Kind::{Choice, Filter, List, Number, Size, Stamp, Time};
+use crate::config::schema::Kind::{Bool, Choice, Filter, List, Number, Size, Stamp, Time};
 use crate::config::schema::{Group, Key, Table, key};
-use crate::config::values::{self, FromValue, SIZE_TOP};
+use crate::config::values::{FromValue, SIZE_TOP};
 
 /// Most messages of a window, and most keys.
 const MESSAGES_TOP: u64 = 1_000_000;
 /// Least value of `max-lag`: a few short messages.
 const LAG_LEAST: u64 = 4 << 10;
-/// Longest value of `throttle`.
-const THROTTLE_TOP: Duration = Duration::from_secs(5);
-/// What can be set for the broker's own topics, whose names begin with `$`.
-const OF_RESERVED: &[&str] = &["match", "throttle"];
-/// Most tables: a topic holds the number of its rule in 16 bits.
-const TABLES_MAX: usize = 65_000;
+/// Default of `throttle` for topics that list members: a crowd that comes costs deliveries per subscriber, not per member.
+const PRESENCE_THROTTLE: Duration = Duration::from_millis(250);
 
 /// The schema of one table.
 pub(super) const TOPIC: Table = Table {
@@ -64,6 +59,15 @@ const KEYS: &[Key] = &[
         "Least time between two deliveries to one subscriber, of up to 5s: what is published meanwhile is sent together; \
          0s, everything at once",
     ),
+    key("presence", Bool, Fixed("false"), "0.1").help(
+        "Whether clients can enter a topic, so that others see who is there: see $presence/{topic} in RINGYARD-V1.md",
+    ),
+    key("presence-members", Number(1, MESSAGES_TOP), Otherwise("1000", "1000"), "0.1")
+        .help("Members that a topic lists; those beyond are counted; only with presence"),
+    key("presence-info", Choice("token|client"), Otherwise("token", "token"), "0.1").help(
+        "Who says what others see of a member: token, the claim `info` of its token; client, the member itself, as where \
+         there is no access control; only with presence",
+    ),
     key("max-lag", Size(LAG_LEAST, SIZE_TOP), Otherwise("--max-lag", "4m"), "0.1")
         .help("How far a subscriber may be behind, in bytes of messages; at most --max-lag"),
 ];
@@ -75,6 +79,9 @@ const OF_HISTORY: &[(&str, &[HistoryKind])] = &[
     ("history-ttl", &[HistoryKind::Window, HistoryKind::Keyed]),
     ("tombstone-ttl", &[HistoryKind::Keyed]),
 ];
+
+/// Keys that mean something with `presence` only.
+pub(super) const OF_PRESENCE: &[&str] = &["presence-members", "presence-info"];
 
 /// The value of `history`: the kind of a topic's history, which it keeps for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +144,24 @@ impl SlowConsumer {
     }
 }
 
+/// The value of `presence-info`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PresenceInfo {
+    /// The member's token says it.
+    Token,
+    /// The member does.
+    Client,
+}
+
+/// What `presence` and its other keys say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Presence {
+    /// `presence-members`.
+    pub members_max: u32,
+    /// `presence-info`.
+    pub info: PresenceInfo,
+}
+
 /// One table, with the defaults of what it leaves out. What its kind of history has not is meaningless.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicTable {
@@ -162,6 +187,8 @@ pub struct TopicTable {
     pub slow_consumer: SlowConsumer,
     /// `throttle`; zero is none.
     pub throttle: Duration,
+    /// `presence`: clients can enter.
+    pub presence: Option<Presence>,
     /// `max-lag`, if it is set.
     pub lag_bytes_max: Option<u64>,
     /// Every value that has a meaning, as the file writes it.
@@ -187,12 +214,13 @@ impl Default for TopicTable {
 }
 
 impl TopicTable {
-    fn new(section: &Section) -> Self {
+    pub(super) fn new(section: &Section) -> Self {
         use HistoryKind::{Keyed, None, Window};
         let filter: String = section.find("match").unwrap_or_default();
-        let is_reserved = is_reserved(&filter);
+        if is_reserved(&filter) {
+            return Self::of_reserved(section, filter);
+        }
         let history = section.choose("history", &[("none", None), ("window", Window), ("keyed", Keyed)]);
-        let history = if is_reserved { None } else { history };
         let retains = [("flag", RetainKind::Flag), ("always", RetainKind::Always), ("never", RetainKind::Never)];
         let policies =
             [("disconnect", SlowConsumer::Disconnect), ("skip", SlowConsumer::Skip), ("latest", SlowConsumer::Latest)];
@@ -204,14 +232,61 @@ impl TopicTable {
             bytes_max: value(section, "history-bytes", history),
             history_ttl: value(section, "history-ttl", history),
             tombstone_ttl: value(section, "tombstone-ttl", history),
-            retain: if is_reserved { RetainKind::Never } else { section.choose("retain", &retains) },
+            retain: section.choose("retain", &retains),
             stamps_time: section.all::<String>("stamp").iter().any(|stamp| stamp == "time"),
             slow_consumer: section.choose("slow-consumer", &policies),
             throttle: section.get("throttle"),
+            presence: presence(section),
             lag_bytes_max: section.find("max-lag"),
-            written: if is_reserved { written_of_reserved(section) } else { written(section, history) },
+            written: written(section, history),
         }
     }
+
+    /// The rule of the broker's own topics that `filter` matches, with the throttle of the table.
+    fn of_reserved(section: &Section, filter: String) -> Self {
+        use HistoryKind::{Keyed, None};
+        let is_presence = filter.starts_with(PRESENCE);
+        let throttle = section.find("throttle").unwrap_or(if is_presence { PRESENCE_THROTTLE } else { Duration::ZERO });
+        let (history, retain) = match is_presence {
+            true => (Keyed, RetainKind::Never),
+            false if filter.starts_with(COUNT) => (None, RetainKind::Always),
+            false => (None, RetainKind::Never),
+        };
+        Self {
+            filter,
+            source: section.source.to_string(),
+            history,
+            // The members of a topic have a bound of their own.
+            messages_max: MESSAGES_TOP as u32,
+            bytes_max: SIZE_TOP,
+            history_ttl: Duration::ZERO,
+            tombstone_ttl: value(section, "tombstone-ttl", history),
+            retain,
+            stamps_time: false,
+            slow_consumer: if is_presence { SlowConsumer::Latest } else { SlowConsumer::Disconnect },
+            throttle,
+            presence: Option::None,
+            lag_bytes_max: Option::None,
+            written: written_of_reserved(section, history, retain, is_presence),
+        }
+    }
+
+    /// The rule that is built in for a filter of the broker's own topics.
+    #[must_use]
+    pub fn built_in(filter: &str) -> Self {
+        Self {
+            source: "built in".to_owned(),
+            ..Self::of_reserved(&Section::new(&TOPIC, Source::Default), filter.to_owned())
+        }
+    }
+}
+
+fn presence(section: &Section) -> Option<Presence> {
+    let none = HistoryKind::None;
+    let members_max = value::<u64>(section, "presence-members", none) as u32;
+    let info: String = value(section, "presence-info", none);
+    let info = if info == "client" { PresenceInfo::Client } else { PresenceInfo::Token };
+    section.get::<bool>("presence").then_some(Presence { members_max, info })
 }
 
 /// The value of a key of a table that follows its kind of history, if it means something beside that.
@@ -231,6 +306,8 @@ fn default_of(name: &str, history: HistoryKind) -> &'static str {
         ("history-ttl", HistoryKind::Keyed) => "0s",
         ("history-ttl", _) => "2m",
         ("tombstone-ttl", _) => "10m",
+        ("presence-members", _) => "1000",
+        ("presence-info", _) => "token",
         _ => panic!("{name} has a default of its own"),
     }
 }
@@ -245,14 +322,16 @@ fn value<T: FromValue>(section: &Section, name: &str, history: HistoryKind) -> T
 }
 
 /// Whether a key means anything beside this kind of history.
-fn is_meant(name: &str, history: HistoryKind) -> bool {
+pub(super) fn is_meant(name: &str, history: HistoryKind) -> bool {
     OF_HISTORY.iter().all(|(of_history, kinds)| *of_history != name || kinds.contains(&history))
 }
 
 /// Every value but the filter, in the order of the schema.
 fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
     let follows_setting = |key: &Key| key.name == "max-lag" && section.texts(key).is_empty();
-    let keys = TOPIC.keys().filter(|key| key.name != "match" && is_meant(key.name, history));
+    let has_presence = section.get::<bool>("presence");
+    let is_shown = |key: &&Key| has_presence || !OF_PRESENCE.contains(&key.name);
+    let keys = TOPIC.keys().filter(|key| key.name != "match" && is_meant(key.name, history)).filter(is_shown);
     keys.filter(|key| !follows_setting(key))
         .map(|key| {
             let mut texts = section.texts(key);
@@ -265,89 +344,16 @@ fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
 }
 
 /// The same of the broker's own topics.
-fn written_of_reserved(section: &Section) -> Vec<Written> {
-    let built_in = |name, value: &str| Written { name, value: value.to_owned(), source: "built in".to_owned() };
-    let own = written(section, HistoryKind::None).into_iter().filter(|written| OF_RESERVED.contains(&written.name));
-    [built_in("history", "\"none\""), built_in("retain", "\"never\"")].into_iter().chain(own).collect()
-}
-
-/// The tables of a file. `topic_bytes_max` is `max-topic`, `lag_bytes_max` is `max-lag` of the top.
-///
-/// # Errors
-/// A sentence for everything that is wrong with one table, or between two, in the order of the file.
-pub(super) fn read(
-    settings: &Section,
-    topic_bytes_max: usize,
-    lag_bytes_max: u64,
-) -> Result<Vec<TopicTable>, Vec<String>> {
-    let sections: Vec<_> = settings.tables.iter().filter(|section| section.table.name == TOPIC.name).collect();
-    let (mut wrong, mut seen) = (Vec::new(), HashMap::new());
-    if let Some(section) = sections.get(TABLES_MAX) {
-        wrong.push(format!("{}: there are {} [[topic]] tables: at most {TABLES_MAX}", section.source, sections.len()));
-    }
-    for section in &sections {
-        wrong.extend(wrong_filter(section, topic_bytes_max, &mut seen));
-        wrong.extend(meaningless(section));
-        wrong.extend(wrong_lag(section, lag_bytes_max));
-        wrong.extend(wrong_throttle(section));
-    }
-    if wrong.is_empty() { Ok(sections.into_iter().map(TopicTable::new).collect()) } else { Err(wrong) }
-}
-
-/// What is wrong with the filter of a table, given those before it.
-fn wrong_filter(section: &Section, bytes_max: usize, seen: &mut HashMap<String, String>) -> Option<String> {
-    let Some(filter) = section.find::<String>("match") else {
-        return Some(format!("{}: the table [[topic]] needs match: a filter such as 'chat/#'", section.source));
-    };
-    let source = section.source_of("match");
-    if filter.len() > bytes_max {
-        return Some(format!(
-            "{source}: invalid value '{filter}' for match: it has {} bytes, and --max-topic is {bytes_max}",
-            filter.len()
-        ));
-    }
-    let first = seen.insert(filter.clone(), source.to_string())?;
-    Some(format!("{source}: invalid value '{filter}' for match: {first} has the same filter; a filter has one table"))
-}
-
-/// What is wrong with the `max-lag` of a table.
-fn wrong_lag(section: &Section, bytes_max: u64) -> Option<String> {
-    let bytes = section.find::<u64>("max-lag").filter(|bytes| *bytes > bytes_max)?;
-    let (source, value) = (section.source_of("max-lag"), values::Size(bytes));
-    Some(format!("{source}: invalid value '{value}' for max-lag: --max-lag is {}", values::Size(bytes_max)))
-}
-
-/// What is wrong with the `throttle` of a table.
-fn wrong_throttle(section: &Section) -> Option<String> {
-    let throttle = section.find::<Duration>("throttle").filter(|throttle| *throttle > THROTTLE_TOP)?;
-    let source = section.source_of("throttle");
-    Some(format!("{source}: invalid value '{}ms' for throttle: it must be at most 5s", throttle.as_millis()))
-}
-
-/// Sentences about keys that mean nothing beside the table's kind of history, or for the broker's own topics.
-fn meaningless(section: &Section) -> Vec<String> {
-    let set = || TOPIC.keys().filter(|key| !section.source_of(key.name).is_default());
-    if is_reserved(&section.find::<String>("match").unwrap_or_default()) {
-        let others = set().filter(|key| !OF_RESERVED.contains(&key.name));
-        let wrong = others.map(|key| {
-            let source = section.source_of(key.name);
-            format!(
-                "{source}: {} cannot be set for topics that begin with $, the broker's own: only throttle can",
-                key.name
-            )
-        });
-        return wrong.collect();
-    }
-    let history = TopicTable::new(section).history;
-    set()
-        .filter(|key| !is_meant(key.name, history))
-        .map(|key| {
-            let word: String = section.get("history");
-            format!(
-                "{}: {} has no meaning with history = \"{word}\": remove the one or change the other",
-                section.source_of(key.name),
-                key.name
-            )
-        })
-        .collect()
+fn written_of_reserved(section: &Section, history: HistoryKind, retain: RetainKind, is_presence: bool) -> Vec<Written> {
+    let throttle = section.texts(TOPIC.key("throttle").expect("a key of the schema")).pop();
+    let default = || if is_presence { "250ms" } else { "0s" }.to_owned();
+    let throttle_source = section.source_of("throttle").to_string();
+    let written =
+        |name, value: &str, source: &str| Written { name, value: format!("\"{value}\""), source: source.to_owned() };
+    let retain = if retain == RetainKind::Always { "always" } else { "never" };
+    vec![
+        written("history", history.name().unwrap_or("none"), "built in"),
+        written("retain", retain, "built in"),
+        written("throttle", &throttle.unwrap_or_else(default), &throttle_source),
+    ]
 }

@@ -71,7 +71,7 @@ pub enum Expected {
     Offset(u64),
 }
 
-/// Why a sequencer did not take a publish.
+/// Why a sequencer did not carry out a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
     /// What `if_offset` expects does not hold.
@@ -83,6 +83,10 @@ pub enum Refusal {
     Unsupported(&'static str),
     /// A limit is reached.
     Limit(&'static str),
+    /// Nothing allows it.
+    Forbidden(&'static str),
+    /// What it is about is not there.
+    NotFound(&'static str),
 }
 
 /// The code that `ringyard.v1` has for it, and the reason.
@@ -92,6 +96,8 @@ impl fmt::Display for Refusal {
             Self::Conflict { offset } => write!(f, "conflict: the offset is {offset}, not what was expected"),
             Self::Unsupported(reason) => write!(f, "unsupported: {reason}"),
             Self::Limit(reason) => write!(f, "limit: {reason}"),
+            Self::Forbidden(reason) => write!(f, "forbidden: {reason}"),
+            Self::NotFound(reason) => write!(f, "not-found: {reason}"),
         }
     }
 }

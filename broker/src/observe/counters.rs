@@ -154,6 +154,8 @@ stats! {
     closed_expired,
     /// Connections closed by access control: no token or a bad one, rights that ended, or an operator (4400, 4403, 4408).
     closed_access,
+    /// Connections closed: their session goes on over another one (4409).
+    closed_session_taken,
     /// Connections dropped: TLS could not begin or go on.
     dropped_tls,
     /// TLS handshakes: version 1.2, in full.
@@ -288,6 +290,8 @@ causes! {
     Expired closed_expired "expired",
     /// Access control: no token or a bad one, rights that ended, or an operator (4400, 4403, 4408).
     Access closed_access "access",
+    /// Its session goes on over another connection (4409).
+    SessionTaken closed_session_taken "session_taken",
     /// A trusted proxy sent no PROXY header, or a broken one.
     ProxyHeader dropped_proxy_header "proxy_header",
     /// TLS could not begin, or not go on.

@@ -119,6 +119,7 @@ fn of_end(reason: Reason) -> Option<(Level, &'static str)> {
         Reason::Access => {
             (Level::INFO, "clients were closed by access control (4400, 4403, 4408); see ringyard_auth_refused_total")
         }
+        Reason::SessionTaken => (Level::DEBUG, "clients went on over another connection (4409)"),
         Reason::ProxyHeader => (Level::WARN, "connections of trusted proxies began without a PROXY header"),
         Reason::Limit => (
             Level::WARN,

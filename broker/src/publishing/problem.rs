@@ -273,6 +273,7 @@ impl From<CommandError> for Problem {
             ErrorCode::Unauthorized => (401, Code::Unauthorized),
             ErrorCode::BadToken => (401, Code::BadToken),
             ErrorCode::Forbidden => (403, Code::Forbidden),
+            ErrorCode::NotFound => (404, Code::NotFound),
             ErrorCode::Conflict => (409, Code::Conflict),
             ErrorCode::TooBig => (413, Code::TooBig),
             ErrorCode::Limit => (429, Code::Limit),
@@ -285,8 +286,7 @@ impl From<CommandError> for Problem {
             | ErrorCode::NoResponder
             | ErrorCode::ResponderLost
             | ErrorCode::Timeout
-            | ErrorCode::ResponderError
-            | ErrorCode::NotFound => (400, Code::BadCommand),
+            | ErrorCode::ResponderError => (400, Code::BadCommand),
         };
         Self::new(status, sentence(&error.reason)).coded(code)
     }
@@ -305,6 +305,8 @@ impl From<Refusal> for Problem {
             }
             Refusal::Unsupported(reason) => Self::new(501_u16, sentence(reason)),
             Refusal::Limit(reason) => Self::new(429_u16, sentence(reason)),
+            Refusal::Forbidden(reason) => Self::new(403_u16, sentence(reason)),
+            Refusal::NotFound(reason) => Self::new(404_u16, sentence(reason)),
         }
     }
 }

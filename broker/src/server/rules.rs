@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use crate::config::topics::{TopicTable, Written};
 use crate::topics::keys::Keys;
-use crate::topics::rules::{Rule, RuleId, Rules, first_difference};
+use crate::topics::rules::{Rule, Rules, first_difference};
 
 /// Rules from the tables of a configuration.
 ///
@@ -26,7 +26,7 @@ pub fn explain(topic: &str, tables: &[TopicTable]) -> String {
     let table = tables.iter().find(|table| table.filter == *filter);
     let mut text = match (table, applies) {
         (Some(table), _) => format!("To {topic} the rule {filter} applies, {}.\n", table.source),
-        (None, RuleId::BUILT_IN) => format!("To {topic} the built-in rule {filter} applies.\n"),
+        (None, id) if id.is_built_in() => format!("To {topic} the built-in rule {filter} applies.\n"),
         (None, _) => format!("To {topic} no rule in a [[topic]] table applies: it has the defaults.\n"),
     };
     for other in rules.matching(topic).into_iter().filter(|id| *id != applies) {
@@ -37,7 +37,7 @@ pub fn explain(topic: &str, tables: &[TopicTable]) -> String {
     text.push('\n');
     let values = match (table, applies) {
         (Some(table), _) => table.written.clone(),
-        (None, RuleId::BUILT_IN) => built_in(),
+        (None, id) if id.is_built_in() => TopicTable::built_in(filter).written,
         (None, _) => TopicTable::default().written,
     };
     for Written { name, value, source } in values {
@@ -55,12 +55,6 @@ fn decision(filter: &str, other: &str) -> String {
     format!("in level {level} {} beats {}", name(wins), name(loses))
 }
 
-/// What the rule of the broker's own topics says.
-fn built_in() -> Vec<Written> {
-    let written = |(name, value): (_, &str)| Written { name, value: value.to_owned(), source: "built in".to_owned() };
-    [("history", "\"none\""), ("retain", "\"never\""), ("stamp", "[]")].map(written).into()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::topics::rules::{History, Retain};
@@ -70,7 +64,7 @@ mod tests {
     #[test]
     fn what_is_said_of_the_built_in_rule_is_so() {
         let rules = Rules::default();
-        let rule = rules.get(RuleId::BUILT_IN);
+        let rule = rules.get(rules.rule_of("$sys/load"));
         assert_eq!((rule.history, rule.retain, rule.stamps_time), (History::None, Retain::Never, false));
         let text = explain("$sys/load", &[]);
         assert!(text.contains("the built-in rule $sys/# applies.\n\nhistory = \"none\" # built in\n"), "{text}");

@@ -95,6 +95,7 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     // Before the first token comes; the control plane goes on with it.
     shared.wall_clock.set(SystemTime::now(), ring::monotonic());
     let mut limits = config.within(plan.budget_bytes);
+    limits.sessions_max.get_or_insert(room.connections_max as usize);
     limits.connections_per_address_max = per_address(&limits, &config, room.connections_max);
     let limits = Arc::new(limits);
     let exposed = admin.exposed(address);

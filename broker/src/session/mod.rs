@@ -18,6 +18,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod http;
+mod incoming;
 pub(crate) mod raw;
 pub(crate) mod subscription;
 pub(crate) mod v1;
@@ -28,8 +29,10 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use protocol::frame::{CloseCode, HEADER_MAX, MessageKind, close_code};
-use protocol::v1::{CommandError, HistoryQuery, Id, Parser, PayloadKind, Position, Start, Topics};
+use protocol::frame::{CloseCode, close_code};
+use protocol::v1::{
+    CommandError, Connected, HistoryQuery, Id, Parser, PayloadKind, Position, SessionAsked, Start, Topics,
+};
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::Account;
@@ -38,8 +41,10 @@ use crate::ids::{LogSlot, Seq};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Encoding, Payload};
 use crate::observe::counters::Reason;
+use crate::presence::members::Listed;
 use crate::sequencer::history::recall::Page;
 use crate::session::calls::CallAction;
+pub(crate) use crate::session::incoming::{Data, Incoming};
 use crate::session::raw::RawSession;
 use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
@@ -138,7 +143,10 @@ pub(crate) trait SessionKind: Debug {
     // ---- access
 
     /// The client has said who it is, with the command `id`: that is answered.
-    fn write_connected(&mut self, _id: Option<Id>, _limits: &Limits, _out: &mut BytesMut) {}
+    fn write_connected(&mut self, _id: Option<Id>, _connected: &Connected<'_>, _out: &mut BytesMut) {}
+
+    /// The broker shuts down and closes the connection: its client is asked to come back after so many milliseconds.
+    fn write_goaway(&self, _retry_ms: u64, _out: &mut BytesMut) {}
 
     /// Its rights have changed: the topic of the last publish is asked for again.
     fn forget_topic(&mut self) {}
@@ -263,8 +271,12 @@ pub(crate) trait SessionKind: Debug {
 pub(crate) enum SequencerAnswer<'a> {
     /// A message was published, or had been before: where it was put, and how many subscriptions match its topic.
     Published { position: Position, subscribers: u32, duplicate: bool },
-    /// A snapshot was stored.
-    Stored,
+    /// It is done; there is nothing to say about it.
+    Done,
+    /// A client connected.
+    Connected(Connected<'a>),
+    /// Who is present at a topic: how many in all, some of those that are listed, and whether there are more.
+    Members { count: u64, members: &'a [Listed], more: bool },
     /// What a topic remembers. The position is that of its newest message.
     History { position: Position, page: &'a Page },
 }
@@ -276,32 +288,6 @@ pub(crate) struct Ended {
     pub(crate) keys: Vec<u32>,
     /// Their filters, if the client did not ask for it: it is notified of each.
     pub(crate) forbidden: Vec<String>,
-}
-
-/// A whole message of a client.
-#[derive(Debug)]
-pub(crate) struct Incoming<'a> {
-    pub(crate) kind: MessageKind,
-    pub(crate) data: Data<'a>,
-}
-
-/// Where its bytes are.
-#[derive(Debug)]
-pub(crate) enum Data<'a> {
-    /// In the buffer that they were received in.
-    Received(&'a mut [u8]),
-    /// In a buffer of their own, because they came in pieces, behind room for a frame header ([`HEADER_MAX`]).
-    Gathered(&'a mut BytesMut),
-}
-
-impl<'a> Data<'a> {
-    /// The message's bytes.
-    pub(crate) fn bytes(self) -> &'a mut [u8] {
-        match self {
-            Self::Received(bytes) => bytes,
-            Self::Gathered(room) => &mut room[HEADER_MAX..],
-        }
-    }
 }
 
 /// What sessions of one shard share.
@@ -320,8 +306,16 @@ pub(crate) struct Codec<'a, 'o> {
 pub(crate) enum Action<'a> {
     /// Nothing, but to send the answer, if one was written.
     Answer,
-    /// Find out who the client is by its token or key.
-    Identify { id: Option<Id>, token: &'a str },
+    /// Find out who the client is, by its token or key if it brings one, and give it the session that it asks for.
+    Connect { id: Option<Id>, token: Option<&'a str>, session: Option<SessionAsked<'a>> },
+    /// End the client's session, and the connection.
+    Disconnect { id: Option<Id> },
+    /// Make the client a member of a topic, or let it say something else of itself there. `info` is the text of a JSON value.
+    Enter { id: Option<Id>, topic: &'a str, info: Option<&'a [u8]>, is_update: bool },
+    /// Take that back.
+    Leave { id: Option<Id>, topic: &'a str },
+    /// Say who is present at a topic: so many at most.
+    Members { id: Option<Id>, topic: &'a str, limit: u32 },
     /// Publish. `id` names the command in an error; `ack`: and in an acknowledgement.
     Publish {
         to: Target<'a>,

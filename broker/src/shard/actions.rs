@@ -42,7 +42,16 @@ impl<D: Driver> Shard<D> {
                 self.close_with(id, code.into(), &why, reason);
                 Ok(())
             }
-            Action::Identify { id: command, token } => self.identify(id, command, token),
+            Action::Connect { id: command, token, session } => self.connect(id, command, token, session),
+            Action::Disconnect { id: command } => {
+                self.disconnect(id, command);
+                Ok(())
+            }
+            Action::Enter { id: command, topic, info, is_update } => {
+                self.enter_topic(id, command, topic, info, is_update)
+            }
+            Action::Leave { id: command, topic } => self.leave_topic(id, command, topic),
+            Action::Members { id: command, topic, limit } => self.ask_members(id, command, topic, limit),
             Action::Publish { to, kind, data, options, id: command, ack } => {
                 self.publish_for(id, to, kind, (data, options), command, ack)
             }
@@ -165,6 +174,7 @@ impl<D: Driver> Shard<D> {
         let mut out = self.begin_answer();
         let conn = self.conns.get(id).expect("an open connection");
         let Ended { keys, forbidden } = conn.session.finish_unsubscribe(&mut out);
+        self.leave_unsubscribed(id, &keys);
         self.unsubscribe_keys(id, &keys);
         for filter in forbidden {
             out.clear();

@@ -1,11 +1,17 @@
-//! What shards ask sequencers about topics' histories, and the answers: parts of [`Request`](crate::shard::shared::Request) and
-//! [`Delivery`](crate::shard::shared::Delivery), boxed there.
+//! What shards ask each other about topics' histories and members and about sessions, and the answers: parts of
+//! [`Request`](crate::shard::shared::Request) and [`Delivery`](crate::shard::shared::Delivery), boxed there.
+
+use std::sync::Arc;
 
 use ring::ConnId;
 
+use crate::access::principal::Principal;
 use crate::ids::{Epoch, Offset, ShardId};
 use crate::message::Payload;
 use crate::message::options::Refusal;
+use crate::presence::members::Listed;
+use crate::presence::secret::Secret;
+use crate::presence::{Owner, SessionRef, sessions};
 use crate::sequencer::history::recall::{HistoryQuery, Page, Place, Recall, Recalled};
 use crate::sequencer::walk::{WalkPart, WalkPlace};
 use crate::topics::registry::TopicRef;
@@ -99,4 +105,109 @@ pub struct SnapshotRequest {
     pub conn: ConnId,
     /// The shard's own number for the command.
     pub ticket: u64,
+}
+
+/// Something about a session, for its home.
+#[derive(Debug)]
+pub struct SessionRequest {
+    /// The connection that the session goes on over.
+    pub owner: Owner,
+    /// The shard's own number for the command.
+    pub ticket: u64,
+    /// What.
+    pub asked: SessionCommand,
+}
+
+/// What a [`SessionRequest`] asks for.
+#[derive(Debug)]
+pub enum SessionCommand {
+    /// Give the connection a session. Answered by [`SessionOpened`].
+    Open(sessions::Asked),
+    /// Enter a topic. Answered by its sequencer.
+    Enter(Entering),
+    /// Leave a topic. Answered by its sequencer, if `is_answered`.
+    Leave {
+        /// Which.
+        topic: TopicRef,
+        /// Whether a command asked for it.
+        is_answered: bool,
+    },
+    /// Leave the topics that these do not allow to enter.
+    Restrict(Arc<Principal>),
+    /// The connection has ended.
+    Drop,
+    /// The client has ended its session. Not answered.
+    End,
+}
+
+/// What a client enters.
+#[derive(Debug)]
+pub struct Entering {
+    /// Which topic.
+    pub topic: TopicRef,
+    /// The user or key that the client is.
+    pub user: Option<Arc<str>>,
+    /// The name by which others see it, if it has no session yet.
+    pub member: Arc<str>,
+    /// What it says of itself: the text of a JSON value.
+    pub info: Option<Arc<[u8]>>,
+    /// It has to be there already.
+    pub is_update: bool,
+}
+
+/// The answer to [`SessionCommand::Open`].
+#[derive(Debug)]
+pub struct SessionOpened {
+    /// Whom it is for.
+    pub conn: ConnId,
+    /// What the request said.
+    pub ticket: u64,
+    /// With what the client can go on with it later; `None`: it cannot.
+    pub secret: Option<Secret>,
+    /// Whether it is one that the client had before.
+    pub resumed: bool,
+    /// The name by which others see the client.
+    pub member: Arc<str>,
+}
+
+/// Something about the members of a topic, for its sequencer.
+#[derive(Debug)]
+pub struct PresenceRequest {
+    /// Which topic.
+    pub topic: TopicRef,
+    /// Whom to answer, under which number; `None`: nobody asks.
+    pub answer: Option<(Owner, u64)>,
+    /// What.
+    pub asked: PresenceCommand,
+}
+
+/// What a [`PresenceRequest`] asks for.
+#[derive(Debug)]
+pub enum PresenceCommand {
+    /// A session enters.
+    Enter {
+        /// Which.
+        session: SessionRef,
+        /// The name by which others see it.
+        member: Arc<str>,
+        /// What the client says of itself: the text of a JSON value.
+        info: Option<Arc<[u8]>>,
+        /// It has to be there already.
+        is_update: bool,
+    },
+    /// A session leaves.
+    Leave(SessionRef),
+    /// Say who is there, so many at most.
+    List(u32),
+}
+
+/// The answer to [`PresenceCommand::List`].
+#[derive(Debug)]
+pub struct MembersAnswer {
+    /// Whom it is for.
+    pub conn: ConnId,
+    /// What the request said.
+    pub ticket: u64,
+    /// How many there are, and some of those that are listed; or why nothing is said.
+    pub found: Result<(u64, Vec<Listed>), Refusal>,
 }

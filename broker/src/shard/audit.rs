@@ -43,10 +43,9 @@ impl Audit {
 impl<D: Driver> Shard<D> {
     /// Looks at everything.
     pub fn audit(&mut self) -> Audit {
-        let mut invariants = self.sequencer.invariants().and_then(|()| self.calls.invariants());
+        let mut invariants = self.sequencer.invariants().and_then(|()| self.invariants_of_clients());
         let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
         let (mut outboxes, mut awaited, mut paused, mut identities) = (0, 0, 0, 0);
-        invariants = invariants.and_then(|()| self.identities.invariants());
         let mut backlogs = Vec::new();
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
@@ -101,6 +100,14 @@ impl<D: Driver> Shard<D> {
         ];
         let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
         Audit { messages, remembering, evicted, responders: self.calls.responders() as u64, equal, invariants }
+    }
+
+    /// Of what the shard knows of its clients.
+    fn invariants_of_clients(&self) -> Result<(), String> {
+        self.calls.invariants()?;
+        self.identities.invariants()?;
+        self.sessions.check()?;
+        self.members.check()
     }
 
     /// Connections that have ended, and whose requests or responders are still there.

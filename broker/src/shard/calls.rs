@@ -172,11 +172,6 @@ impl<D: Driver> Shard<D> {
         self.expire_waiting();
     }
 
-    /// As which member a connection appears to others.
-    pub(super) fn member_name(&self, id: ConnId) -> Option<Arc<str>> {
-        self.identities.principal(id)?.member_name()
-    }
-
     /// A connection ends, and with it what it serves, what it had to answer, and what it asked.
     pub(super) fn end_calls_of(&mut self, id: ConnId) {
         self.abandon(id);

@@ -32,6 +32,8 @@ use crate::shard::transport::connection::{Flags, State};
 
 /// How often a shard looks whether the others are as far, and which clients are due.
 const POLL_NANOS: Nanos = 10_000_000;
+/// The latest time at which a client is asked to come back, in milliseconds.
+const RETRY_MS_MAX: u64 = 5000;
 /// How long clients that were sent everything have for their answer to the close.
 const ANSWER_NANOS: Nanos = 1_000_000_000;
 
@@ -278,6 +280,14 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(super) fn close_for_shutdown(&mut self, id: ConnId) {
+        let mut out = self.begin_answer();
+        // Drawn for each, so that they do not come back together.
+        let seed = self.shared.epoch_base.0 ^ u64::from(self.id.0) << 48 ^ u64::from(id.slot) << 16;
+        let retry_ms = Random::new(seed).draw() % (RETRY_MS_MAX + 1);
+        if let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) {
+            conn.session.write_goaway(retry_ms, &mut out);
+        }
+        self.answer(id, out);
         self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down", Reason::Shutdown);
     }
 

@@ -75,11 +75,11 @@ impl<D: Driver> Shard<D> {
         self.answer(id, out);
     }
 
-    /// A sequencer stored a snapshot.
-    pub(super) fn on_stored(&mut self, id: ConnId, ticket: u64) {
+    /// A command was carried out.
+    pub(super) fn on_done(&mut self, id: ConnId, ticket: u64) {
         let mut out = self.begin_answer();
         if let Some(conn) = self.conns.get(id) {
-            conn.session.on_answer(ticket, Ok(SequencerAnswer::Stored), &self.account, &mut out);
+            conn.session.on_answer(ticket, Ok(SequencerAnswer::Done), &self.account, &mut out);
         }
         self.answer(id, out);
     }
@@ -110,7 +110,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn replace_snapshot(&mut self, request: SnapshotRequest) {
         let SnapshotRequest { topic, up_to, payload, shard, conn, ticket } = request;
         let answer = match self.sequencer.snapshot(topic, up_to, payload, self.now) {
-            Ok(()) => Delivery::Stored { conn, ticket },
+            Ok(()) => Delivery::Done { conn, ticket },
             Err(refusal) => Delivery::Refused { conn, ticket, refusal: Box::new(refusal) },
         };
         self.mailbox.deliver(shard, answer);

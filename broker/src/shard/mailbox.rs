@@ -248,16 +248,22 @@ impl<D: Driver> Shard<D> {
             Request::Publish { topic, payload, options, origin } => self.sequence(topic, payload, options, origin),
             Request::Join { topic, shard, join } => {
                 let id = topic.id;
+                self.begin_count(&topic);
                 let (epoch, next) = self.sequencer.join(topic, shard, self.now);
                 self.mailbox.deliver(shard, Delivery::Joined { topic: id, join, epoch, next });
             }
-            Request::Leave { topic, shard } => self.sequencer.leave(&topic, shard, self.now),
+            Request::Leave { topic, shard } => {
+                self.sequencer.leave(&topic, shard, self.now);
+                self.end_count(&topic);
+            }
             Request::Recall(request) => self.find_recalled(*request),
             Request::History(request) => self.find_history(*request),
             Request::Snapshot(request) => self.replace_snapshot(*request),
             Request::Purge { topic, answer } => drop(answer.send(self.purge(&topic))),
             Request::Respond(registration) => self.on_registration(*registration),
             Request::Call(call) => self.on_call(call),
+            Request::Session(request) => self.on_session_request(*request),
+            Request::Presence(request) => self.on_presence_request(*request),
             Request::Mark => self.on_mark(),
         }
     }
@@ -283,9 +289,12 @@ impl<D: Driver> Shard<D> {
             Delivery::Refused { conn, ticket, refusal } => self.on_published(conn, ticket, Err(*refusal)),
             Delivery::Recalled(answer) => self.on_recalled(*answer),
             Delivery::History(answer) => self.on_history(*answer),
-            Delivery::Stored { conn, ticket } => self.on_stored(conn, ticket),
             Delivery::Registered { ticket } => self.on_registered(ticket),
             Delivery::Called(called) => self.on_called(*called),
+            Delivery::Done { conn, ticket } => self.on_done(conn, ticket),
+            Delivery::Opened(opened) => self.on_session_opened(*opened),
+            Delivery::SessionTaken(conn) => self.on_session_taken(conn),
+            Delivery::Members(answer) => self.on_members(*answer),
             Delivery::Marked => self.on_marked(),
         }
     }

@@ -13,7 +13,10 @@ use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::history::figures::Remembered;
-use crate::shard::asked::{HistoryAnswer, HistoryRequest, RecallAnswer, RecallRequest, SnapshotRequest};
+use crate::shard::asked::{
+    HistoryAnswer, HistoryRequest, MembersAnswer, PresenceRequest, RecallAnswer, RecallRequest, SessionOpened,
+    SessionRequest, SnapshotRequest,
+};
 use crate::shard::calls::parcels::{Call, Called, Question, Registration};
 use crate::shard::handover::Adopt;
 use crate::topics::registry::TopicRef;
@@ -149,8 +152,12 @@ pub enum Request {
     Recall(Box<RecallRequest>),
     /// Read a topic's history. Answered by [`Delivery::History`].
     History(Box<HistoryRequest>),
-    /// Replace a topic's snapshot. Answered by [`Delivery::Stored`].
+    /// Replace a topic's snapshot. Answered by [`Delivery::Done`].
     Snapshot(Box<SnapshotRequest>),
+    /// Something about a session, for its home.
+    Session(Box<SessionRequest>),
+    /// Something about the members of a topic.
+    Presence(Box<PresenceRequest>),
     /// Forget what a topic remembers, and begin another epoch.
     Purge {
         /// Which topic.
@@ -211,8 +218,8 @@ pub enum Delivery {
     Recalled(Box<RecallAnswer>),
     /// What a topic remembers.
     History(Box<HistoryAnswer>),
-    /// A snapshot was stored.
-    Stored {
+    /// A command was carried out: there is nothing else to say about it.
+    Done {
         /// Who asked.
         conn: ConnId,
         /// The asking shard's number for the command.
@@ -225,6 +232,12 @@ pub enum Delivery {
     },
     /// What became of a request.
     Called(Box<Called>),
+    /// A client has its session.
+    Opened(Box<SessionOpened>),
+    /// The session of this connection goes on over another one.
+    SessionTaken(ConnId),
+    /// Who is present at a topic.
+    Members(Box<MembersAnswer>),
     /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
 }

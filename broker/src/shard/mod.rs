@@ -10,6 +10,7 @@
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
 //! | [`entry`], `identities`, `permissions` | who connections are, until when, and what they may do |
+//! | `sessions`, `members` | sessions that outlive a connection; who is present at a topic |
 //! | `slowest`, `peers` | which subscriptions are furthest behind, and from where they come |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `calls` | requests and their answers |
@@ -36,6 +37,7 @@ mod history;
 mod identities;
 mod inbox;
 mod mailbox;
+mod members;
 mod messages;
 mod names;
 mod peers;
@@ -44,6 +46,7 @@ mod pressure;
 mod recall;
 mod requests;
 mod sequencing;
+mod sessions;
 pub mod shared;
 mod slowest;
 mod subscribe;
@@ -57,12 +60,15 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use protocol::frame::FrameLimits;
 use protocol::head::HeadLimits;
-use ring::{Driver, Event, Nanos, nanos};
+use ring::{ConnId, Driver, Event, Nanos, nanos};
+use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::{Scale, Stats};
+use crate::presence::members::Members;
+use crate::presence::sessions::Sessions;
 use crate::publishing::date::Date;
 use crate::publishing::{answer, fields};
 use crate::sequencer::ledger::HistoryLimits;
@@ -72,9 +78,11 @@ use crate::shard::drain::Drain;
 use crate::shard::fanout::FanOut;
 use crate::shard::identities::Identities;
 use crate::shard::mailbox::Mailbox;
+use crate::shard::members::Counts;
 use crate::shard::peers::PeerQuestions;
 use crate::shard::pressure::Pressure;
 use crate::shard::recall::Recalls;
+use crate::shard::sessions::Attached;
 use crate::shard::shared::SharedState;
 use crate::shard::transport::accept::{Accepting, Acceptor};
 use crate::shard::transport::connection::Conns;
@@ -123,6 +131,13 @@ pub struct Shard<D: Driver> {
     pressure: Pressure,
     peer_questions: PeerQuestions,
     identities: Identities,
+    /// Of connections that have a session, where that is kept.
+    attached: FxHashMap<ConnId, Attached>,
+    /// Sessions whose home this shard is.
+    sessions: Sessions,
+    /// Who is present at the topics that this shard sequences.
+    members: Members,
+    counts: Counts,
     secure: Secure,
     drain: Drain,
     codec: ShardCodec,
@@ -171,6 +186,8 @@ impl<D: Driver> Shard<D> {
         let account = Arc::clone(shared.budget.of_shard(id.0));
         // Sequencers of one broker share a base; the shard's number keeps their epochs apart.
         let epoch_base = Epoch(shared.epoch_base.0.wrapping_add(u64::from(id.0) << 40));
+        let shards = shared.inboxes.len();
+        let resumable_max = limits.sessions_max.map_or(usize::MAX, |sessions| sessions.div_ceil(shards));
         let mut shard = Self {
             id,
             events: Vec::new(),
@@ -192,6 +209,10 @@ impl<D: Driver> Shard<D> {
             recalls: Recalls::default(),
             calls: Calls::new(id, shared.registry.keys(), &account),
             identities: Identities::new(&account),
+            attached: FxHashMap::default(),
+            sessions: Sessions::new(id, nanos(limits.session_grace), resumable_max, &account),
+            members: Members::new(&account),
+            counts: Counts::default(),
             account,
             pressure: Pressure::default(),
             peer_questions: PeerQuestions::default(),
@@ -225,6 +246,7 @@ impl<D: Driver> Shard<D> {
         self.expire();
         self.expire_identities();
         self.expire_calls();
+        self.expire_sessions();
         self.relieve_pressure();
         for answer in self.fanout.append_waiting() {
             self.on_recalled(answer);
@@ -318,6 +340,7 @@ impl<D: Driver> Shard<D> {
             self.drain_deadline(),
             self.next_message_deadline(),
             self.next_identity_deadline(),
+            self.next_session_deadline(),
             self.fanout.next_deadline(),
             self.calls.next_due(),
             // What they wait for may come about on another shard.

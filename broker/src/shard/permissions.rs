@@ -125,6 +125,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// As which member a connection appears to others, if they can know: that of its session, or the user of its token.
+    pub(super) fn member_name(&self, id: ConnId) -> Option<Arc<str>> {
+        let of_session = self.attached.get(&id).and_then(|attached| attached.member.clone());
+        of_session.or_else(|| self.identities.principal(id)?.member_name())
+    }
+
     fn set_principal(&mut self, id: ConnId, principal: Arc<Principal>) {
         let lifetime = self.lifetime(&principal);
         let asks = self.conns.get(id).is_some_and(|conn| conn.session.takes_notices());
@@ -149,11 +155,12 @@ impl<D: Driver> Shard<D> {
         Some(Lifetime { refresh, ends: at(left_ms), closed: at(left_ms.saturating_add(grace_ms)) })
     }
 
-    /// A `connect` brings a token: the first, or another one.
+    /// A `connect` brings a token: the first, or another one. Returns whether the connection goes on; if not, that is
+    /// answered.
     ///
     /// # Errors
     /// The token is refused. If the connection has nothing else to stand on, it ends with that.
-    pub(super) fn identify(&mut self, id: ConnId, command: Option<Id>, token: &str) -> Result<(), CommandError> {
+    pub(super) fn identify(&mut self, id: ConnId, command: Option<Id>, token: &str) -> Result<bool, CommandError> {
         if !self.shared.authority.is_on() {
             let reason = "this broker takes no tokens: it has no access control".into();
             return Err(CommandError { id: command, code: ErrorCode::Unsupported, reason });
@@ -169,7 +176,7 @@ impl<D: Driver> Shard<D> {
                 let error = CommandError { id: command, code: ErrorCode::BadToken, reason };
                 if is_unidentified {
                     self.fail_with(id, &error, if denial.is_expired() { TOKEN_EXPIRED } else { BAD_TOKEN });
-                    return Ok(());
+                    return Ok(false);
                 }
                 return Err(error);
             }
@@ -179,18 +186,11 @@ impl<D: Driver> Shard<D> {
             let reason = "the token is of another user: connect anew with it".to_owned();
             let error = self.forbidden(command, reason);
             self.fail_with(id, &error, FORBIDDEN);
-            return Ok(());
+            return Ok(false);
         }
         self.set_principal(id, principal);
         self.tell_member(id);
-        let mut out = self.begin_answer();
-        let conn = self.conns.get(id).expect("an open connection");
-        conn.session.write_connected(command, &self.limits, &mut out);
-        self.answer(id, out);
-        if !is_unidentified {
-            self.rights_changed(id);
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Answers with an error, and closes.
@@ -271,8 +271,9 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Ends what a connection has and nothing grants any more.
-    fn rights_changed(&mut self, id: ConnId) {
+    pub(super) fn rights_changed(&mut self, id: ConnId) {
         let Some(who) = self.who(id) else { return };
+        self.restrict_session(id, &who);
         let Some(conn) = self.conns.get(id) else { return };
         conn.session.forget_topic();
         self.end_forbidden_responders(id, &who);

@@ -29,6 +29,7 @@ use crate::capacity::budget::{Budget, Held};
 use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::Stats;
 use crate::observe::refused::RefusedValues;
+use crate::presence::secret::Secrets;
 use crate::publishing::date::WallClock;
 use crate::sequencer::ledger::Usage;
 use crate::shard::handover::Handovers;
@@ -65,6 +66,8 @@ pub struct SharedState {
     pub tls: Option<Arc<tls::server::Server>>,
     /// Topics that clients began over HTTP.
     pub name_shares: ClientShares,
+    /// Where the secrets of sessions come from.
+    pub secrets: Secrets,
     /// What the time of day is, for answers.
     pub wall_clock: WallClock,
     /// How many connections each client address has.
@@ -106,6 +109,7 @@ impl SharedState {
             authority: Arc::default(),
             tls: None,
             name_shares: ClientShares::default(),
+            secrets: Secrets::default(),
             wall_clock: WallClock::default(),
             addresses: Arc::default(),
             plane: Stats::default(),

@@ -91,6 +91,8 @@ impl<D: Driver> Shard<D> {
         self.end_calls_of(id);
         let Some(conn) = self.conns.get(id) else { return };
         conn.flags.clear(Flags::HELD);
+        self.drop_session(id);
+        let Some(conn) = self.conns.get(id) else { return };
         let keys = conn.session.keys();
         self.unsubscribe_keys(id, &keys);
     }

@@ -22,6 +22,7 @@ const BUDGET: u64 = 1 << 20;
 const MESSAGE_MAX: u64 = 64 << 10;
 
 mod calls;
+mod presence;
 mod purges;
 mod replays;
 mod secure;
@@ -65,7 +66,12 @@ impl Stage {
 
     /// A client whose WebSocket at `path` is open.
     fn open(&mut self, path: &str) -> ClientId {
-        let client = self.world.connect(0);
+        self.open_at(0, path)
+    }
+
+    /// The same of this shard.
+    fn open_at(&mut self, shard: usize, path: &str) -> ClientId {
+        let client = self.world.connect(shard);
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::Entry;
+use protocol::topic::{COUNT, PRESENCE};
 
 use crate::capacity::budget::{Account, Held};
 use crate::ids::{ShardId, TopicId};
@@ -24,6 +25,9 @@ use crate::topics::keys::Keys;
 pub use crate::topics::registry::topic::{Congestion, Publisher, Topic, TopicRef, name_bytes};
 use crate::topics::registry::topic::{Named, Shared, Table};
 use crate::topics::rules::{Kept, SharedRules};
+
+/// How names of topics begin that say something of another topic, whose name follows.
+const OF_TOPICS: [&str; 2] = [PRESENCE, COUNT];
 
 /// The table of names. Shared by all threads.
 #[derive(Debug)]
@@ -173,7 +177,9 @@ impl Registry {
         self.len() == 0
     }
 
+    /// What the broker says of a topic has the topic's sequencer.
     fn sequencer_of(&self, name: &str) -> ShardId {
+        let name = OF_TOPICS.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
         let spread = (u128::from(self.places.hash_text(name)) * u128::from(self.shared.shards)) >> 64;
         ShardId(u16::try_from(spread).expect("below the number of shards"))
     }

@@ -6,7 +6,7 @@
 //!
 //! Which one: of the rules whose filter matches the topic, the greatest in the order of [`compare`]. It is a total
 //! order of filters, so neither the order in the file nor that in which [`Filters`] finds them matters. Where none
-//! matches, the default rule applies; to topics of `$sys/#` a rule that is built in.
+//! matches, the default rule applies; to the broker's own topics, rules that are built in.
 //!
 //! Cost: [`Rules::rule_of`] is one search in [`Filters`] and a comparison for each match: once per topic, not per
 //! message. A shard asks [`SharedRules::version`] before it uses what it looked up: one relaxed load.
@@ -22,15 +22,15 @@ use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use crate::config::topics::HistoryKind;
+pub use crate::config::topics::{HistoryKind, Presence, PresenceInfo};
 use crate::config::topics::{RetainKind, TopicTable};
 use crate::topics::filters::Filters;
 use crate::topics::keys::Keys;
 pub use crate::topics::rules::policy::{Policy, SlowConsumer};
 pub use crate::topics::rules::throttle::Throttle;
 
-/// The broker's own topics that have a rule of their own.
-const BUILT_IN: &str = "$sys/#";
+/// The broker's own topics that have rules of their own.
+const BUILT_IN: [&str; 3] = ["$sys/#", "$presence/#", "$count/#"];
 
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +47,8 @@ pub struct Rule {
     pub stamps_time: bool,
     /// What becomes of subscribers that are far behind.
     pub policy: Policy,
+    /// Whether clients can enter, and how.
+    pub presence: Option<Presence>,
 }
 
 /// What a topic remembers besides its retained message.
@@ -126,14 +128,8 @@ impl Default for Rule {
             retain: Retain::Flag,
             stamps_time: false,
             policy: Policy::default(),
+            presence: None,
         }
-    }
-}
-
-impl Rule {
-    /// The rule of [`BUILT_IN`]: what the broker says of itself is only sent live.
-    fn built_in() -> Self {
-        Self { filter: BUILT_IN.to_owned(), history: History::None, retain: Retain::Never, ..Self::default() }
     }
 }
 
@@ -159,6 +155,7 @@ impl From<&TopicTable> for Rule {
                 lag_bytes_max: table.lag_bytes_max,
                 throttle: Throttle::at_least(table.throttle),
             },
+            presence: table.presence,
         }
     }
 }
@@ -170,8 +167,12 @@ pub struct RuleId(u16);
 impl RuleId {
     /// The rule of topics that no filter matches.
     pub const DEFAULT: Self = Self(0);
-    /// The rule of the broker's own topics.
-    pub const BUILT_IN: Self = Self(1);
+
+    /// Whether it is a rule for the broker's own topics that no table gave, or one that took its place.
+    #[must_use]
+    pub const fn is_built_in(self) -> bool {
+        1 <= self.0 && self.0 as usize <= BUILT_IN.len()
+    }
 }
 
 /// What a topic's rule has the broker keep of it.
@@ -216,7 +217,7 @@ pub const RULES_MAX: usize = u16::MAX as usize - 1;
 /// All rules of a broker.
 #[derive(Debug)]
 pub struct Rules {
-    /// The default rule, the one that is built in, then all others.
+    /// The default rule, those of [`BUILT_IN`], then all others.
     rules: Vec<Rule>,
     filters: Filters<RuleId>,
 }
@@ -237,12 +238,15 @@ impl Rules {
         if rules.len() > RULES_MAX {
             return Err(RulesError::TooMany);
         }
-        let (built_in, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| rule.filter == BUILT_IN);
-        if built_in.len() > 1 {
-            return Err(RulesError::Twice(BUILT_IN.to_owned()));
+        let (mut own, others): (Vec<_>, Vec<_>) = rules.into_iter().partition(|rule| BUILT_IN.contains(&&*rule.filter));
+        let built_in = BUILT_IN.map(|filter| {
+            let table = own.iter().position(|rule| rule.filter == filter).map(|at| own.swap_remove(at));
+            table.unwrap_or_else(|| Rule::from(&TopicTable::built_in(filter)))
+        });
+        if let Some(twice) = own.pop() {
+            return Err(RulesError::Twice(twice.filter));
         }
-        let built_in = built_in.into_iter().next().unwrap_or_else(Rule::built_in);
-        let all: Vec<_> = [Rule::default(), built_in].into_iter().chain(others).collect();
+        let all: Vec<_> = [Rule::default()].into_iter().chain(built_in).chain(others).collect();
         let mut filters = Filters::new(keys);
         for (id, rule) in all.iter().enumerate().skip(1) {
             if filters.get(&rule.filter).is_some() {

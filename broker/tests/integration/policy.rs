@@ -88,17 +88,26 @@ const COMMANDS: &[(&str, &str, [&str; 4])] = &[
     ),
     ("ping", r#"{"type":"ping","id":1}"#, ["unauthorized", "", "", ""]),
     ("connect", r#"{"type":"connect","id":1}"#, ["unauthorized", "", "", ""]),
+    ("disconnect", r#"{"type":"disconnect","id":1}"#, ["unauthorized", "", "", ""]),
+    ("enter", r#"{"type":"enter","id":1,"topic":"chat/7"}"#, ["unauthorized", "forbidden", "forbidden", ""]),
+    (
+        "update",
+        r#"{"type":"update","id":1,"topic":"chat/7","info":1}"#,
+        ["unauthorized", "forbidden", "forbidden", "not-found"],
+    ),
+    ("leave", r#"{"type":"leave","id":1,"topic":"chat/7"}"#, ["unauthorized", "not-found", "not-found", "not-found"]),
+    ("members", r#"{"type":"members","id":1,"topic":"chat/7"}"#, ["unauthorized", "forbidden", "forbidden", ""]),
 ];
 
 const OPERATOR: &str = "rk_operator";
 
 fn guarded() -> Guarded {
     let everything = key_table(
-        "subscribe = ['#']\npublish = ['#']\nrespond = ['#']\nrights = ['history', 'request']\napi = ['topics', 'connections', 'metrics', 'inspect']",
+        "subscribe = ['#']\npublish = ['#']\nrespond = ['#']\nrights = ['history', 'request', 'presence', 'enter']\napi = ['topics', 'connections', 'metrics', 'inspect']",
     );
     let everything = everything.replace("'shop'", "'operator'");
     let everything = everything.replace(&crate::access::sha256_hex(KEY), &crate::access::sha256_hex(OPERATOR));
-    let user = "[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\n";
+    let user = "[[topic]]\nmatch = 'chat/#'\npresence = true\npresence-info = 'client'\n[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\n";
     Guarded::start("", &format!("{user}{}{everything}", key_table("publish = ['#']")))
 }
 

@@ -33,6 +33,8 @@ pub const TOKEN_EXPIRED: CloseCode = CloseCode(4401);
 pub const FORBIDDEN: CloseCode = CloseCode(4403);
 /// The client did not say in time who it is.
 pub const AUTH_TIMEOUT: CloseCode = CloseCode(4408);
+/// The client's session goes on over another connection.
+pub const SESSION_TAKEN: CloseCode = CloseCode(4409);
 
 impl CloseCode {
     /// May this code stand in a close frame? 1004 to 1006 and 1015 never do (§7.4.1); codes to 2999 must

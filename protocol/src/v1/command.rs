@@ -11,9 +11,9 @@ use std::{fmt, mem};
 
 use super::interpret::interpret;
 use super::item::{self, Item};
-#[cfg(doc)]
-use super::options::THROTTLE_MAX_MS;
 use super::options::{HistoryQuery, PublishOptions};
+#[cfg(doc)]
+use super::options::{MEMBERS_LIMIT_MAX, THROTTLE_MAX_MS};
 use super::position::{Position, PositionList, Start};
 use super::precheck::Flaw;
 use super::request::Reply;
@@ -35,6 +35,13 @@ pub enum Command<'a> {
         token: Option<&'a str>,
         /// The client wants pings that it can see, as messages.
         pings: bool,
+        /// The client wants a session that outlives the connection.
+        session: Option<SessionAsked<'a>>,
+    },
+    /// Ends the connection on purpose: what it has is not kept for a reconnect.
+    Disconnect {
+        /// To be repeated in the answer.
+        id: Option<Id>,
     },
     /// Subscribes to topics or filters.
     Subscribe {
@@ -127,6 +134,33 @@ pub enum Command<'a> {
         /// What it is answered with.
         answer: Reply<'a>,
     },
+    /// Is present at a topic, or says something else of itself there.
+    Enter {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name.
+        topic: &'a str,
+        /// What it says of itself: the text of a JSON value. `None`: nothing.
+        info: Option<&'a [u8]>,
+        /// It has to be present already.
+        is_update: bool,
+    },
+    /// Is present at a topic no more.
+    Leave {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name.
+        topic: &'a str,
+    },
+    /// Asks who is present at a topic.
+    Members {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name.
+        topic: &'a str,
+        /// So many are named at most: 1 to [`MEMBERS_LIMIT_MAX`].
+        limit: u32,
+    },
     /// Asks for a pong.
     Ping {
         /// To be repeated in the answer.
@@ -150,10 +184,23 @@ impl Command<'_> {
             | Self::Request { id, .. }
             | Self::Respond { id, .. }
             | Self::Reply { id, .. }
+            | Self::Disconnect { id }
+            | Self::Enter { id, .. }
+            | Self::Leave { id, .. }
+            | Self::Members { id, .. }
             | Self::Ping { id } => id,
             Self::Pong => None,
         }
     }
+}
+
+/// Which session a client wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionAsked<'a> {
+    /// A new one.
+    New,
+    /// The one that it was given before, if it is still there; else a new one.
+    Resumed(&'a str),
 }
 
 /// The topics or filters of one command.

@@ -50,15 +50,10 @@ impl<'a> Members<'_, 'a> {
         let name = self.string(Member::Type)?.ok_or_else(|| missing(Member::Type))?;
         let known = CommandType::named(name).ok_or_else(|| Fault::command("There is no command of this type."))?;
         match known {
-            CommandType::Connect => {
-                self.only(&[Member::Token, Member::Ping])?;
-                let token = self.string(Member::Token)?;
-                let pings = match self.string(Member::Ping)? {
-                    None => false,
-                    Some("message") => true,
-                    Some(_) => return Err(Fault::command("\"ping\" can only be \"message\".")),
-                };
-                Ok(Command::Connect { id, token, pings })
+            CommandType::Connect => self.connect(id),
+            CommandType::Disconnect => {
+                self.only(&[])?;
+                Ok(Command::Disconnect { id })
             }
             CommandType::Subscribe => self.subscribe(id, topic_len_max, scratch),
             CommandType::Unsubscribe => {
@@ -72,6 +67,10 @@ impl<'a> Members<'_, 'a> {
             CommandType::Request => self.request(id, topic_len_max, scratch),
             CommandType::Respond => self.respond(id, topic_len_max),
             CommandType::Reply => self.reply(id, scratch),
+            CommandType::Enter => self.enter(id, topic_len_max, scratch),
+            CommandType::Update => self.update(id, topic_len_max, scratch),
+            CommandType::Leave => self.leave(id, topic_len_max),
+            CommandType::Members => self.members(id, topic_len_max),
             CommandType::Ping => {
                 self.only(&[])?;
                 Ok(Command::Ping { id })

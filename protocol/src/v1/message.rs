@@ -162,12 +162,83 @@ pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reas
     out.put_u8(b'}');
 }
 
-/// The connection has begun. `ping_ms`: a client that wants pings as messages gets one when it has said nothing for so long.
-pub fn write_connected(out: &mut impl BufMut, id: Option<&Id>, ping_ms: Option<u64>) {
+/// How a connection begins.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Connected<'a> {
+    /// What its client may bring to go on with its session, if it has one.
+    pub session: Option<&'a str>,
+    /// Whether the session is one that the client had before.
+    pub resumed: bool,
+    /// The name that others see.
+    pub member: &'a str,
+    /// Milliseconds until its token ends.
+    pub expires_ms: Option<u64>,
+    /// A client that wants pings as messages gets one when it has said nothing for so many milliseconds.
+    pub ping_ms: Option<u64>,
+    /// Name and version of the broker.
+    pub server: &'a str,
+}
+
+/// The connection has begun.
+pub fn write_connected(out: &mut impl BufMut, id: Option<&Id>, connected: &Connected<'_>) {
     begin(out, MessageType::Ok, id);
-    if let Some(ping_ms) = ping_ms {
+    if let Some(session) = connected.session {
+        out.put_slice(b",\"session\":");
+        put_string(out, session.as_bytes());
+        out.put_slice(if connected.resumed { b",\"resumed\":true" } else { b",\"resumed\":false" });
+    }
+    out.put_slice(b",\"member\":");
+    put_string(out, connected.member.as_bytes());
+    if let Some(expires_ms) = connected.expires_ms {
+        put_number(out, b",\"expires\":", expires_ms);
+    }
+    if let Some(ping_ms) = connected.ping_ms {
         put_number(out, b",\"ping\":", ping_ms);
     }
+    out.put_slice(b",\"server\":");
+    put_string(out, connected.server.as_bytes());
+    out.put_u8(b'}');
+}
+
+/// One member of a topic. `info` is the text of a JSON value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberParts<'a> {
+    /// Its name.
+    pub member: &'a str,
+    /// What it says of itself.
+    pub info: Option<&'a [u8]>,
+    /// How many sessions it is present with.
+    pub connections: u32,
+}
+
+/// Who is present at a topic: how many in all, some of them, and whether those are not all.
+pub fn write_members<'a>(
+    out: &mut impl BufMut,
+    id: Option<&Id>,
+    count: u64,
+    members: impl IntoIterator<Item = MemberParts<'a>>,
+    more: bool,
+) {
+    begin(out, MessageType::Ok, id);
+    put_number(out, b",\"count\":", count);
+    out.put_slice(b",\"members\":[");
+    for (i, member) in members.into_iter().enumerate() {
+        out.put_slice(if i == 0 { b"{\"member\":" } else { b",{\"member\":" });
+        put_string(out, member.member.as_bytes());
+        if let Some(info) = member.info {
+            out.put_slice(b",\"info\":");
+            out.put_slice(info);
+        }
+        put_number(out, b",\"connections\":", member.connections.into());
+        out.put_u8(b'}');
+    }
+    out.put_slice(if more { b"],\"more\":true}" } else { b"],\"more\":false}" });
+}
+
+/// The broker shuts down and closes the connection: its client comes back after so many milliseconds.
+pub fn write_goaway(out: &mut impl BufMut, retry_ms: u64) {
+    begin(out, MessageType::Goaway, None);
+    put_number(out, b",\"retry\":", retry_ms);
     out.put_u8(b'}');
 }
 

@@ -36,6 +36,8 @@ names! {
     pub enum CommandType {
         /// Says hello.
         Connect = "connect",
+        /// Ends the connection on purpose.
+        Disconnect = "disconnect",
         /// Begins subscriptions.
         Subscribe = "subscribe",
         /// Ends subscriptions.
@@ -52,6 +54,14 @@ names! {
         Respond = "respond",
         /// Answers a request.
         Reply = "reply",
+        /// Is present at a topic.
+        Enter = "enter",
+        /// Says something else of itself there.
+        Update = "update",
+        /// Is present there no more.
+        Leave = "leave",
+        /// Asks who is present.
+        Members = "members",
         /// Asks for a pong.
         Ping = "ping",
         /// Answers a ping of the broker.
@@ -82,6 +92,8 @@ names! {
         Refresh = "refresh",
         /// The broker ended a subscription.
         Ended = "ended",
+        /// The broker shuts down, and closes the connection.
+        Goaway = "goaway",
         /// A command was not carried out.
         Error = "error",
     }
@@ -108,6 +120,8 @@ names! {
         Conflict = "conflict",
         /// A limit of the broker is reached.
         Limit = "limit",
+        /// What the command is about is not there.
+        NotFound = "not-found",
         /// There is no such subscription to end.
         NotSubscribed = "not-subscribed",
         /// There is such a subscription already.
@@ -124,8 +138,6 @@ names! {
         Timeout = "timeout",
         /// Who had the request answered with an error.
         ResponderError = "responder-error",
-        /// There is nothing of this number, or of this name.
-        NotFound = "not-found",
     }
 }
 
@@ -180,5 +192,7 @@ names! {
         End = "end",
         Reply = "reply",
         Error = "error",
+        Session = "session",
+        Info = "info",
     }
 }

@@ -20,6 +20,15 @@ pub const HISTORY_LIMIT_DEFAULT: u32 = 100;
 /// How many messages one history command may ask for.
 pub const HISTORY_LIMIT_MAX: u32 = 1000;
 
+/// How many members one command gets when it does not say.
+pub const MEMBERS_LIMIT_DEFAULT: u32 = 100;
+
+/// How many members one command may ask for.
+pub const MEMBERS_LIMIT_MAX: u32 = 1000;
+
+/// The longest session, in bytes. What the broker gives out is shorter.
+pub const SESSION_LEN_MAX: usize = 64;
+
 /// The options of a publish; by default none.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct PublishOptions<'a> {

@@ -197,6 +197,8 @@ pub(crate) struct Client {
     serving: calls::Serving,
     /// A request of it was answered.
     was_heard: bool,
+    /// It was asked to come back later: the broker shuts down.
+    told_to_go: bool,
 }
 
 impl Client {
@@ -277,6 +279,7 @@ impl Client {
             answered: BTreeMap::new(),
             serving: calls::Serving::default(),
             was_heard: false,
+            told_to_go: false,
         }
     }
 

@@ -139,6 +139,12 @@ impl Client {
         let of_access = self.hear_access_closed(code, stage)?;
         match code {
             _ if of_access => {}
+            1001 if self.role == Role::V1 && !self.told_to_go => {
+                return Err(Violation::new(
+                    "a client is asked to come back before it is closed with 1001",
+                    self.name(),
+                ));
+            }
             1001 => stage.coverage.close_1001 += 1,
             1013 => stage.coverage.close_1013 += 1,
             1008 if reason.starts_with("limit: ") => self.hear_refusal(stage)?,

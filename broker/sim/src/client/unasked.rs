@@ -1,5 +1,5 @@
-//! What a client of `ringyard.v1` hears that answers no command: the end of state, gaps, purges, pings, and what access control
-//! says.
+//! What a client of `ringyard.v1` hears that answers no command: the end of state, gaps, purges, pings, what access control
+//! says, and that the broker shuts down.
 
 use protocol::v1::{CommandType, MessageType};
 use serde_json::{Value, json};
@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::talk::position;
 use super::{Client, Stage};
 use crate::model::Violation;
+
+/// The latest time at which a client is asked to come back, in milliseconds.
+const RETRY_MS_MAX: u64 = 5000;
 
 impl Client {
     /// Something came. Returns whether it was one of these.
@@ -19,6 +22,13 @@ impl Client {
     ) -> Result<bool, Violation> {
         match message {
             MessageType::Refresh => return self.hear_refresh(value, stage).map(|()| true),
+            MessageType::Goaway => {
+                let is_due = value["retry"].as_u64().is_some_and(|retry_ms| retry_ms <= RETRY_MS_MAX);
+                if !is_due || std::mem::replace(&mut self.told_to_go, true) {
+                    return Err(wrong("unasked"));
+                }
+                return Ok(true);
+            }
             MessageType::Ended => return self.hear_ended(value, stage).map(|()| true),
             MessageType::Ping => {
                 if self.answers_pings {

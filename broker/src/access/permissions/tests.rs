@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use protocol::topic::{check_filter, matches};
 
 use super::*;
+use crate::access::templates::ClaimValues;
 
 fn permissions(grants: &[(Operation, &str, &[Right])]) -> Permissions {
     let grant = |&(operation, filter, rights): &(Operation, &str, &[Right])| Grant {
@@ -190,4 +191,33 @@ proptest! {
         prop_assume!(check_filter(&grant, 255).is_ok() && !name.is_empty());
         prop_assert_eq!(covers(&grant, &name), matches(&grant, &name));
     }
+}
+
+/// What the broker's topics say of others goes with those, for claims too, and not with each other.
+#[test]
+fn members_and_counts_are_granted_with_their_topics() {
+    use Right::{History, Presence};
+    let mut grants = permissions(&[(Operation::Subscribe, "user/{sub}/#", &[Presence])]).content.grants.to_vec();
+    grants[0].is_template = true;
+    grants.push(Grant { filter: "plain".into(), rights: Rights::default(), is_template: false, ..grants[0].clone() });
+    let permissions = Permissions::new(grants, &[]);
+    let claims: [(Arc<str>, ClaimValues); 1] = [("sub".into(), ["ann".into()].into())];
+    let subscribes = |name: &str| permissions.allows(&claims, Operation::Subscribe, name);
+    for (name, expected) in [
+        ("$presence/user/ann/x", true),
+        ("$presence/user/ann/#", true),
+        ("$count/user/ann/x", true),
+        ("$presence/user/bob/x", false),
+        ("$count/user/bob/x", false),
+        ("$presence/plain", false),
+        ("$count/plain", true),
+        ("$presence/#", false),
+        ("$presence/$presence/user/ann/x", false),
+        ("$count/$count/user/ann/x", false),
+    ] {
+        assert_eq!(subscribes(name), expected, "{name}");
+    }
+    assert!(!permissions.allows(&claims, Operation::Publish, "$count/plain"));
+    assert!(permissions.has(&claims, Presence, "$count/user/ann/x"));
+    assert!(!permissions.has(&claims, History, "$presence/user/ann/x"));
 }

@@ -1,7 +1,7 @@
 //! The `[[topic]]` tables: what they become, and what is wrong with them.
 
 use super::*;
-use crate::config::topics::{HistoryKind, RetainKind, SlowConsumer};
+use crate::config::topics::{HistoryKind, Presence, PresenceInfo, RetainKind, SlowConsumer};
 
 /// A configuration with this file, whose name is `a.toml` in what it says.
 fn tables(name: &str, text: &str) -> Result<Vec<TopicTable>, String> {
@@ -42,6 +42,7 @@ fn what_a_table_leaves_out_follows_its_history() {
         "stamp = [] # default",
         "slow-consumer = \"disconnect\" # default",
         "throttle = \"0s\" # default",
+        "presence = false # default",
     ];
     assert_eq!(lines(none), expected);
 }
@@ -50,7 +51,7 @@ fn what_a_table_leaves_out_follows_its_history() {
 fn every_key_reaches_its_value() {
     let text = "[[topic]]\nmatch = '#'\nhistory = 'keyed'\nhistory-messages = 1_000_000\nhistory-bytes = '1g'\n\
                 history-ttl = '3s'\ntombstone-ttl = '1ms'\nretain = 'never'\nstamp = 'time'\nslow-consumer = 'skip'\n\
-                throttle = '5s'\nmax-lag = '64k'\n";
+                throttle = '5s'\nmax-lag = '64k'\npresence = true\npresence-members = 7\npresence-info = 'client'\n";
     let tables = tables("every", text).unwrap();
     let expected = TopicTable {
         filter: "#".into(),
@@ -64,11 +65,12 @@ fn every_key_reaches_its_value() {
         stamps_time: true,
         slow_consumer: SlowConsumer::Skip,
         throttle: Duration::from_secs(5),
+        presence: Some(Presence { members_max: 7, info: PresenceInfo::Client }),
         lag_bytes_max: Some(64 << 10),
         written: tables[0].written.clone(),
     };
     assert_eq!(tables, [expected]);
-    assert_eq!(lines(&tables[0]).len(), 10, "all but the filter: {:?}", tables[0]);
+    assert_eq!(lines(&tables[0]).len(), 13, "all but the filter: {:?}", tables[0]);
 }
 
 #[test]
@@ -107,7 +109,11 @@ fn what_is_wrong_is_named_with_its_line_and_key() {
         ("match = 'a'\ntombstone-ttl = '5s'", &["a.toml:3: tombstone-ttl ", "\"window\""]),
         ("match = 'a'\nthrottle = '5001ms'", &["a.toml:3: ", "'5001ms' for throttle", "at most 5s"]),
         ("match = 'a'\nthrottle = '50'", &["a.toml:3: ", "throttle", "unit"]),
-        ("match = 'a'\npresence = true", &["a.toml:3: ", "no setting 'presence' in [[topic]]"]),
+        ("match = 'a'\npresence = 'maybe'", &["a.toml:3: ", "presence"]),
+        ("match = 'a'\npresence-members = 5", &["a.toml:3: presence-members ", "without presence = true"]),
+        ("match = 'a'\npresence = true\npresence-members = 0", &["a.toml:4: ", "presence-members", "from 1"]),
+        ("match = 'a'\npresence = true\npresence-info = 'both'", &["a.toml:4: ", "token, client"]),
+        ("match = '$presence/#'\npresence = true", &["a.toml:3: presence ", "only throttle"]),
         ("match = 'a'\ndurable = 'always'", &["a.toml:3: ", "no setting 'durable' in [[topic]]"]),
         ("match = 'a'\n[[topic]]\nmatch = 'a'", &["a.toml:4: ", "'a' for match", "a.toml:2 has the same filter"]),
     ]

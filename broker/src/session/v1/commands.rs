@@ -13,7 +13,7 @@ use crate::config::limits::Limits;
 use crate::message::options::{PublishOptions, Refusal};
 use crate::session::calls::{Ask, CallAction};
 use crate::session::v1::{EndCause, PendingSubscribe, Unsubscribing, V1Session};
-use crate::session::{Action, Codec, Incoming, PublishData, SessionKind, Target};
+use crate::session::{Action, Codec, Incoming, PublishData, Target};
 use crate::topics::rules::{HistoryKind, Throttle};
 
 impl V1Session {
@@ -27,14 +27,12 @@ impl V1Session {
         };
         let Codec { parser, limits, is_identified, out } = codec;
         let action = parser.parse(data.bytes(), limits.topic_bytes_max).and_then(|command| match command {
-            Command::Connect { id, token, pings } => {
+            Command::Connect { id, token, pings, session } => {
                 self.pings_by_message |= pings;
-                match token {
-                    Some(token) => return Ok(Action::Identify { id, token }),
-                    None if !is_identified => return Err(unauthorized(id)),
-                    None => self.write_connected(id, limits, out),
+                if token.is_none() && !is_identified {
+                    return Err(unauthorized(id));
                 }
-                Ok(Action::Answer)
+                Ok(Action::Connect { id, token, session })
             }
             Command::Pong => Ok(Action::Answer),
             other if !is_identified => Err(unauthorized(other.id())),
@@ -53,6 +51,10 @@ impl V1Session {
                 let (to, data) = (self.target(topic), PublishData::Copy(data));
                 Ok(Action::Publish { to, kind, data, options: PublishOptions::of(options), id, ack })
             }
+            Command::Disconnect { id } => Ok(Action::Disconnect { id }),
+            Command::Enter { id, topic, info, is_update } => Ok(Action::Enter { id, topic, info, is_update }),
+            Command::Leave { id, topic } => Ok(Action::Leave { id, topic }),
+            Command::Members { id, topic, limit } => Ok(Action::Members { id, topic, limit }),
             Command::History { id, topic, query } => Ok(Action::History { id, topic, query }),
             Command::Snapshot { id, topic, up_to, kind, data } => {
                 check_publish(id, topic, data, limits)?;
@@ -166,6 +168,8 @@ pub(super) fn write_refused(id: Option<&Id>, refusal: Refusal, out: &mut BytesMu
         }
         Refusal::Unsupported(reason) => write_error(out, id, ErrorCode::Unsupported, reason, None),
         Refusal::Limit(reason) => write_error(out, id, ErrorCode::Limit, reason, None),
+        Refusal::Forbidden(reason) => write_error(out, id, ErrorCode::Forbidden, reason, None),
+        Refusal::NotFound(reason) => write_error(out, id, ErrorCode::NotFound, reason, None),
     }
 }
 

@@ -21,12 +21,14 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use protocol::v1::{CommandError, Id, write_connected, write_history, write_ok, write_published};
+use protocol::v1::{
+    CommandError, Connected, Id, MemberParts, write_connected, write_goaway, write_history, write_members, write_ok,
+    write_published,
+};
 use rustc_hash::FxHashMap;
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::{Account, Charge, Held};
-use crate::config::limits::Limits;
 use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::message::options::Refusal;
@@ -155,7 +157,16 @@ impl SessionKind for V1Session {
             Ok(SequencerAnswer::Published { position, subscribers, duplicate }) => {
                 write_published(out, id.as_ref(), position, subscribers, duplicate);
             }
-            Ok(SequencerAnswer::Stored) => write_ok(out, id.as_ref()),
+            Ok(SequencerAnswer::Done) => write_ok(out, id.as_ref()),
+            Ok(SequencerAnswer::Connected(connected)) => self.write_connected(id, &connected, out),
+            Ok(SequencerAnswer::Members { count, members, more }) => {
+                let parts = members.iter().map(|listed| MemberParts {
+                    member: &listed.member,
+                    info: listed.info.as_deref(),
+                    connections: listed.connections,
+                });
+                write_members(out, id.as_ref(), count, parts, more);
+            }
             Ok(SequencerAnswer::History { position, page }) => {
                 let messages = page.messages.iter().map(|message| message.parts(false));
                 write_history(out, id.as_ref(), position, page.recovered, messages, page.more);
@@ -168,9 +179,13 @@ impl SessionKind for V1Session {
         Some(self.unanswered.len())
     }
 
-    fn write_connected(&mut self, id: Option<Id>, limits: &Limits, out: &mut BytesMut) {
-        let interval = self.pings_by_message.then_some(limits.ping_interval.as_millis() as u64);
-        write_connected(out, id.as_ref(), interval);
+    fn write_connected(&mut self, id: Option<Id>, connected: &Connected<'_>, out: &mut BytesMut) {
+        let ping_ms = connected.ping_ms.filter(|_| self.pings_by_message);
+        write_connected(out, id.as_ref(), &Connected { ping_ms, ..*connected });
+    }
+
+    fn write_goaway(&self, retry_ms: u64, out: &mut BytesMut) {
+        write_goaway(out, retry_ms);
     }
 
     fn forget_topic(&mut self) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::frame::{MessageKind, close_code};
-use protocol::v1::{ErrorCode, Parser, PayloadKind, Position};
+use protocol::v1::{Connected, ErrorCode, Parser, PayloadKind, Position};
 
 use crate::capacity::budget::Budget;
 use crate::config::limits::Limits;
@@ -28,7 +28,8 @@ enum Done {
     Unsubscribe { flush: bool },
     History(String),
     Snapshot(String),
-    Identify(String),
+    Connect(Option<String>),
+    Other(&'static str),
     Call(String),
     Close(u16),
 }
@@ -59,7 +60,12 @@ impl Client {
             Action::Unsubscribe { flush } => Done::Unsubscribe { flush },
             Action::History { topic, .. } => Done::History(topic.to_owned()),
             Action::Snapshot { topic, .. } => Done::Snapshot(topic.to_owned()),
-            Action::Identify { token, .. } => Done::Identify(token.to_owned()),
+            Action::Connect { token, .. } => Done::Connect(token.map(str::to_owned)),
+            Action::Disconnect { .. } => Done::Other("disconnect"),
+            Action::Enter { is_update: false, .. } => Done::Other("enter"),
+            Action::Enter { is_update: true, .. } => Done::Other("update"),
+            Action::Leave { .. } => Done::Other("leave"),
+            Action::Members { .. } => Done::Other("members"),
             Action::Call(call) => Done::Call(format!("{call:?}")),
             Action::Close { code, .. } => Done::Close(code.into()),
         };
@@ -102,6 +108,11 @@ fn nothing_is_done_before_the_client_says_who_it_is() {
         r#"{"type":"unsubscribe","id":1,"topic":"a"}"#,
         r#"{"type":"publish","id":1,"topic":"a","data":1}"#,
         r#"{"type":"history","id":1,"topic":"a"}"#,
+        r#"{"type":"disconnect","id":1}"#,
+        r#"{"type":"enter","id":1,"topic":"a"}"#,
+        r#"{"type":"update","id":1,"topic":"a","info":1}"#,
+        r#"{"type":"leave","id":1,"topic":"a"}"#,
+        r#"{"type":"members","id":1,"topic":"a"}"#,
     ] {
         let (done, answer) = client.text(command);
         assert_eq!((done, code(&answer)), (Done::Answer, "unauthorized".to_owned()), "{command}");
@@ -109,11 +120,14 @@ fn nothing_is_done_before_the_client_says_who_it_is() {
     }
     assert_eq!(client.text(r#"{"type":"pong"}"#), (Done::Answer, String::new()));
     let (done, answer) = client.text(r#"{"type":"connect","id":1,"token":"a.b.c","ping":"message"}"#);
-    assert_eq!((done, answer), (Done::Identify("a.b.c".to_owned()), String::new()));
-    let mut out = BytesMut::new();
-    client.session.write_connected(Id::number(1), &client.limits, &mut out);
-    let interval = client.limits.ping_interval.as_millis();
-    assert_eq!(out, format!("{{\"type\":\"ok\",\"id\":1,\"ping\":{interval}}}"));
+    assert_eq!((done, answer), (Done::Connect(Some("a.b.c".to_owned())), String::new()));
+    let connected = Connected { member: "ada", ping_ms: Some(25_000), server: "r", ..Connected::default() };
+    for (pings, expected) in [(true, ",\"ping\":25000"), (false, "")] {
+        client.session.pings_by_message = pings;
+        let mut out = BytesMut::new();
+        client.session.write_connected(Id::number(1), &connected, &mut out);
+        assert_eq!(out, format!("{{\"type\":\"ok\",\"id\":1,\"member\":\"ada\"{expected},\"server\":\"r\"}}"));
+    }
 }
 
 /// What nothing grants any more ends like an unsubscribe, and says so for each; not before its command is answered.

@@ -63,7 +63,7 @@ impl<D: Driver> Shard<D> {
             return error(ErrorCode::Busy, TOO_MANY);
         }
         let (payload, from) = (Payload::copy_of(kind, data, &self.account), self.member_name(id));
-        let number = self.expect_answer(Asker::Connection(id, command), timeout_ms);
+        let number = self.note_asker(Asker::Connection(id, command), timeout_ms);
         self.calls.asking.entry(id).or_default().push(number);
         self.begin_call((number, timeout_ms), topic.into(), payload, (from, to.map(Into::into)));
         Ok(())
@@ -77,12 +77,12 @@ impl<D: Driver> Shard<D> {
             let _ = answer.send(Err(Failure::Draining));
             return;
         }
-        let number = self.expect_answer(Asker::Http(answer), timeout_ms);
+        let number = self.note_asker(Asker::Http(answer), timeout_ms);
         self.begin_call((number, timeout_ms), topic, payload, (from, to));
     }
 
     /// Notes who waits, and until when.
-    fn expect_answer(&mut self, asker: Asker, timeout_ms: u32) -> u64 {
+    fn note_asker(&mut self, asker: Asker, timeout_ms: u32) -> u64 {
         let number = self.calls.next_call;
         self.calls.next_call += 1;
         let deadline = self.now + Nanos::from(timeout_ms) * NANOS_PER_MS;

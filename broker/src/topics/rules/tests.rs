@@ -68,9 +68,16 @@ fn what_is_built_in_applies_without_rules() {
     let rules = Rules::default();
     assert_eq!(rules.rule_of("chat/7"), RuleId::DEFAULT);
     assert_eq!(*rules.get(RuleId::DEFAULT), Rule::default());
-    assert_eq!(rules.rule_of("$sys/load"), RuleId::BUILT_IN);
-    let sys = rules.get(RuleId::BUILT_IN);
-    assert_eq!((sys.history, sys.retain), (History::None, Retain::Never));
+    let built_in = |topic: &str| {
+        let id = rules.rule_of(topic);
+        assert!(id.is_built_in(), "{topic}");
+        let rule = rules.get(id);
+        (rule.history.kind(), rule.retain, rule.policy.throttle.millis())
+    };
+    assert!(!RuleId::DEFAULT.is_built_in());
+    assert_eq!(built_in("$sys/load"), (HistoryKind::None, Retain::Never, 0));
+    assert_eq!(built_in("$presence/chat/7"), (HistoryKind::Keyed, Retain::Never, 250));
+    assert_eq!(built_in("$count/chat/7"), (HistoryKind::None, Retain::Always, 0));
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! What a shard does as a sequencer about who is present at its topics: it keeps them ([`crate::presence::members`]) and publishes
+//! what changes to the topics `$presence/{topic}` and `$count/{topic}`, which it sequences as well.
+//!
+//! A count is kept while some shard has joined `$count/{topic}` by this name. Cost: once a second a look at each topic that is
+//! counted; nothing for subscribers of what is counted.
+
+use std::collections::BTreeMap;
+
+use protocol::topic::{COUNT, PRESENCE};
+use protocol::v1::PayloadKind;
+use ring::{Driver, Nanos};
+
+use crate::ids::TopicId;
+use crate::message::Payload;
+use crate::message::options::{PublishOptions, Refusal};
+use crate::presence::members::{Change, Entry, Listed, NotEntered};
+use crate::sequencer::Sequenced;
+use crate::shard::Shard;
+use crate::shard::asked::{MembersAnswer, PresenceCommand, PresenceRequest};
+use crate::shard::sessions::NOT_ENTERED;
+use crate::shard::shared::Delivery;
+use crate::topics::registry::TopicRef;
+use crate::topics::rules::{Presence, PresenceInfo};
+
+/// How often counts are published at most.
+const COUNT_NANOS: Nanos = 1_000_000_000;
+/// The answer where clients cannot enter.
+const OFF: Refusal = Refusal::Unsupported("the topic's rule does not say presence = true");
+
+/// The topics that are counted.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// By the topic that says the counts.
+    topics: BTreeMap<TopicId, Counted>,
+    due: Option<Nanos>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Counted {
+    /// The topic that says the counts.
+    topic: TopicRef,
+    /// Subscribers and members, as published last.
+    last: Option<(u32, u64)>,
+}
+
+impl Counts {
+    /// When they are looked at next.
+    pub(super) fn next_due(&self) -> Option<Nanos> {
+        self.due
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Something about the members of a topic.
+    pub(super) fn on_presence_request(&mut self, request: PresenceRequest) {
+        let PresenceRequest { topic, answer, asked } = request;
+        let done = match asked {
+            PresenceCommand::Enter { session, member, info, is_update } => {
+                let entry = Entry { session, member, info, is_update };
+                self.enter_member(&topic, entry)
+            }
+            PresenceCommand::Leave(session) => match self.members.leave(topic.id, session) {
+                Ok(changes) => changes.into_iter().try_for_each(|change| self.publish_change(&topic, change)),
+                Err(_) => Err(Refusal::NotFound(NOT_ENTERED)),
+            },
+            PresenceCommand::List(limit) => {
+                if let Some((owner, ticket)) = answer {
+                    let found = self.list_members(&topic, limit);
+                    let answer = MembersAnswer { conn: owner.conn, ticket, found };
+                    self.mailbox.deliver(owner.shard, Delivery::Members(Box::new(answer)));
+                }
+                return;
+            }
+        };
+        match (answer, done) {
+            (Some((owner, ticket)), Ok(())) => {
+                self.mailbox.deliver(owner.shard, Delivery::Done { conn: owner.conn, ticket });
+            }
+            (Some((owner, ticket)), Err(refusal)) => self.refuse_command(owner, ticket, refusal),
+            (None, _) => {}
+        }
+    }
+
+    fn enter_member(&mut self, topic: &TopicRef, entry: Entry) -> Result<(), Refusal> {
+        let Presence { members_max, info } = self.presence_of(topic).ok_or(OFF)?;
+        if entry.info.is_some() && info == PresenceInfo::Token && self.shared.authority.is_on() {
+            let reason =
+                "the topic's rule says presence-info = \"token\": what members say of themselves is in their tokens";
+            return Err(Refusal::Forbidden(reason));
+        }
+        let now_ms = self.shared.wall_clock.millis(self.now);
+        let session = entry.session;
+        let was_there = self.members.has(topic.id, session);
+        let change = self.members.enter(topic, entry, members_max as usize, now_ms).map_err(|error| match error {
+            NotEntered::NotThere => Refusal::NotFound(NOT_ENTERED),
+            NotEntered::Full => Refusal::Limit(
+                "the topic lists as many members as its rule allows (presence-members): enter without info to be counted",
+            ),
+        })?;
+        let published = change.map_or(Ok(()), |change| self.publish_change(topic, change));
+        if published.is_err() && !was_there {
+            // Nobody has learned of it.
+            let _ = self.members.leave(topic.id, session);
+        }
+        published
+    }
+
+    fn list_members(&self, topic: &TopicRef, limit: u32) -> Result<(u64, Vec<Listed>), Refusal> {
+        self.presence_of(topic).ok_or(OFF)?;
+        let members = self.members.list(topic.id, limit as usize);
+        Ok((self.members.count(topic.id), members))
+    }
+
+    fn presence_of(&self, topic: &TopicRef) -> Option<Presence> {
+        let rules = self.shared.registry.rules().current();
+        rules.get(rules.rule_of(&topic.name)).presence
+    }
+
+    /// Says what has changed.
+    fn publish_change(&mut self, of: &TopicRef, change: Change) -> Result<(), Refusal> {
+        let Change { member, value } = change;
+        let name = format!("{PRESENCE}{}", of.name);
+        self.shared.admit_name(&name, self.limits.topics_max).map_err(|full| Refusal::Limit(full.as_str()))?;
+        let topic = self.shared.registry.resolve(&name);
+        let options = PublishOptions { key: Some((&*member).into()), removed: value.is_none(), ..Default::default() };
+        self.publish_own(topic, value.as_deref().unwrap_or("null"), options)
+    }
+
+    /// Publishes a JSON value to a topic of the broker that is sequenced here.
+    fn publish_own(&mut self, topic: TopicRef, json: &str, options: PublishOptions) -> Result<(), Refusal> {
+        let payload = Payload::copy_of(PayloadKind::Json, json.as_bytes(), &self.account);
+        let Sequenced { message, wanted, .. } =
+            self.sequencer.publish(topic, payload, Some(Box::new(options)), self.now)?;
+        if let Some(message) = message {
+            for &shard in wanted {
+                self.mailbox.deliver(shard, Delivery::Message(message.clone()));
+            }
+        }
+        self.stats().sequenced.add(1);
+        Ok(())
+    }
+
+    // ---- counts
+
+    /// A shard is about to join a topic: if that says counts, they are kept from now on.
+    pub(super) fn begin_count(&mut self, topic: &TopicRef) {
+        if topic.wildcard || !topic.name.starts_with(COUNT) || self.counts.topics.contains_key(&topic.id) {
+            return;
+        }
+        self.counts.topics.insert(topic.id, Counted { topic: topic.clone(), last: None });
+        self.counts.due.get_or_insert(self.now + COUNT_NANOS);
+        self.publish_count(topic.id);
+    }
+
+    /// A shard has left a topic: if that says counts, perhaps nobody reads them any more.
+    pub(super) fn end_count(&mut self, topic: &TopicRef) {
+        if !self.counts.topics.contains_key(&topic.id) || self.sequencer.is_joined(topic.id) {
+            return;
+        }
+        self.counts.topics.remove(&topic.id);
+        if self.counts.topics.is_empty() {
+            self.counts.due = None;
+        }
+        // The next one begins with what holds then. Where it cannot be removed, it is replaced then.
+        let options = PublishOptions { retain: true, removed: true, ..Default::default() };
+        let _ = self.publish_own(topic.clone(), "null", options);
+    }
+
+    /// Once a second, what has changed.
+    pub(super) fn count_again(&mut self) {
+        if self.counts.due.is_none_or(|due| due > self.now) {
+            return;
+        }
+        self.counts.due = Some(self.now + COUNT_NANOS);
+        if self.drain.is_under_way() {
+            return;
+        }
+        let topics: Vec<TopicId> = self.counts.topics.keys().copied().collect();
+        topics.into_iter().for_each(|topic| self.publish_count(topic));
+    }
+
+    fn publish_count(&mut self, id: TopicId) {
+        let counted = &self.counts.topics[&id];
+        let (topic, last) = (counted.topic.clone(), counted.last);
+        let of = self.shared.registry.find(topic.name.strip_prefix(COUNT).unwrap_or_default());
+        let subscribers = of.as_ref().map_or(0, |of| self.sequencer.subscriptions(of));
+        let members = of.map_or(0, |of| self.members.count(of.id));
+        if last == Some((subscribers, members)) {
+            return;
+        }
+        let json = format!("{{\"subscribers\":{subscribers},\"members\":{members}}}");
+        let options = PublishOptions { retain: true, ..Default::default() };
+        // Where state has no more room, the next second tries again.
+        if self.publish_own(topic, &json, options).is_ok()
+            && let Some(counted) = self.counts.topics.get_mut(&id)
+        {
+            counted.last = Some((subscribers, members));
+        }
+    }
+}
