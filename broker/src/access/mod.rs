@@ -9,7 +9,7 @@
 //! | [`authority`] | who a token or an API key belongs to, and what that principal may do; `state` is what holds at a moment |
 //! | [`permissions`], [`principal`] | what may be done; who does it; why a credential is refused |
 //! | `rules`, `templates`, `interner` | grants of the tables; claims in their filters; one allocation for equal permissions |
-//! | [`tokens`], `json` | signature and claims of a token; strict JSON |
+//! | [`tokens`], `json`, `info` | signature and claims of a token; strict JSON; what it says of its member |
 //! | [`trusted_keys`], [`key_sources`] | keys that tokens are checked with, and their files |
 //! | [`token_cache`], [`revocations`] | tokens that were verified before; users whose tokens are refused |
 //! | [`host`], [`origin`] | host names that requests may be addressed to; pages that may connect |
@@ -23,6 +23,7 @@ pub mod admission;
 pub mod authority;
 mod check;
 pub mod host;
+pub(crate) mod info;
 pub(crate) mod interner;
 pub(crate) mod json;
 pub mod key_sources;

@@ -83,6 +83,15 @@ impl Principal {
         (self.kind == PrincipalKind::User).then(|| Arc::clone(&self.name))
     }
 
+    /// What its token says of its member: the text of a JSON value.
+    #[must_use]
+    pub fn member_info(&self) -> Option<Arc<[u8]>> {
+        match &self.origin {
+            Origin::Anonymous | Origin::Key(_) => None,
+            Origin::Token(token) => token.info.clone(),
+        }
+    }
+
     /// Bytes that it takes without its permissions.
     pub(crate) fn bytes(&self) -> u64 {
         let origin = match &self.origin {
@@ -111,6 +120,8 @@ pub(crate) struct TokenOrigin {
     pub(crate) grants: Box<[Grant]>,
     /// The claims that `[[allow]]` tables named when it was checked.
     pub(crate) claims: Box<[(Arc<str>, ClaimValues)]>,
+    /// What it says of its member: the text of a JSON value.
+    pub(crate) info: Option<Arc<[u8]>>,
 }
 
 impl TokenOrigin {
@@ -125,7 +136,8 @@ impl TokenOrigin {
         let values =
             |values: &ClaimValues| values.iter().map(|value| size_of::<Box<str>>() + value.len()).sum::<usize>();
         let claims = self.claims.iter().map(|(_, of_claim)| size_of::<(Arc<str>, ClaimValues)>() + values(of_claim));
-        (grants.sum::<usize>() + claims.sum::<usize>()) as u64
+        let info = self.info.as_ref().map_or(0, |info| COUNTS_BYTES + info.len());
+        (grants.sum::<usize>() + claims.sum::<usize>() + info) as u64
     }
 }
 

@@ -171,7 +171,7 @@ mod tests {
     fn token(claims: &[(&str, &[&str])]) -> TokenOrigin {
         let claims =
             claims.iter().map(|(name, values)| ((*name).into(), values.iter().map(|value| (*value).into()).collect()));
-        TokenOrigin { signed_by: KeyId::default(), grants: Box::default(), claims: claims.collect() }
+        TokenOrigin { signed_by: KeyId::default(), grants: Box::default(), claims: claims.collect(), info: None }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use protocol::topic::check_filter;
 
+use crate::access::info;
 use crate::access::json::{Json, Members, member, object};
 use crate::access::permissions::{Grant, Operation, Right, Rights};
 use crate::access::principal::{Cause, TokenOrigin};
@@ -87,7 +88,12 @@ pub(crate) fn verify(
     }
     let result = signed_by(token, demands, keys, &mut cost).and_then(|(payload, signed_by)| {
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload).map_err(|_| Cause::Malformed)?;
-        claims(&object(&json).ok_or(Cause::Malformed)?, demands, signed_by, kept, now_ms)
+        let members = object(&json).ok_or(Cause::Malformed)?;
+        let mut verified = claims(&members, demands, signed_by, kept, now_ms)?;
+        if member(&members, info::CLAIM).is_some() {
+            verified.origin.info = info::info_in(&json);
+        }
+        Ok(verified)
     });
     (result, cost)
 }
@@ -203,7 +209,7 @@ fn claims(
         user: user.into(),
         issued_at_s: issued_at_ms.map(|time_ms| time_ms / 1000),
         expires_ms,
-        origin: TokenOrigin { signed_by, grants, claims: claims.collect() },
+        origin: TokenOrigin { signed_by, grants, claims: claims.collect(), info: None },
     })
 }
 

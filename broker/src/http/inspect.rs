@@ -12,8 +12,9 @@ use crate::http::app::App;
 use crate::http::error::HttpError;
 use crate::http::shards::{ask, ask_all, connection_name, within_patience};
 use crate::ids::{ShardId, TopicId};
+use crate::presence::members::Listed;
 use crate::sequencer::history::figures::Remembered;
-use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SLOWEST_MAX, Slow, TopicState};
+use crate::shard::shared::{self, ControlMessage, INSPECTED_MAX, SLOWEST_MAX, Slow, TopicState};
 
 /// What a topic's window has.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
@@ -55,6 +56,43 @@ pub(crate) struct SlowSubscription {
     address: Option<SocketAddr>,
     bytes: u64,
     behind_ms: u64,
+}
+
+/// Who is present at a topic. What members say of themselves is for those who watch the topic.
+#[derive(PartialEq, Eq, Serialize, Debug)]
+pub(crate) struct Present {
+    count: u64,
+    members: Vec<Member>,
+    /// Whether there are others.
+    more: bool,
+}
+
+#[derive(PartialEq, Eq, Serialize, Debug)]
+struct Member {
+    member: String,
+    connections: u32,
+}
+
+impl Present {
+    fn of(present: shared::Present) -> Self {
+        let shared::Present { count, listed } = present;
+        let members = listed.into_iter();
+        let members =
+            members.map(|Listed { member, connections, .. }| Member { member: (*member).to_owned(), connections });
+        let members: Vec<_> = members.collect();
+        Self { count, more: members.len() as u64 != count, members }
+    }
+
+    /// Whether nobody is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// Who is present at a topic that this shard sequences.
+pub(crate) async fn present(app: &App, sequencer: ShardId, topic: TopicId) -> Result<Present, HttpError> {
+    let order = |answer| ControlMessage::Present { topic, answer };
+    within_patience(async { ask(app, sequencer, order).await.map(Present::of) }).await
 }
 
 /// What all shards together know of these topics now.

@@ -96,6 +96,7 @@ impl FakeShards {
                                 // Its answer's way ends: as if the broker went.
                                 ControlMessage::Ask(_)
                                 | ControlMessage::Slowest { .. }
+                                | ControlMessage::Present { .. }
                                 | ControlMessage::Purge { .. }
                                 | ControlMessage::Peers { .. }
                                 | ControlMessage::CloseUser { .. }

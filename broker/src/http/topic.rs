@@ -21,12 +21,12 @@ use tracing::info;
 use crate::http::QUEUE_PAUSE;
 use crate::http::app::App;
 use crate::http::error::HttpError;
-use crate::http::inspect::{self, SlowSubscription, State, Window};
+use crate::http::inspect::{self, Present, SlowSubscription, State, Window};
 use crate::http::topics::{Selection, find, kind_name};
 use crate::ids::Epoch;
 use crate::publishing::problem::Code;
 use crate::shard::shared::{ControlMessage, SharedState};
-use crate::topics::rules::{History, Retain, Rule};
+use crate::topics::rules::{History, PresenceInfo, Retain, Rule};
 
 /// How long a purge may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Serialize, Debug)]
 pub(crate) struct Details {
     topic: String,
-    epoch: String,
+    /// `None`: it has members, and nobody has subscribed or published to it yet.
+    epoch: Option<String>,
     /// Of its last message; 0 before the first.
     offset: u64,
     /// Subscriptions in force that match it.
@@ -53,6 +54,8 @@ pub(crate) struct Details {
     waiting_bytes: u64,
     /// Those of them that are furthest behind.
     slowest: Vec<SlowSubscription>,
+    /// Who is there; `None`: its rule does not let clients be present, and nobody is.
+    presence: Option<Present>,
 }
 
 #[derive(Serialize, Debug)]
@@ -81,6 +84,10 @@ struct RuleValues {
     tombstone_ttl: Option<u64>,
     retain: &'static str,
     stamp: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_members: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_info: Option<&'static str>,
 }
 
 /// The answer to a purge.
@@ -100,16 +107,21 @@ pub(crate) async fn show(Extracted(app): Extracted<App>, request: Request) -> Re
     let (_, mut found) = find(&app, selection).await?;
     let found = found.pop().ok_or_else(|| unknown(&name))?;
     let state = inspect::topics(&app, &Arc::from([found.id])).await?.pop().unwrap_or_default();
-    let (epoch, next) = state.position.ok_or_else(|| unknown(&name))?;
+    let sequencer = app.shared().registry.find(&name).map(|topic| topic.sequencer).ok_or_else(|| unknown(&name))?;
+    let present = inspect::present(&app, sequencer, found.id).await?;
+    if state.position.is_none() && present.is_empty() {
+        return Err(unknown(&name));
+    }
     let slowest = inspect::slowest(&app, found.id).await?;
     let rules = app.shared().rules.current();
+    let rule = rules.get(rules.rule_of(&name));
     let remembered = state.remembered;
     Ok(Json(Details {
-        epoch: hex(epoch),
-        offset: next.0 - 1,
+        epoch: state.position.map(|(epoch, _)| hex(epoch)),
+        offset: state.position.map_or(0, |(_, next)| next.0 - 1),
         subscribers: found.subscribers,
         history: kind_name(found.history),
-        rule: RuleValues::of(rules.get(rules.rule_of(&name))),
+        rule: RuleValues::of(rule),
         window: Window::of(&remembered),
         keys: remembered.keys,
         retained: remembered.retained.map(|offset| Retained { offset: offset.0 }),
@@ -117,6 +129,7 @@ pub(crate) async fn show(Extracted(app): Extracted<App>, request: Request) -> Re
         state: State::of(&remembered),
         waiting_bytes: state.waiting_bytes,
         slowest,
+        presence: Some(present).filter(|present| rule.presence.is_some() || !present.is_empty()),
         topic: name,
     }))
 }
@@ -217,6 +230,11 @@ impl RuleValues {
                 Retain::Never => "never",
             },
             stamp: if rule.stamps_time { &["time"] } else { &[] },
+            presence_members: rule.presence.map(|presence| presence.members_max),
+            presence_info: rule.presence.map(|presence| match presence.info {
+                PresenceInfo::Token => "token",
+                PresenceInfo::Client => "client",
+            }),
         }
     }
 }

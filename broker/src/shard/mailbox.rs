@@ -221,6 +221,7 @@ impl<D: Driver> Shard<D> {
                 // The next turn sees it.
                 ControlMessage::RightsChanged => {}
                 ControlMessage::Slowest { topic, from, answer } => drop(answer.send(self.slowest(topic, from))),
+                ControlMessage::Present { topic, answer } => drop(answer.send(self.present(topic))),
                 ControlMessage::Peers { conns, answer } => self.find_peers(&conns, answer),
                 ControlMessage::AcceptAnew => self.accept_anew(),
                 ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),

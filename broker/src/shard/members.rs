@@ -18,9 +18,9 @@ use crate::sequencer::Sequenced;
 use crate::shard::Shard;
 use crate::shard::asked::{MembersAnswer, PresenceCommand, PresenceRequest};
 use crate::shard::sessions::NOT_ENTERED;
-use crate::shard::shared::Delivery;
+use crate::shard::shared::{Delivery, INSPECTED_MAX, Present};
 use crate::topics::registry::TopicRef;
-use crate::topics::rules::{Presence, PresenceInfo};
+use crate::topics::rules::Presence;
 
 /// How often counts are published at most.
 const COUNT_NANOS: Nanos = 1_000_000_000;
@@ -83,12 +83,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn enter_member(&mut self, topic: &TopicRef, entry: Entry) -> Result<(), Refusal> {
-        let Presence { members_max, info } = self.presence_of(topic).ok_or(OFF)?;
-        if entry.info.is_some() && info == PresenceInfo::Token && self.shared.authority.is_on() {
-            let reason =
-                "the topic's rule says presence-info = \"token\": what members say of themselves is in their tokens";
-            return Err(Refusal::Forbidden(reason));
-        }
+        let Presence { members_max, .. } = self.presence_of(&topic.name).ok_or(OFF)?;
         let now_ms = self.shared.wall_clock.millis(self.now);
         let session = entry.session;
         let was_there = self.members.has(topic.id, session);
@@ -107,14 +102,20 @@ impl<D: Driver> Shard<D> {
     }
 
     fn list_members(&self, topic: &TopicRef, limit: u32) -> Result<(u64, Vec<Listed>), Refusal> {
-        self.presence_of(topic).ok_or(OFF)?;
+        self.presence_of(&topic.name).ok_or(OFF)?;
         let members = self.members.list(topic.id, limit as usize);
         Ok((self.members.count(topic.id), members))
     }
 
-    fn presence_of(&self, topic: &TopicRef) -> Option<Presence> {
+    /// Who is there, for operators.
+    pub(super) fn present(&self, topic: TopicId) -> Present {
+        Present { count: self.members.count(topic), listed: self.members.list(topic, INSPECTED_MAX) }
+    }
+
+    /// How clients may be present at a topic; `None`: they cannot.
+    pub(super) fn presence_of(&self, name: &str) -> Option<Presence> {
         let rules = self.shared.registry.rules().current();
-        rules.get(rules.rule_of(&topic.name)).presence
+        rules.get(rules.rule_of(name)).presence
     }
 
     /// Says what has changed.

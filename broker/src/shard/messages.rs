@@ -12,6 +12,7 @@ use crate::access::principal::Principal;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
+use crate::presence::members::Listed;
 use crate::sequencer::history::figures::Remembered;
 use crate::shard::asked::{
     HistoryAnswer, HistoryRequest, MembersAnswer, PresenceRequest, RecallAnswer, RecallRequest, SessionOpened,
@@ -95,6 +96,15 @@ pub struct SlowestPart {
     pub slowest: Vec<Slow>,
     /// Where to go on; `None`: that was all.
     pub next: Option<usize>,
+}
+
+/// Who is present at a topic.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Present {
+    /// How many members there are, listed or not.
+    pub count: u64,
+    /// The first [`INSPECTED_MAX`] of those that are listed, by name.
+    pub listed: Vec<Listed>,
 }
 
 /// A connection of a user or key.
@@ -282,6 +292,13 @@ pub enum ControlMessage {
         from: usize,
         /// The answer's way.
         answer: oneshot::Sender<SlowestPart>,
+    },
+    /// Say who is present at a topic; this shard is its sequencer.
+    Present {
+        /// Which topic.
+        topic: TopicId,
+        /// The answer's way.
+        answer: oneshot::Sender<Present>,
     },
     /// Say from where these connections come.
     Peers {

@@ -10,7 +10,7 @@
 //! | `mailbox` | publishes on their way to sequencers, deliveries on their way from them |
 //! | `sequencing` | what the shard does as a sequencer |
 //! | [`entry`], `identities`, `permissions` | who connections are, until when, and what they may do |
-//! | `sessions`, `members` | sessions that outlive a connection; who is present at a topic |
+//! | `sessions`, `members`, `member_info` | sessions that outlive a connection; who is present at a topic, and what is said of them |
 //! | `slowest`, `peers` | which subscriptions are furthest behind, and from where they come |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `calls` | requests and their answers |
@@ -37,6 +37,7 @@ mod history;
 mod identities;
 mod inbox;
 mod mailbox;
+mod member_info;
 mod members;
 mod messages;
 mod names;

@@ -89,7 +89,8 @@ impl<D: Driver> Shard<D> {
         Err(self.forbidden(command, who.explain_right(right, name)))
     }
 
-    fn forbidden(&mut self, command: Option<Id>, reason: String) -> CommandError {
+    /// A refusal that is counted.
+    pub(super) fn forbidden(&mut self, command: Option<Id>, reason: String) -> CommandError {
         self.stats().commands_forbidden.add(1);
         CommandError { id: command, code: ErrorCode::Forbidden, reason: reason.into() }
     }

@@ -31,8 +31,6 @@ use crate::shard::shared::{Delivery, Request};
 use crate::shard::transport::connection::Flags;
 use crate::topics::registry::TopicRef;
 
-/// The longest text of what a member says of itself, in bytes.
-const INFO_BYTES_MAX: usize = 1024;
 /// What the broker calls itself.
 const SERVER: &str = concat!("ringyard/", env!("CARGO_PKG_VERSION"));
 /// What a session takes at least, in bytes, for the question whether there is room.
@@ -156,10 +154,7 @@ impl<D: Driver> Shard<D> {
         is_update: bool,
     ) -> Result<(), CommandError> {
         self.check_right_for(id, command, Right::Enter, name)?;
-        if info.is_some_and(|info| info.len() > INFO_BYTES_MAX) {
-            let reason = format!("info has {} bytes; at most {INFO_BYTES_MAX} are allowed", info.unwrap_or(b"").len());
-            return Err(CommandError { id: command, code: ErrorCode::TooBig, reason: reason.into() });
-        }
+        let info = self.member_info(id, command, name, info)?;
         if !self.has_memory_for_subscriptions(SESSION_BYTES) {
             let reason = "the broker has no memory left for more members; see --max-memory".into();
             return Err(CommandError { id: command, code: ErrorCode::Limit, reason });
@@ -172,7 +167,6 @@ impl<D: Driver> Shard<D> {
             place.insert(Attached { home, member: Some(Arc::clone(&member)) });
             self.tell_member(id);
         }
-        let info = info.map(Arc::from);
         let entering = Entering { topic, user, member, info, is_update };
         self.ask_home(id, command, SessionCommand::Enter(entering));
         Ok(())
