@@ -9,7 +9,7 @@
 //! Not responsible for load: two threads a pair, blocking reads. Other scenarios have the rings. Every answer is compared with
 //! its question.
 
-mod wire;
+pub(crate) mod wire;
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::calls;
 use crate::options::{Options, Scenario};
 use crate::outcome::Outcome;
 use crate::results;
 use crate::run::{Interrupt, run};
 use crate::threshold::{self, Threshold};
 use crate::verdict::Verdict;
+use crate::{calls, crowd};
 
 /// Many WebSocket clients, from one machine or several; every message checked
 #[derive(Parser)]
@@ -125,6 +125,9 @@ fn measure(options: Options) -> Result<u8> {
     }));
     if options.scenario == Scenario::RequestReply {
         return calls::measure(&options, &interrupt);
+    }
+    if options.scenario == Scenario::PresenceCrowd {
+        return crowd::measure(&options, &interrupt);
     }
     let (json, report) = (options.json.clone(), options.report.clone());
     // Files that cannot be written are an error before the run, not after it.

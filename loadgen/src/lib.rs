@@ -16,6 +16,7 @@
 //! | `frame` | the header of a server's WebSocket frame |
 //! | [`history`] | what a client may rely on when a topic remembers: offsets, recovery, conflation |
 //! | [`calls`] | pairs of a connection that asks and one that answers |
+//! | [`crowd`] | members who enter before watchers |
 //! | [`client`] | one plain connection, for tools and tests |
 //! | [`token`] | the tokens with which connections log in |
 //! | [`tls`] | TLS of the client's side, without I/O |
@@ -33,6 +34,7 @@ pub mod calls;
 pub mod client;
 mod clock;
 pub mod command;
+pub mod crowd;
 pub mod format;
 mod frame;
 pub mod history;

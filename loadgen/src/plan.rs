@@ -91,7 +91,8 @@ pub(crate) enum Role {
 impl Plan {
     /// Of completed and checked options.
     pub(crate) fn new(options: Options, machine: &Machine) -> Result<Self> {
-        ensure!(options.scenario != Scenario::RequestReply, "--scenario request-reply has a program of its own");
+        let is_own = matches!(options.scenario, Scenario::RequestReply | Scenario::PresenceCrowd);
+        ensure!(!is_own, "--scenario {} has a program of its own", options.scenario.name());
         let topics = options.topics.expect("completed");
         let clients = options.clients.expect("completed");
         let payloads = Payloads::new(options.payload.clone().expect("completed").0);

@@ -10,14 +10,14 @@ use crate::client::{Client, upgrade_request};
 
 /// Which protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     V1,
     Nats,
 }
 
 impl Wire {
     /// Between levels of a name.
-    pub(super) fn separator(self) -> char {
+    pub(crate) fn separator(self) -> char {
         match self {
             Self::V1 => '/',
             Self::Nats => '.',
@@ -27,7 +27,7 @@ impl Wire {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     wire: Wire,
     client: Client<TcpStream>,
     /// Where answers of NATS come.
@@ -37,7 +37,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Connects, until commands may be sent.
-    pub(super) fn connect(wire: Wire, address: SocketAddr, patience: Duration) -> Result<Self> {
+    pub(crate) fn connect(wire: Wire, address: SocketAddr, patience: Duration) -> Result<Self> {
         let client = Client::new(connect(address, patience)?);
         let mut peer = Self { wire, client, inbox: String::new(), out: Vec::new() };
         match wire {
@@ -56,12 +56,17 @@ impl Peer {
         Ok(peer)
     }
 
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
+    /// It as a connection whose frames are read one by one.
+    pub(crate) fn into_client(self) -> Client<TcpStream> {
+        self.client
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
         self.client.stream()
     }
 
     /// It serves a topic from now on.
-    pub(super) fn respond(&mut self, topic: &str) -> Result<()> {
+    pub(crate) fn respond(&mut self, topic: &str) -> Result<()> {
         match self.wire {
             Wire::V1 => {
                 self.say(&format!(r#"{{"type":"respond","id":0,"topic":"{topic}"}}"#))?;
@@ -77,7 +82,7 @@ impl Peer {
     }
 
     /// It asks from now on.
-    pub(super) fn prepare(&mut self, pair: u64) -> Result<()> {
+    pub(crate) fn prepare(&mut self, pair: u64) -> Result<()> {
         if self.wire == Wire::Nats {
             self.inbox = format!("_INBOX.loadgen{pair}.{}", std::process::id());
             self.out.extend_from_slice(format!("SUB {} 1\r\n", self.inbox).as_bytes());
@@ -87,7 +92,7 @@ impl Peer {
     }
 
     /// Asks, and reads the answer.
-    pub(super) fn call(&mut self, topic: &str, number: u64, question: &str) -> Result<()> {
+    pub(crate) fn call(&mut self, topic: &str, number: u64, question: &str) -> Result<()> {
         match self.wire {
             Wire::V1 => {
                 self.say(&format!(r#"{{"type":"request","id":{number},"topic":"{topic}","data":"{question}"}}"#))?;
@@ -108,7 +113,7 @@ impl Peer {
     }
 
     /// Answers the next request with what it asks.
-    pub(super) fn answer(&mut self) -> Result<()> {
+    pub(crate) fn answer(&mut self) -> Result<()> {
         match self.wire {
             Wire::V1 => {
                 let request = self.text()?;
@@ -135,13 +140,14 @@ impl Peer {
 
     // ---- ringyard.v1
 
-    fn say(&mut self, text: &str) -> Result<()> {
+    /// Sends a command.
+    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
         put_client_frame(&mut self.out, Opcode::Text, text.as_bytes(), [1, 2, 3, 4]);
         self.flush()
     }
 
     /// The next text message; pings are answered.
-    fn text(&mut self) -> Result<String> {
+    pub(crate) fn text(&mut self) -> Result<String> {
         const PING: u8 = 0x80 | Opcode::Ping as u8;
         const TEXT: u8 = 0x80 | Opcode::Text as u8;
         loop {
@@ -212,7 +218,7 @@ fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
 }
 
 /// What stands behind `open`, up to `close`.
-fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+pub(crate) fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(open)?;
     rest.split_once(close).map(|(inner, _)| inner)
 }

@@ -101,6 +101,13 @@ pub struct Options {
     #[arg(long, help_heading = "History")]
     pub retain: bool,
 
+    /// Connections that enter the topic, in the scenario presence-crowd [default: 1000]
+    #[arg(long, help_heading = "Presence")]
+    pub members: Option<u64>,
+    /// Connections that are told of them [default: 1000]
+    #[arg(long, help_heading = "Presence")]
+    pub watchers: Option<u64>,
+
     /// Connections that publish [default: 1; one per topic where the protocol needs it]
     #[arg(long, help_heading = "Publishing")]
     pub publishers: Option<u32>,
@@ -266,6 +273,10 @@ impl Options {
                 "--everyone-publishes goes with one topic per client and no --publishers"
             );
         }
+        ensure!(
+            self.members.is_none() && self.watchers.is_none(),
+            "--members and --watchers are for --scenario presence-crowd"
+        );
         self.check_history()?;
         self.check_conflation()?;
         self.check_logins()?;

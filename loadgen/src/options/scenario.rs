@@ -42,6 +42,8 @@ pub enum Scenario {
     LoginStorm,
     /// Pairs of a connection that asks and one that answers, one call at a time; also nats://HOST:PORT
     RequestReply,
+    /// 1,000 members enter a topic within a second, before 1,000 watchers who are told of each; judged
+    PresenceCrowd,
 }
 
 impl Scenario {
@@ -104,6 +106,7 @@ impl Options {
             Scenario::Conflate => self.complete_conflation(paced),
             Scenario::LoginStorm => self.complete_logins(paced),
             Scenario::RequestReply => or(&mut self.clients, 1),
+            Scenario::PresenceCrowd => {}
         }
         self.complete_rest();
         self
