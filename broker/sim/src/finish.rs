@@ -4,6 +4,7 @@
 //! nothing may stay behind, or the broker shuts down with traffic under way.
 
 mod empty;
+mod present;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ impl Run<'_> {
             self.calm_down(true);
             self.busy = false;
             self.come_to_rest(2 * MILLIS)?;
+            self.rest_present()?;
             self.grow_older()?;
             self.mark_the_end();
             self.come_to_rest(2 * MILLIS)?;
@@ -199,7 +201,7 @@ impl Run<'_> {
             if client.parting == Parting::HalfClose
                 && client.unexplained.is_none()
                 // Whatever it said last may have come behind that.
-                && !client.closed_with.is_some_and(|code| (4400..4409).contains(&code))
+                && !client.closed_with.is_some_and(|code| (4400..4410).contains(&code))
                 && client.wire.shut
                 && client.wire.waiting() == 0
             {
@@ -368,6 +370,7 @@ impl Run<'_> {
                 return Err(Violation::new("a shutdown closes every WebSocket with 1001", client.name()));
             }
         }
+        self.model.presence.settle()?;
         let settled = self.model.settle()?;
         self.counted.settled_streams += settled.streams as u64;
         self.counted.owed += settled.owed as u64;

@@ -8,6 +8,7 @@ use ring::Random;
 use ring::sim::{Chance, Faults};
 
 use crate::access::{Access, USERS};
+use crate::presence::{self, Presence};
 use crate::rules::{self, Policy, TopicRule};
 
 /// Seeds that tests pin for what they once showed: what came to the simulation later would make them other runs.
@@ -20,6 +21,8 @@ const PINNED: [u64; 29] = [
 const UNGUARDED: [u64; 5] = [4, 14, 24, 409, 1079];
 /// Seeds beside those that were named for what they showed before there were requests.
 const WITHOUT_REQUESTS: [u64; 13] = [10, 12, 30, 142, 242, 409, 511, 1079, 1458, 1820, 3478, 5857, 7669];
+/// The same before clients were present anywhere.
+const WITHOUT_PRESENCE: [u64; 3] = [75, 441, 713];
 /// The longest time that somebody waits for an answer, in milliseconds.
 pub(crate) const REQUEST_MS_MAX: u64 = 5000;
 
@@ -94,6 +97,8 @@ pub struct Params {
     pub posters: bool,
     /// Whether clients of `ringyard.v1` ask each other. In a share of the seeds: the others are the runs that they were.
     pub requests: bool,
+    /// Sessions and presence, in a share of the seeds.
+    pub presence: Option<Presence>,
 }
 
 impl Params {
@@ -173,13 +178,14 @@ impl Params {
             budget_bytes: u64::MAX >> 1,
             posters: matches!(seed % 16, 0..=2 | 10 | 12 | 13),
             requests: false,
+            presence: None,
             connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
         let params = params.with_short_memory().with_short_history();
         let params = if queues { params.with_full_queues() } else { params };
-        params.with_policies().with_access().with_requests()
+        params.with_policies().with_access().with_requests().with_presence()
     }
 
     /// Sometimes topics differ in how they are delivered. Drawn from a generator of its own, which shifts nothing else.
@@ -226,9 +232,38 @@ impl Params {
         Self { requests: true, limits: Limits { requests_max, ..self.limits }, ..self }
     }
 
+    /// Sometimes clients have sessions and are present. Drawn from a generator of its own, which shifts nothing else.
+    fn with_presence(mut self) -> Self {
+        let mut rng = Random::new(self.seed ^ 0x7072_6573_656e_6365);
+        let is_named = [&PINNED[..], &WITHOUT_REQUESTS, &WITHOUT_PRESENCE].concat().contains(&self.seed);
+        if is_named || self.access.is_some() || self.steady || !rng.one_in(3) {
+            return self;
+        }
+        let presence = Presence::draw(&mut rng, self.topics.len(), !self.requests);
+        self.limits = presence.limits(self.limits);
+        self.presence = Some(presence);
+        // Graces have to end, and clients to come back.
+        self.stride_ms = rng.pick(&[0, 60, 600, 3_000]);
+        self.leap = self.leap.max(1);
+        self.churn = self.churn.max(rng.pick(&[30, 100, 200]));
+        self.clients_total += 2 * self.clients;
+        self
+    }
+
+    /// Whether tokens say who somebody is, and everybody may do everything.
+    pub(crate) fn has_users(&self) -> bool {
+        self.presence.as_ref().is_some_and(|presence| presence.has_users)
+    }
+
+    /// Whether sessions and members may be refused for want of room.
+    pub(crate) fn is_short(&self) -> bool {
+        self.budget_bytes < 1 << 40 || self.limits.keys_max < 10_000 || self.limits.history_bytes_max < 1 << 20
+    }
+
     /// The longest time that something may go on by itself when nobody begins anything, in milliseconds.
     pub(crate) fn waits_max_ms(&self) -> u64 {
-        self.throttle_max_ms().max(if self.requests { REQUEST_MS_MAX + 200 } else { 0 })
+        let requests = if self.requests { REQUEST_MS_MAX + 200 } else { 0 };
+        self.throttle_max_ms().max(requests).max(if self.presence.is_some() { presence::WAITS_MS } else { 0 })
     }
 
     fn held_up_by_nothing(self) -> Self {

@@ -144,6 +144,46 @@ coverage! {
     calls_replied: true,
     /// Replies that came too late.
     calls_not_found: true,
+    /// Sessions that clients were given and can go on with.
+    sessions_opened: true,
+    /// Those that clients went on with.
+    sessions_resumed: true,
+    /// Those among them that another client had before.
+    sessions_moved: true,
+    /// Those that were asked for and not given, because they were over or another user's.
+    sessions_lost: true,
+    /// Clients that got none that can be resumed, because there were as many as may be.
+    sessions_scarce: true,
+    /// Those that were over for certain when they were asked for.
+    sessions_late: true,
+    /// Closed because their sessions went on over other connections.
+    close_4409: true,
+    /// Sessions that their clients ended on purpose.
+    disconnected: true,
+    /// Topics entered, or said something new at.
+    entered: true,
+    /// Members that watchers were shown, or that came.
+    arrivals: true,
+    /// Members of which they were told that they had gone.
+    departures: true,
+    /// Members shown that were there with several connections.
+    shared_members: true,
+    /// Counts that came.
+    counts: true,
+    /// Members in answers to `members`.
+    members_listed: true,
+    /// Those answers that left some out because no more are listed.
+    members_unlisted: true,
+    /// Entries refused because no more members are listed.
+    presence_full: true,
+    /// Updates and leaves of who had not entered.
+    presence_not_found: true,
+    /// Topics where nobody can be present.
+    presence_unsupported: true,
+    /// What watchers knew at the end, compared with what is true.
+    views: true,
+    /// The same of counts.
+    views_of_counts: true,
     /// Unsubscribes answered.
     unsubscribed: true,
     /// Those of a subscription that overlapped another.

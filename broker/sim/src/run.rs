@@ -14,8 +14,10 @@ use broker::access::admission::Admission;
 use broker::access::authority::Authority;
 use broker::capacity::budget::{Held, Level};
 use broker::capacity::buffer::Buffer;
+use broker::config::auth::AccessTables;
 use broker::ids::{Epoch, ShardId};
 use broker::observe::counters::{Distribution, Scale};
+use broker::presence::secret::Secrets;
 use broker::shard::handover::Adopt;
 use broker::shard::shared::{ControlMessage, SharedState};
 use broker::shard::{Shard, ShardSetup};
@@ -24,13 +26,14 @@ use broker::topics::rules::Rules;
 use ring::Random;
 use ring::sim::{SimDriver, World};
 
-use crate::access::{Access, EPOCH_S, SecretFile};
+use crate::access::{EPOCH_S, SecretFile};
 use crate::client::{Client, Role, Stage};
 use crate::model::{Model, Violation};
 use crate::operator::Operator;
 use crate::params::{self, Params};
 use crate::payload::Kind;
 use crate::plane::{self, Plane};
+use crate::presence::Presence;
 use crate::report::{Coverage, Failure, Outcome};
 use crate::trace::Trace;
 
@@ -89,15 +92,21 @@ impl<'a> Run<'a> {
         world.set_socket_buffer(params.socket_buffer_bytes);
         let admission = Admission::new(params.connections_max, params.limits.accept_rate_max);
         let shared = SharedState::new(params.shards, params.seed, Epoch(params.seed << 20));
-        let topics = params.topics.iter().zip(&params.rules).map(|(topic, rule)| rule.table(topic));
+        let topics = params.topics.iter().zip(&params.rules).enumerate().map(|(index, (topic, rule))| {
+            let rule = rule.table(topic);
+            params.presence.as_ref().map_or(rule.clone(), |presence| presence.rule(index, rule))
+        });
         let filters = params.filters.iter().map(|(filter, policy)| policy.rule(filter));
+        let filters = filters.chain(params.presence.iter().map(Presence::watching));
         let rules =
             Rules::new(topics.chain(filters).collect(), Keys::from_seed(params.seed)).expect("one rule for each topic");
         let shared = shared.admitting(admission).within(params.budget_bytes).with_rules(rules);
-        let (shared, operator) = match &params.access {
-            Some(access) => guarded(shared, access),
+        let (mut shared, operator) = match &params.access {
+            Some(access) => guarded(shared, access.cache_bytes, |secret| access.tables(secret.path())),
+            None if params.has_users() => guarded(shared, 0, Presence::tables),
             None => (shared, None),
         };
+        shared.secrets = Secrets::seeded(params.seed);
         let shared = Arc::new(shared);
         let limits = Arc::new(params.limits.clone());
         let shard = |id| {
@@ -105,7 +114,7 @@ impl<'a> Run<'a> {
             Some(Shard::new(driver, ShardSetup { id, shared: Arc::clone(&shared), limits: Arc::clone(&limits) }))
         };
         let shards = ShardId::all(params.shards).map(shard).collect();
-        Self {
+        let mut run = Self {
             params,
             shards,
             stalled: vec![0; usize::from(params.shards)],
@@ -126,7 +135,12 @@ impl<'a> Run<'a> {
             kept: 0,
             world,
             shared,
+        };
+        if let Some(presence) = &params.presence {
+            let grace = presence.grace.as_nanos() as u64;
+            run.model.presence.begin(grace, presence.sessions_max.is_some(), params.is_short());
         }
+        run
     }
 
     fn whole(&mut self) -> Result<(), Violation> {
@@ -189,6 +203,9 @@ impl<'a> Run<'a> {
                 _ => Role::Refused(Vec::new()),
             };
         }
+        if self.params.presence.is_some() && rng.percent(60) {
+            return Role::V1;
+        }
         match rng.below(20) {
             0..=5 => Role::Subscriber(params::filter(topics, rng)),
             6..=9 => Role::Publisher(rng.below(topics.len())),
@@ -225,6 +242,7 @@ impl<'a> Run<'a> {
         self.round += 1;
         self.counted.rounds += 1;
         self.model.clock(self.world.now());
+        self.model.presence.clock(self.world.now());
         self.trace.clock(self.world.now() / MILLIS);
         let mut order: Vec<_> = (0..self.shards.len()).collect();
         self.rng.shuffle(&mut order);
@@ -362,10 +380,14 @@ impl<'a> Run<'a> {
 }
 
 /// The same with access control, by a time of day that is the simulation's.
-fn guarded(shared: SharedState, access: &Access) -> (SharedState, Option<Operator>) {
+fn guarded(
+    shared: SharedState,
+    cache_bytes: u64,
+    tables: impl Fn(&SecretFile) -> AccessTables,
+) -> (SharedState, Option<Operator>) {
     let secret = SecretFile::new();
     let account = Arc::clone(shared.budget.of_plane());
-    let authority = Authority::new(&access.tables(secret.path()), &account, access.cache_bytes).expect("good tables");
+    let authority = Authority::new(&tables(&secret), &account, cache_bytes).expect("good tables");
     let shared = shared.authorized_by(Arc::new(authority));
     shared.wall_clock.set(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S), 0);
     let held = shared.budget.used();

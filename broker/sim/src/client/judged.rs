@@ -84,8 +84,9 @@ impl Client {
             }),
             Command::Publish(id) | Command::Snapshot(id) => publishes(*id),
             Command::History(page) => rights.reads(&topics[page.topic]),
-            // Nobody asks another where there is access control.
+            // Nobody asks another, or is present, where access control is simulated.
             Command::Call(_)
+            | Command::Visit(_)
             | Command::Unsubscribe(_)
             | Command::Ping
             | Command::Connect

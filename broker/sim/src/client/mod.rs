@@ -11,6 +11,7 @@
 //! | `standing`, `judged` | tokens, and what they are answered |
 //! | `calls` | requests, and answers to them |
 //! | `past` | what it asks of the broker's memory |
+//! | `present`, `watch` | sessions and presence, and what watchers learn |
 //! | `part` | the ways a client leaves, fair and foul |
 
 mod calls;
@@ -20,9 +21,11 @@ mod judged;
 mod part;
 mod past;
 mod post;
+mod present;
 mod standing;
 mod talk;
 mod unasked;
+mod watch;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -127,6 +130,7 @@ enum Command {
     History(Page),
     Snapshot(MessageId),
     Call(calls::Call),
+    Visit(present::Visit),
     Ping,
     Connect,
     /// `connect` with a token.
@@ -145,6 +149,7 @@ impl Command {
             Self::History(_) => Some(CommandType::History),
             Self::Snapshot(_) => Some(CommandType::Snapshot),
             Self::Call(call) => Some(call.command_type()),
+            Self::Visit(visit) => Some(visit.command_type()),
             Self::Ping => Some(CommandType::Ping),
             Self::Connect | Self::Token(_) => Some(CommandType::Connect),
             Self::Bad(_) => None,
@@ -195,6 +200,8 @@ pub(crate) struct Client {
     answered: BTreeMap<String, (u64, u64)>,
     /// What it answers requests for.
     serving: calls::Serving,
+    /// Where it is with sessions and presence.
+    visitor: present::Visitor,
     /// A request of it was answered.
     was_heard: bool,
     /// It was asked to come back later: the broker shuts down.
@@ -278,6 +285,7 @@ impl Client {
             requests: VecDeque::new(),
             answered: BTreeMap::new(),
             serving: calls::Serving::default(),
+            visitor: present::Visitor::default(),
             was_heard: false,
             told_to_go: false,
         }

@@ -48,7 +48,9 @@ impl Client {
             self.go(stage);
             return;
         }
-        let code = 4000 + (self.index % 900) as u16;
+        // A tab that is closed says 1001.
+        let leaves = stage.params.presence.is_some() && self.index.is_multiple_of(2);
+        let code = if leaves { 1001 } else { 4000 + (self.index % 900) as u16 };
         self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
         self.wire.shut = true;
         self.parting = Parting::Close(code);
@@ -64,7 +66,7 @@ impl Client {
         self.end_stream(stage);
     }
 
-    fn end_stream(&self, stage: &mut Stage<'_>) {
+    pub(super) fn end_stream(&self, stage: &mut Stage<'_>) {
         if let Some(stream) = self.stream {
             stage.model.ended(stream);
         }
@@ -139,6 +141,8 @@ impl Client {
         let of_access = self.hear_access_closed(code, stage)?;
         match code {
             _ if of_access => {}
+            1001 if due == Some(1001) && !self.told_to_go => self.accept_written(stage.model),
+            4409 if stage.model.presence.may_be_taken(self.index) => stage.coverage.close_4409 += 1,
             1001 if self.role == Role::V1 && !self.told_to_go => {
                 return Err(Violation::new(
                     "a client is asked to come back before it is closed with 1001",
@@ -181,7 +185,7 @@ impl Client {
             stage.model.told_to_go(stream);
         }
         let whole = self.wire.waiting() == 0;
-        if self.parting == Parting::None && self.polite && whole {
+        if matches!(self.parting, Parting::None | Parting::Close(1000)) && self.polite && whole {
             self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
         }
         if self.parting == Parting::None {

@@ -71,6 +71,9 @@ impl Client {
         if stage.params.requests && stage.rng.percent(60) {
             return self.call(stage);
         }
+        if stage.params.presence.is_some() && stage.rng.percent(60) {
+            return self.visit(stage);
+        }
         match stage.rng.below(23) {
             20 | 21 => self.ask_history(stage),
             22 => self.store_snapshot(stage),
@@ -111,7 +114,7 @@ impl Client {
                     ("bad-command", r#"{"type":"subscribe","id":"#),
                 ]);
                 // Where there are tokens, this is a bad one, of which others than this client say what comes of it.
-                if code == "unsupported" && self.standing.is_some() {
+                if code == "unsupported" && (self.standing.is_some() || stage.params.has_users()) {
                     return;
                 }
                 let id = self.remember(Command::Bad(code));
@@ -123,6 +126,7 @@ impl Client {
     fn unsubscribe(&mut self, filters: Vec<String>, stage: &mut Stage<'_>) {
         let id = self.remember(Command::Unsubscribe(filters.clone()));
         stage.model.unsubscribing(self.stream.expect("a /ws client"));
+        self.leave_by_unsubscribing(&filters, stage);
         stage.trace.say(|| format!("{} unsubscribes {filters:?}, {id}", self.name()));
         let text = match &filters[..] {
             [one] if stage.rng.one_in(2) => json!({"type": "unsubscribe", "id": id, "topic": one}),
@@ -281,6 +285,9 @@ impl Client {
         let kind = value["type"].as_str().ok_or_else(|| wrong("no type"))?;
         let message = MessageType::named(kind).ok_or_else(|| wrong("an unknown type"))?;
         stage.coverage.messages[message as usize] += 1;
+        if value.get("id").is_none() && value["topic"].as_str().is_some_and(|topic| topic.starts_with('$')) {
+            return self.hear_presence(&value, stage);
+        }
         if kind == "message" {
             return self.hear_message(&value, &wrong, stage);
         }
@@ -308,6 +315,7 @@ impl Client {
         match (command, kind) {
             (Command::Ping, "pong") | (Command::Connect, "ok") => {}
             (Command::Call(call), "ok" | "error") => self.hear_call(&call, &value, stage)?,
+            (Command::Visit(visit), "ok" | "error") => self.hear_visit(&visit, &value, stage)?,
             (Command::Publish(id), "ok" | "error") => {
                 if !self.hear_published(id, &value, stage)? {
                     return Err(wrong("no place"));
@@ -343,6 +351,7 @@ impl Client {
                 stage.coverage.unsubscribed_overlapping += u64::from(topics.iter().find(overlaps).is_some());
                 stage.model.unsubscribe_answered(stream);
                 stage.model.unsubscribed(stream, &filters);
+                self.left_by_unsubscribing(&filters, stage);
             }
             (Command::Unsubscribe(filters), "error") if code == "busy" || code == "not-subscribed" => {
                 stage.model.unsubscribe_answered(stream);

@@ -22,6 +22,7 @@ mod order;
 mod pages;
 mod past;
 mod policy;
+mod presence;
 mod purge;
 mod replay;
 mod state;
@@ -36,6 +37,7 @@ pub use begin::{Asked, Confirmed, Remembers, Start};
 pub use calls::{CallId, Calls};
 pub use order::Position;
 pub use past::{Options, Page};
+pub use presence::{Act, Answered, At, Counted, DeedId, Presence, SessionId, Shown, Viewed};
 pub use stream::{Arrival, Tags};
 
 use crate::payload::Kind;
@@ -128,6 +130,8 @@ pub struct Model {
     access: AccessHistory,
     /// What becomes of requests.
     pub calls: Calls,
+    /// Who is present where.
+    pub presence: Presence,
     now: Tick,
     /// When the broker began to tell clients to go, one after the other, while others went on.
     window: Option<Tick>,
@@ -147,6 +151,7 @@ impl Model {
             past: Past::default(),
             access: AccessHistory::default(),
             calls: Calls::default(),
+            presence: Presence::default(),
             now: 0,
             window: None,
         }

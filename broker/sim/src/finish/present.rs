@@ -1,0 +1,76 @@
+//! Sessions and presence at the end: twice what watchers know is compared with what is true, before and after the graces of those
+//! that have gone; then some come back too late.
+
+use super::MILLIS;
+use crate::model::Violation;
+use crate::run::Run;
+
+impl Run<'_> {
+    /// Everything has come to rest.
+    pub(super) fn rest_present(&mut self) -> Result<(), Violation> {
+        let Some(presence) = &self.params.presence else { return Ok(()) };
+        self.check_present(false)?;
+        let waits = presence.grace + self.params.limits.close_timeout;
+        let step = 400 * MILLIS;
+        for _ in 0..(waits.as_nanos() as u64 / step + 3) {
+            self.round()?;
+            self.world.advance(step);
+        }
+        self.come_to_rest(2 * MILLIS)?;
+        self.check_present(true)?;
+        let past: Vec<_> = self.model.presence.past().collect();
+        let (mut stage, clients) = self.stage();
+        let mut past = past.into_iter().rev();
+        let mut next = past.next();
+        let mut late = 0;
+        for client in clients {
+            let Some(session) = next else { break };
+            if client.return_late(session, &mut stage) {
+                late += 1;
+                next = past.next();
+            }
+        }
+        self.counted.sessions_late += late;
+        self.come_to_rest(2 * MILLIS)?;
+        self.check_present(true)?;
+        self.model.presence.settle()
+    }
+
+    fn check_present(&mut self, graces_are_over: bool) -> Result<(), Violation> {
+        let here: Vec<bool> = self.clients.iter().map(|client| client.is_well()).collect();
+        // Before the last connection is accepted, or answered, less is certain.
+        self.model.presence.rests(|client| here[client], graces_are_over)?;
+        self.check_resumable(&here)?;
+        let (stage, clients) = self.stage();
+        let mut stage = stage;
+        let subscribers: Vec<_> = (0..stage.params.topics.len())
+            .map(|topic| {
+                let name = &stage.params.topics[topic];
+                let count = |is_well: bool| -> u64 {
+                    let there = clients.iter().filter(|client| client.is_well() == is_well);
+                    there.map(|client| client.subscribers(name, &stage)).sum()
+                };
+                let (least, more) = (count(true), count(false));
+                (least, least + more)
+            })
+            .collect();
+        clients
+            .iter()
+            .filter(|client| client.is_well())
+            .try_for_each(|client| client.check_views(&|topic| subscribers[topic], &mut stage))
+    }
+
+    /// No more sessions can be resumed than may be.
+    fn check_resumable(&self, here: &[bool]) -> Result<(), Violation> {
+        let Some(most) = self.params.presence.as_ref().and_then(|presence| presence.sessions_max) else {
+            return Ok(());
+        };
+        // Each shard has its part.
+        let most = most.div_ceil(self.shards.len()) * self.shards.len();
+        let found = self.model.presence.resumable(|client| here[client]);
+        match found > most {
+            true => Err(Violation::new("no more sessions can be resumed than may be", format!("{found} of {most}"))),
+            false => Ok(()),
+        }
+    }
+}

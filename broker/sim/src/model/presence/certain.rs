@@ -1,0 +1,108 @@
+//! When a session was somewhere for certain, and when possibly.
+
+use super::{Act, Deed, Presence, Session, SessionId};
+
+/// A moment: nanoseconds, and the order of what happened within them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct At(pub u64, pub u64);
+
+impl At {
+    /// None is later.
+    pub(super) const NEVER: Self = Self(u64::MAX, u64::MAX);
+}
+
+/// From a moment to another, the latter not included.
+pub(super) type Span = (At, At);
+
+impl Presence {
+    /// Until when a session was kept for certain: while its client was connected, and for the grace.
+    pub(super) fn kept_until(&self, id: SessionId) -> At {
+        let session = &self.sessions[id];
+        let mut until = At::default();
+        for owner in &session.owners {
+            let mut seen = self.guests.get(&owner.client).map_or(owner.asked, |guest| guest.alive);
+            // From when somebody else asked for it, its client may not have had it any longer.
+            for claim in session.claims.iter().filter(|claim| claim.client != owner.client) {
+                if claim.heard.is_none_or(|heard| heard > owner.asked) {
+                    seen = seen.min(claim.asked);
+                }
+            }
+            let seen = seen.max(owner.asked);
+            let waits = session.secret.is_some() && self.grace > 0 && !self.is_scarce;
+            until = until.max(if waits { At(seen.0.saturating_add(self.grace), 0).max(seen) } else { seen });
+        }
+        session.ending.map_or(until, |ending| until.min(ending))
+    }
+
+    fn deeds_of(&self, id: SessionId, topic: usize) -> impl Iterator<Item = &Deed> {
+        self.deeds.iter().filter(move |deed| deed.session == id && deed.topic == topic)
+    }
+
+    /// When a session was at a topic for certain.
+    pub(super) fn certain(&self, id: SessionId, topic: usize) -> Vec<Span> {
+        let kept = self.kept_until(id);
+        let entered = self.deeds_of(id, topic).filter(|deed| deed.enters());
+        let span = |deed: &Deed| {
+            let leaves = self.deeds_of(id, topic).filter(|other| other.leaves() && other.from > deed.from);
+            let left = leaves.map(|other| other.from).min().unwrap_or(At::NEVER);
+            let from = deed.to?;
+            (from < left.min(kept)).then_some((from, left.min(kept)))
+        };
+        entered.filter_map(span).collect()
+    }
+
+    /// When a session may have been at a topic.
+    pub(super) fn possible(&self, id: SessionId, topic: usize) -> Vec<Span> {
+        let Session { over, owners, claims, .. } = &self.sessions[id];
+        let over = over.unwrap_or(At::NEVER);
+        let is_alone = owners.len() + claims.len() == 1;
+        let span = |deed: &Deed| {
+            let later = || self.deeds_of(id, topic).filter(|other| other.leaves() && other.from > deed.from);
+            let left = later().filter(|other| other.act == Act::Leave).filter_map(|other| other.to);
+            // An unsubscribe is answered before everybody knows, and is of no account from who has the session no longer.
+            let is_settled = |other: &&Deed| other.to.is_some_and(|to| to < self.rested) && is_alone;
+            let quiet = later().filter(is_settled).map(|_| self.rested);
+            let left = left.chain(quiet).min();
+            (deed.from, left.unwrap_or(At::NEVER).min(over))
+        };
+        self.deeds_of(id, topic).filter(|deed| deed.enters()).map(span).collect()
+    }
+
+    /// The sessions of a member.
+    pub(super) fn sessions_of(&self, member: &str) -> impl Iterator<Item = SessionId> {
+        let sessions = self.sessions.iter().enumerate();
+        sessions.filter(move |(_, session)| session.member == member).map(|(id, _)| id)
+    }
+
+    /// Whether a member was at a topic for certain, at every moment of a span.
+    pub(super) fn covers(&self, member: &str, topic: usize, (from, to): Span) -> bool {
+        let mut spans: Vec<Span> = self.sessions_of(member).flat_map(|id| self.certain(id, topic)).collect();
+        spans.sort();
+        let mut reached = from;
+        for (begins, ends) in spans {
+            if begins > reached {
+                break;
+            }
+            reached = reached.max(ends);
+        }
+        reached > to
+    }
+
+    /// Sessions of a member that were at a topic for all of a span, and those that may have been for some of it.
+    pub(super) fn counts(&self, member: &str, topic: usize, (from, to): Span) -> (usize, usize) {
+        let always =
+            |id: &SessionId| self.certain(*id, topic).iter().any(|&(begins, ends)| begins <= from && ends > to);
+        let ever =
+            |id: &SessionId| self.possible(*id, topic).iter().any(|&(begins, ends)| begins <= to && ends >= from);
+        let all: Vec<SessionId> = self.sessions_of(member).collect();
+        (all.iter().filter(|id| always(id)).count(), all.iter().filter(|id| ever(id)).count())
+    }
+
+    /// The members that there ever were, each once.
+    pub(super) fn members(&self) -> Vec<&str> {
+        let mut members: Vec<_> = self.sessions.iter().map(|session| session.member.as_str()).collect();
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+}
