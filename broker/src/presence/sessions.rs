@@ -164,13 +164,17 @@ impl Sessions {
         number
     }
 
-    /// The session of a connection; one that has none gets one that ends with it.
-    pub fn of(&mut self, owner: Owner, user: Option<Arc<str>>, member: Arc<str>) -> Known {
-        let number = match self.by_owner.get(&owner) {
-            Some(&number) => number,
-            None => self.insert(owner, None, user, member),
-        };
-        Known { session: self.reference(number), member: Arc::clone(&self.sessions[&number].member) }
+    /// A connection without a session gets one that ends with it.
+    pub fn begin(&mut self, owner: Owner, user: Option<Arc<str>>, member: Arc<str>) -> Known {
+        let number = self.insert(owner, None, user, Arc::clone(&member));
+        Known { session: self.reference(number), member }
+    }
+
+    /// The session of a connection. `None`: it goes on over another one.
+    #[must_use]
+    pub fn of(&self, owner: Owner) -> Option<Known> {
+        let number = *self.by_owner.get(&owner)?;
+        Some(Known { session: self.reference(number), member: Arc::clone(&self.sessions[&number].member) })
     }
 
     /// The session of a connection enters a topic, perhaps again. Returns whether it may: `entered_max` topics at most.

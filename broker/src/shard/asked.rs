@@ -153,6 +153,8 @@ pub struct Entering {
     pub info: Option<Arc<[u8]>>,
     /// It has to be there already.
     pub is_update: bool,
+    /// The connection has no session before this.
+    pub begins: bool,
 }
 
 /// The answer to [`SessionCommand::Open`].

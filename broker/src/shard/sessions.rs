@@ -8,7 +8,6 @@
 //!
 //! Cost: nothing for connections without a session. A message between shards for each command.
 
-use std::collections::hash_map;
 use std::sync::Arc;
 
 use protocol::frame::close_code;
@@ -162,12 +161,12 @@ impl<D: Driver> Shard<D> {
         self.admit(id, command, name)?;
         let topic = self.shared.registry.resolve(name);
         let (user, member) = self.client_names(id);
-        let home = self.id;
-        if let hash_map::Entry::Vacant(place) = self.attached.entry(id) {
-            place.insert(Attached { home, member: Some(Arc::clone(&member)) });
+        let begins = !self.attached.contains_key(&id);
+        if begins {
+            self.attached.insert(id, Attached { home: self.id, member: Some(Arc::clone(&member)) });
             self.tell_member(id);
         }
-        let entering = Entering { topic, user, member, info, is_update };
+        let entering = Entering { topic, user, member, info, is_update, begins };
         self.ask_home(id, command, SessionCommand::Enter(entering));
         Ok(())
     }
@@ -343,8 +342,10 @@ impl<D: Driver> Shard<D> {
     }
 
     fn enter_at_home(&mut self, owner: Owner, ticket: u64, entering: Entering) {
-        let Entering { topic, user, member, info, is_update } = entering;
-        let known = self.sessions.of(owner, user, member);
+        let Entering { topic, user, member, info, is_update, begins } = entering;
+        let known = if begins { Some(self.sessions.begin(owner, user, member)) } else { self.sessions.of(owner) };
+        // It goes on over another connection, and this one does not know yet.
+        let Some(known) = known else { return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED)) };
         if !self.sessions.enter(owner, topic.clone(), self.limits.subscriptions_max) {
             let reason = "a client may enter as many topics as it may subscribe to; see --max-subscriptions";
             return self.refuse_command(owner, ticket, Refusal::Limit(reason));

@@ -49,7 +49,8 @@ impl Client {
             return;
         }
         // A tab that is closed says 1001.
-        let leaves = stage.params.presence.is_some() && self.index.is_multiple_of(2);
+        let is_tab = self.role == Role::V1 && stage.params.presence.is_some();
+        let leaves = is_tab && self.index.is_multiple_of(2);
         let code = if leaves { 1001 } else { 4000 + (self.index % 900) as u16 };
         self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
         self.wire.shut = true;

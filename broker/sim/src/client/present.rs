@@ -259,12 +259,9 @@ impl Client {
     /// A command about presence was answered.
     pub(super) fn hear_visit(&mut self, visit: &Visit, value: &Value, stage: &mut Stage<'_>) -> Result<(), Violation> {
         let code = value["code"].as_str().unwrap_or("ok");
-        let wrong = || {
-            Violation::new(
-                "what is asked about presence gets its answer",
-                format!("{}: {value} to {visit:?}", self.name()),
-            )
-        };
+        let name = self.name();
+        let wrong =
+            || Violation::new("what is asked about presence gets its answer", format!("{name}: {value} to {visit:?}"));
         match (visit, code) {
             (Visit::Connect(opening), "ok") => return self.hear_opened(opening, value, stage),
             (Visit::Connect(opening), "limit") if self.is_short(stage) => {

@@ -172,8 +172,9 @@ fn check_over(ended: &Ended, expected: &Expected, topics: &[TopicRef]) {
 fn without_a_secret_a_session_ends_with_its_connection() {
     let budget = Budget::new(1, u64::MAX >> 1);
     let mut sessions = Sessions::new(ShardId(0), GRACE, 1, budget.of_shard(0));
-    let known = sessions.of(owner(1), None, "~x".into());
-    assert_eq!((known.member.as_ref(), sessions.of(owner(1), None, "~y".into())), ("~x", known.clone()));
+    assert_eq!(sessions.of(owner(1)), None);
+    let known = sessions.begin(owner(1), None, "~x".into());
+    assert_eq!((known.member.as_ref(), sessions.of(owner(1))), ("~x", Some(known.clone())));
     assert_eq!(sessions.drop_owner(owner(1), 5).map(|ended| ended.session), Some(known.session));
     assert!(sessions.is_empty());
 }

@@ -85,7 +85,8 @@ impl Presence {
             if self.covers(member, *topic, (*from, *to)) && !self.is_short {
                 let spans: Vec<_> =
                     self.sessions_of(member).map(|id| (id, self.certain(id, *topic), &self.sessions[id])).collect();
-                let evidence = format!("{departure:?}; for certain there: {spans:?}");
+                let Departure { watcher, what, .. } = departure;
+                let evidence = format!("watcher {watcher}, {what}, {from:?} to {to:?}; for certain there: {spans:?}");
                 return Err(Violation::new("a member is gone only if it may be", evidence));
             }
         }
