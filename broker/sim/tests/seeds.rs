@@ -47,11 +47,11 @@ fn a_seed_replays_to_the_last_byte() {
 #[test]
 fn every_command_is_carried_out_and_every_message_got() {
     let mut coverage = Coverage::default();
-    // The last ones meet gaps, pings as messages, purges, requests, and tokens.
-    for seed in (0..8).chain([28, 13, 30, 75]).chain(GUARDED) {
+    // The last ones meet gaps, pings as messages, purges, requests, tokens, and sessions.
+    for seed in (0..8).chain([28, 13, 30, 75]).chain(GUARDED).chain(PRESENT) {
         coverage += run(&Params::from_seed(seed), false).unwrap_or_else(|failure| panic!("{failure}")).coverage;
     }
-    for command in CommandType::ALL.into_iter().filter(|command| !OF_PRESENCE.contains(command)) {
+    for command in CommandType::ALL {
         assert!(coverage.commands[command as usize] > 0, "{command:?}: no client in sim/src/client/talk.rs sends it");
     }
     for message in MessageType::ALL {
@@ -59,9 +59,8 @@ fn every_command_is_carried_out_and_every_message_got() {
     }
 }
 
-/// Commands that clients of the simulation do not send, since its model knows nothing of sessions and members.
-const OF_PRESENCE: [CommandType; 5] =
-    [CommandType::Disconnect, CommandType::Enter, CommandType::Update, CommandType::Leave, CommandType::Members];
+/// Seeds whose clients have sessions and are present.
+const PRESENT: [u64; 2] = [102, 121];
 
 /// Seeds with access control that meet `refresh` and `ended`.
 const GUARDED: [u64; 2] = [69, 84];
@@ -197,5 +196,10 @@ mod regressions {
     #[test]
     fn a_connection_that_was_never_answered_is_nobodys() {
         pass(5857..5858);
+    }
+
+    #[test]
+    fn who_has_lost_its_session_is_no_member_by_another() {
+        pass(102..103);
     }
 }

@@ -22,6 +22,10 @@ pub struct Audit {
     pub evicted: u64,
     /// Responders of all shards in this shard's index.
     pub responders: u64,
+    /// Sessions whose home is this shard.
+    pub sessions: u64,
+    /// Sessions that are present at the topics that this shard sequences, each once per topic.
+    pub present: u64,
     /// Pairs that must be equal: what it is, as found, as kept.
     equal: Vec<(&'static str, u64, u64)>,
     /// The first invariant of a log or of the sequencer that does not hold.
@@ -99,7 +103,9 @@ impl<D: Driver> Shard<D> {
             ("requests of connections that have ended", self.calls_of_ended(), 0),
         ];
         let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
-        Audit { messages, remembering, evicted, responders: self.calls.responders() as u64, equal, invariants }
+        let responders = self.calls.responders() as u64;
+        let (sessions, present) = (self.sessions.len() as u64, self.members.sessions().count() as u64);
+        Audit { messages, remembering, evicted, responders, sessions, present, equal, invariants }
     }
 
     /// Of what the shard knows of its clients.

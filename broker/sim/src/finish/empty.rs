@@ -32,6 +32,10 @@ impl Run<'_> {
             if audit.responders > 0 {
                 return Err(Violation::new(property, format!("shard {shard}: {} responders", audit.responders)));
             }
+            if audit.sessions + audit.present > 0 {
+                let evidence = format!("shard {shard}: {} sessions, {} present", audit.sessions, audit.present);
+                return Err(Violation::new(property, evidence));
+            }
             topics += kept;
             messages.extend(audit.messages);
         }
