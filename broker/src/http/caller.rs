@@ -118,6 +118,16 @@ pub(crate) fn check_operator(app: &App, request: &Request) -> Result<(), Rejecti
     principal.check_scope(scope)
 }
 
+/// Whether the sender of an operators' request may know the names of members. On the public port, which clients reach, that takes
+/// a key with the scope [`Scope::Inspect`] wherever there is access control, also from this machine: a proxy may be there.
+pub(crate) fn may_know_members(app: &App, request: &Request) -> bool {
+    if !app.operators().on_public_port || !app.shared().authority.is_on() {
+        return true;
+    }
+    let caller = Caller::of(app, request.uri(), request.headers());
+    caller.is_ok_and(|Caller(caller)| caller.is_some_and(|caller| caller.check_scope(Scope::Inspect).is_ok()))
+}
+
 /// What a request to this path needs of a key; `None`: nothing.
 pub(crate) fn scope_of(path: &str) -> Option<Scope> {
     match path {

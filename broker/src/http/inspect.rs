@@ -83,6 +83,11 @@ impl Present {
         Self { count, more: members.len() as u64 != count, members }
     }
 
+    /// Only how many there are.
+    pub(crate) fn counted(self) -> Self {
+        Self { more: self.count > 0, members: Vec::new(), ..self }
+    }
+
     /// Whether nobody is there.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0

@@ -20,6 +20,7 @@ use tracing::info;
 
 use crate::http::QUEUE_PAUSE;
 use crate::http::app::App;
+use crate::http::caller::may_know_members;
 use crate::http::error::HttpError;
 use crate::http::inspect::{self, Present, SlowSubscription, State, Window};
 use crate::http::topics::{Selection, find, kind_name};
@@ -109,6 +110,7 @@ pub(crate) async fn show(Extracted(app): Extracted<App>, request: Request) -> Re
     let state = inspect::topics(&app, &Arc::from([found.id])).await?.pop().unwrap_or_default();
     let sequencer = app.shared().registry.find(&name).map(|topic| topic.sequencer).ok_or_else(|| unknown(&name))?;
     let present = inspect::present(&app, sequencer, found.id).await?;
+    let present = if may_know_members(&app, &request) { present } else { present.counted() };
     if state.position.is_none() && present.is_empty() {
         return Err(unknown(&name));
     }

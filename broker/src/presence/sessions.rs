@@ -190,6 +190,12 @@ impl Sessions {
         true
     }
 
+    /// Whether the session of a connection has entered a topic.
+    #[must_use]
+    pub fn has_entered(&self, owner: Owner, topic: TopicId) -> bool {
+        self.by_owner.get(&owner).is_some_and(|number| self.sessions[number].entered.contains_key(&topic))
+    }
+
     /// The session of a connection leaves a topic. `None`: it has not entered it.
     pub fn leave(&mut self, owner: Owner, topic: TopicId) -> Option<Known> {
         let number = *self.by_owner.get(&owner)?;

@@ -10,7 +10,8 @@ use protocol::v1::{CommandError, ErrorCode, Id};
 use ring::{ConnId, Driver};
 
 use crate::shard::Shard;
-use crate::topics::rules::{Presence, PresenceInfo};
+use crate::shard::members::OFF;
+use crate::topics::rules::PresenceInfo;
 
 /// The longest text of what is said of a member, in bytes.
 const INFO_BYTES_MAX: usize = 1024;
@@ -27,8 +28,11 @@ impl<D: Driver> Shard<D> {
         topic: &str,
         own: Option<&[u8]>,
     ) -> Result<Option<Arc<[u8]>>, CommandError> {
-        let is_token = |presence: Presence| presence.info == PresenceInfo::Token;
-        if self.shared.authority.is_on() && self.presence_of(topic).is_some_and(is_token) {
+        let Some(presence) = self.presence_of(topic) else {
+            // The sequencer would say the same, but the session would count the topic as entered.
+            return Err(CommandError { id: command, code: ErrorCode::Unsupported, reason: OFF.into() });
+        };
+        if self.shared.authority.is_on() && presence.info == PresenceInfo::Token {
             if own.is_some() {
                 let reason =
                     "the topic's rule says presence-info = \"token\": the claim `info` of a client's token says it";

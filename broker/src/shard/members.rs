@@ -25,7 +25,7 @@ use crate::topics::rules::Presence;
 /// How often counts are published at most.
 const COUNT_NANOS: Nanos = 1_000_000_000;
 /// The answer where clients cannot enter.
-const OFF: Refusal = Refusal::Unsupported("the topic's rule does not say presence = true");
+pub(super) const OFF: &str = "the topic's rule does not say presence = true";
 
 /// The topics that are counted.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn enter_member(&mut self, topic: &TopicRef, entry: Entry) -> Result<(), Refusal> {
-        let Presence { members_max, .. } = self.presence_of(&topic.name).ok_or(OFF)?;
+        let Presence { members_max, .. } = self.presence_of(&topic.name).ok_or(Refusal::Unsupported(OFF))?;
         let now_ms = self.shared.wall_clock.millis(self.now);
         let session = entry.session;
         let was_there = self.members.has(topic.id, session);
@@ -102,7 +102,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn list_members(&self, topic: &TopicRef, limit: u32) -> Result<(u64, Vec<Listed>), Refusal> {
-        self.presence_of(&topic.name).ok_or(OFF)?;
+        self.presence_of(&topic.name).ok_or(Refusal::Unsupported(OFF))?;
         let members = self.members.list(topic.id, limit as usize);
         Ok((self.members.count(topic.id), members))
     }

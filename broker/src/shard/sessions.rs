@@ -343,6 +343,9 @@ impl<D: Driver> Shard<D> {
 
     fn enter_at_home(&mut self, owner: Owner, ticket: u64, entering: Entering) {
         let Entering { topic, user, member, info, is_update, begins } = entering;
+        if is_update && !self.sessions.has_entered(owner, topic.id) {
+            return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED));
+        }
         let known = if begins { Some(self.sessions.begin(owner, user, member)) } else { self.sessions.of(owner) };
         // It goes on over another connection, and this one does not know yet.
         let Some(known) = known else { return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED)) };

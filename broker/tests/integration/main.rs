@@ -24,6 +24,8 @@ mod order;
 mod output;
 mod planes;
 mod policy;
+mod presence;
+mod presence_users;
 mod publish;
 mod publishers;
 mod purge;
