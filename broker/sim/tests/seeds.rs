@@ -203,4 +203,16 @@ mod regressions {
     fn who_has_lost_its_session_is_no_member_by_another() {
         pass(102..103);
     }
+
+    #[test]
+    fn what_could_not_be_published_is_not_what_a_member_says_of_itself() {
+        pass(596..597);
+        pass(1400..1401);
+    }
+
+    #[test]
+    fn a_departure_is_no_refusal_where_another_finds_no_room_to_be_listed() {
+        pass(898..899);
+        pass(1223..1224);
+    }
 }

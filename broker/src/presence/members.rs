@@ -185,6 +185,31 @@ impl Members {
         Ok(changes)
     }
 
+    /// What a member says of itself; `None`: nothing, or it is not there.
+    #[must_use]
+    pub fn info(&self, topic: TopicId, member: &str) -> Option<Arc<[u8]>> {
+        self.topics.get(&topic)?.members.get(member)?.info.clone()
+    }
+
+    /// A member, if it is there, says again what it said before: what it said then could not be published.
+    pub fn put_back(&mut self, topic: TopicId, member: &str, info: Option<Arc<[u8]>>) {
+        let Some(present) = self.topics.get_mut(&topic) else { return };
+        let Some(known) = present.members.get_mut(member) else { return };
+        present.member_bytes -= known.info_bytes();
+        known.info = info;
+        present.member_bytes += known.info_bytes();
+        present.recharge();
+    }
+
+    /// A member that was to be listed is only counted: there was no room for what is said of it.
+    pub fn unlist(&mut self, topic: TopicId, member: &Arc<str>) {
+        let Some(present) = self.topics.get_mut(&topic) else { return };
+        if let Some(known) = present.members.get_mut(member) {
+            known.is_listed = false;
+            present.unlisted.insert(Arc::clone(member));
+        }
+    }
+
     /// How many members a topic has.
     #[must_use]
     pub fn count(&self, topic: TopicId) -> u64 {

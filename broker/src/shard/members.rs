@@ -5,6 +5,7 @@
 //! counted; nothing for subscribers of what is counted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use protocol::topic::{COUNT, PRESENCE};
 use protocol::v1::PayloadKind;
@@ -61,7 +62,10 @@ impl<D: Driver> Shard<D> {
                 self.enter_member(&topic, entry)
             }
             PresenceCommand::Leave(session) => match self.members.leave(topic.id, session) {
-                Ok(changes) => changes.into_iter().try_for_each(|change| self.publish_change(&topic, change)),
+                Ok(changes) => {
+                    self.publish_departure(&topic, changes);
+                    Ok(())
+                }
                 Err(_) => Err(Refusal::NotFound(NOT_ENTERED)),
             },
             PresenceCommand::List(limit) => {
@@ -87,6 +91,8 @@ impl<D: Driver> Shard<D> {
         let now_ms = self.shared.wall_clock.millis(self.now);
         let session = entry.session;
         let was_there = self.members.has(topic.id, session);
+        let member = Arc::clone(&entry.member);
+        let said = self.members.info(topic.id, &member);
         let change = self.members.enter(topic, entry, members_max as usize, now_ms).map_err(|error| match error {
             NotEntered::NotThere => Refusal::NotFound(NOT_ENTERED),
             NotEntered::Full => Refusal::Limit(
@@ -98,7 +104,22 @@ impl<D: Driver> Shard<D> {
             // Nobody has learned of it.
             let _ = self.members.leave(topic.id, session);
         }
+        if published.is_err() {
+            self.members.put_back(topic.id, &member, said);
+        }
         published
+    }
+
+    /// Says that a session has left. Where another member can be listed in its place, and there is no room for what would be said
+    /// of it, it stays with those that are only counted.
+    fn publish_departure(&mut self, topic: &TopicRef, changes: Vec<Change>) {
+        let is_gone = changes.first().is_some_and(|change| change.value.is_none());
+        for (at, change) in changes.into_iter().enumerate() {
+            let member = Arc::clone(&change.member);
+            if self.publish_change(topic, change).is_err() && is_gone && at > 0 {
+                self.members.unlist(topic.id, &member);
+            }
+        }
     }
 
     fn list_members(&self, topic: &TopicRef, limit: u32) -> Result<(u64, Vec<Listed>), Refusal> {

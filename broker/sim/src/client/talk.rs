@@ -42,7 +42,9 @@ impl Client {
             }
             Role::V1 if stage.rng.percent(20) => {
                 for _ in 0..stage.rng.range(1, stage.params.burst_max.min(6)) {
-                    self.command(stage);
+                    if self.parting == Parting::None {
+                        self.command(stage);
+                    }
                 }
             }
             Role::Poster if stage.rng.percent(stage.params.publish_percent) => {
