@@ -1,8 +1,8 @@
 //! `GET /metrics`: what Prometheus scrapes, in its text format, version 0.0.4.
 //!
 //! [`FAMILIES`] is the list of all metrics and the only place where they are described: `# HELP` and broker/METRICS.md
-//! come from it. Values are the shards' counters ([`Snapshot`]), added up unless the list says `shard`, and what the
-//! control plane knows itself. A scrape reads a few hundred numbers; shards do not notice.
+//! come from it. Values are the shards' [counters](crate::observe::counters::Snapshot), added up unless the list says
+//! `shard`, and what the control plane knows itself. A scrape reads a few hundred numbers; shards do not notice.
 //!
 //! Units are Prometheus's: seconds and bytes. Names end in their unit, counters in `_total`.
 
