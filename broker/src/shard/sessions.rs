@@ -343,12 +343,12 @@ impl<D: Driver> Shard<D> {
 
     fn enter_at_home(&mut self, owner: Owner, ticket: u64, entering: Entering) {
         let Entering { topic, user, member, info, is_update, begins } = entering;
-        if is_update && !self.sessions.has_entered(owner, topic.id) {
-            return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED));
-        }
         let known = if begins { Some(self.sessions.begin(owner, user, member)) } else { self.sessions.of(owner) };
         // It goes on over another connection, and this one does not know yet.
         let Some(known) = known else { return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED)) };
+        if is_update && !self.sessions.has_entered(owner, topic.id) {
+            return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED));
+        }
         if !self.sessions.enter(owner, topic.clone(), self.limits.subscriptions_max) {
             let reason = "a client may enter as many topics as it may subscribe to; see --max-subscriptions";
             return self.refuse_command(owner, ticket, Refusal::Limit(reason));
