@@ -1,4 +1,4 @@
-//! `--scenario presence-crowd`: members enter a topic, all within a second, before watchers who are told of each. What is measured
+//! `--scenario presence-crowd`: members enter a topic, all within a second, before watchers who learn of each. What is measured
 //! is what that costs the server: sends per watcher and processor time; and how late watchers know.
 //!
 //! The topic must be one where clients may be present, and that says who is there at `$presence/{topic}` (Ringyard). Every
@@ -25,7 +25,7 @@ use crate::options::{Options, Portion};
 use crate::run::Interrupt;
 use crate::usage::Server;
 
-/// How long an answer may take, and the last of what watchers are told.
+/// How long an answer may take, and the last of what watchers are sent.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The time in which all members enter.
 const SPAN: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub struct Crowd {
     pub url: String,
     /// Connections that entered.
     pub members: u64,
-    /// Connections that were told of them.
+    /// Connections that learned of them.
     pub watchers: u64,
     /// From the first member to the last watcher's knowledge of the last, in seconds.
     pub seconds: f64,

@@ -86,15 +86,12 @@ impl<D: Driver> Shard<D> {
             }
         }
         let listed = self.input.waiting().filter(|&id| self.conns.get(id).is_some()).count() as u64;
+        let answers = outboxes.min(self.account.held(Held::Outboxes));
         let equal = vec![
             ("bytes of messages in pieces", assemblies, self.account.held(Held::Assemblies)),
             ("messages in pieces", unfinished, under_way),
             ("bytes of input", input, self.account.held(Held::Input)),
-            (
-                "bytes of answers that wait, or more in flight",
-                outboxes.min(self.account.held(Held::Outboxes)),
-                outboxes,
-            ),
+            ("bytes of answers that wait, or more in flight", answers, outboxes),
             ("bytes in logs", log_bytes, self.fanout.log_bytes),
             ("subscribers awaited", awaited, log_awaited),
             ("congested logs", congested, self.fanout.congested_logs as u64),

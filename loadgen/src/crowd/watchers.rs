@@ -1,4 +1,4 @@
-//! Connections that are told who is there: reads them all, on one thread, and keeps who of them knows of whom.
+//! Connections that learn who is there: reads them all, on one thread, and keeps who of them knows of whom.
 //!
 //! They are polled (epoll), because a watcher that is not read would have its messages merged, and look cheaper than it is.
 
@@ -33,7 +33,7 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// So many that watch a topic, and will be told of so many members.
+    /// So many that watch a topic, and will learn of so many members.
     pub(super) fn connect(
         address: SocketAddr,
         topic: &str,
