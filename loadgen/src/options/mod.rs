@@ -104,7 +104,7 @@ pub struct Options {
     /// Connections that enter the topic, in the scenario presence-crowd [default: 1000]
     #[arg(long, help_heading = "Presence")]
     pub members: Option<u64>,
-    /// Connections that are told of them [default: 1000]
+    /// Connections that learn of them [default: 1000]
     #[arg(long, help_heading = "Presence")]
     pub watchers: Option<u64>,
 

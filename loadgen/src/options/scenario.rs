@@ -42,7 +42,7 @@ pub enum Scenario {
     LoginStorm,
     /// Pairs of a connection that asks and one that answers, one call at a time; also nats://HOST:PORT
     RequestReply,
-    /// 1,000 members enter a topic within a second, before 1,000 watchers who are told of each; judged
+    /// 1,000 members enter a topic within a second, before 1,000 watchers who learn of each; judged
     PresenceCrowd,
 }
 
