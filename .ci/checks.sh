@@ -105,10 +105,10 @@ step 300 'Packages: protocol, ring' bash -euo pipefail -c packages
 export RINGYARD_PEERS=required
 # Always the whole workspace: with the features of one package alone, cargo builds every dependency once more.
 export release=${CARGO_TARGET_DIR:-target}/release
-step 1200 'Tests: units, integration, conformance' cargo test --workspace
+step 1500 'Tests: units, integration, conformance' cargo test --workspace
 step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test --workspace --test integration --test conformance
 step 300 'Conformance over TLS' env RINGYARD_CONFORMANCE_TLS=1 cargo test --workspace --test conformance
-step 900 'Release build' cargo build --workspace --release
+step 1500 'Release build' cargo build --workspace --release
 step 900 'Simulation: 2000 seeds' "$release/sim" --seeds 2000
 step 300 'Figures, smoke run' "$release/bench" figures --quick
 step 300 'Comparison, smoke run' "$release/bench" compare --quick
