@@ -106,24 +106,24 @@ export RINGYARD_PEERS=required
 # Always the whole workspace: with the features of one package alone, cargo builds every dependency once more.
 export release=${CARGO_TARGET_DIR:-target}/release
 step 1500 'Tests: units, integration, conformance' cargo test --workspace
-step 600 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test --workspace --test integration --test conformance
+step 900 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test --workspace --test integration --test conformance
 step 300 'Conformance over TLS' env RINGYARD_CONFORMANCE_TLS=1 cargo test --workspace --test conformance
 step 1500 'Release build' cargo build --workspace --release
-step 900 'Simulation: 2000 seeds' "$release/sim" --seeds 2000
-step 300 'Figures, smoke run' "$release/bench" figures --quick
-step 300 'Comparison, smoke run' "$release/bench" compare --quick
-step 120 'Scale, smoke run' "$release/bench" scale --quick
+step 1200 'Simulation: 2000 seeds' "$release/sim" --seeds 2000
+step 480 'Figures, smoke run' "$release/bench" figures --quick
+step 480 'Comparison, smoke run' "$release/bench" compare --quick
+step 300 'Scale, smoke run' "$release/bench" scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench --workspace --bench protocol -- --test
-step 200 'Abuse, short run' "$release/bench" abuse --quick
-step 60 'Compose file' bash -euo pipefail -c compose_file
-step 60 'Examples' /usr/bin/python3 deploy/examples/test.py
-step 120 'HTTP API, against its description' bash deploy/checks/openapi.sh
-step 300 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
-step 240 'Seccomp profile' bash -euo pipefail -c seccomp_profile
-step 480 'Container images' bash deploy/container-test.sh
-step 300 'JavaScript client' bash -euo pipefail -c javascript_client
-step 300 'Browser' npm --prefix broker/tests/browser test
-step 300 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix broker/tests/browser test
+step 400 'Abuse, short run' "$release/bench" abuse --quick
+step 120 'Compose file' bash -euo pipefail -c compose_file
+step 120 'Examples' /usr/bin/python3 deploy/examples/test.py
+step 300 'HTTP API, against its description' bash deploy/checks/openapi.sh
+step 480 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
+step 480 'Seccomp profile' bash -euo pipefail -c seccomp_profile
+step 900 'Container images' bash deploy/container-test.sh
+step 480 'JavaScript client' bash -euo pipefail -c javascript_client
+step 480 'Browser' npm --prefix broker/tests/browser test
+step 480 'Browser, on epoll' env RINGYARD_IO=epoll npm --prefix broker/tests/browser test
 
 printf '\nIn all %d s.\n' "$SECONDS"
 for name in "${failed[@]}"; do

@@ -41,7 +41,7 @@ cat >schemathesis.toml <<'CONFIG'
 [checks]
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501"]
 CONFIG
-timeout 60 venv/bin/schemathesis run "http://$address/api/openapi.json" --phases examples,coverage,fuzzing \
+timeout 180 venv/bin/schemathesis run "http://$address/api/openapi.json" --phases examples,coverage,fuzzing \
     --exclude-checks positive_data_acceptance,negative_data_rejection --max-examples 30 --max-time 25 --seed 1 \
     --request-timeout 10 --no-color --generation-database none >said 2>&1 || { cut -c1-600 said | tail -n 200; exit 1; }
 tail -n 6 said
