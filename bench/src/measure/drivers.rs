@@ -14,7 +14,7 @@ use crate::results::Figure;
 /// One message per send.
 pub(crate) fn message(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.8");
     let run = format!("--clients {clients} --payload 128 --outstanding 1 {timing}");
     let what = format!("processor time per delivered message, {clients} subscribers, one message per send");
     compare(bench, "h-message", &what, "ns", |server| {
@@ -27,7 +27,7 @@ pub(crate) fn message(bench: &Bench) -> Result<Figure> {
 /// Ten messages at a time.
 pub(crate) fn bursts(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.8");
     let run = format!("--clients {clients} --payload 128 --burst 10 --outstanding 1 {timing}");
     let what = format!("processor time per delivered message, {clients} subscribers, in bursts of ten");
     compare(bench, "h-bursts", &what, "ns", |server| {

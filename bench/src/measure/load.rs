@@ -9,7 +9,7 @@ use crate::results::Figure;
 /// Ten messages are published together, the next ten when all subscribers have the last.
 pub(crate) fn bursts(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.8");
     let report = bench.run(&format!("--clients {clients} --payload 128 --burst 10 --outstanding 1 {timing}"))?;
     let (per_second, p99_ms) = (report.delivered_per_second(), report.latency.p99 as f64 / 1e6);
     let us = message_ns(&report)? / 1000.0;
@@ -28,7 +28,7 @@ pub(crate) fn bursts(bench: &Bench) -> Result<Figure> {
 /// Four messages are on their way at any time.
 pub(crate) fn saturation(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 10", "--warmup 0.1 --duration 0.8");
     let report = bench.run(&format!("--clients {clients} --payload 128 --outstanding 4 {timing}"))?;
     let (per_second, p99_ms) = (report.delivered_per_second(), report.latency.p99 as f64 / 1e6);
     let us = message_ns(&report)? / 1000.0;
@@ -48,7 +48,7 @@ pub(crate) fn saturation(bench: &Bench) -> Result<Figure> {
 pub(crate) fn overload(bench: &Bench) -> Result<Figure> {
     const SENDS_MAX: f64 = 0.2;
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 5", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 5", "--warmup 0.1 --duration 0.8");
     let mut runs = Vec::new();
     let mut sends = Vec::new();
     for rate in bench.pick(&[25, 50, 100, 200, 400][..], &[100, 1000][..]) {

@@ -109,7 +109,7 @@ fn behind_nginx(bench: &Bench, arguments: &str) -> Result<Outcome> {
 /// 128 bytes, one message per send.
 pub(crate) fn message(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.8");
     let runs = Runs::new(bench, &format!("--clients {clients} --payload 128 --outstanding 1 {timing}"))?;
     let (plain, secure) = runs.medians();
     let ratio = secure / plain;
@@ -128,7 +128,7 @@ pub(crate) fn message(bench: &Bench) -> Result<Figure> {
 /// everything, may be the slower of the two.
 pub(crate) fn saturation(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(5000, 50);
-    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.3");
+    let timing = bench.pick("--warmup 2 --duration 6", "--warmup 0.1 --duration 0.8");
     let runs = Runs::new(bench, &format!("--clients {clients} --payload 128 --burst 10 --outstanding 4 {timing}"))?;
     let (plain, secure) = runs.medians();
     let share = plain / secure;
