@@ -41,7 +41,7 @@ PER_ADDRESS = 2
 
 ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/ws", "/ws?x=1"]
 ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1"]
-SCRIPTS = [f"/page{part}.js" for part in ("", "-absence", "-facts", "-feed", "-link", "-values")]
+SCRIPTS = [f"/page{part}.js" for part in ("", "-absence", "-facts", "-feed", "-link", "-token", "-values")]
 DOCUMENTS = ["/README.md", "/protocol/js/README.md", "/protocol/RINGYARD-V1.md", "/protocol/vectors/v1.json"]
 PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS]
 TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]
@@ -87,8 +87,9 @@ class Way:
         self.name, self.command = name, command
         head = (DEPLOY / "proxy" / file).read_text()
         if not with_proxy_protocol:
-            head = head.split("# and besides")[0]
+            head = re.split(r"^# And besides, if the PROXY protocol", head, flags=re.M)[0]
         self.variables = dict(re.findall(r"^#   (RINGYARD_\w+)=(.*)$", head, re.M))
+        assert ("RINGYARD_PROXY_PROTOCOL" in self.variables) == with_proxy_protocol, f"the head of {file} reads otherwise"
 
 
 class Page:
