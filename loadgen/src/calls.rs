@@ -11,7 +11,6 @@
 
 pub(crate) mod wire;
 
-use std::io::Write;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,9 +63,8 @@ pub struct Calls {
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<Calls> {
     let pairs = options.clients.unwrap_or(1);
     ensure!((1..=PAIRS_MAX).contains(&pairs), "--scenario request-reply takes 1 to {PAIRS_MAX} pairs (--clients)");
-    ensure!(options.report.is_none(), "--scenario request-reply has no --report");
+    check_options(options)?;
     ensure!(options.fail_if.is_empty(), "--scenario request-reply has no --fail-if");
-    ensure!(options.share == Portion::default(), "--scenario request-reply has no --share");
     let payload = match &options.payload {
         None => 128,
         Some(Payload(Sizes::Fixed(bytes))) => *bytes,
@@ -149,9 +147,22 @@ fn server(url: &str) -> Result<(Wire, SocketAddr)> {
         (_, Some(rest)) => (Wire::Nats, rest),
         _ => bail!("--scenario request-reply needs a --url that begins with ws:// or nats://"),
     };
+    Ok((wire, resolve(rest)?))
+}
+
+/// Refuses what no scenario with threads of its own has.
+pub(crate) fn check_options(options: &Options) -> Result<()> {
+    let name = options.scenario.name();
+    ensure!(options.report.is_none(), "--scenario {name} has no --report");
+    ensure!(options.share == Portion::default(), "--scenario {name} has no --share");
+    Ok(())
+}
+
+/// The address of what comes behind `scheme://`.
+pub(crate) fn resolve(rest: &str) -> Result<SocketAddr> {
     let host = rest.split('/').next().unwrap_or_default();
     let mut addresses = host.to_socket_addrs().with_context(|| format!("{host:?} is no HOST:PORT"))?;
-    Ok((wire, addresses.next().with_context(|| format!("{host:?} has no address"))?))
+    addresses.next().with_context(|| format!("{host:?} has no address"))
 }
 
 impl Calls {
@@ -167,44 +178,18 @@ impl Calls {
     }
 }
 
-/// Runs it as a program does: prints what was observed, and writes it where `--json` says.
-///
-/// # Errors
-/// As of [`run`], and when something cannot be written.
-pub fn measure(options: &Options, interrupt: &Interrupt) -> Result<u8> {
-    let calls = run(options, interrupt)?;
-    let json = serde_json::to_string_pretty(&calls)? + "\n";
-    match &options.json {
-        Some(path) if path.as_os_str() == "-" => std::io::stdout().write_all(json.as_bytes())?,
-        Some(path) => {
-            std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
-            std::io::stdout().write_all(calls.table().as_bytes())?;
-        }
-        None => std::io::stdout().write_all(calls.table().as_bytes())?,
-    }
-    Ok(0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io::{BufRead, BufReader, Read};
-    use std::net::{TcpListener, TcpStream};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpStream;
     use std::sync::Mutex;
 
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::calls::wire::tests::{options_of, serve_each};
 
     fn options(arguments: &str) -> Options {
-        let line = ["test", "--scenario", "request-reply"].into_iter().chain(arguments.split_whitespace());
-        Line::parse_from(line).options
+        options_of("request-reply", arguments)
     }
 
     type Subjects = Arc<Mutex<BTreeMap<String, TcpStream>>>;
@@ -240,16 +225,8 @@ mod tests {
     }
 
     fn server(damages: bool) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
         let subjects = Subjects::default();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let subjects = Arc::clone(&subjects);
-                thread::spawn(move || serve(&stream, &subjects, damages));
-            }
-        });
-        address
+        serve_each(move |_, stream| drop(serve(&stream, &subjects, damages)))
     }
 
     #[test]

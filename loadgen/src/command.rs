@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::options::{Options, Scenario};
 use crate::outcome::Outcome;
@@ -123,11 +124,18 @@ fn measure(options: Options) -> Result<u8> {
             std::process::exit(INTERRUPTED.into());
         }
     }));
-    if options.scenario == Scenario::RequestReply {
-        return calls::measure(&options, &interrupt);
-    }
-    if options.scenario == Scenario::PresenceCrowd {
-        return crowd::measure(&options, &interrupt);
+    match options.scenario {
+        Scenario::RequestReply => {
+            let calls = calls::run(&options, &interrupt)?;
+            write_own(&options, &calls, &calls.table())?;
+            return Ok(0);
+        }
+        Scenario::PresenceCrowd => {
+            let crowd = crowd::run(&options, &interrupt)?;
+            write_own(&options, &crowd, &crowd.table())?;
+            return Ok(if crowd.failures.is_empty() { 0 } else { FAILED });
+        }
+        _ => {}
     }
     let (json, report) = (options.json.clone(), options.report.clone());
     // Files that cannot be written are an error before the run, not after it.
@@ -155,6 +163,21 @@ fn measure(options: Options) -> Result<u8> {
         }
     };
     write_results(outcome, &thresholds, json.as_deref(), report.as_deref())
+}
+
+/// Prints what a scenario with threads of its own observed, and writes it where `--json` says.
+fn write_own(options: &Options, observed: &impl Serialize, table: &str) -> Result<()> {
+    let json = serde_json::to_string_pretty(observed)? + "\n";
+    let mut stdout = std::io::stdout();
+    match &options.json {
+        Some(path) if is_stdout(path) => stdout.write_all(json.as_bytes())?,
+        Some(path) => {
+            fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+            stdout.write_all(table.as_bytes())?;
+        }
+        None => stdout.write_all(table.as_bytes())?,
+    }
+    Ok(())
 }
 
 fn merge_files(merge: &Merge) -> Result<u8> {

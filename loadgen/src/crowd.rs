@@ -8,8 +8,7 @@
 
 mod watchers;
 
-use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -20,8 +19,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use self::watchers::Watchers;
+use crate::calls;
 use crate::calls::wire::{Peer, Wire};
-use crate::options::{Options, Portion};
+use crate::options::Options;
 use crate::run::Interrupt;
 use crate::usage::Server;
 
@@ -121,9 +121,8 @@ fn run_within(options: &Options, interrupt: &Interrupt, patience: Duration) -> R
 fn counts(options: &Options) -> Result<(u64, u64)> {
     let name = "--scenario presence-crowd";
     ensure!(options.clients.is_none(), "{name} has --members and --watchers in place of --clients");
-    ensure!(options.report.is_none(), "{name} has no --report");
+    calls::check_options(options)?;
     ensure!(options.fail_if.is_empty(), "{name} has no --fail-if: it judges by itself");
-    ensure!(options.share == Portion::default(), "{name} has no --share");
     let (members, watchers) = (options.members.unwrap_or(1000), options.watchers.unwrap_or(1000));
     ensure!(
         members > 0 && watchers > 0 && members.saturating_add(watchers) <= CONNECTIONS_MAX,
@@ -134,9 +133,7 @@ fn counts(options: &Options) -> Result<(u64, u64)> {
 
 fn address(url: &str) -> Result<SocketAddr> {
     let rest = url.strip_prefix("ws://").context("--scenario presence-crowd needs a --url that begins with ws://")?;
-    let host = rest.split('/').next().unwrap_or_default();
-    let mut addresses = host.to_socket_addrs().with_context(|| format!("{host:?} is no HOST:PORT"))?;
-    addresses.next().with_context(|| format!("{host:?} has no address"))
+    calls::resolve(rest)
 }
 
 /// What the server had used at some time.
@@ -205,24 +202,6 @@ impl Crowd {
             SPAN.as_secs_f64()
         )
     }
-}
-
-/// Runs it as a program does: prints what was observed, and writes it where `--json` says. Returns the exit status.
-///
-/// # Errors
-/// As of [`run`], and when something cannot be written.
-pub fn measure(options: &Options, interrupt: &Interrupt) -> Result<u8> {
-    let crowd = run(options, interrupt)?;
-    let json = serde_json::to_string_pretty(&crowd)? + "\n";
-    match &options.json {
-        Some(path) if path.as_os_str() == "-" => std::io::stdout().write_all(json.as_bytes())?,
-        Some(path) => {
-            std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
-            std::io::stdout().write_all(crowd.table().as_bytes())?;
-        }
-        None => std::io::stdout().write_all(crowd.table().as_bytes())?,
-    }
-    Ok(u8::from(!crowd.failures.is_empty()))
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub use plain::{BodyLength, Plain};
 pub use publish::Publish;
 pub use response::{Refusal, phrase, write_switching_protocols};
 pub use start::RawStart;
-pub use target::{Endpoint, endpoint, percent_decode};
+pub use target::{Endpoint, endpoint, percent_decode, topic_name};
 
 use crate::topic::TOPIC_LEN_MAX_DEFAULT;
 use crate::v1;

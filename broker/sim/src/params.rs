@@ -255,6 +255,11 @@ impl Params {
         self.presence.as_ref().is_some_and(|presence| presence.has_users)
     }
 
+    /// How many members a topic lists; 0 where nobody can be present.
+    pub(crate) fn members_max(&self, topic: usize) -> usize {
+        self.presence.as_ref().and_then(|presence| presence.members_max(topic)).unwrap_or(0) as usize
+    }
+
     /// Whether sessions and members may be refused for want of room.
     pub(crate) fn is_short(&self) -> bool {
         self.budget_bytes < 1 << 40 || self.limits.keys_max < 10_000 || self.limits.history_bytes_max < 1 << 20

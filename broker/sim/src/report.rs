@@ -164,7 +164,7 @@ coverage! {
     entered: true,
     /// Members that watchers were shown, or that came.
     arrivals: true,
-    /// Members of which they were told that they had gone.
+    /// Members that they learned had gone.
     departures: true,
     /// Members shown that were there with several connections.
     shared_members: true,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::access::permissions::{Grant, Permissions};
 use crate::access::templates::{ClaimValues, Claims, values_of};
 use crate::access::trusted_keys::KeyId;
-use crate::capacity::budget::Charge;
+use crate::capacity::budget::{COUNTS_BYTES, Charge};
 
 /// What kind of credential a principal has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,8 +48,6 @@ pub struct Principal {
 
 /// The name of clients without a credential.
 const ANONYMOUS: &str = "anonymous";
-/// What the counts of an `Arc` take.
-const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 impl Principal {
     /// A client without a credential.

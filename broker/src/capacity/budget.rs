@@ -381,6 +381,9 @@ pub fn shared_copy(head: &[u8], body: &[u8], more: u64, account: &Arc<Account>, 
     in_class!(48 64 80 96 112 128 160 192 224 256 320)
 }
 
+/// What the two counts of an `Arc` take, in bytes.
+pub const COUNTS_BYTES: usize = 2 * size_of::<usize>();
+
 /// What the allocator gives out for `bytes`: mimalloc has four size classes between a power of two and the next.
 #[must_use]
 pub fn allocated(bytes: usize) -> u64 {

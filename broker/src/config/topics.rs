@@ -153,6 +153,17 @@ pub enum PresenceInfo {
     Client,
 }
 
+impl PresenceInfo {
+    /// How it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Client => "client",
+        }
+    }
+}
+
 /// What `presence` and its other keys say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Presence {
@@ -246,7 +257,8 @@ impl TopicTable {
     fn of_reserved(section: &Section, filter: String) -> Self {
         use HistoryKind::{Keyed, None};
         let is_presence = filter.starts_with(PRESENCE);
-        let throttle = section.find("throttle").unwrap_or(if is_presence { PRESENCE_THROTTLE } else { Duration::ZERO });
+        let default = if is_presence { PRESENCE_THROTTLE } else { Duration::ZERO };
+        let throttle = section.find("throttle").unwrap_or(default);
         let (history, retain) = match is_presence {
             true => (Keyed, RetainKind::Never),
             false if filter.starts_with(COUNT) => (None, RetainKind::Always),
@@ -267,7 +279,7 @@ impl TopicTable {
             throttle,
             presence: Option::None,
             lag_bytes_max: Option::None,
-            written: written_of_reserved(section, history, retain, is_presence),
+            written: written_of_reserved(section, history, retain, default),
         }
     }
 
@@ -285,7 +297,7 @@ fn presence(section: &Section) -> Option<Presence> {
     let none = HistoryKind::None;
     let members_max = value::<u64>(section, "presence-members", none) as u32;
     let info: String = value(section, "presence-info", none);
-    let info = if info == "client" { PresenceInfo::Client } else { PresenceInfo::Token };
+    let info = if info == PresenceInfo::Client.name() { PresenceInfo::Client } else { PresenceInfo::Token };
     section.get::<bool>("presence").then_some(Presence { members_max, info })
 }
 
@@ -344,9 +356,9 @@ fn written(section: &Section, history: HistoryKind) -> Vec<Written> {
 }
 
 /// The same of the broker's own topics.
-fn written_of_reserved(section: &Section, history: HistoryKind, retain: RetainKind, is_presence: bool) -> Vec<Written> {
+fn written_of_reserved(section: &Section, history: HistoryKind, retain: RetainKind, default: Duration) -> Vec<Written> {
     let throttle = section.texts(TOPIC.key("throttle").expect("a key of the schema")).pop();
-    let default = || if is_presence { "250ms" } else { "0s" }.to_owned();
+    let default = || if default.is_zero() { "0s".to_owned() } else { format!("{}ms", default.as_millis()) };
     let throttle_source = section.source_of("throttle").to_string();
     let written =
         |name, value: &str, source: &str| Written { name, value: format!("\"{value}\""), source: source.to_owned() };

@@ -41,18 +41,30 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
         Ok(checked) => checked,
         Err(error) => return Err(refuse(&app, &head, body, error).await),
     };
-    let collected = bodies::collect(&app, &head.headers, body, bodies::Bound::message(limits)).await?;
-    let (kind, Collected { room, charge }) = interpret(&head.headers, collected, limits)?;
-    admit(&app, &head, &topic)?;
-    let capacity = room.capacity();
-    let payload = Payload::in_place(kind, room, capacity, app.shared().budget.of_plane());
-    // From here on it counts as a message.
-    drop(charge);
+    let payload = payload_of(&app, &head, body, || admit(&app, &head, &topic)).await?;
     let options = scoped(&app, &head, options);
     let published = sequence(&app, &topic, Content { payload, options }).await?;
     let Published { epoch, offset, subscribers, duplicate } = published;
     let answer = Answer::new(&topic, epoch, offset, subscribers, duplicate).to_json();
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], answer).into_response())
+}
+
+/// Reads a body as the payload of a message. `admit` says, once it is there, whether it may be one.
+pub(crate) async fn payload_of(
+    app: &App,
+    head: &Parts,
+    body: Body,
+    admit: impl FnOnce() -> Result<(), HttpError>,
+) -> Result<Payload, HttpError> {
+    let limits = app.limits();
+    let collected = bodies::collect(app, &head.headers, body, bodies::Bound::message(limits)).await?;
+    let (kind, Collected { room, charge }) = interpret(&head.headers, collected, limits)?;
+    admit()?;
+    let capacity = room.capacity();
+    let payload = Payload::in_place(kind, room, capacity, app.shared().budget.of_plane());
+    // From here on it counts as a message.
+    drop(charge);
+    Ok(payload)
 }
 
 /// Publishes what the body lists, to the topics that it names.
@@ -96,11 +108,7 @@ pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), HttpError> {
 }
 
 /// What is published of a body.
-pub(crate) fn interpret(
-    headers: &HeaderMap,
-    mut body: Collected,
-    limits: &Limits,
-) -> Result<(PayloadKind, Collected), HttpError> {
+fn interpret(headers: &HeaderMap, mut body: Collected, limits: &Limits) -> Result<(PayloadKind, Collected), HttpError> {
     let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     match payload::interpret(content_type, &mut body.room[HEADER_MAX..], limits)? {
         Interpreted::AsItIs(kind) => Ok((kind, body)),

@@ -15,22 +15,19 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::access::lock;
-use crate::access::policy::{Kind, PublishFacts, RequestFacts};
+use crate::access::policy::PublishFacts;
 use crate::access::quota::Name;
-use crate::access::rejection::Rejection;
 use crate::config;
 use crate::http::app::App;
-use crate::http::bodies::{self, Collected};
 use crate::http::caller::Caller;
 use crate::http::connection::Connection;
 use crate::http::error::HttpError;
-use crate::http::publish::{check_coding, interpret, refuse};
+use crate::http::publish::{check_coding, payload_of, refuse};
 use crate::http::send_control;
-use crate::http::sequence::publishing;
-use crate::message::Payload;
+use crate::http::sequence::decide;
 use crate::observe::counters::Refused;
 use crate::publishing::problem::{Code, sentence};
-use crate::publishing::{QUEUE_PATIENCE, topic_of};
+use crate::publishing::{QUEUE_PATIENCE, topic_named};
 use crate::shard::calls::parcels::{Answer, Failure, Question};
 use crate::shard::shared::ControlMessage;
 
@@ -47,20 +44,15 @@ pub(crate) async fn ask(State(app): State<App>, request: Request) -> Result<Resp
     let (head, body) = request.into_parts();
     let limits = app.limits();
     let path = head.uri.path().strip_prefix("/request/").unwrap_or_default();
-    let checked = topic_of(&format!("/pub/{path}"), limits).map(|topic| Box::<str>::from(&*topic)).and_then(|topic| {
+    let checked = topic_named(path, limits).and_then(|topic| {
         check_coding(&head.headers)?;
-        Ok((topic, Options::of(head.uri.query())?))
+        Ok((Box::<str>::from(&*topic), Options::of(head.uri.query())?))
     });
     let (topic, Options { timeout_ms, to }) = match checked {
         Ok(checked) => checked,
         Err(error) => return Err(refuse(&app, &head, body, error).await),
     };
-    let collected = bodies::collect(&app, &head.headers, body, bodies::Bound::message(limits)).await?;
-    let (kind, Collected { room, charge }) = interpret(&head.headers, collected, limits)?;
-    admit(&app, &head, &topic)?;
-    let capacity = room.capacity();
-    let payload = Payload::in_place(kind, room, capacity, app.shared().budget.of_plane());
-    drop(charge);
+    let payload = payload_of(&app, &head, body, || admit(&app, &head, &topic)).await?;
     let from = Caller::member_name(&head);
     let (answer, answered) = oneshot::channel();
     let question = Question { topic, payload, from, to, timeout_ms, answer };
@@ -112,21 +104,15 @@ fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpError> {
         return Err(shared.admission.draining().into());
     }
     let connection = head.extensions.get::<Arc<Connection>>().expect("every request comes with its connection");
-    let kind = Kind::Publish(PublishFacts {
+    let facts = PublishFacts {
         rate_limiter: &mut lock(&connection.rate_limiter),
         topic: Ok(Name::Known),
         name_bytes: 0,
         names_left: shared.names_left(app.limits().topics_max),
         client: None,
         shares: app.name_shares(),
-    });
-    // Host and origin were judged with the head. The key may have been replaced since.
-    let facts = RequestFacts { host: None, origin: None, publishing: publishing(app, &head.headers), kind };
-    let decision = app.policy().decide(facts);
-    if matches!(decision, Err(Rejection::PublishRate)) {
-        shared.plane.commands_limited.add(1);
-    }
-    decision.map(drop).map_err(HttpError::from)
+    };
+    decide(app, &head.headers, facts)
 }
 
 fn respond(answer: &Answer) -> Response {

@@ -52,7 +52,7 @@ pub(crate) fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpErro
     Caller::check_publish(app, head, topic)?;
     let (shared, limits) = (app.shared(), app.limits());
     let connection = head.extensions.get::<Arc<Connection>>().expect("every request comes with its connection");
-    let kind = Kind::Publish(PublishFacts {
+    let facts = PublishFacts {
         rate_limiter: &mut lock(&connection.rate_limiter),
         topic: shared.admit_name(topic, limits.topics_max),
         name_bytes: shared.name_bytes(topic),
@@ -62,12 +62,18 @@ pub(crate) fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpErro
             false => connection.client,
         },
         shares: app.name_shares(),
-    });
+    };
+    decide(app, &head.headers, facts)
+}
+
+/// What the policy says of a request with these facts, when its body is there.
+pub(crate) fn decide(app: &App, headers: &HeaderMap, facts: PublishFacts<'_>) -> Result<(), HttpError> {
+    let kind = Kind::Publish(facts);
     // Host and origin were judged with the head. The key may have been replaced since.
-    let facts = RequestFacts { host: None, origin: None, publishing: publishing(app, &head.headers), kind };
+    let facts = RequestFacts { host: None, origin: None, publishing: publishing(app, headers), kind };
     let decision = app.policy().decide(facts);
     if matches!(decision, Err(Rejection::PublishRate)) {
-        shared.plane.commands_limited.add(1);
+        app.shared().plane.commands_limited.add(1);
     }
     decision.map(drop).map_err(HttpError::from)
 }

@@ -27,7 +27,7 @@ use crate::http::topics::{Selection, find, kind_name};
 use crate::ids::Epoch;
 use crate::publishing::problem::Code;
 use crate::shard::shared::{ControlMessage, SharedState};
-use crate::topics::rules::{History, PresenceInfo, Retain, Rule};
+use crate::topics::rules::{History, Retain, Rule};
 
 /// How long a purge may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -233,10 +233,7 @@ impl RuleValues {
             },
             stamp: if rule.stamps_time { &["time"] } else { &[] },
             presence_members: rule.presence.map(|presence| presence.members_max),
-            presence_info: rule.presence.map(|presence| match presence.info {
-                PresenceInfo::Token => "token",
-                PresenceInfo::Client => "client",
-            }),
+            presence_info: rule.presence.map(|presence| presence.info.name()),
         }
     }
 }

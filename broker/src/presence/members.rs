@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::capacity::budget::{Account, COUNTS_BYTES, Charge, Held, allocated};
 use crate::ids::TopicId;
 use crate::presence::SessionRef;
 use crate::topics::registry::TopicRef;
@@ -24,9 +24,6 @@ use crate::topics::registry::TopicRef;
 const SESSION_BYTES: u64 = 2 * size_of::<(SessionRef, Arc<str>)>() as u64;
 /// What a member takes, without its name and what it says of itself.
 const MEMBER_BYTES: u64 = 2 * size_of::<(Arc<str>, Member)>() as u64;
-
-/// What the counts of an `Arc` take.
-const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 /// The members of all topics of one sequencer.
 #[derive(Debug)]
@@ -137,9 +134,7 @@ impl Members {
             if info.is_none() || known.info == info {
                 return Ok(None);
             }
-            present.member_bytes -= known.info_bytes();
-            known.info = info;
-            present.member_bytes += known.info_bytes();
+            known.say(info, &mut present.member_bytes);
         } else {
             let new = || Member { sessions: 0, info: None, since_ms: now_ms, is_listed };
             let known = present.members.entry(Arc::clone(&member)).or_insert_with(new);
@@ -148,9 +143,9 @@ impl Members {
                 present.unlisted.extend((!is_listed).then(|| Arc::clone(&member)));
                 present.member_bytes += bytes_of(&member);
             }
-            present.member_bytes -= known.info_bytes();
-            known.info = info.or_else(|| known.info.take());
-            present.member_bytes += known.info_bytes();
+            if info.is_some() {
+                known.say(info, &mut present.member_bytes);
+            }
         }
         present.recharge();
         Ok(present.change(&member))
@@ -195,9 +190,7 @@ impl Members {
     pub fn put_back(&mut self, topic: TopicId, member: &str, info: Option<Arc<[u8]>>) {
         let Some(present) = self.topics.get_mut(&topic) else { return };
         let Some(known) = present.members.get_mut(member) else { return };
-        present.member_bytes -= known.info_bytes();
-        known.info = info;
-        present.member_bytes += known.info_bytes();
+        known.say(info, &mut present.member_bytes);
         present.recharge();
     }
 
@@ -305,6 +298,13 @@ impl Present {
 }
 
 impl Member {
+    /// It says this of itself from now on; `bytes` is what all members take.
+    fn say(&mut self, info: Option<Arc<[u8]>>, bytes: &mut u64) {
+        *bytes -= self.info_bytes();
+        self.info = info;
+        *bytes += self.info_bytes();
+    }
+
     fn info_bytes(&self) -> u64 {
         self.info.as_ref().map_or(0, |info| allocated(info.len() + COUNTS_BYTES))
     }

@@ -28,7 +28,7 @@ pub(crate) mod problem;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use protocol::head::{Endpoint, endpoint};
+use protocol::head::{Endpoint, Refusal, endpoint, topic_name};
 use serde::{Serialize, Serializer};
 
 use crate::access::rejection::Rejection;
@@ -89,11 +89,19 @@ pub(crate) fn topic_of<'a>(path: &'a str, limits: &Limits) -> Result<Cow<'a, str
     match endpoint(path, limits.topic_bytes_max) {
         Ok(Endpoint::Publish(topic)) => Ok(topic),
         Ok(_) => Err(Problem::bad("There is no topic in this path.").coded(Code::BadTopic)),
-        Err(refusal) if refusal.status == 400 => {
-            Err(Problem::from(Rejection::Malformed(refusal)).coded(Code::BadTopic))
-        }
-        Err(refusal) => Err(Rejection::Malformed(refusal).into()),
+        Err(refusal) => Err(no_topic(refusal)),
     }
+}
+
+/// The topic that a part of a path names, under the same rules.
+pub(crate) fn topic_named<'a>(encoded: &'a str, limits: &Limits) -> Result<Cow<'a, str>, Problem> {
+    topic_name(encoded, limits.topic_bytes_max).map_err(no_topic)
+}
+
+fn no_topic(refusal: Refusal) -> Problem {
+    let is_name = refusal.status == 400;
+    let problem = Problem::from(Rejection::Malformed(refusal));
+    if is_name { problem.coded(Code::BadTopic) } else { problem }
 }
 
 /// The answer to a publish whose sequencer did not answer before the broker ended.

@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 use protocol::frame::Opcode;
-use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics, write_ended};
+use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, Position, Start, Topics, write_ended, write_ok};
 use ring::{ConnId, Driver, nanos};
 
 use crate::access::permissions::{Operation, Right};
@@ -89,6 +89,28 @@ impl<D: Driver> Shard<D> {
         let mut out = std::mem::take(&mut self.codec.scratch);
         out.clear();
         out
+    }
+
+    /// Answers that a command was carried out.
+    pub(super) fn answer_ok(&mut self, id: ConnId, command: Option<Id>) {
+        let mut out = self.begin_answer();
+        write_ok(&mut out, command.as_ref());
+        self.answer(id, out);
+    }
+
+    /// The session's number for a command whose answer comes from another shard, or later.
+    pub(super) fn expect_answer(&mut self, id: ConnId, command: Option<Id>) -> u64 {
+        let session = &mut self.conns.get(id).expect("an open connection").session;
+        session.await_answer(command, true, &self.account).expect("a session with commands")
+    }
+
+    /// The answer to the command with this number.
+    pub(super) fn answer_command(&mut self, id: ConnId, ticket: u64, answer: Result<SequencerAnswer<'_>, Refusal>) {
+        let mut out = self.begin_answer();
+        if let Some(conn) = self.conns.get(id) {
+            conn.session.on_answer(ticket, answer, &self.account, &mut out);
+        }
+        self.answer(id, out);
     }
 
     /// Queues what was written as one text frame, if anything was.

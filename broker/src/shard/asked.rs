@@ -9,7 +9,7 @@ use crate::access::principal::Principal;
 use crate::ids::{Epoch, Offset, ShardId};
 use crate::message::Payload;
 use crate::message::options::Refusal;
-use crate::presence::members::Listed;
+use crate::presence::members::{Entry, Listed};
 use crate::presence::secret::Secret;
 use crate::presence::{Owner, SessionRef, sessions};
 use crate::sequencer::history::recall::{HistoryQuery, Page, Place, Recall, Recalled};
@@ -187,16 +187,7 @@ pub struct PresenceRequest {
 #[derive(Debug)]
 pub enum PresenceCommand {
     /// A session enters.
-    Enter {
-        /// Which.
-        session: SessionRef,
-        /// The name by which others see it.
-        member: Arc<str>,
-        /// What the client says of itself: the text of a JSON value.
-        info: Option<Arc<[u8]>>,
-        /// It has to be there already.
-        is_update: bool,
-    },
+    Enter(Entry),
     /// A session leaves.
     Leave(SessionRef),
     /// Say who is there, so many at most.

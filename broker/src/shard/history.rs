@@ -26,8 +26,7 @@ impl<D: Driver> Shard<D> {
         self.check_right_for(id, command, Right::History, topic)?;
         self.admit(id, command, topic)?;
         let topic = self.shared.registry.resolve(topic);
-        let conn = self.conns.get(id).expect("an open connection");
-        let Some(ticket) = conn.session.await_answer(command, true, &self.account) else { return Ok(()) };
+        let ticket = self.expect_answer(id, command);
         let query = recall::HistoryQuery {
             since: query.since.map(Place::from),
             before: query.before.map(Place::from),
@@ -53,8 +52,7 @@ impl<D: Driver> Shard<D> {
         self.check_permission(id, command, Operation::Publish, topic)?;
         self.admit(id, command, topic)?;
         let topic = self.shared.registry.resolve(topic);
-        let conn = self.conns.get(id).expect("an open connection");
-        let Some(ticket) = conn.session.await_answer(command, true, &self.account) else { return Ok(()) };
+        let ticket = self.expect_answer(id, command);
         let sequencer = topic.sequencer;
         let request = SnapshotRequest { topic, up_to: up_to.into(), payload, shard: self.id, conn: id, ticket };
         self.mailbox.request(sequencer, Request::Snapshot(Box::new(request)));
@@ -64,24 +62,11 @@ impl<D: Driver> Shard<D> {
     /// A sequencer answered `history`.
     pub(super) fn on_history(&mut self, answer: HistoryAnswer) {
         let HistoryAnswer { conn: id, ticket, found } = answer;
-        let mut out = self.begin_answer();
-        if let Some(conn) = self.conns.get(id) {
-            let answer = found.as_ref().map(|(epoch, next, page)| {
-                let position = Position { epoch: epoch.0, offset: next.0 - 1 };
-                SequencerAnswer::History { position, page }
-            });
-            conn.session.on_answer(ticket, answer.map_err(|refusal| *refusal), &self.account, &mut out);
-        }
-        self.answer(id, out);
-    }
-
-    /// A command was carried out.
-    pub(super) fn on_done(&mut self, id: ConnId, ticket: u64) {
-        let mut out = self.begin_answer();
-        if let Some(conn) = self.conns.get(id) {
-            conn.session.on_answer(ticket, Ok(SequencerAnswer::Done), &self.account, &mut out);
-        }
-        self.answer(id, out);
+        let answer = found.as_ref().map(|(epoch, next, page)| {
+            let position = Position { epoch: epoch.0, offset: next.0 - 1 };
+            SequencerAnswer::History { position, page }
+        });
+        self.answer_command(id, ticket, answer.map_err(|refusal| *refusal));
     }
 
     // ---- as a sequencer

@@ -22,8 +22,9 @@ use ring::Driver;
 
 use crate::capacity::budget::Account;
 use crate::ids::ShardId;
-use crate::message::Payload;
 use crate::message::options::PublishOptions;
+use crate::message::{Message, Payload};
+use crate::session::SequencerAnswer;
 use crate::shard::Shard;
 use crate::shard::inbox::{Batch, Inbox};
 use crate::shard::mailbox::queue::Queue;
@@ -77,6 +78,13 @@ impl Mailbox {
         } else {
             self.wait_for(shard);
             self.deliveries.push_other(shard, delivery);
+        }
+    }
+
+    /// Passes a message on to these shards, as a sequencer.
+    pub(super) fn deliver_to(&mut self, shards: &[ShardId], message: &Arc<Message>) {
+        for &shard in shards {
+            self.deliver(shard, Delivery::Message(Arc::clone(message)));
         }
     }
 
@@ -292,7 +300,7 @@ impl<D: Driver> Shard<D> {
             Delivery::History(answer) => self.on_history(*answer),
             Delivery::Registered { ticket } => self.on_registered(ticket),
             Delivery::Called(called) => self.on_called(*called),
-            Delivery::Done { conn, ticket } => self.on_done(conn, ticket),
+            Delivery::Done { conn, ticket } => self.answer_command(conn, ticket, Ok(SequencerAnswer::Done)),
             Delivery::Opened(opened) => self.on_session_opened(*opened),
             Delivery::SessionTaken(conn) => self.on_session_taken(conn),
             Delivery::Members(answer) => self.on_members(*answer),

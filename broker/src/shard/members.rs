@@ -57,10 +57,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_presence_request(&mut self, request: PresenceRequest) {
         let PresenceRequest { topic, answer, asked } = request;
         let done = match asked {
-            PresenceCommand::Enter { session, member, info, is_update } => {
-                let entry = Entry { session, member, info, is_update };
-                self.enter_member(&topic, entry)
-            }
+            PresenceCommand::Enter(entry) => self.enter_member(&topic, entry),
             PresenceCommand::Leave(session) => match self.members.leave(topic.id, session) {
                 Ok(changes) => {
                     self.publish_departure(&topic, changes);
@@ -100,11 +97,11 @@ impl<D: Driver> Shard<D> {
             ),
         })?;
         let published = change.map_or(Ok(()), |change| self.publish_change(topic, change));
-        if published.is_err() && !was_there {
-            // Nobody has learned of it.
-            let _ = self.members.leave(topic.id, session);
-        }
         if published.is_err() {
+            // Nobody has learned of it.
+            if !was_there {
+                let _ = self.members.leave(topic.id, session);
+            }
             self.members.put_back(topic.id, &member, said);
         }
         published
@@ -155,9 +152,7 @@ impl<D: Driver> Shard<D> {
         let Sequenced { message, wanted, .. } =
             self.sequencer.publish(topic, payload, Some(Box::new(options)), self.now)?;
         if let Some(message) = message {
-            for &shard in wanted {
-                self.mailbox.deliver(shard, Delivery::Message(message.clone()));
-            }
+            self.mailbox.deliver_to(wanted, &message);
         }
         self.stats().sequenced.add(1);
         Ok(())

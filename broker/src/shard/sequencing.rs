@@ -5,8 +5,6 @@
 //! ([`Sequencer`](crate::sequencer::Sequencer)). Cost per message: that of the sequencer, and a reference per shard that wants
 //! it. Only for a publish that is answered the topic's subscriptions are counted.
 
-use std::sync::Arc;
-
 use ring::Driver;
 
 use crate::ids::{Epoch, TopicId};
@@ -42,9 +40,7 @@ impl<D: Driver> Shard<D> {
         let duplicate = message.is_none();
         let subscribers = if duplicate { 0 } else { subscribers };
         if let Some(message) = message {
-            for &shard in wanted {
-                self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&message)));
-            }
+            self.mailbox.deliver_to(wanted, &message);
             self.stats().sequenced.add(1);
         }
         match origin {
@@ -75,9 +71,7 @@ impl<D: Driver> Shard<D> {
     /// Forgets what a topic remembers, and tells all who subscribe. The epoch that begins; `None`: the topic is not kept.
     pub(super) fn purge(&mut self, topic: &TopicRef) -> Option<Epoch> {
         let Purged { epoch, marker, wanted } = self.sequencer.purge(topic.id, self.now)?;
-        for &shard in wanted {
-            self.mailbox.deliver(shard, Delivery::Message(Arc::clone(&marker)));
-        }
+        self.mailbox.deliver_to(wanted, &marker);
         self.stats().purged.add(1);
         Some(epoch)
     }

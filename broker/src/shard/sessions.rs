@@ -19,6 +19,7 @@ use crate::access::principal::{Principal, PrincipalKind};
 use crate::ids::ShardId;
 use crate::message::options::Refusal;
 use crate::observe::counters::Reason;
+use crate::presence::members::Entry;
 use crate::presence::sessions::{Asked, Ended};
 use crate::presence::{Owner, secret::Secret};
 use crate::session::SequencerAnswer;
@@ -116,7 +117,7 @@ impl<D: Driver> Shard<D> {
         }
         let text = secret.map(|secret| secret.to_string());
         let connected = self.connected(id, text.as_deref(), resumed, &member);
-        self.answer_command(id, ticket, SequencerAnswer::Connected(connected));
+        self.answer_command(id, ticket, Ok(SequencerAnswer::Connected(connected)));
     }
 
     fn connected<'a>(&self, id: ConnId, session: Option<&'a str>, resumed: bool, member: &'a str) -> Connected<'a> {
@@ -213,23 +214,18 @@ impl<D: Driver> Shard<D> {
         self.admit(id, command, name)?;
         let topic = self.shared.registry.resolve(name);
         let ticket = self.expect_answer(id, command);
-        let sequencer = topic.sequencer;
-        let answer = Some((self.owner(id), ticket));
-        let request = PresenceRequest { topic, answer, asked: PresenceCommand::List(limit) };
-        self.mailbox.request(sequencer, Request::Presence(Box::new(request)));
+        self.ask_presence(topic, Some((self.owner(id), ticket)), PresenceCommand::List(limit));
         Ok(())
     }
 
     /// Who is there, as a client asked.
     pub(super) fn on_members(&mut self, answer: MembersAnswer) {
         let MembersAnswer { conn: id, ticket, found } = answer;
-        match found {
-            Ok((count, members)) => {
-                let more = members.len() as u64 != count;
-                self.answer_command(id, ticket, SequencerAnswer::Members { count, members: &members, more });
-            }
-            Err(refusal) => self.on_published(id, ticket, Err(refusal)),
-        }
+        let answer = found.as_ref().map(|(count, members)| {
+            let more = members.len() as u64 != *count;
+            SequencerAnswer::Members { count: *count, members, more }
+        });
+        self.answer_command(id, ticket, answer.map_err(|refusal| *refusal));
     }
 
     /// A `disconnect`: the session is over, and so is the connection.
@@ -238,9 +234,7 @@ impl<D: Driver> Shard<D> {
             self.tell_home(id, 0, SessionCommand::End);
             self.attached.remove(&id);
         }
-        let mut out = self.begin_answer();
-        protocol::v1::write_ok(&mut out, command.as_ref());
-        self.answer(id, out);
+        self.answer_ok(id, command);
         self.close_with(id, close_code::NORMAL.into(), "", Reason::ByClient);
     }
 
@@ -274,11 +268,6 @@ impl<D: Driver> Shard<D> {
         Owner { shard: self.id, conn: id }
     }
 
-    fn expect_answer(&mut self, id: ConnId, command: Option<Id>) -> u64 {
-        let session = &mut self.conns.get(id).expect("an open connection").session;
-        session.await_answer(command, true, &self.account).expect("a session with commands")
-    }
-
     fn ask_home(&mut self, id: ConnId, command: Option<Id>, asked: SessionCommand) {
         let ticket = self.expect_answer(id, command);
         self.tell_home(id, ticket, asked);
@@ -288,14 +277,6 @@ impl<D: Driver> Shard<D> {
         let home = self.attached[&id].home;
         let request = SessionRequest { owner: self.owner(id), ticket, asked };
         self.mailbox.request(home, Request::Session(Box::new(request)));
-    }
-
-    fn answer_command(&mut self, id: ConnId, ticket: u64, answer: SequencerAnswer<'_>) {
-        let mut out = self.begin_answer();
-        if let Some(conn) = self.conns.get(id) {
-            conn.session.on_answer(ticket, Ok(answer), &self.account, &mut out);
-        }
-        self.answer(id, out);
     }
 
     // ---- the home's side
@@ -353,8 +334,8 @@ impl<D: Driver> Shard<D> {
             let reason = "a client may enter as many topics as it may subscribe to; see --max-subscriptions";
             return self.refuse_command(owner, ticket, Refusal::Limit(reason));
         }
-        let enter = PresenceCommand::Enter { session: known.session, member: known.member, info, is_update };
-        self.ask_presence(topic, Some((owner, ticket)), enter);
+        let entry = Entry { session: known.session, member: known.member, info, is_update };
+        self.ask_presence(topic, Some((owner, ticket)), PresenceCommand::Enter(entry));
     }
 
     /// A session is over, or has to leave some of its topics.

@@ -265,7 +265,7 @@ async fn what_cannot_be_is_refused_with_its_code() {
     assert_eq!((&listed["count"], names, &listed["more"]), (&json!(3), Some(2), &json!(true)));
 }
 
-/// Clients are told when to come back before they are sent away, and a broker that goes says of nobody that he left.
+/// Clients learn when to come back before they are sent away, and a broker that goes says of nobody that he left.
 #[tokio::test]
 async fn a_drain_says_when_to_come_back_and_of_nobody_that_he_is_gone() {
     let rooms = Rooms::start("", &["--drain-window", "1s"]);

@@ -8,6 +8,10 @@ use protocol::frame::{Opcode, put_client_frame};
 
 use crate::client::{Client, upgrade_request};
 
+/// How a whole frame of a server begins (RFC 6455 §5.2).
+pub(crate) const TEXT: u8 = 0x80 | Opcode::Text as u8;
+pub(crate) const PING: u8 = 0x80 | Opcode::Ping as u8;
+
 /// Which protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wire {
@@ -148,8 +152,6 @@ impl Peer {
 
     /// The next text message; pings are answered.
     pub(crate) fn text(&mut self) -> Result<String> {
-        const PING: u8 = 0x80 | Opcode::Ping as u8;
-        const TEXT: u8 = 0x80 | Opcode::Text as u8;
         loop {
             let (first, payload) = self.client.frame().map_err(|ending| anyhow!("the connection ended: {ending:?}"))?;
             match first {
@@ -224,8 +226,41 @@ pub(crate) fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::thread;
+
+    use clap::Parser;
+
     use super::*;
+    use crate::options::Options;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// Options of a scenario, not completed.
+    pub(crate) fn options_of(scenario: &str, arguments: &str) -> Options {
+        let line = ["test", "--scenario", scenario].into_iter().chain(arguments.split_whitespace());
+        Line::parse_from(line).options
+    }
+
+    /// A server that serves each connection on a thread of its own, by its number.
+    pub(crate) fn serve_each(serve: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let serve = Arc::new(serve);
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().flatten().enumerate() {
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || serve(number, stream));
+            }
+        });
+        address
+    }
 
     #[test]
     fn parts_of_a_request() {

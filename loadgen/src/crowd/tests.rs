@@ -1,24 +1,18 @@
 //! The crowd before a server that tells of members, wholly or not.
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Mutex;
 
-use clap::Parser;
 use protocol::frame::Opcode;
 
 use super::*;
+use crate::calls::wire::tests::{options_of, serve_each};
 use crate::client::Client;
 
-#[derive(Parser)]
-struct Line {
-    #[command(flatten)]
-    options: Options,
-}
-
 fn options(arguments: &str) -> Options {
-    let line = ["test", "--scenario", "presence-crowd"].into_iter().chain(arguments.split_whitespace());
-    Line::parse_from(line).options
+    options_of("presence-crowd", arguments)
 }
 
 /// A text frame of a server.
@@ -78,16 +72,8 @@ fn serve(number: usize, mut stream: TcpStream, watching: &Watching, forgets: Opt
 }
 
 fn server(forgets: Option<u64>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
     let watching = Watching::default();
-    thread::spawn(move || {
-        for (number, stream) in listener.incoming().flatten().enumerate() {
-            let watching = Arc::clone(&watching);
-            thread::spawn(move || serve(number, stream, &watching, forgets));
-        }
-    });
-    address
+    serve_each(move |number, stream| serve(number, stream, &watching, forgets))
 }
 
 #[test]

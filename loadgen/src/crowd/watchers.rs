@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use hdrhistogram::Histogram;
-use protocol::frame::Opcode;
 use rustix::event::epoll;
 
-use crate::calls::wire::{Peer, Wire, between};
+use crate::calls::wire::{PING, Peer, TEXT, Wire, between};
 use crate::client::{Client, Ending};
 
 /// Connections that one call of the kernel names.
@@ -75,8 +74,6 @@ impl Watchers {
     }
 
     fn read_one(&mut self, watcher: usize, begun: Instant, entered: &[AtomicU64]) -> Result<()> {
-        const TEXT: u8 = 0x80 | Opcode::Text as u8;
-        const PING: u8 = 0x80 | Opcode::Ping as u8;
         loop {
             let payload = match self.clients[watcher].frame() {
                 Ok((TEXT, payload)) => payload,

@@ -80,20 +80,27 @@ pub fn endpoint(path: &str, topic_len_max: usize) -> Result<Endpoint<'_>, Refusa
     if path == "/ws" {
         return Ok(Endpoint::V1Session);
     }
-    let name = |topic: &str| check_name(topic, topic_len_max);
     let filter = |topic: &str| check_filter(topic, topic_len_max);
     if let Some(encoded) = path.strip_prefix("/sub/") {
         topic(encoded, filter).map(Endpoint::Subscribe)
     } else if let Some(encoded) = path.strip_prefix("/pub/") {
-        topic(encoded, name).map(Endpoint::Publish)
+        topic_name(encoded, topic_len_max).map(Endpoint::Publish)
     } else if let Some(encoded) = path.strip_prefix("/bus/") {
-        topic(encoded, name).map(Endpoint::Bus)
+        topic_name(encoded, topic_len_max).map(Endpoint::Bus)
     } else {
         Err(Refusal::new(
             404,
             "There is no WebSocket here; there is one at /ws, /sub/{topic}, /pub/{topic} and /bus/{topic}.",
         ))
     }
+}
+
+/// The topic that a part of a path names.
+///
+/// # Errors
+/// It breaks a rule: what a client of any kind is answered.
+pub fn topic_name(encoded: &str, topic_len_max: usize) -> Result<Cow<'_, str>, Refusal> {
+    topic(encoded, |topic| check_name(topic, topic_len_max))
 }
 
 fn topic(encoded: &str, check: impl Fn(&str) -> Result<(), TopicError>) -> Result<Cow<'_, str>, Refusal> {

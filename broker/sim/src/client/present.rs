@@ -264,7 +264,7 @@ impl Client {
             || Violation::new("what is asked about presence gets its answer", format!("{name}: {value} to {visit:?}"));
         match (visit, code) {
             (Visit::Connect(opening), "ok") => return self.hear_opened(opening, value, stage),
-            (Visit::Connect(opening), "limit") if self.is_short(stage) => {
+            (Visit::Connect(opening), "limit") if stage.params.is_short() => {
                 self.visitor = Visitor { views: std::mem::take(&mut self.visitor.views), ..Visitor::default() };
                 if let Some(session) = opening.resumes {
                     stage.model.presence.withdrawn(self.index, session);
@@ -275,10 +275,9 @@ impl Client {
                 stage.model.presence.done(*deed)?;
             }
             (Visit::Enter(deed, topic, _), "limit") => {
-                let presence = stage.params.presence.as_ref().expect("a run with presence");
-                let members_max = presence.members_max(*topic).unwrap_or(0) as usize;
+                let members_max = stage.params.members_max(*topic);
                 let is_full = stage.model.presence.may_be_full(*topic, members_max);
-                if !is_full && !self.is_short(stage) {
+                if !is_full && !stage.params.is_short() {
                     return Err(wrong());
                 }
                 stage.coverage.presence_full += u64::from(is_full);
@@ -293,8 +292,8 @@ impl Client {
             }
             (Visit::Members(question), "ok") => return self.hear_members(question, value, stage),
             (Visit::Elsewhere, "unsupported") => stage.coverage.presence_unsupported += 1,
-            (Visit::Elsewhere, "limit") if self.is_short(stage) => {}
-            (Visit::Members(_), "limit") if self.is_short(stage) => {}
+            (Visit::Elsewhere, "limit") if stage.params.is_short() => {}
+            (Visit::Members(_), "limit") if stage.params.is_short() => {}
             (Visit::Watch(topic), "ok") => {
                 let view = self.visitor.views.get_mut(topic).ok_or_else(wrong)?;
                 if value["topics"][0]["topic"] != **topic {
@@ -314,11 +313,6 @@ impl Client {
             _ => return Err(wrong()),
         }
         Ok(())
-    }
-
-    /// Whether something may be refused for want of room.
-    fn is_short(&self, stage: &Stage<'_>) -> bool {
-        stage.params.is_short()
     }
 
     fn hear_opened(&mut self, opening: &Opening, value: &Value, stage: &mut Stage<'_>) -> Result<(), Violation> {
@@ -365,8 +359,7 @@ impl Client {
             Violation::new("members are listed in order, each once", evidence)
         };
         let Question { asked, topic, limit } = *question;
-        let presence = stage.params.presence.as_ref().expect("a run with presence");
-        let members_max = presence.members_max(topic).unwrap_or(0) as usize;
+        let members_max = stage.params.members_max(topic);
         let heard = stage.model.presence.mark();
         stage.model.presence.alive(self.index, asked);
         let rows = value["members"].as_array().ok_or_else(|| wrong("no list"))?;

@@ -50,7 +50,7 @@ impl Client {
         let heard = match (value["type"].as_str(), topic(PRESENCE), topic(COUNT)) {
             (Some("state-end"), Some(topic), _) => {
                 view.is_whole = true;
-                let members_max = members_max(topic, stage);
+                let members_max = stage.params.members_max(topic);
                 match view.members.len() > members_max {
                     true => Err(self.misled("more are shown than may be listed", value)),
                     false => Ok(()),
@@ -142,7 +142,7 @@ impl Client {
                 if !view.is_whole {
                     return Err(self.misled("its state did not end", &Value::from(name.as_str())));
                 }
-                let members_max = members_max(topic, stage);
+                let members_max = stage.params.members_max(topic);
                 stage.coverage.views += 1;
                 let members = &view.members;
                 stage.model.presence.check_view(&Viewed { watcher: self.index, topic, members_max, members })?;
@@ -160,8 +160,4 @@ impl Client {
         }
         Ok(())
     }
-}
-
-fn members_max(topic: usize, stage: &Stage<'_>) -> usize {
-    stage.params.presence.as_ref().and_then(|presence| presence.members_max(topic)).unwrap_or(0) as usize
 }

@@ -1,6 +1,6 @@
 //! What must be true of requests and their answers, whatever clients and connections do:
 //!
-//! - a request is given to one responder at most, which had asked to serve a filter that matches and had not been told of its
+//! - a request is given to one responder at most, which had asked to serve a filter that matches and had not heard of its
 //!   end, as it was sent, under a number that this connection was not given before, with no more time than was asked for;
 //! - it is answered once, with what its responder said in time, or says truly why not: `timeout` not before its time,
 //!   `no-responder` only if nobody was confirmed who was there all along, `responder-lost` only of one that is gone;

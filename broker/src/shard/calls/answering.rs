@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use protocol::frame::Opcode;
 use protocol::topic::matches;
-use protocol::v1::{CommandError, ErrorCode, Id, Reply, RequestParts, write_ok, write_request};
+use protocol::v1::{CommandError, ErrorCode, Id, Reply, RequestParts, write_request};
 use ring::{ConnId, Driver, Nanos};
 
 use crate::ids::ShardId;
 use crate::message::Payload;
 use crate::shard::Shard;
+use crate::shard::calls::NANOS_PER_MS;
 use crate::shard::calls::parcels::{Answer, Call, Called, Failure, Outcome};
 use crate::shard::shared::Delivery;
 use crate::shard::transport::connection::{Flags, State};
@@ -20,7 +21,6 @@ use crate::shard::transport::connection::{Flags, State};
 const WAITING_MAX: usize = 16;
 /// For how long a responder may take nothing of what it is sent, in nanoseconds.
 const BLOCKED_NANOS: Nanos = 1_000_000_000;
-const NANOS_PER_MS: Nanos = 1_000_000;
 
 /// What a connection serves, and what it has to answer.
 #[derive(Default, Debug)]
@@ -137,9 +137,7 @@ impl<D: Driver> Shard<D> {
         };
         self.mailbox.deliver(asker, Delivery::Called(Box::new(Called { number, outcome })));
         if command.is_some() {
-            let mut out = self.begin_answer();
-            write_ok(&mut out, command.as_ref());
-            self.answer(id, out);
+            self.answer_ok(id, command);
         }
         Ok(())
     }

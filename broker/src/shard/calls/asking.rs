@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::v1::{CommandError, ErrorCode, Id, PayloadKind, write_answered, write_error, write_responder_error};
+use protocol::v1::{CommandError, ErrorCode, Id, write_answered, write_error, write_responder_error};
 use ring::{ConnId, Driver, Nanos};
 use tokio::sync::oneshot;
 
@@ -10,12 +10,12 @@ use crate::access::permissions::Right;
 use crate::message::Payload;
 use crate::session::calls::Ask;
 use crate::shard::Shard;
+use crate::shard::calls::NANOS_PER_MS;
 use crate::shard::calls::parcels::{Answer, Call, Called, Failure, Outcome, Question};
 use crate::shard::shared::Request;
 
 /// Responders that are asked in turn at most: a request does not visit thousands that have too much to do.
 const TRIES_MAX: usize = 64;
-const NANOS_PER_MS: Nanos = 1_000_000;
 
 const OVERLOADED: &str = "everybody who serves this topic has too much to do; try again";
 const TOO_MANY: &str = "this connection waits for as many answers as it may; see --max-requests";
@@ -201,8 +201,7 @@ impl<D: Driver> Shard<D> {
         let command = command.as_ref();
         match &result {
             Ok(Answer { payload, from }) => {
-                let kind: PayloadKind = payload.kind();
-                write_answered(&mut out, command, kind, payload.bytes(), from.as_deref());
+                write_answered(&mut out, command, payload.kind(), payload.bytes(), from.as_deref());
             }
             Err(Failure::Responder { code, reason }) => write_responder_error(&mut out, command, code, reason),
             Err(failure) => write_error(&mut out, command, code_of(failure), failure.reason(), None),

@@ -53,7 +53,7 @@ pub struct Call {
     /// The filter that it serves.
     pub filter: Arc<str>,
     /// Responders that did not take it.
-    pub tried: Vec<(ShardId, ConnId)>,
+    pub tried: Vec<Place>,
     /// One of them because it had too much to do.
     pub is_busy: bool,
 }

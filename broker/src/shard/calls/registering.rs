@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use protocol::frame::Opcode;
-use protocol::v1::{CommandError, ErrorCode, Id, write_ended, write_ok};
+use protocol::v1::{CommandError, ErrorCode, Id, write_ended};
 use ring::{ConnId, Driver};
 
 use crate::access::permissions::Operation;
@@ -108,9 +108,7 @@ impl<D: Driver> Shard<D> {
         let Registering { conn, command, .. } = self.calls.registering.remove(&ticket).expect("found above");
         self.calls.recharge();
         if self.conns.get(conn).is_some() {
-            let mut out = self.begin_answer();
-            write_ok(&mut out, command.as_ref());
-            self.answer(conn, out);
+            self.answer_ok(conn, command);
         }
     }
 

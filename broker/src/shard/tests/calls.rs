@@ -20,14 +20,7 @@ impl Stage {
 
     /// A client of `/ws` on a shard.
     fn on(&mut self, shard: usize) -> ClientId {
-        let client = self.world.connect(shard);
-        let head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: ringyard.v1\r\n\r\n";
-        self.write(client, head.as_bytes());
-        self.turns(8);
-        assert!(self.world.client_read(client, 4096).starts_with(b"HTTP/1.1 101"));
-        client
+        self.open_at(shard, "/ws")
     }
 
     /// A client on a shard that responds to a filter.

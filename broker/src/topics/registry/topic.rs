@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 
-use crate::capacity::budget::{Account, Held, allocated};
+use crate::capacity::budget::{Account, COUNTS_BYTES, Held, allocated};
 use crate::ids::{ShardId, TopicId};
 use crate::topics::filters::filter_bytes;
 use crate::topics::keys::Keys;
@@ -288,7 +288,6 @@ const ENTRY_BYTES: u64 = 2 * 9 + 2 * 5 + 96 + 2 * 16 + 2 * 40 + 48;
 /// every shard, and by the shards that subscribe.
 #[must_use]
 pub fn name_bytes(name: &str, shards: u16) -> u64 {
-    const COUNTS_BYTES: usize = 2 * size_of::<usize>();
     let name_itself = allocated(COUNTS_BYTES + name.len()) + allocated(COUNTS_BYTES + size_of::<Topic>());
     let filter = if protocol::topic::is_wildcard(name) { filter_bytes(name) * (u64::from(shards) + 1) } else { 0 };
     ENTRY_BYTES + name_itself + filter

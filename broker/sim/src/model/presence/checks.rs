@@ -49,7 +49,7 @@ impl Presence {
         same || deed.to.is_some_and(|to| to < than.from)
     }
 
-    /// A watcher was told that a member is gone, or is there anew, after it had been told what this deed said.
+    /// A watcher learned that a member is gone, or is there anew, after it had learned what this deed said.
     pub fn departed(&mut self, watcher: usize, topic: usize, member: &str, after: Option<DeedId>, what: String) {
         let to = self.mark();
         let from = after.map_or(At::default(), |deed| self.deeds[deed].from);

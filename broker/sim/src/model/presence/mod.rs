@@ -68,7 +68,7 @@ struct Session {
     claims: Vec<Claim>,
     /// Its client was about to end it.
     ending: Option<At>,
-    /// And was told that it has.
+    /// And was answered.
     ended: bool,
     /// It is over since this moment, for certain.
     over: Option<At>,
@@ -221,17 +221,14 @@ impl Presence {
         let heard = self.mark();
         self.alive(client, asked);
         let session = &mut self.sessions[id];
-        let bad = |what: &str, session: &Session| {
-            Err(Violation::new(what_of(what), format!("client {client} resumed {id} at {asked:?}: {session:?}")))
+        let bad = |property, session: &Session| {
+            Err(Violation::new(property, format!("client {client} resumed {id} at {asked:?}: {session:?}")))
         };
-        if session.member != member {
-            return bad("the name changed", session);
-        }
-        if session.user != user {
-            return bad("another user has it", session);
+        if session.member != member || session.user != user {
+            return bad("a session is its client's", session);
         }
         if session.over.is_some_and(|over| over < asked) {
-            return bad("it was over", session);
+            return bad("a session that is over is not taken", session);
         }
         let claim = session.claims.iter_mut().rfind(|claim| claim.client == client).expect("it asked for it");
         claim.heard = Some(heard);
@@ -272,7 +269,7 @@ impl Presence {
         }
     }
 
-    /// It was told that it has.
+    /// It was answered.
     pub fn disconnected(&mut self, client: usize) {
         if let Some(id) = self.session_of(client) {
             let session = &mut self.sessions[id];
@@ -381,12 +378,5 @@ impl Presence {
         members.sort_by_key(|deed| &self.sessions[deed.session].member);
         members.dedup_by_key(|deed| &self.sessions[deed.session].member);
         members.len() > members_max
-    }
-}
-
-fn what_of(what: &str) -> &'static str {
-    match what {
-        "it was over" => "a session that is over is not taken",
-        _ => "a session is its client's",
     }
 }
