@@ -148,7 +148,7 @@ coverage! {
     sessions_opened: true,
     /// Those that clients went on with.
     sessions_resumed: true,
-    /// Those among them that another client had before.
+    /// Those among them that were on another shard before.
     sessions_moved: true,
     /// Those that were asked for and not given, because they were over or another user's.
     sessions_lost: true,

@@ -49,8 +49,7 @@ impl<D: Driver> Shard<D> {
     pub fn audit(&mut self) -> Audit {
         let mut invariants = self.sequencer.invariants().and_then(|()| self.invariants_of_clients());
         let (mut input, mut assemblies, mut unfinished) = (0, 0, 0);
-        let (mut outboxes, mut awaited, mut paused, mut identities) = (0, 0, 0, 0);
-        let mut backlogs = Vec::new();
+        let (mut outboxes, mut awaited, mut paused, mut identities, mut backlogs) = (0, 0, 0, 0, Vec::new());
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
             if let Some(extra) = &conn.extra {

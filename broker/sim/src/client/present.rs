@@ -166,7 +166,7 @@ impl Client {
         if let Some(session) = resumes.filter(|_| !stage.rng.one_in(5)) {
             user = stage.model.presence.user_of(session);
         }
-        let asked = stage.model.presence.connecting(self.index, resumes);
+        let asked = stage.model.presence.connecting(self.index, self.shard, resumes);
         let wants_session = session.is_some();
         self.visitor.is_attached = wants_session;
         let opening = Opening { asked, user, resumes, wants_session };
@@ -335,9 +335,8 @@ impl Client {
             if secret != sessions.secret(session) {
                 return Err(bad("another session"));
             }
-            let shards = sessions.owners(session).next_back();
             stage.coverage.sessions_resumed += 1;
-            stage.coverage.sessions_moved += u64::from(shards.is_some_and(|last| last != self.index));
+            stage.coverage.sessions_moved += u64::from(sessions.moves(session, self.shard));
             return sessions.resumed(self.index, session, asked, (member, user));
         }
         let is_scarce = stage.params.presence.as_ref().is_some_and(|presence| presence.sessions_max.is_some());

@@ -55,6 +55,8 @@ pub struct Presence {
 #[derive(Default, Debug)]
 struct Guest {
     session: Option<SessionId>,
+    /// The shard that it is on.
+    shard: usize,
     /// When it wrote the last command that was answered: until then it was connected.
     alive: At,
 }
@@ -168,8 +170,9 @@ impl Presence {
     // ---- sessions
 
     /// A client is about to ask for a session, perhaps for one that there was. Returns when.
-    pub fn connecting(&mut self, client: usize, resumes: Option<SessionId>) -> At {
+    pub fn connecting(&mut self, client: usize, shard: usize, resumes: Option<SessionId>) -> At {
         let asked = self.mark();
+        self.guests.entry(client).or_default().shard = shard;
         if let Some(session) = resumes {
             self.sessions[session].claims.push(Claim { client, asked, heard: None });
         }
@@ -308,9 +311,11 @@ impl Presence {
         secrets.filter_map(|(id, session)| session.secret.as_deref().map(|secret| (id, secret)))
     }
 
-    /// The connections that a session has had, the last one last.
-    pub fn owners(&self, session: SessionId) -> impl DoubleEndedIterator<Item = usize> {
-        self.sessions[session].owners.iter().map(|owner| owner.client)
+    /// Whether the last connection of a session was on another shard than this.
+    #[must_use]
+    pub fn moves(&self, session: SessionId, shard: usize) -> bool {
+        let last = self.sessions[session].owners.last().and_then(|owner| self.guests.get(&owner.client));
+        last.is_some_and(|guest| guest.shard != shard)
     }
 
     /// Whose a session is, if it is of a token's user.
