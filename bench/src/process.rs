@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use loadgen::Outcome;
+use loadgen::crowd::Crowd;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 
 /// The broker: the one given, or `ringyard` beside this program.
 pub(crate) fn broker(given: Option<&Path>) -> Result<PathBuf> {
@@ -142,6 +144,21 @@ fn lock(log: &Mutex<String>) -> MutexGuard<'_, String> {
 /// Runs the load generator against `server` and returns its report. A run with errors is an error, because its figures
 /// mean nothing.
 pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Outcome> {
+    let outcome: Outcome = results_of(server, core, arguments)?;
+    if let Some(end) = outcome.stalled.as_ref().or(outcome.ended.as_ref()) {
+        bail!("{end}");
+    }
+    ensure!(outcome.good(), "messages went wrong: {:?}", outcome.errors);
+    Ok(outcome)
+}
+
+/// The same with the scenario `presence-crowd`, whose report is another one, judged by the caller.
+pub(crate) fn run_crowd(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<Crowd> {
+    results_of(server, core, arguments)
+}
+
+/// What the load generator writes as JSON.
+fn results_of<T: DeserializeOwned>(server: &Server, core: Option<u32>, arguments: &[&str]) -> Result<T> {
     let json = tempfile::NamedTempFile::new()?;
     let status = bound(&std::env::current_exe()?, core)
         .args(["client", "--quiet"])
@@ -153,12 +170,7 @@ pub(crate) fn run_client(server: &Server, core: Option<u32>, arguments: &[&str])
         .context("starting the load generator")?;
     // It has printed its report, or the reason why there is none.
     ensure!(matches!(status.code(), Some(0 | 1 | 3)), "the load generator failed: {status}");
-    let outcome: Outcome = serde_json::from_str(&std::fs::read_to_string(json.path())?)?;
-    if let Some(end) = outcome.stalled.as_ref().or(outcome.ended.as_ref()) {
-        bail!("{end}");
-    }
-    ensure!(outcome.good(), "messages went wrong: {:?}", outcome.errors);
-    Ok(outcome)
+    Ok(serde_json::from_str(&std::fs::read_to_string(json.path())?)?)
 }
 
 /// A command that runs on this core, and gets SIGTERM when the thread that starts it ends.

@@ -2,6 +2,7 @@
 
 mod admission;
 mod conflate;
+mod crowd;
 mod drivers;
 mod history;
 mod idle;
@@ -46,7 +47,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 24] = [
+const FIGURES: [(char, Measure); 26] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -71,6 +72,8 @@ const FIGURES: [(char, Measure); 24] = [
     ('q', logins::storm),
     ('r', logins::secure_storm),
     ('s', tls::key_exchanges),
+    ('t', crowd::crowd),
+    ('t', crowd::counted),
 ];
 
 /// What all measurements share.
