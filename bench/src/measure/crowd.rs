@@ -1,16 +1,13 @@
 //! Presence: what a crowd costs that enters before watchers, and what subscribers cost that are only counted.
 
 use std::io::Write;
-use std::net::TcpStream;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use loadgen::client::{Client, upgrade_request};
+use anyhow::{Context, Result, ensure};
 use loadgen::crowd::Crowd;
-use protocol::frame::{Opcode, put_client_frame};
 use tempfile::NamedTempFile;
 
 use super::idle::memory_per_client;
+use super::v1::V1Client;
 use super::{Bench, median};
 use crate::floor;
 use crate::process::{Server, run_crowd};
@@ -113,22 +110,9 @@ pub(crate) fn counted(bench: &Bench) -> Result<Figure> {
 }
 
 /// A connection that reads the count of a topic.
-fn read_count(server: &Server, topic: &str) -> Result<Client<TcpStream>> {
-    let stream = TcpStream::connect(server.address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut client = Client::new(stream);
-    let mut out = Vec::new();
-    upgrade_request(&server.address.to_string(), "/ws", Some(protocol::v1::SUBPROTOCOL), &mut out);
-    client.send(&out)?;
-    let answer = client.answer().map_err(|ending| anyhow!("no answer: {ending:?}"))?;
-    ensure!(answer.status == 101, "the broker answered {answer:?}");
-    out.clear();
-    let command = format!(r#"{{"type":"subscribe","id":1,"topic":"$count/{topic}"}}"#);
-    put_client_frame(&mut out, Opcode::Text, command.as_bytes(), [1, 2, 3, 4]);
-    client.send(&out)?;
-    for part in [r#""type":"ok""#, r#""subscribers":"#] {
-        let (_, payload) = client.frame().map_err(|ending| anyhow!("no answer: {ending:?}"))?;
-        ensure!(String::from_utf8_lossy(payload).contains(part), "{}", String::from_utf8_lossy(payload));
-    }
+fn read_count(server: &Server, topic: &str) -> Result<V1Client> {
+    let mut client = V1Client::connect(server.address)?;
+    client.ask(&format!(r#"{{"type":"subscribe","id":1,"topic":"$count/{topic}"}}"#))?;
+    client.hear(r#""subscribers":"#)?;
     Ok(client)
 }

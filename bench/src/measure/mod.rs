@@ -6,11 +6,13 @@ mod crowd;
 mod drivers;
 mod history;
 mod idle;
+mod leases;
 mod load;
 mod logins;
 mod message;
 mod tls;
 mod tokens;
+mod v1;
 
 use std::path::PathBuf;
 
@@ -47,7 +49,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 26] = [
+const FIGURES: [(char, Measure); 27] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -74,6 +76,7 @@ const FIGURES: [(char, Measure); 26] = [
     ('s', tls::key_exchanges),
     ('t', crowd::crowd),
     ('t', crowd::counted),
+    ('u', leases::wills_and_leases),
 ];
 
 /// What all measurements share.
