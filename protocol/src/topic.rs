@@ -122,6 +122,9 @@ pub const PRESENCE: &str = "$presence/";
 /// How the names of the broker's topics begin that count the subscribers and members of another topic, whose name follows.
 pub const COUNT: &str = "$count/";
 
+/// How the names of the broker's topics begin that say who has the lease of another topic, whose name follows.
+pub const LEASE: &str = "$lease/";
+
 /// Is this one of the broker's own topics?
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {

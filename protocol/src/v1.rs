@@ -10,6 +10,7 @@ mod flat;
 mod interpret;
 mod item;
 mod json;
+mod lease;
 mod members;
 mod message;
 mod names;
@@ -22,12 +23,17 @@ mod value;
 
 pub use command::{Command, CommandError, Parser, SessionAsked, Topics};
 pub use item::{ITEM_TOPICS_MAX, Item, split};
+pub use json::put_string;
+pub use lease::{
+    LEASE_DEFAULT_MS, LEASE_MAX_MS, LEASE_MIN_MS, LEASE_WAIT_MAX_MS, LeaseAsked, WILL_DELAY_MAX_MS, Will, write_held,
+    write_lease_lost, write_leased,
+};
 pub use message::{
     Connected, MemberParts, MessageParts, Subscribed, write_connected, write_ended, write_error, write_gap,
     write_goaway, write_history, write_members, write_message, write_ok, write_ping, write_pong, write_published,
     write_refresh, write_reset, write_state_end, write_subscribed,
 };
-pub use names::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
+pub use names::{CommandType, ErrorCode, GapReason, LeaseLostReason, MessageType, ResetReason};
 pub use options::{
     Expected, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryQuery, IDEMPOTENCY_KEY_LEN_MAX, KEY_LEN_MAX,
     MEMBERS_LIMIT_DEFAULT, MEMBERS_LIMIT_MAX, PublishOptions, SESSION_LEN_MAX, THROTTLE_MAX_MS,

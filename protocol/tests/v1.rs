@@ -4,11 +4,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::v1::{
-    Command, CommandError, Connected, ErrorCode, Expected, GapReason, HistoryQuery, Id, MemberParts, MessageParts,
-    Parser, PayloadKind, Position, PublishOptions, Reply, RequestParts, ResetReason, SessionAsked, Start, Subscribed,
-    write_answered, write_connected, write_ended, write_error, write_gap, write_goaway, write_history, write_members,
-    write_message, write_ok, write_ping, write_pong, write_published, write_refresh, write_request, write_reset,
-    write_responder_error, write_state_end, write_subscribed,
+    Command, CommandError, Connected, ErrorCode, Expected, GapReason, HistoryQuery, Id, LeaseAsked, LeaseLostReason,
+    MemberParts, MessageParts, Parser, PayloadKind, Position, PublishOptions, Reply, RequestParts, ResetReason,
+    SessionAsked, Start, Subscribed, Will, write_answered, write_connected, write_ended, write_error, write_gap,
+    write_goaway, write_held, write_history, write_lease_lost, write_leased, write_members, write_message, write_ok,
+    write_ping, write_pong, write_published, write_refresh, write_request, write_reset, write_responder_error,
+    write_state_end, write_subscribed,
 };
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -96,12 +97,37 @@ fn options(value: &OwnedValue) -> PublishOptions<'_> {
             None if *expected == "absent" => Expected::Absent,
             None => panic!("if_offset {expected}"),
         }),
+        lease: value.get_u64("lease"),
     }
 }
 
 fn session_of(value: &OwnedValue) -> Option<SessionAsked<'_>> {
     let resumed = value.get_str("session").map(SessionAsked::Resumed);
     resumed.or_else(|| flag(value, "session").then_some(SessionAsked::New))
+}
+
+/// The will that a vector says, and its payload.
+fn will(value: &OwnedValue) -> Option<(Will<'_>, Vec<u8>)> {
+    let will = value.get("will")?;
+    let (topic, delay_ms) = (text(will, "topic"), number(will, "delay") as u32);
+    Some((Will { topic, kind: kind(will), data: &[], options: options(will), delay_ms }, payload(will)))
+}
+
+fn has_will(command: Option<Will<'_>>, expected: &OwnedValue) -> bool {
+    match (command, will(expected)) {
+        (None, None) => true,
+        (Some(got), Some((expected, payload))) => got == Will { data: &payload, ..expected },
+        _ => false,
+    }
+}
+
+fn lease(value: &OwnedValue) -> LeaseAsked {
+    let ttl_ms = value.get_u64("ttl").map(|ms| ms as u32);
+    match value.get_u64("lease") {
+        None => LeaseAsked::Take { ttl_ms: ttl_ms.expect("ttl"), wait_ms: number(value, "wait") as u32 },
+        Some(lease) if flag(value, "end") => LeaseAsked::Release { lease },
+        Some(lease) => LeaseAsked::Renew { lease, ttl_ms },
+    }
 }
 
 fn connected(say: &OwnedValue) -> Connected<'_> {
@@ -126,11 +152,16 @@ fn member(value: &OwnedValue) -> MemberParts<'_> {
 fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
     let id = id(expected);
     let matches = match (text(expected, "type"), command) {
-        ("connect", Command::Connect { id: got, token, pings, session }) => {
+        ("connect", Command::Connect { id: got, token, pings, session, will }) => {
             *got == id
                 && *token == expected.get_str("token")
                 && *pings == (expected.get_str("ping") == Some("message"))
                 && *session == session_of(expected)
+                && has_will(*will, expected)
+        }
+        ("will", &Command::Will { id: got, will }) => got == id && has_will(will, expected),
+        ("lease", &Command::Lease { id: got, topic, asked }) => {
+            got == id && topic == text(expected, "topic") && asked == lease(expected)
         }
         ("disconnect", Command::Disconnect { id: got }) => *got == id,
         ("enter" | "update", &Command::Enter { id: got, topic, info, is_update }) => {
@@ -172,10 +203,11 @@ fn assert_command(command: &Command<'_>, expected: &OwnedValue, name: &str) {
             };
             got == id && topic == text(expected, "topic") && query == expected_query
         }
-        ("snapshot", &Command::Snapshot { id: got, topic, up_to, kind: got_kind, data }) => {
+        ("snapshot", &Command::Snapshot { id: got, topic, up_to, kind: got_kind, data, lease }) => {
             got == id
                 && topic == text(expected, "topic")
                 && Some(up_to) == position_of(expected, "up_to")
+                && lease == expected.get_u64("lease")
                 && got_kind == kind(expected)
                 && data == payload(expected)
         }
@@ -266,6 +298,12 @@ fn messages_of_the_vectors() {
             "members" => {
                 let members = say.get_array("members").expect("members");
                 write_members(&mut out, id, number(say, "count"), members.iter().map(member), flag(say, "more"));
+            }
+            "leased" => write_leased(&mut out, id, number(say, "lease"), number(say, "ttl")),
+            "held" => write_held(&mut out, id, text(say, "by"), number(say, "ttl")),
+            "lease-lost" => {
+                let reason = LeaseLostReason::named(text(say, "reason")).expect("a reason");
+                write_lease_lost(&mut out, text(say, "topic"), number(say, "lease"), reason);
             }
             "goaway" => write_goaway(&mut out, number(say, "retry")),
             "ping" => write_ping(&mut out),

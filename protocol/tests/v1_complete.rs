@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::v1::{CommandType, ErrorCode, GapReason, MessageType, ResetReason};
+use protocol::v1::{CommandType, ErrorCode, GapReason, LeaseLostReason, MessageType, ResetReason};
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
 
@@ -66,10 +66,11 @@ fn the_grammar_explains_every_error_code() {
 }
 
 /// The reasons of each message that has some: the message, its heading in section 4, the reasons.
-fn reasons() -> [(&'static str, &'static str, BTreeSet<&'static str>); 2] {
+fn reasons() -> [(&'static str, &'static str, BTreeSet<&'static str>); 3] {
     [
         ("gap", "### Gaps", names(GapReason::ALL.map(GapReason::as_str))),
         ("reset", "### Resets", names(ResetReason::ALL.map(ResetReason::as_str))),
+        ("lease-lost", "### Lost leases", names(LeaseLostReason::ALL.map(LeaseLostReason::as_str))),
     ]
 }
 

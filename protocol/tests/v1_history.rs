@@ -131,7 +131,7 @@ proptest! {
         flat in any::<bool>(),
     ) {
         let (key, idempotency_key) = (key.as_deref(), idempotency_key.as_deref());
-        let options = PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset };
+        let options = PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset, lease: None };
         let mut command = json!({"type": "publish", "topic": "t", "retain": retain, "removed": removed});
         command["data"] = if flat { "x".into() } else { json!({"x": [1]}) };
         let named: [(&str, Option<serde_json::Value>); 3] = [("key", key.map(Into::into)), ("ttl", ttl_ms.map(Into::into)), ("idempotency_key", idempotency_key.map(Into::into))];

@@ -11,6 +11,7 @@ use std::{fmt, mem};
 
 use super::interpret::interpret;
 use super::item::{self, Item};
+use super::lease::{LeaseAsked, Will};
 use super::options::{HistoryQuery, PublishOptions};
 #[cfg(doc)]
 use super::options::{MEMBERS_LIMIT_MAX, THROTTLE_MAX_MS};
@@ -37,6 +38,8 @@ pub enum Command<'a> {
         pings: bool,
         /// The client wants a session that outlives the connection.
         session: Option<SessionAsked<'a>>,
+        /// What is published when the connection ends without `disconnect`.
+        will: Option<Will<'a>>,
     },
     /// Ends the connection on purpose: what it has is not kept for a reconnect.
     Disconnect {
@@ -100,6 +103,8 @@ pub enum Command<'a> {
         kind: PayloadKind,
         /// The payload.
         data: &'a [u8],
+        /// The number of the lease that it is stored under.
+        lease: Option<u64>,
     },
     /// Asks whoever serves a topic.
     Request {
@@ -161,6 +166,22 @@ pub enum Command<'a> {
         /// So many are named at most: 1 to [`MEMBERS_LIMIT_MAX`].
         limit: u32,
     },
+    /// Takes, renews or gives back the lease of a topic.
+    Lease {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// A valid name.
+        topic: &'a str,
+        /// Which of these.
+        asked: LeaseAsked,
+    },
+    /// Says what is published when the connection ends without `disconnect`.
+    Will {
+        /// To be repeated in the answer.
+        id: Option<Id>,
+        /// `None`: nothing.
+        will: Option<Will<'a>>,
+    },
     /// Asks for a pong.
     Ping {
         /// To be repeated in the answer.
@@ -188,6 +209,8 @@ impl Command<'_> {
             | Self::Enter { id, .. }
             | Self::Leave { id, .. }
             | Self::Members { id, .. }
+            | Self::Lease { id, .. }
+            | Self::Will { id, .. }
             | Self::Ping { id } => id,
             Self::Pong => None,
         }

@@ -18,7 +18,7 @@ use super::{CommandType, Id, PayloadKind};
 use crate::topic::{TopicError, check_filter, check_name, is_wildcard};
 
 /// The members of `publish`.
-const PUBLISH: [Member; 10] = [
+const PUBLISH: [Member; 11] = [
     Member::Topic,
     Member::Data,
     Member::Encoding,
@@ -29,6 +29,7 @@ const PUBLISH: [Member; 10] = [
     Member::Ttl,
     Member::IdempotencyKey,
     Member::IfOffset,
+    Member::Lease,
 ];
 
 /// Turns a parsed frame into a command.
@@ -50,7 +51,7 @@ impl<'a> Members<'_, 'a> {
         let name = self.string(Member::Type)?.ok_or_else(|| missing(Member::Type))?;
         let known = CommandType::named(name).ok_or_else(|| Fault::command("There is no command of this type."))?;
         match known {
-            CommandType::Connect => self.connect(id),
+            CommandType::Connect => self.connect(id, topic_len_max, scratch),
             CommandType::Disconnect => {
                 self.only(&[])?;
                 Ok(Command::Disconnect { id })
@@ -71,6 +72,8 @@ impl<'a> Members<'_, 'a> {
             CommandType::Update => self.update(id, topic_len_max, scratch),
             CommandType::Leave => self.leave(id, topic_len_max),
             CommandType::Members => self.members(id, topic_len_max),
+            CommandType::Lease => self.lease(id, topic_len_max),
+            CommandType::Will => self.set_will(id, topic_len_max, scratch),
             CommandType::Ping => {
                 self.only(&[])?;
                 Ok(Command::Ping { id })
@@ -214,6 +217,7 @@ impl<'a> Members<'_, 'a> {
             ttl_ms: self.count(Member::Ttl)?,
             idempotency_key,
             if_offset,
+            lease: self.count(Member::Lease)?,
         })
     }
 
@@ -236,12 +240,13 @@ impl<'a> Members<'_, 'a> {
     }
 
     fn snapshot(&self, id: Option<Id>, topic_len_max: usize, scratch: &'a mut Scratch) -> Result<Command<'a>, Fault> {
-        self.only(&[Member::Topic, Member::UpTo, Member::Data, Member::Encoding])?;
+        self.only(&[Member::Topic, Member::UpTo, Member::Data, Member::Encoding, Member::Lease])?;
         let topic = self.string(Member::Topic)?.ok_or_else(|| missing(Member::Topic))?;
         check_name(topic, topic_len_max)?;
         let up_to = self.position(Member::UpTo)?.ok_or_else(|| missing(Member::UpTo))?;
+        let lease = self.count(Member::Lease)?;
         let (kind, data) = self.payload(&mut scratch.data)?;
-        Ok(Command::Snapshot { id, topic, up_to, kind, data })
+        Ok(Command::Snapshot { id, topic, up_to, kind, data, lease })
     }
 
     /// What `data` and `encoding` say is to be published; written to `scratch` unless it is a plain string.

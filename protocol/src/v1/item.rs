@@ -36,7 +36,7 @@ pub struct Item<'a> {
 }
 
 /// The members of an item.
-const MEMBERS: [Member; 10] = [
+const MEMBERS: [Member; 11] = [
     Member::Topic,
     Member::Topics,
     Member::Data,
@@ -47,6 +47,7 @@ const MEMBERS: [Member; 10] = [
     Member::Ttl,
     Member::IdempotencyKey,
     Member::IfOffset,
+    Member::Lease,
 ];
 
 /// Turns a parsed item into what it publishes.
@@ -59,9 +60,8 @@ pub(super) fn interpret<'a>(
 }
 
 fn read<'a>(nodes: &[Node<'a>], topic_len_max: usize, scratch: &'a mut Scratch) -> Result<Item<'a>, Fault> {
-    let mut names = json::members(nodes).ok_or_else(|| Fault::command("An item is a JSON object."))?;
-    if names.any(|(name, _)| name == "lease") {
-        return Err(Fault::new(ErrorCode::Unsupported, "This broker has no leases."));
+    if json::members(nodes).is_none() {
+        return Err(Fault::command("An item is a JSON object."));
     }
     let mut members = Members::default();
     members.read(nodes)?;
@@ -71,6 +71,9 @@ fn read<'a>(nodes: &[Node<'a>], topic_len_max: usize, scratch: &'a mut Scratch) 
     let options = members.options()?;
     if is_broadcast && options.if_offset.is_some() {
         return Err(Fault::command("\"if_offset\" needs a \"topic\"."));
+    }
+    if is_broadcast && options.lease.is_some() {
+        return Err(Fault::command("\"lease\" needs a \"topic\"."));
     }
     let (topics, data) = scratch.split();
     let (kind, data) = members.published(&options, data)?;
@@ -300,7 +303,7 @@ mod tests {
             (r#"{"topics":["t",""],"data":"x"}"#, ErrorCode::BadTopic),
             (r#"{"topic":"longer than it may be","data":"x"}"#, ErrorCode::BadTopic),
             (r#"{"topic":"$sys","data":"x"}"#, ErrorCode::Forbidden),
-            (r#"{"topic":"t","data":"x","lease":1}"#, ErrorCode::Unsupported),
+            (r#"{"topics":["t"],"data":"x","lease":1}"#, ErrorCode::BadCommand),
         ] {
             assert_eq!(read(text).map_err(|(code, _)| code), Err(code), "{text}");
         }

@@ -16,7 +16,7 @@ use super::{DEPTH_MAX, ID_NUMBER_MAX};
 pub(super) struct TooDeep;
 
 /// Appends a string in quotes. `text` is UTF-8.
-pub(super) fn put_string(out: &mut impl BufMut, text: &[u8]) {
+pub fn put_string(out: &mut impl BufMut, text: &[u8]) {
     out.put_u8(b'"');
     let mut rest = text;
     loop {

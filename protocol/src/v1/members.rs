@@ -45,9 +45,14 @@ impl From<TopicError> for Fault {
 }
 
 /// The members of one command; a value is the nodes it takes up on the tape.
-#[derive(Default)]
 pub(super) struct Members<'t, 'a> {
     values: [Option<&'t [Node<'a>]>; Member::ALL.len()],
+}
+
+impl Default for Members<'_, '_> {
+    fn default() -> Self {
+        Self { values: [None; Member::ALL.len()] }
+    }
 }
 
 impl<'t, 'a> Members<'t, 'a> {

@@ -375,8 +375,8 @@ fn put_recovered(out: &mut impl BufMut, recovered: bool) {
     out.put_slice(if recovered { b",\"recovered\":true" } else { b",\"recovered\":false" });
 }
 
-/// The reason of a gap or a reset, which is its last member.
-fn put_reason(out: &mut impl BufMut, reason: &str) {
+/// The reason of a gap, a reset or a lost lease, which is its last member.
+pub(super) fn put_reason(out: &mut impl BufMut, reason: &str) {
     out.put_slice(b",\"reason\":");
     put_string(out, reason.as_bytes());
     out.put_u8(b'}');

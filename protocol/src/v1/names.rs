@@ -62,6 +62,10 @@ names! {
         Leave = "leave",
         /// Asks who is present.
         Members = "members",
+        /// Takes, renews or gives back the lease of a topic.
+        Lease = "lease",
+        /// Sets what is published when the connection ends without `disconnect`.
+        Will = "will",
         /// Asks for a pong.
         Ping = "ping",
         /// Answers a ping of the broker.
@@ -92,6 +96,8 @@ names! {
         Refresh = "refresh",
         /// The broker ended a subscription.
         Ended = "ended",
+        /// The client has a lease no more.
+        LeaseLost = "lease-lost",
         /// The broker shuts down, and closes the connection.
         Goaway = "goaway",
         /// A command was not carried out.
@@ -118,6 +124,10 @@ names! {
         Unsupported = "unsupported",
         /// What the command expects of the topic does not hold.
         Conflict = "conflict",
+        /// Another client has the lease.
+        Held = "held",
+        /// The topic is published to with its lease only, and this is not the current one.
+        NotHolder = "not-holder",
         /// A limit of the broker is reached.
         Limit = "limit",
         /// What the command is about is not there.
@@ -162,6 +172,18 @@ names! {
 }
 
 names! {
+    /// Why a client has a lease no more.
+    pub enum LeaseLostReason {
+        /// It was not renewed in time.
+        Expired = "expired",
+        /// The session, and the lease with it, goes on over another connection.
+        Taken = "taken",
+        /// The client may not hold it any more.
+        Closed = "closed",
+    }
+}
+
+names! {
     /// The members that commands have.
     pub(super) enum Member {
         Type = "type",
@@ -194,5 +216,9 @@ names! {
         Error = "error",
         Session = "session",
         Info = "info",
+        Lease = "lease",
+        Wait = "wait",
+        Will = "will",
+        Delay = "delay",
     }
 }

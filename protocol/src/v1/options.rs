@@ -44,6 +44,8 @@ pub struct PublishOptions<'a> {
     pub idempotency_key: Option<&'a str>,
     /// The publish holds only if this does.
     pub if_offset: Option<Expected>,
+    /// The number of the lease that it is made under; at least 1.
+    pub lease: Option<u64>,
 }
 
 /// The newest message that a publisher expects: of the key in a keyed topic, else of the topic.

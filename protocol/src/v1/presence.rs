@@ -14,8 +14,13 @@ use super::options::{MEMBERS_LIMIT_DEFAULT, MEMBERS_LIMIT_MAX, SESSION_LEN_MAX};
 use crate::topic::check_name;
 
 impl<'a> Members<'_, 'a> {
-    pub(super) fn connect(&self, id: Option<Id>) -> Result<Command<'a>, Fault> {
-        self.only(&[Member::Token, Member::Ping, Member::Session])?;
+    pub(super) fn connect(
+        &self,
+        id: Option<Id>,
+        topic_len_max: usize,
+        scratch: &'a mut Scratch,
+    ) -> Result<Command<'a>, Fault> {
+        self.only(&[Member::Token, Member::Ping, Member::Session, Member::Will])?;
         let token = self.string(Member::Token)?;
         let pings = match self.string(Member::Ping)? {
             None => false,
@@ -28,7 +33,8 @@ impl<'a> Members<'_, 'a> {
             Some([Node::String(session)]) if session.len() <= SESSION_LEN_MAX => Some(SessionAsked::Resumed(session)),
             Some(_) => return Err(wrong_type(Member::Session, "true or a string of up to 64 bytes")),
         };
-        Ok(Command::Connect { id, token, pings, session })
+        let will = self.will(topic_len_max, scratch)?;
+        Ok(Command::Connect { id, token, pings, session, will })
     }
 
     pub(super) fn enter(
@@ -68,7 +74,7 @@ impl<'a> Members<'_, 'a> {
         Ok(Command::Members { id, topic, limit })
     }
 
-    fn topic(&self, topic_len_max: usize) -> Result<&'a str, Fault> {
+    pub(super) fn topic(&self, topic_len_max: usize) -> Result<&'a str, Fault> {
         let topic = self.string(Member::Topic)?.ok_or_else(|| missing(Member::Topic))?;
         check_name(topic, topic_len_max)?;
         Ok(topic)
