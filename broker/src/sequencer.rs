@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 use ring::Nanos;
+use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
@@ -90,6 +91,8 @@ pub struct Sequencer {
     stateful: BTreeSet<ByName>,
     /// When the last message was sequenced: no two have the same time.
     last_at: Nanos,
+    /// The numbers of the leases in force, by topic.
+    leases: FxHashMap<TopicId, u64>,
     /// The time of day at the beginning of this turn, in milliseconds since 1970.
     time_ms: u64,
     /// Windows that were evicted.
@@ -138,6 +141,7 @@ impl Sequencer {
             ledger: Ledger::new(limits.history, state),
             stateful: BTreeSet::new(),
             last_at: 0,
+            leases: FxHashMap::default(),
             time_ms: 0,
             evicted: 0,
             charge: Charge::new(account, Held::Histories, 0),
@@ -157,10 +161,11 @@ impl Sequencer {
         now: Nanos,
     ) -> Result<Sequenced<'_>, Refusal> {
         let place = self.enter(topic, now);
-        let Self { topics, rules, ledger, filters, changes, unused, account, .. } = self;
+        let Self { topics, rules, ledger, filters, changes, unused, account, leases, .. } = self;
         let held = &mut topics[place];
         let rule = rules.of(held);
-        match held.admit(rule, ledger, options.as_deref(), payload.weight(), now) {
+        let lease = leases.get(&held.id()).copied();
+        match held.admit(rule, ledger, options.as_deref(), payload.weight(), lease, now) {
             Ok(None) => {}
             otherwise => {
                 held.list_unused(unused, now + self.idle_timeout);
@@ -221,6 +226,20 @@ impl Sequencer {
             held.wanted.leave(shard);
             held.list_unused(&mut self.unused, now + self.idle_timeout);
         }
+    }
+
+    /// The lease in force of a topic has this number from now on; `None`: it is free.
+    pub fn set_lease(&mut self, topic: TopicId, number: Option<u64>) {
+        match number {
+            Some(number) => self.leases.insert(topic, number),
+            None => self.leases.remove(&topic),
+        };
+    }
+
+    /// The numbers of the leases in force, by topic.
+    #[must_use]
+    pub fn leases(&self) -> &FxHashMap<TopicId, u64> {
+        &self.leases
     }
 
     /// Whether any shard has joined this very topic.

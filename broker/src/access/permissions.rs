@@ -16,7 +16,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 pub use protocol::topic::covers;
-use protocol::topic::{COUNT, PRESENCE, is_reserved};
+use protocol::topic::{COUNT, LEASE, PRESENCE, is_reserved};
 
 use crate::access::templates::{Claims, expanded, template_covers};
 use crate::capacity::budget::{Account, Charge, Held};
@@ -232,14 +232,14 @@ impl Permissions {
             || operation == Operation::Subscribe
                 && Says::of(name).is_some_and(|says| match says {
                     Says::Members(of) => self.has(claims, Right::Presence, of),
-                    Says::Count(of) => self.allows(claims, Operation::Subscribe, of),
+                    Says::Count(of) | Says::Lease(of) => self.allows(claims, Operation::Subscribe, of),
                 })
     }
 
     /// Whether the right is granted for what this filter or name, which is valid, subscribes to.
     #[must_use]
     pub(crate) fn has(&self, claims: &Claims, right: Right, name: &str) -> bool {
-        if let Some(Says::Members(of) | Says::Count(of)) = Says::of(name)
+        if let Some(Says::Members(of) | Says::Count(of) | Says::Lease(of)) = Says::of(name)
             && self.allows(claims, Operation::Subscribe, name)
             && self.has(claims, right, of)
         {
@@ -265,6 +265,13 @@ impl Permissions {
     #[must_use]
     pub fn api(&self, scope: Scope) -> bool {
         self.content.is_everything || self.content.scopes & 1 << scope as u8 != 0
+    }
+
+    /// Whether any part of `/api` is: then its holder publishes to exclusive topics without their leases. Where there is no access
+    /// control, nobody does.
+    #[must_use]
+    pub fn needs_no_lease(&self) -> bool {
+        !self.content.is_everything && self.content.scopes != 0
     }
 
     /// Every granted filter of an operation.
@@ -295,14 +302,17 @@ enum Says<'a> {
     Members(&'a str),
     /// How many are.
     Count(&'a str),
+    /// Who has its lease.
+    Lease(&'a str),
 }
 
 impl<'a> Says<'a> {
     fn of(name: &'a str) -> Option<Self> {
         let members = || name.strip_prefix(PRESENCE).map(Self::Members);
+        let lease = || name.strip_prefix(LEASE).map(Self::Lease);
         // They say nothing of each other: it would take ever longer to find out whether that is granted.
-        members().or_else(|| name.strip_prefix(COUNT).map(Self::Count)).filter(|says| match says {
-            Self::Members(of) | Self::Count(of) => !of.is_empty() && !is_reserved(of),
+        members().or_else(|| name.strip_prefix(COUNT).map(Self::Count)).or_else(lease).filter(|says| match says {
+            Self::Members(of) | Self::Count(of) | Self::Lease(of) => !of.is_empty() && !is_reserved(of),
         })
     }
 }

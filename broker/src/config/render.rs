@@ -106,7 +106,7 @@ mod tests {
         assert!(example.lines().all(|line| line.chars().count() <= 120));
         assert_eq!(config(&example), config(""));
         // These do not go with others: with the defaults of `history` and `presence`, and with tables of access control.
-        let alone = ["#tombstone-ttl", "#presence-", "#publish-key"];
+        let alone = ["#tombstone-ttl", "#presence-members", "#presence-info", "#publish-key"];
         let uncommented: Vec<_> = example
             .lines()
             .filter(|line| !alone.iter().any(|start| line.starts_with(start)))

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use protocol::topic::{COUNT, PRESENCE, is_reserved};
+use protocol::topic::{COUNT, LEASE, PRESENCE, is_reserved};
 
 use crate::config::provenance::{Section, Source};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
@@ -67,6 +67,9 @@ const KEYS: &[Key] = &[
     key("presence-info", Choice("token|client"), Otherwise("token", "token"), "0.1").help(
         "Who says what others see of a member: token, the claim `info` of its token; client, the member itself, as where \
          there is no access control; only with presence",
+    ),
+    key("exclusive", Bool, Fixed("false"), "0.1").help(
+        "Whether a topic takes messages only under its lease, which one client at a time has: see lease in RINGYARD-V1.md",
     ),
     key("max-lag", Size(LAG_LEAST, SIZE_TOP), Otherwise("--max-lag", "4m"), "0.1")
         .help("How far a subscriber may be behind, in bytes of messages; at most --max-lag"),
@@ -200,6 +203,8 @@ pub struct TopicTable {
     pub throttle: Duration,
     /// `presence`: clients can enter.
     pub presence: Option<Presence>,
+    /// `exclusive`: only who has the lease may publish.
+    pub is_exclusive: bool,
     /// `max-lag`, if it is set.
     pub lag_bytes_max: Option<u64>,
     /// Every value that has a meaning, as the file writes it.
@@ -248,6 +253,7 @@ impl TopicTable {
             slow_consumer: section.choose("slow-consumer", &policies),
             throttle: section.get("throttle"),
             presence: presence(section),
+            is_exclusive: section.get("exclusive"),
             lag_bytes_max: section.find("max-lag"),
             written: written(section, history),
         }
@@ -261,7 +267,7 @@ impl TopicTable {
         let throttle = section.find("throttle").unwrap_or(default);
         let (history, retain) = match is_presence {
             true => (Keyed, RetainKind::Never),
-            false if filter.starts_with(COUNT) => (None, RetainKind::Always),
+            false if [COUNT, LEASE].iter().any(|of_topics| filter.starts_with(of_topics)) => (None, RetainKind::Always),
             false => (None, RetainKind::Never),
         };
         Self {
@@ -278,6 +284,7 @@ impl TopicTable {
             slow_consumer: if is_presence { SlowConsumer::Latest } else { SlowConsumer::Disconnect },
             throttle,
             presence: Option::None,
+            is_exclusive: false,
             lag_bytes_max: Option::None,
             written: written_of_reserved(section, history, retain, default),
         }

@@ -58,6 +58,12 @@ impl Caller {
         principal.is_some_and(|principal| !principal.is_anonymous())
     }
 
+    /// Whether it publishes to exclusive topics without their leases.
+    pub(crate) fn needs_no_lease(head: &Parts) -> bool {
+        let principal = head.extensions.get::<Self>().and_then(|caller| caller.0.as_ref());
+        principal.is_some_and(|principal| principal.permissions.needs_no_lease())
+    }
+
     /// Whether the sender of a request may publish to a topic now.
     ///
     /// # Errors

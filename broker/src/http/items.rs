@@ -20,7 +20,7 @@ use crate::capacity::budget::{Charge, Held, allocated};
 use crate::http::QUEUE_PAUSE;
 use crate::http::app::App;
 use crate::http::error::HttpError;
-use crate::http::sequence::{self, Answered, Content, Sent, admit, scoped};
+use crate::http::sequence::{self, Answered, Content, Sent, admit, exempted, scoped};
 use crate::http::written::Pieces;
 use crate::message::options::Refusal;
 use crate::publishing::item::{Prepared, Topics};
@@ -86,12 +86,16 @@ impl<'a> Items<'a> {
         let Prepared { topics, payload, options } = item;
         let options = scoped(self.app, self.head, options);
         match topics {
-            Topics::One(topic) => self.send(&topic, Content { payload, options }).await,
+            Topics::One(topic) => {
+                let options = exempted(self.app, self.head, &topic, options);
+                self.send(&topic, Content { payload, options }).await;
+            }
             Topics::Many(list) => {
                 self.waiting.push_back(Waiting::Begin);
                 for topic in list.iter() {
                     let payload = payload.again(self.app.shared().budget.of_plane());
-                    self.send(topic, Content { payload, options: options.clone() }).await;
+                    let options = exempted(self.app, self.head, topic, options.clone());
+                    self.send(topic, Content { payload, options }).await;
                 }
                 self.waiting.push_back(Waiting::End);
             }

@@ -186,6 +186,23 @@ const FAMILIES: &[Family] = &[
             out.labelled(&[("recovered", "false")], view.totals.unrecovered);
         }),
 
+    plain("ringyard_leases", Gauge,
+        "Leases of topics that somebody has.",
+        |view, out| out.value(view.totals.leases)),
+    plain("ringyard_leases_granted_total", Counter,
+        "Leases granted, renewals not counted.",
+        |view, out| out.value(view.totals.leases_granted)),
+    plain("ringyard_leases_lost_total", Counter,
+        "Leases that ended because they were not renewed in time, or because nothing grants them any more.",
+        |view, out| out.value(view.totals.leases_lost)),
+    labelled("ringyard_wills_total", Counter, &["outcome"],
+        "Last wills of connections that ended, by whether they were published; refused: nothing grants it any more, or \
+         the topic did not take it.",
+        |view, out| {
+            out.labelled(&[("outcome", "published")], view.totals.wills_published);
+            out.labelled(&[("outcome", "refused")], view.totals.wills_refused);
+        }),
+
     plain("ringyard_accepted_total", Counter,
         "Connections accepted on the public port.",
         |view, out| out.value(view.totals.accepted)),

@@ -18,7 +18,7 @@ use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::bodies::{self, Collected};
 use crate::http::error::HttpError;
-use crate::http::sequence::{self, Content, Sent, admit, scoped};
+use crate::http::sequence::{self, Content, Sent, admit, exempted, scoped};
 use crate::http::{QUEUE_PAUSE, batch, lines};
 use crate::message::Payload;
 use crate::publishing::payload::{self, Interpreted};
@@ -42,7 +42,7 @@ pub(crate) async fn publish(State(app): State<App>, request: Request) -> Result<
         Err(error) => return Err(refuse(&app, &head, body, error).await),
     };
     let payload = payload_of(&app, &head, body, || admit(&app, &head, &topic)).await?;
-    let options = scoped(&app, &head, options);
+    let options = exempted(&app, &head, &topic, scoped(&app, &head, options));
     let published = sequence(&app, &topic, Content { payload, options }).await?;
     let Published { epoch, offset, subscribers, duplicate } = published;
     let answer = Answer::new(&topic, epoch, offset, subscribers, duplicate).to_json();

@@ -78,6 +78,17 @@ pub(crate) fn decide(app: &App, headers: &HeaderMap, facts: PublishFacts<'_>) ->
     decision.map(drop).map_err(HttpError::from)
 }
 
+/// Options of a message to this topic, with whether its sender needs no lease.
+pub(crate) fn exempted(
+    app: &App,
+    head: &Parts,
+    topic: &str,
+    options: Option<Box<PublishOptions>>,
+) -> Option<Box<PublishOptions>> {
+    let is_exclusive = || app.shared().rules.kept_of(topic).is_exclusive;
+    if Caller::needs_no_lease(head) && is_exclusive() { PublishOptions::exempt(options) } else { options }
+}
+
 /// Options of a request, with whether its sender holds a key.
 pub(crate) fn scoped(app: &App, head: &Parts, options: Option<Box<PublishOptions>>) -> Option<Box<PublishOptions>> {
     let options = options?;

@@ -26,7 +26,7 @@ use crate::http::inspect::{self, Present, SlowSubscription, State, Window};
 use crate::http::topics::{Selection, find, kind_name};
 use crate::ids::Epoch;
 use crate::publishing::problem::Code;
-use crate::shard::shared::{ControlMessage, SharedState};
+use crate::shard::shared::{ControlMessage, LeaseState, SharedState};
 use crate::topics::rules::{History, Retain, Rule};
 
 /// How long a purge may take.
@@ -50,6 +50,7 @@ pub(crate) struct Details {
     keys: u64,
     retained: Option<Retained>,
     snapshot: Option<Snapshot>,
+    lease: Option<Lease>,
     state: State,
     /// Messages that subscriptions to this very topic have not been sent yet, in bytes, on all shards.
     waiting_bytes: u64,
@@ -67,6 +68,21 @@ struct Retained {
 #[derive(Serialize, Debug)]
 struct Snapshot {
     up_to: u64,
+}
+
+/// Who has its lease.
+#[derive(Serialize, Debug)]
+struct Lease {
+    by: String,
+    lease: u64,
+    /// Milliseconds since 1970.
+    until: u64,
+}
+
+impl From<LeaseState> for Lease {
+    fn from(state: LeaseState) -> Self {
+        Self { by: state.by.to_string(), lease: state.number, until: state.until_ms }
+    }
 }
 
 /// The rule that applies, with every value that has a meaning. Durations are milliseconds.
@@ -89,6 +105,9 @@ struct RuleValues {
     presence_members: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     presence_info: Option<&'static str>,
+    /// Whether it takes messages only under its lease.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    exclusive: bool,
 }
 
 /// The answer to a purge.
@@ -128,6 +147,7 @@ pub(crate) async fn show(Extracted(app): Extracted<App>, request: Request) -> Re
         keys: remembered.keys,
         retained: remembered.retained.map(|offset| Retained { offset: offset.0 }),
         snapshot: remembered.snapshot.map(|offset| Snapshot { up_to: offset.0 }),
+        lease: state.lease.map(Lease::from),
         state: State::of(&remembered),
         waiting_bytes: state.waiting_bytes,
         slowest,
@@ -234,6 +254,7 @@ impl RuleValues {
             stamp: if rule.stamps_time { &["time"] } else { &[] },
             presence_members: rule.presence.map(|presence| presence.members_max),
             presence_info: rule.presence.map(|presence| presence.info.name()),
+            exclusive: rule.is_exclusive,
         }
     }
 }
@@ -258,8 +279,16 @@ mod tests {
             json!({ "match": null, "history": "keyed", "history_messages": 10_000, "history_bytes": 4 << 20,
                     "history_ttl": 0, "tombstone_ttl": 600_000, "retain": "flag", "stamp": [] })
         );
-        let none = Rule { filter: "a/+".to_owned(), stamps_time: true, ..Rule::of_kind(HistoryKind::None) };
+        let none = Rule {
+            filter: "a/+".to_owned(),
+            stamps_time: true,
+            is_exclusive: true,
+            ..Rule::of_kind(HistoryKind::None)
+        };
         let none = serde_json::to_value(RuleValues::of(&none)).expect("JSON");
-        assert_eq!(none, json!({ "match": "a/+", "history": "none", "retain": "flag", "stamp": ["time"] }));
+        assert_eq!(
+            none,
+            json!({ "match": "a/+", "history": "none", "retain": "flag", "stamp": ["time"], "exclusive": true })
+        );
     }
 }

@@ -30,6 +30,28 @@ pub struct PublishOptions {
     pub is_key_holder: bool,
     /// Compare-and-set: what the offset of the key's entry, or of the topic's newest message, has to be.
     pub if_offset: Option<Expected>,
+    /// What it says of the topic's lease.
+    pub lease: LeaseClaim,
+}
+
+/// What a publish says of its topic's lease, which it needs where the topic's rule says `exclusive`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum LeaseClaim {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is made under the lease of this number.
+    Number(u64),
+    /// Its publisher needs none.
+    Exempt,
+}
+
+impl LeaseClaim {
+    /// What a command or a request says.
+    #[must_use]
+    pub fn of(number: Option<u64>) -> Self {
+        number.map_or(Self::None, Self::Number)
+    }
 }
 
 impl PublishOptions {
@@ -40,13 +62,21 @@ impl PublishOptions {
         size_of::<Self>() + len(&self.key) + len(&self.idempotency_key)
     }
 
+    /// The same of a publisher that needs no lease.
+    #[must_use]
+    pub fn exempt(options: Option<Box<Self>>) -> Option<Box<Self>> {
+        let mut options = options.unwrap_or_default();
+        options.lease = LeaseClaim::Exempt;
+        Some(options)
+    }
+
     /// What a command or an item asks for, to be kept; `None`: nothing.
     #[must_use]
     pub fn of(options: v1::PublishOptions<'_>) -> Option<Box<Self>> {
         if options == v1::PublishOptions::default() {
             return None;
         }
-        let v1::PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset } = options;
+        let v1::PublishOptions { key, retain, removed, ttl_ms, idempotency_key, if_offset, lease } = options;
         Some(Box::new(Self {
             key: key.map(Into::into),
             retain,
@@ -58,6 +88,7 @@ impl PublishOptions {
                 v1::Expected::Absent => Expected::Absent,
                 v1::Expected::Offset(offset) => Expected::Offset(offset),
             }),
+            lease: LeaseClaim::of(lease),
         }))
     }
 }
@@ -70,6 +101,9 @@ pub enum Expected {
     /// It has this offset.
     Offset(u64),
 }
+
+/// The reason of [`Refusal::NotHolder`].
+pub const NOT_HOLDER: &str = "the topic is exclusive, and this is not its current lease";
 
 /// Why a sequencer did not carry out a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +121,8 @@ pub enum Refusal {
     Forbidden(&'static str),
     /// What it is about is not there.
     NotFound(&'static str),
+    /// The topic is published to under its lease only, and this is not the current one.
+    NotHolder,
 }
 
 /// The code that `ringyard.v1` has for it, and the reason.
@@ -98,6 +134,7 @@ impl fmt::Display for Refusal {
             Self::Limit(reason) => write!(f, "limit: {reason}"),
             Self::Forbidden(reason) => write!(f, "forbidden: {reason}"),
             Self::NotFound(reason) => write!(f, "not-found: {reason}"),
+            Self::NotHolder => write!(f, "not-holder: {NOT_HOLDER}"),
         }
     }
 }

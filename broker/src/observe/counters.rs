@@ -56,6 +56,8 @@ stats! {
     logs,
     /// Gauge: topics whose sequencer this shard is.
     topics,
+    /// Gauge: leases of topics whose sequencer this shard is.
+    leases,
     /// Gauge: bytes of messages kept for subscribers that have not got them.
     log_bytes,
     /// Gauge: requests that wait for their answer, of this shard's connections and of HTTP.
@@ -136,6 +138,14 @@ stats! {
     windows_evicted,
     /// Topics whose messages an operator had forgotten.
     purged,
+    /// Leases granted, renewals not counted.
+    leases_granted,
+    /// Leases that ended because they were not renewed, or because nothing grants them any more.
+    leases_lost,
+    /// Last wills published.
+    wills_published,
+    /// Last wills not published: nothing granted it any more, or the topic did not take it.
+    wills_refused,
     /// Subscriptions that came with a position and were given everything after it.
     recovered,
     /// Subscriptions that came with a position of which not everything after it was there any more.

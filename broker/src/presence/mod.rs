@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | [`sessions`] | sessions at their *home*, the one shard that keeps them wherever their connections are |
 //! | [`members`] | members of topics, at the topics' sequencers |
+//! | [`leases`] | leases of topics, at the topics' sequencers |
+//! | [`will`] | what is published when a connection ends without `disconnect`, at the session's home |
 //! | [`secret`] | what a client brings to go on with its session |
 //!
 //! A session is named by its home and a number ([`SessionRef`]); a connection by its shard and its id ([`Owner`]). What a client
@@ -12,9 +14,11 @@
 //! order, so a sequencer learns of what one session does in the order in which its client asked for it, also when the session
 //! goes on over another connection.
 
+pub mod leases;
 pub mod members;
 pub mod secret;
 pub mod sessions;
+pub mod will;
 
 use ring::ConnId;
 

@@ -9,6 +9,8 @@
 //! Memory: charged to the shard's account for as long as the session is there. Cost: constant, but for the end of a session,
 //! which is linear in the topics that it has entered.
 
+mod keeps;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use rustc_hash::FxHashMap;
 use crate::capacity::budget::{Account, Charge, Held, allocated};
 use crate::ids::{ShardId, TopicId};
 use crate::presence::secret::Secret;
+use crate::presence::sessions::keeps::Keeps;
+use crate::presence::will::Will;
 use crate::presence::{Owner, SessionRef};
 use crate::topics::registry::TopicRef;
 
@@ -39,6 +43,8 @@ pub struct Sessions {
     by_secret: FxHashMap<Secret, u64>,
     /// Those without an owner, by the time of their end.
     ends: BTreeSet<(Nanos, u64)>,
+    /// Those whose wills wait for something else than their end, by the time of that.
+    wills: BTreeSet<(Nanos, u64)>,
     next_number: u64,
     account: Arc<Account>,
 }
@@ -56,6 +62,8 @@ struct Session {
     /// When it ends, if it has no owner.
     ends: Option<Nanos>,
     entered: FxHashMap<TopicId, TopicRef>,
+    /// Leases and a will, if there are some.
+    keeps: Option<Box<Keeps>>,
     charge: Charge,
 }
 
@@ -85,6 +93,8 @@ pub struct Opened {
     pub taken_from: Option<Owner>,
     /// A session that had to end to make room.
     pub ended: Option<Ended>,
+    /// The will of the connection that had the session, if it is to be published.
+    pub will: Option<(SessionRef, Box<Will>)>,
 }
 
 /// A session that is over, or some of what it had entered.
@@ -94,6 +104,10 @@ pub struct Ended {
     pub session: SessionRef,
     /// What it had entered.
     pub entered: Vec<TopicRef>,
+    /// The topics whose leases it had or wanted.
+    pub leases: Vec<TopicRef>,
+    /// What is to be published before these end.
+    pub will: Option<Box<Will>>,
 }
 
 /// What a session has become after a command.
@@ -117,6 +131,7 @@ impl Sessions {
             by_owner: FxHashMap::default(),
             by_secret: FxHashMap::default(),
             ends: BTreeSet::new(),
+            wills: BTreeSet::new(),
             next_number: 1,
             account: Arc::clone(account),
         }
@@ -137,20 +152,24 @@ impl Sessions {
         let secret = asked.fresh.filter(|_| self.by_secret.len() < self.resumable_max);
         let member = Arc::clone(&asked.member);
         self.insert(owner, secret, asked.user, asked.member);
-        Opened { secret, resumed: false, member, taken_from: None, ended }
+        Opened { secret, resumed: false, member, taken_from: None, ended, will: None }
     }
 
     fn resume(&mut self, number: u64, owner: Owner) -> Opened {
+        let will = self.end_will(number);
         let session = self.sessions.get_mut(&number).expect("a secret has a session");
         if let Some(ends) = session.ends.take() {
             self.ends.remove(&(ends, number));
         }
         let taken_from = session.owner.replace(owner);
+        let will = will.filter(|will| taken_from.is_some() && will.delay == 0);
         if let Some(before) = taken_from {
             self.by_owner.remove(&before);
         }
         self.by_owner.insert(owner, number);
-        Opened { secret: session.secret, resumed: true, member: Arc::clone(&session.member), taken_from, ended: None }
+        let (secret, member) = (session.secret, Arc::clone(&session.member));
+        let will = will.map(|will| (self.reference(number), will));
+        Opened { secret, resumed: true, member, taken_from, ended: None, will }
     }
 
     fn insert(&mut self, owner: Owner, secret: Option<Secret>, user: Option<Arc<str>>, member: Arc<str>) -> u64 {
@@ -159,8 +178,9 @@ impl Sessions {
         self.by_owner.insert(owner, number);
         self.by_secret.extend(secret.map(|secret| (secret, number)));
         let charge = Charge::new(&self.account, Held::Subscriptions, RECORD_BYTES + allocated(member.len()));
-        let entered = FxHashMap::default();
-        self.sessions.insert(number, Session { secret, user, member, owner: Some(owner), ends: None, entered, charge });
+        let (entered, keeps) = (FxHashMap::default(), None);
+        let session = Session { secret, user, member, owner: Some(owner), ends: None, entered, keeps, charge };
+        self.sessions.insert(number, session);
         number
     }
 
@@ -214,7 +234,7 @@ impl Sessions {
         let lost: Vec<TopicRef> = session.entered.values().filter(|topic| !may(&topic.name)).cloned().collect();
         lost.iter().for_each(|topic| drop(session.entered.remove(&topic.id)));
         session.recharge();
-        Some(Ended { session: reference, entered: lost })
+        Some(Ended { session: reference, entered: lost, leases: Vec::new(), will: None })
     }
 
     /// The connection ended. Returns its session if that is over with it.
@@ -231,9 +251,10 @@ impl Sessions {
         None
     }
 
-    /// The client ended its session.
+    /// The client ended its session, on purpose: its will is nothing.
     pub fn end(&mut self, owner: Owner) -> Option<Ended> {
         let number = *self.by_owner.get(&owner)?;
+        self.end_will(number);
         self.take(number)
     }
 
@@ -243,10 +264,10 @@ impl Sessions {
         self.take(number)
     }
 
-    /// When the next grace is over.
+    /// When the next grace is over, or a will is due.
     #[must_use]
     pub fn next_due(&self) -> Option<Nanos> {
-        self.ends.first().map(|&(ends, _)| ends)
+        self.ends.first().into_iter().chain(self.wills.first()).map(|&(due, _)| due).min()
     }
 
     /// How many there are.
@@ -292,6 +313,7 @@ impl Sessions {
             ("a secret has its session", secrets),
             ("a session that ends has no owner", ends),
             ("a session has an owner or ends", self.by_owner.len() + self.ends.len() == self.sessions.len()),
+            ("a will that is listed waits", self.wills.iter().all(|&listed| self.is_will_due(listed))),
             ("no more can be resumed than may", self.by_secret.len() <= self.resumable_max),
         ];
         let broken = rules.iter().find(|(_, holds)| !holds);
@@ -308,6 +330,7 @@ impl Sessions {
     }
 
     fn take(&mut self, number: u64) -> Option<Ended> {
+        let will = self.end_will(number);
         let session = self.sessions.remove(&number)?;
         if let Some(owner) = session.owner {
             self.by_owner.remove(&owner);
@@ -318,14 +341,17 @@ impl Sessions {
         if let Some(ends) = session.ends {
             self.ends.remove(&(ends, number));
         }
-        Some(Ended { session: self.reference(number), entered: session.entered.into_values().collect() })
+        let leases = session.keeps.map(|keeps| keeps.into_topics()).unwrap_or_default();
+        let entered = session.entered.into_values().collect();
+        Some(Ended { session: self.reference(number), entered, leases, will })
     }
 }
 
 impl Session {
     fn recharge(&mut self) {
         let entries = ENTRY_BYTES * self.entered.capacity() as u64;
-        self.charge.resize(RECORD_BYTES + allocated(self.member.len()) + entries);
+        let keeps = self.keeps.as_ref().map_or(0, |keeps| keeps.bytes());
+        self.charge.resize(RECORD_BYTES + allocated(self.member.len()) + entries + keeps);
     }
 }
 

@@ -9,7 +9,7 @@ use std::str;
 use protocol::head::percent_decode;
 
 use crate::config;
-use crate::message::options::{Expected, IDEMPOTENCY_KEY_BYTES_MAX, KEY_BYTES_MAX, PublishOptions};
+use crate::message::options::{Expected, IDEMPOTENCY_KEY_BYTES_MAX, KEY_BYTES_MAX, LeaseClaim, PublishOptions};
 use crate::publishing::problem::Problem;
 
 /// The highest offset that a JSON number holds exactly.
@@ -31,9 +31,6 @@ pub(crate) fn of_request<'a>(
         }
     }
     let [key, retain, removed, ttl, if_offset, lease] = members;
-    if lease.is_some() {
-        return Err(Problem::new(501_u16, "This broker has no leases."));
-    }
     let options = PublishOptions {
         key: key.filter(|key| !key.is_empty()).map(text_key).transpose()?,
         retain: flag("retain", retain)?,
@@ -42,6 +39,7 @@ pub(crate) fn of_request<'a>(
         idempotency_key: idempotency_key(idempotency_keys)?,
         is_key_holder: false,
         if_offset: if_offset.as_deref().map(expected).transpose()?,
+        lease: LeaseClaim::of(lease.as_deref().map(lease_number).transpose()?),
     };
     Ok((options != PublishOptions::default()).then(|| Box::new(options)))
 }
@@ -73,13 +71,22 @@ fn ttl_ms(text: &str) -> Result<u64, Problem> {
     }
 }
 
+/// A number that JSON holds exactly.
+fn number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| is_number && *number <= OFFSET_MAX)
+}
+
+fn lease_number(text: &str) -> Result<u64, Problem> {
+    let lease = number(text).filter(|lease| *lease > 0);
+    lease.ok_or_else(|| Problem::bad("lease is the number of a lease, 1 to 2^53-1."))
+}
+
 fn expected(text: &str) -> Result<Expected, Problem> {
     if text == "absent" {
         return Ok(Expected::Absent);
     }
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let offset = text.parse().ok().filter(|offset| is_number && *offset <= OFFSET_MAX);
-    offset.map(Expected::Offset).ok_or_else(|| Problem::bad("if_offset is an offset, 0 to 2^53-1, or absent."))
+    number(text).map(Expected::Offset).ok_or_else(|| Problem::bad("if_offset is an offset, 0 to 2^53-1, or absent."))
 }
 
 /// The one value of `Idempotency-Key`: a string of RFC 8941 §3.3.3, or the same without its quotes. Only a string can have
@@ -145,8 +152,9 @@ mod tests {
             idempotency_key: Some("k".into()),
             is_key_holder: false,
             if_offset: Some(Expected::Offset(7)),
+            lease: LeaseClaim::Number(9),
         };
-        let query = "key=%C3%A4+b%2B&retain=1&removed=true&ttl=10s&if_offset=7&other=%zz";
+        let query = "key=%C3%A4+b%2B&retain=1&removed=true&ttl=10s&if_offset=7&lease=9&other=%zz";
         assert_eq!(read(query, &["k"]), Ok(Some(all)));
         for (query, expected) in [
             ("key=a", PublishOptions { key: Some("a".into()), ..options.clone() }),
@@ -179,10 +187,13 @@ mod tests {
             "if_offset=Absent",
             "if_offset=9007199254740992",
             "if_offset=1&if_offset=1",
+            "lease=",
+            "lease=0",
+            "lease=x",
+            "lease=9007199254740992",
         ] {
             assert_eq!(read(query, &[]), Err(400), "{query}");
         }
-        assert_eq!(read("lease=1", &[]), Err(501));
     }
 
     #[test]

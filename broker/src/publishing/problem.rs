@@ -10,7 +10,7 @@ use protocol::v1::{CommandError, ErrorCode};
 use serde::Serialize;
 
 use crate::access::rejection::Rejection;
-use crate::message::options::Refusal;
+use crate::message::options::{NOT_HOLDER, Refusal};
 use crate::observe::counters::Refused;
 
 /// The media type of [`Problem::body`].
@@ -36,6 +36,10 @@ pub(crate) enum Code {
     NotFound,
     /// What the request expects of the topic does not hold.
     Conflict,
+    /// Another client has the lease.
+    Held,
+    /// The topic is published to under its lease only, and this is not the current one.
+    NotHolder,
     /// The request, or the message, is larger than allowed.
     TooBig,
     /// A limit is reached.
@@ -59,7 +63,7 @@ pub(crate) enum Code {
 impl Code {
     /// All there are.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::BadJson,
         Self::BadCommand,
         Self::BadTopic,
@@ -68,6 +72,8 @@ impl Code {
         Self::Forbidden,
         Self::NotFound,
         Self::Conflict,
+        Self::Held,
+        Self::NotHolder,
         Self::TooBig,
         Self::Limit,
         Self::Timeout,
@@ -275,6 +281,8 @@ impl From<CommandError> for Problem {
             ErrorCode::Forbidden => (403, Code::Forbidden),
             ErrorCode::NotFound => (404, Code::NotFound),
             ErrorCode::Conflict => (409, Code::Conflict),
+            ErrorCode::Held => (423, Code::Held),
+            ErrorCode::NotHolder => (423, Code::NotHolder),
             ErrorCode::TooBig => (413, Code::TooBig),
             ErrorCode::Limit => (429, Code::Limit),
             ErrorCode::Unsupported => (501, Code::Unsupported),
@@ -307,6 +315,7 @@ impl From<Refusal> for Problem {
             Refusal::Limit(reason) => Self::new(429_u16, sentence(reason)),
             Refusal::Forbidden(reason) => Self::new(403_u16, sentence(reason)),
             Refusal::NotFound(reason) => Self::new(404_u16, sentence(reason)),
+            Refusal::NotHolder => Self::new(423_u16, sentence(NOT_HOLDER)).coded(Code::NotHolder),
         }
     }
 }

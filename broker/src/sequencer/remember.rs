@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ring::Nanos;
 
 use crate::ids::{Epoch, Offset, ShardId};
-use crate::message::options::{PublishOptions, Refusal};
+use crate::message::options::{LeaseClaim, PublishOptions, Refusal};
 use crate::message::{Message, Payload};
 use crate::sequencer::history::recall::{self, HistoryQuery, Now, Page, Recall, Recalled};
 use crate::sequencer::ledger::{Ledger, Usage};
@@ -29,6 +29,17 @@ fn scoped(key: &str, options: &PublishOptions) -> String {
     format!("{}{key}", if options.is_key_holder { '+' } else { '-' })
 }
 
+/// Whether what says this of the lease may be published, `current` being the number of the lease in force.
+fn check_lease(rule: &Rule, claim: LeaseClaim, current: Option<u64>) -> Result<(), Refusal> {
+    let is_current = |number| current == Some(number);
+    match claim {
+        _ if !rule.is_exclusive => Ok(()),
+        LeaseClaim::Exempt => Ok(()),
+        LeaseClaim::Number(number) if is_current(number) => Ok(()),
+        LeaseClaim::None | LeaseClaim::Number(_) => Err(Refusal::NotHolder),
+    }
+}
+
 impl Topic {
     fn now(&self, time: Nanos) -> Now {
         Now { epoch: self.epoch, next: self.next, time }
@@ -42,10 +53,11 @@ impl Topic {
         ledger: &mut Ledger,
         options: Option<&PublishOptions>,
         weight: u64,
+        lease: Option<u64>,
         now: Nanos,
     ) -> Result<Option<Offset>, Refusal> {
         let is_keyed = self.topic.history == HistoryKind::Keyed;
-        if options.is_none() && !is_keyed && rule.retain != Retain::Always {
+        if options.is_none() && !is_keyed && rule.retain != Retain::Always && !rule.is_exclusive {
             return Ok(None);
         }
         let weight = weight + Message::extra_bytes(options, rule.stamps_time);
@@ -56,6 +68,7 @@ impl Topic {
         {
             return Ok(Some(offset));
         }
+        check_lease(rule, options.lease, lease)?;
         history.check(options, weight, rule, self.next, now)?;
         if !ledger.admit(history.growth(options, weight, rule)) {
             return Err(Refusal::Limit(
@@ -115,10 +128,11 @@ impl Sequencer {
         topic: TopicRef,
         up_to: recall::Place,
         payload: Payload,
+        lease: LeaseClaim,
         now: Nanos,
     ) -> Result<(), Refusal> {
         let place = self.enter(topic, now);
-        let stored = self.store_snapshot(place, up_to, payload, now);
+        let stored = self.store_snapshot(place, up_to, payload, lease, now);
         self.refresh_lists(place, now);
         stored
     }
@@ -128,9 +142,10 @@ impl Sequencer {
         place: Place,
         up_to: recall::Place,
         payload: Payload,
+        lease: LeaseClaim,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let Self { topics, rules, ledger, .. } = self;
+        let Self { topics, rules, ledger, leases, .. } = self;
         let held = &mut topics[place];
         if held.topic.history != HistoryKind::Window {
             return Err(Refusal::Unsupported("a snapshot needs a topic with history = \"window\""));
@@ -139,6 +154,7 @@ impl Sequencer {
             let reason = "a topic with slow-consumer = \"latest\" has no snapshots: its messages replace each other";
             return Err(Refusal::Unsupported(reason));
         }
+        check_lease(rules.of(held), lease, leases.get(&held.id()).copied())?;
         if up_to.epoch != held.epoch || up_to.offset >= held.next {
             return Err(Refusal::Conflict { offset: held.next.0 - 1 });
         }

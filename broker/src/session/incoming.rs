@@ -1,7 +1,10 @@
-//! A message of a client, and where its bytes are.
+//! What a session is given: a whole message, where its bytes are, and what sessions of one shard share.
 
 use bytes::BytesMut;
 use protocol::frame::{HEADER_MAX, MessageKind};
+use protocol::v1::Parser;
+
+use crate::config::limits::Limits;
 
 /// A whole message of a client.
 #[derive(Debug)]
@@ -27,4 +30,15 @@ impl<'a> Data<'a> {
             Self::Gathered(room) => &mut room[HEADER_MAX..],
         }
     }
+}
+
+/// What sessions of one shard share.
+#[derive(Debug)]
+pub(crate) struct Codec<'a, 'o> {
+    pub(crate) parser: &'a mut Parser,
+    pub(crate) limits: &'o Limits,
+    /// Whether its client may do anything but say who it is.
+    pub(crate) is_identified: bool,
+    /// Where an answer is written.
+    pub(crate) out: &'o mut BytesMut,
 }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`raw`] | `/sub`, `/pub`, `/bus`: one subscription, messages as they are |
 //! | [`v1`] | `/ws`: `ringyard.v1`, commands and many subscriptions |
+//! | `incoming` | what a session is given |
 //! | [`http`] | `POST /pub/{topic}`: one request of a connection that is no WebSocket |
 //! | [`subscription`] | one subscription: its place in a log, and how far it is |
 //!
@@ -31,12 +32,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use protocol::frame::{CloseCode, close_code};
 use protocol::v1::{
-    CommandError, Connected, HistoryQuery, Id, Parser, PayloadKind, Position, SessionAsked, Start, Topics,
+    CommandError, Connected, HistoryQuery, Id, LeaseAsked, LeaseLostReason, PayloadKind, Position, SessionAsked, Start,
+    Topics, Will,
 };
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::Account;
-use crate::config::limits::Limits;
 use crate::ids::{LogSlot, Seq};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Encoding, Payload};
@@ -44,7 +45,7 @@ use crate::observe::counters::Reason;
 use crate::presence::members::Listed;
 use crate::sequencer::history::recall::Page;
 use crate::session::calls::CallAction;
-pub(crate) use crate::session::incoming::{Data, Incoming};
+pub(crate) use crate::session::incoming::{Codec, Data, Incoming};
 use crate::session::raw::RawSession;
 use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
@@ -147,6 +148,9 @@ pub(crate) trait SessionKind: Debug {
 
     /// The broker shuts down and closes the connection: its client is asked to come back after so many milliseconds.
     fn write_goaway(&self, _retry_ms: u64, _out: &mut BytesMut) {}
+
+    /// Its client has the lease of a topic no more.
+    fn write_lease_lost(&self, _topic: &str, _number: u64, _reason: LeaseLostReason, _out: &mut BytesMut) {}
 
     /// Its rights have changed: the topic of the last publish is asked for again.
     fn forget_topic(&mut self) {}
@@ -277,6 +281,10 @@ pub(crate) enum SequencerAnswer<'a> {
     Connected(Connected<'a>),
     /// Who is present at a topic: how many in all, some of those that are listed, and whether there are more.
     Members { count: u64, members: &'a [Listed], more: bool },
+    /// The client has a lease.
+    Leased { number: u64, ttl_ms: u64 },
+    /// Another client has the lease.
+    Held { by: &'a str, ttl_ms: u64 },
     /// What a topic remembers. The position is that of its newest message.
     History { position: Position, page: &'a Page },
 }
@@ -290,24 +298,13 @@ pub(crate) struct Ended {
     pub(crate) forbidden: Vec<String>,
 }
 
-/// What sessions of one shard share.
-#[derive(Debug)]
-pub(crate) struct Codec<'a, 'o> {
-    pub(crate) parser: &'a mut Parser,
-    pub(crate) limits: &'o Limits,
-    /// Whether its client may do anything but say who it is.
-    pub(crate) is_identified: bool,
-    /// Where an answer is written.
-    pub(crate) out: &'o mut BytesMut,
-}
-
 /// What a session wants done.
 #[derive(Debug)]
 pub(crate) enum Action<'a> {
     /// Nothing, but to send the answer, if one was written.
     Answer,
-    /// Find out who the client is, by its token or key if it brings one, and give it the session that it asks for.
-    Connect { id: Option<Id>, token: Option<&'a str>, session: Option<SessionAsked<'a>> },
+    /// Find out who the client is, by its token or key if it brings one, give it the session that it asks for, and keep its will.
+    Connect { id: Option<Id>, token: Option<&'a str>, session: Option<SessionAsked<'a>>, will: Option<Will<'a>> },
     /// End the client's session, and the connection.
     Disconnect { id: Option<Id> },
     /// Make the client a member of a topic, or let it say something else of itself there. `info` is the text of a JSON value.
@@ -330,9 +327,13 @@ pub(crate) enum Action<'a> {
     /// Read what a topic remembers.
     History { id: Option<Id>, topic: &'a str, query: HistoryQuery },
     /// Replace a topic's snapshot.
-    Snapshot { id: Option<Id>, topic: &'a str, up_to: Position, kind: PayloadKind, data: &'a [u8] },
+    Snapshot { id: Option<Id>, topic: &'a str, up_to: Position, kind: PayloadKind, data: &'a [u8], lease: Option<u64> },
     /// Something about requests.
     Call(CallAction<'a>),
+    /// Take, renew or give back the lease of a topic.
+    Lease { id: Option<Id>, topic: &'a str, asked: LeaseAsked },
+    /// Keep a will, or none any more.
+    Will { id: Option<Id>, will: Option<Will<'a>> },
     /// Unsubscribe: see [`SessionKind::finish_unsubscribe`]. `flush`: once all that its subscriptions hold is sent.
     Unsubscribe { flush: bool },
     /// Close the connection with a code (RFC 6455 7.4).

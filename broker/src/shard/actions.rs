@@ -12,7 +12,7 @@ use crate::access::permissions::{Operation, Right};
 use crate::access::quota::Name;
 use crate::capacity::budget::Held;
 use crate::message::Payload;
-use crate::message::options::{PublishOptions, Refusal};
+use crate::message::options::{LeaseClaim, PublishOptions, Refusal};
 use crate::session::{Action, Codec, Ended, Incoming, PublishData, SequencerAnswer, Target};
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
@@ -42,7 +42,7 @@ impl<D: Driver> Shard<D> {
                 self.close_with(id, code.into(), &why, reason);
                 Ok(())
             }
-            Action::Connect { id: command, token, session } => self.connect(id, command, token, session),
+            Action::Connect { id: command, token, session, will } => self.connect(id, command, token, session, will),
             Action::Disconnect { id: command } => {
                 self.disconnect(id, command);
                 Ok(())
@@ -59,10 +59,13 @@ impl<D: Driver> Shard<D> {
                 self.subscribe(id, command, filters, (start, state), throttle)
             }
             Action::History { id: command, topic, query } => self.read_history(id, command, topic, query),
-            Action::Snapshot { id: command, topic, up_to, kind, data } => {
-                self.store_snapshot(id, command, topic, up_to, Payload::copy_of(kind, data, &self.account))
+            Action::Snapshot { id: command, topic, up_to, kind, data, lease } => {
+                let payload = Payload::copy_of(kind, data, &self.account);
+                self.store_snapshot(id, command, topic, up_to, payload, LeaseClaim::of(lease))
             }
             Action::Call(call) => self.on_call_action(id, call),
+            Action::Lease { id: command, topic, asked } => self.ask_lease(id, command, topic, asked),
+            Action::Will { id: command, will } => self.set_will(id, command, will),
             Action::Unsubscribe { flush } => {
                 let conn = self.conns.get(id).expect("an open connection");
                 // What it is given of a topic's history comes before the answer, or not at all.
@@ -239,7 +242,9 @@ impl<D: Driver> Shard<D> {
         let has_key = self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::PUBLISHER));
         let options = options.map(|options| Box::new(PublishOptions { is_key_holder: has_key, ..*options }));
         // What may be refused is answered then in any case.
-        let is_answered = ack || options.is_some() || topic.may_refuse(self.shared.registry.rules());
+        let may_refuse = topic.may_refuse(self.shared.registry.rules());
+        let is_answered = ack || options.is_some() || may_refuse;
+        let options = if may_refuse && self.needs_no_lease(id) { PublishOptions::exempt(options) } else { options };
         let origin = if is_answered { self.origin(id, command, ack) } else { Origin::Silent };
         let payload = data.into_payload(kind, &self.account);
         if topic.is_congested() {

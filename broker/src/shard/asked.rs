@@ -1,16 +1,18 @@
-//! What shards ask each other about topics' histories and members and about sessions, and the answers: parts of
+//! What shards ask each other about topics' histories, members and leases and about sessions, and the answers: parts of
 //! [`Request`](crate::shard::shared::Request) and [`Delivery`](crate::shard::shared::Delivery), boxed there.
 
 use std::sync::Arc;
 
+use protocol::v1::LeaseAsked;
 use ring::ConnId;
 
 use crate::access::principal::Principal;
 use crate::ids::{Epoch, Offset, ShardId};
 use crate::message::Payload;
-use crate::message::options::Refusal;
+use crate::message::options::{LeaseClaim, Refusal};
 use crate::presence::members::{Entry, Listed};
 use crate::presence::secret::Secret;
+use crate::presence::will::Will;
 use crate::presence::{Owner, SessionRef, sessions};
 use crate::sequencer::history::recall::{HistoryQuery, Page, Place, Recall, Recalled};
 use crate::sequencer::walk::{WalkPart, WalkPlace};
@@ -99,6 +101,8 @@ pub struct SnapshotRequest {
     pub up_to: Place,
     /// What stands for them.
     pub payload: Payload,
+    /// What it says of the topic's lease.
+    pub lease: LeaseClaim,
     /// Who asks.
     pub shard: ShardId,
     /// For which connection.
@@ -123,6 +127,13 @@ pub struct SessionRequest {
 pub enum SessionCommand {
     /// Give the connection a session. Answered by [`SessionOpened`].
     Open(sessions::Asked),
+    /// Give the connection a session that ends with it, if it has none. Not answered.
+    Begin {
+        /// The user or key that the client is.
+        user: Option<Arc<str>>,
+        /// The name by which others see it.
+        member: Arc<str>,
+    },
     /// Enter a topic. Answered by its sequencer.
     Enter(Entering),
     /// Leave a topic. Answered by its sequencer, if `is_answered`.
@@ -132,10 +143,22 @@ pub enum SessionCommand {
         /// Whether a command asked for it.
         is_answered: bool,
     },
-    /// Leave the topics that these do not allow to enter.
+    /// Leave the topics that these do not allow to enter, and give up the leases that they do not grant.
     Restrict(Arc<Principal>),
+    /// Take, renew or give back the lease of a topic. Answered by its sequencer.
+    Lease(Leasing),
+    /// Keep a will, or none any more.
+    Will {
+        /// The will.
+        will: Option<Box<Will>>,
+        /// Whether a command asked for just this.
+        is_answered: bool,
+    },
     /// The connection has ended.
-    Drop,
+    Drop {
+        /// Because the broker shuts down.
+        is_shutdown: bool,
+    },
     /// The client has ended its session. Not answered.
     End,
 }
@@ -145,16 +168,19 @@ pub enum SessionCommand {
 pub struct Entering {
     /// Which topic.
     pub topic: TopicRef,
-    /// The user or key that the client is.
-    pub user: Option<Arc<str>>,
-    /// The name by which others see it, if it has no session yet.
-    pub member: Arc<str>,
     /// What it says of itself: the text of a JSON value.
     pub info: Option<Arc<[u8]>>,
     /// It has to be there already.
     pub is_update: bool,
-    /// The connection has no session before this.
-    pub begins: bool,
+}
+
+/// Which lease a client takes, renews or gives back.
+#[derive(Debug)]
+pub struct Leasing {
+    /// Of which topic.
+    pub topic: TopicRef,
+    /// What it asks for.
+    pub asked: LeaseAsked,
 }
 
 /// The answer to [`SessionCommand::Open`].

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ring::{ConnId, Driver};
+use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::Held;
 use crate::session::subscription::Patience;
@@ -109,7 +110,8 @@ impl<D: Driver> Shard<D> {
         self.calls.invariants()?;
         self.identities.invariants()?;
         self.sessions.check()?;
-        self.members.check()
+        self.members.check()?;
+        self.lease_invariants()
     }
 
     /// Connections that have ended, and whose requests or responders are still there.
@@ -117,5 +119,14 @@ impl<D: Driver> Shard<D> {
         let (calls, conns) = (&self.calls, &mut self.conns);
         let has_ended = |&id: &ConnId| conns.get(id).is_none_or(|conn| conn.state != State::Open);
         calls.connections().filter(has_ended).count() as u64
+    }
+
+    fn lease_invariants(&self) -> Result<(), String> {
+        self.leases.check()?;
+        if self.leases.numbers().collect::<FxHashMap<_, _>>() == *self.sequencer.leases() {
+            Ok(())
+        } else {
+            Err("leases: the sequencer knows those in force".to_owned())
+        }
     }
 }

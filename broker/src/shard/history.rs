@@ -6,6 +6,7 @@ use ring::{ConnId, Driver};
 
 use crate::access::permissions::{Operation, Right};
 use crate::message::Payload;
+use crate::message::options::LeaseClaim;
 use crate::sequencer::history::recall::{self, Place};
 use crate::session::SequencerAnswer;
 use crate::shard::Shard;
@@ -47,6 +48,7 @@ impl<D: Driver> Shard<D> {
         topic: &str,
         up_to: Position,
         payload: Payload,
+        lease: LeaseClaim,
     ) -> Result<(), CommandError> {
         self.check_right(id, command)?;
         self.check_permission(id, command, Operation::Publish, topic)?;
@@ -54,7 +56,8 @@ impl<D: Driver> Shard<D> {
         let topic = self.shared.registry.resolve(topic);
         let ticket = self.expect_answer(id, command);
         let sequencer = topic.sequencer;
-        let request = SnapshotRequest { topic, up_to: up_to.into(), payload, shard: self.id, conn: id, ticket };
+        let lease = if self.needs_no_lease(id) { LeaseClaim::Exempt } else { lease };
+        let request = SnapshotRequest { topic, up_to: up_to.into(), payload, lease, shard: self.id, conn: id, ticket };
         self.mailbox.request(sequencer, Request::Snapshot(Box::new(request)));
         Ok(())
     }
@@ -93,8 +96,8 @@ impl<D: Driver> Shard<D> {
 
     /// Replaces a snapshot.
     pub(super) fn replace_snapshot(&mut self, request: SnapshotRequest) {
-        let SnapshotRequest { topic, up_to, payload, shard, conn, ticket } = request;
-        let answer = match self.sequencer.snapshot(topic, up_to, payload, self.now) {
+        let SnapshotRequest { topic, up_to, payload, lease, shard, conn, ticket } = request;
+        let answer = match self.sequencer.snapshot(topic, up_to, payload, lease, self.now) {
             Ok(()) => Delivery::Done { conn, ticket },
             Err(refusal) => Delivery::Refused { conn, ticket, refusal: Box::new(refusal) },
         };

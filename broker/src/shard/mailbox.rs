@@ -273,6 +273,9 @@ impl<D: Driver> Shard<D> {
             Request::Call(call) => self.on_call(call),
             Request::Session(request) => self.on_session_request(*request),
             Request::Presence(request) => self.on_presence_request(*request),
+            Request::Lease(request) => self.on_lease_request(*request),
+            Request::LeaseReport(report) => self.on_lease_report(*report),
+            Request::Will(request) => self.on_will_request(*request),
             Request::Mark => self.on_mark(),
         }
     }
@@ -304,6 +307,8 @@ impl<D: Driver> Shard<D> {
             Delivery::Opened(opened) => self.on_session_opened(*opened),
             Delivery::SessionTaken(conn) => self.on_session_taken(conn),
             Delivery::Members(answer) => self.on_members(*answer),
+            Delivery::Leased(answer) => self.on_lease_answer(*answer),
+            Delivery::LeaseLost(lost) => self.on_lease_lost(&lost),
             Delivery::Marked => self.on_marked(),
         }
     }

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::topic::{COUNT, PRESENCE};
-use protocol::v1::PayloadKind;
-use ring::{Driver, Nanos};
+use protocol::v1::{CommandError, Id, PayloadKind};
+use ring::{ConnId, Driver, Nanos};
 
+use crate::access::permissions::Right;
 use crate::ids::TopicId;
 use crate::message::Payload;
 use crate::message::options::{PublishOptions, Refusal};
 use crate::presence::members::{Change, Entry, Listed, NotEntered};
 use crate::sequencer::Sequenced;
+use crate::session::SequencerAnswer;
 use crate::shard::Shard;
 use crate::shard::asked::{MembersAnswer, PresenceCommand, PresenceRequest};
 use crate::shard::sessions::NOT_ENTERED;
@@ -53,6 +55,39 @@ impl Counts {
 }
 
 impl<D: Driver> Shard<D> {
+    // ---- for a connection
+
+    /// A `members`.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub(super) fn ask_members(
+        &mut self,
+        id: ConnId,
+        command: Option<Id>,
+        name: &str,
+        limit: u32,
+    ) -> Result<(), CommandError> {
+        self.check_right_for(id, command, Right::Presence, name)?;
+        self.admit(id, command, name)?;
+        let topic = self.shared.registry.resolve(name);
+        let ticket = self.expect_answer(id, command);
+        self.ask_presence(topic, Some((self.owner(id), ticket)), PresenceCommand::List(limit));
+        Ok(())
+    }
+
+    /// Who is there, as a client asked.
+    pub(super) fn on_members(&mut self, answer: MembersAnswer) {
+        let MembersAnswer { conn: id, ticket, found } = answer;
+        let answer = found.as_ref().map(|(count, members)| {
+            let more = members.len() as u64 != *count;
+            SequencerAnswer::Members { count: *count, members, more }
+        });
+        self.answer_command(id, ticket, answer.map_err(|refusal| *refusal));
+    }
+
+    // ---- as a sequencer
+
     /// Something about the members of a topic.
     pub(super) fn on_presence_request(&mut self, request: PresenceRequest) {
         let PresenceRequest { topic, answer, asked } = request;
@@ -147,7 +182,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Publishes a JSON value to a topic of the broker that is sequenced here.
-    fn publish_own(&mut self, topic: TopicRef, json: &str, options: PublishOptions) -> Result<(), Refusal> {
+    pub(super) fn publish_own(&mut self, topic: TopicRef, json: &str, options: PublishOptions) -> Result<(), Refusal> {
         let payload = Payload::copy_of(PayloadKind::Json, json.as_bytes(), &self.account);
         let Sequenced { message, wanted, .. } =
             self.sequencer.publish(topic, payload, Some(Box::new(options)), self.now)?;

@@ -20,6 +20,7 @@ use crate::shard::asked::{
 };
 use crate::shard::calls::parcels::{Call, Called, Question, Registration};
 use crate::shard::handover::Adopt;
+use crate::shard::lease_messages::{LeaseAnswer, LeaseLost, LeaseReport, LeaseRequest, WillRequest};
 use crate::topics::registry::TopicRef;
 
 /// Where a published message was sequenced.
@@ -64,8 +65,19 @@ pub enum Origin {
 /// Topics that a shard is asked about at once: what it answers within a turn.
 pub const INSPECTED_MAX: usize = 1000;
 
+/// Who has the lease of a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseState {
+    /// The name by which others see it.
+    pub by: Arc<str>,
+    /// By which number.
+    pub number: u64,
+    /// Until when, in milliseconds since 1970.
+    pub until_ms: u64,
+}
+
 /// What one shard knows of a topic.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct TopicState {
     /// Its epoch and the offset of its next message, if this shard sequences it.
     pub position: Option<(Epoch, Offset)>,
@@ -73,6 +85,8 @@ pub struct TopicState {
     pub waiting_bytes: u64,
     /// What it remembers, if this shard sequences it.
     pub remembered: Remembered,
+    /// Who has its lease, if this shard sequences it.
+    pub lease: Option<LeaseState>,
 }
 
 /// How many of the slowest an answer has.
@@ -168,6 +182,12 @@ pub enum Request {
     Session(Box<SessionRequest>),
     /// Something about the members of a topic.
     Presence(Box<PresenceRequest>),
+    /// Something about the lease of a topic.
+    Lease(Box<LeaseRequest>),
+    /// What has become of a session's lease, for its home.
+    LeaseReport(Box<LeaseReport>),
+    /// Publish a will.
+    Will(Box<WillRequest>),
     /// Forget what a topic remembers, and begin another epoch.
     Purge {
         /// Which topic.
@@ -248,6 +268,10 @@ pub enum Delivery {
     SessionTaken(ConnId),
     /// Who is present at a topic.
     Members(Box<MembersAnswer>),
+    /// What a command about a lease has led to.
+    Leased(Box<LeaseAnswer>),
+    /// A client has a lease no more.
+    LeaseLost(Box<LeaseLost>),
     /// Whatever any shard accepted before it began to drain, and this sequencer sequences, is before this in the queue.
     Marked,
 }

@@ -11,6 +11,7 @@
 //! | `sequencing` | what the shard does as a sequencer |
 //! | [`entry`], `identities`, `permissions` | who connections are, until when, and what they may do |
 //! | `sessions`, `members`, `member_info` | sessions that outlive a connection; who is present at a topic, and what is said of them |
+//! | `leases`, `wills`, [`lease_messages`] | who may publish to exclusive topics; what is published when a connection ends |
 //! | `slowest`, `peers` | which subscriptions are furthest behind, and from where they come |
 //! | [`fanout`] | logs and delivery rounds |
 //! | `calls` | requests and their answers |
@@ -32,10 +33,13 @@ pub mod calls;
 mod drain;
 pub mod entry;
 pub mod fanout;
+mod gauges;
 pub mod handover;
 mod history;
 mod identities;
 mod inbox;
+pub mod lease_messages;
+mod leases;
 mod mailbox;
 mod member_info;
 mod members;
@@ -54,6 +58,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 pub mod transport;
+mod wills;
 
 use std::io;
 use std::sync::Arc;
@@ -67,7 +72,8 @@ use rustc_hash::FxHashMap;
 use crate::capacity::budget::{Account, Level};
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
-use crate::observe::counters::{Scale, Stats};
+use crate::observe::counters::Stats;
+use crate::presence::leases::Leases;
 use crate::presence::members::Members;
 use crate::presence::sessions::Sessions;
 use crate::publishing::date::Date;
@@ -139,6 +145,8 @@ pub struct Shard<D: Driver> {
     /// Who is present at the topics that this shard sequences.
     members: Members,
     counts: Counts,
+    /// The leases of the topics that this shard sequences.
+    leases: Leases,
     secure: Secure,
     drain: Drain,
     codec: ShardCodec,
@@ -214,6 +222,8 @@ impl<D: Driver> Shard<D> {
             sessions: Sessions::new(id, nanos(limits.session_grace), resumable_max, &account),
             members: Members::new(&account),
             counts: Counts::default(),
+            // Above those of a broker that ran before: a grant takes more than a millisecond on average.
+            leases: Leases::new(shared.wall_clock.millis(now), &account),
             account,
             pressure: Pressure::default(),
             peer_questions: PeerQuestions::default(),
@@ -348,32 +358,6 @@ impl<D: Driver> Shard<D> {
             paused.then_some(self.input.retry_at),
         ];
         Some(deadlines.into_iter().flatten().min().unwrap_or(Nanos::MAX))
-    }
-
-    fn count_turn(&self) {
-        let (stats, busy) = (self.stats(), self.driver.busy());
-        stats.turn.observe(Scale::TIME, busy, 1);
-        if busy > stats.turn_max.get() {
-            stats.turn_max.set(busy);
-        }
-    }
-
-    fn publish_gauges(&self) {
-        let stats = self.stats();
-        stats.connections.set(self.conns.len() as u64);
-        stats.logs.set(self.fanout.logs.len() as u64);
-        stats.topics.set(self.sequencer.len() as u64);
-        stats.log_bytes.set(self.fanout.log_bytes);
-        stats.requests_waiting.set(self.calls.asked() as u64);
-        stats.responders.set(self.calls.served() as u64);
-        stats.windows_evicted.set(self.sequencer.evicted());
-        let counters = self.driver.counters();
-        stats.no_buffers.set(counters.no_buffers);
-        stats.multishots_ended.set(counters.multishots_ended);
-        stats.submission_full.set(counters.submission_full);
-        stats.completion_overflows.set(counters.completion_overflows);
-        stats.stale.set(counters.stale);
-        stats.enters.set(counters.enters);
     }
 
     fn stats(&self) -> &Stats {

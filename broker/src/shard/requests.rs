@@ -153,6 +153,9 @@ impl<D: Driver> Shard<D> {
         let is_key_holder = is_known || credential == Credential::Valid;
         let options = publish.options.map(|options| Box::new(PublishOptions { is_key_holder, ..*options }));
         let topic = self.shared.registry.resolve(&publish.topic);
+        let needs_no_lease = publish.principal.as_ref().is_some_and(|principal| principal.permissions.needs_no_lease());
+        let is_exempt = needs_no_lease && topic.may_refuse(self.shared.registry.rules());
+        let options = if is_exempt { PublishOptions::exempt(options) } else { options };
         let waits = topic.is_congested() || self.must_wait();
         let page = publish.page.map(|origin| origin.into_owned().into_boxed_str());
         let exchange = Exchange::Sequencing { topic: topic.clone(), page, since: self.now };

@@ -84,6 +84,7 @@ impl<D: Driver> Shard<D> {
                 position: self.sequencer.position(topic),
                 waiting_bytes: log.map_or(0, |log| log.kept_bytes()),
                 remembered: self.sequencer.remembered(topic),
+                lease: self.lease_state(topic),
             }
         };
         topics.iter().take(INSPECTED_MAX).map(state).collect()

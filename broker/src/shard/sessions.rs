@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use protocol::frame::close_code;
-use protocol::v1::{CommandError, Connected, ErrorCode, Id, SessionAsked};
+use protocol::v1::{CommandError, Connected, ErrorCode, Id, SessionAsked, Will};
 use ring::{ConnId, Driver, Nanos};
 
 use crate::access::permissions::Right;
@@ -24,9 +24,7 @@ use crate::presence::sessions::{Asked, Ended};
 use crate::presence::{Owner, secret::Secret};
 use crate::session::SequencerAnswer;
 use crate::shard::Shard;
-use crate::shard::asked::{
-    Entering, MembersAnswer, PresenceCommand, PresenceRequest, SessionCommand, SessionOpened, SessionRequest,
-};
+use crate::shard::asked::{Entering, PresenceCommand, PresenceRequest, SessionCommand, SessionOpened, SessionRequest};
 use crate::shard::shared::{Delivery, Request};
 use crate::shard::transport::connection::Flags;
 use crate::topics::registry::TopicRef;
@@ -57,6 +55,7 @@ impl<D: Driver> Shard<D> {
         command: Option<Id>,
         token: Option<&str>,
         session: Option<SessionAsked<'_>>,
+        will: Option<Will<'_>>,
     ) -> Result<(), CommandError> {
         if session.is_some() && self.attached.contains_key(&id) {
             let reason = "the connection has a session already: another connection can have another".into();
@@ -68,10 +67,12 @@ impl<D: Driver> Shard<D> {
         {
             return Ok(());
         }
+        let will = self.check_will(id, command, will)?;
         match session {
             Some(asked) => self.open_session(id, command, asked).inspect_err(|_| self.look_again_at(id))?,
             None => self.say_connected(id, command),
         }
+        self.keep_will(id, will);
         if token.is_some() && was_identified {
             self.rights_changed(id);
         }
@@ -141,6 +142,17 @@ impl<D: Driver> Shard<D> {
         (user, member)
     }
 
+    /// A connection has a session from now on, if only one that ends with it.
+    pub(super) fn attach_client(&mut self, id: ConnId) {
+        if self.attached.contains_key(&id) {
+            return;
+        }
+        let (user, member) = self.client_names(id);
+        self.attached.insert(id, Attached { home: self.id, member: Some(Arc::clone(&member)) });
+        self.tell_member(id);
+        self.tell_home(id, 0, SessionCommand::Begin { user, member });
+    }
+
     /// An `enter` or `update`.
     ///
     /// # Errors
@@ -161,13 +173,8 @@ impl<D: Driver> Shard<D> {
         }
         self.admit(id, command, name)?;
         let topic = self.shared.registry.resolve(name);
-        let (user, member) = self.client_names(id);
-        let begins = !self.attached.contains_key(&id);
-        if begins {
-            self.attached.insert(id, Attached { home: self.id, member: Some(Arc::clone(&member)) });
-            self.tell_member(id);
-        }
-        let entering = Entering { topic, user, member, info, is_update, begins };
+        self.attach_client(id);
+        let entering = Entering { topic, info, is_update };
         self.ask_home(id, command, SessionCommand::Enter(entering));
         Ok(())
     }
@@ -199,35 +206,6 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A `members`.
-    ///
-    /// # Errors
-    /// Why it is refused.
-    pub(super) fn ask_members(
-        &mut self,
-        id: ConnId,
-        command: Option<Id>,
-        name: &str,
-        limit: u32,
-    ) -> Result<(), CommandError> {
-        self.check_right_for(id, command, Right::Presence, name)?;
-        self.admit(id, command, name)?;
-        let topic = self.shared.registry.resolve(name);
-        let ticket = self.expect_answer(id, command);
-        self.ask_presence(topic, Some((self.owner(id), ticket)), PresenceCommand::List(limit));
-        Ok(())
-    }
-
-    /// Who is there, as a client asked.
-    pub(super) fn on_members(&mut self, answer: MembersAnswer) {
-        let MembersAnswer { conn: id, ticket, found } = answer;
-        let answer = found.as_ref().map(|(count, members)| {
-            let more = members.len() as u64 != *count;
-            SequencerAnswer::Members { count: *count, members, more }
-        });
-        self.answer_command(id, ticket, answer.map_err(|refusal| *refusal));
-    }
-
     /// A `disconnect`: the session is over, and so is the connection.
     pub(super) fn disconnect(&mut self, id: ConnId, command: Option<Id>) {
         if self.attached.contains_key(&id) {
@@ -241,8 +219,7 @@ impl<D: Driver> Shard<D> {
     /// The client's session goes on over another connection.
     pub(super) fn on_session_taken(&mut self, id: ConnId) {
         if self.attached.remove(&id).is_some() {
-            let why = "the session goes on over another connection";
-            self.close_with(id, close_code::SESSION_TAKEN.into(), why, Reason::SessionTaken);
+            self.close_with(id, close_code::SESSION_TAKEN.into(), GOES_ON, Reason::SessionTaken);
         }
     }
 
@@ -251,7 +228,9 @@ impl<D: Driver> Shard<D> {
         if self.attached.contains_key(&id) {
             // At the end of the broker there is nobody to be notified.
             if !self.drain.is_under_way() {
-                self.tell_home(id, 0, SessionCommand::Drop);
+                let reason = self.conns.get(id).and_then(|conn| conn.reason);
+                let is_shutdown = reason == Some(Reason::Shutdown);
+                self.tell_home(id, 0, SessionCommand::Drop { is_shutdown });
             }
             self.attached.remove(&id);
         }
@@ -264,16 +243,16 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn owner(&self, id: ConnId) -> Owner {
+    pub(super) fn owner(&self, id: ConnId) -> Owner {
         Owner { shard: self.id, conn: id }
     }
 
-    fn ask_home(&mut self, id: ConnId, command: Option<Id>, asked: SessionCommand) {
+    pub(super) fn ask_home(&mut self, id: ConnId, command: Option<Id>, asked: SessionCommand) {
         let ticket = self.expect_answer(id, command);
         self.tell_home(id, ticket, asked);
     }
 
-    fn tell_home(&mut self, id: ConnId, ticket: u64, asked: SessionCommand) {
+    pub(super) fn tell_home(&mut self, id: ConnId, ticket: u64, asked: SessionCommand) {
         let home = self.attached[&id].home;
         let request = SessionRequest { owner: self.owner(id), ticket, asked };
         self.mailbox.request(home, Request::Session(Box::new(request)));
@@ -286,6 +265,7 @@ impl<D: Driver> Shard<D> {
         let SessionRequest { owner, ticket, asked } = request;
         match asked {
             SessionCommand::Open(asked) => self.open_at_home(owner, ticket, asked),
+            SessionCommand::Begin { user, member } => drop(self.sessions.begin(owner, user, member)),
             SessionCommand::Enter(entering) => self.enter_at_home(owner, ticket, entering),
             SessionCommand::Leave { topic, is_answered } => {
                 let answer = is_answered.then_some((owner, ticket));
@@ -299,11 +279,13 @@ impl<D: Driver> Shard<D> {
                 let may = |topic: &str| who.has(Right::Enter, topic);
                 let left = self.sessions.leave_unless(owner, may);
                 self.leave_entered(left);
+                self.restrict_leases(owner, &who);
             }
-            SessionCommand::Drop => {
-                let ended = self.sessions.drop_owner(owner, self.now);
-                self.leave_entered(ended);
+            SessionCommand::Lease(leasing) => self.lease_at_home(owner, ticket, leasing),
+            SessionCommand::Will { will, is_answered } => {
+                self.will_at_home(owner, will, is_answered.then_some(ticket));
             }
+            SessionCommand::Drop { is_shutdown } => self.drop_at_home(owner, is_shutdown),
             SessionCommand::End => {
                 let ended = self.sessions.end(owner);
                 self.leave_entered(ended);
@@ -313,6 +295,10 @@ impl<D: Driver> Shard<D> {
 
     fn open_at_home(&mut self, owner: Owner, ticket: u64, asked: Asked) {
         let opened = self.sessions.open(owner, asked);
+        if let Some((session, will)) = opened.will {
+            self.publish_will(session, *will);
+        }
+        self.resume_leases(owner, opened.taken_from);
         if let Some(before) = opened.taken_from {
             self.mailbox.deliver(before.shard, Delivery::SessionTaken(before.conn));
         }
@@ -323,10 +309,10 @@ impl<D: Driver> Shard<D> {
     }
 
     fn enter_at_home(&mut self, owner: Owner, ticket: u64, entering: Entering) {
-        let Entering { topic, user, member, info, is_update, begins } = entering;
-        let known = if begins { Some(self.sessions.begin(owner, user, member)) } else { self.sessions.of(owner) };
-        // It goes on over another connection, and this one does not know yet.
-        let Some(known) = known else { return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED)) };
+        let Entering { topic, info, is_update } = entering;
+        let Some(known) = self.sessions.of(owner) else {
+            return self.refuse_command(owner, ticket, Refusal::NotFound(GOES_ON));
+        };
         if is_update && !self.sessions.has_entered(owner, topic.id) {
             return self.refuse_command(owner, ticket, Refusal::NotFound(NOT_ENTERED));
         }
@@ -339,14 +325,18 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A session is over, or has to leave some of its topics.
-    fn leave_entered(&mut self, ended: Option<Ended>) {
-        let Some(Ended { session, entered }) = ended else { return };
+    pub(super) fn leave_entered(&mut self, ended: Option<Ended>) {
+        let Some(Ended { session, entered, leases, will }) = ended else { return };
+        if let Some(will) = will {
+            self.publish_will(session, *will);
+        }
+        self.free_leases(session, leases);
         for topic in entered {
             self.ask_presence(topic, None, PresenceCommand::Leave(session));
         }
     }
 
-    fn ask_presence(&mut self, topic: TopicRef, answer: Option<(Owner, u64)>, asked: PresenceCommand) {
+    pub(super) fn ask_presence(&mut self, topic: TopicRef, answer: Option<(Owner, u64)>, asked: PresenceCommand) {
         let sequencer = topic.sequencer;
         let request = PresenceRequest { topic, answer, asked };
         self.mailbox.request(sequencer, Request::Presence(Box::new(request)));
@@ -360,17 +350,23 @@ impl<D: Driver> Shard<D> {
 
     /// Ends sessions whose grace is over, and counts anew; called once a turn.
     pub(super) fn expire_sessions(&mut self) {
+        while let Some((session, will)) = self.sessions.take_due_will(self.now) {
+            self.publish_will(session, *will);
+        }
         while let Some(ended) = self.sessions.take_due(self.now) {
             self.leave_entered(Some(ended));
         }
         self.count_again();
+        self.expire_leases();
     }
 
     /// When this has something to do next.
     pub(super) fn next_session_deadline(&self) -> Option<Nanos> {
-        self.sessions.next_due().into_iter().chain(self.counts.next_due()).min()
+        [self.sessions.next_due(), self.counts.next_due(), self.next_lease_deadline()].into_iter().flatten().min()
     }
 }
 
 /// Why there is nothing to leave or to update.
 pub(super) const NOT_ENTERED: &str = "the client has not entered this topic";
+/// Why a connection has no session any more.
+pub(super) const GOES_ON: &str = "the session goes on over another connection";

@@ -1,7 +1,7 @@
 //! Whether a topic's sequencer may refuse a publish without options, remembered with the version of the rules that say so.
 //!
 //! That is where every message becomes part of a bounded state: in keyed topics, and where the newest message is always
-//! retained. Not responsible for refusing (`sequencer::history`). Cost of an answer: two loads, and a look-up when the rules
+//! retained; and in exclusive topics. Not responsible for refusing (`sequencer::history`). Cost of an answer: two loads, and a look-up when the rules
 //! have changed since the last one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,8 +31,8 @@ impl Refusing {
 }
 
 /// A rule only applies to topics with its kind of history (`KnownRules` of the sequencer).
-fn encode(history: HistoryKind, Kept { version, history: kind, retain }: Kept) -> u32 {
-    let refuses = history == HistoryKind::Keyed || (history == kind && retain == Retain::Always);
+fn encode(history: HistoryKind, Kept { version, history: kind, retain, is_exclusive }: Kept) -> u32 {
+    let refuses = history == HistoryKind::Keyed || (history == kind && (retain == Retain::Always || is_exclusive));
     (version as u32) << 1 | u32::from(refuses)
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::Entry;
-use protocol::topic::{COUNT, PRESENCE};
+use protocol::topic::{COUNT, LEASE, PRESENCE};
 
 use crate::capacity::budget::{Account, Held};
 use crate::ids::{ShardId, TopicId};
@@ -27,7 +27,7 @@ use crate::topics::registry::topic::{Named, Shared, Table};
 use crate::topics::rules::{Kept, SharedRules};
 
 /// How names of topics begin that say something of another topic, whose name follows.
-const OF_TOPICS: [&str; 2] = [PRESENCE, COUNT];
+const OF_TOPICS: [&str; 3] = [PRESENCE, COUNT, LEASE];
 
 /// The table of names. Shared by all threads.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ pub use crate::topics::rules::policy::{Policy, SlowConsumer};
 pub use crate::topics::rules::throttle::Throttle;
 
 /// The broker's own topics that have rules of their own.
-const BUILT_IN: [&str; 3] = ["$sys/#", "$presence/#", "$count/#"];
+const BUILT_IN: [&str; 4] = ["$sys/#", "$presence/#", "$count/#", "$lease/#"];
 
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +49,8 @@ pub struct Rule {
     pub policy: Policy,
     /// Whether clients can enter, and how.
     pub presence: Option<Presence>,
+    /// Whether only who has the lease may publish.
+    pub is_exclusive: bool,
 }
 
 /// What a topic remembers besides its retained message.
@@ -129,6 +131,7 @@ impl Default for Rule {
             stamps_time: false,
             policy: Policy::default(),
             presence: None,
+            is_exclusive: false,
         }
     }
 }
@@ -156,6 +159,7 @@ impl From<&TopicTable> for Rule {
                 throttle: Throttle::at_least(table.throttle),
             },
             presence: table.presence,
+            is_exclusive: table.is_exclusive,
         }
     }
 }
@@ -184,11 +188,14 @@ pub struct Kept {
     pub history: HistoryKind,
     /// Which message is retained.
     pub retain: Retain,
+    /// See [`Rule`].
+    pub is_exclusive: bool,
 }
 
 impl Kept {
     /// Of a filter with wildcards, which nobody publishes to.
-    pub const NOTHING: Self = Self { version: 0, history: HistoryKind::None, retain: Retain::Never };
+    pub const NOTHING: Self =
+        Self { version: 0, history: HistoryKind::None, retain: Retain::Never, is_exclusive: false };
 }
 
 /// Why there are no [`Rules`].
@@ -371,10 +378,9 @@ impl SharedRules {
     /// What the rule of a topic has the broker keep of it.
     #[must_use]
     pub fn kept_of(&self, topic: &str) -> Kept {
-        let version = self.version();
-        let rules = self.current();
-        let rule = rules.get(rules.rule_of(topic));
-        Kept { version, history: rule.history.kind(), retain: rule.retain }
+        let (version, rules) = (self.version(), self.current());
+        let &Rule { history, retain, is_exclusive, .. } = rules.get(rules.rule_of(topic));
+        Kept { version, history: history.kind(), retain, is_exclusive }
     }
 
     /// How often they were replaced.

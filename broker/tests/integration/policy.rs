@@ -74,6 +74,8 @@ const COMMANDS: &[(&str, &str, [&str; 4])] = &[
         r#"{"type":"snapshot","id":1,"topic":"secret","up_to":{"epoch":"0000000000000001","offset":1},"data":1}"#,
         ["unauthorized", "forbidden", "conflict", "conflict"],
     ),
+    ("lease", r#"{"type":"lease","id":1,"topic":"chat/7"}"#, ["unauthorized", "forbidden", "forbidden", ""]),
+    ("will", r#"{"type":"will","id":1,"will":{"topic":"secret","data":1}}"#, ["unauthorized", "forbidden", "", ""]),
     (
         "request",
         r#"{"type":"request","id":1,"topic":"chat/7","data":1}"#,
@@ -103,7 +105,7 @@ const OPERATOR: &str = "rk_operator";
 
 fn guarded() -> Guarded {
     let everything = key_table(
-        "subscribe = ['#']\npublish = ['#']\nrespond = ['#']\nrights = ['history', 'request', 'presence', 'enter']\napi = ['topics', 'connections', 'metrics', 'inspect']",
+        "subscribe = ['#']\npublish = ['#']\nrespond = ['#']\nlease = ['#']\nrights = ['history', 'request', 'presence', 'enter']\napi = ['topics', 'connections', 'metrics', 'inspect']",
     );
     let everything = everything.replace("'shop'", "'operator'");
     let everything = everything.replace(&crate::access::sha256_hex(KEY), &crate::access::sha256_hex(OPERATOR));

@@ -43,6 +43,7 @@ fn what_a_table_leaves_out_follows_its_history() {
         "slow-consumer = \"disconnect\" # default",
         "throttle = \"0s\" # default",
         "presence = false # default",
+        "exclusive = false # default",
     ];
     assert_eq!(lines(none), expected);
 }
@@ -51,7 +52,7 @@ fn what_a_table_leaves_out_follows_its_history() {
 fn every_key_reaches_its_value() {
     let text = "[[topic]]\nmatch = '#'\nhistory = 'keyed'\nhistory-messages = 1_000_000\nhistory-bytes = '1g'\n\
                 history-ttl = '3s'\ntombstone-ttl = '1ms'\nretain = 'never'\nstamp = 'time'\nslow-consumer = 'skip'\n\
-                throttle = '5s'\nmax-lag = '64k'\npresence = true\npresence-members = 7\npresence-info = 'client'\n";
+                throttle = '5s'\nmax-lag = '64k'\npresence = true\npresence-members = 7\npresence-info = 'client'\nexclusive = true\n";
     let tables = tables("every", text).unwrap();
     let expected = TopicTable {
         filter: "#".into(),
@@ -66,11 +67,12 @@ fn every_key_reaches_its_value() {
         slow_consumer: SlowConsumer::Skip,
         throttle: Duration::from_secs(5),
         presence: Some(Presence { members_max: 7, info: PresenceInfo::Client }),
+        is_exclusive: true,
         lag_bytes_max: Some(64 << 10),
         written: tables[0].written.clone(),
     };
     assert_eq!(tables, [expected]);
-    assert_eq!(lines(&tables[0]).len(), 13, "all but the filter: {:?}", tables[0]);
+    assert_eq!(lines(&tables[0]).len(), 14, "all but the filter: {:?}", tables[0]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::access::lock;
 use crate::config::limits::Limits;
 use crate::http::routes::router;
 use crate::http::tests::{FakeShards, app, ask, published};
-use crate::message::options::{Expected, PublishOptions, Refusal};
+use crate::message::options::{Expected, LeaseClaim, PublishOptions, Refusal};
 use crate::shard::shared::{ControlMessage, Published};
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn options_reach_the_sequencer() {
     let (app, shared) = app(Limits::default());
     let shards = FakeShards::start(&shared);
     let router = router(app);
-    let query = "/pub/a?key=user+7&retain=1&removed=0&ttl=10s&if_offset=41&unknown=1";
+    let query = "/pub/a?key=user+7&retain=1&removed=0&ttl=10s&if_offset=41&lease=7&unknown=1";
     assert_eq!(ask(&router, "POST", query, &[("idempotency-key", "\"k-1\"")], "x").await.status, StatusCode::OK);
     assert_eq!(ask(&router, "POST", "/pub/a?unknown=%zz", &[], "x").await.status, StatusCode::OK);
     let all_options = Arc::clone(&shards.options);
@@ -29,6 +29,7 @@ async fn options_reach_the_sequencer() {
         idempotency_key: Some("k-1".into()),
         is_key_holder: false,
         if_offset: Some(Expected::Offset(41)),
+        lease: LeaseClaim::Number(7),
     };
     assert_eq!(*lock(&all_options), [Some(Box::new(expected)), None]);
 }
@@ -42,6 +43,7 @@ async fn malformed_options_are_refused() {
         ("/pub/a?retain=yes", &[][..]),
         ("/pub/a?ttl=10", &[]),
         ("/pub/a?if_offset=newest", &[]),
+        ("/pub/a?lease=mine", &[]),
         ("/pub/a", &[("idempotency-key", &*key)]),
         ("/pub/a", &[("idempotency-key", "a"), ("idempotency-key", "a")]),
     ] {
@@ -49,9 +51,7 @@ async fn malformed_options_are_refused() {
         assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "bad-command".to_owned()), "{target}");
         answer.sentence();
     }
-    let lease = ask(&router, "POST", "/pub/a?lease=1", &[], "x").await;
-    assert_eq!((lease.status, lease.code()), (StatusCode::NOT_IMPLEMENTED, "unsupported".to_owned()));
-    assert_eq!(shared.plane.snapshot().refused_request, 5);
+    assert_eq!(shared.plane.snapshot().refused_request, 6);
 }
 
 /// What a sequencer says is what the client is answered.

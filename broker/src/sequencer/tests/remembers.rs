@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::options::LeaseClaim;
 use crate::sequencer::history::Size;
 use crate::sequencer::history::recall::{Place, Recall};
 use crate::sequencer::ledger::Usage;
@@ -123,7 +124,7 @@ proptest! {
                 (0, _) => put(&mut sequencers[at], &topic, bytes, removing(options), 1).map(|_| ()),
                 (1, Some((epoch, next))) if kind == HistoryKind::Window => {
                     let up_to = Place { epoch, offset: Offset(next.0 - 1) };
-                    sequencers[at].snapshot(topic, up_to, payload(bytes), 1)
+                    sequencers[at].snapshot(topic, up_to, payload(bytes), LeaseClaim::None, 1)
                 }
                 (2, Some(_)) => {
                     sequencers[at].purge(topic.id, 1);
@@ -271,7 +272,7 @@ fn snapshots_take_the_place_of_older_ones_within_max_history() {
     let store = |sequencer: &mut Sequencer, offset, bytes| {
         let payload = Payload::copy_of(PayloadKind::Text, &vec![b'x'; bytes], &Arc::default());
         let up_to = Place { epoch: Epoch(1), offset: Offset(offset) };
-        let stored = sequencer.snapshot(topic.clone(), up_to, payload, 5);
+        let stored = sequencer.snapshot(topic.clone(), up_to, payload, LeaseClaim::None, 5);
         sequencer.invariants().expect("invariants");
         stored
     };

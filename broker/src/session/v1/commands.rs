@@ -6,11 +6,11 @@ use bytes::BytesMut;
 use protocol::frame::{MessageKind, close_code};
 use protocol::topic;
 use protocol::v1::{
-    Command, CommandError, ErrorCode, Id, Reply, Subscribed, Topics, write_error, write_pong, write_subscribed,
+    Command, CommandError, ErrorCode, Id, Reply, Subscribed, Topics, Will, write_error, write_pong, write_subscribed,
 };
 
 use crate::config::limits::Limits;
-use crate::message::options::{PublishOptions, Refusal};
+use crate::message::options::{NOT_HOLDER, PublishOptions, Refusal};
 use crate::session::calls::{Ask, CallAction};
 use crate::session::v1::{EndCause, PendingSubscribe, Unsubscribing, V1Session};
 use crate::session::{Action, Codec, Incoming, PublishData, Target};
@@ -26,13 +26,30 @@ impl V1Session {
             );
         };
         let Codec { parser, limits, is_identified, out } = codec;
-        let action = parser.parse(data.bytes(), limits.topic_bytes_max).and_then(|command| match command {
-            Command::Connect { id, token, pings, session } => {
+        let command = parser.parse(data.bytes(), limits.topic_bytes_max);
+        let action = command.and_then(|command| self.action_of(command, is_identified, limits, out));
+        action.unwrap_or_else(|error| {
+            write(&error, out);
+            Action::Answer
+        })
+    }
+
+    /// What a command asks for. What needs the shard is checked there.
+    fn action_of<'a>(
+        &mut self,
+        command: Command<'a>,
+        is_identified: bool,
+        limits: &Limits,
+        out: &mut BytesMut,
+    ) -> Result<Action<'a>, CommandError> {
+        match command {
+            Command::Connect { id, token, pings, session, will } => {
                 self.pings_by_message |= pings;
                 if token.is_none() && !is_identified {
                     return Err(unauthorized(id));
                 }
-                Ok(Action::Connect { id, token, session })
+                check_will(id, will, limits)?;
+                Ok(Action::Connect { id, token, session, will })
             }
             Command::Pong => Ok(Action::Answer),
             other if !is_identified => Err(unauthorized(other.id())),
@@ -56,9 +73,14 @@ impl V1Session {
             Command::Leave { id, topic } => Ok(Action::Leave { id, topic }),
             Command::Members { id, topic, limit } => Ok(Action::Members { id, topic, limit }),
             Command::History { id, topic, query } => Ok(Action::History { id, topic, query }),
-            Command::Snapshot { id, topic, up_to, kind, data } => {
+            Command::Snapshot { id, topic, up_to, kind, data, lease } => {
                 check_publish(id, topic, data, limits)?;
-                Ok(Action::Snapshot { id, topic, up_to, kind, data })
+                Ok(Action::Snapshot { id, topic, up_to, kind, data, lease })
+            }
+            Command::Lease { id, topic, asked } => Ok(Action::Lease { id, topic, asked }),
+            Command::Will { id, will } => {
+                check_will(id, will, limits)?;
+                Ok(Action::Will { id, will })
             }
             Command::Request { id, topic, kind, data, timeout_ms, to } => {
                 check_publish(id, topic, data, limits)?;
@@ -71,11 +93,7 @@ impl V1Session {
                 }
                 Ok(Action::Call(CallAction::Reply { id, reply, answer }))
             }
-        });
-        action.unwrap_or_else(|error| {
-            write(&error, out);
-            Action::Answer
-        })
+        }
     }
 
     /// All of a command's topics, or none.
@@ -154,6 +172,11 @@ fn check_len(id: Option<Id>, data: &[u8], limits: &Limits) -> Result<(), Command
     Ok(())
 }
 
+/// A will is a publish to come.
+fn check_will(id: Option<Id>, will: Option<Will<'_>>, limits: &Limits) -> Result<(), CommandError> {
+    will.map_or(Ok(()), |will| check_publish(id, will.topic, will.data, limits))
+}
+
 /// Answers with an error.
 pub(super) fn write(error: &CommandError, out: &mut BytesMut) {
     write_error(out, error.id.as_ref(), error.code, &error.reason, None);
@@ -170,6 +193,7 @@ pub(super) fn write_refused(id: Option<&Id>, refusal: Refusal, out: &mut BytesMu
         Refusal::Limit(reason) => write_error(out, id, ErrorCode::Limit, reason, None),
         Refusal::Forbidden(reason) => write_error(out, id, ErrorCode::Forbidden, reason, None),
         Refusal::NotFound(reason) => write_error(out, id, ErrorCode::NotFound, reason, None),
+        Refusal::NotHolder => write_error(out, id, ErrorCode::NotHolder, NOT_HOLDER, None),
     }
 }
 

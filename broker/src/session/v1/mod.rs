@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use protocol::v1::{
-    CommandError, Connected, Id, MemberParts, write_connected, write_goaway, write_history, write_members, write_ok,
-    write_published,
+    CommandError, Connected, Id, LeaseLostReason, MemberParts, write_connected, write_goaway, write_held,
+    write_history, write_lease_lost, write_leased, write_members, write_ok, write_published,
 };
 use rustc_hash::FxHashMap;
 
@@ -167,6 +167,8 @@ impl SessionKind for V1Session {
                 });
                 write_members(out, id.as_ref(), count, parts, more);
             }
+            Ok(SequencerAnswer::Leased { number, ttl_ms }) => write_leased(out, id.as_ref(), number, ttl_ms),
+            Ok(SequencerAnswer::Held { by, ttl_ms }) => write_held(out, id.as_ref(), by, ttl_ms),
             Ok(SequencerAnswer::History { position, page }) => {
                 let messages = page.messages.iter().map(|message| message.parts(false));
                 write_history(out, id.as_ref(), position, page.recovered, messages, page.more);
@@ -186,6 +188,10 @@ impl SessionKind for V1Session {
 
     fn write_goaway(&self, retry_ms: u64, out: &mut BytesMut) {
         write_goaway(out, retry_ms);
+    }
+
+    fn write_lease_lost(&self, topic: &str, number: u64, reason: LeaseLostReason, out: &mut BytesMut) {
+        write_lease_lost(out, topic, number, reason);
     }
 
     fn forget_topic(&mut self) {

@@ -67,6 +67,8 @@ impl Client {
             Action::Leave { .. } => Done::Other("leave"),
             Action::Members { .. } => Done::Other("members"),
             Action::Call(call) => Done::Call(format!("{call:?}")),
+            Action::Lease { .. } => Done::Other("lease"),
+            Action::Will { .. } => Done::Other("will"),
             Action::Close { code, .. } => Done::Close(code.into()),
         };
         (done, String::from_utf8(out.to_vec()).unwrap())

@@ -9,6 +9,9 @@ use crate::config::topics::{Presence, PresenceInfo};
 use crate::topics::registry::Registry;
 use crate::topics::rules::{Rule, SharedRules};
 
+mod leases;
+mod wills;
+
 const GRACE_S: u64 = 15;
 
 /// Two shards, on whose topics clients can be present: so many are listed.

@@ -21,6 +21,8 @@ impl<D: Driver> Shard<D> {
             return;
         }
         conn.extra(&self.account).outbox.edit(|outbox| put_close(outbox, code, why));
+        // Before its session learns that it is gone: whether a will is published depends on it.
+        self.decide(id, reason);
         self.unsubscribe_all(id);
         self.finish(id, reason);
     }
