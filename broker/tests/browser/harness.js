@@ -2,7 +2,7 @@
 //
 // RINGYARD_BIN names the broker (default: the release build). RINGYARD_SCREENSHOTS names a directory to keep
 // pictures in. Every wait is for something visible and has a limit.
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
@@ -72,6 +72,15 @@ export async function launch() {
   const server = await chromium.launchServer(chromiumOptions)
   const browser = await chromium.connect(server.wsEndpoint())
   return { browser, pid: server.process().pid, close: () => server.close() }
+}
+
+/** A process and all that it started. */
+export function family(pid) {
+  const children = execFileSync('ps', ['-e', '-o', 'pid=,ppid='], { encoding: 'utf8' }).trim().split('\n')
+    .map((line) => line.trim().split(/\s+/).map(Number))
+  const found = [pid]
+  for (const parent of found) found.push(...children.filter(([, of]) => of === parent).map(([child]) => child))
+  return found
 }
 
 const contexts = []

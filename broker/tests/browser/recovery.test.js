@@ -1,13 +1,12 @@
 // What the page does, and says, when the network, the broker or the machine goes away for a while.
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { after, afterEach, before, test } from 'node:test'
 import { networkTo } from './faults.js'
-import { closeTabs, isOpen, launch, openTab, picture, startBroker, startBrowser, stop } from './harness.js'
+import { closeTabs, family, isOpen, launch, openTab, picture, startBroker, startBrowser, stop } from './harness.js'
 
 const RULES = `
 [[topic]]
@@ -170,15 +169,6 @@ test('the page comes back after kill -9, and says that the topic began anew', as
   assert.deepEqual(await shown(page, 4), ['m1', 'm2', 'm3', 'n3'])
   await picture(page, 'began-anew')
 })
-
-/** A process and all that it started. */
-function family(pid) {
-  const children = execFileSync('ps', ['-e', '-o', 'pid=,ppid='], { encoding: 'utf8' }).trim().split('\n')
-    .map((line) => line.trim().split(/\s+/).map(Number))
-  const found = [pid]
-  for (const parent of found) found.push(...children.filter(([, of]) => of === parent).map(([child]) => child))
-  return found
-}
 
 test('a laptop sleeps: the page has everything when it wakes up', async () => {
   const sleeper = await launch()
