@@ -111,6 +111,7 @@ pub(crate) async fn topics(app: &App, topics: &Arc<[TopicId]>) -> Result<Vec<Top
                 if state.position.is_some() {
                     (sum.position, sum.remembered) = (state.position, state.remembered);
                 }
+                sum.lease = sum.lease.take().or(state.lease);
                 sum.waiting_bytes += state.waiting_bytes;
             }
         }

@@ -73,15 +73,17 @@ struct Snapshot {
 /// Who has its lease.
 #[derive(Serialize, Debug)]
 struct Lease {
-    by: String,
+    /// `None`: not for who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
     lease: u64,
     /// Milliseconds since 1970.
     until: u64,
 }
 
-impl From<LeaseState> for Lease {
-    fn from(state: LeaseState) -> Self {
-        Self { by: state.by.to_string(), lease: state.number, until: state.until_ms }
+impl Lease {
+    fn of(state: LeaseState, may_know: bool) -> Self {
+        Self { by: may_know.then(|| state.by.to_string()), lease: state.number, until: state.until_ms }
     }
 }
 
@@ -129,8 +131,9 @@ pub(crate) async fn show(Extracted(app): Extracted<App>, request: Request) -> Re
     let state = inspect::topics(&app, &Arc::from([found.id])).await?.pop().unwrap_or_default();
     let sequencer = app.shared().registry.find(&name).map(|topic| topic.sequencer).ok_or_else(|| unknown(&name))?;
     let present = inspect::present(&app, sequencer, found.id).await?;
-    let present = if may_know_members(&app, &request) { present } else { present.counted() };
-    if state.position.is_none() && present.is_empty() {
+    let may_know = may_know_members(&app, &request);
+    let present = if may_know { present } else { present.counted() };
+    if state.position.is_none() && present.is_empty() && state.lease.is_none() {
         return Err(unknown(&name));
     }
     let slowest = inspect::slowest(&app, found.id).await?;
@@ -147,7 +150,7 @@ pub(crate) async fn show(Extracted(app): Extracted<App>, request: Request) -> Re
         keys: remembered.keys,
         retained: remembered.retained.map(|offset| Retained { offset: offset.0 }),
         snapshot: remembered.snapshot.map(|offset| Snapshot { up_to: offset.0 }),
-        lease: state.lease.map(Lease::from),
+        lease: state.lease.map(|lease| Lease::of(lease, may_know)),
         state: State::of(&remembered),
         waiting_bytes: state.waiting_bytes,
         slowest,

@@ -16,6 +16,7 @@ mod families;
 mod history;
 mod http;
 mod large;
+mod leases;
 mod log;
 mod many;
 mod metrics;

@@ -13,7 +13,7 @@ use crate::shutdown::{exit, signal};
 use crate::ws::{open, open_v1};
 
 /// A stream of items and their results, both in chunks.
-struct Lines {
+pub(crate) struct Lines {
     http: Http,
     /// Of the answer: not taken out of its chunks yet.
     read: Vec<u8>,
@@ -24,7 +24,7 @@ struct Lines {
 }
 
 impl Lines {
-    async fn open(server: SocketAddr) -> Self {
+    pub(crate) async fn open(server: SocketAddr) -> Self {
         let mut http = Http::open(server).await;
         let head = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
                     Transfer-Encoding: chunked\r\n\r\n";
@@ -35,7 +35,7 @@ impl Lines {
         Self { http: Http::of(stream), read, body: Vec::new(), is_over: false }
     }
 
-    async fn send(&mut self, line: &str) {
+    pub(crate) async fn send(&mut self, line: &str) {
         self.http.send(format!("{:x}\r\n{line}\n\r\n", line.len() + 1)).await;
     }
 
@@ -44,7 +44,7 @@ impl Lines {
     }
 
     /// The next result; `None`: the answer is over.
-    async fn result(&mut self) -> Option<Value> {
+    pub(crate) async fn result(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.body.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.body.drain(..=end).collect();

@@ -33,7 +33,7 @@ impl Rooms {
 }
 
 /// A client with a session, perhaps one that it had; the answer to its `connect`.
-async fn join(server: SocketAddr, session: &Value) -> (Ws, Value) {
+pub(crate) async fn join(server: SocketAddr, session: &Value) -> (Ws, Value) {
     let mut client = open_v1(server).await;
     let answer = client.command(json!({"type": "connect", "id": "c", "session": session})).await;
     assert_eq!((&answer["type"], answer["session"].is_string()), (&json!("ok"), true), "{answer}");
