@@ -154,6 +154,8 @@ pub enum SessionCommand {
         /// Whether a command asked for just this.
         is_answered: bool,
     },
+    /// Keep no will any more: its client may say nothing, from now on. Not answered.
+    VoidWill,
     /// The connection has ended.
     Drop {
         /// Because the broker shuts down.

@@ -325,7 +325,8 @@ impl<D: Driver> Shard<D> {
         SignedInPart { connections: connections.collect(), total }
     }
 
-    /// Closes every connection of a user, or only those whose tokens were issued before `issued_before_s`. Returns how many.
+    /// Closes every connection of a user, or only those whose tokens were issued before `issued_before_s`, because they are about to be
+    /// revoked: these leave no will. Returns how many.
     /// Linear in connections with a token.
     pub(super) fn close_user(&mut self, user: &str, issued_before_s: Option<u64>) -> u64 {
         let ids: Vec<ConnId> = self.identities.of_user(user, issued_before_s).collect();
@@ -333,6 +334,9 @@ impl<D: Driver> Shard<D> {
         for id in ids {
             if self.conns.get(id).is_some_and(|conn| conn.state == State::Open) {
                 closed += 1;
+                if issued_before_s.is_some() {
+                    self.void_will(id);
+                }
                 self.close_for_access(id, FORBIDDEN, "closed by an operator");
             }
         }

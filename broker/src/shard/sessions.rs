@@ -285,6 +285,7 @@ impl<D: Driver> Shard<D> {
             SessionCommand::Will { will, is_answered } => {
                 self.will_at_home(owner, will, is_answered.then_some(ticket));
             }
+            SessionCommand::VoidWill => self.void_will_at_home(owner),
             SessionCommand::Drop { is_shutdown } => self.drop_at_home(owner, is_shutdown),
             SessionCommand::End => {
                 let ended = self.sessions.end(owner);

@@ -55,6 +55,13 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// The user of a connection is about to be revoked: it says nothing any more.
+    pub(super) fn void_will(&mut self, id: ConnId) {
+        if self.attached.contains_key(&id) {
+            self.tell_home(id, 0, SessionCommand::VoidWill);
+        }
+    }
+
     /// What is to be kept of a will.
     ///
     /// # Errors
@@ -94,6 +101,13 @@ impl<D: Driver> Shard<D> {
             }
             Some(ticket) => self.refuse_command(owner, ticket, Refusal::NotFound(GOES_ON)),
             None => {}
+        }
+    }
+
+    /// Whoever set the will of a session may say nothing any more.
+    pub(super) fn void_will_at_home(&mut self, owner: Owner) {
+        if self.sessions.take_will(owner).is_some() {
+            self.stats().wills_refused.add(1);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::ws::{Ws, open, open_v1};
 /// A broker where every `loco/...` is exclusive, with further tables and arguments.
 pub(crate) struct Railway {
     pub(crate) broker: Broker,
-    _folder: tempfile::TempDir,
+    pub(crate) _folder: tempfile::TempDir,
 }
 
 impl Railway {

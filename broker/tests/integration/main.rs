@@ -16,6 +16,8 @@ mod families;
 mod history;
 mod http;
 mod large;
+mod lease_fights;
+mod lease_rights;
 mod leases;
 mod log;
 mod many;
@@ -46,6 +48,7 @@ mod tls_reload;
 mod upgrade;
 mod v1;
 mod ways;
+mod wills;
 mod ws;
 
 #[path = "../support/broker.rs"]

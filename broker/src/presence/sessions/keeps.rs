@@ -120,6 +120,12 @@ impl Sessions {
         true
     }
 
+    /// Takes the will of the session of a connection.
+    pub fn take_will(&mut self, owner: Owner) -> Option<Box<Will>> {
+        let number = *self.by_owner.get(&owner)?;
+        self.end_will(number)
+    }
+
     /// A connection has ended; [`Sessions::drop_owner`] comes next. Returns its will if that is to be published
     /// at once. `is_shutdown`: the broker has ended it, so there is nothing to be said.
     pub fn drop_will(&mut self, owner: Owner, now: Nanos, is_shutdown: bool) -> Option<(SessionRef, Box<Will>)> {
