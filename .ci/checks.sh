@@ -121,7 +121,7 @@ step 120 'Examples' /usr/bin/python3 deploy/examples/test.py
 step 300 'HTTP API, against its description' bash deploy/checks/openapi.sh
 step 480 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 480 'Seccomp profile' bash -euo pipefail -c seccomp_profile
-step 900 'Container images' bash deploy/container-test.sh
+step 1200 'Container images' bash deploy/container-test.sh
 step 480 'JavaScript client' bash -euo pipefail -c javascript_client
 step 480 'Browser' npm --prefix broker/tests/browser test
 # How the page looks does not depend on the driver.

@@ -83,7 +83,7 @@ mkdir -p "$registry"
 build() {
     local log=$1
     shift
-    (cd "$work/source" && timeout 400 podman "${storage[@]}" --tmpdir "$work/tmp" --runtime runc --cgroup-manager cgroupfs \
+    (cd "$work/source" && timeout 800 podman "${storage[@]}" --tmpdir "$work/tmp" --runtime runc --cgroup-manager cgroupfs \
         build --isolation chroot --network host --pull=never \
         --build-arg BUILD_IMAGE=localhost/build-stand-in --build-arg RUNTIME_IMAGE=scratch --build-arg PROFILE=quick \
         --build-arg REVISION=tested \
