@@ -362,3 +362,23 @@ async fn what_cannot_be_is_refused_with_its_code() {
     // Elsewhere nothing looks at the number.
     ok(&mut client, json!({"type": "publish", "id": 1, "topic": "signal/3", "data": 1, "lease": 1})).await;
 }
+
+/// Numbers go on above those of a broker that was killed, whatever clients still have of that.
+#[tokio::test]
+async fn a_broker_that_is_started_again_goes_on_above() {
+    let mut last = 0;
+    for _ in 0..2 {
+        let railway = Railway::start("", &[]);
+        let mut ada = open_v1(railway.address()).await;
+        if last > 0 {
+            assert_eq!(ada.command(lease(json!({"lease": last}))).await["code"], "not-found");
+            assert_eq!(publish(&mut ada, json!(1), Some(last)).await, "not-holder");
+        }
+        for _ in 0..10 {
+            let number = take(&mut ada, json!({})).await;
+            assert!(number > last, "{number} after {last}");
+            last = number;
+            give_back(&mut ada, number).await;
+        }
+    }
+}
