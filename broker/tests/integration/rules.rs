@@ -46,7 +46,7 @@ fn the_rule_of_a_topic_is_explained() {
          chat/#, FILE:5, matches too, but in level 2 '+' beats '#'.\n\
          +/7/typing, FILE:13, matches too, but in level 1 'chat' beats '+'.\n\
          #, FILE:1, matches too, but in level 1 'chat' beats '#'.\n\n\
-         history = \"none\" # FILE:11\nretain = \"flag\" # default\nstamp = [] # default\nslow-consumer = \"disconnect\" # default\nthrottle = \"0s\" # default\npresence = false # default\n"
+         history = \"none\" # FILE:11\nretain = \"flag\" # default\nstamp = [] # default\nslow-consumer = \"disconnect\" # default\nthrottle = \"0s\" # default\npresence = false # default\nexclusive = false # default\n"
     );
     let chat = explained("chat/7");
     assert!(chat.starts_with("To chat/7 the rule chat/# applies, FILE:5.\n"), "{chat}");
