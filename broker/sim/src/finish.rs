@@ -371,6 +371,7 @@ impl Run<'_> {
             }
         }
         self.model.presence.settle()?;
+        self.settle_leases()?;
         let settled = self.model.settle()?;
         self.counted.settled_streams += settled.streams as u64;
         self.counted.owed += settled.owed as u64;

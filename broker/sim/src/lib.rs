@@ -19,12 +19,13 @@
 pub mod access;
 mod client;
 mod finish;
+pub mod leases;
 pub mod model;
 mod operator;
 pub mod params;
 pub mod payload;
 mod plane;
-pub mod presence;
+mod presence;
 pub mod report;
 pub mod rules;
 mod run;

@@ -1,5 +1,7 @@
 //! What one seed stands for: how many of whom, how small the limits are, and what goes wrong how often.
 
+mod draws;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -8,8 +10,10 @@ use ring::Random;
 use ring::sim::{Chance, Faults};
 
 use crate::access::{Access, USERS};
+use crate::leases::{self, Leases};
 use crate::presence::{self, Presence};
 use crate::rules::{self, Policy, TopicRule};
+use draws::{doors, mild, topics};
 
 /// Seeds that tests pin for what they once showed: what came to the simulation later would make them other runs.
 const PINNED: [u64; 29] = [
@@ -23,6 +27,8 @@ const UNGUARDED: [u64; 5] = [4, 14, 24, 409, 1079];
 const WITHOUT_REQUESTS: [u64; 13] = [10, 12, 30, 142, 242, 409, 511, 1079, 1458, 1820, 3478, 5857, 7669];
 /// The same before clients were present anywhere.
 const WITHOUT_PRESENCE: [u64; 3] = [75, 441, 713];
+/// The same before there were leases.
+const WITHOUT_LEASES: [u64; 7] = [102, 121, 199, 596, 898, 1223, 1400];
 /// The longest time that somebody waits for an answer, in milliseconds.
 pub(crate) const REQUEST_MS_MAX: u64 = 5000;
 
@@ -99,6 +105,8 @@ pub struct Params {
     pub requests: bool,
     /// Sessions and presence, in a share of the seeds.
     pub presence: Option<Presence>,
+    /// Leases and wills, in a share of those.
+    pub leases: Option<Leases>,
 }
 
 impl Params {
@@ -179,13 +187,14 @@ impl Params {
             posters: matches!(seed % 16, 0..=2 | 10 | 12 | 13),
             requests: false,
             presence: None,
+            leases: None,
             connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
         let params = params.with_short_memory().with_short_history();
         let params = if queues { params.with_full_queues() } else { params };
-        params.with_policies().with_access().with_requests().with_presence()
+        params.with_policies().with_access().with_requests().with_presence().with_leases()
     }
 
     /// Sometimes topics differ in how they are delivered. Drawn from a generator of its own, which shifts nothing else.
@@ -250,6 +259,24 @@ impl Params {
         self
     }
 
+    /// Most of those that have sessions have leases and wills too. Drawn from a generator of its own, which shifts nothing else.
+    fn with_leases(mut self) -> Self {
+        let mut rng = Random::new(self.seed ^ 0x006c_6561_7365_7321);
+        if self.presence.is_none() || WITHOUT_LEASES.contains(&self.seed) || rng.one_in(4) {
+            return self;
+        }
+        self.leases = Some(Leases::draw(&mut rng, &mut self.topics, &mut self.rules));
+        // Where memory is short little is certain, and a shutdown leaves much open.
+        if !rng.one_in(4) {
+            self.budget_bytes = u64::MAX >> 1;
+            self.limits.keys_max = 1_000_000;
+            self.limits.history_bytes_max = 64 << 20;
+        }
+        self.shutdown = rng.one_in(4);
+        self.drain_window = Duration::from_millis(rng.pick(&[0, 200, 2_000, 6_000]));
+        self
+    }
+
     /// Whether tokens say who somebody is, and everybody may do everything.
     pub(crate) fn has_users(&self) -> bool {
         self.presence.as_ref().is_some_and(|presence| presence.has_users)
@@ -268,7 +295,12 @@ impl Params {
     /// The longest time that something may go on by itself when nobody begins anything, in milliseconds.
     pub(crate) fn waits_max_ms(&self) -> u64 {
         let requests = if self.requests { REQUEST_MS_MAX + 200 } else { 0 };
-        self.throttle_max_ms().max(requests).max(if self.presence.is_some() { presence::WAITS_MS } else { 0 })
+        let leases = if self.leases.is_some() { leases::WAIT_MS_MAX + 200 } else { 0 };
+        self.throttle_max_ms().max(requests).max(leases).max(if self.presence.is_some() {
+            presence::WAITS_MS
+        } else {
+            0
+        })
     }
 
     fn held_up_by_nothing(self) -> Self {
@@ -353,44 +385,6 @@ impl Params {
             ..self
         }
     }
-}
-
-/// Who may come in. Drawn from a generator of its own, which shifts nothing else.
-fn doors(limits: Limits, seed: u64) -> Limits {
-    let mut rng = Random::new(seed ^ 0x0064_6f6f_7273);
-    let proxies = if rng.one_in(4) { &["203.0.113.2/32", "2001:db8::/47", "127.0.0.0/8"][..] } else { &[] };
-    Limits {
-        connections_per_address_max: if rng.one_in(3) { NonZeroU32::new(rng.range(1, 4) as u32) } else { None },
-        trusted_proxies: proxies.iter().map(|network| network.parse().expect("a network")).collect(),
-        proxy_protocol: !proxies.is_empty() && rng.one_in(2),
-        ..limits
-    }
-}
-
-/// Faults of which each strikes at a rate of its own.
-fn mild(rng: &mut Random) -> Faults {
-    let mut chance = |max: usize| if rng.one_in(2) { Chance(rng.range(1, max) as u16) } else { Chance(0) };
-    Faults {
-        short_send: chance(2_000),
-        split_receive: chance(2_000),
-        delay: chance(2_000),
-        no_buffers: chance(500),
-        receive_ended: chance(500),
-        accept_ended: chance(500),
-        table_full: chance(200),
-        shuffle: true,
-        ..Faults::NONE
-    }
-}
-
-fn topics(count: usize) -> Vec<String> {
-    let name = |i: usize| match i % 4 {
-        0 => format!("t{i}"),
-        1 => format!("a/t{i}"),
-        2 => format!("a/b/t{i}"),
-        _ => format!("b/räum {i}"),
-    };
-    (0..count).map(name).collect()
 }
 
 /// A topic of the run, or a filter that may match several.

@@ -88,6 +88,10 @@ impl Plane {
                     coverage.state_refused += 1;
                     model.refused_publish(id, "limit", None)?;
                 }
+                Ok(Err(Refusal::NotHolder)) if model.rule(model.topic_of(id)).exclusive => {
+                    coverage.leases_kept_out += 1;
+                    model.refused_publish(id, "not-holder", None)?;
+                }
                 Ok(Err(refusal)) => {
                     let what = format!("{}: {refusal:?}", model.describe(id));
                     return Err(Violation::new("a publish without options is not refused", what));

@@ -92,7 +92,7 @@ impl Presence {
                 publish: all(),
                 rights: ["presence", "enter", "history", "request"].map(str::to_owned).to_vec(),
                 respond: all(),
-                ..GrantLists::default()
+                lease: all(),
             },
         };
         let auth = AuthTable {

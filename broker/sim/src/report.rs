@@ -184,6 +184,48 @@ coverage! {
     views: true,
     /// The same of counts.
     views_of_counts: true,
+    /// Leases that clients were given.
+    leases_granted: true,
+    /// Renewed.
+    leases_renewed: true,
+    /// Given back.
+    leases_released: true,
+    /// Answers that somebody else has one.
+    leases_held: true,
+    /// Renewals and returns of leases that were not there.
+    leases_not_found: true,
+    /// Those that came back with their sessions.
+    leases_resumed: true,
+    /// Those that ran out.
+    leases_expired: true,
+    /// Those that went to other connections with their sessions.
+    leases_taken: true,
+    /// Times somebody who waited got one before who came later.
+    leases_in_turn: true,
+    /// Who had one, as watchers were shown.
+    leases_shown: true,
+    /// What watchers knew of them at the end, compared with what is true.
+    leases_viewed: true,
+    /// Messages published on exclusive topics.
+    leases_published: true,
+    /// Messages refused there.
+    leases_kept_out: true,
+    /// Wills that were set.
+    wills_set: true,
+    /// Wills that somebody got.
+    wills_published: true,
+    /// Those among them that waited.
+    wills_delayed: true,
+    /// Those among them on exclusive topics.
+    wills_of_holders: true,
+    /// Wills that were due for certain.
+    wills_due: true,
+    /// Those that did not come because their clients came back in time.
+    wills_cancelled: true,
+    /// Those compared with what the next holder published.
+    wills_before_next: true,
+    /// Clients with wills that the broker's shutdown closed.
+    wills_drained: true,
     /// Unsubscribes answered.
     unsubscribed: true,
     /// Those of a subscription that overlapped another.

@@ -18,6 +18,8 @@ pub struct TopicRule {
     pub ttl: u64,
     /// How its subscribers are sent what it has.
     pub policy: Policy,
+    /// Whether only who has the lease may publish.
+    pub exclusive: bool,
 }
 
 /// What becomes of a subscriber that is far behind.
@@ -81,14 +83,20 @@ impl Default for TopicRule {
 impl TopicRule {
     fn of(rule: &Rule) -> Self {
         let (history, retain, policy) = (rule.history, rule.retain, Policy::default());
-        Self { history, retain, ttl: rule.history_ttl.as_nanos() as u64, policy }
+        Self { history, retain, ttl: rule.history_ttl.as_nanos() as u64, policy, exclusive: rule.is_exclusive }
     }
 
     /// The table of the configuration for one topic.
     #[must_use]
     pub fn table(&self, topic: &str) -> Rule {
         let history_ttl = Duration::from_nanos(self.ttl);
-        Rule { history: self.history, history_ttl, retain: self.retain, ..self.policy.rule(topic) }
+        Rule {
+            history: self.history,
+            history_ttl,
+            retain: self.retain,
+            is_exclusive: self.exclusive,
+            ..self.policy.rule(topic)
+        }
     }
 
     pub(crate) fn is_keyed(&self) -> bool {
@@ -109,7 +117,7 @@ impl TopicRule {
 
     /// Whether a publish without options may be refused.
     pub(crate) fn may_refuse(&self) -> bool {
-        self.is_keyed() || self.retains_always()
+        self.is_keyed() || self.retains_always() || self.exclusive
     }
 
     /// Whether the rule does not provide for what a publish asks for.
@@ -162,7 +170,7 @@ fn one(rng: &mut Random) -> TopicRule {
         10 => (window(100_000, 4 << 20), 0, retain),
         _ => (default.history, default.ttl, retain),
     };
-    TopicRule { history, retain, ttl, policy: default.policy }
+    TopicRule { history, retain, ttl, ..default }
 }
 
 /// Policies for topics and, where filters are to have one, rules for those. `steady`: so that deliveries can be timed.

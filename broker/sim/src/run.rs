@@ -3,16 +3,18 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `run` | rounds: who acts when, how time passes |
+//! | `budget` | what must be true of memory after each turn |
 //! | `finish` | how a run ends, and what must be true then |
 
-use std::collections::BTreeMap;
+mod budget;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use broker::access::address::AddressLease;
 use broker::access::admission::Admission;
 use broker::access::authority::Authority;
-use broker::capacity::budget::{Held, Level};
+use broker::capacity::budget::Held;
 use broker::capacity::buffer::Buffer;
 use broker::config::auth::AccessTables;
 use broker::ids::{Epoch, ShardId};
@@ -38,11 +40,6 @@ use crate::report::{Coverage, Failure, Outcome};
 use crate::trace::Trace;
 
 const MILLIS: u64 = 1_000_000;
-/// More messages than this are not looked at after every step.
-const KEPT_MANY: usize = 400;
-/// Bytes that one shard may add to histories beyond their bound in a turn: its longest message, with all around it.
-const HISTORY_SLACK: u64 = 256 << 10;
-
 /// Runs one seed's parameters.
 ///
 /// # Errors
@@ -69,6 +66,8 @@ pub(crate) struct Run<'a> {
     pub(crate) shards: Vec<Option<Shard<SimDriver>>>,
     /// Rounds for which a shard is withheld.
     pub(crate) stalled: Vec<usize>,
+    /// When each had its last turn, the time that it goes by.
+    stepped: Vec<u64>,
     pub(crate) clients: Vec<Client>,
     pub(crate) model: Model,
     pub(crate) plane: Plane,
@@ -118,6 +117,7 @@ impl<'a> Run<'a> {
             params,
             shards,
             stalled: vec![0; usize::from(params.shards)],
+            stepped: vec![0; usize::from(params.shards)],
             clients: Vec::new(),
             model: Model::new(params.topics.clone())
                 .ruled(params.rules.clone(), params.limits.recovery_bytes_max)
@@ -139,6 +139,7 @@ impl<'a> Run<'a> {
         if let Some(presence) = &params.presence {
             let grace = presence.grace.as_nanos() as u64;
             run.model.presence.begin(grace, presence.sessions_max.is_some(), params.is_short());
+            run.model.leases.begin(params.is_short());
         }
         run
     }
@@ -203,6 +204,9 @@ impl<'a> Run<'a> {
                 _ => Role::Refused(Vec::new()),
             };
         }
+        if let Some(leases) = self.params.leases.as_ref().filter(|_| rng.percent(12)) {
+            return Role::Subscriber(topics[rng.pick(&leases.topics)].clone());
+        }
         if self.params.presence.is_some() && rng.percent(60) {
             return Role::V1;
         }
@@ -252,7 +256,10 @@ impl<'a> Run<'a> {
                 continue;
             }
             self.step(shard)?;
+            self.stepped[shard] = self.world.now();
         }
+        let running = self.shards.iter().zip(&self.stepped).filter(|(shard, _)| shard.is_some());
+        self.model.presence.shards_are_at(running.map(|(_, stepped)| *stepped).min().unwrap_or(self.world.now()));
         plane::serve(&self.shared, &self.world, &mut self.counted, &self.trace)?;
         self.plane.answers(self.going_down, &mut self.model, &mut self.counted)?;
         if self.busy && self.rng.percent(self.params.publish_percent / 2) {
@@ -283,57 +290,6 @@ impl<'a> Run<'a> {
             self.shards[shard] = None;
         }
         self.check_budget()
-    }
-
-    /// What is charged is what the structures hold, and not more than there may be.
-    fn check_budget(&mut self) -> Result<(), Violation> {
-        let budget = &self.shared.budget;
-        self.counted.budget_high += u64::from(budget.level() != Level::Calm);
-        // Beyond the bound: one message, and a frugal send to each connection.
-        let sends = self.clients.len() as u64 * (40 << 10);
-        let most = budget.bytes_max().saturating_add(2 * self.params.limits.message_bytes_max + sends);
-        if budget.used() > most {
-            let held = Held::ALL.map(|held| (held.label(), budget.held(held)));
-            let evidence = format!("{} of {}: {held:?}", budget.used(), budget.bytes_max());
-            return Err(Violation::new("memory stays within its budget", evidence));
-        }
-        // Looking at everything takes long when much is remembered.
-        if self.kept > KEPT_MANY && !self.round.is_multiple_of(32) {
-            return Ok(());
-        }
-        let (mut messages, mut evicted) = (BTreeMap::new(), 0);
-        for shard in self.shards.iter_mut().flatten() {
-            let audit = shard.audit();
-            audit.check().map_err(|evidence| Violation::new("what is charged is what is held", evidence))?;
-            messages.extend(audit.messages);
-            if audit.evicted > 0 {
-                self.model.evicted();
-            }
-            evicted += audit.evicted;
-        }
-        self.kept = messages.len();
-        self.counted.evicted = self.counted.evicted.max(evicted);
-        let (usage, limits) = (&self.shared.history_usage, &self.params.limits);
-        // State is never beyond its bounds, whichever shards it is on.
-        let (entries, bytes) = (usage.state_entries(), usage.state_bytes());
-        if entries > limits.keys_max as u64 || bytes > limits.history_bytes_max {
-            let evidence =
-                format!("{entries} of {} entries, {bytes} of {} bytes", limits.keys_max, limits.history_bytes_max);
-            return Err(Violation::new("state stays within its bounds", evidence));
-        }
-        // Every shard may be so much beyond the bound before it waits for the others.
-        let (bytes, most) = (usage.window_bytes() + usage.state_bytes(), self.params.limits.history_bytes_max);
-        let beyond = (most / 16 + HISTORY_SLACK) * u64::from(self.params.shards);
-        if bytes > most + beyond {
-            let evidence = format!("{bytes} bytes, {most} may be, and {beyond} beyond that");
-            return Err(Violation::new("histories stay within their bound", evidence));
-        }
-        let (held, charged) = (messages.values().sum::<u64>(), budget.held(Held::Messages));
-        if held > charged {
-            let evidence = format!("{held} bytes of messages in logs, {charged} charged");
-            return Err(Violation::new("what is charged is what is held", evidence));
-        }
-        Ok(())
     }
 
     pub(crate) fn publish_http(&mut self) {

@@ -84,9 +84,11 @@ impl Client {
             }),
             Command::Publish(id) | Command::Snapshot(id) => publishes(*id),
             Command::History(page) => rights.reads(&topics[page.topic]),
-            // Nobody asks another, or is present, where access control is simulated.
+            // Nobody asks another, is present, or has a lease where access control is simulated.
             Command::Call(_)
             | Command::Visit(_)
+            | Command::Hold(_)
+            | Command::Will(_)
             | Command::Unsubscribe(_)
             | Command::Ping
             | Command::Connect

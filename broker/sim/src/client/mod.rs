@@ -5,19 +5,24 @@
 //! | `door` | where it comes from |
 //! | `wire` | bytes in and out, at the client's pace |
 //! | `greet` | request heads, good and bad, and their answers |
-//! | `talk` | publishes, commands, and what comes back |
+//! | `talk`, `arrive` | publishes, commands, and what comes back |
 //! | `post` | publishes over HTTP, and their answers |
 //! | `unasked` | what comes without a command |
 //! | `standing`, `judged` | tokens, and what they are answered |
 //! | `calls` | requests, and answers to them |
 //! | `past` | what it asks of the broker's memory |
-//! | `present`, `watch` | sessions and presence, and what watchers learn |
+//! | `present`, `members`, `watch` | sessions and presence, and what watchers learn |
+//! | `holder`, `panel`, `wills` | leases, what watchers of those learn, and last wills |
 //! | `part` | the ways a client leaves, fair and foul |
 
+mod arrive;
 mod calls;
 mod door;
 mod greet;
+mod holder;
 mod judged;
+mod members;
+mod panel;
 mod part;
 mod past;
 mod post;
@@ -26,6 +31,7 @@ mod standing;
 mod talk;
 mod unasked;
 mod watch;
+mod wills;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,7 +41,7 @@ use ring::Random;
 use ring::sim::{ClientEnd, ClientId, World};
 
 use crate::access::Rights;
-use crate::model::{MessageId, Model, Moment, Page, StreamId, TokenId, Violation};
+use crate::model::{MessageId, Model, Moment, Page, StreamId, TokenId, Violation, WillId};
 use crate::params::Params;
 use crate::report::Coverage;
 use crate::trace::Trace;
@@ -131,6 +137,8 @@ enum Command {
     Snapshot(MessageId),
     Call(calls::Call),
     Visit(present::Visit),
+    Hold(holder::Hold),
+    Will(WillId),
     Ping,
     Connect,
     /// `connect` with a token.
@@ -150,6 +158,8 @@ impl Command {
             Self::Snapshot(_) => Some(CommandType::Snapshot),
             Self::Call(call) => Some(call.command_type()),
             Self::Visit(visit) => Some(visit.command_type()),
+            Self::Hold(hold) => Some(hold.command_type()),
+            Self::Will(_) => Some(CommandType::Will),
             Self::Ping => Some(CommandType::Ping),
             Self::Connect | Self::Token(_) => Some(CommandType::Connect),
             Self::Bad(_) => None,
@@ -200,8 +210,8 @@ pub(crate) struct Client {
     answered: BTreeMap<String, (u64, u64)>,
     /// What it answers requests for.
     serving: calls::Serving,
-    /// Where it is with sessions and presence.
     visitor: present::Visitor,
+    leasing: holder::Leasing,
     /// A request of it was answered.
     was_heard: bool,
     /// It was asked to come back later: the broker shuts down.
@@ -286,6 +296,7 @@ impl Client {
             answered: BTreeMap::new(),
             serving: calls::Serving::default(),
             visitor: present::Visitor::default(),
+            leasing: holder::Leasing::default(),
             was_heard: false,
             told_to_go: false,
         }

@@ -143,16 +143,24 @@ impl Client {
         match code {
             _ if of_access => {}
             1001 if due == Some(1001) && !self.told_to_go => self.accept_written(stage.model),
-            4409 if stage.model.presence.may_be_taken(self.index) => stage.coverage.close_4409 += 1,
+            4409 if stage.model.presence.may_be_taken(self.index) => {
+                stage.coverage.close_4409 += 1;
+                stage.model.wills.taken(self.index);
+            }
             1001 if self.role == Role::V1 && !self.told_to_go => {
                 return Err(Violation::new(
                     "a client is asked to come back before it is closed with 1001",
                     self.name(),
                 ));
             }
-            1001 => stage.coverage.close_1001 += 1,
+            1001 => {
+                stage.coverage.close_1001 += 1;
+                if self.told_to_go && self.parting == Parting::None {
+                    stage.coverage.wills_drained += stage.model.wills.drained(self.index);
+                }
+            }
             1013 => stage.coverage.close_1013 += 1,
-            1008 if reason.starts_with("limit: ") => self.hear_refusal(stage)?,
+            1008 if reason.starts_with("limit: ") || reason.starts_with("not-holder: ") => self.hear_refusal(stage)?,
             // A message that was long under way: because its client was slow, or the shard, or the clock leapt.
             1008 if due != Some(1008) => {
                 let timeout = stage.params.limits.message_timeout.as_nanos() as u64;

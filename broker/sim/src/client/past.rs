@@ -136,7 +136,8 @@ impl Client {
 
     /// Publishes with options that the broker may refuse; the answer says whether it did.
     pub(super) fn publish_conditionally(&mut self, topic: usize, stage: &mut Stage<'_>) {
-        let options = options(topic, stage);
+        let mut options = options(topic, stage);
+        options.lease = self.lease_to_bring(topic, stage);
         let kind = stage.rng.pick(&[Kind::Text, Kind::Binary, Kind::Json]);
         let len = length(stage).max(1);
         let id = stage.model.publish_with(self.index, topic, kind, len, options.clone());
@@ -157,6 +158,10 @@ impl Client {
         if let Some(key) = options.idempotency_key {
             text["idempotency_key"] = key.into();
         }
+        if let Some(number) = options.lease {
+            text["lease"] = number.into();
+        }
+        self.note_leased(id, topic, options.lease, stage);
         match options.if_offset {
             Some(0) if stage.rng.one_in(2) => text["if_offset"] = "absent".into(),
             Some(offset) => text["if_offset"] = offset.into(),
@@ -183,7 +188,11 @@ impl Client {
             match code {
                 "conflict" => stage.coverage.conflicts += 1,
                 "limit" => stage.coverage.state_refused += 1,
+                "not-holder" => stage.coverage.leases_kept_out += 1,
                 _ => {}
+            }
+            if code == "not-holder" {
+                self.note_answered(id, true, stage);
             }
             stage.model.refused_publish(id, code, value["offset"].as_u64())?;
             return Ok(true);
@@ -195,6 +204,7 @@ impl Client {
             return Ok(true);
         }
         stage.coverage.acknowledged += 1;
+        self.note_answered(id, false, stage);
         let options = stage.model.options(id);
         stage.coverage.compared += u64::from(options.if_offset.is_some());
         stage.coverage.removals += u64::from(options.removed);
@@ -369,5 +379,5 @@ fn options(topic: usize, stage: &mut Stage<'_>) -> Options {
         2 => newest.saturating_sub(1),
         _ => newest,
     });
-    Options { key, retain, removed, ttl_ms, idempotency_key, if_offset }
+    Options { key, retain, removed, ttl_ms, idempotency_key, if_offset, lease: None }
 }

@@ -174,6 +174,12 @@ impl Client {
                 stage.coverage.state_refused += 1;
                 stage.model.refused_publish(id, "limit", None)?;
             }
+            Some(Expected::Published(id, _))
+                if status == 423 && stage.model.rule(stage.model.topic_of(id)).exclusive =>
+            {
+                stage.coverage.leases_kept_out += 1;
+                stage.model.refused_publish(id, "not-holder", None)?;
+            }
             Some(Expected::Status(due)) if status == due => stage.coverage.posts_refused += u64::from(status >= 400),
             _ if late => stage.coverage.posts_late += 1,
             _ => return Err(wrong("answered")),

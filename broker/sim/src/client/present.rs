@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use protocol::v1::CommandType;
 use serde_json::{Value, json};
 
+use super::members::Question;
 use super::watch::View;
 use super::{Client, Command, Parting, Stage};
 use crate::access::{Token, USERS, time_of_day};
-use crate::model::{Act, Answered, At, DeedId, SessionId, Violation};
+use crate::model::{Act, At, DeedId, SessionId, Violation, WillId};
 use crate::presence::{COUNT, PRESENCE};
 
 /// A command about presence that waits for its answer.
@@ -36,14 +37,7 @@ pub(crate) struct Opening {
     resumes: Option<SessionId>,
     /// It has to be given a session.
     wants_session: bool,
-}
-
-/// A `members`.
-#[derive(Clone, Debug)]
-pub(crate) struct Question {
-    asked: At,
-    topic: usize,
-    limit: usize,
+    will: Option<WillId>,
 }
 
 /// Where a client is with this.
@@ -56,6 +50,12 @@ pub(super) struct Visitor {
     /// It has a session that it may not ask for again.
     is_attached: bool,
     pub(super) views: BTreeMap<String, View>,
+}
+
+impl Visitor {
+    pub(super) fn knows_its_name(&self) -> bool {
+        self.is_known
+    }
 }
 
 impl Visit {
@@ -118,7 +118,7 @@ impl Client {
         }
     }
 
-    fn tell(&mut self, text: &Value, stage: &mut Stage<'_>) {
+    pub(super) fn tell(&mut self, text: &Value, stage: &mut Stage<'_>) {
         stage.trace.say(|| format!("{} says {text}", self.name()));
         self.say(text, None, stage);
     }
@@ -169,9 +169,10 @@ impl Client {
         let asked = stage.model.presence.connecting(self.index, self.shard, resumes);
         let wants_session = session.is_some();
         self.visitor.is_attached = wants_session;
-        let opening = Opening { asked, user, resumes, wants_session };
-        let id = self.remember(Command::Visit(Visit::Connect(opening)));
-        let mut text = json!({"type": "connect", "id": id});
+        let mut text = json!({"type": "connect"});
+        let (message, will) = self.bring_will(&mut text, stage).unzip();
+        let opening = Opening { asked, user, resumes, wants_session, will };
+        text["id"] = self.remember(Command::Visit(Visit::Connect(opening))).into();
         if let Some(session) = session {
             text["session"] = session;
         }
@@ -181,7 +182,8 @@ impl Client {
         if stage.rng.one_in(4) {
             text["ping"] = "message".into();
         }
-        self.tell(&text, stage);
+        stage.trace.say(|| format!("{} says {text}", self.name()));
+        self.say(&text, message, stage);
     }
 
     fn enter_topic(&mut self, topic: usize, is_update: bool, stage: &mut Stage<'_>) {
@@ -193,17 +195,6 @@ impl Client {
         let mut text = json!({"type": say, "id": id, "topic": stage.params.topics[topic]});
         if says {
             text["info"] = json!({"said": deed, "more": "x".repeat(stage.rng.pick(&[0, 3, 900]))});
-        }
-        self.tell(&text, stage);
-    }
-
-    fn ask_members(&mut self, topic: usize, stage: &mut Stage<'_>) {
-        let limit = stage.rng.pick(&[1, 2, 100, 1000]);
-        let asked = stage.model.presence.mark();
-        let id = self.remember(Command::Visit(Visit::Members(Question { asked, topic, limit })));
-        let mut text = json!({"type": "members", "id": id, "topic": stage.params.topics[topic]});
-        if limit != 100 {
-            text["limit"] = limit.into();
         }
         self.tell(&text, stage);
     }
@@ -229,6 +220,7 @@ impl Client {
 
     fn disconnect(&mut self, stage: &mut Stage<'_>) {
         stage.model.presence.disconnecting(self.index);
+        stage.model.wills.disconnecting(self.index);
         let id = self.remember(Command::Visit(Visit::Disconnect));
         self.tell(&json!({"type": "disconnect", "id": id}), stage);
         self.parting = Parting::Close(1000);
@@ -259,6 +251,9 @@ impl Client {
     /// A command about presence was answered.
     pub(super) fn hear_visit(&mut self, visit: &Visit, value: &Value, stage: &mut Stage<'_>) -> Result<(), Violation> {
         let code = value["code"].as_str().unwrap_or("ok");
+        if let Visit::Connect(Opening { will: Some(will), .. }) = visit {
+            self.hear_will(*will, value, stage)?;
+        }
         let name = self.name();
         let wrong =
             || Violation::new("what is asked about presence gets its answer", format!("{name}: {value} to {visit:?}"));
@@ -309,6 +304,7 @@ impl Client {
             (Visit::Disconnect, "ok") => {
                 stage.coverage.disconnected += 1;
                 stage.model.presence.disconnected(self.index);
+                stage.model.wills.disconnected(self.index);
             }
             _ => return Err(wrong()),
         }
@@ -316,7 +312,7 @@ impl Client {
     }
 
     fn hear_opened(&mut self, opening: &Opening, value: &Value, stage: &mut Stage<'_>) -> Result<(), Violation> {
-        let Opening { asked, user, resumes, wants_session } = *opening;
+        let Opening { asked, user, resumes, wants_session, .. } = *opening;
         let bad = |what: &str| {
             Violation::new(
                 "connect is answered with a name and a session",
@@ -350,39 +346,5 @@ impl Client {
         stage.coverage.sessions_scarce += u64::from(wants_session && secret.is_none());
         stage.coverage.sessions_opened += u64::from(secret.is_some());
         sessions.opened(self.index, asked, member, user, secret).map(drop)
-    }
-
-    fn hear_members(&self, question: &Question, value: &Value, stage: &mut Stage<'_>) -> Result<(), Violation> {
-        let wrong = |what: &str| {
-            let evidence = format!("{}: {what}: {value}, {question:?}", self.name());
-            Violation::new("members are listed in order, each once", evidence)
-        };
-        let Question { asked, topic, limit } = *question;
-        let members_max = stage.params.members_max(topic);
-        let heard = stage.model.presence.mark();
-        stage.model.presence.alive(self.index, asked);
-        let rows = value["members"].as_array().ok_or_else(|| wrong("no list"))?;
-        let mut listed = Vec::new();
-        for row in rows {
-            let member = row["member"].as_str().ok_or_else(|| wrong("no name"))?;
-            let connections = row["connections"].as_u64().ok_or_else(|| wrong("no connections"))?;
-            let said = super::watch::said_in(row).ok_or_else(|| wrong("not as it was said"))?;
-            if let Some(said) = said {
-                stage.model.presence.check_said(topic, member, said)?;
-            }
-            listed.push((member.to_owned(), said, connections));
-        }
-        let count = value["count"].as_u64().ok_or_else(|| wrong("no count"))?;
-        if !listed.is_sorted_by(|one, other| one.0 < other.0) || listed.len() > limit.min(members_max) {
-            return Err(wrong("too many, or not in order"));
-        }
-        if value["more"] != (count > listed.len() as u64) {
-            return Err(wrong("whether there are more"));
-        }
-        stage.coverage.members_listed += listed.len() as u64;
-        stage.coverage.members_unlisted += u64::from(listed.len() == members_max && count > members_max as u64);
-        let is_whole = listed.len() < limit.min(members_max);
-        stage.model.presence.answered(Answered { topic, asked, heard, count, listed, is_whole });
-        Ok(())
     }
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::past::put_data;
 use super::wire::Frame;
 use super::{Client, Command, Parting, Phase, Role, Stage};
-use crate::model::{Arrival, MessageId, Options, Position, Tags, Violation};
+use crate::leases::LEASE;
+use crate::model::{Arrival, MessageId, Options, Position, Violation};
 use crate::payload::{self, Kind};
 
 /// A client with this much to write says nothing new.
@@ -72,6 +73,9 @@ impl Client {
     fn command(&mut self, stage: &mut Stage<'_>) {
         if stage.params.requests && stage.rng.percent(60) {
             return self.call(stage);
+        }
+        if stage.params.leases.is_some() && self.visitor.knows_its_name() && stage.rng.percent(50) {
+            return self.hold(stage);
         }
         if stage.params.presence.is_some() && stage.rng.percent(60) {
             return self.visit(stage);
@@ -233,50 +237,6 @@ impl Client {
         }
     }
 
-    fn arrived(&mut self, arrival: &Arrival<'_>, stage: &mut Stage<'_>) -> Result<(), Violation> {
-        let Some(stream) = self.stream else {
-            return Err(Violation::new("only subscribers of a topic get its messages", self.name()));
-        };
-        let id = stage.model.received(stream, arrival)?;
-        stage.trace.say(|| {
-            format!("{} got ~{id:?}~ at {:?} of {:?}, {:?}", self.name(), arrival.offset, arrival.topic, arrival.tags)
-        });
-        if let Some(id) = id {
-            self.check_delivered(id, stage)?;
-        }
-        stage.coverage.delivered += 1;
-        stage.coverage.delivered_empty += u64::from(id.is_none());
-        stage.coverage.delivered_huge += u64::from(arrival.payload.len() > 64 << 10);
-        if let Some(topic) = arrival.topic {
-            stage.coverage.overlapping += u64::from(stage.model.covering(stream, topic) > 1);
-            stage.coverage.epochs += u64::from(arrival.offset == Some(1));
-        }
-        Ok(())
-    }
-
-    fn hear_message(
-        &mut self,
-        value: &Value,
-        wrong: &impl Fn(&str) -> Violation,
-        stage: &mut Stage<'_>,
-    ) -> Result<(), Violation> {
-        let topic = value["topic"].as_str().ok_or_else(|| wrong("no topic"))?;
-        let up_to = value["up_to"].as_u64();
-        let offset = value["offset"].as_u64().or(up_to).ok_or_else(|| wrong("no offset"))?;
-        let (kind, payload) = payload_of(value).ok_or_else(|| wrong("no data"))?;
-        let tags = Tags {
-            key: value["key"].as_str(),
-            removed: value["removed"] == true,
-            state: value["state"] == true,
-            up_to: up_to.is_some(),
-        };
-        stage.coverage.shown += u64::from(tags.state);
-        stage.coverage.shown_removed += u64::from(tags.state && tags.removed);
-        stage.coverage.shown_snapshots += u64::from(tags.up_to);
-        let arrival = Arrival { topic: Some(topic), offset: Some(offset), kind, payload: &payload, tags: Some(tags) };
-        self.arrived(&arrival, stage)
-    }
-
     fn hear_v1(&mut self, text: &[u8], stage: &mut Stage<'_>) -> Result<(), Violation> {
         let name = self.index;
         let wrong = |what: &str| {
@@ -288,7 +248,8 @@ impl Client {
         let message = MessageType::named(kind).ok_or_else(|| wrong("an unknown type"))?;
         stage.coverage.messages[message as usize] += 1;
         if value.get("id").is_none() && value["topic"].as_str().is_some_and(|topic| topic.starts_with('$')) {
-            return self.hear_presence(&value, stage);
+            let is_of_lease = value["topic"].as_str().is_some_and(|topic| topic.starts_with(LEASE));
+            return if is_of_lease { self.hear_panel(&value, stage) } else { self.hear_presence(&value, stage) };
         }
         if kind == "message" {
             return self.hear_message(&value, &wrong, stage);
@@ -317,6 +278,8 @@ impl Client {
         match (command, kind) {
             (Command::Ping, "pong") | (Command::Connect, "ok") => {}
             (Command::Call(call), "ok" | "error") => self.hear_call(&call, &value, stage)?,
+            (Command::Hold(hold), "ok" | "error") => self.hear_hold(&hold, &value, stage)?,
+            (Command::Will(will), "ok" | "error") => self.hear_will(will, &value, stage)?,
             (Command::Visit(visit), "ok" | "error") => self.hear_visit(&visit, &value, stage)?,
             (Command::Publish(id), "ok" | "error") => {
                 if !self.hear_published(id, &value, stage)? {

@@ -29,6 +29,7 @@ impl Client {
                 }
                 return Ok(true);
             }
+            MessageType::LeaseLost => return self.hear_lost(value, stage).map(|()| true),
             MessageType::Ended => return self.hear_ended(value, stage).map(|()| true),
             MessageType::Ping => {
                 if self.answers_pings {

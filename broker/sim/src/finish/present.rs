@@ -2,7 +2,7 @@
 //! that have gone; then some come back too late.
 
 use super::MILLIS;
-use crate::model::Violation;
+use crate::model::{Judged, Violation};
 use crate::run::Run;
 
 impl Run<'_> {
@@ -18,6 +18,7 @@ impl Run<'_> {
         }
         self.come_to_rest(2 * MILLIS)?;
         self.check_present(true)?;
+        self.expect_wills();
         let past: Vec<_> = self.model.presence.past().collect();
         let (mut stage, clients) = self.stage();
         let mut past = past.into_iter().rev();
@@ -33,7 +34,24 @@ impl Run<'_> {
         self.counted.sessions_late += late;
         self.come_to_rest(2 * MILLIS)?;
         self.check_present(true)?;
-        self.model.presence.settle()
+        self.model.presence.settle()?;
+        self.settle_leases()
+    }
+
+    /// Wills that are due must have been published.
+    fn expect_wills(&mut self) {
+        let here: Vec<bool> = self.clients.iter().map(|client| client.is_well()).collect();
+        let is_short = self.params.is_short();
+        self.counted.wills_due += self.model.expect_wills(|client| here[client], is_short);
+    }
+
+    /// Judges leases and wills.
+    pub(super) fn settle_leases(&mut self) -> Result<(), Violation> {
+        let Judged { turns, cancelled, before_next } = self.model.settle_leases()?;
+        self.counted.leases_in_turn += turns;
+        self.counted.wills_cancelled += cancelled;
+        self.counted.wills_before_next += before_next;
+        Ok(())
     }
 
     fn check_present(&mut self, graces_are_over: bool) -> Result<(), Violation> {
@@ -54,10 +72,11 @@ impl Run<'_> {
                 (least, least + more)
             })
             .collect();
-        clients
-            .iter()
-            .filter(|client| client.is_well())
-            .try_for_each(|client| client.check_views(&|topic| subscribers[topic], &mut stage))
+        clients.iter().filter(|client| client.is_well()).try_for_each(|client| {
+            client.check_views(&|topic| subscribers[topic], &mut stage)?;
+            client.check_panels(&mut stage)?;
+            client.check_held(&mut stage)
+        })
     }
 
     /// No more sessions can be resumed than may be.

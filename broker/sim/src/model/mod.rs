@@ -18,6 +18,7 @@ mod access;
 mod arrive;
 mod begin;
 mod calls;
+mod leases;
 mod order;
 mod pages;
 mod past;
@@ -28,17 +29,23 @@ mod replay;
 mod state;
 mod stream;
 mod timing;
+mod under;
+mod violation;
+mod wills;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 pub use access::{Moment, TokenId};
 pub use begin::{Asked, Confirmed, Remembers, Start};
 pub use calls::{CallId, Calls};
+pub use leases::{Ask, Got, LeaseId, Leases, Panel};
 pub use order::Position;
 pub use past::{Options, Page};
 pub use presence::{Act, Answered, At, Counted, DeedId, Presence, SessionId, Shown, Viewed};
 pub use stream::{Arrival, Tags};
+pub use under::Judged;
+pub use violation::Violation;
+pub use wills::{WillId, Wills};
 
 use crate::payload::Kind;
 use access::AccessHistory;
@@ -54,27 +61,6 @@ pub type Tick = u64;
 pub type MessageId = u32;
 /// A client with subscriptions.
 pub type StreamId = usize;
-
-/// A property that does not hold, with the evidence.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// What must hold.
-    pub property: &'static str,
-    /// What was seen instead.
-    pub evidence: String,
-}
-
-impl Violation {
-    pub(crate) fn new(property: &'static str, evidence: impl Into<String>) -> Self {
-        Self { property, evidence: evidence.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.property, self.evidence)
-    }
-}
 
 /// A message as its publisher knows it.
 #[derive(Clone, Debug)]
@@ -132,6 +118,10 @@ pub struct Model {
     pub calls: Calls,
     /// Who is present where.
     pub presence: Presence,
+    /// Who has which lease.
+    pub leases: Leases,
+    /// What is published when connections end.
+    pub wills: Wills,
     now: Tick,
     /// When the broker began to tell clients to go, one after the other, while others went on.
     window: Option<Tick>,
@@ -152,6 +142,8 @@ impl Model {
             access: AccessHistory::default(),
             calls: Calls::default(),
             presence: Presence::default(),
+            leases: Leases::default(),
+            wills: Wills::default(),
             now: 0,
             window: None,
         }

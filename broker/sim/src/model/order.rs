@@ -138,6 +138,12 @@ impl Orders {
         self.at.range(place(from)..place(to)).map(|(&(_, place), &id)| (place.offset, id)).collect()
     }
 
+    /// The messages of a topic whose places are known, in order.
+    pub(super) fn all(&self, topic: usize) -> impl Iterator<Item = (Position, MessageId)> {
+        let place = |epoch, offset| (topic, Position { epoch, offset });
+        self.at.range(place(0, 0)..=place(u64::MAX, u64::MAX)).map(|(&(_, place), &id)| (place, id))
+    }
+
     /// Whether every message between two offsets, the second included, is known.
     pub(super) fn is_whole(&self, topic: usize, epoch: u64, after: u64, to: u64) -> bool {
         after >= to || self.range(topic, epoch, after + 1, to + 1).len() as u64 == to - after

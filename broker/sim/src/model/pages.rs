@@ -68,6 +68,7 @@ impl Model {
             Some(("unsupported", _)) if !takes => Ok(()),
             Some(("conflict", Some(_))) if takes => Ok(()),
             Some(("limit", _)) if takes => Ok(()),
+            Some(("not-holder", _)) if rule.exclusive => Ok(()),
             _ => bad("answered otherwise"),
         }
     }

@@ -27,6 +27,8 @@ pub struct Options {
     pub idempotency_key: Option<String>,
     /// The offset of the newest message before it; 0: none.
     pub if_offset: Option<u64>,
+    /// The number of the topic's lease under which it is published.
+    pub lease: Option<u64>,
 }
 
 /// What became of a message.
@@ -187,6 +189,7 @@ impl Model {
             "conflict" => options.if_offset.is_some() && offset.is_some() && offset != options.if_offset,
             "unsupported" => rule.refuses(&options),
             "limit" => rule.may_refuse() || options.retain,
+            "not-holder" => rule.exclusive,
             _ => false,
         };
         if fits && !self.messages[id as usize].accepted {
@@ -215,6 +218,9 @@ impl Model {
         let options = &self.messages[id as usize].options;
         if rule.refuses(options) {
             return Err(Violation::new("a rule holds", format!("{}: {options:?} against {rule:?}", self.describe(id))));
+        }
+        if rule.exclusive && options.lease.is_none() && !self.wills.is_will(id) {
+            return Err(Violation::new("an exclusive topic is published to under its lease", self.describe(id)));
         }
         let Some(expected) = options.if_offset else { return Ok(()) };
         self.past.won.push((id, place));

@@ -8,7 +8,7 @@ pub struct At(pub u64, pub u64);
 
 impl At {
     /// None is later.
-    pub(super) const NEVER: Self = Self(u64::MAX, u64::MAX);
+    pub(in crate::model) const NEVER: Self = Self(u64::MAX, u64::MAX);
 }
 
 /// From a moment to another, the latter not included.
@@ -16,7 +16,7 @@ pub(super) type Span = (At, At);
 
 impl Presence {
     /// Until when a session was kept for certain: while its client was connected, and for the grace.
-    pub(super) fn kept_until(&self, id: SessionId) -> At {
+    pub(in crate::model) fn kept_until(&self, id: SessionId) -> At {
         let session = &self.sessions[id];
         let mut until = At::default();
         for owner in &session.owners {
@@ -29,9 +29,55 @@ impl Presence {
             }
             let seen = seen.max(owner.asked);
             let waits = session.secret.is_some() && self.grace > 0 && !self.is_scarce;
-            until = until.max(if waits { At(seen.0.saturating_add(self.grace), 0).max(seen) } else { seen });
+            let from = self.slowest_at(seen.0);
+            until = until.max(if waits { At(from.saturating_add(self.grace), 0).max(seen) } else { seen });
         }
         session.ending.map_or(until, |ending| until.min(ending))
+    }
+
+    /// The earliest time that a shard took it for, from a time on.
+    pub(in crate::model) fn slowest_at(&self, nanos: u64) -> u64 {
+        let next = self.behind.partition_point(|&(time, _)| time <= nanos);
+        next.checked_sub(1).map_or(nanos, |at| self.behind[at].1)
+    }
+
+    /// From when on every shard knew that it was so late.
+    pub(in crate::model) fn all_are_past(&self, nanos: u64) -> Option<u64> {
+        let first = self.behind.partition_point(|&(_, slowest)| slowest < nanos);
+        self.behind.get(first).map(|&(time, _)| time)
+    }
+
+    /// When a session was over for certain, if it was.
+    pub(in crate::model) fn over(&self, id: SessionId) -> Option<At> {
+        self.sessions[id].over
+    }
+
+    /// By which name others see a session.
+    pub(in crate::model) fn member_of(&self, id: SessionId) -> &str {
+        &self.sessions[id].member
+    }
+
+    /// Whether a session has had one connection, and nobody else has asked for it.
+    pub(in crate::model) fn is_alone(&self, id: SessionId) -> bool {
+        let Session { owners, claims, .. } = &self.sessions[id];
+        owners.len() == 1 && claims.iter().all(|claim| claim.client == owners[0].client)
+    }
+
+    /// Until when a client was connected for certain.
+    pub(in crate::model) fn alive_until(&self, client: usize) -> At {
+        self.guests.get(&client).map_or(At::default(), |guest| guest.alive)
+    }
+
+    /// How long a session waits for its client for certain, in nanoseconds.
+    pub(in crate::model) fn waits(&self, id: SessionId) -> u64 {
+        if self.sessions[id].secret.is_some() && !self.is_scarce { self.grace } else { 0 }
+    }
+
+    /// When clients asked for the session of this one, and when each that got it heard so.
+    pub(in crate::model) fn claims_beside(&self, client: usize) -> impl Iterator<Item = (At, Option<At>)> {
+        let claims = self.session_of(client).map(|id| &self.sessions[id].claims);
+        let others = claims.into_iter().flatten().filter(move |claim| claim.client != client);
+        others.map(|claim| (claim.asked, claim.heard))
     }
 
     fn deeds_of(&self, id: SessionId, topic: usize) -> impl Iterator<Item = &Deed> {

@@ -40,6 +40,8 @@ pub struct Presence {
     /// State may be refused for want of room: then less is certain.
     is_short: bool,
     clock: u64,
+    /// The clock of the shard that is most behind, by the time: a shard goes by the end of its last turn.
+    behind: Vec<(u64, u64)>,
     tick: u64,
     /// When all was quiet last.
     rested: At,
@@ -159,6 +161,13 @@ impl Presence {
     /// It is so late.
     pub fn clock(&mut self, nanos: u64) {
         self.clock = nanos;
+    }
+
+    /// Shards go by this time or a later one from now on.
+    pub fn shards_are_at(&mut self, nanos: u64) {
+        if self.behind.last().is_none_or(|&(time, _)| time < self.clock) {
+            self.behind.push((self.clock, nanos));
+        }
     }
 
     /// Now, and never again.
