@@ -9,7 +9,7 @@ export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0 RUST_BACKTRACE=1 DEBIAN_FRONTE
 passed=0
 failed=()
 
-# All steps together, in seconds: half an hour to 45 minutes on two cores; this is for a machine that is slow.
+# All steps together, in seconds: 45 to 65 minutes on two cores; this is for a machine that is slow.
 budget=5000
 
 # step SECONDS NAME COMMAND...: runs the command for at most that long. timeout(1) ends what it started.
