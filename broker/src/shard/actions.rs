@@ -157,10 +157,7 @@ impl<D: Driver> Shard<D> {
         self.check_subscribe(id, command, filters, start)?;
         let session = &self.conns.get(id).expect("an open connection").session;
         let needed: u64 = filters.iter().map(|filter| session.bytes_for(filter)).sum();
-        if !self.has_memory_for_subscriptions(needed) {
-            let reason = "the broker has no memory left for more subscriptions; see --max-memory";
-            return Err(limit(command, reason.to_owned()));
-        }
+        self.check_memory(command, needed, "subscriptions")?;
         let who = self.who(id);
         let has_history = |filter: &str| who.as_ref().is_none_or(|who| who.has(Right::History, filter));
         let mut entered = Vec::with_capacity(filters.iter().len());
@@ -187,11 +184,15 @@ impl<D: Driver> Shard<D> {
         Ok(())
     }
 
-    /// Whether subscriptions may take so many bytes more: their share of the budget is theirs, if the rest leaves it.
-    pub(super) fn has_memory_for_subscriptions(&self, bytes: u64) -> bool {
+    /// Whether subscriptions, and all that is charged with them, may take so many bytes more for `what`: their share of the budget is
+    /// theirs, if the rest leaves it.
+    pub(super) fn check_memory(&self, command: Option<Id>, bytes: u64, what: &str) -> Result<(), CommandError> {
         let budget = &self.shared.budget;
-        budget.fits(bytes)
-            && budget.held(Held::Subscriptions).saturating_add(bytes) <= budget.share(Held::Subscriptions)
+        let held = budget.held(Held::Subscriptions).saturating_add(bytes);
+        if budget.fits(bytes) && held <= budget.share(Held::Subscriptions) {
+            return Ok(());
+        }
+        Err(limit(command, format!("the broker has no memory left for more {what}; see --max-memory")))
     }
 
     /// Carries out the unsubscribe that waited, and goes on with the input behind it.

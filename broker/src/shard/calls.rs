@@ -48,8 +48,6 @@ use crate::shard::calls::registering::Registering;
 use crate::shard::calls::responders::Responders;
 use crate::topics::keys::Keys;
 
-const NANOS_PER_MS: Nanos = 1_000_000;
-
 /// What an entry of a hash table takes, for entries of `bytes`: tables have room for more than they hold.
 const fn entry(bytes: usize) -> u64 {
     2 * bytes as u64

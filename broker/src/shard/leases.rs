@@ -17,15 +17,13 @@ use crate::message::options::{PublishOptions, Refusal};
 use crate::presence::leases::{Asker, Current, Event, Outcome};
 use crate::presence::{Owner, SessionRef};
 use crate::session::SequencerAnswer;
-use crate::shard::Shard;
 use crate::shard::asked::{Leasing, SessionCommand};
 use crate::shard::lease_messages::{LeaseAnswer, LeaseLost, LeaseOrder, LeaseReport, LeaseRequest, LeaseUpdate};
 use crate::shard::sessions::GOES_ON;
 use crate::shard::shared::{Delivery, LeaseState, Request};
+use crate::shard::{NANOS_PER_MS, Shard};
 use crate::topics::registry::TopicRef;
 
-/// Nanoseconds of a millisecond.
-const MS: Nanos = 1_000_000;
 /// What a lease takes at least, in bytes, for the question whether there is room.
 const LEASE_BYTES: u64 = 1024;
 /// Why there is nothing to renew or to give back.
@@ -49,10 +47,7 @@ impl<D: Driver> Shard<D> {
             LeaseAsked::Take { .. } => {
                 self.check_right(id, command)?;
                 self.check_permission(id, command, Operation::Lease, name)?;
-                if !self.has_memory_for_subscriptions(LEASE_BYTES) {
-                    let reason = "the broker has no memory left for more leases; see --max-memory".into();
-                    return Err(CommandError { id: command, code: ErrorCode::Limit, reason });
-                }
+                self.check_memory(command, LEASE_BYTES, "leases")?;
                 self.admit(id, command, name)?;
                 self.shared.registry.resolve(name)
             }
@@ -70,9 +65,11 @@ impl<D: Driver> Shard<D> {
     pub(super) fn on_lease_answer(&mut self, answer: LeaseAnswer) {
         let LeaseAnswer { conn: id, ticket, outcome } = answer;
         let answer = match &outcome {
-            Ok(Outcome::Granted { number, ttl }) => Ok(SequencerAnswer::Leased { number: *number, ttl_ms: ttl / MS }),
+            Ok(Outcome::Granted { number, ttl }) => {
+                Ok(SequencerAnswer::Leased { number: *number, ttl_ms: ttl / NANOS_PER_MS })
+            }
             Ok(Outcome::Released) => Ok(SequencerAnswer::Done),
-            Ok(Outcome::Held { by, left }) => Ok(SequencerAnswer::Held { by, ttl_ms: left.div_ceil(MS) }),
+            Ok(Outcome::Held { by, left }) => Ok(SequencerAnswer::Held { by, ttl_ms: left.div_ceil(NANOS_PER_MS) }),
             Ok(Outcome::NotThere) => Err(Refusal::NotFound(NOT_HELD)),
             Err(refusal) => Err(*refusal),
         };
@@ -172,10 +169,10 @@ impl<D: Driver> Shard<D> {
         let now = self.now;
         match asked {
             LeaseOrder::Command(asker, LeaseAsked::Take { ttl_ms, wait_ms }) => {
-                self.take_lease(&topic, asker, Nanos::from(ttl_ms) * MS, Nanos::from(wait_ms) * MS);
+                self.take_lease(&topic, asker, Nanos::from(ttl_ms) * NANOS_PER_MS, Nanos::from(wait_ms) * NANOS_PER_MS);
             }
             LeaseOrder::Command(asker, LeaseAsked::Renew { lease, ttl_ms }) => {
-                let ttl = ttl_ms.map(|ttl_ms| Nanos::from(ttl_ms) * MS);
+                let ttl = ttl_ms.map(|ttl_ms| Nanos::from(ttl_ms) * NANOS_PER_MS);
                 self.leases.renew(&topic, asker, lease, ttl, now);
             }
             LeaseOrder::Command(asker, LeaseAsked::Release { lease }) => {
@@ -230,12 +227,9 @@ impl<D: Driver> Shard<D> {
     fn say_lease(&mut self, of: &TopicRef) -> Result<(), Refusal> {
         let current = self.leases.current(of.id);
         self.sequencer.set_lease(of.id, current.as_ref().map(|current| current.number));
-        let name = format!("{LEASE}{}", of.name);
-        self.shared.admit_name(&name, self.limits.topics_max).map_err(|full| Refusal::Limit(full.as_str()))?;
-        let topic = self.shared.registry.resolve(&name);
         let options = PublishOptions { retain: true, removed: current.is_none(), ..Default::default() };
         let json = current.map_or_else(|| "null".to_owned(), |current| self.lease_json(&current));
-        self.publish_own(topic, &json, options)
+        self.publish_about(LEASE, of, &json, options)
     }
 
     fn lease_json(&self, current: &Current) -> String {

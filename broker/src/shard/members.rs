@@ -13,10 +13,8 @@ use ring::{ConnId, Driver, Nanos};
 
 use crate::access::permissions::Right;
 use crate::ids::TopicId;
-use crate::message::Payload;
 use crate::message::options::{PublishOptions, Refusal};
 use crate::presence::members::{Change, Entry, Listed, NotEntered};
-use crate::sequencer::Sequenced;
 use crate::session::SequencerAnswer;
 use crate::shard::Shard;
 use crate::shard::asked::{MembersAnswer, PresenceCommand, PresenceRequest};
@@ -174,23 +172,26 @@ impl<D: Driver> Shard<D> {
     /// Says what has changed.
     fn publish_change(&mut self, of: &TopicRef, change: Change) -> Result<(), Refusal> {
         let Change { member, value } = change;
-        let name = format!("{PRESENCE}{}", of.name);
-        self.shared.admit_name(&name, self.limits.topics_max).map_err(|full| Refusal::Limit(full.as_str()))?;
-        let topic = self.shared.registry.resolve(&name);
         let options = PublishOptions { key: Some((&*member).into()), removed: value.is_none(), ..Default::default() };
-        self.publish_own(topic, value.as_deref().unwrap_or("null"), options)
+        self.publish_about(PRESENCE, of, value.as_deref().unwrap_or("null"), options)
+    }
+
+    /// Publishes a JSON value to the broker's topic with this prefix that is about another topic, and is sequenced where that is.
+    pub(super) fn publish_about(
+        &mut self,
+        prefix: &str,
+        of: &TopicRef,
+        json: &str,
+        options: PublishOptions,
+    ) -> Result<(), Refusal> {
+        let name = format!("{prefix}{}", of.name);
+        self.shared.admit_name(&name, self.limits.topics_max).map_err(|full| Refusal::Limit(full.as_str()))?;
+        self.publish_own(self.shared.registry.resolve(&name), json, options)
     }
 
     /// Publishes a JSON value to a topic of the broker that is sequenced here.
-    pub(super) fn publish_own(&mut self, topic: TopicRef, json: &str, options: PublishOptions) -> Result<(), Refusal> {
-        let payload = Payload::copy_of(PayloadKind::Json, json.as_bytes(), &self.account);
-        let Sequenced { message, wanted, .. } =
-            self.sequencer.publish(topic, payload, Some(Box::new(options)), self.now)?;
-        if let Some(message) = message {
-            self.mailbox.deliver_to(wanted, &message);
-        }
-        self.stats().sequenced.add(1);
-        Ok(())
+    fn publish_own(&mut self, topic: TopicRef, json: &str, options: PublishOptions) -> Result<(), Refusal> {
+        self.publish_here(topic, PayloadKind::Json, json.as_bytes(), Some(Box::new(options)))
     }
 
     // ---- counts

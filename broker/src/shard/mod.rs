@@ -98,6 +98,8 @@ use crate::shard::transport::pause::Input;
 use crate::shard::transport::secure::Secure;
 use crate::shard::transport::timers::Timers;
 
+/// Nanoseconds of a millisecond.
+const NANOS_PER_MS: Nanos = 1_000_000;
 /// How long a turn waits for another shard's full queue.
 const RETRY_NANOS: Nanos = 1_000_000;
 

@@ -21,7 +21,7 @@ use crate::shard::handover::Entry;
 use crate::shard::identities::{Lifetime, Next, REFRESH_MS};
 use crate::shard::shared::{INSPECTED_MAX, SignedIn, SignedInPart};
 use crate::shard::transport::connection::{Flags, State};
-use crate::shard::{RETRY_NANOS, Shard};
+use crate::shard::{NANOS_PER_MS, RETRY_NANOS, Shard};
 
 /// Connections that one turn looks at after a change of rights.
 const LOOKED_AT_PER_TURN: usize = 256;
@@ -143,14 +143,13 @@ impl<D: Driver> Shard<D> {
 
     /// Until when a connection with this token may stay, on the driver's clock. A token without an end lasts from now on.
     fn lifetime(&self, principal: &Principal) -> Option<Lifetime> {
-        const MS: Nanos = 1_000_000;
         let now_ms = self.shared.wall_clock.millis(self.now);
         let (left_ms, grace_ms) = match (principal.expires_ms, principal.max_age_ms) {
             (Some(expires_ms), _) => (expires_ms.saturating_sub(now_ms), self.shared.authority.settings().grace_ms),
             (None, Some(max_age_ms)) => (max_age_ms, 0),
             (None, None) => return None,
         };
-        let at = |ms: u64| self.now.saturating_add(ms.saturating_mul(MS)).min(Nanos::MAX / 4);
+        let at = |ms: u64| self.now.saturating_add(ms.saturating_mul(NANOS_PER_MS)).min(Nanos::MAX / 4);
         // A short token would be asked for again as soon as it came.
         let refresh = at(left_ms - REFRESH_MS.min(left_ms / 2));
         Some(Lifetime { refresh, ends: at(left_ms), closed: at(left_ms.saturating_add(grace_ms)) })

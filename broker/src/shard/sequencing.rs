@@ -5,6 +5,7 @@
 //! ([`Sequencer`](crate::sequencer::Sequencer)). Cost per message: that of the sequencer, and a reference per shard that wants
 //! it. Only for a publish that is answered the topic's subscriptions are counted.
 
+use protocol::v1::PayloadKind;
 use ring::Driver;
 
 use crate::ids::{Epoch, TopicId};
@@ -52,6 +53,23 @@ impl<D: Driver> Shard<D> {
             // The request may have been given up meanwhile; its message counts all the same.
             Origin::Http(answer) => drop(answer.send(Ok(Published { epoch, offset, subscribers, duplicate }))),
         }
+    }
+
+    /// Publishes to a topic that is sequenced here what nobody waits for: a copy of it.
+    pub(super) fn publish_here(
+        &mut self,
+        topic: TopicRef,
+        kind: PayloadKind,
+        data: &[u8],
+        options: Option<Box<PublishOptions>>,
+    ) -> Result<(), Refusal> {
+        let payload = Payload::copy_of(kind, data, &self.account);
+        let Sequenced { message, wanted, .. } = self.sequencer.publish(topic, payload, options, self.now)?;
+        if let Some(message) = message {
+            self.mailbox.deliver_to(wanted, &message);
+            self.stats().sequenced.add(1);
+        }
+        Ok(())
     }
 
     /// Tells a publisher that its message was not taken.

@@ -88,10 +88,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn open_session(&mut self, id: ConnId, command: Option<Id>, asked: SessionAsked<'_>) -> Result<(), CommandError> {
-        if !self.has_memory_for_subscriptions(SESSION_BYTES) {
-            let reason = "the broker has no memory left for more sessions; see --max-memory".into();
-            return Err(CommandError { id: command, code: ErrorCode::Limit, reason });
-        }
+        self.check_memory(command, SESSION_BYTES, "sessions")?;
         let shards = self.shards();
         let resume = match asked {
             SessionAsked::New => None,
@@ -167,10 +164,7 @@ impl<D: Driver> Shard<D> {
     ) -> Result<(), CommandError> {
         self.check_right_for(id, command, Right::Enter, name)?;
         let info = self.member_info(id, command, name, info)?;
-        if !self.has_memory_for_subscriptions(SESSION_BYTES) {
-            let reason = "the broker has no memory left for more members; see --max-memory".into();
-            return Err(CommandError { id: command, code: ErrorCode::Limit, reason });
-        }
+        self.check_memory(command, SESSION_BYTES, "members")?;
         self.admit(id, command, name)?;
         let topic = self.shared.registry.resolve(name);
         self.attach_client(id);

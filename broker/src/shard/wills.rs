@@ -8,23 +8,19 @@
 //!
 //! Cost: nothing without a will. With one, its copy for the life of the connection, and a message between shards at its end.
 
-use protocol::v1::{CommandError, ErrorCode, Id, Will as Asked};
+use protocol::v1::{CommandError, Id, Will as Asked};
 use ring::{ConnId, Driver, Nanos, nanos};
 
 use crate::access::permissions::Operation;
-use crate::message::Payload;
 use crate::message::options::{LeaseClaim, PublishOptions, Refusal};
 use crate::presence::will::Will;
 use crate::presence::{Owner, SessionRef};
-use crate::sequencer::Sequenced;
-use crate::shard::Shard;
 use crate::shard::asked::SessionCommand;
 use crate::shard::lease_messages::WillRequest;
 use crate::shard::sessions::GOES_ON;
 use crate::shard::shared::{Delivery, Request};
+use crate::shard::{NANOS_PER_MS, Shard};
 
-/// Nanoseconds of a millisecond.
-const MS: Nanos = 1_000_000;
 /// What a will takes besides its payload, in bytes, for the question whether there is room.
 const WILL_BYTES: u64 = 1024;
 
@@ -75,17 +71,14 @@ impl<D: Driver> Shard<D> {
         let Some(Asked { topic: name, kind, data, options, delay_ms }) = asked else { return Ok(None) };
         self.check_right(id, command)?;
         self.check_permission(id, command, Operation::Publish, name)?;
-        if !self.has_memory_for_subscriptions(WILL_BYTES + data.len() as u64) {
-            let reason = "the broker has no memory left for more wills; see --max-memory".into();
-            return Err(CommandError { id: command, code: ErrorCode::Limit, reason });
-        }
+        self.check_memory(command, WILL_BYTES + data.len() as u64, "wills")?;
         self.admit(id, command, name)?;
         Ok(Some(Box::new(Will {
             topic: self.shared.registry.resolve(name),
             kind,
             data: data.into(),
             options: PublishOptions::of(options),
-            delay: Nanos::from(delay_ms) * MS,
+            delay: Nanos::from(delay_ms) * NANOS_PER_MS,
             principal: self.identities.principal(id).cloned(),
         })))
     }
@@ -104,7 +97,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Whoever set the will of a session may say nothing any more.
+    /// The client that set the will of a session may say nothing any more.
     pub(super) fn void_will_at_home(&mut self, owner: Owner) {
         if self.sessions.take_will(owner).is_some() {
             self.stats().wills_refused.add(1);
@@ -165,14 +158,8 @@ impl<D: Driver> Shard<D> {
             options.lease = LeaseClaim::of(current.map(|current| current.number));
         }
         let options = (options != PublishOptions::default()).then(|| Box::new(options));
-        let payload = Payload::copy_of(kind, &data, &self.account);
-        match self.sequencer.publish(topic, payload, options, self.now) {
-            Ok(Sequenced { message: Some(message), wanted, .. }) => {
-                self.mailbox.deliver_to(wanted, &message);
-                self.stats().sequenced.add(1);
-                self.stats().wills_published.add(1);
-            }
-            Ok(_) => {}
+        match self.publish_here(topic, kind, &data, options) {
+            Ok(()) => self.stats().wills_published.add(1),
             Err(_) => self.stats().wills_refused.add(1),
         }
     }

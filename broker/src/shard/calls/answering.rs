@@ -11,11 +11,10 @@ use ring::{ConnId, Driver, Nanos};
 
 use crate::ids::ShardId;
 use crate::message::Payload;
-use crate::shard::Shard;
-use crate::shard::calls::NANOS_PER_MS;
 use crate::shard::calls::parcels::{Answer, Call, Called, Failure, Outcome};
 use crate::shard::shared::Delivery;
 use crate::shard::transport::connection::{Flags, State};
+use crate::shard::{NANOS_PER_MS, Shard};
 
 /// Requests that wait for one responder's answers at most.
 const WAITING_MAX: usize = 16;

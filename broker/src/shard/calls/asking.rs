@@ -9,10 +9,9 @@ use tokio::sync::oneshot;
 use crate::access::permissions::Right;
 use crate::message::Payload;
 use crate::session::calls::Ask;
-use crate::shard::Shard;
-use crate::shard::calls::NANOS_PER_MS;
 use crate::shard::calls::parcels::{Answer, Call, Called, Failure, Outcome, Question};
 use crate::shard::shared::Request;
+use crate::shard::{NANOS_PER_MS, Shard};
 
 /// Responders that are asked in turn at most: a request does not visit thousands that have too much to do.
 const TRIES_MAX: usize = 64;

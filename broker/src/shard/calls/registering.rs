@@ -63,15 +63,12 @@ impl<D: Driver> Shard<D> {
         if serving.is_some_and(|serving| serving.filters.contains(filter)) {
             return Ok(());
         }
-        let limit = |reason: String| Err(CommandError { id: command, code: ErrorCode::Limit, reason: reason.into() });
         let most = self.limits.subscriptions_max;
         if serving.is_some_and(|serving| serving.filters.len() >= most) {
-            return limit(format!("a connection may respond to {most} filters; see --max-subscriptions"));
+            let reason = format!("a connection may respond to {most} filters; see --max-subscriptions").into();
+            return Err(CommandError { id: command, code: ErrorCode::Limit, reason });
         }
-        if !self.has_memory_for_subscriptions(Responders::bytes_for(filter) * u64::from(self.shards())) {
-            return limit("the broker has no memory left for more responders; see --max-memory".to_owned());
-        }
-        Ok(())
+        self.check_memory(command, Responders::bytes_for(filter) * u64::from(self.shards()), "responders")
     }
 
     /// Tells every shard, this one too, that a connection serves a filter, or does so no longer.
