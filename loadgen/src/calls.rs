@@ -9,7 +9,7 @@
 //! Not responsible for load: two threads a pair, blocking reads. Other scenarios have the rings. Every answer is compared with
 //! its question.
 
-pub(crate) mod wire;
+pub mod wire;
 
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use loadgen::calls::wire::between;
 
 use super::v1::V1Client;
 use super::{Bench, median};
@@ -95,8 +96,8 @@ fn hand_over(
 
 /// The number of a lease in an answer.
 fn number(answer: &str) -> Result<u64> {
-    let number = answer.split_once(r#""lease":"#).and_then(|(_, rest)| rest.split([',', '}']).next());
-    number.and_then(|text| text.parse().ok()).with_context(|| format!("a lease without a number: {answer}"))
+    let number = between(answer, r#""lease":"#, ",").and_then(|text| text.parse().ok());
+    number.with_context(|| format!("a lease without a number: {answer}"))
 }
 
 fn micros(begun: Instant) -> f64 {

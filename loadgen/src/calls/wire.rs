@@ -14,8 +14,10 @@ pub(crate) const PING: u8 = 0x80 | Opcode::Ping as u8;
 
 /// Which protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Wire {
+pub enum Wire {
+    /// `ringyard.v1` over a WebSocket.
     V1,
+    /// NATS' text protocol over TCP.
     Nats,
 }
 
@@ -31,7 +33,7 @@ impl Wire {
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     wire: Wire,
     client: Client<TcpStream>,
     /// Where answers of NATS come.
@@ -40,8 +42,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Connects, until commands may be sent.
-    pub(crate) fn connect(wire: Wire, address: SocketAddr, patience: Duration) -> Result<Self> {
+    /// Connects, until commands may be sent. No later wait is longer than `patience`.
+    ///
+    /// # Errors
+    /// When that fails, or takes longer.
+    pub fn connect(wire: Wire, address: SocketAddr, patience: Duration) -> Result<Self> {
         let client = Client::new(connect(address, patience)?);
         let mut peer = Self { wire, client, inbox: String::new(), out: Vec::new() };
         match wire {
@@ -65,7 +70,8 @@ impl Peer {
         self.client
     }
 
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+    /// What it sends and receives over.
+    pub fn stream(&mut self) -> &mut TcpStream {
         self.client.stream()
     }
 
@@ -145,13 +151,19 @@ impl Peer {
     // ---- ringyard.v1
 
     /// Sends a command.
-    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub fn say(&mut self, text: &str) -> Result<()> {
         put_client_frame(&mut self.out, Opcode::Text, text.as_bytes(), [1, 2, 3, 4]);
         self.flush()
     }
 
     /// The next text message; pings are answered.
-    pub(crate) fn text(&mut self) -> Result<String> {
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub fn text(&mut self) -> Result<String> {
         loop {
             let (first, payload) = self.client.frame().map_err(|ending| anyhow!("the connection ended: {ending:?}"))?;
             match first {
@@ -220,7 +232,8 @@ fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
 }
 
 /// What stands behind `open`, up to `close`.
-pub(crate) fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+#[must_use]
+pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(open)?;
     rest.split_once(close).map(|(inner, _)| inner)
 }
