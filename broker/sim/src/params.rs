@@ -13,7 +13,7 @@ use crate::access::{Access, USERS};
 use crate::leases::{self, Leases};
 use crate::presence::{self, Presence};
 use crate::rules::{self, Policy, TopicRule};
-use draws::{doors, mild, topics};
+use draws::{admission, mild, topics};
 
 /// Seeds that tests pin for what they once showed: what came to the simulation later would make them other runs.
 const PINNED: [u64; 29] = [
@@ -146,7 +146,7 @@ impl Params {
             2 => Faults::ROUGH,
             _ => Faults { reset: Chance(rng.range(1, 60) as u16), ..Faults::HARSH },
         };
-        let limits = doors(limits, seed);
+        let limits = admission(limits, seed);
         let queues = rng.one_in(16);
         let params = Self {
             seed,

@@ -12,7 +12,7 @@ const MS: u64 = 1_000_000;
 const WILLS: usize = 1 << 41;
 
 impl Client {
-    /// A will for the client, as the broker is told it, with its message.
+    /// A will for the client, as the broker gets it, with its message.
     fn draw_will(&mut self, stage: &mut Stage<'_>) -> (Value, MessageId, WillId) {
         let leases = stage.params.leases.as_ref().expect("a run with leases");
         let topic = match self.leased_topic() {

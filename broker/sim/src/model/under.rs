@@ -14,7 +14,7 @@ pub struct Judged {
 }
 
 impl Model {
-    /// All is quiet, and graces are over: wills of whoever is gone have been published. Returns how many that are for certain.
+    /// All is quiet, and graces are over: wills of those who are gone have been published. Returns how many that are for certain.
     pub fn expect_wills(&mut self, is_connected: impl Fn(usize) -> bool, is_short: bool) -> u64 {
         let mut certain = 0;
         for (id, client, _) in self.wills.due(is_connected, &self.presence) {

@@ -4,7 +4,7 @@
 //!   shutdown; and only the one that was set last;
 //! - one with a delay not before that, or the end of its session, and not if the session went on before;
 //! - one that is due is published, once: subscribers are owed it;
-//! - what is published under the next lease comes behind the will of whoever had the lease before.
+//! - what is published under the next lease comes behind the will of its holder before.
 //!
 //! A will is a message like others, which nobody acknowledges; when somebody gets it, it is out.
 
@@ -184,7 +184,7 @@ impl Wills {
         later.filter_map(|(_, heard)| heard).find(|heard| heard.0 < due || taken)
     }
 
-    /// The wills that must have been published: all is quiet, `is_connected` are those that are there, and whoever else had a session
+    /// The wills that must have been published: all is quiet, `is_connected` are those that are there, and all others who had a session
     /// has it no longer. Each with whether it waited.
     pub fn due(&self, is_connected: impl Fn(usize) -> bool, presence: &Presence) -> Vec<(MessageId, usize, bool)> {
         let due = |(id, command): (WillId, &Command)| {

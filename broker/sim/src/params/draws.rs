@@ -7,7 +7,7 @@ use ring::Random;
 use ring::sim::{Chance, Faults};
 
 /// Who may come in. Drawn from a generator of its own, which shifts nothing else.
-pub(super) fn doors(limits: Limits, seed: u64) -> Limits {
+pub(super) fn admission(limits: Limits, seed: u64) -> Limits {
     let mut rng = Random::new(seed ^ 0x0064_6f6f_7273);
     let proxies = if rng.one_in(4) { &["203.0.113.2/32", "2001:db8::/47", "127.0.0.0/8"][..] } else { &[] };
     Limits {

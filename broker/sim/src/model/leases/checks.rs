@@ -109,10 +109,7 @@ impl Leases {
             self.check_there(command, number, times)?;
             let before = self.keeping(topic, number).filter(|other| other.from < command.from);
             let before = before.max_by_key(|other| other.from);
-            let unknown = self.commands.iter().any(|other| {
-                let may = other.session == command.session && other.topic == topic && other.got.is_none();
-                may && !matches!(other.ask, Ask::Release { .. })
-            });
+            let unknown = self.unheard(command.session, topic).next().is_some();
             let over = before.and_then(|other| Some(other.to?.0 + other.ttl())).unwrap_or(u64::MAX);
             if command.since > over && !unknown && times.presence.is_alone(command.session) {
                 return Err(Violation::new(THERE, format!("it was over at {over}: {command:?}")));

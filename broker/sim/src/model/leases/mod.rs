@@ -6,7 +6,7 @@
 //!
 //! - a lease is given on only when it is free: given back, not renewed in time, or its session is over after its grace;
 //! - numbers rise with each grant of a topic, and none is used twice;
-//! - who is told `held` was kept out by somebody; who waits is kept out all the while, gets it in turn (`queue`) and not too late;
+//! - who is answered `held` was kept out by somebody; who waits is kept out all the while, gets it in turn (`queue`) and not too late;
 //! - a lease that was lost is said to be lost, for the right reason, and a lease that is there is not;
 //! - on exclusive topics nothing is published without the lease, nothing is refused with it, and the messages of two leases never
 //!   mix;
@@ -41,7 +41,7 @@ pub struct Leases {
     shown: Vec<Shown>,
     /// What was published on topics whose leases are taken, or was to be.
     published: BTreeMap<MessageId, Published>,
-    /// Memory may be short: then leases may be refused, and watchers not be told.
+    /// Memory may be short: then leases may be refused, and watchers not learn.
     is_short: bool,
 }
 
@@ -207,7 +207,7 @@ impl Leases {
         }
     }
 
-    /// A client was told that it has lost a lease.
+    /// A client learned that it has lost a lease.
     ///
     /// # Errors
     /// It has not, as far as is known by now.

@@ -87,7 +87,7 @@ impl Leases {
         match until < now {
             true => {
                 let evidence =
-                    format!("client {client} was not told: {number} of topic {topic} is over since {until:?}");
+                    format!("client {client} did not learn: {number} of topic {topic} is over since {until:?}");
                 Err(Violation::new(LOST, evidence))
             }
             false => Ok(()),

@@ -75,6 +75,14 @@ impl Leases {
         self.commands.iter().filter(move |command| command.topic == topic && command.granted() == Some(number))
     }
 
+    /// The commands of a session by which it may have got or renewed the lease of a topic: nobody answered them.
+    pub(super) fn unheard(&self, session: SessionId, topic: usize) -> impl Iterator<Item = &Command> {
+        self.commands.iter().filter(move |command| {
+            let is_its = command.session == session && command.topic == topic && command.got.is_none();
+            is_its && !matches!(command.ask, Ask::Release { .. })
+        })
+    }
+
     /// The command by which a lease lasts as long as it does: the last one. All were carried out before it was over.
     pub(super) fn kept_by(&self, topic: usize, number: u64) -> Option<&Command> {
         self.keeping(topic, number).max_by_key(|command| command.from)
@@ -84,10 +92,7 @@ impl Leases {
     pub(super) fn lasts(&self, topic: usize, number: u64) -> At {
         let Some(last) = self.kept_by(topic, number) else { return At::default() };
         // One that was not answered may have been carried out.
-        let unheard = self.commands.iter().filter(|command| {
-            let is_its = command.session == last.session && command.topic == topic && command.got.is_none();
-            is_its && command.from > last.from && !matches!(command.ask, Ask::Release { .. })
-        });
+        let unheard = self.unheard(last.session, topic).filter(|command| command.from > last.from);
         let ends = unheard.chain([last]).map(|command| command.since + command.ttl());
         At(ends.min().unwrap_or(0), 0)
     }
@@ -119,11 +124,7 @@ impl Leases {
     fn runs_out(&self, topic: usize, number: u64, presence: &Presence) -> Option<At> {
         let grant = &self.grants[&(topic, number)];
         let client = self.commands[grant.command].client;
-        let renews = |command: &&Command| {
-            let may = command.topic == topic && command.session == grant.session && command.got.is_none();
-            may && !matches!(command.ask, Ask::Release { .. })
-        };
-        if !presence.is_alone(grant.session) || self.commands.iter().any(|command| renews(&command)) {
+        if !presence.is_alone(grant.session) || self.unheard(grant.session, topic).next().is_some() {
             return None;
         }
         let last = self.kept_by(topic, number).and_then(|command| Some(command.to?.0 + command.ttl()))?;
