@@ -10,7 +10,7 @@
 //! | the access policy decides; answers say which pages may read them | `middleware`, `cors` |
 //! | `POST /pub/{topic}` is given its offset by the topic's sequencer; its body, what that means | `publish`, `bodies`, `publishing` |
 //! | `POST /pub`: a batch, or an item per line; many messages in flight, an answer that is written meanwhile | `batch`, `lines`, `items`, `sequence`, `written` |
-//! | `POST /request/{topic}` goes to whoever serves the topic | `request` |
+//! | `POST /request/{topic}` goes to a responder of the topic | `request` |
 //! | what the API is, for programs | `openapi` |
 //! | a WebSocket handshake on a connection that served HTTP goes back to a shard | `upgrade` |
 //! | who sends a request, where access control is on; what operators do about users | `caller`, `users` |

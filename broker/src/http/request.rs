@@ -1,4 +1,4 @@
-//! `POST /request/{topic}`: the body goes to whoever serves the topic, and the answer is what that one says. The request
+//! `POST /request/{topic}`: the body goes to a responder of the topic, and the answer is what it says. The request
 //! itself is a shard's (`shard/calls.rs`), each shard's in turn; this waits for what becomes of it.
 //!
 //! Cost: the body is copied once, and so is the answer; no thread is waited for but the responder's.
@@ -39,7 +39,7 @@ struct Options {
     to: Option<Box<str>>,
 }
 
-/// Asks whoever serves the topic of the path.
+/// Asks a responder of the topic of the path.
 pub(crate) async fn ask(State(app): State<App>, request: Request) -> Result<Response, HttpError> {
     let (head, body) = request.into_parts();
     let limits = app.limits();

@@ -141,7 +141,7 @@ test("a will comes after a destroyed socket, before the lease is free, and not a
   proxy.refuses = false;
   next.release();
 
-  // Another will takes its place; none is left by whoever closes.
+  // Another will takes its place; one who closes leaves none.
   const eve = await startBus(t, proxy, { will: { topic: "news", data: "first" } });
   const news = bob.subscribe("news");
   const said = collect(news);

@@ -240,7 +240,7 @@ proptest! {
                 prop_assert_eq!(current, holders.get(&topic.id).copied());
             }
         }
-        // Whoever is away comes back, and time passes: everybody who waits is answered.
+        // All who are away come back, and time passes: everybody who waits is answered.
         for (who, topic) in away {
             stage.leases.resume(topic, who, now);
         }
