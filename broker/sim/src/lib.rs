@@ -9,7 +9,7 @@
 //! | `plane` | the control plane's part |
 //! | `operator` | what operators do to users |
 //! | [`access`] | tokens, and what is granted to whom |
-//! | [`presence`] | sessions, and where clients may be present |
+//! | `presence` | sessions, and where clients may be present |
 //! | `finish` | how a run ends, and what must be true then |
 //! | [`model`] | what must be true of every history |
 //! | [`payload`] | what messages say |
