@@ -8,18 +8,22 @@ export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0 RUST_BACKTRACE=1 DEBIAN_FRONTE
 
 passed=0
 failed=()
+output=$(mktemp -d)
+trap 'rm -rf "$output"' EXIT
 
 # All steps together, in seconds: 45 to 65 minutes on two cores; this is for a machine that is slow.
 budget=5000
 
-# step SECONDS NAME COMMAND...: runs the command for at most that long. timeout(1) ends what it started.
+# step SECONDS NAME COMMAND...: runs the command for at most that long. timeout(1) ends what it started. The end of what
+# a failed one printed is printed again behind all the others.
 step() {
     local limit=$1 name=$2 begun=$SECONDS
     shift 2
     ((limit <= budget - SECONDS)) || limit=$((budget - SECONDS))
     ((limit > 0)) || limit=1
     printf '\n=== %s\n' "$name"
-    if timeout --kill-after=10 "$limit" "$@"; then
+    # Not a pipe: a process that the step leaves behind would keep it open.
+    if timeout --kill-after=10 "$limit" "$@" > >(exec tee "$output/$name") 2>&1; then
         passed=$((passed + 1))
         printf -- '--- %s: passed in %d s\n' "$name" $((SECONDS - begun))
     else
@@ -128,6 +132,10 @@ step 480 'Browser' npm --prefix broker/tests/browser test
 step 480 'Browser, on epoll: what goes over connections' env RINGYARD_IO=epoll npm --prefix broker/tests/browser run test:driver
 
 printf '\nIn all %d s.\n' "$SECONDS"
+for name in "${failed[@]}"; do
+    printf '\n=== Failed: %s. The end of its output:\n' "$name"
+    tail -n 60 "$output/$name"
+done
 for name in "${failed[@]}"; do
     printf 'Failed: %s\n' "$name"
 done

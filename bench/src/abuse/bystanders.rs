@@ -191,7 +191,7 @@ fn new_topics(address: &Address) -> Act {
                 peer.send(&frame(TEXT, command.as_bytes()))?;
                 let answer: serde_json::Value = serde_json::from_slice(&message(peer)?.1)?;
                 let good = answer["type"] == "ok" && answer["id"] == number && answer["offset"] == 1;
-                ensure!(good, "answered {} {}", answer["type"], answer["code"]);
+                ensure!(good, "answered {} {} {}", answer["type"], answer["code"], answer["reason"]);
                 Ok(())
             },
         )

@@ -232,6 +232,13 @@ impl Budget {
         self.used().saturating_add(bytes) <= self.bytes_max
     }
 
+    /// The same for HTTP requests, which can be refused with a 503: the last thirty-second is left to open connections,
+    /// for their input and their topics' names.
+    #[must_use]
+    pub fn has_room_for_request(&self, bytes: u64) -> bool {
+        self.has_room(bytes.saturating_add(self.bytes_max / 32))
+    }
+
     /// How many bytes more make it `level` when `used` are charged.
     #[must_use]
     pub fn bytes_to(&self, level: Level, used: u64) -> u64 {
@@ -439,6 +446,8 @@ mod tests {
             [Level::Calm, Level::Calm, Level::High, Level::High, Level::Full, Level::Full]
         );
         assert!(budget.fits(699) && !budget.fits(700));
+        assert!(budget.has_room(800) && !budget.has_room(801));
+        assert!(budget.has_room_for_request(775) && !budget.has_room_for_request(776));
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl UnderWay {
         let more = bytes.saturating_sub(before);
         let fits = |under_way: &Self| {
             let leaving = under_way.leaving;
-            under_way.bytes + more <= bytes_max && budget.has_room(more.saturating_sub(leaving))
+            under_way.bytes + more <= bytes_max && budget.has_room_for_request(more.saturating_sub(leaving))
         };
         if !fits(self) {
             let larger = self.bodies.iter().filter(|(_, body)| !body.given_up && body.bytes > bytes);

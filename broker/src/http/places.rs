@@ -118,7 +118,7 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Re
             return Err(Rejection::Address);
         }
     }
-    if !app.shared().budget.has_room(HTTP_CONNECTION_BYTES) {
+    if !app.shared().budget.has_room_for_request(HTTP_CONNECTION_BYTES) {
         return Err(Rejection::HttpConnections);
     }
     // Those that stay with shards count as well.
@@ -132,7 +132,7 @@ pub(crate) fn enter(app: &App, connection: &Arc<Connection>) -> Result<Place, Re
 /// Has somebody who needs a place least give it up, and waits for it. `None`: nobody can, or enough wait already.
 pub(crate) fn wait(app: &App, connection: &Arc<Connection>) -> Option<impl Future<Output = Option<Place>> + use<>> {
     let waiting = Arc::clone(&app.places().waiting).try_acquire_owned().ok()?;
-    if !app.shared().budget.has_room(HTTP_CONNECTION_BYTES) {
+    if !app.shared().budget.has_room_for_request(HTTP_CONNECTION_BYTES) {
         return None;
     }
     if !end_longest_idle(app.places(), None) && !app.bodies().give_up_longest() {

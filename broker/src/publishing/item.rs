@@ -72,7 +72,7 @@ pub(crate) fn prepare(text: &mut [u8], limits: &Limits, budget: &Budget) -> Resu
         if data.len() as u64 > limits.message_bytes_max {
             return Err(too_long(limits));
         }
-        if !budget.has_room(allocated(data.len())) {
+        if !budget.has_room_for_request(allocated(data.len())) {
             return Err(no_room());
         }
         let account = budget.of_plane();

@@ -180,7 +180,9 @@ impl<D: Driver> Shard<D> {
         self.make_room_for_pieces();
         let (budget, share) = (&self.shared.budget, self.input_share());
         let (at_bound, near_bound) = (!budget.has_room(share / 8), !budget.has_room(share / 2));
-        if !near_bound && self.account.held(Held::Input) <= share {
+        let held = self.account.held(Held::Input);
+        // Little kept input is not the reason, however short memory is.
+        if held <= share / 4 || (!near_bound && held <= share) {
             return;
         }
         let mut holders = self.some_that_keep_input(id);
