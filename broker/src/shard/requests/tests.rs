@@ -116,6 +116,24 @@ fn what_is_something_else_is_handed_over_behind_the_answers() {
 }
 
 #[test]
+fn what_waits_for_the_control_plane_is_bounded() {
+    const BUDGET: u64 = 4 << 20;
+    let mut stage = Stage::new(64, BUDGET, Limits::default());
+    let batch =
+        [&b"POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n"[..], &[b' '; 30_000]].concat();
+    let clients: Vec<_> = (0..40).map(|_| stage.ask(&batch)).collect();
+    let refused = clients.into_iter().filter(|&client| stage.heard(client).starts_with("HTTP/1.1 503 ")).count();
+    let waiting = stage.shared.handovers.depth();
+    assert_eq!(refused + waiting, 40);
+    assert!((10..30).contains(&waiting), "{waiting} wait");
+    let (held, share) = (stage.shared.budget.held(Held::Http), stage.shared.budget.share(Held::Http));
+    assert!(held <= share + share / 2, "{held} bytes wait, the share is {share}");
+    // Probes are short.
+    stage.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(stage.shared.handovers.depth(), waiting + 1);
+}
+
+#[test]
 fn a_publish_waits_for_its_topic_and_not_for_ever() {
     let mut stage = Stage::usual();
     let congestion = Congestion::of(stage.shared.registry.resolve("slow"));

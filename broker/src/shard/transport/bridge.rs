@@ -16,6 +16,7 @@ use ring::{ConnId, Driver};
 
 #[cfg(doc)]
 use crate::access::address::AddressLease;
+use crate::access::rejection::Rejection;
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
@@ -28,6 +29,10 @@ const BRIDGE_BYTES_MAX: usize = 64 << 10;
 impl<D: Driver> Shard<D> {
     /// Bridges a TLS connection to the control plane, with what was read of its request.
     pub(super) fn bridge(&mut self, id: ConnId) {
+        let bytes = self.conns.get(id).and_then(|conn| conn.extra.as_ref()).map_or(0, |extra| extra.input.charged());
+        if !self.may_hand_over(bytes) {
+            return self.refuse(id, &Rejection::Memory);
+        }
         self.decide(id, Reason::HandedOver);
         let Ok((ours, theirs)) = UnixStream::pair() else { return self.abort(id, Reason::Handover) };
         let conn = self.conns.get(id).expect("a connection with a request");

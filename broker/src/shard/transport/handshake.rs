@@ -22,6 +22,9 @@ use crate::shard::entry::{Credentials, enter};
 use crate::shard::handover::{Entry, Handover, Purpose, Upgrade};
 use crate::shard::transport::connection::{Flags, State};
 
+/// What has been read of a request that may always be handed over, so that probes are answered. Bytes.
+const SHORT_BYTES: u64 = 2 << 10;
+
 impl<D: Driver> Shard<D> {
     /// Bytes of a connection that has not sent a whole head yet.
     pub(in crate::shard) fn on_head_bytes(&mut self, id: ConnId, bytes: &mut [u8]) {
@@ -229,6 +232,11 @@ impl<D: Driver> Shard<D> {
 
     pub(in crate::shard) fn on_installed(&mut self, id: ConnId, result: io::Result<OwnedFd>) {
         let Some(conn) = self.conns.get(id) else { return };
+        let bytes = conn.extra.as_ref().map_or(0, |extra| extra.input.charged());
+        if !self.may_hand_over(bytes) {
+            return self.refuse(id, &Rejection::Memory);
+        }
+        let conn = self.conns.get(id).expect("just looked up");
         let read = conn.extra(&self.account).input.detach();
         conn.extra = None;
         let read = read.transfer(self.shared.budget.of_plane(), Held::Http);
@@ -241,6 +249,14 @@ impl<D: Driver> Shard<D> {
         });
         // Closes the shard's own descriptor only: the control plane's keeps the socket open.
         self.abort(id, if handed { Reason::HandedOver } else { Reason::Handover });
+    }
+
+    /// Whether the control plane has room for `bytes` read of a request that it is to answer. What has been read of others
+    /// may wait for it: as much as it has connections for, and half as much again.
+    pub(in crate::shard) fn may_hand_over(&self, bytes: u64) -> bool {
+        let budget = &self.shared.budget;
+        let share = budget.share(Held::Http);
+        bytes <= SHORT_BYTES || budget.held(Held::Http).saturating_add(bytes) <= share + share / 2
     }
 
     /// Keeps bytes for later, after those that wait already.
