@@ -76,8 +76,8 @@ def check_unit(facts, unit, drop_ins, options, file):
     for value in settings["SystemCallFilter"]:
         calls = expanded(value.removeprefix("~").split())
         allowed = allowed - calls if value.startswith("~") else allowed | calls
-    # It does without setrlimit where it is refused, and LimitNOFILE has raised that limit already.
-    wanted = facts.calls & expanded(["@known"]) - {"setrlimit"}
+    # It does without these where they are refused; and LimitNOFILE has raised that limit already.
+    wanted = facts.calls & expanded(["@known"]) - {"setrlimit", "setpriority"}
     missing = sorted(wanted - allowed)
     if missing:
         complaints.append(

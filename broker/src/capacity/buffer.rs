@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::capacity::budget::{Account, Charge, Held, allocated, shared};
+use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::capacity::shared_bytes::shared;
 
 /// Bytes that are gathered for a while, charged as long as they are kept. Empty, it holds no memory.
 #[derive(Debug)]

@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`budget`], [`buffer`] | the account of all memory held for clients; a buffer that is charged to it |
+//! | [`budget`] | the account of all memory held for clients |
+//! | [`buffer`], [`shared_bytes`] | bytes that are charged to it: a buffer, and what many refer to |
 //! | [`memory`] | what the process takes at most, added up at start |
 //! | [`connections`] | how many connections there is room for: descriptors and memory |
 //! | [`memlock`] | whether the rings of all shards may be locked in memory |
@@ -16,3 +17,4 @@ pub mod doctor;
 pub mod machine;
 pub mod memlock;
 pub mod memory;
+pub mod shared_bytes;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use ring::Gather;
 
-use crate::capacity::budget::{self, Account, Charge, Held};
+use crate::capacity::budget::{Account, Charge, Held, allocated};
+use crate::capacity::shared_bytes;
 use crate::ids::Seq;
 use crate::message::{Encoding, Message};
 
@@ -149,7 +150,7 @@ pub fn coalesce(parts: Vec<Bytes>, bytes: usize, copy_max: usize, account: &Arc<
         whole.extend_from_slice(part);
     }
     let capacity = whole.capacity();
-    Gather::one(budget::shared(whole, capacity, 0, account, Held::Messages))
+    Gather::one(shared_bytes::shared(whole, capacity, 0, account, Held::Messages))
 }
 
 fn by_reference(mut parts: Vec<Bytes>, account: &Arc<Account>) -> Gather {
@@ -157,7 +158,7 @@ fn by_reference(mut parts: Vec<Bytes>, account: &Arc<Account>) -> Gather {
         return Gather::one(parts.remove(0));
     }
     let list = parts.len() * (size_of::<Bytes>() + IOVEC_BYTES);
-    let charge = Charge::new(account, Held::Messages, budget::allocated(list));
+    let charge = Charge::new(account, Held::Messages, allocated(list));
     Gather::many_keeping(parts, Some(Box::new(charge)))
 }
 

@@ -23,7 +23,8 @@ use protocol::frame::{Opcode, put_frame};
 use protocol::v1::{GapReason, write_gap};
 use rustc_hash::FxHashMap;
 
-use crate::capacity::budget::{self, Account, Charge, Held};
+use crate::capacity::budget::{Account, Charge, Held};
+use crate::capacity::shared_bytes;
 use crate::ids::{LogSlot, Offset, Seq, TopicId};
 use crate::message::{Encoding, Message};
 use crate::shard::fanout::FanOut;
@@ -122,7 +123,7 @@ impl Gaps {
             }
         }
         let capacity = frames.capacity();
-        if !frames.is_empty() && !parts.push(budget::shared(frames, capacity, 0, account, Held::Messages)) {
+        if !frames.is_empty() && !parts.push(shared_bytes::shared(frames, capacity, 0, account, Held::Messages)) {
             return Notice::Deferred;
         }
         self.0.remove(&subscriber);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use ring::Nanos;
 
-use crate::capacity::budget::{self, Account, Held};
+use crate::capacity::budget::{Account, Held};
+use crate::capacity::shared_bytes;
 use crate::message::{Encoding, Message};
 use crate::shard::backlog::Frames;
 
@@ -80,7 +81,7 @@ fn together(frames: &[Bytes], bytes: usize, account: &Arc<Account>) -> Bytes {
     let mut part = BytesMut::with_capacity(bytes);
     frames.iter().for_each(|frame| part.extend_from_slice(frame));
     let capacity = part.capacity();
-    budget::shared(part, capacity, 0, account, Held::Messages)
+    shared_bytes::shared(part, capacity, 0, account, Held::Messages)
 }
 
 #[cfg(test)]
@@ -88,7 +89,7 @@ mod tests {
     use protocol::v1::PayloadKind;
 
     use super::*;
-    use crate::capacity::budget::Budget;
+    use crate::capacity::budget::{Budget, allocated};
     use crate::ids::{Offset, TopicId};
     use crate::message::Payload;
 
@@ -116,7 +117,7 @@ mod tests {
             }
             let is_one_frame = |part: &Bytes| lengths.iter().any(|len| part.len() >= *len && *len > PART_BYTES);
             assert!(frames.iter().all(|part| part.len() <= PART_BYTES || is_one_frame(part)));
-            let most: u64 = frames.iter().map(|part| budget::allocated(part.len()) + 128).sum();
+            let most: u64 = frames.iter().map(|part| allocated(part.len()) + 128).sum();
             assert!(budget.held(Held::Messages) - before <= most, "no room that is not used");
         }
     }
