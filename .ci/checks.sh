@@ -110,8 +110,8 @@ step 300 'Packages: protocol, ring' bash -euo pipefail -c packages
 export RINGYARD_PEERS=required
 # Always the whole workspace: with the features of one package alone, cargo builds every dependency once more.
 export release=${CARGO_TARGET_DIR:-target}/release
-step 1500 'Tests: units, integration, conformance' cargo test --workspace
-step 900 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test --workspace --test integration --test conformance
+step 1500 'Tests: units, integration, conformance' cargo test --workspace --no-fail-fast
+step 900 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test --workspace --no-fail-fast --test integration --test conformance
 step 300 'Conformance over TLS' env RINGYARD_CONFORMANCE_TLS=1 cargo test --workspace --test conformance
 step 1500 'Release build' cargo build --workspace --release
 step 1200 'Simulation: 2000 seeds' "$release/sim" --seeds 2000
@@ -127,7 +127,7 @@ step 480 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 480 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 1200 'Container images' bash deploy/container-test.sh
 step 480 'JavaScript client' bash -euo pipefail -c javascript_client
-step 480 'Browser' npm --prefix broker/tests/browser test
+step 780 'Browser' npm --prefix broker/tests/browser test
 # How the page looks does not depend on the driver.
 step 480 'Browser, on epoll: what goes over connections' env RINGYARD_IO=epoll npm --prefix broker/tests/browser run test:driver
 

@@ -342,7 +342,7 @@ say 'without no-new-privileges, listening on a name: the same'
 mapfile -t sysctls < <("$python" - <<-'END'
 	import yaml
 	services = yaml.safe_load(open("deploy/compose.yaml"))["services"].values()
-	for name, value in {pair for service in services for pair in service["sysctls"].items()}:
+	for name, value in {pair for service in services for pair in service.get("sysctls", {}).items()}:
 	    print(f"--sysctl={name}={value}")
 END
 )

@@ -358,7 +358,7 @@ mod tests {
     async fn what_others_hold_leaves_less_room() {
         let budget = Budget::new(1, 4000);
         let bodies = Bodies::new(&Budget::new(1, 8000), 0);
-        let _messages = Charge::new(budget.of_shard(0), Held::Messages, 3900);
+        let _messages = Charge::new(budget.of_shard(0), Held::Messages, 3800);
         let held = entries(&bodies, &budget, &[30]);
         let entry = Entry::new(&bodies, Instant::now());
         assert!(entry.grow(200, &budget).is_err(), "nobody holds more");
