@@ -12,7 +12,7 @@ use protocol::frame::{HEADER_MAX, Opcode, put_frame, server_header};
 use protocol::v1::PayloadKind;
 
 use crate::capacity::budget::{Account, Held, allocated};
-use crate::capacity::shared_bytes::{self, COPIED_MAX};
+use crate::capacity::shared_bytes::{COPIED_MAX, copied, shared, shared_copy};
 use crate::message::MESSAGE_BYTES;
 
 /// See the file's head.
@@ -38,12 +38,7 @@ impl Payload {
         let header_len = (frame.len() - bytes.len()) as u8;
         let capacity = frame.capacity();
         let weight = allocated(capacity) + MESSAGE_BYTES;
-        Self::new(
-            kind,
-            header_len,
-            shared_bytes::shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages),
-            weight,
-        )
+        Self::new(kind, header_len, shared(frame, capacity, MESSAGE_BYTES, account, Held::Messages), weight)
     }
 
     /// Frames a payload gathered in `room`, whose first [`HEADER_MAX`] bytes were left free for the header, and whose
@@ -61,7 +56,7 @@ impl Payload {
         let len = server_header(opcode(kind), (bytes.len() - HEADER_MAX) as u64, &mut header);
         bytes[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
         let weight = allocated(capacity) + MESSAGE_BYTES;
-        let whole = shared_bytes::shared(room, capacity, MESSAGE_BYTES, account, Held::Messages);
+        let whole = shared(room, capacity, MESSAGE_BYTES, account, Held::Messages);
         Self::new(kind, len as u8, whole.slice(HEADER_MAX - len..), weight)
     }
 
@@ -72,8 +67,8 @@ impl Payload {
         }
         let mut header = [0; HEADER_MAX];
         let len = server_header(opcode(kind), bytes.len() as u64, &mut header);
-        let frame = shared_bytes::shared_copy(&header[..len], bytes, MESSAGE_BYTES, account, Held::Messages);
-        let weight = shared_bytes::copied(frame.len()) + MESSAGE_BYTES;
+        let frame = shared_copy(&header[..len], bytes, MESSAGE_BYTES, account, Held::Messages);
+        let weight = copied(frame.len()) + MESSAGE_BYTES;
         Some(Self::new(kind, len as u8, frame, weight))
     }
 
@@ -84,7 +79,7 @@ impl Payload {
     /// The same payload for one more message: it shares the frame, and is charged for what that message takes.
     #[must_use]
     pub fn again(&self, account: &Arc<Account>) -> Self {
-        let frame = shared_bytes::shared(self.frame.clone(), 0, MESSAGE_BYTES, account, Held::Messages);
+        let frame = shared(self.frame.clone(), 0, MESSAGE_BYTES, account, Held::Messages);
         Self { frame, ..*self }
     }
 

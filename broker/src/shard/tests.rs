@@ -244,6 +244,23 @@ fn a_short_message_is_safe_with_room_for(bytes: u64) {
     assert_eq!(stage.world.client_read(reader, 1 << 20).len(), 4_000 + 4);
 }
 
+/// Others have all the memory that there is; what waits of this shard's input is not the reason.
+#[test]
+fn nobody_is_closed_for_input_where_little_of_it_waits() {
+    let mut stage = Stage::new();
+    let (reader, publisher) = (stage.open("/sub/t"), stage.open("/pub/t"));
+    let account = Arc::clone(stage.shared.budget.of_plane());
+    let others = Charge::new(&account, Held::Http, BUDGET);
+    stage.turns(1);
+    stage.write(publisher, &frame(BINARY_UNFINISHED, &[b's'; 5_000]));
+    stage.write(publisher, &frame(LAST_PIECE, &[b's'; 5_000]));
+    stage.turns(8);
+    assert_eq!(stage.close_code(publisher), None);
+    drop(others);
+    stage.turns(200);
+    assert_eq!(stage.world.client_read(reader, 1 << 20).len(), 10_000 + 4);
+}
+
 #[test]
 fn pings_whose_answers_are_not_read_share_one() {
     let mut stage = Stage::new();

@@ -8,7 +8,7 @@ use protocol::frame::{HEADER_MAX, Opcode, server_header};
 use protocol::v1::{Position, ResetReason, write_message, write_reset};
 
 use crate::capacity::budget::{Account, Held};
-use crate::capacity::shared_bytes;
+use crate::capacity::shared_bytes::shared;
 use crate::message::Message;
 
 /// The frame, charged to `account`. `state`: of a message that is part of a topic's state.
@@ -28,5 +28,5 @@ pub(super) fn frame(message: &Message, state: bool, account: &Arc<Account>) -> B
     let len = server_header(Opcode::Text, (room.len() - HEADER_MAX) as u64, &mut header);
     room[HEADER_MAX - len..HEADER_MAX].copy_from_slice(&header[..len]);
     let capacity = room.capacity();
-    shared_bytes::shared(room, capacity, 0, account, Held::Messages).slice(HEADER_MAX - len..)
+    shared(room, capacity, 0, account, Held::Messages).slice(HEADER_MAX - len..)
 }

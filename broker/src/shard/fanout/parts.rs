@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use ring::Gather;
 
 use crate::capacity::budget::{Account, Charge, Held, allocated};
-use crate::capacity::shared_bytes;
+use crate::capacity::shared_bytes::shared;
 use crate::ids::Seq;
 use crate::message::{Encoding, Message};
 
@@ -150,7 +150,7 @@ pub fn coalesce(parts: Vec<Bytes>, bytes: usize, copy_max: usize, account: &Arc<
         whole.extend_from_slice(part);
     }
     let capacity = whole.capacity();
-    Gather::one(shared_bytes::shared(whole, capacity, 0, account, Held::Messages))
+    Gather::one(shared(whole, capacity, 0, account, Held::Messages))
 }
 
 fn by_reference(mut parts: Vec<Bytes>, account: &Arc<Account>) -> Gather {

@@ -24,7 +24,7 @@ use protocol::v1::{GapReason, write_gap};
 use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Account, Charge, Held};
-use crate::capacity::shared_bytes;
+use crate::capacity::shared_bytes::shared;
 use crate::ids::{LogSlot, Offset, Seq, TopicId};
 use crate::message::{Encoding, Message};
 use crate::shard::fanout::FanOut;
@@ -123,7 +123,7 @@ impl Gaps {
             }
         }
         let capacity = frames.capacity();
-        if !frames.is_empty() && !parts.push(shared_bytes::shared(frames, capacity, 0, account, Held::Messages)) {
+        if !frames.is_empty() && !parts.push(shared(frames, capacity, 0, account, Held::Messages)) {
             return Notice::Deferred;
         }
         self.0.remove(&subscriber);

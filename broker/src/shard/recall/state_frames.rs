@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use ring::Nanos;
 
 use crate::capacity::budget::{Account, Held};
-use crate::capacity::shared_bytes;
+use crate::capacity::shared_bytes::shared;
 use crate::message::{Encoding, Message};
 use crate::shard::backlog::Frames;
 
@@ -81,7 +81,7 @@ fn together(frames: &[Bytes], bytes: usize, account: &Arc<Account>) -> Bytes {
     let mut part = BytesMut::with_capacity(bytes);
     frames.iter().for_each(|frame| part.extend_from_slice(frame));
     let capacity = part.capacity();
-    shared_bytes::shared(part, capacity, 0, account, Held::Messages)
+    shared(part, capacity, 0, account, Held::Messages)
 }
 
 #[cfg(test)]

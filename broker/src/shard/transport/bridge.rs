@@ -29,8 +29,7 @@ const BRIDGE_BYTES_MAX: usize = 64 << 10;
 impl<D: Driver> Shard<D> {
     /// Bridges a TLS connection to the control plane, with what was read of its request.
     pub(super) fn bridge(&mut self, id: ConnId) {
-        let bytes = self.conns.get(id).and_then(|conn| conn.extra.as_ref()).map_or(0, |extra| extra.input.charged());
-        if !self.may_hand_over(bytes) {
+        if !self.may_hand_over(id) {
             return self.refuse(id, &Rejection::Memory);
         }
         self.decide(id, Reason::HandedOver);

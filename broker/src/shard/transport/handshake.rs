@@ -231,12 +231,10 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(in crate::shard) fn on_installed(&mut self, id: ConnId, result: io::Result<OwnedFd>) {
-        let Some(conn) = self.conns.get(id) else { return };
-        let bytes = conn.extra.as_ref().map_or(0, |extra| extra.input.charged());
-        if !self.may_hand_over(bytes) {
+        if !self.may_hand_over(id) {
             return self.refuse(id, &Rejection::Memory);
         }
-        let conn = self.conns.get(id).expect("just looked up");
+        let Some(conn) = self.conns.get(id) else { return };
         let read = conn.extra(&self.account).input.detach();
         conn.extra = None;
         let read = read.transfer(self.shared.budget.of_plane(), Held::Http);
@@ -251,9 +249,11 @@ impl<D: Driver> Shard<D> {
         self.abort(id, if handed { Reason::HandedOver } else { Reason::Handover });
     }
 
-    /// Whether the control plane has room for `bytes` read of a request that it is to answer. What has been read of others
-    /// may wait for it: as much as it has connections for, and half as much again.
-    pub(in crate::shard) fn may_hand_over(&self, bytes: u64) -> bool {
+    /// Whether there is room for what has been read of this connection's request to wait for the control plane, besides what
+    /// waits of others: as much as that has connections for, and half as much again.
+    pub(super) fn may_hand_over(&mut self, id: ConnId) -> bool {
+        let extra = self.conns.get(id).and_then(|conn| conn.extra.as_ref());
+        let bytes = extra.map_or(0, |extra| extra.input.charged());
         let budget = &self.shared.budget;
         let share = budget.share(Held::Http);
         bytes <= SHORT_BYTES || budget.held(Held::Http).saturating_add(bytes) <= share + share / 2
