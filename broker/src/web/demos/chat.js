@@ -9,8 +9,7 @@ const NAME_MAX = 30, TEXT_MAX = 1000, ROOM_MAX = 30; // characters
 const EARLIER = 50; // messages that a newcomer is shown
 const SHOWN_MAX = 300; // messages and notices in the document
 const HERE_MAX = 50; // names
-const TYPING_MS = 3000; // how long a hint holds
-const HINT_EVERY_MS = 1500;
+const TYPING_MS = 3000, HINT_EVERY_MS = 1500; // how long a hint holds, and how often one is sent
 const BACK_MS = 1000; // what comes so soon after the connection is back was missed
 
 const cable = makeCable();
@@ -24,8 +23,7 @@ let back; // the notice that counts what was missed: { node, until, seconds, cou
 const myName = () => text(by('name').value, NAME_MAX) ?? 'Guest';
 
 function roomOfAddress() {
-  let name = '';
-  try { name = decodeURIComponent(location.hash.slice(1)); } catch { /* not encoded: the lobby */ }
+  const name = new URLSearchParams(`room=${location.hash.slice(1).replaceAll('+', '%2B')}`).get('room'); // takes what is not encoded, too
   return text(name.replace(/[\p{Cc}/+#]/gu, ''), ROOM_MAX) ?? 'lobby';
 }
 

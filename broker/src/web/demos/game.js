@@ -4,25 +4,26 @@
 // A message, all numbers big-endian: 0 format (1), 1 hue (256ths of the circle), 2 x and 4 y (65536ths of the field),
 // 6 the player's own lag in ms, 8 sequence number.
 
-import { by, element, explain, complain, ignore, join } from './demo.js';
+import { by, complain, element, explain, ignore, join } from './demo.js';
+import { steer } from './steer.js';
 
 const TOPIC = 'demos/game';
 const FORMAT = 1, BYTES = 12;
 const SEND_MS = 1000 / 30;
-const SPEED = 0.5; // of the field's width, per second
 const GONE_MS = 3000; // a player of whom nothing came for so long is taken away
 const PLAYERS_MAX = 100;
 const THROTTLE_MAX_MS = 5000;
 
 const me = [...crypto.getRandomValues(new Uint8Array(4))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 const hue = Math.floor(256 * Math.random());
-const own = { x: 0.2 + 0.6 * Math.random(), y: 0.2 + 0.6 * Math.random(), turn: 2 * Math.PI * Math.random() };
-const players = new Map(); // key -> { x, y, shownX, shownY (they glide), hue, lag, seq, at, got }
+const players = new Map(); // key -> { x, y, hue, lag, seq, at, got }
 const sentAt = new Map(); // sequence number -> when, for what is on its way
-const keys = new Set();
 const totals = { sent: 0, got: 0, skipped: 0, drawn: 0 };
-let target, seq = 0, lag = 0, workMs = 0, subscription;
+let seq = 0, lag = 0, workMs = 0, subscription;
 
+const colorOf = (hue) => `hsl(${hue * 360 / 256} 70% 50%)`;
+const canvas = by('field'), pen = canvas.getContext('2d');
+const own = steer(canvas, () => by('auto').checked); // { x, y }, from 0 to 1
 const bus = join('game');
 
 function pack() {
@@ -54,7 +55,7 @@ function take({ key = '', data, removed, state }) {
   const news = removed ? {} : unpack(data);
   if (!news || !/^[0-9a-f]{8}$/.test(key) || (!players.has(key) && players.size >= PLAYERS_MAX)) return ignore();
   if (removed) return players.delete(key);
-  const player = players.get(key) ?? { shownX: news.x, shownY: news.y, got: 0 };
+  const player = players.get(key) ?? { got: 0 };
   const left = news.seq - player.seq - 1; // positions of this player that the broker left out
   if (left > 0 && left < 1000) totals.skipped += left;
   totals.got += 1;
@@ -79,31 +80,12 @@ function send() {
   });
 }
 
-/** Steers by the keys, else to where the pointer was, else along a curve. */
-function move(seconds) {
-  const pressed = (...names) => names.some((name) => keys.has(name));
-  let dx = pressed('ArrowRight', 'd') - pressed('ArrowLeft', 'a');
-  let dy = pressed('ArrowDown', 's') - pressed('ArrowUp', 'w');
-  if (by('auto').checked) {
-    own.turn += seconds;
-    target = { x: 0.5 + 0.4 * Math.cos(own.turn), y: 0.5 + 0.4 * Math.sin(1.7 * own.turn) };
-  }
-  if (target && !dx && !dy) [dx, dy] = [target.x - own.x, target.y - own.y];
-  const distance = Math.hypot(dx, dy);
-  const step = Math.min(SPEED * seconds, target ? distance : Infinity);
-  if (!distance) return;
-  own.x = Math.min(1, Math.max(0, own.x + dx / distance * step));
-  own.y = Math.min(1, Math.max(0, own.y + dy / distance * step));
-}
 
-const canvas = by('field'), pen = canvas.getContext('2d');
-
-function dot({ shownX: x, shownY: y, hue }, isOwn) {
+function dot({ x, y, hue }, isOwn) {
   const unit = canvas.width / 60;
-  const color = `hsl(${hue * 360 / 256} 70% 50%)`;
   pen.beginPath();
   pen.arc(x * canvas.width, y * canvas.height, unit, 0, 2 * Math.PI);
-  pen.fillStyle = pen.strokeStyle = color;
+  pen.fillStyle = pen.strokeStyle = colorOf(hue);
   pen.fill();
   if (!isOwn) return;
   pen.beginPath(); // where we are, before the broker has said so
@@ -112,17 +94,12 @@ function dot({ shownX: x, shownY: y, hue }, isOwn) {
   pen.stroke();
 }
 
-let before = performance.now();
-
 function frame(now) {
-  move(Math.min(0.1, (now - before) / 1000));
-  before = now;
+  own.move(now);
   const width = Math.round(canvas.clientWidth * devicePixelRatio);
   if (canvas.width !== width) [canvas.width, canvas.height] = [width, Math.round(width * 0.625)];
   pen.clearRect(0, 0, canvas.width, canvas.height);
   for (const [key, player] of players) {
-    player.shownX += (player.x - player.shownX) * 0.4;
-    player.shownY += (player.y - player.shownY) * 0.4;
     if (performance.now() - player.at > GONE_MS) players.delete(key);
     else dot(player, key === me);
   }
@@ -140,27 +117,12 @@ function showFigures() {
   by('lag').textContent = players.has(me) ? `${Math.round(lag)} ms` : '–';
   const rows = [...players].sort().map(([key, player]) => {
     const swatch = element('span', { className: 'swatch' });
-    swatch.style.background = `hsl(${player.hue * 360 / 256} 70% 50%)`;
+    swatch.style.background = colorOf(player.hue);
     const cells = [`${player.lag} ms`, player.got].map((value) => element('td', { textContent: value }));
     player.got = 0;
     return element('tr', {}, element('td', {}, swatch, key === me ? 'you' : key), ...cells);
   });
   by('players').replaceChildren(...rows);
-}
-
-const steers = /^(Arrow(Left|Right|Up|Down)|[wasd])$/;
-canvas.addEventListener('keydown', (event) => {
-  if (!steers.test(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;
-  event.preventDefault(); // the page does not scroll
-  target = undefined;
-  keys.add(event.key);
-});
-addEventListener('keyup', ({ key }) => keys.delete(key));
-canvas.addEventListener('blur', () => keys.clear());
-for (const name of ['pointerdown', 'pointermove']) {
-  canvas.addEventListener(name, ({ buttons, offsetX, offsetY }) => {
-    if (buttons) target = { x: offsetX / canvas.clientWidth, y: offsetY / canvas.clientHeight };
-  });
 }
 
 by('slow').addEventListener('input', () => {

@@ -21,7 +21,7 @@ const opened = performance.now();
 const subscription = bus.subscribe(FILTER, { frame: true });
 subscription.onmessage = take;
 
-function take({ topic, data, removed, state }) {
+function take({ topic, data, removed, time }) {
   const name = text(topic.slice(topic.lastIndexOf('/') + 1), NAME_MAX);
   if (!name) return ignore();
   if (removed) return forget(name);
@@ -30,8 +30,8 @@ function take({ topic, data, removed, state }) {
   const entry = values.get(name) ?? insert(name);
   entry.value = data.value;
   entry.unit = text(data.unit, UNIT_MAX) ?? '';
-  entry.isRemembered = state === true; // retained: the broker does not say since when
-  entry.at = performance.now();
+  const age = Number.isFinite(time) ? Math.max(0, Date.now() - time) : 0; // of a retained one; as far as the clocks agree
+  entry.at = performance.now() - age;
   entry.plot.add(0, entry.at, entry.value);
   const line = RADIO.indexOf(name);
   if (line >= 0) radio.add(line, entry.at, entry.value);
@@ -58,10 +58,7 @@ function forget(name) {
 
 const written = ({ value, unit }) => `${value.toLocaleString('en', { maximumSignificantDigits: 6 })} ${unit}`.trim();
 
-function ageOf({ at, isRemembered }, now) {
-  if (isRemembered) return 'remembered';
-  return now - at > OLD_MS ? `${Math.round((now - at) / 1000)} s old` : '';
-}
+const ageOf = ({ at }, now) => (now - at > OLD_MS ? `${Math.round((now - at) / 1000)} s old` : '');
 
 function draw() {
   const now = performance.now();
