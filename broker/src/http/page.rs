@@ -1,5 +1,5 @@
-//! The page at `/` and what it loads, the JavaScript client for everybody's pages, and documents, all built into the
-//! binary.
+//! The page at `/` and what it loads, the JavaScript client for everybody's pages, the demos, and documents, all built
+//! into the binary.
 //!
 //! Not responsible for which origins may read them: see [`cors`](crate::http::cors). An answer copies nothing: bodies are
 //! static.
@@ -15,6 +15,8 @@ use crate::http::readable::readable;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const HTML: &str = "text/html; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// Markdown, which browsers show as text only if it is called that.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -25,9 +27,9 @@ struct Asset {
     body: &'static str,
 }
 
-static ASSETS: [Asset; 16] = [
-    Asset { path: "/", media: "text/html; charset=utf-8", body: include_str!("../web/index.html") },
-    Asset { path: "/page.css", media: "text/css; charset=utf-8", body: include_str!("../web/page.css") },
+static ASSETS: [Asset; 29] = [
+    Asset { path: "/", media: HTML, body: include_str!("../web/index.html") },
+    Asset { path: "/page.css", media: STYLE, body: include_str!("../web/page.css") },
     Asset { path: "/page.js", media: SCRIPT, body: include_str!("../web/page.js") },
     Asset { path: "/page-feed.js", media: SCRIPT, body: include_str!("../web/page-feed.js") },
     Asset { path: "/page-values.js", media: SCRIPT, body: include_str!("../web/page-values.js") },
@@ -39,6 +41,20 @@ static ASSETS: [Asset; 16] = [
     // The client, as a module and as a script that sets `globalThis.ringyard`.
     Asset { path: "/ringyard.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.mjs") },
     Asset { path: "/ringyard.min.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.js") },
+    // The demos, whose publishers and topic rules are in deploy/demos.
+    Asset { path: "/demos/", media: HTML, body: include_str!("../web/demos/index.html") },
+    Asset { path: "/demos/demos.css", media: STYLE, body: include_str!("../web/demos/demos.css") },
+    Asset { path: "/demos/chat", media: HTML, body: include_str!("../web/demos/chat.html") },
+    Asset { path: "/demos/game", media: HTML, body: include_str!("../web/demos/game.html") },
+    Asset { path: "/demos/status", media: HTML, body: include_str!("../web/demos/status.html") },
+    Asset { path: "/demos/railway", media: HTML, body: include_str!("../web/demos/railway.html") },
+    Asset { path: "/demos/chat.js", media: SCRIPT, body: include_str!("../web/demos/chat.js") },
+    Asset { path: "/demos/game.js", media: SCRIPT, body: include_str!("../web/demos/game.js") },
+    Asset { path: "/demos/status.js", media: SCRIPT, body: include_str!("../web/demos/status.js") },
+    Asset { path: "/demos/railway.js", media: SCRIPT, body: include_str!("../web/demos/railway.js") },
+    Asset { path: "/demos/demo.js", media: SCRIPT, body: include_str!("../web/demos/demo.js") },
+    Asset { path: "/demos/plot.js", media: SCRIPT, body: include_str!("../web/demos/plot.js") },
+    Asset { path: "/demos/steer.js", media: SCRIPT, body: include_str!("../web/demos/steer.js") },
     // Documents, at the paths that they have in the sources: what they name relative to themselves is there as well.
     Asset { path: "/README.md", media: TEXT, body: include_str!("../../../README.md") },
     Asset { path: "/protocol/js/README.md", media: TEXT, body: include_str!("../../../protocol/js/README.md") },

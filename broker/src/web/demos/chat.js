@@ -62,7 +62,7 @@ function append(node) {
 }
 
 function showMessage({ data, time }) {
-  if (back && performance.now() < back.until) countMissed();
+  if (back && performance.now() < back.until && data.member !== bus.member) countMissed();
   typing.delete(data.member);
   const at = Number.isFinite(time) ? new Date(time).toLocaleTimeString() : '';
   append(element('p', { className: data.member === bus.member ? 'own' : '' },

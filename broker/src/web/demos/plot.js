@@ -1,6 +1,7 @@
-// A line plot on a canvas: values of the last two minutes, each line scaled together with the others of its plot.
+// A line plot on a canvas: what came in the last two minutes at most; the lines of a plot have one scale.
 
 const SPAN_MS = 120_000;
+const SPAN_MIN_MS = 15_000; // a plot that has just begun is not a dot at the edge
 const POINTS_MAX = 600; // of one line
 
 /** What a custom property of the style sheet says at this element. */
@@ -40,7 +41,9 @@ export class Plot {
     if (!values.length) return;
     const [low, high] = this.#range(values);
     const left = this.#labelled ? 40 : 2;
-    const x = (at) => left + (width - left - 3) * (1 - (now - at) / SPAN_MS);
+    const oldest = Math.min(...this.#lines.map(({ points }) => points[0]?.[0] ?? now));
+    const span = Math.min(SPAN_MS, Math.max(SPAN_MIN_MS, now - oldest));
+    const x = (at) => left + (width - left - 3) * (1 - (now - at) / span);
     const y = (value) => height - 8 - (height - 16) * (value - low) / (high - low);
     if (this.#labelled) this.#grid(pen, low, high, y, width);
     pen.lineWidth = 1.75;
@@ -61,9 +64,11 @@ export class Plot {
     pen.font = '12px system-ui, sans-serif';
     pen.textBaseline = 'middle';
     pen.lineWidth = 1;
-    for (let step = 0; step <= 4; step += 1) {
-      const value = low + (high - low) * step / 4;
-      pen.fillText(value.toFixed(0), 2, y(value));
+    const power = 10 ** Math.floor(Math.log10((high - low) / 3));
+    const step = power * [5, 2, 1].find((factor) => factor * power <= (high - low) / 3);
+    for (let count = Math.ceil(low / step); count * step <= high; count += 1) {
+      const value = count * step;
+      pen.fillText(value.toPrecision(3).replace(/\.0+$/, ''), 2, y(value));
       pen.beginPath();
       pen.moveTo(40, y(value));
       pen.lineTo(width, y(value));

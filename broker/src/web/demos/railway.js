@@ -13,7 +13,7 @@ const VALUES = { points: ['main', 'loop'], signal: ['red', 'green'] };
 const TIMES_MAX = 500;
 
 const bus = join('railway', { session: true });
-const state = new Map(); // key -> what the controller said last
+const known = new Map(); // key -> what the controller said last
 const times = { ws: [], http: [] };
 const throttleOf = (number) => `demos/rail/throttle/${number}`;
 let heardAt, driving; // { number, lease }: the train that this tab drives
@@ -21,12 +21,12 @@ let heardAt, driving; // { number, lease }: the train that this tab drives
 const isTrain = (data) => by(`block-${data?.block}`) && by(`block-${data.before}`) && data.at >= 0 && data.at <= 1
   && Number.isFinite(data.speed) && typeof data.waits === 'string';
 
-bus.subscribe(STATE, { frame: true }).onmessage = ({ key = '', data, removed }) => {
+bus.subscribe(STATE, { frame: true }).onmessage = ({ key = '', data, removed, state }) => {
   const [, kind, number] = /^(points|signal|train)\/([1-4])$/.exec(key) ?? [];
-  if (removed) return state.delete(key);
+  if (removed) return known.delete(key);
   if (!(kind === 'train' ? number <= 2 && isTrain(data) : VALUES[kind]?.includes(data?.is))) return ignore();
-  heardAt = performance.now();
-  state.set(key, data);
+  if (!state) heardAt = performance.now(); // else it may be long ago
+  known.set(key, data);
   if (kind === 'train') showTrain(number, data);
   else showSetting(kind, number, data.is);
 };
@@ -47,6 +47,7 @@ function showTrain(number, { block, before, at, speed, waits }) {
     const { x, y } = path.getPointAtLength(way), ahead = path.getPointAtLength(way + 1), back = path.getPointAtLength(way - 1);
     const angle = Math.atan2(ahead.y - back.y, ahead.x - back.x) * 180 / Math.PI;
     by(`car-${number}-${car}`).setAttribute('transform', `translate(${x} ${y}) rotate(${angle})`);
+    by(`car-${number}-${car}`).querySelector('text')?.setAttribute('transform', `rotate(${-angle})`); // the number stays upright
   });
   by(`doing-${number}`).textContent = waits ? `waits: ${text(waits, 60)}` : speed ? `runs at ${Math.round(speed)}` : 'stands';
   if (driving?.number !== number) by(`speed-${number}`).value = speed;
@@ -67,7 +68,7 @@ function note(way, ms) {
  *  request names what it wants, not a change. */
 async function click(kind, number) {
   const [one, other] = VALUES[kind];
-  const to = state.get(`${kind}/${number}`)?.is === one ? other : one;
+  const to = known.get(`${kind}/${number}`)?.is === one ? other : one;
   const topic = `demos/rail/${kind}/${number}`;
   const begun = performance.now();
   try {

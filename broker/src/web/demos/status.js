@@ -56,7 +56,10 @@ function forget(name) {
   values.delete(name);
 }
 
-const written = ({ value, unit }) => `${value.toLocaleString('en', { maximumSignificantDigits: 6 })} ${unit}`.trim();
+const written = ({ value, unit }) => {
+  const digits = Math.abs(value) < 1e9 ? value.toLocaleString('en', { maximumSignificantDigits: 6 }) : value.toExponential(3);
+  return `${digits} ${unit}`.trim();
+};
 
 const ageOf = ({ at }, now) => (now - at > OLD_MS ? `${Math.round((now - at) / 1000)} s old` : '');
 
