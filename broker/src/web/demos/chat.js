@@ -62,7 +62,7 @@ function append(node) {
 }
 
 function showMessage({ data, time }) {
-  if (back && performance.now() < back.until && data.member !== bus.member) countMissed();
+  if (data.member !== bus.member) tellBack(() => `: ${back.count += 1} missed, recovered.`);
   typing.delete(data.member);
   const at = Number.isFinite(time) ? new Date(time).toLocaleTimeString() : '';
   append(element('p', { className: data.member === bus.member ? 'own' : '' },
@@ -73,12 +73,13 @@ function showMessage({ data, time }) {
 
 const notice = (sentence) => append(element('p', { className: 'notice', textContent: sentence }));
 
-function countMissed() {
-  back.count += 1;
-  back.node.textContent = `Back after ${back.seconds} s: ${back.count} missed, recovered.`;
+/** Completes the notice of this moment's return. */
+function tellBack(outcome) {
+  if (back && performance.now() < back.until) back.node.textContent = `Back after ${back.seconds} s${outcome()}`;
 }
 
 function showGap({ from, to, reason }) {
+  tellBack(() => '.');
   if (reason === 'epoch') notice('The room began anew: the broker was restarted, and it keeps rooms in memory.');
   else notice(from <= to ? `Messages ${from} to ${to} are missing: ${reason}.` : `Messages may be missing: ${reason}.`);
 }
