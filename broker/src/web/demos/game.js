@@ -106,19 +106,24 @@ function frame(now) {
   totals.drawn += 1;
   const until = performance.now() + workMs;
   while (performance.now() < until); // this is what makes the tab slow
-  requestAnimationFrame(frame);
+  if (workMs) setTimeout(requestAnimationFrame, 20, frame); // all else has its turn
+  else requestAnimationFrame(frame);
 }
 
+let shownAt = performance.now();
+
 function showFigures() {
+  const seconds = (performance.now() - shownAt) / 1000; // timers of a slow tab are late
+  shownAt += 1000 * seconds;
   for (const name of Object.keys(totals)) {
-    by(name).textContent = `${totals[name]} a second`;
+    by(name).textContent = `${Math.round(totals[name] / seconds)} a second`;
     totals[name] = 0;
   }
   by('lag').textContent = players.has(me) ? `${Math.round(lag)} ms` : '–';
   const rows = [...players].sort().map(([key, player]) => {
     const swatch = element('span', { className: 'swatch' });
     swatch.style.background = colorOf(player.hue);
-    const cells = [`${player.lag} ms`, player.got].map((value) => element('td', { textContent: value }));
+    const cells = [`${player.lag} ms`, Math.round(player.got / seconds)].map((value) => element('td', { textContent: value }));
     player.got = 0;
     return element('tr', {}, element('td', {}, swatch, key === me ? 'you' : key), ...cells);
   });
