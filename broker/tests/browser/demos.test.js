@@ -150,6 +150,7 @@ test('game: a slow tab is sent fewer positions and is not further and further be
   await slow.locator('#slow').fill('500')
   await becomes(slow, '#skipped', (rate) => rate >= 10)
   await slow.waitForTimeout(4000)
+  await becomes(slow, '#got', (rate) => rate > 0 && rate < 20)
   await becomes(slow, '#skipped', (rate) => rate >= 10)
   await becomes(slow, '#lag', (ms) => ms > 100 && ms < 2500)
   await becomes(quick, '#lag', (ms) => ms < 250)
