@@ -262,6 +262,8 @@ export interface Bus {
   /** Throws if there is a subscription to the same topic or filter already. */
   subscribe<T = any>(topic: string, options?: SubscribeOptions): Subscription<T>;
   publish(topic: string, data: unknown, options?: PublishOptions): Promise<Published>;
+  /** Stores what stands for all messages of the topic up to and with this position; these leave its window. */
+  snapshot(topic: string, upTo: Position, data: unknown): Promise<void>;
   /**
    * Is present in the topic, on each connection, until `leave` or the end of our subscription to it. A refusal rejects and is an
    * error event, so nobody has to wait for it.

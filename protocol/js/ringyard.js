@@ -115,6 +115,12 @@ const decode = ({ data, encoding }) => {
   return Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
 };
 
+/** A position as the broker wants it; without an epoch if the text is none. */
+const parsePosition = (text) => {
+  const [, epoch, offset] = /^([0-9a-f]{16}):(\d+)$/.exec(text) ?? [];
+  return { epoch, offset: +offset };
+};
+
 /** A will as the broker wants it. */
 const encodeWill = ({ data, ...options }) => ({ ...options, ...encode(data) });
 
@@ -150,12 +156,11 @@ const createSubscription = (bus, topic, options) => {
   let begunAt; // the position that the application asked for
 
   if (sinceText != null) {
-    const [, sinceEpoch, offset] = /^([0-9a-f]{16}):(\d+)$/.exec(sinceText) ?? [];
-    if (!sinceEpoch || pattern || last != null) {
-      throw new TypeError("since is EPOCH:OFFSET of one topic, and excludes last");
+    begunAt = parsePosition(sinceText);
+    if (!begunAt.epoch || pattern || last != null) {
+      throw new TypeError("since is EPOCH:OFFSET of one topic, without last");
     }
-    begunAt = { epoch: sinceEpoch, offset: +offset };
-    delivered = [sinceEpoch, offset];
+    delivered = Object.values(begunAt);
   }
 
   /** Subscribes on a new connection: where we left off, or as the application asked at first. */
@@ -386,7 +391,7 @@ const createSubscription = (bus, topic, options) => {
     if (!error) queue = [];
     bus._leave(topic, asked, active);
     active = false;
-    rejectReady(error ?? failure("closed", "the subscription was closed"));
+    rejectReady(error || failure("closed", "the subscription is closed"));
     if (error) bus._emit("error", error);
     pump();
   };
@@ -617,7 +622,7 @@ export const connect = (url, options = {}) => {
     throw new TypeError("token is a string or a function");
   }
   if (will) checkText((will = encodeWill(will)));
-  if (!WebSocket) throw new TypeError("there is no WebSocket; pass one as an option");
+  if (!WebSocket) throw new TypeError("there is no WebSocket; pass one");
 
   const listeners = { state: new Set(), error: new Set(), goaway: new Set() };
   const subscriptions = new Map(); // by topic or filter
@@ -855,7 +860,7 @@ export const connect = (url, options = {}) => {
     for (const { _disconnected } of subscriptions.values()) _disconnected();
     for (const { _members, _reject } of asks) {
       if (isReady && !_members.idempotency_key) {
-        _reject(failure("disconnected", "the connection ended before the answer"));
+        _reject(failure("disconnected", "the connection ended"));
       }
     }
     isReady = false;
@@ -868,9 +873,9 @@ export const connect = (url, options = {}) => {
     stopFetching();
     for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, wake);
     state = "closed";
-    const error = code > 1000 ? failure("closed", `the broker closed with ${code}: ${reason}`) : undefined;
+    const error = code > 1000 && failure("closed", `the broker closed with ${code}: ${reason}`);
     unlock?.();
-    const rejection = error ?? failure("closed", "the bus is closed");
+    const rejection = error || failure("closed", "the bus is closed");
     for (const { _reject } of asks) _reject(rejection);
     registrations._end(rejection);
     for (const { _end } of subscriptions.values()) _end(error);
@@ -932,7 +937,7 @@ export const connect = (url, options = {}) => {
       if (canFetch) fetchToken();
       else if (!isTold) {
         isTold = true;
-        emit("error", failure("token", "the token ends soon, and there is no function to fetch another"));
+        emit("error", failure("token", "the token ends soon; no function renews it"));
       }
     },
   };
@@ -967,10 +972,10 @@ export const connect = (url, options = {}) => {
    * Sends a command when the subscriptions have begun, now or on the next connection. `take` makes of the answer what
    * the promise resolves to; it is also called with one that comes after the caller gave up. `ours`: its key is ours.
    */
-  const ask = (members, signal, timeout, take = (answer) => answer, ours) => {
+  const ask = (members, signal, timeout = ANSWER_TIMEOUT, take = (answer) => answer, ours) => {
     signal?.throwIfAborted();
     checkOpen();
-    if (!isReady && asks.size >= HELD) throw failure("offline", `${HELD} commands wait for the connection already`);
+    if (!isReady && asks.size >= HELD) throw failure("offline", `${HELD} commands wait already`);
     checkText(members); // also throws what is no JSON, now rather than when the connection is back
     return new Promise((resolve, reject) => {
       const settle = (f, value) => {
@@ -1086,7 +1091,7 @@ export const connect = (url, options = {}) => {
         ifOffset,
         lease,
         signal,
-        timeout = ANSWER_TIMEOUT,
+        timeout,
         ...unknown
       } = options;
       refuse(unknown);
@@ -1115,7 +1120,11 @@ export const connect = (url, options = {}) => {
 
     async members(topic, { limit, ...unknown } = {}) {
       refuse(unknown);
-      return ask({ type: "members", topic, limit }, undefined, ANSWER_TIMEOUT);
+      return ask({ type: "members", topic, limit });
+    },
+
+    async snapshot(topic, upTo, data) {
+      return ask({ type: "snapshot", topic, ...encode(data), up_to: parsePosition(upTo) });
     },
 
     will(options) {

@@ -52,7 +52,7 @@ test("a WebSocket is needed, and no option is ignored", () => {
   const global = globalThis.WebSocket;
   try {
     delete globalThis.WebSocket;
-    assert.throws(() => connect("ws://127.0.0.1:1/ws"), { message: "there is no WebSocket; pass one as an option" });
+    assert.throws(() => connect("ws://127.0.0.1:1/ws"), { message: "there is no WebSocket; pass one" });
     globalThis.WebSocket = ManualSocket;
     connect("ws://fake/ws").close();
   } finally {

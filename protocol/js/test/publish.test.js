@@ -37,6 +37,24 @@ test("options have the names of the wire", async (t) => {
   assert.deepEqual(plain, { type: "publish", topic: "a", data: null, if_offset: "absent" });
 });
 
+test("a snapshot names the position that it stands for", async (t) => {
+  const { bus, peer } = await startBoth(t);
+  const stored = bus.snapshot("doc/x", `${EPOCH}:12`, Uint8Array.of(1, 2));
+  const { id, ...command } = await peer.next("snapshot");
+  const upTo = { epoch: EPOCH, offset: 12 };
+  assert.deepEqual(command, { type: "snapshot", topic: "doc/x", data: "AQI=", encoding: "base64", up_to: upTo });
+  peer.ok({ id });
+  await stored;
+  const refused = bus.snapshot("doc/x", `${EPOCH}:13`, "text");
+  peer.error(await peer.next("snapshot"), "conflict", { offset: 12 });
+  await assert.rejects(refused, { code: "conflict", offset: 12 });
+  const bad = bus.snapshot("doc/x", undefined, "text");
+  const { up_to, ...asked } = await peer.next("snapshot");
+  assert.equal(up_to.epoch, undefined);
+  peer.error(asked, "bad-command");
+  await assert.rejects(bad, { code: "bad-command" });
+});
+
 test("bytes are sent as base64", async (t) => {
   const { bus, peer } = await startBoth(t);
   const bytes = Uint8Array.of(9, 0, 1, 255, 128, 9);

@@ -47,6 +47,10 @@ bus.subscribe("a", { onoverflow: () => "none" });
 bus.subscribe("a", { since: { epoch: "00000000000000aa", offset: 1 } });
 // @ts-expect-error
 chat.position = "00000000000000aa:1";
+check<Equal<ReturnType<typeof bus.snapshot>, Promise<void>>>();
+bus.snapshot("doc/x", chat.position!, Uint8Array.of(1));
+// @ts-expect-error: where it ends must be said
+bus.snapshot("doc/x", undefined, "text");
 
 chat.onstate = (map) => check<Equal<typeof map, ReadonlyMap<string, Message<{ text: string }>>>>();
 chat.ongap = (gap) => check<Equal<typeof gap, Gap>>();
