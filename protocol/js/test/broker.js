@@ -17,13 +17,15 @@ history = "keyed"
 `;
 
 class Broker {
-  constructor(args) {
+  constructor(args, admin) {
     this.args = args;
+    this.adminListen = admin ? "127.0.0.1:0" : "off";
     this.port = 0;
   }
 
   async start() {
-    const args = ["--listen", `127.0.0.1:${this.port}`, "--admin-listen", "off", "--shards", "2", ...this.args];
+    const listen = ["--listen", `127.0.0.1:${this.port}`, "--admin-listen", this.adminListen];
+    const args = [...listen, "--shards", "2", ...this.args];
     this.child = spawn(BROKER, args, { stdio: ["ignore", "pipe", "pipe"] });
     let said = "";
     this.child.stderr.on("data", (data) => (said += data));
@@ -34,8 +36,10 @@ class Broker {
       let text = "";
       for await (const data of this.child.stdout) {
         text += data;
-        const found = /http:\/\/127\.0\.0\.1:(\d+)\//.exec(text);
-        if (found) return Number(found[1]);
+        const found = /http:\/\/127\.0\.0\.1:(\d+)\/(?:, operators: (http:\/\/[^/]+))?/.exec(text);
+        if (!found) continue;
+        this.admin = found[2];
+        return Number(found[1]);
       }
       return exit;
     })();
@@ -53,8 +57,11 @@ class Broker {
   }
 }
 
-/** A broker that ends with the test. With `rules`, topics have these, or with `true` the rules above. */
-export const startBroker = async (t, { rules = false, args: more = [] } = {}) => {
+/**
+ * A broker that ends with the test. With `rules`, topics have these, or with `true` the rules above. With `admin`, it has the
+ * operators' port, at the address `admin`.
+ */
+export const startBroker = async (t, { rules = false, admin = false, args: more = [] } = {}) => {
   const folder = await mkdtemp(join(tmpdir(), "ringyard-js-"));
   t.after(() => rm(folder, { recursive: true }));
   const args = [...more];
@@ -63,7 +70,7 @@ export const startBroker = async (t, { rules = false, args: more = [] } = {}) =>
     await writeFile(file, rules === true ? RULES : rules);
     args.push("--config", file);
   }
-  const broker = await new Broker(args).start();
+  const broker = await new Broker(args, admin).start();
   t.after(() => broker.stop("SIGKILL"));
   return broker;
 };
