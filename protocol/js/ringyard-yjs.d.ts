@@ -1,5 +1,5 @@
 import type { Bus, RingyardError } from "./ringyard.js";
-import { AbstractConnector, type Doc } from "yjs";
+import type { Doc } from "yjs";
 import type { Awareness } from "y-protocols/awareness";
 
 export interface RingyardProviderOptions {
@@ -28,7 +28,7 @@ export interface RingyardProviderEvents {
 }
 
 /** Keeps a document of Yjs, and who is at it, in step with the topic at the broker. */
-export class RingyardProvider extends AbstractConnector {
+export class RingyardProvider {
   /** Throws if the bus is subscribed to the topic already, or is closed. */
   constructor(bus: Bus, topic: string, doc: Doc, options?: RingyardProviderOptions);
   readonly doc: Doc;

@@ -269,10 +269,14 @@ export class RingyardProvider extends Y.AbstractConnector {
 
     provider.connect = () => {
       if (subscription) return;
-      others?.close(); // if the topic itself could not be subscribed to, the last time
       others = bus.subscribe(awarenessTopic, { throttle: THROTTLE });
       others.onmessage = takeAwareness;
-      join();
+      try {
+        join();
+      } catch (error) {
+        others.close();
+        throw error;
+      }
       queueMicrotask(follow);
     };
 

@@ -9,6 +9,10 @@ import { build } from "../build.js";
 
 /** For everything: a third of what centrifuge.js has. There is one build; none leaves leases, requests and presence out. */
 const SIZE_MAX = 6144;
+/** The provider, without Yjs. */
+const YJS_PROVIDER_MAX = 2048;
+/** Yjs itself: bytes, not compressed, since the broker carries it. */
+const YJS_MAX = 100_000;
 
 const read = (name) => readFile(new URL(`../${name}`, import.meta.url), "utf8");
 
@@ -18,11 +22,36 @@ test("the committed builds are those of the source", async () => {
   }
 });
 
-test(`gzip -9 of a build is below ${SIZE_MAX} bytes`, async (t) => {
-  for (const name of ["ringyard.min.mjs", "ringyard.min.js"]) {
+test("gzip -9 of the builds is small", async (t) => {
+  for (const [name, max] of [
+    ["ringyard.min.mjs", SIZE_MAX],
+    ["ringyard.min.js", SIZE_MAX],
+    ["ringyard-yjs.min.mjs", YJS_PROVIDER_MAX],
+  ]) {
     const size = execFileSync("gzip", ["-9c"], { input: await read(name) }).length;
     t.diagnostic(`${name}: ${size} bytes`);
-    assert.ok(size < SIZE_MAX, `${name} has ${size} bytes`);
+    assert.ok(size < max, `${name} has ${size} bytes`);
+  }
+});
+
+test("the build of Yjs is not too long, has its terms, and exports what the provider wants of both packages", async (t) => {
+  const text = await read("vendor/yjs.min.mjs");
+  t.diagnostic(`${text.length} bytes`);
+  assert.ok(text.length < YJS_MAX);
+  for (const name of ["yjs", "y-protocols", "lib0"]) assert.match(text, new RegExp(`^${name}:\nThe MIT License`, "m"));
+  // In processes of their own: Yjs complains if there are two of it.
+  const names = (modules) => {
+    const script = `Promise.all(${JSON.stringify(modules)}.map((name) => import(name)))
+      .then((all) => console.log(all.flatMap((module) => Object.keys(module)).sort().join()))`;
+    return execFileSync(process.execPath, ["-e", script], { cwd: new URL("..", import.meta.url) }).toString();
+  };
+  assert.equal(names(["./vendor/yjs.min.mjs"]), names(["yjs", "y-protocols/awareness"]));
+});
+
+test("the provider imports its peers and nothing else", async () => {
+  for (const name of ["ringyard-yjs.js", "ringyard-yjs.min.mjs"]) {
+    const imports = [...(await read(name)).matchAll(/\bfrom ?"([^"]+)"/g)].map(([, from]) => from);
+    assert.deepEqual(imports.sort(), ["y-protocols/awareness", "yjs"]);
   }
 });
 

@@ -16,6 +16,10 @@ import {
 } from "ringyard";
 import { connect as fromBuild } from "ringyard/min";
 import "ringyard/script";
+import { RingyardProvider } from "ringyard/yjs";
+import { RingyardProvider as ProviderFromBuild } from "ringyard/yjs.min";
+import { Doc } from "yjs";
+import { Awareness } from "y-protocols/awareness";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const check = <_ extends true>(): void => {};
@@ -126,3 +130,14 @@ bus.on("message", () => {});
 // @ts-expect-error
 bus.state = "open";
 bus.close();
+
+const provider = new RingyardProvider(bus, "doc/x", new Doc(), { awareness: new Awareness(new Doc()), connect: false });
+check<Equal<typeof RingyardProvider, typeof ProviderFromBuild>>();
+check<Equal<typeof provider.awareness, Awareness>>();
+provider.on("status", ({ status }) => check<Equal<typeof status, "connecting" | "connected" | "disconnected">>());
+provider.on("synced", (synced) => check<Equal<typeof synced, boolean>>());
+provider.once("unsaved", (unsaved) => check<Equal<typeof unsaved, boolean>>());
+// @ts-expect-error: there is no such event
+provider.on("sinked", () => {});
+// @ts-expect-error: a topic is needed
+new RingyardProvider(bus, new Doc());
