@@ -1,5 +1,6 @@
 /** What the tests of the Yjs provider share: brokers with rules for documents, and clients that edit one. */
 
+import { readFile } from "node:fs/promises";
 import { test as testOf } from "node:test";
 import { WebSocket } from "ws";
 import * as Y from "yjs";
@@ -15,18 +16,11 @@ export const TOPIC = "doc/x";
 /** Against the real broker; without one, the tests are skipped, and say so. */
 export const test = (name, f, options) => testOf(name, { skip: BROKER ? false : "RINGYARD names no broker", ...options }, f);
 
-/** As the README says, or with a smaller window. */
-export const rules = (messages = 2000) => `
-[[topic]]
-match = "doc/+"
-history-messages = ${messages}
-history-bytes = "2m"
-history-ttl = "0s"
+const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
 
-[[topic]]
-match = "doc/+/awareness"
-history = "keyed"
-`;
+/** What the README tells users to configure, or with a smaller window. */
+export const rules = (messages = 2000) =>
+  /```toml\n(.*?)```/s.exec(readme)[1].replace(/history-messages = \d+/, `history-messages = ${messages}`);
 
 /** Waits in real time, for longer than `until` does: a provider may wait for a second by itself. */
 export const wait = async (condition, what = condition, ms = 20_000) => {
