@@ -40,11 +40,11 @@ KEY = "rk_a-key-of-this-test-alone"
 PER_ADDRESS = 2
 
 ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/ws", "/ws?x=1"]
-ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1"]
+ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1", "/ringyard-yjs.js", "/yjs.js"]
 SCRIPTS = [f"/page{part}.js" for part in ("", "-absence", "-facts", "-feed", "-link", "-token", "-values")]
 DOCUMENTS = ["/README.md", "/protocol/js/README.md", "/protocol/RINGYARD-V1.md", "/protocol/vectors/v1.json"]
-DEMOS = ["chat", "game", "status", "railway"]
-DEMO_FILES = [f"/demos/{name}" for name in ["", "demos.css", *DEMOS]]
+DEMOS = ["chat", "editor", "game", "status", "railway"]
+DEMO_FILES = [f"/demos/{name}" for name in ["", "demos.css", "editor.css", "ringyard.toml", *DEMOS]]
 DEMO_FILES += [f"/demos/{name}.js" for name in [*DEMOS, "demo", "plot", "steer"]]
 PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS, *DEMO_FILES]
 TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]

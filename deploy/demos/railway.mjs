@@ -1,7 +1,7 @@
 // The controller of the demo's model railway, which is a client as the pages are: node railway.mjs
 //
-// BROKER is the broker's URL, http://127.0.0.1:8080 by default. BROKER_TOKEN is a token or key, if it asks for one. Needs Node 22
-// or newer, or `node --experimental-websocket railway.mjs` from 20.10 on.
+// BROKER is the broker's URL, http://127.0.0.1:8080 by default. BROKER_TOKEN is a token or key, if it asks for one. Needs Node 20.10
+// or newer, and the client beside it as in a checkout.
 //
 // It answers requests, on demos/rail/points/N { to: "main" | "loop" } and demos/rail/signal/N { to: "red" | "green" }; takes speeds,
 // on demos/rail/throttle/N { speed: 0 to 100 }; and says what is, on demos/rail/state, with the keys points/N, signal/N and
@@ -10,7 +10,9 @@
 // Two trains go round clockwise. A train stops before a red signal, before points that are set against it, and before a block
 // that another train is in; so no command can make them collide.
 
-import { connect } from '../../protocol/js/ringyard.js';
+import { once } from 'node:events';
+import { isMainThread, Worker } from 'node:worker_threads';
+import { connect } from '../../protocol/js/ringyard.min.mjs';
 
 const STATE = 'demos/rail/state';
 const TICK_MS = 50;
@@ -38,8 +40,9 @@ const trains = [
 
 const url = new URL('/ws', process.env.BROKER ?? 'http://127.0.0.1:8080');
 url.protocol = url.protocol.replace('http', 'ws');
-if (!globalThis.WebSocket) {
-  console.error('This Node has no WebSocket: use Node 22, or node --experimental-websocket.');
+if (!globalThis.WebSocket && isMainThread) {
+  // Node 20 has it behind an option, which a thread can be given.
+  await once(new Worker(new URL(import.meta.url), { execArgv: ['--experimental-websocket'] }), 'exit');
   process.exit(1);
 }
 const bus = connect(url.href, { token: process.env.BROKER_TOKEN });

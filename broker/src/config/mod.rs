@@ -14,6 +14,7 @@
 //! | `auth`, `auth_schema` | the tables `[auth]`, `[[allow]]` and `[[key]]`, and their schema |
 //! | `tls` | the `[[tls]]` tables |
 //! | `topics`, `topic_checks` | the `[[topic]]` tables |
+//! | `demos` | those that are built in, for the demos |
 //! | `limits` | the limits of the broker, taken from the settings |
 //! | `render` | `config show` and `config example` |
 //! | `suggestions` | names that are nearly right |
@@ -27,6 +28,7 @@
 pub mod auth;
 mod auth_schema;
 mod command;
+pub(crate) mod demos;
 mod file;
 pub mod limits;
 mod origins;

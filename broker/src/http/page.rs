@@ -1,19 +1,30 @@
 //! The page at `/` and what it loads, the JavaScript client for everybody's pages, the demos, and documents, all built
 //! into the binary.
 //!
-//! Not responsible for which origins may read them: see [`cors`](crate::http::cors). An answer copies nothing: bodies are
-//! static.
+//! The build compresses them (`build.rs`), and browsers get them so. Whoever does not take gzip gets an unpacked copy.
+//!
+//! Not responsible for which origins may read them: see [`cors`](crate::http::cors).
 
+use std::io::Read;
+
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use flate2::read::GzDecoder;
 
 use crate::http::app::App;
 use crate::http::readable::readable;
 
-/// Nothing from elsewhere, nothing inline; WebSockets also to brokers elsewhere.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-    connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Nothing from elsewhere; nothing inline but import maps, which cannot be in files; WebSockets also to brokers elsewhere.
+const POLICY: [&str; 2] = [
+    "default-src 'none'; script-src 'self'",
+    "; style-src 'self'; img-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; \
+        frame-ancestors 'none'",
+];
+const IMPORT_MAP: &str = r#"<script type="importmap">"#;
 
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
@@ -24,68 +35,114 @@ const TEXT: &str = "text/plain; charset=utf-8";
 struct Asset {
     path: &'static str,
     media: &'static str,
-    body: &'static str,
+    /// Compressed with gzip.
+    packed: &'static [u8],
 }
 
-static ASSETS: [Asset; 29] = [
-    Asset { path: "/", media: HTML, body: include_str!("../web/index.html") },
-    Asset { path: "/page.css", media: STYLE, body: include_str!("../web/page.css") },
-    Asset { path: "/page.js", media: SCRIPT, body: include_str!("../web/page.js") },
-    Asset { path: "/page-feed.js", media: SCRIPT, body: include_str!("../web/page-feed.js") },
-    Asset { path: "/page-values.js", media: SCRIPT, body: include_str!("../web/page-values.js") },
-    Asset { path: "/page-absence.js", media: SCRIPT, body: include_str!("../web/page-absence.js") },
-    Asset { path: "/page-link.js", media: SCRIPT, body: include_str!("../web/page-link.js") },
-    Asset { path: "/page-facts.js", media: SCRIPT, body: include_str!("../web/page-facts.js") },
-    Asset { path: "/page-token.js", media: SCRIPT, body: include_str!("../web/page-token.js") },
-    Asset { path: "/icon.svg", media: "image/svg+xml", body: include_str!("../web/icon.svg") },
+/// A file of the repository, compressed by the build.
+macro_rules! packed {
+    ($file:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $file, ".gz"))
+    };
+}
+
+static ASSETS: [Asset; 35] = [
+    Asset { path: "/", media: HTML, packed: packed!("broker/src/web/index.html") },
+    Asset { path: "/page.css", media: STYLE, packed: packed!("broker/src/web/page.css") },
+    Asset { path: "/page.js", media: SCRIPT, packed: packed!("broker/src/web/page.js") },
+    Asset { path: "/page-feed.js", media: SCRIPT, packed: packed!("broker/src/web/page-feed.js") },
+    Asset { path: "/page-values.js", media: SCRIPT, packed: packed!("broker/src/web/page-values.js") },
+    Asset { path: "/page-absence.js", media: SCRIPT, packed: packed!("broker/src/web/page-absence.js") },
+    Asset { path: "/page-link.js", media: SCRIPT, packed: packed!("broker/src/web/page-link.js") },
+    Asset { path: "/page-facts.js", media: SCRIPT, packed: packed!("broker/src/web/page-facts.js") },
+    Asset { path: "/page-token.js", media: SCRIPT, packed: packed!("broker/src/web/page-token.js") },
+    Asset { path: "/icon.svg", media: "image/svg+xml", packed: packed!("broker/src/web/icon.svg") },
     // The client, as a module and as a script that sets `globalThis.ringyard`.
-    Asset { path: "/ringyard.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.mjs") },
-    Asset { path: "/ringyard.min.js", media: SCRIPT, body: include_str!("../../../protocol/js/ringyard.min.js") },
-    // The demos, whose publishers and topic rules are in deploy/demos.
-    Asset { path: "/demos/", media: HTML, body: include_str!("../web/demos/index.html") },
-    Asset { path: "/demos/demos.css", media: STYLE, body: include_str!("../web/demos/demos.css") },
-    Asset { path: "/demos/chat", media: HTML, body: include_str!("../web/demos/chat.html") },
-    Asset { path: "/demos/game", media: HTML, body: include_str!("../web/demos/game.html") },
-    Asset { path: "/demos/status", media: HTML, body: include_str!("../web/demos/status.html") },
-    Asset { path: "/demos/railway", media: HTML, body: include_str!("../web/demos/railway.html") },
-    Asset { path: "/demos/chat.js", media: SCRIPT, body: include_str!("../web/demos/chat.js") },
-    Asset { path: "/demos/game.js", media: SCRIPT, body: include_str!("../web/demos/game.js") },
-    Asset { path: "/demos/status.js", media: SCRIPT, body: include_str!("../web/demos/status.js") },
-    Asset { path: "/demos/railway.js", media: SCRIPT, body: include_str!("../web/demos/railway.js") },
-    Asset { path: "/demos/demo.js", media: SCRIPT, body: include_str!("../web/demos/demo.js") },
-    Asset { path: "/demos/plot.js", media: SCRIPT, body: include_str!("../web/demos/plot.js") },
-    Asset { path: "/demos/steer.js", media: SCRIPT, body: include_str!("../web/demos/steer.js") },
+    Asset { path: "/ringyard.js", media: SCRIPT, packed: packed!("protocol/js/ringyard.min.mjs") },
+    Asset { path: "/ringyard.min.js", media: SCRIPT, packed: packed!("protocol/js/ringyard.min.js") },
+    // The provider for Yjs, and Yjs itself for pages without a bundler.
+    Asset { path: "/ringyard-yjs.js", media: SCRIPT, packed: packed!("protocol/js/ringyard-yjs.min.mjs") },
+    Asset { path: "/yjs.js", media: SCRIPT, packed: packed!("protocol/js/vendor/yjs.min.mjs") },
+    // The demos, whose publishers are in deploy/demos.
+    Asset { path: "/demos/", media: HTML, packed: packed!("broker/src/web/demos/index.html") },
+    Asset { path: "/demos/demos.css", media: STYLE, packed: packed!("broker/src/web/demos/demos.css") },
+    Asset { path: "/demos/editor.css", media: STYLE, packed: packed!("broker/src/web/demos/editor.css") },
+    Asset { path: "/demos/ringyard.toml", media: TEXT, packed: packed!("broker/src/web/demos/ringyard.toml") },
+    Asset { path: "/demos/chat", media: HTML, packed: packed!("broker/src/web/demos/chat.html") },
+    Asset { path: "/demos/editor", media: HTML, packed: packed!("broker/src/web/demos/editor.html") },
+    Asset { path: "/demos/game", media: HTML, packed: packed!("broker/src/web/demos/game.html") },
+    Asset { path: "/demos/status", media: HTML, packed: packed!("broker/src/web/demos/status.html") },
+    Asset { path: "/demos/railway", media: HTML, packed: packed!("broker/src/web/demos/railway.html") },
+    Asset { path: "/demos/chat.js", media: SCRIPT, packed: packed!("broker/src/web/demos/chat.js") },
+    Asset { path: "/demos/editor.js", media: SCRIPT, packed: packed!("broker/src/web/demos/editor.js") },
+    Asset { path: "/demos/game.js", media: SCRIPT, packed: packed!("broker/src/web/demos/game.js") },
+    Asset { path: "/demos/status.js", media: SCRIPT, packed: packed!("broker/src/web/demos/status.js") },
+    Asset { path: "/demos/railway.js", media: SCRIPT, packed: packed!("broker/src/web/demos/railway.js") },
+    Asset { path: "/demos/demo.js", media: SCRIPT, packed: packed!("broker/src/web/demos/demo.js") },
+    Asset { path: "/demos/plot.js", media: SCRIPT, packed: packed!("broker/src/web/demos/plot.js") },
+    Asset { path: "/demos/steer.js", media: SCRIPT, packed: packed!("broker/src/web/demos/steer.js") },
     // Documents, at the paths that they have in the sources: what they name relative to themselves is there as well.
-    Asset { path: "/README.md", media: TEXT, body: include_str!("../../../README.md") },
-    Asset { path: "/protocol/js/README.md", media: TEXT, body: include_str!("../../../protocol/js/README.md") },
-    Asset { path: "/protocol/RINGYARD-V1.md", media: TEXT, body: include_str!("../../../protocol/RINGYARD-V1.md") },
-    Asset {
-        path: "/protocol/vectors/v1.json",
-        media: "application/json",
-        body: include_str!("../../../protocol/vectors/v1.json"),
-    },
+    Asset { path: "/README.md", media: TEXT, packed: packed!("README.md") },
+    Asset { path: "/protocol/js/README.md", media: TEXT, packed: packed!("protocol/js/README.md") },
+    Asset { path: "/protocol/RINGYARD-V1.md", media: TEXT, packed: packed!("protocol/RINGYARD-V1.md") },
+    Asset { path: "/protocol/vectors/v1.json", media: "application/json", packed: packed!("protocol/vectors/v1.json") },
 ];
+
+impl Asset {
+    fn unpacked(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        GzDecoder::new(self.packed).read_to_end(&mut body).expect("what the build compressed");
+        body
+    }
+}
 
 /// A route per asset.
 pub(crate) fn routes() -> Router<App> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
-        let tag = format!("\"{:016x}\"", fingerprint(asset.body.as_bytes()));
-        router.route(asset.path, readable(move |headers: HeaderMap| async move { answer(asset, &tag, &headers) }))
+        let tag = fingerprint(asset.packed);
+        let policy = policy(asset);
+        let answer = move |headers: HeaderMap| async move { answer(asset, tag, &policy, &headers) };
+        router.route(asset.path, readable(answer))
     })
 }
 
-fn answer(asset: &Asset, tag: &str, headers: &HeaderMap) -> Response {
+/// The policy for a file: that of a page allows the import map in it, by its hash.
+fn policy(asset: &Asset) -> String {
+    let text =
+        if asset.media == HTML { String::from_utf8(asset.unpacked()).expect("a page is text") } else { String::new() };
+    let map = text.split_once(IMPORT_MAP).and_then(|(_, map)| map.split_once("</script>")).map(|(map, _)| map);
+    let hash = map.map(|map| format!(" 'sha256-{}'", BASE64_STANDARD.encode(digest(&SHA256, map.as_bytes()))));
+    POLICY.join(&hash.unwrap_or_default())
+}
+
+fn answer(asset: &'static Asset, tag: u64, policy: &str, headers: &HeaderMap) -> Response {
+    let is_packed = accepts_gzip(headers);
+    let tag = format!("\"{tag:016x}{}\"", if is_packed { "-gzip" } else { "" });
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    let is_known = known.any(|known| known == tag || known == "*");
     let fields = [
-        (header::ETAG, tag),
+        (header::ETAG, &*tag),
         (header::CACHE_CONTROL, "no-cache"), // ask again, but do not load again
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::VARY, "Accept-Encoding"),
     ];
-    if known.any(|known| known == tag || known == "*") {
+    if is_known {
         return (StatusCode::NOT_MODIFIED, fields).into_response();
     }
-    (fields, [(header::CONTENT_TYPE, asset.media)], asset.body).into_response()
+    let media = [(header::CONTENT_TYPE, asset.media)];
+    if is_packed {
+        return (fields, media, [(header::CONTENT_ENCODING, "gzip")], asset.packed).into_response();
+    }
+    (fields, media, asset.unpacked()).into_response()
+}
+
+/// Whether a client has named gzip among what it takes.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut items = values.flat_map(|value| value.split(',')).map(|item| item.split_once(';').unwrap_or((item, "")));
+    let refuses = |weight: &str| weight.trim().trim_start_matches("q=").parse() == Ok(0.0);
+    items.any(|(name, weight)| name.trim().eq_ignore_ascii_case("gzip") && !refuses(weight))
 }
 
 /// FNV-1a: tells one build's file from another's.

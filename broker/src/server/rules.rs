@@ -5,22 +5,24 @@
 
 use std::fmt::Write;
 
+use crate::config::demos::with_demos;
 use crate::config::topics::{TopicTable, Written};
 use crate::topics::keys::Keys;
 use crate::topics::rules::{Rule, Rules, first_difference};
 
-/// Rules from the tables of a configuration.
+/// Rules from the tables of a configuration, and those of the demos.
 ///
 /// # Panics
 /// If two filters are equal, or there are too many: the configuration was checked.
 pub(crate) fn from_tables(tables: &[TopicTable], keys: Keys) -> Rules {
-    Rules::new(tables.iter().map(Rule::from).collect(), keys).expect("a checked configuration")
+    Rules::new(with_demos(tables).iter().map(Rule::from).collect(), keys).expect("a checked configuration")
 }
 
 /// Which rule applies to `topic`, which others match it and what decides against them, and each value with its source.
 #[must_use]
 pub fn explain(topic: &str, tables: &[TopicTable]) -> String {
     let rules = from_tables(tables, Keys::from_seed(0));
+    let tables = with_demos(tables);
     let applies = rules.rule_of(topic);
     let filter = &rules.get(applies).filter;
     let table = tables.iter().find(|table| table.filter == *filter);
@@ -68,6 +70,18 @@ mod tests {
         assert_eq!((rule.history, rule.retain, rule.stamps_time), (History::None, Retain::Never, false));
         let text = explain("$sys/load", &[]);
         assert!(text.contains("the built-in rule $sys/# applies.\n\nhistory = \"none\" # built in\n"), "{text}");
+    }
+
+    #[test]
+    fn the_rules_of_the_demos_name_where_they_are_from() {
+        let text = explain("demos/game", &[]);
+        assert!(
+            text.starts_with("To demos/game the rule demos/game applies, built in, demos/ringyard.toml:"),
+            "{text}"
+        );
+        let own = TopicTable { filter: "#".to_owned(), source: "r.toml:1".to_owned(), ..TopicTable::default() };
+        let text = explain("demos/game", &[own]);
+        assert!(text.starts_with("To demos/game the rule # applies, r.toml:1.\n\n"), "{text}");
     }
 
     #[test]

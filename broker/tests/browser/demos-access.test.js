@@ -20,6 +20,7 @@ async function violations(page) {
 const ready = {
   '': async () => {},
   chat: async (page) => { await page.waitForSelector('#here li'); await page.fill('#message', 'words '.repeat(80)); await page.press('#message', 'Enter'); await page.waitForSelector('#log .text') },
+  editor: (page) => page.fill('#text', 'Line of a text that many write\n'.repeat(12)),
   game: (page) => page.waitForSelector('#players tr'),
   status: (page) => page.locator('#values .value').nth(21).waitFor(),
   railway: async (page) => { await has(page, '#controller', 'The controller is here.'); await has(page, '#doing-2', /runs|waits|stands/) },
@@ -49,7 +50,7 @@ test('the keyboard reaches everything in every demo, and shows where it is', asy
     const page = await open(name)
     await ready[name === 'status' ? '' : name](page)
     const count = await page.evaluate(() => {
-      const usable = [...document.querySelectorAll('a[href], button:not(:disabled), input:not(:disabled), [tabindex="0"]')]
+      const usable = [...document.querySelectorAll('a[href], button:not(:disabled), input:not(:disabled), textarea:not(:disabled), [tabindex="0"]')]
       usable.forEach((node, step) => { node.dataset.step = step })
       document.body.tabIndex = -1
       document.body.focus()

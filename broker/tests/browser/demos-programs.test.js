@@ -86,9 +86,29 @@ test('railway: who drives sets the speed, and the other tab sees the train stand
   await driver.locator('#speed-1').fill('0')
   await has(other, '#doing-1', /^(stands|waits: .*)$/)
   await other.waitForFunction(() => document.querySelector('#speed-1').value === '0')
+  await has(driver, '#driver-1', 'you drive')
+  await has(other, '#driver-1', /^driver: /)
+  await other.click('#take-1')
+  await has(other, '#problem', /^Train 1 has a driver: /)
+  assert.ok(await other.isDisabled('#speed-1'))
   await driver.click('#take-1')
   assert.ok(await driver.isDisabled('#speed-1'))
+  await other.click('#take-1')
+  await has(other, '#take-1', 'Leave train 1')
   for (const tab of [driver, other]) assert.deepEqual(tab.errors, [])
+})
+
+test('railway: when the tab of a driver is closed, its train stops: a last will', async () => {
+  run('railway')
+  const [driver, other] = [await open('railway'), await open('railway')]
+  await driver.click('#take-2')
+  await has(driver, '#take-2', 'Leave train 2')
+  await driver.locator('#speed-2').fill('50')
+  await other.waitForFunction(() => document.querySelector('#speed-2').value === '50')
+  await driver.close()
+  await other.waitForFunction(() => document.querySelector('#speed-2').value === '0')
+  await has(other, '#doing-2', /^(stands|waits: .*)$/)
+  assert.deepEqual(other.errors, [])
 })
 
 test('railway: without a controller a click says so, and garbage moves nothing', async () => {
@@ -125,7 +145,18 @@ test('railway: the controller refuses what would be wrong, and goes on', async (
     const answer = await ask(topic, body)
     assert.deepEqual([answer.status, answer.body.error?.code], [500, code], JSON.stringify(answer))
   }
-  for (const body of ['null', '{"speed":"fast"}', '{"speed":null}']) await post('demos/rail/throttle/1', body)
-  await post('demos/rail/throttle/7', '{"speed":1}')
+  const refused = await fetch(`${running.base}/pub/demos/rail/throttle/1`, { method: 'POST', body: '{"speed":1}' })
+  assert.equal(refused.status, 403, 'only who has the lease sets a speed')
+  await page.evaluate(async () => {
+    const { connect } = await import('/ringyard.js')
+    const bus = connect(`${location.origin.replace('http', 'ws')}/ws`)
+    for (const [number, data] of [[1, null], [1, { speed: 'fast' }], [1, { speed: null }], [7, { speed: 1 }]]) {
+      const topic = `demos/rail/throttle/${number}`
+      const lease = await bus.lease(topic)
+      await bus.publish(topic, data, { lease })
+      lease.release()
+    }
+    bus.close()
+  })
   assert.deepEqual(await ask('signal/1', '{"to":"green"}'), { status: 200, body: { is: 'green' } })
 })

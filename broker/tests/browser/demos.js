@@ -1,7 +1,7 @@
-// What the tests of the demos share: a broker with the demos' rules, their programs, and what one waits for.
+// What the tests of the demos share: a broker, the demos' programs, and what one waits for.
 //
-// RINGYARD_DEMOS names an address where the demos are served from otherwise, before a broker that has their rules: so a change
-// of a page is seen without building a broker. Without it, the broker is started with the rules and serves them.
+// RINGYARD_DEMOS names an address where the demos are served from otherwise, before a broker: so a change of a page is seen
+// without building a broker. Without it, the broker serves them; their rules are built in.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -12,10 +12,10 @@ import { closeTabs, isOpen, openTab, startBroker, startBrowser, stop } from './h
 const folder = path.resolve(import.meta.dirname, '../../../deploy/demos')
 const programs = {
   wifi: ['python3', '-B', path.join(folder, 'wifi.py')],
-  railway: [process.execPath, ...(globalThis.WebSocket ? [] : ['--experimental-websocket']), path.join(folder, 'railway.mjs')],
+  railway: [process.execPath, path.join(folder, 'railway.mjs')],
 }
 
-export const pages = ['chat', 'game', 'status', 'railway']
+export const pages = ['chat', 'editor', 'game', 'status', 'railway']
 
 /** What a test of the demos runs with: `browser`, and `base`, the address of the pages. */
 export const running = {}
@@ -27,7 +27,7 @@ export function stageDemos() {
     running.browser = await startBrowser()
     running.base = process.env.RINGYARD_DEMOS
     if (running.base) return
-    running.broker = await startBroker('127.0.0.1:0', 'public', { RINGYARD_CONFIG: path.join(folder, 'ringyard.toml') })
+    running.broker = await startBroker()
     running.base = running.broker.url
   })
   after(async () => {

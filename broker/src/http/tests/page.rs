@@ -1,9 +1,16 @@
 //! The page, the JavaScript client and the documents that are built into the broker.
 
+use std::io::Read;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use flate2::read::GzDecoder;
+
 use super::*;
 
-/// What the binary carries of them, in bytes, at most.
-const BYTES_MAX: usize = 300_000;
+/// What the binary carries of them, in bytes, at most: compressed.
+const BYTES_MAX: usize = 150_000;
 
 #[tokio::test]
 async fn the_page_and_its_assets() {
@@ -21,14 +28,20 @@ async fn the_page_and_its_assets() {
         ("/page-values.js", "text/javascript; charset=utf-8"),
         ("/ringyard.js", "text/javascript; charset=utf-8"),
         ("/ringyard.min.js", "text/javascript; charset=utf-8"),
+        ("/ringyard-yjs.js", "text/javascript; charset=utf-8"),
+        ("/yjs.js", "text/javascript; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
         ("/demos/", "text/html; charset=utf-8"),
         ("/demos/demos.css", "text/css; charset=utf-8"),
+        ("/demos/editor.css", "text/css; charset=utf-8"),
+        ("/demos/ringyard.toml", "text/plain; charset=utf-8"),
         ("/demos/chat", "text/html; charset=utf-8"),
+        ("/demos/editor", "text/html; charset=utf-8"),
         ("/demos/game", "text/html; charset=utf-8"),
         ("/demos/status", "text/html; charset=utf-8"),
         ("/demos/railway", "text/html; charset=utf-8"),
         ("/demos/chat.js", "text/javascript; charset=utf-8"),
+        ("/demos/editor.js", "text/javascript; charset=utf-8"),
         ("/demos/game.js", "text/javascript; charset=utf-8"),
         ("/demos/status.js", "text/javascript; charset=utf-8"),
         ("/demos/railway.js", "text/javascript; charset=utf-8"),
@@ -54,9 +67,47 @@ async fn the_page_and_its_assets() {
         }
         let changed = ask(&router, "GET", target, &[("if-none-match", "\"x\"")], "").await;
         assert_eq!(changed.status, StatusCode::OK);
-        bytes += changed.body.len();
+        bytes += packed(&router, target, &changed.body, &tag).await;
     }
     assert!((1..BYTES_MAX).contains(&bytes), "{bytes} bytes");
+}
+
+/// Sees that whoever takes gzip gets the same, and how many bytes that is.
+async fn packed(router: &Router, target: &str, body: &[u8], tag: &str) -> usize {
+    let asked = [("accept-encoding", "br, GZIP;q=0.5")];
+    let answer = ask(router, "GET", target, &asked, "").await;
+    assert_eq!((answer.status, answer.header("content-encoding")), (StatusCode::OK, Some("gzip")), "{target}");
+    assert_eq!(answer.header("vary"), Some("Accept-Encoding"));
+    let own_tag = answer.header("etag").unwrap();
+    assert_ne!(own_tag, tag, "another body has another tag");
+    let mut unpacked = Vec::new();
+    GzDecoder::new(&*answer.body).read_to_end(&mut unpacked).unwrap();
+    assert!(unpacked == body, "{target}");
+    let again = ask(router, "GET", target, &[asked[0], ("if-none-match", own_tag)], "").await;
+    assert_eq!(again.status, StatusCode::NOT_MODIFIED);
+    for refused in ["", "br", "identity", "gzip;q=0", "gzip; q=0.0"] {
+        let answer = ask(router, "GET", target, &[("accept-encoding", refused)], "").await;
+        assert_eq!(answer.header("content-encoding"), None, "{refused}");
+        assert!(answer.body == body, "{target}, {refused}");
+    }
+    answer.body.len()
+}
+
+/// Pages allow no inline script but their own import map.
+#[tokio::test]
+async fn the_policy_names_the_import_map_of_a_page() {
+    let router = router(app(Limits::default()).0);
+    let page = String::from_utf8(get(&router, "/demos/editor").await.body.clone()).unwrap();
+    let (_, map) = page.split_once(r#"<script type="importmap">"#).unwrap();
+    let (map, _) = map.split_once("</script>").unwrap();
+    let hash = BASE64_STANDARD.encode(digest(&SHA256, map.as_bytes()));
+    for (target, wanted) in
+        [("/demos/editor", format!("script-src 'self' 'sha256-{hash}';")), ("/", "script-src 'self';".to_owned())]
+    {
+        let answer = get(&router, target).await;
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.contains(&wanted), "{policy}");
+    }
 }
 
 /// `import { connect } from "/ringyard.js"` and `<script src="/ringyard.min.js">` get the committed builds.
@@ -68,6 +119,8 @@ async fn the_client_is_the_committed_build() {
     for (target, file, begins) in [
         ("/ringyard.js", "ringyard.min.mjs", "as connect"),
         ("/ringyard.min.js", "ringyard.min.js", "globalThis.ringyard"),
+        ("/ringyard-yjs.js", "ringyard-yjs.min.mjs", "as RingyardProvider"),
+        ("/yjs.js", "vendor/yjs.min.mjs", "as applyAwarenessUpdate"),
     ] {
         let build = std::fs::read(folder.join(file)).unwrap();
         assert!(build.windows(begins.len()).any(|part| part == begins.as_bytes()), "{file} has no {begins}");
@@ -87,7 +140,8 @@ async fn the_client_is_the_committed_build() {
         for (origin, named) in [("https://app.example", Some("https://app.example")), ("https://evil.example", None)] {
             let answer = ask(&router, "GET", target, &[("origin", origin)], "").await;
             assert_eq!(answer.header("access-control-allow-origin"), named);
-            assert_eq!(answer.header("vary"), Some("Origin"));
+            let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+            assert_eq!(vary, ["Accept-Encoding", "Origin"]);
         }
     }
 }

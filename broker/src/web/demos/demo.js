@@ -3,7 +3,7 @@
 
 import { connect } from '../ringyard.js';
 
-/** The codes of a broker that runs without the demos' topic rules, or that does not know a command yet. */
+/** The codes of a broker whose own topic rules take the place of the demos'. */
 const LACKS = new Set(['unsupported', 'bad-command']);
 
 export const by = (id) => document.getElementById(id);
@@ -40,7 +40,7 @@ export function join(name, options = {}) {
 
 /** What an error of the client means for who looks at a demo. */
 export function explain({ code, message }) {
-  if (LACKS.has(code)) return `The broker refused a part of this demo (${code}: ${message}). Start it with --config deploy/demos/ringyard.toml.`;
+  if (LACKS.has(code)) return `The broker refused a part of this demo (${code}: ${message}). Its [[topic]] tables need those of demos/ringyard.toml.`;
   return `${code ?? 'error'}: ${message}`;
 }
 

@@ -102,15 +102,14 @@ function whyNot(error) {
 async function drive(number) {
   const before = driving;
   driving = undefined;
-  before?.lease?.release();
-  if (before?.lease) bus.will(null);
+  if (before) bus.will(null).catch(() => {});
+  before?.lease.release();
   if (before?.number !== number) {
     try {
-      // A broker without leases does not know the command: then anyone may drive.
-      const lease = await bus.lease(throttleOf(number), { ttl: LEASE_MS }).catch((error) => { if (error.code !== 'bad-command') throw error; });
+      const lease = await bus.lease(throttleOf(number), { ttl: LEASE_MS });
       driving = { number, lease };
-      if (lease) bus.will({ topic: throttleOf(number), data: { speed: 0 } });
-      lease?.lost.then((reason) => {
+      bus.will({ topic: throttleOf(number), data: { speed: 0 } }).catch((error) => complain(explain(error)));
+      lease.lost.then((reason) => {
         if (driving?.lease !== lease) return;
         driving = undefined;
         showDriving(`You do not drive any more: ${reason}.`);
@@ -119,7 +118,7 @@ async function drive(number) {
       return showDriving(error.code === 'held' ? `Train ${number} has a driver: ${error.by}.` : explain(error));
     }
   }
-  showDriving(driving && !driving.lease ? 'This broker knows no leases: two tabs can drive one train.' : '');
+  showDriving('');
 }
 
 function showDriving(note) {

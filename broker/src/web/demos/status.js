@@ -77,11 +77,4 @@ function draw() {
   by('empty').hidden = values.size > 0;
 }
 
-/** What carries the values. The client says so where it can fall back from a WebSocket to server-sent events. */
-function showTransport() {
-  by('transport').textContent = bus.transport ?? 'WebSocket';
-}
-
-bus.on('state', showTransport);
-showTransport();
 setInterval(draw, 250);
