@@ -146,7 +146,7 @@ test('railway: the controller refuses what would be wrong, and goes on', async (
     assert.deepEqual([answer.status, answer.body.error?.code], [500, code], JSON.stringify(answer))
   }
   const refused = await fetch(`${running.base}/pub/demos/rail/throttle/1`, { method: 'POST', body: '{"speed":1}' })
-  assert.equal(refused.status, 403, 'only who has the lease sets a speed')
+  assert.equal(refused.status, 423, 'only who has the lease sets a speed')
   await page.evaluate(async () => {
     const { connect } = await import('/ringyard.js')
     const bus = connect(`${location.origin.replace('http', 'ws')}/ws`)

@@ -61,8 +61,8 @@ test('chat: both tabs show what is said, who is here, and who is typing; who com
   await has(ada, '#here', /Ada \(you\)Bob|BobAda \(you\)/)
   await say(ada, 'hello <b>Bob</b>')
   await has(bob, '#log p .text', /^hello <b>Bob<\/b>$/)
-  await bob.locator('#message').pressSequentially('I am')
-  await has(ada, '#typing', /^Bob is typing…$/)
+  // The hint is there for three seconds.
+  await Promise.all([has(ada, '#typing', /^Bob is typing…$/), bob.locator('#message').pressSequentially('I am')])
   const late = await open(`chat#${encodeURIComponent(room)}`)
   await has(late, '#log p .text', 'hello <b>Bob</b>')
   assert.equal(await late.textContent('#typing'), '', 'hints are not kept')
@@ -140,7 +140,7 @@ test('game: a key pressed in one tab moves the dot in the other, and who leaves 
   await becomes(one, '#lag', (ms) => ms >= 0 && ms < 1000)
   await picture(one, 'demo-game')
   assert.deepEqual([...one.errors, ...other.errors], [])
-  await one.close()
+  await one.goto('about:blank')
   await other.waitForFunction(() => document.querySelectorAll('#players tr').length === 1)
 })
 
@@ -161,7 +161,7 @@ test('game: a slow tab is sent fewer positions and is not further and further be
 
 test('game: what is not a position is counted and moves nobody', async () => {
   const page = await open('game')
-  await page.locator('#players tr').waitFor()
+  await page.locator('#players tr', { hasText: 'you' }).waitFor()
   const as = (key) => ({ type: 'application/octet-stream', query: `?key=${key}` }) // of one key, only the newest might come
   await post('demos/game', new Uint8Array(11), as('00000001'))
   await post('demos/game', new Uint8Array(13).fill(1), as('00000002'))
