@@ -95,6 +95,12 @@ test('railway: who drives sets the speed, and the other tab sees the train stand
   assert.ok(await driver.isDisabled('#speed-1'))
   await other.click('#take-1')
   await has(other, '#take-1', 'Leave train 1')
+  await other.reload()
+  await has(driver, '#driver-1', /^driver: /)
+  await other.click('#take-1')
+  await has(other, '#take-1', 'Leave train 1')
+  await other.click('#take-1')
+  await has(driver, '#driver-1', /^$/)
   for (const tab of [driver, other]) assert.deepEqual(tab.errors, [])
 })
 
