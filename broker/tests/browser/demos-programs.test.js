@@ -100,7 +100,7 @@ test('railway: who drives sets the speed, and the other tab sees the train stand
   await other.click('#take-1')
   await has(other, '#take-1', 'Leave train 1')
   await other.click('#take-1')
-  await has(driver, '#driver-1', /^$/)
+  await driver.waitForFunction(() => document.querySelector('#driver-1').textContent === '')
   for (const tab of [driver, other]) assert.deepEqual(tab.errors, [])
 })
 
