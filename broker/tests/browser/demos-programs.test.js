@@ -129,8 +129,10 @@ test('railway: without a controller a click says so, and garbage moves nothing',
     ['train/2', '{"block":"nowhere","before":"top","at":0.5,"speed":1,"waits":""}'], ['train/2', '{"block":"top","before":"left","at":7,"speed":1,"waits":""}'],
     ['train/2', 'null'], ['train/2', '{"position":12}'], ['train/9', '{}'], ['points/1', '{"is":"<b>"}'], ['signal/1', '"red"'], ['nothing', '{}'],
   ]
-  for (const [key, body] of garbage) await post('demos/rail/state', body, { query: `?key=${encodeURIComponent(key)}` })
-  await has(page, '#ignored', /^8 messages ignored/)
+  for (const [index, [key, body]] of garbage.entries()) {
+    await post('demos/rail/state', body, { query: `?key=${encodeURIComponent(key)}` })
+    await has(page, '#ignored', new RegExp(`^${index + 1} messages? ignored`)) // of one key, only the newest might come
+  }
   assert.equal(await page.getAttribute('#car-2-0', 'transform'), place)
   for (const [key] of garbage) await post('demos/rail/state', 'null', { query: `?removed=true&key=${encodeURIComponent(key)}` })
   assert.deepEqual(page.errors, [])
