@@ -36,6 +36,13 @@ const PUBLIC: &[(&str, [u16; 4])] = &[
     ("GET /readyz", [200; 4]),
     ("GET /api/openapi.json", [200; 4]),
     ("GET /", [200; 4]),
+    // Their pages only: what they publish and subscribe to is asked as above.
+    ("GET /demos/", [200; 4]),
+    ("GET /demos/chat", [200; 4]),
+    ("GET /demos/editor", [200; 4]),
+    ("GET /demos/game", [200; 4]),
+    ("GET /demos/railway", [200; 4]),
+    ("GET /demos/status", [200; 4]),
 ];
 
 /// Endpoints of the operators' port, asked from the broker's own machine: what changes something needs a key.
