@@ -6,10 +6,13 @@
  *
  * Joining reads the snapshot and the window into `remote`, a document that has only what came from the broker, as well as into
  * the application's. What the latter has beyond `remote`, the broker lacks, and is published. A drop that the broker recovers
- * goes on with the same subscription; any gap joins anew, so what a broker has lost comes back from whoever has it.
+ * from the window goes on with the same subscription. Any gap joins anew, so what a broker has lost comes back from whoever has
+ * it; and so does a snapshot in place of messages, since who made it may have lacked what we have.
  *
- * If the past has a hole, because the window was too small and nobody made a snapshot, whoever finds it publishes an empty update.
- * That makes the others join anew, and the first one that has what is missing publishes it.
+ * If the past has a hole, because the window was too small and nobody made a snapshot, whoever finds it publishes an empty update,
+ * the question. It makes all join anew, and the first one that has what is missing publishes it. Who asked joins anew, too: a
+ * snapshot may have been stored that has what is missing, so that nobody would publish it. If the hole is still there, its own
+ * snapshot ends it. Whoever stored a snapshot and was asked meanwhile asks again, since others may have looked before it came.
  *
  * Invariant: every local change is in `updates` or in the one update that is unacknowledged, until the broker has acknowledged
  * it; or the provider is not joined, and will compare the documents when it is.
@@ -43,7 +46,8 @@ export class RingyardProvider extends Y.AbstractConnector {
     let remote; // what came from the broker, until all is compared
     let end; // the offset up to which the past goes
     let covered, hole; // the offset up to which it came; something before that did not
-    let isAnswer; // to somebody who found a hole
+    let asked; // the offset of the newest question since we joined
+    let isAnswer; // we joined because of one
     let timer;
     let updates = []; // local changes that the broker lacks and was not sent
     let sending; // an update is unacknowledged, or was refused for good
@@ -85,14 +89,14 @@ export class RingyardProvider extends Y.AbstractConnector {
       emit("unsaved", unsaved);
     };
 
-    /** Begins anew with all that the broker has; as an answer to somebody who misses something, or not. */
+    /** Begins anew with all that the broker has; because of a question, or not. */
     const join = (answer) => {
       clearTimeout(timer);
       setSynced(false);
       remote = new Y.Doc();
       isAnswer = answer;
       hole = false;
-      covered = 0;
+      covered = asked = 0;
       subscribe(NOWHERE, JOIN_TRIES);
     };
 
@@ -102,7 +106,8 @@ export class RingyardProvider extends Y.AbstractConnector {
       const current = (subscription = bus.subscribe(topic, { since }));
       end = Infinity;
       current.onmessage = take;
-      current.ongap = () => remote || join();
+      // Until all is here, gaps are found by their offsets.
+      current.ongap = () => (remote && !provider.synced) || join();
       // Rejects when the broker ends the subscription.
       current[Symbol.asyncIterator]().next().catch((error) => {
         report(error);
@@ -136,20 +141,38 @@ export class RingyardProvider extends Y.AbstractConnector {
       size = upTo ? 0 : size + (data?.length ?? 0);
       hole ||= prev > covered;
       covered = upTo ?? offset;
-      if (!remote && `${data}` === `${EMPTY}`) join(true);
+      if (`${data}` === `${EMPTY}`) asked = offset;
+      if (upTo && !remote) join();
       arrive();
       considerSnapshot();
     };
 
     /** Everything of the past may be here. */
     const arrive = () => {
-      if (!remote || provider.synced || subscription.position.split(":")[1] < end) return;
+      const offset = subscription?.position.split(":")[1];
+      if (!(offset >= end)) return;
+      if (asked > end) return join(true);
+      if (!remote || provider.synced) return;
       setSynced(true);
-      if (hole || covered < subscription.position.split(":")[1]) {
-        size = SNAPSHOT_BYTES;
-        if (!isAnswer) bus.publish(topic, EMPTY).catch(() => {});
-      }
       compare();
+      if (!hole && covered >= offset) return settle();
+      if (!isAnswer) return ask();
+      size = SNAPSHOT_BYTES;
+      settle();
+    };
+
+    /** Publishes the question, which comes to us, too. Who may not ask goes on with the hole. */
+    const ask = () => {
+      const current = remote;
+      bus.publish(topic, EMPTY).catch(({ code }) => {
+        if (remote !== current) return;
+        if (PASSING.test(code)) timer = setTimeout(join, RETRY);
+        else settle();
+      });
+    };
+
+    /** Ends joining, with what the broker lacks. */
+    const settle = () => {
       timer = setTimeout(
         () => {
           compare();
@@ -199,7 +222,11 @@ export class RingyardProvider extends Y.AbstractConnector {
       try {
         const lease = await bus.lease(topic, { ttl: SNAPSHOT_LEASE });
         setTimeout(lease.release, SNAPSHOT_LEASE);
-        if (subscription && !remote) await bus.snapshot(topic, subscription.position, Y.encodeStateAsUpdate(doc));
+        const current = subscription;
+        if (!current || remote) return;
+        await bus.snapshot(topic, current.position, Y.encodeStateAsUpdate(doc));
+        // We joined meanwhile, and saw in the snapshot what others may have looked for before.
+        if (current !== subscription) await bus.publish(topic, EMPTY);
       } catch (error) {
         if (error.code !== "held") report(error);
       }

@@ -23,10 +23,10 @@ export const rules = (messages = 2000) =>
   /```toml\n(.*?)```/s.exec(readme)[1].replace(/history-messages = \d+/, `history-messages = ${messages}`);
 
 /** Waits in real time, for longer than `until` does: a provider may wait for a second by itself. */
-export const wait = async (condition, what = condition, ms = 20_000) => {
+export const wait = async (condition, what = `${condition}`, ms = 20_000) => {
   const begun = performance.now();
   while (!condition()) {
-    if (performance.now() - begun > ms) throw new Error(`never: ${what}`);
+    if (performance.now() - begun > ms) throw new Error(`never: ${typeof what === "function" ? what() : what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 };

@@ -255,3 +255,74 @@ test("a newcomer to a topic whose window lost the beginning is given it by who h
   await converged([await newcomer(t, broker)], "0123456789".repeat(4));
   for (const { said } of [one, two, three]) assert.deepEqual(said.error, []);
 });
+
+test("who was away while somebody made a snapshot without what it has gives it to the others", async (t) => {
+  const broker = await begin(t, 10);
+  const { make, snapshots } = await leasingBuses(t, broker);
+  const proxy = await startProxy(t, broker);
+  const away = startEditor(t, proxy, { bus: make(proxy) });
+  for (let i = 0; i < 30; i++) {
+    away.text.insert(away.text.length, `${i % 10}`);
+    await wait(() => !away.provider.unsaved);
+  }
+  proxy.refuses = true;
+  proxy.cut();
+  await wait(() => away.provider.status === "connecting");
+  // Nobody answers the newcomer's question, and its snapshot takes the question's place.
+  const here = startEditor(t, broker, { bus: make() });
+  await wait(() => snapshots.length === 1, "a snapshot");
+  assert.match(snapshots[0].upTo, /:31$/);
+  proxy.refuses = false;
+  await converged([away, here], "0123456789".repeat(3));
+  await converged([await newcomer(t, broker)], "0123456789".repeat(3));
+  for (const { said } of [away, here]) assert.deepEqual(said.error, []);
+});
+
+test("a question that a drop swallows is asked again", async (t) => {
+  const broker = await begin(t, 10);
+  const { make } = await leasingBuses(t, broker);
+  const has = startEditor(t, broker, { bus: make() });
+  for (let i = 0; i < 30; i++) {
+    has.text.insert(has.text.length, `${i % 10}`);
+    await wait(() => !has.provider.unsaved);
+  }
+  const proxy = await startProxy(t, broker);
+  const bus = make(proxy);
+  let swallowed;
+  const publish = async (topic, data, options) => {
+    if (topic !== TOPIC || swallowed) return bus.publish(topic, data, options);
+    swallowed = true;
+    // As a publish without an idempotency key ends.
+    setTimeout(() => proxy.cut(), 20);
+    await wait(() => bus.state !== "open");
+    throw Object.assign(new Error("the connection ended"), { code: "disconnected" });
+  };
+  const lacks = startEditor(t, proxy, { bus: Object.create(bus, { publish: { value: publish } }) });
+  await wait(() => swallowed, "a question");
+  await converged([has, lacks], "0123456789".repeat(3));
+});
+
+test("a snapshot that is stored between a question and its answer hides nothing from who asked", async (t) => {
+  const broker = await begin(t, 10);
+  const proxy = await startProxy(t, broker);
+  const { make } = await leasingBuses(t, broker);
+  const bus = make(proxy);
+  let store;
+  const snapshot = (...args) => new Promise((resolve) => (store = () => resolve(bus.snapshot(...args))));
+  const has = startEditor(t, proxy, { bus: Object.create(bus, { snapshot: { value: snapshot } }) });
+  has.text.insert(0, "x".repeat(2 ** 18));
+  await wait(() => store, "a snapshot");
+  for (let i = 0; i < 20; i++) {
+    has.text.insert(0, "y");
+    await wait(() => !has.provider.unsaved);
+  }
+  // The question reaches it late, behind its own snapshot.
+  const [[, fromBroker]] = proxy.pairs;
+  fromBroker.pause();
+  const lacks = startEditor(t, broker, { bus: make() });
+  await wait(() => lacks.said.synced.length === 3, "the newcomer has asked and looked again");
+  assert.equal(`${lacks.text}`, "");
+  store();
+  fromBroker.resume();
+  await converged([has, lacks], "y".repeat(20) + "x".repeat(2 ** 18));
+});
