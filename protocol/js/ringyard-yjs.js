@@ -6,8 +6,8 @@
  *
  * Joining reads the snapshot and the window into `remote`, a document that has only what came from the broker, as well as into
  * the application's. What the latter has beyond `remote`, the broker lacks, and is published. A drop that the broker recovers
- * from the window goes on with the same subscription. Any gap joins anew, so what a broker has lost comes back from whoever has
- * it; and so does a snapshot in place of messages, since who made it may have lacked what we have.
+ * goes on with the same subscription; any gap joins anew, so what a broker has lost comes back from whoever has it. A drop that
+ * is recovered by a snapshot, not by the messages themselves, compares the documents: who made it may have lacked what we have.
  *
  * If the past has a hole, because the window was too small and nobody made a snapshot, whoever finds it publishes an empty update,
  * the question. It makes all join anew, and the first one that has what is missing publishes it. Who asked joins anew, too: a
@@ -130,6 +130,9 @@ export class RingyardProvider extends Y.AbstractConnector {
     };
 
     const take = ({ data, upTo, offset, prev = offset - 1 }) => {
+      // A drop was recovered by a snapshot, and who made it may have lacked what we have.
+      const compares = upTo && !remote;
+      if (compares) remote = new Y.Doc();
       try {
         Y.decodeUpdate(data);
         if (remote) Y.applyUpdate(remote, data);
@@ -142,7 +145,10 @@ export class RingyardProvider extends Y.AbstractConnector {
       hole ||= prev > covered;
       covered = upTo ?? offset;
       if (`${data}` === `${EMPTY}`) asked = offset;
-      if (upTo && !remote) join();
+      if (compares) {
+        compare();
+        settle();
+      }
       arrive();
       considerSnapshot();
     };
