@@ -50,7 +50,7 @@ export class RingyardProvider extends Y.AbstractConnector {
     let isAnswer; // we joined because of one
     let timer;
     let updates = []; // local changes that the broker lacks and was not sent
-    let sending; // an update is unacknowledged, or was refused for good
+    let sending; // the update that is unacknowledged, or was refused for good
     let count = 0;
     let size = 0; // of what came since the snapshot
     let telling, changed; // our awareness was just published; it has changed since
@@ -131,8 +131,7 @@ export class RingyardProvider extends Y.AbstractConnector {
 
     const take = ({ data, upTo, offset, prev = offset - 1 }) => {
       // A drop was recovered by a snapshot, and who made it may have lacked what we have.
-      const compares = upTo && !remote;
-      if (compares) remote = new Y.Doc();
+      const begun = upTo && !remote && (remote = new Y.Doc());
       try {
         Y.decodeUpdate(data);
         if (remote) Y.applyUpdate(remote, data);
@@ -145,7 +144,7 @@ export class RingyardProvider extends Y.AbstractConnector {
       hole ||= prev > covered;
       covered = upTo ?? offset;
       if (`${data}` === `${EMPTY}`) asked = offset;
-      if (compares) {
+      if (begun && begun === remote) {
         compare();
         settle();
       }
@@ -204,16 +203,16 @@ export class RingyardProvider extends Y.AbstractConnector {
       if (sending || remote || !subscription || !updates.length || bus.state !== "open") return;
       const update = Y.mergeUpdates(updates);
       updates = [];
-      sending = true;
+      sending = update;
       bus.publish(topic, update).then(
         () => {
-          sending = false;
+          if (sending === update) sending = false;
           flush();
         },
         (error) => {
           updates.unshift(update);
           if (PASSING.test(error.code)) {
-            sending = false;
+            if (sending === update) sending = false;
             setTimeout(flush, RETRY);
           } else {
             report(error);

@@ -326,3 +326,21 @@ test("a snapshot that is stored between a question and its answer hides nothing 
   fromBroker.resume();
   await converged([has, lacks], "y".repeat(20) + "x".repeat(2 ** 18));
 });
+
+test("an update that was sent before a comparison acknowledges none that was sent after it", async (t) => {
+  const broker = await begin(t);
+  const bus = startBus(t, broker);
+  const sent = [];
+  const publish = (topic, ...args) =>
+    topic === TOPIC ? new Promise((resolve) => sent.push(() => resolve(bus.publish(topic, ...args)))) : bus.publish(topic, ...args);
+  const one = startEditor(t, broker, { bus: Object.create(bus, { publish: { value: publish } }) });
+  await wait(() => one.provider.synced);
+  one.text.insert(0, "a");
+  await startBus(t, broker).publish(TOPIC, Uint8Array.of(0, 0)); // makes it compare
+  await wait(() => sent.length === 2, "it is sent again");
+  sent[0]();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.equal(one.provider.unsaved, true);
+  sent[1]();
+  await converged([one, await newcomer(t, broker)], "a");
+});
