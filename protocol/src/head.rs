@@ -1,4 +1,5 @@
-//! Request heads: is this plain HTTP, a WebSocket handshake, or neither (RFC 9110, 9112, 6455 §4)?
+//! Request heads: is this plain HTTP, a WebSocket handshake, a request for a stream of events, or nothing of that (RFC 9110,
+//! 9112, 6455 §4)?
 //!
 //! The first thing a connection's bytes meet. [`parse`] is called with everything received so far until it
 //! answers. Plain HTTP is handed on untouched; a handshake comes out with all that the connection needs; what
@@ -17,6 +18,7 @@
 mod bearer;
 mod chunks;
 mod cookie;
+mod events;
 mod fields;
 mod forwarded;
 mod origin;
@@ -35,6 +37,7 @@ use sha1::{Digest, Sha1};
 pub use bearer::{bearer, bearer_in};
 pub use chunks::Chunks;
 pub use cookie::{cookie, cookie_in};
+pub use events::{EVENT_TOPICS_MAX, Events};
 pub use forwarded::{forwarded_address, forwarded_for};
 pub use origin::{authority_parts, origin_is_host};
 pub use page::{Page, page};
@@ -78,6 +81,8 @@ pub enum Head<'a> {
     Http(Plain<'a>),
     /// A valid WebSocket handshake.
     Upgrade(Upgrade<'a>),
+    /// A request for a stream of events.
+    Events(Events<'a>),
 }
 
 /// A valid WebSocket handshake (RFC 6455 §4.2.1).
@@ -210,6 +215,9 @@ fn interpret<'a>(request: &Request<'_, 'a>, head_len: usize, limits: &HeadLimits
         && fields.list_has("connection", "upgrade")
         && fields.list_has("upgrade", "websocket");
     if !asks_upgrade {
+        if let Some(events) = events::of(request, (&fields, &common), head_len, limits.topic_len_max)? {
+            return Ok(Head::Events(events));
+        }
         let publish = publish::of(request, &common);
         return Ok(Head::Http(Plain { head_len, body: common.body, publish }));
     }

@@ -28,6 +28,30 @@ impl RawStart {
     /// # Errors
     /// 400, with what is wrong.
     pub fn read(query: &str, filter: &str) -> Result<Self, Refusal> {
+        let start = Self::parse(query)?;
+        let start = Self { position: start.position || start.since.is_some(), ..start };
+        start.check(is_wildcard(filter))?;
+        Ok(start)
+    }
+
+    /// Reads the query of a stream of events, whose messages have ids if `has_ids`: they come from a single topic. Such a stream
+    /// always says its position, and its messages need not be counted.
+    ///
+    /// # Errors
+    /// 400, with what is wrong.
+    pub(super) fn read_events(query: &str, has_ids: bool) -> Result<Self, Refusal> {
+        let start = Self { position: false, ..Self::parse(query)? };
+        let wrong = match start {
+            Self { last: Some(_), since: Some(_), .. } => "The query has both last and since.",
+            Self { last, since, .. } if !has_ids && (last.is_some() || since.is_some()) => {
+                "last and since need a single topic without wildcards."
+            }
+            _ => return Ok(start),
+        };
+        Err(Refusal::new(400, wrong))
+    }
+
+    fn parse(query: &str) -> Result<Self, Refusal> {
         let (mut last, mut since, mut state, mut position) = (None, None, None, None);
         for parameter in query.split('&') {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
@@ -42,10 +66,7 @@ impl RawStart {
                 return Err(Refusal::new(400, format!("The query has {name} twice.")));
             }
         }
-        let start =
-            Self { last, since, state: state.unwrap_or(false), position: position.unwrap_or(false) || since.is_some() };
-        start.check(is_wildcard(filter))?;
-        Ok(start)
+        Ok(Self { last, since, state: state.unwrap_or(false), position: position.unwrap_or(false) })
     }
 
     fn check(self, is_filter: bool) -> Result<(), Refusal> {
@@ -71,7 +92,8 @@ fn count(value: &str) -> Result<u32, Refusal> {
     count.ok_or_else(|| Refusal::new(400, "last is a number of messages, at least 1."))
 }
 
-fn place(value: &str) -> Result<Position, Refusal> {
+/// A place as clients write it.
+pub(super) fn place(value: &str) -> Result<Position, Refusal> {
     let wrong = || Refusal::new(400, "since is EPOCH:OFFSET, 16 hexadecimal digits in lower case and a number.");
     let (epoch, offset) = value.split_once(':').ok_or_else(wrong)?;
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);

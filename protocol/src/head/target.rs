@@ -103,6 +103,11 @@ pub fn topic_name(encoded: &str, topic_len_max: usize) -> Result<Cow<'_, str>, R
     topic(encoded, |topic| check_name(topic, topic_len_max))
 }
 
+/// The topic or filter that a part of a target names.
+pub(super) fn filter_name(encoded: &str, topic_len_max: usize) -> Result<Cow<'_, str>, Refusal> {
+    topic(encoded, |topic| check_filter(topic, topic_len_max))
+}
+
 fn topic(encoded: &str, check: impl Fn(&str) -> Result<(), TopicError>) -> Result<Cow<'_, str>, Refusal> {
     let topic = percent_decode(encoded).ok_or_else(|| Refusal::new(400, "The topic is not percent-encoded UTF-8."))?;
     match check(&topic) {
