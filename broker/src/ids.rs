@@ -36,6 +36,16 @@ pub struct TopicId(pub u64);
 pub struct Epoch(pub u64);
 
 impl Epoch {
+    /// The first of many: that of a shard whose broker began with `base`. Leaves room to count on within 56 bits, which is
+    /// what a message keeps of its epoch.
+    #[must_use]
+    pub fn first(base: Self, shard: ShardId) -> Self {
+        Self(base.0.wrapping_add(u64::from(shard.0) << 40) & (Self::MAX >> 1))
+    }
+
+    /// The largest.
+    const MAX: u64 = (1 << 56) - 1;
+
     /// The one after this.
     #[must_use]
     pub fn next(self) -> Self {

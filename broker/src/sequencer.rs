@@ -177,7 +177,7 @@ impl Sequencer {
         held.wanted.bring_up_to_date(&held.topic.name, filters, changes);
         let offset = held.next;
         held.next += 1;
-        let mut message = Message::new(held.topic.key(), offset, payload, self.last_at);
+        let mut message = Message::new(held.topic.key(), offset, payload, self.last_at).in_epoch(held.epoch);
         if let Some(options) = &mut options {
             message = message.with_options(options, account);
         }

@@ -60,9 +60,17 @@ pub enum Rejection {
     AcceptRate(u32),
     /// The control plane has too many connections.
     HttpConnections,
+    /// A stream of events is not begun, for this reason. Where another try makes sense the answer is a stream that ends at once
+    /// and says when: a browser's `EventSource` that is answered 429 or 503 never comes back.
+    Stream(Box<Self>),
 }
 
 impl Rejection {
+    /// The same of a request for a stream of events.
+    pub(crate) fn of_stream(self) -> Self {
+        Self::Stream(Box::new(self))
+    }
+
     /// The table: status, reason in the metrics, seconds until another try makes sense, sentence.
     #[rustfmt::skip]
     fn row(&self) -> (u16, Option<Refused>, Option<u32>, Cow<'static, str>) {
@@ -106,6 +114,7 @@ impl Rejection {
                 "More clients come at once than --accept-rate allows."),
             Self::HttpConnections => row(503, Refused::Overload, Some(1),
                 "The broker has as many HTTP connections as it can."),
+            Self::Stream(of_it) => of_it.row(),
         }
     }
 
@@ -119,6 +128,9 @@ impl Rejection {
     #[must_use]
     pub fn answer(&self) -> Refusal {
         let (status, _, retry_after_s, sentence) = self.row();
+        if let (Self::Stream(_), Some(retry_s)) = (self, retry_after_s) {
+            return Refusal::end_of_stream(&sentence, retry_s);
+        }
         Refusal { retry_after_s, challenge: self.challenge(), ..Refusal::new(status, sentence) }
     }
 
@@ -128,6 +140,7 @@ impl Rejection {
         match self {
             Self::BadToken => Some("Bearer error=\"invalid_token\""),
             Self::Forbidden(_) => Some("Bearer error=\"insufficient_scope\""),
+            Self::Stream(of_it) => of_it.challenge(),
             _ => None,
         }
     }

@@ -35,6 +35,7 @@ use crate::capacity::budget::Charge;
 use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::http::connection::Connection;
+use crate::shard::entry::Asked;
 use crate::shard::handover::Upgrade;
 
 /// Read at once behind an incomplete head, in bytes.
@@ -48,17 +49,18 @@ pub(crate) enum Ended {
     Handshake(Box<Handshake>),
 }
 
-/// A WebSocket handshake.
+/// A WebSocket handshake, or a request for a stream of events: a shard answers both.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    head_len: usize,
     pub(crate) upgrade: Box<Upgrade>,
-    pub(crate) host: String,
+    pub(crate) host: Option<String>,
     pub(crate) origin: Option<String>,
     /// For whom a trusted proxy sent it; `None`: for itself, or it came from none.
     pub(crate) forwarded: Option<IpAddr>,
     /// The token that it offers as a sub-protocol.
     pub(crate) token: Option<String>,
+    /// The query of a request for a stream, which may hold a token.
+    pub(crate) query: Option<String>,
     /// All of its head.
     pub(crate) head: Box<[u8]>,
 }
@@ -111,6 +113,14 @@ enum Waits {
 enum Stop {
     Ended(Ended),
     Broken,
+}
+
+impl Handshake {
+    /// What of it is judged.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        let (offered, query) = (self.token.as_deref(), self.query.as_deref());
+        Asked { head: &self.head, host: self.host.as_deref(), origin: self.origin.as_deref(), offered, query }
+    }
 }
 
 impl<S> Heads<S> {
@@ -204,23 +214,29 @@ impl<S> Heads<S> {
                 Ok(plain.head_len)
             }
             Ok(Head::Upgrade(parsed)) => {
-                Err(Ended::Handshake(self.handshake(&parsed, &bytes[..parsed.head_len]).into()))
+                let asked = Asked::by_handshake(&parsed, bytes);
+                Err(Ended::Handshake(self.handshake(Upgrade::from(&parsed), asked).into()))
+            }
+            Ok(Head::Events(parsed)) => {
+                let asked = Asked::for_events(&parsed, bytes);
+                Err(Ended::Handshake(self.handshake(Upgrade::from(&parsed), asked).into()))
             }
             Err(refusal) => Err(Ended::Refused(readable(refusal, head::page(bytes), &self.limits.origins))),
         }
     }
 
-    fn handshake(&self, parsed: &head::Upgrade<'_>, head: &[u8]) -> Handshake {
+    fn handshake(&self, upgrade: Upgrade, asked: Asked<'_>) -> Handshake {
         let is_trusted = self.connection.lease.is_trusted();
+        let Asked { head, host, origin, offered, query } = asked;
         Handshake {
-            head_len: parsed.head_len,
-            upgrade: Box::new(Upgrade::from(parsed)),
-            host: parsed.host.to_owned(),
-            origin: parsed.origin.map(str::to_owned),
+            upgrade: Box::new(upgrade),
+            host: host.map(str::to_owned),
+            origin: origin.map(str::to_owned),
             forwarded: is_trusted
                 .then(|| address::client(head::forwarded_for(head), &self.limits.trusted_proxies))
                 .flatten(),
-            token: parsed.token.map(str::to_owned),
+            token: offered.map(str::to_owned),
+            query: query.map(str::to_owned),
             head: head.into(),
         }
     }
@@ -240,7 +256,7 @@ impl<S> Heads<S> {
             Some(Stop::Ended(ended)) => {
                 // Nothing before the head was left to hand on.
                 if let Ended::Handshake(handshake) = &ended {
-                    self.held.advance(handshake.head_len);
+                    self.held.advance(handshake.head.len());
                 }
                 self.end(ended);
             }

@@ -27,8 +27,8 @@ use crate::http::request_heads::{Ended, Handshake, Heads};
 use crate::http::send_control;
 use crate::http::write_timeout::Patience;
 use crate::observe::counters::Refused;
-use crate::shard::entry::{Credentials, enter};
-use crate::shard::handover::{Adopt, Entry};
+use crate::shard::entry::{Asked, Credentials, enter};
+use crate::shard::handover::{Adopt, Entry, Purpose};
 use crate::shard::shared::ControlMessage;
 
 /// How long a socket waits for room in a shard's queue before it is closed.
@@ -47,7 +47,10 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
                 return hand_over(app, *handshake, lease, socket.into_inner(), rest).await;
             }
             Err(rejection) => {
-                let page = handshake.origin.as_deref().map(|origin| Page { origin, host: &handshake.host });
+                let is_stream = matches!(handshake.upgrade.purpose, Purpose::Events(_));
+                let rejection = if is_stream { rejection.of_stream() } else { rejection };
+                let host = handshake.host.as_deref().unwrap_or_default();
+                let page = handshake.origin.as_deref().map(|origin| Page { origin, host });
                 (rejection.cause(), readable(rejection.answer(), page, &app.limits().origins))
             }
         },
@@ -74,8 +77,9 @@ fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Resul
         has_slot: true,
     });
     let publishing = handshake.upgrade.purpose.publishing(credential);
-    let facts = RequestFacts { host: Some(&handshake.host), origin: handshake.origin.as_deref(), publishing, kind };
-    let counted = app.policy().decide(facts)?;
+    let (host, origin) = (handshake.host.as_deref(), handshake.origin.as_deref());
+    let counted = app.policy().decide(RequestFacts { host, origin, publishing, kind })?;
+    handshake.upgrade.make_readable(origin, &app.shared().authority);
     Ok(counted.unwrap_or_else(|| connection.lease.hand_on()))
 }
 
@@ -85,9 +89,10 @@ fn enter_as(app: &App, connection: &Connection, handshake: &Handshake) -> Result
     if !authority.is_on() || connection.is_operators {
         return Ok(Entry::Anyone);
     }
-    let (host, origin) = (Some(&*handshake.host), handshake.origin.as_deref());
+    let asked = handshake.asked();
+    let Asked { host, origin, .. } = asked;
     app.policy().decide(RequestFacts { host, origin, publishing: Publishing::None, kind: Kind::Change })?;
-    let credentials = Credentials::of_handshake(authority, &handshake.head, handshake.token.as_deref());
+    let credentials = Credentials::of_asked(authority, asked);
     let upgrade = &handshake.upgrade;
     enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms(app)).0
 }

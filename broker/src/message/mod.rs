@@ -41,6 +41,8 @@ pub struct Message {
     payload: Payload,
     encodings: Kept,
     role: Role,
+    /// The topic's epoch, of 56 bits ([`Epoch::first`]): where `role` leaves room.
+    epoch: [u8; 7],
     /// What only some messages have.
     extra: Option<Box<Extra>>,
 }
@@ -66,15 +68,13 @@ struct Extra {
     expires_at: Option<Nanos>,
     /// When it was published, in milliseconds since 1970, if its topic's rule asks for that.
     time_ms: Option<u64>,
-    /// Of [`Role::Reset`]: the epoch that begins.
-    epoch: Epoch,
     charge: Charge,
 }
 
 impl Extra {
     fn new(account: &Arc<Account>) -> Box<Self> {
         let charge = Charge::new(account, Held::Messages, EXTRA_BYTES);
-        Box::new(Self { key: None, expires_at: None, time_ms: None, epoch: Epoch::default(), charge })
+        Box::new(Self { key: None, expires_at: None, time_ms: None, charge })
     }
 }
 
@@ -83,16 +83,31 @@ impl Message {
     #[must_use]
     pub fn new(topic: (TopicId, Arc<str>), offset: Offset, payload: Payload, now: Nanos) -> Self {
         let ((topic_id, topic), role) = (topic, Role::Published);
-        Self { topic, topic_id, offset, sequenced_at: now, payload, encodings: Kept::default(), role, extra: None }
+        let (encodings, epoch) = (Kept::default(), [0; 7]);
+        Self { topic, topic_id, offset, sequenced_at: now, payload, encodings, role, epoch, extra: None }
+    }
+
+    /// The same in this epoch of its topic.
+    #[must_use]
+    pub fn in_epoch(mut self, epoch: Epoch) -> Self {
+        let [epoch @ .., high] = epoch.0.to_le_bytes();
+        debug_assert_eq!(high, 0, "an epoch has 56 bits");
+        self.epoch = epoch;
+        self
+    }
+
+    /// The epoch of its topic that it belongs to, or begins.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let [a, b, c, d, e, f, g] = self.epoch;
+        Epoch(u64::from_le_bytes([a, b, c, d, e, f, g, 0]))
     }
 
     /// Marks, between the messages of a topic, where an epoch begins because those before it were purged.
     #[must_use]
     pub fn reset(topic: (TopicId, Arc<str>), epoch: Epoch, now: Nanos, account: &Arc<Account>) -> Self {
         let nothing = Payload::copy_of(PayloadKind::Text, b"", account);
-        let mut marker = Self { role: Role::Reset, ..Self::new(topic, Offset::default(), nothing, now) };
-        marker.extra(account).epoch = epoch;
-        marker
+        Self { role: Role::Reset, ..Self::new(topic, Offset::default(), nothing, now) }.in_epoch(epoch)
     }
 
     /// The same with what stays with it of the options that it was published with, charged to `account`. Takes their key.
@@ -162,7 +177,7 @@ impl Message {
     #[must_use]
     pub fn begins(&self) -> Option<Epoch> {
         match self.role {
-            Role::Reset => self.extra.as_ref().map(|extra| extra.epoch),
+            Role::Reset => Some(self.epoch()),
             Role::Published | Role::Removal | Role::Snapshot => None,
         }
     }

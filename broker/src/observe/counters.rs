@@ -52,6 +52,8 @@ stats! {
     connections,
     /// Gauge: subscriptions.
     subscriptions,
+    /// Gauge: streams of events (`/sub` over HTTP).
+    event_streams,
     /// Gauge: topics and filters with subscribers on this shard.
     logs,
     /// Gauge: topics whose sequencer this shard is.
@@ -66,7 +68,7 @@ stats! {
     responders,
     /// Connections accepted.
     accepted,
-    /// WebSocket handshakes answered with 101.
+    /// WebSocket handshakes answered with 101, and streams of events that began.
     upgraded,
     /// Connections handed to the control plane.
     handed_over,

@@ -161,7 +161,7 @@ impl Sequencer {
         if let Some(older) = held.history.snapshot_up_to().filter(|older| up_to.offset < *older) {
             return Err(Refusal::Conflict { offset: older.0 });
         }
-        let message = Message::new(held.topic.key(), up_to.offset, payload, now).into_snapshot();
+        let message = Message::new(held.topic.key(), up_to.offset, payload, now).in_epoch(held.epoch).into_snapshot();
         if !ledger.admit(held.history.growth_by_snapshot(message.weight())) {
             return Err(Refusal::Limit("the broker keeps as much state as it may; see --max-keys and --max-history"));
         }

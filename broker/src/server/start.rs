@@ -81,7 +81,9 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     let seed = random_seed();
     let names = Keys::from_seed(seed);
     let settings = Settings::new(&config, here, names);
-    let shared = SharedState::new(config.shards, seed, Epoch(start_ns)).with_rules(from_tables(&config.topics, names));
+    // In units of 256 ns, which fits: no broker has begun as many topics before.
+    let shared =
+        SharedState::new(config.shards, seed, Epoch(start_ns >> 8)).with_rules(from_tables(&config.topics, names));
     let shared = shared.admitting(admission).guarded_by(keys).within(plan.budget_bytes);
     let cache_bytes_max = TOKEN_CACHE_BYTES_MAX.min(plan.budget_bytes / 16);
     let authority = Arc::new(Authority::new(&config.access, shared.budget.of_plane(), cache_bytes_max)?);

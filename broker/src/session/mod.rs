@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | [`raw`] | `/sub`, `/pub`, `/bus`: one subscription, messages as they are |
 //! | [`v1`] | `/ws`: `ringyard.v1`, commands and many subscriptions |
+//! | [`events`] | `/sub` over HTTP: a stream of server-sent events, of one subscription or some |
+//! | `subscriptions`, `index` | the subscriptions of a session that may have many |
 //! | `incoming` | what a session is given |
 //! | [`http`] | `POST /pub/{topic}`: one request of a connection that is no WebSocket |
 //! | [`subscription`] | one subscription: its place in a log, and how far it is |
@@ -13,15 +15,18 @@
 //! [`SessionKind::go_live`]; [`SessionKind::begin`], with which it is released; delivery rounds move its cursor, and list it as pending when there is more than one send
 //! takes; [`SessionKind::remove`].
 //!
-//! Answers are written to `out` as the payload of one text frame; nothing written means nothing to say.
+//! Answers are written to `out`, as what [`SessionKind::put_answer`] frames; nothing written means nothing to say.
 //!
 //! A new kind of session is a file with a type that implements [`SessionKind`], and a line in the list of [`Session`].
 
 pub(crate) mod calls;
+pub(crate) mod events;
 pub(crate) mod http;
 mod incoming;
+mod index;
 pub(crate) mod raw;
 pub(crate) mod subscription;
+mod subscriptions;
 pub(crate) mod v1;
 
 use std::borrow::Cow;
@@ -30,7 +35,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use protocol::frame::{CloseCode, close_code};
+use protocol::frame::{CloseCode, Opcode, close_code, put_close, put_frame};
 use protocol::v1::{
     CommandError, Connected, HistoryQuery, Id, LeaseAsked, LeaseLostReason, PayloadKind, Position, SessionAsked, Start,
     Topics, Will,
@@ -45,6 +50,7 @@ use crate::observe::counters::Reason;
 use crate::presence::members::Listed;
 use crate::sequencer::history::recall::Page;
 use crate::session::calls::CallAction;
+use crate::session::events::EventSession;
 pub(crate) use crate::session::incoming::{Codec, Data, Incoming};
 use crate::session::raw::RawSession;
 use crate::session::subscription::{Begun, Released, Subscription};
@@ -84,6 +90,8 @@ sessions! {
     Raw(RawSession),
     /// `/ws`. On the heap: an idle raw connection is not to pay for its size.
     V1(Box<V1Session>),
+    /// `/sub` over HTTP.
+    Events(Box<EventSession>),
 }
 
 impl Session {
@@ -139,6 +147,16 @@ pub(crate) trait SessionKind: Debug {
     /// How many answers are still to come from sequencers; `None`: what this session sends is never answered.
     fn answers_to_come(&self) -> Option<usize> {
         None
+    }
+
+    /// Appends an answer as the connection sends it: by default as one text frame.
+    fn put_answer(&self, answer: &[u8], out: &mut BytesMut) {
+        put_frame(out, Opcode::Text, answer);
+    }
+
+    /// Appends the last that the connection sends: by default a close frame with this code and reason.
+    fn put_end(&self, code: u16, why: &str, out: &mut BytesMut) {
+        put_close(out, code, why);
     }
 
     // ---- access

@@ -74,6 +74,8 @@ pub(crate) struct Begun {
     pub(crate) slow_consumer: SlowConsumer,
     /// The least time between two deliveries.
     pub(crate) throttle: Throttle,
+    /// Whether state comes first, that of messages up to `position`.
+    pub(crate) shows_state: bool,
 }
 
 /// Subscriptions whose command is answered: they may be sent to.

@@ -116,10 +116,10 @@ impl<D: Driver> Shard<D> {
         self.answer(id, out);
     }
 
-    /// Queues what was written as one text frame, if anything was.
+    /// Queues what was written, if anything was, as the session frames answers.
     pub(super) fn answer(&mut self, id: ConnId, out: BytesMut) {
         if !out.is_empty() {
-            self.queue_frame(id, Opcode::Text, &out);
+            self.queue_answer(id, &out);
         }
         self.codec.scratch = out;
     }

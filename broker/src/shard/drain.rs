@@ -282,13 +282,18 @@ impl<D: Driver> Shard<D> {
     pub(super) fn close_for_shutdown(&mut self, id: ConnId) {
         let mut out = self.begin_answer();
         // Drawn for each, so that they do not come back together.
-        let seed = self.shared.epoch_base.0 ^ u64::from(self.id.0) << 48 ^ u64::from(id.slot) << 16;
-        let retry_ms = Random::new(seed).draw() % (RETRY_MS_MAX + 1);
+        let retry_ms = self.draw(id) % (RETRY_MS_MAX + 1);
         if let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) {
             conn.session.write_goaway(retry_ms, &mut out);
         }
         self.answer(id, out);
         self.close_with(id, close_code::GOING_AWAY.into(), "the broker is shutting down", Reason::Shutdown);
+    }
+
+    /// A number for a connection, the same for the same seed.
+    pub(super) fn draw(&self, id: ConnId) -> u64 {
+        let seed = self.shared.epoch_base.0 ^ u64::from(self.id.0) << 48 ^ u64::from(id.slot) << 16;
+        Random::new(seed ^ u64::from(id.generation) << 8).draw()
     }
 
     /// Whether everybody who is left was sent everything a while ago, and only owes its answer: what the kernel has it

@@ -9,6 +9,9 @@
 //! | a bad one as a page sends it | 101, then closed with 4400 or 4401 | the same |
 //! | too few rights | every command is judged by itself | 403, for a page 101 and then 4403 |
 //!
+//! A stream of events is judged as a raw connection, but it begins only for those who may have it: a page learns of 401 and 403 by that
+//! its `EventSource` does not come back.
+//!
 //! A page sends its token as a sub-protocol or as a cookie. It cannot read the status of a handshake that failed, but it can
 //! read the code of a close frame.
 //!
@@ -24,6 +27,35 @@ use crate::access::permissions::{Operation, Right};
 use crate::access::principal::{Cause, Denial, Identified, Principal};
 use crate::access::rejection::Rejection;
 use crate::shard::handover::{Entry, Purpose};
+
+/// What is judged of a request for a WebSocket or a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    /// All of its head.
+    pub(crate) head: &'a [u8],
+    /// The host that it calls; `None`: it names none.
+    pub(crate) host: Option<&'a str>,
+    /// The page that sent it.
+    pub(crate) origin: Option<&'a str>,
+    /// The token that it offers as a sub-protocol.
+    pub(crate) offered: Option<&'a str>,
+    /// The query that may hold a token, of a stream.
+    pub(crate) query: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// Of a handshake.
+    pub(crate) fn by_handshake(parsed: &head::Upgrade<'a>, bytes: &'a [u8]) -> Self {
+        let head = &bytes[..parsed.head_len];
+        Self { head, host: Some(parsed.host), origin: parsed.origin, offered: parsed.token, query: None }
+    }
+
+    /// Of a request for a stream.
+    pub(crate) fn for_events(parsed: &head::Events<'a>, bytes: &'a [u8]) -> Self {
+        let (head, host) = (&bytes[..parsed.head_len], Some(parsed.host).filter(|host| !host.is_empty()));
+        Self { head, host, origin: parsed.origin, offered: None, query: Some(parsed.query) }
+    }
+}
 
 /// The credentials of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,8 +81,12 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Those in a handshake's head.
-    pub(crate) fn of_handshake(authority: &Authority, head: &'a [u8], offered: Option<&'a str>) -> Self {
+    /// Those that a WebSocket or a stream is asked for with.
+    pub(crate) fn of_asked(authority: &Authority, asked: Asked<'a>) -> Self {
+        let Asked { head, offered, query, .. } = asked;
+        if query.is_some() {
+            return Self::of_request(authority, head::bearer(head), query, |name| head::cookie(head, name));
+        }
         let cookie = authority.settings().cookie.and_then(|name| head::cookie(head, &name));
         Self::of(head::bearer(head), offered.map(str::as_bytes), cookie)
     }
@@ -108,7 +144,7 @@ pub(crate) fn enter(
         return (Ok(Entry::Anyone), 0);
     }
     let (identified, cost) = credentials.identify(authority, now_ms);
-    let is_page = matches!(credentials, Credentials::Page(_));
+    let is_page = matches!(credentials, Credentials::Page(_)) && !matches!(purpose, Purpose::Events(_));
     let entry = match identified {
         Ok(Some(principal)) => admit(principal, (purpose, start), is_page, authority.settings().explain),
         Ok(None) if *purpose == Purpose::V1Session => Ok(Entry::Unknown),
@@ -155,5 +191,10 @@ fn missing(principal: &Principal, purpose: &Purpose, start: RawStart, explains: 
         Purpose::Publish(topic) => lacks(Operation::Publish, topic),
         Purpose::Bus(topic) => subscribe(topic).or_else(|| lacks(Operation::Publish, topic)),
         Purpose::V1Session => None,
+        // Its client may not have asked for history: it is given none then, and told so.
+        Purpose::Events(stream) if stream.is_resumed => {
+            stream.filters.iter().find_map(|filter| lacks(Operation::Subscribe, filter))
+        }
+        Purpose::Events(stream) => stream.filters.iter().find_map(|filter| subscribe(filter)),
     }
 }

@@ -9,16 +9,19 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use protocol::frame::CloseCode;
 use protocol::head::{self, Endpoint, RawStart, Refusal};
+use protocol::topic::is_wildcard;
 use tokio::sync::Notify;
 
 use crate::access::address::AddressLease;
+use crate::access::authority::Authority;
 use crate::access::keys::Credential;
 use crate::access::policy::Publishing;
 use crate::access::principal::Principal;
 use crate::capacity::buffer::Buffer;
+use crate::message::encoding::events::EventForm;
 use crate::topics::rules::{HistoryKind, SharedRules, SlowConsumer};
 
-/// What a WebSocket is for.
+/// What a WebSocket, or a stream of events, is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Purpose {
     /// `/sub/{filter}`.
@@ -29,6 +32,23 @@ pub enum Purpose {
     Bus(String),
     /// `/ws`.
     V1Session,
+    /// `/sub` over HTTP.
+    Events(Box<Stream>),
+}
+
+/// A stream of events, as its request asks for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// Its topics and filters, each once.
+    pub filters: Vec<String>,
+    /// Whether its client understands the chunked coding.
+    pub is_chunked: bool,
+    /// Whether it begins where its client was before, without having been asked to by the page.
+    pub is_resumed: bool,
+    /// Whether its client named a place that there is not.
+    pub lost_place: bool,
+    /// The page's origin, if it may read the stream, and whether also with cookies.
+    pub readable_for: Option<(String, bool)>,
 }
 
 /// As whom a WebSocket begins.
@@ -45,12 +65,12 @@ pub enum Entry {
     Refused(CloseCode, &'static str),
 }
 
-/// A handshake that was admitted, as far as its answer and its session need it.
+/// A handshake that was admitted, or a request for a stream, as far as its answer and its session need it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Upgrade {
     /// What it asked for.
     pub purpose: Purpose,
-    /// The value of `Sec-WebSocket-Accept`.
+    /// The value of `Sec-WebSocket-Accept`; of a stream nothing.
     pub accept: [u8; 28],
     /// What was chosen of the sub-protocols on offer.
     pub subprotocol: Option<&'static str>,
@@ -80,10 +100,14 @@ impl Upgrade {
         Ok(())
     }
 
-    /// The 101.
+    /// The 101, or for a stream the 200.
     #[must_use]
     pub fn response(&self) -> Vec<u8> {
         let mut response = Vec::with_capacity(192);
+        if let Purpose::Events(stream) = &self.purpose {
+            stream.write_response(&mut response);
+            return response;
+        }
         head::write_switching_protocols(&mut response, &self.accept, self.subprotocol);
         response
     }
@@ -97,11 +121,57 @@ impl From<&head::Upgrade<'_>> for Upgrade {
     }
 }
 
+impl Upgrade {
+    /// Has a page of `origin`, which passed the policy, read the stream; with cookies, if tokens may come in one.
+    pub(crate) fn make_readable(&mut self, origin: Option<&str>, authority: &Authority) {
+        if let (Purpose::Events(stream), Some(origin)) = (&mut self.purpose, origin) {
+            stream.readable_for = Some((origin.to_owned(), authority.settings().cookie.is_some()));
+        }
+    }
+}
+
+impl Stream {
+    /// The head of the answer. The connection ends with the stream: what a browser asked for meanwhile it asked for on others.
+    fn write_response(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+              X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+              Vary: Origin\r\nConnection: close\r\n",
+        );
+        if let Some((origin, with_cookies)) = &self.readable_for {
+            out.extend_from_slice(format!("Access-Control-Allow-Origin: {origin}\r\n").as_bytes());
+            out.extend_from_slice(if *with_cookies { b"Access-Control-Allow-Credentials: true\r\n" } else { b"" });
+        }
+        out.extend_from_slice(if self.is_chunked { b"Transfer-Encoding: chunked\r\n\r\n" } else { b"\r\n" });
+    }
+
+    /// What its bytes look like.
+    pub(crate) fn form(&self) -> EventForm {
+        let has_ids = matches!(&self.filters[..], [topic] if !is_wildcard(topic));
+        EventForm { has_ids, is_chunked: self.is_chunked, is_state: false }
+    }
+}
+
+impl From<&head::Events<'_>> for Upgrade {
+    fn from(parsed: &head::Events<'_>) -> Self {
+        let stream = Stream {
+            filters: parsed.filters.iter().map(|filter| filter.to_string()).collect(),
+            is_chunked: parsed.is_chunked,
+            is_resumed: parsed.is_resumed,
+            lost_place: parsed.lost_place,
+            readable_for: None,
+        };
+        let purpose = Purpose::Events(Box::new(stream));
+        let (accept, subprotocol, entry) = ([0; 28], None, Entry::Anyone);
+        Self { purpose, accept, subprotocol, has_key: false, entry, start: parsed.start }
+    }
+}
+
 impl Purpose {
     /// Whether its messages are published, and with what right.
     pub(crate) fn publishing(&self, credential: Credential) -> Publishing {
         match self {
-            Self::Subscribe(_) => Publishing::None,
+            Self::Subscribe(_) | Self::Events(_) => Publishing::None,
             Self::Publish(_) => Publishing::Only(credential),
             Self::Bus(_) => Publishing::Both(credential),
             Self::V1Session => Publishing::ByCommand(credential),

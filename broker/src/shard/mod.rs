@@ -196,7 +196,7 @@ impl<D: Driver> Shard<D> {
         let now = driver.now();
         let account = Arc::clone(shared.budget.of_shard(id.0));
         // Sequencers of one broker share a base; the shard's number keeps their epochs apart.
-        let epoch_base = Epoch(shared.epoch_base.0.wrapping_add(u64::from(id.0) << 40));
+        let epoch_base = Epoch::first(shared.epoch_base, id);
         let shards = shared.inboxes.len();
         let resumable_max = limits.sessions_max.map_or(usize::MAX, |sessions| sessions.div_ceil(shards));
         let mut shard = Self {

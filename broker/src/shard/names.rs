@@ -42,6 +42,10 @@ impl SharedState {
         match purpose {
             Purpose::Subscribe(name) | Purpose::Publish(name) | Purpose::Bus(name) => self.admit_name(name, topics_max),
             Purpose::V1Session => Ok(Name::Known),
+            Purpose::Events(stream) => stream.filters.iter().try_fold(Name::Known, |so_far, filter| {
+                let name = self.admit_name(filter, topics_max)?;
+                Ok(if name == Name::New { name } else { so_far })
+            }),
         }
     }
 

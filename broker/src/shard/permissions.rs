@@ -134,7 +134,7 @@ impl<D: Driver> Shard<D> {
 
     fn set_principal(&mut self, id: ConnId, principal: Arc<Principal>) {
         let lifetime = self.lifetime(&principal);
-        let asks = self.conns.get(id).is_some_and(|conn| conn.session.takes_notices());
+        let asks = self.conns.get(id).is_some_and(|conn| conn.session.answers_to_come().is_some());
         self.identities.set(id, principal, lifetime, asks);
         if let Some(conn) = self.conns.get(id) {
             conn.flags.clear(Flags::UNIDENTIFIED);

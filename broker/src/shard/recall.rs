@@ -33,7 +33,7 @@ use rustc_hash::FxHashMap;
 use crate::ids::{Epoch, LogSlot, Seq, ShardId, TopicId};
 use crate::sequencer::history::recall::{Place, Recall};
 use crate::sequencer::walk::WalkPlace;
-use crate::session::subscription::Begun;
+use crate::session::subscription::{Begun, Released};
 use crate::shard::Shard;
 use crate::shard::asked::{Asked, RecallRequest};
 use crate::shard::backlog::{Backlog, Item};
@@ -51,6 +51,8 @@ pub(in crate::shard) struct Wants {
     pub(in crate::shard) state: bool,
     /// The first frame says where the subscription begins.
     pub(in crate::shard) position: bool,
+    /// That the state is over is said of a single topic, too: its messages do not say that they are state.
+    pub(in crate::shard) marks_end: bool,
 }
 
 /// Where a subscription begins.
@@ -72,7 +74,8 @@ impl Start {
 
 impl Wants {
     /// What a subscription of `/ws` that asks for nothing wants.
-    pub(in crate::shard) const NEWCOMER: Self = Self { start: Start::Now, state: true, position: false };
+    pub(in crate::shard) const NEWCOMER: Self =
+        Self { start: Start::Now, state: true, position: false, marks_end: false };
 
     /// What a command wants for one of its topics.
     pub(in crate::shard) fn new(start: protocol::v1::Start<'_>, filter: &str, state: bool) -> Self {
@@ -81,7 +84,7 @@ impl Wants {
             protocol::v1::Start::Last(count) => Start::Last(count),
             protocol::v1::Start::Since(positions) => positions.of(filter).map_or(Start::Now, Start::since),
         };
-        Self { start, state, position: false }
+        Self { start, state, ..Self::NEWCOMER }
     }
 
     /// The same for who may not read what topics remember: a position is answered as one of an epoch that is over.
@@ -95,7 +98,13 @@ impl Wants {
     /// What a raw subscription wants.
     pub(in crate::shard) fn raw(asked: RawStart) -> Self {
         let last = || asked.last.map_or(Start::Now, Start::Last);
-        Self { start: asked.since.map_or_else(last, Start::since), state: asked.state, position: asked.position }
+        let start = asked.since.map_or_else(last, Start::since);
+        Self { start, state: asked.state, position: asked.position, marks_end: false }
+    }
+
+    /// What a subscription of a stream of events wants.
+    pub(in crate::shard) fn events(asked: RawStart) -> Self {
+        Self { marks_end: true, ..Self::raw(asked) }
     }
 }
 
@@ -229,6 +238,7 @@ impl<D: Driver> Shard<D> {
             available: None,
             slow_consumer: log.policy.slow_consumer,
             throttle: log.policy.throttle,
+            shows_state: false,
         };
         let has_state = if topic.wildcard { self.shared.registry.has_stateful() } else { topic.is_stateful() };
         let asks = match wants.start {
@@ -237,7 +247,7 @@ impl<D: Driver> Shard<D> {
             Start::Last(_) => topic.history == HistoryKind::Window || (wants.state && has_state),
             Start::Since(_) => true,
         };
-        let says_end = wants.state && (topic.wildcard || topic.history == HistoryKind::Keyed);
+        let says_end = wants.state && (topic.wildcard || topic.history == HistoryKind::Keyed || wants.marks_end);
         if !asks && !says_end && !wants.position {
             self.recalls.forget(subscriber);
             self.begin(subscriber, begun);
@@ -296,7 +306,7 @@ impl<D: Driver> Shard<D> {
             Some(false) => stats.unrecovered.add(1),
             None => {}
         }
-        let is_raw_handshake = conn.flags.take(Flags::HELD);
+        let is_raw_handshake = released != Released::None && conn.flags.take(Flags::HELD);
         self.answer(id, out);
         for &key in released.keys() {
             self.release(Subscriber { conn: id, sub: key });

@@ -7,6 +7,7 @@
 use protocol::head::RawStart;
 use ring::{ConnId, Driver};
 
+use crate::access::permissions::Right;
 use crate::ids::{Epoch, LogSlot, Offset, ShardId, TopicId};
 use crate::session::subscription::{Patience, Subscription};
 use crate::shard::Shard;
@@ -26,6 +27,25 @@ impl<D: Driver> Shard<D> {
         }
         self.conns.get(id).expect("a connection being established").flags.set(Flags::HELD);
         self.attach(slot, Subscriber { conn: id, sub });
+    }
+
+    /// Subscribes a stream of events to its topics and filters; its head waits until all subscriptions are in force.
+    pub(super) fn subscribe_stream(&mut self, id: ConnId, filters: &[String], start: RawStart) {
+        let who = self.who(id);
+        self.conns.get(id).expect("a connection being established").flags.set(Flags::HELD);
+        let mut entered = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let (slot, sub) = self.enter_subscription(id, filter, Throttle::NONE);
+            let wants = Wants::events(start);
+            let has_history = who.as_ref().is_none_or(|who| who.has(Right::History, filter));
+            self.recalls
+                .expect(Subscriber { conn: id, sub }, if has_history { wants } else { wants.without_history() });
+            entered.push((slot, sub));
+        }
+        self.charge_session(id);
+        for (slot, sub) in entered {
+            self.attach(slot, Subscriber { conn: id, sub });
+        }
     }
 
     /// Adds a subscription to a connection's session, which is delivered to no more often than `throttle` and its rule say. Its

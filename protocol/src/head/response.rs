@@ -16,12 +16,28 @@ pub struct Refusal {
     pub challenge: Option<&'static str>,
     /// The origin whose pages may read the answer (Fetch standard, 3.2.3): visible ASCII.
     pub allow_origin: Option<String>,
+    /// Whether its body is a stream of events, not a sentence for people.
+    pub is_stream: bool,
 }
 
 impl Refusal {
     /// A refusal with this status and sentence.
     pub fn new(status: u16, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), retry_after_s: None, challenge: None, allow_origin: None }
+        Self {
+            status,
+            reason: reason.into(),
+            retry_after_s: None,
+            challenge: None,
+            allow_origin: None,
+            is_stream: false,
+        }
+    }
+
+    /// Instead of a stream of events one that ends at once, to be asked for again after so many seconds.
+    #[must_use]
+    pub fn end_of_stream(reason: &str, retry_s: u32) -> Self {
+        let body = format!(": {reason}\nretry: {}\n", u64::from(retry_s) * 1000);
+        Self { is_stream: true, ..Self::new(200, body) }
     }
 
     /// The same, to be tried again after so many seconds.
@@ -53,9 +69,13 @@ impl Refusal {
             format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After\r\n")
         });
         let readable = readable.unwrap_or_default();
+        let content_type = match self.is_stream {
+            true => "text/event-stream\r\nCache-Control: no-store",
+            false => "text/plain; charset=utf-8",
+        };
         let head = format!(
             "HTTP/1.1 {status} {phrase}\r\n{fields}{challenge}{retry}Vary: Origin\r\n{readable}\
-             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {body_len}\r\n\r\n"
+             Content-Type: {content_type}\r\nContent-Length: {body_len}\r\n\r\n"
         );
         out.extend_from_slice(head.as_bytes());
         out.extend_from_slice(self.reason.as_bytes());

@@ -103,7 +103,7 @@ async fn a_handshake_ends_the_requests() {
         assert_eq!(rest, frames, "cut at {cut}");
         let Some(Ended::Handshake(handshake)) = ended else { panic!("{ended:?}") };
         assert_eq!(handshake.upgrade.purpose, crate::shard::handover::Purpose::V1Session);
-        assert_eq!((&*handshake.host, handshake.origin.as_deref()), ("a", Some("http://a")));
+        assert_eq!((handshake.host.as_deref(), handshake.origin.as_deref()), (Some("a"), Some("http://a")));
         let response = String::from_utf8(handshake.upgrade.response()).unwrap();
         for field in ["Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "Protocol: ringyard.v1"] {
             assert!(response.contains(&format!("\r\nSec-WebSocket-{field}\r\n")), "{response}");

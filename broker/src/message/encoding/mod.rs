@@ -5,10 +5,14 @@
 //! | --- | --- |
 //! | `raw` | `/sub` and `/bus`: the payload in one frame |
 //! | `json` | `/ws`: the `ringyard.v1` envelope |
+//! | [`events`] | `/sub` over HTTP: server-sent events |
+//! | [`notice`] | what is said beside messages, in each of these |
 //!
 //! A new encoding is a file with a function, its variant of [`Encoding`], and its line in `Encoding::encode`.
 
+pub mod events;
 mod json;
+pub mod notice;
 mod raw;
 
 use std::sync::{Arc, OnceLock};
@@ -17,6 +21,7 @@ use bytes::Bytes;
 
 use crate::capacity::budget::Account;
 use crate::message::Message;
+use crate::message::encoding::events::EventForm;
 
 /// Which bytes a subscriber wants of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +32,8 @@ pub enum Encoding {
     Json,
     /// The same of a message that is part of a topic's state.
     JsonState,
+    /// A server-sent event (`/sub` over HTTP).
+    Events(EventForm),
 }
 
 impl Encoding {
@@ -35,6 +42,7 @@ impl Encoding {
             Self::Raw => Encoded::Part(raw::frame(message)),
             Self::Json => Encoded::Made(json::frame(message, false, account)),
             Self::JsonState => Encoded::Made(json::frame(message, true, account)),
+            Self::Events(form) => Encoded::Made(events::frame(message, form, account)),
         }
     }
 
@@ -44,12 +52,13 @@ impl Encoding {
         match self {
             Self::Raw => Self::Raw,
             Self::Json | Self::JsonState => Self::JsonState,
+            Self::Events(form) => Self::Events(EventForm { is_state: true, ..form }),
         }
     }
 
     /// Whether it may stay with the message. State may be kept for long: it is not to be kept twice.
     fn is_kept(self) -> bool {
-        self != Self::JsonState
+        !matches!(self, Self::JsonState | Self::Events(EventForm { is_state: true, .. }))
     }
 
     /// What to send of `message`, charged to `account` if it has to be made. What was made stays with the message if

@@ -3,7 +3,6 @@
 //! | file | what |
 //! | --- | --- |
 //! | `commands` | commands become actions, and answers are written |
-//! | `subscriptions`, `index` | the connection's subscriptions |
 //!
 //! Commands of one connection are carried out in their order. Answers carry the command's id; those that wait for a
 //! sequencer (subscribe, acknowledged publish) may come after later ones.
@@ -12,8 +11,6 @@
 //! charged to the budget ([`SessionKind::charge`]).
 
 mod commands;
-mod index;
-mod subscriptions;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +30,7 @@ use crate::ids::{LogSlot, Seq};
 use crate::message::Encoding;
 use crate::message::options::Refusal;
 use crate::session::subscription::{Begun, Released, Subscription};
-use crate::session::v1::subscriptions::{Sub, Subscriptions};
+use crate::session::subscriptions::{Sub, Subscriptions};
 use crate::session::{Action, Codec, Ended, Incoming, PING, Pending, SequencerAnswer, SessionKind};
 use crate::topics::keys::Keys;
 use crate::topics::registry::TopicRef;

@@ -19,13 +19,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use protocol::frame::{Opcode, put_frame};
-use protocol::v1::{GapReason, write_gap};
+use protocol::v1::GapReason;
 use rustc_hash::FxHashMap;
 
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::capacity::shared_bytes::shared;
 use crate::ids::{LogSlot, Offset, Seq, TopicId};
+use crate::message::encoding::notice;
 use crate::message::{Encoding, Message};
 use crate::shard::fanout::FanOut;
 use crate::shard::fanout::log::Subscriber;
@@ -106,14 +106,14 @@ impl Gaps {
         if !self.has(subscriber) {
             return Notice::None;
         }
-        let (mut frames, mut text) = (BytesMut::new(), BytesMut::new());
+        let mut frames = BytesMut::new();
         for (id, events) in &self.0[&subscriber].topics {
             for event in events {
                 match event {
                     Event::Gap { topic, from, to } if sends(*id, topic) => {
-                        text.clear();
-                        write_gap(&mut text, topic, from.0, to.0, GapReason::SlowConsumer);
-                        put_frame(&mut frames, Opcode::Text, &text);
+                        let reason = GapReason::SlowConsumer;
+                        let gap = notice::Notice::Gap { topic, from: from.0, to: to.0, reason };
+                        encoding.put_notice(&gap, &mut frames);
                     }
                     Event::Reset(marker) if sends(*id, &marker.topic) => {
                         frames.extend_from_slice(&marker.frame(encoding, account, false));

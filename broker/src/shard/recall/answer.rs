@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use protocol::frame::{Opcode, put_frame};
-use protocol::v1::{GapReason, Position, write_gap, write_state_end};
+use protocol::v1::{GapReason, Position};
 use ring::Driver;
 
 use crate::ids::{LogSlot, Offset, ShardId};
 use crate::message::Message;
+use crate::message::encoding::notice::Notice;
 use crate::sequencer::history::recall::Recalled;
 use crate::sequencer::walk::WalkPart;
 use crate::shard::Shard;
@@ -65,7 +66,7 @@ impl<D: Driver> Shard<D> {
         let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
         let (begun, ends) = (pending.begun, pending.walks.is_empty());
         let says_end = pending.wants.state && (topic.wildcard || pending.items.is_empty());
-        if ends && says_end && (topic.wildcard || topic.history == HistoryKind::Keyed) {
+        if ends && says_end && (topic.wildcard || topic.history == HistoryKind::Keyed || pending.wants.marks_end) {
             self.push_state_end(subscriber, &topic);
         }
         let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
@@ -121,12 +122,18 @@ impl<D: Driver> Shard<D> {
         if let Some(state) = state {
             items.extend(self.state_item(subscriber, &state, first));
         }
-        let pending = &self.recalls.open[&subscriber];
-        if topic.history == HistoryKind::Keyed && (pending.wants.state || recovered == Some(true)) {
-            items.extend(self.notice(subscriber, |out| write_state_end(out, &topic.name, Some(first.0 - 1))));
+        let shows_state = !items.is_empty();
+        let wants = self.recalls.open[&subscriber].wants;
+        if topic.history == HistoryKind::Keyed && (wants.state || recovered == Some(true)) {
+            let place = Some(Position { offset: first.0 - 1, ..entered });
+            items.extend(self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place }));
+        } else if wants.marks_end && wants.state && recovered != Some(true) {
+            let place = Some(Position { offset: up_to.unwrap_or(Offset(begins.0 - 1)).0, ..entered });
+            items.extend(self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place }));
         }
         if let Some((from, to)) = gap {
-            items.extend(self.notice(subscriber, |out| write_gap(out, &topic.name, from, to, GapReason::Evicted)));
+            let gap = Notice::Gap { topic: &topic.name, from, to, reason: GapReason::Evicted };
+            items.extend(self.notice(subscriber, &gap));
         }
         if !replay.is_empty() {
             let encoding = self.conns.get(subscriber.conn).expect("an open connection").session.encoding();
@@ -134,7 +141,7 @@ impl<D: Driver> Shard<D> {
         }
         self.recalls.hold(subscriber, items);
         let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
-        pending.begun.recovered = recovered;
+        (pending.begun.recovered, pending.begun.shows_state) = (recovered, shows_state);
         pending.begun.available = available.filter(|_| recovered == Some(false));
         if let Some(position) = &mut pending.begun.position {
             position.offset = begins.0;
@@ -200,14 +207,9 @@ impl<D: Driver> Shard<D> {
     }
 
     fn push_state_end(&mut self, subscriber: Subscriber, topic: &TopicRef) {
-        let offset = match topic.wildcard {
-            true => None,
-            false => {
-                let position = self.recalls.open[&subscriber].begun.position;
-                position.map(|position| position.offset - 1)
-            }
-        };
-        let end = self.notice(subscriber, |out| write_state_end(out, &topic.name, offset));
+        let position = self.recalls.open[&subscriber].begun.position.filter(|_| !topic.wildcard);
+        let place = position.map(|position| Position { offset: position.offset - 1, ..position });
+        let end = self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place });
         self.recalls.hold(subscriber, end);
     }
 
@@ -230,14 +232,14 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Something about a topic, for sessions that are sent such.
-    fn notice(&mut self, subscriber: Subscriber, write: impl FnOnce(&mut BytesMut)) -> Option<Item> {
+    fn notice(&mut self, subscriber: Subscriber, notice: &Notice<'_>) -> Option<Item> {
         let conn = self.conns.get(subscriber.conn).expect("an open connection");
         if !conn.session.takes_notices() {
             return None;
         }
-        let mut text = BytesMut::new();
-        write(&mut text);
-        Some(Item::Frame(text_frame(&text)))
+        let mut frame = BytesMut::new();
+        conn.session.encoding().put_notice(notice, &mut frame);
+        Some(Item::Frame(frame.freeze()))
     }
 }
 

@@ -5,7 +5,6 @@
 //! stream, so that no reset overtakes our last bytes; then the driver's join. A deadline bounds all of it.
 //! RFC 6455 §7.1.
 
-use protocol::frame::put_close;
 use ring::{ConnId, Driver};
 
 use crate::observe::counters::Reason;
@@ -14,13 +13,14 @@ use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
 
 impl<D: Driver> Shard<D> {
-    /// Ends a WebSocket with a close frame that says `why`.
+    /// Ends a WebSocket with a close frame that says `why`, or a stream of events as its session does.
     pub(in crate::shard) fn close_with(&mut self, id: ConnId, code: u16, why: &str, reason: Reason) {
         let Some(conn) = self.conns.get(id) else { return };
         if conn.state != State::Open {
             return;
         }
-        conn.extra(&self.account).outbox.edit(|outbox| put_close(outbox, code, why));
+        let (session, outbox) = conn.session_and_outbox(&self.account);
+        outbox.edit(|outbox| session.put_end(code, why, outbox));
         // Before its session learns that it is gone: whether a will is published depends on it.
         self.decide(id, reason);
         self.unsubscribe_all(id);
@@ -106,6 +106,9 @@ impl<D: Driver> Shard<D> {
         self.forget_address(id);
         if conn.flags.has(Flags::ADMITTED) {
             self.shared.admission.leave();
+        }
+        if conn.flags.has(Flags::STREAM) {
+            self.stats().event_streams.sub(1);
         }
         if self.acceptor.accepting == Accepting::Full {
             self.accept_again();

@@ -39,7 +39,7 @@ pub(crate) enum State {
     HandingOver,
     /// One end of a bridge between a TLS client and the control plane.
     Bridged,
-    /// A WebSocket.
+    /// A WebSocket, or a stream of events.
     Open,
     /// The last bytes (a close frame, a refusal) are queued or sent; what comes in is discarded.
     Closing,
@@ -94,6 +94,8 @@ flags! {
     UNIDENTIFIED = 19,
     /// It speaks TLS.
     TLS = 20,
+    /// It is a stream of events: nothing that comes in is looked at.
+    STREAM = 21,
 }
 
 impl Flags {
@@ -283,6 +285,12 @@ impl Conn {
 
     pub(crate) fn extra(&mut self, account: &Arc<Account>) -> &mut Extra {
         self.extra.get_or_insert_with(|| Box::new(Extra::new(account)))
+    }
+
+    /// What it speaks, and where its own bytes wait to be sent.
+    pub(crate) fn session_and_outbox(&mut self, account: &Arc<Account>) -> (&Session, &mut Buffer) {
+        let extra = self.extra.get_or_insert_with(|| Box::new(Extra::new(account)));
+        (&self.session, &mut extra.outbox)
     }
 
     /// Frees `extra` if nothing is left in it.

@@ -13,10 +13,20 @@ use std::time::Duration;
 use ring::{ConnId, Driver, nanos};
 
 use crate::access::rejection::Rejection;
+use crate::config::limits::Limits;
 use crate::observe::counters::Reason;
 use crate::shard::Shard;
 use crate::shard::transport::accept::Accepting;
 use crate::shard::transport::connection::{Flags, State};
+
+/// After so long a time in which a stream of events was sent nothing it is sent a comment: servers in between give up connections
+/// that nothing comes over.
+const COMMENT_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The same, unless connections are to be pinged more often.
+pub(super) fn stream_interval(limits: &Limits) -> Duration {
+    COMMENT_INTERVAL.min(limits.ping_interval)
+}
 
 impl<D: Driver> Shard<D> {
     pub(in crate::shard) fn expire(&mut self) {
@@ -46,6 +56,7 @@ impl<D: Driver> Shard<D> {
                 self.reject(id, Rejection::HeadTimeout.answer(), Reason::HandshakeTimeout);
             }
             State::Http => self.on_http_deadline(id),
+            State::Open if conn.flags.has(Flags::STREAM) => self.on_stream_deadline(id),
             State::Open => self.on_ping_deadline(id),
             State::HandingOver => self.abort(id, Reason::Handover),
             State::Bridged => self.on_bridged_deadline(id),
@@ -85,6 +96,44 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// A stream of events has no answers: what its peer acknowledges tells whether it is there. After an interval in which
+    /// nothing was sent it is sent a comment, if it has acknowledged everything before.
+    fn on_stream_deadline(&mut self, id: ConnId) {
+        let (interval, timeout) = (stream_interval(&self.limits), self.limits.ping_timeout);
+        let conn = self.conns.get(id).expect("a connection with a deadline");
+        let (age, interval_ns) = (conn.send_age(self.now), nanos(interval));
+        if conn.flags.has(Flags::SENDING) {
+            self.timers.set(id, conn, interval.min(timeout));
+            if age >= nanos(timeout) {
+                self.ask_progress(id);
+            }
+        } else if age < interval_ns {
+            self.timers.set(id, conn, Duration::from_nanos(interval_ns - age));
+        } else {
+            self.timers.set(id, conn, interval);
+            if !conn.flags.has(Flags::HELD) {
+                self.driver.unsent(id);
+            }
+        }
+    }
+
+    /// How much a stream of events that was sent nothing for an interval has not acknowledged.
+    fn on_stream_unsent(&mut self, id: ConnId, unsent: usize) {
+        let (interval, timeout) = (nanos(stream_interval(&self.limits)), nanos(self.limits.ping_timeout));
+        let conn = self.conns.get(id).expect("a connection that was asked about");
+        let age = conn.send_age(self.now);
+        if age < interval {
+            return; // It was sent something since.
+        }
+        if unsent == 0 {
+            self.send_ping(id);
+        } else if age >= timeout {
+            self.abort(id, Reason::PingTimeout);
+        } else {
+            self.timers.set(id, conn, Duration::from_nanos(timeout - age));
+        }
+    }
+
     /// Pings a connection, and looks at it again after `wait`.
     fn ping(&mut self, id: ConnId, wait: Duration) {
         let conn = self.conns.get(id).expect("a connection with a deadline");
@@ -120,7 +169,11 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id) else { return };
         let closing = conn.state == State::Closing;
         if !closing && !conn.flags.has(Flags::SENDING) {
-            return; // The send that was asked about is over.
+            // The send that was asked about is over, unless there was none.
+            if let (State::Open, true, Ok(unsent)) = (conn.state, conn.flags.has(Flags::STREAM), result) {
+                self.on_stream_unsent(id, unsent);
+            }
+            return;
         }
         let before = conn.extra.as_ref().and_then(|extra| extra.unsent);
         match result {

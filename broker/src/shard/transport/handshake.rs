@@ -4,6 +4,7 @@
 //! are frames only once the upgrade is granted (RFC 9931). RFC 6455 §4.2.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use protocol::head::{self, Head, Refusal};
@@ -16,11 +17,16 @@ use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::observe::counters::Reason;
 use crate::session::Session;
+use crate::session::events::EventSession;
 use crate::session::raw::RawSession;
 use crate::shard::Shard;
-use crate::shard::entry::{Credentials, enter};
+use crate::shard::entry::{Asked, Credentials, enter};
 use crate::shard::handover::{Entry, Handover, Purpose, Upgrade};
 use crate::shard::transport::connection::{Flags, State};
+use crate::shard::transport::deadlines::stream_interval;
+
+/// How long the client of a stream of events is to wait before it comes back.
+const RETRY_MS: RangeInclusive<u16> = 1000..=5000;
 
 /// What has been read of a request that may always be handed over, so that probes are answered. Bytes.
 const SHORT_BYTES: u64 = 2 << 10;
@@ -64,10 +70,18 @@ impl<D: Driver> Shard<D> {
                 }
                 return;
             }
-            Ok(Head::Upgrade(_)) if !self.input.work.is_left() && !self.drain.is_under_way() => {
+            Ok(Head::Upgrade(_) | Head::Events(_)) if !self.input.work.is_left() && !self.drain.is_under_way() => {
                 return self.wait_for_a_turn(id, bytes);
             }
-            Ok(Head::Upgrade(parsed)) => self.grant(id, &parsed, bytes).map(|upgrade| (upgrade, parsed.head_len)),
+            Ok(Head::Upgrade(parsed)) => {
+                let asked = Asked::by_handshake(&parsed, bytes);
+                self.grant(id, Upgrade::from(&parsed), asked).map(|upgrade| (upgrade, parsed.head_len))
+            }
+            Ok(Head::Events(parsed)) => {
+                let asked = Asked::for_events(&parsed, bytes);
+                let granted = self.grant(id, Upgrade::from(&parsed), asked);
+                granted.map_err(Rejection::of_stream).map(|upgrade| (upgrade, parsed.head_len))
+            }
             Err(refusal) => Err(Rejection::Malformed(refusal)),
         };
         match granted {
@@ -84,14 +98,13 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// What the upgrade asks for, if it is admitted; then the connection counts as a WebSocket.
-    fn grant(&mut self, id: ConnId, parsed: &head::Upgrade<'_>, head: &[u8]) -> Result<Upgrade, Rejection> {
+    /// What is asked for, if it is admitted; then the connection counts as a WebSocket.
+    fn grant(&mut self, id: ConnId, mut upgrade: Upgrade, asked: Asked<'_>) -> Result<Upgrade, Rejection> {
         self.input.work.charge_handshake();
-        let mut upgrade = Upgrade::from(parsed);
-        let credential = self.policy().credential(|| head::bearer(&head[..parsed.head_len]));
+        let credential = self.policy().credential(|| head::bearer(asked.head));
         upgrade.has_key = credential == Credential::Valid;
         upgrade.check_start(self.shared.registry.rules()).map_err(Rejection::Malformed)?;
-        upgrade.entry = self.enter(&upgrade, parsed, &head[..parsed.head_len])?;
+        upgrade.entry = self.enter(&upgrade, asked)?;
         // Others have slots, perhaps; this shard's last ones are for those who ask for something else.
         let capacity = self.driver.capacity();
         let others = self.conns.len() as u64 - u64::from(self.acceptor.http.taken());
@@ -99,26 +112,27 @@ impl<D: Driver> Shard<D> {
         let handshake = HandshakeFacts {
             is_public: true,
             topic: self.shared.admit_purpose(&upgrade.purpose, self.limits.topics_max),
-            forwarded: self.forwarded(id, &head[..parsed.head_len]),
+            forwarded: self.forwarded(id, asked.head),
             has_slot,
         };
         let kind = Kind::Handshake(handshake);
         let publishing = upgrade.purpose.publishing(credential);
-        let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, publishing, kind };
+        let facts = RequestFacts { host: asked.host, origin: asked.origin, publishing, kind };
         if let Some(lease) = self.policy().decide(facts)? {
             self.attach_lease(id, &lease);
         }
+        upgrade.make_readable(asked.origin, &self.shared.authority);
         Ok(upgrade)
     }
 
     /// As whom the connection begins.
-    fn enter(&mut self, upgrade: &Upgrade, parsed: &head::Upgrade<'_>, head: &[u8]) -> Result<Entry, Rejection> {
+    fn enter(&mut self, upgrade: &Upgrade, asked: Asked<'_>) -> Result<Entry, Rejection> {
         let authority = &self.shared.authority;
         if !authority.is_on() {
             return Ok(Entry::Anyone);
         }
-        self.check_host_and_origin(parsed)?;
-        let credentials = Credentials::of_handshake(authority, head, parsed.token);
+        self.check_host_and_origin(asked)?;
+        let credentials = Credentials::of_asked(authority, asked);
         let now_ms = self.shared.wall_clock.millis(self.now);
         let (entry, cost) = enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms);
         self.input.work.charge_verification(cost);
@@ -126,8 +140,8 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Nothing is verified for a page that may not use this broker, nor for a request that is not for it.
-    fn check_host_and_origin(&self, parsed: &head::Upgrade<'_>) -> Result<(), Rejection> {
-        let (host, origin) = (Some(parsed.host), parsed.origin);
+    fn check_host_and_origin(&self, asked: Asked<'_>) -> Result<(), Rejection> {
+        let Asked { host, origin, .. } = asked;
         let facts = RequestFacts { host, origin, publishing: Publishing::None, kind: Kind::Change };
         self.policy().decide(facts).map(drop)
     }
@@ -191,11 +205,23 @@ impl<D: Driver> Shard<D> {
         match &upgrade.purpose {
             Purpose::V1Session => conn.session = Session::V1(Box::default()),
             Purpose::Publish(name) | Purpose::Bus(name) => conn.session = session(name),
+            Purpose::Events(stream) => {
+                conn.flags.set(Flags::STREAM);
+                self.timers.set(id, conn, stream_interval(&self.limits));
+                // Drawn for each, so that they do not come back together.
+                let retry_ms = RETRY_MS.start() + (self.draw(id) % RETRY_MS.clone().count() as u64) as u16;
+                let session = EventSession::new(stream.form(), stream.filters.len(), stream.lost_place, retry_ms);
+                self.conns.get(id).expect("found above").session = Session::Events(Box::new(session));
+                self.stats().event_streams.add(1);
+            }
             Purpose::Subscribe(_) => {}
         }
         self.begin_identity(id, &upgrade.entry);
         if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &upgrade.purpose {
             self.subscribe_on_upgrade(id, filter, upgrade.start);
+        }
+        if let Purpose::Events(stream) = &upgrade.purpose {
+            self.subscribe_stream(id, &stream.filters, upgrade.start);
         }
         self.flush(id);
     }

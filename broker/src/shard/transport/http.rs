@@ -122,7 +122,7 @@ impl<D: Driver> Shard<D> {
                         None => return (taken, Next::HandOver),
                     }
                 }
-                Ok(Head::Http(_) | Head::Upgrade(_)) => return (taken, Next::HandOver),
+                Ok(Head::Http(_) | Head::Upgrade(_) | Head::Events(_)) => return (taken, Next::HandOver),
                 Err(refusal) => return (taken, Next::Refuse(Rejection::Malformed(refusal))),
             }
         }

@@ -144,7 +144,8 @@ impl<D: Driver> Shard<D> {
     /// Frames of an open connection, or of one that has just been established.
     pub(in crate::shard) fn take_input(&mut self, id: ConnId, bytes: &mut [u8]) {
         let Some(conn) = self.conns.get(id) else { return };
-        if bytes.is_empty() || conn.state != State::Open {
+        // A stream of events has no input: nothing of it is looked at, or kept.
+        if bytes.is_empty() || conn.state != State::Open || conn.flags.has(Flags::STREAM) {
             return;
         }
         if conn.flags.has(Flags::PAUSED) {
@@ -271,6 +272,14 @@ impl<D: Driver> Shard<D> {
         // Behind a close frame nothing follows (§5.5.1).
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
         conn.extra(&self.account).outbox.edit(|outbox| put_frame(outbox, opcode, payload));
+        self.make_ready(id);
+    }
+
+    /// The same of an answer, framed as the session does.
+    pub(in crate::shard) fn queue_answer(&mut self, id: ConnId, answer: &[u8]) {
+        let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
+        let (session, outbox) = conn.session_and_outbox(&self.account);
+        outbox.edit(|outbox| session.put_answer(answer, outbox));
         self.make_ready(id);
     }
 }

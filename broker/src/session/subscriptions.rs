@@ -1,4 +1,4 @@
-//! The subscriptions of one `ringyard.v1` connection.
+//! The subscriptions of a connection that may have many: one of `ringyard.v1`, or of events of several topics.
 //!
 //! A message is sent to a connection once, however many of its subscriptions match. Which one sends it follows from a
 //! rule that needs no memory of what was sent: the subscription that went live first among those that match. A later
@@ -18,17 +18,17 @@ use std::sync::Arc;
 
 use crate::capacity::budget::allocated;
 use crate::ids::{LogSlot, Seq};
+use crate::session::index::Index;
 use crate::session::subscription::Subscription;
-use crate::session::v1::index::Index;
 use crate::topics::filters::filter_bytes;
 use crate::topics::keys::Keys;
 
 /// So many subscriptions take no more room than they need, and are looked through one by one.
-pub(super) const FEW: usize = 8;
+pub(in crate::session) const FEW: usize = 8;
 
 /// See the file's head.
 #[derive(Default, Debug)]
-pub(super) struct Subscriptions {
+pub(in crate::session) struct Subscriptions {
     subs: Vec<Option<Sub>>,
     len: u32,
     /// Since there were more than [`FEW`], until there is none.
@@ -43,21 +43,21 @@ pub(super) struct Subscriptions {
 
 /// One subscription.
 #[derive(Debug)]
-pub(super) struct Sub {
-    pub(super) subscription: Subscription,
+pub(in crate::session) struct Sub {
+    pub(in crate::session) subscription: Subscription,
     /// Its filter, by reference.
-    pub(super) filter: Arc<str>,
+    pub(in crate::session) filter: Arc<str>,
     /// The subscribe command it came with.
-    pub(super) ticket: u64,
+    pub(in crate::session) ticket: u64,
     /// Its place among the command's topics.
-    pub(super) place: u32,
+    pub(in crate::session) place: u32,
     /// Which of the connection's subscriptions went live before it: those with smaller numbers.
     order: u64,
 }
 
 impl Subscriptions {
     /// Adds a subscription that waits for the join of its log, with a filter that it does not have.
-    pub(super) fn add(&mut self, log: LogSlot, filter: Arc<str>, keys: Keys) -> u32 {
+    pub(in crate::session) fn add(&mut self, log: LogSlot, filter: Arc<str>, keys: Keys) -> u32 {
         if self.len as usize == FEW && self.index.is_none() {
             self.begin_index(keys);
         }
@@ -102,7 +102,7 @@ impl Subscriptions {
     }
 
     /// A subscription's log is joined: from now on it counts in deciding who sends what.
-    pub(super) fn go_live(&mut self, key: u32, index: u32, cursor: Seq) {
+    pub(in crate::session) fn go_live(&mut self, key: u32, index: u32, cursor: Seq) {
         let filter = self.sub(key).filter.clone();
         if !self.overlapping {
             self.overlapping = match &mut self.index {
@@ -121,7 +121,7 @@ impl Subscriptions {
     }
 
     /// Removes a subscription. Of many that end together, [`Subscriptions::forget_pending`] comes first.
-    pub(super) fn remove(&mut self, key: u32) -> Option<Sub> {
+    pub(in crate::session) fn remove(&mut self, key: u32) -> Option<Sub> {
         let sub = self.subs.get_mut(key as usize)?.take()?;
         if sub.subscription.pending {
             self.pending.retain(|&other| other != key);
@@ -140,7 +140,7 @@ impl Subscriptions {
     }
 
     /// Nothing more is to be sent for these subscriptions. Linear in them and in `pending`.
-    pub(super) fn forget_pending(&mut self, keys: &[u32]) {
+    pub(in crate::session) fn forget_pending(&mut self, keys: &[u32]) {
         for &key in keys {
             self.sub_mut(key).subscription.pending = false;
         }
@@ -150,19 +150,19 @@ impl Subscriptions {
     }
 
     /// Lists a subscription as pending.
-    pub(super) fn set_pending(&mut self, key: u32) {
+    pub(in crate::session) fn set_pending(&mut self, key: u32) {
         if !std::mem::replace(&mut self.sub_mut(key).subscription.pending, true) {
             self.pending.push(key);
         }
     }
 
     /// Keys of those that are pending.
-    pub(super) fn pending(&self) -> &[u32] {
+    pub(in crate::session) fn pending(&self) -> &[u32] {
         &self.pending
     }
 
     /// The same, of which none is pending any more.
-    pub(super) fn take_pending(&mut self) -> Vec<u32> {
+    pub(in crate::session) fn take_pending(&mut self) -> Vec<u32> {
         let pending = std::mem::take(&mut self.pending);
         for &key in &pending {
             self.sub_mut(key).subscription.pending = false;
@@ -171,22 +171,22 @@ impl Subscriptions {
     }
 
     /// One begins with a throttle.
-    pub(super) fn set_throttled(&mut self) {
+    pub(in crate::session) fn set_throttled(&mut self) {
         self.throttled = true;
     }
 
     /// Whether messages may wait for one of them although the connection could be sent to.
-    pub(super) fn throttled(&self) -> bool {
+    pub(in crate::session) fn throttled(&self) -> bool {
         self.throttled
     }
 
     /// Whether two of those in force may match the same topic.
-    pub(super) fn overlapping(&self) -> bool {
+    pub(in crate::session) fn overlapping(&self) -> bool {
         self.overlapping
     }
 
     /// The subscription with this very filter, if there is one.
-    pub(super) fn find_filter(&self, filter: &str) -> Option<u32> {
+    pub(in crate::session) fn find_filter(&self, filter: &str) -> Option<u32> {
         if let Some(index) = &self.index {
             return index.keys.get(filter).copied();
         }
@@ -194,34 +194,34 @@ impl Subscriptions {
         Some(at as u32)
     }
 
-    pub(super) fn get(&self, key: u32) -> Option<&Sub> {
+    pub(in crate::session) fn get(&self, key: u32) -> Option<&Sub> {
         self.subs.get(key as usize)?.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut Sub> {
+    pub(in crate::session) fn get_mut(&mut self, key: u32) -> Option<&mut Sub> {
         self.subs.get_mut(key as usize)?.as_mut()
     }
 
-    pub(super) fn sub(&self, key: u32) -> &Sub {
+    pub(in crate::session) fn sub(&self, key: u32) -> &Sub {
         self.get(key).expect("a subscription")
     }
 
-    pub(super) fn sub_mut(&mut self, key: u32) -> &mut Sub {
+    pub(in crate::session) fn sub_mut(&mut self, key: u32) -> &mut Sub {
         self.get_mut(key).expect("a subscription")
     }
 
     /// Number of subscriptions.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::session) fn len(&self) -> usize {
         self.len as usize
     }
 
     /// Keys of all subscriptions, by age of their slots.
-    pub(super) fn keys(&self) -> Vec<u32> {
+    pub(in crate::session) fn keys(&self) -> Vec<u32> {
         (0..self.subs.len() as u32).filter(|&key| self.subs[key as usize].is_some()).collect()
     }
 
     /// The subscription that sends messages of `topic`: of those in force that match, the first.
-    pub(super) fn sender_of(&self, topic: &str) -> Option<u32> {
+    pub(in crate::session) fn sender_of(&self, topic: &str) -> Option<u32> {
         let mut first: Option<(u64, u32)> = None;
         let mut consider = |key: u32, sub: &Sub| {
             if sub.subscription.live && first.is_none_or(|(before, _)| sub.order < before) {
@@ -239,14 +239,14 @@ impl Subscriptions {
     }
 
     /// Bytes on the heap.
-    pub(super) fn heap_bytes(&self) -> u64 {
+    pub(in crate::session) fn heap_bytes(&self) -> u64 {
         allocated(self.subs.capacity() * size_of::<Option<Sub>>())
             + allocated(self.pending.capacity() * size_of::<u32>())
             + self.index.as_ref().map_or(0, |index| index.heap_bytes()) as u64
     }
 
     /// What one more subscription takes at most, in bytes.
-    pub(super) fn bytes_of(filter: &str) -> u64 {
+    pub(in crate::session) fn bytes_of(filter: &str) -> u64 {
         // A vector has twice the room that it needs after it grew.
         let index = if protocol::topic::is_wildcard(filter) { filter_bytes(filter) } else { 64 };
         (2 * size_of::<Option<Sub>>() + 2 * size_of::<u32>()) as u64 + index

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::session::v1::subscriptions::*;
+use crate::session::subscriptions::*;
 
 fn add(subs: &mut Subscriptions, log: usize, filter: &str) -> u32 {
     subs.add(LogSlot::new(log), filter.into(), Keys::from_seed(1))
