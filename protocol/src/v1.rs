@@ -30,8 +30,8 @@ pub use lease::{
 };
 pub use message::{
     Connected, MemberParts, MessageParts, Subscribed, write_connected, write_ended, write_error, write_gap,
-    write_goaway, write_history, write_members, write_message, write_ok, write_ping, write_pong, write_published,
-    write_refresh, write_reset, write_state_end, write_subscribed,
+    write_goaway, write_history, write_members, write_message, write_ok, write_ping, write_polled, write_pong,
+    write_published, write_refresh, write_reset, write_state_end, write_subscribed,
 };
 pub use names::{CommandType, ErrorCode, GapReason, LeaseLostReason, MessageType, ResetReason};
 pub use options::{

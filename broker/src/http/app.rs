@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::access::policy::Policy;
 use crate::access::quota::ClientShares;
@@ -34,6 +34,8 @@ struct Shared {
     room: Capacity,
     operators: Operators,
     places: Places,
+    /// Those of polls that wait.
+    polls: Arc<Semaphore>,
     bodies: Bodies,
     /// Held by the one request that lists topics.
     listing: Mutex<()>,
@@ -66,6 +68,8 @@ impl App {
             room,
             operators,
             places: Places::new(room.http_connections_max as usize),
+            // The other half is for those that are answered at once.
+            polls: Arc::new(Semaphore::new((room.http_connections_max as usize / 2).max(1))),
             bodies,
             listing: Mutex::default(),
             next_shard: AtomicU16::new(0),
@@ -140,6 +144,10 @@ impl App {
 
     pub(crate) fn places(&self) -> &Places {
         &self.0.places
+    }
+
+    pub(crate) fn polls(&self) -> &Arc<Semaphore> {
+        &self.0.polls
     }
 
     pub(crate) fn bodies(&self) -> &Bodies {

@@ -86,6 +86,19 @@ impl Caller {
         }
     }
 
+    /// Whether the sender of a request may poll a topic; `reads_history`: and read what it remembers.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub(crate) fn check_poll(app: &App, head: &Parts, topic: &str, reads_history: bool) -> Result<(), Rejection> {
+        let Some(principal) = Self::of(app, &head.uri, &head.headers)?.0 else { return Ok(()) };
+        principal.check(Operation::Subscribe, topic, app.shared().authority.settings().explain)?;
+        match !reads_history || principal.has(Right::History, topic) {
+            true => Ok(()),
+            false => Err(Rejection::Forbidden(principal.explain_right(Right::History, topic))),
+        }
+    }
+
     /// As which member the sender of a request appears to others.
     pub(crate) fn member_name(head: &Parts) -> Option<Arc<str>> {
         let principal = head.extensions.get::<Self>()?.0.as_ref()?;

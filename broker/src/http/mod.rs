@@ -41,6 +41,7 @@ mod middleware;
 mod openapi;
 mod page;
 pub(crate) mod places;
+mod poll;
 mod publish;
 mod readable;
 mod request;

@@ -13,7 +13,7 @@ use crate::http::cors::allowed;
 use crate::http::error::HttpError;
 use crate::http::openapi::{self, Listener};
 use crate::http::readable::readable;
-use crate::http::{metrics, middleware, page, publish, request, stats, topic, topics, users};
+use crate::http::{metrics, middleware, page, poll, publish, request, stats, topic, topics, users};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
@@ -29,7 +29,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/pub/", publishes(post(publish::publish)))
         .route("/pub/{*topic}", publishes(post(publish::publish)))
         .route("/request/{*topic}", post(request::ask).options(|| async { allowed("POST,OPTIONS") }))
-        .route("/sub/{*filter}", socket())
+        .route("/sub", readable(poll::poll))
+        .route("/sub/", readable(poll::poll))
+        .route("/sub/{*filter}", readable(poll::poll))
         .route("/bus/{*topic}", socket())
         .route("/ws", socket())
         .route(openapi::PATH, openapi::route(listener))

@@ -57,10 +57,7 @@ pub(crate) fn admit(app: &App, head: &Parts, topic: &str) -> Result<(), HttpErro
         topic: shared.admit_name(topic, limits.topics_max),
         name_bytes: shared.name_bytes(topic),
         names_left: shared.names_left(limits.topics_max),
-        client: match connection.lease.is_trusted() {
-            true => forwarded(&head.headers, limits).and_then(Client::of),
-            false => connection.client,
-        },
+        client: client(connection, &head.headers, limits),
         shares: app.name_shares(),
     };
     decide(app, &head.headers, facts)
@@ -101,6 +98,14 @@ pub(crate) fn scoped(app: &App, head: &Parts, options: Option<Box<PublishOptions
 pub(crate) fn publishing(app: &App, headers: &HeaderMap) -> Publishing {
     let values = headers.get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes());
     Publishing::Only(app.policy().credential(|| bearer_in(values)))
+}
+
+/// Whose a request is, for what clients are counted by.
+pub(crate) fn client(connection: &Connection, headers: &HeaderMap, limits: &Limits) -> Option<Client> {
+    match connection.lease.is_trusted() {
+        true => forwarded(headers, limits).and_then(Client::of),
+        false => connection.client,
+    }
 }
 
 /// For whom a trusted proxy sends this request; `None`: for itself.

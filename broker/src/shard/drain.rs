@@ -241,6 +241,7 @@ impl<D: Driver> Shard<D> {
         self.drain.deadline = self.now + nanos(self.limits.shutdown_grace);
         self.fanout.end_throttles();
         self.end_http_calls();
+        self.polls.end();
         self.enter_phase(Phase::Forward);
         self.end_idle_http();
     }

@@ -219,6 +219,7 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::Purge { topic, answer } => {
                     self.mailbox.request(topic.sequencer, Request::Purge { topic, answer });
                 }
+                ControlMessage::Poll(poll) => self.poll(poll),
                 ControlMessage::Ask(question) => self.ask_for_http(question),
                 ControlMessage::Inspect { topics, answer } => drop(answer.send(self.inspect(&topics))),
                 ControlMessage::CloseUser { user, issued_before_s, answer } => {

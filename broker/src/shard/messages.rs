@@ -21,6 +21,7 @@ use crate::shard::asked::{
 use crate::shard::calls::parcels::{Call, Called, Question, Registration};
 use crate::shard::handover::Adopt;
 use crate::shard::lease_messages::{LeaseAnswer, LeaseLost, LeaseReport, LeaseRequest, WillRequest};
+use crate::shard::polls::PollRequest;
 use crate::topics::registry::TopicRef;
 
 /// Where a published message was sequenced.
@@ -301,6 +302,8 @@ pub enum ControlMessage {
     },
     /// Somebody asks over HTTP.
     Ask(Question),
+    /// Somebody polls over HTTP; this shard is the topic's sequencer.
+    Poll(PollRequest),
     /// Say how far these topics are.
     Inspect {
         /// Which, at most [`INSPECTED_MAX`].

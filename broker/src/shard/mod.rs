@@ -47,6 +47,7 @@ mod messages;
 mod names;
 mod peers;
 mod permissions;
+pub mod polls;
 mod pressure;
 mod recall;
 mod requests;
@@ -87,6 +88,7 @@ use crate::shard::identities::Identities;
 use crate::shard::mailbox::Mailbox;
 use crate::shard::members::Counts;
 use crate::shard::peers::PeerQuestions;
+use crate::shard::polls::Polls;
 use crate::shard::pressure::Pressure;
 use crate::shard::recall::Recalls;
 use crate::shard::sessions::Attached;
@@ -134,6 +136,7 @@ pub struct Shard<D: Driver> {
     sequencer: Sequencer,
     mailbox: Mailbox,
     recalls: Recalls,
+    polls: Polls,
     calls: Calls,
     /// What is charged here counts as held by this shard.
     account: Arc<Account>,
@@ -218,6 +221,7 @@ impl<D: Driver> Shard<D> {
             ),
             mailbox: Mailbox::new(id, Arc::clone(&shared), &account),
             recalls: Recalls::default(),
+            polls: Polls::default(),
             calls: Calls::new(id, shared.registry.keys(), &account),
             identities: Identities::new(&account),
             attached: FxHashMap::default(),
@@ -356,6 +360,7 @@ impl<D: Driver> Shard<D> {
             self.next_session_deadline(),
             self.fanout.next_deadline(),
             self.calls.next_due(),
+            self.polls.next_sweep(),
             // What they wait for may come about on another shard.
             paused.then_some(self.input.retry_at),
         ];

@@ -43,6 +43,7 @@ impl<D: Driver> Shard<D> {
         if let Some(message) = message {
             self.mailbox.deliver_to(wanted, &message);
             self.stats().sequenced.add(1);
+            self.answer_polls(message.topic_id, Some(&message));
         }
         match origin {
             Origin::Silent | Origin::Raw { .. } => {}
@@ -68,6 +69,7 @@ impl<D: Driver> Shard<D> {
         if let Some(message) = message {
             self.mailbox.deliver_to(wanted, &message);
             self.stats().sequenced.add(1);
+            self.answer_polls(message.topic_id, Some(&message));
         }
         Ok(())
     }
@@ -91,6 +93,7 @@ impl<D: Driver> Shard<D> {
         let Purged { epoch, marker, wanted } = self.sequencer.purge(topic.id, self.now)?;
         self.mailbox.deliver_to(wanted, &marker);
         self.stats().purged.add(1);
+        self.answer_polls(topic.id, None);
         Some(epoch)
     }
 

@@ -139,6 +139,28 @@ pub fn write_history<'a>(
     if let Some(recovered) = recovered {
         put_recovered(out, recovered);
     }
+    put_messages(out, messages);
+    out.put_slice(if more { b"],\"more\":true}" } else { b"],\"more\":false}" });
+}
+
+/// The answer to a long poll over HTTP: the same of a topic, without a type. `position` is what to ask for next.
+pub fn write_polled<'a>(
+    out: &mut impl BufMut,
+    position: Position,
+    recovered: Option<bool>,
+    messages: impl IntoIterator<Item = MessageParts<'a>>,
+) {
+    out.put_slice(b"{\"epoch\":");
+    put_hex_string(out, position.epoch);
+    put_number(out, b",\"offset\":", position.offset);
+    if let Some(recovered) = recovered {
+        put_recovered(out, recovered);
+    }
+    put_messages(out, messages);
+    out.put_slice(b"]}");
+}
+
+fn put_messages<'a>(out: &mut impl BufMut, messages: impl IntoIterator<Item = MessageParts<'a>>) {
     out.put_slice(b",\"messages\":[");
     for (i, message) in messages.into_iter().enumerate() {
         if i > 0 {
@@ -146,7 +168,6 @@ pub fn write_history<'a>(
         }
         write_message(out, &message);
     }
-    out.put_slice(if more { b"],\"more\":true}" } else { b"],\"more\":false}" });
 }
 
 /// The command has not been carried out. `offset` is what [`ErrorCode::Conflict`] found.
