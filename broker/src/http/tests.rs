@@ -95,6 +95,7 @@ impl FakeShards {
                                 }
                                 // Its answer's way ends: as if the broker went.
                                 ControlMessage::Ask(_)
+                                | ControlMessage::Poll(_)
                                 | ControlMessage::Slowest { .. }
                                 | ControlMessage::Present { .. }
                                 | ControlMessage::Purge { .. }

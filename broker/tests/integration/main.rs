@@ -12,6 +12,7 @@ mod descriptors;
 mod doors;
 mod drivers;
 mod endpoints;
+mod events;
 mod families;
 mod history;
 mod http;

@@ -56,11 +56,11 @@ async fn handshakes_that_break_a_rule() {
     }
 }
 
-/// A subscription asked for without an upgrade is told that one is needed.
+/// A WebSocket asked for without an upgrade is told that one is needed.
 #[tokio::test]
 async fn a_plain_get_of_a_websocket() {
     let broker = Broker::start(&[]);
-    for path in ["/sub/a", "/bus/a", "/ws"] {
+    for path in ["/pub/a", "/bus/a", "/ws"] {
         let answer = crate::http::request(broker.address, &format!("GET {path} HTTP/1.1"), b"").await;
         assert_eq!(answer.status, 426, "{path}: {answer:?}");
     }

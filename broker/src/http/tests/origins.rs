@@ -81,7 +81,7 @@ async fn refusals_are_readable_for_allowed_pages() {
         (&public, "PUT", "/pub/a", &[], "", 405),
         (&public, "POST", "/pub/a", &[], "more than ten", 413),
         (&public, "POST", "/pub/a", &coded, "x", 415),
-        (&public, "GET", "/sub/a", &[], "", 426),
+        (&public, "GET", "/bus/a", &[], "", 426),
         (&public, "POST", "/pub/a", &[], "x", 503),
         (&public, "POST", "http://elsewhere.example/pub/a", &[], "x", 421),
         (&admin, "GET", "/nothing", &[], "", 404),
