@@ -107,6 +107,8 @@ pub struct Params {
     pub presence: Option<Presence>,
     /// Leases and wills, in a share of those.
     pub leases: Option<Leases>,
+    /// Whether some clients are streams of events, in a share of the seeds.
+    pub streams: bool,
 }
 
 impl Params {
@@ -188,13 +190,14 @@ impl Params {
             requests: false,
             presence: None,
             leases: None,
+            streams: false,
             connections_max: if rng.one_in(8) { rng.range(1, clients) as u64 } else { u64::MAX },
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
         let params = params.with_short_memory().with_short_history();
         let params = if queues { params.with_full_queues() } else { params };
-        params.with_policies().with_access().with_requests().with_presence().with_leases()
+        params.with_policies().with_access().with_requests().with_presence().with_leases().with_streams()
     }
 
     /// Sometimes topics differ in how they are delivered. Drawn from a generator of its own, which shifts nothing else.
@@ -275,6 +278,13 @@ impl Params {
         self.shutdown = rng.one_in(4);
         self.drain_window = Duration::from_millis(rng.pick(&[0, 200, 2_000, 6_000]));
         self
+    }
+
+    /// Sometimes clients are streams of events. Not with seeds that are named for what they showed before.
+    fn with_streams(self) -> Self {
+        let named = [&PINNED[..], &UNGUARDED, &WITHOUT_REQUESTS, &WITHOUT_PRESENCE, &WITHOUT_LEASES].concat();
+        let streams = self.seed % 3 == 1 && self.access.is_none() && !self.has_users() && !named.contains(&self.seed);
+        Self { streams, ..self }
     }
 
     /// Whether tokens say who somebody is, and everybody may do everything.

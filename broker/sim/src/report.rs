@@ -64,6 +64,14 @@ coverage! {
     posts_handed_over: true,
     /// Publishes by the control plane answered.
     http_published: true,
+    /// Streams of events that began.
+    streams: true,
+    /// Those of several topics.
+    streams_several: true,
+    /// Those that were given all since a position.
+    streams_recovered: true,
+    /// Those that the broker ended.
+    streams_ended: true,
     /// Messages received.
     delivered: true,
     /// Empty ones among them.

@@ -29,6 +29,7 @@ use ring::Random;
 use ring::sim::{SimDriver, World};
 
 use crate::access::{EPOCH_S, SecretFile};
+use crate::client::events::Listening;
 use crate::client::{Client, Role, Stage};
 use crate::model::{Model, Violation};
 use crate::operator::Operator;
@@ -209,6 +210,12 @@ impl<'a> Run<'a> {
         }
         if self.params.presence.is_some() && rng.percent(60) {
             return Role::V1;
+        }
+        if self.params.streams && rng.percent(25) {
+            let filter = params::filter(topics, rng);
+            let more =
+                if rng.one_in(4) { vec![params::filter(topics, rng), params::filter(topics, rng)] } else { Vec::new() };
+            return Role::Events(Listening::draw(filter, more, rng.one_in(8)));
         }
         match rng.below(20) {
             0..=5 => Role::Subscriber(params::filter(topics, rng)),

@@ -368,9 +368,9 @@ async fn on_a_connection_that_served_other_requests_and_for_foreign_pages() {
 
 #[tokio::test]
 async fn a_token_is_needed_and_its_end_is_an_event() {
-    let guarded = Guarded::start("query-token = true\ncookie = 'session'\n", "");
+    let guarded = Guarded::start("query-token = true\ncookie = 'session'\ngrace = '0s'\nleeway = '0s'", "");
     let server = guarded.address();
-    let may = json!({"sub_topics": ["a"], "ringyard": {"subscribe": ["a"]}});
+    let may = json!({"topics": {"subscribe": ["a"]}});
     let good = token("ada", 60, may.clone());
     assert_eq!(refused(server, "/sub/a", "").await, 401);
     assert_eq!(refused(server, "/sub/a", "Authorization: Bearer x\r\n").await, 401);

@@ -15,12 +15,13 @@ impl Client {
             return;
         }
         let more = if self.wants_upgrade() { self.fields(stage) } else { String::new() };
-        let topics = &stage.params.topics;
+        let topics = stage.params.topics.clone();
         let head = match &self.role {
             Role::Subscriber(filter) => upgrade(&format!("/sub/{}", escape(filter)), &more),
             Role::Publisher(topic) => upgrade(&format!("/pub/{}", escape(&topics[*topic])), &more),
             Role::Bus(topic) => upgrade(&format!("/bus/{}", escape(&topics[*topic])), &more),
             Role::V1 => upgrade("/ws", &more),
+            Role::Events(_) => self.listening_head(stage),
             Role::Http => format!("GET /api/stats?{} HTTP/1.1\r\nHost: h\r\n\r\n", self.index),
             Role::Slowloris => format!("GET /ws HTTP/1.1\r\nHost: h\r\nX-Slow: {}", "x".repeat(self.index % 50)),
             Role::Poster => unreachable!("it has returned"),
@@ -56,7 +57,7 @@ impl Client {
         let filter = match &self.role {
             Role::Subscriber(filter) => Some(filter.clone()),
             Role::Bus(topic) => Some(stage.params.topics[*topic].clone()),
-            Role::V1 => None,
+            Role::V1 | Role::Events(_) => None,
             _ => return,
         };
         let stream = stage.model.open(self.name());
@@ -67,6 +68,7 @@ impl Client {
         if let Some(filter) = filter {
             stage.model.subscribing(stream, &[filter]);
         }
+        self.listen(stage);
     }
 
     /// Its handshake was answered 101.
@@ -93,6 +95,9 @@ impl Client {
         let Some(end) = self.wire.input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(false) };
         let head = String::from_utf8_lossy(&self.wire.input[..end + 4]).into_owned();
         let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let is_stream = self.is_listening() && status == 200;
+        // One that ends at once stands for a refusal, which a browser would take for the last word.
+        let status = if is_stream && head.contains("Retry-After: ") { 503 } else { status };
         stage.trace.say(|| format!("{} heard {status}", self.name()));
         let name = self.name();
         let wrong = |what: &str| Violation::new("a head gets the answer it earns", format!("{name}: {what}: {head:?}"));
@@ -109,6 +114,15 @@ impl Client {
             }
             self.phase = Phase::Open;
             return self.begin(&wrong, stage).map(|()| true);
+        }
+        if is_stream && status == 200 {
+            self.wire.input.drain(..end + 4);
+            if !head.contains("Content-Type: text/event-stream\r\n") || !head.contains("chunked") {
+                return Err(wrong("no stream"));
+            }
+            stage.coverage.streams += 1;
+            self.phase = Phase::Open;
+            return Ok(true);
         }
         // Refused for its address before its head was looked at, perhaps.
         let crowded = self.door.counts_as.is_some() && stage.params.limits.connections_per_address_max.is_some();

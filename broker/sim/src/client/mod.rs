@@ -7,6 +7,7 @@
 //! | `greet` | request heads, good and bad, and their answers |
 //! | `talk`, `arrive` | publishes, commands, and what comes back |
 //! | `post` | publishes over HTTP, and their answers |
+//! | `events` | streams of server-sent events |
 //! | `unasked` | what comes without a command |
 //! | `standing`, `judged` | tokens, and what they are answered |
 //! | `calls` | requests, and answers to them |
@@ -18,6 +19,7 @@
 mod arrive;
 mod calls;
 mod door;
+pub(crate) mod events;
 mod greet;
 mod holder;
 mod judged;
@@ -77,6 +79,8 @@ pub(crate) enum Role {
     Bus(usize),
     /// `/ws`.
     V1,
+    /// `/sub` over HTTP: server-sent events.
+    Events(events::Listening),
     /// `POST /pub/{topic}`, again and again.
     Poster,
     /// A request that is no upgrade.
@@ -214,6 +218,8 @@ pub(crate) struct Client {
     leasing: holder::Leasing,
     /// A request of it was answered.
     was_heard: bool,
+    /// Of a stream of events.
+    decoder: events::Decoder,
     /// It was asked to come back later: the broker shuts down.
     told_to_go: bool,
 }
@@ -298,6 +304,7 @@ impl Client {
             visitor: present::Visitor::default(),
             leasing: holder::Leasing::default(),
             was_heard: false,
+            decoder: events::Decoder::default(),
             told_to_go: false,
         }
     }

@@ -23,6 +23,7 @@ impl Client {
             }
         } else if self.phase == Phase::Open
             && self.role != Role::Poster
+            && !self.is_listening()
             && stage.rng.below(10_000) < stage.params.hostile_percent * 3
         {
             self.violate(stage);
@@ -44,7 +45,7 @@ impl Client {
 
     /// Sends a close frame and waits for the answer.
     pub(crate) fn say_goodbye(&mut self, stage: &mut Stage<'_>) {
-        if self.role == Role::Poster {
+        if self.role == Role::Poster || self.is_listening() {
             self.go(stage);
             return;
         }
@@ -194,7 +195,8 @@ impl Client {
             stage.model.told_to_go(stream);
         }
         let whole = self.wire.waiting() == 0;
-        if matches!(self.parting, Parting::None | Parting::Close(1000)) && self.polite && whole {
+        let answers = self.polite && whole && !self.is_listening();
+        if matches!(self.parting, Parting::None | Parting::Close(1000)) && answers {
             self.wire.put_frame(Opcode::Close, &code.to_be_bytes(), stage.rng);
         }
         if self.parting == Parting::None {

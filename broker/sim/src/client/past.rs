@@ -345,7 +345,7 @@ fn mixing(filters: &[String], stage: &mut Stage<'_>) -> Vec<Asked> {
 }
 
 /// A position that somebody might name: a true one mostly.
-fn place(topic: usize, stage: &mut Stage<'_>) -> Position {
+pub(super) fn place(topic: usize, stage: &mut Stage<'_>) -> Position {
     let rng = &mut *stage.rng;
     let left = stage.model.left(topic);
     let newest = stage.model.newest(topic, None);

@@ -55,6 +55,8 @@ impl Client {
                     }
                 }
             }
+            // Nobody looks at it.
+            Role::Events(_) if stage.rng.percent(2) => self.wire.put(&[b'x'; 70]),
             Role::Slowloris if stage.rng.percent(20) => self.wire.put(b"x"),
             _ => {}
         }
@@ -189,6 +191,9 @@ impl Client {
         }
         if self.phase == Phase::Head && !self.hear_head(stage)? {
             return Ok(());
+        }
+        if self.is_listening() {
+            return self.hear_events(stage);
         }
         while self.phase == Phase::Open {
             let frame = self.wire.next_frame().map_err(|what| {

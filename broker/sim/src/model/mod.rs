@@ -40,7 +40,7 @@ pub use begin::{Asked, Confirmed, Remembers, Start};
 pub use calls::{CallId, Calls};
 pub use leases::{Ask, Got, LeaseId, Leases, Panel};
 pub use order::Position;
-pub use past::{Options, Page};
+pub use past::{Options, Page, Unsaid};
 pub use presence::{Act, Answered, At, Counted, DeedId, Presence, SessionId, Shown, Viewed};
 pub use stream::{Arrival, Tags};
 pub use under::Judged;

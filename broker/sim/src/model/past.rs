@@ -76,6 +76,19 @@ pub(super) struct Snapshot {
     pub(super) stored: Option<Tick>,
 }
 
+/// What streams of events do not say of a message.
+#[derive(Clone, Debug)]
+pub struct Unsaid {
+    /// As what it was published.
+    pub kind: Kind,
+    /// Under which key.
+    pub key: Option<String>,
+    /// Whether it removes.
+    pub removed: bool,
+    /// Whether it is a snapshot.
+    pub is_snapshot: bool,
+}
+
 /// A `history` command, and its answer.
 #[derive(Clone, Default, Debug)]
 pub struct Page {
@@ -134,6 +147,14 @@ impl Model {
     #[must_use]
     pub fn options(&self, id: MessageId) -> &Options {
         &self.messages[id as usize].options
+    }
+
+    /// What a message is, for subscribers whose wire does not say it all.
+    #[must_use]
+    pub fn unsaid(&self, id: MessageId) -> Option<Unsaid> {
+        let message = self.messages.get(id as usize)?;
+        let Options { key, removed, .. } = message.options.clone();
+        Some(Unsaid { kind: message.kind, key, removed, is_snapshot: self.past.snapshots.contains_key(&id) })
     }
 
     /// The topic of a message.
