@@ -15,6 +15,7 @@ mod members;
 mod message;
 mod names;
 mod options;
+mod page;
 mod position;
 mod precheck;
 mod presence;
@@ -30,14 +31,15 @@ pub use lease::{
 };
 pub use message::{
     Connected, MemberParts, MessageParts, Subscribed, write_connected, write_ended, write_error, write_gap,
-    write_goaway, write_history, write_members, write_message, write_ok, write_ping, write_polled, write_pong,
-    write_published, write_refresh, write_reset, write_state_end, write_subscribed,
+    write_goaway, write_members, write_message, write_ok, write_ping, write_pong, write_published, write_refresh,
+    write_reset, write_state_end, write_subscribed,
 };
 pub use names::{CommandType, ErrorCode, GapReason, LeaseLostReason, MessageType, ResetReason};
 pub use options::{
     Expected, HISTORY_LIMIT_DEFAULT, HISTORY_LIMIT_MAX, HistoryQuery, IDEMPOTENCY_KEY_LEN_MAX, KEY_LEN_MAX,
     MEMBERS_LIMIT_DEFAULT, MEMBERS_LIMIT_MAX, PublishOptions, SESSION_LEN_MAX, THROTTLE_MAX_MS,
 };
+pub use page::{write_history, write_polled};
 pub use position::{Position, Positions, Start};
 pub use request::{
     Reply, RequestParts, TIMEOUT_DEFAULT_MS, TIMEOUT_MS, write_answered, write_request, write_responder_error,

@@ -466,7 +466,7 @@ async fn a_congested_topic_is_waited_for() {
 #[tokio::test]
 async fn every_other_path_and_method_has_its_answer() {
     let router = router(app(Limits::default()).0);
-    for target in ["/pub/a", "/sub/a/b", "/bus/a", "/ws", "/pub/"] {
+    for target in ["/pub/a", "/bus/a", "/ws", "/pub/"] {
         let answer = get(&router, target).await;
         assert_eq!(answer.status, StatusCode::UPGRADE_REQUIRED, "{target}");
         assert_eq!(answer.header("upgrade"), Some("websocket"));

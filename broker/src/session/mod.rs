@@ -7,7 +7,7 @@
 //! | [`v1`] | `/ws`: `ringyard.v1`, commands and many subscriptions |
 //! | [`events`] | `/sub` over HTTP: a stream of server-sent events, of one subscription or some |
 //! | `subscriptions`, `index` | the subscriptions of a session that may have many |
-//! | `incoming` | what a session is given |
+//! | `incoming`, `action` | what a session is given, and what it wants done |
 //! | [`http`] | `POST /pub/{topic}`: one request of a connection that is no WebSocket |
 //! | [`subscription`] | one subscription: its place in a log, and how far it is |
 //!
@@ -19,6 +19,7 @@
 //!
 //! A new kind of session is a file with a type that implements [`SessionKind`], and a line in the list of [`Session`].
 
+mod action;
 pub(crate) mod calls;
 pub(crate) mod events;
 pub(crate) mod http;
@@ -29,27 +30,23 @@ pub(crate) mod subscription;
 mod subscriptions;
 pub(crate) mod v1;
 
-use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use protocol::frame::{CloseCode, Opcode, close_code, put_close, put_frame};
-use protocol::v1::{
-    CommandError, Connected, HistoryQuery, Id, LeaseAsked, LeaseLostReason, PayloadKind, Position, SessionAsked, Start,
-    Topics, Will,
-};
+use protocol::frame::{Opcode, close_code, put_close, put_frame};
+use protocol::v1::{CommandError, Connected, Id, LeaseLostReason, Position};
 
 use crate::access::quota::NameShare;
 use crate::capacity::budget::Account;
 use crate::ids::{LogSlot, Seq};
-use crate::message::options::{PublishOptions, Refusal};
-use crate::message::{Encoding, Payload};
+use crate::message::Encoding;
+use crate::message::options::Refusal;
 use crate::observe::counters::Reason;
 use crate::presence::members::Listed;
 use crate::sequencer::history::recall::Page;
-use crate::session::calls::CallAction;
+pub(crate) use crate::session::action::{Action, PublishData, Target};
 use crate::session::events::EventSession;
 pub(crate) use crate::session::incoming::{Codec, Data, Incoming};
 use crate::session::raw::RawSession;
@@ -57,7 +54,6 @@ use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::v1::V1Session;
 use crate::topics::keys::Keys;
 use crate::topics::registry::{Publisher, TopicRef};
-use crate::topics::rules::Throttle;
 
 /// A ping without a payload (RFC 6455 5.5.2).
 const PING: Bytes = Bytes::from_static(&[0x89, 0]);
@@ -314,86 +310,6 @@ pub(crate) struct Ended {
     pub(crate) keys: Vec<u32>,
     /// Their filters, if the client did not ask for it: it is notified of each.
     pub(crate) forbidden: Vec<String>,
-}
-
-/// What a session wants done.
-#[derive(Debug)]
-pub(crate) enum Action<'a> {
-    /// Nothing, but to send the answer, if one was written.
-    Answer,
-    /// Find out who the client is, by its token or key if it brings one, give it the session that it asks for, and keep its will.
-    Connect { id: Option<Id>, token: Option<&'a str>, session: Option<SessionAsked<'a>>, will: Option<Will<'a>> },
-    /// End the client's session, and the connection.
-    Disconnect { id: Option<Id> },
-    /// Make the client a member of a topic, or let it say something else of itself there. `info` is the text of a JSON value.
-    Enter { id: Option<Id>, topic: &'a str, info: Option<&'a [u8]>, is_update: bool },
-    /// Take that back.
-    Leave { id: Option<Id>, topic: &'a str },
-    /// Say who is present at a topic: so many at most.
-    Members { id: Option<Id>, topic: &'a str, limit: u32 },
-    /// Publish. `id` names the command in an error; `ack`: and in an acknowledgement.
-    Publish {
-        to: Target<'a>,
-        kind: PayloadKind,
-        data: PublishData<'a>,
-        options: Option<Box<PublishOptions>>,
-        id: Option<Id>,
-        ack: bool,
-    },
-    /// Subscribe to all of these, or to none. The topics' rules may make the throttle longer.
-    Subscribe { id: Option<Id>, filters: Topics<'a>, start: Start<'a>, state: bool, throttle: Throttle },
-    /// Read what a topic remembers.
-    History { id: Option<Id>, topic: &'a str, query: HistoryQuery },
-    /// Replace a topic's snapshot.
-    Snapshot { id: Option<Id>, topic: &'a str, up_to: Position, kind: PayloadKind, data: &'a [u8], lease: Option<u64> },
-    /// Something about requests.
-    Call(CallAction<'a>),
-    /// Take, renew or give back the lease of a topic.
-    Lease { id: Option<Id>, topic: &'a str, asked: LeaseAsked },
-    /// Keep a will, or none any more.
-    Will { id: Option<Id>, will: Option<Will<'a>> },
-    /// Unsubscribe: see [`SessionKind::finish_unsubscribe`]. `flush`: once all that its subscriptions hold is sent.
-    Unsubscribe { flush: bool },
-    /// Close the connection with a code (RFC 6455 7.4).
-    Close { code: CloseCode, why: Cow<'static, str>, reason: Reason },
-}
-
-impl Action<'_> {
-    /// Closes because of what the client sent.
-    pub(crate) fn violation(code: CloseCode, why: &'static str) -> Self {
-        Self::Close { code, why: why.into(), reason: Reason::Violation }
-    }
-}
-
-/// Which topic is published to.
-#[derive(Debug)]
-pub(crate) enum Target<'a> {
-    /// One that the session has a handle of.
-    Known(TopicRef),
-    /// One that the registry knows, or has to learn.
-    Named(&'a str),
-}
-
-/// The bytes of a publish.
-#[derive(Debug)]
-pub(crate) enum PublishData<'a> {
-    /// To be copied.
-    Copy(&'a [u8]),
-    /// Behind room for a frame header.
-    InPlace(BytesMut),
-}
-
-impl PublishData<'_> {
-    /// A payload of these bytes, charged to `account`.
-    pub(crate) fn into_payload(self, kind: PayloadKind, account: &Arc<Account>) -> Payload {
-        match self {
-            Self::Copy(bytes) => Payload::copy_of(kind, bytes, account),
-            Self::InPlace(room) => {
-                let capacity = room.capacity();
-                Payload::in_place(kind, room, capacity, account)
-            }
-        }
-    }
 }
 
 /// Subscriptions that had something to be sent.

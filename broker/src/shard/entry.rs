@@ -191,7 +191,7 @@ fn missing(principal: &Principal, purpose: &Purpose, start: RawStart, explains: 
         Purpose::Publish(topic) => lacks(Operation::Publish, topic),
         Purpose::Bus(topic) => subscribe(topic).or_else(|| lacks(Operation::Publish, topic)),
         Purpose::V1Session => None,
-        // Its client may not have asked for history: it is given none then, and told so.
+        // Its client may not have asked for history: it is given none then, and learns that.
         Purpose::Events(stream) if stream.is_resumed => {
             stream.filters.iter().find_map(|filter| lacks(Operation::Subscribe, filter))
         }

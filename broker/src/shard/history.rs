@@ -107,7 +107,7 @@ impl<D: Driver> Shard<D> {
     /// Keeps all histories together within their bound; called once a turn.
     pub(super) fn bound_histories(&mut self) {
         self.recalls.expire(self.now);
-        self.polls.sweep(self.now);
+        self.polls.forget_gone(self.now);
         if let Some(other) = self.sequencer.keep_within(&self.shared.history_usage, self.id) {
             self.shared.inboxes[usize::from(other)].wake();
         }

@@ -360,7 +360,7 @@ impl<D: Driver> Shard<D> {
             self.next_session_deadline(),
             self.fanout.next_deadline(),
             self.calls.next_due(),
-            self.polls.next_sweep(),
+            self.polls.next_look(),
             // What they wait for may come about on another shard.
             paused.then_some(self.input.retry_at),
         ];

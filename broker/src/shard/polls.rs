@@ -17,7 +17,7 @@ use crate::shard::Shard;
 use crate::topics::registry::TopicRef;
 
 /// Between two looks for those who have gone.
-const SWEEP: Nanos = 1_000_000_000;
+const LOOK_AGAIN: Nanos = 1_000_000_000;
 
 /// A poll, for its topic's sequencer.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Polled {
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Polls {
     waiting: FxHashMap<TopicId, Vec<PollRequest>>,
-    swept_at: Nanos,
+    looked_at: Nanos,
 }
 
 impl Polls {
@@ -70,11 +70,11 @@ impl Polls {
     }
 
     /// Forgets those whose clients have gone, now and then.
-    pub(in crate::shard) fn sweep(&mut self, now: Nanos) {
-        if self.is_empty() || now < self.swept_at + SWEEP {
+    pub(in crate::shard) fn forget_gone(&mut self, now: Nanos) {
+        if self.is_empty() || now < self.looked_at + LOOK_AGAIN {
             return;
         }
-        self.swept_at = now;
+        self.looked_at = now;
         self.waiting.retain(|_, waiting| {
             waiting.retain(|poll| !poll.answer.is_closed());
             !waiting.is_empty()
@@ -82,8 +82,8 @@ impl Polls {
     }
 
     /// When that is due.
-    pub(in crate::shard) fn next_sweep(&self) -> Option<Nanos> {
-        (!self.is_empty()).then_some(self.swept_at + SWEEP)
+    pub(in crate::shard) fn next_look(&self) -> Option<Nanos> {
+        (!self.is_empty()).then_some(self.looked_at + LOOK_AGAIN)
     }
 
     /// The broker goes: who waits is answered by the end of its channel.

@@ -123,53 +123,6 @@ pub fn write_published(out: &mut impl BufMut, id: Option<&Id>, position: Positio
     out.put_u8(b'}');
 }
 
-/// What a topic remembers, as far as it was asked for. `position` is its epoch and the offset of its newest message, 0
-/// if there is none. `recovered` says whether everything after the position that was asked for is there, `more` whether
-/// the topic remembers more than was asked for.
-pub fn write_history<'a>(
-    out: &mut impl BufMut,
-    id: Option<&Id>,
-    position: Position,
-    recovered: Option<bool>,
-    messages: impl IntoIterator<Item = MessageParts<'a>>,
-    more: bool,
-) {
-    begin(out, MessageType::Ok, id);
-    put_position(out, position);
-    if let Some(recovered) = recovered {
-        put_recovered(out, recovered);
-    }
-    put_messages(out, messages);
-    out.put_slice(if more { b"],\"more\":true}" } else { b"],\"more\":false}" });
-}
-
-/// The answer to a long poll over HTTP: the same of a topic, without a type. `position` is what to ask for next.
-pub fn write_polled<'a>(
-    out: &mut impl BufMut,
-    position: Position,
-    recovered: Option<bool>,
-    messages: impl IntoIterator<Item = MessageParts<'a>>,
-) {
-    out.put_slice(b"{\"epoch\":");
-    put_hex_string(out, position.epoch);
-    put_number(out, b",\"offset\":", position.offset);
-    if let Some(recovered) = recovered {
-        put_recovered(out, recovered);
-    }
-    put_messages(out, messages);
-    out.put_slice(b"]}");
-}
-
-fn put_messages<'a>(out: &mut impl BufMut, messages: impl IntoIterator<Item = MessageParts<'a>>) {
-    out.put_slice(b",\"messages\":[");
-    for (i, message) in messages.into_iter().enumerate() {
-        if i > 0 {
-            out.put_u8(b',');
-        }
-        write_message(out, &message);
-    }
-}
-
 /// The command has not been carried out. `offset` is what [`ErrorCode::Conflict`] found.
 pub fn write_error(out: &mut impl BufMut, id: Option<&Id>, code: ErrorCode, reason: &str, offset: Option<u64>) {
     begin(out, MessageType::Error, id);
@@ -381,7 +334,7 @@ pub(super) fn put_data(out: &mut impl BufMut, kind: PayloadKind, payload: &[u8])
     }
 }
 
-fn put_position(out: &mut impl BufMut, position: Position) {
+pub(super) fn put_position(out: &mut impl BufMut, position: Position) {
     out.put_slice(b",\"epoch\":");
     put_hex_string(out, position.epoch);
     put_number(out, b",\"offset\":", position.offset);
@@ -392,7 +345,7 @@ pub(super) fn put_number(out: &mut impl BufMut, name: &[u8], number: u64) {
     put_u64(out, number);
 }
 
-fn put_recovered(out: &mut impl BufMut, recovered: bool) {
+pub(super) fn put_recovered(out: &mut impl BufMut, recovered: bool) {
     out.put_slice(if recovered { b",\"recovered\":true" } else { b",\"recovered\":false" });
 }
 

@@ -1,4 +1,4 @@
-//! What subscribers are told about a topic beside its messages, in the encoding of those. Raw subscribers are told nothing: their wire
+//! What subscribers learn about a topic beside its messages, in the encoding of those. Raw subscribers learn nothing: their wire
 //! has no envelope.
 
 use bytes::BytesMut;

@@ -22,6 +22,7 @@ use crate::session::http::Exchange;
 use crate::shard::backlog::Backlog;
 use crate::shard::fanout::parts::Thrift;
 use crate::shard::shared::Origin;
+pub(crate) use crate::shard::transport::flags::Flags;
 use crate::topics::registry::TopicRef;
 
 /// Where a connection is in its life. It moves down this list only, from where it was accepted or adopted.
@@ -45,90 +46,6 @@ pub(crate) enum State {
     Closing,
     /// Given to the driver's join; only `Closed` is to come.
     Gone,
-}
-
-/// A set of [`Conn`] conditions, one bit each, and a small number above them.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Flags(u32);
-
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident = $bit:expr,)+) => {
-        impl Flags { $($(#[$doc])* pub(crate) const $name: Self = Self(1 << $bit);)+ }
-    };
-}
-
-flags! {
-    /// A receive is under way in the driver.
-    RECEIVING = 0,
-    /// A send is in flight.
-    SENDING = 1,
-    /// Something came in since the last ping was considered.
-    ACTIVE = 3,
-    /// A ping is to go out as soon as the send in flight is over.
-    PING_DUE = 5,
-    /// Input waits in `extra.input` until there is room for what it asks for.
-    PAUSED = 6,
-    /// In the shard's ready list.
-    READY = 7,
-    /// The 101 waits for the topic's join.
-    HELD = 8,
-    /// The last bytes were sent and the sending direction is shut down.
-    SHUT = 10,
-    /// The driver was asked how far the send in flight has got.
-    ASKED_PROGRESS = 11,
-    /// In the shard's paused list.
-    PAUSE_LISTED = 12,
-    /// The peer's close frame has come: ours is the answer.
-    PEER_CLOSED = 13,
-    /// It is to be closed with 1001 as soon as it has what waits for it.
-    LEAVING = 14,
-    /// It counts as a WebSocket in [`Admission`](crate::access::admission::Admission).
-    ADMITTED = 15,
-    /// Something of topics' histories waits in `extra.backlog`: it goes before what waits in logs.
-    BACKLOG = 17,
-    /// Its right to publish was judged with its handshake; else it is that of clients in general.
-    PUBLISHER = 16,
-    /// It has one of the places of HTTP connections.
-    HTTP = 18,
-    /// Its client has to say who it is before it may do anything else.
-    UNIDENTIFIED = 19,
-    /// It speaks TLS.
-    TLS = 20,
-    /// It is a stream of events: nothing that comes in is looked at.
-    STREAM = 21,
-}
-
-impl Flags {
-    pub(crate) fn has(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    pub(crate) fn set(&mut self, flag: Self) {
-        self.0 |= flag.0;
-    }
-
-    pub(crate) fn clear(&mut self, flag: Self) {
-        self.0 &= !flag.0;
-    }
-
-    /// Pings in a row that nothing came after: a number in the upper bits.
-    pub(crate) fn unanswered(self) -> u32 {
-        self.0 >> Self::UNANSWERED_AT
-    }
-
-    /// Sets that number, as far as eight bits go.
-    pub(crate) fn set_unanswered(&mut self, pings: u32) {
-        self.0 = self.0 & ((1 << Self::UNANSWERED_AT) - 1) | pings.min(0xff) << Self::UNANSWERED_AT;
-    }
-
-    const UNANSWERED_AT: u32 = 24;
-
-    /// Clears `flag` and says whether it was set.
-    pub(crate) fn take(&mut self, flag: Self) -> bool {
-        let had = self.has(flag);
-        self.clear(flag);
-        had
-    }
 }
 
 /// One connection.

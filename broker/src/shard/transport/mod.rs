@@ -5,7 +5,7 @@
 //! | `accept` | connections come in |
 //! | `client_address` | whose they are: addresses, trusted proxies, connections per address |
 //! | `handshake` | a request head becomes a WebSocket, a refusal, or an HTTP request |
-//! | `connection` | what is known of one connection |
+//! | `connection`, `flags` | what is known of one connection |
 //! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
 //! | `http`, `http_places` | an HTTP connection whose single publishes are answered here |
 //! | `secure`, `bridge` | TLS; a TLS connection that the control plane serves through its shard |
@@ -23,6 +23,7 @@ pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod egress;
+mod flags;
 pub(crate) mod handshake;
 mod heaviest;
 pub(crate) mod http;
