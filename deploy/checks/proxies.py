@@ -39,7 +39,7 @@ KEY = "rk_a-key-of-this-test-alone"
 # Connections of one address: few, so that the test soon meets the limit.
 PER_ADDRESS = 2
 
-ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/ws", "/ws?x=1"]
+ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/sub?topic=a&topic=b", "/ws", "/ws?x=1"]
 ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1", "/ringyard-yjs.js", "/yjs.js"]
 SCRIPTS = [f"/page{part}.js" for part in ("", "-absence", "-facts", "-feed", "-link", "-token", "-values")]
 DOCUMENTS = ["/README.md", "/protocol/js/README.md", "/protocol/RINGYARD-V1.md", "/protocol/vectors/v1.json"]
@@ -48,7 +48,7 @@ DEMO_FILES = [f"/demos/{name}" for name in ["", "demos.css", "editor.css", "ring
 DEMO_FILES += [f"/demos/{name}.js" for name in [*DEMOS, "demo", "plot", "steer"]]
 PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS, *DEMO_FILES]
 TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]
-NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/sub", "/wsx", "/ws/", "/subx/y", "/x"]
+NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/wsx", "/ws/", "/subx/y", "/x"]
 NEVER_OPEN += ["/ringyardxjs", "/ringyard.js/", "/ringyard.min.mjs"]
 # Paths that one program takes for open and the next for something else.
 TRICKS = [
@@ -140,6 +140,24 @@ class Page:
         return self.ask(head + (f"X-Forwarded-For: {forged}\r\n" if forged else ""))[0]
 
 
+    def heard(self, path, after):
+        """What comes on a stream of events, which goes on: the lines up to one that the publisher `after` sends."""
+        until = time.monotonic() + 5
+        while True:
+            with self.tls.wrap_socket(self.dial(), server_hostname=NAME) as link:
+                link.sendall(f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nAccept: text/event-stream\r\n\r\n".encode())
+                lines, answer = [], link.makefile("rb")
+                while (line := answer.readline()) and line != b"event: position\n":
+                    lines.append(line)
+                if not line and time.monotonic() < until:
+                    time.sleep(0.05)
+                    continue
+                data = after()
+                while line and not line.startswith(b"data: " + data):
+                    line = answer.readline()
+                    lines.append(line)
+                return lines
+
     def handshake_in_time(self, path, **more):
         """The same, but a connection that has ended may count for a moment longer: after 429 it is tried again."""
         until = time.monotonic() + 5
@@ -203,6 +221,13 @@ async def talk(work):
             status = await asyncio.to_thread(other.handshake_in_time, "/sub/news")
             if status != 101:
                 complaints.append(f"another address gets {status}: the broker takes all for one")
+    # A proxy that held an answer back until it ended, or until there was enough of it, would time out here.
+    try:
+        lines = await asyncio.to_thread(other.heard, "/sub/news", lambda: publish("news", "streamed", KEY) and b"streamed")
+        if not lines or not lines[-1].startswith(b"data: streamed"):
+            complaints.append(f"a stream of events brings {lines}")
+    except TimeoutError:
+        complaints.append("a stream of events is held back")
     return complaints
 
 
