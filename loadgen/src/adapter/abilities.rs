@@ -20,6 +20,8 @@ pub enum Protocol {
     Nchan,
     /// Every message goes to all clients.
     Plain,
+    /// Ringyard's server-sent events, with raw publishers.
+    Sse,
 }
 
 impl Protocol {
@@ -33,6 +35,7 @@ impl Protocol {
             Self::Mqtt => "mqtt",
             Self::Nchan => "nchan",
             Self::Plain => "plain",
+            Self::Sse => "sse",
         }
     }
 
@@ -53,6 +56,8 @@ impl Protocol {
         match self {
             Self::Raw => Abilities { history: true, ..bare },
             Self::Plain => bare,
+            // Ids grow with offsets.
+            Self::Sse => Abilities { both: false, discard: false, ..bare },
             Self::Nchan => Abilities { subscriptions_max: nchan::MULTIPLEXED_MAX, ..bare },
             // Topics are named in commands, and messages come with what differs from client to client.
             Self::V1 | Self::Nats | Self::Mqtt => Abilities {

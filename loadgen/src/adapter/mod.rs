@@ -8,6 +8,7 @@
 //! | `nats` | nats-server's WebSocket listener |
 //! | `mqtt` | MQTT 3.1.1 over WebSocket (mosquitto and others), QoS 0 |
 //! | `nchan` | Nchan's subscriber and publisher locations |
+//! | `sse` | Ringyard's `/sub` as server-sent events, with raw publishers |
 //! | `plain` | any server that sends every message to all connections of the same URL |
 //! | `past` | what a topic's history adds to all of this: positions, envelopes, state |
 //! | `unit` | finds the messages in all of these, wherever a read cut them |
@@ -28,6 +29,7 @@ mod past;
 mod plain;
 mod raw;
 mod socket;
+mod sse;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -47,28 +49,21 @@ use rustls_pki_types::ServerName;
 
 pub use self::abilities::{Abilities, Protocol};
 use self::mqtt::Mqtt;
+pub use self::names::Names;
 use self::nats::Nats;
 use self::nchan::Nchan;
 pub use self::past::{Begin, Envelope, Position, SlowConsumer, Uses};
 use self::plain::Plain;
 use self::raw::Raw;
+use self::sse::Sse;
 use self::upgrade::Carried;
-pub use self::upgrade::upgrade_request;
+pub use self::upgrade::{Refused, upgrade_request};
 use self::url::Url;
 pub(crate) use self::url::without_scheme;
 use self::v1::V1;
 pub use self::visit::Visit;
 use crate::stamp::{Payloads, Stamp};
 use crate::token::TokenBy;
-
-/// The topics of a run: how many, and what they are called.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Names {
-    /// One topic is called this; several are this, the protocol's separator, and a number.
-    pub prefix: String,
-    /// At least 1.
-    pub count: u32,
-}
 
 /// Some topics of a run: `first, first + step, ...`, `count` of them, all modulo the number of topics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -86,17 +81,6 @@ pub struct Duty {
     pub subscribes: Topics,
     /// Publishes on these. Count 0: none. (A client of a chat room does both, on one topic.)
     pub publishes: Topics,
-}
-
-/// A server's refusal of an upgrade.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refused {
-    /// HTTP status; 0 when the bytes are no HTTP answer.
-    pub status: u16,
-    /// `Retry-After`, in seconds.
-    pub retry_after_s: Option<u32>,
-    /// The head's first line, and of the body what came with it.
-    pub text: String,
 }
 
 /// A protocol, a server's address and a run's topics and payloads: all that a connection must know to speak. One per
@@ -126,6 +110,7 @@ enum Wire {
     Mqtt(Mqtt),
     Nchan(Nchan),
     Plain(Plain),
+    Sse(Sse),
 }
 
 impl Adapter {
@@ -151,6 +136,7 @@ impl Adapter {
             Protocol::Mqtt => Wire::Mqtt(Mqtt::new(&url, publish.as_ref(), names, &payloads)?),
             Protocol::Nchan => Wire::Nchan(Nchan::new(&url, publish.as_ref(), names)?),
             Protocol::Plain => Wire::Plain(Plain::new(&url, publish.as_ref(), names)?),
+            Protocol::Sse => Wire::Sse(Sse::new(&url, publish.as_ref(), names)?),
         };
         Ok(Self { inner: Arc::new(Inner { protocol, payloads, wire, uses: Uses::default() }) })
     }
@@ -198,7 +184,7 @@ impl Adapter {
     pub fn answers_greeting(&self, duty: &Duty) -> bool {
         match &self.inner.wire {
             Wire::Raw(_) => self.inner.uses.positions && duty.subscribes.count > 0,
-            Wire::Nchan(_) | Wire::Plain(_) => false,
+            Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) => false,
             Wire::V1(_) => V1::answers(duty, self.inner.uses) > 0,
             Wire::Nats(_) | Wire::Mqtt(_) => true,
         }
@@ -209,7 +195,7 @@ impl Adapter {
     pub fn wire_len(&self, _topic: u32, stamp: Stamp) -> Option<u64> {
         match &self.inner.wire {
             Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => Some(raw::wire_len(&self.inner.payloads, stamp)),
-            Wire::V1(_) | Wire::Nats(_) | Wire::Mqtt(_) => None,
+            Wire::V1(_) | Wire::Nats(_) | Wire::Mqtt(_) | Wire::Sse(_) => None,
         }
     }
 
@@ -221,6 +207,7 @@ impl Adapter {
             Wire::Mqtt(mqtt) => mqtt.url(duty),
             Wire::Nchan(nchan) => nchan.urls.of(duty),
             Wire::Plain(plain) => plain.url(duty),
+            Wire::Sse(sse) => sse.0.urls.of(duty),
         }
     }
 
@@ -229,7 +216,7 @@ impl Adapter {
             Wire::V1(_) => Some(protocol::v1::SUBPROTOCOL),
             Wire::Mqtt(_) => Some(Mqtt::SUBPROTOCOL),
             Wire::Raw(_) if self.inner.uses.token_by == Some(TokenBy::Subprotocol) => Some(raw::SUBPROTOCOL),
-            Wire::Raw(_) | Wire::Nats(_) | Wire::Nchan(_) | Wire::Plain(_) => None,
+            Wire::Raw(_) | Wire::Nats(_) | Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) => None,
         }
     }
 
@@ -248,11 +235,16 @@ impl Adapter {
             Wire::Raw(raw) if self.inner.uses.positions && duty.subscribes.count > 0 => {
                 raw.path_since(duty, since.first().copied().flatten())
             }
-            Wire::Raw(raw) => raw.path(duty),
+            Wire::Raw(raw) | Wire::Sse(Sse(raw)) => raw.path(duty),
             Wire::Nchan(nchan) => nchan.path(duty),
             _ => url.path.clone(),
         };
         let by = |wanted| token.filter(|_| self.inner.uses.token_by == Some(wanted));
+        if let Wire::Sse(sse) = &self.inner.wire
+            && duty.subscribes.count > 0
+        {
+            return sse.put_request(duty, by(TokenBy::Header), out);
+        }
         let carried = Carried {
             subprotocol: self.subprotocol(),
             offered_token: by(TokenBy::Subprotocol),
@@ -268,6 +260,17 @@ impl Adapter {
     /// The answer is no acceptance.
     pub fn accepted(&self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
         upgrade::accepted(bytes, self.subprotocol())
+    }
+
+    /// The same of a connection with this duty: a subscriber need not be a WebSocket.
+    ///
+    /// # Errors
+    /// As of [`Adapter::accepted`].
+    pub fn accepted_by(&self, duty: &Duty, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+        match &self.inner.wire {
+            Wire::Sse(_) if duty.subscribes.count > 0 => upgrade::accepted_stream(bytes),
+            _ => self.accepted(bytes),
+        }
     }
 
     // ---- what goes out
@@ -290,7 +293,7 @@ impl Adapter {
             }
             Wire::Nats(nats) => nats.greet(duty, out),
             Wire::Mqtt(mqtt) => mqtt.greet(duty, out),
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) => {}
         }
     }
 
@@ -298,7 +301,7 @@ impl Adapter {
     pub fn publish(&self, topic: u32, stamp: Stamp, out: &mut Vec<u8>) {
         let payloads = &self.inner.payloads;
         match &self.inner.wire {
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => raw::publish(payloads, stamp, out),
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) => raw::publish(payloads, stamp, out),
             Wire::V1(v1) => v1.publish(topic, stamp, payloads, self.inner.uses, out),
             Wire::Nats(nats) => nats.publish(topic, stamp, payloads, out),
             Wire::Mqtt(mqtt) => mqtt.publish(topic, stamp, payloads, out),
@@ -312,7 +315,7 @@ impl Adapter {
             Wire::V1(v1) => v1.subscribe(topic, self.inner.uses, out),
             Wire::Nats(nats) => nats.subscribe(topic, out),
             Wire::Mqtt(mqtt) => mqtt.subscribe(topic, out),
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) => {}
         }
     }
 
@@ -322,7 +325,7 @@ impl Adapter {
             Wire::V1(v1) => v1.unsubscribe(topic, out),
             Wire::Nats(nats) => nats.unsubscribe(topic, out),
             Wire::Mqtt(mqtt) => mqtt.unsubscribe(topic, out),
-            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) => {}
+            Wire::Raw(_) | Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) => {}
         }
     }
 
@@ -332,6 +335,8 @@ impl Adapter {
         match &self.inner.wire {
             Wire::Nats(_) => Nats::heartbeat(out),
             Wire::Mqtt(_) => Mqtt::heartbeat(out),
+            // Its subscribers send nothing, and its publishers are alive while they publish.
+            Wire::Sse(_) => {}
             _ => socket::put_control(out, Opcode::Pong, &[]),
         }
     }
@@ -358,9 +363,12 @@ impl Adapter {
             Wire::V1(v1) => socket::walk(inbound, &v1.content(duty, payloads, self.inner.uses), bytes, visit),
             Wire::Nats(nats) => socket::walk(inbound, &nats.content(payloads), bytes, visit),
             Wire::Mqtt(mqtt) => socket::walk(inbound, &mqtt.content(duty, payloads), bytes, visit),
-            Wire::Nchan(_) | Wire::Plain(_) if mute => socket::walk(inbound, &raw::Ignored, bytes, visit),
+            Wire::Nchan(_) | Wire::Plain(_) | Wire::Sse(_) if mute => {
+                socket::walk(inbound, &raw::Ignored, bytes, visit)
+            }
             Wire::Nchan(nchan) => socket::walk(inbound, &nchan.content(duty, payloads), bytes, visit),
             Wire::Plain(plain) => socket::walk(inbound, &plain.content(duty, payloads), bytes, visit),
+            Wire::Sse(sse) => sse::walk(inbound, &sse.0.content(duty, payloads), bytes, visit),
         }
     }
 }

@@ -5,7 +5,16 @@
 //!
 //! Not responsible for which characters a protocol allows in a name, nor for quoting them.
 
-use super::{Names, Topics};
+use super::Topics;
+
+/// The topics of a run: how many, and what they are called.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Names {
+    /// One topic is called this; several are this, the protocol's separator, and a number.
+    pub prefix: String,
+    /// At least 1.
+    pub count: u32,
+}
 
 /// The topics of a run under one protocol's names.
 #[derive(Clone, Debug)]

@@ -111,6 +111,16 @@ impl Frames {
     pub(super) fn is_between_messages(&self) -> bool {
         self.left == 0 && !self.open
     }
+
+    /// Whether nothing more is looked at.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// From now on nothing is.
+    pub(super) fn end(&mut self) {
+        self.over = true;
+    }
 }
 
 /// Walks the next bytes of a connection.

@@ -19,7 +19,9 @@ fn sizes() -> Sizes {
 /// How each protocol's server puts a payload.
 fn server(protocol: Protocol) -> (Opcode, bool, Enveloped) {
     match protocol {
-        Protocol::Raw | Protocol::Nchan | Protocol::Plain => (Opcode::Text, false, |_, payload| payload.to_vec()),
+        Protocol::Raw | Protocol::Nchan | Protocol::Plain | Protocol::Sse => {
+            (Opcode::Text, false, |_, payload| payload.to_vec())
+        }
         Protocol::V1 => (Opcode::Text, false, |topic, payload| {
             let mut out = Vec::new();
             let kind = protocol::v1::PayloadKind::Text;
@@ -50,7 +52,7 @@ fn server(protocol: Protocol) -> (Opcode, bool, Enveloped) {
 
 /// Names are what tells topics apart.
 fn names_topics(protocol: Protocol) -> bool {
-    !matches!(protocol, Protocol::Raw | Protocol::Nchan | Protocol::Plain)
+    !matches!(protocol, Protocol::Raw | Protocol::Nchan | Protocol::Plain | Protocol::Sse)
 }
 
 fn act() -> impl Strategy<Value = Act> {

@@ -3,8 +3,6 @@
 //! The answer may have header names in any case and order, and any reason phrase. Checked is what the standard demands:
 //! `Upgrade`, `Connection`, the answer to the key, no extension, and no other subprotocol than the one offered.
 
-use super::Refused;
-
 /// A key and its answer, both from RFC 6455, section 1.3: a load generator needs no secret.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -14,6 +12,17 @@ const HEAD_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 /// Bytes of a refusal that are repeated to the user.
 const TEXT_MAX: usize = 300;
+
+/// A server's refusal of an upgrade.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// HTTP status; 0 when the bytes are no HTTP answer.
+    pub status: u16,
+    /// `Retry-After`, in seconds.
+    pub retry_after_s: Option<u32>,
+    /// The head's first line, and of the body what came with it.
+    pub text: String,
+}
 
 /// What an upgrade request carries beside its address.
 #[derive(Clone, Copy, Default)]
@@ -51,16 +60,40 @@ pub(super) fn put_request(host: &str, path: &str, carried: Carried<'_>, out: &mu
     out.extend_from_slice(b"\r\n");
 }
 
+/// The length of the head of a stream of events; nothing while it is not whole. One that ends at once, with `Retry-After`, counts
+/// as 503.
+pub(super) fn accepted_stream(bytes: &[u8]) -> Result<Option<usize>, Refused> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut head = httparse::Response::new(&mut headers);
+    let Some(len) = parsed(&mut head, bytes)? else { return Ok(None) };
+    let field = |name: &str| head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    let says = |name: &str, value: &[u8]| field(name).is_some_and(|header| header.value.starts_with(value));
+    let retry_after_s = field("retry-after").and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
+    let status = match head.code.unwrap_or(0) {
+        200 if retry_after_s.is_some() => 503,
+        200 if says("content-type", b"text/event-stream") && says("transfer-encoding", b"chunked") => {
+            return Ok(Some(len));
+        }
+        status => status,
+    };
+    Err(Refused { status, retry_after_s, text: first_line_and_body(bytes, len) })
+}
+
+/// Reads a head. Returns its length; nothing while it is not whole.
+fn parsed<'b>(head: &mut httparse::Response<'_, 'b>, bytes: &'b [u8]) -> Result<Option<usize>, Refused> {
+    match head.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => Ok(Some(len)),
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => Ok(None),
+        Ok(httparse::Status::Partial) => Err(no_http("an answer whose head does not end", bytes)),
+        Err(error) => Err(no_http(&format!("no HTTP answer ({error})"), bytes)),
+    }
+}
+
 /// The length of the head that accepts; nothing while it is not whole.
 pub(super) fn accepted(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<usize>, Refused> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Response::new(&mut headers);
-    let len = match head.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(no_http("an answer whose head does not end", bytes)),
-        Err(error) => return Err(no_http(&format!("no HTTP answer ({error})"), bytes)),
-    };
+    let Some(len) = parsed(&mut head, bytes)? else { return Ok(None) };
     let status = head.code.unwrap_or(0);
     let field = |name: &str| {
         let mut found = head.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));

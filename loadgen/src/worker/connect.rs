@@ -141,7 +141,8 @@ impl<D: Dial> Worker<D> {
             whole = std::mem::take(&mut opening.head);
             &whole
         };
-        match self.plan.adapter.accepted(answer) {
+        let duty = self.plan.duty(self.clients[at as usize].role);
+        match self.plan.adapter.accepted_by(&duty, answer) {
             Ok(None) if answer.len() > HEAD_MAX => {
                 self.on_failed_try(at, "an answer without an end", None, true);
             }

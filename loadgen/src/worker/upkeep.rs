@@ -117,7 +117,9 @@ impl<D: Dial> Worker<D> {
             if client.state == State::Open && (!client.verifies || client.slow) && !client.sending {
                 let mut heartbeat = Vec::new();
                 self.plan.adapter.heartbeat(&mut heartbeat);
-                self.send(at as u32, heartbeat);
+                if !heartbeat.is_empty() {
+                    self.send(at as u32, heartbeat);
+                }
             }
         }
     }

@@ -300,7 +300,7 @@ impl Client {
         stream.write_all(&out).unwrap();
         let mut head = Vec::new();
         let len = loop {
-            match adapter.accepted(&head)? {
+            match adapter.accepted_by(&duty, &head)? {
                 Some(len) => break len,
                 None => {
                     let mut chunk = [0; 512];
