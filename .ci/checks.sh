@@ -100,7 +100,13 @@ javascript_client() {
     RINGYARD=$(realpath "$release/ringyard") bash protocol/js/test.sh
 }
 
-export -f install_packages documentation packages javascript_client compose_file seccomp_profile
+# What it describes, and the streams that it does not.
+http_api() {
+    bash deploy/checks/openapi.sh
+    bash deploy/checks/events.sh
+}
+
+export -f http_api install_packages documentation packages javascript_client compose_file seccomp_profile
 
 step 900 'What the tests need' bash -euo pipefail -c install_packages
 step 60 'Format' cargo fmt --all --check
@@ -122,7 +128,7 @@ step 600 'Micro-benchmarks, smoke run' cargo bench --workspace --profile dev --b
 step 400 'Abuse, short run' "$release/bench" abuse --quick
 step 120 'Compose file' bash -euo pipefail -c compose_file
 step 120 'Examples' /usr/bin/python3 deploy/examples/test.py
-step 300 'HTTP API, against its description' bash deploy/checks/openapi.sh
+step 400 'HTTP API: its description, streams of events' bash -euo pipefail -c http_api
 step 480 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 480 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 1200 'Container images' bash deploy/container-test.sh

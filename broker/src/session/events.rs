@@ -96,9 +96,12 @@ impl EventSession {
         };
         data.push_str(if self.form.has_ids { skips } else { "" });
         let _ = write!(data, "\"ids\":{}}}", self.form.has_ids);
-        let retry = format!("retry: {}\n\n", self.retry_ms);
-        self.form.put_chunk(out, retry.len(), |out| out.extend_from_slice(retry.as_bytes()));
-        self.form.put_event(out, Some("position"), id, data.as_bytes());
+        // In one event: some clients take a `retry` by itself for one.
+        let retry = format!("retry: {}\n", self.retry_ms);
+        self.form.put_chunk(out, retry.len() + data.len() + 96, |out| {
+            out.extend_from_slice(retry.as_bytes());
+            self.form.write_event(out, Some("position"), id, data.as_bytes());
+        });
     }
 }
 

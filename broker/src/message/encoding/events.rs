@@ -36,16 +36,19 @@ pub struct EventForm {
 impl EventForm {
     /// Appends one event: its name, unless it is a message; its id, if events have any; and its data, of any lines.
     pub fn put_event(self, out: &mut BytesMut, name: Option<&str>, id: Option<Position>, data: &[u8]) {
-        self.put_chunk(out, data.len() + 96, |out| {
-            if let Some(name) = name {
-                put_line(out, b"event: ", name.as_bytes());
-            }
-            if let Some(id) = id.filter(|_| self.has_ids) {
-                put_id(out, id);
-            }
-            put_data(out, data);
-            out.put_u8(b'\n');
-        });
+        self.put_chunk(out, data.len() + 96, |out| self.write_event(out, name, id, data));
+    }
+
+    /// The same without a chunk of its own.
+    pub fn write_event(self, out: &mut BytesMut, name: Option<&str>, id: Option<Position>, data: &[u8]) {
+        if let Some(name) = name {
+            put_line(out, b"event: ", name.as_bytes());
+        }
+        if let Some(id) = id.filter(|_| self.has_ids) {
+            put_id(out, id);
+        }
+        put_data(out, data);
+        out.put_u8(b'\n');
     }
 
     /// Appends what `write` adds, as a chunk if the stream has chunks. It adds about so many bytes.

@@ -25,7 +25,7 @@ fn first(form: EventForm, lost_place: bool, begun: Begun) -> String {
 #[test]
 fn the_first_event_says_where_the_stream_begins() {
     let begun = Begun { position: Some(Position { epoch: 0xab, offset: 8 }), ..Begun::default() };
-    let head = "retry: 1234\n\nevent: position\n";
+    let head = "retry: 1234\nevent: position\n";
     let at_7 = "id: 00000000000000ab:7\ndata: {\"epoch\":\"00000000000000ab\",\"offset\":7";
     assert_eq!(first(PLAIN, false, begun), format!("{head}{at_7},\"ids\":true}}\n\n"));
     let recovered = Begun { recovered: Some(true), ..begun };
@@ -41,7 +41,7 @@ fn the_first_event_says_where_the_stream_begins() {
     assert_eq!(first(filter, false, none), format!("{head}data: {{\"ids\":false}}\n\n"));
     assert_eq!(first(filter, true, none), format!("{head}data: {{\"recovered\":false,\"ids\":false}}\n\n"));
     let chunked = first(EventForm { is_chunked: true, ..PLAIN }, false, begun);
-    assert!(chunked.starts_with("d\r\nretry: 1234\n\n\r\n"), "{chunked}");
+    assert!(chunked.starts_with("6d\r\nretry: 1234\nevent: position\n") && chunked.ends_with("}\n\n\r\n"), "{chunked}");
 }
 
 /// Who is cut off before the end of the state would not get the rest of it, if it said that it had everything.
