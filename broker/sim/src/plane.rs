@@ -160,6 +160,7 @@ pub(crate) fn upgrade(role: &Role, topics: &[String], entry: Entry) -> Upgrade {
         Role::Subscriber(filter) => Purpose::Subscribe(filter.clone()),
         Role::Publisher(topic) => Purpose::Publish(topics[*topic].clone()),
         Role::Bus(topic) => Purpose::Bus(topics[*topic].clone()),
+        Role::Events(listening) => Purpose::Events(Box::new(listening.stream())),
         _ => Purpose::V1Session,
     };
     let subprotocol = (purpose == Purpose::V1Session).then_some(SUBPROTOCOL);

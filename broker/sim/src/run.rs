@@ -163,8 +163,9 @@ impl<'a> Run<'a> {
         }
         let role = self.role();
         let adopts = if self.params.access.is_some() { 6 } else { 12 };
-        let adopt = matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::V1)
-            && self.rng.one_in(adopts);
+        let adopt =
+            matches!(role, Role::Subscriber(_) | Role::Publisher(_) | Role::Bus(_) | Role::V1 | Role::Events(_))
+                && self.rng.one_in(adopts);
         let shard = self.rng.below(self.shards.len());
         let judged = if adopt { self.judge_adopted(&role, shard) } else { None };
         let judged = judged.filter(|_| self.shared.admission.enter(self.world.now()).is_ok());

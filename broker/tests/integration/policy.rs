@@ -27,6 +27,13 @@ const PUBLIC: &[(&str, [u16; 4])] = &[
     ("WS /sub/chat/7", [401, 101, 403, 101]),
     ("WS /sub/secret", [401, 403, 403, 101]),
     ("WS /sub/chat/7?last=1", [401, 403, 403, 101]),
+    ("GET /sub/chat/7", [401, 200, 403, 200]),
+    ("GET /sub/secret", [401, 403, 403, 200]),
+    ("GET /sub/chat/7?last=1", [401, 403, 403, 200]),
+    ("SSE /sub/chat/7", [401, 200, 403, 200]),
+    ("SSE /sub/secret", [401, 403, 403, 200]),
+    ("SSE /sub/chat/7?last=1", [401, 403, 403, 200]),
+    ("SSE /sub?topic=chat/7&topic=secret", [401, 403, 403, 200]),
     ("WS /pub/chat/7", [401, 101, 101, 101]),
     ("WS /pub/secret", [401, 403, 101, 101]),
     ("WS /bus/chat/7", [401, 101, 403, 101]),
@@ -139,6 +146,10 @@ async fn status(server: std::net::SocketAddr, what: &str, credential: Option<&st
         };
     }
     let bearer = bearer.map(|bearer| format!("\r\nAuthorization: {bearer}")).unwrap_or_default();
+    let (method, bearer) = match method {
+        "SSE" => ("GET", format!("\r\nAccept: text/event-stream{bearer}")),
+        method => (method, bearer),
+    };
     let (kind, body) = match what {
         "POST /pub" => ("\r\nContent-Type: application/json", r#"{"messages":[{"topic":"chat/7","data":1}]}"#),
         _ if method == "POST" && path.starts_with("/pub") => ("", "x"),

@@ -158,6 +158,29 @@ fn requests_are_answered_by_shard_and_control_plane() {
 }
 
 #[test]
+fn a_stream_of_events_arrives_encrypted() {
+    let served = serve(&[]);
+    for before in ["", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let mut stream = served.connect();
+        stream.write_all(before.as_bytes()).unwrap();
+        stream.write_all(b"GET /sub/a HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+        let mut heard = String::new();
+        let mut read_to = |wanted: &str| {
+            while !heard.contains(wanted) {
+                let mut bytes = [0; 4096];
+                let len = stream.read(&mut bytes).unwrap();
+                assert!(len > 0, "the end before {wanted}: {heard}");
+                heard.push_str(std::str::from_utf8(&bytes[..len]).unwrap());
+            }
+        };
+        read_to("event: position");
+        let head = "POST /pub/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 6\r\n\r\n";
+        assert!(served.ask(&format!("{head}secret")).starts_with("HTTP/1.1 200"));
+        read_to("data: secret\n\n");
+    }
+}
+
+#[test]
 fn a_websocket_may_follow_a_request_of_the_control_plane() {
     let served = serve(&[]);
     let mut stream = served.connect();

@@ -84,6 +84,9 @@ fn cases() -> Vec<Case> {
         head.replacen(from, to, 1).into_bytes()
     };
     let close = "Connection: close\r\n";
+    let events = |target: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: broker\r\nAccept: text/event-stream\r\n\r\n").into_bytes()
+    };
     vec![
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), "TLS", 400),
         (text("\r\n", "\n"), "a bare line feed", 400),
@@ -95,6 +98,9 @@ fn cases() -> Vec<Case> {
         (text("GET ", "G\0T "), "a control character", 400),
         (text("GET ", "POST "), "an upgrade by POST", 405),
         (text("Version: 13", "Version: 8"), "an old version", 426),
+        (events("/sub?topic="), "a stream of no topic", 400),
+        (events(&format!("/sub?{}", "topic=a&".repeat(40))), "a stream of one topic again and again", 400),
+        (events("/sub/abuse?since=1"), "a stream from nowhere", 400),
         (text("dGhlIHNh", "dGhl"), "a short key", 400),
         (upgrade_with("/sub/abuse", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "two keys", 400),
         (upgrade_with("/sub/abuse", "Content-Length: 5\r\n"), "an upgrade with a body", 400),

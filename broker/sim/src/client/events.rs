@@ -6,6 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use broker::shard::handover;
 use serde_json::Value;
 
 use super::past::place;
@@ -58,6 +59,17 @@ impl Listening {
             }
         }
         Self { filters, start: Start::Now, lost_place }
+    }
+
+    /// The same as a request for it that was read, for one that begins where it is now.
+    pub(crate) fn stream(&self) -> handover::Stream {
+        handover::Stream {
+            filters: self.filters.clone(),
+            is_chunked: true,
+            is_resumed: false,
+            lost_place: self.lost_place,
+            readable_for: None,
+        }
     }
 
     /// The topic, if it is a single one.

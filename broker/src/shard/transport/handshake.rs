@@ -21,7 +21,7 @@ use crate::session::events::EventSession;
 use crate::session::raw::RawSession;
 use crate::shard::Shard;
 use crate::shard::entry::{Asked, Credentials, enter};
-use crate::shard::handover::{Entry, Handover, Purpose, Upgrade};
+use crate::shard::handover::{Entry, Handover, Purpose, Stream, Upgrade};
 use crate::shard::transport::connection::{Flags, State};
 use crate::shard::transport::deadlines::stream_interval;
 
@@ -185,8 +185,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Makes a WebSocket of the connection. The 101 goes out once the subscription is in force: a client
-    /// that sees the WebSocket open misses nothing from then on.
+    /// Makes a WebSocket of the connection, or a stream of events. The 101, or 200, goes out once the subscription is in force: a client
+    /// that sees it open misses nothing from then on.
     pub(in crate::shard) fn establish(&mut self, id: ConnId, upgrade: Upgrade) {
         let conn = self.conns.get(id).expect("a connection in its handshake");
         conn.state = State::Open;
@@ -194,27 +194,22 @@ impl<D: Driver> Shard<D> {
         conn.flags.clear(Flags::ACTIVE);
         self.timers.set(id, conn, self.limits.ping_interval);
         conn.extra(&self.account).outbox.extend(&upgrade.response());
-        let session = |name: &str| Session::Raw(RawSession::publishing_to(self.shared.registry.resolve(name)));
         if upgrade.has_key || upgrade.purpose != Purpose::V1Session {
             conn.flags.set(Flags::PUBLISHER);
+        }
+        if let Purpose::Events(stream) = &upgrade.purpose {
+            self.begin_stream(id, stream);
         }
         if let Entry::Refused(code, why) = upgrade.entry {
             self.close_with(id, code.into(), why, Reason::Access);
             return;
         }
+        let session = |name: &str| Session::Raw(RawSession::publishing_to(self.shared.registry.resolve(name)));
+        let conn = self.conns.get(id).expect("found above");
         match &upgrade.purpose {
             Purpose::V1Session => conn.session = Session::V1(Box::default()),
             Purpose::Publish(name) | Purpose::Bus(name) => conn.session = session(name),
-            Purpose::Events(stream) => {
-                conn.flags.set(Flags::STREAM);
-                self.timers.set(id, conn, stream_interval(&self.limits));
-                // Drawn for each, so that they do not come back together.
-                let retry_ms = RETRY_MS.start() + (self.draw(id) % RETRY_MS.clone().count() as u64) as u16;
-                let session = EventSession::new(stream.form(), stream.filters.len(), stream.lost_place, retry_ms);
-                self.conns.get(id).expect("found above").session = Session::Events(Box::new(session));
-                self.stats().event_streams.add(1);
-            }
-            Purpose::Subscribe(_) => {}
+            Purpose::Subscribe(_) | Purpose::Events(_) => {}
         }
         self.begin_identity(id, &upgrade.entry);
         if let Purpose::Subscribe(filter) | Purpose::Bus(filter) = &upgrade.purpose {
@@ -224,6 +219,18 @@ impl<D: Driver> Shard<D> {
             self.subscribe_stream(id, &stream.filters, upgrade.start);
         }
         self.flush(id);
+    }
+
+    /// From now on the connection speaks as a stream does.
+    fn begin_stream(&mut self, id: ConnId, stream: &Stream) {
+        // Drawn for each, so that they do not come back together.
+        let retry_ms = RETRY_MS.start() + (self.draw(id) % RETRY_MS.clone().count() as u64) as u16;
+        let session = EventSession::new(stream.form(), stream.filters.len(), stream.lost_place, retry_ms);
+        let conn = self.conns.get(id).expect("a connection being established");
+        conn.session = Session::Events(Box::new(session));
+        conn.flags.set(Flags::STREAM);
+        self.timers.set(id, conn, stream_interval(&self.limits));
+        self.stats().event_streams.add(1);
     }
 
     /// Answers with an HTTP error and closes.
