@@ -27,6 +27,7 @@ mod presence;
 mod purges;
 mod replays;
 mod secure;
+mod streams;
 mod tokens;
 
 /// One shard with some clients, and others that it may share topics with.
