@@ -280,13 +280,6 @@ impl Params {
         self
     }
 
-    /// Sometimes clients are streams of events. Not with seeds that are named for what they showed before.
-    fn with_streams(self) -> Self {
-        let named = [&PINNED[..], &UNGUARDED, &WITHOUT_REQUESTS, &WITHOUT_PRESENCE, &WITHOUT_LEASES].concat();
-        let streams = self.seed % 3 == 1 && self.access.is_none() && !self.has_users() && !named.contains(&self.seed);
-        Self { streams, ..self }
-    }
-
     /// Whether tokens say who somebody is, and everybody may do everything.
     pub(crate) fn has_users(&self) -> bool {
         self.presence.as_ref().is_some_and(|presence| presence.has_users)

@@ -50,6 +50,7 @@ use crate::trace::Trace;
 
 use door::Door;
 pub(crate) use greet::KEY;
+pub(crate) use part::Unexplained;
 use post::Expected;
 pub(crate) use standing::Brings;
 use standing::{Holder, Standing};
@@ -169,13 +170,6 @@ impl Command {
             Self::Bad(_) => None,
         }
     }
-}
-
-/// A connection ended, and not by the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Unexplained {
-    /// Before its head was answered.
-    pub(crate) greeting: bool,
 }
 
 /// See the file's head.

@@ -3,9 +3,16 @@
 use protocol::frame::Opcode;
 use ring::sim::ClientEnd;
 
-use super::{Client, Parting, Phase, Role, Stage, Unexplained};
+use super::{Client, Parting, Phase, Role, Stage};
 use crate::model::Violation;
 use crate::params::Params;
+
+/// A connection ended, and not by the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Unexplained {
+    /// Before its head was answered.
+    pub(crate) greeting: bool,
+}
 
 impl Client {
     /// Leaves, now and then: fair or foul, at any byte.

@@ -6,6 +6,8 @@ use broker::config::limits::Limits;
 use ring::Random;
 use ring::sim::{Chance, Faults};
 
+use super::{PINNED, Params, UNGUARDED, WITHOUT_LEASES, WITHOUT_PRESENCE, WITHOUT_REQUESTS};
+
 /// Who may come in. Drawn from a generator of its own, which shifts nothing else.
 pub(super) fn admission(limits: Limits, seed: u64) -> Limits {
     let mut rng = Random::new(seed ^ 0x0064_6f6f_7273);
@@ -42,4 +44,13 @@ pub(super) fn topics(count: usize) -> Vec<String> {
         _ => format!("b/räum {i}"),
     };
     (0..count).map(name).collect()
+}
+
+impl Params {
+    /// Sometimes clients are streams of events. Not with seeds that are named for what they showed before.
+    pub(super) fn with_streams(self) -> Self {
+        let named = [&PINNED[..], &UNGUARDED, &WITHOUT_REQUESTS, &WITHOUT_PRESENCE, &WITHOUT_LEASES].concat();
+        let streams = self.seed % 3 == 1 && self.access.is_none() && !self.has_users() && !named.contains(&self.seed);
+        Self { streams, ..self }
+    }
 }
