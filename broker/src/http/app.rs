@@ -68,8 +68,7 @@ impl App {
             room,
             operators,
             places: Places::new(room.http_connections_max as usize),
-            // The other half is for those that are answered at once.
-            polls: Arc::new(Semaphore::new((room.http_connections_max as usize / 2).max(1))),
+            polls: Arc::new(Semaphore::new(polls_max(&room))),
             bodies,
             listing: Mutex::default(),
             next_shard: AtomicU16::new(0),
@@ -150,6 +149,11 @@ impl App {
         &self.0.polls
     }
 
+    /// How many polls wait.
+    pub(crate) fn polls_waiting(&self) -> usize {
+        polls_max(&self.0.room) - self.0.polls.available_permits()
+    }
+
     pub(crate) fn bodies(&self) -> &Bodies {
         &self.0.bodies
     }
@@ -185,4 +189,9 @@ impl App {
     pub(crate) fn next_shard(&self) -> ShardId {
         ShardId(self.0.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards())
     }
+}
+
+/// How many polls may wait: the other half of the places is for those that are answered at once.
+fn polls_max(room: &Capacity) -> usize {
+    (room.http_connections_max as usize / 2).max(1)
 }

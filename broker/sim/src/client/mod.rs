@@ -50,7 +50,7 @@ use crate::trace::Trace;
 
 use door::Door;
 pub(crate) use greet::KEY;
-pub(crate) use part::Unexplained;
+use part::Unexplained;
 use post::Expected;
 pub(crate) use standing::Brings;
 use standing::{Holder, Standing};
