@@ -21,6 +21,8 @@ pub(crate) struct Listening {
     /// Its topics and filters.
     pub(crate) filters: Vec<String>,
     pub(crate) start: Start,
+    /// It wants the topic's state.
+    state: bool,
     /// Its head names a place that is none.
     lost_place: bool,
 }
@@ -38,6 +40,8 @@ pub(crate) struct Decoder {
     /// The code of an event `expired`.
     expired: Option<u16>,
     has_position: bool,
+    /// What comes is state.
+    is_state: bool,
     retry_ms: Option<u64>,
 }
 
@@ -58,7 +62,7 @@ impl Listening {
                 filters.push(filter);
             }
         }
-        Self { filters, start: Start::Now, lost_place }
+        Self { filters, start: Start::Now, state: false, lost_place }
     }
 
     /// The same as a request for it that was read, for one that begins where it is now.
@@ -93,8 +97,8 @@ impl Client {
         let (mut query, mut id) = (String::new(), String::new());
         if let Some(topic) =
             listening.topic().and_then(|topic| stage.params.topics.iter().position(|other| other == topic))
-            && !stage.model.rule(topic).is_keyed()
         {
+            listening.state = stage.rng.one_in(3);
             match stage.rng.below(6) {
                 0 => {}
                 1 => {
@@ -126,6 +130,7 @@ impl Client {
                 format!("/sub?{}", parameters.collect::<Vec<_>>().join("&"))
             }
         };
+        let path = if listening.state { format!("{path}&state=1") } else { path };
         let id = if id.is_empty() { id } else { format!("Last-Event-ID: {id}\r\n") };
         self.role = Role::Events(listening);
         format!(
@@ -140,7 +145,8 @@ impl Client {
         let stream = self.stream.expect("opened with the head");
         match listening.topic() {
             Some(topic) => {
-                let asked = Asked { filter: topic.clone(), start: listening.start, ..Asked::default() };
+                let Listening { start, state, .. } = *listening;
+                let asked = Asked { filter: topic.clone(), start, state, ..Asked::default() };
                 stage.model.asking(stream, &[asked]);
             }
             None => stage.model.subscribing(stream, &listening.filters),
@@ -266,7 +272,7 @@ impl Client {
                 let tags = told.as_ref().filter(|_| topic.is_some()).map(|told| Tags {
                     key: told.key.as_deref(),
                     removed: told.removed,
-                    state: told.is_snapshot,
+                    state: told.is_snapshot || self.decoder.is_state,
                     up_to: told.is_snapshot,
                 });
                 let offset = place.map(|place| place.offset);
@@ -278,6 +284,21 @@ impl Client {
                 Ok(())
             }
             "gap" | "reset" if topic.is_none() => Ok(()),
+            "state-end" => {
+                let value: Value = serde_json::from_slice(&event.data).map_err(|_| wrong("no JSON"))?;
+                let offset = value["offset"].as_u64();
+                if !std::mem::take(&mut self.decoder.is_state) || offset != place.map(|place| place.offset) {
+                    return Err(wrong("no end of state is due, or elsewhere"));
+                }
+                let topic = topic.unwrap_or_default();
+                stage.coverage.state_ends += 1;
+                // That of other topics is said to streams alone.
+                let index = stage.params.topics.iter().position(|other| *other == topic).expect("a topic of the run");
+                match stage.model.rule(index).is_keyed() {
+                    true => stage.model.state_ended(stream, &topic, offset),
+                    false => Ok(()),
+                }
+            }
             "gap" => {
                 let value: Value = serde_json::from_slice(&event.data).map_err(|_| wrong("no JSON"))?;
                 let range = value["from"].as_u64().zip(value["to"].as_u64()).ok_or_else(|| wrong("no range"))?;
@@ -308,7 +329,12 @@ impl Client {
                 listening.filters.iter().map(|filter| Confirmed { filter: filter.clone(), ..Confirmed::default() });
             return stage.model.confirmed(stream, &confirmed.collect::<Vec<_>>()).map(|()| true);
         };
-        let Some(at) = position(value).filter(|at| place_of(id) == Some(*at)) else { return Ok(false) };
+        // While state is to come, the id is that of an empty topic.
+        let fits = |at: &Position| {
+            let id = place_of(id);
+            id == Some(*at) || (listening.state && id == Some(Position { offset: 0, ..*at }))
+        };
+        let Some(at) = position(value).filter(fits) else { return Ok(false) };
         let recovered = recovered.filter(|_| matches!(listening.start, Start::Since(_)));
         stage.coverage.streams_recovered += u64::from(recovered == Some(true));
         let available = value["available"]["from"].as_u64().zip(value["available"]["to"].as_u64());
@@ -318,6 +344,8 @@ impl Client {
             rule if rule.is_window() => Some(Remembers::Window),
             _ => None,
         };
+        let recovers_keys = history == Some(Remembers::Keyed) && recovered == Some(true);
+        self.decoder.is_state = listening.state || recovers_keys;
         let position = Some(Position { offset: at.offset + 1, ..at });
         let filter = topic.clone();
         let confirmed = Confirmed { filter, position, recovered, available, history, unread: false };

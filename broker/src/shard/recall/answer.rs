@@ -127,7 +127,7 @@ impl<D: Driver> Shard<D> {
         if topic.history == HistoryKind::Keyed && (wants.state || recovered == Some(true)) {
             let place = Some(Position { offset: first.0 - 1, ..entered });
             items.extend(self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place }));
-        } else if wants.marks_end && wants.state && recovered != Some(true) {
+        } else if wants.marks_end && wants.state {
             let place = Some(Position { offset: up_to.unwrap_or(Offset(begins.0 - 1)).0, ..entered });
             items.extend(self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place }));
         }
