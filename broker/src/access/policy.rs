@@ -20,6 +20,8 @@
 //! | | connections of all shards | handshakes | 503 |
 //! | | handshakes a second | handshakes | 503 |
 //!
+//! A request for a stream of events counts as a handshake.
+//!
 //! A publish is judged twice: with its head as a request that changes something, and once its body is there. A shard
 //! judges the handshake that a connection begins with, and single publishes in their usual form; the control plane
 //! everything else.

@@ -394,6 +394,53 @@ async fn a_token_is_needed_and_its_end_is_an_event() {
     assert!(stream.is_whole, "the last chunk comes");
 }
 
+/// A stream that takes nothing for a while goes on as its topic's rule says, and what it does not get it learns of where it can know.
+#[tokio::test]
+async fn a_slow_stream_is_treated_as_its_topic_says() {
+    for policy in ["skip", "latest"] {
+        let table = format!("[[topic]]\nmatch = 's'\nslow-consumer = '{policy}'\nmax-lag = '256k'\n");
+        let file = rules(&format!("events-{policy}"), &table);
+        let broker = Broker::start(&["--config", &file]);
+        let mut stream = Stream::open(broker.address, "/sub/s", "").await;
+        assert_eq!(stream.position().await["slow_consumer"], policy);
+        let mut publisher = open_v1(broker.address).await;
+        let padding = "x".repeat(8 << 10);
+        for n in 1..=4000 {
+            let last = n == 4000;
+            let data = if last { "last".to_owned() } else { format!("{n} {padding}") };
+            let command = json!({"type": "publish", "id": n, "topic": "s", "data": data, "ack": last || n % 100 == 0});
+            match last || n % 100 == 0 {
+                true => assert_eq!(publisher.command(command).await["offset"], n),
+                false => drop(publisher.send(command.to_string()).await),
+            }
+        }
+        let (mut next, mut missing) = (1, 0);
+        loop {
+            let event = stream.event().await;
+            if event.kind == "gap" {
+                let gap = event.json();
+                assert_eq!((policy, &gap["from"]), ("skip", &next.into()), "{gap}");
+                let to = gap["to"].as_u64().expect("an offset");
+                missing += to + 1 - next;
+                next = to + 1;
+                continue;
+            }
+            let offset: u64 = event.id.split_once(':').expect("an id").1.parse().expect("an offset");
+            assert!(
+                if policy == "skip" { offset == next } else { offset >= next },
+                "{policy}: {offset}, {next} was next"
+            );
+            missing += offset - next;
+            next = offset + 1;
+            if event.data == "last" {
+                break;
+            }
+        }
+        assert_eq!(next, 4001, "{policy}");
+        assert!(missing > 0, "{policy}: it was not slow");
+    }
+}
+
 #[tokio::test]
 async fn a_shutdown_ends_streams_cleanly() {
     let mut broker = Broker::start(&[]);
