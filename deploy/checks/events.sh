@@ -64,7 +64,7 @@ for io in auto epoll; do
     printf 'ok: curl, %s\n' "$io"
     timeout 60 venv/bin/python "$checks/events.py" "$address"
     timeout 60 node events.mjs "$address"
-    timeout 60 "$loadgen" --url "ws://$address" --protocol sse --clients 200 --topics 4 --rate 400 --duration 3s --warmup 1s \
+    timeout 60 "$loadgen" --url "ws://$address" --protocol sse --clients 200 --topics 4 --rate 400 --duration 3 --warmup 1 \
         --quiet >loaded 2>&1 || { tail -n 40 loaded; exit 1; }
     printf 'ok: ringyard-loadgen, %s\n' "$io"
     stop
