@@ -269,11 +269,12 @@ impl Client {
                     (false, true) => Kind::Json,
                     (false, false) => Kind::Text,
                 };
-                let tags = told.as_ref().filter(|_| topic.is_some()).map(|told| Tags {
-                    key: told.key.as_deref(),
-                    removed: told.removed,
-                    state: told.is_snapshot || self.decoder.is_state,
-                    up_to: told.is_snapshot,
+                let is_snapshot = told.as_ref().is_some_and(|told| told.is_snapshot);
+                let tags = topic.is_some().then(|| Tags {
+                    key: told.as_ref().and_then(|told| told.key.as_deref()),
+                    removed: told.as_ref().is_some_and(|told| told.removed),
+                    state: is_snapshot || self.decoder.is_state,
+                    up_to: is_snapshot,
                 });
                 let offset = place.map(|place| place.offset);
                 self.arrived(&Arrival { topic: topic.as_deref(), offset, kind, payload: &payload, tags }, stage)
