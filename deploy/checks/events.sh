@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has clients that are not ours read streams of server-sent events: curl, eventsource (npm), httpx-sse and sseclient-py (PyPI); and
+# Has clients that are not ours read streams of server-sent events: curl, eventsource and reconnecting-eventsource (npm), httpx-sse and sseclient-py (PyPI); and
 # the load generator, which checks every message.
 #
 #   bash deploy/checks/events.sh [RINGYARD [LOADGEN]]
@@ -47,7 +47,7 @@ stop() {
 }
 
 npm init --yes >/dev/null
-npm install --silent --no-audit --no-fund eventsource@5.1.5
+npm install --silent --no-audit --no-fund eventsource@5.1.5 reconnecting-eventsource@1.6.5
 python3 -m venv venv
 venv/bin/pip install --quiet --disable-pip-version-check httpx==0.28.1 httpx-sse==0.4.3 sseclient-py==1.9.0
 cp "$checks/events.mjs" .

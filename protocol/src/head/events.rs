@@ -1,6 +1,6 @@
 //! Which requests ask for a stream of server-sent events: `GET /sub/{filter}` or `GET /sub?topic=a&topic=b`, without a body,
 //! whose `Accept` names `text/event-stream`. And where the stream begins: the query as of a raw subscription ([`RawStart`]),
-//! but `Last-Event-ID`, which a browser sends when it comes back, beats what the query says.
+//! but `Last-Event-ID`, which a browser sends when it comes back, beats what else the query says.
 //!
 //! Not here: who may subscribe, and the stream itself. HTML standard, 9.2; RFC 9110 §12.5.1.
 
@@ -12,7 +12,7 @@ use super::Refusal;
 use super::fields::Fields;
 use super::plain::{BodyLength, Common};
 use super::start::{RawStart, place};
-use super::target::{Endpoint, endpoint, filter_name};
+use super::target::{Endpoint, endpoint, filter_name, percent_decode};
 use crate::topic::is_wildcard;
 
 /// What the media type is called.
@@ -86,10 +86,8 @@ pub(super) fn of<'a>(
     let has_ids = events.has_ids();
     events.start = RawStart::read_events(common.query, has_ids)?;
     // A browser keeps an empty one to itself; so does this.
-    if let Some(id) = fields.lines("last-event-id").next().filter(|id| !id.is_empty()) {
-        let found = str::from_utf8(id).ok().and_then(|id| place(id).ok()).filter(|_| has_ids);
-        let is_single = fields.lines("last-event-id").count() == 1;
-        match found.filter(|_| is_single) {
+    if let Some(id) = remembered(*fields, common.query).filter(|id| !id.is_empty()) {
+        match place(&id).ok().filter(|_| has_ids) {
             Some(position) => {
                 (events.start.since, events.start.last) = (Some(position), None);
                 events.is_resumed = true;
@@ -98,6 +96,20 @@ pub(super) fn of<'a>(
         }
     }
     Ok(Some(events))
+}
+
+/// What a browser remembers: `Last-Event-ID`, or, as libraries say it that make a new `EventSource`, `lastEventId` in the query. Text
+/// that is none stands for what is certainly no place.
+fn remembered<'a>(fields: Fields<'_, 'a>, query: &'a str) -> Option<Cow<'a, str>> {
+    let mut ids = fields.lines("last-event-id");
+    match (ids.next(), ids.next()) {
+        (Some(id), None) => Some(str::from_utf8(id).map_or(Cow::Borrowed("?"), Cow::Borrowed)),
+        (Some(_), Some(_)) => Some(Cow::Borrowed("?")),
+        (None, _) => {
+            let id = query.split('&').find_map(|parameter| parameter.strip_prefix("lastEventId="))?;
+            Some(percent_decode(id).unwrap_or(Cow::Borrowed("?")))
+        }
+    }
 }
 
 /// Whether `Accept` names the media type itself, and not only to say that it is not wanted (RFC 9110 §12.4.2).
@@ -214,6 +226,14 @@ mod tests {
         assert_eq!(of(since, "00000000000000ab:7"), Ok(Some((Some(7), true, false))));
         assert_eq!(of("last=3", "00000000000000ab:7"), Ok(Some((Some(7), true, false))));
         assert_eq!(of(since, ""), Ok(Some((Some(1), false, false))));
+        let id = "lastEventId=00000000000000ab%3A9";
+        assert_eq!(of(id, "00000000000000ab:7"), Ok(Some((Some(7), true, false))), "the field before the query");
+        let of_query = |query: &str| {
+            let read = read(&format!("GET /sub/a?{query} HTTP/1.1"), SSE).expect("a stream").expect("a stream");
+            (read.1, read.2, read.3)
+        };
+        assert_eq!(of_query(&format!("{since}&{id}")), (Some(9), true, false));
+        assert_eq!(of_query("lastEventId=%ff"), (None, false, true));
         for lost in ["x", "00000000000000AB:7", "00000000000000ab:7 x", "7", "\u{fc}"] {
             assert_eq!(of(since, lost), Ok(Some((Some(1), false, true))), "{lost}");
         }
