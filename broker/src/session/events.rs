@@ -22,7 +22,7 @@ use crate::session::subscription::{Begun, Released, Subscription};
 use crate::session::subscriptions::Subscriptions;
 use crate::session::{Action, Codec, Incoming, Pending, SessionKind};
 use crate::topics::keys::Keys;
-use crate::topics::rules::SlowConsumer;
+use crate::topics::rules::{HistoryKind, SlowConsumer};
 
 /// The key of a single subscription.
 const KEY: u32 = 0;
@@ -95,6 +95,12 @@ impl EventSession {
             SlowConsumer::Latest => "\"slow_consumer\":\"latest\",",
         };
         data.push_str(if self.form.has_ids { skips } else { "" });
+        if self.form.has_envelope {
+            data.push_str("\"envelope\":true,");
+            if let Some(history) = begun.history.and_then(HistoryKind::name).filter(|_| self.form.has_ids) {
+                let _ = write!(data, "\"history\":\"{history}\",");
+            }
+        }
         let _ = write!(data, "\"ids\":{}}}", self.form.has_ids);
         // In one event: some clients take a `retry` by itself for one.
         let retry = format!("retry: {}\n", self.retry_ms);

@@ -43,6 +43,8 @@ pub struct Stream {
     pub filters: Vec<String>,
     /// Whether its client understands the chunked coding.
     pub is_chunked: bool,
+    /// Whether it wants messages as `ringyard.v1` has them.
+    pub has_envelope: bool,
     /// Whether it begins where its client was before, without having been asked to by the page.
     pub is_resumed: bool,
     /// Whether its client named a place that there is not.
@@ -148,7 +150,7 @@ impl Stream {
     /// What its bytes look like.
     pub(crate) fn form(&self) -> EventForm {
         let has_ids = matches!(&self.filters[..], [topic] if !is_wildcard(topic));
-        EventForm { has_ids, is_chunked: self.is_chunked, is_state: false }
+        EventForm { has_ids, is_chunked: self.is_chunked, has_envelope: self.has_envelope, is_state: false }
     }
 }
 
@@ -157,6 +159,7 @@ impl From<&head::Events<'_>> for Upgrade {
         let stream = Stream {
             filters: parsed.filters.iter().map(|filter| filter.to_string()).collect(),
             is_chunked: parsed.is_chunked,
+            has_envelope: parsed.has_envelope,
             is_resumed: parsed.is_resumed,
             lost_place: parsed.lost_place,
             readable_for: None,

@@ -11,7 +11,7 @@ use httparse::Request;
 use super::Refusal;
 use super::fields::Fields;
 use super::plain::{BodyLength, Common};
-use super::start::{RawStart, place};
+use super::start::{RawStart, flag, place};
 use super::target::{Endpoint, endpoint, filter_name, percent_decode};
 use crate::topic::is_wildcard;
 
@@ -36,6 +36,8 @@ pub struct Events<'a> {
     pub lost_place: bool,
     /// Whether the client understands the chunked coding: HTTP/1.0 does not.
     pub is_chunked: bool,
+    /// Whether messages come as `ringyard.v1` has them, with topic, offset and key (`?envelope=1`).
+    pub has_envelope: bool,
     /// What is behind `?`, not decoded.
     pub query: &'a str,
     /// Where the page came from, if a page it is.
@@ -79,6 +81,7 @@ pub(super) fn of<'a>(
         is_resumed: false,
         lost_place: false,
         is_chunked: request.version == Some(1),
+        has_envelope: flag(common.query, "envelope")?,
         query: common.query,
         origin: common.origin,
         host: common.host,
@@ -192,6 +195,21 @@ mod tests {
     }
 
     #[test]
+    fn an_envelope_is_asked_for_in_the_query() {
+        let has_envelope =
+            |target: &str| match parse(&head(&format!("GET {target} HTTP/1.1"), SSE), &HeadLimits::default()) {
+                Ok(Head::Events(events)) => events.has_envelope,
+                other => panic!("{other:?}"),
+            };
+        for target in ["/sub/a?envelope=1", "/sub/%2B?state=1&envelope", "/sub?topic=a&topic=b&envelope=true"] {
+            assert!(has_envelope(target), "{target}");
+        }
+        for target in ["/sub/a", "/sub/a?envelope=0", "/sub/a?envelopes=1"] {
+            assert!(!has_envelope(target), "{target}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_cannot_be_is_refused() {
         let many = (0..17).map(|n| format!("topic=t{n}")).collect::<Vec<_>>().join("&");
         for target in [
@@ -205,6 +223,8 @@ mod tests {
             "/sub/a?last=0",
             "/sub/a?since=1",
             "/sub/a?state=2",
+            "/sub/a?envelope=2",
+            "/sub/a?envelope=1&envelope=1",
             "/sub/%2B?last=1",
             "/sub?topic=a&topic=b&last=1",
             "/sub/a?last=1&since=00000000000000ab:1",

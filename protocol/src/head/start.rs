@@ -83,6 +83,20 @@ impl RawStart {
     }
 }
 
+/// A parameter that is 1 or 0, of a query that is not decoded; false without it.
+///
+/// # Errors
+/// 400, with what is wrong.
+pub(super) fn flag(query: &str, wanted: &str) -> Result<bool, Refusal> {
+    let mut found = None;
+    for (name, value) in query.split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, ""))) {
+        if name == wanted && found.replace(switch(name, &decoded(name, value)?)?).is_some() {
+            return Err(Refusal::new(400, format!("The query has {name} twice.")));
+        }
+    }
+    Ok(found.unwrap_or(false))
+}
+
 fn decoded<'a>(name: &str, value: &'a str) -> Result<Cow<'a, str>, Refusal> {
     percent_decode(value).ok_or_else(|| Refusal::new(400, format!("{name} is not percent-encoded UTF-8.")))
 }

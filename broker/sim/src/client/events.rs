@@ -70,6 +70,7 @@ impl Listening {
         handover::Stream {
             filters: self.filters.clone(),
             is_chunked: true,
+            has_envelope: false,
             is_resumed: false,
             lost_place: self.lost_place,
             readable_for: None,

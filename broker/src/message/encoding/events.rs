@@ -1,6 +1,7 @@
 //! A message as a server-sent event (HTML standard, 9.2.5), in one chunk of its own (RFC 9112 §7.1): `id: EPOCH:OFFSET` and one
 //! `data:` per line of the text. CR, LF and CRLF all end a line there, so the text is split at each of them, and its reader gets LF for
-//! each. A binary message is `event: binary` with base64. That an epoch begins is the event `reset`.
+//! each. A binary message is `event: binary` with base64. That an epoch begins is the event `reset`. With an envelope, the data of
+//! each message is what `ringyard.v1` would say.
 //!
 //! One allocation and one copy per message and form, whatever the number of its subscribers: the chunk's header is part of the bytes.
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
-use protocol::v1::{PayloadKind, Position, ResetReason, write_reset};
+use protocol::v1::{PayloadKind, Position, ResetReason, write_message, write_reset};
 
 use crate::capacity::budget::{self, Account, Held};
 use crate::message::Message;
@@ -29,6 +30,8 @@ pub struct EventForm {
     pub has_ids: bool,
     /// Whether the client understands chunks: HTTP/1.0 does not.
     pub is_chunked: bool,
+    /// Whether messages come as `ringyard.v1` has them: with topic, offset and key.
+    pub has_envelope: bool,
     /// Of a message that is part of a topic's state.
     pub is_state: bool,
 }
@@ -91,6 +94,11 @@ pub(super) fn frame(message: &Message, form: EventForm, account: &Arc<Account>) 
             let mut data = BytesMut::new();
             write_reset(&mut data, &message.topic, place, ResetReason::Purged);
             form.put_event(&mut room, Some("reset"), Some(place), &data);
+        }
+        (None, _) if form.has_envelope => {
+            let mut data = BytesMut::with_capacity(message.topic.len() + payload.bytes().len() + lines + 96);
+            write_message(&mut data, &message.parts(form.is_state));
+            form.put_event(&mut room, None, Some(place), &data);
         }
         (None, PayloadKind::Binary) => {
             form.put_event(&mut room, Some("binary"), Some(place), STANDARD.encode(payload.bytes()).as_bytes());

@@ -6,7 +6,7 @@ use super::*;
 use crate::ids::Offset;
 use crate::topics::registry::Registry;
 
-const PLAIN: EventForm = EventForm { has_ids: true, is_chunked: false, is_state: false };
+const PLAIN: EventForm = EventForm { has_ids: true, is_chunked: false, has_envelope: false, is_state: false };
 
 fn written(write: impl FnOnce(&mut BytesMut)) -> String {
     let mut out = BytesMut::new();
@@ -40,6 +40,14 @@ fn the_first_event_says_where_the_stream_begins() {
     let none = Begun { position: None, ..begun };
     assert_eq!(first(filter, false, none), format!("{head}data: {{\"ids\":false}}\n\n"));
     assert_eq!(first(filter, true, none), format!("{head}data: {{\"recovered\":false,\"ids\":false}}\n\n"));
+    let enveloped = |form| EventForm { has_envelope: true, ..form };
+    let keyed = Begun { history: Some(HistoryKind::Keyed), ..begun };
+    let says = "\"envelope\":true,\"history\":\"keyed\",\"ids\":true}";
+    assert_eq!(first(enveloped(PLAIN), false, keyed), format!("{head}{at_7},{says}\n\n"));
+    assert_eq!(
+        first(enveloped(filter), false, Begun { position: None, ..keyed }),
+        format!("{head}data: {{\"envelope\":true,\"ids\":false}}\n\n")
+    );
     let chunked = first(EventForm { is_chunked: true, ..PLAIN }, false, begun);
     assert!(chunked.starts_with("6d\r\nretry: 1234\nevent: position\n") && chunked.ends_with("}\n\n\r\n"), "{chunked}");
 }

@@ -111,7 +111,14 @@ fn one_that_is_not_to_begin_ends_as_a_stream() {
     let mut stage = Stage::new();
     let (client, socket) = stage.world.socket();
     let filters = vec!["t".to_owned()];
-    let stream = Stream { filters, is_chunked: true, is_resumed: false, lost_place: false, readable_for: None };
+    let stream = Stream {
+        filters,
+        is_chunked: true,
+        has_envelope: false,
+        is_resumed: false,
+        lost_place: false,
+        readable_for: None,
+    };
     let upgrade = Upgrade {
         purpose: Purpose::Events(Box::new(stream)),
         accept: [0; 28],

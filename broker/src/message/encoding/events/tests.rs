@@ -70,7 +70,12 @@ fn message(kind: PayloadKind, payload: &[u8], place: (u64, u64), budget: &Budget
 }
 
 fn forms() -> impl Iterator<Item = EventForm> {
-    let pick = |bits: u8| EventForm { has_ids: bits & 1 > 0, is_chunked: bits & 2 > 0, is_state: bits & 4 > 0 };
+    let pick = |bits: u8| EventForm {
+        has_ids: bits & 1 > 0,
+        is_chunked: bits & 2 > 0,
+        has_envelope: false,
+        is_state: bits & 4 > 0,
+    };
     (0..8).map(pick)
 }
 
@@ -85,7 +90,7 @@ fn read(bytes: &[u8], form: EventForm) -> Vec<Event> {
 #[test]
 fn the_bytes_of_a_message() {
     let budget = Budget::new(1, 1 << 20);
-    let form = EventForm { has_ids: true, is_chunked: true, is_state: false };
+    let form = EventForm { has_ids: true, is_chunked: true, has_envelope: false, is_state: false };
     let text = message(PayloadKind::Text, b"a\n\nb", (0xab, 7), &budget);
     let frame = text.frame(Encoding::Events(form), budget.of_shard(0), true);
     let expected = "2f\r\nid: 00000000000000ab:7\ndata: a\ndata: \ndata: b\n\n\r\n";
@@ -126,6 +131,29 @@ fn binary_messages_resets_and_notices() {
         assert_eq!((&gap[..], &no_id[..], &end[..], at_end), ("gap", "", "state-end", &id(9)));
         assert!(of_gap.contains(r#""from":2,"to":5,"reason":"slow-consumer""#), "{of_gap}");
         assert!(of_end.contains(r#""offset":9"#), "{of_end}");
+    }
+}
+
+/// With an envelope a message is what `ringyard.v1` says, whatever its kind; line ends of JSON are spaces between its parts.
+#[test]
+fn messages_in_an_envelope() {
+    let budget = Budget::new(1, 1 << 20);
+    for form in forms().map(|form| EventForm { has_envelope: true, ..form }) {
+        let id = if form.has_ids { "000000000000000c:7" } else { "" };
+        let state = if form.is_state { ",\"state\":true" } else { "" };
+        for (kind, payload, data) in [
+            (PayloadKind::Text, "a\n\"b\"", r#""a\n\"b\"""#),
+            (PayloadKind::Json, "{\"a\":\r\n1}", "{\"a\":\n1}"),
+            (PayloadKind::Binary, "\0", r#""AA==","encoding":"base64""#),
+        ] {
+            let message = message(kind, payload.as_bytes(), (0xc, 7), &budget);
+            let frame = message.frame(Encoding::Events(form), budget.of_shard(0), true);
+            let [(name, text, place)] = &read(&frame, form)[..] else { panic!("one event") };
+            assert_eq!((&name[..], &place[..]), ("message", id));
+            assert!(text.starts_with(r#"{"type":"message","topic":"t","offset":7"#), "{text}");
+            assert!(text.contains(&format!("\"data\":{data}")) && text.contains(state), "{text}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(text).expect("JSON")["offset"], 7);
+        }
     }
 }
 
