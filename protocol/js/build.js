@@ -1,7 +1,7 @@
 /**
  * Makes the builds that are committed and that the broker serves: `ringyard.min.mjs`, an ES module, and `ringyard.min.js`,
- * a script that sets `globalThis.ringyard`; `ringyard-yjs.min.mjs`, the Yjs provider without Yjs; and `vendor/yjs.min.mjs`, Yjs
- * and its awareness, for pages without a bundler. esbuild shortens the private names, terser the rest.
+ * a script that sets `globalThis.ringyard`; `ringyard-sse.min.mjs`, for where WebSockets are blocked; `ringyard-yjs.min.mjs`, the Yjs
+ * provider without Yjs; and `vendor/yjs.min.mjs`, Yjs and its awareness, for pages without a bundler. esbuild shortens the private names, terser the rest.
  *
  *     node build.js            # writes them
  *
@@ -21,6 +21,7 @@ const entries = {
     format: "iife",
     contents: 'import { connect } from "./ringyard.js"; globalThis.ringyard = { connect };',
   },
+  "ringyard-sse.min.mjs": { format: "esm", contents: 'export { fallback } from "./ringyard-sse.js";' },
   "ringyard-yjs.min.mjs": {
     format: "esm",
     contents: 'export { RingyardProvider } from "./ringyard-yjs.js";',

@@ -257,6 +257,8 @@ export interface GoawayEvent {
 
 export interface Bus {
   readonly state: State;
+  /** How messages come. It changes between two states; `sse` only with the option `fallback`. */
+  readonly transport: "websocket" | "sse";
   /** Who we are in presence and leases. Known when the broker has answered. */
   readonly member: string | undefined;
   /** Throws if there is a subscription to the same topic or filter already. */
@@ -308,6 +310,11 @@ export interface ConnectOptions {
   will?: Will;
   /** For Node before 22: the class `WebSocket` of the package `ws`. */
   WebSocket?: WebSocketConstructor;
+  /**
+   * For where WebSockets are blocked: `() => import("/ringyard-sse.js")`. Called when attempts have failed more than twice in a row;
+   * what it loads subscribes by server-sent events and publishes by HTTP.
+   */
+  fallback?: () => Promise<{ fallback(WebSocket: WebSocketConstructor): WebSocketConstructor }>;
 }
 
 /** What the client needs of a WebSocket class; those of browsers, Node, `ws` and undici have it. */

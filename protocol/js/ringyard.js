@@ -10,7 +10,7 @@
  * leaves out between two offsets was told to `ongap` before. Messages flagged `state` are exempt.
  *
  * Invariant: with a token, a session or a will, nothing but `connect` is sent on a connection before the broker has accepted
- * it. At most one call of the token function is in flight. While one is, or is due, `credential` is undefined.
+ * it. At most one call of the token function is in flight. While one is, or is due, `credential` is empty.
  *
  * Invariant: the reply to a request goes over the connection that the request came by, or not at all.
  *
@@ -41,6 +41,7 @@ const QUEUE_MESSAGES = 1000;
 const QUEUE_LENGTH = 2 ** 20;
 const SEEN_TOPICS = 10000;
 const THROTTLE_MAX = 5000;
+const FALLBACK_ATTEMPTS = 2; // who failed more often in a row loads what replaces WebSockets
 const WAKE_EVENTS = ["online", "visibilitychange", "pageshow"];
 
 /**
@@ -82,10 +83,9 @@ const filterPattern = (filter) =>
   new RegExp(
     (/^[+#]/.test(filter) ? "^(?!\\$)" : "^") +
       filter
-        .replace(/[.*?^${}()|[\]\\]/g, "\\$&")
+        .replace(/[^\w/+#]/g, "\\$&")
         .replace(/\+/g, "[^/]*")
-        .replace(/\/#$/, "(/.*)?")
-        .replace(/#$/, ".*") +
+        .replace(/(\/?)#$/, "($1.*)?") +
       "$",
   );
 
@@ -94,14 +94,10 @@ const filterPattern = (filter) =>
  * broker takes none, and could not say whose it was. JSON escapes a half as it escapes no other character.
  */
 const checkText = (members) => {
-  if (/[^\\](\\\\)*\\ud/.test(JSON.stringify(members))) throw failure("bad-json", "text has half a surrogate pair");
+  if (/[^\\](\\\\)*\\ud/.test(JSON.stringify(members))) throw failure("bad-json", "half a surrogate pair");
 };
 
-const toBase64 = (bytes) => {
-  let binary = "";
-  for (const byte of bytes) binary += String.fromCharCode(byte);
-  return btoa(binary);
-};
+const toBase64 = (bytes) => btoa(bytes.reduce((binary, byte) => binary + String.fromCharCode(byte), ""));
 
 /** A payload as members of a publish command. */
 const encode = (data) =>
@@ -129,7 +125,7 @@ const createSubscription = (bus, topic, options) => {
   const { since: sinceText, last, state: wantsState, throttle, frame, onoverflow, ...unknown } = options;
   refuse(unknown);
   checkText({ topic });
-  if (throttle !== undefined && !(Number.isInteger(throttle) && throttle >= 0 && throttle <= THROTTLE_MAX)) {
+  if (throttle !== undefined && (throttle >>> 0 !== throttle || throttle > THROTTLE_MAX)) {
     throw new TypeError(`throttle is an integer from 0 to ${THROTTLE_MAX}`);
   }
 
@@ -158,7 +154,7 @@ const createSubscription = (bus, topic, options) => {
   if (sinceText != null) {
     begunAt = parsePosition(sinceText);
     if (!begunAt.epoch || pattern || last != null) {
-      throw new TypeError("since is EPOCH:OFFSET of one topic, without last");
+      throw new TypeError("since is EPOCH:OFFSET of one topic, no last");
     }
     delivered = Object.values(begunAt);
   }
@@ -334,7 +330,7 @@ const createSubscription = (bus, topic, options) => {
       gaps.set(topic, { from: to, ...gaps.get(topic), topic, to, reason: "overflow" });
     };
     if (choice === "close") {
-      end(failure("overflow", `the reader of ${topic} is too slow`));
+      end(failure("overflow", "too slow"));
     } else if (choice === "newest") {
       drop(queue.pop());
     } else {
@@ -372,7 +368,7 @@ const createSubscription = (bus, topic, options) => {
       delivered = position;
       if (!message) continue;
       if (onmessage) call(onmessage, message);
-      else waiters.shift()({ value: message, done: false });
+      else waiters.shift()({ value: message });
     }
     if (ended) {
       for (const resolve of waiters.splice(0)) {
@@ -391,7 +387,7 @@ const createSubscription = (bus, topic, options) => {
     if (!error) queue = [];
     bus._leave(topic, asked, active);
     active = false;
-    rejectReady(error || failure("closed", "the subscription is closed"));
+    rejectReady(error || failure("closed", "it is closed"));
     if (error) bus._emit("error", error);
     pump();
   };
@@ -531,7 +527,7 @@ const createRegistrations = (bus) => {
       const [[, first] = []] = [...entries]
         .filter(([, entry]) => entry._responder && filterPattern(entry._command.topic).test(request.topic))
         .sort(); // by their keys
-      if (!first) throw failure("no-responder", "the responder has ended");
+      if (!first) throw failure("no-responder", "the responder ended");
       members = encode((await first._responder({ ...request, data: decode(request) })) ?? null);
       checkText(members);
     } catch (error) {
@@ -615,7 +611,7 @@ const createRegistrations = (bus) => {
 
 export const connect = (url, options = {}) => {
   // `session` is its secret id, or true for a new one.
-  let { WebSocket = globalThis.WebSocket, token, session, will, ...unknown } = options;
+  let { WebSocket = globalThis.WebSocket, token, session, will, fallback, ...unknown } = options;
   const canFetch = typeof token === "function";
   refuse(unknown);
   if (token !== undefined && !canFetch && !(token && typeof token === "string")) {
@@ -726,15 +722,15 @@ export const connect = (url, options = {}) => {
    * Holds a lock that is named after the session: a duplicated tab has a copy of our storage, and finds that it is one.
    * Then it calls `then`, with the session if the lock was free. Browsers give locks to secure pages only.
    */
-  const lock = (id, then = () => {}) => {
+  const lock = (id, then) => {
     const locks = globalThis.navigator?.locks;
     unlock?.();
-    if (!locks || !id) return then(id);
+    if (!locks || !id) return then?.(id);
     const hold = () => {
-      then(id);
+      then?.(id);
       return state === "closed" || new Promise((resolve) => (unlock = resolve));
     };
-    locks.request(`ringyard ${id}`, { signal: AbortSignal.timeout(LOCK_TIMEOUT) }, hold).catch(() => then());
+    locks.request(`ringyard ${id}`, { signal: AbortSignal.timeout(LOCK_TIMEOUT) }, hold).catch(() => then?.());
   };
 
   /** The broker takes commands. With `resumed`, it has kept the session. */
@@ -751,7 +747,7 @@ export const connect = (url, options = {}) => {
   const fetchToken = () => {
     if (fetching) return;
     clearTimeout(tokenTimer);
-    credential = undefined;
+    credential = 0;
     const controller = (fetching = new AbortController());
     const settle = (value, why = "it returned no text") => {
       if (fetching !== controller) return;
@@ -768,15 +764,15 @@ export const connect = (url, options = {}) => {
     };
     tokenTimer = setTimeout(() => {
       controller.abort();
-      settle(undefined, "it took too long");
+      settle(0, "it took too long");
     }, TOKEN_TIMEOUT);
-    (async () => token({ signal: controller.signal }))().then(settle, (error) => settle(undefined, error));
+    (async () => token({ signal: controller.signal }))().then(settle, (error) => settle(0, error));
   };
 
   const fetchLater = () => {
     if (fetching) return;
     clearTimeout(tokenTimer);
-    credential = undefined;
+    credential = 0;
     tokenTimer = setTimeout(fetchToken, backoff(tokenAttempts++));
   };
 
@@ -831,16 +827,8 @@ export const connect = (url, options = {}) => {
     if (code === 1009) {
       // A command is longer than the broker allows, which does not say which. It answered none that is, so the longest one
       // without an answer is too long, whether or not others are. Those given up count, too: they were sent.
-      let longest;
-      let size = 0;
-      for (const answer of answers.values()) {
-        const bytes = new Blob([answer._text]).size;
-        if (bytes > size) {
-          size = bytes;
-          longest = answer;
-        }
-      }
-      longest?.({ code: "too-big", reason });
+      const size = (answer) => new Blob([answer._text]).size;
+      [...answers.values()].sort((a, b) => size(b) - size(a))[0]?.({ code: "too-big", reason });
     }
     abandon();
     if (code >= 4400 && code < 4500 && !wantsToken) return shut(code, reason);
@@ -848,7 +836,7 @@ export const connect = (url, options = {}) => {
     const isFirst = !attempts || !isFresh;
     let delay = backoff(attempts++);
     if (wantsToken) {
-      credential = undefined;
+      credential = 0;
       if (isFirst) delay = 0;
     }
     isFresh = false;
@@ -856,6 +844,7 @@ export const connect = (url, options = {}) => {
     retry = undefined;
     if (code === 1013) delay += RETRY_OVERLOAD;
     retryTimer = setTimeout(open, delay);
+    if (attempts > FALLBACK_ATTEMPTS) fallback?.().then((module) => (WebSocket = module.fallback(WebSocket))).catch(() => {});
     state = "connecting";
     for (const { _disconnected } of subscriptions.values()) _disconnected();
     for (const { _members, _reject } of asks) {
@@ -871,7 +860,7 @@ export const connect = (url, options = {}) => {
     abandon();
     fetching?.abort();
     stopFetching();
-    for (const name of WAKE_EVENTS) globalThis.removeEventListener?.(name, wake);
+    WAKE_EVENTS.forEach((name) => globalThis.removeEventListener?.(name, wake));
     state = "closed";
     const error = code > 1000 && failure("closed", `the broker closed with ${code}: ${reason}`);
     unlock?.();
@@ -884,7 +873,7 @@ export const connect = (url, options = {}) => {
 
   const wake = () => {
     if (Date.now() - seenAt > 1.5 * ping) {
-      lost(1006, "the page woke up");
+      lost(1006, "woke up");
       open();
     }
   };
@@ -937,7 +926,7 @@ export const connect = (url, options = {}) => {
       if (canFetch) fetchToken();
       else if (!isTold) {
         isTold = true;
-        emit("error", failure("token", "the token ends soon; no function renews it"));
+        emit("error", failure("token", "no function renews the token"));
       }
     },
   };
@@ -975,7 +964,7 @@ export const connect = (url, options = {}) => {
   const ask = (members, signal, timeout = ANSWER_TIMEOUT, take = (answer) => answer, ours) => {
     signal?.throwIfAborted();
     checkOpen();
-    if (!isReady && asks.size >= HELD) throw failure("offline", `${HELD} commands wait already`);
+    if (!isReady && asks.size >= HELD) throw failure("offline", `${HELD} wait already`);
     checkText(members); // also throws what is no JSON, now rather than when the connection is back
     return new Promise((resolve, reject) => {
       const settle = (f, value) => {
@@ -1048,7 +1037,7 @@ export const connect = (url, options = {}) => {
     if (state === "closed") return;
     session = found || session;
     open();
-    for (const name of WAKE_EVENTS) globalThis.addEventListener?.(name, wake);
+    WAKE_EVENTS.forEach((name) => globalThis.addEventListener?.(name, wake));
   };
 
   const storageKey = `ringyard ${url}`;
@@ -1069,6 +1058,10 @@ export const connect = (url, options = {}) => {
 
     get member() {
       return member;
+    },
+
+    get transport() {
+      return socket?.transport || "websocket";
     },
 
     subscribe(topic, options = {}) {

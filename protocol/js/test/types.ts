@@ -16,6 +16,7 @@ import {
 } from "ringyard";
 import { connect as fromBuild } from "ringyard/min";
 import "ringyard/script";
+import { fallback } from "ringyard/sse";
 import { RingyardProvider } from "ringyard/yjs";
 import { RingyardProvider as ProviderFromBuild } from "ringyard/yjs.min";
 import { Doc } from "yjs";
@@ -39,6 +40,11 @@ connect("wss://host/ws", { session: true, will: { topic: "loco/12", data: { spee
 connect("wss://host/ws", { session: "secret" });
 // @ts-expect-error
 connect("wss://host/ws", { will: { topic: "loco/12" } });
+connect("wss://host/ws", { fallback: () => import("ringyard/sse") });
+connect("wss://host/ws", { fallback: () => import("ringyard/sse.min") });
+// @ts-expect-error: what loads it, not what it exports
+connect("wss://host/ws", { fallback });
+check<Equal<typeof bus.transport, "websocket" | "sse">>();
 // @ts-expect-error
 connect();
 
