@@ -9,10 +9,11 @@ use flate2::write::GzEncoder;
 
 /// From the top of the repository, without the folders in them.
 const FOLDERS: [&str; 2] = ["broker/src/web", "broker/src/web/demos"];
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "README.md",
     "protocol/RINGYARD-V1.md",
     "protocol/js/README.md",
+    "protocol/js/ringyard-sse.min.mjs",
     "protocol/js/ringyard-yjs.min.mjs",
     "protocol/js/ringyard.min.js",
     "protocol/js/ringyard.min.mjs",

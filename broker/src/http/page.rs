@@ -1,5 +1,5 @@
-//! The page at `/` and what it loads, the JavaScript client for everybody's pages, the demos, and documents, all built
-//! into the binary.
+//! The page at `/` and what it loads, the JavaScript client for everybody's pages, the comparison of protocols, the demos, and
+//! documents, all built into the binary.
 //!
 //! The build compresses them (`build.rs`), and browsers get them so. Whoever does not take gzip gets an unpacked copy.
 //!
@@ -29,6 +29,7 @@ const IMPORT_MAP: &str = r#"<script type="importmap">"#;
 const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const JSON: &str = "application/json";
 /// Markdown, which browsers show as text only if it is called that.
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -46,7 +47,7 @@ macro_rules! packed {
     };
 }
 
-static ASSETS: [Asset; 35] = [
+static ASSETS: [Asset; 42] = [
     Asset { path: "/", media: HTML, packed: packed!("broker/src/web/index.html") },
     Asset { path: "/page.css", media: STYLE, packed: packed!("broker/src/web/page.css") },
     Asset { path: "/page.js", media: SCRIPT, packed: packed!("broker/src/web/page.js") },
@@ -60,9 +61,18 @@ static ASSETS: [Asset; 35] = [
     // The client, as a module and as a script that sets `globalThis.ringyard`.
     Asset { path: "/ringyard.js", media: SCRIPT, packed: packed!("protocol/js/ringyard.min.mjs") },
     Asset { path: "/ringyard.min.js", media: SCRIPT, packed: packed!("protocol/js/ringyard.min.js") },
+    // What it loads where WebSockets are blocked.
+    Asset { path: "/ringyard-sse.js", media: SCRIPT, packed: packed!("protocol/js/ringyard-sse.min.mjs") },
     // The provider for Yjs, and Yjs itself for pages without a bundler.
     Asset { path: "/ringyard-yjs.js", media: SCRIPT, packed: packed!("protocol/js/ringyard-yjs.min.mjs") },
     Asset { path: "/yjs.js", media: SCRIPT, packed: packed!("protocol/js/vendor/yjs.min.mjs") },
+    // Protocols compared, live and by the figures of `bench protocols`.
+    Asset { path: "/compare", media: HTML, packed: packed!("broker/src/web/compare.html") },
+    Asset { path: "/compare.css", media: STYLE, packed: packed!("broker/src/web/compare.css") },
+    Asset { path: "/compare.js", media: SCRIPT, packed: packed!("broker/src/web/compare.js") },
+    Asset { path: "/compare-ways.js", media: SCRIPT, packed: packed!("broker/src/web/compare-ways.js") },
+    Asset { path: "/compare-uses.js", media: SCRIPT, packed: packed!("broker/src/web/compare-uses.js") },
+    Asset { path: "/compare.json", media: JSON, packed: packed!("broker/src/web/compare.json") },
     // The demos, whose publishers are in deploy/demos.
     Asset { path: "/demos/", media: HTML, packed: packed!("broker/src/web/demos/index.html") },
     Asset { path: "/demos/demos.css", media: STYLE, packed: packed!("broker/src/web/demos/demos.css") },
@@ -85,7 +95,7 @@ static ASSETS: [Asset; 35] = [
     Asset { path: "/README.md", media: TEXT, packed: packed!("README.md") },
     Asset { path: "/protocol/js/README.md", media: TEXT, packed: packed!("protocol/js/README.md") },
     Asset { path: "/protocol/RINGYARD-V1.md", media: TEXT, packed: packed!("protocol/RINGYARD-V1.md") },
-    Asset { path: "/protocol/vectors/v1.json", media: "application/json", packed: packed!("protocol/vectors/v1.json") },
+    Asset { path: "/protocol/vectors/v1.json", media: JSON, packed: packed!("protocol/vectors/v1.json") },
 ];
 
 impl Asset {
