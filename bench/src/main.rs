@@ -7,6 +7,7 @@
 //! | `compare` | the broker and other brokers: the same work, in turn |
 //! | `scale` | as many subscribers as the machine holds, and one broadcast to all |
 //! | `broadcaster` | a minimal broker for the comparison: what one writes oneself with tokio and tungstenite |
+//! | `protocols` | short poll, long poll, server-sent events and WebSockets, for some uses of messages in pages |
 //! | `limits` | limits of the kernel that `scale` raises while it runs |
 //! | `floor` | processor time of the sends alone: the least that any broker pays |
 //! | `tls` | certificates, a bare TLS server in memory, and nginx with TLS in front of a broker |
@@ -27,6 +28,7 @@ mod machine;
 mod measure;
 mod micro;
 mod process;
+mod protocols;
 mod results;
 mod scale;
 mod tls;
@@ -57,11 +59,16 @@ enum What {
     Compare(compare::Options),
     /// As many subscribers as this machine holds, and one broadcast to all of them.
     Scale(scale::Options),
+    /// Short poll, long poll, server-sent events and WebSockets, for some uses.
+    Protocols(protocols::Options),
     /// The table of the last cargo bench.
     Micro(micro::Options),
     /// The load generator.
     #[command(hide = true)]
     Client(Client),
+    /// The clients of one run of `protocols`.
+    #[command(hide = true)]
+    ProtocolsClient(protocols::ClientOptions),
     /// The bare sender, as a server for the load generator.
     #[command(hide = true)]
     FloorServer(floor::ServerOptions),
@@ -90,10 +97,12 @@ fn main() -> ExitCode {
         What::Abuse(options) => abuse::run(&options),
         What::Compare(options) => compare::run(&options),
         What::Scale(options) => scale::run(&options),
+        What::Protocols(options) => protocols::run(&options),
         What::Micro(options) => micro::run(&options),
         What::Client(client) => {
             return loadgen::command::execute(["loadgen".to_owned()].into_iter().chain(client.arguments).collect());
         }
+        What::ProtocolsClient(options) => protocols::run_client(&options).map(|()| true),
         What::FloorServer(options) => floor::serve(&options).map(|()| true),
         What::FloorReceivers(options) => floor::receive(&options).map(|()| true),
         What::TlsFloor(options) => tls::floor(&options).map(|()| true),
