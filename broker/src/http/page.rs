@@ -47,7 +47,7 @@ macro_rules! packed {
     };
 }
 
-static ASSETS: [Asset; 42] = [
+static ASSETS: [Asset; 43] = [
     Asset { path: "/", media: HTML, packed: packed!("broker/src/web/index.html") },
     Asset { path: "/page.css", media: STYLE, packed: packed!("broker/src/web/page.css") },
     Asset { path: "/page.js", media: SCRIPT, packed: packed!("broker/src/web/page.js") },
@@ -88,6 +88,7 @@ static ASSETS: [Asset; 42] = [
     Asset { path: "/demos/game.js", media: SCRIPT, packed: packed!("broker/src/web/demos/game.js") },
     Asset { path: "/demos/status.js", media: SCRIPT, packed: packed!("broker/src/web/demos/status.js") },
     Asset { path: "/demos/railway.js", media: SCRIPT, packed: packed!("broker/src/web/demos/railway.js") },
+    Asset { path: "/demos/ask.js", media: SCRIPT, packed: packed!("broker/src/web/demos/ask.js") },
     Asset { path: "/demos/demo.js", media: SCRIPT, packed: packed!("broker/src/web/demos/demo.js") },
     Asset { path: "/demos/plot.js", media: SCRIPT, packed: packed!("broker/src/web/demos/plot.js") },
     Asset { path: "/demos/steer.js", media: SCRIPT, packed: packed!("broker/src/web/demos/steer.js") },

@@ -12,18 +12,17 @@ const by = (id) => document.getElementById(id);
 const topic = `compare/${crypto.getRandomValues(new Uint32Array(2)).join('-')}`;
 const settings = { get pollMs() { return Number(by('poll').value); } };
 const sides = new Map(); // way -> what it has counted
-let sent = 0, timer;
+let sent = 0, round = 1, timer; // a round ends with each change of a setting
 
 /** Counts what one way costs, and how late its messages are. */
 class Side {
   messages = 0;
   bytes = 0;
   requests = 0;
-  missing = 0;
   isReady = false;
   trouble = '';
   #latencies = [];
-  #last;
+  #highest = 0; // number of a message
 
   constructor(way) {
     this.fields = Object.fromEntries([...by(way).querySelectorAll('[data-shows]')].map((node) => [node.dataset.shows, node]));
@@ -48,11 +47,10 @@ class Side {
   failed({ message }) { this.trouble = message; }
 
   heard(data) {
-    const { n, at } = typeof data === 'string' ? JSON.parse(data) : data ?? {};
-    if (!Number.isFinite(n) || !Number.isFinite(at)) return; // not of this page
+    const { n, at, round: of } = typeof data === 'string' ? JSON.parse(data) : data ?? {};
+    if (of !== round || !Number.isFinite(n) || !Number.isFinite(at)) return; // of an earlier round, or not of this page
     const now = performance.now();
-    this.missing += Math.max(0, n - (this.#last ?? n - 1) - 1);
-    this.#last = n;
+    this.#highest = Math.max(this.#highest, n);
     this.messages += 1;
     this.#latencies.push(now - at);
     if (this.#latencies.length > LATENCIES_MAX) this.#latencies.shift();
@@ -61,9 +59,9 @@ class Side {
 
   /** Begins anew: the first request of each counts no more. */
   reset() {
-    Object.assign(this, { messages: 0, bytes: 0, requests: 0, missing: 0 });
+    Object.assign(this, { messages: 0, bytes: 0, requests: 0 });
     this.#latencies = [];
-    this.#last = undefined;
+    this.#highest = 0;
   }
 
   show() {
@@ -71,7 +69,7 @@ class Side {
     const per = (amount) => (this.messages ? amount / this.messages : undefined);
     const values = {
       messages: String(this.messages),
-      missing: String(this.missing),
+      missing: String(Math.max(0, this.#highest - this.messages)), // of a round all are numbered from 1
       bytes: inBytes(this.bytes),
       'bytes-each': inBytes(per(this.bytes)),
       requests: String(this.requests),
@@ -98,7 +96,7 @@ const complain = (sentence) => { by('problem').textContent = sentence; };
 const publish = publisher(topic, ({ message }) => complain(message));
 
 function send() {
-  const head = JSON.stringify({ n: sent += 1, at: performance.now() }).slice(0, -1);
+  const head = JSON.stringify({ n: sent += 1, round, at: performance.now() }).slice(0, -1);
   const padding = 'x'.repeat(Math.max(0, Number(by('size').value) - head.length - 10));
   publish(`${head},"pad":"${padding}"}`, by('by').value).catch(({ message }) => complain(`Not published: ${message}`));
 }
@@ -113,6 +111,7 @@ function restart() {
 
 function reset() {
   sent = 0;
+  round += 1;
   for (const side of sides.values()) side.reset();
   complain('');
   restart();

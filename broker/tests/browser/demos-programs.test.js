@@ -56,7 +56,7 @@ async function setPoints(page, number, wanted) {
   assert.fail(`points ${number} do not go to ${wanted}`)
 }
 
-test('railway: a click in one tab is answered in ms, by WebSocket and by HTTP, and seen in the other', async () => {
+test('railway: a click in one tab is answered in ms, by WebSocket, by HTTP and by long poll, and seen in the other', async () => {
   run('railway')
   const [one, other] = [await open('railway'), await open('railway')]
   for (const tab of [one, other]) await has(tab, '#controller', 'The controller is here.')
@@ -65,7 +65,7 @@ test('railway: a click in one tab is answered in ms, by WebSocket and by HTTP, a
   await button(one, 'signal', 2).focus()
   await one.keyboard.press('Enter')
   await has(other, '#set-signal-2', signal === 'red' ? /^green$/ : /^red$/)
-  for (const way of ['ws', 'http']) await has(one, `#${way}-last`, /^\d+(\.\d+)? ms$/)
+  for (const way of ['ws', 'http', 'poll']) await has(one, `#${way}-last`, /^\d+(\.\d+)? ms$/)
   await has(one, '#answer', /^The controller: signal 2, (red|green)\.$/)
   await setPoints(one, 1, 'loop')
   await has(other, '#set-points-1', /^loop$/)

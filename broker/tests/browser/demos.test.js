@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { addressOf, becomes, has, open, pages, post, running, stageDemos } from './demos.js'
 import { isOpen, openTab, picture } from './harness.js'
 
-const helpers = ['demo.js', 'plot.js', 'steer.js']
+const helpers = ['ask.js', 'demo.js', 'plot.js', 'steer.js']
 const LINES_MAX = 150 // of a script
 const BYTES_MAX = 150_000 // of all files
 

@@ -52,6 +52,7 @@ async fn the_page_and_its_assets() {
         ("/demos/game.js", "text/javascript; charset=utf-8"),
         ("/demos/status.js", "text/javascript; charset=utf-8"),
         ("/demos/railway.js", "text/javascript; charset=utf-8"),
+        ("/demos/ask.js", "text/javascript; charset=utf-8"),
         ("/demos/demo.js", "text/javascript; charset=utf-8"),
         ("/demos/plot.js", "text/javascript; charset=utf-8"),
         ("/demos/steer.js", "text/javascript; charset=utf-8"),

@@ -3,6 +3,7 @@
 // demos/rail/state is keyed: points/N { is }, signal/N { is }, train/N { block, before, at, speed, waits }. Requests go to
 // demos/rail/points/N and demos/rail/signal/N { to }; speeds to demos/rail/throttle/N { speed }.
 
+import { overHttp, overLongPoll } from './ask.js';
 import { by, complain, element, explain, ignore, join, text } from './demo.js';
 
 const STATE = 'demos/rail/state';
@@ -14,7 +15,7 @@ const TIMES_MAX = 500;
 
 const bus = join('railway', { session: true });
 const known = new Map(); // key -> what the controller said last
-const times = { ws: [], http: [] };
+const times = { ws: [], http: [], poll: [] };
 const throttleOf = (number) => `demos/rail/throttle/${number}`;
 let heardAt, driving; // { number, lease }: the train that this tab drives
 
@@ -64,8 +65,8 @@ function note(way, ms) {
   by(`${way}-count`).textContent = sorted.length;
 }
 
-/** Asks the controller, over the WebSocket and then, to compare, the same once more over HTTP. To ask twice does no harm: a
- *  request names what it wants, not a change. */
+/** Asks the controller, over the WebSocket and then, to compare, the same in other ways. To ask again does no harm: a request
+ *  names what it wants, not a change. */
 async function click(kind, number) {
   const [one, other] = VALUES[kind];
   const to = known.get(`${kind}/${number}`)?.is === one ? other : one;
@@ -80,16 +81,18 @@ async function click(kind, number) {
     by('answer').textContent = '';
     return complain(whyNot(error));
   }
-  if (by('compare').checked) await overHttp(topic, to);
+  if (!by('compare').checked) return;
+  await compare('http', overHttp, topic, to);
+  await compare('poll', overLongPoll, topic, to, STATE, `${kind}/${number}`);
 }
 
-async function overHttp(topic, to) {
-  const begun = performance.now();
-  const headers = { 'content-type': 'application/json' };
-  const answer = await fetch(`../request/${topic}?timeout=2s`, { method: 'POST', headers, body: JSON.stringify({ to }) }).catch(() => ({}));
-  if (!answer.ok) return complain(`By HTTP: ${answer.status ?? 'no answer'}.`);
-  await answer.json();
-  note('http', performance.now() - begun);
+/** What one way to ask takes, without the WebSocket. */
+async function compare(way, measure, ...how) {
+  try {
+    note(way, await measure(...how));
+  } catch (error) {
+    complain(`By ${way === 'http' ? 'HTTP' : 'long poll'}: ${error.message}.`);
+  }
 }
 
 function whyNot(error) {

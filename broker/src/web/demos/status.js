@@ -16,7 +16,11 @@ const values = new Map(); // name -> { value, unit, at, plot, shown, age, card }
 const radio = new Plot(by('radio'), ['--accent', '--other'], true);
 let first; // when the first value came, after the page had asked
 
-const bus = join('status');
+const bus = join('status', { fallback: () => import('../ringyard-sse.js') });
+bus.on('state', ({ state }) => {
+  const way = bus.transport === 'sse' ? 'By server-sent events: WebSockets are blocked' : 'By WebSocket';
+  by('transport').textContent = state === 'open' ? way : '';
+});
 const opened = performance.now();
 const subscription = bus.subscribe(FILTER, { frame: true });
 subscription.onmessage = take;
