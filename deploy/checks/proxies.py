@@ -40,14 +40,15 @@ KEY = "rk_a-key-of-this-test-alone"
 PER_ADDRESS = 2
 
 ALWAYS_OPEN = ["/sub/news", "/sub/a/+/%23?x=/pub/", "/sub/a%2Fb", "/sub/pub/x", "/sub?topic=a&topic=b", "/ws", "/ws?x=1"]
-ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1", "/ringyard-yjs.js", "/yjs.js"]
+ALWAYS_OPEN += ["/ringyard.js", "/ringyard.min.js", "/ringyard.js?v=1", "/ringyard-sse.js", "/ringyard-yjs.js", "/yjs.js"]
 SCRIPTS = [f"/page{part}.js" for part in ("", "-absence", "-facts", "-feed", "-link", "-token", "-values")]
 DOCUMENTS = ["/README.md", "/protocol/js/README.md", "/protocol/RINGYARD-V1.md", "/protocol/vectors/v1.json"]
 DEMOS = ["chat", "editor", "game", "status", "railway"]
 DEMO_FILES = [f"/demos/{name}" for name in ["", "demos.css", "editor.css", "ringyard.toml", *DEMOS]]
-DEMO_FILES += [f"/demos/{name}.js" for name in [*DEMOS, "demo", "plot", "steer"]]
-PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS, *DEMO_FILES]
-TO_BE_OPENED = ["/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]
+DEMO_FILES += [f"/demos/{name}.js" for name in [*DEMOS, "ask", "demo", "plot", "steer"]]
+COMPARE = [f"/compare{part}" for part in ("", ".css", ".js", "-ways.js", "-uses.js", ".json")]
+PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS, *COMPARE, *DEMO_FILES]
+TO_BE_OPENED = ["/pub", "/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]
 NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/wsx", "/ws/", "/subx/y", "/x"]
 NEVER_OPEN += ["/ringyardxjs", "/ringyard.js/", "/ringyard.min.mjs"]
 # Paths that one program takes for open and the next for something else.

@@ -122,12 +122,12 @@ const createSocket = (WebSocket, shared, url, protocol) => {
     };
   };
 
-  /** Is open as soon as the broker answers. */
+  /** Is open as soon as the broker answers. Where a proxy does not pass that path on, its 404 shows that HTTP works, too. */
   const overHttp = async () => {
-    const answer = await request("readyz").catch(() => ({}));
+    const { status } = await request("readyz").catch(() => ({}));
     if (closed) return;
-    shared._isBlocked = answer.ok === true;
-    if (!answer.ok) return end(1006, "neither a WebSocket nor HTTP");
+    shared._isBlocked = status < 500;
+    if (!shared._isBlocked) return end(1006, "neither a WebSocket nor HTTP");
     socket.transport = "sse";
     socket.onopen?.({});
     probeLater();
@@ -252,7 +252,8 @@ const createSocket = (WebSocket, shared, url, protocol) => {
         body: JSON.stringify({ messages }),
       });
       if (answer.status === 401) return end(4401, "no valid token");
-      const { results, code, detail } = await answer.json();
+      const fallen = { code: answer.status === 403 ? "forbidden" : "busy", detail: `status ${answer.status}` };
+      const { results, code, detail } = await answer.json().catch(() => fallen); // a proxy answers something else
       batch.forEach(({ id }, index) => {
         const { type, title, status, topic, detail: reason, ...result } = results?.[index] ?? { code, detail };
         if (result.code) refuse(id, result.code, reason, result);
