@@ -5,7 +5,7 @@ import { createServer } from "node:http";
 import { test } from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
 import { mockClock } from "./clock.js";
-import { collect, connect, EPOCH, noDelay, offsets, until } from "./fake.js";
+import { collect, connect, EPOCH, noDelay, offsets, settle, until } from "./fake.js";
 
 const load = () => import(process.env.RINGYARD_CLIENT ? "../ringyard-sse.min.mjs" : "../ringyard-sse.js");
 
@@ -19,6 +19,7 @@ class HttpFake {
     this.sockets = "refuse"; // or "cut", "answer"
     this.streams = [];
     this.posts = [];
+    this.subscribed = []; // over WebSockets
     this.accepted = 0;
     const sockets = new WebSocketServer({ noServer: true });
     server.on("upgrade", (request, socket, head) => {
@@ -27,10 +28,11 @@ class HttpFake {
       sockets.handleUpgrade(request, socket, head, (peer) => {
         if (this.sockets === "cut") return peer.terminate();
         peer.on("message", (data) => {
-          const { type, id, topic } = JSON.parse(data);
-          if (type === "ping") peer.send('{"type":"pong"}');
-          else if (type === "subscribe") peer.send(JSON.stringify({ type: "ok", id, topics: [{ topic, epoch: EPOCH, offset: 4, recovered: true }] }));
-          else peer.send(JSON.stringify({ type: "ok", id }));
+          const { type, id, topic, since } = JSON.parse(data);
+          if (type === "ping") return peer.send('{"type":"pong"}');
+          if (type !== "subscribe") return peer.send(JSON.stringify({ type: "ok", id }));
+          this.subscribed.push({ topic, since });
+          peer.send(JSON.stringify({ type: "ok", id, topics: [{ topic, epoch: EPOCH, offset: 3, recovered: true }] }));
         });
       });
     });
@@ -197,6 +199,7 @@ test("as soon as WebSockets work again, the bus goes back to them, and goes on w
   noDelay(t);
   const { fake, bus, transports } = await start(t);
   const messages = collect(bus.subscribe("a"));
+  // Little time passes in each turn, so that nothing on its way is too late.
   const passes = (condition) => until(() => (clock.tick(1), condition()), condition);
   await passes(() => fake.streams.length === 1);
   const stream = await fake.stream();
@@ -205,14 +208,18 @@ test("as soon as WebSockets work again, the bus goes back to them, and goes on w
   const { upgrades } = fake;
   clock.tick(30_000);
   await until(() => fake.upgrades === upgrades + 1, "a try");
+  await settle();
   assert.equal(bus.transport, "sse", "it is still blocked");
+  stream.message("a", 2);
+  await until(() => messages.length === 2);
   fake.sockets = "answer";
-  await passes(() => {
-    clock.tick(1000);
-    return bus.state === "open" && bus.transport === "websocket";
-  });
+  clock.tick(30_000);
+  await passes(() => bus.state === "open" && bus.transport === "websocket");
+  assert.equal(fake.upgrades, upgrades + 3, "a try, and the connection");
   assert.deepEqual(transports.slice(-2).map(([state]) => state), ["connecting", "open"]);
-  assert.equal((await bus.publish("a", 2)).code, undefined);
+  await until(() => fake.subscribed.length === 1);
+  assert.deepEqual(fake.subscribed[0].since, { epoch: EPOCH, offset: 2 });
+  await until(() => stream.response.destroyed, "the end of the stream");
 });
 
 test("without the option, and before three failures, nothing is loaded", async (t) => {
