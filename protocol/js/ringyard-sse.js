@@ -77,10 +77,10 @@ const createSocket = (WebSocket, shared, url, protocol) => {
     for (const timer of timers) clearTimeout(timer);
     for (const stop of streams.values()) stop();
     streams.clear();
-    dismiss();
+    letGo();
   };
 
-  const dismiss = () => {
+  const letGo = () => {
     if (inner) inner.onopen = inner.onmessage = inner.onclose = null;
     inner?.close();
     inner = undefined;
@@ -101,7 +101,7 @@ const createSocket = (WebSocket, shared, url, protocol) => {
   const overWebSocket = () => {
     let openedAt;
     const blocked = () => {
-      dismiss();
+      letGo();
       overHttp();
     };
     inner = new WebSocket(url, protocol);
@@ -139,7 +139,7 @@ const createSocket = (WebSocket, shared, url, protocol) => {
   const probe = () => {
     const failed = () => {
       clearTimeout(timer);
-      dismiss();
+      letGo();
       if (!closed) probeLater();
     };
     inner = new WebSocket(url, protocol);
@@ -149,7 +149,7 @@ const createSocket = (WebSocket, shared, url, protocol) => {
     inner.onerror = () => {};
     inner.onmessage = async () => {
       clearTimeout(timer);
-      dismiss();
+      letGo();
       await posting;
       shared._isBlocked = false;
       shared._short = SHORT_MAX; // once more is enough

@@ -16,8 +16,8 @@ export async function overHttp(topic, to) {
 }
 
 /**
- * A request waits for news of `state`, as it always does in such a page. The click is another one, and what became of it is known when the
- * news of `key` come. Resolves to the time from click to news, in ms.
+ * A request waits for changes of `state`, as it always does in such a page. The click is another one, and what became of it is known when
+ * that of `key` comes. Resolves to the time in between, in ms.
  */
 export async function overLongPoll(topic, to, state, key) {
   const poll = async (query) => {
@@ -27,13 +27,13 @@ export async function overLongPoll(topic, to, state, key) {
   };
   let at = await poll('');
   const more = () => poll(`?since=${at.epoch}:${at.offset}&wait=${ANSWER_MS}ms`);
-  let news = more();
+  let change = more();
   const begun = performance.now();
-  post(topic, to).catch(() => {}); // then no news come
+  post(topic, to).catch(() => {}); // then no change comes
   while (performance.now() - begun < ANSWER_MS) {
-    at = await news;
+    at = await change;
     if (at.messages.some((message) => message.key === key && message.data?.is === to)) return performance.now() - begun;
-    news = more();
+    change = more();
   }
-  throw new Error('no news came');
+  throw new Error('no change came');
 }
