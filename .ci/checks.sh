@@ -123,6 +123,7 @@ step 1500 'Release build' cargo build --workspace --release
 step 1200 'Simulation: 2000 seeds' "$release/sim" --seeds 2000
 step 480 'Figures, smoke run' "$release/bench" figures --quick
 step 480 'Comparison, smoke run' "$release/bench" compare --quick
+step 300 'Protocols, smoke run' "$release/bench" protocols --quick
 step 300 'Scale, smoke run' "$release/bench" scale --quick
 step 600 'Micro-benchmarks, smoke run' cargo bench --workspace --profile dev --bench protocol -- --test
 step 400 'Abuse, short run' "$release/bench" abuse --quick

@@ -10,6 +10,9 @@ use loadgen::client::upgrade_request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Room for what one read brings.
+const READ_BYTES: usize = 16 << 10;
+
 /// What all connections of a client have sent and received.
 #[derive(Default, Debug)]
 pub(super) struct Totals {
@@ -104,6 +107,7 @@ impl Wire {
 
     async fn read_more(&mut self) -> Result<()> {
         let before = self.input.len();
+        self.input.reserve(READ_BYTES);
         if self.stream.read_buf(&mut self.input).await? == 0 {
             bail!("the broker ended a connection");
         }
@@ -144,6 +148,7 @@ impl Incoming {
     /// The next bytes; waits until there are some.
     pub(super) async fn some(&mut self) -> Result<Vec<u8>> {
         if self.input.is_empty() {
+            self.input.reserve(READ_BYTES);
             ensure!(self.stream.read_buf(&mut self.input).await? > 0, "the broker ended a connection");
             self.totals.add_bytes(self.input.len());
         }
