@@ -44,6 +44,7 @@ const PUBLIC: &[(&str, [u16; 4])] = &[
     ("GET /api/openapi.json", [200; 4]),
     ("GET /", [200; 4]),
     // Their pages only: what they publish and subscribe to is asked as above.
+    ("GET /compare", [200; 4]),
     ("GET /demos/", [200; 4]),
     ("GET /demos/chat", [200; 4]),
     ("GET /demos/editor", [200; 4]),
