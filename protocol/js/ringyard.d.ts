@@ -226,7 +226,8 @@ export interface Will {
  * `conflict`, `limit`, `no-responder`, `responder-lost`, `responder-error`, `held`, `not-holder`, `not-found`, …) or the client's:
  * `timeout`, `offline` (100 commands wait already), `disconnected` (the outcome is unknown), `closed`, `overflow`,
  * `already-subscribed`, `token` (none could be fetched). Either may find `too-big` (longer than the broker allows), `bad-json` (text
- * with half a surrogate pair) and `unsupported` (for the client: an encoding that it does not know).
+ * with half a surrogate pair) and `unsupported` (for the client: an encoding that it does not know, or what needs
+ * a WebSocket while the transport is `sse`).
  */
 export interface RingyardError extends Error {
   code: string;
