@@ -125,6 +125,22 @@ pub const COUNT: &str = "$count/";
 /// How the names of the broker's topics begin that say who has the lease of another topic, whose name follows.
 pub const LEASE: &str = "$lease/";
 
+/// Where the broker says what it does, for everybody.
+pub const LOAD: &str = "$sys/load";
+
+/// Where it tells operators which topics are busiest.
+pub const BUSIEST: &str = "$sys/topics";
+
+/// Where it tells operators why connections ended and requests were refused.
+pub const ENDS: &str = "$sys/closed";
+
+/// Is this a topic of the broker's own that only operators may read? No filter with wildcards matches it: who reads it has
+/// named it.
+#[must_use]
+pub fn is_for_operators(name: &str) -> bool {
+    matches!(name, BUSIEST | ENDS)
+}
+
 /// Is this one of the broker's own topics?
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
@@ -134,7 +150,7 @@ pub fn is_reserved(name: &str) -> bool {
 /// Does `filter` match the topic `name`? Both are already checked.
 #[must_use]
 pub fn matches(filter: &str, name: &str) -> bool {
-    if is_reserved(name) && filter.starts_with(['+', '#']) {
+    if is_reserved(name) && (filter.starts_with(['+', '#']) || is_for_operators(name) && is_wildcard(filter)) {
         return false;
     }
     let (mut filter, mut name) = (filter.as_bytes(), name.as_bytes());
@@ -203,6 +219,17 @@ mod tests {
     use proptest::prelude::*;
 
     const LEN_MAX: usize = 20;
+
+    #[test]
+    fn what_is_for_operators_is_matched_by_its_name_alone() {
+        for name in [BUSIEST, ENDS] {
+            assert!(is_for_operators(name) && is_reserved(name) && matches(name, name));
+            for filter in ["#", "$sys/#", "$sys/+", "+/+", &format!("{name}/#")] {
+                assert!(!matches(filter, name), "{filter} {name}");
+            }
+        }
+        assert!(!is_for_operators(LOAD) && matches("$sys/#", LOAD) && matches("$sys/+", LOAD));
+    }
 
     #[test]
     fn names() {

@@ -92,6 +92,7 @@ impl PrincipalKind {
             Self::Anonymous => "anonymous",
             Self::User => "user",
             Self::Key => "key",
+            Self::Operator => "operator",
         }
     }
 }

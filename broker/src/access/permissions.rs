@@ -2,7 +2,7 @@
 //!
 //! A requested filter must lie within one granted filter ([`covers`]): every topic that it matches is matched by that grant.
 //! Grants of several tables and of the token are united, filter by filter; two grants never combine to cover one filter.
-//! Neither `#` nor a leading `+` covers topics that begin with `$`.
+//! Neither `#` nor a leading `+` covers topics that begin with `$`. Those for operators are granted by scopes alone.
 //!
 //! Not responsible for who gets which grants (`rules`) nor for whether names are valid: filters
 //! and names are checked before.
@@ -16,7 +16,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 pub use protocol::topic::covers;
-use protocol::topic::{COUNT, LEASE, PRESENCE, is_reserved};
+use protocol::topic::{BUSIEST, COUNT, ENDS, LEASE, LOAD, PRESENCE, is_for_operators, is_reserved};
 
 use crate::access::templates::{Claims, expanded, template_covers};
 use crate::capacity::budget::{Account, Charge, Held};
@@ -226,8 +226,13 @@ impl Permissions {
     /// Whether the operation is granted for this filter or name, which is valid.
     #[must_use]
     pub(crate) fn allows(&self, claims: &Claims, operation: Operation, name: &str) -> bool {
+        let is_scoped = operation == Operation::Subscribe && self.reads(name);
+        if is_for_operators(name) {
+            return is_scoped;
+        }
         let mut grants = self.grants_of(operation).iter();
         self.content.is_everything
+            || is_scoped
             || grants.any(|grant| grant.covers(claims, name))
             || operation == Operation::Subscribe
                 && Says::of(name).is_some_and(|says| match says {
@@ -245,8 +250,21 @@ impl Permissions {
         {
             return true;
         }
+        let is_scoped = right == Right::History && self.reads(name);
         let mut grants = self.grants_of(Operation::Subscribe).iter();
-        self.content.is_everything || grants.any(|grant| grant.rights.has(right) && grant.covers(claims, name))
+        self.content.is_everything
+            || is_scoped
+            || grants.any(|grant| grant.rights.has(right) && grant.covers(claims, name))
+    }
+
+    /// Whether a scope lets its holder read this topic of the broker's own.
+    fn reads(&self, name: &str) -> bool {
+        let scope = match name {
+            LOAD | ENDS => Scope::Metrics,
+            BUSIEST => Scope::Topics,
+            _ => return false,
+        };
+        self.content.scopes & 1 << scope as u8 != 0
     }
 
     /// The granted filter that begins with most levels of `name`, for somebody who wonders why it is not granted.

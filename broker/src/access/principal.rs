@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::access::permissions::{Grant, Permissions};
+use crate::access::permissions::{Grant, Permissions, Scope};
 use crate::access::templates::{ClaimValues, Claims, values_of};
 use crate::access::trusted_keys::KeyId;
 use crate::capacity::budget::{COUNTS_BYTES, Charge};
@@ -24,6 +24,8 @@ pub enum PrincipalKind {
     User,
     /// An API key.
     Key,
+    /// None, by the operators' own listener.
+    Operator,
 }
 
 /// See the file's head.
@@ -48,6 +50,8 @@ pub struct Principal {
 
 /// The name of clients without a credential.
 const ANONYMOUS: &str = "anonymous";
+/// The name of operators without a key.
+const OPERATOR: &str = "operator";
 
 impl Principal {
     /// A client without a credential.
@@ -62,6 +66,14 @@ impl Principal {
         Self::without_token(PrincipalKind::Key, name, permissions, Origin::Key(sha256))
     }
 
+    /// Whoever reaches the operators' own listener and needs no key there: it reads what the broker says of itself, and
+    /// nothing else. `is_near`: it is on this machine.
+    #[must_use]
+    pub(crate) fn operator(is_near: bool) -> Self {
+        let permissions = Permissions::new(Vec::new(), &[Scope::Topics, Scope::Metrics]);
+        Self::without_token(PrincipalKind::Operator, OPERATOR, Arc::new(permissions), Origin::Operator { is_near })
+    }
+
     fn without_token(kind: PrincipalKind, name: &str, permissions: Arc<Permissions>, origin: Origin) -> Self {
         let (issued_at_s, expires_ms, max_age_ms) = (None, None, None);
         Self { kind, name: name.into(), issued_at_s, expires_ms, max_age_ms, permissions, origin, _charge: None }
@@ -70,7 +82,7 @@ impl Principal {
     /// What stands in place of claims in its filters.
     pub(crate) fn claims(&self) -> &Claims {
         match &self.origin {
-            Origin::Anonymous | Origin::Key(_) => &[],
+            Origin::Anonymous | Origin::Key(_) | Origin::Operator { .. } => &[],
             Origin::Token(token) => &token.claims,
         }
     }
@@ -85,7 +97,7 @@ impl Principal {
     #[must_use]
     pub fn member_info(&self) -> Option<Arc<[u8]>> {
         match &self.origin {
-            Origin::Anonymous | Origin::Key(_) => None,
+            Origin::Anonymous | Origin::Key(_) | Origin::Operator { .. } => None,
             Origin::Token(token) => token.info.clone(),
         }
     }
@@ -93,7 +105,7 @@ impl Principal {
     /// Bytes that it takes without its permissions.
     pub(crate) fn bytes(&self) -> u64 {
         let origin = match &self.origin {
-            Origin::Anonymous | Origin::Key(_) => 0,
+            Origin::Anonymous | Origin::Key(_) | Origin::Operator { .. } => 0,
             Origin::Token(token) => token.bytes(),
         };
         (size_of::<Self>() + 2 * COUNTS_BYTES + self.name.len()) as u64 + origin
@@ -106,6 +118,11 @@ pub(crate) enum Origin {
     Anonymous,
     /// The SHA-256 of the key.
     Key([u8; 32]),
+    /// An operator without a key.
+    Operator {
+        /// On this machine, where none is needed to read.
+        is_near: bool,
+    },
     Token(TokenOrigin),
 }
 

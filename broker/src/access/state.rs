@@ -101,6 +101,7 @@ impl State {
         let table = match &principal.origin {
             Origin::Anonymous => self.rules.table_granting(operation, granted, None),
             Origin::Token(token) => self.rules.table_granting(operation, granted, Some(token)),
+            Origin::Operator { .. } => return None,
             Origin::Key(_) => return Some(format!("'{granted}' of its [[key]]")),
         };
         Some(match table {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use protocol::topic::{COUNT, LEASE, PRESENCE, is_reserved};
+use protocol::topic::{COUNT, LEASE, LOAD, PRESENCE, is_reserved};
 
 use crate::config::provenance::{Section, Source};
 use crate::config::schema::DefaultValue::{Fixed, Otherwise};
@@ -19,6 +19,8 @@ const MESSAGES_TOP: u64 = 1_000_000;
 const LAG_LEAST: u64 = 4 << 10;
 /// Default of `throttle` for topics that list members: a crowd that comes costs deliveries per subscriber, not per member.
 const PRESENCE_THROTTLE: Duration = Duration::from_millis(250);
+/// What is remembered of the load, which is published once a second: a quarter of an hour, or a mebibyte.
+const LOAD_WINDOW: (u32, u64, Duration) = (900, 1 << 20, Duration::from_secs(900));
 
 /// The schema of one table.
 pub(super) const TOPIC: Table = Table {
@@ -261,23 +263,26 @@ impl TopicTable {
 
     /// The rule of the broker's own topics that `filter` matches, with the throttle of the table.
     fn of_reserved(section: &Section, filter: String) -> Self {
-        use HistoryKind::{Keyed, None};
+        use HistoryKind::{Keyed, None, Window};
         let is_presence = filter.starts_with(PRESENCE);
         let default = if is_presence { PRESENCE_THROTTLE } else { Duration::ZERO };
         let throttle = section.find("throttle").unwrap_or(default);
         let (history, retain) = match is_presence {
             true => (Keyed, RetainKind::Never),
             false if [COUNT, LEASE].iter().any(|of_topics| filter.starts_with(of_topics)) => (None, RetainKind::Always),
+            false if filter == LOAD => (Window, RetainKind::Never),
             false => (None, RetainKind::Never),
         };
+        // The members of a topic have a bound of their own.
+        let (messages_max, bytes_max, history_ttl) =
+            if history == Window { LOAD_WINDOW } else { (MESSAGES_TOP as u32, SIZE_TOP, Duration::ZERO) };
         Self {
             filter,
             source: section.source.to_string(),
             history,
-            // The members of a topic have a bound of their own.
-            messages_max: MESSAGES_TOP as u32,
-            bytes_max: SIZE_TOP,
-            history_ttl: Duration::ZERO,
+            messages_max,
+            bytes_max,
+            history_ttl,
             tombstone_ttl: value(section, "tombstone-ttl", history),
             retain,
             stamps_time: false,

@@ -7,6 +7,7 @@
 //! RFC 6455 §4.2; RFC 9110 §7.8. Bytes that follow the head belong to the WebSocket: they go with it, charged to the
 //! budget, or, if the handshake is refused, are not looked at (RFC 9931).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::head::{self, Page};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use crate::access::address::AddressLease;
 use crate::access::keys::Credential;
 use crate::access::policy::{HandshakeFacts, Kind, Publishing, RequestFacts};
+use crate::access::principal::Principal;
 use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
@@ -27,7 +29,7 @@ use crate::http::request_heads::{Ended, Handshake, Heads};
 use crate::http::send_control;
 use crate::http::write_timeout::Patience;
 use crate::observe::counters::Refused;
-use crate::shard::entry::{Asked, Credentials, enter};
+use crate::shard::entry::{Asked, Credentials, enter, enter_open};
 use crate::shard::handover::{Adopt, Entry, Purpose};
 use crate::shard::shared::ControlMessage;
 
@@ -71,7 +73,7 @@ fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Resul
     handshake.upgrade.check_start(app.shared().registry.rules()).map_err(Rejection::Malformed)?;
     handshake.upgrade.entry = enter_as(app, connection, handshake)?;
     let kind = Kind::Handshake(HandshakeFacts {
-        is_public: !connection.is_operators,
+        is_public: !connection.is_operators || handshake.upgrade.purpose == Purpose::V1Session,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),
         forwarded: handshake.forwarded,
         has_slot: true,
@@ -86,14 +88,34 @@ fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Resul
 /// As whom it begins. Nothing is verified for a page that may not use this broker, nor for a request that is not for it.
 fn enter_as(app: &App, connection: &Connection, handshake: &Handshake) -> Result<Entry, Rejection> {
     let authority = &app.shared().authority;
-    if !authority.is_on() || connection.is_operators {
-        return Ok(Entry::Anyone);
+    if connection.is_operators {
+        return enter_as_operator(app, connection, handshake);
+    }
+    if !authority.is_on() {
+        return enter_open(&handshake.upgrade.purpose);
     }
     let asked = handshake.asked();
     let Asked { host, origin, .. } = asked;
     app.policy().decide(RequestFacts { host, origin, publishing: Publishing::None, kind: Kind::Change })?;
     let credentials = Credentials::of_asked(authority, asked);
     let upgrade = &handshake.upgrade;
+    enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms(app)).0
+}
+
+/// As whom a WebSocket of the operators' own listener begins: whoever may ask there for counters may also subscribe to them.
+/// Of pages, only the broker's own may: what `--allow-origin` names is for clients.
+fn enter_as_operator(app: &App, connection: &Connection, handshake: &Handshake) -> Result<Entry, Rejection> {
+    let (authority, upgrade) = (&app.shared().authority, &handshake.upgrade);
+    if handshake.origin.as_deref().is_some_and(|origin| !head::origin_is_host(origin, &handshake.host)) {
+        return Err(Rejection::Origin);
+    }
+    if upgrade.purpose != Purpose::V1Session {
+        return Err(Rejection::NoWebSockets);
+    }
+    if !authority.has_keys() || connection.is_local {
+        return Ok(Entry::Known(Arc::new(Principal::operator(connection.is_local))));
+    }
+    let credentials = Credentials::of_handshake(authority, &handshake.head, handshake.token.as_deref());
     enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms(app)).0
 }
 

@@ -152,6 +152,7 @@ fn about(principal: &Principal, now_ms: u64) -> String {
         PrincipalKind::Anonymous => "anonymous".to_owned(),
         PrincipalKind::User => format!("user {}", principal.name),
         PrincipalKind::Key => format!("key {}", principal.name),
+        PrincipalKind::Operator => "operator".to_owned(),
     };
     let end = match principal.expires_ms {
         Some(expires_ms) if expires_ms <= now_ms => ", within leeway of its end".to_owned(),

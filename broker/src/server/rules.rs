@@ -66,10 +66,13 @@ mod tests {
     #[test]
     fn what_is_said_of_the_built_in_rule_is_so() {
         let rules = Rules::default();
-        let rule = rules.get(rules.rule_of("$sys/load"));
+        let rule = rules.get(rules.rule_of("$sys/topics"));
         assert_eq!((rule.history, rule.retain, rule.stamps_time), (History::None, Retain::Never, false));
+        let text = explain("$sys/topics", &[]);
+        assert!(text.contains("the built-in rule $sys/topics applies.\n\nhistory = \"none\" # built in\n"), "{text}");
         let text = explain("$sys/load", &[]);
-        assert!(text.contains("the built-in rule $sys/# applies.\n\nhistory = \"none\" # built in\n"), "{text}");
+        assert!(text.starts_with("To $sys/load the built-in rule $sys/load applies.\n"), "{text}");
+        assert!(text.contains("\nhistory = \"window\" # built in\n"), "{text}");
     }
 
     #[test]

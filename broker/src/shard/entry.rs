@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use protocol::frame::close_code::{BAD_TOKEN, FORBIDDEN, TOKEN_EXPIRED};
 use protocol::head::{self, RawStart};
+use protocol::topic::is_for_operators;
 
 use crate::access::authority::Authority;
 use crate::access::permissions::{Operation, Right};
@@ -130,6 +131,19 @@ fn token_in(query: &str) -> Option<&[u8]> {
     Some(if tokens.next().is_some() { b"" } else { token.as_bytes() })
 }
 
+/// As whom a WebSocket begins where there is no access control.
+///
+/// # Errors
+/// 403: it asks for what only operators may read.
+pub(crate) fn enter_open(purpose: &Purpose) -> Result<Entry, Rejection> {
+    match purpose {
+        Purpose::Subscribe(filter) if is_for_operators(filter) => {
+            Err(Rejection::Forbidden(format!("{filter:?} is for operators")))
+        }
+        _ => Ok(Entry::Anyone),
+    }
+}
+
 /// Judges a handshake. With the cost, in units of 100 ns of processor time.
 ///
 /// # Errors
@@ -141,7 +155,7 @@ pub(crate) fn enter(
     now_ms: u64,
 ) -> (Result<Entry, Rejection>, u32) {
     if !authority.is_on() {
-        return (Ok(Entry::Anyone), 0);
+        return (enter_open(purpose), 0);
     }
     let (identified, cost) = credentials.identify(authority, now_ms);
     let is_page = matches!(credentials, Credentials::Page(_)) && !matches!(purpose, Purpose::Events(_));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use protocol::frame::close_code::{AUTH_TIMEOUT, BAD_TOKEN, FORBIDDEN, TOKEN_EXPIRED};
 use protocol::frame::{CloseCode, Opcode};
+use protocol::topic::is_for_operators;
 use protocol::v1::{CommandError, ErrorCode, Id, write_refresh};
 use ring::{ConnId, Driver, Nanos, nanos};
 
@@ -31,13 +32,15 @@ const NO_LONGER: &str = "this client may not stay any longer";
 impl<D: Driver> Shard<D> {
     // ---- asked
 
-    /// Whose a connection is; `None`: it may do everything, for there is no access control.
+    /// Whose a connection is; `None`: it may do everything that clients may, for there is no access control.
     pub(super) fn who(&self, id: ConnId) -> Option<Arc<Principal>> {
         let authority = &self.shared.authority;
+        let own = self.identities.principal(id).cloned();
         if !authority.is_on() {
-            return None;
+            // Of operators alone something is known.
+            return own;
         }
-        let own = self.identities.principal(id).cloned().or_else(|| authority.anonymous());
+        let own = own.or_else(|| authority.anonymous());
         Some(own.unwrap_or_else(|| Arc::new(Principal::anonymous(Arc::default()))))
     }
 
@@ -52,8 +55,18 @@ impl<D: Driver> Shard<D> {
         operation: Operation,
         name: &str,
     ) -> Result<(), CommandError> {
-        let Some(who) = self.who(id) else { return Ok(()) };
-        self.check_of(&who, command, operation, name)
+        match self.who(id) {
+            Some(who) => self.check_of(&who, command, operation, name),
+            None => self.check_open(command, name),
+        }
+    }
+
+    /// Whether everybody may do something with a topic or filter where there is no access control.
+    fn check_open(&mut self, command: Option<Id>, name: &str) -> Result<(), CommandError> {
+        if is_for_operators(name) {
+            return Err(self.forbidden(command, format!("{name:?} is for operators")));
+        }
+        Ok(())
     }
 
     fn check_of(
@@ -80,7 +93,7 @@ impl<D: Driver> Shard<D> {
         right: Right,
         name: &str,
     ) -> Result<(), CommandError> {
-        let Some(who) = self.who(id) else { return Ok(()) };
+        let Some(who) = self.who(id) else { return self.check_open(command, name) };
         // Whoever has the right may subscribe: it is for what a grant of that covers.
         if who.has(right, name) {
             return Ok(());

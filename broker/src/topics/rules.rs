@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use protocol::topic::{BUSIEST, ENDS, LOAD};
+
 pub use crate::config::topics::{HistoryKind, Presence, PresenceInfo};
 use crate::config::topics::{RetainKind, TopicTable};
 use crate::topics::filters::Filters;
@@ -29,8 +31,8 @@ use crate::topics::keys::Keys;
 pub use crate::topics::rules::policy::{Policy, SlowConsumer};
 pub use crate::topics::rules::throttle::Throttle;
 
-/// The broker's own topics that have rules of their own.
-const BUILT_IN: [&str; 4] = ["$sys/#", "$presence/#", "$count/#", "$lease/#"];
+/// The broker's own topics that have rules of their own. No filter matches those for operators.
+const BUILT_IN: [&str; 7] = ["$sys/#", LOAD, BUSIEST, ENDS, "$presence/#", "$count/#", "$lease/#"];
 
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -54,7 +54,7 @@ fn the_rule_of_a_topic_is_explained() {
         assert!(chat.lines().any(|other| other == line), "{line}: {chat}");
     }
     assert!(explained("other/7/typing").starts_with("To other/7/typing the rule +/7/typing applies, FILE:13.\n"));
-    assert!(explained("$sys/load").starts_with("To $sys/load the built-in rule $sys/# applies.\n"));
+    assert!(explained("$sys/load").starts_with("To $sys/load the built-in rule $sys/load applies.\n"));
 }
 
 #[test]

@@ -98,6 +98,28 @@ fn scopes() {
 }
 
 #[test]
+fn what_is_for_operators_is_granted_by_scopes_alone() {
+    let subscribes = |who: &Permissions, name| who.allows(&[], Operation::Subscribe, name);
+    let grant = Grant {
+        operation: Operation::Subscribe,
+        filter: "$sys/#".into(),
+        rights: Rights::ALL,
+        is_template: false,
+    };
+    let user = Permissions::new(vec![grant], &[]);
+    assert!(subscribes(&user, "$sys/load") && subscribes(&Permissions::everything(), "$sys/load"));
+    for name in ["$sys/topics", "$sys/closed"] {
+        assert!(!subscribes(&user, name) && !subscribes(&Permissions::everything(), name), "{name}");
+    }
+    let topics = Permissions::new(Vec::new(), &[Scope::Topics]);
+    let metrics = Permissions::new(Vec::new(), &[Scope::Metrics]);
+    let read = |who: &Permissions| ["$sys/load", "$sys/topics", "$sys/closed", "a"].map(|name| subscribes(who, name));
+    assert_eq!((read(&topics), read(&metrics)), ([false, true, false, false], [true, false, true, false]));
+    assert!(metrics.has(&[], Right::History, "$sys/load") && !topics.has(&[], Right::History, "$sys/load"));
+    assert!(!metrics.allows(&[], Operation::Publish, "$sys/closed"));
+}
+
+#[test]
 fn the_nearest_grant_shares_most_levels() {
     let granted = permissions(&[
         (Operation::Publish, "chat/7", &[]),

@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::session::events::EventSession;
 use crate::session::raw::RawSession;
 use crate::shard::Shard;
-use crate::shard::entry::{Asked, Credentials, enter};
+use crate::shard::entry::{Asked, Credentials, enter, enter_open};
 use crate::shard::handover::{Entry, Handover, Purpose, Stream, Upgrade};
 use crate::shard::transport::connection::{Flags, State};
 use crate::shard::transport::deadlines::stream_interval;
@@ -129,7 +129,7 @@ impl<D: Driver> Shard<D> {
     fn enter(&mut self, upgrade: &Upgrade, asked: Asked<'_>) -> Result<Entry, Rejection> {
         let authority = &self.shared.authority;
         if !authority.is_on() {
-            return Ok(Entry::Anyone);
+            return enter_open(&upgrade.purpose);
         }
         self.check_host_and_origin(asked)?;
         let credentials = Credentials::of_asked(authority, asked);

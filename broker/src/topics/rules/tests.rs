@@ -34,7 +34,9 @@ fn of_four_rules_the_most_particular_one_applies() {
             ("news/7/typing", "+/7/typing"),
             ("news/7", "#"),
             ("/", "#"),
-            ("$sys/load", "$sys/#"),
+            ("$sys/load", "$sys/load"),
+            ("$sys/topics", "$sys/topics"),
+            ("$sys/other", "$sys/#"),
             ("$sys", "$sys/#"),
             ("$other", ""),
         ] {
@@ -75,7 +77,11 @@ fn what_is_built_in_applies_without_rules() {
         (rule.history.kind(), rule.retain, rule.policy.throttle.millis())
     };
     assert!(!RuleId::DEFAULT.is_built_in());
-    assert_eq!(built_in("$sys/load"), (HistoryKind::None, Retain::Never, 0));
+    assert_eq!(built_in("$sys/load"), (HistoryKind::Window, Retain::Never, 0));
+    assert_eq!(rules.get(rules.rule_of("$sys/load")).history_ttl, Duration::from_secs(900));
+    for topic in ["$sys/topics", "$sys/closed", "$sys/other"] {
+        assert_eq!(built_in(topic), (HistoryKind::None, Retain::Never, 0), "{topic}");
+    }
     assert_eq!(built_in("$presence/chat/7"), (HistoryKind::Keyed, Retain::Never, 250));
     assert_eq!(built_in("$count/chat/7"), (HistoryKind::None, Retain::Always, 0));
 }
