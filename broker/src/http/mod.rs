@@ -16,7 +16,7 @@
 //! | who sends a request, where access control is on; what operators do about users | `caller`, `users` |
 //! | the page, errors as problem details (RFC 9457) | `page`, `error` |
 //! | operators ask on a listener of their own; counters, topics, one topic and its purge | [`admin`], `metrics`, `stats`, `topics`, `topic`, `inspect`, `shards` |
-//! | once a second: `$sys/load` | `load` |
+//! | the broker's own topics: `$sys/load`, `$sys/topics`, `$sys/closed` | `sys`, `load`, `busiest`, `ends` |
 //! | what all of these share, and how far a shutdown is | `app` |
 //!
 //! Single publishes in their usual form do not come here: a shard answers them (`shard/transport/http.rs`).
@@ -28,9 +28,11 @@ pub mod admin;
 pub(crate) mod app;
 mod batch;
 mod bodies;
+mod busiest;
 mod caller;
 mod connection;
 mod cors;
+mod ends;
 mod error;
 mod inspect;
 mod items;
@@ -51,6 +53,7 @@ mod sequence;
 pub(crate) mod serve;
 mod shards;
 pub(crate) mod stats;
+mod sys;
 #[cfg(test)]
 mod tests;
 mod topic;

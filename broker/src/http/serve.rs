@@ -39,12 +39,12 @@ use crate::config::is_loopback;
 use crate::config::limits::Limits;
 use crate::http::app::App;
 use crate::http::connection::Connection;
-use crate::http::load;
 use crate::http::places;
 use crate::http::request_heads::Heads;
 use crate::http::routes::router;
 use crate::http::upgrade;
 use crate::http::write_timeout::Patience;
+use crate::http::{busiest, ends, load};
 use crate::publishing::fields;
 use crate::shard::handover::Handover;
 
@@ -62,6 +62,8 @@ impl Server {
     pub(crate) fn start(app: &App) -> Self {
         tokio::task::spawn_local(accept(app.clone()));
         tokio::task::spawn_local(load::run(app.clone()));
+        tokio::task::spawn_local(busiest::run(app.clone()));
+        tokio::task::spawn_local(ends::run(app.clone()));
         Self(app.clone())
     }
 

@@ -98,6 +98,7 @@ impl FakeShards {
                                 | ControlMessage::Poll(_)
                                 | ControlMessage::Slowest { .. }
                                 | ControlMessage::Present { .. }
+                                | ControlMessage::Busiest { .. }
                                 | ControlMessage::Purge { .. }
                                 | ControlMessage::Peers { .. }
                                 | ControlMessage::CloseUser { .. }

@@ -107,6 +107,32 @@ impl Distribution {
         self.counts.iter().sum()
     }
 
+    /// What was counted since an earlier look at the same.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let was = before.counts.iter().copied().chain(std::iter::repeat(0));
+        let counts = self.counts.iter().zip(was).map(|(is, was)| is.saturating_sub(was)).collect();
+        Self { scale: self.scale, counts, sum: self.sum.saturating_sub(before.sum) }
+    }
+
+    /// The average of all values; `None`: there are none.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        let count = self.count();
+        (count > 0).then(|| self.sum as f64 / count as f64)
+    }
+
+    /// A value that so great a part of all values does not exceed: the end of a bucket, or of values in the last one, its
+    /// beginning. `None`: there are none.
+    #[must_use]
+    pub fn quantile(&self, part: f64) -> Option<u64> {
+        let count = self.count();
+        let wanted = ((count as f64 * part).ceil() as u64).clamp(1, count.max(1));
+        let found = self.cumulative().find(|(_, below)| *below >= wanted).map(|(end, _)| end);
+        let last = || self.scale.end(self.scale.buckets() - 2);
+        if count == 0 { None } else { found.or_else(last) }
+    }
+
     /// For each bucket but the last, where it ends and how many values lie below that: what Prometheus calls `le`,
     /// exclusive here.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
@@ -147,5 +173,25 @@ mod tests {
         assert_eq!((all.count(), all.sum), (5, 2_060_000));
         let below = |limit| all.cumulative().filter(|&(end, _)| end <= limit).last().unwrap().1;
         assert_eq!((below(16_384), below(30_000), below(2_000_000)), (0, 3, 5));
+    }
+
+    #[test]
+    fn quantiles_and_means_are_of_what_came_since() {
+        let counted: Histogram<{ Scale::COUNT.buckets() }> = Histogram::default();
+        let look = || {
+            let mut all = Distribution::new(Scale::COUNT);
+            counted.add_to(&mut all);
+            all
+        };
+        counted.observe(Scale::COUNT, 1000, 100);
+        let before = look();
+        assert_eq!((look().since(&before).quantile(0.5), look().since(&before).mean()), (None, None));
+        counted.observe(Scale::COUNT, 1, 90);
+        counted.observe(Scale::COUNT, 5, 9);
+        counted.observe(Scale::COUNT, 1 << 20, 1);
+        let since = look().since(&before);
+        assert_eq!(since.mean(), Some((90 + 45 + (1 << 20)) as f64 / 100.0));
+        let quantiles = [0.0, 0.5, 0.9, 0.91, 0.99, 0.999, 1.0].map(|part| since.quantile(part));
+        assert_eq!(quantiles, [2, 2, 2, 8, 8, 4096, 4096].map(Some));
     }
 }

@@ -231,6 +231,7 @@ impl<D: Driver> Shard<D> {
                 ControlMessage::RightsChanged => {}
                 ControlMessage::Slowest { topic, from, answer } => drop(answer.send(self.slowest(topic, from))),
                 ControlMessage::Present { topic, answer } => drop(answer.send(self.present(topic))),
+                ControlMessage::Busiest { goes_on, answer } => drop(answer.send(self.busiest.take(goes_on))),
                 ControlMessage::Peers { conns, answer } => self.find_peers(&conns, answer),
                 ControlMessage::AcceptAnew => self.accept_anew(),
                 ControlMessage::Shutdown { window, is_succeeded } => self.begin_drain(window, is_succeeded),

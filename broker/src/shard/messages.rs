@@ -142,6 +142,17 @@ pub struct SignedInPart {
     pub total: u64,
 }
 
+/// What was published to a topic between two questions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BusyTopic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many messages.
+    pub messages: u64,
+    /// Their payloads' bytes.
+    pub bytes: u64,
+}
+
 /// What a topic's sequencer is asked for.
 #[derive(Debug)]
 pub enum Request {
@@ -326,6 +337,13 @@ pub enum ControlMessage {
         topic: TopicId,
         /// The answer's way.
         answer: oneshot::Sender<Present>,
+    },
+    /// Say which topics were busiest since the last such question, of those that this shard sequences.
+    Busiest {
+        /// Whether another one will come: until then it is counted.
+        goes_on: bool,
+        /// The answer's way.
+        answer: oneshot::Sender<Vec<BusyTopic>>,
     },
     /// Say from where these connections come.
     Peers {

@@ -29,6 +29,7 @@ mod actions;
 pub mod asked;
 pub mod audit;
 mod backlog;
+mod busiest;
 pub mod calls;
 mod drain;
 pub mod entry;
@@ -81,6 +82,7 @@ use crate::publishing::date::Date;
 use crate::publishing::{answer, fields};
 use crate::sequencer::ledger::HistoryLimits;
 use crate::sequencer::{Sequencer, SequencerLimits};
+use crate::shard::busiest::Busiest;
 use crate::shard::calls::Calls;
 use crate::shard::drain::Drain;
 use crate::shard::fanout::FanOut;
@@ -150,6 +152,7 @@ pub struct Shard<D: Driver> {
     /// Who is present at the topics that this shard sequences.
     members: Members,
     counts: Counts,
+    busiest: Busiest,
     /// The leases of the topics that this shard sequences.
     leases: Leases,
     secure: Secure,
@@ -228,6 +231,7 @@ impl<D: Driver> Shard<D> {
             sessions: Sessions::new(id, nanos(limits.session_grace), resumable_max, &account),
             members: Members::new(&account),
             counts: Counts::default(),
+            busiest: Busiest::default(),
             // Above those of a broker that ran before: a grant takes more than a millisecond on average.
             leases: Leases::new(shared.wall_clock.millis(now), &account),
             account,

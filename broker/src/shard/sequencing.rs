@@ -41,6 +41,7 @@ impl<D: Driver> Shard<D> {
         let duplicate = message.is_none();
         let subscribers = if duplicate { 0 } else { subscribers };
         if let Some(message) = message {
+            self.busiest.count(&message);
             self.mailbox.deliver_to(wanted, &message);
             self.stats().sequenced.add(1);
             self.answer_polls(message.topic_id, Some(&message));
@@ -67,6 +68,7 @@ impl<D: Driver> Shard<D> {
         let payload = Payload::copy_of(kind, data, &self.account);
         let Sequenced { message, wanted, .. } = self.sequencer.publish(topic, payload, options, self.now)?;
         if let Some(message) = message {
+            self.busiest.count(&message);
             self.mailbox.deliver_to(wanted, &message);
             self.stats().sequenced.add(1);
             self.answer_polls(message.topic_id, Some(&message));

@@ -36,8 +36,8 @@ use crate::shard::handover::Handovers;
 use crate::shard::inbox::ORDERS_MAX;
 pub use crate::shard::inbox::{Depths, Inbox};
 pub use crate::shard::messages::{
-    ControlMessage, Delivery, INSPECTED_MAX, LeaseState, Origin, Present, Published, Request, SLOWEST_MAX, SignedIn,
-    SignedInPart, Slow, SlowestPart, TopicState,
+    BusyTopic, ControlMessage, Delivery, INSPECTED_MAX, LeaseState, Origin, Present, Published, Request, SLOWEST_MAX,
+    SignedIn, SignedInPart, Slow, SlowestPart, TopicState,
 };
 use crate::tls;
 use crate::topics::registry::Registry;

@@ -100,12 +100,8 @@ fn scopes() {
 #[test]
 fn what_is_for_operators_is_granted_by_scopes_alone() {
     let subscribes = |who: &Permissions, name| who.allows(&[], Operation::Subscribe, name);
-    let grant = Grant {
-        operation: Operation::Subscribe,
-        filter: "$sys/#".into(),
-        rights: Rights::ALL,
-        is_template: false,
-    };
+    let grant =
+        Grant { operation: Operation::Subscribe, filter: "$sys/#".into(), rights: Rights::ALL, is_template: false };
     let user = Permissions::new(vec![grant], &[]);
     assert!(subscribes(&user, "$sys/load") && subscribes(&Permissions::everything(), "$sys/load"));
     for name in ["$sys/topics", "$sys/closed"] {
