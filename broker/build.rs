@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// From the top of the repository, without the folders in them.
-const FOLDERS: [&str; 2] = ["broker/src/web", "broker/src/web/demos"];
+const FOLDERS: [&str; 3] = ["broker/src/web", "broker/src/web/dashboard", "broker/src/web/demos"];
 const FILES: [&str; 9] = [
     "README.md",
     "protocol/RINGYARD-V1.md",

@@ -165,6 +165,13 @@ impl Addresses {
         Some(Client(self.stripe(at).entries[index as usize].key))
     }
 
+    /// The place of this client in the table, as of the slots of its connections; `None`: it has none that count.
+    pub(crate) fn find(&self, client: Client) -> Option<(usize, u32)> {
+        let at = client.0.stripe();
+        let index = self.stripe(at).index_of.get(&client.0).copied()?;
+        Some((at, index))
+    }
+
     /// How many addresses have connections that count.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -296,6 +303,8 @@ mod tests {
         assert_eq!(addresses.admit(ip("203.0.113.7"), max(2)), Err(TooMany));
         let other = addresses.admit(ip("203.0.113.8"), max(2)).unwrap();
         assert_eq!(addresses.len(), 2);
+        let find = |text| addresses.find(Client::of(ip(text)).expect("not loopback"));
+        assert_eq!((find("203.0.113.7"), find("203.0.113.9")), (first.entry(), None));
         addresses.release(first);
         let again = addresses.admit(ip("203.0.113.7"), max(2)).unwrap();
         for slot in [second, other, again] {

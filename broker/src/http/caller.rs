@@ -6,6 +6,7 @@
 //! | `POST /request/{topic}` | as a publish | a token or key that grants to subscribe to the topic, with the right `request` |
 //! | `/api/...`, `/metrics` from this machine | everybody | everybody; what changes something needs a key, once there is one |
 //! | the same from elsewhere | everybody | a key with the scope of [`scope_of`], once there is one |
+//! | payloads and traces of `/api/...` | everybody | a key with the scope `inspect`, wherever it comes from |
 //! | pages, scripts, probes, `/api/openapi.json` | everybody | everybody |
 //!
 //! Not responsible for tokens (`access/authority.rs`), nor for WebSocket handshakes (`upgrade`).
@@ -124,7 +125,7 @@ impl Caller {
 /// 401 or 403.
 pub(crate) fn check_operator(app: &App, request: &Request) -> Result<(), Rejection> {
     let authority = &app.shared().authority;
-    let Some(scope) = scope_of(request.uri().path()) else { return Ok(()) };
+    let Some(scope) = scope_of(request.method(), request.uri().path()) else { return Ok(()) };
     if !authority.has_keys() {
         return Ok(());
     }
@@ -147,15 +148,34 @@ pub(crate) fn may_know_members(app: &App, request: &Request) -> bool {
     caller.is_ok_and(|Caller(caller)| caller.is_some_and(|caller| caller.check_scope(Scope::Inspect).is_ok()))
 }
 
+/// Who asks for payloads or traces, by the name under which it is logged. Where there is access control that takes a key with the
+/// scope [`Scope::Inspect`], also on this machine.
+///
+/// # Errors
+/// 401 or 403.
+pub(crate) fn inspector(app: &App, request: &Request) -> Result<String, Rejection> {
+    if !app.shared().authority.is_on() {
+        return Ok("anybody".to_owned());
+    }
+    let Caller(caller) = Caller::of(app, request.uri(), request.headers())?;
+    let principal = caller.filter(|principal| !principal.is_anonymous()).ok_or(Rejection::Unauthorized)?;
+    principal.check_scope(Scope::Inspect)?;
+    Ok(principal.name.to_string())
+}
+
 /// What a request to this path needs of a key; `None`: nothing.
-pub(crate) fn scope_of(path: &str) -> Option<Scope> {
+pub(crate) fn scope_of(method: &Method, path: &str) -> Option<Scope> {
     match path {
         "/metrics" | "/api/stats" => Some(Scope::Metrics),
         "/api/openapi.json" => None,
         "/api/topics" => Some(Scope::Topics),
-        _ if path.starts_with("/api/topics/") && path.ends_with("/messages") => Some(Scope::Topics),
-        // It names clients' addresses.
+        // To purge it.
+        _ if !method.is_safe() && path.starts_with("/api/topics/") && path.ends_with("/messages") => {
+            Some(Scope::Topics)
+        }
+        // It names clients' addresses, or shows payloads.
         _ if path.starts_with("/api/topics/") => Some(Scope::Inspect),
+        _ if path.starts_with("/api/connections/") && path.ends_with("/trace") => Some(Scope::Inspect),
         _ if path.starts_with("/api/") => Some(Scope::Connections),
         _ => None,
     }

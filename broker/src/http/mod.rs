@@ -16,6 +16,7 @@
 //! | who sends a request, where access control is on; what operators do about users | `caller`, `users` |
 //! | the page, errors as problem details (RFC 9457) | `page`, `error` |
 //! | operators ask on a listener of their own; counters, topics, one topic and its purge | [`admin`], `metrics`, `stats`, `topics`, `topic`, `inspect`, `shards` |
+//! | operators look into a topic and into a connection | `messages`, `trace` |
 //! | the broker's own topics: `$sys/load`, `$sys/topics`, `$sys/closed` | `sys`, `load`, `busiest`, `ends` |
 //! | what all of these share, and how far a shutdown is | `app` |
 //!
@@ -38,6 +39,7 @@ mod inspect;
 mod items;
 mod lines;
 mod load;
+mod messages;
 mod metrics;
 mod middleware;
 mod openapi;
@@ -58,6 +60,7 @@ mod sys;
 mod tests;
 mod topic;
 mod topics;
+mod trace;
 mod upgrade;
 mod users;
 mod write_timeout;

@@ -85,16 +85,21 @@ mod tests {
     #[test]
     fn every_route_is_described_and_nothing_else() {
         let mut without_own = routes();
-        for changing in
-            ["/api/topics/{topic}/messages", "/api/connections", "/api/users/{user}/close", "/api/users/{user}/revoke"]
-        {
-            assert!(without_own.remove(changing), "{changing} is only on the operators' own listener");
+        for own in [
+            "/api/topics/{topic}/messages",
+            "/api/connections",
+            "/api/connections/{connection}/trace",
+            "/api/users/{user}/close",
+            "/api/users/{user}/revoke",
+        ] {
+            assert!(without_own.remove(own), "{own} is only on the operators' own listener");
         }
         assert_eq!(paths(Listener::PublicAndOperators), without_own);
         let (public, operators) = (paths(Listener::Public), paths(Listener::Operators));
         assert_eq!(&public | &operators, routes());
         let of_both: Vec<_> = public.intersection(&operators).map(String::as_str).collect();
-        assert_eq!(of_both, ["/api/openapi.json", "/healthz", "/readyz"]);
+        let expected = ["/api/openapi.json", "/healthz", "/icon.svg", "/pub/{topic}", "/readyz", "/ringyard.js", "/ws"];
+        assert_eq!(of_both, expected);
     }
 
     #[test]

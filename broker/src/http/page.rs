@@ -1,5 +1,5 @@
-//! The page at `/` and what it loads, the JavaScript client for everybody's pages, the comparison of protocols, the demos, and
-//! documents, all built into the binary.
+//! The page at `/` and what it loads, the JavaScript client for everybody's pages, the comparison of protocols, the demos,
+//! documents, and the operators' dashboard, all built into the binary.
 //!
 //! The build compresses them (`build.rs`), and browsers get them so. Whoever does not take gzip gets an unpacked copy.
 //!
@@ -99,6 +99,25 @@ static ASSETS: [Asset; 43] = [
     Asset { path: "/protocol/vectors/v1.json", media: JSON, packed: packed!("protocol/vectors/v1.json") },
 ];
 
+/// The operators' dashboard, which loads [`SHARED`] of the others too.
+static DASHBOARD: [Asset; 8] = [
+    Asset { path: "/dashboard", media: HTML, packed: packed!("broker/src/web/dashboard/index.html") },
+    Asset { path: "/dashboard/style.css", media: STYLE, packed: packed!("broker/src/web/dashboard/style.css") },
+    Asset { path: "/dashboard/main.js", media: SCRIPT, packed: packed!("broker/src/web/dashboard/main.js") },
+    Asset { path: "/dashboard/link.js", media: SCRIPT, packed: packed!("broker/src/web/dashboard/link.js") },
+    Asset { path: "/dashboard/overview.js", media: SCRIPT, packed: packed!("broker/src/web/dashboard/overview.js") },
+    Asset { path: "/dashboard/topics.js", media: SCRIPT, packed: packed!("broker/src/web/dashboard/topics.js") },
+    Asset {
+        path: "/dashboard/connections.js",
+        media: SCRIPT,
+        packed: packed!("broker/src/web/dashboard/connections.js"),
+    },
+    Asset { path: "/dashboard/causes.js", media: SCRIPT, packed: packed!("broker/src/web/dashboard/causes.js") },
+];
+
+/// What both listeners have.
+const SHARED: [&str; 2] = ["/ringyard.js", "/icon.svg"];
+
 impl Asset {
     fn unpacked(&self) -> Vec<u8> {
         let mut body = Vec::new();
@@ -107,9 +126,24 @@ impl Asset {
     }
 }
 
-/// A route per asset.
+/// The page, the client, the demos and the documents.
 pub(crate) fn routes() -> Router<App> {
-    ASSETS.iter().fold(Router::new(), |router, asset| {
+    each(ASSETS.iter())
+}
+
+/// The dashboard.
+pub(crate) fn dashboard() -> Router<App> {
+    each(DASHBOARD.iter())
+}
+
+/// What the dashboard loads besides, for a listener without [`routes`].
+pub(crate) fn shared() -> Router<App> {
+    each(ASSETS.iter().filter(|asset| SHARED.contains(&asset.path)))
+}
+
+/// A route per asset.
+fn each(assets: impl Iterator<Item = &'static Asset>) -> Router<App> {
+    assets.fold(Router::new(), |router, asset| {
         let tag = fingerprint(asset.packed);
         let policy = policy(asset);
         let answer = move |headers: HeaderMap| async move { answer(asset, tag, &policy, &headers) };

@@ -13,15 +13,13 @@ use crate::http::cors::allowed;
 use crate::http::error::HttpError;
 use crate::http::openapi::{self, Listener};
 use crate::http::readable::readable;
-use crate::http::{metrics, middleware, page, poll, publish, request, stats, topic, topics, users};
+use crate::http::{messages, metrics, middleware, page, poll, publish, request, stats, topic, topics, trace, users};
 
 /// What the public port answers.
 pub(crate) fn router(app: App) -> Router {
     let socket = || readable(websocket_only);
-    let publishes =
-        |handler: MethodRouter<App>| handler.get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") });
     let (listener, counters) = match app.operators().on_public_port {
-        true => (Listener::PublicAndOperators, counters()),
+        true => (Listener::PublicAndOperators, counters().merge(page::dashboard())),
         false => (Listener::Public, Router::new()),
     };
     let router = Router::new()
@@ -45,17 +43,27 @@ pub(crate) fn router(app: App) -> Router {
 
 /// What the operators' own listener answers.
 pub(crate) fn admin_router(app: App) -> Router {
-    let purge = delete(topic::purge).options(|| async { allowed("DELETE,OPTIONS") });
+    let messages = delete(topic::purge).get(messages::show).options(|| async { allowed("DELETE,GET,HEAD,OPTIONS") });
     let about_user = |handler: MethodRouter<App>| handler.options(|| async { allowed("POST,OPTIONS") });
     let router = probes()
         .merge(counters())
-        .route("/api/topics/{topic}/messages", purge)
+        .merge(page::dashboard())
+        .merge(page::shared())
+        .route("/ws", readable(websocket_only))
+        .route("/pub/{*topic}", publishes(post(publish::publish)))
+        .route("/api/topics/{topic}/messages", messages)
         .route("/api/connections", readable(users::connections))
+        .route("/api/connections/{connection}/trace", readable(trace::show))
         .route("/api/users/{user}/close", about_user(post(users::close)))
         .route("/api/users/{user}/revoke", about_user(post(users::revoke)))
         .route(openapi::PATH, openapi::route(Listener::Operators));
     let router = router.fallback(nothing_for_operators).method_not_allowed_fallback(wrong_method);
     checked(router, app)
+}
+
+/// Where is published, over HTTP or a WebSocket.
+fn publishes(handler: MethodRouter<App>) -> MethodRouter<App> {
+    handler.get(websocket_only).options(|| async { allowed("GET,HEAD,POST,OPTIONS") })
 }
 
 /// For whoever starts, restarts and directs traffic to brokers.
@@ -121,7 +129,7 @@ async fn nothing_here(request: Request) -> HttpError {
 async fn nothing_for_operators(request: Request) -> HttpError {
     let path = request.uri().path();
     let sentence = format!(
-        "There is nothing at {path}; there is /metrics, /api/stats, /api/topics, /api/connections, \
+        "There is nothing at {path}; there is /dashboard, /metrics, /api/stats, /api/topics, /api/connections, \
                  /api/users/{{user}}/close and /revoke, /api/openapi.json, /healthz and /readyz."
     );
     HttpError::new(StatusCode::NOT_FOUND, sentence)

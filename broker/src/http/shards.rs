@@ -59,3 +59,25 @@ pub(crate) async fn within_patience<T>(asked: impl Future<Output = Option<T>>) -
 pub(crate) fn connection_name(shard: ShardId, conn: ConnId) -> String {
     format!("{shard}-{}-{}", conn.slot, conn.generation)
 }
+
+/// The connection of this name.
+pub(crate) fn connection_of(name: &str) -> Option<(ShardId, ConnId)> {
+    let mut parts = name.split('-');
+    let (shard, slot, generation) = (parts.next()?, parts.next()?, parts.next()?);
+    let conn = ConnId { slot: slot.parse().ok()?, generation: generation.parse().ok()? };
+    parts.next().is_none().then_some((ShardId(shard.parse().ok()?), conn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_back_to_its_connection() {
+        let conn = ConnId { slot: 7, generation: 3 };
+        assert_eq!(connection_of(&connection_name(ShardId(1), conn)), Some((ShardId(1), conn)));
+        for bad in ["", "1-7", "1-7-3-4", "1-7-x", "-1-7-3", "99999-1-1"] {
+            assert_eq!(connection_of(bad), None, "{bad}");
+        }
+    }
+}

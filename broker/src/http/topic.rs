@@ -202,7 +202,7 @@ fn send(shared: &SharedState, name: &str) -> Send {
 }
 
 /// The topic in a request's path, which ends with `tail`.
-fn name_in(request: &Request, tail: &str, topic_bytes_max: usize) -> Result<String, HttpError> {
+pub(crate) fn name_in(request: &Request, tail: &str, topic_bytes_max: usize) -> Result<String, HttpError> {
     let path = request.uri().path();
     let segment = path.strip_prefix("/api/topics/").and_then(|rest| rest.strip_suffix(tail));
     let segment = segment.expect("the route has them");
@@ -221,7 +221,8 @@ fn why_not(error: TopicError) -> String {
     }
 }
 
-fn unknown(name: &str) -> HttpError {
+/// The answer of a topic that is not there.
+pub(crate) fn unknown(name: &str) -> HttpError {
     HttpError::new(
         404_u16,
         format_args!("There is no topic {name:?}: nobody uses it, and nothing of it is remembered."),

@@ -2,6 +2,7 @@
 //!
 //! Not responsible for who may ask (`caller`), nor for tokens (`access/authority.rs`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,18 +13,20 @@ use protocol::head::percent_decode;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use crate::access::address::Client;
+use crate::access::principal::PrincipalKind;
 use crate::http::app::App;
 use crate::http::bodies;
 use crate::http::caller::now_ms;
 use crate::http::error::HttpError;
-use crate::http::shards::{ask_all, connection_name, within_patience};
+use crate::http::shards::{ask, ask_all, connection_name, within_patience};
 use crate::ids::ShardId;
 use crate::shard::shared::{ControlMessage, INSPECTED_MAX, SignedIn, SignedInPart};
 
 /// The longest name of a user that a path may have, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Connections of users and keys.
+/// Connections of users and keys, or of an address.
 #[derive(Serialize, Debug)]
 pub(crate) struct Connections {
     /// How many there are.
@@ -38,8 +41,10 @@ pub(crate) struct Connections {
 struct Row {
     /// Its [`connection_name`].
     connection: String,
-    user: String,
-    /// `user` or `key`.
+    /// `None`: it is nobody's in particular.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// That of its principal.
     kind: &'static str,
     /// When its token was issued and when it ends, in milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,8 +75,11 @@ struct Revocation {
 
 /// `GET /api/connections`.
 pub(crate) async fn connections(State(app): State<App>, request: Request) -> Result<Json<Connections>, HttpError> {
-    let user = user_in_query(request.uri())?;
-    let user: Option<Arc<str>> = user.map(Into::into);
+    let user = match Sought::read(request.uri())? {
+        Sought::Address(ip) => return of_address(&app, ip).await.map(Json),
+        Sought::User(user) => Some(user),
+        Sought::All => None,
+    };
     let parts =
         within_patience(ask_all(&app, |answer| ControlMessage::SignedIn { user: user.clone(), answer })).await?;
     let total = parts.iter().map(|(_, part)| part.total).sum();
@@ -80,6 +88,31 @@ pub(crate) async fn connections(State(app): State<App>, request: Request) -> Res
     });
     let connections: Vec<Row> = rows.take(INSPECTED_MAX).collect();
     Ok(Json(Connections { total, truncated: total > connections.len() as u64, connections }))
+}
+
+/// The connections of an address: each shard is asked until it has looked at all of its own.
+async fn of_address(app: &App, ip: IpAddr) -> Result<Connections, HttpError> {
+    let limits = app.limits();
+    if limits.connections_per_address_max.is_none() {
+        return Err(HttpError::bad("Addresses are known only with --max-connections-per-address."));
+    }
+    let sentence = "Connections of this machine are not counted by address.";
+    let client = Client::of(ip).ok_or_else(|| HttpError::bad(sentence))?;
+    within_patience(async {
+        let (mut connections, mut total) = (Vec::new(), 0);
+        for shard in ShardId::all(app.shards()) {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let part = ask(app, shard, |answer| ControlMessage::OfClient { client, from, answer }).await?;
+                total += part.connections.len() as u64;
+                let room = INSPECTED_MAX - connections.len();
+                connections.extend(part.connections.iter().take(room).map(|found| Row::new(shard, found)));
+                next = part.next;
+            }
+        }
+        Some(Connections { total, truncated: total > connections.len() as u64, connections })
+    })
+    .await
 }
 
 /// `POST /api/users/{user}/close`.
@@ -137,17 +170,36 @@ fn user_in(request: &Request, end: &str) -> Result<String, HttpError> {
     name(encoded)
 }
 
-/// The user that the query names, if it names one.
-fn user_in_query(uri: &Uri) -> Result<Option<String>, HttpError> {
-    let mut user = None;
-    for member in uri.query().unwrap_or_default().split('&').filter(|member| !member.is_empty()) {
-        let value =
-            member.strip_prefix("user=").ok_or_else(|| HttpError::bad("The query has user= and nothing else."))?;
-        if user.replace(name(value)?).is_some() {
-            return Err(HttpError::bad("The query has user twice."));
+/// Whose connections are listed.
+#[derive(PartialEq, Eq, Debug)]
+enum Sought {
+    /// Those of every user and key.
+    All,
+    User(Arc<str>),
+    Address(IpAddr),
+}
+
+impl Sought {
+    /// What the query names.
+    fn read(uri: &Uri) -> Result<Self, HttpError> {
+        let mut sought = Self::All;
+        for member in uri.query().unwrap_or_default().split('&').filter(|member| !member.is_empty()) {
+            let named = match member.split_once('=') {
+                Some(("user", user)) => Self::User(name(user)?.into()),
+                Some(("address", text)) => Self::Address(address(text)?),
+                _ => return Err(HttpError::bad("The query has user= or address= and nothing else.")),
+            };
+            if std::mem::replace(&mut sought, named) != Self::All {
+                return Err(HttpError::bad("The query names more than one user or address."));
+            }
         }
+        Ok(sought)
     }
-    Ok(user)
+}
+
+fn address(encoded: &str) -> Result<IpAddr, HttpError> {
+    let text = percent_decode(encoded);
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| HttpError::bad("address is an IP address without a port."))
 }
 
 fn name(encoded: &str) -> Result<String, HttpError> {
@@ -160,12 +212,13 @@ fn name(encoded: &str) -> Result<String, HttpError> {
 
 impl Row {
     fn new(shard: ShardId, SignedIn { conn, principal, subscriptions }: &SignedIn) -> Self {
+        let principal = principal.as_deref();
         Self {
             connection: connection_name(shard, *conn),
-            user: principal.name.to_string(),
-            kind: principal.kind.as_str(),
-            issued: principal.issued_at_s.map(|seconds| seconds.saturating_mul(1000)),
-            expires: principal.expires_ms,
+            user: principal.map(|principal| principal.name.to_string()),
+            kind: principal.map_or(PrincipalKind::Anonymous, |principal| principal.kind).as_str(),
+            issued: principal.and_then(|principal| Some(principal.issued_at_s?.saturating_mul(1000))),
+            expires: principal.and_then(|principal| principal.expires_ms),
             subscriptions: *subscriptions,
         }
     }
@@ -189,10 +242,15 @@ mod tests {
     fn users_are_named_in_paths_and_queries() {
         let in_query = |query: &str| {
             let uri: Uri = format!("/api/connections{query}").parse().expect("a URI");
-            user_in_query(&uri).map_err(|error| error.status())
+            Sought::read(&uri).map_err(|error| error.status())
         };
-        assert_eq!((in_query(""), in_query("?user=a%2Fb")), (Ok(None), Ok(Some("a/b".to_owned()))));
-        for bad in ["?user=", "?user=%ff", "?user=a&user=a", "?name=a"] {
+        assert_eq!((in_query(""), in_query("?user=a%2Fb")), (Ok(Sought::All), Ok(Sought::User("a/b".into()))));
+        let address = |text: &str| Ok(Sought::Address(text.parse().expect("an address")));
+        assert_eq!(in_query("?address=203.0.113.7"), address("203.0.113.7"));
+        assert_eq!(in_query("?address=2001%3Adb8%3A%3A1"), address("2001:db8::1"));
+        let bad = ["?user=", "?user=%ff", "?name=a", "?address=a", "?address=203.0.113.7:80"];
+        let several = ["?user=a&user=a", "?user=a&address=203.0.113.7"];
+        for bad in bad.into_iter().chain(several) {
             assert_eq!(in_query(bad), Err(400), "{bad}");
         }
         let request =

@@ -23,6 +23,14 @@ pub(crate) enum Data<'a> {
 }
 
 impl<'a> Data<'a> {
+    /// The message's bytes, to look at.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Received(bytes) => bytes,
+            Self::Gathered(room) => &room[HEADER_MAX..],
+        }
+    }
+
     /// The message's bytes.
     pub(crate) fn bytes(self) -> &'a mut [u8] {
         match self {

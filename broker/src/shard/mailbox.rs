@@ -227,6 +227,9 @@ impl<D: Driver> Shard<D> {
                     let _ = answer.send(self.close_user(&user, issued_before_s));
                 }
                 ControlMessage::SignedIn { user, answer } => drop(answer.send(self.signed_in(user.as_deref()))),
+                ControlMessage::OfClient { client, from, answer } => drop(answer.send(self.of_client(client, from))),
+                ControlMessage::Trace { conn, lines, answer } => drop(answer.send(self.trace(conn, lines))),
+                ControlMessage::Newest { topic, limit, answer } => drop(answer.send(self.newest(topic, limit))),
                 // The next turn sees it.
                 ControlMessage::RightsChanged => {}
                 ControlMessage::Slowest { topic, from, answer } => drop(answer.send(self.slowest(topic, from))),

@@ -5,23 +5,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::{ConnId, Nanos};
-use tokio::sync::oneshot;
+use ring::ConnId;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::access::principal::Principal;
+use crate::access::address::Client;
 use crate::ids::{Epoch, Offset, ShardId, TopicId};
 use crate::message::options::{PublishOptions, Refusal};
 use crate::message::{Message, Payload};
-use crate::presence::members::Listed;
-use crate::sequencer::history::figures::Remembered;
+use crate::sequencer::history::recall::Page;
 use crate::shard::asked::{
     HistoryAnswer, HistoryRequest, MembersAnswer, PresenceRequest, RecallAnswer, RecallRequest, SessionOpened,
     SessionRequest, SnapshotRequest,
 };
 use crate::shard::calls::parcels::{Call, Called, Question, Registration};
 use crate::shard::handover::Adopt;
+use crate::shard::inspected::{BusyTopic, OfClientPart, Present, SignedInPart, SlowestPart, TopicState};
 use crate::shard::lease_messages::{LeaseAnswer, LeaseLost, LeaseReport, LeaseRequest, WillRequest};
 use crate::shard::polls::PollRequest;
+use crate::shard::trace::{TraceBegun, TraceLine};
 use crate::topics::registry::TopicRef;
 
 /// Where a published message was sequenced.
@@ -61,96 +62,6 @@ pub enum Origin {
     },
     /// An HTTP request that the control plane answers.
     Http(oneshot::Sender<Result<Published, Refusal>>),
-}
-
-/// Topics that a shard is asked about at once: what it answers within a turn.
-pub const INSPECTED_MAX: usize = 1000;
-
-/// Who has the lease of a topic.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LeaseState {
-    /// The name by which others see it.
-    pub by: Arc<str>,
-    /// By which number.
-    pub number: u64,
-    /// Until when, in milliseconds since 1970.
-    pub until_ms: u64,
-}
-
-/// What one shard knows of a topic.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct TopicState {
-    /// Its epoch and the offset of its next message, if this shard sequences it.
-    pub position: Option<(Epoch, Offset)>,
-    /// Bytes of its messages that subscribers of this very topic have not been sent yet.
-    pub waiting_bytes: u64,
-    /// What it remembers, if this shard sequences it.
-    pub remembered: Remembered,
-    /// Who has its lease, if this shard sequences it.
-    pub lease: Option<LeaseState>,
-}
-
-/// How many of the slowest an answer has.
-pub const SLOWEST_MAX: usize = 10;
-
-/// One subscription that is behind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slow {
-    /// Whose.
-    pub conn: ConnId,
-    /// Memory of messages that it has not been sent yet.
-    pub bytes: u64,
-    /// How long ago the oldest of them was sequenced.
-    pub behind: Nanos,
-}
-
-/// The answer.
-#[derive(PartialEq, Eq, Default, Debug)]
-pub struct SlowestPart {
-    /// Those furthest behind of the subscribers that were looked at, furthest first; at most [`SLOWEST_MAX`].
-    pub slowest: Vec<Slow>,
-    /// Where to go on; `None`: that was all.
-    pub next: Option<usize>,
-}
-
-/// Who is present at a topic.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Present {
-    /// How many members there are, listed or not.
-    pub count: u64,
-    /// The first [`INSPECTED_MAX`] of those that are listed, by name.
-    pub listed: Vec<Listed>,
-}
-
-/// A connection of a user or key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SignedIn {
-    /// Which connection of its shard.
-    pub conn: ConnId,
-    /// Whose.
-    pub principal: Arc<Principal>,
-    /// How many subscriptions it has.
-    pub subscriptions: usize,
-}
-
-/// Those of one shard.
-#[derive(PartialEq, Eq, Default, Debug)]
-pub struct SignedInPart {
-    /// At most [`INSPECTED_MAX`] of them, by connection.
-    pub connections: Vec<SignedIn>,
-    /// How many there are.
-    pub total: u64,
-}
-
-/// What was published to a topic between two questions.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BusyTopic {
-    /// Its name.
-    pub name: Arc<str>,
-    /// How many messages.
-    pub messages: u64,
-    /// Their payloads' bytes.
-    pub bytes: u64,
 }
 
 /// What a topic's sequencer is asked for.
@@ -317,7 +228,7 @@ pub enum ControlMessage {
     Poll(PollRequest),
     /// Say how far these topics are.
     Inspect {
-        /// Which, at most [`INSPECTED_MAX`].
+        /// Which, at most [`INSPECTED_MAX`](crate::shard::shared::INSPECTED_MAX).
         topics: Arc<[TopicId]>,
         /// The answer's way: one state for each topic, in their order.
         answer: oneshot::Sender<Vec<TopicState>>,
@@ -347,7 +258,7 @@ pub enum ControlMessage {
     },
     /// Say from where these connections come.
     Peers {
-        /// Which, at most [`SLOWEST_MAX`].
+        /// Which, at most [`SLOWEST_MAX`](crate::shard::shared::SLOWEST_MAX).
         conns: Vec<ConnId>,
         /// The answer's way: an address for each, in their order; `None`: it is gone.
         answer: oneshot::Sender<Vec<Option<SocketAddr>>>,
@@ -367,6 +278,33 @@ pub enum ControlMessage {
         user: Option<Arc<str>>,
         /// The answer's way.
         answer: oneshot::Sender<SignedInPart>,
+    },
+    /// List connections of a client's address.
+    OfClient {
+        /// Whose.
+        client: Client,
+        /// Places to pass over: those that were looked at before.
+        from: usize,
+        /// The answer's way.
+        answer: oneshot::Sender<OfClientPart>,
+    },
+    /// Write down what goes on with a connection.
+    Trace {
+        /// Which.
+        conn: ConnId,
+        /// Where.
+        lines: mpsc::Sender<TraceLine>,
+        /// The answer's way.
+        answer: oneshot::Sender<TraceBegun>,
+    },
+    /// Say what was published to a topic last; this shard is its sequencer.
+    Newest {
+        /// Which.
+        topic: TopicRef,
+        /// How many messages.
+        limit: u32,
+        /// The answer's way: where the topic stands, and the messages, newest first.
+        answer: oneshot::Sender<Result<(Epoch, Offset, Page), Refusal>>,
     },
     /// Look again at what connections may do: rules, keys or revocations changed.
     RightsChanged,

@@ -34,11 +34,13 @@ pub mod calls;
 mod drain;
 pub mod entry;
 pub mod fanout;
+mod found;
 mod gauges;
 pub mod handover;
 mod history;
 mod identities;
 mod inbox;
+mod inspected;
 pub mod lease_messages;
 mod leases;
 mod mailbox;
@@ -59,6 +61,7 @@ mod slowest;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 pub mod transport;
 mod wills;
 
@@ -95,6 +98,7 @@ use crate::shard::pressure::Pressure;
 use crate::shard::recall::Recalls;
 use crate::shard::sessions::Attached;
 use crate::shard::shared::SharedState;
+use crate::shard::trace::Traces;
 use crate::shard::transport::accept::{Accepting, Acceptor};
 use crate::shard::transport::connection::Conns;
 use crate::shard::transport::egress::Egress;
@@ -153,6 +157,7 @@ pub struct Shard<D: Driver> {
     members: Members,
     counts: Counts,
     busiest: Busiest,
+    traces: Traces,
     /// The leases of the topics that this shard sequences.
     leases: Leases,
     secure: Secure,
@@ -232,6 +237,7 @@ impl<D: Driver> Shard<D> {
             members: Members::new(&account),
             counts: Counts::default(),
             busiest: Busiest::default(),
+            traces: Traces::default(),
             // Above those of a broker that ran before: a grant takes more than a millisecond on average.
             leases: Leases::new(shared.wall_clock.millis(now), &account),
             account,

@@ -330,7 +330,7 @@ impl<D: Driver> Shard<D> {
         found.sort_unstable();
         found.truncate(INSPECTED_MAX);
         let connections = found.into_iter().filter_map(|conn| {
-            let principal = Arc::clone(self.identities.principal(conn)?);
+            let principal = Some(Arc::clone(self.identities.principal(conn)?));
             let subscriptions = self.conns.get(conn)?.session.subscriptions().count();
             Some(SignedIn { conn, principal, subscriptions })
         });

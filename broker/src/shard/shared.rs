@@ -35,10 +35,11 @@ use crate::sequencer::ledger::Usage;
 use crate::shard::handover::Handovers;
 use crate::shard::inbox::ORDERS_MAX;
 pub use crate::shard::inbox::{Depths, Inbox};
-pub use crate::shard::messages::{
-    BusyTopic, ControlMessage, Delivery, INSPECTED_MAX, LeaseState, Origin, Present, Published, Request, SLOWEST_MAX,
-    SignedIn, SignedInPart, Slow, SlowestPart, TopicState,
+pub use crate::shard::inspected::{
+    BusyTopic, INSPECTED_MAX, LeaseState, OfClientPart, Present, SLOWEST_MAX, SignedIn, SignedInPart, Slow, SlowestPart,
+    TopicState,
 };
+pub use crate::shard::messages::{ControlMessage, Delivery, Origin, Published, Request};
 use crate::tls;
 use crate::topics::registry::Registry;
 use crate::topics::rules::{Rules, SharedRules};

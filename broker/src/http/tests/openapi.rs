@@ -34,6 +34,7 @@ async fn what_is_described_is_answered() {
             let operations = described(&router).await;
             for (method, path) in &operations {
                 let target = path.replace("{topic}", "a").replace("{filter}", "a").replace("{user}", "a");
+                let target = target.replace("{connection}", "0-0-0");
                 let answer = ask(&router, method, &target, &[], Body::from("x")).await;
                 // A topic may not be kept; then the answer is about it.
                 let is_nothing = answer.status == StatusCode::NOT_FOUND && answer.sentence().contains("nothing at");

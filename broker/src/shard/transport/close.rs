@@ -50,6 +50,9 @@ impl<D: Driver> Shard<D> {
         if conn.reason.is_none() {
             conn.reason = Some(reason);
             self.stats().count_end(reason);
+            if self.traces.are_on() {
+                self.traces.ended(id, self.now, reason);
+            }
         }
     }
 

@@ -233,6 +233,9 @@ impl<D: Driver> Shard<D> {
         }
         stats.sends.add(1);
         conn.send_ends();
+        if self.traces.are_on() {
+            self.traces.sent(id, self.now, gather.len());
+        }
         if !self.egress.timed.is_empty()
             && let Some(at) = self.egress.timed.iter().position(|timed| timed.conn == id)
         {

@@ -245,6 +245,9 @@ impl<D: Driver> Shard<D> {
         if conn.session.answers_to_come().is_some() {
             self.input.work.charge(COMMAND_COST);
         }
+        if self.traces.are_on() {
+            self.traces.received(id, self.now, kind, data.as_bytes());
+        }
         self.on_message(id, Incoming { kind, data });
     }
 
@@ -272,6 +275,9 @@ impl<D: Driver> Shard<D> {
         // Behind a close frame nothing follows (§5.5.1).
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
         conn.extra(&self.account).outbox.edit(|outbox| put_frame(outbox, opcode, payload));
+        if self.traces.are_on() {
+            self.traces.answered(id, self.now, opcode, payload);
+        }
         self.make_ready(id);
     }
 
