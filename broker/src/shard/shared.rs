@@ -36,8 +36,8 @@ use crate::shard::handover::Handovers;
 use crate::shard::inbox::ORDERS_MAX;
 pub use crate::shard::inbox::{Depths, Inbox};
 pub use crate::shard::inspected::{
-    BusyTopic, INSPECTED_MAX, LeaseState, OfClientPart, Present, SLOWEST_MAX, SignedIn, SignedInPart, Slow, SlowestPart,
-    TopicState,
+    BusyTopic, INSPECTED_MAX, LeaseState, OfClientPart, Present, SLOWEST_MAX, SignedIn, SignedInPart, Slow,
+    SlowestPart, TopicState,
 };
 pub use crate::shard::messages::{ControlMessage, Delivery, Origin, Published, Request};
 use crate::tls;

@@ -1,7 +1,7 @@
 //! What goes on with single connections, written down for operators: the client's messages, what it is answered, what it is
 //! sent, and its end.
 //!
-//! Bounds: [`TRACES_MAX`] traces of a shard at a time, each of one connection, with [`LINES_MAX`] lines; a line has the
+//! Bounds: `TRACES_MAX` traces of a shard at a time, each of one connection, with [`LINES_MAX`] lines; a line has the
 //! beginning of a text. Text with tokens or with secrets of sessions is left out. Cost: a test per message and send while
 //! nothing is traced.
 //!

@@ -8,6 +8,7 @@ mod bounds;
 mod calls;
 mod churn;
 mod conflation;
+mod dashboard;
 mod descriptors;
 mod doors;
 mod drivers;
