@@ -142,6 +142,8 @@ test('a connection is traced until it ends', async () => {
       socket.send('{"type":"ping","id":"mine"}')
       const seen = await Promise.race([lines.read().then(() => lines.read()), new Promise((resolve) => setTimeout(resolve, 500, {}))])
       if (seen.value?.includes('mine')) name = candidate
+    } else {
+      await answer.text()
     }
     stopped.abort()
   }
