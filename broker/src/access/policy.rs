@@ -120,7 +120,7 @@ pub(crate) enum Kind<'a> {
 /// What is known of a handshake.
 #[derive(Debug)]
 pub(crate) struct HandshakeFacts {
-    /// Whether the port has WebSockets.
+    /// Whether the port has this WebSocket.
     pub(crate) is_public: bool,
     /// Whether there is room for the topic that it names, if it names one.
     pub(crate) topic: Result<Name, NamesFull>,

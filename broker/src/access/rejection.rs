@@ -42,7 +42,7 @@ pub enum Rejection {
     BadToken,
     /// Nothing grants this to whom it is from, for this reason: a sentence.
     Forbidden(String),
-    /// A handshake on the operators' port.
+    /// A handshake on the operators' port, elsewhere than at `/ws`.
     NoWebSockets,
     /// The connection publishes too fast.
     PublishRate,
@@ -96,7 +96,7 @@ impl Rejection {
             Self::BadToken => row(401, Refused::Access, None, "The token is not a good one."),
             Self::Forbidden(what) => (403, Some(Refused::Access), None, sentence(what).into()),
             Self::NoWebSockets => row(404, Refused::Request, None,
-                "There is no WebSocket on the operators' port."),
+                "On the operators' port, the only WebSocket is at /ws."),
             // Counted as a command that was limited.
             Self::PublishRate => (429, None, Some(1),
                 "Publishing faster than --max-publish-rate allows; the message was not published.".into()),

@@ -35,9 +35,9 @@ type Answer = Result<(Epoch, Offset, Page), Refusal>;
 
 /// The handler. The answer is that of the command `history`, newest first.
 pub(crate) async fn show(State(app): State<App>, request: Request) -> Result<Response, HttpError> {
+    let by = inspector(&app, &request)?;
     let topic = name_in(&request, "/messages", app.limits().topic_bytes_max)?;
     let limit = limit_in(request.uri().query().unwrap_or_default())?;
-    let by = inspector(&app, &request)?;
     info!(event = "inspected", topic, by, "an operator looks at messages of a topic");
     let (epoch, next, page) = newest(&app, &topic, limit).await?.map_err(HttpError::from)?;
     let position = Position { epoch: epoch.0, offset: next.0 - 1 };

@@ -44,12 +44,12 @@ struct Line {
 
 /// The handler.
 pub(crate) async fn show(State(app): State<App>, request: Request) -> Result<Response, HttpError> {
+    let by = inspector(&app, &request)?;
     let path = request.uri().path();
     let name = path.strip_prefix("/api/connections/").and_then(|rest| rest.strip_suffix("/trace")).unwrap_or_default();
     let unknown = || HttpError::new(404_u16, format_args!("There is no connection {name:?}."));
     let known = connection_of(name).filter(|(shard, _)| shard.0 < app.shards());
     let (shard, conn) = known.ok_or_else(unknown)?;
-    let by = inspector(&app, &request)?;
     let (sender, lines) = mpsc::channel(LINES_MAX);
     let order = |answer| ControlMessage::Trace { conn, lines: sender, answer };
     match within_patience(ask(&app, shard, order)).await? {

@@ -3,6 +3,7 @@
 //! | a connection | what is kept of it | what is due |
 //! | --- | --- | --- |
 //! | without access control, or of an anonymous client | nothing | nothing |
+//! | of an operator without a key, also without access control | an entry | nothing |
 //! | whose `connect` has to say who it is ([`Flags::UNIDENTIFIED`]) | an entry | `--auth-timeout`, then it is closed with 4408 |
 //! | of a user or a key | an entry with its [`Principal`], which connections of equal tokens share | a minute before the token's end, or when half of its time has passed, `refresh`; at the end and the grace, 4401 |
 //!

@@ -63,6 +63,13 @@ const OPERATORS: &[(&str, [u16; 4])] = &[
     ("GET /api/topics", [200; 4]),
     ("GET /api/topics/chat%2F7", [200; 4]),
     ("GET /api/connections", [200; 4]),
+    ("GET /dashboard", [200; 4]),
+    ("WS /ws", [101; 4]),
+    ("WS /sub/chat/7", [404; 4]),
+    ("POST /pub/chat/7", [401, 200, 200, 200]),
+    ("POST /pub/secret", [401, 403, 200, 200]),
+    ("GET /api/topics/chat%2F7/messages", [401, 403, 403, 200]),
+    ("GET /api/connections/9-0-0/trace", [401, 403, 403, 404]),
     ("DELETE /api/topics/chat%2F7/messages", [401, 403, 403, 200]),
     ("POST /api/users/x/close", [401, 403, 403, 200]),
     ("POST /api/users/x/revoke", [401, 403, 403, 200]),
@@ -72,6 +79,18 @@ const OPERATORS: &[(&str, [u16; 4])] = &[
 const COMMANDS: &[(&str, &str, [&str; 4])] = &[
     ("subscribe", r#"{"type":"subscribe","id":1,"topic":"chat/7"}"#, ["unauthorized", "", "forbidden", ""]),
     ("subscribe", r#"{"type":"subscribe","id":1,"topic":"secret"}"#, ["unauthorized", "forbidden", "forbidden", ""]),
+    // Scopes grant what the broker says of itself.
+    ("subscribe", r#"{"type":"subscribe","id":1,"topic":"$sys/load"}"#, ["unauthorized", "forbidden", "forbidden", ""]),
+    (
+        "subscribe",
+        r#"{"type":"subscribe","id":1,"topic":"$sys/topics"}"#,
+        ["unauthorized", "forbidden", "forbidden", ""],
+    ),
+    (
+        "subscribe",
+        r#"{"type":"subscribe","id":1,"topic":"$sys/closed"}"#,
+        ["unauthorized", "forbidden", "forbidden", ""],
+    ),
     (
         "subscribe",
         r#"{"type":"subscribe","id":1,"topic":"chat/8","last":1}"#,
@@ -189,6 +208,9 @@ fn family(path: &str) -> String {
     }
     if let Some(rest) = path.strip_prefix("/api/topics/") {
         return format!("/api/topics/*{}", if rest.ends_with("/messages") { "/messages" } else { "" });
+    }
+    if path.starts_with("/api/connections/") {
+        return "/api/connections/*/trace".to_owned();
     }
     match path.strip_prefix("/api/users/") {
         Some(rest) => format!("/api/users/*/{}", rest.rsplit('/').next().unwrap()),
