@@ -103,7 +103,7 @@ async fn the_operators_websocket_reads_and_is_for_the_brokers_own_page() {
     let subscribe = json!({"type": "subscribe", "id": 1, "topics": ["a"]});
     assert_eq!(operator.command(subscribe).await["code"], "forbidden");
     let own = format!("http://{}", broker.admin);
-    try_open(broker.admin, "/ws", &[V1, ("origin", &own)]).await.expect("the dashboard's page");
+    try_open(broker.admin, "/ws", &[V1, ("origin", own.as_str())]).await.expect("the dashboard's page");
     for origin in ["https://app.example", "https://evil.example"] {
         let refused = try_open(broker.admin, "/ws", &[V1, ("origin", origin)]).await.err();
         let Some(Error::Http(answer)) = refused else { panic!("{origin} is let in") };
