@@ -71,6 +71,9 @@ struct Audience {
     until: Instant,
 }
 
+/// A topic by its subscriptions and its name: the least of several is the first to be left out.
+type Ranked = Reverse<(u32, Reverse<Arc<str>>)>;
+
 /// A topic that is listed.
 struct Listed {
     id: TopicId,
@@ -125,7 +128,7 @@ async fn publish(app: &App, counted: &[BusyTopic], measured: Duration, known: &m
 /// Looks at every name.
 fn audience(shared: &SharedState) -> Audience {
     let (mut filters, mut looked_at) = (Vec::new(), 0_usize);
-    let mut best: BinaryHeap<Reverse<(u32, Reverse<Arc<str>>)>> = BinaryHeap::new();
+    let mut best: BinaryHeap<Ranked> = BinaryHeap::new();
     shared.registry.each_name(|topic| {
         looked_at += 1;
         let subscriptions = topic.subscriptions();
