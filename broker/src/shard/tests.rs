@@ -23,6 +23,7 @@ const MESSAGE_MAX: u64 = 64 << 10;
 
 mod calls;
 mod member_info;
+mod operators;
 mod presence;
 mod purges;
 mod replays;
