@@ -10,7 +10,6 @@
 //!
 //! Cost: [`Rules::rule_of`] is one search in [`Filters`] and a comparison for each match: once per topic, not per
 //! message. A shard asks [`SharedRules::version`] before it uses what it looked up: one relaxed load.
-//!
 //! Units: bytes, and [`Duration`]s; a duration of zero is no limit.
 
 mod policy;
@@ -22,8 +21,6 @@ use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::topic::{BUSIEST, ENDS, LOAD};
-
 pub use crate::config::topics::{HistoryKind, Presence, PresenceInfo};
 use crate::config::topics::{RetainKind, TopicTable};
 use crate::topics::filters::Filters;
@@ -32,7 +29,8 @@ pub use crate::topics::rules::policy::{Policy, SlowConsumer};
 pub use crate::topics::rules::throttle::Throttle;
 
 /// The broker's own topics that have rules of their own. No filter matches those for operators.
-const BUILT_IN: [&str; 7] = ["$sys/#", LOAD, BUSIEST, ENDS, "$presence/#", "$count/#", "$lease/#"];
+const BUILT_IN: [&str; 7] =
+    ["$sys/#", "$sys/load", "$sys/topics", "$sys/closed", "$presence/#", "$count/#", "$lease/#"];
 
 /// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
