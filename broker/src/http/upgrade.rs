@@ -106,7 +106,9 @@ fn enter_as(app: &App, connection: &Connection, handshake: &Handshake) -> Result
 /// Of pages, only the broker's own may: what `--allow-origin` names is for clients.
 fn enter_as_operator(app: &App, connection: &Connection, handshake: &Handshake) -> Result<Entry, Rejection> {
     let (authority, upgrade) = (&app.shared().authority, &handshake.upgrade);
-    if handshake.origin.as_deref().is_some_and(|origin| !head::origin_is_host(origin, &handshake.host)) {
+    let asked = handshake.asked();
+    let host = asked.host.unwrap_or_default();
+    if asked.origin.is_some_and(|origin| !head::origin_is_host(origin, host)) {
         return Err(Rejection::Origin);
     }
     if upgrade.purpose != Purpose::V1Session {
@@ -115,7 +117,7 @@ fn enter_as_operator(app: &App, connection: &Connection, handshake: &Handshake) 
     if !authority.has_keys() || connection.is_local {
         return Ok(Entry::Known(Arc::new(Principal::operator(connection.is_local))));
     }
-    let credentials = Credentials::of_handshake(authority, &handshake.head, handshake.token.as_deref());
+    let credentials = Credentials::of_asked(authority, asked);
     enter(authority, credentials, (&upgrade.purpose, upgrade.start), now_ms(app)).0
 }
 

@@ -157,8 +157,11 @@ mod tests {
         format!("{line}\r\nHost: a\r\n{fields}\r\n").into_bytes()
     }
 
-    /// What a head is: a stream with its filters, the place and whether that was lost; none; or refused.
-    fn read(line: &str, fields: &str) -> Result<Option<(Vec<String>, Option<u64>, bool, bool)>, u16> {
+    /// The filters of a stream, the offset after which it begins, whether it is resumed, and whether its place was lost.
+    type Stream = (Vec<String>, Option<u64>, bool, bool);
+
+    /// What a head asks for: a stream, or something else; or the status of its refusal.
+    fn read(line: &str, fields: &str) -> Result<Option<Stream>, u16> {
         match parse(&head(line, fields), &HeadLimits::default()) {
             Ok(Head::Events(events)) => {
                 let filters = events.filters.iter().map(ToString::to_string).collect();

@@ -12,7 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use protocol::v1::{PayloadKind, Position, ResetReason, write_message, write_reset};
 
-use crate::capacity::budget::{self, Account, Held};
+use crate::capacity::budget::{Account, Held};
+use crate::capacity::shared_bytes::shared;
 use crate::message::Message;
 
 /// The longest header of a chunk, in bytes: eight hexadecimal digits, CR, LF.
@@ -106,7 +107,7 @@ pub(super) fn frame(message: &Message, form: EventForm, account: &Arc<Account>) 
         (None, PayloadKind::Text | PayloadKind::Json) => form.put_event(&mut room, None, Some(place), payload.bytes()),
     }
     let capacity = room.capacity();
-    budget::shared(room, capacity, 0, account, Held::Messages)
+    shared(room, capacity, 0, account, Held::Messages)
 }
 
 fn put_line(out: &mut BytesMut, field: &[u8], value: &[u8]) {
