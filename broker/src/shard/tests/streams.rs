@@ -41,7 +41,6 @@ impl Stage {
 fn a_silent_stream_gets_a_comment_every_twenty_seconds() {
     let mut stage = Stage::new();
     let (client, _) = stage.listen("/sub/t", "");
-    let publisher = stage.open("/pub/t");
     for round in 0..3 {
         let (mut heard, mut waited) = (String::new(), 0);
         while heard.is_empty() {
@@ -55,6 +54,8 @@ fn a_silent_stream_gets_a_comment_every_twenty_seconds() {
     // What is sent tells as much.
     for _ in 0..4 {
         stage.seconds(15);
+        // A new one each time: it would have to answer pings.
+        let publisher = stage.open("/pub/t");
         stage.write(publisher, &frame(TEXT, b"x"));
         let heard = stage.heard(client);
         assert!(heard.contains("data: x\n") && !heard.contains(COMMENT), "{heard}");
@@ -100,7 +101,8 @@ fn an_idle_stream_takes_little() {
         drop(stage.listen("/sub/t", ""));
     }
     stage.turns(4);
-    assert_eq!(stage.shared.budget.used(), before, "nothing beside the record and its session");
+    let each = (stage.shared.budget.used() - before) / 100;
+    assert!(each <= 16, "{each} bytes beside the record and its session, for its place among the topic's subscribers");
     assert_eq!(stage.heard(first), "");
     assert!(size_of::<crate::session::events::EventSession>() <= 48);
 }

@@ -286,6 +286,9 @@ impl<D: Driver> Shard<D> {
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state == State::Open) else { return };
         let (session, outbox) = conn.session_and_outbox(&self.account);
         outbox.edit(|outbox| session.put_answer(answer, outbox));
+        if self.traces.are_on() {
+            self.traces.answered(id, self.now, Opcode::Text, answer);
+        }
         self.make_ready(id);
     }
 }
