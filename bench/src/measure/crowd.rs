@@ -89,7 +89,7 @@ pub(crate) fn counted(bench: &Bench) -> Result<Figure> {
     for (at, name) in ["not counted", "counted"].into_iter().enumerate() {
         let server = bench.start(1, &["--config", rules])?;
         let reader = (at == 1).then(|| read_count(&server, "bench")).transpose()?;
-        let (report, _, anonymous) = memory_per_client(bench, &server, clients)?;
+        let (report, _, anonymous) = memory_per_client(bench, &server, clients, "raw")?;
         drop(reader);
         bytes[at] = anonymous;
         runs.push((name.to_owned(), report));

@@ -49,7 +49,7 @@ pub(crate) fn memory(bench: &Bench) -> Result<Figure> {
     let clients = bench.pick(15_000, 50);
     let what = format!("user memory per idle connection, {clients} connections");
     compare(bench, "h-memory", &what, "bytes", |server| {
-        memory_per_client(bench, server, clients).map(|(outcome, pss, _)| (outcome, pss))
+        memory_per_client(bench, server, clients, "raw").map(|(outcome, pss, _)| (outcome, pss))
     })
 }
 

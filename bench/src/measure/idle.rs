@@ -21,7 +21,7 @@ pub(crate) fn memory_of_a_hundred_thousand(bench: &Bench) -> Result<Figure> {
 }
 
 fn memory(bench: &Bench, key: &str, clients: u32, shards: u32) -> Result<Figure> {
-    let (report, pss, anonymous) = memory_per_client(bench, &bench.start(shards, &[])?, clients)?;
+    let (report, pss, anonymous) = memory_per_client(bench, &bench.start(shards, &[])?, clients, "raw")?;
     Ok(Figure {
         key: key.to_owned(),
         what: format!("user memory per idle connection with one subscription, {clients} connections, {shards} shards"),
@@ -36,10 +36,17 @@ fn memory(bench: &Bench, key: &str, clients: u32, shards: u32) -> Result<Figure>
     })
 }
 
-/// By how much `clients` connections enlarge the proportional set size and the anonymous memory, in bytes per connection.
-pub(crate) fn memory_per_client(bench: &Bench, server: &Server, clients: u32) -> Result<(Outcome, f64, f64)> {
+/// By how much `clients` connections of this protocol enlarge the proportional set size and the anonymous memory, in bytes per
+/// connection.
+pub(crate) fn memory_per_client(
+    bench: &Bench,
+    server: &Server,
+    clients: u32,
+    protocol: &str,
+) -> Result<(Outcome, f64, f64)> {
     warm(bench, server)?;
-    let report = bench.run_on(server, &format!("--clients {clients} --scenario idle --warmup 1 --duration 2"))?;
+    let arguments = format!("--clients {clients} --scenario idle --protocol {protocol} --warmup 1 --duration 2");
+    let report = bench.run_on(server, &arguments)?;
     let used = report.server.clone().context("no memory was measured")?;
     let per_client = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(clients);
     let pss = per_client(used.memory_after.pss, used.memory_before.pss);

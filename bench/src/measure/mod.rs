@@ -3,7 +3,9 @@
 mod admission;
 mod conflate;
 mod crowd;
+mod dashboard;
 mod drivers;
+mod events;
 mod history;
 mod idle;
 mod leases;
@@ -49,7 +51,7 @@ pub(crate) struct Options {
 type Measure = fn(&Bench) -> Result<Figure>;
 
 /// Letter and measurement, in the order of the table.
-const FIGURES: [(char, Measure); 27] = [
+const FIGURES: [(char, Measure); 31] = [
     ('a', message::processor_time),
     ('b', load::bursts),
     ('c', load::overload),
@@ -77,6 +79,10 @@ const FIGURES: [(char, Measure); 27] = [
     ('t', crowd::crowd),
     ('t', crowd::counted),
     ('u', leases::wills_and_leases),
+    ('v', events::processor_time),
+    ('v', events::memory),
+    ('v', events::crowd),
+    ('w', dashboard::processor_time),
 ];
 
 /// What all measurements share.
