@@ -35,17 +35,20 @@ const pathOf = (topic) => topic.split("/").map(encodeURIComponent).join("/");
 export const fallback = (WebSocket) => {
   if (made.has(WebSocket)) return WebSocket;
   const shared = { _isBlocked: false, _short: 0 };
-  const replacement = function (url, protocol) {
-    return createSocket(WebSocket, shared, url, protocol);
-  };
-  made.add(replacement);
-  return replacement;
+  class Replacement {
+    constructor(url, protocol) {
+      return createSocket(WebSocket, shared, url, protocol);
+    }
+  }
+  made.add(Replacement);
+  return Replacement;
 };
 
 const createSocket = (WebSocket, shared, url, protocol) => {
   const streams = new Map(); // by topic: what ends it
   const outbox = []; // publish commands
-  const seen = new Set(); // "topic offset" of messages, oldest first
+  const seen = new Map(); // "topic offset" of messages, oldest first: as the how manyth it was said
+  let said = 0; // messages
   const timers = new Set();
   let posting; // the request under way
   let inner; // the WebSocket, while it is one, or while one is tried
@@ -172,7 +175,8 @@ const createSocket = (WebSocket, shared, url, protocol) => {
         signal: controller.signal,
       });
       if (answer.status !== 200) return await refused(answer, id, topic);
-      await read(answer.body, (name, data) => isOurs() && take(name, data, id, topic));
+      const stream = {}; // its beginning: how many messages had been said
+      await read(answer.body, (name, data) => isOurs() && take(stream, name, data, id, topic));
       if (isOurs()) end(1012, "the stream ended");
     } catch {
       if (isOurs()) end(1006, "the stream broke");
@@ -192,28 +196,36 @@ const createSocket = (WebSocket, shared, url, protocol) => {
     const reader = body.getReader();
     const decoder = new TextDecoder();
     let text = "";
-    for (;;) {
-      const timer = later(() => end(1006, "no sign of life"), SILENCE);
-      const { value, done } = await reader.read();
+    let timer;
+    const heard = () => {
       clearTimeout(timer);
       timers.delete(timer);
-      if (done) return;
-      const events = (text + decoder.decode(value, { stream: true })).split("\n\n");
-      text = events.pop();
-      for (const event of events) {
-        let name = "message";
-        const data = [];
-        for (const line of event.split("\n")) {
-          if (line.startsWith("event: ")) name = line.slice(7);
-          if (line.startsWith("data: ")) data.push(line.slice(6));
+    };
+    try {
+      for (;;) {
+        timer = later(() => end(1006, "no sign of life"), SILENCE);
+        const { value, done } = await reader.read();
+        heard();
+        if (done) return;
+        const events = (text + decoder.decode(value, { stream: true })).split("\n\n");
+        text = events.pop();
+        for (const event of events) {
+          let name = "message";
+          const data = [];
+          for (const line of event.split("\n")) {
+            if (line.startsWith("event: ")) name = line.slice(7);
+            if (line.startsWith("data: ")) data.push(line.slice(6));
+          }
+          if (data.length) takeEvent(name, data.join("\n"));
         }
-        if (data.length) takeEvent(name, data.join("\n"));
       }
+    } finally {
+      heard();
     }
   };
 
   /** An event is what `ringyard.v1` would say, but for the first and for the end of the right to have it. */
-  const take = (name, text, id, topic) => {
+  const take = (stream, name, text, id, topic) => {
     const data = JSON.parse(text);
     if (name === "position") {
       if (!data.envelope) {
@@ -221,24 +233,28 @@ const createSocket = (WebSocket, shared, url, protocol) => {
         streams.delete(topic);
         return refuse(id, "unsupported", "this broker's events do not say enough");
       }
+      stream.from = said;
       say({ type: "ok", id, topics: [{ ...data, topic, offset: data.offset + 1 }] });
     } else if (name === "expired") {
       if (data.code === 4401) return end(4401, data.reason);
       streams.get(topic)?.();
       streams.delete(topic);
       say({ type: "ended", topic, code: "forbidden", reason: data.reason });
-    } else if (name !== "message" || isNew(data)) {
+    } else if (name !== "message" || isNew(stream, data)) {
       say(text);
     }
   };
 
-  /** The client expects each message once, however many of its subscriptions match. */
-  const isNew = ({ topic, offset, state }) => {
+  /**
+   * The client expects each message once, however many of its subscriptions match. One that was said before this stream had begun
+   * is said again: the client could not give it to this subscription then.
+   */
+  const isNew = (stream, { topic, offset, state }) => {
     const key = `${topic} ${offset}`;
-    if (state || streams.size < 2) return true;
-    if (seen.has(key)) return false;
-    seen.add(key);
-    if (seen.size > SEEN) seen.delete(seen.values().next().value);
+    if (state || streams.size < 2) return ++said;
+    if (seen.get(key) > stream.from) return false;
+    seen.set(key, ++said);
+    if (seen.size > SEEN) seen.delete(seen.keys().next().value);
     return true;
   };
 

@@ -25,7 +25,7 @@ use super::wire::{Incoming, Outgoing, Totals, Wire};
 const TOPIC: &str = "bench/protocols";
 /// How long connections may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(20);
-/// The longest time that is told apart, in microseconds.
+/// Longer times count as this one, in microseconds.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// `bench protocols-client`.

@@ -5,15 +5,15 @@
 export const mockClock = (t) => {
   const saved = {};
   let now = 1e12;
-  let lastId = 0;
   const timers = new Map();
   const add = (f, ms, every) => {
-    const id = `virtual ${++lastId}`;
+    // As Node's, which its own `fetch` asks not to keep the process.
+    const id = { unref: () => id, ref: () => id, refresh: () => timers.has(id) && (timers.get(id).at = now + ms) && id };
     timers.set(id, { f, at: now + Math.max(0, ms), every });
     return id;
   };
   const mocks = {
-    setTimeout: (f, ms = 0) => add(f, ms),
+    setTimeout: (f, ms = 0, ...given) => add(() => f(...given), ms),
     setInterval: (f, ms) => add(f, ms, ms),
     // Timers from before this test are real.
     clearTimeout: (id) => timers.delete(id) || saved.clearTimeout(id),

@@ -24,6 +24,7 @@ class HttpFake {
     const sockets = new WebSocketServer({ noServer: true });
     server.on("upgrade", (request, socket, head) => {
       this.upgrades += 1;
+      socket.on("error", () => {}); // the client may close first
       if (this.sockets === "refuse") return socket.end("HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n");
       sockets.handleUpgrade(request, socket, head, (peer) => {
         if (this.sockets === "cut") return peer.terminate();
@@ -220,6 +221,27 @@ test("as soon as WebSockets work again, the bus goes back to them, and goes on w
   await until(() => fake.subscribed.length === 1);
   assert.deepEqual(fake.subscribed[0].since, { epoch: EPOCH, offset: 2 });
   await until(() => stream.response.destroyed, "the end of the stream");
+});
+
+test("a topic that was left takes nothing else with it", async (t) => {
+  const clock = mockClock(t);
+  noDelay(t);
+  const { fake, bus } = await start(t);
+  const [left, kept] = [bus.subscribe("left"), bus.subscribe("kept")];
+  const messages = collect(kept);
+  const passes = (condition) => until(() => (clock.tick(1), condition()), condition);
+  await passes(() => fake.streams.length === 2);
+  const streams = [await fake.stream(), await fake.stream()];
+  await settle();
+  left.close();
+  await until(() => streams[0].response.destroyed, "the end of the stream");
+  // Longer than a stream may be silent, were it still there.
+  for (let second = 1; second < 60; second += 1) {
+    clock.tick(1000);
+    streams[1].message("kept", second);
+    await until(() => messages.length === second);
+  }
+  assert.deepEqual([bus.state, fake.streams.length], ["open", 2]);
 });
 
 test("without the option, and before three failures, nothing is loaded", async (t) => {
