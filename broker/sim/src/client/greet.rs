@@ -96,8 +96,8 @@ impl Client {
         let head = String::from_utf8_lossy(&self.wire.input[..end + 4]).into_owned();
         let status: u16 = head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
         let is_stream = self.is_listening() && status == 200;
-        // One that ends at once stands for a refusal, which a browser would take for the last word.
-        let status = if is_stream && head.contains("Retry-After: ") { 503 } else { status };
+        // One that ends at once stands for a refusal, which a browser would take for the last word: it says when to come back.
+        let status = if is_stream && head.contains("Content-Length: ") { 503 } else { status };
         stage.trace.say(|| format!("{} heard {status}", self.name()));
         let name = self.name();
         let wrong = |what: &str| Violation::new("a head gets the answer it earns", format!("{name}: {what}: {head:?}"));
