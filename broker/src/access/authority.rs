@@ -18,14 +18,14 @@
 
 mod revoking;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::Thread;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::access::interner::Interner;
+use crate::access::key_fetch::KeyFetch;
 use crate::access::key_sources::{KeySources, KeysUrl, Notice};
 use crate::access::lock;
 use crate::access::permissions::{Operation, Permissions};
@@ -57,9 +57,7 @@ pub struct Authority {
     cache: TokenCache,
     revocations: Revocations,
     refused: [AtomicU64; Cause::ALL.len()],
-    /// A token named a key that nobody knows, and `keys-url` may.
-    wants_keys: AtomicBool,
-    fetcher: OnceLock<Thread>,
+    key_fetch: KeyFetch,
 }
 
 impl Default for Authority {
@@ -89,8 +87,7 @@ impl Authority {
             cache: TokenCache::new(cache_bytes_max),
             revocations: Revocations::default(),
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
-            wants_keys: AtomicBool::new(false),
-            fetcher: OnceLock::new(),
+            key_fetch: KeyFetch::default(),
         })
     }
 
@@ -125,14 +122,17 @@ impl Authority {
         self.state.load().anonymous.clone()
     }
 
-    /// Who a credential, an API key or a token, belongs to.
+    /// Who a credential, an API key or a token, belongs to. A refusal is counted, unless it is for now only
+    /// ([`Denial::awaits_key`]).
     pub fn identify(&self, credential: &[u8], now_ms: u64) -> Identified {
         let identified = if credential.starts_with(API_KEY_PREFIX.as_bytes()) {
             Identified { result: self.holder(credential), cost: COST_OF_KNOWN }
         } else {
             self.user(credential, now_ms)
         };
-        if let Err(denial) = identified.result {
+        if let Err(denial) = identified.result
+            && !denial.awaits_key
+        {
             self.count(denial.cause);
         }
         identified
@@ -146,7 +146,7 @@ impl Authority {
         let state = self.state.load();
         let denial = |cause| {
             self.count(cause);
-            Denial { cause }
+            Denial::of(cause)
         };
         match &principal.origin {
             Origin::Anonymous => state.anonymous.clone().ok_or_else(|| denial(Cause::Missing)),
@@ -197,7 +197,7 @@ impl Authority {
         *sources = new;
         self.replace(|issue| State::new(issue, tables, keys, &self.interner));
         drop(sources);
-        self.wake_fetcher();
+        self.key_fetch.wake();
         Ok(Vec::new())
     }
 
@@ -227,21 +227,10 @@ impl Authority {
         Ok(is_changed)
     }
 
-    /// From now on `fetcher` is unparked when keys are wanted at once.
-    pub fn set_fetcher(&self, fetcher: Thread) {
-        // Of two, the first stays.
-        let _ = self.fetcher.set(fetcher);
-    }
-
-    /// Whether a token has named an unknown key.
+    /// What tokens and the thread that fetches keys say to each other.
     #[must_use]
-    pub fn wants_keys(&self) -> bool {
-        self.wants_keys.load(Ordering::Relaxed)
-    }
-
-    /// Whether a token has named an unknown key since the last call.
-    pub fn take_wanted(&self) -> bool {
-        self.wants_keys.swap(false, Ordering::Relaxed)
+    pub fn key_fetch(&self) -> &KeyFetch {
+        &self.key_fetch
     }
 
     /// Counts a refusal. [`Authority::identify`] and [`Authority::renew`] do it themselves.
@@ -265,19 +254,19 @@ impl Authority {
     /// The holder of an API key.
     fn holder(&self, key: &[u8]) -> Result<Arc<Principal>, Denial> {
         if key.len() > API_KEY_BYTES_MAX {
-            return Err(Denial { cause: Cause::UnknownApiKey });
+            return Err(Denial::of(Cause::UnknownApiKey));
         }
         Self::of_key(&self.state.load(), &sha256(key))
     }
 
     fn of_key(state: &State, sha256: &[u8; 32]) -> Result<Arc<Principal>, Denial> {
-        state.rules.key(sha256).map(Arc::clone).ok_or(Denial { cause: Cause::UnknownApiKey })
+        state.rules.key(sha256).map(Arc::clone).ok_or(Denial::of(Cause::UnknownApiKey))
     }
 
     /// The user of a token.
     fn user(&self, token: &[u8], now_ms: u64) -> Identified {
         let state = self.state.load();
-        let denied = |cause, cost| Identified { result: Err(Denial { cause }), cost };
+        let denied = |cause, cost| Identified { result: Err(Denial::of(cause)), cost };
         let Some(demands) = &state.demands else { return denied(Cause::NoTokens, 1) };
         if token.len() > TOKEN_BYTES_MAX {
             return denied(Cause::TooLong, 1);
@@ -291,11 +280,13 @@ impl Authority {
         let result = match verified {
             Ok(verified) => self.admit(token_digest, verified, &state, demands, now_ms),
             Err(cause) => {
-                if cause == Cause::UnknownKey && state.keys_url.is_some() {
-                    self.wants_keys.store(true, Ordering::Relaxed);
-                    self.wake_fetcher();
+                let may_come = cause == Cause::UnknownKey && state.keys_url.is_some();
+                let awaits_key = may_come && self.key_fetch.ask(now_ms);
+                if may_come && !awaits_key && self.state.load().issue != state.issue {
+                    // The keys came in between.
+                    return self.user(token, now_ms);
                 }
-                Err(Denial { cause })
+                Err(Denial { cause, awaits_key })
             }
         };
         Identified { result, cost: cost + COST_OF_KNOWN }
@@ -336,11 +327,11 @@ impl Authority {
     /// Whether the token of a principal is neither revoked nor, at this time, over.
     fn check_use(&self, principal: &Principal, state: &State, now_ms: Option<u64>) -> Result<(), Denial> {
         if self.revocations.is_revoked(&principal.name, principal.issued_at_s) {
-            return Err(Denial { cause: Cause::Revoked });
+            return Err(Denial::of(Cause::Revoked));
         }
         let is_over = |(expires_ms, now_ms): (u64, u64)| now_ms >= expires_ms.saturating_add(state.settings.leeway_ms);
         if principal.expires_ms.zip(now_ms).is_some_and(is_over) {
-            return Err(Denial { cause: Cause::Expired });
+            return Err(Denial::of(Cause::Expired));
         }
         Ok(())
     }
@@ -369,12 +360,6 @@ impl Authority {
         self.state.store(Arc::new(new(issue)));
         self.cache.clear();
         self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    fn wake_fetcher(&self) {
-        if let Some(fetcher) = self.fetcher.get() {
-            fetcher.unpark();
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `rules`, `templates`, `interner` | grants of the tables; claims in their filters; one allocation for equal permissions |
 //! | [`tokens`], `json`, `info` | signature and claims of a token; strict JSON; what it says of its member |
 //! | [`trusted_keys`], [`key_sources`] | keys that tokens are checked with, and their files |
+//! | [`key_fetch`] | which tokens wait for keys that are being fetched |
 //! | [`token_cache`], [`revocations`] | tokens that were verified before; users whose tokens are refused |
 //! | [`host`], [`origin`] | host names that requests may be addressed to; pages that may connect |
 //! | [`admission`] | WebSockets of all shards, and handshakes a second |
@@ -26,6 +27,7 @@ pub mod host;
 pub(crate) mod info;
 pub(crate) mod interner;
 pub(crate) mod json;
+pub mod key_fetch;
 pub mod key_sources;
 pub mod keys;
 pub mod origin;

@@ -170,9 +170,18 @@ pub struct Identified {
 pub struct Denial {
     /// For metrics and the log only.
     pub cause: Cause,
+    /// It is not decided yet: the key that it names may be among those that are being fetched. Ask again when
+    /// [`KeyFetch::is_awaited`](crate::access::key_fetch::KeyFetch::is_awaited) says no.
+    pub awaits_key: bool,
 }
 
 impl Denial {
+    /// One that is decided.
+    #[must_use]
+    pub fn of(cause: Cause) -> Self {
+        Self { cause, awaits_key: false }
+    }
+
     /// Whether the token is valid but for its end, which clients may know.
     #[must_use]
     pub fn is_expired(self) -> bool {

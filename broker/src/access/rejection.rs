@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use protocol::head::{Page, Refusal};
 
+use crate::access::principal::Denial;
 use crate::access::quota::NamesFull;
 use crate::access::{host, origin};
 use crate::observe::counters::Refused;
@@ -40,6 +41,8 @@ pub enum Rejection {
     Unauthorized,
     /// The token or key that it brings is not a good one.
     BadToken,
+    /// The token names a key that may be among those that are being fetched. Whoever can wait judges again later.
+    KeyAwaited,
     /// Nothing grants this to whom it is from, for this reason: a sentence.
     Forbidden(String),
     /// A handshake on the operators' port, elsewhere than at `/ws`.
@@ -63,6 +66,12 @@ pub enum Rejection {
     /// A stream of events is not begun, for this reason. Where another try makes sense the answer is a stream that ends at once
     /// and says when: a browser's `EventSource` that is answered 429 or 503 never comes back.
     Stream(Box<Self>),
+}
+
+impl From<Denial> for Rejection {
+    fn from(denial: Denial) -> Self {
+        if denial.awaits_key { Self::KeyAwaited } else { Self::BadToken }
+    }
 }
 
 impl Rejection {
@@ -94,6 +103,8 @@ impl Rejection {
             Self::Unauthorized => row(401, Refused::Access, None,
                 "This broker needs a token: send 'Authorization: Bearer' with one, or with a key."),
             Self::BadToken => row(401, Refused::Access, None, "The token is not a good one."),
+            Self::KeyAwaited => row(503, Refused::Access, Some(1),
+                "The key that the token names is being fetched; try again."),
             Self::Forbidden(what) => (403, Some(Refused::Access), None, sentence(what).into()),
             Self::NoWebSockets => row(404, Refused::Request, None,
                 "On the operators' port, the only WebSocket is at /ws."),

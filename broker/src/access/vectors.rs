@@ -113,7 +113,7 @@ fn whatever_came_before_each_token_is_judged_alike() {
 #[test]
 fn only_an_expired_token_counts_as_expired() {
     for cause in crate::access::principal::Cause::ALL {
-        assert_eq!(Denial { cause: *cause }.is_expired(), cause.label() == "expired");
+        assert_eq!(Denial::of(*cause).is_expired(), cause.label() == "expired");
     }
 }
 

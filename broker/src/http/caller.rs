@@ -14,6 +14,7 @@
 //! Cost: without access control a test of a flag; with it a look-up among the tokens that were seen before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -26,6 +27,9 @@ use crate::access::rejection::Rejection;
 use crate::http::app::App;
 use crate::http::connection::Connection;
 use crate::shard::entry::Credentials;
+
+/// How often a request looks whether the keys that its token needs were fetched.
+const KEYS_POLL: Duration = Duration::from_millis(5);
 
 /// Who sends a request; `None`: there is no access control. An extension of each request that publishes.
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ impl Caller {
         let credentials =
             Credentials::of_request(authority, bearer, uri.query(), |name| cookie_in(values(header::COOKIE), name));
         let (identified, _) = credentials.identify(authority, now_ms(app));
-        let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or_else(|| {
+        let principal = identified?.ok_or_else(|| {
             authority.count(Cause::Missing);
             Rejection::Unauthorized
         })?;
@@ -178,6 +182,13 @@ pub(crate) fn scope_of(method: &Method, path: &str) -> Option<Scope> {
         _ if path.starts_with("/api/connections/") && path.ends_with("/trace") => Some(Scope::Inspect),
         _ if path.starts_with("/api/") => Some(Scope::Connections),
         _ => None,
+    }
+}
+
+/// Waits while keys are fetched that a token may need ([`Rejection::KeyAwaited`]).
+pub(crate) async fn keys_fetched(app: &App) {
+    while app.shared().authority.key_fetch().is_awaited(now_ms(app)) {
+        tokio::time::sleep(KEYS_POLL).await;
     }
 }
 

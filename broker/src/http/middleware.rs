@@ -12,7 +12,7 @@ use crate::access::policy::{Kind, Publishing, RequestFacts};
 use crate::access::rejection::Rejection;
 use crate::http::app::App;
 use crate::http::bodies;
-use crate::http::caller::{Caller, check_operator, publishes};
+use crate::http::caller::{Caller, check_operator, keys_fetched, publishes};
 use crate::http::cors::{self, Page};
 use crate::http::error::HttpError;
 use crate::http::sequence;
@@ -22,7 +22,10 @@ use crate::observe::counters::Refused;
 pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let facts = facts(&app, &request);
     let page = Page::of(&app, &request, &facts);
-    let refused = answer(&app, &request, facts).or_else(|| identify(&app, &mut request).err().map(refuse));
+    let refused = match answer(&app, &request, facts) {
+        Some(answer) => Some(answer),
+        None => identify(&app, &mut request).await.err().map(refuse),
+    };
     let mut response = match refused {
         Some(response) => {
             let (head, body) = request.into_parts();
@@ -44,12 +47,17 @@ pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Ne
 }
 
 /// Finds out who sends a request that needs somebody in particular, and whether that one may ask for it at all.
-fn identify(app: &App, request: &mut Request) -> Result<(), Rejection> {
+async fn identify(app: &App, request: &mut Request) -> Result<(), Rejection> {
     if cors::is_preflight(request) {
         return Ok(());
     }
     if publishes(request.method(), request.uri().path()) {
-        let caller = Caller::of(app, request.uri(), request.headers())?;
+        let mut caller = Caller::of(app, request.uri(), request.headers());
+        if matches!(caller, Err(Rejection::KeyAwaited)) {
+            keys_fetched(app).await;
+            caller = Caller::of(app, request.uri(), request.headers());
+        }
+        let caller = caller?;
         request.extensions_mut().insert(caller);
         return Ok(());
     }

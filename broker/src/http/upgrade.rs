@@ -23,7 +23,7 @@ use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
 use crate::http::app::App;
-use crate::http::caller::now_ms;
+use crate::http::caller::{keys_fetched, now_ms};
 use crate::http::connection::Connection;
 use crate::http::request_heads::{Ended, Handshake, Heads};
 use crate::http::send_control;
@@ -42,7 +42,7 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
     let (cause, answer) = match ended {
         None => return,
         Some(Ended::Refused(answer)) => (Some(Refused::Request), answer),
-        Some(Ended::Handshake(mut handshake)) => match admit(app, connection, &mut handshake) {
+        Some(Ended::Handshake(mut handshake)) => match admit(app, connection, &mut handshake).await {
             Ok(lease) => {
                 let mut rest = Buffer::new(app.shared().budget.of_plane(), Held::Http);
                 rest.extend(&read);
@@ -67,11 +67,16 @@ pub(crate) async fn finish(app: &App, connection: &Connection, heads: Heads<Pati
 }
 
 /// As what the client counts from now on. The handshake counts as let in.
-fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Result<AddressLease, Rejection> {
+async fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) -> Result<AddressLease, Rejection> {
     let credential = app.policy().credential(|| head::bearer(&handshake.head));
     handshake.upgrade.has_key = credential == Credential::Valid;
     handshake.upgrade.check_start(app.shared().registry.rules()).map_err(Rejection::Malformed)?;
-    handshake.upgrade.entry = enter_as(app, connection, handshake)?;
+    let mut entry = enter_as(app, connection, handshake);
+    if matches!(entry, Err(Rejection::KeyAwaited)) {
+        keys_fetched(app).await;
+        entry = enter_as(app, connection, handshake);
+    }
+    handshake.upgrade.entry = entry?;
     let kind = Kind::Handshake(HandshakeFacts {
         is_public: !connection.is_operators || handshake.upgrade.purpose == Purpose::V1Session,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),

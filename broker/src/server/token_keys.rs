@@ -2,8 +2,9 @@
 //!
 //! Files are read every 5 seconds. The address is asked at start and then as often as `Cache-Control: max-age` says, from
 //! a minute to an hour, else every 5 minutes; after a failure every minute; and for a token with an
-//! unknown key at once, but at most every 10 seconds. Whatever fails, the keys before stay, and the log says why, once for each
-//! cause in a row.
+//! unknown key at once, but at most every 10 seconds for all of them; those tokens wait for the answer
+//! ([`key_fetch`](crate::access::key_fetch)). Whatever fails, the keys before stay, and the log says why, once for each cause in
+//! a row.
 //!
 //! The broker's start waits for the first answer, as long as one request may take: whoever comes back to a broker that has just
 //! started, with a good token, would be refused for good otherwise.
@@ -46,7 +47,7 @@ pub fn start(authority: &Arc<Authority>) -> Result<(), String> {
     let (first, has_asked) = mpsc::channel();
     let thread = thread::Builder::new().name("token-keys".to_owned()).spawn(move || run(&kept, first));
     let thread = thread.map_err(|error| format!("no thread for the keys of tokens: {error}"))?;
-    authority.set_fetcher(thread.thread().clone());
+    authority.key_fetch().set_fetcher(thread.thread().clone());
     if authority.keys_url().is_some() {
         // Without an answer the log has said why, and everything else goes on.
         let _ = has_asked.recv_timeout(TIMEOUT + MARGIN);
@@ -67,7 +68,7 @@ fn run(authority: &Weak<Authority>, first: mpsc::Sender<()>) {
     while let Some(authority) = authority.upgrade() {
         schedule.turn(&authority, Instant::now, TIMEOUT);
         drop(first.take());
-        let rest = schedule.rest(Instant::now(), authority.wants_keys());
+        let rest = schedule.rest(Instant::now(), authority.key_fetch().is_wanted());
         drop(authority);
         thread::park_timeout(rest);
     }
@@ -97,8 +98,9 @@ fn take(authority: &Authority, fetched: &Fetched) -> Result<(), String> {
 struct Schedule {
     next_files: Instant,
     next_fetch: Instant,
-    /// When keys were asked for last.
-    last_fetch: Option<Instant>,
+    /// When keys were asked for last because a token named an unknown one, and the next such token has to wait for the end of
+    /// the cool-down.
+    last_wanted: Option<Instant>,
     /// From where.
     source: Option<KeysUrl>,
     /// What the log said last.
@@ -107,7 +109,7 @@ struct Schedule {
 
 impl Schedule {
     fn new(now: Instant) -> Self {
-        Self { next_files: now + FILES_EVERY, next_fetch: now, last_fetch: None, source: None, said: None }
+        Self { next_files: now + FILES_EVERY, next_fetch: now, last_wanted: None, source: None, said: None }
     }
 
     /// Does what is due. A request takes so long at most.
@@ -115,11 +117,20 @@ impl Schedule {
         if self.look_at_files(now()) {
             log_files(authority);
         }
-        let Some(source) = authority.keys_url() else { return };
-        if self.fetch(now(), authority.wants_keys(), &source) {
-            authority.take_wanted();
+        let (Some(source), key_fetch) = (authority.keys_url(), authority.key_fetch()) else { return };
+        if self.cool_down(now()) {
+            key_fetch.rested();
+        }
+        let is_wanted = key_fetch.is_wanted();
+        if self.fetch(now(), is_wanted, &source) {
+            if is_wanted {
+                key_fetch.begin();
+            }
             let fetched = fetch(&source, timeout);
             let taken = fetched.and_then(|fetched| take(authority, &fetched).map(|()| fetched.max_age));
+            if is_wanted {
+                key_fetch.end();
+            }
             self.fetched(now(), taken);
         }
     }
@@ -132,13 +143,17 @@ impl Schedule {
         is_due
     }
 
+    /// Whether the cool-down ends now.
+    fn cool_down(&mut self, now: Instant) -> bool {
+        self.last_wanted.take_if(|last| now >= *last + COOL_DOWN).is_some()
+    }
+
     /// Whether to fetch now, from an address that may have changed.
     fn fetch(&mut self, now: Instant, is_wanted: bool, source: &KeysUrl) -> bool {
         let is_new = self.source.as_ref() != Some(source);
-        let is_cool = self.last_fetch.is_none_or(|last| now >= last + COOL_DOWN);
-        let is_due = is_new || now >= self.next_fetch || is_wanted && is_cool;
+        let is_due = is_new || now >= self.next_fetch || is_wanted && self.last_wanted.is_none();
         if is_due {
-            self.last_fetch = Some(now);
+            self.last_wanted = if is_wanted { Some(now) } else { self.last_wanted };
             self.source = Some(source.clone());
         }
         is_due
@@ -168,7 +183,11 @@ impl Schedule {
         let mut next = self.next_files;
         if self.source.is_some() {
             next = next.min(self.next_fetch);
-            next = self.last_fetch.filter(|_| is_wanted).map_or(next, |last| next.min(last + COOL_DOWN));
+            next = match self.last_wanted {
+                Some(last) => next.min(last + COOL_DOWN),
+                None if is_wanted => now,
+                None => next,
+            };
         }
         next.saturating_duration_since(now)
     }

@@ -18,7 +18,8 @@ use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::recall::Wants;
 use crate::shard::shared::{Origin, Published};
-use crate::shard::transport::connection::{Flags, HeldPublish, State};
+use crate::shard::transport::connection::{Flags, State};
+use crate::shard::transport::held::HeldPublish;
 use crate::topics::rules::Throttle;
 
 impl<D: Driver> Shard<D> {
@@ -79,11 +80,16 @@ impl<D: Driver> Shard<D> {
             }
         };
         if let Err(error) = done {
-            let mut out = self.begin_answer();
-            let action = self.conns.get(id).expect("an open connection").session.on_error(&error, &mut out);
-            self.answer(id, out);
-            self.carry_out(id, action);
+            self.answer_error(id, &error);
         }
+    }
+
+    /// Has the session tell its client why an action was not carried out.
+    pub(super) fn answer_error(&mut self, id: ConnId, error: &CommandError) {
+        let mut out = self.begin_answer();
+        let action = self.conns.get(id).expect("an open connection").session.on_error(error, &mut out);
+        self.answer(id, out);
+        self.carry_out(id, action);
     }
 
     // ---- answers

@@ -54,7 +54,7 @@ impl<D: Driver> Shard<D> {
         for id in self.conns.ids() {
             let conn = self.conns.get(id).expect("an id of this moment");
             if let Some(extra) = &conn.extra {
-                input += Extra::BYTES + extra.input.charged();
+                input += Extra::BYTES + extra.input.charged() + extra.connect.as_ref().map_or(0, |held| held.bytes());
                 assemblies += extra.assembly.as_ref().map_or(0, |assembly| assembly.room.charged());
                 unfinished += u64::from(extra.assembly.is_some());
                 outboxes += extra.outbox.charged();

@@ -114,7 +114,7 @@ impl<'a> Credentials<'a> {
             Self::None => (Ok(authority.anonymous()), 0),
             Self::Several => {
                 authority.count(Cause::Ambiguous);
-                (Err(Denial { cause: Cause::Ambiguous }), 0)
+                (Err(Denial::of(Cause::Ambiguous)), 0)
             }
             Self::Header(token) | Self::Page(token) => {
                 let Identified { result, cost } = authority.identify(token, now_ms);
@@ -147,7 +147,7 @@ pub(crate) fn enter_open(purpose: &Purpose) -> Result<Entry, Rejection> {
 /// Judges a handshake. With the cost, in units of 100 ns of processor time.
 ///
 /// # Errors
-/// 401 or 403.
+/// 401 or 403; [`Rejection::KeyAwaited`]: it is to be judged again later.
 pub(crate) fn enter(
     authority: &Authority,
     credentials: Credentials<'_>,
@@ -166,11 +166,11 @@ pub(crate) fn enter(
             authority.count(Cause::Missing);
             Err(Rejection::Unauthorized)
         }
-        Err(denial) if is_page => {
+        Err(denial) if is_page && !denial.awaits_key => {
             let code = if denial.is_expired() { TOKEN_EXPIRED } else { BAD_TOKEN };
             Ok(Entry::Refused(code, "the token is not a good one"))
         }
-        Err(_) => Err(Rejection::BadToken),
+        Err(denial) => Err(denial.into()),
     };
     (entry, cost)
 }

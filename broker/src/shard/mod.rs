@@ -371,6 +371,7 @@ impl<D: Driver> Shard<D> {
             self.fanout.next_deadline(),
             self.calls.next_due(),
             self.polls.next_look(),
+            self.next_look_at_keys(),
             // What they wait for may come about on another shard.
             paused.then_some(self.input.retry_at),
         ];

@@ -29,6 +29,17 @@ const LOOKED_AT_PER_TURN: usize = 256;
 /// Why a connection is closed whose token or key is good no longer.
 const NO_LONGER: &str = "this client may not stay any longer";
 
+/// What becomes of a connection whose `connect` brings a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum SignIn {
+    /// It is that token's.
+    Done,
+    /// It ends, and that is answered.
+    Ended,
+    /// The command is to be carried out again when keys were fetched.
+    AwaitsKey,
+}
+
 impl<D: Driver> Shard<D> {
     // ---- asked
 
@@ -168,12 +179,11 @@ impl<D: Driver> Shard<D> {
         Some(Lifetime { refresh, ends: at(left_ms), closed: at(left_ms.saturating_add(grace_ms)) })
     }
 
-    /// A `connect` brings a token: the first, or another one. Returns whether the connection goes on; if not, that is
-    /// answered.
+    /// A `connect` brings a token: the first, or another one.
     ///
     /// # Errors
     /// The token is refused. If the connection has nothing else to stand on, it ends with that.
-    pub(super) fn identify(&mut self, id: ConnId, command: Option<Id>, token: &str) -> Result<bool, CommandError> {
+    pub(super) fn identify(&mut self, id: ConnId, command: Option<Id>, token: &str) -> Result<SignIn, CommandError> {
         if !self.shared.authority.is_on() {
             let reason = "this broker takes no tokens: it has no access control".into();
             return Err(CommandError { id: command, code: ErrorCode::Unsupported, reason });
@@ -184,12 +194,13 @@ impl<D: Driver> Shard<D> {
         let is_unidentified = self.conns.get(id).is_some_and(|conn| conn.flags.has(Flags::UNIDENTIFIED));
         let principal = match result {
             Ok(principal) => principal,
+            Err(denial) if denial.awaits_key => return Ok(SignIn::AwaitsKey),
             Err(denial) => {
                 let reason = "the token is not a good one".into();
                 let error = CommandError { id: command, code: ErrorCode::BadToken, reason };
                 if is_unidentified {
                     self.fail_with(id, &error, if denial.is_expired() { TOKEN_EXPIRED } else { BAD_TOKEN });
-                    return Ok(false);
+                    return Ok(SignIn::Ended);
                 }
                 return Err(error);
             }
@@ -199,11 +210,11 @@ impl<D: Driver> Shard<D> {
             let reason = "the token is of another user: connect anew with it".to_owned();
             let error = self.forbidden(command, reason);
             self.fail_with(id, &error, FORBIDDEN);
-            return Ok(false);
+            return Ok(SignIn::Ended);
         }
         self.set_principal(id, principal);
         self.tell_member(id);
-        Ok(true)
+        Ok(SignIn::Done)
     }
 
     /// Answers with an error, and closes.
@@ -273,7 +284,11 @@ impl<D: Driver> Shard<D> {
         }
         let renewed = match self.identities.principal(id).cloned() {
             // When its token is over, that is due by itself, after the grace.
-            Some(principal) => self.shared.authority.renew(&principal, None).ok(),
+            Some(principal) => match self.shared.authority.renew(&principal, None) {
+                // The `connect` that waits may bring a token of a key that is trusted now. Then this looks again.
+                Err(denial) if denial.cause == Cause::UnknownKey && self.holds_connect(id) => return,
+                renewed => renewed.ok(),
+            },
             None => self.shared.authority.anonymous(),
         };
         let Some(principal) = renewed else {

@@ -34,11 +34,45 @@ use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
 use crate::shard::entry::Credentials;
 use crate::shard::shared::{Origin, Published};
-use crate::shard::transport::connection::{Extra, Flags, HeldPublish, State};
+use crate::shard::transport::connection::{Extra, Flags, State};
+use crate::shard::transport::held::HeldPublish;
 
 /// How long a connection is kept for the next request when another broker takes over: longer than most ways to a client
 /// and back.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a request does not go on to its body.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// Its token names a key that is being fetched.
+    KeyAwaited,
+    /// It is answered with this.
+    Refused(Problem),
+}
+
+impl From<Problem> for Stopped {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl From<Rejection> for Stopped {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::KeyAwaited => Self::KeyAwaited,
+            other => Self::Refused(other.into()),
+        }
+    }
+}
+
+impl From<Stopped> for Problem {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::KeyAwaited => Rejection::KeyAwaited.into(),
+            Stopped::Refused(problem) => problem,
+        }
+    }
+}
 
 impl<D: Driver> Shard<D> {
     // ---- judged
@@ -49,7 +83,7 @@ impl<D: Driver> Shard<D> {
         id: ConnId,
         head: &[u8],
         parsed: &head::Publish<'a>,
-    ) -> Result<Publish<'a>, Problem> {
+    ) -> Result<Publish<'a>, Stopped> {
         let bearer = self.shared.publish_keys.are_needed().then(|| head::bearer(head)).flatten();
         let publishing = Publishing::Only(self.policy().credential(|| bearer));
         let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, publishing, kind: Kind::Change };
@@ -58,7 +92,7 @@ impl<D: Driver> Shard<D> {
         let principal = self.identify_publisher(head, parsed.query, &topic)?;
         let options = options::of_request(parsed.query, parsed.idempotency_key.into_iter())?;
         if parsed.body_len > self.limits.message_bytes_max {
-            return Err(too_long(&self.limits));
+            return Err(too_long(&self.limits).into());
         }
         Ok(Publish {
             topic,
@@ -86,7 +120,7 @@ impl<D: Driver> Shard<D> {
             Credentials::of_request(authority, head::bearer(head), query, |name| head::cookie(head, name));
         let (identified, cost) = credentials.identify(authority, self.shared.wall_clock.millis(self.now));
         self.input.work.charge_verification(cost);
-        let principal = identified.map_err(|_| Rejection::BadToken)?.ok_or(Rejection::Unauthorized)?;
+        let principal = identified?.ok_or(Rejection::Unauthorized)?;
         principal.check(Operation::Publish, topic, authority.settings().explain)?;
         Ok(Some(principal))
     }

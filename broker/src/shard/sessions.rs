@@ -25,8 +25,10 @@ use crate::presence::{Owner, secret::Secret};
 use crate::session::SequencerAnswer;
 use crate::shard::Shard;
 use crate::shard::asked::{Entering, PresenceCommand, PresenceRequest, SessionCommand, SessionOpened, SessionRequest};
+use crate::shard::permissions::SignIn;
 use crate::shard::shared::{Delivery, Request};
 use crate::shard::transport::connection::Flags;
+use crate::shard::transport::held::HeldConnect;
 use crate::topics::registry::TopicRef;
 
 /// What the broker calls itself.
@@ -62,10 +64,16 @@ impl<D: Driver> Shard<D> {
             return Err(CommandError { id: command, code: ErrorCode::BadCommand, reason });
         }
         let was_identified = self.conns.get(id).is_some_and(|conn| !conn.flags.has(Flags::UNIDENTIFIED));
-        if let Some(token) = token
-            && !self.identify(id, command, token)?
-        {
-            return Ok(());
+        if let Some(token) = token {
+            match self.identify(id, command, token)? {
+                SignIn::Done => {}
+                SignIn::Ended => return Ok(()),
+                SignIn::AwaitsKey => {
+                    let held = HeldConnect::new(command, token, session, will, &self.account);
+                    self.hold_connect(id, held);
+                    return Ok(());
+                }
+            }
         }
         let will = self.check_will(id, command, will)?;
         match session {

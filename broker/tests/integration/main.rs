@@ -15,6 +15,7 @@ mod drivers;
 mod endpoints;
 mod events;
 mod families;
+mod fetched_keys;
 mod history;
 mod http;
 mod large;

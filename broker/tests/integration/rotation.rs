@@ -19,14 +19,14 @@ use crate::access::{Guarded, connected, now_s, post_as};
 use crate::shutdown::signal;
 use crate::ws::Ws;
 
-const ALLOW: &str = "[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\n";
+pub(crate) const ALLOW: &str = "[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\n";
 /// How long a step lasts at least, in logins.
 const LOGINS_OF_A_STEP: u64 = 40;
 /// How long to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What signs tokens.
-struct Signer {
+pub(crate) struct Signer {
     header: Header,
     key: EncodingKey,
 }
@@ -37,7 +37,7 @@ impl Signer {
     }
 
     /// One with a key pair of its own, and the public key as a JWK.
-    fn es256(kid: &str) -> (Self, Value) {
+    pub(crate) fn es256(kid: &str) -> (Self, Value) {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let point = pair.public_key_raw();
         let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
@@ -47,14 +47,14 @@ impl Signer {
     }
 
     /// A token that the broker has not seen.
-    fn token(&self, number: u64) -> String {
+    pub(crate) fn token(&self, number: u64) -> String {
         let claims = json!({"sub": format!("user-{number}"), "iat": now_s() - 1, "exp": now_s() + 600});
         jsonwebtoken::encode(&self.header, &claims, &self.key).unwrap()
     }
 }
 
 /// Clients that log in all the time, with a new token each, in turn by each of the signers that are in use.
-struct Crowd {
+pub(crate) struct Crowd {
     server: SocketAddr,
     signers: Arc<[Signer]>,
     /// A bit for each signer in use.
@@ -65,7 +65,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn start(server: SocketAddr, signers: Vec<Signer>) -> Self {
+    pub(crate) fn start(server: SocketAddr, signers: Vec<Signer>) -> Self {
         let (in_use, logins) = (Arc::new(AtomicU64::new(1)), Arc::default());
         let mut crowd =
             Self { server, signers: signers.into(), in_use, logins, stop: Arc::default(), clients: Vec::new() };
@@ -96,7 +96,7 @@ impl Crowd {
     }
 
     /// Lets them log in for a while.
-    async fn go_on(&self) {
+    pub(crate) async fn go_on(&self) {
         let (from, begin) = (self.logins.load(Ordering::Relaxed), Instant::now());
         while self.logins.load(Ordering::Relaxed) < from + LOGINS_OF_A_STEP {
             let is_alive = self.clients.iter().all(|client| !client.is_finished()) && begin.elapsed() < PATIENCE;
@@ -108,6 +108,11 @@ impl Crowd {
     /// Waits until the broker has the key of a signer, as whoever rotates does before using it; then all use it.
     async fn begin_to_use(&self, signer: usize) {
         self.until(signer, 200).await;
+        self.use_at_once(signer);
+    }
+
+    /// All use a signer from now on, whether the broker has its key or not.
+    pub(crate) fn use_at_once(&self, signer: usize) {
         self.in_use.fetch_or(1 << signer, Ordering::SeqCst);
     }
 
@@ -128,7 +133,7 @@ impl Crowd {
     }
 
     /// The connections that are open, by signer.
-    async fn end(self) -> Vec<(usize, Ws)> {
+    pub(crate) async fn end(self) -> Vec<(usize, Ws)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut open = Vec::new();
         for client in self.clients {
@@ -139,7 +144,7 @@ impl Crowd {
 }
 
 /// Connections whose key is still trusted go on; the others were closed.
-async fn only_these_go_on(open: Vec<(usize, Ws)>, trusted: &[usize]) {
+pub(crate) async fn only_these_go_on(open: Vec<(usize, Ws)>, trusted: &[usize]) {
     for (signer, mut client) in open {
         if trusted.contains(&signer) {
             let answer = client.command(json!({"type": "ping", "id": 1})).await;

@@ -152,7 +152,7 @@ fn a_known_token_ends_when_it_says_and_costs_little() {
     assert!(authority.identify(token.as_bytes(), end_ms - 1).result.is_ok());
     let over = authority.identify(token.as_bytes(), end_ms).result.expect_err("over");
     assert!(over.is_expired());
-    assert_eq!(authority.renew(&first, Some(end_ms)).map(drop), Err(Denial { cause: Cause::Expired }));
+    assert_eq!(authority.renew(&first, Some(end_ms)).map(drop), Err(Denial::of(Cause::Expired)));
     assert!(authority.counts().any(|count| count == (Cause::Expired, 2)));
 }
 
@@ -300,9 +300,14 @@ fn keys_from_an_address_come_and_go() {
     let es256 = of("PyJWT: good ES256");
     let at = now_ms(&vectors);
     let result = || authority.identify(es256.as_bytes(), at).result.map(drop).map_err(|denial| denial.cause);
-    assert!(!authority.wants_keys());
+    let fetch = authority.key_fetch();
+    let refused = || authority.counts().find(|(cause, _)| *cause == Cause::UnknownKey).map(|(_, count)| count);
+    assert!(!fetch.is_wanted());
     assert_eq!(result(), Err(Cause::UnknownKey));
-    assert!(authority.take_wanted() && !authority.wants_keys());
+    assert!(fetch.is_wanted() && fetch.is_awaited(at));
+    assert_eq!(refused(), Some(0), "it is for now only");
+    fetch.end();
+    assert_eq!((result(), refused()), (Err(Cause::UnknownKey), Some(1)));
     let set = vectors["jwks"].to_string();
     assert_eq!(authority.take_fetched(set.as_bytes()), Ok(true));
     assert_eq!(authority.take_fetched(set.as_bytes()), Ok(false), "they are the same");
@@ -317,11 +322,8 @@ fn keys_from_an_address_come_and_go() {
     authority.reload(Some(&tables)).expect("another address");
     assert_eq!(result(), Err(Cause::UnknownKey));
     let unknown = of("jose: unknown kid");
-    authority.take_wanted();
-    assert!(
-        authority.identify(unknown.as_bytes(), at).result.is_err() && !authority.wants_keys(),
-        "RS256 is not listed"
-    );
+    fetch.end();
+    assert!(authority.identify(unknown.as_bytes(), at).result.is_err() && !fetch.is_wanted(), "RS256 is not listed");
 }
 
 #[test]

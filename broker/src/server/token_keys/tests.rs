@@ -22,14 +22,17 @@ fn the_schedule_heeds_answers_failures_and_unknown_keys() {
     assert!(!schedule.fetch(at(359), false, &a) && schedule.fetch(at(360), false, &a), "a minute at least");
     schedule.fetched(at(360), hold(1_000_000));
     assert!(!schedule.fetch(at(360 + 3599), false, &a));
-    // An unknown key asks at once, but not again within 10 s.
+    // An unknown key asks at once, also just after a fetch that none asked for, but not again within 10 s.
+    assert_eq!(schedule.rest(at(361), true).as_secs(), 0);
     assert!(schedule.fetch(at(400), true, &a));
     schedule.fetched(at(400), hold(3600));
-    assert!(!schedule.fetch(at(409), true, &a));
+    assert!(!schedule.fetch(at(409), true, &a) && !schedule.cool_down(at(409)));
     assert_eq!(schedule.rest(at(409), true).as_secs(), 0, "files are due");
     assert!(schedule.look_at_files(at(409)) && !schedule.look_at_files(at(413)));
     assert_eq!(schedule.rest(at(409), true).as_secs(), 1);
-    assert_eq!(schedule.rest(at(409), false).as_secs(), 5);
+    assert_eq!(schedule.rest(at(409), false).as_secs(), 1, "the next unknown key is worth a fetch then");
+    assert!(schedule.cool_down(at(410)) && !schedule.cool_down(at(410)));
+    assert_eq!(schedule.rest(at(410), false).as_secs(), 4, "files are due");
     assert!(schedule.fetch(at(410), true, &a));
     schedule.fetched(at(410), Err("gone".to_owned()));
     assert_eq!(schedule.said.as_deref(), Some("gone"));
@@ -102,7 +105,9 @@ fn whatever_a_server_says_later_the_keys_before_stay() {
         with_body("200 OK", "content-type: text/plain\r\n", vectors["jwks"].to_string().as_bytes());
     assert_eq!(turn(1, &mut schedule), (1, String::new()));
     assert_eq!((authority.trusted_keys(), use_token(&authority, &vectors, GOOD)), (5, Ok(())));
-    let mut at = 1;
+    assert_eq!(use_token(&authority, &vectors, UNKNOWN), Err(Cause::UnknownKey));
+    assert_eq!(turn(2, &mut schedule).0, 1, "the first unknown key is worth a fetch");
+    let mut at = 2;
     for (name, text, part) in wrong {
         *answer.lock().unwrap() = text;
         assert_eq!(use_token(&authority, &vectors, UNKNOWN), Err(Cause::UnknownKey));
@@ -134,11 +139,24 @@ fn the_thread_fetches_keys_and_ends_with_its_authority() {
     start(&authority).expect("a thread");
     assert_eq!(authority.trusted_keys(), 5, "the start waits for them");
     assert_eq!(requests.try_iter().count(), 1);
-    // Many unknown keys within the cool-down ask for nothing more.
-    for _ in 0..100 {
-        assert_eq!(use_token(&authority, &vectors, UNKNOWN), Err(Cause::UnknownKey));
+    // Many unknown keys at once ask for one fetch, and for nothing more within the cool-down.
+    let is_awaited = || authority.key_fetch().is_awaited(vectors["now_s"].as_u64().unwrap() * 1000);
+    let use_many = || {
+        for _ in 0..100 {
+            assert_eq!(use_token(&authority, &vectors, UNKNOWN), Err(Cause::UnknownKey));
+        }
+    };
+    use_many();
+    assert!(is_awaited());
+    let begin = Instant::now();
+    while is_awaited() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "the fetch does not end");
+        thread::yield_now();
     }
-    assert!(authority.wants_keys() && requests.recv_timeout(Duration::from_millis(300)).is_err());
+    assert_eq!(requests.try_iter().count(), 1);
+    use_many();
+    assert!(!is_awaited() && authority.key_fetch().is_wanted());
+    assert!(requests.recv_timeout(Duration::from_millis(300)).is_err());
     let kept = Arc::downgrade(&authority);
     drop(authority);
     let begin = Instant::now();

@@ -14,16 +14,13 @@ use ring::{ConnId, Gather, Nanos};
 use crate::access::rate::RateLimiter;
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::capacity::buffer::Buffer;
-use crate::message::Payload;
-use crate::message::options::PublishOptions;
 use crate::observe::counters::Reason;
 use crate::session::Session;
 use crate::session::http::Exchange;
 use crate::shard::backlog::Backlog;
 use crate::shard::fanout::parts::Thrift;
-use crate::shard::shared::Origin;
 pub(crate) use crate::shard::transport::flags::Flags;
-use crate::topics::registry::TopicRef;
+use crate::shard::transport::held::{HeldConnect, HeldPublish};
 
 /// Where a connection is in its life. It moves down this list only, from where it was accepted or adopted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -88,6 +85,8 @@ pub(crate) struct Extra {
     pub(crate) rate_limiter: Option<RateLimiter>,
     /// A publish whose topic is congested: nothing behind it is taken before it is published.
     pub(crate) held: Option<Box<HeldPublish>>,
+    /// A `connect` that waits for keys: nothing behind it is taken before it is carried out.
+    pub(crate) connect: Option<Box<HeldConnect>>,
     /// What it is to be sent of topics' histories.
     pub(crate) backlog: Option<Box<Backlog>>,
     /// The HTTP request under way. The bytes of its body are an assembly.
@@ -95,15 +94,6 @@ pub(crate) struct Extra {
     /// What the peer had not acknowledged when that was last looked at, in bytes, as long as nothing was sent since.
     pub(crate) unsent: Option<usize>,
     _charge: Charge,
-}
-
-/// A publish that waits until its topic is no longer congested.
-#[derive(Debug)]
-pub(crate) struct HeldPublish {
-    pub(crate) topic: TopicRef,
-    pub(crate) payload: Payload,
-    pub(crate) options: Option<Box<PublishOptions>>,
-    pub(crate) origin: Origin,
 }
 
 /// A message that arrives in pieces. The first bytes are room for a frame header.
@@ -126,6 +116,7 @@ impl Extra {
             ended: false,
             rate_limiter: None,
             held: None,
+            connect: None,
             backlog: None,
             exchange: None,
             unsent: None,
@@ -145,6 +136,7 @@ impl Extra {
             && !self.ended
             && self.rate_limiter.is_none()
             && self.held.is_none()
+            && self.connect.is_none()
             && self.backlog.is_none()
             && self.exchange.is_none()
             && self.unsent.is_none()

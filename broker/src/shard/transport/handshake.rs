@@ -85,6 +85,10 @@ impl<D: Driver> Shard<D> {
             Err(refusal) => Err(Rejection::Malformed(refusal)),
         };
         match granted {
+            Err(Rejection::KeyAwaited) if !self.drain.is_under_way() => {
+                self.wait_for_keys(id);
+                self.keep_waiting(id, bytes);
+            }
             Ok((upgrade, head_len)) => {
                 self.stats().upgraded.add(1);
                 self.conns.get(id).expect("a connection in its handshake").flags.set(Flags::ADMITTED);

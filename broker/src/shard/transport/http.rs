@@ -6,6 +6,7 @@
 //! | between two requests | nothing but its record | `--http-idle-timeout`, in a takeover [`LINGER`], then it is closed |
 //! | in a head | the head's bytes as kept input | `--handshake-timeout`, then 408 |
 //! | in a body | an [`Exchange::Body`], and the bytes as a message in pieces ([`Assembly`]) | [`due_after`], then 408 |
+//! | waiting for keys (`for_keys`) | the head's bytes as kept input | as long as that says |
 //! | waiting for its topic | an [`Exchange::Sequencing`] and a held publish | [`QUEUE_PATIENCE`], then 503 |
 //! | waiting for the sequencer | an [`Exchange::Sequencing`] | none |
 //!
@@ -31,7 +32,7 @@ use crate::publishing::QUEUE_PATIENCE;
 use crate::publishing::body::{broken, due_after, too_slow};
 use crate::session::http::{Body, Exchange, Publish};
 use crate::shard::Shard;
-use crate::shard::requests::LINGER;
+use crate::shard::requests::{LINGER, Stopped};
 use crate::shard::transport::connection::{Assembly, Flags, State};
 use crate::shard::transport::ingress::make_room;
 use crate::shard::transport::pause::outbox_is_full;
@@ -44,6 +45,16 @@ enum Next {
     HandOver,
     /// The end, with this answer.
     Refuse(Rejection),
+}
+
+/// What became of a request's head.
+enum Begun {
+    /// So many bytes were taken, of the head and what is behind it.
+    Taken(usize),
+    /// It is to be judged again when keys were fetched.
+    Awaited,
+    /// The control plane is to answer.
+    HandOver,
 }
 
 impl<D: Driver> Shard<D> {
@@ -118,8 +129,9 @@ impl<D: Driver> Shard<D> {
                 Ok(Head::Partial) => return (taken, Next::Wait),
                 Ok(Head::Http(Plain { head_len, publish: Some(publish), .. })) => {
                     match self.begin_request(id, rest, head_len, &publish) {
-                        Some(of_it) => taken += of_it,
-                        None => return (taken, Next::HandOver),
+                        Begun::Taken(of_it) => taken += of_it,
+                        Begun::Awaited => return (taken, Next::Wait),
+                        Begun::HandOver => return (taken, Next::HandOver),
                     }
                 }
                 Ok(Head::Http(_) | Head::Upgrade(_) | Head::Events(_)) => return (taken, Next::HandOver),
@@ -128,33 +140,32 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A whole head came, with `bytes` from its first on. Returns how many of them were taken; `None`: the control plane is
-    /// to answer.
-    fn begin_request(
-        &mut self,
-        id: ConnId,
-        bytes: &[u8],
-        head_len: usize,
-        parsed: &head::Publish<'_>,
-    ) -> Option<usize> {
+    /// A whole head came, with `bytes` from its first on.
+    fn begin_request(&mut self, id: ConnId, bytes: &[u8], head_len: usize, parsed: &head::Publish<'_>) -> Begun {
         let (head, rest) = bytes.split_at(head_len);
         let body = usize::try_from(parsed.body_len).ok().and_then(|len| rest.get(..len));
         self.input.work.charge_request(body.map_or(0, <[u8]>::len));
         match (self.judge(id, head, parsed), body) {
+            (Err(Stopped::KeyAwaited), _) if !self.drain.ends_http() => {
+                let conn = self.conns.get(id).expect("a connection with a request");
+                self.timers.set(id, conn, self.limits.ping_timeout);
+                self.wait_for_keys(id);
+                Begun::Awaited
+            }
             (Ok(publish), Some(body)) => {
                 self.publish_body(id, publish, Body::Received(body));
-                Some(head_len + body.len())
+                Begun::Taken(head_len + body.len())
             }
             (Ok(publish), None) => {
                 self.begin_body(id, publish, parsed.body_len);
-                Some(head_len)
+                Begun::Taken(head_len)
             }
-            (Err(problem), Some(body)) => {
+            (Err(stopped), Some(body)) => {
                 let page = self.page(parsed);
-                self.answer_problem(id, page, &problem);
-                Some(head_len + body.len())
+                self.answer_problem(id, page, &stopped.into());
+                Begun::Taken(head_len + body.len())
             }
-            (Err(_), None) => None,
+            (Err(_), None) => Begun::HandOver,
         }
     }
 
@@ -203,9 +214,8 @@ impl<D: Driver> Shard<D> {
     fn pause_http(&mut self, id: ConnId) {
         let conn = self.conns.get(id).expect("an HTTP connection");
         conn.flags.set(Flags::PAUSED);
-        self.stats().pauses.add(1);
-        let conn = self.conns.get(id).expect("found above");
         self.timers.set(id, conn, self.limits.ping_timeout);
+        self.stats().pauses.add(1);
         self.list_paused(id);
     }
 

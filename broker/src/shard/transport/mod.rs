@@ -10,6 +10,8 @@
 //! | `http`, `http_places` | an HTTP connection whose single publishes are answered here |
 //! | `secure`, `bridge` | TLS; a TLS connection that the control plane serves through its shard |
 //! | `pause` | input that has to wait |
+//! | `for_keys` | tokens that wait for keys that are being fetched
+//! | `held` | a command that waits |
 //! | `heaviest` | which connection gives memory back |
 //! | `egress` | what a connection is sent |
 //! | `timers`, `deadlines` | deadlines and pings |
@@ -24,8 +26,10 @@ pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod egress;
 mod flags;
+pub(crate) mod for_keys;
 pub(crate) mod handshake;
 mod heaviest;
+pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod http_places;
 pub(crate) mod ingress;

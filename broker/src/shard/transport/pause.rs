@@ -7,6 +7,7 @@
 //! | it publishes, and its topic is congested | the topic's subscribers are near enough |
 //! | it publishes or sends commands, and memory is full, or another shard's queue | there is room |
 //! | an unsubscribe waits for what its subscriptions hold | that is sent |
+//! | its token names a key that is being fetched | the keys are there, or are late: see [`for_keys`](crate::shard::transport::for_keys) |
 //!
 //! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
 //! finds that out. What arrives meanwhile is kept with the connection, and the kernel is asked to keep what follows: at
@@ -58,7 +59,9 @@ pub(in crate::shard) struct Input {
     is_handshake_next: bool,
     /// Connections whose input waits for something else.
     paused: VecDeque<ConnId>,
-    /// How many of those, from the first on, may be able to go on: something changed since they were tried.
+    /// Connections whose token waits for keys.
+    pub(in crate::shard) for_keys: VecDeque<ConnId>,
+    /// How many of `paused`, from the first on, may be able to go on: something changed since they were tried.
     untried: usize,
     /// Where the next search for one that holds much begins, in `waiting`.
     looked_at: usize,
@@ -76,7 +79,7 @@ impl Input {
 
     /// Connections whose input waits.
     pub(in crate::shard) fn waiting(&self) -> impl Iterator<Item = ConnId> {
-        self.paused.iter().chain(&self.yielded).chain(&self.handshakes).copied()
+        self.paused.iter().chain(&self.yielded).chain(&self.handshakes).chain(&self.for_keys).copied()
     }
 
     /// Whether a connection waits for its next part of a turn.
@@ -96,12 +99,14 @@ impl Input {
 
     /// Some of them, others each time.
     fn some_waiting(&mut self) -> impl Iterator<Item = ConnId> {
-        let (paused, all) = (self.paused.len(), self.paused.len() + self.yielded.len());
+        let (paused, yielded) = (self.paused.len(), self.yielded.len());
+        let all = paused + yielded + self.for_keys.len();
         let first = self.looked_at;
         self.looked_at = (first + LOOKED_AT) % all.max(1);
         (first..first + LOOKED_AT.min(all)).map(move |at| match at % all {
             at if at < paused => self.paused[at],
-            at => self.yielded[at - paused],
+            at if at < paused + yielded => self.yielded[at - paused],
+            at => self.for_keys[at - paused - yielded],
         })
     }
 
@@ -254,6 +259,7 @@ impl<D: Driver> Shard<D> {
         if self.drain.is_under_way() {
             return;
         }
+        self.resume_for_keys();
         for _ in 0..self.input.untried.min(TRIES_PER_TURN) {
             if !self.input.work.is_half_left() {
                 break;
@@ -295,6 +301,10 @@ impl<D: Driver> Shard<D> {
             State::Handshake => return self.resume_handshake(id),
             _ => return,
         }
+        if !self.resume_connect(id) {
+            return;
+        }
+        let Some(conn) = self.conns.get(id) else { return };
         if conn.session.is_unsubscribing() {
             // Something still waits to be sent: `finish_unsubscribe` lists it again.
             return;
