@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::access::lock;
 
@@ -55,12 +56,14 @@ pub(crate) struct Revocations {
     users: Mutex<HashMap<Box<str>, u64>>,
     count: AtomicUsize,
     longest_lifetime_s: AtomicU64,
+    /// Notified at each revocation.
+    pub(crate) changed: Notify,
 }
 
 impl Default for Revocations {
     fn default() -> Self {
         let longest_lifetime_s = AtomicU64::new(REMEMBERED_LEAST_S);
-        Self { users: Mutex::default(), count: AtomicUsize::new(0), longest_lifetime_s }
+        Self { users: Mutex::default(), count: AtomicUsize::new(0), longest_lifetime_s, changed: Notify::new() }
     }
 }
 
@@ -95,6 +98,7 @@ impl Revocations {
         let before = users.entry(user.into()).or_default();
         *before = before_s.max(*before);
         self.count.store(users.len(), Ordering::Release);
+        self.changed.notify_one();
         Ok(())
     }
 

@@ -6,7 +6,8 @@
 //! ([`signals`](crate::server::signals)).
 //!
 //! When a successor has taken over (`takeover`) the window begins at once, and HTTP connections end after the request
-//! under way. A signal then ends the window, and a second one the broker.
+//! under way. Connections of users whom the successor revokes are closed. A signal then ends the window, and a second one the
+//! broker.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ use crate::server::reload::{self, Settings};
 use crate::server::shards::Shards;
 use crate::server::signals::{Signals, Stop};
 use crate::server::takeover::predecessor::{Estate, Taken};
-use crate::server::takeover::successor::{self, Claim};
+use crate::server::takeover::refuse;
+use crate::server::takeover::successor::Claim;
 use crate::server::tls::Watch;
 use crate::shard::shared::{ControlMessage, SharedState};
 
@@ -92,9 +94,12 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
     let app = App::new(Arc::clone(&shared), limits, room, operators);
     let taken = async {
         if let Some(claim) = predecessor {
-            let revoked = claim.complete().await;
-            successor::refuse(&shared.authority, &revoked);
+            let (revoked, link) = claim.complete().await;
+            refuse(&shared.authority, &revoked);
             accept_anew(&shared).await;
+            if let Some(link) = link.filter(|_| shared.authority.is_on()) {
+                tokio::task::spawn_local(link.tell(Arc::clone(&shared.authority)));
+            }
         }
         ready();
         estate.taken(async || accept_anew(&shared).await).await
@@ -210,10 +215,7 @@ async fn shut_down(app: &App, server: Server, mut shards: Shards, why: Why) -> R
     );
     tell_shards(app, window, taken.is_some()).await;
     if let Some(taken) = taken {
-        if timeout(STOP_MAX, stopped_accepting(app)).await.is_err() {
-            warn!("connections may still be accepted: a shard has not stopped within {STOP_MAX:?}");
-        }
-        taken.leave().await;
+        leave(app, taken).await;
     }
     let mut ended = pin!(shards.all_ended());
     let early = timeout(window, ended.as_mut()).await;
@@ -252,6 +254,16 @@ async fn accept_anew(shared: &SharedState) {
 async fn stopped_accepting(app: &App) {
     while app.shared().stopped_accepting.load(Ordering::Acquire) < usize::from(app.shards()) {
         sleep(STOP_PAUSE).await;
+    }
+}
+
+/// Leaves the listeners to a successor, and heeds from then on whom it revokes.
+async fn leave(app: &App, taken: Taken) {
+    if timeout(STOP_MAX, stopped_accepting(app)).await.is_err() {
+        warn!("connections may still be accepted: a shard has not stopped within {STOP_MAX:?}");
+    }
+    if let Some(link) = taken.leave().await {
+        tokio::task::spawn_local(link.heed(Arc::clone(&app.shared().authority)));
     }
 }
 

@@ -33,7 +33,7 @@ use crate::server::rules::from_tables;
 use crate::server::shards::Shards;
 use crate::server::takeover::predecessor::Estate;
 use crate::server::takeover::successor::{self, Claim, Inheritance};
-use crate::server::{lifecycle, log, notify, tls, token_keys};
+use crate::server::{lifecycle, log, notify, takeover, tls, token_keys};
 use crate::shard::shared::SharedState;
 use crate::topics::keys::Keys;
 
@@ -90,7 +90,7 @@ fn run(config: Config, here: Surroundings) -> Result<(), String> {
     if authority.is_on() {
         token_keys::start(&authority)?;
     }
-    successor::refuse(&authority, &revoked);
+    takeover::refuse(&authority, &revoked);
     let estate = Estate::new(address, &listeners, &tls_listeners, admin.socket(), Arc::clone(&authority))
         .map_err(|error| format!("no descriptors are left for a successor: {error}"))?;
     let shared = Arc::new(shared.authorized_by(authority).with_tls(tls));

@@ -7,8 +7,9 @@
 //! | --- | --- | --- |
 //! | 1 | waits on a Unix socket whose name follows from `--listen` ([`name`]) | connects to it |
 //! | 2 | checks the successor's user; sends an [`Offer`] with its listeners (`SCM_RIGHTS`, unix(7)), and the users that are revoked | checks the predecessor's user; starts everything, and accepts |
-//! | 3 | stops accepting, closes the Unix socket | sends `ready` |
-//! | 4 | sends `yours` once all its shards have stopped, and again the users that are revoked; drains its clients over a window, ends | accepts anew, waits on the Unix socket for a successor of its own |
+//! | 3 | stops accepting | sends `ready` |
+//! | 4 | sends `yours` once all its shards have stopped, and again the users that are revoked; drains its clients over a window | accepts anew, waits on a Unix socket of its own for a successor |
+//! | 5 | closes its connections of users of whom it hears; ends when the window is over | says whom it revokes, until then ([`link`]) |
 //!
 //! A successor that fails before step 3 changes nothing: the predecessor goes on as if nobody had asked.
 //!
@@ -18,13 +19,14 @@
 //!
 //! Revoked users are named twice: before the successor accepts, so that nobody of them gets in, and when the predecessor has stopped,
 //! because operators could revoke more meanwhile. A broker of a version that does not know of them goes without: each says
-//! whether it does ([`ASKING`], [`Offer`]).
+//! whether it does ([`ASKING`], [`Offer`]). One that does not listen later has closed the socket behind `yours`.
 //!
 //! The Unix socket is an abstract one: it needs no directory, ends with its process, and is found in the whole network
 //! namespace, as the address is. Both sides check that the other is of the same user, or root.
 //!
 //! Not responsible for clients: what they see is a drain (`shard/drain.rs`).
 
+pub(crate) mod link;
 pub(crate) mod predecessor;
 pub(crate) mod successor;
 
@@ -33,10 +35,14 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::peer::Peer;
 use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use crate::access::authority::Authority;
+use crate::access::revocations::Revoked;
 
 /// Most listeners that one message carries: the kernel's limit (`SCM_MAX_FD`) is 253.
 const LISTENERS_MAX: usize = 252;
@@ -85,4 +91,19 @@ fn trusted_peer(socket: impl AsFd) -> io::Result<Peer> {
         return Ok(peer);
     }
     Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's"))
+}
+
+/// A line of JSON.
+fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Refuses the users that another broker refuses.
+pub(crate) fn refuse(authority: &Authority, revoked: &Revoked) {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+    if let Err(sentence) = authority.revoke_all(revoked, now_ms) {
+        error!("not everybody is revoked whom the other broker has revoked: {sentence}");
+    }
 }

@@ -6,8 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as Name, UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
@@ -136,4 +137,47 @@ async fn a_successor_heeds_both_and_does_without_either() {
         assert_eq!((status(server, "7").await, status(server, "8").await), (expected, expected));
         assert_eq!(status(guarded.address(), "9").await, 200);
     }
+}
+
+/// Of three brokers in a row the first two drain for long, and the last one revokes: whose token is refused now is closed on both.
+#[tokio::test]
+async fn who_is_revoked_at_a_successor_is_closed_where_it_still_is() {
+    let guarded = Guarded::with("", &tables(), &["--drain-window", "60s"]);
+    let config = guarded.folder.path().join("ringyard.toml").to_str().unwrap().to_owned();
+    let (server, more) = (guarded.address(), ["--take-over", "--drain-window", "60s", "--config", &config]);
+    let old = |user| token(user, 600, json!({"iat": now_s() - 100}));
+    let mut clients = Vec::new();
+    let mut brokers = vec![guarded.broker];
+    for _ in 0..2 {
+        // Many stay, so that few of them have to leave while this looks.
+        for user in ["7", "8"] {
+            for _ in 0..40 {
+                let mut client = connected(server, &old(user)).await;
+                client.subscribe(&["chat/7"]).await;
+                clients.push((user, client));
+            }
+        }
+        brokers.push(start(&succeeding(brokers.last().unwrap(), &more)));
+    }
+    let begin = Instant::now();
+    revoke(brokers[2].admin, "7").await;
+    let (mut revoked, mut left) = (0, 0);
+    for (user, client) in &mut clients {
+        if *user == "7" {
+            match client.close_code().await {
+                4403 => revoked += 1,
+                code => assert_eq!(code, 1001),
+            }
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    for (user, client) in &mut clients {
+        if *user == "8" {
+            let heard = tokio::time::timeout(Duration::from_millis(1), client.stream.next());
+            left += u32::from(heard.await.is_err());
+        }
+    }
+    assert!(revoked > 60 && left > 60, "{revoked} were closed, {left} stay");
+    // And who was revoked cannot come back.
+    assert_eq!(status(server, "7").await, 401);
 }

@@ -34,6 +34,11 @@ impl Authority {
         taken
     }
 
+    /// Waits for a revocation since the last call. For one caller.
+    pub async fn revocations_changed(&self) {
+        self.revocations.changed.notified().await;
+    }
+
     /// How many users are revoked.
     #[must_use]
     pub fn revoked_users(&self) -> usize {

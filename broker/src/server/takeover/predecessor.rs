@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::access::authority::Authority;
-use crate::server::takeover::{ANSWER_MAX, ASKING, ENDING, LISTENERS_MAX, Offer, READY, YOURS, name, trusted_peer};
+use crate::server::takeover::link::Link;
+use crate::server::takeover::{
+    ANSWER_MAX, ASKING, ENDING, LISTENERS_MAX, Offer, READY, YOURS, line, name, trusted_peer,
+};
 
 /// How long a successor may take to start.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -144,13 +146,6 @@ impl Estate {
     }
 }
 
-/// A line of JSON.
-fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
 /// A successor that is ready.
 struct Asker {
     /// Its process.
@@ -170,13 +165,15 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Tells the successor that this broker no longer accepts connections: no shard does.
-    pub(crate) async fn leave(mut self) {
+    /// Tells the successor that this broker no longer accepts connections: no shard does. Returns how it hears whom the
+    /// successor revokes, if that one says it.
+    pub(crate) async fn leave(mut self) -> Option<Link> {
         let mut words = YOURS.to_vec();
-        if let Some(authority) = self.authority {
+        if let Some(authority) = &self.authority {
             words.extend(line(&authority.revoked()).unwrap_or_default());
         }
         // It may have ended; then nobody waits for the word.
         let _ = timeout(ANSWER_MAX, self.successor.write_all(&words)).await;
+        self.authority.map(|_| Link { socket: self.successor })
     }
 }

@@ -5,16 +5,15 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::access::authority::Authority;
 use crate::access::revocations::Revoked;
+use crate::server::takeover::link::Link;
 use crate::server::takeover::{
     ANSWER_MAX, ASKING, ENDING, LISTENERS_MAX, Offer, READY, REVOKED_BYTES_MAX, YOURS, name, trusted_peer,
 };
@@ -61,14 +60,6 @@ pub(crate) fn claim(address: SocketAddr) -> Result<Option<Inheritance>, String> 
     };
     let inherited = inherit(socket);
     inherited.map(Some).map_err(|error| format!("the broker at {address} cannot be taken over (--take-over): {error}"))
-}
-
-/// Refuses the users that the predecessor refused.
-pub(crate) fn refuse(authority: &Authority, revoked: &Revoked) {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-    if let Err(sentence) = authority.revoke_all(revoked, now_ms) {
-        error!("not everybody is revoked who was revoked before: {sentence}");
-    }
 }
 
 fn inherit(mut socket: net::UnixStream) -> io::Result<Inheritance> {
@@ -132,12 +123,13 @@ fn receive(socket: &mut net::UnixStream) -> io::Result<(Offer, io::Cursor<Vec<u8
 
 impl Claim {
     /// Tells the predecessor that this broker accepts connections, and waits until the predecessor no longer does: from
-    /// then on this broker has to accept anew. Returns the users that the predecessor refuses. To be called in a runtime.
-    pub(crate) async fn complete(self) -> Revoked {
+    /// then on this broker has to accept anew. Returns the users that the predecessor refuses, and how to tell it whom this one
+    /// revokes. To be called in a runtime.
+    pub(crate) async fn complete(self) -> (Revoked, Option<Link>) {
         match timeout(ANSWER_MAX, self.exchange()).await {
-            Ok(Ok(revoked)) => {
+            Ok(Ok(done)) => {
                 info!("taken over: the broker that ran before accepts no connections any more");
-                return revoked;
+                return done;
             }
             Ok(Err(error)) => {
                 warn!("the broker that ran before has ended, or does not leave: {error}");
@@ -145,10 +137,10 @@ impl Claim {
             }
             Err(_) => warn!("the broker that ran before did not leave within {ANSWER_MAX:?}: it may still accept"),
         }
-        Revoked::default()
+        (Revoked::default(), None)
     }
 
-    async fn exchange(self) -> io::Result<Revoked> {
+    async fn exchange(self) -> io::Result<(Revoked, Option<Link>)> {
         self.socket.set_nonblocking(true)?;
         let mut socket = UnixStream::from_std(self.socket)?;
         socket.write_all(READY).await?;
@@ -158,10 +150,10 @@ impl Claim {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it said something else"));
         }
         if !self.tells_revoked {
-            return Ok(Revoked::default());
+            return Ok((Revoked::default(), None));
         }
         let mut line = Vec::new();
-        BufReader::new(socket).take(REVOKED_BYTES_MAX).read_until(b'\n', &mut line).await?;
-        Ok(serde_json::from_slice(&line)?)
+        BufReader::new(&mut socket).take(REVOKED_BYTES_MAX).read_until(b'\n', &mut line).await?;
+        Ok((serde_json::from_slice(&line)?, Some(Link { socket })))
     }
 }
