@@ -320,7 +320,7 @@ impl Authority {
         principal.origin = Origin::Token(origin);
         let bytes = principal.bytes() + principal.permissions.bytes();
         let principal = self.principal(principal);
-        self.cache.put(token, state.issue, &principal, bytes);
+        self.cache.put(token, state.issue, (&principal, bytes), now_ms);
         Ok(principal)
     }
 
@@ -339,7 +339,7 @@ impl Authority {
     /// A principal that is charged.
     fn principal(&self, principal: Principal) -> Arc<Principal> {
         let bytes = principal.bytes();
-        let charge = Charge::new(&self.account, Held::Subscriptions, bytes);
+        let charge = Charge::new(&self.account, Held::Tokens, bytes);
         Arc::new(Principal { _charge: Some(charge), ..principal })
     }
 

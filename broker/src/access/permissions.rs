@@ -209,7 +209,7 @@ impl Permissions {
     /// The same, charged to an account for as long as it lives.
     #[must_use]
     pub(crate) fn charged(mut self, account: &Arc<Account>) -> Self {
-        self.charge = Some(Charge::new(account, Held::Subscriptions, self.bytes()));
+        self.charge = Some(Charge::new(account, Held::Tokens, self.bytes()));
         self
     }
 

@@ -4,8 +4,9 @@
 //! are remembered, so nobody without one can fill it. An entry holds for one issue of the rules and keys: after a change of
 //! those it is verified again. Revocation and expiry are checked by the caller at every hit.
 //!
-//! Memory: at most [`ENTRIES_MAX`] entries and the bytes given at start, whichever is less; the oldest go. Principals are
-//! charged themselves. One lock for each of 64 parts.
+//! Memory: at most [`ENTRIES_MAX`] entries and the bytes given at start, whichever is less; the oldest go, and before them the
+//! oldest whose tokens have ended. Principals are charged themselves, under a name of their own ([`Held::Tokens`]): what is
+//! remembered of clients that have left takes no room that others need for subscriptions. One lock for each of 64 parts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,8 @@ use rustc_hash::FxBuildHasher;
 
 use crate::access::lock;
 use crate::access::principal::Principal;
+#[cfg(doc)]
+use crate::capacity::budget::Held;
 
 /// Most tokens that are remembered.
 pub const ENTRIES_MAX: usize = 64 << 10;
@@ -50,6 +53,15 @@ struct Entry {
     bytes: u64,
 }
 
+impl Stripe {
+    /// Whether nobody can come back with the oldest token, though leeway would let it in for a moment more.
+    fn oldest_has_ended(&self, now_ms: u64) -> bool {
+        let oldest = self.order.front().and_then(|oldest| self.entries.get(oldest));
+        let expires_ms = oldest.and_then(|entry| entry.principal.expires_ms);
+        expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+    }
+}
+
 impl TokenCache {
     /// A cache of at most so many bytes.
     pub(crate) fn new(bytes_max: u64) -> Self {
@@ -64,7 +76,7 @@ impl TokenCache {
     }
 
     /// Remembers the principal, which takes so many bytes, of a token that was verified under this issue.
-    pub(crate) fn put(&self, token: TokenDigest, issue: u64, principal: &Arc<Principal>, bytes: u64) {
+    pub(crate) fn put(&self, token: TokenDigest, issue: u64, (principal, bytes): (&Arc<Principal>, u64), now_ms: u64) {
         let bytes = bytes + ENTRY_BYTES;
         if bytes > self.stripe_bytes_max {
             return;
@@ -80,7 +92,10 @@ impl TokenCache {
             Some(before) => stripe.bytes -= before.bytes,
             None => stripe.order.push_back(token),
         }
-        while stripe.entries.len() > ENTRIES_MAX / STRIPES || stripe.bytes > self.stripe_bytes_max {
+        while stripe.entries.len() > ENTRIES_MAX / STRIPES
+            || stripe.bytes > self.stripe_bytes_max
+            || stripe.oldest_has_ended(now_ms)
+        {
             let oldest = stripe.order.pop_front().expect("every entry has its place in the order");
             let removed = stripe.entries.remove(&oldest).expect("what is in the order is an entry");
             stripe.bytes -= removed.bytes;

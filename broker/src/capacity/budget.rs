@@ -46,6 +46,8 @@ pub enum Held {
     Histories,
     /// Keys and records of TLS connections.
     Tls,
+    /// Whom tokens belong to and what they allow, also those that are remembered after their clients have left.
+    Tokens,
 }
 
 impl Held {
@@ -62,9 +64,10 @@ impl Held {
         Self::Subscriptions,
         Self::Histories,
         Self::Tls,
+        Self::Tokens,
     ];
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 
     /// Its name in `/metrics`.
     #[must_use]
@@ -81,6 +84,7 @@ impl Held {
             Self::Subscriptions => "subscriptions",
             Self::Histories => "histories",
             Self::Tls => "tls",
+            Self::Tokens => "tokens",
         }
     }
 
@@ -90,7 +94,7 @@ impl Held {
     #[must_use]
     const fn sixteenths(self) -> u64 {
         match self {
-            Self::Messages | Self::Outboxes | Self::Queues | Self::Histories | Self::Tls => 16,
+            Self::Messages | Self::Outboxes | Self::Queues | Self::Histories | Self::Tls | Self::Tokens => 16,
             Self::Names => 3,
             Self::Assemblies | Self::Http | Self::Bodies | Self::Subscriptions => 2,
             Self::Input => 1,

@@ -63,7 +63,9 @@ impl Timing {
         let now = self.now;
         let next = self.queues.iter_mut().find_map(|queue| queue.pop_front_if(|next| next.at <= now))?;
         for queue in &mut self.queues {
-            if queue.capacity() > 64 && queue.len() < queue.capacity() / 4 {
+            if queue.is_empty() {
+                *queue = VecDeque::new();
+            } else if queue.capacity() > 64 && queue.len() < queue.capacity() / 4 {
                 queue.shrink_to(queue.capacity() / 2);
             }
         }
