@@ -22,6 +22,7 @@ const BUDGET: u64 = 1 << 20;
 const MESSAGE_MAX: u64 = 64 << 10;
 
 mod calls;
+mod for_keys;
 mod leaving;
 mod member_info;
 mod operators;

@@ -121,7 +121,9 @@ async fn with_connect(server: SocketAddr, token: &str) {
     let will = json!({"topic": "chat/9", "data": {"left": true}, "key": "k", "retain": true, "ttl": 60000, "delay": 0});
     client.send(json!({"type": "connect", "id": "c", "token": token, "session": true, "will": will}).to_string()).await;
     client.send(json!({"type": "subscribe", "id": "s", "topic": "chat/9", "state": false}).to_string()).await;
-    let (begun, subscribed) = (client.json().await, client.json().await);
+    let mut answers = [client.json().await, client.json().await];
+    answers.sort_by_key(|answer| answer["id"].to_string());
+    let [begun, subscribed] = answers;
     assert_eq!((&begun["type"], &begun["id"]), (&json!("ok"), &json!("c")), "{begun}");
     assert!(begun["session"].is_string() && begun["member"] != "", "{begun}");
     assert_eq!((&subscribed["type"], &subscribed["id"]), (&json!("ok"), &json!("s")), "{subscribed}");
