@@ -25,6 +25,8 @@ use super::wire::{Incoming, Outgoing, Totals, Wire};
 const TOPIC: &str = "bench/protocols";
 /// How long connections may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(20);
+/// A connection for requests that was idle for longer may have been ended by the broker (`--http-idle-timeout`).
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Longer times count as this one, in microseconds.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
@@ -212,16 +214,16 @@ async fn begin(run: &Rc<Run>, protocol: Protocol) -> Result<Vec<UnboundedSender<
     if !run.wanted.everybody_publishes {
         let (sender, texts) = mpsc::unbounded_channel();
         publishers.push(sender);
-        let mut wire = Wire::connect(run.address, Rc::clone(&run.totals)).await?;
         match protocol {
             Protocol::Raw | Protocol::V1 => {
+                let mut wire = Wire::connect(run.address, Rc::clone(&run.totals)).await?;
                 let (path, subprotocol) = socket_of(protocol, "pub");
                 wire.upgrade(&path, subprotocol).await?;
                 let (incoming, outgoing) = wire.split();
                 spawn(run, discard(incoming));
                 spawn(run, send_texts(protocol, outgoing, texts));
             }
-            _ => spawn(run, post_texts(wire, texts)),
+            _ => spawn(run, post_texts(Rc::clone(run), texts)),
         }
     }
     Ok(publishers)
@@ -250,8 +252,7 @@ async fn spawn_subscriber(
         return Ok(());
     }
     if let Some(texts) = publishes {
-        let wire = Wire::connect(run.address, Rc::clone(&run.totals)).await?;
-        spawn(run, post_texts(wire, texts));
+        spawn(run, post_texts(Rc::clone(run), texts));
     }
     match protocol {
         Protocol::Sse => spawn(run, events(Rc::clone(run), wire)),
@@ -351,9 +352,16 @@ async fn send_texts(protocol: Protocol, mut outgoing: Outgoing, mut texts: Unbou
     hold(outgoing).await
 }
 
-async fn post_texts(mut wire: Wire, mut texts: UnboundedReceiver<String>) -> Result<()> {
+/// Posts each text, as a page does: over the last connection, or over another one if that has not been used for long.
+async fn post_texts(run: Rc<Run>, mut texts: UnboundedReceiver<String>) -> Result<()> {
+    let mut last: Option<(Wire, Instant)> = None;
     while let Some(text) = texts.recv().await {
+        let mut wire = match last.take().filter(|(_, used)| used.elapsed() < IDLE_MAX) {
+            Some((wire, _)) => wire,
+            None => Wire::connect(run.address, Rc::clone(&run.totals)).await?,
+        };
         wire.post(&format!("/pub/{TOPIC}"), &text).await?;
+        last = Some((wire, Instant::now()));
     }
     Ok(())
 }

@@ -75,6 +75,14 @@ impl From<Denial> for Rejection {
 }
 
 impl Rejection {
+    /// Whether it may be another answer once keys were fetched.
+    pub(crate) fn awaits_key(&self) -> bool {
+        match self {
+            Self::Stream(of_it) => of_it.awaits_key(),
+            _ => matches!(self, Self::KeyAwaited),
+        }
+    }
+
     /// The same of a request for a stream of events.
     pub(crate) fn of_stream(self) -> Self {
         Self::Stream(Box::new(self))

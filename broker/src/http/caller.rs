@@ -40,7 +40,7 @@ impl Caller {
     ///
     /// # Errors
     /// 401: no valid credential, where one is needed.
-    pub(crate) fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
+    fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
         let authority = &app.shared().authority;
         if !authority.is_on() {
             return Ok(Self(None));
@@ -55,6 +55,19 @@ impl Caller {
             Rejection::Unauthorized
         })?;
         Ok(Self(Some(principal)))
+    }
+
+    /// The same, once the keys that the token may need were fetched.
+    ///
+    /// # Errors
+    /// 401: no valid credential, where one is needed.
+    pub(crate) async fn once_known(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
+        let caller = Self::of(app, uri, headers);
+        if !matches!(caller, Err(Rejection::KeyAwaited)) {
+            return caller;
+        }
+        keys_fetched(app).await;
+        Self::of(app, uri, headers)
     }
 
     /// Whether it is somebody in particular.
@@ -95,8 +108,8 @@ impl Caller {
     ///
     /// # Errors
     /// 401 or 403.
-    pub(crate) fn check_poll(app: &App, head: &Parts, topic: &str, reads_history: bool) -> Result<(), Rejection> {
-        let Some(principal) = Self::of(app, &head.uri, &head.headers)?.0 else { return Ok(()) };
+    pub(crate) async fn check_poll(app: &App, head: &Parts, topic: &str, reads_history: bool) -> Result<(), Rejection> {
+        let Some(principal) = Self::once_known(app, &head.uri, &head.headers).await?.0 else { return Ok(()) };
         principal.check(Operation::Subscribe, topic, app.shared().authority.settings().explain)?;
         match !reads_history || principal.has(Right::History, topic) {
             true => Ok(()),

@@ -12,7 +12,7 @@ use crate::access::policy::{Kind, Publishing, RequestFacts};
 use crate::access::rejection::Rejection;
 use crate::http::app::App;
 use crate::http::bodies;
-use crate::http::caller::{Caller, check_operator, keys_fetched, publishes};
+use crate::http::caller::{Caller, check_operator, publishes};
 use crate::http::cors::{self, Page};
 use crate::http::error::HttpError;
 use crate::http::sequence;
@@ -52,12 +52,7 @@ async fn identify(app: &App, request: &mut Request) -> Result<(), Rejection> {
         return Ok(());
     }
     if publishes(request.method(), request.uri().path()) {
-        let mut caller = Caller::of(app, request.uri(), request.headers());
-        if matches!(caller, Err(Rejection::KeyAwaited)) {
-            keys_fetched(app).await;
-            caller = Caller::of(app, request.uri(), request.headers());
-        }
-        let caller = caller?;
+        let caller = Caller::once_known(app, request.uri(), request.headers()).await?;
         request.extensions_mut().insert(caller);
         return Ok(());
     }

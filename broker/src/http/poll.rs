@@ -59,11 +59,11 @@ pub(crate) async fn poll(State(app): State<App>, request: Request) -> Result<Res
     let topic = topic_of(&app, &head)?;
     if head.method == Method::HEAD && accepts_events(&head) {
         // What GET is answered with, which a shard does.
-        Caller::check_poll(&app, &head, &topic, false)?;
+        Caller::check_poll(&app, &head, &topic, false).await?;
         return Ok(([(header::CONTENT_TYPE, "text/event-stream")], ()).into_response());
     }
     let asked = Asked::of(head.uri.query(), &topic)?;
-    Caller::check_poll(&app, &head, &topic, asked.since.is_some() || asked.last > 0)?;
+    Caller::check_poll(&app, &head, &topic, asked.since.is_some() || asked.last > 0).await?;
     admit(&app, &head, &topic)?;
     let found = ask(&app, &topic, &asked, None).await?;
     let Some(since) = asked.since.filter(|_| found.is_nothing_new() && !asked.wait.is_zero()) else {

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::access::{connected, offered, post_as};
 use crate::broker::Broker;
+use crate::events::Stream;
 use crate::http::{Answer, Http, request};
 use crate::rotation::{ALLOW, Crowd, Signer, only_these_go_on};
 use crate::ws::{open_v1, try_open};
@@ -108,6 +109,17 @@ async fn with_header(server: SocketAddr, token: &str) {
     try_open(server, "/sub/chat/7", &[("authorization", &bearer)]).await.expect("a handshake with a good token");
 }
 
+/// A stream of events.
+async fn with_events(server: SocketAddr, token: &str) {
+    let mut stream = Stream::open(server, "/sub/chat/6", &format!("Authorization: Bearer {token}\r\n")).await;
+    assert_eq!(stream.position().await["ids"], true);
+}
+
+/// A poll, which the control plane answers.
+async fn poll(server: SocketAddr, token: &str) -> u16 {
+    request(server, &format!("GET /sub/chat/7?wait=0s HTTP/1.1\r\nAuthorization: Bearer {token}"), b"").await.status
+}
+
 /// As a page at a raw endpoint. It hears itself.
 async fn as_a_page(server: SocketAddr, token: &str) {
     let mut client = offered(server, "/bus/chat/8", token).await;
@@ -143,17 +155,20 @@ async fn the_first_tokens_of_a_new_key_wait_until_it_is_there() {
     // The same user with a token of the new key, and a command behind it.
     open.send(json!({"type": "connect", "id": "r", "token": stage.token(1, 7)}).to_string()).await;
     open.send(json!({"type": "publish", "id": "p", "topic": "chat/7", "data": 1, "ack": true}).to_string()).await;
-    let tokens: Vec<_> = (10..16).map(|number| stage.token(1, number)).collect();
+    let tokens: Vec<_> = (10..18).map(|number| stage.token(1, number)).collect();
     let begin = Instant::now();
-    let (posted, batch, upgraded, (), (), ()) = tokio::join!(
+    let (posted, batch, upgraded, (), (), (), (), polled) = tokio::join!(
         post_as(server, "chat/7", Some(&tokens[0])),
         post_batch(server, &tokens[1]),
         upgrade_later(server, &tokens[2]),
         with_header(server, &tokens[3]),
         as_a_page(server, &tokens[4]),
         with_connect(server, &tokens[5]),
+        with_events(server, &tokens[6]),
+        poll(server, &tokens[7]),
     );
-    assert_eq!((posted.status, batch.status, upgraded), (200, 200, 101), "{posted:?} {batch:?}");
+    let statuses = (posted.status, batch.status, upgraded, polled);
+    assert_eq!(statuses, (200, 200, 101, 200), "{posted:?} {batch:?}");
     let (renewed, published) = (open.json().await, open.json().await);
     assert_eq!((&renewed["type"], &renewed["id"]), (&json!("ok"), &json!("r")), "{renewed}");
     assert_eq!((&published["type"], &published["id"]), (&json!("ok"), &json!("p")), "{published}");

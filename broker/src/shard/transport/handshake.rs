@@ -85,7 +85,7 @@ impl<D: Driver> Shard<D> {
             Err(refusal) => Err(Rejection::Malformed(refusal)),
         };
         match granted {
-            Err(Rejection::KeyAwaited) if !self.drain.is_under_way() => {
+            Err(rejection) if rejection.awaits_key() && !self.drain.is_under_way() => {
                 self.wait_for_keys(id);
                 self.keep_waiting(id, bytes);
             }
