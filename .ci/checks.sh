@@ -134,7 +134,7 @@ step 480 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 480 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 1200 'Container images' bash deploy/container-test.sh
 step 480 'JavaScript client' bash -euo pipefail -c javascript_client
-step 780 'Browser' npm --prefix broker/tests/browser test
+step 1000 'Browser' npm --prefix broker/tests/browser test
 # How the page looks does not depend on the driver.
 step 480 'Browser, on epoll: what goes over connections' env RINGYARD_IO=epoll npm --prefix broker/tests/browser run test:driver
 
