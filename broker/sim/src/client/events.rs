@@ -119,7 +119,8 @@ impl Client {
                 }
             }
         }
-        if listening.lost_place && id.is_empty() {
+        // With `?since=` besides, the answer would say of neither whether it was recovered.
+        if listening.lost_place && id.is_empty() && !matches!(listening.start, Start::Since(_)) {
             "what is this".clone_into(&mut id);
         } else {
             listening.lost_place = false;

@@ -27,8 +27,11 @@ impl Model {
                 Some(topic) => topic,
                 None => return Err(Violation::new("a message keeps its topic", format!("{named:?} is none"))),
             },
-            // Nobody can tell where an empty message among several topics belongs.
-            (None, None) => return Ok(None),
+            // Nobody can tell where an empty message among several topics belongs, nor then when a batch of which topic came.
+            (None, None) => {
+                self.streams[stream].timed.prompt = false;
+                return Ok(None);
+            }
         };
         if let (Some(tags), Some(offset)) = (arrival.tags.filter(|tags| tags.state || tags.up_to), arrival.offset) {
             return self.shown(stream, topic, id, offset, tags.up_to);

@@ -89,7 +89,7 @@ impl Presence {
         let kept = self.kept_until(id);
         let entered = self.deeds_of(id, topic).filter(|deed| deed.enters());
         let span = |deed: &Deed| {
-            let leaves = self.deeds_of(id, topic).filter(|other| other.leaves() && other.from > deed.from);
+            let leaves = self.deeds_of(id, topic).filter(|other| other.leaves() && other.may_follow(deed));
             let left = leaves.map(|other| other.from).min().unwrap_or(At::NEVER);
             let from = deed.to?;
             (from < left.min(kept)).then_some((from, left.min(kept)))
