@@ -14,6 +14,15 @@ impl At {
 /// From a moment to another, the latter not included.
 pub(super) type Span = (At, At);
 
+impl Deed {
+    /// Whether it may have been done behind another one. What one client asks for is done in its order. What another one asks for,
+    /// over whose connection the session goes on, is done at some time; its unsubscribes even after they were answered.
+    fn may_follow(&self, other: &Self) -> bool {
+        let goes_on = self.act == Act::Unsubscribe || self.to.is_none_or(|to| to > other.from);
+        self.from > other.from || (self.client != other.client && goes_on)
+    }
+}
+
 impl Presence {
     /// Until when a session was kept for certain: while its client was connected, and for the grace.
     pub(in crate::model) fn kept_until(&self, id: SessionId) -> At {

@@ -150,13 +150,6 @@ impl Deed {
     fn leaves(&self) -> bool {
         matches!(self.act, Act::Leave | Act::Unsubscribe) && !self.failed
     }
-
-    /// Whether it may have been done behind another one. What one client asks for is done in its order. What another one asks for,
-    /// over whose connection the session goes on, is done at some time; its unsubscribes even after they were answered.
-    fn may_follow(&self, other: &Self) -> bool {
-        let goes_on = self.act == Act::Unsubscribe || self.to.is_none_or(|to| to > other.from);
-        self.from > other.from || (self.client != other.client && goes_on)
-    }
 }
 
 impl Presence {
