@@ -271,7 +271,8 @@ test("who was away while somebody made a snapshot without what it has gives it t
   // Nobody answers the newcomer's question, and its snapshot takes the question's place.
   const here = startEditor(t, broker, { bus: make() });
   await wait(() => snapshots.length === 1, "a snapshot");
-  assert.match(snapshots[0].upTo, /:31$/);
+  // The 30 updates and its question; two, if the window went on while it was being read.
+  assert.ok(Number(snapshots[0].upTo.split(":")[1]) >= 31, snapshots[0].upTo);
   proxy.refuses = false;
   await converged([away, here], "0123456789".repeat(3));
   await converged([await newcomer(t, broker)], "0123456789".repeat(3));
