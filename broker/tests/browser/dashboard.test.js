@@ -135,14 +135,15 @@ test('a connection is traced until it ends', async () => {
   await new Promise((resolve) => { socket.onopen = resolve })
   // Without access control it has no name to be found by: the slowest of a topic would name it. There are few.
   let name
-  for (let at = 0; name === undefined && at < 400; at += 1) {
-    const candidate = `${at % 2}-${(at >> 1) % 100}-${at < 200 ? 0 : 1}`
+  // Shard, slot, and how often that was used before: there have been some hundred connections.
+  for (let at = 0; name === undefined && at < 4000; at += 1) {
+    const candidate = `${at % 2}-${(at >> 1) % 400}-${Math.floor(at / 800)}`
     const stopped = new AbortController()
     const answer = await fetch(`${operators}/api/connections/${candidate}/trace`, { signal: stopped.signal })
     if (answer.status === 200) {
       const lines = answer.body.pipeThrough(new TextDecoderStream()).getReader()
       socket.send('{"type":"ping","id":"mine"}')
-      const seen = await Promise.race([lines.read().then(() => lines.read()), new Promise((resolve) => setTimeout(resolve, 500, {}))])
+      const seen = await Promise.race([lines.read().then(() => lines.read()), new Promise((resolve) => setTimeout(resolve, 2000, {}))])
       if (seen.value?.includes('mine')) name = candidate
     } else {
       await answer.text()
