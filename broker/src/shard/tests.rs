@@ -6,15 +6,19 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use protocol::frame::{Opcode, close_code};
+use protocol::head::RawStart;
 use ring::ConnId;
 use ring::sim::{ClientId, Faults, SimDriver, World};
 
 use tokio::sync::oneshot;
 
+use crate::access::address::AddressLease;
 use crate::capacity::budget::{Charge, Held};
+use crate::capacity::buffer::Buffer;
 use crate::config::limits::Limits;
 use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::Reason;
+use crate::shard::handover::{Adopt, Entry, Purpose, Upgrade};
 use crate::shard::shared::{ControlMessage, SharedState};
 use crate::shard::{Shard, ShardSetup};
 
@@ -76,6 +80,14 @@ impl Stage {
 
     /// The same of this shard.
     fn open_at(&mut self, shard: usize, path: &str) -> ClientId {
+        let client = self.ask_to_open(shard, path);
+        self.turns(8);
+        assert!(self.world.client_read(client, 4096).starts_with(b"HTTP/1.1 101"));
+        client
+    }
+
+    /// A client that has asked this shard for a WebSocket.
+    fn ask_to_open(&mut self, shard: usize, path: &str) -> ClientId {
         let client = self.world.connect(shard);
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -83,8 +95,18 @@ impl Stage {
              Sec-WebSocket-Protocol: ringyard.v1\r\n\r\n"
         );
         assert_eq!(self.world.client_write(client, head.as_bytes()), head.len());
-        self.turns(8);
-        assert!(self.world.client_read(client, 4096).starts_with(b"HTTP/1.1 101"));
+        client
+    }
+
+    /// A client that the control plane has judged and admitted; its socket is on its way to the first shard.
+    fn adopt(&mut self, purpose: Purpose, entry: Entry) -> ClientId {
+        self.shared.admission.enter(self.world.now()).expect("room");
+        let (client, socket) = self.world.socket();
+        let (accept, start) = ([b'a'; 28], RawStart::default());
+        let upgrade = Box::new(Upgrade { purpose, accept, subprotocol: None, has_key: false, entry, start });
+        let read = Buffer::new(self.shared.budget.of_plane(), Held::Http);
+        let adopt = Adopt { socket, upgrade, read, lease: AddressLease::default() };
+        assert!(self.shared.send_control(ShardId(0), ControlMessage::Adopt(adopt)).is_ok());
         client
     }
 

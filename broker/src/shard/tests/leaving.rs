@@ -46,13 +46,7 @@ impl Stage {
     }
 
     fn open_quickly(&mut self, shard: usize, path: &str) -> ClientId {
-        let client = self.world.connect(shard);
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: ringyard.v1\r\n\r\n"
-        );
-        assert_eq!(self.world.client_write(client, head.as_bytes()), head.len());
+        let client = self.ask_to_open(shard, path);
         self.few_turns(4);
         client
     }

@@ -1,35 +1,19 @@
 //! What operators ask of a shard without access control, on simulated connections: topics that clients do not read, the busiest
 //! topics, the trace of a connection.
 
-use protocol::head::RawStart;
 use protocol::v1::PayloadKind;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::access::address::AddressLease;
 use crate::access::principal::Principal;
-use crate::capacity::buffer::Buffer;
 use crate::message::Payload;
-use crate::shard::handover::{Adopt, Entry, Purpose, Upgrade};
 use crate::shard::shared::BusyTopic;
 use crate::shard::trace::{LINES_MAX, TraceBegun, TraceLine, Traced};
 
 /// A client of `/ws` of the operators' listener.
 fn operator(stage: &mut Stage) -> ClientId {
-    stage.shared.admission.enter(stage.world.now()).expect("room");
-    let (client, socket) = stage.world.socket();
-    let upgrade = Upgrade {
-        purpose: Purpose::V1Session,
-        accept: [b'a'; 28],
-        subprotocol: None,
-        has_key: false,
-        entry: Entry::Known(Arc::new(Principal::operator(true))),
-        start: RawStart::default(),
-    };
-    let read = Buffer::new(stage.shared.budget.of_plane(), Held::Http);
-    let order = Adopt { socket, upgrade: Box::new(upgrade), read, lease: AddressLease::default() };
-    assert!(stage.shared.send_control(ShardId(0), ControlMessage::Adopt(order)).is_ok());
+    let client = stage.adopt(Purpose::V1Session, Entry::Known(Arc::new(Principal::operator(true))));
     stage.turns(8);
     assert!(stage.world.client_read(client, 4096).starts_with(b"HTTP/1.1 101"));
     client

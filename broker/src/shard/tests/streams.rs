@@ -1,13 +1,10 @@
 //! Streams of events on a shard, on simulated connections: what time brings, and how they end.
 
 use protocol::frame::close_code::FORBIDDEN;
-use protocol::head::RawStart;
 use ring::Nanos;
 
 use super::*;
-use crate::access::address::AddressLease;
-use crate::capacity::buffer::Buffer;
-use crate::shard::handover::{Adopt, Entry, Purpose, Stream, Upgrade};
+use crate::shard::handover::Stream;
 
 const SECOND: Nanos = 1_000_000_000;
 const COMMENT: &str = "3\r\n:\n\n\r\n";
@@ -111,7 +108,6 @@ fn an_idle_stream_takes_little() {
 #[test]
 fn one_that_is_not_to_begin_ends_as_a_stream() {
     let mut stage = Stage::new();
-    let (client, socket) = stage.world.socket();
     let filters = vec!["t".to_owned()];
     let stream = Stream {
         filters,
@@ -121,17 +117,7 @@ fn one_that_is_not_to_begin_ends_as_a_stream() {
         lost_place: false,
         readable_for: None,
     };
-    let upgrade = Upgrade {
-        purpose: Purpose::Events(Box::new(stream)),
-        accept: [0; 28],
-        subprotocol: None,
-        has_key: false,
-        entry: Entry::Refused(FORBIDDEN, "no longer"),
-        start: RawStart::default(),
-    };
-    let read = Buffer::new(stage.shared.budget.of_plane(), Held::Http);
-    let adopt = Adopt { socket, upgrade: Box::new(upgrade), read, lease: AddressLease::default() };
-    assert!(stage.shared.send_control(ShardId(0), ControlMessage::Adopt(adopt)).is_ok());
+    let client = stage.adopt(Purpose::Events(Box::new(stream)), Entry::Refused(FORBIDDEN, "no longer"));
     let heard = stage.heard(client);
     assert!(
         heard.contains("event: expired\ndata: {\"code\":4403,\"reason\":\"no longer\"}\n\n\r\n0\r\n\r\n"),

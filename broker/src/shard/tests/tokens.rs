@@ -3,16 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use protocol::head::RawStart;
 use ring::Nanos;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::access::address::AddressLease;
 use crate::access::authority::Authority;
 use crate::access::authority::tests::{SECRET, tables, token_by};
-use crate::capacity::buffer::Buffer;
-use crate::shard::handover::{Adopt, Entry, Purpose, Upgrade};
 
 const SECOND: Nanos = 1_000_000_000;
 /// The time of day when the clock of the simulation is 0, in seconds since 1970.
@@ -163,19 +159,7 @@ fn a_user_is_revoked_whose_socket_is_on_its_way_to_the_shard() {
     let principal = stage.shared.authority.identify(token.as_bytes(), now_ms).result.expect("a good token");
     stage.shared.authority.revoke("ada", stage.now_s() + 1, now_ms).expect("room");
     stage.turns(2);
-    stage.shared.admission.enter(stage.world.now()).expect("room");
-    let (client, socket) = stage.world.socket();
-    let upgrade = Upgrade {
-        purpose: Purpose::V1Session,
-        accept: [b'a'; 28],
-        subprotocol: None,
-        has_key: false,
-        entry: Entry::Known(principal),
-        start: RawStart::default(),
-    };
-    let read = Buffer::new(stage.shared.budget.of_plane(), Held::Http);
-    let order = Adopt { socket, upgrade: Box::new(upgrade), read, lease: AddressLease::default() };
-    assert!(stage.shared.send_control(ShardId(0), ControlMessage::Adopt(order)).is_ok());
+    let client = stage.adopt(Purpose::V1Session, Entry::Known(principal));
     stage.turns(8);
     assert_eq!(stage.close_code(client), Some(4403));
 }
