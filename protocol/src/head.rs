@@ -37,7 +37,7 @@ use sha1::{Digest, Sha1};
 pub use bearer::{bearer, bearer_in};
 pub use chunks::Chunks;
 pub use cookie::{cookie, cookie_in};
-pub use events::{EVENT_TOPICS_MAX, Events};
+pub use events::{EVENT_TOPICS_MAX, Events, accepts_events};
 pub use forwarded::{forwarded_address, forwarded_for};
 pub use origin::{authority_parts, origin_is_host};
 pub use page::{Page, page};

@@ -62,12 +62,7 @@ impl Caller {
     /// # Errors
     /// 401: no valid credential, where one is needed.
     pub(crate) async fn once_known(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
-        let caller = Self::of(app, uri, headers);
-        if !matches!(caller, Err(Rejection::KeyAwaited)) {
-            return caller;
-        }
-        keys_fetched(app).await;
-        Self::of(app, uri, headers)
+        once_decided(app, || Self::of(app, uri, headers)).await
     }
 
     /// Whether it is somebody in particular.
@@ -198,11 +193,19 @@ pub(crate) fn scope_of(method: &Method, path: &str) -> Option<Scope> {
     }
 }
 
-/// Waits while keys are fetched that a token may need ([`Rejection::KeyAwaited`]).
-pub(crate) async fn keys_fetched(app: &App) {
+/// What `judge` says, once keys were fetched that a token may need ([`Rejection::KeyAwaited`]).
+///
+/// # Errors
+/// Those of `judge`.
+pub(crate) async fn once_decided<T>(app: &App, judge: impl Fn() -> Result<T, Rejection>) -> Result<T, Rejection> {
+    let judged = judge();
+    if !matches!(judged, Err(Rejection::KeyAwaited)) {
+        return judged;
+    }
     while app.shared().authority.key_fetch().is_awaited(now_ms(app)) {
         tokio::time::sleep(KEYS_POLL).await;
     }
+    judge()
 }
 
 /// Milliseconds since 1970.

@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
-use protocol::head::{Endpoint, RawStart, endpoint};
+use protocol::head::{self, Endpoint, RawStart, endpoint};
 use protocol::topic::is_wildcard;
 use protocol::v1::{Position, write_polled};
 use std::time::Duration;
@@ -103,9 +103,9 @@ fn topic_of(app: &App, head: &Parts) -> Result<String, HttpError> {
     }
 }
 
-fn accepts_events(head: &Parts) -> bool {
-    let mut values = head.headers.get_all(header::ACCEPT).iter();
-    values.any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/event-stream")))
+fn accepts_events(request: &Parts) -> bool {
+    let values = request.headers.get_all(header::ACCEPT).iter();
+    head::accepts_events(values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')))
 }
 
 /// Whether the sender of this request may begin the topic, if it is new.

@@ -23,7 +23,7 @@ use crate::access::rejection::{Rejection, readable};
 use crate::capacity::budget::Held;
 use crate::capacity::buffer::Buffer;
 use crate::http::app::App;
-use crate::http::caller::{keys_fetched, now_ms};
+use crate::http::caller::{now_ms, once_decided};
 use crate::http::connection::Connection;
 use crate::http::request_heads::{Ended, Handshake, Heads};
 use crate::http::send_control;
@@ -71,12 +71,7 @@ async fn admit(app: &App, connection: &Connection, handshake: &mut Handshake) ->
     let credential = app.policy().credential(|| head::bearer(&handshake.head));
     handshake.upgrade.has_key = credential == Credential::Valid;
     handshake.upgrade.check_start(app.shared().registry.rules()).map_err(Rejection::Malformed)?;
-    let mut entry = enter_as(app, connection, handshake);
-    if matches!(entry, Err(Rejection::KeyAwaited)) {
-        keys_fetched(app).await;
-        entry = enter_as(app, connection, handshake);
-    }
-    handshake.upgrade.entry = entry?;
+    handshake.upgrade.entry = once_decided(app, || enter_as(app, connection, handshake)).await?;
     let kind = Kind::Handshake(HandshakeFacts {
         is_public: !connection.is_operators || handshake.upgrade.purpose == Purpose::V1Session,
         topic: app.shared().admit_purpose(&handshake.upgrade.purpose, app.limits().topics_max),

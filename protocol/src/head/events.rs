@@ -65,7 +65,11 @@ pub(super) fn of<'a>(
     topic_len_max: usize,
 ) -> Result<Option<Events<'a>>, Refusal> {
     let is_path = common.path == "/sub" || common.path.starts_with("/sub/");
-    if request.method != Some("GET") || !is_path || common.body != BodyLength::Bytes(0) || !accepts(*fields) {
+    if request.method != Some("GET")
+        || !is_path
+        || common.body != BodyLength::Bytes(0)
+        || !accepts_events(fields.list("accept"))
+    {
         return Ok(None);
     }
     let filters = match endpoint(common.path, topic_len_max) {
@@ -115,9 +119,10 @@ fn remembered<'a>(fields: Fields<'_, 'a>, query: &'a str) -> Option<Cow<'a, str>
     }
 }
 
-/// Whether `Accept` names the media type itself, and not only to say that it is not wanted (RFC 9110 §12.4.2).
-fn accepts(fields: Fields<'_, '_>) -> bool {
-    fields.list("accept").any(|range| {
+/// Whether media ranges, the items of `Accept`, name the media type itself, and not only to say that it is not wanted (RFC 9110
+/// §12.4.2).
+pub fn accepts_events<'a>(mut ranges: impl Iterator<Item = &'a [u8]>) -> bool {
+    ranges.any(|range| {
         let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
         let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(MEDIA_TYPE));
         let is_none = |weight: &[u8]| {

@@ -46,11 +46,16 @@ pub(super) fn put_u64(out: &mut impl BufMut, mut number: u64) {
     out.put_slice(&digits[from..]);
 }
 
+/// Appends a number as 16 hexadecimal digits.
+pub(super) fn put_hex(out: &mut impl BufMut, number: u64) {
+    let digits: [u8; 16] = std::array::from_fn(|i| b"0123456789abcdef"[(number >> (60 - 4 * i) & 0xf) as usize]);
+    out.put_slice(&digits);
+}
+
 /// Appends a number as a string of 16 hexadecimal digits.
 pub(super) fn put_hex_string(out: &mut impl BufMut, number: u64) {
-    let digits: [u8; 16] = std::array::from_fn(|i| b"0123456789abcdef"[(number >> (60 - 4 * i) & 0xf) as usize]);
     out.put_u8(b'"');
-    out.put_slice(&digits);
+    put_hex(out, number);
     out.put_u8(b'"');
 }
 

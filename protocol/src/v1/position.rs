@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use bytes::BufMut;
 use simd_json::Node;
 
 use super::command::Topics;
-use super::json;
+use super::json::{self, put_hex, put_u64};
 
 /// How many topics one subscribe may give positions for.
 pub(super) const POSITIONS_MAX: usize = 128;
@@ -21,6 +22,15 @@ pub struct Position {
     /// Of a message. In a client's position it is the last message that the client has, and 0 if it has none yet. In
     /// the answer to a subscribe it is the first message that the subscription delivers.
     pub offset: u64,
+}
+
+impl Position {
+    /// Appends it as `EPOCH:OFFSET`, as ids of events have it.
+    pub fn write_to(self, out: &mut impl BufMut) {
+        put_hex(out, self.epoch);
+        out.put_u8(b':');
+        put_u64(out, self.offset);
+    }
 }
 
 /// Where a subscription begins.

@@ -116,23 +116,10 @@ fn put_line(out: &mut BytesMut, field: &[u8], value: &[u8]) {
     out.put_u8(b'\n');
 }
 
-fn put_id(out: &mut BytesMut, Position { epoch, offset }: Position) {
+fn put_id(out: &mut BytesMut, id: Position) {
     out.put_slice(b"id: ");
-    for at in (0..16).rev() {
-        out.put_u8(HEX[(epoch >> (4 * at) & 0xf) as usize]);
-    }
-    out.put_u8(b':');
-    let mut digits = [0; 20];
-    let (mut at, mut rest) = (digits.len(), offset);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    put_line(out, b"", &digits[at..]);
+    id.write_to(out);
+    out.put_u8(b'\n');
 }
 
 /// One `data:` for each line. What has no line end has one line, also if it is empty.
