@@ -53,7 +53,7 @@ test('four ways get the same messages, and what each costs is as it must be', as
   assert.deepEqual(page.errors, [])
 })
 
-test('it publishes over a WebSocket as well, stops when told to, and counts anew', async () => {
+test('it publishes over a WebSocket as well, stops on request, and counts anew', async () => {
   const page = await openTab(running.browser, address())
   await isOpen(page)
   await page.selectOption('#by', 'websocket')

@@ -56,7 +56,7 @@ async fn handshakes_that_break_a_rule() {
     }
 }
 
-/// A WebSocket asked for without an upgrade is told that one is needed.
+/// A request for a WebSocket without an upgrade is answered that one is needed.
 #[tokio::test]
 async fn a_plain_get_of_a_websocket() {
     let broker = Broker::start(&[]);

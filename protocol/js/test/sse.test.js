@@ -59,7 +59,7 @@ class HttpFake {
     response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ results }));
   }
 
-  /** The next stream, which has been told where it begins. */
+  /** The next stream, which has its position. */
   async stream(position = { epoch: EPOCH, offset: 0 }) {
     await until(() => this.streams.length > this.accepted, "another stream");
     const stream = this.streams[this.accepted++];
@@ -113,7 +113,7 @@ test("after three refused upgrades messages come by events, publishes go by POST
   assert.ok(fake.posts.flat().every((item) => !("type" in item) && !("id" in item)));
 });
 
-test("a stream that ends is continued after the last message, and a gap is told", async (t) => {
+test("a stream that ends is continued after the last message, and a gap is reported", async (t) => {
   noDelay(t);
   const { fake, bus } = await start(t);
   const chat = bus.subscribe("a");

@@ -87,7 +87,7 @@ test("an operator empties the topic: the clients publish it again, but not each 
   assert.ok(Number(position.split(":")[1]) <= 3, `${position}: all learn of it at the same time, the first one does for all`);
 });
 
-test("garbage on the topics hurts nobody, and is told", async (t) => {
+test("garbage on the topics hurts nobody, and is reported", async (t) => {
   const warnings = watchWarnings(t);
   const broker = await begin(t);
   const [one, two] = [startEditor(t, broker), startEditor(t, broker)];

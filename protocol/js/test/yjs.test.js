@@ -169,7 +169,7 @@ test("256 KiB make a snapshot, and a newcomer right after it has the text", asyn
   assert.equal(`${two.text}`, `${one.text}`);
 });
 
-test("a broker that makes no snapshots is told to the application, and nothing else changes", async (t) => {
+test("a broker that makes no snapshots is reported to the application, and nothing else changes", async (t) => {
   const warnings = watchWarnings(t);
   const broker = await begin(t);
   const bus = Object.create(startBus(t, broker), {

@@ -264,17 +264,17 @@ impl Client {
                 let is_binary = event.name == "binary";
                 let payload =
                     if is_binary { STANDARD.decode(&event.data).map_err(|_| wrong("no base64"))? } else { event.data };
-                let told = payload::number(&payload).and_then(|id| stage.model.unsaid(id));
-                let is_json = told.as_ref().is_some_and(|told| told.kind == Kind::Json) && topic.is_some();
+                let sent = payload::number(&payload).and_then(|id| stage.model.unsaid(id));
+                let is_json = sent.as_ref().is_some_and(|sent| sent.kind == Kind::Json) && topic.is_some();
                 let kind = match (is_binary, is_json) {
                     (true, _) => Kind::Binary,
                     (false, true) => Kind::Json,
                     (false, false) => Kind::Text,
                 };
-                let is_snapshot = told.as_ref().is_some_and(|told| told.is_snapshot);
+                let is_snapshot = sent.as_ref().is_some_and(|sent| sent.is_snapshot);
                 let tags = topic.is_some().then(|| Tags {
-                    key: told.as_ref().and_then(|told| told.key.as_deref()),
-                    removed: told.as_ref().is_some_and(|told| told.removed),
+                    key: sent.as_ref().and_then(|sent| sent.key.as_deref()),
+                    removed: sent.as_ref().is_some_and(|sent| sent.removed),
                     state: is_snapshot || self.decoder.is_state,
                     up_to: is_snapshot,
                 });

@@ -47,7 +47,7 @@ function enterRoom() {
   const hints = bus.subscribe(`${topic}/typing`);
   hints.onmessage = ({ data }) => (text(data?.name, NAME_MAX) && text(data.member, 64) ? showHint(data) : ignore());
   room = { topic, subscriptions: [messages, members, hints] };
-  bus.enter(topic, { name: myName() }).catch(() => {}); // told by the bus as well
+  bus.enter(topic, { name: myName() }).catch(() => {}); // the bus reports it as well
 }
 
 const isChat = (data) => text(data?.name, NAME_MAX) && text(data?.text, TEXT_MAX);
