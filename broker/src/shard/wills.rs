@@ -4,7 +4,8 @@
 //! whether the client's user was revoked; that its token has run out meanwhile does not void it, since a client that is closed for
 //! that is one whose will is wanted. On an exclusive topic a will is published under the lease of its own session.
 //!
-//! At the shutdown of the broker nothing is published: its clients come back elsewhere.
+//! At the shutdown of the broker nothing is published for clients that it asks to leave: they come back elsewhere. The will of one
+//! that is lost during the window, before it was asked, is published.
 //!
 //! Cost: nothing without a will. With one, its copy for the life of the connection, and a message between shards at its end.
 

@@ -204,11 +204,12 @@ async fn another_will_replaces_it_and_it_is_taken_back() {
     assert_eq!(known, (&json!("a"), &json!("Zm9v"), &json!("base64")), "{message}");
 }
 
-/// A new version of the broker is no reason to stop every train: neither for those that it sends away, nor for those that go then.
+/// A new version of the broker is no reason to stop every train: not those of clients that it asks to leave, and none once it
+/// has ended its window.
 #[tokio::test]
 async fn a_drain_publishes_no_will() {
-    for args in [&["--drain-window", "2s"][..], &["--drain-window", "0s"]] {
-        let Railway { mut broker, _folder } = Railway::start("", args);
+    for window in ["2s", "0s"] {
+        let Railway { mut broker, _folder } = Railway::start("", &["--drain-window", window]);
         let server = broker.address;
         let mut watcher = watcher(server, "news").await;
         let mut clients = Vec::new();
@@ -219,12 +220,14 @@ async fn a_drain_publishes_no_will() {
             clients.push(client);
         }
         signal(&broker, "TERM");
-        let later = clients.split_off(10);
+        // Without a window nobody is asked before every shard has ended it.
+        let asked = if window == "0s" { 10 } else { 20 };
+        let others = clients.split_off(asked);
         for mut client in clients {
             assert_eq!(client.json().await["type"], "goaway");
             reset(client);
         }
-        later.into_iter().for_each(reset);
+        others.into_iter().for_each(reset);
         // If a will came, it would come before the close.
         let mut messages = Vec::new();
         loop {
@@ -237,6 +240,31 @@ async fn a_drain_publishes_no_will() {
         assert!(messages.len() == 1 && messages[0].contains("goaway"), "{messages:?}");
         assert_eq!(exit(&mut broker).await.code(), Some(0));
     }
+}
+
+/// Whom the broker has not yet asked to leave is served as before.
+#[tokio::test]
+async fn the_will_of_a_client_that_is_lost_during_the_window_is_published() {
+    let Railway { broker, _folder } = Railway::start("", &["--drain-window", "60s", "--shards", "1"]);
+    let server = broker.address;
+    let mut watchers = [watcher(server, "news").await, watcher(server, "news").await];
+    let mut clients = [
+        willing(server, "news", "lost", json!({"delay": 100})).await.0,
+        willing(server, "news", "lost", json!({"delay": 100})).await.0,
+    ];
+    signal(&broker, "TERM");
+    // One of the four is asked at once, and the next one 15 s later. Which watcher and which client stay?
+    let [watcher, other] = &mut watchers;
+    let [client, last] = &mut clients;
+    let (message, watcher, client) = tokio::select! {
+        message = watcher.json() => (message, 1, 0),
+        message = other.json() => (message, 0, 0),
+        message = client.json() => (message, 0, 1),
+        message = last.json() => (message, 0, 0),
+    };
+    assert_eq!(message["type"], "goaway", "{message}");
+    reset(clients.into_iter().nth(client).unwrap());
+    assert_eq!(said(&mut watchers[watcher]).await, "lost");
 }
 
 #[tokio::test]
