@@ -133,7 +133,7 @@ pub(crate) fn storm(bench: &Bench) -> Result<Figure> {
         "processor time per login, with connect, upgrade and subscription: {fresh:.1} us with tokens that are new to the \
          broker, {known:.1} us with tokens that it has seen"
     );
-    let what = "p99 of deliveries to 1,000 clients, 100 messages/s, while 15,000 others log in at once (HS256)";
+    let what = "p99 of deliveries to 1,000 clients, 25 messages/s, while 15,000 others log in at once (HS256)";
     Ok(storms.figure("q-logins", what, costs))
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn secure_storm(bench: &Bench) -> Result<Figure> {
         "processor time per newcomer, with connect, TLS handshake, login, upgrade and subscription: {full:.1} us with a full \
          handshake (ECDSA P-256), {resumed:.1} us with a resumed one"
     );
-    let what = "p99 of deliveries to 1,000 clients over TLS, 100 messages/s, while 15,000 others come at once with full TLS \
+    let what = "p99 of deliveries to 1,000 clients over TLS, 25 messages/s, while 15,000 others come at once with full TLS \
                 handshakes and log in";
     Ok(storms.figure("r-tls-storm", what, costs))
 }

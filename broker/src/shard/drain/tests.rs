@@ -16,6 +16,7 @@ use crate::shard::ShardSetup;
 use crate::shard::drain::*;
 use crate::shard::handover::{Adopt, Purpose, Upgrade};
 use crate::shard::shared::{ControlMessage, SharedState};
+use crate::shard::transport::pause::Progress;
 
 fn shard(world: &World) -> (Shard<SimDriver>, Arc<SharedState>) {
     shard_for(world, 4)
@@ -31,7 +32,7 @@ fn shard_for(world: &World, capacity: u32) -> (Shard<SimDriver>, Arc<SharedState
 #[test]
 fn paused_publishers_do_not_keep_a_shutdown_awake() {
     let (mut shard, _) = shard(&World::new(1, Faults::default()));
-    shard.input.yielded.push_back(ConnId { slot: 0, generation: 0 });
+    shard.input.yield_turn(ConnId { slot: 0, generation: 0 }, Progress::Established);
     assert_eq!(shard.wait_until(), None, "there is somebody to resume");
     shard.begin_drain(Duration::ZERO, false);
     assert!(shard.wait_until().is_some(), "nobody is resumed any more");

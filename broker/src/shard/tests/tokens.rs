@@ -218,3 +218,42 @@ fn a_storm_of_logins_does_not_hold_up_deliveries() {
     assert_eq!(established(&stage) - before, 200, "all of them get in");
     assert!(delivered_at.is_some_and(|turn| turn <= 8), "{delivered_at:?}");
 }
+
+/// Many who have just come say who they are, all at once. Who was here before waits for one of them, not for all.
+#[test]
+fn first_commands_of_many_do_not_hold_up_who_was_here() {
+    const STORM: usize = 400;
+    let (mut stage, _folder) = guarded(Limits::default());
+    let token = stage.token("bob", 1000);
+    let [reader, publisher] = [stage.connected(&token), stage.connected(&token)];
+    let subscribe = |id: usize| json!({"type": "subscribe", "id": id, "topic": "chat/7"});
+    assert_eq!(stage.ask(reader, &subscribe(2))[0]["type"], "ok");
+    for id in 2..5 {
+        assert_eq!(stage.ask(publisher, &json!({"type": "ping", "id": id}))[0]["type"], "pong");
+    }
+    let storm: Vec<ClientId> = (0..STORM).map(|_| stage.open("/ws")).collect();
+    for (n, &client) in storm.iter().enumerate() {
+        for (id, seconds) in [1000, 2000].into_iter().enumerate() {
+            let token = stage.token(&format!("u{n}"), seconds);
+            let connect = json!({"type": "connect", "id": id, "token": token}).to_string();
+            stage.world.client_write(client, &frame(TEXT, connect.as_bytes()));
+        }
+    }
+    // What a turn receives is more than what it looks at: by now many of them wait.
+    stage.turns(8);
+    let command = json!({"type": "publish", "topic": "chat/7", "data": "now"}).to_string();
+    stage.world.client_write(publisher, &frame(TEXT, command.as_bytes()));
+    let answered = |stage: &Stage| storm.iter().filter(|&&client| stage.world.client_unread(client) > 0).count();
+    let mut delivered_at = None;
+    for turn in 0..200 {
+        stage.turns(1);
+        if delivered_at.is_none() && stage.world.client_unread(reader) > 0 {
+            delivered_at = Some(turn);
+        }
+        if answered(&stage) == STORM {
+            break;
+        }
+    }
+    assert_eq!(answered(&stage), STORM, "all of them get their answers");
+    assert!(delivered_at.is_some_and(|turn| turn <= 3), "{delivered_at:?}");
+}

@@ -64,6 +64,23 @@ impl Flags {
         self.0 &= !flag.0;
     }
 
+    /// Whether fewer than three of its messages were taken since it was open.
+    pub(crate) fn is_newcomer(self) -> bool {
+        self.taken() < Self::TAKEN_MAX
+    }
+
+    /// One of its messages is taken.
+    pub(crate) fn count_taken(&mut self) {
+        if self.is_newcomer() {
+            self.0 += 1 << Self::TAKEN_AT;
+        }
+    }
+
+    /// How many of its messages were taken, up to three: a number in two bits.
+    fn taken(self) -> u32 {
+        self.0 >> Self::TAKEN_AT & Self::TAKEN_MAX
+    }
+
     /// Pings in a row that nothing came after: a number in the upper bits.
     pub(crate) fn unanswered(self) -> u32 {
         self.0 >> Self::UNANSWERED_AT
@@ -74,6 +91,8 @@ impl Flags {
         self.0 = self.0 & ((1 << Self::UNANSWERED_AT) - 1) | pings.min(0xff) << Self::UNANSWERED_AT;
     }
 
+    const TAKEN_AT: u32 = 22;
+    const TAKEN_MAX: u32 = 3;
     const UNANSWERED_AT: u32 = 24;
 
     /// Clears `flag` and says whether it was set.

@@ -242,6 +242,7 @@ impl<D: Driver> Shard<D> {
 
     fn take_message(&mut self, id: ConnId, kind: MessageKind, data: Data<'_>) {
         let Some(conn) = self.conns.get(id) else { return };
+        conn.flags.count_taken();
         if conn.session.answers_to_come().is_some() {
             self.input.work.charge(COMMAND_COST);
         }

@@ -12,8 +12,9 @@
 //! So nobody is closed for sending much, only for not reading answers: then no send gets on, and the ping's deadline
 //! finds that out. What arrives meanwhile is kept with the connection, and the kernel is asked to keep what follows: at
 //! once, or, for one that only waits for its next turn, once it is [`KEPT_BYTES_MAX`]. A turn tries a bounded number of
-//! those that wait, in their order. Open connections and handshakes wait in two queues that take turns: a storm of handshakes,
-//! each of which may take most of a turn, delays an open connection by one of them, and not by all that came before.
+//! those that wait, in their order. Connections in their handshakes, those that have hardly said anything since, and all others
+//! wait in three queues that take turns: a storm of logins delays who was here before by two of them each time, and not by all
+//! that came before.
 //!
 //! All input that is kept may take its share of the budget. Beyond that, when more comes for a connection whose input is
 //! more than twice the average, as much is given back (1013): of some whose input waits, the heaviest of the client that
@@ -44,6 +45,19 @@ const TRIES_PER_TURN: usize = 256;
 /// What an acknowledgement takes in the outbox, at most, once it comes.
 const ACKNOWLEDGEMENT_BYTES: usize = 192;
 
+/// How far a connection is: each kind has a queue of its own.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::shard) enum Progress {
+    Handshake,
+    /// Open, and hardly any of its messages was taken.
+    Newcomer,
+    Established,
+}
+
+impl Progress {
+    const COUNT: usize = 3;
+}
+
 /// Connections whose input waits, and what is kept of it.
 #[derive(Default, Debug)]
 pub(in crate::shard) struct Input {
@@ -51,12 +65,11 @@ pub(in crate::shard) struct Input {
     pub(in crate::shard) work: InputWork,
     /// Messages that arrive in pieces.
     pub(in crate::shard) assemblies: Assemblies,
-    /// Connections whose input waits for its next part of a turn, each once, here, in `handshakes` or in `paused`.
-    pub(in crate::shard) yielded: VecDeque<ConnId>,
-    /// The same of those that are in their handshakes.
-    handshakes: VecDeque<ConnId>,
-    /// Whether one of `handshakes` is next.
-    is_handshake_next: bool,
+    /// Connections whose input waits for its next part of a turn, each once, here or in `paused`, in one queue for each
+    /// [`Progress`].
+    yielded: [VecDeque<ConnId>; Progress::COUNT],
+    /// Which of these queues is next.
+    next_queue: usize,
     /// Connections whose input waits for something else.
     paused: VecDeque<ConnId>,
     /// Connections whose token waits for keys.
@@ -79,35 +92,42 @@ impl Input {
 
     /// Connections whose input waits.
     pub(in crate::shard) fn waiting(&self) -> impl Iterator<Item = ConnId> {
-        self.paused.iter().chain(&self.yielded).chain(&self.handshakes).chain(&self.for_keys).copied()
+        self.paused.iter().chain(self.yielded.iter().flatten()).chain(&self.for_keys).copied()
     }
 
     /// Whether a connection waits for its next part of a turn.
     pub(in crate::shard) fn has_yielded(&self) -> bool {
-        !self.yielded.is_empty() || !self.handshakes.is_empty()
+        self.yielded.iter().any(|queue| !queue.is_empty())
     }
 
     fn next_yielded(&mut self) -> Option<ConnId> {
-        self.is_handshake_next = !self.is_handshake_next;
-        let (first, second) = if self.is_handshake_next {
-            (&mut self.yielded, &mut self.handshakes)
-        } else {
-            (&mut self.handshakes, &mut self.yielded)
-        };
-        first.pop_front().or_else(|| second.pop_front())
+        (0..Progress::COUNT).find_map(|_| {
+            let queue = self.next_queue;
+            self.next_queue = (queue + 1) % Progress::COUNT;
+            self.yielded[queue].pop_front()
+        })
+    }
+
+    /// Has a connection wait for its next part of a turn.
+    pub(in crate::shard) fn yield_turn(&mut self, id: ConnId, progress: Progress) {
+        self.yielded[progress as usize].push_back(id);
     }
 
     /// Some of them, others each time.
     fn some_waiting(&mut self) -> impl Iterator<Item = ConnId> {
-        let (paused, yielded) = (self.paused.len(), self.yielded.len());
-        let all = paused + yielded + self.for_keys.len();
+        let [handshakes, newcomers, established] = &self.yielded;
+        let queues = [&self.paused, handshakes, newcomers, established, &self.for_keys];
+        let all = queues.iter().map(|queue| queue.len()).sum::<usize>();
         let first = self.looked_at;
         self.looked_at = (first + LOOKED_AT) % all.max(1);
-        (first..first + LOOKED_AT.min(all)).map(move |at| match at % all {
-            at if at < paused => self.paused[at],
-            at if at < paused + yielded => self.yielded[at - paused],
-            at => self.for_keys[at - paused - yielded],
-        })
+        let nth = move |mut at: usize| {
+            queues.into_iter().find_map(|queue| {
+                let found = queue.get(at);
+                at = at.saturating_sub(queue.len());
+                found.copied()
+            })
+        };
+        (first..first + LOOKED_AT.min(all)).filter_map(move |at| nth(at % all))
     }
 
     /// Something that paused connections wait for may have come.
@@ -241,9 +261,12 @@ impl<D: Driver> Shard<D> {
         let answers = waits_for_a_send(conn, self.limits.outbox_bytes_max);
         if conn.flags.has(Flags::PAUSED) && !conn.flags.has(Flags::PAUSE_LISTED) && !answers {
             conn.flags.set(Flags::PAUSE_LISTED);
-            let is_handshake = conn.state == State::Handshake;
-            let queue = if is_handshake { &mut self.input.handshakes } else { &mut self.input.yielded };
-            queue.push_back(id);
+            let progress = match conn.state {
+                State::Handshake => Progress::Handshake,
+                State::Open if conn.flags.is_newcomer() => Progress::Newcomer,
+                _ => Progress::Established,
+            };
+            self.input.yield_turn(id, progress);
         }
     }
 
@@ -268,7 +291,7 @@ impl<D: Driver> Shard<D> {
             self.input.untried -= 1;
             self.resume(id);
         }
-        let yielded = self.input.yielded.len() + self.input.handshakes.len();
+        let yielded = self.input.yielded.iter().map(VecDeque::len).sum::<usize>();
         for _ in 0..yielded.min(TRIES_PER_TURN) {
             if !self.input.work.is_left() {
                 break;
