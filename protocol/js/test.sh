@@ -6,7 +6,8 @@ cd "$(dirname "$0")"
 
 npm ci --no-audit --no-fund
 
-node --test test/*.test.js
-RINGYARD_CLIENT=../ringyard.min.mjs node --test test/*.test.js
+# Most of them wait for what others send.
+node --test --test-concurrency=3 test/*.test.js
+RINGYARD_CLIENT=../ringyard.min.mjs node --test --test-concurrency=3 test/*.test.js
 npx tsc --project test
 npx publint --strict

@@ -51,7 +51,8 @@ test("one drives, others learn who, and get the lease in turn", async (t) => {
   assert.equal((await bob.publish("loco/12", { speed: 0 }, { lease: next })).offset, 2);
   next.release();
   await until(() => drivers.at(-1) === undefined && drivers.length > 1);
-  assert.deepEqual([...new Set(drivers)], [ada.member, bob.member, undefined]);
+  // Where her release was faster than his command, there was nobody for a moment.
+  assert.deepEqual([...new Set(drivers.filter(Boolean))], [ada.member, bob.member]);
   assert.deepEqual([ada.errors, bob.errors], [[], []]);
 });
 
