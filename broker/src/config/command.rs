@@ -25,7 +25,7 @@ Without a command the broker starts. Precedence of settings: flag, environment, 
 config show` prints where each value comes from.
 
 SIZE is a number of bytes with an optional k, m or g (powers of 1024): 64k, 16m, 1g.
-TIME is a number with its unit, ms, s, m or h: 500ms, 10s, 2m.
+TIME is a number with its unit, ms, s, m, h or d: 500ms, 10s, 2m.
 
 Publish with:   curl -d 'hello' http://127.0.0.1:8080/pub/demo
 Subscribe with: new WebSocket('ws://127.0.0.1:8080/sub/demo'), or open http://127.0.0.1:8080/";
@@ -117,6 +117,15 @@ pub struct NewKey {
     /// Filter of topics that it may publish to; repeatable
     #[arg(long, value_name = "FILTER", value_parser = values::filter)]
     pub publish: Vec<String>,
+    /// What else it may do with what it subscribes to; repeatable
+    #[arg(long, value_name = "RIGHT", requires = "subscribe", value_parser = ["presence", "enter", "history", "request"])]
+    pub rights: Vec<String>,
+    /// Filter of topics whose requests it may answer; repeatable
+    #[arg(long, value_name = "FILTER", value_parser = values::filter)]
+    pub respond: Vec<String>,
+    /// Filter of topics whose lease it may hold; repeatable
+    #[arg(long, value_name = "FILTER", value_parser = values::filter)]
+    pub lease: Vec<String>,
     /// Part of the operators' interface that it may use; repeatable
     #[arg(long, value_name = "SCOPE", value_parser = ["topics", "connections", "metrics", "inspect"])]
     pub api: Vec<String>,
@@ -137,6 +146,12 @@ pub struct CheckedToken {
     /// Ask whether this topic may be published to
     #[arg(long, value_name = "TOPIC", value_parser = values::topic)]
     pub publish: Option<String>,
+    /// Ask whether requests of this topic may be answered
+    #[arg(long, value_name = "TOPIC", value_parser = values::topic)]
+    pub respond: Option<String>,
+    /// Ask whether this topic's lease may be held
+    #[arg(long, value_name = "TOPIC", value_parser = values::topic)]
+    pub lease: Option<String>,
 }
 
 /// Keeps the token out of logs.
@@ -145,6 +160,8 @@ impl fmt::Debug for CheckedToken {
         f.debug_struct("CheckedToken")
             .field("subscribe", &self.subscribe)
             .field("publish", &self.publish)
+            .field("respond", &self.respond)
+            .field("lease", &self.lease)
             .finish_non_exhaustive()
     }
 }

@@ -46,18 +46,20 @@ fn key_and_table(asked: &NewKey, random: &[u8; KEY_BYTES]) -> String {
         let _ = write!(sha256, "{byte:02x}");
     }
     let quoted = |text: &String| toml::Value::String(text.clone()).to_string();
-    let list = |name, values: &[String]| match values {
-        [] => String::new(),
-        values => format!("{name} = [{}]\n", values.iter().map(quoted).collect::<Vec<_>>().join(", ")),
-    };
-    format!(
+    let NewKey { name, subscribe, publish, rights, respond, lease, api } = asked;
+    let mut text = format!(
         "# The key, which is printed this once: Authorization: Bearer {key}\n# Its table, for the file of --config:\n\n\
-         [[key]]\nname = {}\nsha256 = \"{sha256}\"\n{}{}{}",
-        quoted(&asked.name),
-        list("subscribe", &asked.subscribe),
-        list("publish", &asked.publish),
-        list("api", &asked.api)
-    )
+         [[key]]\nname = {}\nsha256 = \"{sha256}\"\n",
+        quoted(name)
+    );
+    let lists = [("subscribe", subscribe), ("rights", rights), ("publish", publish), ("respond", respond)];
+    for (name, values) in lists.into_iter().chain([("lease", lease), ("api", api)]) {
+        if !values.is_empty() {
+            let values: Vec<_> = values.iter().map(quoted).collect();
+            let _ = writeln!(text, "{name} = [{}]", values.join(", "));
+        }
+    }
+    text
 }
 
 /// Says that a configuration is right, once its files of keys could be read.
@@ -129,7 +131,12 @@ fn verdict(authority: &Authority, credential: &[u8], asked: &CheckedToken, now_m
     };
     let mut text = about(&principal, now_ms);
     let mut is_allowed = true;
-    let questions = [(Operation::Subscribe, &asked.subscribe), (Operation::Publish, &asked.publish)];
+    let questions = [
+        (Operation::Subscribe, &asked.subscribe),
+        (Operation::Publish, &asked.publish),
+        (Operation::Respond, &asked.respond),
+        (Operation::Lease, &asked.lease),
+    ];
     for (operation, name) in questions.into_iter().filter_map(|(operation, name)| Some((operation, name.as_ref()?))) {
         let verb = operation.name();
         match authority.granting(&principal, operation, name) {

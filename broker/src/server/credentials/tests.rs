@@ -5,7 +5,8 @@ use crate::config::auth::{AccessTables, AllowTable, GrantLists, KeyTable, Who};
 
 fn asked(subscribe: Option<&str>, publish: Option<&str>) -> CheckedToken {
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    CheckedToken { token: None, token_file: None, subscribe: owned(subscribe), publish: owned(publish) }
+    let (subscribe, publish) = (owned(subscribe), owned(publish));
+    CheckedToken { token: None, token_file: None, subscribe, publish, respond: None, lease: None }
 }
 
 #[test]
@@ -14,6 +15,9 @@ fn a_new_key_comes_with_a_table_that_lets_it_in() {
         name: "shop".to_owned(),
         subscribe: Vec::new(),
         publish: vec!["orders/#".to_owned(), "a\"b".to_owned()],
+        rights: Vec::new(),
+        respond: vec!["points/#".to_owned()],
+        lease: vec!["loco/+".to_owned()],
         api: vec!["topics".to_owned()],
     };
     let text = key_and_table(&new, &[7; KEY_BYTES]);
@@ -24,12 +28,14 @@ fn a_new_key_comes_with_a_table_that_lets_it_in() {
     assert_eq!(table["name"].as_str(), Some("shop"));
     assert_eq!(table["publish"][1].as_str(), Some("a\"b"));
     assert_eq!(table["api"][0].as_str(), Some("topics"));
-    assert!(table.get("subscribe").is_none());
+    assert_eq!((table["respond"][0].as_str(), table["lease"][0].as_str()), (Some("points/#"), Some("loco/+")));
+    assert!(table.get("subscribe").is_none() && table.get("rights").is_none());
     let mut sha256 = [0; 32];
     sha256.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());
     let written: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(table["sha256"].as_str(), Some(written.as_str()));
-    let grants = GrantLists { publish: vec!["orders/#".to_owned()], ..GrantLists::default() };
+    let grants =
+        GrantLists { publish: vec!["orders/#".to_owned()], lease: vec!["loco/+".to_owned()], ..GrantLists::default() };
     let table =
         KeyTable { source: "a:1".to_owned(), name: "shop".to_owned(), sha256, grants, api: vec!["topics".to_owned()] };
     let authority = Authority::new(&AccessTables { keys: vec![table], ..AccessTables::default() }, &Arc::default(), 0);
@@ -37,12 +43,22 @@ fn a_new_key_comes_with_a_table_that_lets_it_in() {
     let (text, is_allowed) = verdict(&authority, key.as_bytes(), &asked(None, Some("orders/1")), 0);
     assert_eq!(
         text,
-        "good: key shop\npublish: orders/#\napi: topics\nallowed: publish orders/1, by 'orders/#' of its [[key]]\n"
+        "good: key shop\npublish: orders/#\nlease: loco/+\napi: topics\nallowed: publish orders/1, by 'orders/#' of its [[key]]\n"
     );
     assert!(is_allowed);
     let (text, is_allowed) = verdict(&authority, key.as_bytes(), &asked(Some("orders/1"), Some("x")), 0);
     assert!(!is_allowed && text.contains("denied: subscribe orders/1: no grant for subscribe covers it, it has none"));
     assert!(text.contains("denied: publish x: no grant for publish covers it, the nearest is 'orders/#'"), "{text}");
+    let leases =
+        CheckedToken { respond: Some("loco/12".to_owned()), lease: Some("loco/12".to_owned()), ..asked(None, None) };
+    let (text, _) = verdict(&authority, key.as_bytes(), &leases, 0);
+    assert!(
+        text.ends_with(
+            "denied: respond loco/12: no grant for respond covers it, it has none\n\
+         allowed: lease loco/12, by 'loco/+' of its [[key]]\n"
+        ),
+        "{text}"
+    );
     let (text, is_allowed) = verdict(&authority, b"rk_wrong", &asked(None, None), 0);
     assert!(!is_allowed && text.starts_with("denied: ") && text.ends_with("cause: unknown-api-key\n"), "{text}");
     assert!(!text.contains("rk_wrong"));
