@@ -97,7 +97,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1000,
         "m" => 60 * 1000,
         "h" => 3600 * 1000,
-        _ => return Err("a time needs its unit, ms, s, m or h, such as 500ms or 10s".into()),
+        "d" => 24 * 3600 * 1000,
+        _ => return Err("a time needs its unit, ms, s, m, h or d, such as 500ms or 10s".into()),
     };
     let number: u64 = number.parse().map_err(|_| "a time is a whole number with its unit, such as 500ms or 10s")?;
     let time = number.checked_mul(unit_ms).map(Duration::from_millis).filter(|time| *time <= DURATION_TOP);
@@ -330,11 +331,12 @@ mod tests {
 
     #[test]
     fn durations() {
-        let cases = [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)];
+        let cases =
+            [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("1d", 86_400_000), ("0s", 0)];
         for (text, ms) in cases {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "10", "s", "1.5s", "-1s", "1d", "1001h", "99999999999999999999h"] {
+        for text in ["", "10", "s", "1.5s", "-1s", "1w", "42d", "1001h", "99999999999999999999h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
