@@ -81,7 +81,8 @@ def check_options(documents, facts):
 
 def check_open_paths(documents, _facts):
     """From outside pages can load the client and subscribe, and do nothing else."""
-    wanted = {("/sub", "Prefix"), ("/ws", "Exact"), ("/ringyard.js", "Exact"), ("/ringyard.min.js", "Exact")}
+    scripts = ["ringyard.js", "ringyard.min.js", "ringyard-sse.js", "ringyard-yjs.js", "yjs.js"]
+    wanted = {("/sub", "Prefix"), ("/ws", "Exact"), *((f"/{script}", "Exact") for script in scripts)}
     return [
         f"{name} opens {sorted(paths)}: not /sub/, /ws and the client alone"
         for name, paths in open_paths(documents)

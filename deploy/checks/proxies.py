@@ -48,8 +48,8 @@ DEMO_FILES = [f"/demos/{name}" for name in ["", "demos.css", "editor.css", "ring
 DEMO_FILES += [f"/demos/{name}.js" for name in [*DEMOS, "ask", "demo", "plot", "steer"]]
 COMPARE = [f"/compare{part}" for part in ("", ".css", ".js", "-ways.js", "-uses.js", ".json")]
 PAGE = ["/", "/?x=/pub/", "/page.css", *SCRIPTS, "/icon.svg", "/healthz", *DOCUMENTS, *COMPARE, *DEMO_FILES]
-TO_BE_OPENED = ["/pub", "/pub/x", "/pub/a/b%20c", "/bus/x", *PAGE]
-NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/wsx", "/ws/", "/subx/y", "/x"]
+TO_BE_OPENED = ["/pub", "/pub/x", "/pub/a/b%20c", "/bus/x", "/request/x", "/request/a/b%20c?timeout=1s", *PAGE]
+NEVER_OPEN = ["/readyz", "/metrics", "/api/stats", "/api/topics?match=%23", "/wsx", "/ws/", "/subx/y", "/request", "/x"]
 NEVER_OPEN += ["/ringyardxjs", "/ringyard.js/", "/ringyard.min.mjs"]
 # Paths that one program takes for open and the next for something else.
 TRICKS = [
