@@ -113,10 +113,10 @@ impl Input {
         self.yielded[progress as usize].push_back(id);
     }
 
-    /// Some of them, others each time.
+    /// Some of them, others each time, and none that are in their handshakes: what is kept of those is little.
     fn some_waiting(&mut self) -> impl Iterator<Item = ConnId> {
-        let [handshakes, newcomers, established] = &self.yielded;
-        let queues = [&self.paused, handshakes, newcomers, established, &self.for_keys];
+        let [_, newcomers, established] = &self.yielded;
+        let queues = [&self.paused, newcomers, established, &self.for_keys];
         let all = queues.iter().map(|queue| queue.len()).sum::<usize>();
         let first = self.looked_at;
         self.looked_at = (first + LOOKED_AT) % all.max(1);
