@@ -195,7 +195,7 @@ caddy_validate() {
 }
 proxies_in "$work/as-they-are" ''
 # As the heads of the files say.
-proxies_in "$work/opened" 's/^#pub //; s/^#bus //; s/^#page //'
+proxies_in "$work/opened" 's/^#pub //; s/^#bus //; s/^#ask //; s/^#page //'
 for folder in as-they-are opened; do
     check "nginx, $folder: the configuration" nginx -t -q -c "$work/$folder/nginx.conf"
     check "haproxy, $folder: the configuration" haproxy -c -f "$work/$folder/haproxy.cfg"
