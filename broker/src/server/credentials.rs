@@ -52,8 +52,15 @@ fn key_and_table(asked: &NewKey, random: &[u8; KEY_BYTES]) -> String {
          [[key]]\nname = {}\nsha256 = \"{sha256}\"\n",
         quoted(name)
     );
-    let lists = [("subscribe", subscribe), ("rights", rights), ("publish", publish), ("respond", respond)];
-    for (name, values) in lists.into_iter().chain([("lease", lease), ("api", api)]) {
+    let lists = [
+        ("subscribe", subscribe),
+        ("rights", rights),
+        ("publish", publish),
+        ("respond", respond),
+        ("lease", lease),
+        ("api", api),
+    ];
+    for (name, values) in lists {
         if !values.is_empty() {
             let values: Vec<_> = values.iter().map(quoted).collect();
             let _ = writeln!(text, "{name} = [{}]", values.join(", "));

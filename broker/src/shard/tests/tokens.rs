@@ -219,7 +219,7 @@ fn a_storm_of_logins_does_not_hold_up_deliveries() {
     assert!(delivered_at.is_some_and(|turn| turn <= 8), "{delivered_at:?}");
 }
 
-/// Many who have just come say who they are, all at once. Who was here before waits for one of them, not for all.
+/// Many who have just come say who they are, all at once. Who was here before waits for a few of them, not for all.
 #[test]
 fn first_commands_of_many_do_not_hold_up_who_was_here() {
     const STORM: usize = 400;
