@@ -175,7 +175,7 @@ fn decoded(part: &str) -> Result<Vec<u8>> {
 
 /// New tokens of both algorithms, and known ones.
 pub(crate) fn verification(bench: &Bench) -> Result<Figure> {
-    let (tokens, passes) = bench.pick((5000, 7), (50, 1));
+    let (tokens, passes) = bench.pick((5000, 21), (50, 1));
     let (mut ratios, mut remarks, mut es256, mut known) = (Vec::new(), Vec::new(), 0.0, 0.0);
     for algorithm in [Algorithm::Hs256, Algorithm::Es256] {
         let setting = Setting::new(algorithm, tokens)?;

@@ -32,8 +32,8 @@ use crate::access::permissions::{Operation, Permissions};
 use crate::access::principal::{Cause, Denial, Identified, Origin, Principal, PrincipalKind};
 use crate::access::revocations::Revocations;
 use crate::access::state::{Settings, State};
-use crate::access::token_cache::{TokenCache, TokenDigest};
-use crate::access::tokens::{Demands, TOKEN_BYTES_MAX, Verified, verify};
+use crate::access::token_cache::{TokenCache, TokenName};
+use crate::access::tokens::{COST_OF_CLAIMS, COST_OF_READING, Demands, Unverified, Verified};
 use crate::capacity::budget::{Account, Charge, Held};
 use crate::config::auth::AccessTables;
 
@@ -41,8 +41,8 @@ use crate::config::auth::AccessTables;
 pub const API_KEY_PREFIX: &str = "rk_";
 /// The longest API key, in bytes.
 const API_KEY_BYTES_MAX: usize = 256;
-/// What a known token or an API key costs, in units of about 100 ns.
-const COST_OF_KNOWN: u32 = 20;
+/// What the SHA-256 of a token or an API key costs, in units of about 100 ns.
+const COST_OF_DIGEST: u32 = 15;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Authority {
     /// ([`Denial::awaits_key`]).
     pub fn identify(&self, credential: &[u8], now_ms: u64) -> Identified {
         let identified = if credential.starts_with(API_KEY_PREFIX.as_bytes()) {
-            Identified { result: self.holder(credential), cost: COST_OF_KNOWN }
+            Identified { result: self.holder(credential), cost: COST_OF_DIGEST }
         } else {
             self.user(credential, now_ms)
         };
@@ -154,7 +154,7 @@ impl Authority {
             Origin::Operator { is_near } if *is_near || !state.rules.has_keys() => Ok(Arc::clone(principal)),
             Origin::Operator { .. } => Err(denial(Cause::Missing)),
             Origin::Token(token) => {
-                self.check_use(principal, &state, now_ms).map_err(|denied| denial(denied.cause))?;
+                self.check_use(principal, &state, now_ms).map_err(denial)?;
                 if !state.keys.has(token.signed_by) {
                     return Err(denial(Cause::UnknownKey));
                 }
@@ -162,6 +162,8 @@ impl Authority {
                 if permissions == principal.permissions {
                     return Ok(Arc::clone(principal));
                 }
+                let mut token = token.clone();
+                token.share(&permissions);
                 Ok(self.principal(Principal {
                     kind: principal.kind,
                     name: Arc::clone(&principal.name),
@@ -169,7 +171,7 @@ impl Authority {
                     expires_ms: principal.expires_ms,
                     max_age_ms: principal.max_age_ms,
                     permissions,
-                    origin: Origin::Token(token.clone()),
+                    origin: Origin::Token(token),
                     _charge: None,
                 }))
             }
@@ -266,42 +268,53 @@ impl Authority {
     /// The user of a token.
     fn user(&self, token: &[u8], now_ms: u64) -> Identified {
         let state = self.state.load();
-        let denied = |cause, cost| Identified { result: Err(Denial::of(cause)), cost };
-        let Some(demands) = &state.demands else { return denied(Cause::NoTokens, 1) };
-        if token.len() > TOKEN_BYTES_MAX {
-            return denied(Cause::TooLong, 1);
-        }
-        let token_digest = sha256(token);
-        if let Some(principal) = self.cache.get(&token_digest, state.issue) {
-            let result = self.check_use(&principal, &state, Some(now_ms)).map(|()| principal);
-            return Identified { result, cost: COST_OF_KNOWN };
-        }
-        let (verified, cost) = verify(token, demands, &state.keys, state.rules.claims(), now_ms);
-        let result = match verified {
-            Ok(verified) => self.admit(token_digest, verified, &state, demands, now_ms),
-            Err(cause) => {
-                let may_come = cause == Cause::UnknownKey && state.keys_url.is_some();
-                let awaits_key = may_come && self.key_fetch.ask(now_ms);
-                if may_come && !awaits_key && self.state.load().issue != state.issue {
+        let mut cost = COST_OF_READING;
+        let result = match self.user_under(&state, token, now_ms, &mut cost) {
+            Err(Cause::UnknownKey) if state.keys_url.is_some() => {
+                let awaits_key = self.key_fetch.ask(now_ms);
+                if !awaits_key && self.state.load().issue != state.issue {
                     // The keys came in between.
                     return self.user(token, now_ms);
                 }
-                Err(Denial { cause, awaits_key })
+                Err(Denial { cause: Cause::UnknownKey, awaits_key })
+            }
+            result => result.map_err(Denial::of),
+        };
+        Identified { result, cost }
+    }
+
+    /// The user of a token under these rules and keys. What it takes to find out is added to `cost`.
+    fn user_under(&self, state: &State, token: &[u8], now_ms: u64, cost: &mut u32) -> Result<Arc<Principal>, Cause> {
+        let demands = state.demands.as_ref().ok_or(Cause::NoTokens)?;
+        let unverified = Unverified::read(token, demands)?;
+        // To check the HMAC of a secret costs no more than a digest. So it is checked before, and names the token.
+        let (name, by_secret) = match unverified.mac() {
+            Some(mac) => (mac, Some(unverified.signer(&state.keys, cost)?)),
+            None => {
+                *cost += COST_OF_DIGEST;
+                (sha256(token), None)
             }
         };
-        Identified { result, cost: cost + COST_OF_KNOWN }
+        if let Some(principal) = self.cache.get(&name, state.issue) {
+            self.check_use(&principal, state, Some(now_ms))?;
+            return Ok(principal);
+        }
+        *cost += COST_OF_CLAIMS;
+        let signer = by_secret.map_or_else(|| unverified.signer(&state.keys, cost), Ok)?;
+        let verified = unverified.claims(signer, demands, state.rules.claims(), now_ms)?;
+        self.admit(name, verified, state, demands, now_ms)
     }
 
     /// The principal of a token whose signature and claims are right.
     fn admit(
         &self,
-        token: TokenDigest,
+        name: TokenName,
         verified: Verified,
         state: &State,
         demands: &Demands,
         now_ms: u64,
-    ) -> Result<Arc<Principal>, Denial> {
-        let Verified { user, issued_at_s, expires_ms, origin } = verified;
+    ) -> Result<Arc<Principal>, Cause> {
+        let Verified { user, issued_at_s, expires_ms, mut origin } = verified;
         let max_age_ms = demands.max_age_ms.filter(|_| expires_ms.is_none());
         let mut principal = Principal {
             kind: PrincipalKind::User,
@@ -317,21 +330,22 @@ impl Authority {
         let ends_ms = expires_ms.map(|expires_ms| expires_ms.saturating_add(demands.leeway_ms));
         self.revocations.note_lifetime(issued_at_s, ends_ms, now_ms);
         principal.permissions = self.interner.intern(state.rules.of_token(&origin));
+        origin.share(&principal.permissions);
         principal.origin = Origin::Token(origin);
         let bytes = principal.bytes() + principal.permissions.bytes();
         let principal = self.principal(principal);
-        self.cache.put(token, state.issue, (&principal, bytes), now_ms);
+        self.cache.put(name, state.issue, (&principal, bytes), now_ms);
         Ok(principal)
     }
 
     /// Whether the token of a principal is neither revoked nor, at this time, over.
-    fn check_use(&self, principal: &Principal, state: &State, now_ms: Option<u64>) -> Result<(), Denial> {
+    fn check_use(&self, principal: &Principal, state: &State, now_ms: Option<u64>) -> Result<(), Cause> {
         if self.revocations.is_revoked(&principal.name, principal.issued_at_s) {
-            return Err(Denial::of(Cause::Revoked));
+            return Err(Cause::Revoked);
         }
         let is_over = |(expires_ms, now_ms): (u64, u64)| now_ms >= expires_ms.saturating_add(state.settings.leeway_ms);
         if principal.expires_ms.zip(now_ms).is_some_and(is_over) {
-            return Err(Denial::of(Cause::Expired));
+            return Err(Cause::Expired);
         }
         Ok(())
     }

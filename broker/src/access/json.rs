@@ -49,7 +49,8 @@ pub(crate) fn member<'m, 'a>(members: &'m Members<'a>, name: &str) -> Option<&'m
 
 /// Reads an object. `None`: it is none, has a member twice, or is too deep.
 pub(crate) fn object(text: &[u8]) -> Option<Members<'_>> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
+    // Checked once as a whole, and not once more for each string in it.
+    let mut reader = serde_json::Deserializer::from_str(std::str::from_utf8(text).ok()?);
     let value = AtDepth(0).deserialize(&mut reader).ok()?;
     reader.end().ok()?;
     match value {

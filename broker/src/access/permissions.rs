@@ -168,7 +168,7 @@ pub struct Permissions {
 #[derive(Default, PartialEq, Eq, Hash, Debug)]
 struct Content {
     is_everything: bool,
-    grants: Box<[Grant]>,
+    grants: Arc<[Grant]>,
     /// Where the grants of each operation end.
     ends: [u32; Operation::ALL.len()],
     scopes: u8,
@@ -192,18 +192,15 @@ impl Permissions {
     /// What all these grants and scopes allow together.
     #[must_use]
     pub fn new(mut grants: Vec<Grant>, scopes: &[Scope]) -> Self {
-        grants.sort();
-        grants.dedup_by(|second, first| {
-            let facts = |grant: &Grant| (grant.operation, grant.is_template);
-            let is_same = facts(first) == facts(second) && first.filter == second.filter;
-            if is_same {
-                first.rights = first.rights.union(second.rights);
-            }
-            is_same
-        });
+        in_order(&mut grants);
+        Self::of_grants(grants.into(), scopes)
+    }
+
+    /// What these grants, which are [`in_order`], and scopes allow together.
+    pub(crate) fn of_grants(grants: Arc<[Grant]>, scopes: &[Scope]) -> Self {
         let ends = Operation::ALL.map(|operation| grants.partition_point(|grant| grant.operation <= operation) as u32);
         let scopes = scopes.iter().fold(0, |bits, scope| bits | 1 << *scope as u8);
-        Self { content: Content { is_everything: false, grants: grants.into(), ends, scopes }, charge: None }
+        Self { content: Content { is_everything: false, grants, ends, scopes }, charge: None }
     }
 
     /// The same, charged to an account for as long as it lives.
@@ -308,10 +305,28 @@ impl Permissions {
         (size_of::<Self>() + size_of_val::<[Grant]>(&self.content.grants) + filters) as u64
     }
 
+    /// Its grants, one after the other.
+    pub(crate) fn grants(&self) -> &Arc<[Grant]> {
+        &self.content.grants
+    }
+
     fn grants_of(&self, operation: Operation) -> &[Grant] {
         let begin = (operation as usize).checked_sub(1).map_or(0, |before| self.content.ends[before]);
         &self.content.grants[begin as usize..self.content.ends[operation as usize] as usize]
     }
+}
+
+/// Sorts grants, and unites those that differ in their rights only.
+pub(crate) fn in_order(grants: &mut Vec<Grant>) {
+    grants.sort_unstable();
+    grants.dedup_by(|second, first| {
+        let facts = |grant: &Grant| (grant.operation, grant.is_template);
+        let is_same = facts(first) == facts(second) && first.filter == second.filter;
+        if is_same {
+            first.rights = first.rights.union(second.rights);
+        }
+        is_same
+    });
 }
 
 /// What topics of the broker say of another topic or filter.

@@ -106,7 +106,7 @@ impl Principal {
     pub(crate) fn bytes(&self) -> u64 {
         let origin = match &self.origin {
             Origin::Anonymous | Origin::Key(_) | Origin::Operator { .. } => 0,
-            Origin::Token(token) => token.bytes(),
+            Origin::Token(token) => token.bytes(&self.permissions),
         };
         (size_of::<Self>() + 2 * COUNTS_BYTES + self.name.len()) as u64 + origin
     }
@@ -131,8 +131,8 @@ pub(crate) enum Origin {
 pub(crate) struct TokenOrigin {
     /// The key that its signature was checked with.
     pub(crate) signed_by: KeyId,
-    /// What its own claim grants.
-    pub(crate) grants: Box<[Grant]>,
+    /// What its own claim grants, in order. Its principal's permissions have the same list if nothing else grants anything.
+    pub(crate) grants: Arc<[Grant]>,
     /// The claims that `[[allow]]` tables named when it was checked.
     pub(crate) claims: Box<[(Arc<str>, ClaimValues)]>,
     /// What it says of its member: the text of a JSON value.
@@ -145,9 +145,18 @@ impl TokenOrigin {
         values_of(&self.claims, claim)
     }
 
-    /// Bytes behind it.
-    pub(crate) fn bytes(&self) -> u64 {
-        let grants = self.grants.iter().map(|grant| size_of::<Grant>() + grant.filter.len());
+    /// Takes the list of grants of these permissions for its own, if both say the same.
+    pub(crate) fn share(&mut self, permissions: &Permissions) {
+        if self.grants == *permissions.grants() {
+            self.grants = Arc::clone(permissions.grants());
+        }
+    }
+
+    /// Bytes behind it, without those that it shares with these permissions.
+    fn bytes(&self, permissions: &Permissions) -> u64 {
+        let own = Some(&self.grants).filter(|grants| !Arc::ptr_eq(grants, permissions.grants()));
+        let grants = own.into_iter().flat_map(|grants| &**grants);
+        let grants = grants.map(|grant| size_of::<Grant>() + grant.filter.len());
         let values =
             |values: &ClaimValues| values.iter().map(|value| size_of::<Box<str>>() + value.len()).sum::<usize>();
         let claims = self.claims.iter().map(|(_, of_claim)| size_of::<(Arc<str>, ClaimValues)>() + values(of_claim));

@@ -72,9 +72,11 @@ impl Rules {
     /// What the user of a token may do.
     pub(crate) fn of_token(&self, token: &TokenOrigin) -> Permissions {
         let tables = self.allows.iter().filter(|allow| applies(&allow.principal, token));
-        let own = token.grants.iter().cloned();
-        let granted = tables.flat_map(|allow| grants(&allow.grants, true));
-        Permissions::new(own.chain(granted).collect(), &[])
+        let granted: Vec<_> = tables.flat_map(|allow| grants(&allow.grants, true)).collect();
+        if granted.is_empty() {
+            return Permissions::of_grants(Arc::clone(&token.grants), &[]);
+        }
+        Permissions::new([&*token.grants, &*granted].concat(), &[])
     }
 
     /// The table whose filter grants an operation to the user of a token, and this filter as the table has it.
@@ -171,7 +173,7 @@ mod tests {
     fn token(claims: &[(&str, &[&str])]) -> TokenOrigin {
         let claims =
             claims.iter().map(|(name, values)| ((*name).into(), values.iter().map(|value| (*value).into()).collect()));
-        TokenOrigin { signed_by: KeyId::default(), grants: Box::default(), claims: claims.collect(), info: None }
+        TokenOrigin { signed_by: KeyId::default(), grants: Arc::default(), claims: claims.collect(), info: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Principals of tokens that were verified before, by the SHA-256 of the token.
+//! Principals of tokens that were verified before, each under a name of its token ([`TokenName`]).
 //!
-//! A reconnect storm brings known tokens: a hit costs a digest and a short lock instead of a signature check. Only good tokens
+//! A reconnect storm brings known tokens: a hit costs a digest, or an HMAC, and a short lock. Only good tokens
 //! are remembered, so nobody without one can fill it. An entry holds for one issue of the rules and keys: after a change of
 //! those it is verified again. Revocation and expiry are checked by the caller at every hit.
 //!
@@ -25,10 +25,12 @@ const STRIPES: usize = 64;
 /// What a part has room for with its first entry.
 const ENTRIES_AT_FIRST: usize = 112;
 /// What an entry takes besides its principal, in bytes.
-const ENTRY_BYTES: u64 = 128;
+const ENTRY_BYTES: u64 = 136;
+/// The end of tokens that do not end.
+const NEVER_MS: u64 = u64::MAX;
 
-/// The SHA-256 of a token.
-pub(crate) type TokenDigest = [u8; 32];
+/// What nobody finds two tokens for: the MAC of one that a secret of the broker has signed, the SHA-256 of any other.
+pub(crate) type TokenName = [u8; 32];
 
 /// See the file's head.
 #[derive(Debug)]
@@ -40,9 +42,9 @@ pub(crate) struct TokenCache {
 
 #[derive(Default, Debug)]
 struct Stripe {
-    entries: HashMap<TokenDigest, Entry, FxBuildHasher>,
-    /// Every entry, the oldest first.
-    order: VecDeque<TokenDigest>,
+    entries: HashMap<TokenName, Entry, FxBuildHasher>,
+    /// Every entry, the oldest first, and when its token ends, in milliseconds since 1970; [`NEVER_MS`] if it does not.
+    order: VecDeque<(TokenName, u64)>,
     bytes: u64,
 }
 
@@ -56,9 +58,7 @@ struct Entry {
 impl Stripe {
     /// Whether nobody can come back with the oldest token, though leeway would let it in for a moment more.
     fn oldest_has_ended(&self, now_ms: u64) -> bool {
-        let oldest = self.order.front().and_then(|oldest| self.entries.get(oldest));
-        let expires_ms = oldest.and_then(|entry| entry.principal.expires_ms);
-        expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
+        self.order.front().is_some_and(|(_, expires_ms)| *expires_ms <= now_ms)
     }
 }
 
@@ -69,14 +69,14 @@ impl TokenCache {
     }
 
     /// The principal of a token that was verified under this issue.
-    pub(crate) fn get(&self, token: &TokenDigest, issue: u64) -> Option<Arc<Principal>> {
+    pub(crate) fn get(&self, token: &TokenName, issue: u64) -> Option<Arc<Principal>> {
         let stripe = lock(self.stripe(token));
         let entry = stripe.entries.get(token).filter(|entry| entry.issue == issue)?;
         Some(Arc::clone(&entry.principal))
     }
 
     /// Remembers the principal, which takes so many bytes, of a token that was verified under this issue.
-    pub(crate) fn put(&self, token: TokenDigest, issue: u64, (principal, bytes): (&Arc<Principal>, u64), now_ms: u64) {
+    pub(crate) fn put(&self, token: TokenName, issue: u64, (principal, bytes): (&Arc<Principal>, u64), now_ms: u64) {
         let bytes = bytes + ENTRY_BYTES;
         if bytes > self.stripe_bytes_max {
             return;
@@ -90,13 +90,13 @@ impl TokenCache {
         }
         match stripe.entries.insert(token, entry) {
             Some(before) => stripe.bytes -= before.bytes,
-            None => stripe.order.push_back(token),
+            None => stripe.order.push_back((token, principal.expires_ms.unwrap_or(NEVER_MS))),
         }
         while stripe.entries.len() > ENTRIES_MAX / STRIPES
             || stripe.bytes > self.stripe_bytes_max
             || stripe.oldest_has_ended(now_ms)
         {
-            let oldest = stripe.order.pop_front().expect("every entry has its place in the order");
+            let (oldest, _) = stripe.order.pop_front().expect("every entry has its place in the order");
             let removed = stripe.entries.remove(&oldest).expect("what is in the order is an entry");
             stripe.bytes -= removed.bytes;
         }
@@ -109,7 +109,7 @@ impl TokenCache {
         }
     }
 
-    fn stripe(&self, token: &TokenDigest) -> &Mutex<Stripe> {
+    fn stripe(&self, token: &TokenName) -> &Mutex<Stripe> {
         // The map takes its hash from all bytes; a part of the digest is as good for the stripe.
         &self.stripes[usize::from(token[31]) % STRIPES]
     }

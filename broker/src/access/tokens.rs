@@ -14,17 +14,18 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::{DecodeSliceError, Engine};
 use jsonwebtoken::Algorithm;
+use memchr::memchr_iter;
 use protocol::topic::check_filter;
 
 use crate::access::info;
 use crate::access::json::{Json, Members, member, object};
-use crate::access::permissions::{Grant, Operation, Right, Rights};
+use crate::access::permissions::{Grant, Operation, Right, Rights, in_order};
 use crate::access::principal::{Cause, TokenOrigin};
 use crate::access::templates::ClaimValues;
-use crate::access::trusted_keys::{KeyId, Signature, TrustedKeys};
+use crate::access::trusted_keys::{KeyId, MAC_BYTES_MAX, Signature, TrustedKeys};
 
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4096;
@@ -52,7 +53,7 @@ pub(crate) struct Demands {
 
 /// A header that was read.
 pub(crate) struct Header {
-    text: Box<str>,
+    text: Box<[u8]>,
     algorithm: Algorithm,
     kid: Option<Box<str>>,
 }
@@ -73,39 +74,114 @@ pub(crate) struct Verified {
     pub(crate) origin: TokenOrigin,
 }
 
-/// Checks everything about a token but its revocation and its end. `kept` are the claims that are kept. The number is
-/// what it cost, in units of about 100 ns of processor time.
-pub(crate) fn verify(
-    token: &[u8],
-    demands: &Demands,
-    keys: &TrustedKeys,
-    kept: &[Arc<str>],
-    now_ms: u64,
-) -> (Result<Verified, Cause>, u32) {
-    let mut cost = COST_OF_PARSING;
-    if token.len() > TOKEN_BYTES_MAX {
-        return (Err(Cause::TooLong), cost);
+/// A token of which only the header was read. Nothing that it says is believed.
+pub(crate) struct Unverified<'a> {
+    /// What is signed: header, a full stop, payload.
+    message: &'a [u8],
+    payload: &'a [u8],
+    signature: Signature<'a>,
+    header: MaybeUsual<'a>,
+}
+
+/// The header that the issuer's tokens have, or another.
+enum MaybeUsual<'a> {
+    Usual(&'a Header),
+    Other(Header),
+}
+
+impl MaybeUsual<'_> {
+    fn get(&self) -> &Header {
+        match self {
+            Self::Usual(header) => header,
+            Self::Other(header) => header,
+        }
     }
-    let result = signed_by(token, demands, keys, &mut cost).and_then(|(payload, signed_by)| {
-        let json = BASE64_URL_SAFE_NO_PAD.decode(payload).map_err(|_| Cause::Malformed)?;
+}
+
+impl<'a> Unverified<'a> {
+    /// Takes a token apart.
+    ///
+    /// # Errors
+    /// It is no token, or none by an algorithm that is wanted.
+    pub(crate) fn read(token: &'a [u8], demands: &'a Demands) -> Result<Self, Cause> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Cause::TooLong);
+        }
+        let mut ends = memchr_iter(b'.', token);
+        let (Some(head_end), Some(end), None) = (ends.next(), ends.next(), ends.next()) else {
+            return Err(Cause::Malformed);
+        };
+        let (message, head, payload) = (&token[..end], &token[..head_end], &token[head_end + 1..end]);
+        let header = match demands.usual_header.get().filter(|usual| *usual.text == *head) {
+            Some(usual) => MaybeUsual::Usual(usual),
+            None => MaybeUsual::Other(header(head, demands)?),
+        };
+        let signature = signature(&token[end + 1..], header.get().algorithm)?;
+        Ok(Self { message, payload, signature, header })
+    }
+
+    /// The first 32 bytes of its HMAC, if it says that it has one. Once [`Unverified::signer`] has found it right, nobody has
+    /// another token with the same.
+    pub(crate) fn mac(&self) -> Option<[u8; 32]> {
+        match &self.signature {
+            Signature::Mac(bytes, _) => bytes.first_chunk().copied(),
+            Signature::Public(_) => None,
+        }
+    }
+
+    /// The trusted key that its signature is of. What it takes to find out is added to `cost`, in units of about 100 ns of
+    /// processor time.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn signer(&self, keys: &TrustedKeys, cost: &mut u32) -> Result<KeyId, Cause> {
+        let Header { algorithm, kid, .. } = self.header.get();
+        let mut is_known = false;
+        for candidate in keys.candidates(*algorithm, kid.as_deref()) {
+            is_known = true;
+            *cost += cost_of(*algorithm);
+            if candidate.has_signed(self.message, &self.signature, *algorithm) {
+                return Ok(candidate.id);
+            }
+        }
+        Err(if is_known { Cause::Signature } else { Cause::UnknownKey })
+    }
+
+    /// Checks everything else but revocation and the token's end. `kept` are the claims that are kept.
+    ///
+    /// # Errors
+    /// What is wrong first.
+    pub(crate) fn claims(
+        self,
+        signer: KeyId,
+        demands: &Demands,
+        kept: &[Arc<str>],
+        now_ms: u64,
+    ) -> Result<Verified, Cause> {
+        if let MaybeUsual::Other(header) = self.header {
+            // Of two, the first stays.
+            let _ = demands.usual_header.set(header);
+        }
+        let json = BASE64_URL_SAFE_NO_PAD.decode(self.payload).map_err(|_| Cause::Malformed)?;
         let members = object(&json).ok_or(Cause::Malformed)?;
-        let mut verified = claims(&members, demands, signed_by, kept, now_ms)?;
+        let mut verified = claims(&members, demands, signer, kept, now_ms)?;
         if member(&members, info::CLAIM).is_some() {
             verified.origin.info = info::info_in(&json);
         }
         Ok(verified)
-    });
-    (result, cost)
+    }
 }
 
-/// What splitting and reading a token costs, as [`verify`] counts.
-const COST_OF_PARSING: u32 = 30;
+/// What [`Unverified::read`] costs, in units of about 100 ns of processor time.
+pub(crate) const COST_OF_READING: u32 = 5;
+/// What [`Unverified::claims`] costs, in the same units.
+pub(crate) const COST_OF_CLAIMS: u32 = 30;
 
-/// What a signature check costs, as [`verify`] counts.
+/// What a signature check costs, in the same units.
 fn cost_of(algorithm: Algorithm) -> u32 {
     use Algorithm::{ES256, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
     match algorithm {
-        HS256 | HS384 | HS512 => 20,
+        HS256 | HS384 | HS512 => 15,
         RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => 500,
         ES256 => 1200,
         EdDSA => 800,
@@ -114,45 +190,27 @@ fn cost_of(algorithm: Algorithm) -> u32 {
     }
 }
 
-/// The payload of a token, and the key that its signature is of.
-fn signed_by<'a>(
-    token: &'a [u8],
-    demands: &Demands,
-    keys: &TrustedKeys,
-    cost: &mut u32,
-) -> Result<(&'a str, KeyId), Cause> {
-    let token = std::str::from_utf8(token).map_err(|_| Cause::Malformed)?;
-    let (message, signature) = token.rsplit_once('.').ok_or(Cause::Malformed)?;
-    let (head, payload) = message.split_once('.').ok_or(Cause::Malformed)?;
-    if payload.contains('.') {
-        return Err(Cause::Malformed);
-    }
-    let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map(|bytes| Signature { text: signature, bytes });
-    let signature = signature.map_err(|_| Cause::Malformed)?;
-    let usual = demands.usual_header.get().filter(|usual| *usual.text == *head);
-    let read = if usual.is_none() { Some(header(head, demands)?) } else { None };
-    let Header { algorithm, kid, .. } = usual.or(read.as_ref()).expect("it is usual, or was read");
-    let algorithm = *algorithm;
-    let candidates = keys.candidates(algorithm, kid.as_deref());
-    if candidates.is_empty() {
-        return Err(Cause::UnknownKey);
-    }
-    for candidate in candidates {
-        *cost += cost_of(algorithm);
-        if candidate.has_signed(message.as_bytes(), &signature, algorithm) {
-            let id = candidate.id;
-            if let Some(read) = read {
-                // Of two, the first stays.
-                let _ = demands.usual_header.set(read);
-            }
-            return Ok((payload, id));
+/// Reads the signature of a token by this algorithm.
+fn signature(text: &[u8], algorithm: Algorithm) -> Result<Signature<'_>, Cause> {
+    match algorithm {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
+            let mut bytes = [0; MAC_BYTES_MAX];
+            let decoded = BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes);
+            let length = decoded.map_err(|error| match error {
+                DecodeSliceError::DecodeError(_) => Cause::Malformed,
+                DecodeSliceError::OutputSliceTooSmall => Cause::Signature,
+            })?;
+            Ok(Signature::Mac(bytes, length))
+        }
+        _ => {
+            BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Cause::Malformed)?;
+            std::str::from_utf8(text).map(Signature::Public).map_err(|_| Cause::Malformed)
         }
     }
-    Err(Cause::Signature)
 }
 
 /// Reads a header: the algorithm and `kid` that it asks for.
-fn header(text: &str, demands: &Demands) -> Result<Header, Cause> {
+fn header(text: &[u8], demands: &Demands) -> Result<Header, Cause> {
     let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Cause::Malformed)?;
     let head = &object(&json).ok_or(Cause::Malformed)?;
     let name = member(head, "alg").and_then(Json::text).ok_or(Cause::Algorithm)?;
@@ -193,7 +251,7 @@ fn claims(
         return Err(Cause::User);
     }
     let grants = match member(members, &demands.topics_claim) {
-        None => Box::default(),
+        None => Arc::default(),
         Some(Json::Object(topics)) => grants(topics)?,
         Some(_) => return Err(Cause::Topics),
     };
@@ -245,7 +303,7 @@ fn addressed(members: &Members, demands: &Demands) -> Result<(), Cause> {
 }
 
 /// What the claim with topics grants.
-fn grants(topics: &Members) -> Result<Box<[Grant]>, Cause> {
+fn grants(topics: &Members) -> Result<Arc<[Grant]>, Cause> {
     let (mut grants, mut rights) = (Vec::new(), Rights::default());
     for (name, value) in topics {
         let Json::List(list) = value else { return Err(Cause::Topics) };
@@ -272,6 +330,7 @@ fn grants(topics: &Members) -> Result<Box<[Grant]>, Cause> {
     for grant in grants.iter_mut().filter(|grant| grant.operation == Operation::Subscribe) {
         grant.rights = rights;
     }
+    in_order(&mut grants);
     Ok(grants.into())
 }
 

@@ -73,11 +73,15 @@ enum Check {
 }
 
 /// The signature of a token.
-pub(crate) struct Signature<'a> {
-    /// In base64url.
-    pub(crate) text: &'a str,
-    pub(crate) bytes: Vec<u8>,
+pub(crate) enum Signature<'a> {
+    /// An HMAC, in its first so many bytes.
+    Mac([u8; MAC_BYTES_MAX], usize),
+    /// Of a public key, in base64url.
+    Public(&'a str),
 }
+
+/// The longest HMAC, in bytes.
+pub(crate) const MAC_BYTES_MAX: usize = 64;
 
 /// Keeps keys out of logs.
 impl fmt::Debug for TrustedKey {
@@ -105,10 +109,13 @@ impl TrustedKey {
 
     /// Whether this key made the signature of a message by an algorithm that suits it.
     pub(crate) fn has_signed(&self, message: &[u8], signature: &Signature, algorithm: Algorithm) -> bool {
-        let [hs256, hs384, hs512] = match &self.check {
-            Check::Secret(keys) => &**keys,
+        let ([hs256, hs384, hs512], mac) = match (&self.check, signature) {
+            (Check::Secret(keys), Signature::Mac(bytes, length)) => (&**keys, &bytes[..*length]),
             // An error is about the key or the length of the signature.
-            Check::Public(key) => return crypto::verify(signature.text, message, key, algorithm).unwrap_or(false),
+            (Check::Public(key), Signature::Public(text)) => {
+                return crypto::verify(text, message, key, algorithm).unwrap_or(false);
+            }
+            _ => return false,
         };
         let key = match algorithm {
             Algorithm::HS256 => hs256,
@@ -116,7 +123,7 @@ impl TrustedKey {
             Algorithm::HS512 => hs512,
             _ => return false,
         };
-        hmac::verify(key, message, &signature.bytes).is_ok()
+        hmac::verify(key, message, mac).is_ok()
     }
 
     fn suits(&self, algorithm: Algorithm) -> bool {
@@ -155,17 +162,18 @@ impl TrustedKeys {
     }
 
     /// The keys that may have made a signature by this algorithm, under this `kid`.
-    pub(crate) fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> Vec<&TrustedKey> {
-        let suiting = || self.0.iter().filter(|key| key.suits(algorithm));
-        let exact: Vec<_> = suiting().filter(|key| kid.is_some() && key.kid.as_deref() == kid).collect();
-        if !exact.is_empty() {
-            return exact;
-        }
-        let nameless: Vec<_> = suiting().filter(|key| key.kid.is_none()).collect();
-        match (nameless.is_empty(), kid) {
-            (true, None) => Some(suiting().collect()).filter(|keys: &Vec<_>| keys.len() == 1).unwrap_or_default(),
-            _ => nameless,
-        }
+    pub(crate) fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> impl Iterator<Item = &TrustedKey> {
+        let suiting = move || self.0.iter().filter(move |key| key.suits(algorithm));
+        let has_name = |key: &TrustedKey| kid.is_some() && key.kid.as_deref() == kid;
+        // None: whatever its name is.
+        let name = if suiting().any(has_name) {
+            Some(kid)
+        } else if kid.is_none() && suiting().all(|key| key.kid.is_some()) && suiting().count() == 1 {
+            None
+        } else {
+            Some(None)
+        };
+        suiting().filter(move |key| name.is_none_or(|name| key.kid.as_deref() == name))
     }
 
     /// Whether a key is still trusted.

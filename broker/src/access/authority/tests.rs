@@ -1,18 +1,19 @@
-//! The authority over time: rules, rotation, revocation, memory, and tokens that are not as they were made.
+//! The authority over time: rules, rotation, revocation.
+
+mod known;
+mod properties;
 
 use std::fs;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::{EncodingKey, crypto};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::access::permissions::{Right, Scope};
-use crate::access::vectors::{authority as of_vectors, file, now_ms, vectors};
+use crate::access::vectors::{file, now_ms, vectors};
 use crate::config::auth::{AllowTable, AuthTable, GrantLists, KeyTable, Who};
 
 const NOW_MS: u64 = 1_790_000_000_000;
@@ -136,62 +137,6 @@ fn who_has_no_credential_is_anonymous_if_none_is_required() {
     let ann = identify(&authority, &token("ann")).expect("a user");
     assert!(!ann.allows(Operation::Subscribe, "public/1"), "a user is not anonymous");
     assert_eq!(identify(&authority, "x").unwrap_err(), Cause::Malformed, "a bad credential is not none");
-}
-
-#[test]
-fn a_known_token_ends_when_it_says_and_costs_little() {
-    let (tables, _folder) = tables();
-    let authority = authority(&tables);
-    let token = token("ann");
-    let first = authority.identify(token.as_bytes(), NOW_MS);
-    let second = authority.identify(token.as_bytes(), NOW_MS);
-    assert!(second.cost <= 20 && first.cost > second.cost);
-    let (first, second) = (first.result.expect("good"), second.result.expect("good"));
-    assert!(Arc::ptr_eq(&first, &second));
-    let end_ms = NOW_MS + 3_600_000 + 30_000;
-    assert!(authority.identify(token.as_bytes(), end_ms - 1).result.is_ok());
-    let over = authority.identify(token.as_bytes(), end_ms).result.expect_err("over");
-    assert!(over.is_expired());
-    assert_eq!(authority.renew(&first, Some(end_ms)).map(drop), Err(Denial::of(Cause::Expired)));
-    assert!(authority.counts().any(|count| count == (Cause::Expired, 2)));
-}
-
-#[test]
-fn equal_rights_are_one_allocation_and_memory_comes_back() {
-    let (mut tables, _folder) = tables();
-    tables.allows = vec![allow(Who::User, lists(&["chat/+", "user/{sub}/#"], &["chat/+"], &[]))];
-    let account = Arc::default();
-    let authority = Authority::new(&tables, &account, 0).expect("an authority");
-    let before = account.used();
-    let (ann, bob) = (identify(&authority, &token("ann")).unwrap(), identify(&authority, &token("bob")).unwrap());
-    assert!(Arc::ptr_eq(&ann.permissions, &bob.permissions));
-    let used = account.used() - before;
-    assert!(used > ann.bytes() + bob.bytes() && used < 2048, "{used}");
-    let with_two = account.used();
-    let eve = identify(&authority, &token("eve")).unwrap();
-    assert_eq!(
-        account.used() - with_two,
-        eve.bytes(),
-        "what tables grant costs nothing more, with a claim in it or not"
-    );
-    assert!(eve.allows(Operation::Subscribe, "user/eve/x") && !eve.allows(Operation::Subscribe, "user/ann/x"));
-    drop((ann, bob, eve));
-    assert_eq!(account.used(), before, "nothing is remembered where the cache has no bytes");
-}
-
-#[test]
-fn the_cache_is_bounded() {
-    let (tables, _folder) = tables();
-    let account = Arc::default();
-    let authority = Authority::new(&tables, &account, 1 << 20).expect("an authority");
-    for user in 0..6000 {
-        identify(&authority, &token(&user.to_string())).expect("good");
-    }
-    let (entries, bytes) = authority.cache.size();
-    assert!(entries > 500 && entries < 6000 && bytes <= 1 << 20, "{entries} {bytes}");
-    assert!(account.used() < 2 << 20, "{}", account.used());
-    identify(&authority, "x.y.z").expect_err("forged");
-    assert_eq!(authority.cache.size().0, entries, "forged tokens are not remembered");
 }
 
 #[test]
@@ -356,70 +301,6 @@ fn a_claim_named_by_a_table_is_kept_and_no_other() {
     let kept: Vec<_> = origin.claims.iter().map(|(name, _)| &**name).collect();
     assert_eq!(kept, ["sub", "tenant"]);
     assert!(ann.bytes() < 600, "{}", ann.bytes());
-}
-
-/// One of the vectors' authorities and a good token for it.
-static MIXED: LazyLock<Vec<(Authority, Vec<u8>)>> = LazyLock::new(|| {
-    let vectors = vectors();
-    let good =
-        |vector: &&Value| vector["expected"] == "ok" && vector["name"].as_str().unwrap().starts_with("PyJWT: good ");
-    let tokens = vectors["tokens"].as_array().unwrap().iter().filter(good);
-    tokens
-        .map(|vector| {
-            let authority = of_vectors(&vectors, vector["settings"].as_str().unwrap());
-            (authority, vector["token"].as_str().unwrap().as_bytes().to_vec())
-        })
-        .collect()
-});
-
-proptest! {
-    #[test]
-    fn whatever_comes_is_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let (authority, _) = &MIXED[0];
-        prop_assert!(authority.identify(&bytes, NOW_MS).result.is_err());
-    }
-
-    #[test]
-    fn whatever_stands_in_three_parts_is_refused(head in ".{0,60}", payload in ".{0,60}", signature in prop::collection::vec(any::<u8>(), 0..80)) {
-        let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        let token = format!("{}.{}.{}", encode(head.as_bytes()), encode(payload.as_bytes()), encode(&signature));
-        prop_assert!(MIXED[0].0.identify(token.as_bytes(), NOW_MS).result.is_err());
-    }
-
-    #[test]
-    fn a_changed_token_is_refused(which in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..4) {
-        let (authority, token) = &MIXED[which.index(MIXED.len())];
-        let at = at.index(token.len());
-        let mut changed = token.clone();
-        match how {
-            0 => changed[at] = byte,
-            1 => changed.insert(at, byte),
-            2 => _ = changed.remove(at),
-            _ => changed.truncate(at),
-        }
-        prop_assume!(changed != *token);
-        prop_assert!(authority.identify(&changed, NOW_MS).result.is_err());
-        prop_assert!(authority.identify(token, NOW_MS).result.is_ok());
-    }
-
-    #[test]
-    fn parts_of_two_tokens_do_not_mix(one in any::<prop::sample::Index>(), other in any::<prop::sample::Index>(), at in any::<prop::sample::Index>()) {
-        let ((authority, one), (_, other)) = (&MIXED[one.index(MIXED.len())], &MIXED[other.index(MIXED.len())]);
-        let at = at.index(one.len().min(other.len()));
-        let mixed = [&one[..at], &other[at..]].concat();
-        prop_assume!(mixed != *one && mixed != *other);
-        prop_assert!(authority.identify(&mixed, NOW_MS).result.is_err());
-    }
-
-    #[test]
-    fn every_claim_is_read_without_a_panic(claims in "\\{(\"(exp|nbf|iat|aud|iss|sub|topics)\":(1|\"a\"|\\[\\]|\\{\\}|null|1e400|-0|[0-9]{1,20}|\\{\"subscribe\":\\[\"[a/+#$]{0,4}\"\\]\\}),?){0,4}\\}") {
-        let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
-        let message = format!("{}.{}", encode("{\"alg\":\"HS256\"}"), encode(&claims));
-        let key = EncodingKey::from_secret(vectors()["secret"].as_str().unwrap().as_bytes()).expect("a key");
-        let signature = crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
-        let identified = MIXED[0].0.identify(format!("{message}.{signature}").as_bytes(), NOW_MS);
-        prop_assert!(identified.result.is_err(), "issuer and audience are missing: {}", claims);
-    }
 }
 
 #[test]
