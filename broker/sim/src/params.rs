@@ -195,7 +195,7 @@ impl Params {
         };
         let rate = if rng.one_in(8) { NonZeroU32::new(rng.range(1, 30) as u32) } else { None };
         let params = Self { limits: Limits { accept_rate_max: rate, ..params.limits.clone() }, ..params };
-        let params = params.with_short_memory().with_short_history();
+        let params = params.with_short_memory().with_short_history().with_short_logs();
         let params = if queues { params.with_full_queues() } else { params };
         params.with_policies().with_access().with_requests().with_presence().with_leases().with_streams()
     }
@@ -362,6 +362,26 @@ impl Params {
             ..self.limits
         };
         Self { limits, ..self }
+    }
+
+    /// Sometimes all logs of a shard together may hold little. Drawn from a generator of its own, which shifts nothing else.
+    fn with_short_logs(mut self) -> Self {
+        let mut rng = Random::new(self.seed ^ 0x6c6f_6773);
+        if !PINNED.contains(&self.seed) && rng.one_in(3) {
+            let bytes = rng.pick(&[16 << 10, 64 << 10, 128 << 10]);
+            self.limits.log_bytes_max = self.limits.lag_bytes_max.max(bytes);
+            if rng.one_in(2) {
+                // Much is published, and somebody is slow.
+                self.limits.lag_bytes_max = self.limits.lag_bytes_max.min(64 << 10);
+                self.limits.log_bytes_max = self.limits.lag_bytes_max.max(bytes);
+                self.huge_one_in = 0;
+                self.publish_percent = self.publish_percent.max(40);
+                self.sluggish_percent = self.sluggish_percent.max(50);
+                self.burst_max = self.burst_max.max(30);
+                self.shards = self.shards.max(2);
+            }
+        }
+        self
     }
 
     /// One shard stands still for so long, while all others talk to it, that its queues fill.

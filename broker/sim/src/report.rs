@@ -262,6 +262,8 @@ coverage! {
     given_up: true,
     /// Steps at whose end more than three quarters of the budget were used.
     budget_high: true,
+    /// Looks at shards whose logs had seven eighths of what they may have, or more.
+    logs_high: true,
     /// Violations answered with their code.
     violations: true,
     /// Heads refused.

@@ -17,6 +17,10 @@ use crate::shard::transport::connection::{Extra, Flags, State};
 pub struct Audit {
     /// Bytes of every message in a log, a history or a backlog, by the address of the message, which shards share.
     pub messages: BTreeMap<usize, u64>,
+    /// Bytes of messages in its logs, each counted once for every log.
+    pub log_bytes: u64,
+    /// The same, each counted once.
+    pub logged_bytes: u64,
     /// Topics that remember something.
     pub remembering: u64,
     /// Windows that were given up for want of room, so far.
@@ -75,6 +79,7 @@ impl<D: Driver> Shard<D> {
         let under_way = self.input.assemblies.len() as u64;
         let kept = self.sequencer.kept().map(|message| (Arc::as_ptr(message).addr(), message.weight()));
         let mut messages: BTreeMap<_, _> = kept.chain(backlogs).collect();
+        let mut logged = BTreeMap::new();
         let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
         for log in self.fanout.logs.iter() {
             invariants = invariants.and_then(|()| log.invariants());
@@ -82,9 +87,11 @@ impl<D: Driver> Shard<D> {
             log_awaited += u64::from(log.awaited);
             congested += u64::from(log.congested);
             for message in log.kept() {
-                messages.insert(Arc::as_ptr(message).addr(), message.weight());
+                logged.insert(Arc::as_ptr(message).addr(), message.weight());
             }
         }
+        let logged_bytes = logged.values().sum();
+        messages.append(&mut logged);
         let listed = self.input.waiting().filter(|&id| self.conns.get(id).is_some()).count() as u64;
         let answers = outboxes.min(self.account.held(Held::Outboxes));
         let equal = vec![
@@ -102,7 +109,18 @@ impl<D: Driver> Shard<D> {
         let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
         let responders = self.calls.responders() as u64;
         let (sessions, present) = (self.sessions.len() as u64, self.members.sessions().count() as u64);
-        Audit { messages, remembering, evicted, responders, sessions, present, equal, invariants }
+        Audit {
+            messages,
+            log_bytes,
+            logged_bytes,
+            remembering,
+            evicted,
+            responders,
+            sessions,
+            present,
+            equal,
+            invariants,
+        }
     }
 
     /// Of what the shard knows of its clients.

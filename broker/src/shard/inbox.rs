@@ -19,12 +19,14 @@ pub(super) const ORDERS_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     pub(crate) items: Vec<T>,
+    /// What the messages in it weigh.
+    pub(crate) bytes: u64,
     charge: Charge,
 }
 
 impl<T> Batch<T> {
     pub(crate) fn new(account: &Arc<Account>) -> Self {
-        Self { items: Vec::new(), charge: Charge::new(account, Held::Queues, 0) }
+        Self { items: Vec::new(), bytes: 0, charge: Charge::new(account, Held::Queues, 0) }
     }
 
     /// Takes what was gathered, charged as it is now; what is left is empty.
@@ -33,7 +35,7 @@ impl<T> Batch<T> {
         // One that came back from a full queue is charged already.
         self.charge.resize(0);
         let charge = self.charge.split(bytes);
-        Self { items: std::mem::take(&mut self.items), charge }
+        Self { items: std::mem::take(&mut self.items), bytes: std::mem::take(&mut self.bytes), charge }
     }
 
     /// Its items, with the charge that goes once they are dropped.

@@ -38,20 +38,27 @@ const ITEMS_PER_TURN: usize = 1024;
 pub(super) struct Mailbox {
     id: ShardId,
     shared: Arc<SharedState>,
+    /// `--max-log`.
+    log_bytes_max: u64,
     requests: Queue<Request>,
     deliveries: Queue<Delivery>,
+    /// What messages from other shards weigh, as far as [`LogShares`](crate::capacity::log_shares) does not know that they have
+    /// come.
+    come_bytes: u64,
     /// Shards for which a batch waits, each once.
     waiting: Vec<ShardId>,
 }
 
 impl Mailbox {
-    pub(super) fn new(id: ShardId, shared: Arc<SharedState>, account: &Arc<Account>) -> Self {
+    pub(super) fn new(id: ShardId, shared: Arc<SharedState>, account: &Arc<Account>, log_bytes_max: u64) -> Self {
         let shards = shared.inboxes.len();
         Self {
             id,
             shared,
+            log_bytes_max,
             requests: Queue::new(shards, account),
             deliveries: Queue::new(shards, account),
+            come_bytes: 0,
             waiting: Vec::new(),
         }
     }
@@ -102,12 +109,30 @@ impl Mailbox {
             return None;
         }
         let inbox = &self.shared.inboxes[usize::from(self.id)];
-        self.requests.next(|| inbox.requests.pop())
+        self.requests.next(|| {
+            let batch = inbox.requests.pop()?;
+            self.come_bytes += batch.bytes;
+            Some(batch)
+        })
     }
 
     fn next_delivery(&mut self) -> Option<Delivery> {
         let inbox = &self.shared.inboxes[usize::from(self.id)];
-        self.deliveries.next(|| inbox.deliveries.pop())
+        self.deliveries.next(|| {
+            let batch = inbox.deliveries.pop()?;
+            self.come_bytes += batch.bytes;
+            Some(batch)
+        })
+    }
+
+    /// What messages weigh that are here on their way into logs.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.requests.bytes() + self.deliveries.bytes()
+    }
+
+    /// What all messages weigh that have come from other shards since this was last asked.
+    pub(super) fn take_come_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.come_bytes)
     }
 
     /// Pushes what was gathered for other shards: one batch and one wake-up each. Returns for how many it did not find
@@ -125,8 +150,17 @@ impl Mailbox {
     fn flush_to(&mut self, shard: ShardId) -> bool {
         let (at, inbox) = (usize::from(shard), &self.shared.inboxes[usize::from(shard)]);
         let (requests, deliveries) = (&mut self.requests.batches[at], &mut self.deliveries.batches[at]);
+        // What goes to a sequencer will be in somebody's logs: it counts as if that were the sequencer's shard.
+        let bytes = requests.bytes + deliveries.bytes;
+        if bytes > 0 {
+            self.shared.log_shares.send(shard, bytes, self.log_bytes_max);
+        }
         let pushed =
             push(requests, |batch| inbox.requests.push(batch)) | push(deliveries, |batch| inbox.deliveries.push(batch));
+        let back = requests.bytes + deliveries.bytes;
+        if back > 0 {
+            self.shared.log_shares.take_back(shard, back);
+        }
         if pushed {
             inbox.wake();
         }

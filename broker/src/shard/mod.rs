@@ -227,7 +227,7 @@ impl<D: Driver> Shard<D> {
                 &account,
                 shared.history_usage.state(),
             ),
-            mailbox: Mailbox::new(id, Arc::clone(&shared), &account),
+            mailbox: Mailbox::new(id, Arc::clone(&shared), &account, limits.log_bytes_max),
             recalls: Recalls::default(),
             polls: Polls::default(),
             calls: Calls::new(id, shared.registry.keys(), &account),
@@ -284,6 +284,7 @@ impl<D: Driver> Shard<D> {
         self.rearm_waiting();
         self.deliver();
         if self.advance_drain() {
+            self.shared.log_shares.end(self.id);
             return Ok(false);
         }
         self.flush_mail();

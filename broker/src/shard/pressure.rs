@@ -15,6 +15,7 @@ use protocol::frame::close_code;
 use ring::{ConnId, Driver, Nanos};
 
 use crate::capacity::budget::Level;
+use crate::capacity::log_shares::full_from;
 use crate::observe::counters::Reason;
 use crate::publishing::body::given_up;
 use crate::session::Session;
@@ -46,8 +47,8 @@ pub(super) struct Pressure {
     account_bytes_max: u64,
     /// And before not even those are that were received already.
     account_bytes_top: u64,
-    /// This shard's share of messages is full.
-    logs_full: bool,
+    /// Publishers had to wait for memory.
+    was_full: bool,
     /// The next slot to look at.
     next: usize,
     /// From this weight on connections are closed; `None` in a pass that only looks.
@@ -63,7 +64,7 @@ impl Default for Pressure {
             account_bytes_high: u64::MAX,
             account_bytes_max: u64::MAX,
             account_bytes_top: u64::MAX,
-            logs_full: false,
+            was_full: false,
             next: 0,
             closes_from: None,
             held: [0; 64],
@@ -88,25 +89,29 @@ impl Pressure {
 impl<D: Driver> Shard<D> {
     /// Finds out how short memory is, and closes connections for it; called once a turn.
     pub(super) fn relieve_pressure(&mut self) {
+        let log_max = self.limits.log_bytes_max;
+        let kept = self.logged_bytes();
+        let come = self.mailbox.take_come_bytes();
+        let logs = if self.shared.log_shares.keep(self.id, kept, come, log_max) {
+            Level::Full
+        } else if kept >= log_max - log_max / 4 {
+            Level::High
+        } else {
+            Level::Calm
+        };
         let budget = &self.shared.budget;
         let used = budget.used();
-        let log_max = self.limits.log_bytes_max;
-        let logs = match self.fanout.log_bytes {
-            bytes if bytes >= log_max - log_max / 8 => Level::Full,
-            bytes if bytes >= log_max - log_max / 4 => Level::High,
-            _ => Level::Calm,
-        };
         let level = budget.level_of(used).max(logs);
         let (used_here, shards) = (self.account.used(), u64::from(self.shards()));
         let own = |left: u64| used_here.saturating_add(left / shards);
         let (high, max) = (budget.bytes_to(Level::High, used), budget.bytes_to(Level::Full, used));
         (self.pressure.account_bytes_high, self.pressure.account_bytes_max) = (own(high), own(max));
         self.pressure.account_bytes_top = own(budget.bytes_to_top(used));
-        self.pressure.logs_full = logs == Level::Full;
-        if level != Level::Full && self.pressure.level == Level::Full {
+        self.pressure.level = level;
+        let is_full = level == Level::Full || self.logs_are_full();
+        if std::mem::replace(&mut self.pressure.was_full, is_full) && !is_full {
             self.input.try_all();
         }
-        self.pressure.level = level;
         if level == Level::Calm {
             (self.pressure.next, self.pressure.closes_from, self.pressure.held) = (0, None, [0; 64]);
             return;
@@ -189,10 +194,23 @@ impl<D: Driver> Shard<D> {
     /// Whether publishers have to wait because memory is short. Input that is kept already takes some itself: it is
     /// worked off a little longer than more is received, or all would hold memory while they wait for it.
     pub(super) fn memory_is_full(&self) -> bool {
+        if self.logs_are_full() {
+            return true;
+        }
         if self.input.resuming {
-            return self.pressure.logs_full || self.account.used() >= self.pressure.account_bytes_top;
+            return self.account.used() >= self.pressure.account_bytes_top;
         }
         self.pressure.level == Level::Full || self.account.used() >= self.pressure.account_bytes_max
+    }
+
+    /// Whether a share of messages is full, this shard's or another's.
+    fn logs_are_full(&self) -> bool {
+        self.shared.log_shares.is_any_full() || self.logged_bytes() >= full_from(self.limits.log_bytes_max)
+    }
+
+    /// Bytes of messages in logs, and of those that are here on their way into some.
+    fn logged_bytes(&self) -> u64 {
+        self.fanout.log_bytes + self.fanout.appends.bytes() + self.mailbox.held_bytes()
     }
 }
 

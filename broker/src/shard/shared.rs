@@ -26,6 +26,7 @@ use crate::access::authority::Authority;
 use crate::access::keys::PublishKeys;
 use crate::access::quota::ClientShares;
 use crate::capacity::budget::{Budget, Held};
+use crate::capacity::log_shares::LogShares;
 use crate::ids::{Epoch, ShardId};
 use crate::observe::counters::Stats;
 use crate::observe::refused::RefusedValues;
@@ -53,6 +54,8 @@ pub struct SharedState {
     pub rules: Arc<SharedRules>,
     /// Memory held for clients.
     pub budget: Budget,
+    /// How full each shard's part of what subscribers have not been sent is.
+    pub log_shares: LogShares,
     /// One per shard.
     pub inboxes: Box<[Inbox]>,
     /// One per shard.
@@ -103,6 +106,7 @@ impl SharedState {
             rules: Arc::clone(registry.rules()),
             registry,
             budget,
+            log_shares: LogShares::new(shards),
             inboxes: (0..shards).map(|_| Inbox::new()).collect(),
             stats: (0..shards).map(|_| Stats::default()).collect(),
             refused_values: RefusedValues::default(),

@@ -9,6 +9,8 @@ use crate::model::Violation;
 
 /// More messages than this are not looked at after every step.
 const KEPT_MANY: usize = 400;
+/// Bytes that the publishers of one shard may add to the logs of another before they wait: what they publish in a turn.
+const LOG_SLACK: u64 = 24 << 10;
 /// Bytes that one shard may add to histories beyond their bound in a turn: its longest message, with all around it.
 const HISTORY_SLACK: u64 = 256 << 10;
 
@@ -30,8 +32,19 @@ impl Run<'_> {
             return Ok(());
         }
         let (mut messages, mut evicted) = (BTreeMap::new(), 0);
+        let log_max = self.params.limits.log_bytes_max;
+        let longest = if self.params.huge_one_in > 0 { self.params.limits.message_bytes_max } else { 0 };
+        let most = log_max + longest + LOG_SLACK.min(log_max) * u64::from(self.params.shards);
         for shard in self.shards.iter_mut().flatten() {
             let audit = shard.audit();
+            self.counted.logs_high += u64::from(audit.log_bytes >= log_max / 8 * 7);
+            if audit.logged_bytes > most {
+                let evidence = format!(
+                    "{} bytes in the logs of a shard ({} with each log's), {log_max} may be",
+                    audit.logged_bytes, audit.log_bytes
+                );
+                return Err(Violation::new("a shard's logs stay within their bound", evidence));
+            }
             audit.check().map_err(|evidence| Violation::new("what is charged is what is held", evidence))?;
             messages.extend(audit.messages);
             if audit.evicted > 0 {

@@ -62,6 +62,11 @@ impl Appends {
         self.topics.is_empty()
     }
 
+    /// What the waiting messages weigh.
+    pub(in crate::shard) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether messages may come from elsewhere.
     pub(in crate::shard) fn has_room(&self) -> bool {
         self.bytes < WAITING_BYTES_MAX

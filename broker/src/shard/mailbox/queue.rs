@@ -54,6 +54,8 @@ pub(super) struct Queue<T> {
     own_charge: Charge,
     /// The rest of a batch of another shard that this shard has begun to take.
     rest: Option<(std::vec::IntoIter<T>, Charge)>,
+    /// What the messages in it weigh.
+    rest_bytes: u64,
     /// Whether the next item comes from others, if they have any: the two take turns.
     others_next: bool,
     /// Items for other shards that were added since none waited, and what they weigh.
@@ -69,6 +71,7 @@ impl<T: Weighed> Queue<T> {
             own_bytes: 0,
             own_charge: Charge::new(account, Held::Queues, 0),
             rest: None,
+            rest_bytes: 0,
             others_next: false,
             others_items: 0,
             others_bytes: 0,
@@ -76,9 +79,12 @@ impl<T: Weighed> Queue<T> {
     }
 
     pub(super) fn push_other(&mut self, shard: ShardId, item: T) {
+        let bytes = item.weight();
         self.others_items += 1;
-        self.others_bytes += item.weight();
-        self.batches[usize::from(shard)].items.push(item);
+        self.others_bytes += bytes;
+        let batch = &mut self.batches[usize::from(shard)];
+        batch.bytes += bytes;
+        batch.items.push(item);
     }
 
     pub(super) fn push_own(&mut self, item: T) {
@@ -105,10 +111,14 @@ impl<T: Weighed> Queue<T> {
             return Some(item);
         }
         if !self.has_rest() {
-            self.rest = more().map(Batch::into_parts);
+            self.rest = more().map(|batch| {
+                self.rest_bytes = batch.bytes;
+                batch.into_parts()
+            });
         }
-        let next = self.rest.as_mut().and_then(|(items, _)| items.next());
-        next.or_else(|| self.pop_own())
+        let Some(next) = self.rest.as_mut().and_then(|(items, _)| items.next()) else { return self.pop_own() };
+        self.rest_bytes -= next.weight();
+        Some(next)
     }
 
     pub(super) fn has_rest(&self) -> bool {
@@ -130,6 +140,11 @@ impl<T: Weighed> Queue<T> {
             self.own.shrink_to(ITEMS_KEPT);
             self.own_charge.resize(0);
         }
+    }
+
+    /// What the messages in it weigh, those for other shards among them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.own_bytes + self.rest_bytes + self.others_bytes
     }
 
     pub(super) fn is_full(&self) -> bool {
