@@ -33,8 +33,13 @@ struct Share {
 
 /// From how many bytes on a share of `bytes_max` is full: seven eighths.
 #[must_use]
-pub fn full_from(bytes_max: u64) -> u64 {
+pub(crate) fn full_from(bytes_max: u64) -> u64 {
     bytes_max - bytes_max / 8
+}
+
+/// Whether a share is full: by what is kept and coming, or because a shard does not come to taking what is sent to it.
+fn is_full(kept: u64, coming: u64, bytes_max: u64) -> bool {
+    kept + coming >= full_from(bytes_max) || coming >= bytes_max / 8
 }
 
 impl LogShares {
@@ -48,7 +53,7 @@ impl LogShares {
     pub(crate) fn send(&self, shard: ShardId, bytes: u64, bytes_max: u64) {
         let share = self.of(shard);
         let coming = share.coming.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if coming + share.kept.load(Ordering::Relaxed) >= full_from(bytes_max) {
+        if is_full(share.kept.load(Ordering::Relaxed), coming, bytes_max) {
             self.set_full(share, true);
         }
     }
@@ -67,7 +72,7 @@ impl LogShares {
             0 => share.coming.load(Ordering::Relaxed),
             _ => share.coming.fetch_sub(come, Ordering::Relaxed) - come,
         };
-        let is_full = bytes + coming >= full_from(bytes_max);
+        let is_full = is_full(bytes, coming, bytes_max);
         self.set_full(share, is_full);
         is_full
     }

@@ -83,7 +83,7 @@ impl<T: Weighed> Queue<T> {
         self.others_items += 1;
         self.others_bytes += bytes;
         let batch = &mut self.batches[usize::from(shard)];
-        batch.bytes += bytes;
+        batch.bytes += bytes + size_of::<T>() as u64;
         batch.items.push(item);
     }
 
@@ -117,7 +117,7 @@ impl<T: Weighed> Queue<T> {
             });
         }
         let Some(next) = self.rest.as_mut().and_then(|(items, _)| items.next()) else { return self.pop_own() };
-        self.rest_bytes -= next.weight();
+        self.rest_bytes -= next.weight() + size_of::<T>() as u64;
         Some(next)
     }
 

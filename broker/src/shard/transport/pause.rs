@@ -36,8 +36,11 @@ use crate::shard::{RETRY_NANOS, Shard};
 /// Bytes kept here for a connection that only waits for its next turn. One that waits for anything else is not received
 /// from at all.
 const KEPT_BYTES_MAX: usize = 16 << 10;
-/// Kept input that nobody is closed for while the budget holds.
-const INNOCENT_BYTES: u64 = 4 << 10;
+/// Kept input that nobody is closed for while the budget has room: what any connection may have here that only waits for its
+/// turn.
+const INNOCENT_BYTES: u64 = KEPT_BYTES_MAX as u64;
+/// The same while it has hardly any.
+const INNOCENT_BYTES_NEAR_BOUND: u64 = 4 << 10;
 /// Kept input that nobody is closed for.
 const INNOCENT_BYTES_AT_BOUND: u64 = 1 << 10;
 /// Paused connections that one turn tries.
@@ -215,7 +218,7 @@ impl<D: Driver> Shard<D> {
         let mean = all / holders.iter().filter(|holder| holder.bytes > 0).count().max(1) as u64;
         let most = match (at_bound, near_bound) {
             (true, _) => INNOCENT_BYTES_AT_BOUND,
-            (false, true) => mean.max(INNOCENT_BYTES_AT_BOUND),
+            (false, true) => mean.max(INNOCENT_BYTES_NEAR_BOUND),
             (false, false) => (2 * mean).max(INNOCENT_BYTES),
         };
         if kept <= most {
