@@ -210,7 +210,12 @@ impl<D: Driver> Shard<D> {
         let (at_bound, near_bound) = (!budget.has_room(share / 8), !budget.has_room(share / 2));
         let held = self.account.held(Held::Input);
         // Little kept input is not the reason, however short memory is.
-        if held <= share / 4 || (!near_bound && held <= share) {
+        let innocent = match (at_bound, near_bound) {
+            (true, _) => share / 4,
+            (false, true) => share / 2,
+            (false, false) => share,
+        };
+        if held <= innocent {
             return;
         }
         let mut holders = self.some_that_keep_input(id);
