@@ -302,7 +302,7 @@ const FAMILIES: &[Family] = &[
         |view, out| out.value(view.totals.cut_off)),
 
     labelled("ringyard_log_bytes", Gauge, &["shard"],
-        "Bytes of messages kept for subscribers that have not been sent them; --max-log bounds each shard's.",
+        "Bytes of messages kept for subscribers that have not been sent them, counted once for each topic or filter that they wait for; --max-log bounds each shard's.",
         |view, out| out.by_shard(&view.shards, |shard| shard.log_bytes)),
     plain("ringyard_log_bytes_max", Gauge,
         "Most of those for one shard: --max-log.",

@@ -17,9 +17,7 @@ use crate::shard::transport::connection::{Extra, Flags, State};
 pub struct Audit {
     /// Bytes of every message in a log, a history or a backlog, by the address of the message, which shards share.
     pub messages: BTreeMap<usize, u64>,
-    /// Bytes of messages in its logs, each counted once for every log.
-    pub log_bytes: u64,
-    /// The same, each counted once.
+    /// Bytes of messages in its logs, each counted once.
     pub logged_bytes: u64,
     /// Topics that remember something.
     pub remembering: u64,
@@ -79,17 +77,9 @@ impl<D: Driver> Shard<D> {
         let under_way = self.input.assemblies.len() as u64;
         let kept = self.sequencer.kept().map(|message| (Arc::as_ptr(message).addr(), message.weight()));
         let mut messages: BTreeMap<_, _> = kept.chain(backlogs).collect();
-        let mut logged = BTreeMap::new();
-        let (mut log_bytes, mut log_awaited, mut congested) = (0, 0, 0);
-        for log in self.fanout.logs.iter() {
-            invariants = invariants.and_then(|()| log.invariants());
-            log_bytes += log.kept_bytes();
-            log_awaited += u64::from(log.awaited);
-            congested += u64::from(log.congested);
-            for message in log.kept() {
-                logged.insert(Arc::as_ptr(message).addr(), message.weight());
-            }
-        }
+        invariants = invariants.and_then(|()| self.fanout.logs.iter().try_for_each(|log| log.invariants()));
+        let (log_bytes, log_awaited, congested) = self.of_logs();
+        let mut logged = self.logged();
         let logged_bytes = logged.values().sum();
         messages.append(&mut logged);
         let listed = self.input.waiting().filter(|&id| self.conns.get(id).is_some()).count() as u64;
@@ -109,18 +99,20 @@ impl<D: Driver> Shard<D> {
         let (remembering, evicted) = (self.sequencer.remembering() as u64, self.sequencer.evicted());
         let responders = self.calls.responders() as u64;
         let (sessions, present) = (self.sessions.len() as u64, self.members.sessions().count() as u64);
-        Audit {
-            messages,
-            log_bytes,
-            logged_bytes,
-            remembering,
-            evicted,
-            responders,
-            sessions,
-            present,
-            equal,
-            invariants,
-        }
+        Audit { messages, logged_bytes, remembering, evicted, responders, sessions, present, equal, invariants }
+    }
+
+    /// Bytes that its logs keep, subscribers that they wait for, and how many are congested.
+    fn of_logs(&self) -> (u64, u64, u64) {
+        self.fanout.logs.iter().fold((0, 0, 0), |(bytes, awaited, congested), log| {
+            (bytes + log.kept_bytes(), awaited + u64::from(log.awaited), congested + u64::from(log.congested))
+        })
+    }
+
+    /// What every message in its logs weighs, by its address.
+    fn logged(&self) -> BTreeMap<usize, u64> {
+        let messages = self.fanout.logs.iter().flat_map(|log| log.kept());
+        messages.map(|message| (Arc::as_ptr(message).addr(), message.weight())).collect()
     }
 
     /// Of what the shard knows of its clients.

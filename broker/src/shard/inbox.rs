@@ -19,7 +19,7 @@ pub(super) const ORDERS_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Batch<T> {
     pub(crate) items: Vec<T>,
-    /// What the messages in it weigh.
+    /// What its items weigh, with the messages in them.
     pub(crate) bytes: u64,
     charge: Charge,
 }

@@ -41,6 +41,17 @@ impl Weighed for Delivery {
     }
 }
 
+/// What an item weighs in a batch: very small messages are not more than their items.
+fn in_batch<T: Weighed>(item: &T) -> u64 {
+    item.weight() + size_of::<T>() as u64
+}
+
+/// Adds an item to a batch.
+pub(super) fn add<T: Weighed>(batch: &mut Batch<T>, item: T) {
+    batch.bytes += in_batch(&item);
+    batch.items.push(item);
+}
+
 /// Items of one kind that go out of a shard, and that have come to it.
 ///
 /// Invariants: `own_bytes` is what `own` weighs; `others_items` and `others_bytes` count at least what `batches` hold.
@@ -79,12 +90,9 @@ impl<T: Weighed> Queue<T> {
     }
 
     pub(super) fn push_other(&mut self, shard: ShardId, item: T) {
-        let bytes = item.weight();
         self.others_items += 1;
-        self.others_bytes += bytes;
-        let batch = &mut self.batches[usize::from(shard)];
-        batch.bytes += bytes + size_of::<T>() as u64;
-        batch.items.push(item);
+        self.others_bytes += item.weight();
+        add(&mut self.batches[usize::from(shard)], item);
     }
 
     pub(super) fn push_own(&mut self, item: T) {
@@ -117,7 +125,7 @@ impl<T: Weighed> Queue<T> {
             });
         }
         let Some(next) = self.rest.as_mut().and_then(|(items, _)| items.next()) else { return self.pop_own() };
-        self.rest_bytes -= next.weight() + size_of::<T>() as u64;
+        self.rest_bytes -= in_batch(&next);
         Some(next)
     }
 

@@ -36,10 +36,13 @@ fn full_queues_of_requests_both_ways_do_not_lock_up() {
         let account = Arc::clone(&shard.account);
         let batch = || {
             let mut batch = Batch::new(&account);
-            batch.items.push(publish(topic, &account));
+            queue::add(&mut batch, publish(topic, &account));
             batch
         };
-        while inbox.requests.push(batch()).is_ok() {}
+        let bytes = batch().bytes;
+        while inbox.requests.push(batch()).is_ok() {
+            shared.log_shares.send(topic.sequencer, bytes, limits.log_bytes_max);
+        }
         while !shard.mailbox.is_full() {
             shard.mailbox.request(topic.sequencer, publish(topic, &account));
         }

@@ -9,8 +9,8 @@
 //! | `ingress`, `assembly` | frames become messages; messages that arrive in pieces |
 //! | `http`, `http_places` | an HTTP connection whose single publishes are answered here |
 //! | `secure`, `bridge` | TLS; a TLS connection that the control plane serves through its shard |
-//! | `pause` | input that has to wait |
-//! | `for_keys` | tokens that wait for keys that are being fetched
+//! | `pause`, `kept_input` | input that has to wait, and how much of it may |
+//! | `for_keys` | tokens that wait for keys that are being fetched |
 //! | `held` | a command that waits |
 //! | `heaviest` | which connection gives memory back |
 //! | `egress` | what a connection is sent |
@@ -33,6 +33,7 @@ pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod http_places;
 pub(crate) mod ingress;
+mod kept_input;
 pub(crate) mod pause;
 pub(crate) mod secure;
 pub(crate) mod timers;
