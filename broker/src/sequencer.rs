@@ -199,6 +199,14 @@ impl Sequencer {
         self.audience.of(topic, &self.filters, self.changes.version())
     }
 
+    /// The same for a topic that is not registered: only filters with wildcards can match it. Cost: a search.
+    #[must_use]
+    pub fn subscriptions_by_filters(&self, name: &str) -> u32 {
+        let mut sum: u32 = 0;
+        self.filters.each_match(name, |(filter, _)| sum = sum.saturating_add(filter.subscriptions()));
+        sum
+    }
+
     /// Where a topic is: its epoch and the offset that its next message gets. `None`: it is not kept.
     #[must_use]
     pub fn position(&self, topic: TopicId) -> Option<(Epoch, Offset)> {

@@ -1,8 +1,9 @@
 //! What a shard does as a sequencer about who is present at its topics: it keeps them ([`crate::presence::members`]) and publishes
 //! what changes to the topics `$presence/{topic}` and `$count/{topic}`, which it sequences as well.
 //!
-//! A count is kept while some shard has joined `$count/{topic}` by this name. Cost: once a second a look at each topic that is
-//! counted; nothing for subscribers of what is counted.
+//! A count is kept while some shard has joined `$count/{topic}` by this name. The topic itself need not be registered: filters
+//! with wildcards match it all the same. Cost: once a second a look at each topic that is counted, or a search among the filters
+//! for one that is not registered; nothing for subscribers of what is counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -236,9 +237,11 @@ impl<D: Driver> Shard<D> {
     fn publish_count(&mut self, id: TopicId) {
         let counted = &self.counts.topics[&id];
         let (topic, last) = (counted.topic.clone(), counted.last);
-        let of = self.shared.registry.find(topic.name.strip_prefix(COUNT).unwrap_or_default());
-        let subscribers = of.as_ref().map_or(0, |of| self.sequencer.subscriptions(of));
-        let members = of.map_or(0, |of| self.members.count(of.id));
+        let name = topic.name.strip_prefix(COUNT).unwrap_or_default();
+        let (subscribers, members) = match self.shared.registry.find(name) {
+            Some(of) => (self.sequencer.subscriptions(&of), self.members.count(of.id)),
+            None => (self.sequencer.subscriptions_by_filters(name), 0),
+        };
         if last == Some((subscribers, members)) {
             return;
         }

@@ -209,6 +209,22 @@ fn counts_are_there_at_once_and_follow_within_a_second() {
 }
 
 #[test]
+fn counts_of_a_topic_that_nobody_has_named_have_the_subscriptions_to_filters() {
+    let mut stage = stage(9);
+    let [reader, watcher] = [0, 1].map(|shard| stage.open_at(shard, "/ws"));
+    stage.ok(watcher, &json!({ "type": "subscribe", "id": 1, "topic": "a/+", "state": false }));
+    let read = stage.ask(reader, &json!({ "type": "subscribe", "id": 1, "topic": "$count/a/b" }));
+    assert_eq!(read[1]["data"], json!({ "subscribers": 1, "members": 0 }), "{read:?}");
+    stage.ok(watcher, &json!({ "type": "subscribe", "id": 2, "topic": "#", "state": false }));
+    stage.pass_ms(1100);
+    assert_eq!(stage.read(reader)[0]["data"], json!({ "subscribers": 2, "members": 0 }));
+    assert!(!stage.shared.registry.contains("a/b"), "a count does not name its topic");
+    stage.leave_world(watcher);
+    stage.pass_ms(1100);
+    assert_eq!(stage.read(reader)[0]["data"], json!({ "subscribers": 0, "members": 0 }));
+}
+
+#[test]
 fn a_client_is_asked_to_come_back_when_the_broker_goes() {
     let mut stage = stage(9);
     let client = stage.open("/ws");
