@@ -56,11 +56,14 @@ impl Run<'_> {
         }
     }
 
-    /// Rounds until nothing happens any more, and nothing waits for a throttle or an answer either.
+    /// Rounds until nothing happens any more, and nothing waits for a throttle or an answer either. A connection that ends
+    /// meanwhile, for want of a pong perhaps, is news that others may have to wait for.
     fn come_to_rest(&mut self, nanos_per_round: u64) -> Result<(), Violation> {
         self.come_to_quiet(nanos_per_round)?;
         let longest = self.params.waits_max_ms() * MILLIS;
-        if longest > 0 {
+        let mut ended = None;
+        while longest > 0 && ended != Some(self.ended()) {
+            ended = Some(self.ended());
             for _ in 0..longest / WAIT + REST as u64 {
                 self.round()?;
                 self.world.advance(WAIT);
@@ -68,6 +71,11 @@ impl Run<'_> {
             self.come_to_quiet(nanos_per_round)?;
         }
         Ok(())
+    }
+
+    /// How many connections have ended, on all shards.
+    fn ended(&self) -> u64 {
+        self.shared.stats.iter().map(|stats| stats.closed.get()).sum()
     }
 
     /// Rounds until nothing happens any more.
