@@ -1,6 +1,8 @@
 //! Sessions and presence at the end: twice what watchers know is compared with what is true, before and after the graces of those
 //! that have gone; then some come back too late.
 
+use std::time::Duration;
+
 use super::MILLIS;
 use crate::model::{Judged, Violation};
 use crate::run::Run;
@@ -10,13 +12,7 @@ impl Run<'_> {
     pub(super) fn rest_present(&mut self) -> Result<(), Violation> {
         let Some(presence) = &self.params.presence else { return Ok(()) };
         self.check_present(false)?;
-        let waits = presence.grace + self.params.limits.close_timeout;
-        let step = 400 * MILLIS;
-        for _ in 0..(waits.as_nanos() as u64 / step + 3) {
-            self.round()?;
-            self.world.advance(step);
-        }
-        self.come_to_rest(2 * MILLIS)?;
+        self.outwait_graces(presence.grace)?;
         self.check_present(true)?;
         self.expect_wills();
         let past: Vec<_> = self.model.presence.past().collect();
@@ -32,10 +28,30 @@ impl Run<'_> {
             }
         }
         self.counted.sessions_late += late;
+        let ended = self.ended();
         self.come_to_rest(2 * MILLIS)?;
+        if self.ended() != ended {
+            self.outwait_graces(presence.grace)?;
+        }
         self.check_present(true)?;
         self.model.presence.settle()?;
         self.settle_leases()
+    }
+
+    /// Rounds until each session whose connection has ended is over, also of those that end meanwhile.
+    fn outwait_graces(&mut self, grace: Duration) -> Result<(), Violation> {
+        let step = 400 * MILLIS;
+        let steps = (grace + self.params.limits.close_timeout).as_nanos() as u64 / step + 3;
+        let mut ended = None;
+        while ended != Some(self.ended()) {
+            ended = Some(self.ended());
+            for _ in 0..steps {
+                self.round()?;
+                self.world.advance(step);
+            }
+            self.come_to_rest(2 * MILLIS)?;
+        }
+        Ok(())
     }
 
     /// Wills that are due must have been published.
