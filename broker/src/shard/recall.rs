@@ -106,6 +106,13 @@ impl Wants {
     pub(in crate::shard) fn events(asked: RawStart) -> Self {
         Self { marks_end: true, ..Self::raw(asked) }
     }
+
+    /// Whether `state-end` is due. The keys of a recovered subscription are state, too, whether it wants some or not.
+    fn expects_end(self, topic: &TopicRef, recovered: Option<bool>) -> bool {
+        let is_keyed = !topic.wildcard && topic.history == HistoryKind::Keyed;
+        let is_marked = topic.wildcard || is_keyed || self.marks_end;
+        (self.state && is_marked) || (is_keyed && recovered == Some(true))
+    }
 }
 
 /// The subscriptions of a shard that asked for something, or wait for an answer.
@@ -247,8 +254,7 @@ impl<D: Driver> Shard<D> {
             Start::Last(_) => topic.history == HistoryKind::Window || (wants.state && has_state),
             Start::Since(_) => true,
         };
-        let says_end = wants.state && (topic.wildcard || topic.history == HistoryKind::Keyed || wants.marks_end);
-        if !asks && !says_end && !wants.position {
+        if !asks && !wants.expects_end(&topic, begun.recovered) && !wants.position {
             self.recalls.forget(subscriber);
             self.begin(subscriber, begun);
             return;

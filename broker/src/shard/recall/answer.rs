@@ -64,9 +64,10 @@ impl<D: Driver> Shard<D> {
         };
         let topic = self.fanout.logs[log].topic.clone();
         let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
-        let (begun, ends) = (pending.begun, pending.walks.is_empty());
-        let says_end = pending.wants.state && (topic.wildcard || pending.items.is_empty());
-        if ends && says_end && (topic.wildcard || topic.history == HistoryKind::Keyed || pending.wants.marks_end) {
+        let (begun, ends, wants) = (pending.begun, pending.walks.is_empty(), pending.wants);
+        // What a single topic has, its end included, is there already; unless the topic was purged meanwhile.
+        let is_unsaid = topic.wildcard || pending.items.is_empty();
+        if ends && is_unsaid && wants.expects_end(&topic, begun.recovered) {
             self.push_state_end(subscriber, &topic);
         }
         let pending = self.recalls.open.get_mut(&subscriber).expect("a subscription that asked");
@@ -124,11 +125,10 @@ impl<D: Driver> Shard<D> {
         }
         let shows_state = !items.is_empty();
         let wants = self.recalls.open[&subscriber].wants;
-        if topic.history == HistoryKind::Keyed && (wants.state || recovered == Some(true)) {
-            let place = Some(Position { offset: first.0 - 1, ..entered });
-            items.extend(self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place }));
-        } else if wants.marks_end && wants.state {
-            let place = Some(Position { offset: up_to.unwrap_or(Offset(begins.0 - 1)).0, ..entered });
+        if wants.expects_end(&topic, recovered) {
+            let is_keyed = topic.history == HistoryKind::Keyed;
+            let end = if is_keyed { first.0 - 1 } else { up_to.map_or(begins.0 - 1, |up_to| up_to.0) };
+            let place = Some(Position { offset: end, ..entered });
             items.extend(self.notice(subscriber, &Notice::StateEnd { topic: &topic.name, place }));
         }
         if let Some((from, to)) = gap {

@@ -136,9 +136,22 @@ fn a_subscription_that_is_held_begins_in_the_epoch_before() {
     for kind in [HistoryKind::Window, HistoryKind::Keyed] {
         for filter in ["t", "+"] {
             for (offset, recovered) in [(None, None), (Some(1), Some(false)), (Some(2), Some(filter == "t"))] {
-                let (shared, name) = two_shards(kind);
-                let mut stage = Stage::of(shared, u64::MAX >> 2, Limits::default());
-                held(&mut stage, &name, filter, offset, recovered);
+                for state in [true, false] {
+                    let (shared, name) = two_shards(kind);
+                    let mut stage = Stage::of(shared, u64::MAX >> 2, Limits::default());
+                    let filter = if filter == "t" { &name } else { filter };
+                    let mut asked = json!({ "type": "subscribe", "topic": filter, "state": state });
+                    let (read, reset, old) = held(&mut stage, &name, &mut asked, offset);
+                    let begun = &read[0]["topics"][0];
+                    assert_eq!(begun["recovered"], recovered.map_or(Value::Null, Value::from), "{read:?}");
+                    if *filter == name {
+                        assert_eq!((&begun["epoch"], &begun["offset"]), (&old, &json!(3)), "{read:?}");
+                        // The keys of a recovery end with it, even if state is declined.
+                        let ends = kind == HistoryKind::Keyed && (state || recovered == Some(true));
+                        let end: &[&str] = if ends { &["state-end 2"] } else { &[] };
+                        assert_eq!(words(&read[1..reset]), end, "{kind:?}, {asked}");
+                    }
+                }
             }
         }
     }
@@ -151,18 +164,18 @@ fn two_shards(kind: HistoryKind) -> (SharedState, String) {
     (SharedState { registry, ..SharedState::new(2, 1, Epoch(1)) }, name.expect("one of many"))
 }
 
-fn held(stage: &mut Stage, topic: &str, filter: &str, offset: Option<u64>, recovered: Option<bool>) {
-    let filter = if filter == "t" { topic } else { filter };
+/// Purges `topic` under a subscription that is asked for, at this offset. Returns what it is sent, where the reset is, and
+/// the epoch before.
+fn held(stage: &mut Stage, topic: &str, asked: &mut Value, offset: Option<u64>) -> (Vec<Value>, usize, Value) {
     let (publisher, other) = (stage.open("/ws"), stage.open("/ws"));
     stage.ask(other, &json!({ "type": "subscribe", "topics": [topic, "+"] }));
     let old = stage.publish(publisher, topic, &[("key", json!("a")), ("retain", json!(true))])["epoch"].clone();
     stage.publish(publisher, topic, &[("key", json!("b"))]);
     let client = stage.open("/ws");
-    let mut command = json!({ "type": "subscribe", "topic": filter });
     if let Some(offset) = offset {
-        command["since"] = json!({ "epoch": old, "offset": offset });
+        asked["since"] = json!({ "epoch": old, "offset": offset });
     }
-    let bytes = frame(TEXT, command.to_string().as_bytes());
+    let bytes = frame(TEXT, asked.to_string().as_bytes());
     assert_eq!(stage.world.client_write(client, &bytes), bytes.len());
     // The question is on its way; the sequencer purges before it looks at it, and takes another message.
     assert!(stage.shard.step().unwrap() && stage.shard.step().unwrap());
@@ -179,9 +192,5 @@ fn held(stage: &mut Stage, topic: &str, filter: &str, offset: Option<u64>, recov
     let new: Vec<_> = read.iter().enumerate().filter(|(_, message)| message["data"] == "new").collect();
     assert_eq!(new.len(), 1, "{read:?}");
     assert!(new[0].0 > reset && new[0].1["offset"] == 1 && new[0].1["state"].is_null(), "{read:?}");
-    let begun = &read[0]["topics"][0];
-    assert_eq!(begun["recovered"], recovered.map_or(Value::Null, Value::from), "{read:?}");
-    if filter == topic {
-        assert_eq!((&begun["epoch"], &begun["offset"]), (&old, &json!(3)), "{read:?}");
-    }
+    (read, reset, old)
 }
