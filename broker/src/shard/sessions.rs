@@ -75,7 +75,8 @@ impl<D: Driver> Shard<D> {
                 }
             }
         }
-        let will = self.check_will(id, command, will)?;
+        // Whatever else is refused, the token is in force.
+        let will = self.check_will(id, command, will).inspect_err(|_| self.look_again_at(id))?;
         match session {
             Some(asked) => self.open_session(id, command, asked).inspect_err(|_| self.look_again_at(id))?,
             None => self.say_connected(id, command),

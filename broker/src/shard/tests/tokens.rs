@@ -104,6 +104,30 @@ fn another_token_puts_the_end_off() {
     assert_eq!(stage.close_code(client), Some(4401));
 }
 
+/// The token of a `connect` is in force even if its will is refused: what it does not grant ends.
+#[test]
+fn another_token_counts_whatever_becomes_of_its_will() {
+    let (mut stage, _folder) = guarded(Limits::default());
+    let now = stage.now_s();
+    let admin = token_by(SECRET, &json!({"sub": "ada", "iat": now, "exp": now + 100, "role": "admin"}));
+    let client = stage.connected(&admin);
+    let answers = stage.ask(client, &json!({"type": "subscribe", "id": 2, "topics": ["news/1", "chat/1"]}));
+    assert_eq!(answers[0]["type"], "ok", "{answers:?}");
+    let token = stage.token("ada", 100);
+    let will = json!({"topic": "news/1", "data": "gone"});
+    let heard = stage.ask(client, &json!({"type": "connect", "id": 3, "token": token, "will": will}));
+    assert_eq!((&heard[0]["id"], &heard[0]["code"]), (&json!(3), &json!("forbidden")), "{heard:?}");
+    let ended: Vec<_> =
+        heard.iter().chain(&stage.read(client)).filter(|message| message["type"] == "ended").cloned().collect();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!((&ended[0]["topic"], &ended[0]["code"]), (&json!("news/1"), &json!("forbidden")));
+    let others = json!({"type": "connect", "id": 4, "token": stage.token("bob", 100)});
+    let bytes = frame(TEXT, others.to_string().as_bytes());
+    assert_eq!(stage.world.client_write(client, &bytes), bytes.len());
+    stage.turns(8);
+    assert_eq!(stage.close_code(client), Some(4403));
+}
+
 #[test]
 fn who_says_nothing_is_closed_in_time() {
     let (mut stage, _folder) = guarded(Limits { auth_timeout: Duration::from_secs(3), ..Limits::default() });
