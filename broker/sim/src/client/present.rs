@@ -49,6 +49,8 @@ pub(super) struct Visitor {
     is_known: bool,
     /// It has a session that it may not ask for again.
     is_attached: bool,
+    /// The user of the token that it brought, which is in force even if the rest of its `connect` is refused.
+    user: Option<usize>,
     pub(super) views: BTreeMap<String, View>,
 }
 
@@ -166,6 +168,9 @@ impl Client {
         if let Some(session) = resumes.filter(|_| !stage.rng.one_in(5)) {
             user = stage.model.presence.user_of(session);
         }
+        let brings_token = user.is_some();
+        let user = self.visitor.user.or(user);
+        self.visitor.user = user;
         let asked = stage.model.presence.connecting(self.index, self.shard, resumes);
         let wants_session = session.is_some();
         self.visitor.is_attached = wants_session;
@@ -176,7 +181,7 @@ impl Client {
         if let Some(session) = session {
             text["session"] = session;
         }
-        if let Some(user) = user {
+        if let Some(user) = user.filter(|_| brings_token) {
             text["token"] = Token::lasting(user, time_of_day(stage.world.now())).text.into();
         }
         if stage.rng.one_in(4) {
@@ -260,7 +265,8 @@ impl Client {
         match (visit, code) {
             (Visit::Connect(opening), "ok") => return self.hear_opened(opening, value, stage),
             (Visit::Connect(opening), "limit") if stage.params.is_short() => {
-                self.visitor = Visitor { views: std::mem::take(&mut self.visitor.views), ..Visitor::default() };
+                let Visitor { views, user, .. } = std::mem::take(&mut self.visitor);
+                self.visitor = Visitor { views, user, ..Visitor::default() };
                 if let Some(session) = opening.resumes {
                     stage.model.presence.withdrawn(self.index, session);
                 }
