@@ -2,6 +2,9 @@
 //!
 //! That a command waits is not answered. But a client's commands about one topic are carried out in their order: once a later one
 //! is answered, the earlier one waits. One that asks again keeps its place, and its older command is answered with `held`.
+//!
+//! A command without an answer may have got the lease all the same: its answer was still on its way when the connection ended. Then
+//! there is a number that no client was answered with.
 
 use super::super::Violation;
 use super::super::presence::{At, Presence};
@@ -41,6 +44,23 @@ impl Leases {
         command.to.unwrap_or(At::NEVER).min(over).min(alive)
     }
 
+    /// Whether a command may have got the lease before it was given by this number: by one that was given after it asked, that no
+    /// client was answered with, and that watchers were not shown as another's.
+    fn may_have_got_before(&self, command: &Command, number: u64, presence: &Presence) -> bool {
+        let topic = command.topic;
+        if !self.may_have_got(command, topic) {
+            return false;
+        }
+        let of_topic = self.shown.iter().filter(|shown| shown.topic == topic);
+        let shown = of_topic.filter_map(|shown| shown.holder.as_ref().map(|(by, number)| (by, *number, shown.at)));
+        let heard = self.grants.range((topic, 0)..(topic, number)).map(|(&(_, known), grant)| (known, grant.heard));
+        let known = heard.chain(shown.clone().map(|(_, known, at)| (known, at)));
+        let given = known.filter(|&(_, at)| at < command.from).map(|(known, _)| known).max().unwrap_or(0);
+        let member = presence.member_of(command.session);
+        let is_anothers = |other: u64| shown.clone().any(|(by, shown, _)| shown == other && by != member);
+        (given + 1..number).rev().any(|other| !self.grants.contains_key(&(topic, other)) && !is_anothers(other))
+    }
+
     /// From when on a command may have waited: it may have the place of one before it.
     fn came(&self, command: &Command) -> At {
         let mut came = command.from;
@@ -68,7 +88,7 @@ impl Leases {
                     continue;
                 }
                 let is_before = first.granted().is_none_or(|own| number < own);
-                if is_before && grant.heard < until {
+                if is_before && grant.heard < until && !self.may_have_got_before(first, number, presence) {
                     let evidence = format!(
                         "{number} went to {:?}, although since {queued:?} there waited {first:?}",
                         self.commands[grant.command]
