@@ -10,7 +10,7 @@ use crate::model::Violation;
 /// More messages than this are not looked at after every step.
 const KEPT_MANY: usize = 400;
 /// Bytes that the publishers of one shard may add to the logs of another before they wait: what they publish in a turn.
-const LOG_SLACK: u64 = 24 << 10;
+const LOG_SLACK: u64 = 32 << 10;
 /// Bytes that one shard may add to histories beyond their bound in a turn: its longest message, with all around it.
 const HISTORY_SLACK: u64 = 256 << 10;
 
