@@ -1,4 +1,4 @@
-//! Principals of tokens that were verified before, each under a name of its token ([`TokenName`]).
+//! Principals of tokens that were verified before, each under a name of its token: see `TokenName`.
 //!
 //! A reconnect storm brings known tokens: a hit costs a digest, or an HMAC, and a short lock. Only good tokens
 //! are remembered, so nobody without one can fill it. An entry holds for one issue of the rules and keys: after a change of

@@ -16,6 +16,9 @@ match = "keyed/#"
 history = "keyed"
 `;
 
+/** Below those that the system gives out by itself: nobody takes it while a broker that is stopped comes back. */
+const anyPort = () => 20_000 + Math.floor(Math.random() * 12_000);
+
 class Broker {
   constructor(args, admin) {
     this.args = args;
@@ -23,8 +26,20 @@ class Broker {
     this.port = 0;
   }
 
+  /** Starts it: where it was or, for the first time, where nobody is. */
   async start() {
-    const listen = ["--listen", `127.0.0.1:${this.port}`, "--admin-listen", this.adminListen];
+    if (this.port !== 0) return this.launch(this.port);
+    for (let tries = 20; ; tries--) {
+      try {
+        return await this.launch(anyPort());
+      } catch (error) {
+        if (tries === 0 || !/in use/.test(error)) throw error;
+      }
+    }
+  }
+
+  async launch(port) {
+    const listen = ["--listen", `127.0.0.1:${port}`, "--admin-listen", this.adminListen];
     const args = [...listen, "--shards", "2", ...this.args];
     this.child = spawn(BROKER, args, { stdio: ["ignore", "pipe", "pipe"] });
     let said = "";
@@ -36,16 +51,17 @@ class Broker {
       let text = "";
       for await (const data of this.child.stdout) {
         text += data;
-        const found = /http:\/\/127\.0\.0\.1:(\d+)\/(?:, operators: (http:\/\/[^/]+))?/.exec(text);
+        const found = /http:\/\/127\.0\.0\.1:\d+\/(?:, operators: (http:\/\/[^/]+))?/.exec(text);
         if (!found) continue;
-        this.admin = found[2];
-        return Number(found[1]);
+        this.admin = found[1];
+        return;
       }
-      return exit;
+      await exit;
     })();
     exit.catch(() => {});
-    this.port = await Promise.race([address, exit]);
+    await Promise.race([address, exit]);
     this.child.stdout.resume();
+    this.port = port;
     return this;
   }
 
