@@ -11,6 +11,8 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::socket::{self, Address, check};
 
@@ -111,8 +113,25 @@ pub fn local_addr(socket: &OwnedFd) -> io::Result<SocketAddr> {
     socket::decode(&name).map_err(io::Error::from_raw_os_error)
 }
 
-/// A socket bound to `addr`; to `0.0.0.0` where that is `[::]` and there is no IPv6.
+/// How long a port may be in use by a program that has ended: the kernel takes a ring apart a little later than its process, and
+/// only then closes what the ring had.
+const IN_USE_MAX: Duration = Duration::from_secs(1);
+/// And how long until the next try.
+const IN_USE_RETRY: Duration = Duration::from_millis(20);
+
+/// A socket bound to `addr`. A port that is in use may be given up within [`IN_USE_MAX`].
 fn bound(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
+    let begun = Instant::now();
+    loop {
+        match bound_now(addr, share_port) {
+            Err(ListenError::PortInUse(_)) if begun.elapsed() < IN_USE_MAX => thread::sleep(IN_USE_RETRY),
+            result => return result,
+        }
+    }
+}
+
+/// A socket bound to `addr`; to `0.0.0.0` where that is `[::]` and there is no IPv6.
+fn bound_now(addr: SocketAddr, share_port: bool) -> Result<OwnedFd, ListenError> {
     match bound_to(addr, share_port) {
         Err(error) if addr.is_ipv6() && addr.ip().is_unspecified() && error.is_without_ipv6() => {
             bound_to((Ipv4Addr::UNSPECIFIED, addr.port()).into(), share_port)

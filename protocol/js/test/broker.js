@@ -1,6 +1,7 @@
 /** The real broker, which the environment variable RINGYARD names, and a proxy in front of it that cuts connections. */
 
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
@@ -17,7 +18,7 @@ history = "keyed"
 `;
 
 /** Below those that the system gives out by itself: nobody takes it while a broker that is stopped comes back. */
-const anyPort = () => 20_000 + Math.floor(Math.random() * 12_000);
+const anyPort = () => randomInt(20_000, 32_000);
 
 class Broker {
   constructor(args, admin) {
