@@ -1,8 +1,13 @@
 //! Start-up: what cannot work ends in one sentence that says what to change, and a status that is not 0.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Output, Stdio};
 
 use crate::broker::{Broker, command};
+
+const UPGRADE: &[u8] = b"GET /sub/t HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 fn run(arguments: &[&str]) -> Output {
     command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
@@ -26,6 +31,28 @@ fn a_port_in_use() {
     let output = run(&["--listen", &other.local_addr().unwrap().to_string()]);
     assert!(!output.status.success());
     assert_eq!(text(&output.stderr).trim().lines().count(), 1);
+}
+
+/// The kernel takes what a ring had apart a little later than its process.
+#[test]
+fn a_port_of_a_broker_that_was_killed_is_free_at_once() {
+    let mut broker = Broker::start(&[]);
+    let address = broker.address.to_string();
+    for round in 0..8 {
+        let clients: Vec<_> = (0..50)
+            .map(|_| {
+                let mut client = TcpStream::connect(&address).unwrap();
+                client.write_all(UPGRADE).unwrap();
+                client.read_exact(&mut [0; 12]).unwrap();
+                client
+            })
+            .collect();
+        broker.child.kill().unwrap();
+        broker.child.wait().unwrap();
+        broker = Broker::start(&["--listen", &address]);
+        assert_eq!(broker.address.to_string(), address, "round {round}");
+        drop(clients);
+    }
 }
 
 #[test]
