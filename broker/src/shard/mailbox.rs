@@ -42,9 +42,6 @@ pub(super) struct Mailbox {
     log_bytes_max: u64,
     requests: Queue<Request>,
     deliveries: Queue<Delivery>,
-    /// What messages from other shards weigh, as far as [`LogShares`](crate::capacity::log_shares) does not know that they have
-    /// come.
-    come_bytes: u64,
     /// Shards for which a batch waits, each once.
     waiting: Vec<ShardId>,
 }
@@ -58,7 +55,6 @@ impl Mailbox {
             log_bytes_max,
             requests: Queue::new(shards, account),
             deliveries: Queue::new(shards, account),
-            come_bytes: 0,
             waiting: Vec::new(),
         }
     }
@@ -109,20 +105,12 @@ impl Mailbox {
             return None;
         }
         let inbox = &self.shared.inboxes[usize::from(self.id)];
-        self.requests.next(|| {
-            let batch = inbox.requests.pop()?;
-            self.come_bytes += batch.bytes;
-            Some(batch)
-        })
+        self.requests.next(|| inbox.requests.pop())
     }
 
     fn next_delivery(&mut self) -> Option<Delivery> {
         let inbox = &self.shared.inboxes[usize::from(self.id)];
-        self.deliveries.next(|| {
-            let batch = inbox.deliveries.pop()?;
-            self.come_bytes += batch.bytes;
-            Some(batch)
-        })
+        self.deliveries.next(|| inbox.deliveries.pop())
     }
 
     /// What messages weigh that are here on their way into logs.
@@ -130,9 +118,9 @@ impl Mailbox {
         self.requests.bytes() + self.deliveries.bytes()
     }
 
-    /// What all messages weigh that have come from other shards since this was last asked.
+    /// What all batches weigh that have come from other shards since this was last asked.
     pub(super) fn take_come_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.come_bytes)
+        self.requests.take_come_bytes() + self.deliveries.take_come_bytes()
     }
 
     /// Pushes what was gathered for other shards: one batch and one wake-up each. Returns for how many it did not find

@@ -65,8 +65,10 @@ pub(super) struct Queue<T> {
     own_charge: Charge,
     /// The rest of a batch of another shard that this shard has begun to take.
     rest: Option<(std::vec::IntoIter<T>, Charge)>,
-    /// What the messages in it weigh.
+    /// What it weighs, with the messages in it.
     rest_bytes: u64,
+    /// What the batches of other shards weigh that came since [`Queue::take_come_bytes`].
+    come_bytes: u64,
     /// Whether the next item comes from others, if they have any: the two take turns.
     others_next: bool,
     /// Items for other shards that were added since none waited, and what they weigh.
@@ -83,6 +85,7 @@ impl<T: Weighed> Queue<T> {
             own_charge: Charge::new(account, Held::Queues, 0),
             rest: None,
             rest_bytes: 0,
+            come_bytes: 0,
             others_next: false,
             others_items: 0,
             others_bytes: 0,
@@ -121,6 +124,7 @@ impl<T: Weighed> Queue<T> {
         if !self.has_rest() {
             self.rest = more().map(|batch| {
                 self.rest_bytes = batch.bytes;
+                self.come_bytes += batch.bytes;
                 batch.into_parts()
             });
         }
@@ -150,7 +154,12 @@ impl<T: Weighed> Queue<T> {
         }
     }
 
-    /// What the messages in it weigh, those for other shards among them.
+    /// What all batches weigh that have come from other shards since this was last asked.
+    pub(super) fn take_come_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.come_bytes)
+    }
+
+    /// What it weighs, with what goes to other shards.
     pub(super) fn bytes(&self) -> u64 {
         self.own_bytes + self.rest_bytes + self.others_bytes
     }
