@@ -369,17 +369,16 @@ impl Params {
         let mut rng = Random::new(self.seed ^ 0x6c6f_6773);
         if !PINNED.contains(&self.seed) && rng.one_in(3) {
             let bytes = rng.pick(&[16 << 10, 64 << 10, 128 << 10]);
-            self.limits.log_bytes_max = self.limits.lag_bytes_max.max(bytes);
             if rng.one_in(2) {
                 // Much is published, and somebody is slow.
                 self.limits.lag_bytes_max = self.limits.lag_bytes_max.min(64 << 10);
-                self.limits.log_bytes_max = self.limits.lag_bytes_max.max(bytes);
                 self.huge_one_in = 0;
                 self.publish_percent = self.publish_percent.max(40);
                 self.sluggish_percent = self.sluggish_percent.max(50);
                 self.burst_max = self.burst_max.max(30);
                 self.shards = self.shards.max(2);
             }
+            self.limits.log_bytes_max = self.limits.lag_bytes_max.max(bytes);
         }
         self
     }
