@@ -5,9 +5,7 @@ use std::net::TcpStream;
 use std::process::{Output, Stdio};
 
 use crate::broker::{Broker, command};
-
-const UPGRADE: &[u8] = b"GET /sub/t HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+use crate::upgrade::head;
 
 fn run(arguments: &[&str]) -> Output {
     command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
@@ -42,7 +40,7 @@ fn a_port_of_a_broker_that_was_killed_is_free_at_once() {
         let clients: Vec<_> = (0..50)
             .map(|_| {
                 let mut client = TcpStream::connect(&address).unwrap();
-                client.write_all(UPGRADE).unwrap();
+                client.write_all(head(broker.address, "/sub/t").as_bytes()).unwrap();
                 client.read_exact(&mut [0; 12]).unwrap();
                 client
             })

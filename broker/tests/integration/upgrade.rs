@@ -11,7 +11,8 @@ use crate::broker::Broker;
 use crate::http::{Http, PATIENCE, await_stat, post};
 use crate::ws::Ws;
 
-fn head(server: SocketAddr, path: &str) -> String {
+/// The head of a request for a WebSocket.
+pub(crate) fn head(server: SocketAddr, path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
