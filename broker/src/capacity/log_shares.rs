@@ -1,8 +1,8 @@
 //! How full each shard's share of messages (`--max-log`) is, as all shards see it.
 //!
 //! A shard keeps messages for its subscribers wherever their publishers are. So publishers of all shards wait while the share
-//! of any is full: seven eighths by what it keeps and what is on its way to it, or an eighth by what is on its way alone. Whoever notices says so: the shard itself once a turn, and a
-//! sequencer that sends it more; only the shard says that it is over.
+//! of any is full: seven eighths by what it keeps and what is on its way to it, or an eighth by what is on its way alone. The
+//! shard itself says that once a turn, and so does a sequencer that sends it more; only the shard says that it is over.
 //!
 //! Cost: an addition, a comparison and a load for each batch between shards; a store a turn; a load of something that hardly
 //! ever changes for each look.
