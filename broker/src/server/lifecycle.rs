@@ -89,7 +89,7 @@ enum Why {
 /// # Errors
 /// A sentence: the runtime cannot start, a shard failed, or the shutdown did not finish in time.
 pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> {
-    let Started { shared, limits, room, shards, admin, fallback, predecessor, estate, mut settings } = started;
+    let Started { shared, limits, room, shards, admin, fallback, predecessor, mut estate, mut settings } = started;
     let operators = Operators { on_public_port: admin.is_public(), fallback };
     let app = App::new(Arc::clone(&shared), limits, room, operators);
     let taken = async {
@@ -101,6 +101,7 @@ pub(crate) fn run(started: Started, ready: impl FnOnce()) -> Result<(), String> 
                 tokio::task::spawn_local(link.tell(Arc::clone(&shared.authority)));
             }
         }
+        estate.listen();
         ready();
         estate.taken(async || accept_anew(&shared).await).await
     };

@@ -3,6 +3,8 @@
 
 use std::io::{Read, Seek};
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as SocketName, UnixDatagram, UnixStream};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -220,6 +222,26 @@ async fn a_successor_that_does_not_start_changes_nothing() {
     let new = start(&succeeding(&old, &["--take-over"]));
     assert_eq!(client.close_code().await, 1001);
     assert_eq!(publish(new.address).await.status, 200);
+}
+
+/// A successor may start as soon as the broker has said that it is ready. Here it cannot say it, because the service manager does
+/// not read its messages, and waits for a successor all the same.
+#[tokio::test]
+async fn a_broker_waits_for_a_successor_before_it_says_that_it_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let _manager = UnixDatagram::bind(&path).unwrap();
+    let full = UnixDatagram::unbound().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send_to(b"x", &path).is_ok() {}
+    let mut command = command(&[]);
+    let broker = Broker::of(command.env("NOTIFY_SOCKET", &path).stdout(Stdio::piped()).spawn().unwrap());
+    let name = SocketName::from_abstract_name(format!("ringyard/take-over/{}", broker.address)).unwrap();
+    let begun = Instant::now();
+    while UnixStream::connect_addr(&name).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it says that it is ready before a successor can ask");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Successors of successors; more shards than before; nobody to take over from.

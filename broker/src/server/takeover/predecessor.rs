@@ -37,6 +37,8 @@ pub(crate) struct Estate {
     operators: Option<OwnedFd>,
     /// Knows who is revoked.
     authority: Arc<Authority>,
+    /// The Unix socket, once [`Estate::listen`] has it.
+    listener: Option<UnixListener>,
 }
 
 impl Estate {
@@ -52,14 +54,23 @@ impl Estate {
         authority: Arc<Authority>,
     ) -> io::Result<Self> {
         let operators = operators.map(|operators| operators.try_clone_to_owned()).transpose()?;
-        Ok(Self { address, shards: shards.to_vec(), tls: tls.to_vec(), operators, authority })
+        Ok(Self { address, shards: shards.to_vec(), tls: tls.to_vec(), operators, authority, listener: None })
+    }
+
+    /// Listens for successors, if the name can be had at once; [`taken`](Self::taken) tries again. Before the broker says where it is:
+    /// anyone who has read that may start a successor. To be called in a runtime.
+    pub(crate) fn listen(&mut self) {
+        self.listener = self.bind().ok();
     }
 
     /// Waits until a successor has everything and accepts connections. Returns its connection, on which it waits for
     /// [`Taken::leave`]. Calls `accept_anew` when one has failed, which may have accepted connections. To be called in a
     /// runtime.
-    pub(crate) async fn taken(self, accept_anew: impl AsyncFn()) -> Taken {
-        let listener = self.listener().await;
+    pub(crate) async fn taken(mut self, accept_anew: impl AsyncFn()) -> Taken {
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => self.listener().await,
+        };
         loop {
             match listener.accept().await {
                 Ok((mut successor, _)) => match timeout(START_MAX, self.converse(&mut successor)).await {
@@ -84,7 +95,7 @@ impl Estate {
     /// The Unix socket, as soon as it can be had.
     async fn listener(&self) -> UnixListener {
         for attempt in 0_u64.. {
-            match self.listen() {
+            match self.bind() {
                 Ok(listener) => return listener,
                 // A predecessor that is about to go has the name; later, somebody who is no broker.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempt < ATTEMPTS_MAX => sleep(PAUSE).await,
@@ -97,7 +108,7 @@ impl Estate {
         std::future::pending().await
     }
 
-    fn listen(&self) -> io::Result<UnixListener> {
+    fn bind(&self) -> io::Result<UnixListener> {
         let listener = net::UnixListener::bind_addr(&name(self.address)?)?;
         listener.set_nonblocking(true)?;
         UnixListener::from_std(listener)
