@@ -32,6 +32,10 @@ pub fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX).min(Nanos::MAX / 4)
 }
 
+/// Most connections that one turn reports as accepted, of all listeners together. Whoever else waits is accepted in the next
+/// turns, so that a crowd does not hold up those who are there.
+pub const ACCEPTS_PER_TURN: u32 = 64;
+
 /// One connection of one driver: a slot in its descriptor table and the slot's generation.
 ///
 /// The generation makes a late completion of an earlier connection in the same slot recognisable.
@@ -63,7 +67,7 @@ pub enum AcceptEnd {
     /// called then. Call again when a connection closed. (A peer that the kernel accepts in the instant
     /// before that takes effect is closed by it, unseen.)
     TableFull,
-    /// [`Driver::accept_stop`] took effect, or the kernel ended the multishot for its own reasons.
+    /// [`Driver::accept_stop`] took effect, or the kernel ended accepting for its own reasons.
     Stopped,
     /// The value is the `errno`.
     Failed(i32),
@@ -187,7 +191,7 @@ pub trait Driver {
 
     // ---- input: operations. They are queued, and reach the kernel in the next `turn`.
 
-    /// Starts accepting. Repeat after [`Event::AcceptEnded`].
+    /// Starts accepting, [`ACCEPTS_PER_TURN`] at most. Repeat after [`Event::AcceptEnded`].
     fn accept(&mut self);
 
     /// Stops accepting; [`Event::AcceptEnded`] follows if accepting was under way. Connections accepted

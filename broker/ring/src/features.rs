@@ -36,7 +36,6 @@ pub fn features() -> Result<Vec<Feature>, Cause> {
         feature("restrictions", "5.10", optional.restricted),
         feature("buffer rings", "5.19", true),
         feature("direct descriptors", "5.19", true),
-        feature("multishot accept", "5.19", true),
         feature("multishot receive", "6.0", true),
         feature("single issuer", "6.0", true),
         feature("zero-copy send", "6.0", zero_copy),

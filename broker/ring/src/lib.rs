@@ -44,7 +44,7 @@ pub mod uring;
 mod waker;
 
 pub use clock::monotonic;
-pub use driver::{AcceptEnd, ConnId, Counters, Dial, Driver, Event, Nanos, ReceiveEnd, nanos};
+pub use driver::{ACCEPTS_PER_TURN, AcceptEnd, ConnId, Counters, Dial, Driver, Event, Nanos, ReceiveEnd, nanos};
 pub use features::{Feature, features, is_at_least};
 pub use gather::Gather;
 pub use probe::{Cause, Io, probe};

@@ -4,10 +4,8 @@ use std::os::fd::AsFd;
 
 use super::slots::Flags;
 use super::{Accept, Buf, EpollDriver, calls};
-use crate::{AcceptEnd, ConnId, Event, ReceiveEnd};
+use crate::{ACCEPTS_PER_TURN, AcceptEnd, ConnId, Event, ReceiveEnd};
 
-/// Peers accepted in one turn at most.
-const ACCEPTS_PER_TURN: u32 = 64;
 /// Bytes thrown away by one call at most.
 const DISCARD_BYTES: usize = 64 << 10;
 

@@ -14,7 +14,7 @@ use super::backlog::{Accept, Backlog};
 use super::buffers::{Buf, Buffers};
 use super::conn::{Conn, Lane, Receive, Sending};
 use super::{ClientId, Network};
-use crate::{AcceptEnd, ConnId, Counters, Event, Gather, ReceiveEnd};
+use crate::{ACCEPTS_PER_TURN, AcceptEnd, ConnId, Counters, Event, Gather, ReceiveEnd};
 
 pub(super) struct Host {
     pub(super) capacity: u32,
@@ -288,7 +288,10 @@ impl Host {
     // ---- progress
 
     fn advance(&mut self, net: &mut Network) {
-        while self.accept == Accept::Running && self.backlog.is_ready() {
+        while self.accept == Accept::Running
+            && self.backlog.is_ready()
+            && self.accept_lane.len() < ACCEPTS_PER_TURN as usize
+        {
             self.accept_one(net);
         }
         let Network { random, faults, links, .. } = net;

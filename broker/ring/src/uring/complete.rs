@@ -25,7 +25,7 @@ impl UringDriver {
             _ => {}
         }
         match kind {
-            Kind::Accept => self.complete_accept(index as usize, entry.result(), more, events),
+            Kind::Accept => self.complete_accept(index as usize, entry.result(), events),
             Kind::Adopt => self.complete_adopt(index, entry.result(), events),
             Kind::DialSocket => self.complete_dial_socket(index, entry.result(), events),
             Kind::Connect => self.complete_connect(index, entry.result(), events),
@@ -80,43 +80,42 @@ impl UringDriver {
         }
     }
 
-    /// With the accept of one listener that of the other ends too, and the end is reported once.
-    pub(super) fn complete_accept(&mut self, which: usize, result: i32, more: bool, events: &mut Vec<Event<Buf>>) {
+    fn complete_accept(&mut self, which: usize, result: i32, events: &mut Vec<Event<Buf>>) {
+        self.accepting[which] -= 1;
         if result >= 0 {
             let conn = self.open(result as u32, events);
             events.push(Event::Accepted { conn, is_second: which == 1 });
-            if self.slots.is_full() && more && self.accept == Accept::Running {
-                self.accept = Accept::Ending(AcceptEnd::TableFull);
-                self.cancel_accept();
-            }
-        }
-        if more {
-            return;
-        }
-        let end = match (self.accept, -result) {
-            (Accept::Ending(end), _) => end,
-            (_, libc::ENFILE | libc::EMFILE | libc::ENOMEM | libc::ENOBUFS) => AcceptEnd::TableFull,
-            _ if result >= 0 && self.slots.is_full() => AcceptEnd::TableFull,
-            (_, libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO) => {
-                self.counters.multishots_ended += 1;
-                AcceptEnd::Stopped
-            }
-            _ if result >= 0 => {
-                self.counters.multishots_ended += 1;
-                AcceptEnd::Stopped
-            }
-            (_, errno) => AcceptEnd::Failed(errno),
-        };
-        self.accepting[which] = false;
-        if self.accepting.contains(&true) {
-            if self.accept == Accept::Running {
-                self.accept = Accept::Ending(end);
-                self.cancel_accept();
+            if self.slots.is_full() {
+                self.end_accept(AcceptEnd::TableFull);
             }
             return;
+        }
+        match -result {
+            // A peer that gave up while it waited, or an accept that was interrupted: the next turn queues another one.
+            libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO => {}
+            libc::ENFILE | libc::EMFILE | libc::ENOMEM | libc::ENOBUFS => self.end_accept(AcceptEnd::TableFull),
+            errno => self.end_accept(AcceptEnd::Failed(errno)),
+        }
+    }
+
+    /// Ends accepting from all listeners, if it is under way.
+    pub(super) fn end_accept(&mut self, end: AcceptEnd) {
+        if self.accept == Accept::Running {
+            self.accept = Accept::Ending(end);
+            for which in 0..self.accepting.len() {
+                self.cancel_accept_of(which);
+            }
+        }
+    }
+
+    /// The report that accepting has ended, once nothing of it is in flight.
+    pub(super) fn accept_ended(&mut self) -> Option<Event<Buf>> {
+        let Accept::Ending(end) = self.accept else { return None };
+        if self.accepting != [0; 2] {
+            return None;
         }
         self.accept = Accept::Idle;
-        events.push(Event::AcceptEnded { end });
+        Some(Event::AcceptEnded { end })
     }
 
     /// A new connection in a place of the kernel's choice.

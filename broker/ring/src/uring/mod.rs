@@ -98,8 +98,10 @@ pub struct UringDriver {
     /// The first one, and the second.
     listeners: [Option<Arc<OwnedFd>>; 2],
     accept: Accept,
-    /// Whether an accept of each listener is in flight.
-    accepting: [bool; 2],
+    /// How many accepts of each listener are in flight.
+    accepting: [u32; 2],
+    /// How many are wanted.
+    accepts_wanted: [u32; 2],
     slots: Slots,
     sends: Slab<InFlight>,
     adoptions: Slab<Adoption>,
@@ -191,7 +193,8 @@ impl UringDriver {
             features,
             listeners: [setup.listener, setup.second],
             accept: Accept::Idle,
-            accepting: [false; 2],
+            accepting: [0; 2],
+            accepts_wanted: [0; 2],
             slots: Slots::new(setup.capacity),
             sends: Slab::new(),
             adoptions: Slab::new(),
@@ -231,6 +234,9 @@ impl UringDriver {
             pool.give_back();
         }
         self.post_eventfd_read();
+        self.queue_accepts();
+        let ended = self.accept_ended();
+        self.ready.extend(ended);
         let entered = self.enter(deadline);
         events.extend(self.ready.drain(..));
         self.note_overflow();
@@ -241,6 +247,7 @@ impl UringDriver {
             self.complete(&entry, events);
         }
         self.batch = batch;
+        events.extend(self.accept_ended());
         entered
     }
 

@@ -9,7 +9,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use io_uring::types::{Fd, Fixed};
+use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
 use super::discard::DiscardPool;
@@ -46,30 +46,14 @@ impl Driver for UringDriver {
         if self.listeners[0].is_none() {
             return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::Failed(libc::EBADF) });
         }
-        if self.accept != Accept::Idle {
-            return;
-        }
-        if self.slots.is_full() {
-            return self.ready.push_back(Event::AcceptEnded { end: AcceptEnd::TableFull });
-        }
-        self.accept = Accept::Running;
-        for which in 0..self.listeners.len() {
-            let Some(listener) = &self.listeners[which] else { continue };
-            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
-                .allocate_file_index(true)
-                .flags(libc::SOCK_NONBLOCK)
-                .build()
-                .user_data(tag::of_index(Kind::Accept, which as u32));
-            self.accepting[which] = true;
-            self.push(&entry);
+        if self.accept == Accept::Idle {
+            self.accept = Accept::Running;
+            self.accepts_wanted = [0; 2];
         }
     }
 
     fn accept_stop(&mut self) {
-        if self.accept == Accept::Running {
-            self.accept = Accept::Ending(AcceptEnd::Stopped);
-            self.cancel_accept();
-        }
+        self.end_accept(AcceptEnd::Stopped);
     }
 
     fn adopt(&mut self, socket: OwnedFd, token: u64) {

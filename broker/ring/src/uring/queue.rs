@@ -1,14 +1,16 @@
 //! Queueing operations: each becomes one entry of the submission queue, and a full queue is handled here and
 //! nowhere else.
 
-use io_uring::types::{CancelBuilder, Fd, Fixed};
-use io_uring::{opcode, squeue};
 use std::os::fd::AsRawFd;
+use std::ptr;
 
-use super::UringDriver;
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed};
+use io_uring::{opcode, squeue};
+
 use super::slots::Flags;
 use super::tag::{self, Kind};
-use crate::ConnId;
+use super::{Accept, UringDriver};
+use crate::{ACCEPTS_PER_TURN, AcceptEnd, ConnId};
 
 impl UringDriver {
     /// Queues an operation of which exactly one final completion will come.
@@ -63,10 +65,11 @@ impl UringDriver {
     }
 
     pub(super) fn cancel(&mut self, user_data: u64, tag: u64) {
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(user_data))
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(tag);
+        self.cancel_by(CancelBuilder::user_data(user_data), tag);
+    }
+
+    fn cancel_by(&mut self, which: CancelBuilder, tag: u64) {
+        let entry = opcode::AsyncCancel2::new(which).build().flags(squeue::Flags::SKIP_SUCCESS).user_data(tag);
         self.push_uncounted(&entry);
     }
 
@@ -78,18 +81,44 @@ impl UringDriver {
         self.cancel(tag::of_conn(Kind::Send, conn), tag::of_conn(Kind::CancelSend, conn));
     }
 
-    /// Cancels what is in flight of accepting.
-    pub(super) fn cancel_accept(&mut self) {
-        for which in 0..self.accepting.len() {
-            self.cancel_accept_of(which);
+    /// While accepting is under way, has accepts in flight: at least one of each listener, and at most [`ACCEPTS_PER_TURN`]. (A
+    /// multishot accept would take everybody who waits, up to [`BACKLOG`](crate::listen::BACKLOG), in one turn.)
+    ///
+    /// An accept that finds nobody costs more, because it has to be woken. So there are twice as many as before when all have
+    /// found somebody, and few where some wait.
+    pub(super) fn queue_accepts(&mut self) {
+        if self.accept != Accept::Running {
+            return;
+        }
+        if self.slots.is_full() {
+            return self.end_accept(AcceptEnd::TableFull);
+        }
+        // One that finds no place would lose its peer.
+        let room = ACCEPTS_PER_TURN.min(self.slots.capacity() - self.slots.used());
+        let most = (room / self.listeners.iter().flatten().count() as u32).max(1);
+        for which in 0..self.listeners.len() {
+            let Some(listener) = &self.listeners[which] else { continue };
+            let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), ptr::null_mut(), ptr::null_mut())
+                .file_index(Some(DestinationSlot::auto_target()))
+                .flags(libc::SOCK_NONBLOCK)
+                .build()
+                .user_data(tag::of_index(Kind::Accept, which as u32));
+            let before = self.accepts_wanted[which];
+            let wanted = if self.accepting[which] == 0 { before * 2 } else { before / 4 }.clamp(1, most);
+            self.accepts_wanted[which] = wanted;
+            while self.accepting[which] < wanted {
+                self.accepting[which] += 1;
+                self.push(&entry);
+            }
         }
     }
 
-    /// The same of one listener.
+    /// Cancels what is in flight of accepting from one listener.
     pub(super) fn cancel_accept_of(&mut self, which: usize) {
-        if self.accepting[which] {
+        if self.accepting[which] > 0 {
             let index = which as u32;
-            self.cancel(tag::of_index(Kind::Accept, index), tag::of_index(Kind::CancelAccept, index));
+            let tag = tag::of_index(Kind::CancelAccept, index);
+            self.cancel_by(CancelBuilder::user_data(tag::of_index(Kind::Accept, index)).all(), tag);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use ring::{AcceptEnd, ConnId, Driver, Event, Gather};
+use ring::{ACCEPTS_PER_TURN, AcceptEnd, ConnId, Driver, Event, Gather};
 
 use crate::harness::{End, Harness, Options, Run};
 use crate::run;
@@ -12,6 +12,7 @@ use crate::run;
 crate::on_every_driver! {
     a_full_table_ends_accepting_until_a_close
     accepting_stops_and_starts_again
+    a_crowd_is_accepted_over_several_turns
     an_adopted_socket_is_a_connection
     a_full_table_adopts_nothing
     an_installed_socket_outlives_the_connection
@@ -55,6 +56,25 @@ fn accepting_stops_and_starts_again<H: Harness>() {
     let conn = run.accepted();
     run.send_all(conn, Gather::one(Bytes::from_static(b"at last")), 0);
     assert_eq!(run.client_reads(&mut second, 7), b"at last");
+}
+
+fn a_crowd_is_accepted_over_several_turns<H: Harness>() {
+    const CROWD: usize = 3 * ACCEPTS_PER_TURN as usize + 5;
+    let mut run = Run::<H>::new(Options { capacity: 400, ..Options::default() });
+    let _clients: Vec<_> = (0..CROWD).map(|_| run.world.connect()).collect();
+    let (mut accepted, mut most) = (0, 0);
+    run.driver().accept();
+    run.until("everybody's acceptance", |run| {
+        let of_turn = run.events.iter().filter(|event| matches!(event, Event::Accepted { .. })).count();
+        if run.events.iter().any(|event| matches!(event, Event::AcceptEnded { .. })) {
+            run.driver().accept();
+        }
+        run.events.clear();
+        accepted += of_turn;
+        most = most.max(of_turn);
+        accepted == CROWD
+    });
+    assert!(most <= ACCEPTS_PER_TURN as usize, "{most} in one turn");
 }
 
 fn adopted<H: Harness>(run: &mut Run<H>, socket: std::os::fd::OwnedFd, asked: u64) -> Result<ConnId, i32> {

@@ -76,13 +76,13 @@ impl Acceptor {
 
 #[derive(PartialEq, Eq, Debug)]
 pub(in crate::shard) enum Accepting {
-    /// The driver's multishot accept is armed.
+    /// The driver accepts.
     Armed,
     /// Wait for a free slot.
     Full,
     /// Wait for a deadline: the kernel refused.
     Retry(Nanos),
-    /// Shutting down; the end of the multishot accept was not reported yet.
+    /// Shutting down; the end of accepting was not reported yet.
     Stopping,
     /// Nobody is accepted any more. Counted in `SharedState::stopped_accepting`.
     Stopped,
