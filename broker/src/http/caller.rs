@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, Method, header};
 use protocol::head::{bearer_in, cookie_in};
 
 use crate::access::permissions::{Operation, Right, Scope};
@@ -40,7 +40,9 @@ impl Caller {
     ///
     /// # Errors
     /// 401: no valid credential, where one is needed.
-    fn of(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
+    ///
+    /// `query`: where a token may stand besides, if the configuration says so.
+    fn of(app: &App, query: Option<&str>, headers: &HeaderMap) -> Result<Self, Rejection> {
         let authority = &app.shared().authority;
         if !authority.is_on() {
             return Ok(Self(None));
@@ -48,7 +50,7 @@ impl Caller {
         let values = |name| headers.get_all(name).iter().map(|value| value.as_bytes());
         let bearer = bearer_in(values(header::AUTHORIZATION));
         let credentials =
-            Credentials::of_request(authority, bearer, uri.query(), |name| cookie_in(values(header::COOKIE), name));
+            Credentials::of_request(authority, bearer, query, |name| cookie_in(values(header::COOKIE), name));
         let (identified, _) = credentials.identify(authority, now_ms(app));
         let principal = identified?.ok_or_else(|| {
             authority.count(Cause::Missing);
@@ -57,12 +59,12 @@ impl Caller {
         Ok(Self(Some(principal)))
     }
 
-    /// The same, once the keys that the token may need were fetched.
+    /// Who sends a request that publishes or asks, once the keys that the token may need were fetched.
     ///
     /// # Errors
     /// 401: no valid credential, where one is needed.
-    pub(crate) async fn once_known(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Self, Rejection> {
-        once_decided(app, || Self::of(app, uri, headers)).await
+    pub(crate) async fn once_known(app: &App, headers: &HeaderMap) -> Result<Self, Rejection> {
+        once_decided(app, || Self::of(app, None, headers)).await
     }
 
     /// Whether it is somebody in particular.
@@ -99,12 +101,14 @@ impl Caller {
         }
     }
 
-    /// Whether the sender of a request may poll a topic; `reads_history`: and read what it remembers.
+    /// Whether the sender of a request may poll a topic; `reads_history`: and read what it remembers. Its token may stand in the
+    /// query.
     ///
     /// # Errors
     /// 401 or 403.
     pub(crate) async fn check_poll(app: &App, head: &Parts, topic: &str, reads_history: bool) -> Result<(), Rejection> {
-        let Some(principal) = Self::once_known(app, &head.uri, &head.headers).await?.0 else { return Ok(()) };
+        let caller = once_decided(app, || Self::of(app, head.uri.query(), &head.headers)).await?;
+        let Some(principal) = caller.0 else { return Ok(()) };
         principal.check(Operation::Subscribe, topic, app.shared().authority.settings().explain)?;
         match !reads_history || principal.has(Right::History, topic) {
             true => Ok(()),
@@ -145,7 +149,7 @@ pub(crate) fn check_operator(app: &App, request: &Request) -> Result<(), Rejecti
     if request.method().is_safe() && connection.is_local {
         return Ok(());
     }
-    let Caller(caller) = Caller::of(app, request.uri(), request.headers())?;
+    let Caller(caller) = Caller::of(app, None, request.headers())?;
     let principal = caller.filter(|principal| !principal.is_anonymous()).ok_or(Rejection::Unauthorized)?;
     principal.check_scope(scope)
 }
@@ -156,7 +160,7 @@ pub(crate) fn may_know_members(app: &App, request: &Request) -> bool {
     if !app.operators().on_public_port || !app.shared().authority.is_on() {
         return true;
     }
-    let caller = Caller::of(app, request.uri(), request.headers());
+    let caller = Caller::of(app, None, request.headers());
     caller.is_ok_and(|Caller(caller)| caller.is_some_and(|caller| caller.check_scope(Scope::Inspect).is_ok()))
 }
 
@@ -169,7 +173,7 @@ pub(crate) fn inspector(app: &App, request: &Request) -> Result<String, Rejectio
     if !app.shared().authority.is_on() {
         return Ok("anybody".to_owned());
     }
-    let Caller(caller) = Caller::of(app, request.uri(), request.headers())?;
+    let Caller(caller) = Caller::of(app, None, request.headers())?;
     let principal = caller.filter(|principal| !principal.is_anonymous()).ok_or(Rejection::Unauthorized)?;
     principal.check_scope(Scope::Inspect)?;
     Ok(principal.name.to_string())

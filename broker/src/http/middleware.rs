@@ -52,7 +52,7 @@ async fn identify(app: &App, request: &mut Request) -> Result<(), Rejection> {
         return Ok(());
     }
     if publishes(request.method(), request.uri().path()) {
-        let caller = Caller::once_known(app, request.uri(), request.headers()).await?;
+        let caller = Caller::once_known(app, request.headers()).await?;
         request.extensions_mut().insert(caller);
         return Ok(());
     }

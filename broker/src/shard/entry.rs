@@ -92,7 +92,7 @@ impl<'a> Credentials<'a> {
         Self::of(head::bearer(head), offered.map(str::as_bytes), cookie)
     }
 
-    /// Those of a plain request: the query counts where the configuration says so, and then like a cookie.
+    /// Those of a plain request; a `query` counts where the configuration says so, and then like a sub-protocol.
     pub(crate) fn of_request(
         authority: &Authority,
         header: Option<&'a [u8]>,

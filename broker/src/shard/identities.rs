@@ -61,8 +61,8 @@ pub(super) struct Identity {
 pub(super) enum Next {
     /// It is closed, because it did not say who it is.
     Timeout,
-    /// It is asked for another token, which would be in time until then.
-    Refresh { ends: Nanos },
+    /// It is asked for another token, which would be in time until it `ends`; without one it is closed then.
+    Refresh { ends: Nanos, closed: Nanos },
     /// It is closed, because its token has ended.
     End,
 }
@@ -94,14 +94,14 @@ impl Identities {
     /// A connection is of this principal, for so long.
     pub(super) fn set(&mut self, id: ConnId, principal: Arc<Principal>, lifetime: Option<Lifetime>, asks: bool) {
         let (next, due) = match lifetime {
-            Some(Lifetime { refresh, ends, .. }) if asks => (Next::Refresh { ends }, Some(refresh)),
+            Some(Lifetime { refresh, ends, closed }) if asks => (Next::Refresh { ends, closed }, Some(refresh)),
             Some(Lifetime { closed, .. }) => (Next::End, Some(closed)),
             None => (Next::End, None),
         };
         self.put(id, Identity { principal: Some(principal), next, due });
     }
 
-    /// The same connection under rules that have changed: nothing else does.
+    /// The same connection with other rights: what is due for it does not change.
     pub(super) fn replace(&mut self, id: ConnId, principal: Arc<Principal>) {
         if let Some(identity) = self.of.get_mut(&id) {
             identity.principal = Some(principal);
@@ -185,16 +185,14 @@ impl Identities {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// The next connection for which something is due, and what. If it is asked for a token, it is closed at `closed`
-    /// unless one comes.
-    pub(super) fn take_due(&mut self, now: Nanos, grace: Nanos) -> Option<(ConnId, Next)> {
+    /// The next connection for which something is due, and what.
+    pub(super) fn take_due(&mut self, now: Nanos) -> Option<(ConnId, Next)> {
         let &(due, id) = self.due.first().filter(|(due, _)| *due <= now)?;
         self.due.remove(&(due, id));
         let identity = self.of.get_mut(&id).expect("what is due is due for somebody");
         let next = identity.next;
         identity.due = None;
-        if let Next::Refresh { ends } = next {
-            let closed = ends.saturating_add(grace);
+        if let Next::Refresh { closed, .. } = next {
             (identity.next, identity.due) = (Next::End, Some(closed));
             self.due.insert((closed, id));
         }
@@ -243,13 +241,13 @@ mod tests {
         let lifetime = |refresh| Some(Lifetime { refresh, ends: refresh + 60, closed: refresh + 85 });
         identities.expect(A, 50);
         identities.set(B, Arc::clone(&principal), lifetime(40), true);
-        assert_eq!((identities.next_due(), identities.take_due(39, 25)), (Some(40), None));
-        assert_eq!(identities.take_due(40, 25), Some((B, Next::Refresh { ends: 100 })));
-        assert_eq!(identities.take_due(60, 25), Some((A, Next::Timeout)));
-        assert_eq!((identities.take_due(124, 25), identities.next_due()), (None, Some(125)));
+        assert_eq!((identities.next_due(), identities.take_due(39)), (Some(40), None));
+        assert_eq!(identities.take_due(40), Some((B, Next::Refresh { ends: 100, closed: 125 })));
+        assert_eq!(identities.take_due(60), Some((A, Next::Timeout)));
+        assert_eq!((identities.take_due(124), identities.next_due()), (None, Some(125)));
         identities.set(B, Arc::clone(&principal), lifetime(300), false);
-        assert_eq!(identities.take_due(300, 25), None, "who cannot be asked is not");
-        assert_eq!(identities.take_due(385, 25), Some((B, Next::End)));
+        assert_eq!(identities.take_due(300), None, "who cannot be asked is not");
+        assert_eq!(identities.take_due(385), Some((B, Next::End)));
         identities.set(B, principal, None, true);
         assert_eq!(identities.next_due(), None);
         assert!(budget.of_shard(0).held(Held::Subscriptions) > 0);

@@ -157,26 +157,39 @@ impl<D: Driver> Shard<D> {
     }
 
     fn set_principal(&mut self, id: ConnId, principal: Arc<Principal>) {
-        let lifetime = self.lifetime(&principal);
-        let asks = self.conns.get(id).is_some_and(|conn| conn.session.answers_to_come().is_some());
-        self.identities.set(id, principal, lifetime, asks);
+        let before = self.identities.principal(id);
+        if principal.max_age_ms.is_some() && before.is_some_and(|before| before.max_age_ms.is_some()) {
+            self.identities.replace(id, principal);
+        } else {
+            let lifetime = self.lifetime(&principal);
+            let asks = self.conns.get(id).is_some_and(|conn| conn.session.answers_to_come().is_some());
+            self.identities.set(id, principal, lifetime, asks);
+        }
         if let Some(conn) = self.conns.get(id) {
             conn.flags.clear(Flags::UNIDENTIFIED);
         }
     }
 
-    /// Until when a connection with this token may stay, on the driver's clock. A token without an end lasts from now on.
+    /// Until when a connection with this token may stay, on the driver's clock: until the token's end and the grace, or, if it came
+    /// even later, for as long as it is taken. With a token that has no end the connection may last for `max-age`, from now on;
+    /// another such token does not prolong that.
     fn lifetime(&self, principal: &Principal) -> Option<Lifetime> {
         let now_ms = self.shared.wall_clock.millis(self.now);
-        let (left_ms, grace_ms) = match (principal.expires_ms, principal.max_age_ms) {
-            (Some(expires_ms), _) => (expires_ms.saturating_sub(now_ms), self.shared.authority.settings().grace_ms),
-            (None, Some(max_age_ms)) => (max_age_ms, 0),
+        let settings = self.shared.authority.settings();
+        let (ends_ms, closed_ms) = match (principal.expires_ms, principal.max_age_ms) {
+            (Some(ends_ms), _) => {
+                let after = |ms| ends_ms.saturating_add(ms);
+                let closed_ms = Some(after(settings.grace_ms)).filter(|&closed_ms| closed_ms > now_ms);
+                (ends_ms, closed_ms.unwrap_or(after(settings.leeway_ms)))
+            }
+            (None, Some(max_age_ms)) => (now_ms.saturating_add(max_age_ms), now_ms.saturating_add(max_age_ms)),
             (None, None) => return None,
         };
+        let [left_ms, closed_in_ms] = [ends_ms, closed_ms].map(|at_ms| at_ms.saturating_sub(now_ms));
         let at = |ms: u64| self.now.saturating_add(ms.saturating_mul(NANOS_PER_MS)).min(Nanos::MAX / 4);
         // A short token would be asked for again as soon as it came.
         let refresh = at(left_ms - REFRESH_MS.min(left_ms / 2));
-        Some(Lifetime { refresh, ends: at(left_ms), closed: at(left_ms.saturating_add(grace_ms)) })
+        Some(Lifetime { refresh, ends: at(left_ms), closed: at(closed_in_ms) })
     }
 
     /// A `connect` brings a token: the first, or another one.
@@ -239,14 +252,13 @@ impl<D: Driver> Shard<D> {
         if !self.shared.authority.is_on() {
             return;
         }
-        let grace = self.shared.authority.settings().grace_ms * 1_000_000;
-        while let Some((id, next)) = self.identities.take_due(self.now, grace) {
+        while let Some((id, next)) = self.identities.take_due(self.now) {
             match next {
                 Next::Timeout => {
                     self.shared.authority.count(Cause::Missing);
                     self.close_for_access(id, AUTH_TIMEOUT, "no token came in time; see --auth-timeout");
                 }
-                Next::Refresh { ends } => self.ask_for_token(id, ends),
+                Next::Refresh { ends, .. } => self.ask_for_token(id, ends),
                 Next::End => self.close_for_access(id, TOKEN_EXPIRED, "the token has ended"),
             }
         }

@@ -89,7 +89,7 @@ impl<D: Driver> Shard<D> {
         let facts = RequestFacts { host: Some(parsed.host), origin: parsed.origin, publishing, kind: Kind::Change };
         self.policy().decide(facts)?;
         let topic = topic_of(parsed.path, &self.limits)?;
-        let principal = self.identify_publisher(head, parsed.query, &topic)?;
+        let principal = self.identify_publisher(head, &topic)?;
         let options = options::of_request(parsed.query, parsed.idempotency_key.into_iter())?;
         if parsed.body_len > self.limits.message_bytes_max {
             return Err(too_long(&self.limits).into());
@@ -106,18 +106,12 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Who publishes with a request, and whether that one may; `None`: there is no access control.
-    fn identify_publisher(
-        &mut self,
-        head: &[u8],
-        query: Option<&str>,
-        topic: &str,
-    ) -> Result<Option<Arc<Principal>>, Rejection> {
+    fn identify_publisher(&mut self, head: &[u8], topic: &str) -> Result<Option<Arc<Principal>>, Rejection> {
         let authority = &self.shared.authority;
         if !authority.is_on() {
             return Ok(None);
         }
-        let credentials =
-            Credentials::of_request(authority, head::bearer(head), query, |name| head::cookie(head, name));
+        let credentials = Credentials::of_request(authority, head::bearer(head), None, |name| head::cookie(head, name));
         let (identified, cost) = credentials.identify(authority, self.shared.wall_clock.millis(self.now));
         self.input.work.charge_verification(cost);
         let principal = identified?.ok_or(Rejection::Unauthorized)?;

@@ -48,6 +48,7 @@ mod startup;
 mod takeover;
 mod tls;
 mod tls_reload;
+mod token_places;
 mod upgrade;
 mod v1;
 mod ways;

@@ -99,8 +99,11 @@ impl Change {
 
     /// Between which times the connection is closed if no other token comes.
     pub(super) fn end(&self, token: &Token, access: &Access) -> (u64, u64) {
-        let (ends, grace) = (nanos(token.claims.expires_ms), access.grace_ms * MILLIS);
-        (ends.max(self.asked.time) + grace, ends.max(self.heard.time) + grace + MILLIS)
+        let ends = nanos(token.claims.expires_ms);
+        let closed = ends + access.grace_ms * MILLIS;
+        // A token that came even later is good for as long as it is taken.
+        let of = |judged: u64| if judged < closed { closed } else { ends + access.leeway_ms * MILLIS };
+        (of(self.asked.time), of(self.heard.time) + MILLIS)
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::access::authority::Authority;
 use crate::access::authority::tests::{SECRET, tables, token_by};
+use crate::config::auth::AuthTable;
 
 const SECOND: Nanos = 1_000_000_000;
 /// The time of day when the clock of the simulation is 0, in seconds since 1970.
@@ -16,9 +17,15 @@ const EPOCH_S: u64 = 1_900_000_000;
 
 /// A shard that asks for tokens. Every user may subscribe to `chat/+` and `user/{sub}/#`, and publish to `chat/+`.
 fn guarded(limits: Limits) -> (Stage, tempfile::TempDir) {
+    guarded_by(limits, |_| {})
+}
+
+/// The same; `change` sets keys of `[auth]`.
+fn guarded_by(limits: Limits, change: impl FnOnce(&mut AuthTable)) -> (Stage, tempfile::TempDir) {
     let (mut tables, folder) = tables();
     let auth = tables.auth.as_mut().expect("a table");
     (auth.leeway, auth.grace) = (Duration::ZERO, Duration::from_secs(25));
+    change(auth);
     let authority = Authority::new(&tables, &Arc::default(), 1 << 20).expect("an authority");
     let shared = SharedState::new(1, 1, Epoch(1)).within(64 << 20).authorized_by(Arc::new(authority));
     shared.wall_clock.set(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S), 0);
@@ -102,6 +109,53 @@ fn another_token_puts_the_end_off() {
     );
     stage.pass(40);
     assert_eq!(stage.close_code(client), Some(4401));
+}
+
+/// Within the leeway a token is taken after its end. That puts nothing off: not when a client comes back with it, and not when it
+/// sends it again.
+#[test]
+fn a_token_within_the_leeway_puts_no_end_off() {
+    let limits = Limits { ping_interval: Duration::from_secs(1000), ..Limits::default() };
+    let (mut stage, _folder) = guarded_by(limits, |auth| auth.leeway = Duration::from_secs(30));
+    let token = stage.token("ada", 10);
+    let first = stage.connected(&token);
+    stage.pass(22);
+    let again = json!({"type": "connect", "id": 2, "token": token});
+    assert!(stage.ask(first, &again).iter().any(|answer| answer["id"] == 2 && answer["type"] == "ok"));
+    let second = stage.connected(&token);
+    stage.pass(10);
+    assert_eq!((stage.close_code(first), stage.close_code(second)), (None, None), "the grace is not over");
+    stage.pass(4);
+    assert_eq!((stage.close_code(first), stage.close_code(second)), (Some(4401), Some(4401)));
+    // Behind the grace, for as long as it is taken.
+    let third = stage.connected(&token);
+    stage.pass(6);
+    assert_eq!(stage.close_code(third), Some(4401));
+}
+
+/// A token without an end is as good later as now: sent again, it does not prolong the connection.
+#[test]
+fn a_token_without_an_end_holds_a_connection_for_the_greatest_age() {
+    let limits = Limits { ping_interval: Duration::from_secs(1000), ..Limits::default() };
+    let (mut stage, _folder) = guarded_by(limits, |auth| auth.max_age = Some(Duration::from_secs(100)));
+    let endless = token_by(SECRET, &json!({"sub": "ada", "iat": stage.now_s()}));
+    let [client, other] = [stage.connected(&endless), stage.connected(&endless)];
+    stage.pass(60);
+    let asked = stage.read(client);
+    assert_eq!(asked.iter().map(|message| &message["type"]).collect::<Vec<_>>(), ["refresh"]);
+    let again = token_by(SECRET, &json!({"sub": "ada", "iat": stage.now_s()}));
+    for token in [endless, again] {
+        let answers = stage.ask(client, &json!({"type": "connect", "id": 2, "token": token}));
+        assert_eq!(answers.iter().map(|answer| &answer["type"]).collect::<Vec<_>>(), ["ok"]);
+    }
+    let ends = stage.token("ada", 100);
+    stage.ask(other, &json!({"type": "connect", "id": 2, "token": ends}));
+    stage.pass(36);
+    assert_eq!((stage.read(client), stage.close_code(client)), (Vec::new(), None));
+    stage.pass(8);
+    assert_eq!((stage.close_code(client), stage.close_code(other)), (Some(4401), None));
+    stage.pass(84);
+    assert_eq!(stage.close_code(other), Some(4401));
 }
 
 /// The token of a `connect` is in force even if its will is refused: what it does not grant ends.
