@@ -120,6 +120,14 @@ const FAMILIES: &[Family] = &[
                 out.labelled(&[("cause", cause)], count);
             }
         }),
+    labelled("ringyard_tls_alerts_total", Counter, &["alert"],
+        "TLS alerts that clients sent, with which their connections ended, by name (RFC 8446). unknown_ca, certificate_unknown \
+         and bad_certificate: they do not trust the certificate.",
+        |view, out| {
+            for (alert, count) in view.app.shared().tls.iter().flat_map(|tls| tls.alerts.counts()) {
+                out.labelled(&[("alert", alert)], count);
+            }
+        }),
     labelled("ringyard_tls_certificate_expires_seconds", Gauge, &["file"],
         "When the certificate of a [[tls]] table ends that is in force, in seconds since 1970; absent without \
          --tls-listen.",

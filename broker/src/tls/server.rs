@@ -13,6 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::config::tls::{KeyExchange, TlsTable};
+use crate::tls::alerts::Alerts;
 use crate::tls::certificates;
 use crate::tls::in_force::{Change, InForce, Refused};
 use crate::tls::stream::Stream;
@@ -30,6 +31,8 @@ pub struct Server {
     config: Arc<ServerConfig>,
     pairs: Arc<InForce>,
     tickets: Arc<Tickets>,
+    /// Those that clients have sent.
+    pub alerts: Alerts,
 }
 
 impl Server {
@@ -57,7 +60,7 @@ impl Server {
         config.ignore_client_order = true;
         // Each is a record of its own behind the handshake; browsers use one.
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), pairs, tickets })
+        Ok(Self { config: Arc::new(config), pairs, tickets, alerts: Alerts::default() })
     }
 
     /// Reads the files again, and puts those pairs in force that are good; a table whose files are bad keeps the pair that

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 
+use crate::tls::alerts::Alert;
+
 /// What the library holds of plaintext that it cannot encrypt yet, and of ciphertext that nobody took, in bytes: each
 /// record is taken at once, so it is never full.
 const BUFFERED_MAX: usize = 64 << 10;
@@ -58,7 +60,7 @@ pub enum Failure {
     /// The first byte is that of no TLS record: HTTP without TLS, most likely.
     Cleartext,
     /// The peer sent an alert.
-    Alert,
+    Alert(Alert),
     /// Nothing in common: versions, cipher suites, groups.
     Incompatible,
     /// Anything else that the peer should not have sent.
@@ -178,7 +180,7 @@ impl Write for Writer<'_> {
 
 fn failure(error: &Error) -> Failure {
     match error {
-        Error::AlertReceived(_) => Failure::Alert,
+        Error::AlertReceived(description) => Failure::Alert(Alert::of(*description)),
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Failure::Incompatible,
         _ => Failure::Violation,
     }

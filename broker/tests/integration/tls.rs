@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
@@ -213,6 +213,24 @@ fn http_without_tls_gets_a_sentence() {
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("This port speaks TLS"), "{answer}");
     assert_eq!(served.metric("ringyard_tls_failures_total{cause=\"cleartext\"}"), Some(1.0));
+}
+
+/// A client that does not trust the certificate says so, and the operator sees it.
+#[test]
+fn what_clients_say_when_they_give_up_is_counted_by_name() {
+    let mut served = serve(&[]);
+    let mut other = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    other.distinguished_name.push(DnType::CommonName, "somebody else");
+    served.config = trusting(other.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone());
+    let mut stream = served.connect();
+    assert!(stream.write_all(b"GET / HTTP/1.1\r\n\r\n").is_err(), "it is another certificate");
+    // The alert is on its way; the end of the broker's side says that it has come.
+    while stream.conn.wants_write() && stream.conn.write_tls(&mut stream.sock).is_ok() {}
+    while stream.sock.read(&mut [0; 1024]).is_ok_and(|len| len > 0) {}
+    let alerts = |name: &str| served.metric(&format!("ringyard_tls_alerts_total{{alert=\"{name}\"}}"));
+    let all = ["unknown_ca", "bad_certificate", "certificate_unknown", "handshake_failure", "other"].map(alerts);
+    assert_eq!(all, [1.0, 0.0, 0.0, 0.0, 0.0].map(Some));
+    assert_eq!(served.metric("ringyard_tls_failures_total{cause=\"alert\"}"), Some(1.0));
 }
 
 #[test]

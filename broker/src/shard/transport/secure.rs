@@ -138,11 +138,14 @@ impl<D: Driver> Shard<D> {
         let stats = self.stats();
         let counter = match failure {
             Failure::Cleartext => &stats.tls_failed_cleartext,
-            Failure::Alert => &stats.tls_failed_alert,
+            Failure::Alert(_) => &stats.tls_failed_alert,
             Failure::Incompatible => &stats.tls_failed_incompatible,
             Failure::Violation => &stats.tls_failed_violation,
         };
         counter.add(1);
+        if let (Failure::Alert(alert), Some(tls)) = (failure, &self.shared.tls) {
+            tls.alerts.count(alert);
+        }
         let Some(conn) = self.conns.get(id).filter(|conn| conn.state < State::Closing) else { return };
         if failure == Failure::Cleartext {
             // Nothing was sent yet: the answer is in the client's own language.
