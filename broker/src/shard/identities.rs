@@ -23,7 +23,7 @@ use std::sync::Arc;
 use ring::{ConnId, Nanos};
 use rustc_hash::FxHashMap;
 
-use crate::access::principal::Principal;
+use crate::access::principal::{Principal, PrincipalKind};
 use crate::capacity::budget::{Account, Charge, Held};
 
 #[cfg(doc)]
@@ -130,15 +130,17 @@ impl Identities {
         self.of.get(&id)?.principal.as_ref()
     }
 
-    /// The connections of this user or key; `issued_before_s`: only those of tokens from before that second since 1970.
+    /// The connections of this user or key; `issued_before_s`: only those of tokens from before that second since 1970, and
+    /// none of a key, which nothing revokes but the configuration.
     pub(super) fn of_user<'a>(
         &'a self,
         name: &'a str,
         issued_before_s: Option<u64>,
     ) -> impl Iterator<Item = ConnId> + 'a {
         let is_meant = move |principal: &Principal| {
-            let is_old = issued_before_s.is_none_or(|before| principal.issued_at_s.is_none_or(|at| at < before));
-            *principal.name == *name && is_old
+            let is_old = |before| principal.issued_at_s.is_none_or(|at| at < before);
+            let is_revoked = |before| principal.kind == PrincipalKind::User && is_old(before);
+            *principal.name == *name && issued_before_s.is_none_or(is_revoked)
         };
         let of_it = move |(&id, identity): (&ConnId, &'a Identity)| {
             identity.principal.as_ref().is_some_and(|principal| is_meant(principal)).then_some(id)
@@ -232,6 +234,29 @@ mod tests {
 
     const A: ConnId = ConnId { slot: 1, generation: 0 };
     const B: ConnId = ConnId { slot: 2, generation: 0 };
+
+    /// A key may have the name of a user.
+    #[test]
+    fn a_revocation_is_of_a_user_and_not_of_a_key() {
+        let budget = Budget::new(1, 1 << 20);
+        let mut identities = Identities::new(budget.of_shard(0));
+        let key = Principal::holder("shop", Arc::default(), [0; 32]);
+        let user = |issued_at_s| Principal {
+            kind: PrincipalKind::User,
+            issued_at_s,
+            ..Principal::holder("shop", Arc::default(), [0; 32])
+        };
+        identities.set(A, Arc::new(key), None, true);
+        identities.set(B, Arc::new(user(Some(70))), None, true);
+        let of = |before| {
+            let mut ids: Vec<_> = identities.of_user("shop", before).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!((of(None), of(Some(71)), of(Some(70))), (vec![A, B], vec![B], vec![]));
+        identities.set(B, Arc::new(user(None)), None, true);
+        assert_eq!(identities.of_user("shop", Some(1)).collect::<Vec<_>>(), [B], "nobody knows how old it is");
+    }
 
     #[test]
     fn what_is_due_comes_in_the_order_of_time_and_once() {
