@@ -133,7 +133,8 @@ async fn a_user_does_what_is_granted_and_nothing_else() {
 async fn what_topics_remember_needs_the_right_to_it() {
     let reader = json!({"topics": {"subscribe": ["chat/+"], "publish": ["chat/+"], "rights": ["history"]}});
     let guarded = Guarded::start("", CHAT);
-    let mut with = connected(guarded.address(), &token("7", 600, reader)).await;
+    let reader = token("7", 600, reader);
+    let mut with = connected(guarded.address(), &reader).await;
     let sent = with.command(json!({"type": "publish", "id": 1, "topic": "chat/7", "data": "a", "ack": true})).await;
     let since = json!({"epoch": sent["epoch"], "offset": 0});
     let page = with.command(json!({"type": "history", "id": 2, "topic": "chat/7"})).await;
@@ -149,7 +150,14 @@ async fn what_topics_remember_needs_the_right_to_it() {
     assert_eq!(without.command(last).await["code"], "forbidden");
     let raw = |start: &str| format!("/sub/chat/7?{start}");
     let plain = token("8", 600, json!({}));
-    assert_eq!(offered(guarded.address(), &raw("last=1"), &plain).await.close_code().await, 4403);
+    let since = format!("since={}:0", sent["epoch"].as_str().unwrap());
+    for start in ["last=1", &since] {
+        assert_eq!(offered(guarded.address(), &raw(start), &plain).await.close_code().await, 4403, "{start}");
+        let poll = format!("GET {} HTTP/1.1\r\nAuthorization: Bearer", raw(start));
+        assert_eq!(request(guarded.address(), &format!("{poll} {plain}"), b"").await.status, 403, "{start}");
+        let answer = request(guarded.address(), &format!("{poll} {reader}"), b"").await;
+        assert_eq!((answer.status, &answer.json()["messages"][0]["data"]), (200, &"a".into()), "{answer:?}");
+    }
 }
 
 #[tokio::test]
