@@ -5,7 +5,7 @@
 //! | `POST /pub`, `POST /pub/{topic}` | see `access/policy.rs` | a token or key that grants each topic |
 //! | `POST /request/{topic}` | as a publish | a token or key that grants to subscribe to the topic, with the right `request` |
 //! | `/api/...`, `/metrics` from this machine | everybody | everybody; what changes something needs a key, once there is one |
-//! | the same from elsewhere | everybody | a key with the scope of [`scope_of`], once there is one |
+//! | the same from elsewhere | everybody | a key with the scope of [`scope_of`], once there is one; without any, nothing is changed |
 //! | payloads and traces of `/api/...` | everybody | a key with the scope `inspect`, wherever it comes from |
 //! | pages, scripts, probes, `/api/openapi.json` | everybody | everybody |
 //!
@@ -142,11 +142,12 @@ impl Caller {
 pub(crate) fn check_operator(app: &App, request: &Request) -> Result<(), Rejection> {
     let authority = &app.shared().authority;
     let Some(scope) = scope_of(request.method(), request.uri().path()) else { return Ok(()) };
-    if !authority.has_keys() {
-        return Ok(());
-    }
     let connection = request.extensions().get::<Arc<Connection>>().expect("every request comes with its connection");
-    if request.method().is_safe() && connection.is_local {
+    let is_free = match authority.has_keys() {
+        true => request.method().is_safe() && connection.is_local,
+        false => request.method().is_safe() || connection.is_local || !authority.is_on(),
+    };
+    if is_free {
         return Ok(());
     }
     let Caller(caller) = Caller::of(app, None, request.headers())?;

@@ -99,10 +99,9 @@ impl Change {
 
     /// Between which times the connection is closed if no other token comes.
     pub(super) fn end(&self, token: &Token, access: &Access) -> (u64, u64) {
-        let ends = nanos(token.claims.expires_ms);
-        let closed = ends + access.grace_ms * MILLIS;
+        let [closed, taken] = [access.grace_ms, access.leeway_ms].map(|ms| nanos(token.claims.expires_ms + ms));
         // A token that came even later is good for as long as it is taken.
-        let of = |judged: u64| if judged < closed { closed } else { ends + access.leeway_ms * MILLIS };
+        let of = |judged: u64| if judged < closed { closed } else { closed.max(taken) };
         (of(self.asked.time), of(self.heard.time) + MILLIS)
     }
 }
