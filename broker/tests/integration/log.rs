@@ -12,7 +12,7 @@ use crate::shutdown::{exit, signal};
 use crate::ws::open;
 
 /// A broker that is told to end, and everything that it said until then.
-async fn said(mut broker: Broker, mut stderr: impl Read) -> String {
+pub(crate) async fn said(mut broker: Broker, mut stderr: impl Read) -> String {
     signal(&broker, "INT");
     assert_eq!(exit(&mut broker).await.code(), Some(0));
     let mut text = String::new();
@@ -21,14 +21,14 @@ async fn said(mut broker: Broker, mut stderr: impl Read) -> String {
 }
 
 /// A broker whose standard error is kept.
-fn start(arguments: &[&str]) -> (Broker, impl Read) {
+pub(crate) fn start(arguments: &[&str]) -> (Broker, impl Read + use<>) {
     let mut child: Child =
         command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     let stderr = child.stderr.take().expect("piped");
     (Broker::of(child), stderr)
 }
 
-fn json_lines(text: &str) -> Vec<Value> {
+pub(crate) fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 

@@ -303,7 +303,7 @@ def forged_texts():
     ]:
         add(f"it is {what}", "by hand", "hs", token, "malformed")
     add("the alphabet of plain base64", "by hand", "hs", good.replace("-", "+").replace("_", "/").replace(".", "+/.", 1), "malformed")
-    add("a megabyte", "PyJWT", "hs", py(claims(x="a" * 40_000)), "too-long")
+    add("much too long", "PyJWT", "hs", py(claims(x="a" * 40_000)), "too-long")
     room = next(n for n in range(4000) if len(py(claims(x="a" * n))) > 4096)
     add("just too long", "PyJWT", "hs", py(claims(x="a" * room)), "too-long")
     add("good and as long as may be", "PyJWT", "hs", py(claims(x="a" * (room - 1))))
