@@ -117,6 +117,17 @@ fn only_an_expired_token_counts_as_expired() {
     }
 }
 
+/// The log and the counters name causes, and SECURITY.md says what they mean.
+#[test]
+fn each_cause_is_explained() {
+    let page = include_str!("../../SECURITY.md");
+    for cause in crate::access::principal::Cause::ALL {
+        let name = format!("`{}`", cause.label());
+        let is_row = |line: &str| line.split('|').nth(1).is_some_and(|causes| causes.contains(&name));
+        assert!(page.lines().any(is_row), "{name} is missing in SECURITY.md");
+    }
+}
+
 #[test]
 fn the_claim_with_topics_grants_what_it_lists() {
     let vectors = vectors();

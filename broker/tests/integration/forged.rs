@@ -122,7 +122,7 @@ async fn a_token_of_a_megabyte_is_refused_without_harm() {
     assert!(fits.len() >= 1_000_000 && megabyte.len() >= 1 << 20);
     let short = "nonsense";
     let (answer, close) = by_connect(server, &megabyte).await;
-    assert_eq!((answer, close), by_connect(server, short).await, "told as any other");
+    assert_eq!((answer, close), by_connect(server, short).await, "answered as any other");
     let by_header_of = async |token: &str| {
         let answer = by_header(server, token).await;
         (answer.status, answer.head, answer.body)

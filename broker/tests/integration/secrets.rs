@@ -1,5 +1,5 @@
-//! The broker tells nobody a token or a key, good or bad, wherever it was sent: not in the log at its most talkative, in
-//! `/metrics` or `/api`, nor in any answer. The log tells why tokens are refused, in few lines.
+//! The broker shows nobody a token or a key, good or bad, wherever it was sent: not in the log at its lowest level, in
+//! `/metrics` or `/api`, nor in any answer. The log says why tokens are refused, in few lines.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +13,7 @@ use crate::access::{SECRET, now_s, sha256_hex, token};
 use crate::broker::Broker;
 use crate::http::{Answer, Http, request};
 use crate::log::{json_lines, said, start};
+use crate::shutdown::signal;
 use crate::ws::{Ws, open_v1};
 
 const GOOD_KEY: &str = "rk_oneOfTheShopThatNobodyElseHas";
@@ -48,33 +49,44 @@ fn credentials() -> Vec<String> {
     [good, forged, not_yet, expired].into_iter().chain(others.map(str::to_owned)).collect()
 }
 
-/// What must not be told: each credential, what a token claims and its signature, and the secret.
+/// What must not be shown: each credential, the beginning, the claims and the signature of a token, and the secret.
 fn secrets(credentials: &[String]) -> Vec<String> {
     let parts = credentials.iter().flat_map(|credential| credential.split('.').skip(1).map(str::to_owned));
     let bare = credentials.iter().filter_map(|credential| credential.strip_prefix("rk_").map(str::to_owned));
-    let all = credentials.iter().cloned().chain(parts).chain(bare).chain([SECRET.to_owned()]);
+    let begins = credentials.iter().filter(|credential| credential.contains('.')).map(|token| token[..12].to_owned());
+    let all = credentials.iter().cloned().chain(parts).chain(begins).chain(bare).chain([SECRET.to_owned()]);
     // The heads of answers are in lower case.
     all.map(|secret| secret.to_ascii_lowercase()).collect()
 }
 
-/// Everything that a broker has told, and to what.
+/// Everything that a broker has sent and written, and the request that each was for.
 #[derive(Default)]
-struct Told {
-    heard: Vec<(String, String)>,
+struct Output {
+    texts: Vec<(String, String)>,
     /// WebSockets that are left open.
     open: Vec<Http>,
     statuses: std::collections::BTreeSet<u16>,
 }
 
-impl Told {
+impl Output {
     fn note(&mut self, to: &str, text: impl AsRef<[u8]>) {
-        self.heard.push((to.to_owned(), String::from_utf8_lossy(text.as_ref()).to_ascii_lowercase()));
+        self.texts.push((to.to_owned(), String::from_utf8_lossy(text.as_ref()).to_ascii_lowercase()));
     }
 
     fn answer(&mut self, to: &str, answer: &Answer) {
         self.statuses.insert(answer.status);
         self.note(to, &answer.head);
         self.note(to, &answer.body);
+    }
+
+    /// Fails if one of these, in lower case, is in anything.
+    #[track_caller]
+    fn has_none_of(&self, secrets: &[String]) {
+        for secret in secrets {
+            for (to, text) in &self.texts {
+                assert!(!text.contains(secret), "{secret} is shown to {to}: {text}");
+            }
+        }
     }
 
     /// Asks on a connection of its own, as its first request or behind another one.
@@ -92,7 +104,7 @@ impl Told {
         }
     }
 
-    /// Everything that a session is told up to the answer to a ping, or to its end.
+    /// Everything that a session is sent up to the answer to a ping, or to its end.
     async fn session(&mut self, server: SocketAddr, command: &Value) {
         let mut client = open_v1(server).await;
         let ping = json!({"type": "ping", "id": "last"});
@@ -187,38 +199,62 @@ async fn next(client: &mut Ws) -> Option<Message> {
 }
 
 #[tokio::test]
-async fn no_token_and_no_key_is_told_anywhere() {
+async fn no_token_and_no_key_is_shown_anywhere() {
     let folder = tempfile::tempdir().unwrap();
     let config = configuration(folder.path());
     let (broker, stderr) = start(&["--config", &config, "--log-level", "debug"]);
     let credentials = credentials();
-    let mut told = Told::default();
+    let mut output = Output::default();
     for credential in &credentials {
-        told.try_everywhere(broker.address, credential).await;
+        output.try_everywhere(broker.address, credential).await;
     }
-    let heard_before = told.heard.len();
+    let before = output.texts.len();
     for credential in &credentials {
-        told.ask_as_operator(broker.admin, credential).await;
+        output.ask_as_operator(broker.admin, credential).await;
     }
     // It counts for a second.
-    told.ask(broker.admin, false, "GET /api/topics", &format!("Authorization: Bearer {GOOD_KEY}\r\n"), "").await;
-    let by_operators: String = told.heard[heard_before..].iter().map(|(_, text)| text.as_str()).collect();
+    output.ask(broker.admin, false, "GET /api/topics", &format!("Authorization: Bearer {GOOD_KEY}\r\n"), "").await;
+    let by_operators: String = output.texts[before..].iter().map(|(_, text)| text.as_str()).collect();
     for listed in ["\"user\":\"7\"", "\"user\":\"shop\"", "ringyard_auth_refused_total{cause=\"not-yet\"}"] {
         assert!(by_operators.contains(listed), "{listed}: {by_operators}");
     }
-    let statuses: Vec<_> = told.statuses.iter().copied().collect();
+    let statuses: Vec<_> = output.statuses.iter().copied().collect();
     for status in [101, 200, 400, 401, 403, 404] {
         assert!(statuses.contains(&status), "{statuses:?}");
     }
-    told.open.clear();
+    output.open.clear();
     let log = said(broker, stderr).await;
     assert!(log.contains("event=\"denied\"") && log.contains("DEBUG"), "{log}");
-    told.note("the log", log);
-    for secret in secrets(&credentials) {
-        for (to, text) in &told.heard {
-            assert!(!text.contains(&secret), "{secret} is told to {to}: {text}");
+    output.note("the log", log);
+    output.has_none_of(&secrets(&credentials));
+}
+
+/// Keys of `--publish-key`, which brokers without access control have.
+#[tokio::test]
+async fn no_publish_key_is_shown_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    let [good, other, wrong] = ["GoodKeyOfThePublisher1", "AnotherKeyThatIsGood22", "WrongKeyOfSomebody3333"];
+    std::fs::write(&file, format!("{good}\n{other}\n")).unwrap();
+    let (broker, stderr) = start(&["--publish-key", file.to_str().unwrap(), "--log-level", "debug"]);
+    let mut output = Output::default();
+    for (key, is_behind) in [(good, false), (good, true), (wrong, false), (wrong, true)] {
+        let bearer = format!("Authorization: Bearer {key}\r\n");
+        output.ask(broker.address, is_behind, "POST /pub/a", &bearer, "x").await;
+        for (path, protocol) in [("/pub/a", ""), ("/bus/a", ""), ("/ws", "Sec-WebSocket-Protocol: ringyard.v1\r\n")] {
+            let fields = format!("{bearer}{protocol}{UPGRADE}");
+            output.ask(broker.address, is_behind, &format!("GET {path}"), &fields, "").await;
         }
     }
+    // A mistake in the file, which the log names by its line.
+    std::fs::write(&file, format!("{good}\nShort{other}\u{7f}\n")).unwrap();
+    signal(&broker, "HUP");
+    output.ask(broker.admin, false, "GET /metrics", "", "").await;
+    output.ask(broker.admin, false, "GET /api/connections", "", "").await;
+    assert_eq!(output.statuses, [101, 200, 401].into());
+    output.open.clear();
+    output.note("the log", said(broker, stderr).await);
+    output.has_none_of(&[good, other, wrong].map(str::to_ascii_lowercase));
 }
 
 /// Counters of refused tokens and keys by cause, those that are not 0.
