@@ -72,7 +72,7 @@ async fn a_handshake_with_a_good_cookie_is_for_the_brokers_own_pages() {
 /// Neither the answer nor a counter says whether the token is good: it is not looked at.
 #[tokio::test]
 async fn nothing_is_verified_for_a_foreign_page() {
-    let guarded = Guarded::start("cookie = 'session'\nquery-token = true", CHAT);
+    let guarded = Guarded::start("cookie = 'session'", CHAT);
     let server = guarded.address();
     let (good, bad, expired) = (token("7", 600, json!({})), "nonsense".to_owned(), token("7", -600, json!({})));
     for is_behind in PLANES {
