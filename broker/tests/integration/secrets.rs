@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use futures_util::SinkExt;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::access::{SECRET, now_s, sha256_hex, token};
+use crate::access::{SECRET, connected, now_s, sha256_hex, token};
 use crate::broker::Broker;
-use crate::http::{Answer, Http, request};
+use crate::http::{Answer, Http, PATIENCE, request};
 use crate::log::{json_lines, said, start};
 use crate::shutdown::signal;
 use crate::ws::{Ws, open_v1};
@@ -195,7 +196,7 @@ impl Output {
 
 async fn next(client: &mut Ws) -> Option<Message> {
     use futures_util::StreamExt;
-    tokio::time::timeout(crate::http::PATIENCE, client.stream.next()).await.expect("in time")?.ok()
+    tokio::time::timeout(PATIENCE, client.stream.next()).await.expect("in time")?.ok()
 }
 
 #[tokio::test]
@@ -253,8 +254,36 @@ async fn no_publish_key_is_shown_anywhere() {
     output.ask(broker.admin, false, "GET /api/connections", "", "").await;
     assert_eq!(output.statuses, [101, 200, 401].into());
     output.open.clear();
-    output.note("the log", said(broker, stderr).await);
+    let log = said(broker, stderr).await;
+    assert!(log.contains("the keys that were in force stay"), "{log}");
+    output.note("the log", log);
     output.has_none_of(&[good, other, wrong].map(str::to_ascii_lowercase));
+}
+
+/// Nor to an operator who looks on, however the client spells the member's name.
+#[tokio::test]
+async fn no_token_is_shown_in_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&["--config", &configuration(folder.path())]);
+    let good = token("7", 600, json!({}));
+    let mut client = connected(broker.address, &good).await;
+    let listed = request(broker.admin, "GET /api/connections?user=7 HTTP/1.1", b"").await.json();
+    let name = listed["connections"][0]["connection"].as_str().expect("it is listed");
+    let mut trace = Http::open(broker.admin).await;
+    let head = format!("GET /api/connections/{name}/trace HTTP/1.1\r\nHost: localhost\r\n");
+    trace.send(format!("{head}Connection: close\r\nAuthorization: Bearer {GOOD_KEY}\r\n\r\n")).await;
+    assert_eq!(trace.answer().await.status, 200);
+    for member in ["token", "tok\\u0065n", "\\u0074oken"] {
+        client.send(format!(r#"{{"type":"connect","id":1,"{member}":"{good}"}}"#)).await;
+        assert_eq!(client.json().await["type"], "ok", "{member} is a name of the member");
+    }
+    client.close().await;
+    let (mut stream, mut lines) = trace.into_parts();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut lines)).await.expect("in time").unwrap();
+    let mut output = Output::default();
+    output.note("the trace", lines);
+    assert_eq!(output.texts[0].1.matches("\"received\"").count(), 3, "{:?}", output.texts);
+    output.has_none_of(&secrets(&[good]));
 }
 
 /// Counters of refused tokens and keys by cause, those that are not 0.
