@@ -1,7 +1,7 @@
 //! Who may come in: the host a request is addressed to, how many connections one address has, and what trusted
 //! proxies say. The clients are on loopback, which is exempt by itself; so proxies speak for others.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -158,17 +158,23 @@ async fn without_a_trusted_proxy_nobody_speaks_for_others() {
     let _second = open_for(broker.address, "203.0.113.7").await.unwrap();
 }
 
-/// Without any proxy, where the machine has an address that is not loopback: the kernel tells it, to every shard.
-#[tokio::test]
-async fn an_address_of_its_own_counts_over_all_shards() {
+/// An address of this machine that is not loopback, if it has one.
+pub(crate) fn own_ip() -> Option<IpAddr> {
     let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect("192.0.2.1:9")?;
         socket.local_addr()
     });
-    let Some(ip) = route.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback()) else {
+    let ip = route.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback());
+    if ip.is_none() {
         println!("this machine has no address but loopback");
-        return;
-    };
+    }
+    ip
+}
+
+/// Without any proxy, where the machine has an address that is not loopback: the kernel tells it, to every shard.
+#[tokio::test]
+async fn an_address_of_its_own_counts_over_all_shards() {
+    let Some(ip) = own_ip() else { return };
     let arguments =
         ["--listen", "0.0.0.0:0", "--allow-anonymous", "--max-connections-per-address", "3", "--shards", "4"];
     let broker = Broker::start(&arguments);
@@ -214,7 +220,7 @@ async fn an_upgrade_on_a_reused_connection_counts_as_its_client() {
 const PROXY_PROTOCOL: [&str; 5] =
     ["--proxy-protocol", "--trusted-proxy", "127.0.0.0/8", "--max-connections-per-address", "1"];
 
-fn proxy_header(command: u8, client: [u8; 4], extension: &[u8]) -> Vec<u8> {
+pub(crate) fn proxy_header(command: u8, client: [u8; 4], extension: &[u8]) -> Vec<u8> {
     let body = [&client[..], &[127, 0, 0, 1, 0x9c, 0x41, 0x1f, 0x90], extension].concat();
     let len = (body.len() as u16).to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n", &[command, 0x11][..], &len, &body].concat()

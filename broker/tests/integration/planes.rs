@@ -17,7 +17,7 @@ const KEY: &str = "a-key-to-publish-with";
 
 /// A request without what says how long its body is.
 #[derive(Clone, Copy, Debug)]
-struct Case<'a> {
+pub(crate) struct Case<'a> {
     target: &'a str,
     /// Whole lines.
     fields: &'a str,
@@ -25,7 +25,7 @@ struct Case<'a> {
     status: u16,
 }
 
-const fn case<'a>(target: &'a str, fields: &'a str, body: &'a [u8], status: u16) -> Case<'a> {
+pub(crate) const fn case<'a>(target: &'a str, fields: &'a str, body: &'a [u8], status: u16) -> Case<'a> {
     Case { target, fields, body, status }
 }
 
@@ -84,7 +84,7 @@ async fn ask(server: SocketAddr, bytes: &[u8], is_split: bool) -> Answer {
 }
 
 /// Sends each case every way, and compares.
-async fn compare(broker: &Broker, cases: &[Case<'_>]) {
+pub(crate) async fn compare(broker: &Broker, cases: &[Case<'_>]) {
     for case in cases {
         let before = stat(broker, "handed_over").await;
         let whole = ask(broker.address, &case.with_length(), false).await;
