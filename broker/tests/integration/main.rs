@@ -35,6 +35,7 @@ mod order;
 mod output;
 mod planes;
 mod policy;
+mod policy_tls;
 mod presence;
 mod presence_users;
 mod publish;

@@ -4,22 +4,27 @@
 //! have every endpoint and every command is checked against the API's own description and the protocol's list.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use protocol::v1::CommandType;
 use serde_json::{Value, json};
 
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
 use crate::access::{Guarded, KEY, connected, key_table, token};
-use crate::http::request;
-use crate::ws::{open_v1, try_open};
+use crate::http::{Http, PATIENCE, request};
+use crate::ws::open_v1;
 
 /// Who asks: nobody in particular; a user whose token grants `chat/+`; a key that may publish and has no scope; a key that may
 /// do everything.
-const WHO: [&str; 4] = ["anonymous", "user", "key", "operator"];
+pub(crate) const WHO: [&str; 4] = ["anonymous", "user", "key", "operator"];
 
 /// Endpoints of the public port, with a topic that the user may use and one that it may not.
-const PUBLIC: &[(&str, [u16; 4])] = &[
+pub(crate) const PUBLIC: &[(&str, [u16; 4])] = &[
     ("POST /pub/chat/7", [401, 200, 200, 200]),
     ("POST /pub/secret", [401, 403, 200, 200]),
+    // Each of its items is judged by itself: see below.
     ("POST /pub", [401, 200, 200, 200]),
     // Nobody serves it: who may ask learns that.
     ("POST /request/chat/7", [401, 403, 403, 404]),
@@ -27,18 +32,31 @@ const PUBLIC: &[(&str, [u16; 4])] = &[
     ("WS /sub/chat/7", [401, 101, 403, 101]),
     ("WS /sub/secret", [401, 403, 403, 101]),
     ("WS /sub/chat/7?last=1", [401, 403, 403, 101]),
+    ("WS /sub/chat/7?since=0000000000000001:0", [401, 403, 403, 101]),
     ("GET /sub/chat/7", [401, 200, 403, 200]),
     ("GET /sub/secret", [401, 403, 403, 200]),
     ("GET /sub/chat/7?last=1", [401, 403, 403, 200]),
+    ("GET /sub/chat/7?since=0000000000000001:0&wait=0s", [401, 403, 403, 200]),
+    ("HEAD /sub/chat/7", [401, 200, 403, 200]),
+    ("HEAD /sub/secret", [401, 403, 403, 200]),
+    ("HEAD /sub/chat/7?last=1", [401, 403, 403, 200]),
+    // A poll is of one topic.
+    ("GET /sub?topic=chat/7", [400; 4]),
     ("SSE /sub/chat/7", [401, 200, 403, 200]),
     ("SSE /sub/secret", [401, 403, 403, 200]),
     ("SSE /sub/chat/7?last=1", [401, 403, 403, 200]),
+    ("SSE /sub/chat/7?since=0000000000000001:0", [401, 403, 403, 200]),
     ("SSE /sub?topic=chat/7&topic=secret", [401, 403, 403, 200]),
     ("WS /pub/chat/7", [401, 101, 101, 101]),
     ("WS /pub/secret", [401, 403, 101, 101]),
     ("WS /bus/chat/7", [401, 101, 403, 101]),
     ("WS /bus/secret", [401, 403, 403, 101]),
     ("WS /ws", [101, 101, 101, 101]),
+    // No handshakes.
+    ("GET /pub", [426; 4]),
+    ("GET /pub/chat/7", [426; 4]),
+    ("GET /bus/chat/7", [426; 4]),
+    ("GET /ws", [426; 4]),
     ("GET /healthz", [200; 4]),
     ("GET /readyz", [200; 4]),
     ("GET /api/openapi.json", [200; 4]),
@@ -66,6 +84,10 @@ const OPERATORS: &[(&str, [u16; 4])] = &[
     ("GET /dashboard", [200; 4]),
     ("WS /ws", [101; 4]),
     ("WS /sub/chat/7", [404; 4]),
+    ("WS /pub/chat/7", [404; 4]),
+    ("GET /ws", [426; 4]),
+    ("GET /pub/chat/7", [426; 4]),
+    ("HEAD /metrics", [200; 4]),
     ("POST /pub/chat/7", [401, 200, 200, 200]),
     ("POST /pub/secret", [401, 403, 200, 200]),
     ("GET /api/topics/chat%2F7/messages", [401, 403, 403, 200]),
@@ -137,45 +159,61 @@ const COMMANDS: &[(&str, &str, [&str; 4])] = &[
 
 const OPERATOR: &str = "rk_operator";
 
-fn guarded() -> Guarded {
+/// Their tables.
+pub(crate) fn tables() -> String {
     let everything = key_table(
         "subscribe = ['#']\npublish = ['#']\nrespond = ['#']\nlease = ['#']\nrights = ['history', 'request', 'presence', 'enter']\napi = ['topics', 'connections', 'metrics', 'inspect']",
     );
     let everything = everything.replace("'shop'", "'operator'");
     let everything = everything.replace(&crate::access::sha256_hex(KEY), &crate::access::sha256_hex(OPERATOR));
     let user = "[[topic]]\nmatch = 'chat/#'\npresence = true\npresence-info = 'client'\n[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\n";
-    Guarded::start("", &format!("{user}{}{everything}", key_table("publish = ['#']")))
+    format!("{user}{}{everything}", key_table("publish = ['#']"))
+}
+
+fn guarded() -> Guarded {
+    Guarded::start("", &tables())
 }
 
 /// The credentials of each in [`WHO`].
-fn credentials() -> [Option<String>; 4] {
+pub(crate) fn credentials() -> [Option<String>; 4] {
     [None, Some(token("7", 600, json!({}))), Some(KEY.to_owned()), Some(OPERATOR.to_owned())]
 }
 
-async fn status(server: std::net::SocketAddr, what: &str, credential: Option<&str>) -> u16 {
-    let bearer = credential.map(|credential| format!("Bearer {credential}"));
+/// The request of a table's line: its method, or `WS` for a handshake and `SSE` for a stream.
+pub(crate) fn bytes(what: &str, credential: Option<&str>) -> Vec<u8> {
     let (method, path) = what.split_once(' ').unwrap();
-    if method == "WS" {
-        let mut fields = vec![("sec-websocket-protocol", "ringyard.v1")];
-        fields.retain(|_| path == "/ws");
-        fields.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
-        return match try_open(server, path, &fields).await {
-            Ok(_) => 101,
-            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => answer.status().as_u16(),
-            Err(error) => panic!("{what}: {error}"),
-        };
-    }
-    let bearer = bearer.map(|bearer| format!("\r\nAuthorization: {bearer}")).unwrap_or_default();
-    let (method, bearer) = match method {
-        "SSE" => ("GET", format!("\r\nAccept: text/event-stream{bearer}")),
-        method => (method, bearer),
+    let bearer = credential.map(|credential| format!("Authorization: Bearer {credential}\r\n")).unwrap_or_default();
+    let (method, fields) = match method {
+        "SSE" => ("GET", "Accept: text/event-stream\r\n"),
+        "WS" if path == "/ws" => ("GET", HANDSHAKE_V1),
+        "WS" => ("GET", HANDSHAKE),
+        _ if what == "POST /pub" => ("POST", "Content-Type: application/json\r\n"),
+        method => (method, ""),
     };
-    let (kind, body) = match what {
-        "POST /pub" => ("\r\nContent-Type: application/json", r#"{"messages":[{"topic":"chat/7","data":1}]}"#),
-        _ if method == "POST" && path.starts_with("/pub") => ("", "x"),
-        _ => ("", ""),
+    let body = match what {
+        "POST /pub" => r#"{"messages":[{"topic":"chat/7","data":1}]}"#,
+        _ if method == "POST" && path.starts_with("/pub") => "x",
+        _ => "",
     };
-    request(server, &format!("{method} {path} HTTP/1.1{kind}{bearer}"), body.as_bytes()).await.status
+    let length = if method == "POST" { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}{bearer}{length}\r\n{body}").into_bytes()
+}
+
+const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const HANDSHAKE_V1: &str = "Sec-WebSocket-Protocol: ringyard.v1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// What a request is answered with first: it may be all of it, as to `HEAD`.
+async fn status(server: SocketAddr, what: &str, credential: Option<&str>) -> u16 {
+    status_on(Http::open(server).await, what, credential).await
+}
+
+async fn status_on(mut http: Http, what: &str, credential: Option<&str>) -> u16 {
+    http.send(bytes(what, credential)).await;
+    let mut line = [0; "HTTP/1.1 200".len()];
+    timeout(PATIENCE, http.stream.read_exact(&mut line)).await.expect("in time").expect("an answer");
+    std::str::from_utf8(&line[9..]).unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -187,34 +225,101 @@ async fn every_endpoint_is_as_the_table_says() {
             assert_eq!(status(guarded.broker.address, "POST /pub/chat/7", Some(KEY)).await, 200);
             for ((who, credential), expected) in WHO.iter().zip(credentials()).zip(expected) {
                 assert_eq!(status(server, what, credential.as_deref()).await, *expected, "{what} as {who}");
+                // On a connection that was used before the control plane answers what a shard does else.
+                let mut used = Http::open(server).await;
+                used.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+                assert_eq!(used.answer().await.status, 200);
+                let again = status_on(used, what, credential.as_deref()).await;
+                assert_eq!(again, *expected, "{what} as {who} after another request");
             }
-        }
-        let described = request(server, "GET /api/openapi.json HTTP/1.1", b"").await.json();
-        let listed: BTreeSet<String> = table.iter().map(|(what, _)| family(what.split_once(' ').unwrap().1)).collect();
-        for path in described["paths"].as_object().unwrap().keys() {
-            let is_file = path.contains('.') && path != "/api/openapi.json";
-            assert!(is_file || listed.contains(&family(path)), "the table lacks {path}");
         }
     }
 }
 
-/// A path without what differs between two of its kind.
-fn family(path: &str) -> String {
-    let path = path.split('?').next().unwrap();
-    for (prefix, rest) in [("/sub/", ""), ("/bus/", ""), ("/pub/", ""), ("/request/", "")] {
-        if path.starts_with(prefix) {
-            return format!("{prefix}{rest}");
+#[tokio::test]
+async fn the_tables_have_every_method_of_every_path() {
+    let guarded = guarded();
+    for (server, table) in [(guarded.broker.address, PUBLIC), (guarded.broker.admin, OPERATORS)] {
+        let described = request(server, "GET /api/openapi.json HTTP/1.1", b"").await.json();
+        for (path, methods) in described["paths"].as_object().unwrap() {
+            let is_file = path.contains('.') && path != "/api/openapi.json";
+            for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+                if methods[method.to_lowercase()].is_null() {
+                    // And the description has every method.
+                    let what = format!("{method} {}", path.replace(['{', '}'], ""));
+                    assert_eq!(status(server, &what, Some(OPERATOR)).await, 405, "{what}");
+                    continue;
+                }
+                for way in ways(method, path) {
+                    let is_listed = |(what, _): &(&str, _)| {
+                        what.split_once(' ').is_some_and(|(listed, target)| listed == way && is_of(target, path))
+                    };
+                    assert!(is_file || table.iter().any(is_listed), "the table lacks {way} {path}");
+                }
+            }
         }
     }
-    if let Some(rest) = path.strip_prefix("/api/topics/") {
-        return format!("/api/topics/*{}", if rest.ends_with("/messages") { "/messages" } else { "" });
+}
+
+/// As what the tables have a method of a path: a `GET` may be a handshake or ask for a stream as well.
+fn ways<'a>(method: &'a str, path: &str) -> Vec<&'a str> {
+    match (method, path) {
+        ("GET", "/sub/{filter}") => vec!["GET", "SSE", "WS"],
+        ("GET", "/sub") => vec!["GET", "SSE"],
+        ("GET", "/pub/{topic}" | "/bus/{topic}" | "/ws") => vec!["GET", "WS"],
+        _ => vec![method],
     }
-    if path.starts_with("/api/connections/") {
-        return "/api/connections/*/trace".to_owned();
+}
+
+/// Whether a target is one of this path. What stands for a part of it has no `/`, or, outside of `/api`, is all the rest.
+fn is_of(target: &str, path: &str) -> bool {
+    let target = target.split('?').next().unwrap();
+    if let Some((prefix, "")) = path.split_once('{').map(|(prefix, rest)| (prefix, rest.split_once('}').unwrap().1))
+        && !path.starts_with("/api/")
+    {
+        return target.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     }
-    match path.strip_prefix("/api/users/") {
-        Some(rest) => format!("/api/users/*/{}", rest.rsplit('/').next().unwrap()),
-        None => path.to_owned(),
+    let (target, path): (Vec<_>, Vec<_>) = (target.split('/').collect(), path.split('/').collect());
+    target.len() == path.len() && target.iter().zip(path).all(|(own, part)| *own == part || part.starts_with('{'))
+}
+
+/// The results of a batch that publishes to a topic that users may use, to one that they may not, and to both at once.
+#[tokio::test]
+async fn every_item_of_a_batch_is_judged_by_itself() {
+    let guarded = guarded();
+    let items = [
+        r#"{"topic":"chat/7","data":1}"#,
+        r#"{"topic":"secret","data":2}"#,
+        r#"{"topics":["secret","chat/7"],"data":3}"#,
+    ];
+    let forms = [
+        ("application/json", format!("{{\"messages\":[{}]}}", items.join(","))),
+        ("application/x-ndjson", format!("{}\n", items.join("\n"))),
+    ];
+    let mut secret = connected(guarded.address(), OPERATOR).await;
+    secret.subscribe(&["secret"]).await;
+    for (kind, body) in forms {
+        for (who, credential) in WHO.iter().zip(credentials()) {
+            let Some(credential) = credential else {
+                let head = format!("POST /pub HTTP/1.1\r\nContent-Type: {kind}");
+                assert_eq!(request(guarded.address(), &head, body.as_bytes()).await.status, 401, "{kind}");
+                continue;
+            };
+            let head = format!("POST /pub HTTP/1.0\r\nContent-Type: {kind}\r\nAuthorization: Bearer {credential}");
+            let mut http = Http::open(guarded.address()).await;
+            let length = format!("\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            http.send(head + &length).await;
+            let mut answer = String::new();
+            timeout(PATIENCE, http.stream.read_to_string(&mut answer)).await.expect("in time").unwrap();
+            let forbidden = answer.matches("\"forbidden\"").count();
+            let published = answer.matches("\"offset\"").count();
+            let expected = if *who == "user" { (2, 2) } else { (0, 4) };
+            assert_eq!((forbidden, published), expected, "{kind} as {who}: {answer}");
+            let arrived = if *who == "user" { &[][..] } else { &[2, 3] };
+            for data in arrived {
+                assert_eq!(secret.json().await["data"], *data, "{kind} as {who}");
+            }
+        }
     }
 }
 

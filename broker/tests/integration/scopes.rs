@@ -238,7 +238,7 @@ async fn from_elsewhere_the_operators_web_socket_takes_a_key() {
 /// With `[auth]` and without any `[[key]]` nobody could say who an operator is: who is on the broker's machine is one.
 /// Payloads and traces take a key wherever there is access control, so nobody sees them.
 #[tokio::test]
-async fn without_any_key_who_reaches_the_operators_port_is_an_operator() {
+async fn without_any_key_who_is_on_this_machine_is_an_operator() {
     let guarded = Guarded::start("", "[[allow]]\nprincipal = 'user'\nsubscribe = ['#']\npublish = ['#']\n");
     let (server, user) = (guarded.address(), token("7", 600, json!({})));
     assert_eq!(ask(server, b"", "POST /pub/chat/7", Some(&user)).await.status, 200);

@@ -29,7 +29,7 @@ struct Served {
 }
 
 /// Writes a pair for `localhost`, and returns its certificate.
-fn write_pair(directory: &Path, name: &str) -> CertificateDer<'static> {
+pub(crate) fn write_pair(directory: &Path, name: &str) -> CertificateDer<'static> {
     let key = KeyPair::generate().unwrap();
     let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(directory.join(format!("{name}.pem")), cert.pem()).unwrap();
