@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::access::{Guarded, sha256_hex, token};
+use crate::access::{Guarded, connected, sha256_hex, token};
 use crate::doors::{own_ip, proxy_header};
-use crate::http::{Answer, Http, request};
+use crate::http::{Answer, Http, PATIENCE, request};
 use crate::ws::{Ws, open_v1, try_open};
 
 const SCOPES: [&str; 4] = ["topics", "connections", "metrics", "inspect"];
@@ -226,10 +227,11 @@ async fn from_elsewhere_the_operators_web_socket_takes_a_key() {
     let bad = [("sec-websocket-protocol", "ringyard.v1"), ("host", "localhost"), ("authorization", "Bearer rk_none")];
     assert!(try_open(server, "/ws", &bad).await.err().expect("refused").to_string().contains("401"));
     // Who is on this machine reads without one, and does nothing else.
-    let mut near = open_v1(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
+    let near = SocketAddr::from(([127, 0, 0, 1], server.port()));
     for (topic, _) in SYS {
-        assert_eq!(subscribing(&mut near, topic).await["type"], "ok", "{topic}");
+        assert_eq!(subscribing(&mut open_v1(near).await, topic).await["type"], "ok", "{topic}");
     }
+    let mut near = open_v1(near).await;
     let publish = json!({"type": "publish", "id": 3, "topic": "a", "data": 1, "ack": true});
     assert_eq!(near.command(publish).await["code"], "forbidden");
     assert_eq!(subscribing(&mut near, "a").await["code"], "forbidden");
@@ -254,4 +256,42 @@ async fn without_any_key_who_is_on_this_machine_is_an_operator() {
     assert_eq!(ask(server, b"", "POST /pub/chat/7", Some(&user)).await.status, 401);
     // They are no publishers.
     assert_eq!(ask(admin, b"", "POST /pub/chat/7", None).await.status, 401);
+}
+
+/// Who needed no key needs one as soon as there is one; who is on the broker's machine does not.
+#[tokio::test]
+async fn with_the_first_key_operators_from_elsewhere_need_one() {
+    let users = "[[allow]]\nprincipal = 'user'\nsubscribe = ['#']\n";
+    let guarded = Guarded::with("", users, &["--admin-listen", "0.0.0.0:0"]);
+    let Some(server) = elsewhere(&guarded) else { return };
+    let mut far = operators_ws(server, None).await;
+    let mut near = open_v1(SocketAddr::from(([127, 0, 0, 1], server.port()))).await;
+    for client in [&mut far, &mut near] {
+        assert_eq!(subscribing(client, "$sys/load").await["type"], "ok");
+    }
+    assert_eq!(ask(server, b"", "GET /metrics", None).await.status, 200);
+    guarded.rewrite("", &tables());
+    // It reads until then: messages come every second.
+    assert_eq!(timeout(PATIENCE, far.close_code()).await.expect("closed in time"), 4403);
+    assert_eq!(ask(server, b"", "GET /metrics", None).await.status, 401);
+    near.send(json!({"type": "ping", "id": 2}).to_string()).await;
+    while near.json().await["type"] != "pong" {}
+}
+
+#[tokio::test]
+async fn a_key_that_is_removed_is_good_for_nothing() {
+    let guarded = Guarded::start("", &tables());
+    let (server, admin, key) = (guarded.address(), guarded.broker.admin, key_of("connections"));
+    let mut client = connected(server, &key_of("unscoped")).await;
+    let close = "POST /api/users/x/close";
+    assert_eq!(ask(admin, b"", close, Some(&key)).await.status, 200);
+    guarded.rewrite(
+        "",
+        "[[key]]\nname = 'other'\nsha256 = '0000000000000000000000000000000000000000000000000000000000000000'\n",
+    );
+    assert_eq!(client.close_code().await, 4403);
+    for (server, what, key) in [(admin, close, &key), (server, "POST /pub/a", &key_of("unscoped"))] {
+        let answer = ask(server, b"", what, Some(key)).await;
+        assert!(answer.status == 401 && answer.head.contains("invalid_token"), "{what}: {answer:?}");
+    }
 }
