@@ -34,7 +34,7 @@ impl<'a> Times<'a> {
         let had = |(&(topic, number), grant): (&(usize, u64), &Grant)| {
             let had = Had {
                 session: grant.session,
-                begin: leases.possible_begin(topic, grant),
+                begin: leases.possible_begin(topic, number, grant),
                 certain: leases.certain_end(topic, number, presence),
                 possible: leases.possible_end(topic, number, presence),
             };
@@ -112,12 +112,15 @@ impl Leases {
         self.lasts(topic, number).min(kept).min(self.giving_back(topic, number))
     }
 
-    /// From when on a session may have had a lease: it may have got it by a command that was not answered.
-    fn possible_begin(&self, topic: usize, grant: &Grant) -> At {
+    /// From when on a session may have had a lease: it may have got it by a command that was not answered, or whose answer another
+    /// connection of the session was ahead of.
+    fn possible_begin(&self, topic: usize, number: u64, grant: &Grant) -> At {
         let unheard = self.commands.iter().filter(|command| {
             command.session == grant.session && self.may_have_got(command, topic) && command.from < grant.heard
         });
-        unheard.map(|command| command.from).min().unwrap_or(At::NEVER).min(self.commands[grant.command].from)
+        let taking = self.keeping(topic, number).filter(|command| command.takes());
+        let first = self.commands[grant.command].from;
+        unheard.chain(taking).map(|command| command.from).fold(first, At::min)
     }
 
     /// When a lease ran out, if its client was connected and nobody else went on with its session.
