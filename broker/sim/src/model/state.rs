@@ -106,7 +106,7 @@ impl Model {
         for (offset, id) in self.orders.range(topic, epoch, 1, end + 1) {
             newest.insert(self.key_of(id), (offset, id));
             if offset <= from {
-                before.insert(self.key_of(id), id);
+                before.insert(self.key_of(id), (offset, id));
             }
         }
         for &(_, id, offset) in &begun.state {
@@ -141,9 +141,11 @@ impl Model {
             }
             let message = &self.messages[id as usize];
             if message.options.removed {
-                let had = before.get(key).is_some_and(|&id| !self.messages[id as usize].options.removed);
-                let whole = self.orders.is_whole(topic, epoch, 0, from);
-                if begun.recovered() && had && whole && !self.may_be_over(id, topic, begun.confirmed_at.1) {
+                // Nothing unknown may have removed it before the client left.
+                let had = before.get(key).is_some_and(|&(at, id)| {
+                    !self.messages[id as usize].options.removed && self.orders.is_whole(topic, epoch, at, from)
+                });
+                if begun.recovered() && had && !self.may_be_over(id, topic, begun.confirmed_at.1) {
                     return Err(bad("the client does not learn that it was removed", key, id));
                 }
             } else if !self.may_be_over(id, topic, begun.confirmed_at.1) {
@@ -277,7 +279,8 @@ impl Model {
         message.publisher != usize::MAX - 1 && (rule.is_keyed() || rule.retains_always() || message.options.retain)
     }
 
-    /// Whether a message may have been too old to be shown, at this time.
+    /// Whether a message may have been too old to be shown, at this time: its age is counted by the clock of its shard, which may
+    /// have been behind when it came.
     fn may_be_over(&self, id: MessageId, topic: usize, now: u64) -> bool {
         let (message, rule) = (&self.messages[id as usize], self.rule(topic));
         let own = message.options.ttl_ms.map_or(u64::MAX, |ms| ms * 1_000_000);
@@ -286,7 +289,7 @@ impl Model {
             (true, false) if rule.ttl > 0 => rule.ttl,
             _ => u64::MAX,
         };
-        message.written_at.saturating_add(own.min(ruled)) <= now + SLACK
+        self.presence.slowest_at(message.written_at).saturating_add(own.min(ruled)) <= now
             || self.may_be_purged(topic, self.orders.place_of(id), now)
     }
 }
