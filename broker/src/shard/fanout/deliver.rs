@@ -15,7 +15,6 @@
 use ring::Driver;
 
 use crate::ids::LogSlot;
-use crate::session::subscription::Subscription;
 use crate::shard::Shard;
 use crate::shard::fanout::log::Subscriber;
 use crate::shard::fanout::timed::Timed;
@@ -103,9 +102,7 @@ impl<D: Driver> Shard<D> {
     fn deliver_moved(&mut self, slot: LogSlot, subscriber: Subscriber) {
         // It may have left, too, since it was moved.
         let subscription = self.conns.get(subscriber.conn).and_then(|conn| conn.session.subscription(subscriber.sub));
-        let is_here = |subscription: &&Subscription| subscription.live && subscription.log == slot;
-        // With a throttle, what came since the round was opened waits for the next one.
-        if subscription.filter(is_here).is_some_and(|here| self.fanout.logs[slot].is_opened(here.cursor)) {
+        if subscription.is_some_and(|subscription| subscription.live && subscription.log == slot) {
             self.deliver_to(slot, subscriber);
         }
     }
@@ -121,7 +118,8 @@ impl<D: Driver> Shard<D> {
         let takes_notices = log.policy.slow_consumer == SlowConsumer::Skip && conn.session.takes_notices();
         let subscription = conn.session.subscription_mut(key).expect("a subscriber has a subscription");
         let cursor = subscription.cursor;
-        if cursor == log.head() {
+        // With a throttle, what came since the round was opened waits for the next one, also if this is its second turn.
+        if !log.is_opened(cursor) {
             return;
         }
         if subscription.held {

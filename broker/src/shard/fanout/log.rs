@@ -9,10 +9,11 @@
 //! - `head = tail + |entries|`, and `tail <= cursor <= head` for every subscriber: nothing is trimmed that a subscriber
 //!   still needs. One that is too far behind is *closed*, and only then stops holding the tail, or it *skips*: its cursor
 //!   moves on, and it is notified of what it was not sent.
-//! - `tail <= delivered <= head`, and `cursor >= delivered` for every subscriber that does not lag and has had its turn.
-//! - `opened <= head` is the head when the round was last opened; without a throttle it is opened by each append.
+//! - `tail <= delivered <= opened`, and `cursor >= delivered` for every subscriber that does not lag and has had its turn.
+//! - `opened <= head` is the head when the round was last opened; without a throttle it is opened by each append. A subscriber at
+//!   `opened` or beyond is sent nothing in its turn: what came since waits for the next round.
 //! - `left <= n` subscribers have not had their turn since then; with `left = 0` nobody is to be delivered to now.
-//! - `round.left <= n`; `lagging <= n`; with `n = 0` nothing is kept.
+//! - `round.left <= n`; `round.head <= opened`; `lagging <= n`; with `n = 0` nothing is kept.
 //!
 //! A round never starts over: if it is opened while it is under way it goes on for one more round from where it is, and every
 //! subscriber is sent everything that is pending. So under load the sends grow, not their number.
@@ -120,7 +121,7 @@ pub struct Log {
 struct Round {
     /// Subscribers that still have to have their turn.
     left: usize,
-    /// The head when it began.
+    /// Whoever has had its turn in it does not need what is before this: `opened` when it began.
     head: Seq,
     /// The lowest cursor of a lagging subscriber seen in it.
     lagging_min: Option<Seq>,
@@ -194,6 +195,7 @@ impl Log {
 
     /// Every subscriber has its turn from now on.
     pub fn open_round(&mut self) {
+        self.opened = self.head();
         if self.left == 0 {
             // A round that ends here before it is whole still saw who lags.
             if let (Some(known), Some(seen)) = (self.lagging_min, self.round.lagging_min) {
@@ -202,7 +204,6 @@ impl Log {
             self.begin_round();
         }
         self.left = self.subscribers.len();
-        self.opened = self.head();
     }
 
     /// Adds a subscriber; its cursor is the head. Returns its index.
@@ -375,7 +376,7 @@ impl Log {
     }
 
     fn begin_round(&mut self) {
-        self.round = Round { left: self.subscribers.len(), head: self.head(), lagging_min: None };
+        self.round = Round { left: self.subscribers.len(), head: self.opened, lagging_min: None };
     }
 
     /// Forgets every message; all cursors are at the head.
