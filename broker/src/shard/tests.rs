@@ -35,6 +35,7 @@ mod purges;
 mod replays;
 mod secure;
 mod streams;
+mod throttles;
 mod tokens;
 
 /// One shard with some clients, and others that it may share topics with.

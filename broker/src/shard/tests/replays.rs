@@ -47,7 +47,7 @@ impl Stage {
 }
 
 /// Text frames of the broker.
-fn parse(mut bytes: &[u8]) -> Vec<Value> {
+pub(super) fn parse(mut bytes: &[u8]) -> Vec<Value> {
     let mut found = Vec::new();
     while let [first, len, rest @ ..] = bytes {
         assert_eq!(*first, TEXT, "no text");
