@@ -9,6 +9,7 @@ use crate::config::settings::FILE;
 
 mod auth;
 mod tables;
+mod tls;
 mod topics;
 
 pub(super) fn read(options: &[&str]) -> Result<Task, Stop> {

@@ -17,6 +17,8 @@ use crate::tls::in_force::Refused;
 use crate::tls::server::Server;
 use crate::tls::stream::{Failure, Fed, Handshake, Stream};
 
+mod offers;
+
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 const OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, DnType, KeyPair};
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -21,11 +21,14 @@ use crate::http::PATIENCE;
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// A broker with a certificate for `localhost`.
-struct Served {
-    broker: Broker,
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) broker: Broker,
+    /// The port with TLS.
+    pub(crate) address: SocketAddr,
+    /// Of a client that trusts it.
     config: Arc<ClientConfig>,
-    _directory: TempDir,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) directory: TempDir,
 }
 
 /// Writes a pair for `localhost`, and returns its certificate.
@@ -42,62 +45,87 @@ pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn write_file(directory: &Path) {
+/// A file with these settings and a table for the pair `a`, then more tables.
+fn write_file(directory: &Path, settings: &str, tables: &str) {
     let path = |name: &str| directory.join(name).display().to_string();
-    let text = format!("[[tls]]\ncert = '{}'\nkey = '{}'\nnames = ['localhost']\n", path("a.pem"), path("a.key"));
-    std::fs::write(directory.join("ringyard.toml"), text).unwrap();
+    let table = format!("[[tls]]\ncert = '{}'\nkey = '{}'\nnames = ['localhost']\n", path("a.pem"), path("a.key"));
+    std::fs::write(directory.join("ringyard.toml"), [settings, &table, tables].concat()).unwrap();
 }
 
 pub(crate) fn trusting(root: CertificateDer<'static>) -> Arc<ClientConfig> {
+    Arc::new(client_config(root, rustls::ALL_VERSIONS, aws_lc_rs::default_provider()))
+}
+
+/// A client that trusts `root` and speaks these versions.
+pub(crate) fn client_config(
+    root: CertificateDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+    provider: CryptoProvider,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(root).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let config = config.with_safe_default_protocol_versions().unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+    let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions).unwrap();
+    config.with_root_certificates(roots).with_no_client_auth()
 }
 
-fn serve(options: &[&str]) -> Served {
-    serve_with(options, "")
+pub(crate) fn serve(options: &[&str]) -> Served {
+    serve_with(options, "", "")
 }
 
-/// With more tables.
-fn serve_with(options: &[&str], tables: &str) -> Served {
+/// With more settings and tables in the file.
+pub(crate) fn serve_with(options: &[&str], settings: &str, tables: &str) -> Served {
+    serve_at(free_address(), options, settings, tables)
+}
+
+/// With the port for TLS at this address.
+pub(crate) fn serve_at(address: SocketAddr, options: &[&str], settings: &str, tables: &str) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let root = write_pair(directory.path(), "a");
-    write_file(directory.path());
-    let (address, file) = (free_address(), directory.path().join("ringyard.toml"));
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text + tables).unwrap();
-    let (listen, file) = (address.to_string(), file.display().to_string());
+    write_file(directory.path(), settings, tables);
+    let (listen, file) = (address.to_string(), directory.path().join("ringyard.toml").display().to_string());
     let arguments = [&["--config", &file, "--tls-listen", &listen], options].concat();
-    Served { broker: Broker::start(&arguments), address, config: trusting(root), _directory: directory }
+    Served { broker: Broker::start(&arguments), address, config: trusting(root.clone()), root, directory }
 }
 
 impl Served {
-    fn connect(&self) -> Tls {
-        let socket = TcpStream::connect(self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        let name = "localhost".try_into().unwrap();
-        StreamOwned::new(ClientConnection::new(Arc::clone(&self.config), name).unwrap(), socket)
+    pub(crate) fn connect(&self) -> Tls {
+        connect_to(self.address, &self.config)
     }
 
-    fn open(&self, path: &str) -> WebSocket<Tls> {
+    pub(crate) fn open(&self, path: &str) -> WebSocket<Tls> {
         open_on(self.connect(), path)
     }
 
     /// One request on a connection of its own; the whole answer.
     fn ask(&self, request: &str) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("the end is announced");
-        String::from_utf8_lossy(&answer).into_owned()
+        ask_on(&mut self.connect(), request)
     }
 
-    fn metric(&self, sample: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, sample: &str) -> Option<f64> {
         metric(&self.broker, sample)
     }
+}
+
+/// A socket with limits for every wait.
+pub(crate) fn socket_to(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// The handshake is made with the first byte that is read or written.
+pub(crate) fn connect_to(address: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
+    let connection = ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap();
+    StreamOwned::new(connection, socket_to(address))
+}
+
+/// One request whose answer ends the connection; the whole answer.
+pub(crate) fn ask_on(stream: &mut Tls, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the end is announced");
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// The value of a sample, if there is one.
@@ -206,8 +234,7 @@ fn a_websocket_may_follow_a_request_of_the_control_plane() {
 #[test]
 fn http_without_tls_gets_a_sentence() {
     let served = serve(&[]);
-    let mut socket = TcpStream::connect(served.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut socket = socket_to(served.address);
     socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
@@ -236,8 +263,7 @@ fn what_clients_say_when_they_give_up_is_counted_by_name() {
 #[test]
 fn a_slow_handshake_has_the_deadline_of_a_request_head() {
     let served = serve(&["--handshake-timeout", "300ms"]);
-    let mut socket = TcpStream::connect(served.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut socket = socket_to(served.address);
     socket.write_all(&[22, 3, 1]).unwrap();
     let begin = Instant::now();
     assert_eq!(socket.read(&mut [0; 64]).unwrap_or(0), 0, "nothing can be said yet");
@@ -265,7 +291,7 @@ fn without_a_good_pair_there_is_no_start() {
     let directory = tempfile::tempdir().unwrap();
     write_pair(directory.path(), "a");
     std::fs::write(directory.path().join("a.key"), "no key").unwrap();
-    write_file(directory.path());
+    write_file(directory.path(), "", "");
     let file = directory.path().join("ringyard.toml").display().to_string();
     let refused = |arguments: &[&str]| {
         let output = command(arguments).stdout(Stdio::null()).output().unwrap();
@@ -330,9 +356,9 @@ fn an_operator_of_this_machine_is_one_over_tls_too() {
             served.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n"));
         answer["HTTP/1.1 ".len()..][..3].to_owned()
     };
-    let near = serve_with(&["--admin-listen", "public"], &operators);
+    let near = serve_with(&["--admin-listen", "public"], "", &operators);
     assert_eq!(status(&near, "/api/topics", ""), "200");
-    let behind = serve_with(&["--admin-listen", "public", "--trusted-proxy", "127.0.0.0/8"], &operators);
+    let behind = serve_with(&["--admin-listen", "public", "--trusted-proxy", "127.0.0.0/8"], "", &operators);
     assert_eq!(status(&behind, "/api/topics", "X-Forwarded-For: 203.0.113.7\r\n"), "401");
     assert_eq!(status(&behind, "/api/topics", ""), "401", "whoever the proxy speaks for");
     let bearer = format!("Authorization: Bearer {}\r\n", crate::access::KEY);

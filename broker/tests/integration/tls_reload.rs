@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Stdio};
 use std::sync::Arc;
-use std::thread::{JoinHandle, spawn};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -173,4 +174,43 @@ fn a_bad_pair_keeps_its_certificate_and_the_good_ones_are_replaced() {
         assert!(lines[0].contains(" ERROR ") && lines[0].contains(&*file.to_string_lossy()), "{}", lines[0]);
     }
     assert_eq!(said.matches("are good again").count(), 1, "{said}");
+}
+
+/// Nobody sends a signal: the files are looked at every 30 seconds.
+#[test]
+fn a_certificate_that_is_renewed_on_disk_is_served_within_half_a_minute() {
+    const LOOK_EVERY: Duration = Duration::from_secs(30);
+    let (served, [first, ..]) = serve();
+    let [a, ..] = NAMES;
+    assert!(served.serves(a, &first));
+    let second = renew(served.directory.path(), a);
+    let begin = Instant::now();
+    while !served.serves(a, &second) {
+        assert!(begin.elapsed() < LOOK_EVERY + PATIENCE, "the files were not looked at");
+        sleep(Duration::from_millis(100));
+    }
+    assert!(!served.serves(a, &first));
+}
+
+/// In seconds since 1970, for each file that of the certificate in force.
+#[test]
+fn metrics_tell_when_each_certificate_ends() {
+    const YEAR_2050: f64 = 2_524_608_000.0;
+    const YEAR_2100: f64 = 4_102_444_800.0;
+    let (served, [_, _, third]) = serve();
+    let [a, b, c] = NAMES;
+    let expires = |name: &str| {
+        let file = served.file(name, "pem");
+        metric(&served.broker, &format!("ringyard_tls_certificate_expires_seconds{{file=\"{}\"}}", file.display()))
+    };
+    assert_eq!([a, b, c].map(expires), [Some(YEAR_2100); 3]);
+    let (cert, key, sooner) = pair(b, 2050);
+    fs::write(served.file(b, "pem"), cert).unwrap();
+    fs::write(served.file(b, "key"), key).unwrap();
+    // One that is refused says nothing of the one in force.
+    fs::write(served.file(c, "pem"), pair(c, 2001).0).unwrap();
+    hang_up(&served.broker);
+    until("the other certificate is served", || served.serves(b, &sooner));
+    assert_eq!([a, b, c].map(expires), [Some(YEAR_2100), Some(YEAR_2050), Some(YEAR_2100)]);
+    assert!(served.serves(c, &third));
 }
