@@ -131,7 +131,7 @@ export release=${CARGO_TARGET_DIR:-target}/release
 step 1500 'Tests: units, conformance' bash -euo pipefail -c tests
 step 900 'Tests: integration, and their system calls' bash -euo pipefail -c integration_tests
 step 900 'Tests on epoll: integration, conformance' env RINGYARD_IO=epoll cargo test --workspace --no-fail-fast --test integration --test conformance
-step 300 'Conformance over TLS' env RINGYARD_CONFORMANCE_TLS=1 cargo test --workspace --test conformance
+step 300 'Conformance over TLS' env RINGYARD_CONFORMANCE_TLS=1 cargo test --workspace --test conformance -- --include-ignored
 step 1500 'Release build' cargo build --workspace --release
 step 1200 'Simulation: 2000 seeds' "$release/sim" --seeds 2000
 step 480 'Figures, smoke run' "$release/bench" figures --quick

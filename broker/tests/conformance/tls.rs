@@ -1,5 +1,6 @@
 //! The same tests over TLS: with `RINGYARD_CONFORMANCE_TLS=1` every broker of this suite gets a port with TLS, and every
-//! client uses it. The certificate is made once for the process.
+//! client uses it. The certificate is made once for the process. A run that is meant to be over TLS includes the ignored
+//! test, which fails where the variable is not heard.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -12,6 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_pki_types::ServerName;
 
 use crate::broker::Broker;
+use crate::client::Client;
 
 /// What brokers and clients of this process share.
 struct Identity {
@@ -130,4 +132,21 @@ impl Write for Stream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Else a renamed variable would have the suite pass without TLS.
+#[test]
+#[ignore = "holds with RINGYARD_CONFORMANCE_TLS=1 only, and is included there"]
+fn this_run_is_over_tls() {
+    let broker = start(&[]);
+    let mut client = Client::open(broker.address);
+    client.expect_alive();
+    let Stream::Secure(secure) = &client.stream else { panic!("RINGYARD_CONFORMANCE_TLS=1 is not set") };
+    assert!(secure.connection.negotiated_cipher_suite().is_some() && !secure.connection.is_handshaking());
+    // The same port without TLS has nothing to offer.
+    let mut plain = TcpStream::connect(broker.address).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 }
