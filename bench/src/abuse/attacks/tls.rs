@@ -24,6 +24,9 @@ const SLACK: Duration = Duration::from_secs(4);
 /// An alert without encryption: fatal, handshake_failure (RFC 8446, section 6).
 const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 40];
 
+/// A request whose answer leaves the connection open.
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
 type OneAttack = fn(&mut Abuser<'_>, &Tls) -> Result<()>;
 
 pub(super) fn run(abuser: &mut Abuser<'_>) -> Result<()> {
@@ -103,6 +106,17 @@ impl Secure {
         self.session.seal(plain);
         let out = self.output();
         Ok(self.peer.send(&out)?)
+    }
+
+    /// Ends the direction to the broker, with a word of TLS about it or without. What was sealed goes out before.
+    fn finish_sending(&mut self, is_announced: bool) -> Result<()> {
+        if is_announced {
+            self.session.close();
+        }
+        let out = self.output();
+        self.peer.send(&out)?;
+        self.peer.finish_sending();
+        Ok(())
     }
 
     /// Waits for more bytes; false at the end.
@@ -210,7 +224,7 @@ fn cut_short(abuser: &mut Abuser<'_>, tls: &Tls) -> Result<()> {
     secure.expect_end()
 }
 
-/// The broker goes on, or ends this connection.
+/// More than a few in a row end the connection: each one costs the broker new keys and an answer.
 fn key_updates(abuser: &mut Abuser<'_>, tls: &Tls) -> Result<()> {
     let mut secure = Secure::open(abuser, tls)?;
     for _ in 0..UPDATES {
@@ -221,10 +235,8 @@ fn key_updates(abuser: &mut Abuser<'_>, tls: &Tls) -> Result<()> {
             return Ok(());
         }
     }
-    match secure.expect_echo(b"after the flood") {
-        Ok(()) => abuser.count("floods of key updates that were served", 1),
-        Err(_) => abuser.count("floods of key updates that were ended", 1),
-    }
+    secure.expect_end().context("the flood was not ended")?;
+    abuser.count("floods of key updates that were ended", 1);
     Ok(())
 }
 
@@ -243,17 +255,25 @@ fn alert_within_a_frame(abuser: &mut Abuser<'_>, tls: &Tls) -> Result<()> {
     secure.expect_end().context("an alert without encryption")
 }
 
-/// A peer that sends no more, and reads on.
+/// A peer that sends no more, and reads on: a WebSocket ends, and a request before that end gets its answer.
 fn half_closed(abuser: &mut Abuser<'_>, tls: &Tls) -> Result<()> {
     let mut secure = Secure::open(abuser, tls)?;
     secure.expect_echo(b"before")?;
-    if abuser.rng.bool() {
-        secure.session.close();
+    secure.finish_sending(abuser.rng.bool())?;
+    secure.expect_end()?;
+    let mut secure = Secure::connect(abuser, tls)?;
+    secure.session.seal(HEALTH);
+    while !secure.plain.starts_with(b"HTTP/1.1 200 ") {
         let out = secure.output();
         secure.peer.send(&out)?;
+        ensure!(secure.receive()?, "the end in place of an answer");
     }
-    secure.peer.finish_sending();
-    secure.expect_end()
+    secure.session.seal(HEALTH);
+    secure.finish_sending(abuser.rng.bool())?;
+    secure.expect_end()?;
+    let answers = secure.plain.windows(9).filter(|bytes| bytes == b"HTTP/1.1 ").count();
+    ensure!(answers == 2, "{answers} answers to two requests: {}", secure.plain.escape_ascii());
+    Ok(())
 }
 
 /// Any answer or none, but an end.
