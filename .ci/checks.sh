@@ -144,6 +144,7 @@ step 120 'Compose file' bash -euo pipefail -c compose_file
 step 120 'Examples' /usr/bin/python3 deploy/examples/test.py
 step 200 'Samples of SECURITY.md: tokens and keys' bash deploy/checks/tokens.sh
 step 400 'HTTP API: its description, streams of events' bash -euo pipefail -c http_api
+step 200 'TLS, as a scanner sees it' bash deploy/checks/tls_scan.sh
 step 480 'Kubernetes, systemd, sysctl, proxies' bash deploy/manifests-test.sh
 step 480 'Seccomp profile' bash -euo pipefail -c seccomp_profile
 step 1200 'Container images' bash deploy/container-test.sh
