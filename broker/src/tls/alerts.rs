@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::AlertDescription;
 
-/// Those that are told apart, by their names in the RFC.
+/// Those with a counter of their own, by their names in the RFC.
 const NAMES: [(AlertDescription, &str); 11] = [
     (AlertDescription::UnknownCA, "unknown_ca"),
     (AlertDescription::CertificateUnknown, "certificate_unknown"),
