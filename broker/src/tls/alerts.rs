@@ -22,7 +22,7 @@ const NAMES: [(AlertDescription, &str); 11] = [
 /// What all others are called.
 const OTHER: &str = "other";
 
-/// An alert: its place among [`NAMES`], or behind them.
+/// An alert: its place among `NAMES`, or behind them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Alert(usize);
 
