@@ -8,9 +8,8 @@ use serde_json::json;
 use crate::access::{Guarded, KEY, key_table, token};
 use crate::http::{Answer, Http};
 use crate::secrets::refused_by_cause;
+use crate::upgrade::UPGRADE;
 
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const EVENTS: &str = "Accept: text/event-stream\r\n";
 const CHAT: &str = "[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\n";
 
@@ -81,7 +80,7 @@ async fn one_place_has_one() {
     }
 }
 
-/// Whoever sends a token is judged by that one, whatever the browser adds.
+/// A page that sends a token is judged by that one, whatever the browser adds.
 #[tokio::test]
 async fn a_cookie_counts_only_alone() {
     let guarded = guarded();

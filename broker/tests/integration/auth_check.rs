@@ -1,13 +1,13 @@
 //! `ringyard auth check`: says what a token may do by its exit status and in words, and never prints the token.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::access::{KEY, SECRET, key_table, token};
+use crate::fetched_keys::Provider;
 use crate::rotation::Signer;
 
 /// Writes a configuration; its path.
@@ -104,33 +104,14 @@ fn a_token_may_be_in_a_file_or_an_argument() {
     assert!(String::from_utf8(missing.stderr).unwrap().contains("--token-file"));
 }
 
-/// Serves a set of keys at an address.
-fn provider(keys: &Value) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let body = json!({"keys": [keys]}).to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, mut head) = (stream.unwrap(), Vec::new());
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.push(byte[0]);
-            }
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-            stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
-        }
-    });
-    format!("http://{address}/jwks")
-}
-
 #[test]
 fn keys_are_fetched_from_their_address() {
     let (signer, key) = Signer::es256("first");
     let (stranger, _) = Signer::es256("first");
     let folder = tempfile::tempdir().unwrap();
     let auth = |url: &str| format!("[auth]\nkeys-url = '{url}'\nalgorithms = ['ES256']");
-    let config = configuration(folder.path(), &auth(&provider(&key)));
+    let (_provider, address) = Provider::start(&[key]);
+    let config = configuration(folder.path(), &auth(&format!("http://{address}/jwks")));
     let (code, text) = check(&config, &["--subscribe", "chat/7"], &signer.token(7));
     assert!(code == Some(0) && text.starts_with("good: user user-7"), "{code:?} {text}");
     let (code, text) = check(&config, &[], &stranger.token(7));

@@ -8,11 +8,10 @@ use serde_json::json;
 use crate::access::{Guarded, KEY, key_table, token};
 use crate::http::{Answer, Http, await_stat, request, stat};
 use crate::secrets::refused_by_cause;
+use crate::upgrade::UPGRADE;
 
 const CHAT: &str =
     "[[allow]]\nprincipal = 'user'\nsubscribe = ['chat/+']\npublish = ['chat/+']\nrights = ['request']\n";
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const V1: &str = "Sec-WebSocket-Protocol: ringyard.v1\r\n";
 const EVENTS: &str = "Accept: text/event-stream\r\n";
 const FOREIGN: [&str; 4] = ["https://evil.example", "null", "http://127.0.0.1", "file://"];

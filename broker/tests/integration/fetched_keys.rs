@@ -15,11 +15,12 @@ use crate::broker::Broker;
 use crate::events::Stream;
 use crate::http::{Answer, Http, request};
 use crate::rotation::{ALLOW, Crowd, Signer, only_these_go_on};
+use crate::upgrade::UPGRADE;
 use crate::ws::{open_v1, try_open};
 
 /// What the server of keys says and does.
 #[derive(Default)]
-struct Provider {
+pub(crate) struct Provider {
     keys: Mutex<Vec<Value>>,
     /// How long it takes for an answer, in milliseconds.
     delay_ms: AtomicU64,
@@ -27,7 +28,7 @@ struct Provider {
 }
 
 impl Provider {
-    fn start(keys: &[Value]) -> (Arc<Self>, SocketAddr) {
+    pub(crate) fn start(keys: &[Value]) -> (Arc<Self>, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let provider = Arc::new(Self { keys: Mutex::new(keys.to_vec()), ..Self::default() });
@@ -98,9 +99,7 @@ async fn post_batch(server: SocketAddr, token: &str) -> Answer {
 async fn upgrade_later(server: SocketAddr, token: &str) -> u16 {
     let mut client = Http::open(server).await;
     assert_eq!(client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.answer().await.status, 200);
-    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let head = format!("GET /sub/chat/7 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{fields}\r\n");
+    let head = format!("GET /sub/chat/7 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{UPGRADE}\r\n");
     client.send(head).await.answer().await.status
 }
 

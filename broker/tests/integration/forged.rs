@@ -11,10 +11,10 @@ use crate::access::{Guarded, connected, post_as, token};
 use crate::broker::Broker;
 use crate::http::{Answer, Http, request};
 use crate::secrets::refused_by_cause;
+use crate::upgrade::UPGRADE;
 use crate::ws::open_v1;
 
-const V1: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: ringyard.v1\r\n";
+const V1: &str = "Sec-WebSocket-Protocol: ringyard.v1\r\n";
 
 /// The configuration of a name in `settings`.
 fn configuration(folder: &Path, vectors: &Value, name: &str) -> String {
@@ -56,7 +56,7 @@ fn configuration(folder: &Path, vectors: &Value, name: &str) -> String {
 /// The answer to a handshake at `/ws` with this token in its header.
 async fn by_header(server: SocketAddr, token: &str) -> Answer {
     let mut http = Http::open(server).await;
-    let head = format!("GET /ws HTTP/1.1\r\nHost: {server}\r\nAuthorization: Bearer {token}\r\n{V1}\r\n");
+    let head = format!("GET /ws HTTP/1.1\r\nHost: {server}\r\nAuthorization: Bearer {token}\r\n{UPGRADE}{V1}\r\n");
     http.send(head).await.answer().await
 }
 

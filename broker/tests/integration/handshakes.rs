@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use crate::access::{Guarded, KEY, connected, key_table, now_s, offered, post_as, token};
 use crate::http::{Answer, Http, PATIENCE, await_stat, request, stat};
 use crate::planes::{case, compare};
+use crate::upgrade::UPGRADE;
 use crate::ws::{Ws, open_v1, try_open};
 
 /// Everybody reads and writes `chat/+`, nobody may read what was; a key reads and writes `shop/+`.
@@ -55,10 +56,7 @@ fn head(path: &str, fields: &str, is_stream: bool) -> String {
     } else {
         ""
     };
-    format!(
-        "{begin}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}{fields}\r\n"
-    )
+    format!("{begin}{UPGRADE}{protocol}{fields}\r\n")
 }
 
 /// The line that sends a credential to this path.
@@ -204,7 +202,7 @@ async fn both_planes_treat_odd_credentials_and_foreign_pages_alike() {
         // Another scheme is no token at all.
         ("Authorization: Basic YTpi\r\n".to_owned(), Missing),
         ("Cookie: other=1\r\n".to_owned(), Missing),
-        // A page of another site is told nothing of its visitor's token.
+        // A page of another site learns nothing of its visitor's token.
         (foreign.to_owned() + &of(By::Cookie, &good), Refused(403)),
         (foreign.to_owned() + &of(By::Cookie, "nonsense"), Refused(403)),
         (foreign.to_owned() + &of(By::Protocol, "nonsense"), Refused(403)),

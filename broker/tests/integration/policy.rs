@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::access::{Guarded, KEY, connected, key_table, token};
 use crate::http::{Http, PATIENCE, request};
+use crate::upgrade::UPGRADE;
 use crate::ws::open_v1;
 
 /// Who asks: nobody in particular; a user whose token grants `chat/+`; a key that may publish and has no scope; a key that may
@@ -184,11 +185,11 @@ pub(crate) fn bytes(what: &str, credential: Option<&str>) -> Vec<u8> {
     let (method, path) = what.split_once(' ').unwrap();
     let bearer = credential.map(|credential| format!("Authorization: Bearer {credential}\r\n")).unwrap_or_default();
     let (method, fields) = match method {
-        "SSE" => ("GET", "Accept: text/event-stream\r\n"),
-        "WS" if path == "/ws" => ("GET", HANDSHAKE_V1),
-        "WS" => ("GET", HANDSHAKE),
-        _ if what == "POST /pub" => ("POST", "Content-Type: application/json\r\n"),
-        method => (method, ""),
+        "SSE" => ("GET", "Accept: text/event-stream\r\n".to_owned()),
+        "WS" if path == "/ws" => ("GET", format!("Sec-WebSocket-Protocol: ringyard.v1\r\n{UPGRADE}")),
+        "WS" => ("GET", UPGRADE.to_owned()),
+        _ if what == "POST /pub" => ("POST", "Content-Type: application/json\r\n".to_owned()),
+        method => (method, String::new()),
     };
     let body = match what {
         "POST /pub" => r#"{"messages":[{"topic":"chat/7","data":1}]}"#,
@@ -198,11 +199,6 @@ pub(crate) fn bytes(what: &str, credential: Option<&str>) -> Vec<u8> {
     let length = if method == "POST" { format!("Content-Length: {}\r\n", body.len()) } else { String::new() };
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}{bearer}{length}\r\n{body}").into_bytes()
 }
-
-const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-const HANDSHAKE_V1: &str = "Sec-WebSocket-Protocol: ringyard.v1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// What a request is answered with first: it may be all of it, as to `HEAD`.
 async fn status(server: SocketAddr, what: &str, credential: Option<&str>) -> u16 {

@@ -1,21 +1,14 @@
 //! The port of `--tls-listen` lets in whom the public one lets in: `policy`'s table over TLS.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls::ClientConfig;
 
 use crate::access::{Guarded, KEY};
-use crate::http::PATIENCE;
 use crate::policy::{PUBLIC, WHO, bytes, credentials, tables};
-use crate::tls::{Tls, free_address, trusting, write_pair};
-
-fn connect(server: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
-    let socket = TcpStream::connect(server).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap(), socket)
-}
+use crate::tls::{Tls, connect_to, free_address, trusting, write_pair};
 
 /// What a request is answered with.
 fn status(stream: &mut Tls, request: &[u8]) -> u16 {
@@ -27,7 +20,7 @@ fn status(stream: &mut Tls, request: &[u8]) -> u16 {
 
 /// A connection that the control plane has.
 fn used(server: SocketAddr, config: &Arc<ClientConfig>) -> Tls {
-    let mut stream = connect(server, config);
+    let mut stream = connect_to(server, config);
     assert_eq!(status(&mut stream, b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"), 200);
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -48,10 +41,10 @@ fn every_endpoint_is_over_tls_as_the_table_says() {
     let _guarded = Guarded::with("", &tables, &["--tls-listen", &server.to_string()]);
     for (what, expected) in PUBLIC {
         // So that there is such a topic.
-        assert_eq!(status(&mut connect(server, &config), &bytes("POST /pub/chat/7", Some(KEY))), 200);
+        assert_eq!(status(&mut connect_to(server, &config), &bytes("POST /pub/chat/7", Some(KEY))), 200);
         for ((who, credential), expected) in WHO.iter().zip(credentials()).zip(expected) {
             let request = bytes(what, credential.as_deref());
-            assert_eq!(status(&mut connect(server, &config), &request), *expected, "{what} as {who}");
+            assert_eq!(status(&mut connect_to(server, &config), &request), *expected, "{what} as {who}");
             let again = status(&mut used(server, &config), &request);
             assert_eq!(again, *expected, "{what} as {who} after another request");
         }

@@ -15,11 +15,10 @@ use crate::broker::Broker;
 use crate::http::{Answer, Http, PATIENCE, request};
 use crate::log::{json_lines, said, start};
 use crate::shutdown::signal;
+use crate::upgrade::UPGRADE;
 use crate::ws::{Ws, open_v1};
 
 const GOOD_KEY: &str = "rk_oneOfTheShopThatNobodyElseHas";
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const EVENTS: &str = "Accept: text/event-stream\r\n";
 
 /// Writes a configuration in which a token may stand wherever one can; its path.

@@ -50,7 +50,7 @@ fn unfinished_handshakes_count_for_their_address() {
     until("who goes makes room", || is_served(&served, CLIENT));
 }
 
-/// Places of `--max-connections` are for those whom the broker has let in: whoever only begins handshakes keeps nobody out.
+/// Places of `--max-connections` are for clients that the broker has let in: one that only begins handshakes keeps nobody out.
 #[test]
 fn unfinished_handshakes_keep_nobody_out() {
     let served = serve(&["--max-connections", "1", "--handshake-timeout", "10m"]);

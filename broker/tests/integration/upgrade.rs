@@ -11,12 +11,13 @@ use crate::broker::Broker;
 use crate::http::{Http, PATIENCE, await_stat, post};
 use crate::ws::Ws;
 
+/// The fields of a request for a WebSocket.
+pub(crate) const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
 /// The head of a request for a WebSocket.
 pub(crate) fn head(server: SocketAddr, path: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
+    format!("GET {path} HTTP/1.1\r\nHost: {server}\r\n{UPGRADE}\r\n")
 }
 
 /// Expects the 101, and goes on as a WebSocket.

@@ -9,10 +9,8 @@ use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::http::{Answer, Http, PATIENCE, await_stat, request};
+use crate::upgrade::UPGRADE;
 use crate::ws::{Ws, open, open_v1};
-
-const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// A request on a connection of its own, alone or behind another one.
 async fn ask(server: SocketAddr, behind_another: bool, head: &str) -> Answer {
