@@ -36,12 +36,10 @@ const KEYS_POLL: Duration = Duration::from_millis(5);
 pub(crate) struct Caller(Option<Arc<Principal>>);
 
 impl Caller {
-    /// Who sends this.
+    /// Who sends this. `query`: where a token may stand besides, if the configuration says so.
     ///
     /// # Errors
     /// 401: no valid credential, where one is needed.
-    ///
-    /// `query`: where a token may stand besides, if the configuration says so.
     fn of(app: &App, query: Option<&str>, headers: &HeaderMap) -> Result<Self, Rejection> {
         let authority = &app.shared().authority;
         if !authority.is_on() {
@@ -150,9 +148,7 @@ pub(crate) fn check_operator(app: &App, request: &Request) -> Result<(), Rejecti
     if is_free {
         return Ok(());
     }
-    let Caller(caller) = Caller::of(app, None, request.headers())?;
-    let principal = caller.filter(|principal| !principal.is_anonymous()).ok_or(Rejection::Unauthorized)?;
-    principal.check_scope(scope)
+    key_holder(app, request, scope).map(drop)
 }
 
 /// Whether the sender of an operators' request may know the names of members. On the public port, which clients reach, that takes
@@ -174,10 +170,18 @@ pub(crate) fn inspector(app: &App, request: &Request) -> Result<String, Rejectio
     if !app.shared().authority.is_on() {
         return Ok("anybody".to_owned());
     }
+    key_holder(app, request, Scope::Inspect).map(|principal| principal.name.to_string())
+}
+
+/// Who sends a request that takes a key with this scope.
+///
+/// # Errors
+/// 401 or 403.
+fn key_holder(app: &App, request: &Request, scope: Scope) -> Result<Arc<Principal>, Rejection> {
     let Caller(caller) = Caller::of(app, None, request.headers())?;
     let principal = caller.filter(|principal| !principal.is_anonymous()).ok_or(Rejection::Unauthorized)?;
-    principal.check_scope(Scope::Inspect)?;
-    Ok(principal.name.to_string())
+    principal.check_scope(scope)?;
+    Ok(principal)
 }
 
 /// What a request to this path needs of a key; `None`: nothing.

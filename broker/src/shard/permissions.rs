@@ -175,17 +175,19 @@ impl<D: Driver> Shard<D> {
     /// another such token does not prolong that.
     fn lifetime(&self, principal: &Principal) -> Option<Lifetime> {
         let now_ms = self.shared.wall_clock.millis(self.now);
-        let settings = self.shared.authority.settings();
-        let (ends_ms, closed_ms) = match (principal.expires_ms, principal.max_age_ms) {
+        let (left_ms, closed_in_ms) = match (principal.expires_ms, principal.max_age_ms) {
             (Some(ends_ms), _) => {
-                let after = |ms| ends_ms.saturating_add(ms);
-                let closed_ms = Some(after(settings.grace_ms)).filter(|&closed_ms| closed_ms > now_ms);
-                (ends_ms, closed_ms.unwrap_or(after(settings.leeway_ms)))
+                let settings = self.shared.authority.settings();
+                let left_until = |after_ms| ends_ms.saturating_add(after_ms).saturating_sub(now_ms);
+                let closed_in_ms = match left_until(settings.grace_ms) {
+                    0 => left_until(settings.leeway_ms),
+                    left_ms => left_ms,
+                };
+                (left_until(0), closed_in_ms)
             }
-            (None, Some(max_age_ms)) => (now_ms.saturating_add(max_age_ms), now_ms.saturating_add(max_age_ms)),
+            (None, Some(max_age_ms)) => (max_age_ms, max_age_ms),
             (None, None) => return None,
         };
-        let [left_ms, closed_in_ms] = [ends_ms, closed_ms].map(|at_ms| at_ms.saturating_sub(now_ms));
         let at = |ms: u64| self.now.saturating_add(ms.saturating_mul(NANOS_PER_MS)).min(Nanos::MAX / 4);
         // A short token would be asked for again as soon as it came.
         let refresh = at(left_ms - REFRESH_MS.min(left_ms / 2));
