@@ -32,7 +32,7 @@ pub fn nanos(duration: Duration) -> Nanos {
     Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX).min(Nanos::MAX / 4)
 }
 
-/// Most connections that one turn reports as accepted, of all listeners together. Whoever else waits is accepted in the next
+/// Most connections that one turn reports as accepted, of all listeners together. Others who wait are accepted in the next
 /// turns, so that a crowd does not hold up those who are there.
 pub const ACCEPTS_PER_TURN: u32 = 64;
 

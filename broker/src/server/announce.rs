@@ -77,7 +77,7 @@ pub(crate) fn warn_of_strangers(addresses: &[Option<SocketAddr>], rights: &str, 
         warn!(
             admin = %exposed,
             "{exposed} can be reached from other machines, and what is for operators is there, as --admin-listen says: \
-             whoever reaches it may do there what needs no key"
+             anyone who reaches it may do there what needs no key"
         );
     }
 }

@@ -121,7 +121,7 @@ pub struct Log {
 struct Round {
     /// Subscribers that still have to have their turn.
     left: usize,
-    /// Whoever has had its turn in it does not need what is before this: `opened` when it began.
+    /// A subscriber that has had its turn in it does not need what is before this: `opened` when it began.
     head: Seq,
     /// The lowest cursor of a lagging subscriber seen in it.
     lagging_min: Option<Seq>,
